@@ -1,0 +1,246 @@
+"""Kernel IR: the fully scheduled form of one kernel. Explicit loops, vectors and memory accesses, in SSA form.
+
+A kernel runs its body once for each value of `index` in `[0, grid)`; calls with disjoint sub-ranges may run at the same time.
+Back ends translate it one statement at a time; every choice (vector width, tiles, order) has been made before.
+
+Scalars of type i64 serve as indices. Values are scalars (`lanes == 1`) or vectors. A bool is one bit in a register and one byte in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir.types import DType, boolean, i64
+
+
+@dataclass(frozen=True, slots=True)
+class VType:
+    """The type of a kernel value: `f32` (scalar) or `f32x16` (vector)."""
+
+    dtype: DType
+    lanes: int = 1
+
+    def __str__(self) -> str:
+        return self.dtype.name if self.lanes == 1 else f"{self.dtype.name}x{self.lanes}"
+
+    __repr__ = __str__
+
+
+INDEX = VType(i64)
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """An SSA value: the result of a statement, a loop variable or a loop-carried value. Compared by identity."""
+
+    type: VType
+    name: str = ""  # a hint; the printer makes names unique
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A buffer of `size` elements (bool: bytes). Distinct parameters never overlap unless both name the same `alias` group."""
+
+    name: str
+    dtype: DType
+    size: int
+    mode: str  # "in", "out" or "inout"
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """An element index: `const + sum(value * coefficient)` over i64 scalars."""
+
+    const: int = 0
+    terms: tuple[tuple[Value, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """`result = name(args)`. Names and meanings are in `OPERATIONS`; `attr` is the literal of `const`."""
+
+    result: Value
+    name: str
+    args: tuple[Value, ...] = ()
+    attr: float | int | bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Read `result.type` from `buffer`.
+
+    Lane `j` reads element `index + j * stride` (or `index + offsets[j]`, an i64 vector, when `offsets` is given; `stride` is then 0).
+    A vector of stride 0 without offsets is not allowed: load a scalar and splat it. Lanes where `mask` (bool vector, or bool scalar
+    for a scalar load) is false read nothing and give zero.
+    """
+
+    result: Value
+    buffer: Param
+    index: Affine
+    stride: int = 1
+    offsets: Value | None = None
+    mask: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Write `value` to `buffer`; lanes, `stride`, `offsets` and `mask` as for `Load`."""
+
+    buffer: Param
+    index: Affine
+    value: Value
+    stride: int = 1
+    offsets: Value | None = None
+    mask: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """`for var = lo to hi step step`, carrying values: `phis[i]` starts as `inits[i]`, becomes `yields[i]`; after the loop it is `results[i]`.
+
+    Bounds are numbers or i64 values; a loop that runs zero times gives its `inits`. `unroll` asks the back end to unroll fully
+    (constant bounds only).
+    """
+
+    var: Value
+    lo: int | Value
+    hi: int | Value
+    step: int
+    body: tuple[Stmt, ...]
+    phis: tuple[Value, ...] = ()
+    inits: tuple[Value, ...] = ()
+    yields: tuple[Value, ...] = ()
+    results: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    """Run `body` when the scalar bool `condition` holds. It has no results: it may only store."""
+
+    condition: Value
+    body: tuple[Stmt, ...]
+
+
+Stmt = Op | Load | Store | For | If
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel: buffers, the size of its parallel range, and what to do for one `index` of it."""
+
+    name: str
+    params: tuple[Param, ...]
+    grid: int
+    index: Value
+    body: tuple[Stmt, ...]
+    flops: int = 0  # arithmetic of the whole kernel, for the decision to use threads and for reports
+    bytes: int = 0  # memory traffic of the whole kernel, likewise
+
+
+# name -> (number of operands, meaning). All operands have one type unless said otherwise.
+OPERATIONS: dict[str, tuple[int, str]] = {
+    "const": (0, "the literal `attr`, in every lane"),
+    "splat": (1, "a scalar in every lane"),
+    "lanes": (0, "0, 1, 2, ... across the lanes (integer vector)"),
+    "add": (2, "sum; integers wrap"),
+    "sub": (2, "difference; integers wrap"),
+    "mul": (2, "product; integers wrap"),
+    "div": (2, "IEEE quotient (float)"),
+    "fma": (3, "a * b + c rounded once (float)"),
+    "neg": (1, "negation; integers wrap"),
+    "abs": (1, "absolute value; integers wrap"),
+    "sqrt": (1, "IEEE square root"),
+    "floor": (1, "towards minus infinity (float)"),
+    "ceil": (1, "towards plus infinity (float)"),
+    "trunc": (1, "towards zero (float)"),
+    "rint": (1, "nearest, half to even (float)"),
+    "maximum": (2, "the larger; NaN if either is NaN; +0 over -0"),
+    "minimum": (2, "the smaller; NaN if either is NaN; -0 over +0"),
+    "fmax": (2, "a > b ? a : b (float): the second when unordered or equal"),
+    "fmin": (2, "a < b ? a : b (float): the second when unordered or equal"),
+    "sdiv": (2, "truncating signed quotient; the divisor is neither 0 nor an overflowing -1"),
+    "srem": (2, "remainder of sdiv, same conditions"),
+    "udiv": (2, "unsigned quotient; the divisor is not 0"),
+    "urem": (2, "unsigned remainder; the divisor is not 0"),
+    "and": (2, "bitwise and (integer, bool)"),
+    "or": (2, "bitwise or (integer, bool)"),
+    "xor": (2, "bitwise exclusive or (integer, bool)"),
+    "not": (1, "bitwise complement (integer, bool)"),
+    "shl": (2, "shift left; the count is in [0, bits)"),
+    "lshr": (2, "logical shift right, likewise"),
+    "ashr": (2, "arithmetic shift right, likewise"),
+    "eq": (2, "a == b -> bool; false when unordered"),
+    "ne": (2, "a != b -> bool; true when unordered"),
+    "lt": (2, "a < b -> bool; false when unordered; u8 and bool compare unsigned"),
+    "le": (2, "a <= b -> bool; likewise"),
+    "gt": (2, "a > b -> bool; likewise"),
+    "ge": (2, "a >= b -> bool; likewise"),
+    "select": (3, "bool a ? b : c"),
+    "cast": (1, "conversion to the result dtype: float to int truncates and is in range; int to int wraps; to bool is != 0"),
+    "bitcast": (1, "the same bits as another dtype of the same size"),
+    "reduce_add": (1, "vector -> scalar, pairwise halves: lane i + lane i+n/2 first"),
+    "reduce_mul": (1, "likewise"),
+    "reduce_maximum": (1, "likewise, with `maximum`"),
+    "reduce_minimum": (1, "likewise, with `minimum`"),
+    "reduce_or": (1, "likewise (integer, bool)"),
+    "reduce_and": (1, "likewise (integer, bool)"),
+    "extract": (1, "lane number `attr` of a vector"),
+    "floordiv": (2, "i64 scalar index arithmetic: quotient of non-negative numbers"),
+    "mod": (2, "i64 scalar index arithmetic: remainder of non-negative numbers"),
+}
+
+COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+LANE_REDUCTIONS = frozenset({"reduce_add", "reduce_mul", "reduce_maximum", "reduce_minimum", "reduce_or", "reduce_and"})
+
+Number = float | int | bool
+
+
+@dataclass
+class Emitter:
+    """Appends statements to a list and gives back their values. Numbers among operands become constants of the other operand's type.
+
+    Scalars among vector operands are splatted.
+    """
+
+    body: list[Stmt] = field(default_factory=list)
+
+    def const(self, value: Number, type: VType) -> Value:
+        result = Value(type)
+        self.body.append(Op(result, "const", (), value))
+        return result
+
+    def op(self, name: str, *operands: Value | Number, to: DType | None = None) -> Value:
+        """`name(operands)`; `to` is the result dtype of `cast` and `bitcast`."""
+        args = self._unify(name, operands)
+        type = args[-1].type
+        if name in COMPARISONS:
+            type = VType(boolean, type.lanes)
+        elif name in LANE_REDUCTIONS or name == "extract":
+            type = VType(type.dtype)
+        elif to is not None:
+            type = VType(to, type.lanes)
+        result = Value(type)
+        self.body.append(Op(result, name, args))
+        return result
+
+    def splat(self, value: Value, lanes: int) -> Value:
+        """`value` as a vector of `lanes` lanes; `value` itself when it is one already."""
+        if value.type.lanes == lanes:
+            return value
+        result = Value(VType(value.type.dtype, lanes))
+        self.body.append(Op(result, "splat", (value,)))
+        return result
+
+    def lanes(self, dtype: DType, count: int) -> Value:
+        result = Value(VType(dtype, count))
+        self.body.append(Op(result, "lanes"))
+        return result
+
+    def _unify(self, name: str, operands: Sequence[Value | Number]) -> tuple[Value, ...]:
+        values = [o for o in operands if isinstance(o, Value)]
+        lanes = max(v.type.lanes for v in values)
+        # `select` takes a bool first: its numbers follow the type of the chosen values.
+        typed = [v for v in values[1:] or values] if name == "select" else values
+        like = VType(typed[0].type.dtype, lanes)
+        return tuple(self.splat(o, lanes) if isinstance(o, Value) else self.const(o, like) for o in operands)

@@ -1,0 +1,29 @@
+"""Facts of the machine that code is made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the scheduler and the emitters must know. Part of every cache key.
+
+    `vector_bytes` is the width of a vector register, `registers` how many there are, cache sizes are in bytes per core,
+    `cores` counts the cores that this process may use.
+    """
+
+    triple: str
+    cpu: str
+    features: str  # LLVM's feature string, sorted, every feature spelt with its sign
+    vector_bytes: int
+    registers: int
+    fma: bool
+    l1_bytes: int
+    l2_bytes: int
+    cores: int
+    device: str = "cpu"
+
+    def lanes(self, itemsize: int) -> int:
+        """Elements of `itemsize` bytes in one vector register."""
+        return max(1, self.vector_bytes // itemsize)

@@ -1,0 +1,77 @@
+"""The builder: makes nodes, infers their types and interns them, so equal values are the same object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from graphc.errors import GraphcError
+from graphc.ir.graph import Graph
+from graphc.ir.node import NO_LOCATIONS, AttrValue, Location, Node
+from graphc.ir.opdef import OPS
+from graphc.ir.sugar import OpMethods
+from graphc.ir.types import TensorType
+
+
+def _key_attrs(attrs: tuple[tuple[str, AttrValue], ...]) -> tuple[object, ...]:
+    """Attributes as an interning key: floats by their bits, so that -0.0 is not 0.0 and NaN equals itself."""
+    if not any(type(v) is float for _, v in attrs):
+        return attrs
+    return tuple((k, v.hex(), "float") if type(v) is float else (k, v) for k, v in attrs)
+
+
+class Builder(OpMethods):
+    """Makes interned nodes. Two calls with the same operator, operands and attributes give the same object.
+
+    `locs` is the set of user lines given to nodes as they are made; set it with `at`.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[object, ...], Node] = {}
+        self.locs: frozenset[Location] = NO_LOCATIONS
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    @classmethod
+    def of(cls, graph: Graph) -> Builder:
+        """A builder that already knows the nodes of `graph`, so that what does not change stays the same object."""
+        builder = cls()
+        for node in graph.nodes:
+            builder._nodes[(node.op, node.inputs, _key_attrs(node.attrs), node.type)] = node
+        return builder
+
+    @contextmanager
+    def at(self, locs: frozenset[Location]) -> Iterator[None]:
+        """Give `locs` to nodes made inside the `with` block."""
+        saved, self.locs = self.locs, locs
+        try:
+            yield
+        finally:
+            self.locs = saved
+
+    def make(
+        self, op: str, inputs: tuple[Node, ...], attrs: tuple[tuple[str, AttrValue], ...], type: TensorType
+    ) -> Node:
+        """The node with exactly these parts; `type` is trusted. Sources and readers of text use it directly."""
+        key = (op, inputs, _key_attrs(attrs), type)
+        node = self._nodes.get(key)
+        if node is None:
+            node = self._nodes[key] = Node(op, inputs, attrs, type, self.locs)
+        elif not self.locs <= node.locs:
+            node.locs |= self.locs
+        return node
+
+    def apply(self, op: str, inputs: tuple[Node, ...], attrs: dict[str, AttrValue] | None = None) -> Node:
+        """The node `op(*inputs)`; infers its type. Raises ShapeError or DTypeError with both sides named."""
+        record = OPS[op]
+        given = attrs or {}
+        ordered = tuple((a.name, given[a.name]) for a in record.attrs)
+        try:
+            type = record.infer([i.type for i in inputs], given)
+        except GraphcError as error:
+            lines = ", ".join(map(str, sorted(self.locs)))
+            if lines:
+                error.add_note(f"at {lines}")
+            raise
+        return self.make(op, inputs, ordered, type)
