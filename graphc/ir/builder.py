@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from graphc.errors import GraphcError
+from graphc.ir import ops  # noqa: F401  fills the registry
 from graphc.ir.graph import Graph
 from graphc.ir.node import NO_LOCATIONS, AttrValue, Location, Node
 from graphc.ir.opdef import OPS

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from graphc.ir.networkx_export import to_networkx
 from graphc.ir.node import Node
 from graphc.ir.printer import print_graph
 from graphc.ir.visit import topological, users_of
+
+if TYPE_CHECKING:
+    import networkx
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,10 @@ class Graph:
         if len(outputs) == len(self.outputs) and all(a is b for a, b in zip(outputs, self.outputs, strict=True)):
             return self
         return Graph(self.inputs, outputs, self.name)
+
+    def to_networkx(self) -> networkx.MultiDiGraph:
+        """The graph as a networkx multigraph from operands to users; see `networkx_export`."""
+        return to_networkx(self.name, self.inputs, self.nodes, self.outputs)
 
     def __str__(self) -> str:
         return print_graph(self.name, self.inputs, self.nodes, self.outputs)

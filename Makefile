@@ -1,0 +1,65 @@
+# Needs GNU make, bash and Python 3.11 or newer; everything else goes into .venv.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 8 ? 8 : n)))
+# One line a package: pip's own output is long, and its errors go to stderr and stay whole.
+BRIEF := | awk '/^(Collecting|Installing|Successfully)/ { print "  " $$0; fflush() }'
+ARGS ?=
+
+.PHONY: help lenet test lint fuzz bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+lenet: .venv/.graphc ## train LeNet on handwritten digits (ARGS="--epochs 5" passes flags on)
+	@$(BIN)/graphc train lenet $(ARGS)
+
+test: .venv/.test ## run the tests (ARGS="tests/ir -k name" selects)
+	@$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(ARGS)
+
+lint: .venv/.test ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+fuzz: .venv/.test ## run the slow tests: long random searches, big tensors
+	@$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
+
+bench: .venv/.bench ## time LeNet training beside PyTorch, JAX and tinygrad (installs them: large)
+	@$(BIN)/python benchmarks/lenet.py $(ARGS)
+
+clean: ## remove .venv and what the tools left
+	@rm -rf .venv build dist graphc.egg-info runtime/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.python:
+	@for python in $(PYTHONS); do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  found=$$python; \
+	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
+	  echo "making .venv with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear .venv && touch $@ && exit 0; \
+	done; \
+	if [ -n "$${found-}" ]; then \
+	  echo "$$found cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
+	  echo "Install it (on Debian and Ubuntu: apt install python3-venv) or name another one: make PYTHON=/path/to/python" >&2; \
+	else \
+	  echo "graphc needs Python 3.11 or newer; tried:$(foreach p,$(PYTHONS), $(p))." >&2; \
+	  echo "Install one or name it: make PYTHON=/path/to/python" >&2; \
+	fi; exit 1
+
+.venv/.graphc: pyproject.toml | .venv/.python
+	@echo "installing graphc into .venv"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e . $(BRIEF)
+	@touch $@
+
+.venv/.test .venv/.bench: .venv/.%: pyproject.toml | .venv/.python
+	@echo "installing graphc[$*] into .venv"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]' $(BRIEF)
+	@touch $@ .venv/.graphc

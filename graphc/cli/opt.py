@@ -1,0 +1,55 @@
+"""`graphc opt`: graphs in text form in, passes, graphs in text form out."""
+
+from __future__ import annotations
+
+import click
+
+from graphc.cli.common import json_option, note, output_option, read_text, to_json, unknown, write_text
+from graphc.errors import GraphcError
+from graphc.ir import Graph, parse_graphs, verify
+from graphc.passes.base import Pass, run_passes
+from graphc.passes.registry import parse_pipeline
+
+
+@click.command("opt")
+@click.argument("file")
+@click.option("-p", "--passes", "pipeline", default="", metavar="LIST", help="For example simplify,decompose; default: none.")
+@click.option("--print-after", metavar="all|changed|NAME", help="Print the graph to stderr after these passes.")
+@click.option("--verify-each", is_flag=True, help="Verify the graph, and what each pass promises, after each pass.")
+@click.option("--time", "timed", is_flag=True, help="Say on stderr how long each pass took.")
+@output_option
+@json_option
+def opt_command(
+    file: str, pipeline: str, print_after: str | None, verify_each: bool, timed: bool, output: str, as_json: bool
+) -> None:
+    """Run passes over every graph in FILE (`-`: stdin) and print the result. With no pass: parse, verify, print.
+
+    Exit code 1 when a graph breaks a rule of the IR, before a pass or after one.
+    """
+    passes = _parse(pipeline)
+    names = [step.name for step in passes]
+    if print_after not in (None, "all", "changed", *names):
+        raise unknown("pass in --print-after", print_after or "", ["all", "changed", *names])
+    graphs = parse_graphs(read_text(file, ".gir"), "<stdin>" if file == "-" else file)
+    ran: list[dict[str, object]] = []
+
+    def observe(step: Pass, before: Graph, after: Graph, seconds: float) -> None:
+        changed = after is not before
+        ran.append({"graph": after.name, "pass": str(step), "changed": changed, "seconds": seconds, "nodes": len(after.nodes)})
+        if timed:
+            note(f"{seconds * 1e3:9.3f} ms  {step}{'' if changed else '  (unchanged)'}  @{after.name}")
+        if print_after in ("all", step.name) or (print_after == "changed" and changed):
+            note(f"// after {step}{'' if changed else ' (unchanged)'}\n{after}")
+
+    results = [run_passes(verify(graph), passes, verify_each, observe) for graph in graphs]
+    if as_json:
+        write_text(output, to_json({"graphs": [str(graph) for graph in results], "passes": ran}))
+    else:
+        write_text(output, "\n\n".join(str(graph) for graph in results))
+
+
+def _parse(pipeline: str) -> list[Pass]:
+    try:
+        return parse_pipeline(pipeline)
+    except GraphcError as error:
+        raise click.UsageError(str(error)) from error

@@ -1,0 +1,156 @@
+"""Loss and accuracy curves as a file: SVG written here; PNG through Pillow, which is optional (`graphc[plot]`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import click
+
+WIDTH, HEIGHT = 760, 420
+LEFT, RIGHT, TOP, BOTTOM = 64, 64, 44, 48
+INK, GRID = "#333333", "#dddddd"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of the plot: `values[i]` belongs to epoch `i + 1`; `side` is the axis it is read on, "left" or "right"."""
+
+    label: str
+    values: Sequence[float]
+    color: str
+    side: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight or broken line through `points`."""
+
+    points: tuple[tuple[float, float], ...]
+    color: str
+    width: float = 1.0
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of text at (x, y); `anchor` is "start", "middle" or "end"."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str
+    color: str = INK
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers that cover [low, high]."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        return [low if math.isfinite(low) else 0.0]
+    rough = (high - low) / count
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= rough * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def draw(title: str, curves: Sequence[Curve]) -> list[Line | Text]:
+    """The marks of the plot, for either file format. Each side has its own scale; epochs run along x."""
+    epochs = max((len(c.values) for c in curves), default=0)
+    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    marks: list[Line | Text] = [Text(WIDTH / 2, 24, title, "middle")]
+
+    def x_of(epoch: float) -> float:
+        return LEFT + plot_width * (epoch - 1) / max(1, epochs - 1)
+
+    for epoch in sorted({round(t) for t in ticks(1, max(2, epochs), 10) if 1 <= round(t) <= epochs} | {1}):
+        marks.append(Text(x_of(epoch), HEIGHT - BOTTOM + 18, str(epoch), "middle"))
+    marks.append(Text(LEFT + plot_width / 2, HEIGHT - 10, "epoch", "middle"))
+    place = LEFT + 12
+    for side in ("left", "right"):
+        here = [c for c in curves if c.side == side]
+        finite = [v for c in here for v in c.values if math.isfinite(v)]
+        if not finite:
+            continue
+        scale = ticks(min(finite), max(finite))
+        low, high = scale[0], scale[-1] if scale[-1] > scale[0] else scale[0] + 1
+
+        def y_of(value: float, low: float = low, high: float = high) -> float:
+            return TOP + plot_height * (1 - (value - low) / (high - low))
+
+        for value in scale:
+            y = y_of(value)
+            if side == "left":
+                marks.append(Line(((LEFT, y), (WIDTH - RIGHT, y)), GRID))
+                marks.append(Text(LEFT - 8, y + 4, f"{value:.4g}", "end", here[0].color))
+            else:
+                marks.append(Text(WIDTH - RIGHT + 8, y + 4, f"{value:.4g}", "start", here[0].color))
+        for curve in here:
+            points = tuple((x_of(i + 1), y_of(v)) for i, v in enumerate(curve.values) if math.isfinite(v))
+            marks.append(Line(points, curve.color, 2.0))
+            marks.append(Text(place, TOP + 14, curve.label, "start", curve.color))
+            place += 16 + 8 * len(curve.label)
+    corners = ((LEFT, TOP), (LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM), (WIDTH - RIGHT, TOP))
+    marks.append(Line(corners, INK))
+    return marks
+
+
+def to_svg(title: str, curves: Sequence[Curve]) -> str:
+    """The plot as an SVG document."""
+    body: list[str] = []
+    for mark in draw(title, curves):
+        if isinstance(mark, Line):
+            points = " ".join(f"{x:.1f},{y:.1f}" for x, y in mark.points)
+            body.append(f'<polyline points="{points}" fill="none" stroke="{mark.color}" stroke-width="{mark.width:g}"/>')
+        else:
+            where = f'x="{mark.x:.1f}" y="{mark.y:.1f}" text-anchor="{mark.anchor}" fill="{mark.color}"'
+            body.append(f"<text {where}>{escape(mark.text)}</text>")
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+    style = 'font-family="sans-serif" font-size="13">'
+    return "\n".join([head + style, '<rect width="100%" height="100%" fill="white"/>', *body, "</svg>"]) + "\n"
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError as error:
+        raise click.UsageError(
+            "PNG plots need Pillow: pip install 'graphc[plot]'. SVG needs nothing: --plot curve.svg"
+        ) from error
+    return Image, ImageDraw
+
+
+def _write_png(path: Path, title: str, curves: Sequence[Curve]) -> None:
+    image_module, draw_module = _pillow()
+    image = image_module.new("RGB", (WIDTH, HEIGHT), "white")
+    pen = draw_module.Draw(image)
+    anchors = {"start": "ls", "middle": "ms", "end": "rs"}
+    for mark in draw(title, curves):
+        if isinstance(mark, Line):
+            if len(mark.points) > 1:
+                pen.line(mark.points, fill=mark.color, width=round(mark.width), joint="curve")
+        else:
+            pen.text((mark.x, mark.y), mark.text, fill=mark.color, anchor=anchors[mark.anchor])
+    image.save(path, format="PNG")
+
+
+def check_path(path: Path) -> None:
+    """Raise a usage error now for what would fail after training: the format, the folder, a missing Pillow."""
+    if path.suffix not in (".svg", ".png"):
+        raise click.UsageError(f"--plot {path}: the name must end in .svg or .png")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"--plot {path}: there is no folder {path.parent}")
+    if path.suffix == ".png":
+        _pillow()
+
+
+def write_plot(path: Path, title: str, curves: Sequence[Curve]) -> None:
+    """Write the plot in the format that the file's name asks for."""
+    if path.suffix == ".png":
+        _write_png(path, title, curves)
+    else:
+        path.write_text(to_svg(title, curves), encoding="utf-8")

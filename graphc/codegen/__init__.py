@@ -1,0 +1,1 @@
+"""Code generation: kernel IR, its text and verifier, and the back ends."""

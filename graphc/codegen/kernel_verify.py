@@ -1,0 +1,295 @@
+"""Checks that a kernel keeps the rules of the kernel IR. Errors show the guilty statement in the printed kernel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+from graphc.codegen.kernel import (
+    COMPARISONS,
+    INDEX,
+    LANE_REDUCTIONS,
+    OPERATIONS,
+    Affine,
+    For,
+    If,
+    Kernel,
+    Load,
+    Op,
+    Param,
+    Stmt,
+    Store,
+    Value,
+    VType,
+)
+from graphc.codegen.kernel_bounds import check_bounds
+from graphc.codegen.kernel_text import KernelPrinter
+from graphc.errors import VerifyError
+from graphc.ir.types import boolean, i64
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_FLOAT = frozenset({"div", "fma", "sqrt", "floor", "ceil", "trunc", "rint", "fmax", "fmin"})
+_SIGNED = frozenset({"sdiv", "srem"})
+_INTEGER = frozenset({"udiv", "urem", "shl", "lshr", "ashr"})
+_BITS = frozenset({"and", "or", "xor", "not", "reduce_or", "reduce_and"})
+_NUMBER = frozenset({"add", "sub", "mul", "neg", "abs", "reduce_add", "reduce_mul"})
+_COMPUTED = _NUMBER | _FLOAT | COMPARISONS | {"maximum", "minimum", "reduce_maximum", "reduce_minimum"}
+_CONTEXT = 3  # lines shown around the guilty one
+
+
+def verify_kernel(kernel: Kernel) -> None:
+    """Raise VerifyError when `kernel` breaks a rule: types, definitions before uses, loop-carried types, masks, writes
+    to "in" buffers, accesses that certainly leave their buffer."""
+    _Verifier(kernel).run()
+
+
+class _Verifier:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.params = set(kernel.params)
+        self.visible: set[Value] = set()
+        self.trail: list[Value] = []  # the visible values, in order of definition
+        self.defined: set[Value] = set()
+        self.statement: Stmt | None = None
+
+    def fail(self, message: str) -> NoReturn:
+        lines = list(KernelPrinter(self.kernel).lines())
+        at = next((i for i, (_, s) in enumerate(lines) if s is not None and s is self.statement), 0)
+        shown = []
+        for i in range(max(0, at - _CONTEXT), min(len(lines), at + _CONTEXT + 1)):
+            shown.append(f"{'>' if i == at else ' '} {i + 1:4} {lines[i][0]}")
+        column = len(lines[at][0]) - len(lines[at][0].lstrip()) + 1
+        raise VerifyError(f"kernel @{self.kernel.name}:{at + 1}:{column}: {message}\n" + "\n".join(shown))
+
+    def run(self) -> None:
+        kernel = self.kernel
+        if not _NAME.fullmatch(kernel.name):
+            self.fail(f"{kernel.name!r} cannot name a function")
+        if len(self.params) != len(kernel.params):
+            self.fail("a buffer is listed twice")
+        for param in kernel.params:
+            if param.mode not in ("in", "out", "inout"):
+                self.fail(f"buffer {param.name} has mode {param.mode!r}; modes are in, out and inout")
+            if param.size < 0:
+                self.fail(f"buffer {param.name} has {param.size} elements")
+        if kernel.grid < 0:
+            self.fail(f"the parallel range has {kernel.grid} places")
+        if kernel.index.type != INDEX:
+            self.fail(f"the parallel index has type {kernel.index.type}, not i64")
+        self.define(kernel.index)
+        self.block(kernel.body)
+        found = check_bounds(kernel)
+        if found is not None:
+            self.statement, message = found
+            self.fail(message)
+
+    def define(self, value: Value) -> None:
+        if value in self.defined:
+            self.fail(f"a value named {value.name or 'nothing'!r} is defined twice")
+        if value.type.lanes < 1:
+            self.fail(f"{value.type.lanes} lanes")
+        self.defined.add(value)
+        self.visible.add(value)
+        self.trail.append(value)
+
+    def use(self, value: Value, what: str) -> VType:
+        if value not in self.visible:
+            where = "outside the block that defines it" if value in self.defined else "before its definition"
+            self.fail(f"{what} is used {where}")
+        return value.type
+
+    def expect(self, value: Value, type: VType, what: str) -> None:
+        if self.use(value, what) != type:
+            self.fail(f"{what} has type {value.type}, not {type}")
+
+    def block(self, statements: Sequence[Stmt]) -> None:
+        before = len(self.trail)
+        self.body(statements)
+        self.leave(before)
+
+    def leave(self, before: int) -> None:
+        """Forget the values that were defined since there were `before`."""
+        while len(self.trail) > before:
+            self.visible.discard(self.trail.pop())
+
+    def body(self, statements: Sequence[Stmt]) -> None:
+        for statement in statements:
+            self.statement = statement
+            if isinstance(statement, Op):
+                self.op(statement)
+                self.define(statement.result)
+            elif isinstance(statement, Load):
+                self.access(statement, statement.result.type)
+                self.define(statement.result)
+            elif isinstance(statement, Store):
+                self.use(statement.value, "the stored value")
+                self.access(statement, statement.value.type)
+                if statement.buffer.mode == "in":
+                    self.fail(f"a store to buffer {statement.buffer.name}, which may only be read")
+            elif isinstance(statement, For):
+                self.loop(statement)
+            elif isinstance(statement, If):
+                self.expect(statement.condition, VType(boolean), "the condition")
+                self.block(statement.body)
+            else:
+                self.fail(f"not a statement: {statement!r}")
+
+    def loop(self, loop: For) -> None:
+        for bound in (loop.lo, loop.hi):
+            if isinstance(bound, Value):
+                self.expect(bound, INDEX, "a loop bound")
+        if loop.step < 1:
+            self.fail(f"a loop step is at least 1, not {loop.step}")
+        counts = {len(loop.phis), len(loop.inits), len(loop.yields), len(loop.results)}
+        if len(counts) != 1:
+            self.fail("a loop has as many carried values as initial values, yielded values and results")
+        for phi, init in zip(loop.phis, loop.inits, strict=True):
+            self.expect(init, phi.type, "an initial value")
+        before = len(self.trail)
+        if loop.var.type != INDEX:
+            self.fail(f"the loop variable has type {loop.var.type}, not i64")
+        self.define(loop.var)
+        for phi in loop.phis:
+            self.define(phi)
+        self.body(loop.body)
+        self.statement = loop
+        for phi, last in zip(loop.phis, loop.yields, strict=True):
+            self.expect(last, phi.type, "a yielded value")
+        self.leave(before)
+        for phi, result in zip(loop.phis, loop.results, strict=True):
+            if result.type != phi.type:
+                self.fail(f"a loop result has type {result.type}; the carried value has {phi.type}")
+            self.define(result)
+
+    def affine(self, index: Affine) -> None:
+        for value, coefficient in index.terms:
+            self.expect(value, INDEX, "an index")
+            if not isinstance(coefficient, int):
+                self.fail(f"the coefficient {coefficient!r} of an index is not an integer")
+
+    def access(self, statement: Load | Store, type: VType) -> None:
+        buffer: Param = statement.buffer
+        if buffer not in self.params:
+            self.fail(f"{buffer.name} is not a buffer of this kernel")
+        if type.dtype is not buffer.dtype:
+            self.fail(f"buffer {buffer.name} holds {buffer.dtype}, the value is {type}")
+        self.affine(statement.index)
+        if statement.offsets is not None:
+            self.expect(statement.offsets, VType(i64, type.lanes), "the offsets")
+            if statement.stride not in (0, 1):
+                self.fail("an access has a stride or offsets, not both")
+        elif type.lanes > 1 and statement.stride == 0:
+            self.fail("a vector access of stride 0: load a scalar and splat it")
+        if statement.mask is not None:
+            self.expect(statement.mask, VType(boolean, type.lanes), "the mask")
+
+    def op(self, op: Op) -> None:
+        if op.name not in OPERATIONS:
+            self.fail(f"no operation is named {op.name!r}")
+        count = OPERATIONS[op.name][0]
+        if len(op.args) != count:
+            self.fail(f"{op.name} takes {count} operands, not {len(op.args)}")
+        for i, arg in enumerate(op.args):
+            self.use(arg, f"operand {i + 1}")
+        if (op.attr is not None) != (op.name in ("const", "extract")):
+            self.fail(f"{op.name} {'needs a number' if op.attr is None else 'takes no number'}")
+        check = getattr(self, f"_op_{op.name}", None)
+        if check is not None:
+            check(op)
+        elif op.name in LANE_REDUCTIONS:
+            self._reduction(op)
+        else:
+            self._elementwise(op)
+
+    def result(self, op: Op, type: VType) -> None:
+        if op.result.type != type:
+            self.fail(f"the result of {op.name} is {type}, not {op.result.type}")
+
+    def kind(self, op: Op, type: VType) -> None:
+        """Check that `op` is defined for elements of `type`."""
+        dtype, name = type.dtype, op.name
+        if dtype.is_float and dtype.bits == 16 and name in _COMPUTED:
+            self.fail(f"{name} of {dtype}: kernels only move and convert {dtype}; cast to f32 first")
+        wrong = (
+            (name in _FLOAT and not dtype.is_float)
+            or (name in _SIGNED and dtype.kind != "int")
+            or (name in _INTEGER and not dtype.is_integer)
+            or (name in _BITS and dtype.is_float)
+            or (name in _NUMBER and dtype.kind == "bool")
+        )
+        if wrong:
+            self.fail(f"{name} is not defined for {dtype}")
+
+    def _elementwise(self, op: Op) -> None:
+        type = op.args[0].type
+        for arg in op.args:
+            if arg.type != type:
+                types = ", ".join(str(a.type) for a in op.args)
+                self.fail(f"the operands of {op.name} have types {types}; they must be equal")
+        self.kind(op, type)
+        self.result(op, VType(boolean, type.lanes) if op.name in COMPARISONS else type)
+
+    def _reduction(self, op: Op) -> None:
+        type = op.args[0].type
+        if type.lanes & (type.lanes - 1):
+            self.fail(f"{op.name} halves its operand; {type.lanes} lanes are not a power of two")
+        self.kind(op, type)
+        self.result(op, VType(type.dtype))
+
+    def _op_const(self, op: Op) -> None:
+        dtype, value = op.result.type.dtype, op.attr
+        if dtype.kind == "bool":
+            good = isinstance(value, bool)
+        elif dtype.is_float:
+            good = isinstance(value, (int, float)) and not isinstance(value, bool)
+        else:
+            good = (
+                isinstance(value, int)
+                and not isinstance(value, bool)
+                and -(1 << (dtype.bits - 1)) <= value < 1 << dtype.bits
+            )
+        if not good:
+            self.fail(f"{value!r} is not a constant of {dtype}")
+
+    def _op_lanes(self, op: Op) -> None:
+        if not op.result.type.dtype.is_integer:
+            self.fail(f"lane numbers are integers, not {op.result.type}")
+
+    def _op_splat(self, op: Op) -> None:
+        source = op.args[0].type
+        if source.lanes != 1:
+            self.fail(f"splat takes a scalar, not {source}")
+        self.result(op, VType(source.dtype, op.result.type.lanes))
+
+    def _op_extract(self, op: Op) -> None:
+        source = op.args[0].type
+        if not isinstance(op.attr, int) or not 0 <= op.attr < source.lanes:
+            self.fail(f"there is no lane {op.attr} in {source}")
+        self.result(op, VType(source.dtype))
+
+    def _op_select(self, op: Op) -> None:
+        condition, first, second = (a.type for a in op.args)
+        if condition != VType(boolean, first.lanes) or first != second:
+            self.fail(f"select takes (boolxN, T, T), not ({condition}, {first}, {second})")
+        self.result(op, first)
+
+    def _op_cast(self, op: Op) -> None:
+        self.result(op, VType(op.result.type.dtype, op.args[0].type.lanes))
+
+    def _op_bitcast(self, op: Op) -> None:
+        source, target = op.args[0].type, op.result.type
+        if (
+            source.lanes != target.lanes
+            or source.dtype.bits != target.dtype.bits
+            or boolean in (source.dtype, target.dtype)
+        ):
+            self.fail(f"bitcast keeps lanes and size, and takes no bool: {source} to {target}")
+
+    def _index_arithmetic(self, op: Op) -> None:
+        for arg in op.args:
+            self.expect(arg, INDEX, f"an operand of {op.name}")
+        self.result(op, INDEX)
+
+    _op_floordiv = _index_arithmetic
+    _op_mod = _index_arithmetic

@@ -1,0 +1,1 @@
+"""The LLVM back end: kernel IR to LLVM IR text to object code."""

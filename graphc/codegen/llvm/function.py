@@ -1,0 +1,116 @@
+"""The text of one LLVM function while it is being written: nested blocks, fresh names, declarations, constants."""
+
+from __future__ import annotations
+
+from graphc.codegen.kernel import Value, VType
+from graphc.codegen.llvm.spelling import register_type, suffix
+from graphc.codegen.target import Target
+
+
+class Scope:
+    """A straight piece of the function: the body of a loop or of an `If`, or the function itself.
+
+    Statements of an inner scope are kept apart until the inner scope ends, so that address arithmetic which only needs
+    values of the outer one can still be put in front of it. `known` numbers the address arithmetic done here.
+    """
+
+    __slots__ = ("known", "label", "lines")
+
+    def __init__(self, label: str) -> None:
+        self.label = label  # the LLVM block that the next line goes to
+        self.lines: list[str] = []
+        self.known: dict[tuple[object, ...], str] = {}
+
+
+class Function:
+    """Writes instructions. `names` gives the operand text of each value, `depths` the scope that defines it."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.features = frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
+        self.x86 = target.triple.startswith(("x86_64", "i386", "i686"))
+        self.scopes = [Scope("entry")]
+        self.names: dict[Value, str] = {}
+        self.depths: dict[Value, int] = {}
+        self.integers: dict[Value, int] = {}  # i64 scalars that are constants
+        self.bounded: set[Value] = set()  # i64 scalars that count something, far from overflow
+        self.declarations: dict[str, None] = {}
+        self.needs_zero = False
+        self._count = 0
+
+    def fresh(self, hint: str = "") -> str:
+        """A new register name."""
+        self._count += 1
+        return f"%{hint}.{self._count}" if hint and hint.isidentifier() and hint.isascii() else f"%v{self._count}"
+
+    def number(self) -> int:
+        """A new number for labels."""
+        self._count += 1
+        return self._count
+
+    def emit(self, instruction: str, hint: str = "") -> str:
+        """Append `name = instruction` to the current scope; the name."""
+        name = self.fresh(hint)
+        self.scopes[-1].lines.append(f"  {name} = {instruction}")
+        return name
+
+    def run(self, line: str) -> None:
+        """Append an instruction without a result."""
+        self.scopes[-1].lines.append(f"  {line}")
+
+    def label(self, name: str) -> None:
+        """Start a new LLVM block inside the current scope."""
+        scope = self.scopes[-1]
+        scope.lines.append(f"{name}:")
+        scope.label = name
+
+    def define(self, value: Value, name: str) -> None:
+        """`value` is `name` from here on, in the current scope."""
+        self.names[value] = name
+        self.depths[value] = len(self.scopes) - 1
+
+    def open(self, label: str) -> Scope:
+        """Enter an inner scope whose first block is `label`."""
+        scope = Scope(label)
+        scope.lines.append(f"{label}:")
+        self.scopes.append(scope)
+        return scope
+
+    def close(self) -> Scope:
+        """Leave the innermost scope; its lines are not yet in the outer one."""
+        return self.scopes.pop()
+
+    def typed(self, value: Value) -> str:
+        """`type name` of a value."""
+        return f"{register_type(value.type)} {self.names[value]}"
+
+    def call(self, stem: str, type: str, operands: list[str], extra: str = "", hint: str = "") -> str:
+        """Call the intrinsic `llvm.STEM.SUFFIX` (operands and result have one type); `extra` is one more operand."""
+        name = f"@llvm.{stem}.{suffix(type)}"
+        parameters = ", ".join([type] * len(operands))
+        if extra:
+            parameters += ", " + extra.split(" ", 1)[0]
+        self.declarations[f"declare {type} {name}({parameters})"] = None
+        arguments = ", ".join(f"{type} {o}" for o in operands)
+        return self.emit(f"call {type} {name}({arguments}{', ' + extra if extra else ''})", hint)
+
+    def splat(self, scalar: str, element: str, lanes: int, hint: str = "") -> str:
+        """The scalar register `scalar` in every lane."""
+        vector = f"<{lanes} x {element}>"
+        first = self.emit(f"insertelement {vector} poison, {element} {scalar}, i64 0")
+        return self.emit(f"shufflevector {vector} {first}, {vector} poison, <{lanes} x i32> zeroinitializer", hint)
+
+    def zero_address(self) -> str:
+        """The address of eight bytes of zeros, for scalar loads whose mask is false."""
+        self.needs_zero = True
+        return "@zeros"
+
+
+def vector_of(element: str, lanes: int) -> str:
+    """`element` or `<lanes x element>`."""
+    return element if lanes == 1 else f"<{lanes} x {element}>"
+
+
+def with_dtype_bits(type: VType) -> str:
+    """The integer type with as many bits and lanes as `type` (not bool)."""
+    return vector_of(f"i{type.dtype.bits}", type.lanes)

@@ -1,0 +1,68 @@
+"""Facts of the machine that this process runs on."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+from graphc_runtime.machine import cpu_count
+
+from graphc.codegen.target import Target
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+@cache
+def host_target() -> Target:
+    """The machine of this process, as LLVM names it. Loads llvmlite on first use."""
+    # llvmlite takes long to load and only compiling needs it.
+    import llvmlite.binding as llvm
+
+    triple = llvm.get_process_triple()
+    flags = llvm.get_host_cpu_features()
+    features = ",".join(sorted(("+" if on else "-") + name for name, on in flags.items()))
+    on = frozenset(name for name, is_on in flags.items() if is_on)
+    vector_bytes, registers = _vectors(triple, on)
+    return Target(
+        triple=triple,
+        cpu=llvm.get_host_cpu_name(),
+        features=features,
+        vector_bytes=vector_bytes,
+        registers=registers,
+        fma="fma" in on or not triple.startswith(("x86_64", "i386", "i686")),
+        l1_bytes=_cache_bytes(1, 32 << 10),
+        l2_bytes=_cache_bytes(2, 512 << 10),
+        cores=cpu_count(),
+    )
+
+
+@cache
+def host_features() -> frozenset[str]:
+    """Names of the features that this machine has."""
+    return frozenset(f[1:] for f in host_target().features.split(",") if f.startswith("+"))
+
+
+def _vectors(triple: str, features: frozenset[str]) -> tuple[int, int]:
+    """Bytes of a vector register, and how many there are."""
+    if not triple.startswith("x86_64"):
+        return 16, 32
+    if "avx512f" in features:
+        return 64, 32
+    return (32, 16) if "avx2" in features else (16, 16)
+
+
+def _cache_bytes(level: int, default: int) -> int:
+    """The size of a core's data cache at `level`, as Linux tells it."""
+    try:
+        for folder in sorted(_CACHES.glob("index*")):
+            if (folder / "level").read_text().strip() != str(level):
+                continue
+            if (folder / "type").read_text().strip() == "Instruction":
+                continue
+            found = re.fullmatch(r"(\d+)([KM]?)", (folder / "size").read_text().strip())
+            if found:
+                return int(found[1]) << {"": 0, "K": 10, "M": 20}[found[2]]
+    except OSError:
+        pass
+    return default

@@ -1,0 +1,233 @@
+"""Loads and stores: addresses, strides, offsets and masks."""
+
+from __future__ import annotations
+
+from graphc.codegen.kernel import Affine, Load, Param, Store, Value, VType
+from graphc.codegen.llvm.function import Function
+from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, memory_element, memory_type, register_type, suffix
+
+# Strides up to this are read by whole vectors and shuffles, not lane by lane.
+_WIDE_STRIDE = 4
+_ALL = "splat (i1 true)"
+
+
+class Memory:
+    """Translates `Load` and `Store` of one function. `pointers` names the argument of each buffer."""
+
+    def __init__(self, function: Function, pointers: dict[Param, str]) -> None:
+        self.f = function
+        self.pointers = pointers
+
+    def address(self, buffer: Param, index: Affine, shift: int = 0) -> str:
+        """The address of element `index + shift`.
+
+        The part that depends on outer values is computed in the outer scopes, once for each distinct sum; the constant
+        is added last, in the current block, where it disappears into the addressing mode.
+        """
+        f = self.f
+        constant = index.const + shift
+        by_depth: dict[int, dict[Value, int]] = {}
+        for value, coefficient in index.terms:
+            if value in f.integers:
+                constant += f.integers[value] * coefficient
+            else:
+                terms = by_depth.setdefault(f.depths[value], {})
+                terms[value] = terms.get(value, 0) + coefficient
+        element = memory_element(buffer.dtype)
+        base = self.pointers[buffer]
+        for depth in sorted(by_depth):
+            terms = {v: c for v, c in by_depth[depth].items() if c}
+            if terms:
+                base = self._advance(base, element, depth, terms)
+        if not constant:
+            return base
+        return self._gep(len(f.scopes) - 1, base, element, str(constant))
+
+    def _advance(self, base: str, element: str, depth: int, terms: dict[Value, int]) -> str:
+        """`base` plus the sum of `terms`, all of which are defined at `depth`."""
+        f = self.f
+        scope = f.scopes[depth]
+        total, total_bounded = "", True
+        for value, coefficient in terms.items():
+            bounded = value in f.bounded
+            product = f.names[value]
+            if coefficient != 1:
+                key = ("mul", product, coefficient)
+                known = scope.known.get(key)
+                if known is None:
+                    known = scope.known[key] = f.fresh()
+                    scope.lines.append(f"  {known} = mul {'nsw ' if bounded else ''}i64 {product}, {coefficient}")
+                product = known
+            total_bounded = total_bounded and bounded
+            if not total:
+                total = product
+                continue
+            key = ("add", total, product)
+            known = scope.known.get(key)
+            if known is None:
+                known = scope.known[key] = f.fresh()
+                scope.lines.append(f"  {known} = add {'nsw ' if total_bounded else ''}i64 {total}, {product}")
+            total = known
+        return self._gep(depth, base, element, total)
+
+    def _gep(self, depth: int, base: str, element: str, index: str) -> str:
+        scope = self.f.scopes[depth]
+        key = ("gep", base, element, index)
+        known = scope.known.get(key)
+        if known is None:
+            known = scope.known[key] = self.f.fresh()
+            scope.lines.append(f"  {known} = getelementptr {element}, ptr {base}, i64 {index}")
+        return known
+
+    def load(self, statement: Load) -> None:
+        """Translate one `Load`."""
+        f = self.f
+        type = statement.result.type
+        lanes, stride = type.lanes, statement.stride
+        hint = statement.result.name
+        mask = f.names[statement.mask] if statement.mask is not None else None
+        if lanes == 1:
+            name = self._load_scalar(statement, mask, hint)
+        elif statement.offsets is not None:
+            pointers = self._lane_pointers(statement.buffer, statement.index, statement.offsets, 0, lanes)
+            name = self._gather(type, pointers, mask or _ALL, hint)
+        elif stride == 1:
+            name = self._load_plain(type, self.address(statement.buffer, statement.index), mask, hint)
+        elif stride == -1:
+            start = self.address(statement.buffer, statement.index, 1 - lanes)
+            mask = self._reverse(mask, f"<{lanes} x i1>", lanes) if mask else None
+            name = self._reverse(self._load_plain(type, start, mask, ""), memory_type(type), lanes, hint)
+        elif mask is None and 1 < abs(stride) <= _WIDE_STRIDE:
+            name = self._load_strided(statement.buffer, statement.index, stride, type, hint)
+        else:
+            pointers = self._lane_pointers(statement.buffer, statement.index, None, stride, lanes)
+            name = self._gather(type, pointers, mask or _ALL, hint)
+        if type.dtype.kind == "bool":
+            name = f.emit(
+                f"icmp ne {memory_type(type)} {name}, zeroinitializer" if lanes > 1 else f"icmp ne i8 {name}, 0"
+            )
+        f.define(statement.result, name)
+
+    def _load_scalar(self, statement: Load, mask: str | None, hint: str) -> str:
+        f = self.f
+        dtype = statement.result.type.dtype
+        address = self.address(statement.buffer, statement.index)
+        if statement.offsets is not None:
+            element = memory_element(dtype)
+            address = f.emit(f"getelementptr {element}, ptr {address}, i64 {f.names[statement.offsets]}")
+        if mask:
+            # A false mask reads a zero elsewhere: no branch, and the masked address is not touched.
+            address = f.emit(f"select i1 {mask}, ptr {address}, ptr {f.zero_address()}")
+        return f.emit(f"load {memory_element(dtype)}, ptr {address}, align {dtype.itemsize}", hint)
+
+    def _load_plain(self, type: VType, address: str, mask: str | None, hint: str) -> str:
+        memory, align = memory_type(type), type.dtype.itemsize
+        if mask is None:
+            return self.f.emit(f"load {memory}, ptr {address}, align {align}", hint)
+        masks = f"<{type.lanes} x i1>"
+        name = f"@llvm.masked.load.{suffix(memory)}.p0"
+        self.f.declarations[f"declare {memory} {name}(ptr, i32, {masks}, {memory})"] = None
+        return self.f.emit(
+            f"call {memory} {name}(ptr {address}, i32 {align}, {masks} {mask}, {memory} zeroinitializer)", hint
+        )
+
+    def _load_strided(self, buffer: Param, index: Affine, stride: int, type: VType, hint: str) -> str:
+        """Whole vectors, the last of which ends at the last element needed, and shuffles that pick the lanes."""
+        lanes, step = type.lanes, abs(stride)
+        memory = memory_type(type)
+        span = (lanes - 1) * step + 1
+        low = (lanes - 1) * stride if stride < 0 else 0
+        positions = [(lanes - 1 - j if stride < 0 else j) * step for j in range(lanes)]
+        result = ""
+        covered = 0
+        for part in range(step):
+            start = min(part * lanes, span - lanes)
+            address = self.address(buffer, index, low + start)
+            piece = self.f.emit(f"load {memory}, ptr {address}, align {type.dtype.itemsize}")
+            end = start + lanes
+            if part:
+                chosen = [
+                    (lanes + p - start if p >= covered else (j if part > 1 else p)) if p < end else -1
+                    for j, p in enumerate(positions)
+                ]
+                last = part == step - 1
+                result = self.f.emit(
+                    f"shufflevector {memory} {result}, {memory} {piece}, {lane_mask(chosen)}", hint if last else ""
+                )
+            else:
+                result = piece
+            covered = end
+        return result
+
+    def _lane_pointers(self, buffer: Param, index: Affine, offsets: Value | None, stride: int, lanes: int) -> str:
+        f = self.f
+        element = memory_element(buffer.dtype)
+        address = self.address(buffer, index)
+        if offsets is not None:
+            where = f.typed(offsets)
+        else:
+            integer = "i32" if abs(stride) * lanes < 2**31 else "i64"
+            where = f"<{lanes} x {integer}> {lane_numbers(lanes, integer, stride)}"
+        return f.emit(f"getelementptr {element}, ptr {address}, {where}")
+
+    def _gather(self, type: VType, pointers: str, mask: str, hint: str) -> str:
+        memory, lanes = memory_type(type), type.lanes
+        name = f"@llvm.masked.gather.{suffix(memory)}.v{lanes}p0"
+        masks = f"<{lanes} x i1>"
+        self.f.declarations[f"declare {memory} {name}(<{lanes} x ptr>, i32, {masks}, {memory})"] = None
+        return self.f.emit(
+            f"call {memory} {name}(<{lanes} x ptr> {pointers}, i32 {type.dtype.itemsize}, {masks} {mask}, "
+            f"{memory} zeroinitializer)",
+            hint,
+        )
+
+    def _reverse(self, name: str, type: str, lanes: int, hint: str = "") -> str:
+        order = lane_mask(list(range(lanes - 1, -1, -1)))
+        return self.f.emit(f"shufflevector {type} {name}, {type} poison, {order}", hint)
+
+    def store(self, statement: Store) -> None:
+        """Translate one `Store`."""
+        f = self.f
+        type = statement.value.type
+        lanes, stride = type.lanes, statement.stride
+        memory, align = memory_type(type), type.dtype.itemsize
+        value = f.names[statement.value]
+        if type.dtype.kind == "bool":
+            value = f.emit(f"zext {register_type(type)} {value} to {memory}")
+        mask = f.names[statement.mask] if statement.mask is not None else None
+        if lanes == 1:
+            self._store_scalar(statement, memory, value, mask)
+            return
+        masks = f"<{lanes} x i1>"
+        if statement.offsets is None and stride in (1, -1):
+            address = self.address(statement.buffer, statement.index, 1 - lanes if stride < 0 else 0)
+            if stride < 0:
+                value = self._reverse(value, memory, lanes)
+                mask = self._reverse(mask, masks, lanes) if mask else None
+            if mask is None:
+                f.run(f"store {memory} {value}, ptr {address}, align {align}")
+                return
+            name = f"@llvm.masked.store.{suffix(memory)}.p0"
+            f.declarations[f"declare void {name}({memory}, ptr, i32, {masks})"] = None
+            f.run(f"call void {name}({memory} {value}, ptr {address}, i32 {align}, {masks} {mask})")
+            return
+        pointers = self._lane_pointers(statement.buffer, statement.index, statement.offsets, stride, lanes)
+        name = f"@llvm.masked.scatter.{suffix(memory)}.v{lanes}p0"
+        f.declarations[f"declare void {name}({memory}, <{lanes} x ptr>, i32, {masks})"] = None
+        f.run(f"call void {name}({memory} {value}, <{lanes} x ptr> {pointers}, i32 {align}, {masks} {mask or _ALL})")
+
+    def _store_scalar(self, statement: Store, memory: str, value: str, mask: str | None) -> None:
+        f = self.f
+        address = self.address(statement.buffer, statement.index)
+        if statement.offsets is not None:
+            address = f.emit(f"getelementptr {memory}, ptr {address}, i64 {f.names[statement.offsets]}")
+        store = f"store {memory} {value}, ptr {address}, align {statement.buffer.dtype.itemsize}"
+        if mask is None:
+            f.run(store)
+            return
+        number = f.number()
+        f.run(f"br i1 {mask}, label %store{number}, label %stored{number}")
+        f.label(f"store{number}")
+        f.run(store)
+        f.run(f"br label %stored{number}")
+        f.label(f"stored{number}")

@@ -1,0 +1,229 @@
+"""The operations of the kernel IR, one LLVM instruction or intrinsic each (their meanings: `kernel.OPERATIONS`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.codegen.kernel import Op, Value, VType
+from graphc.codegen.llvm.conversions import bitcast, cast
+from graphc.codegen.llvm.function import Function, vector_of
+from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, literal, register_type
+from graphc.errors import CompileError
+
+_BINARY_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_BINARY_INT = {
+    **{name: name for name in ("add", "sub", "mul", "sdiv", "srem", "udiv", "urem", "and", "or", "xor", "shl", "lshr")},
+    "ashr": "ashr",
+    "floordiv": "udiv",
+    "mod": "urem",
+}
+_UNARY_FLOAT = {
+    "abs": "fabs",
+    "sqrt": "sqrt",
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "rint": "roundeven",
+}
+_COMPARE_FLOAT = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
+_COMPARE_INT = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
+
+
+def _is_unsigned(value: Value) -> bool:
+    return value.type.dtype.kind in ("uint", "bool")
+
+
+def _binary(f: Function, op: Op) -> str:
+    type = op.args[0].type
+    name = op.name
+    if type.dtype.is_float:
+        instruction = _BINARY_FLOAT[name]
+    else:
+        instruction = _BINARY_INT[name]
+        if name == "ashr" and type.dtype.kind == "uint":
+            instruction = "lshr"
+    left, right = (f.names[a] for a in op.args)
+    return f.emit(f"{instruction} {register_type(type)} {left}, {right}", op.result.name)
+
+
+def _fma(f: Function, op: Op) -> str:
+    return f.call("fma", register_type(op.result.type), [f.names[a] for a in op.args], hint=op.result.name)
+
+
+def _neg(f: Function, op: Op) -> str:
+    type = register_type(op.result.type)
+    operand = f.names[op.args[0]]
+    if op.result.type.dtype.is_float:
+        return f.emit(f"fneg {type} {operand}", op.result.name)
+    return f.emit(f"sub {type} {literal(0, op.result.type)}, {operand}", op.result.name)
+
+
+def _not(f: Function, op: Op) -> str:
+    ones = literal(True if op.result.type.dtype.kind == "bool" else -1, op.result.type)
+    return f.emit(f"xor {register_type(op.result.type)} {f.names[op.args[0]]}, {ones}", op.result.name)
+
+
+def _unary(f: Function, op: Op) -> str:
+    type, operand, name = op.result.type, f.names[op.args[0]], op.name
+    if name == "abs" and not type.dtype.is_float:
+        if _is_unsigned(op.result):
+            return operand
+        return f.call("abs", register_type(type), [operand], "i1 false", op.result.name)
+    if name in _ROUNDINGS and f.x86 and "sse4.1" not in f.features:
+        return _round_by_magic(f, name, operand, type)
+    return f.call(_UNARY_FLOAT[name], register_type(type), [operand], hint=op.result.name)
+
+
+_ROUNDINGS = frozenset({"floor", "ceil", "trunc", "rint"})
+
+
+def _round_by_magic(f: Function, name: str, operand: str, type: VType) -> str:
+    """Rounding without the instruction for it: adding and taking away 2**(mantissa bits) rounds to even."""
+    spelt, mask = register_type(type), vector_of("i1", type.lanes)
+    magic = literal(2.0 ** (52 if type.dtype.bits == 64 else 23), type)
+    size = f.call("fabs", spelt, [operand])
+    near = f.emit(f"fsub {spelt} {f.emit(f'fadd {spelt} {size}, {magic}')}, {magic}")
+    one = literal(1.0, type)
+    if name == "trunc":
+        too_big = f.emit(f"fcmp ogt {spelt} {near}, {size}")
+        near = f.emit(f"select {mask} {too_big}, {spelt} {f.emit(f'fsub {spelt} {near}, {one}')}, {spelt} {near}")
+    signed = f.call("copysign", spelt, [near, operand])
+    if name in ("floor", "ceil"):
+        compare, step = ("ogt", "fsub") if name == "floor" else ("olt", "fadd")
+        wrong = f.emit(f"fcmp {compare} {spelt} {signed}, {operand}")
+        moved = f.emit(f"{step} {spelt} {signed}, {one}")
+        stepped = f.emit(f"select {mask} {wrong}, {spelt} {moved}, {spelt} {signed}")
+        signed = f.call("copysign", spelt, [stepped, operand])
+    # Large numbers are integers already; NaN stays NaN.
+    small = f.emit(f"fcmp olt {spelt} {size}, {magic}")
+    return f.emit(f"select {mask} {small}, {spelt} {signed}, {spelt} {operand}")
+
+
+def combine(f: Function, name: str, type: VType, left: str, right: str, hint: str = "") -> str:
+    """`maximum` or `minimum` of two registers."""
+    dtype = type.dtype
+    spelt = register_type(type)
+    if dtype.kind == "bool":
+        return f.emit(f"{'or' if name == 'maximum' else 'and'} {spelt} {left}, {right}", hint)
+    if dtype.is_float:
+        return f.call(name, spelt, [left, right], hint=hint)
+    return f.call(("u" if dtype.kind == "uint" else "s") + name[:3], spelt, [left, right], hint=hint)
+
+
+def _extreme(f: Function, op: Op) -> str:
+    left, right = (f.names[a] for a in op.args)
+    return combine(f, op.name, op.result.type, left, right, op.result.name)
+
+
+def _choose(f: Function, op: Op) -> str:
+    """`fmax`, `fmin`: a compare and a select, which x86 has as one instruction."""
+    type = register_type(op.result.type)
+    left, right = (f.names[a] for a in op.args)
+    condition = f.emit(f"fcmp {'ogt' if op.name == 'fmax' else 'olt'} {type} {left}, {right}")
+    mask = vector_of("i1", op.result.type.lanes)
+    return f.emit(f"select {mask} {condition}, {type} {left}, {type} {right}", op.result.name)
+
+
+def _compare(f: Function, op: Op) -> str:
+    type = op.args[0].type
+    left, right = (f.names[a] for a in op.args)
+    if type.dtype.is_float:
+        instruction = f"fcmp {_COMPARE_FLOAT[op.name]}"
+    elif op.name in ("eq", "ne"):
+        instruction = f"icmp {op.name}"
+    else:
+        instruction = f"icmp {'u' if _is_unsigned(op.args[0]) else 's'}{op.name}"
+    return f.emit(f"{instruction} {register_type(type)} {left}, {right}", op.result.name)
+
+
+def _select(f: Function, op: Op) -> str:
+    return f.emit("select " + ", ".join(f.typed(a) for a in op.args), op.result.name)
+
+
+def _splat(f: Function, op: Op) -> str:
+    source, type = op.args[0], op.result.type
+    name = f.names[source]
+    if type.lanes == 1:
+        return name
+    element = register_type(source.type)
+    if name[0] != "%":
+        return f"splat ({element} {name})"
+    return f.splat(name, element, type.lanes, op.result.name)
+
+
+def _lanes(f: Function, op: Op) -> str:
+    type = op.result.type
+    if type.lanes == 1:
+        return "0"
+    return lane_numbers(type.lanes, register_type(VType(type.dtype)))
+
+
+def _extract(f: Function, op: Op) -> str:
+    source = op.args[0]
+    if source.type.lanes == 1:
+        return f.names[source]
+    return f.emit(f"extractelement {f.typed(source)}, i64 {int(op.attr or 0)}", op.result.name)
+
+
+def _reduce(f: Function, op: Op) -> str:
+    """Halves are combined until one lane is left: the order of a sum is the same on every machine."""
+    source = op.args[0]
+    dtype, lanes, name = source.type.dtype, source.type.lanes, f.names[source]
+    while lanes > 1:
+        before = register_type(VType(dtype, lanes))
+        lanes //= 2
+        # One lane stays a vector of one until the end, so that every step looks the same.
+        half = VType(dtype, lanes)
+        spelt = vector_of(register_type(VType(dtype)), lanes) if lanes > 1 else f"<1 x {register_type(half)}>"
+        if lanes > 1:
+            low = f.emit(f"shufflevector {before} {name}, {before} poison, {lane_mask(list(range(lanes)))}")
+            high = f.emit(f"shufflevector {before} {name}, {before} poison, {lane_mask(list(range(lanes, 2 * lanes)))}")
+        else:
+            low = f.emit(f"extractelement {before} {name}, i64 0")
+            high = f.emit(f"extractelement {before} {name}, i64 1")
+            spelt = register_type(half)
+        hint = op.result.name if lanes == 1 else ""
+        kind = op.name[len("reduce_") :]
+        if kind in ("maximum", "minimum"):
+            name = combine(f, kind, half, low, high, hint)
+        else:
+            instruction = _BINARY_FLOAT[kind] if dtype.is_float else _BINARY_INT[kind]
+            name = f.emit(f"{instruction} {spelt} {low}, {high}", hint)
+    return name
+
+
+_HANDLERS: dict[str, Callable[[Function, Op], str]] = {
+    **dict.fromkeys(set(_BINARY_INT) | {"div"}, _binary),
+    **dict.fromkeys(_UNARY_FLOAT, _unary),
+    **dict.fromkeys(("maximum", "minimum"), _extreme),
+    **dict.fromkeys(("fmax", "fmin"), _choose),
+    **dict.fromkeys(_COMPARE_FLOAT, _compare),
+    **dict.fromkeys(
+        ("reduce_add", "reduce_mul", "reduce_maximum", "reduce_minimum", "reduce_or", "reduce_and"), _reduce
+    ),
+    "fma": _fma,
+    "neg": _neg,
+    "not": _not,
+    "select": _select,
+    "splat": _splat,
+    "lanes": _lanes,
+    "extract": _extract,
+    "cast": cast,
+    "bitcast": bitcast,
+}
+
+
+def translate(f: Function, op: Op) -> None:
+    """Append the instructions of `op` and define its result."""
+    if op.name == "const":
+        assert op.attr is not None
+        f.define(op.result, literal(op.attr, op.result.type))
+        if op.result.type.lanes == 1 and op.result.type.dtype.name == "i64":
+            f.integers[op.result] = int(op.attr)
+        return
+    handler = _HANDLERS.get(op.name)
+    if handler is None:
+        raise CompileError(f"the kernel IR has no operation named {op.name!r}")
+    f.define(op.result, handler(f, op))
+    if op.name in ("floordiv", "mod"):
+        f.bounded.add(op.result)

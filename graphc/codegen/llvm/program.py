@@ -1,0 +1,183 @@
+"""The entry of a program: one native function that runs all kernels in order, on the threads of the runtime.
+
+`void ENTRY(ptr buffers, ptr runtime)`: `buffers` is a table of pointers; `runtime[0]` is
+`void parallel_for(ptr pool, ptr task, ptr context, i64 count)`, `runtime[1]` the pool, and a task is
+`void (ptr context, i64 lo, i64 hi)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from graphc.codegen.llvm.emit import attributes
+from graphc.codegen.target import Target
+from graphc.errors import CompileError
+
+Reference = tuple[int, int]
+"""A place in a buffer: its number in the table, and an offset in bytes."""
+
+# LLVM's work on one block grows faster than the block; long programs are cut into functions of this many steps.
+_STEPS_PER_FUNCTION = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Call the kernel `symbol` over [0, grid), on several threads when `parallel`.
+
+    One reference per kernel parameter.
+    """
+
+    symbol: str
+    arguments: tuple[Reference, ...]
+    grid: int
+    parallel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Set `nbytes` bytes to `value` (0 to 255)."""
+
+    argument: Reference
+    nbytes: int
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy `nbytes` bytes; the two places do not overlap."""
+
+    destination: Reference
+    source: Reference
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Several launches in one parallel loop over [0, grid): each thread runs them one after another over its share.
+
+    A launch of grid `n` gets [lo * n / grid, hi * n / grid); `grid` divides `n`. The caller knows that no share needs
+    what another share writes.
+    """
+
+    grid: int
+    steps: tuple[Launch, ...]
+
+
+Step = Launch | Fill | Copy | Region
+
+
+def emit_program(steps: Sequence[Step], target: Target, entry: str = "graphc_main") -> str:
+    """The LLVM module with the function `entry`, which runs `steps` in order.
+
+    The kernels are external functions. Raises CompileError when a region's grid does not divide a launch's, or when one
+    symbol is launched with different numbers of buffers.
+    """
+    writer = _ProgramWriter()
+    parts: list[str] = []
+    for first in range(0, len(steps), _STEPS_PER_FUNCTION):
+        parts.append(f"{entry}.part{len(parts)}")
+        body = [line for step in steps[first : first + _STEPS_PER_FUNCTION] for line in writer.step(step)]
+        writer.functions.append(_function(f"internal void @{parts[-1]}(ptr %buffers, ptr %runtime)", body))
+    calls = [f"call void @{part}(ptr %buffers, ptr %runtime)" for part in parts]
+    lines = [
+        f'source_filename = "{entry}"',
+        f'target triple = "{target.triple}"',
+        *(
+            f"declare void @{name}({', '.join(['ptr'] * count + ['i64', 'i64'])})"
+            for name, count in writer.kernels.items()
+        ),
+        "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
+        "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
+        *writer.functions,
+        _function(f"void @{entry}(ptr %buffers, ptr %runtime)", calls),
+        attributes(target),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _function(signature: str, body: Sequence[str]) -> str:
+    return "\n".join([f"define {signature} #0 {{", *(f"  {line}" for line in body), "  ret void", "}"])
+
+
+class _ProgramWriter:
+    def __init__(self) -> None:
+        self.kernels: dict[str, int] = {}  # symbol -> number of buffers
+        self.functions: list[str] = []
+        self._count = 0
+
+    def step(self, step: Step) -> Iterator[str]:
+        """The instructions of one step."""
+        if isinstance(step, Launch):
+            if step.parallel and step.grid > 1:
+                yield from self._parallel(Region(step.grid, (step,)))
+            elif step.grid > 0:
+                yield from self._call(step, "0", str(step.grid))
+        elif isinstance(step, Region):
+            if step.grid > 0:
+                yield from self._parallel(step)
+        elif isinstance(step, Fill):
+            if not 0 <= step.value <= 255:
+                raise CompileError(f"a fill value is a byte, not {step.value}")
+            if step.nbytes:
+                pointer = yield from self._pointer(step.argument)
+                yield f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 {step.value}, i64 {step.nbytes}, i1 false)"
+        elif step.nbytes:
+            destination = yield from self._pointer(step.destination)
+            source = yield from self._pointer(step.source)
+            yield f"call void @llvm.memcpy.p0.p0.i64(ptr {destination}, ptr {source}, i64 {step.nbytes}, i1 false)"
+
+    def _fresh(self) -> str:
+        self._count += 1
+        return f"%v{self._count}"
+
+    def _pointer(self, reference: Reference) -> Iterator[str]:
+        number, offset = reference
+        slot, pointer = self._fresh(), self._fresh()
+        yield f"{slot} = getelementptr ptr, ptr %buffers, i64 {number}"
+        yield f"{pointer} = load ptr, ptr {slot}"
+        if not offset:
+            return pointer
+        moved = self._fresh()
+        yield f"{moved} = getelementptr i8, ptr {pointer}, i64 {offset}"
+        return moved
+
+    def _call(self, launch: Launch, lo: str, hi: str) -> Iterator[str]:
+        count = self.kernels.setdefault(launch.symbol, len(launch.arguments))
+        if count != len(launch.arguments):
+            raise CompileError(
+                f"kernel {launch.symbol} is launched with {count} and with {len(launch.arguments)} buffers"
+            )
+        pointers = []
+        for reference in launch.arguments:
+            pointer = yield from self._pointer(reference)
+            pointers.append(f"ptr {pointer}")
+        yield f"call void @{launch.symbol}({', '.join([*pointers, f'i64 {lo}', f'i64 {hi}'])})"
+
+    def _parallel(self, region: Region) -> Iterator[str]:
+        task = f"task{len(self.functions)}.{self._count}"
+        body: list[str] = []
+        for launch in region.steps:
+            if launch.grid % region.grid:
+                raise CompileError(
+                    f"the region's grid {region.grid} does not divide the grid {launch.grid} of kernel {launch.symbol}"
+                )
+            body += self._share(launch, launch.grid // region.grid)
+        self.functions.append(_function(f"internal void @{task}(ptr %buffers, i64 %lo, i64 %hi)", body))
+        if region.grid == 1:
+            yield f"call void @{task}(ptr %buffers, i64 0, i64 1)"
+            return
+        function, slot, pool = self._fresh(), self._fresh(), self._fresh()
+        yield f"{function} = load ptr, ptr %runtime"
+        yield f"{slot} = getelementptr ptr, ptr %runtime, i64 1"
+        yield f"{pool} = load ptr, ptr {slot}"
+        yield f"call void {function}(ptr {pool}, ptr @{task}, ptr %buffers, i64 {region.grid})"
+
+    def _share(self, launch: Launch, factor: int) -> Iterator[str]:
+        if factor == 1:
+            yield from self._call(launch, "%lo", "%hi")
+            return
+        lo, hi = self._fresh(), self._fresh()
+        yield f"{lo} = mul nsw i64 %lo, {factor}"
+        yield f"{hi} = mul nsw i64 %hi, {factor}"
+        yield from self._call(launch, lo, hi)

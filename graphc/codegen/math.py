@@ -1,0 +1,87 @@
+"""Elementwise graph operators in kernel operations: the table `EXPANSIONS` and `expand`, which applies it.
+
+The functions behind it are our own (docs/math.md has the methods, the error bounds and the operation counts). They
+work on scalars and on vectors of any lane count, call no library, and are right for NaN, infinities, signed zeros and
+subnormals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.codegen import math_int, math_mod
+from graphc.codegen.kernel import Emitter, Value
+from graphc.codegen.math_exp import exp, expm1, log, log1p, sigmoid, tanh
+from graphc.codegen.math_float import like
+from graphc.codegen.math_int import expand_cast, shift_left, shift_right, shift_right_logical
+from graphc.codegen.scope import ScopedEmitter
+from graphc.ir.types import boolean, f32
+
+__all__ = ["EXPANSIONS", "expand", "expand_cast"]
+
+Expansion = Callable[..., Value]
+
+
+def _operation(name: str) -> Expansion:
+    """An operator that is one kernel operation."""
+
+    def emit(e: Emitter, *args: Value) -> Value:
+        return e.op(name, *args)
+
+    return emit
+
+
+def _by_kind(integer: Expansion, floating: Expansion) -> Expansion:
+    def emit(e: ScopedEmitter, *args: Value) -> Value:
+        return (floating if args[0].type.dtype.is_float else integer)(e, *args)
+
+    return emit
+
+
+def _sign(e: Emitter, x: Value) -> Value:
+    """1, 0 or -1; 0 for NaN."""
+    zero, one = like(e, 0, x), like(e, 1, x)
+    negative = zero if x.type.dtype.kind == "uint" else e.op("select", e.op("lt", x, 0), like(e, -1, x), zero)
+    return e.op("select", e.op("gt", x, 0), one, negative)
+
+
+def _detach(e: Emitter, x: Value) -> Value:
+    return x
+
+
+# Operators for which a graph name stands; each takes the emitter and the operands.
+EXPANSIONS: dict[str, Expansion] = {
+    **{name: _operation(name) for name in ("neg", "abs", "add", "sub", "mul", "div", "maximum", "minimum", "sqrt")},
+    **{name: _operation(name) for name in ("floor", "ceil", "trunc", "eq", "ne", "lt", "le", "gt", "ge", "select")},
+    **{f"bitwise_{name}": _operation(name) for name in ("not", "and", "or", "xor")},
+    "round": _operation("rint"),
+    "sign": _sign,
+    "detach": _detach,
+    "exp": exp,
+    "expm1": expm1,
+    "log": log,
+    "log1p": log1p,
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "floor_divide": _by_kind(math_int.floor_divide, math_mod.floor_divide),
+    "remainder": _by_kind(math_int.remainder, math_mod.remainder),
+    "shift_left": shift_left,
+    "shift_right": shift_right,
+    "shift_right_logical": shift_right_logical,
+}
+
+_ANY_BITS = frozenset({"select", "detach"})  # they move values, so 16-bit floats need no conversion
+
+
+def expand(e: ScopedEmitter, name: str, *args: Value) -> Value:
+    """The value of the elementwise operator `name` (all but `cast`, see `expand_cast`) on operands of any lane counts.
+
+    f16 and bf16 operands are computed in f32, and a float result is rounded back.
+    """
+    lanes = max(a.type.lanes for a in args)
+    operands = [e.splat(a, lanes) for a in args]
+    dtype = operands[-1].type.dtype
+    if dtype.is_float and dtype.bits == 16 and name not in _ANY_BITS:
+        result = EXPANSIONS[name](e, *(expand_cast(e, a, f32) for a in operands))
+        return result if result.type.dtype is boolean else expand_cast(e, result, dtype)
+    return EXPANSIONS[name](e, *operands)

@@ -1,0 +1,172 @@
+"""An emitter that keeps loop scopes: values are numbered (computed once) and placed in the outermost loop that they depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+
+from graphc.codegen.kernel import (
+    COMPARISONS,
+    LANE_REDUCTIONS,
+    Affine,
+    Emitter,
+    For,
+    If,
+    Load,
+    Number,
+    Op,
+    Param,
+    Stmt,
+    Store,
+    Value,
+    VType,
+)
+from graphc.ir.types import DType, boolean, i64
+
+
+class _Scope:
+    """Statements of one loop body, and the values already computed in it."""
+
+    __slots__ = ("body", "memo")
+
+    def __init__(self) -> None:
+        self.body: list[Stmt] = []
+        self.memo: dict[Hashable, Value] = {}
+
+
+class ScopedEmitter(Emitter):
+    """Emits into nested loop bodies. A pure operation goes to the outermost scope that has its operands, once."""
+
+    def __init__(self) -> None:
+        self.scopes = [_Scope()]
+        self._depth: dict[Value, int] = {}
+        self.pinned = False  # keep loads in the innermost loop, where they fold into the instructions that use them
+
+    @property
+    def body(self) -> list[Stmt]:
+        """Statements of the innermost loop body."""
+        return self.scopes[-1].body
+
+    @property
+    def depth(self) -> int:
+        return len(self.scopes) - 1
+
+    def depth_of(self, value: Value) -> int:
+        return self._depth.get(value, self.depth)
+
+    def bind(self, value: Value) -> Value:
+        """Say that `value` (a loop variable or a loop's result) is defined in the innermost scope."""
+        self._depth[value] = self.depth
+        return value
+
+    def find(self, key: Hashable) -> Value | None:
+        """A value remembered under `key` in an open scope."""
+        for scope in reversed(self.scopes):
+            if key in scope.memo:
+                return scope.memo[key]
+        return None
+
+    def remember(self, key: Hashable, value: Value) -> Value:
+        """Remember `value` under `key` for as long as the scope that defines it is open."""
+        self.scopes[self.depth_of(value)].memo[key] = value
+        return value
+
+    def _place(self, key: Hashable, depth: int, statement: Stmt, result: Value) -> Value:
+        scope = self.scopes[depth]
+        scope.body.append(statement)
+        scope.memo[key] = result
+        self._depth[result] = depth
+        return result
+
+    def const(self, value: Number, type: VType) -> Value:
+        literal = value.hex() if isinstance(value, float) else value
+        key = ("const", type, literal, isinstance(value, float))
+        if key in self.scopes[0].memo:
+            return self.scopes[0].memo[key]
+        result = Value(type)
+        return self._place(key, 0, Op(result, "const", (), value), result)
+
+    def op(self, name: str, *operands: Value | Number, to: DType | None = None) -> Value:
+        args = self._unify(name, operands)
+        type = args[-1].type
+        if name in COMPARISONS:
+            type = VType(boolean, type.lanes)
+        elif name in LANE_REDUCTIONS or name == "extract":
+            type = VType(type.dtype)
+        elif to is not None:
+            type = VType(to, type.lanes)
+        depth = max(map(self.depth_of, args))
+        key = (name, args, type)
+        if key in self.scopes[depth].memo:
+            return self.scopes[depth].memo[key]
+        result = Value(type)
+        return self._place(key, depth, Op(result, name, args), result)
+
+    def splat(self, value: Value, lanes: int) -> Value:
+        if value.type.lanes == lanes:
+            return value
+        depth = self.depth if self.pinned else self.depth_of(value)
+        key = ("splat", value, lanes)
+        if key in self.scopes[depth].memo:
+            return self.scopes[depth].memo[key]
+        result = Value(VType(value.type.dtype, lanes))
+        return self._place(key, depth, Op(result, "splat", (value,)), result)
+
+    def lanes(self, dtype: DType, count: int) -> Value:
+        key = ("lanes", dtype, count)
+        if key in self.scopes[0].memo:
+            return self.scopes[0].memo[key]
+        result = Value(VType(dtype, count))
+        return self._place(key, 0, Op(result, "lanes"), result)
+
+    def load(
+        self, type: VType, buffer: Param, index: Affine, stride: int, offsets: Value | None, mask: Value | None
+    ) -> Value:
+        """A load, placed like an operation: no kernel writes what it reads at another index."""
+        needs = [v for v, _ in index.terms] + [v for v in (offsets, mask) if v is not None]
+        depth = self.depth if self.pinned else max(map(self.depth_of, needs), default=0)
+        key = ("load", type, buffer.name, index, stride, offsets, mask)
+        if key in self.scopes[depth].memo:
+            return self.scopes[depth].memo[key]
+        result = Value(type)
+        return self._place(key, depth, Load(result, buffer, index, stride, offsets, mask), result)
+
+    def store(
+        self, buffer: Param, index: Affine, value: Value, stride: int, offsets: Value | None, mask: Value | None
+    ) -> None:
+        self.body.append(Store(buffer, index, value, stride, offsets, mask))
+
+    @contextmanager
+    def loop(
+        self, name: str, lo: int | Value, hi: int | Value, step: int, inits: tuple[Value, ...] = ()
+    ) -> Iterator[Loop]:
+        """A `For` around what is emitted inside; set `yields` on the object given before leaving, read `results` after."""
+        self.scopes.append(_Scope())
+        var = self.bind(Value(VType(i64), name))
+        phis = tuple(self.bind(Value(v.type)) for v in inits)
+        handle = Loop(var, phis)
+        yield handle
+        body = self.scopes.pop().body
+        results = tuple(Value(v.type) for v in inits)
+        self.body.append(For(var, lo, hi, step, tuple(body), phis, inits, handle.yields, results))
+        handle.results = tuple(map(self.bind, results))
+
+    @contextmanager
+    def guard(self, condition: Value) -> Iterator[None]:
+        """An `If` around the stores emitted inside."""
+        self.scopes.append(_Scope())
+        yield
+        body = self.scopes.pop().body
+        self.body.append(If(condition, tuple(body)))
+
+
+class Loop:
+    """An open loop: its variable and carried values; `yields` is filled in by the user of the loop."""
+
+    __slots__ = ("phis", "results", "var", "yields")
+
+    def __init__(self, var: Value, phis: tuple[Value, ...]) -> None:
+        self.var = var
+        self.phis = phis
+        self.yields: tuple[Value, ...] = ()
+        self.results: tuple[Value, ...] = ()

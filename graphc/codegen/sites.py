@@ -1,0 +1,196 @@
+"""The loops of a kernel and what each touches in memory: what the scheduler's cost model looks at.
+
+A *site* is a reduction or a set of stores with its own loops inside the kernel's domain. Sites are found by walking the roots at
+symbolic indices; adjacent axes that every access treats as one are collapsed first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from graphc.ir.access import Index
+from graphc.ir.demand import Demands, demands, reduction_extents, reduction_reads
+from graphc.ir.index import ZERO, Ix, Symbol, Var, linear
+from graphc.ir.node import Node
+from graphc.ir.schedule import Group, Root
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One load or store of a site: which value, at which element."""
+
+    buffer: Node
+    address: Ix
+    is_store: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Site:
+    """`stage` is the reduction, or None for the stores of `root`. `loops` are the site's own variables besides the domain's."""
+
+    stage: Node | None
+    root: Root | None
+    loops: tuple[Var, ...]
+    accesses: list[Access]
+    maps: int
+    heavy: int
+    points: list[Index]  # for a stage: the indices at which one point of the domain wants it
+    operands: list[list[tuple[Node, Ix]]] = field(default_factory=list)  # for a contraction: loads of x and of y, per point
+
+
+@dataclass(eq=False, slots=True)
+class Nest:
+    """Domain variables (collapsed axes included: axis -> variable, or None for an axis that always reads 0), and all sites."""
+
+    axes: tuple[Var, ...]
+    place: tuple[Ix, ...]  # index of each axis of the group's domain
+    sites: list[Site]
+    other: set[Symbol]
+
+    def extent(self, var: Var) -> int:
+        return var.hi + 1
+
+    @property
+    def points(self) -> int:
+        return math.prod(v.hi + 1 for v in self.axes)
+
+
+def store_address(root: Root, at: Index) -> Ix:
+    """The element of the target that the value at index `at` goes to."""
+    for node in root.scatter:
+        if node.op == "pad":
+            at = tuple(
+                ix * (between + 1) + low
+                for ix, low, between in zip(at, node.ints("low"), node.ints("interior"), strict=True)
+            )
+        else:
+            rank = node.type.rank
+            out = list(at[:rank])
+            for k, axis in enumerate(node.ints("axes")):
+                out[axis] = at[axis] * node.ints("stride")[k] + at[rank + k] * node.ints("dilation")[k]
+            at = tuple(out)
+    return linear(at, root.target.shape)
+
+
+def root_index(root: Root, place: tuple[Ix, ...], inner: dict[int, Ix]) -> Index:
+    """The index at which `root` is computed, from the indices of the domain's axes and of its own inner dimensions."""
+    return tuple(place[d] if d >= 0 else inner[k] for k, d in enumerate(root.dims))
+
+
+def build_nest(group: Group) -> Nest:
+    """Walk `group` with one variable per axis, then again with adjacent axes collapsed where that changes no address."""
+    axes = tuple(Var(f"i{a}", max(n - 1, 0)) for a, n in enumerate(group.domain))
+    nest = _walk(group, axes, tuple(ZERO if v.hi == 0 else Ix.of(v) for v in axes))
+    runs = _collapsible(nest)
+    if all(len(run) == 1 for run in runs) and all(v.hi > 0 for v in axes):
+        return nest
+    merged: list[Var] = []
+    place: list[Ix] = [ZERO] * len(axes)
+    replaced: dict[Var, Ix] = {}
+    for run in runs:
+        extent = math.prod(v.hi + 1 for v in run)
+        if extent == 1:
+            continue
+        var = Var(f"i{len(merged)}", extent - 1)
+        merged.append(var)
+        place[axes.index(run[-1])] = Ix.of(var)
+        replaced.update({v: ZERO for v in run[:-1]} | {run[-1]: Ix.of(var)})
+    collapsed = _walk(group, tuple(merged), tuple(place))
+    return collapsed if _same(nest, collapsed, replaced) else _walk_without_units(group, axes)
+
+
+def _walk_without_units(group: Group, axes: tuple[Var, ...]) -> Nest:
+    kept = tuple(v for v in axes if v.hi > 0)
+    return _walk(group, kept, tuple(Ix.of(v) if v.hi > 0 else ZERO for v in axes))
+
+
+def _collapsible(nest: Nest) -> list[list[Var]]:
+    """Runs of neighbouring axes that all accesses step through as one contiguous axis."""
+    fixed = {s for s in nest.other if isinstance(s, Var)}
+    runs: list[list[Var]] = []
+    axes = [v for v in nest.axes]
+    addresses = [a.address for site in nest.sites for a in site.accesses]
+    for var in axes:
+        previous = runs[-1][-1] if runs else None
+        if (
+            previous is not None
+            and var not in fixed
+            and previous not in fixed
+            and all(a.coefficient(previous) == a.coefficient(var) * (var.hi + 1) for a in addresses)
+        ):
+            runs[-1].append(var)
+        else:
+            runs.append([var])
+    return runs
+
+
+def _same(nest: Nest, collapsed: Nest, replaced: dict[Var, Ix]) -> bool:
+    """Whether the collapsed walk reads and writes the same addresses."""
+
+    def substituted(ix: Ix) -> tuple[object, ...]:
+        result = Ix(ix.const)
+        for symbol, coefficient in ix.terms:
+            result = result + (replaced[symbol] if symbol in replaced else Ix.of(symbol)) * coefficient  # type: ignore[index]
+        return result.const, frozenset((_name(s), c) for s, c in result.terms)
+
+    def plain(ix: Ix) -> tuple[object, ...]:
+        return ix.const, frozenset((_name(s), c) for s, c in ix.terms)
+
+    def _name(symbol: Symbol) -> object:
+        return symbol.name if isinstance(symbol, Var) else symbol
+
+    if len(nest.sites) != len(collapsed.sites) or len(nest.other) != len(collapsed.other):
+        return False
+    for before, after in zip(nest.sites, collapsed.sites, strict=True):
+        a = {(x.buffer, substituted(x.address), x.is_store) for x in before.accesses}
+        b = {(x.buffer, plain(x.address), x.is_store) for x in after.accesses}
+        if a != b or before.maps != after.maps:
+            return False
+    return True
+
+
+def _walk(group: Group, axes: tuple[Var, ...], place: tuple[Ix, ...]) -> Nest:
+    sites: list[Site] = []
+    other: set[Symbol] = set()
+    wanted: dict[Node, dict[Index, None]] = {}
+
+    def take(found: Demands) -> None:
+        other.update(found.other)
+        for stage, at in found.stages:
+            wanted.setdefault(stage, {})[at] = None
+
+    for root in group.roots:
+        inner = {k: Var(f"q{k}", max(n - 1, 0)) for k, (d, n) in enumerate(zip(root.dims, root.value.shape, strict=True)) if d < 0}
+        at = root_index(root, place, {k: Ix.of(v) for k, v in inner.items()})
+        found = demands([(root.value, at)], group.inside)
+        take(found)
+        accesses = [Access(leaf, ix) for leaf, ix in found.loads]
+        accesses.append(Access(root.target, store_address(root, at), True))
+        sites.append(Site(None, root, tuple(inner.values()), accesses, found.maps, found.heavy_maps, []))
+    done: set[Node] = set()
+    while len(done) < len(wanted):
+        for stage in [s for s in wanted if s not in done]:
+            done.add(stage)
+            sites.append(_stage_site(stage, list(wanted[stage]), group, take))
+    return Nest(axes, place, sites, other)
+
+
+def _stage_site(stage: Node, points: list[Index], group: Group, take) -> Site:  # noqa: ANN001
+    loops = tuple(Var(f"r{i}", max(n - 1, 0)) for i, n in enumerate(reduction_extents(stage)))
+    over = tuple(map(Ix.of, loops))
+    accesses: dict[Access, None] = {}
+    operands: list[list[tuple[Node, Ix]]] = []
+    maps = heavy = 0
+    for at in points:
+        reads = reduction_reads(stage, at, over)
+        per_point = []
+        for operand, read in zip(stage.inputs, reads, strict=True):
+            found = demands([(operand, read)], group.inside)
+            take(found)
+            accesses.update(dict.fromkeys(Access(leaf, ix) for leaf, ix in found.loads))
+            per_point.extend(found.loads)
+            maps += found.maps + 1
+            heavy += found.heavy_maps
+        operands.append(per_point)
+    return Site(stage, None, loops, list(accesses), maps, heavy, points, operands)

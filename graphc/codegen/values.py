@@ -1,0 +1,275 @@
+"""Emits the value of a graph node at an index: loads, arithmetic, conditions. Loops and stores are made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+
+from graphc.codegen.kernel import INDEX, Affine, Param, Value, VType
+from graphc.codegen.math import expand, expand_cast
+from graphc.codegen.scope import ScopedEmitter
+from graphc.ir.access import SINGLE_READ, Divides, Index, Read, concat_reads, fold_reads
+from graphc.ir.demand import base_of, indexed_read, is_reduction, needs_loop, places, reduction_extents, reduction_reads
+from graphc.ir.index import Data, Derived, Ix, Symbol, Var, linear
+from graphc.ir.node import Node
+from graphc.ir.types import DType, bf16, f16, f32, i64
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """What restricts loads: `tail` (lanes that exist), `conditions` (bools, scalar or vector, that must all hold)."""
+
+    tail: Value | None = None
+    conditions: tuple[Value, ...] = ()
+
+
+NO_MASKS = Masks()
+_Request = tuple[Node, Index, Masks]
+_Steps = Generator[_Request, Value, Value]
+
+
+def accumulator_dtype(dtype: DType) -> DType:
+    """The dtype in which sums and products of `dtype` are kept."""
+    return f32 if dtype in (f16, bf16) else dtype
+
+
+class Values:
+    """Computes node values. `env` maps loop variables to kernel values, `stages` holds finished reductions by node and index."""
+
+    def __init__(self, e: ScopedEmitter, inside: frozenset[Node], buffers: Mapping[Node, Param]) -> None:
+        self.e = e
+        self.inside = inside
+        self.buffers = buffers
+        self.lane_count = 1
+        self.env: dict[Var, Value] = {}
+        self.stages: dict[tuple[Node, Index], Value] = {}
+
+    def at(self, node: Node, idx: Index, masks: Masks = NO_MASKS) -> Value:
+        """The value of `node` at `idx`. Iterative: a chain of nodes needs no Python stack."""
+        stack: list[tuple[object, _Steps]] = []
+        request: _Request | None = (node, idx, masks)
+        value: Value | None = None
+        while True:
+            if request is not None:
+                key = request
+                known = self.stages.get((key[0], key[1])) or self.e.find(key)
+                if known is not None:
+                    value, request = known, None
+                    continue
+                steps = self._steps(*request)
+                stack.append((key, steps))
+                to_send = None
+            else:
+                if not stack:
+                    assert value is not None
+                    return value
+                key, steps = stack[-1]
+                to_send = value
+            try:
+                request = steps.send(to_send)  # type: ignore[arg-type]
+                value = None
+            except StopIteration as done:
+                stack.pop()
+                value, request = done.value, None
+                self.e.remember(key, value)  # type: ignore[arg-type]
+
+    def _steps(self, node: Node, idx: Index, masks: Masks) -> _Steps:
+        e = self.e
+        if node.op == "constant":
+            return e.const(node.attr("value"), VType(node.dtype))  # type: ignore[arg-type]
+        if node.op == "iota":
+            return expand_cast(e, self.index(idx[node.integer("axis")]), node.dtype)
+        base = base_of(node)
+        if base not in self.inside:
+            yield from self._prepare(linear(idx, node.shape), masks)
+            return self._load(base, linear(idx, node.shape), masks)
+        if needs_loop(node):
+            raise AssertionError(f"{node!r} is needed at {idx} but was not computed")
+        if is_reduction(node):
+            parts = []
+            for over in places(reduction_extents(node)):
+                (at,) = reduction_reads(node, idx, over)
+                parts.append((yield node.inputs[0], at, masks))
+            return self._finish(node, parts)
+        if node.op in SINGLE_READ:
+            read = SINGLE_READ[node.op](node, idx)
+            value, condition = yield from self._read(node.inputs[0], read, masks)
+            return value if condition is None else e.op("select", condition, value, self._fill(node))
+        if node.op in ("concat", "fold"):
+            reads = concat_reads(node, idx) if node.op == "concat" else fold_reads(node, idx)
+            operands = node.inputs if node.op == "concat" else node.inputs * len(reads)
+            total: Value | None = None
+            for operand, read in zip(operands, reads, strict=True):
+                value, condition = yield from self._read(operand, read, masks)
+                if node.op == "concat":
+                    total = value if total is None or condition is None else e.op("select", condition, value, total)
+                else:
+                    term = value if condition is None else e.op("select", condition, value, 0)
+                    total = term if total is None else e.op("add", total, term)
+            assert total is not None
+            return total
+        if node.op in ("gather", "take_along"):
+            data, _ = indexed_read(node, idx)
+            yield from self._prepare_symbols(data, masks)
+            return (yield node.inputs[0], data, masks)
+        args = []
+        for operand in node.inputs:
+            args.append((yield operand, idx, masks))
+        return expand_cast(e, args[0], node.dtype) if node.op == "cast" else expand(e, node.op, *args)
+
+    def _fill(self, node: Node) -> float | int | bool:
+        value = node.attr("value")
+        assert isinstance(value, (int, float))
+        return value
+
+    def _read(self, operand: Node, read: Read, masks: Masks) -> Generator[_Request, Value, tuple[Value, Value | None]]:
+        """The operand's value at a read place, and the condition under which it counts (None: always)."""
+        condition: Value | None = None
+        for c in read.conditions:
+            yield from self._prepare(c.index, masks)
+            index = self.index(c.index)
+            if isinstance(c, Divides):
+                holds = self.e.op("eq", self._mod(index, c.number), 0)
+            else:
+                holds = self.e.op("lt", index, c.extent) if c.index.lo >= 0 else self.e.op("ge", index, 0)
+                if c.index.lo < 0 and c.index.hi >= c.extent:
+                    holds = self.e.op("and", holds, self.e.op("lt", index, c.extent))
+            condition = holds if condition is None else self.e.op("and", condition, holds)
+        inner = masks if condition is None else Masks(masks.tail, (*masks.conditions, condition))
+        yield from self._prepare_symbols(read.at, inner)
+        value = yield operand, read.at, inner
+        return value, condition
+
+    # reductions, shared with the loops
+
+    def _finish(self, node: Node, parts: list[Value]) -> Value:
+        """Combine the elements of an unrolled reduction, in order."""
+        if node.op in ("argmax", "argmin"):
+            best, index = self.start(node)
+            for number, part in enumerate(parts):
+                best, index = self.step_arg(node, best, index, part, self.e.const(number, VType(node.dtype)))
+            return index
+        total: Value | None = None
+        for part in parts:
+            wide = expand_cast(self.e, part, accumulator_dtype(part.type.dtype))
+            total = wide if total is None else self.combine(node.op, total, wide)
+        return expand_cast(self.e, total if total is not None else self.start(node)[0], node.dtype)
+
+    def start(self, node: Node) -> tuple[Value, ...]:
+        """The values that a reduction starts from: the identity, and for `argmax`/`argmin` the index 0 too."""
+        dtype = accumulator_dtype(node.inputs[0].dtype)
+        type = VType(dtype)
+        if node.op in ("reduce_sum", "contract"):
+            return (self.e.const(False if dtype.kind == "bool" else 0.0 if dtype.is_float else 0, type),)
+        if node.op == "reduce_prod":
+            return (self.e.const(1.0 if dtype.is_float else 1, type),)
+        lowest = node.op in ("reduce_max", "argmax")
+        if dtype.is_float:
+            identity: float | int = float("-inf") if lowest else float("inf")
+        elif dtype.kind == "bool":
+            identity = not lowest
+        else:
+            low = 0 if dtype.kind == "uint" else -(1 << (dtype.bits - 1))
+            identity = low if lowest else low + (1 << dtype.bits) - 1
+        first = self.e.const(identity, type)
+        return (first, self.e.const(0, VType(node.dtype))) if node.op.startswith("arg") else (first,)
+
+    def combine(self, op: str, total: Value, part: Value) -> Value:
+        """One step of a reduction other than `contract`, `argmax` and `argmin`."""
+        if op == "reduce_sum":
+            return self.e.op("or" if part.type.dtype.kind == "bool" else "add", total, part)
+        if op == "reduce_prod":
+            return self.e.op("mul", total, part)
+        if part.type.dtype.kind == "bool":
+            return self.e.op("or" if op == "reduce_max" else "and", total, part)
+        return self.e.op("maximum" if op == "reduce_max" else "minimum", total, part)
+
+    def step_arg(self, node: Node, best: Value, index: Value, part: Value, number: Value) -> tuple[Value, Value]:
+        """One step of `argmax`/`argmin`: the first extreme wins, the first NaN wins over all."""
+        e = self.e
+        part = expand_cast(e, part, accumulator_dtype(part.type.dtype))
+        if part.type.dtype.kind == "bool":
+            ones = e.op("and", part, e.op("not", best)), e.op("and", best, e.op("not", part))
+            wins = ones[0] if node.op == "argmax" else ones[1]
+        else:
+            wins = e.op("gt" if node.op == "argmax" else "lt", part, best)
+        if part.type.dtype.is_float:
+            wins = e.op("or", wins, e.op("and", e.op("ne", part, part), e.op("eq", best, best)))
+        return e.op("select", wins, part, best), e.op("select", wins, number, index)
+
+    # indices
+
+    def _prepare(self, ix: Ix, masks: Masks) -> Generator[_Request, Value, None]:
+        """Ask for the tensors that `ix` reads its data indices from, so that `index` finds them computed."""
+        for symbol in ix.symbols():
+            if isinstance(symbol, Data) and self.e.find(("data", symbol)) is None:
+                raw = yield symbol.node, symbol.at, masks
+                wide = expand_cast(self.e, raw, i64)
+                low = self.e.op("select", self.e.op("lt", wide, 0), 0, wide)
+                self.e.remember(("data", symbol), self.e.op("select", self.e.op("gt", low, symbol.hi), symbol.hi, low))
+
+    def _prepare_symbols(self, at: Index, masks: Masks) -> Generator[_Request, Value, None]:
+        for ix in at:
+            if any(not isinstance(s, Var) for s, _ in ix.terms):
+                yield from self._prepare(ix, masks)
+
+    def index(self, ix: Ix) -> Value:
+        """The index as an i64 value: a vector when it varies across lanes."""
+        total: Value | None = None
+        for symbol, coefficient in ix.terms:
+            term = self._symbol(symbol)
+            if coefficient != 1:
+                term = self.e.op("mul", term, coefficient)
+            total = term if total is None else self.e.op("add", total, term)
+        if total is None:
+            return self.e.const(ix.const, INDEX)
+        return self.e.op("add", total, ix.const) if ix.const else total
+
+    def _mod(self, index: Value, number: int) -> Value:
+        return self.e.op("mod" if index.type.lanes == 1 else "urem", index, number)
+
+    def _symbol(self, symbol: Symbol) -> Value:
+        if isinstance(symbol, Var):
+            return self.e.lanes(i64, self.lane_count) if symbol.lane else self.env[symbol]
+        if isinstance(symbol, Data):
+            value = self.e.find(("data", symbol))
+            assert value is not None, "a data index was not prepared"
+            return value
+        of = self.index(symbol.of)
+        if symbol.op == "clamp":
+            low = self.e.op("select", self.e.op("lt", of, 0), 0, of)
+            return self.e.op("select", self.e.op("gt", low, symbol.number), symbol.number, low)
+        if symbol.op == "mod":
+            return self._mod(of, symbol.number)
+        return self.e.op("floordiv" if of.type.lanes == 1 else "udiv", of, symbol.number)
+
+    def address(self, ix: Ix) -> tuple[Affine, int, Value | None]:
+        """`ix` as scalar part, lane stride, and vector offsets (None: stride alone)."""
+        terms: list[tuple[Value, int]] = []
+        stride, offsets = 0, None
+        for symbol, coefficient in ix.terms:
+            if isinstance(symbol, Var) and symbol.lane:
+                stride = coefficient
+                continue
+            value = self._symbol(symbol)
+            if value.type.lanes == 1:
+                terms.append((value, coefficient))
+            else:
+                scaled = self.e.op("mul", value, coefficient) if coefficient != 1 else value
+                offsets = scaled if offsets is None else self.e.op("add", offsets, scaled)
+        if offsets is not None and stride:
+            offsets = self.e.op("add", offsets, self.e.op("mul", self.e.lanes(i64, self.lane_count), stride))
+        return Affine(ix.const, tuple(terms)), 0 if offsets is not None else stride, offsets
+
+    def _load(self, base: Node, ix: Ix, masks: Masks) -> Value:
+        affine, stride, offsets = self.address(ix)
+        wide = stride != 0 or offsets is not None
+        mask: Value | None = masks.tail if wide else None
+        for condition in masks.conditions:
+            if condition.type.lanes > 1 and not wide:
+                continue  # it restricts a dimension that this address does not depend on
+            mask = condition if mask is None else self.e.op("and", mask, condition)
+        if mask is not None and wide:
+            mask = self.e.splat(mask, self.lane_count)
+        type = VType(base.dtype, self.lane_count if wide else 1)
+        return self.e.load(type, self.buffers[base], affine, stride, offsets, mask)

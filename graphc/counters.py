@@ -1,0 +1,43 @@
+"""Counters of the front end, shown together with the compiler's and the runtime's by `graphc.counters()`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from graphc_runtime import counters as runtime
+
+
+@dataclass(slots=True)
+class FrontCounters:
+    """`records` operations recorded · `flushes` programs demanded · `program_hits` found by their nodes, one look-up each ·
+    `structure_hits` found by their structure · `programs_built` neither · `autodiff` gradients derived symbolically ·
+    `gradient_hits` gradients remembered · `captures` calls of compiled functions that ran Python · `replays` calls that did not ·
+    `capture_breaks` captures given up because a value was observed · `recompiles` captures of a function that had one.
+    """
+
+    records: int = 0
+    flushes: int = 0
+    program_hits: int = 0
+    structure_hits: int = 0
+    programs_built: int = 0
+    autodiff: int = 0
+    gradient_hits: int = 0
+    captures: int = 0
+    replays: int = 0
+    capture_breaks: int = 0
+    recompiles: int = 0
+
+
+FRONT = FrontCounters()
+
+
+def counters() -> dict[str, int]:
+    """All counters of the process by name: traces, compiles, cache hits, launches, peak bytes, and those of the front end."""
+    return {**runtime.counters(), **asdict(FRONT)}
+
+
+def reset_counters() -> None:
+    """Set all counters to zero."""
+    runtime.reset()
+    for name in asdict(FRONT):
+        setattr(FRONT, name, 0)

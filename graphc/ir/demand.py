@@ -1,0 +1,200 @@
+"""What computing some values at some indices reads: the analysis that fusion and scheduling share.
+
+A kernel computes *roots* at symbolic indices. Walking from them through pure maps and movement ends at *leaves* (values in
+memory), at *stages* (reductions that need a loop of their own), or at sources. Nothing is emitted here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from graphc.ir.access import SINGLE_READ, Divides, Index, Within, concat_reads, fold_reads
+from graphc.ir.contraction import parse_spec
+from graphc.ir.index import ZERO, Data, Ix, Symbol, Var, linear
+from graphc.ir.node import Node
+from graphc.ir.opdef import OPS
+
+UNROLLED_REDUCTION = 16  # a reduction over at most so many elements is computed in line, without a loop
+
+REDUCTIONS = frozenset({"reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "argmax", "argmin"})
+
+
+def summed_labels(node: Node) -> dict[str, int]:
+    """Extents of the labels that a `contract` node sums over."""
+    spec = parse_spec(node.text("spec"))
+    extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
+    return {label: extents[label] for label in spec.summed}
+
+
+def reduction_extents(node: Node) -> tuple[int, ...]:
+    """Extents of what a reduction or contraction loops over."""
+    if node.op == "contract":
+        return tuple(summed_labels(node).values())
+    return tuple(node.inputs[0].shape[a] for a in node.ints("axes"))
+
+
+def is_reduction(node: Node) -> bool:
+    return node.op in REDUCTIONS or node.op == "contract"
+
+
+def needs_loop(node: Node) -> bool:
+    """Whether the node is a reduction too long to unroll in line."""
+    return node.op == "contract" or (node.op in REDUCTIONS and math.prod(reduction_extents(node)) > UNROLLED_REDUCTION)
+
+
+def reduction_reads(node: Node, idx: Index, over: tuple[Ix, ...]) -> list[Index]:
+    """Indices at which the operands are read for element `idx` at place `over` of the reduction (order of `reduction_extents`)."""
+    if node.op == "contract":
+        spec = parse_spec(node.text("spec"))
+        place = dict(zip(spec.out, idx, strict=True))
+        place.update(zip(summed_labels(node), over, strict=True))
+        reads = []
+        for dims in (spec.x, spec.y):
+            at = []
+            for terms in dims:
+                total = ZERO
+                for label, coefficient in terms:
+                    total = total + place[label] * coefficient
+                at.append(total)
+            reads.append(tuple(at))
+        return reads
+    axes, rest = node.ints("axes"), iter(idx)
+    inner = dict(zip(axes, over, strict=True))
+    return [tuple(inner[d] if d in inner else next(rest) for d in range(node.inputs[0].type.rank))]
+
+
+def base_of(node: Node) -> Node:
+    """The value that `node` is a mere reshape of: both have the same elements in the same order."""
+    while node.op == "reshape":
+        node = node.inputs[0]
+    return node
+
+
+def places(extents: tuple[int, ...]) -> Iterable[tuple[Ix, ...]]:
+    """All index tuples below `extents`, row-major."""
+    total = math.prod(extents)
+    for number in range(total):
+        at = []
+        for n in reversed(extents):
+            at.append(Ix(number % n))
+            number //= n
+        yield tuple(reversed(at))
+
+
+@dataclass
+class Demands:
+    """Result of a walk. `loads` are (leaf, element index), `stages` (reduction, index); `maps` counts scalar operations.
+
+    `other` holds symbols whose value is used other than in addresses (so loops over them cannot be merged or re-based).
+    """
+
+    loads: dict[tuple[Node, Ix], None] = field(default_factory=dict)
+    stages: dict[tuple[Node, Index], None] = field(default_factory=dict)
+    indices: dict[Node, dict[Index, None]] = field(default_factory=dict)
+    maps: int = 0
+    heavy_maps: int = 0
+    other: set[Symbol] = field(default_factory=set)
+
+
+HEAVY_MAPS = frozenset({"exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "div", "sqrt", "remainder"})
+
+
+def demands(roots: Iterable[tuple[Node, Index]], inside: frozenset[Node] | set[Node], limit: int = 100_000) -> Demands:
+    """Walk from `roots`; nodes not in `inside` are leaves, looped reductions are stages (their operands are not walked).
+
+    `limit` bounds the number of (value, index) pairs; past it the walk raises OverflowError.
+    """
+    found = Demands()
+    seen: set[tuple[Node, Index]] = set()
+    stack = list(roots)
+    while stack:
+        item = stack.pop()
+        if item in seen:
+            continue
+        seen.add(item)
+        if len(seen) > limit:
+            raise OverflowError("too many values in one kernel")
+        node, idx = item
+        found.indices.setdefault(node, {})[idx] = None
+        if node.op == "constant":
+            continue
+        if node.op == "iota":
+            found.other |= idx[node.integer("axis")].symbols()
+            continue
+        base = base_of(node)
+        if base not in inside:
+            address = linear(idx, node.shape)
+            found.loads[base, address] = None
+            for symbol, _ in address.terms:
+                if not isinstance(symbol, Var):
+                    found.other |= Ix.of(symbol).symbols()
+                    stack.extend(_data_reads(symbol))
+            continue
+        if needs_loop(node):
+            found.stages[node, idx] = None
+            continue
+        stack.extend(_operands(node, idx, found))
+    return found
+
+
+def _data_reads(symbol: Symbol) -> list[tuple[Node, Index]]:
+    return [(s.node, s.at) for s in Ix.of(symbol).symbols() if isinstance(s, Data)]
+
+
+def _operands(node: Node, idx: Index, found: Demands) -> list[tuple[Node, Index]]:
+    """The operand reads of one in-line node at `idx`; notes operations and conditions in `found`."""
+    if is_reduction(node):
+        reads: list[tuple[Node, Index]] = []
+        for over in places(reduction_extents(node)):
+            found.maps += 1
+            reads.extend(zip(node.inputs, reduction_reads(node, idx, over), strict=True))
+        return reads
+    if node.op in SINGLE_READ:
+        places_read = [SINGLE_READ[node.op](node, idx)]
+        operands = [node.inputs[0]]
+    elif node.op == "fold":
+        places_read = fold_reads(node, idx)
+        operands = [node.inputs[0]] * len(places_read)
+    elif node.op == "concat":
+        places_read = concat_reads(node, idx)
+        operands = list(node.inputs)
+    elif node.op in ("gather", "take_along"):
+        data, at = indexed_read(node, idx)
+        found.maps += 1
+        return [(node.inputs[0], data), (node.inputs[1], at)]
+    else:
+        record = OPS[node.op]
+        assert record.kind == "elementwise", f"{node.op} has no place in a kernel"
+        found.maps += 1
+        found.heavy_maps += node.op in HEAVY_MAPS
+        return [(operand, idx) for operand in node.inputs]
+    result = []
+    for operand, read in zip(operands, places_read, strict=True):
+        for condition in read.conditions:
+            found.maps += 1
+            found.other |= condition_index(condition).symbols()
+        for ix in read.at:
+            for symbol, _ in ix.terms:
+                if not isinstance(symbol, Var):
+                    found.other |= Ix.of(symbol).symbols()
+        result.append((operand, read.at))
+    return result
+
+
+def condition_index(condition: Within | Divides) -> Ix:
+    return condition.index
+
+
+def indexed_read(node: Node, idx: Index) -> tuple[Index, Index]:
+    """For `gather` and `take_along`: the index into the data (with a `Data` symbol) and the index into the index tensor."""
+    axis = node.integer("axis")
+    data, index = node.inputs
+    if node.op == "gather":
+        rank = index.type.rank
+        at = idx[axis : axis + rank]
+        symbol = Data(index, at, max(data.shape[axis] - 1, 0))
+        return (*idx[:axis], Ix.of(symbol), *idx[axis + rank :]), at
+    symbol = Data(index, idx, max(data.shape[axis] - 1, 0))
+    return (*idx[:axis], Ix.of(symbol), *idx[axis + 1 :]), idx

@@ -1,0 +1,177 @@
+"""Symbolic indices: sums of variables with integer coefficients, and what can be proved about their range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphc.ir.node import Node
+
+
+@dataclass(eq=False, slots=True)
+class Var:
+    """A loop variable with values 0 .. hi. Compared by identity. `lane` marks the variable that runs across vector lanes."""
+
+    name: str
+    hi: int
+    lane: bool = False
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """An index that is not affine: `floordiv`, `mod` (by `number`), or `clamp` to [0, number], of another index."""
+
+    op: str
+    of: Ix
+    number: int
+
+    @property
+    def hi(self) -> int:
+        if self.op == "floordiv":
+            return self.of.hi // self.number
+        return self.number - 1 if self.op == "mod" else self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """An index read from a tensor: the value of `node` at `at`, clamped to [0, hi]."""
+
+    node: Node
+    at: tuple[Ix, ...]
+    hi: int
+
+
+Symbol = Var | Derived | Data
+
+
+@dataclass(frozen=True, slots=True)
+class Ix:
+    """`const + sum(symbol * coefficient)`."""
+
+    const: int = 0
+    terms: tuple[tuple[Symbol, int], ...] = ()
+
+    @staticmethod
+    def of(symbol: Symbol, coefficient: int = 1, const: int = 0) -> Ix:
+        return Ix(const, ((symbol, coefficient),) if coefficient else ())
+
+    def __add__(self, other: Ix | int) -> Ix:
+        if isinstance(other, int):
+            return self if other == 0 else Ix(self.const + other, self.terms)
+        if not other.terms:
+            return self + other.const
+        total = dict(self.terms)
+        for symbol, coefficient in other.terms:
+            total[symbol] = total.get(symbol, 0) + coefficient
+        return Ix(self.const + other.const, tuple((s, c) for s, c in total.items() if c))
+
+    def __mul__(self, factor: int) -> Ix:
+        if factor == 1:
+            return self
+        return Ix(self.const * factor, tuple((s, c * factor) for s, c in self.terms) if factor else ())
+
+    @property
+    def hi(self) -> int:
+        """An upper bound of the value."""
+        return self.const + sum(c * s.hi for s, c in self.terms if c > 0)
+
+    @property
+    def lo(self) -> int:
+        """A lower bound of the value (all symbols are at least 0)."""
+        return self.const + sum(c * s.hi for s, c in self.terms if c < 0)
+
+    def coefficient(self, symbol: Symbol) -> int:
+        for s, c in self.terms:
+            if s == symbol:
+                return c
+        return 0
+
+    def symbols(self) -> set[Symbol]:
+        """All symbols, those inside derived and data indices included."""
+        found: set[Symbol] = set()
+        stack = [s for s, _ in self.terms]
+        while stack:
+            symbol = stack.pop()
+            if symbol in found:
+                continue
+            found.add(symbol)
+            if isinstance(symbol, Derived):
+                stack.extend(s for s, _ in symbol.of.terms)
+            elif isinstance(symbol, Data):
+                stack.extend(s for ix in symbol.at for s, _ in ix.terms)
+        return found
+
+    def __repr__(self) -> str:
+        parts = [f"{s}*{c}" if c != 1 else f"{s}" for s, c in self.terms]
+        return " + ".join([*parts, *([str(self.const)] if self.const or not parts else [])])
+
+
+ZERO = Ix()
+
+
+def derived(op: str, of: Ix, number: int) -> Ix:
+    """`of // number`, `of % number` or `min(max(of, 0), number)`, simplified as far as ranges prove. `of >= 0` for the first two."""
+    if op == "clamp":
+        if of.lo >= 0 and of.hi <= number:
+            return of
+        if not of.terms:
+            return Ix(min(max(of.const, 0), number))
+        return Ix.of(Derived(op, of, number))
+    if number == 1:
+        return of if op == "floordiv" else ZERO
+    whole = tuple((s, c // number) for s, c in of.terms if c % number == 0)
+    rest = Ix(of.const % number, tuple((s, c) for s, c in of.terms if c % number))
+    if rest.lo >= 0 and rest.hi < number:
+        return Ix(of.const // number, whole) if op == "floordiv" else rest
+    return Ix.of(Derived(op, of, number))
+
+
+def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Element strides of a contiguous tensor."""
+    strides = [1] * len(shape)
+    for i in range(len(shape) - 2, -1, -1):
+        strides[i] = strides[i + 1] * shape[i + 1]
+    return tuple(strides)
+
+
+def linear(idx: tuple[Ix, ...], shape: tuple[int, ...]) -> Ix:
+    """The row-major element number of `idx` in `shape`."""
+    total = ZERO
+    for ix, stride in zip(idx, row_major_strides(shape), strict=True):
+        total = total + ix * stride
+    return total
+
+
+def _blocks(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[range, range]]:
+    """Smallest runs of dimensions of `a` and `b` with equal products, in order (both shapes have the same size > 0)."""
+    blocks, i, j = [], 0, 0
+    while i < len(a) or j < len(b):
+        i0, j0 = i, j
+        p = q = 1
+        if i < len(a):
+            p, i = a[i], i + 1
+        if j < len(b):
+            q, j = b[j], j + 1
+        while p != q:
+            if p < q:
+                p, i = p * a[i], i + 1
+            else:
+                q, j = q * b[j], j + 1
+        blocks.append((range(i0, i), range(j0, j)))
+    return blocks
+
+
+def reshape_index(idx: tuple[Ix, ...], shape: tuple[int, ...], source: tuple[int, ...]) -> tuple[Ix, ...]:
+    """Index into a tensor of shape `source` of the element that stands at `idx` once it is reshaped to `shape`."""
+    result = [ZERO] * len(source)
+    for mine, theirs in _blocks(shape, source):
+        rest = linear(tuple(idx[d] for d in mine), tuple(shape[d] for d in mine))
+        dims = tuple(source[d] for d in theirs)
+        for d, stride in zip(theirs, row_major_strides(dims), strict=True):
+            result[d] = derived("floordiv", rest, stride)
+            rest = derived("mod", rest, stride)
+    return tuple(result)

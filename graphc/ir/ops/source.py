@@ -1,0 +1,163 @@
+"""Operators without computed operands: inputs, constants, indices and random bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphc.ir.node import Node
+from graphc.ir.opdef import Attr, Attrs, OpDef, register
+from graphc.ir.ops.checks import given
+from graphc.ir.types import TensorType, i32
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+
+
+def _evaluate_input(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    raise ValueError(f"input {attrs['index']} has no value of its own; the evaluator takes it from its arguments")
+
+
+def _evaluate_constant(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    value = attrs["value"]
+    if type.dtype.is_integer:
+        bits = int(value) & ((1 << type.dtype.bits) - 1)
+        if type.dtype.kind == "int" and bits >> (type.dtype.bits - 1):
+            bits -= 1 << type.dtype.bits
+        value = bits
+    with np.errstate(all="ignore"):
+        return np.full(type.shape, value, dtype=type.dtype.numpy)
+
+
+def _evaluate_iota(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    axis = attrs["axis"]
+    index = np.arange(type.shape[axis]).astype(type.dtype.numpy)
+    shape = tuple(-1 if i == axis else 1 for i in range(type.rank))
+    return np.broadcast_to(index.reshape(shape), type.shape).copy()
+
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+def threefry2x32(key: tuple[int, int], c0: np.ndarray, c1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Threefry-2x32 with 20 rounds: two u32 words for each counter (c0, c1) under `key`.
+
+    Source: J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11, section 4.
+    """
+    keys = [np.uint32(key[0]), np.uint32(key[1]), np.uint32(key[0] ^ key[1] ^ _PARITY)]
+    with np.errstate(over="ignore"):
+        x0 = c0.astype(np.uint32) + keys[0]
+        x1 = c1.astype(np.uint32) + keys[1]
+        for group in range(5):
+            for count in _ROTATIONS[group % 2]:
+                x0 = x0 + x1
+                x1 = (x1 << np.uint32(count)) | (x1 >> np.uint32(32 - count))
+                x1 = x1 ^ x0
+            x0 = x0 + keys[(group + 1) % 3]
+            x1 = x1 + keys[(group + 2) % 3] + np.uint32(group + 1)
+    return x0, x1
+
+
+def _evaluate_random_bits(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    seed, offset = (int(word) & 0xFFFF_FFFF_FFFF_FFFF for word in arrays[0])
+    key = (seed & 0xFFFF_FFFF, (offset & 0xFFFF_FFFF) ^ (offset >> 32))
+    index = np.arange(type.size, dtype=np.uint64).astype(np.uint32)
+    bits, _ = threefry2x32(key, index, np.full_like(index, seed >> 32))
+    return bits.view(np.int32).reshape(type.shape)
+
+
+def row_major_index(b: Builder, type: TensorType, axes: Sequence[int]) -> Node:
+    """The row-major index among `axes` at each element, an integer tensor of `type`."""
+    index = b.constant(0, type)
+    for place, axis in enumerate(axes):
+        if type.shape[axis] != 1:
+            stride = math.prod(type.shape[a] for a in axes[place + 1 :])
+            step = b.mul(b.iota(axis, type), stride) if stride != 1 else b.iota(axis, type)
+            index = step if index.op == "constant" else b.add(index, step)
+    return index
+
+
+def _decompose_random_bits(b: Builder, node: Node) -> Node:
+    """Threefry-2x32 over i32 operators; see the record for the words of key and counter."""
+    type, key = node.type, node.inputs[0]
+    scalar = TensorType(i32, (), type.device)
+
+    def word(entry: int, high: bool) -> Node:
+        value = b.slice(key, (entry,), (1,), (1,))
+        if high:
+            value = b.elementwise("shift_right_logical", value, 32)
+        return b.reshape(b.cast(value, i32), ())
+
+    k0 = word(0, False)
+    k1 = b.elementwise("bitwise_xor", word(1, False), word(1, True))
+    k2 = b.elementwise("bitwise_xor", b.elementwise("bitwise_xor", k0, k1), b.constant(_PARITY, scalar))
+    keys = (k0, k1, k2)
+    x0 = b.add(row_major_index(b, type, range(type.rank)), b.broadcast(k0, type.shape))
+    x1 = b.broadcast(b.add(word(0, True), k1), type.shape)
+    for group in range(5):
+        for count in _ROTATIONS[group % 2]:
+            x0 = b.add(x0, x1)
+            left = b.elementwise("shift_left", x1, count)
+            right = b.elementwise("shift_right_logical", x1, 32 - count)
+            x1 = b.elementwise("bitwise_xor", b.elementwise("bitwise_or", left, right), x0)
+        x0 = b.add(x0, b.broadcast(keys[(group + 1) % 3], type.shape))
+        x1 = b.add(x1, b.broadcast(b.add(keys[(group + 2) % 3], group + 1), type.shape))
+    return x0
+
+
+INPUT = register(
+    OpDef(
+        name="input",
+        kind="source",
+        arity=0,
+        doc="Argument number `index` of the graph, any type; `name` is a hint for printing.",
+        infer=given("input"),
+        evaluate=_evaluate_input,
+        attrs=(Attr("index", "int"), Attr("name", "str")),
+        why_no_vjp="zero: it has no operands",
+    )
+)
+CONSTANT = register(
+    OpDef(
+        name="constant",
+        kind="source",
+        arity=0,
+        doc="A tensor of any type with every element `value`.",
+        infer=given("constant"),
+        evaluate=_evaluate_constant,
+        attrs=(Attr("value", "scalar"),),
+        why_no_vjp="zero: it has no operands",
+    )
+)
+IOTA = register(
+    OpDef(
+        name="iota",
+        kind="source",
+        arity=0,
+        doc="The index along `axis` at each element; any float or integer dtype, any shape of rank 1 or more.",
+        infer=given("iota"),
+        evaluate=_evaluate_iota,
+        attrs=(Attr("axis", "int"),),
+        why_no_vjp="zero: it has no operands",
+    )
+)
+RANDOM_BITS = register(
+    OpDef(
+        name="random_bits",
+        kind="composite",
+        arity=1,
+        doc=(
+            "i32 random bits of any shape from `key`, i64[2] = (seed, offset): the first word of Threefry-2x32 (20 "
+            "rounds; Salmon et al., SC11). Key words: low half of the seed; low half of the offset xor its high half. "
+            "Counter words: the row-major index modulo 2**32; high half of the seed."
+        ),
+        infer=given("random_bits"),
+        evaluate=_evaluate_random_bits,
+        why_no_vjp="zero: it gives integers",
+        decompose=_decompose_random_bits,
+    )
+)

@@ -1,0 +1,52 @@
+"""Plain data that passes hand to code generation: which nodes become one kernel, and where buffers lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+
+MAX_SCATTERS = 4  # movement operators that one store may go through
+
+
+@dataclass(frozen=True, eq=False)
+class Root:
+    """A value that a kernel stores.
+
+    `value` is computed at every point of its shape: its dimension `d` runs along axis `dims[d]` of the group's domain, or, when
+    `dims[d]` is negative, along an inner loop of its own. `scatter` lists the `pad`/`fold` nodes, innermost first, through
+    which the value is written to its place in `target`; without any, `target is value`.
+    """
+
+    value: Node
+    dims: tuple[int, ...]
+    scatter: tuple[Node, ...] = ()
+
+    @property
+    def target(self) -> Node:
+        return self.scatter[-1] if self.scatter else self.value
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Nodes that become one kernel: for every point of `domain`, its reductions and then its roots are computed.
+
+    `inside` are the nodes computed in the kernel; what they read besides is a leaf, in memory.
+    """
+
+    domain: tuple[int, ...]
+    roots: tuple[Root, ...]
+    inside: frozenset[Node]
+
+    @property
+    def targets(self) -> tuple[Node, ...]:
+        return tuple(r.target for r in self.roots)
+
+
+@dataclass(frozen=True, eq=False)
+class FusedGraph:
+    """A graph and its groups in an order in which they can run."""
+
+    graph: Graph
+    groups: tuple[Group, ...]

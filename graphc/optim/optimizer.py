@@ -1,0 +1,164 @@
+"""Optimizer: the base of all optimizers, with PyTorch's parameter groups and state dictionaries.
+
+Hyper-parameters reach programs as run-time values (`Optimizer._scalar`): writing `param_group["lr"]` between steps
+compiles nothing, also when the step is replayed by `graphc.compile`, which reads the groups again at every call. That
+is why groups are never replaced, only updated.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+from graphc import Tensor, enable_grad, float32, no_grad, tensor
+from graphc.recorder import runtime_scalar
+
+Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+Closure = Callable[[], Any]
+
+
+class Optimizer:
+    """Base of optimizers: define `_update(group)`, which changes the group's parameters by their gradients.
+
+    `params` is an iterable of tensors or of dictionaries with the key "params" and own hyper-parameters; `defaults`
+    holds the hyper-parameters of groups that lack them. `state` maps a parameter to its dictionary of tensors and
+    numbers.
+    """
+
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+        if isinstance(params, Tensor):
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or dicts, but got a Tensor"
+            )
+        self.defaults = defaults
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        groups: list[Any] = list(params)
+        if not groups:
+            raise ValueError("optimizer got an empty parameter list")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group: a dictionary with "params" (a tensor or an iterable of them) and its own hyper-parameters."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        group = dict(param_group)
+        given = group["params"]
+        if isinstance(given, set):
+            raise TypeError("optimizer parameters need to be organized in ordered collections, not in a set")
+        members = [given] if isinstance(given, Tensor) else list(given)
+        members = [item[1] if isinstance(item, tuple) else item for item in members]
+        for parameter in members:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(parameter)}")
+            if not parameter.is_leaf:
+                raise ValueError("can't optimize a non-leaf Tensor")
+        group["params"] = members
+        for name, value in self.defaults.items():
+            group.setdefault(name, value)
+        taken = {id(p) for other in self.param_groups for p in other["params"]}
+        if any(id(p) in taken for p in members):
+            raise ValueError("some parameters appear in more than one parameter group")
+        if len({id(p) for p in members}) != len(members):
+            raise ValueError("optimizer contains a parameter group with duplicate parameters")
+        self.param_groups.append(group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients of all parameters, or fills them with zeros."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if set_to_none:
+                    parameter.grad = None
+                elif parameter.grad is not None:
+                    parameter.grad.detach_().zero_()
+
+    def step(self, closure: Closure | None = None) -> Any:
+        """Changes the parameters once. `closure`, if given, computes the loss and its gradients again; it is
+        returned."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        with no_grad():
+            for group in self.param_groups:
+                self._update(group)
+        return loss
+
+    def _update(self, group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def _scalar(compute: Callable[[], float]) -> Any:
+        """A number that `compute` reads from a group, as a run-time value of programs."""
+        return runtime_scalar(compute)
+
+    @staticmethod
+    def _structure(compute: Callable[[], bool]) -> bool:
+        """A choice read from a group that decides which operations a step records; a captured step is guarded by it."""
+        return compute()
+
+    def state_dict(self) -> dict[str, Any]:
+        """`{"state": {number: ...}, "param_groups": [...]}`, parameters written as numbers in the order of the
+        groups."""
+        numbers: dict[int, int] = {}
+        groups: list[dict[str, Any]] = []
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                numbers.setdefault(id(parameter), len(numbers))
+            packed = {name: value for name, value in group.items() if name != "params"}
+            packed["params"] = [numbers[id(parameter)] for parameter in group["params"]]
+            groups.append(packed)
+        state = {numbers[id(p)]: dict(entries) for p, entries in self.state.items() if id(p) in numbers}
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes over hyper-parameters and copies of the state; ValueError when the groups do not have the same
+        sizes."""
+        saved = state_dict["param_groups"]
+        if len(saved) != len(self.param_groups):
+            raise ValueError("loaded state dict has a different number of parameter groups")
+        sizes = zip(self.param_groups, saved, strict=True)
+        if any(len(group["params"]) != len(other["params"]) for group, other in sizes):
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
+            )
+        for group, other in zip(self.param_groups, saved, strict=True):
+            group.update({name: value for name, value in other.items() if name != "params"})
+        numbers = chain.from_iterable(group["params"] for group in saved)
+        parameters = chain.from_iterable(group["params"] for group in self.param_groups)
+        self.state.clear()
+        steps: dict[float, Tensor] = {}
+        for number, parameter in zip(numbers, parameters, strict=True):
+            entries = state_dict["state"].get(number)
+            if entries is not None:
+                self.state[parameter] = {
+                    name: _adopt_step(value, steps) if name == "step" else _adopt(value, parameter)
+                    for name, value in entries.items()
+                }
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines.extend(f"    {name}: {group[name]}" for name in sorted(group) if name != "params")
+        return "\n".join([*lines, ")"])
+
+
+def _adopt_step(value: Any, steps: dict[float, Tensor]) -> Tensor:
+    """A step count; equal ones become one tensor, so that their corrections are computed once."""
+    count = float(value)
+    return steps.setdefault(count, tensor(count, dtype=float32))
+
+
+def _adopt(value: Any, parameter: Tensor) -> Any:
+    """A copy of a saved state entry, in the parameter's dtype and place."""
+    if not isinstance(value, Tensor):
+        return value
+    with no_grad():
+        copied = value.detach().clone()
+        return copied.to(device=parameter.device, dtype=parameter.dtype) if copied.is_floating_point() else copied

@@ -1,0 +1,68 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc import Tensor
+from graphc.optim.optimizer import Optimizer, Params
+
+
+class SGD(Optimizer):
+    """`p -= lr · d`, where d is the gradient plus `weight_decay · p`, with momentum if wanted.
+
+    With momentum, `b = momentum · b + (1 - dampening) · d` (at first `b = d`), and the step goes along b, or along
+    `d + momentum · b` with `nesterov`. `maximize` turns the gradient around. Momentum: I. Sutskever et al., "On the
+    importance of initialization and momentum in deep learning", 2013, in PyTorch's form, which applies lr outside of b.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        for what, value in (("learning rate", lr), ("momentum value", momentum), ("weight_decay value", weight_decay)):
+            if value < 0.0:
+                raise ValueError(f"Invalid {what}: {value}")
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+
+    def _update(self, group: dict[str, Any]) -> None:
+        lr = self._scalar(lambda: group["lr"])
+        decays = self._structure(lambda: group["weight_decay"] != 0)
+        decay = self._scalar(lambda: group["weight_decay"]) if decays else None
+        moves = self._structure(lambda: group["momentum"] != 0)
+        nesterov = self._structure(lambda: bool(group["nesterov"]))
+        maximize = self._structure(lambda: bool(group["maximize"]))
+        momentum = self._scalar(lambda: group["momentum"]) if moves else None
+        damping = self._scalar(lambda: 1 - group["dampening"]) if moves else None
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            direction: Tensor = -parameter.grad if maximize else parameter.grad
+            if decay is not None:
+                direction = direction + decay * parameter
+            if momentum is not None and damping is not None:
+                state = self.state[parameter]
+                buffer = state.get("momentum_buffer")
+                if buffer is None:
+                    buffer = state["momentum_buffer"] = direction.detach().clone()
+                else:
+                    buffer.mul_(momentum).add_(damping * direction)
+                direction = direction + momentum * buffer if nesterov else buffer
+            parameter.sub_(lr * direction)

@@ -1,0 +1,36 @@
+"""The compiler's options, declared with the runtime's `Option`. `GRAPHC_<NAME>` in the environment sets one.
+
+Options that change generated code enter every cache key by themselves (`code_key`).
+"""
+
+from __future__ import annotations
+
+from graphc_runtime.options import (
+    CACHE,
+    CACHE_BYTES,
+    CACHE_DIR,
+    IDLE_BYTES,
+    POISON,
+    THREADS,
+    Option,
+    code_key,
+    declare,
+    option,
+    options,
+    scope,
+)
+
+__all__ = [
+    "CACHE",
+    "CACHE_BYTES",
+    "CACHE_DIR",
+    "IDLE_BYTES",
+    "POISON",
+    "THREADS",
+    "Option",
+    "code_key",
+    "declare",
+    "option",
+    "options",
+    "scope",
+]

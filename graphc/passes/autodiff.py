@@ -1,0 +1,93 @@
+"""Reverse-mode differentiation: the `vjp` of each operator record and one loop. Its result is a graph again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from graphc.errors import AutodiffError
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.opdef import OPS
+from graphc.ir.visit import topological
+
+
+def vjp(b: Builder, outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[Node]) -> list[Node | None]:
+    """The gradient of `sum(outputs * cotangents)` for each node of `wrt`, made with `b`; None where it does not depend.
+
+    Each cotangent has the type of its output, each gradient the type of its node. Only nodes on a path from `wrt` to
+    `outputs` are differentiated; gradient nodes carry the source lines of the forward node. Raises AutodiffError when a
+    cotangent does not fit or an operator on the way has no gradient.
+    """
+    if len(outputs) != len(cotangents):
+        raise AutodiffError(f"vjp: {len(outputs)} outputs and {len(cotangents)} cotangents; each output wants one")
+    order = topological(outputs)
+    active = _active(order, wrt)
+    gradients: dict[Node, Node] = {}
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        if cotangent.type != output.type:
+            raise AutodiffError(f"vjp: the cotangent of an output {output.type} has type {cotangent.type}")
+        if output in active:
+            _accumulate(b, gradients, output, cotangent)
+    for node in reversed(order):
+        if node not in active or node not in gradients or not any(operand in active for operand in node.inputs):
+            continue
+        rule = OPS[node.op].vjp
+        if rule is None:
+            raise AutodiffError(f"{node.op} has no gradient: {OPS[node.op].why_no_vjp}{_lines(node)}")
+        with b.at(node.locs):
+            contributions = rule(b, node, gradients[node])
+        for operand, contribution in zip(node.inputs, contributions, strict=True):
+            if contribution is not None and operand in active:
+                _accumulate(b, gradients, operand, contribution)
+    return [gradients.get(node) for node in wrt]
+
+
+def _active(order: Sequence[Node], wrt: Collection[Node]) -> set[Node]:
+    """The float nodes of `order` (operands first) that depend on `wrt` with a gradient that is not zero everywhere."""
+    active = {node for node in wrt if node.dtype.is_float}
+    for node in order:
+        if node.dtype.is_float and any(operand in active for operand in node.inputs):
+            record = OPS[node.op]
+            if record.vjp is not None or not record.why_no_vjp.startswith("zero"):
+                active.add(node)
+    return active
+
+
+def _accumulate(b: Builder, gradients: dict[Node, Node], node: Node, contribution: Node) -> None:
+    if contribution.type != node.type:
+        raise AutodiffError(f"the gradient of {node!r} came out as {contribution.type}{_lines(node)}")
+    before = gradients.get(node)
+    if before is None:
+        gradients[node] = contribution
+    else:
+        with b.at(node.locs):
+            gradients[node] = b.add(before, contribution)
+
+
+def _lines(node: Node) -> str:
+    return f" (at {', '.join(map(str, sorted(node.locs)))})" if node.locs else ""
+
+
+def grad_graph(graph: Graph, wrt: Sequence[int] | None = None) -> Graph:
+    """`graph` with the gradients of its first output, a float of one element, appended to the outputs.
+
+    `wrt` numbers the inputs to differentiate by, in order (all float inputs when None); an input that the output does
+    not depend on gets zeros. Raises AutodiffError when the output is no float of one element or an input no float.
+    """
+    if not graph.outputs or not graph.outputs[0].dtype.is_float or graph.outputs[0].type.size != 1:
+        shown = str(graph.outputs[0].type) if graph.outputs else "nothing"
+        raise AutodiffError(f"a gradient wants a float output of one element first, @{graph.name} gives {shown}")
+    numbers = [i for i, x in enumerate(graph.inputs) if x.dtype.is_float] if wrt is None else list(wrt)
+    for number in numbers:
+        if not 0 <= number < len(graph.inputs):
+            raise AutodiffError(f"@{graph.name} has {len(graph.inputs)} inputs, there is no number {number}")
+        if not graph.inputs[number].dtype.is_float:
+            raise AutodiffError(
+                f"input {number} of @{graph.name} is {graph.inputs[number].type}: only floats have gradients"
+            )
+    b, output = Builder.of(graph), graph.outputs[0]
+    inputs = [graph.inputs[number] for number in numbers]
+    found = vjp(b, [output], [b.constant(1, output.type)], inputs)
+    gradients = (b.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True))
+    return Graph(graph.inputs, (*graph.outputs, *gradients), graph.name)

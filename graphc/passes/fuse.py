@@ -1,0 +1,431 @@
+"""Fusion: which values are stored, and which are computed together in one kernel.
+
+First some values are chosen to be stored (graph outputs, long reductions, operands of contractions, values that several kernels
+would have to compute again). Each becomes the root of a group. Then a stored value whose only readers are one group that
+walks the same domain moves into that group, and need not be stored any more.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from graphc.ir.access import Index
+from graphc.ir.demand import (
+    UNROLLED_REDUCTION,
+    Demands,
+    base_of,
+    demands,
+    is_reduction,
+    needs_loop,
+    reduction_extents,
+    reduction_reads,
+)
+from graphc.ir.graph import Graph
+from graphc.ir.index import ZERO, Ix, Symbol, Var, reshape_index
+from graphc.ir.node import Node
+from graphc.ir.schedule import MAX_SCATTERS, FusedGraph, Group, Root
+
+MAX_INLINE = 96  # scalar operations computed for one element before a value is cut out and stored
+MAX_GROUP = 256  # the same for a whole kernel
+MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
+MIN_ROWS, MIN_ROW = 16, 1 << 12  # fewer rows than that keep too few cores busy, unless a row is short
+SOURCES = frozenset({"input", "constant", "iota"})
+ACCUMULATE = frozenset({"index_add", "scatter_add"})
+MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
+
+
+_Replace = Callable[[list["_Draft"], "_Draft"], None]
+
+
+@dataclass(eq=False)
+class _Draft:
+    """A group in the making."""
+
+    roots: list[Root]
+    domain: tuple[int, ...]
+    order: int
+    internal: frozenset[Node] = frozenset()  # chosen to be stored, but computed here and wanted nowhere else
+    inside: set[Node] = field(default_factory=set)
+    reads: set[Node] = field(default_factory=set)
+
+
+def fuse(graph: Graph) -> FusedGraph:
+    """Split `graph` (decomposed, laid out) into kernels."""
+    stored = _choose_stored(graph)
+    drafts = {node: _draft(node, stored, i) for i, node in enumerate(stored)}
+    _merge(graph, stored, drafts)
+    groups = _ordered(list(dict.fromkeys(drafts.values())))
+    return FusedGraph(graph, tuple(Group(g.domain, tuple(g.roots), frozenset(g.inside)) for g in groups))
+
+
+def _choose_stored(graph: Graph) -> dict[Node, None]:
+    """The values to store, in topological order."""
+    chosen: set[Node] = {base_of(o) for o in graph.outputs}
+    cost: dict[Node, int] = {}
+    users = graph.users
+    nodes = graph.nodes
+    for node in nodes:
+        if needs_loop(node) or node.op in ACCUMULATE:
+            chosen.add(node)
+        if node.op == "contract":
+            chosen.update(_movement_base(i) for i in node.inputs)
+        elif node.op in ACCUMULATE:
+            chosen.update(base_of(i) for i in node.inputs)
+        elif node.op in ("gather", "take_along"):
+            chosen.add(base_of(node.inputs[0]))
+        elif node.op == "fold" and not _is_scatter(node):
+            chosen.add(_movement_base(node.inputs[0]))
+    for node in nodes:
+        cost[node] = _inline_cost(node, cost, chosen)
+        if cost[node] > MAX_INLINE:
+            chosen.add(node)
+        elif node not in chosen and len(users.get(node, ())) > 1 and not _is_cheap(node, cost[node]):
+            chosen.add(node)
+        if node in chosen:
+            cost[node] = 0
+    return {n: None for n in nodes if n in chosen and n.op not in SOURCES and n.op != "reshape"} | {
+        n: None for n in nodes if n in chosen and n.op in ("constant", "iota") and n in map(base_of, graph.outputs)
+    }
+
+
+def _movement_base(node: Node) -> Node:
+    while node.op in MOVEMENT:
+        node = node.inputs[0]
+    return node
+
+
+def _inline_cost(node: Node, cost: dict[Node, int], chosen: set[Node]) -> int:
+    """Scalar operations behind one element of `node`, counting shared values once for each use."""
+    if node.op in SOURCES:
+        return 0
+    total = sum(0 if i in chosen else cost[i] for i in node.inputs)
+    if is_reduction(node) and not needs_loop(node):
+        return (total + 1) * math.prod(node.inputs[0].shape[a] for a in node.ints("axes"))
+    if node.op == "fold":
+        return total * max(1, node.inputs[0].type.size // max(node.type.size, 1)) + 1
+    return total + (node.op not in MOVEMENT)
+
+
+def _is_cheap(node: Node, cost: int) -> bool:
+    """Whether computing the value again in each kernel that wants it costs less than a trip to memory."""
+    return node.op in MOVEMENT or (cost <= 2 and not is_reduction(node) and node.op in _LIGHT)
+
+
+_LIGHT = frozenset({"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "detach"})
+
+
+def _is_scatter(node: Node) -> bool:
+    """Whether each element of the operand goes to one place of its own in the result."""
+    if node.op == "pad":
+        return True
+    if node.op != "fold":
+        return False
+    rank = node.type.rank
+    size = node.inputs[0].shape[rank:]
+    return all(
+        s >= d * (n - 1) + 1 for s, d, n in zip(node.ints("stride"), node.ints("dilation"), size, strict=True)
+    )
+
+
+def _draft(node: Node, stored: dict[Node, None], order: int) -> _Draft:
+    """A group that computes one stored value."""
+    scatter: list[Node] = []
+    value = node
+    while _is_scatter(value) and len(scatter) < MAX_SCATTERS and (value is node or value not in stored):
+        scatter.insert(0, value)
+        value = value.inputs[0]
+    root = Root(value, tuple(range(value.type.rank)), tuple(scatter))
+    draft = _Draft([root], value.shape, order)
+    _walk(draft, stored)
+    return draft
+
+
+def _walk(draft: _Draft, stored: dict[Node, None]) -> None:
+    """Fill in what is computed inside and what is read."""
+    own = {r.target for r in draft.roots} | draft.internal
+    inside: set[Node] = set(own)
+    reads: set[Node] = set()
+    stack: list[Node] = [r.value for r in draft.roots]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        base = base_of(node)
+        if base.op == "input" or (base in stored and base not in own):
+            reads.add(base)
+            continue
+        inside.add(node)
+        stack.extend(node.inputs)
+    draft.inside, draft.reads = inside, reads
+
+
+def _symbols(draft: _Draft) -> tuple[list[Var], list[tuple[Root, Index]]]:
+    """Variables for the domain, and each root at its symbolic index."""
+    axes = [Var(f"p{i}", max(n - 1, 0)) for i, n in enumerate(draft.domain)]
+    roots = []
+    for root in draft.roots:
+        at = tuple(
+            Ix.of(axes[d]) if d >= 0 else Ix.of(Var(f"q{k}", max(n - 1, 0)))
+            for k, (d, n) in enumerate(zip(root.dims, root.value.shape, strict=True))
+        )
+        roots.append((root, at))
+    return axes, roots
+
+
+def _merge(graph: Graph, stored: dict[Node, None], drafts: dict[Node, _Draft]) -> None:
+    """Merge producers into their readers while the result stays a legal kernel."""
+    kept = {base_of(o) for o in graph.outputs}
+    readers: dict[Node, set[_Draft]] = defaultdict(set)
+    for draft in drafts.values():
+        for leaf in draft.reads:
+            readers[leaf].add(draft)
+
+    def replace(old: list[_Draft], new: _Draft) -> None:
+        for draft in old:
+            for leaf in draft.reads:
+                readers[leaf].discard(draft)
+        for leaf in new.reads:
+            readers[leaf].add(new)
+        for node, draft in drafts.items():
+            if draft in old:
+                drafts[node] = new
+
+    for node in stored:
+        if drafts[node].roots[0].scatter or node.op in ACCUMULATE or node.type.size == 0:
+            continue
+        _merge_siblings(node, readers, stored, replace)
+        for reader in sorted(readers[node], key=lambda g: g.order):
+            producer = drafts[node]
+            if reader is producer or reader not in readers[node]:
+                continue
+            merged = _try_merge(producer, reader, node, readers, stored, kept)
+            if merged is not None and not _makes_cycle([producer, reader], readers):
+                replace([producer, reader], merged)
+
+
+def _reaches(start: _Draft, goal: set[_Draft], readers: dict[Node, set[_Draft]], skip: set[_Draft]) -> bool:
+    """Whether some path of readers leads from `start` through a group not in `skip` to a group in `goal`."""
+    stack = [r for root in start.roots for r in readers[root.target] if r not in skip]
+    seen = set(stack)
+    while stack:
+        group = stack.pop()
+        if group in goal:
+            return True
+        for root in group.roots:
+            for reader in readers[root.target]:
+                if reader not in seen:
+                    seen.add(reader)
+                    stack.append(reader)
+    return False
+
+
+def _makes_cycle(parts: list[_Draft], readers: dict[Node, set[_Draft]]) -> bool:
+    """Whether a group outside `parts` both reads from and is read by them."""
+    whole = set(parts)
+    return any(_reaches(part, whole, readers, whole) for part in parts)
+
+
+def _merge_siblings(node: Node, readers: dict[Node, set[_Draft]], stored: dict[Node, None], replace: _Replace) -> None:
+    """Join groups that read `node` and walk equal domains, so that `node` may then move into all of them at once."""
+    if len(readers[node]) < 2:
+        return
+    by_domain: dict[tuple[int, ...], list[_Draft]] = defaultdict(list)
+    for reader in sorted(readers[node], key=lambda g: g.order):
+        if any(r.target.op in ACCUMULATE for r in reader.roots):
+            return
+        by_domain[reader.domain].append(reader)
+    if len(by_domain) != 1:
+        return
+    first, *rest = next(iter(by_domain.values()))
+    for other in rest:
+        whole = [first, other]
+        if any(n.op == "contract" for g in whole for n in g.inside) or _makes_cycle(whole, readers):
+            return
+        if any(r.target in g.reads for g in whole for h in whole for r in h.roots):
+            return
+        order, internal = max(first.order, other.order), first.internal | other.internal
+        merged = _Draft([*first.roots, *other.roots], first.domain, order, internal)
+        _walk(merged, stored)
+        if _size(merged) is None:
+            return
+        replace(whole, merged)
+        first = merged
+
+
+def _size(draft: _Draft) -> Demands | None:
+    """The walk of a whole draft, or None when it is too large for one kernel."""
+    _, roots = _symbols(draft)
+    try:
+        walk = demands([(r.value, at) for r, at in roots], draft.inside, limit=8 * MAX_GROUP)
+    except OverflowError:
+        return None
+    return walk if walk.maps <= MAX_GROUP else None
+
+
+def _try_merge(
+    producer: _Draft,
+    reader: _Draft,
+    node: Node,
+    readers: dict[Node, set[_Draft]],
+    stored: dict[Node, None],
+    kept: set[Node],
+) -> _Draft | None:
+    """The group that computes `producer` and `reader` together, or None when they do not fit."""
+    if any(r.target.op in ACCUMULATE for r in reader.roots) or any(r.scatter for r in producer.roots):
+        return None
+    if sum(n.op == "contract" for g in (producer, reader) for n in g.inside) > 1:
+        return None
+    if any(r.target in reader.reads and r.target is not node for r in producer.roots):
+        return None
+    outside = {r.target: r.target in kept or any(g is not reader for g in readers[r.target]) for r in producer.roots}
+    axes, roots = _symbols(reader)
+    wanted = _wanted(node, reader, roots)
+    if wanted is None:
+        return None
+    merged: _Draft | None
+    place = _alignment(node, wanted, axes)
+    if place is not None:
+        merged = _aligned(producer, reader, node, place, outside)
+    elif any(outside.values()) or len(producer.roots) > 1:
+        return None
+    elif any(needs_loop(n) for n in producer.inside):
+        fits = not any(needs_loop(n) for n in reader.inside) and _is_windowed(node, wanted, axes)
+        merged = _Draft(reader.roots, reader.domain, reader.order) if fits else None
+    else:
+        merged = _Draft(reader.roots, reader.domain, reader.order) if len(wanted) <= 2 else None
+    if merged is None:
+        return None
+    dropped = {r.target for r in producer.roots} - {r.target for r in merged.roots}
+    merged.internal = producer.internal | reader.internal | dropped
+    _walk(merged, stored)
+    return merged if _size(merged) is not None else None
+
+
+def _wanted(node: Node, reader: _Draft, roots: list[tuple[Root, Index]]) -> list[Index] | None:
+    """The indices at which `reader` reads `node`; None when a contraction multiplies it (operands stay in memory)."""
+    found: dict[Index, None] = {}
+    todo = [(r.value, at) for r, at in roots]
+    stages: set[tuple[Node, Index]] = set()
+    try:
+        while todo:
+            walk = demands(todo, reader.inside)
+            for form, ats in walk.indices.items():
+                if base_of(form) is node:
+                    found.update(dict.fromkeys(reshape_index(at, form.shape, node.shape) for at in ats))
+            todo = []
+            for stage, at in walk.stages:
+                if (stage, at) in stages:
+                    continue
+                stages.add((stage, at))
+                if stage.op == "contract":
+                    if any(_movement_base(i) is node for i in stage.inputs):
+                        return None
+                    continue
+                over = tuple(Ix.of(Var(f"r{i}", max(n - 1, 0))) for i, n in enumerate(reduction_extents(stage)))
+                todo.extend(zip(stage.inputs, reduction_reads(stage, at, over), strict=True))
+    except OverflowError:
+        return None
+    return list(found) or None
+
+
+def _alignment(node: Node, wanted: list[Index], axes: list[Var]) -> tuple[int, ...] | None:
+    """For each dimension of `node` the axis that indexes it (-1: size 1), when all reads are at one such index."""
+    if len(wanted) != 1:
+        return None
+    place: list[int] = []
+    for ix, extent in zip(wanted[0], node.shape, strict=True):
+        if extent == 1 and ix == ZERO:
+            place.append(-1)
+            continue
+        if len(ix.terms) != 1 or ix.const or ix.terms[0][1] != 1 or ix.terms[0][0] not in axes:
+            return None
+        axis = axes.index(ix.terms[0][0])  # type: ignore[arg-type]
+        if axis in place or axes[axis].hi + 1 != extent:
+            return None
+        place.append(axis)
+    return tuple(place)
+
+
+def _is_windowed(node: Node, wanted: list[Index], axes: list[Var]) -> bool:
+    """Whether each point of the reader's domain reads elements of `node` that no other point reads."""
+    if len(wanted) > UNROLLED_REDUCTION:
+        return False
+    used: list[tuple[Symbol, int] | None] = []
+    for d in range(node.type.rank):
+        keys = {at[d].terms for at in wanted}
+        if len(keys) != 1 or len(terms := next(iter(keys))) > 1:
+            return False
+        if not terms:
+            if node.shape[d] != 1:
+                return False
+            continue
+        symbol, coefficient = terms[0]
+        if symbol not in axes or any(not 0 <= at[d].const < coefficient for at in wanted):
+            return False
+        used.append((symbol, coefficient))
+    return len({s for s, _ in filter(None, used)}) == sum(axis.hi > 0 for axis in axes) == len(used)
+
+
+def _aligned(
+    producer: _Draft, reader: _Draft, node: Node, place: tuple[int, ...], outside: dict[Node, bool]
+) -> _Draft | None:
+    """Both groups over the axes that `node` is indexed by; the reader's other axes become inner loops of its roots."""
+    source = next(r for r in producer.roots if r.target is node)
+    if any(d < 0 for d in source.dims):
+        return None
+    used = set(place)
+    inner = [a for a, n in enumerate(reader.domain) if a not in used and n > 1]
+    if inner:
+        length = math.prod(reader.domain[a] for a in inner)
+        if any(needs_loop(n) for n in reader.inside) or any(n.op == "contract" for n in producer.inside):
+            return None
+        if any(r.scatter for r in reader.roots) or length > MAX_ROW or (node.type.size < MIN_ROWS and length > MIN_ROW):
+            return None
+    axes = [a for a in range(len(reader.domain)) if a not in inner]
+    onto = {a: i for i, a in enumerate(axes)}
+    moved = {d: onto[p] for d, p in zip(source.dims, place, strict=True) if p >= 0}
+    roots = [
+        Root(r.value, tuple(moved.get(d, d) if d >= 0 else d for d in r.dims), r.scatter)
+        for r in producer.roots
+        if r.target is not node or outside[node]
+    ]
+    if any(d >= 0 and d not in moved and producer.domain[d] > 1 for r in producer.roots for d in r.dims):
+        return None
+    roots += [Root(r.value, tuple(onto.get(d, -1 - k) for k, d in enumerate(r.dims)), r.scatter) for r in reader.roots]
+    domain = tuple(reader.domain[a] for a in axes)
+    fixed = [Root(r.value, tuple(_sized(d, n, domain, k) for k, (d, n) in enumerate(zip(r.dims, r.value.shape, strict=True))), r.scatter) for r in roots]
+    return _Draft(fixed, domain, max(producer.order, reader.order))
+
+
+def _sized(axis: int, extent: int, domain: tuple[int, ...], position: int) -> int:
+    """`axis`, or an inner loop of length 1 when a size-1 dimension has no axis of that length."""
+    return axis if 0 <= axis < len(domain) and domain[axis] == extent else -1 - position
+
+
+def _ordered(drafts: list[_Draft]) -> list[_Draft]:
+    """Drafts in an order in which each runs after what it reads."""
+    maker = {r.target: d for d in drafts for r in d.roots}
+    waiting = {d: {maker[n] for n in d.reads if n in maker} - {d} for d in drafts}
+    users: dict[_Draft, list[_Draft]] = defaultdict(list)
+    for draft, needs in waiting.items():
+        for need in needs:
+            users[need].append(draft)
+    ready = [(d.order, i, d) for i, d in enumerate(drafts) if not waiting[d]]
+    heapq.heapify(ready)
+    result, count = [], len(drafts)
+    while ready:
+        _, _, draft = heapq.heappop(ready)
+        result.append(draft)
+        for user in users[draft]:
+            waiting[user].discard(draft)
+            if not waiting[user]:
+                count += 1
+                heapq.heappush(ready, (user.order, count, user))
+    assert len(result) == len(drafts), "fusion made a cycle"
+    return result

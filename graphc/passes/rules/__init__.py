@@ -1,0 +1,13 @@
+"""Tables of rewrite rules. Each table is a tuple of `Rule`; tables are added with `+`."""
+
+from graphc.passes.rules.arithmetic import ARITHMETIC
+from graphc.passes.rules.casts import CASTS
+from graphc.passes.rules.constants import CONSTANTS
+from graphc.passes.rules.logic import LOGIC
+from graphc.passes.rules.movement import MOVEMENT
+from graphc.passes.rules.pooling import POOLING
+from graphc.passes.rules.reduction import REDUCTION
+
+ALL_RULES = CONSTANTS + ARITHMETIC + LOGIC + CASTS + MOVEMENT + REDUCTION + POOLING
+
+__all__ = ["ALL_RULES", "ARITHMETIC", "CASTS", "CONSTANTS", "LOGIC", "MOVEMENT", "POOLING", "REDUCTION"]

@@ -1,0 +1,53 @@
+"""Rules for chains of conversions."""
+
+from __future__ import annotations
+
+from graphc.ir.node import Node
+from graphc.ir.types import DType
+from graphc.passes.pattern import Match, Rule, op, var
+
+x = var("x")
+
+_MANTISSA = {"f64": 53, "f32": 24, "f16": 11, "bf16": 8}
+_EXPONENT = {"f64": 11, "f32": 8, "f16": 5, "bf16": 8}
+
+
+def keeps_all(source: DType, target: DType) -> bool:
+    """Whether every value of `source` is a value of `target`, zeros' signs included."""
+    if source is target or source.kind == "bool":
+        return source is target or target.kind != "bool"
+    if source.is_float:
+        return (
+            target.is_float
+            and _MANTISSA[target.name] >= _MANTISSA[source.name]
+            and _EXPONENT[target.name] >= _EXPONENT[source.name]
+        )
+    signed = source.kind == "int"
+    if target.is_float:
+        return source.bits - signed <= _MANTISSA[target.name] and source.bits <= 2 ** (_EXPONENT[target.name] - 1)
+    if not target.is_integer:
+        return False
+    return source.bits <= target.bits if target.kind == source.kind else not signed and source.bits < target.bits
+
+
+def _inner_keeps_all(m: Match) -> bool:
+    return keeps_all(m["x"].dtype, m["inner"].dtype)
+
+
+def _is_zero(node: Node) -> bool:
+    return node.op == "constant" and node.attr("value") == 0
+
+
+CASTS: tuple[Rule, ...] = (
+    Rule("cast-same", op("cast", x), x, lambda m: m.root.dtype is m["x"].dtype),
+    # x passes through a type that holds all its values: the second conversion sees the same number.
+    Rule(
+        "cast-cast",
+        op("cast", op("cast", x).named("inner")),
+        lambda b, m: b.cast(m["x"], m.root.dtype),
+        _inner_keeps_all,
+    ),
+    # A bool as a number is 0 or 1.
+    Rule("bool-number-ne-zero", op("ne", op("cast", x), var("zero")), x, lambda m: _is_zero(m["zero"]), domain="bool"),
+    Rule("bool-number-eq-zero", op("eq", op("cast", x), var("zero")), ~x, lambda m: _is_zero(m["zero"]), domain="bool"),
+)

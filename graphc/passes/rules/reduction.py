@@ -1,0 +1,90 @@
+"""Rules for reductions and contractions."""
+
+from __future__ import annotations
+
+from graphc.ir.builder import Builder
+from graphc.ir.contraction import Dim, format_spec, parse_spec
+from graphc.ir.node import Node
+from graphc.passes.pattern import Match, Rule, op, var
+from graphc.passes.rules.constants import reduced_count
+
+x, y = var("x"), var("y")
+
+
+def _reshape(b: Builder, m: Match) -> Node:
+    return b.reshape(m["x"], m.root.shape)
+
+
+def _of_one(m: Match) -> bool:
+    return reduced_count(m.root) == 1
+
+
+def _is_float(m: Match) -> bool:
+    return m["x"].dtype.is_float
+
+
+def _no_axes(m: Match) -> bool:
+    return not m.root.ints("axes")
+
+
+def _merge_axes(b: Builder, m: Match) -> Node:
+    """One reduction over the axes of both."""
+    first = m["inner"].ints("axes")
+    kept = [i for i in range(m["x"].type.rank) if i not in first]
+    axes = tuple(sorted((*first, *(kept[a] for a in m.root.ints("axes")))))
+    return b.apply(m.root.op, (m["x"],), {**dict(m.root.attrs), "axes": axes})
+
+
+def _same_ties(m: Match) -> bool:
+    return m.root.op == m["inner"].op and m.root.text("ties") == m["inner"].text("ties")
+
+
+def _unpermuted(dims: tuple[Dim, ...], node: Node) -> tuple[Dim, ...]:
+    """The formula's dimensions for the operand of the permutation `node`."""
+    perm = node.ints("perm")
+    return tuple(dims[perm.index(i)] for i in range(len(perm)))
+
+
+def _contract_left(b: Builder, m: Match) -> Node:
+    spec = parse_spec(m.root.text("spec"))
+    return b.contract(m["x"], m["y"], format_spec(_unpermuted(spec.x, m["inner"]), spec.y, spec.out))
+
+
+def _contract_right(b: Builder, m: Match) -> Node:
+    spec = parse_spec(m.root.text("spec"))
+    return b.contract(m["y"], m["x"], format_spec(spec.x, _unpermuted(spec.y, m["inner"]), spec.out))
+
+
+def _extreme_of_permute(b: Builder, m: Match) -> Node:
+    """Read in another order, the maximum is the same; the dimensions that stay are put in order afterwards."""
+    perm, axes = m["inner"].ints("perm"), m.root.ints("axes")
+    taken = {perm[a] for a in axes}
+    kept = [p for p in perm if p not in taken]
+    reduced = b.apply(m.root.op, (m["x"],), {**dict(m.root.attrs), "axes": tuple(sorted(taken))})
+    return b.permute(reduced, tuple(sorted(kept).index(p) for p in kept))
+
+
+_EXTREMES = ("reduce_max", "reduce_min")
+
+REDUCTION: tuple[Rule, ...] = (
+    Rule("reduce-nothing", op((*_EXTREMES, "reduce_prod"), x), x, _no_axes),
+    Rule("extreme-of-one", op(_EXTREMES, x), _reshape, _of_one),
+    Rule("product-of-one", op("reduce_prod", x), _reshape, _of_one),
+    Rule("sum-of-one-integer", op("reduce_sum", x), _reshape, _of_one, domain="integer"),
+    # A sum begins with +0.0, so it is never -0.0: adding +0.0 says the same for one element.
+    Rule("sum-of-one", op("reduce_sum", x), lambda b, m: b.add(_reshape(b, m), 0.0), _of_one, domain="float"),
+    Rule("argmax-of-one", op(("argmax", "argmin"), x), lambda b, m: b.zeros_like(m.root), _of_one),
+    Rule("extreme-extreme", op(_EXTREMES, op(_EXTREMES, x).named("inner")), _merge_axes, _same_ties),
+    Rule("sum-sum-integer", op("reduce_sum", op("reduce_sum", x).named("inner")), _merge_axes, domain="integer"),
+    Rule("sum-sum", op("reduce_sum", op("reduce_sum", x).named("inner")), _merge_axes, _is_float, "reassociates"),
+    Rule(
+        "product-product-integer",
+        op("reduce_prod", op("reduce_prod", x).named("inner")),
+        _merge_axes,
+        domain="integer",
+    ),
+    Rule("extreme-of-permute", op(_EXTREMES, op("permute", x).named("inner")), _extreme_of_permute),
+    # A formula names the products that are added, in no particular order: a permutation only renames dimensions.
+    Rule("contract-permute-left", op("contract", op("permute", x).named("inner"), y), _contract_left),
+    Rule("contract-permute-right", op("contract", y, op("permute", x).named("inner")), _contract_right),
+)

@@ -1,0 +1,115 @@
+"""Programs: pending nodes turned into compiled executables, found again by their nodes or by their structure."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import graphc
+from graphc.counters import FRONT
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.visit import topological
+from graphc_runtime.buffer import Buffer
+
+# A larger graph is cut into several programs, so that compile time stays linear and long chains repeat one program.
+SEGMENT_NODES = 2_000
+# Executables kept by structure, the least recently used goes first.
+KEPT_EXECUTABLES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One executable and the nodes that its inputs and outputs stand for."""
+
+    executable: Any
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+
+
+Program = tuple[Segment, ...]
+
+_executables: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+_lock = threading.RLock()
+
+
+def bits(value: object) -> object:
+    """Attribute values as part of a key: floats by their bits."""
+    return (value.hex(), "float") if type(value) is float else value
+
+
+def canonical(inputs: Sequence[Node], outputs: Sequence[Node], order: Iterable[Node], name: str = "main") -> tuple[Graph, tuple[object, ...]]:
+    """The graph from `inputs` to `outputs` over fresh nodes, inputs numbered in order, and its structure as a key.
+
+    `order` holds the nodes in between, operands before users.
+    """
+    b = Builder()
+    new: dict[Node, Node] = {}
+    number: dict[Node, int] = {}
+    key: list[object] = []
+    for i, node in enumerate(inputs):
+        new[node] = b.input(i, node.type)
+        number[node] = i
+        key.append(node.type)
+    for node in order:
+        if node in new:
+            continue
+        b.locs = node.locs
+        new[node] = b.make(node.op, tuple(new[i] for i in node.inputs), node.attrs, node.type)
+        number[node] = len(number)
+        attrs = tuple((k, bits(v)) for k, v in node.attrs)
+        key.append((node.op, tuple(number[i] for i in node.inputs), attrs, node.type))
+    key.append(tuple(number[o] for o in outputs))
+    return Graph(tuple(new[i] for i in inputs), tuple(new[o] for o in outputs), name), tuple(key)
+
+
+def executable_for(graph: Graph, key: tuple[object, ...]) -> Any:
+    """The executable of a canonical graph, compiled unless one of that structure is kept."""
+    with _lock:
+        found = _executables.get(key)
+        if found is not None:
+            _executables.move_to_end(key)
+            FRONT.structure_hits += 1
+            return found
+        FRONT.programs_built += 1
+        made = graphc.pipeline.compile_graph(graph)
+        _executables[key] = made
+        while len(_executables) > KEPT_EXECUTABLES:
+            _executables.popitem(last=False)
+        return made
+
+
+def build(outputs: Sequence[Node], known: Callable[[Node], bool]) -> Program:
+    """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long."""
+    order = [n for n in topological(outputs, known) if not known(n)]
+    pieces = [order[i : i + SEGMENT_NODES] for i in range(0, len(order), SEGMENT_NODES)]
+    wanted = set(outputs)
+    last_use: dict[Node, int] = {}
+    for place, piece in enumerate(pieces):
+        for node in piece:
+            for operand in node.inputs:
+                last_use[operand] = place
+    program: list[Segment] = []
+    for place, piece in enumerate(pieces):
+        mine = set(piece)
+        taken = dict.fromkeys(i for n in piece for i in n.inputs if i not in mine)
+        given = [n for n in piece if n in wanted or last_use.get(n, -1) > place]
+        if len(pieces) == 1:
+            given = list(dict.fromkeys(outputs))
+        graph, key = canonical(tuple(taken), given, piece)
+        program.append(Segment(executable_for(graph, key), tuple(taken), tuple(given)))
+    return tuple(program)
+
+
+def run(program: Program, bound: dict[Node, Buffer]) -> dict[Node, Buffer]:
+    """Run the segments in order; the buffers of all that they gave."""
+    results: dict[Node, Buffer] = {}
+    for segment in program:
+        inputs = [results[n] if n in results else bound[n] for n in segment.inputs]
+        for node, buffer in zip(segment.outputs, segment.executable.run(inputs), strict=True):
+            results[node] = buffer
+    return results

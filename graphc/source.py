@@ -1,0 +1,53 @@
+"""Where in the user's code an operation was written: the first frame outside this package, remembered per code object and line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import CodeType, FrameType
+
+from graphc.ir.node import NO_LOCATIONS, Location
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+_inside: dict[CodeType, bool] = {}
+_known: dict[tuple[CodeType, int], frozenset[Location]] = {}
+_MOST = 50_000
+
+
+def is_inside(code: CodeType) -> bool:
+    """Whether `code` belongs to graphc itself."""
+    inside = _inside.get(code)
+    if inside is None:
+        if len(_inside) > _MOST:
+            _inside.clear()
+        inside = _inside[code] = os.path.abspath(code.co_filename).startswith(PACKAGE)
+    return inside
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame that is not graphc's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_inside(frame.f_code):
+        frame = frame.f_back
+    return frame
+
+
+def user_location() -> frozenset[Location]:
+    """The user's line as the set that nodes carry."""
+    frame = user_frame()
+    if frame is None:
+        return NO_LOCATIONS
+    key = frame.f_code, frame.f_lasti
+    found = _known.get(key)
+    if found is None:
+        if len(_known) > _MOST:
+            _known.clear()
+        found = _known[key] = frozenset((Location(frame.f_code.co_filename, frame.f_lineno),))
+    return found
+
+
+def call_site(depth: int) -> tuple[CodeType, int]:
+    """The place of a call `depth` frames above the caller: code object and instruction."""
+    frame = sys._getframe(depth + 1)
+    return frame.f_code, frame.f_lasti

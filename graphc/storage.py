@@ -1,0 +1,130 @@
+"""Storages: the memory behind tensors, realised or pending, and the records of what was computed from what."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType
+from graphc_runtime.buffer import Buffer
+
+if TYPE_CHECKING:
+    from graphc.recorder import Recorder
+
+
+class Binding:
+    """A node whose value is known: an input leaf (`index` >= 0) or a computed value that a later program reads (`index` -1).
+
+    While it lives, the node stands for this buffer; its death frees the leaf's number.
+    """
+
+    __slots__ = ("__weakref__", "buffer", "index", "node", "recorder", "source")
+
+    def __init__(self, recorder: Recorder, node: Node, index: int, buffer: Buffer, source: object) -> None:
+        self.recorder = recorder
+        self.node = node
+        self.index = index
+        self.buffer = buffer
+        self.source = source
+
+    def __del__(self) -> None:
+        self.recorder.release(self.node, self.index)
+
+
+class Value:
+    """One recorded occurrence of a node: which values it was made from, and whether gradients flow through it.
+
+    Nodes are timeless and shared between iterations; values are what one run of the user's code did. Holding a value keeps the
+    bindings of its leaves. `leaf` is set for the variable of a tensor that collects gradients.
+    """
+
+    __slots__ = ("__weakref__", "binding", "freed", "grad", "leaf", "lineage", "name", "node", "parents")
+
+    def __init__(self, node: Node, parents: tuple[Value | Binding, ...], name: str = "", grad: bool = False) -> None:
+        self.node = node
+        self.parents = parents
+        self.name = name
+        self.grad = grad
+        self.freed = False
+        self.binding: Binding | None = None
+        self.leaf: weakref.ref[Any] | None = None
+        self.lineage: weakref.ref[Lineage] | None = None
+
+
+class Lineage:
+    """The gradient side of a tensor and of its views; tensors made by `detach` share the storage but not the lineage.
+
+    `depth` is the number of view steps at which the lineage starts. `requires_grad` is the flag of a leaf; `hist` the value of a
+    non-leaf. `version` is the storage's version that `hist` stands for.
+    """
+
+    __slots__ = ("__weakref__", "depth", "hist", "requires_grad", "variable", "version")
+
+    def __init__(self, depth: int = 0, hist: Value | None = None, requires_grad: bool = False, version: int = 0) -> None:
+        self.depth = depth
+        self.hist = hist
+        self.requires_grad = requires_grad
+        self.version = version
+        self.variable: weakref.ref[Value] | None = None
+
+
+class Storage:
+    """Memory of one base tensor: a buffer, or a pending value (`value`). `version` counts writes."""
+
+    __slots__ = ("__weakref__", "buffer", "export", "recorder", "slot", "type", "value", "version")
+
+    def __init__(self, recorder: Recorder, type: TensorType, value: Value | None, buffer: Buffer | None) -> None:
+        self.recorder = recorder
+        self.type = type
+        self.value = value
+        self.buffer = buffer
+        self.version = 0
+        self.slot: weakref.ref[Binding] | None = None
+        self.export: Callable[[], object] | None = None
+        if value is not None:
+            recorder.add_pending(self)
+
+    def __del__(self) -> None:
+        if self.value is not None:
+            self.recorder.drop_pending(self)
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether NumPy arrays may see the memory."""
+        return self.export is not None and self.export() is not None
+
+    def set_value(self, value: Value) -> None:
+        """A write: from now on the storage holds `value`."""
+        fresh = self.value is None
+        self.value = value
+        self.slot = None
+        self.version += 1
+        if fresh:
+            self.recorder.add_pending(self)
+
+    def set_buffer(self, buffer: Buffer) -> None:
+        """The pending value is computed. Memory that NumPy sees stays where it is and takes the new contents."""
+        if self.value is not None:
+            self.value = None
+            self.recorder.drop_pending(self)
+        self.slot = None
+        if self.buffer is not None and self.is_exported:
+            np.copyto(self.buffer.array, buffer.array)
+        else:
+            self.buffer = buffer
+            self.export = None
+
+    def realise(self) -> Buffer:
+        """The buffer, computed now if it is pending."""
+        if self.value is not None:
+            self.recorder.flush("an observation")
+        assert self.buffer is not None
+        return self.buffer
+
+    def array(self) -> np.ndarray:
+        """The contents as an array of the base shape that shares the memory."""
+        return self.realise().view(self.type.dtype.numpy, self.type.shape)

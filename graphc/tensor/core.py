@@ -1,0 +1,503 @@
+"""The core of `Tensor`: a view of a storage, reading and writing it as nodes, and the gradient side."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc import dtypes
+from graphc.errors import DTypeError, ShapeError
+from graphc.grad_mode import MODE
+from graphc.ir.builder import Builder
+from graphc.ir.node import Node
+from graphc.ir.types import DType, TensorType
+from graphc.promotion import can_cast
+from graphc.recorder import SOURCES, Recorder, current
+from graphc.storage import Binding, Lineage, Storage, Value
+from graphc.tensor.size import Size
+from graphc.tensor.views import Chain, ViewStep, apply_chain, contiguous_strides, repeats_elements, write_chain
+from graphc_runtime.buffer import Buffer
+
+if TYPE_CHECKING:
+    from graphc.tensor.tensor import Tensor
+
+Keep = Value | Binding
+Emit = Callable[..., Node]
+
+
+class TensorBase:
+    """What every tensor has; `graphc.Tensor` adds the operations."""
+
+    __slots__ = ("__weakref__", "_chain", "_grad", "_lineage", "_offset", "_retains", "_storage", "_strides", "_type", "_wrapped")
+
+    _storage: Storage
+    _chain: Chain
+    _type: TensorType
+    _strides: tuple[int, ...]
+    _offset: int
+    _lineage: Lineage
+    _grad: Tensor | None
+    _retains: bool
+    _wrapped: bool  # stands for a Python number in type promotion
+
+    # plain facts
+
+    @property
+    def shape(self) -> Size:
+        return Size(self._type.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the extent of one dimension."""
+        return Size(self._type.shape) if dim is None else self._type.shape[wrap_dim(dim, self._type.rank)]
+
+    @property
+    def dtype(self) -> dtypes.dtype:
+        return dtypes.public(self._type.dtype)
+
+    @property
+    def device(self) -> Device:
+        return CPU
+
+    @property
+    def ndim(self) -> int:
+        return len(self._type.shape)
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return len(self._type.shape)
+
+    ndimension = dim
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return self._type.size
+
+    nelement = numel
+
+    def stride(self, dim: int | None = None) -> Any:
+        """Steps in elements from one index to the next, of all dimensions or of one."""
+        return self._strides if dim is None else self._strides[wrap_dim(dim, self.ndim)]
+
+    def storage_offset(self) -> int:
+        """Place of the first element in the storage."""
+        return self._offset
+
+    def element_size(self) -> int:
+        """Bytes of one element."""
+        return self._type.dtype.itemsize
+
+    @property
+    def itemsize(self) -> int:
+        return self._type.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self._type.nbytes
+
+    def is_floating_point(self) -> bool:
+        return self._type.dtype.is_float
+
+    def is_complex(self) -> bool:
+        return False
+
+    def data_ptr(self) -> int:
+        """Address of the first element; computes what is pending."""
+        return self._storage.realise().ptr + self._offset * self._type.dtype.itemsize
+
+    @property
+    def _version(self) -> int:
+        return self._storage.version
+
+    # gradient side
+
+    @property
+    def requires_grad(self) -> bool:
+        lineage = self._lineage
+        return lineage.requires_grad or lineage.hist is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set whether this leaf collects gradients. RuntimeError for integers and for non-leaves."""
+        if requires_grad and not self._type.dtype.is_float:
+            raise RuntimeError("only Tensors of floating point and complex dtype can require gradients")
+        if not self.is_leaf:
+            if requires_grad:
+                return self  # type: ignore[return-value]
+            raise RuntimeError(
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
+                "subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+            )
+        if self._lineage.requires_grad != requires_grad:
+            self._lineage = Lineage(len(self._chain), None, requires_grad, self._storage.version)
+        return self  # type: ignore[return-value]
+
+    @property
+    def is_leaf(self) -> bool:
+        lineage = self._lineage
+        return lineage.hist is None and (not lineage.requires_grad or len(self._chain) == lineage.depth)
+
+    def retain_grad(self) -> None:
+        """Let `backward` fill `.grad` of this non-leaf too."""
+        if not self.requires_grad:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        self._retains = True
+
+    @property
+    def retains_grad(self) -> bool:
+        return self._retains and not self.is_leaf
+
+    # observation
+
+    def _array(self) -> np.ndarray:
+        """The values as a NumPy array that shares memory with the storage; computes what is pending."""
+        base = self._storage.array()
+        if not self._chain:
+            return base
+        itemsize = self._type.dtype.itemsize
+        flat = base.reshape(-1)
+        if self._type.size == 0:
+            return np.empty(self._type.shape, self._type.dtype.numpy)
+        return np.lib.stride_tricks.as_strided(
+            flat[self._offset :], self._type.shape, tuple(s * itemsize for s in self._strides)
+        )
+
+
+class Device:
+    """Where a tensor lives. Only the CPU so far."""
+
+    def __init__(self, type: str | Device = "cpu", index: int | None = None) -> None:
+        name = type.type if isinstance(type, Device) else type
+        if name.partition(":")[0] != "cpu":
+            raise RuntimeError(f"device {name!r} is not available; graphc runs on 'cpu'")
+        self.type = "cpu"
+        self.index = index
+
+    def __repr__(self) -> str:
+        return "device(type='cpu')"
+
+    def __str__(self) -> str:
+        return "cpu"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) or other == "cpu"
+
+    def __hash__(self) -> int:
+        return hash("cpu")
+
+
+CPU = Device()
+
+
+def _tensor_class() -> type[Tensor]:
+    return _classes[0]
+
+
+_classes: list[type[Any]] = []
+
+
+def set_class(cls: type[Any]) -> None:
+    """Tell this module the class of results."""
+    _classes[:] = [cls]
+
+
+def new(
+    storage: Storage,
+    type: TensorType,
+    lineage: Lineage,
+    chain: Chain = (),
+    strides: tuple[int, ...] | None = None,
+    offset: int = 0,
+    cls: type[Any] | None = None,
+) -> Tensor:
+    """A tensor object over `storage`."""
+    tensor = object.__new__(cls or _classes[0])
+    tensor._storage = storage
+    tensor._type = type
+    tensor._chain = chain
+    tensor._strides = contiguous_strides(type.shape) if strides is None else strides
+    tensor._offset = offset
+    tensor._lineage = lineage
+    tensor._grad = None
+    tensor._retains = False
+    tensor._wrapped = False
+    return tensor
+
+
+def from_buffer(buffer: Buffer, type: TensorType) -> Tensor:
+    """A tensor of its own over a buffer in row-major order."""
+    return new(Storage(current(), type, None, buffer), type, Lineage())
+
+
+def from_array(array: np.ndarray, dtype: DType) -> Tensor:
+    """A tensor with a private copy of `array`."""
+    made = np.array(array, dtype=dtype.numpy, order="C", copy=True)
+    return from_buffer(Buffer.from_array(made), TensorType(dtype, made.shape))
+
+
+def wrap_dim(dim: int, rank: int) -> int:
+    """`dim` counted from the front; IndexError in PyTorch's words when out of range."""
+    places = max(rank, 1)
+    if not -places <= dim < places:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-places}, {places - 1}], but got {dim})")
+    return dim + places if dim < 0 else dim
+
+
+# reading
+
+
+def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
+    """The value that gradients of a leaf are taken with respect to: its contents behind an even number of `detach` nodes.
+
+    `detach` lets no gradient through, so nothing else that reads the same memory shares the variable's gradient; each variable over
+    the same contents has its own depth, always even. Odd depths are left for values that must not pass gradients (`_blocked`).
+    """
+    lineage, storage = tensor._lineage, tensor._storage
+    value = lineage.variable() if lineage.variable is not None else None
+    if value is not None and lineage.version == storage.version:
+        return value
+    if storage.value is not None and recorder.observer is None:
+        # Run here, so that a loop without observations runs one program per step, and the first step is no different.
+        storage.realise()
+    base, keep = recorder.read(storage)
+    b = recorder.b
+    node = apply_chain(b, base, tensor._chain[: lineage.depth])
+    while node.op == "detach":
+        node = node.inputs[0]
+    while True:
+        node = b.apply("detach", (b.apply("detach", (node,)),))
+        if node not in recorder.variables:
+            break
+    value = recorder.variables[node] = Value(node, (keep,), "AccumulateGrad", True)
+    value.lineage = weakref.ref(lineage)
+    lineage.variable = weakref.ref(value)
+    lineage.version = storage.version
+    return value
+
+
+def _blocked(b: Builder, node: Node) -> Node:
+    """`node` so that no gradient passes: behind an odd number of `detach` nodes."""
+    if node.op in SOURCES or not node.dtype.is_float:
+        return node
+    depth, inner = 0, node
+    while inner.op == "detach":
+        depth, inner = depth + 1, inner.inputs[0]
+    return node if depth % 2 else b.apply("detach", (node,))
+
+
+def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep, int]:
+    """A node, what keeps it valid, and how many steps of the tensor's chain it has behind it."""
+    lineage, storage = tensor._lineage, tensor._storage
+    if grad:
+        hist = lineage.hist
+        if hist is not None:
+            if lineage.version == storage.version and not (hist.freed and storage.value is not hist):
+                return hist.node, hist, lineage.depth
+            return _changed_behind(recorder, tensor, hist)
+        if lineage.requires_grad:
+            value = _variable(recorder, tensor)
+            if value.leaf is None:
+                value.leaf = weakref.ref(tensor)
+            return value.node, value, lineage.depth
+    node, keep = recorder.read(storage)
+    return (_blocked(recorder.b, node) if grad else node), keep, 0
+
+
+def _changed_behind(recorder: Recorder, tensor: TensorBase, hist: Value) -> tuple[Node, Keep, int]:
+    """A non-leaf whose memory was written where gradients are off, or whose history was given up by `backward`.
+
+    It has the new contents; its gradient goes where it went before.
+    """
+    b = recorder.b
+    base, keep = recorder.read(tensor._storage)
+    depth = tensor._lineage.depth
+    node = _blocked(b, apply_chain(b, base, tensor._chain[:depth]))
+    if not hist.freed:
+        through = b.elementwise("sub", hist.node, b.apply("detach", (hist.node,)))
+        node = b.elementwise("add", node, through)
+    return node, Value(node, (hist, keep), hist.name, True), depth
+
+
+def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep]:
+    """The node of the tensor's elements and what keeps it valid; with `grad`, the one that gradients flow through."""
+    node, keep, depth = read_base(recorder, tensor, grad)
+    return apply_chain(recorder.b, node, tensor._chain[depth:]), keep
+
+
+# recording
+
+
+def wants_grad(tensors: Sequence[TensorBase]) -> bool:
+    """Whether an operation on `tensors` is recorded for gradients now."""
+    return MODE.enabled and any(t.requires_grad for t in tensors)
+
+
+def finish(recorder: Recorder, node: Node, parents: tuple[Keep, ...], name: str, grad: bool) -> Tensor:
+    """A new tensor for the recorded `node`."""
+    recorder.recorded(node)
+    grad = grad and node.dtype.is_float
+    value = Value(node, parents, name, grad)
+    lineage = Lineage(0, value if grad else None)
+    if grad:
+        value.lineage = weakref.ref(lineage)
+    return new(Storage(recorder, node.type, value, None), node.type, lineage)
+
+
+def record(name: str, tensors: Sequence[TensorBase], emit: Emit) -> Tensor:
+    """Record `emit(builder, *nodes)`, which makes one node from those of `tensors`. `name` is PyTorch's name of the gradient node."""
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        grad = MODE.enabled and any(t.requires_grad for t in tensors)
+        nodes: list[Node] = []
+        parents: list[Keep] = []
+        for tensor in tensors:
+            node, keep = read(recorder, tensor, grad)
+            nodes.append(node)
+            parents.append(keep)
+        return finish(recorder, emit(b, *nodes), tuple(parents), name, grad)
+
+
+def record_many(name: str, tensors: Sequence[TensorBase], emit: Callable[..., Sequence[Node]]) -> list[Tensor]:
+    """`record` for an operation with several results."""
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        grad = MODE.enabled and any(t.requires_grad for t in tensors)
+        pairs = [read(recorder, t, grad) for t in tensors]
+        parents = tuple(keep for _, keep in pairs)
+        return [finish(recorder, node, parents, name, grad) for node in emit(b, *(n for n, _ in pairs))]
+
+
+# views
+
+
+def view(tensor: TensorBase, step: ViewStep, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Tensor:
+    """A view of `tensor` one step further."""
+    lineage = tensor._lineage
+    if not MODE.enabled and (lineage.requires_grad or lineage.hist is not None):
+        lineage = Lineage(len(tensor._chain))
+    return new(
+        tensor._storage, tensor._type.with_shape(shape), lineage, (*tensor._chain, step), strides, offset
+    )
+
+
+def alias(tensor: TensorBase, cls: type[Any] | None = None) -> Tensor:
+    """Another tensor over the same memory, without the gradient side: what `detach` gives."""
+    return new(
+        tensor._storage,
+        tensor._type,
+        Lineage(len(tensor._chain), None, False, tensor._storage.version),
+        tensor._chain,
+        tensor._strides,
+        tensor._offset,
+        cls,
+    )
+
+
+# writing
+
+
+def check_writable(tensor: TensorBase) -> None:
+    """PyTorch's errors for tensors that cannot be written."""
+    if repeats_elements(tensor._type.shape, tensor._strides):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            "Please clone() the tensor before performing the operation."
+        )
+    if MODE.enabled and tensor._lineage.requires_grad:
+        if len(tensor._chain) == tensor._lineage.depth:
+            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+
+
+def write(target: TensorBase, source: TensorBase, name: str = "CopyBackwards") -> None:
+    """Store the elements of `source`, which must broadcast to the target's shape, converted to its dtype."""
+    check_writable(target)
+    type = target._type
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        grad = MODE.enabled and (source.requires_grad or target._lineage.hist is not None) and type.dtype.is_float
+        node, keep = read(recorder, source, grad)
+        if node.shape != type.shape:
+            node = b.broadcast(node, type.shape) if node.type.rank <= type.rank else b.reshape(node, type.shape)
+        node = b.cast(node, type.dtype)
+        write_node(recorder, target, node, (keep,), name, grad)
+
+
+def write_node(
+    recorder: Recorder, target: TensorBase, node: Node, parents: tuple[Keep, ...], name: str, grad: bool
+) -> None:
+    """Let the memory that `target` shows hold `node`, of exactly its type."""
+    b = recorder.b
+    storage, lineage, chain = target._storage, target._lineage, target._chain
+    start = lineage.depth
+    inner = outer = node
+    depth = 0
+    if chain:
+        base, keep, depth = read_base(recorder, target, grad)
+        inner = outer = write_chain(b, base, chain[depth:], node)
+        parents = (*parents, keep)
+        if depth:
+            bottom, keep = recorder.read(storage)
+            outer = write_chain(b, bottom, chain[:depth], inner)
+            parents = (*parents, keep)
+    recorder.recorded(outer)
+    value = Value(outer, parents, name, grad)
+    storage.set_value(value)
+    if grad:
+        if depth == start:
+            hist = value if inner is outer else Value(inner, parents, name, True)
+        else:
+            hist = Value(apply_chain(b, outer, chain[:start]), parents, name, True)
+        lineage.hist = hist
+        lineage.version = storage.version
+        hist.lineage = weakref.ref(lineage)
+    if storage.is_exported:
+        storage.realise()
+
+
+def in_place(target: Tensor, result: Tensor) -> Tensor:
+    """Store `result` of an operation into `target`, with PyTorch's rules of dtype and shape for in-place operations."""
+    a, r = target._type, result._type
+    if r.dtype is not a.dtype and not can_cast(r.dtype, a.dtype):
+        raise DTypeError(
+            f"result type {_TYPE_NAMES[r.dtype.torch_name]} can't be cast to the desired output type "
+            f"{_TYPE_NAMES[a.dtype.torch_name]}"
+        )
+    if r.shape != a.shape:
+        raise ShapeError(f"output with shape {list(a.shape)} doesn't match the broadcast shape {list(r.shape)}")
+    name = result._lineage.hist.name if result._lineage.hist is not None else "CopyBackwards"
+    write(target, result, name)
+    return target
+
+
+_TYPE_NAMES = {
+    "float64": "Double",
+    "float32": "Float",
+    "float16": "Half",
+    "bfloat16": "BFloat16",
+    "int64": "Long",
+    "int32": "Int",
+    "int16": "Short",
+    "int8": "Char",
+    "uint8": "Byte",
+    "bool": "Bool",
+}
+
+
+def type_name(dtype: DType) -> str:
+    """PyTorch's C++ name of a dtype, as its messages spell it."""
+    return _TYPE_NAMES[dtype.torch_name]
+
+
+def count(shape: Sequence[int]) -> int:
+    """Number of elements of a shape."""
+    return math.prod(shape)

@@ -1,0 +1,132 @@
+"""Operands of arithmetic: tensors and Python numbers brought to one dtype and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphc.grad_mode import MODE
+from graphc.ir.builder import Builder
+from graphc.ir.node import Node
+from graphc.ir.types import DType, TensorType, broadcast_shapes, f64
+from graphc.promotion import Number, result_type
+from graphc.recorder import Recorder, current
+from graphc.source import call_site
+from graphc.storage import Storage
+from graphc.tensor.core import Keep, TensorBase, finish, from_buffer, read
+from graphc_runtime.buffer import Buffer
+
+if TYPE_CHECKING:
+    from graphc.tensor.tensor import Tensor
+
+Operand = "Tensor | Number"
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+
+# What stands for a call site whose Python number was seen to change.
+_CHANGES = object()
+_MOST_SITES = 20_000
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a Python or NumPy number."""
+    return isinstance(value, NUMBERS)
+
+
+def plain(value: object) -> Number:
+    """A NumPy number as a Python number."""
+    return value.item() if isinstance(value, np.generic) else value  # type: ignore[return-value]
+
+
+def changes_here(recorder: Recorder, value: Number, role: str, depth: int) -> bool:
+    """Whether the call `depth` frames above the caller was seen with another number than `value`.
+
+    Such a number is then read at run time, so that a changing number compiles at most twice.
+    """
+    if recorder.observer is not None:
+        return False
+    sites = recorder.sites
+    key = (*call_site(depth + 1), role)
+    seen = sites.get(key)
+    if seen is _CHANGES:
+        return True
+    mark = (type(value), value)
+    if seen is None:
+        if len(sites) > _MOST_SITES:
+            sites.clear()
+        sites[key] = mark
+        return False
+    if seen == mark or value != value:
+        return False
+    sites[key] = _CHANGES
+    return True
+
+
+def number_node(
+    recorder: Recorder, value: Number, type: TensorType, role: str, depth: int, parents: list[Keep]
+) -> Node:
+    """`value` as a tensor of `type`: a constant, or, where the call site's number changes, a run-time scalar."""
+    if changes_here(recorder, value, role, depth + 1):
+        scalar = TensorType(type.dtype, ())
+        array = np.array(value).astype(type.dtype.numpy)
+        binding = recorder.bind(Buffer.from_array(array), scalar, None)
+        parents.append(binding)
+        return recorder.b.broadcast(binding.node, type.shape)
+    return recorder.b.constant(fit(value, type.dtype), type)
+
+
+def fit(value: Number, dtype: DType) -> Number:
+    """`value` as the element of `dtype` would hold it: integers wrap around."""
+    if dtype.is_integer:
+        info = np.iinfo(dtype.numpy)
+        whole = int(value)
+        return whole if info.min <= whole <= info.max else (whole - int(info.min)) % (1 << dtype.bits) + int(info.min)
+    return value
+
+
+Emit = Callable[..., Node]
+
+
+def common(operands: Sequence[object]) -> tuple[DType, tuple[int, ...]]:
+    """The common dtype and shape of tensors and numbers."""
+    tensors = [o for o in operands if isinstance(o, TensorBase)]
+    dtype = result_type(
+        [(t._type.dtype, t._type.rank) for t in tensors if not t._wrapped],
+        [plain(o) for o in operands if not isinstance(o, TensorBase)]
+        + [0.0 if t._type.dtype is f64 else 0 for t in tensors if t._wrapped],
+    )
+    return dtype, broadcast_shapes(*(t._type.shape for t in tensors))
+
+
+def combine(
+    name: str,
+    operands: Sequence[object],
+    emit: Emit,
+    dtype: DType | None = None,
+    depth: int = 2,
+) -> Tensor:
+    """Record `emit(b, *nodes)` with the operands brought to one shape and to `dtype` (their common one by default)."""
+    found, shape = common(operands)
+    dtype = dtype or found
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        grad = MODE.enabled and any(isinstance(o, TensorBase) and o.requires_grad for o in operands)
+        type = TensorType(dtype, shape)
+        nodes: list[Node] = []
+        parents: list[Keep] = []
+        for place, operand in enumerate(operands):
+            if isinstance(operand, TensorBase):
+                node, keep = read(recorder, operand, grad)
+                parents.append(keep)
+                nodes.append(b.broadcast(b.cast(node, dtype), shape))
+            else:
+                nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", depth, parents))
+        return finish(recorder, emit(b, *nodes), tuple(parents), name, grad)
+
+
+def runtime_scalar(value: Number, dtype: DType) -> Tensor:
+    """A 0-d tensor whose value is read at run time: the program does not depend on it."""
+    array = np.array(value).astype(dtype.numpy)
+    return from_buffer(Buffer.from_array(array), TensorType(dtype, ()))

@@ -1,0 +1,171 @@
+"""Views as chains of steps over a base tensor, and the way back: writing through a chain."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from graphc.errors import ShapeError
+from graphc.ir.builder import Builder
+from graphc.ir.node import Node
+from graphc.ir.types import boolean
+
+Ints = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewStep:
+    """One view operator: `kind` is "reshape" (to `a`), "permute" (by `a`), "slice" (start `a`, size `b`, step `c`) or "broadcast" (to `a`).
+
+    `source` is the shape that it is applied to.
+    """
+
+    kind: str
+    source: Ints
+    a: Ints
+    b: Ints = ()
+    c: Ints = ()
+
+
+Chain = tuple[ViewStep, ...]
+
+
+def apply_step(b: Builder, node: Node, step: ViewStep) -> Node:
+    """The node that shows what `step` sees of `node`."""
+    if step.kind == "reshape":
+        return b.reshape(node, step.a)
+    if step.kind == "permute":
+        return b.permute(node, step.a)
+    if step.kind == "slice":
+        return b.slice(node, step.a, step.b, step.c)
+    return b.broadcast(node, step.a)
+
+
+def apply_chain(b: Builder, node: Node, chain: Chain) -> Node:
+    """The node that shows what `chain` sees of `node`."""
+    for step in chain:
+        node = apply_step(b, node, step)
+    return node
+
+
+def inverse_permutation(perm: Ints) -> Ints:
+    """The permutation that undoes `perm`."""
+    result = [0] * len(perm)
+    for i, p in enumerate(perm):
+        result[p] = i
+    return tuple(result)
+
+
+def _write_slice(b: Builder, target: Node, step: ViewStep, new: Node) -> Node:
+    start, size, stride = step.a, step.b, step.c
+    if size == target.shape:
+        return new
+    if 0 in size:
+        return target
+    low = start
+    interior = tuple(s - 1 if n > 1 else 0 for s, n in zip(stride, size, strict=True))
+    high = tuple(
+        full - s - 1 - (n - 1) * (i + 1) for full, s, n, i in zip(target.shape, start, size, interior, strict=True)
+    )
+    everywhere = b.constant(True, new.type.with_dtype(boolean))
+    mask = b.pad(everywhere, low, high, interior, value=False)
+    return b.select(mask, b.pad(new, low, high, interior), target)
+
+
+def write_chain(b: Builder, base: Node, chain: Chain, new: Node) -> Node:
+    """`base` with the part that `chain` sees replaced by `new`. The chain must hold no step that repeats elements."""
+    seen = [base]
+    for step in chain[:-1]:
+        seen.append(apply_step(b, seen[-1], step))
+    for step, target in zip(reversed(chain), reversed(seen), strict=True):
+        if step.kind == "reshape":
+            new = b.reshape(new, step.source)
+        elif step.kind == "permute":
+            new = b.permute(new, inverse_permutation(step.a))
+        elif step.kind == "slice":
+            new = _write_slice(b, target, step, new)
+        else:
+            new = b.reshape(new, step.source)  # a broadcast that repeats nothing only adds dimensions of size 1
+    return new
+
+
+def contiguous_strides(shape: Ints) -> Ints:
+    """Row-major strides in elements, as PyTorch counts them (a dimension of size 0 counts as 1)."""
+    strides = []
+    step = 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= max(extent, 1)
+    return tuple(reversed(strides))
+
+
+def is_contiguous(shape: Ints, strides: Ints) -> bool:
+    """Whether elements lie one after the other in row-major order."""
+    if 0 in shape:
+        return True
+    step = 1
+    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if extent != 1:
+            if stride != step:
+                return False
+            step *= extent
+    return True
+
+
+def repeats_elements(shape: Ints, strides: Ints) -> bool:
+    """Whether several elements of the view are one in memory (a stride of 0 in a dimension of more than one element)."""
+    return any(stride == 0 and extent > 1 for extent, stride in zip(shape, strides, strict=True))
+
+
+def view_strides(shape: Ints, strides: Ints, new_shape: Ints) -> Ints | None:
+    """Strides that show memory of `shape` and `strides` as `new_shape`, or None when only a copy can.
+
+    Dimensions are merged into runs in which each step is the next one's extent times its step; every run must split exactly.
+    """
+    if 0 in shape:
+        return contiguous_strides(new_shape)
+    if not shape:
+        return (1,) * len(new_shape)
+    result = [0] * len(new_shape)
+    place = len(new_shape) - 1
+    base = strides[-1]
+    run = taken = 1
+    for i in range(len(shape) - 1, -1, -1):
+        run *= shape[i]
+        if i == 0 or (shape[i - 1] != 1 and strides[i - 1] != run * base):
+            while place >= 0 and (taken < run or new_shape[place] == 1):
+                result[place] = taken * base
+                taken *= new_shape[place]
+                place -= 1
+            if taken != run:
+                return None
+            if i:
+                base = strides[i - 1]
+                run = taken = 1
+    return tuple(result) if place == -1 else None
+
+
+def infer_shape(given: Ints, count: int) -> Ints:
+    """`given` with one -1 replaced so that it holds `count` elements; PyTorch's errors otherwise."""
+    unknown = [i for i, n in enumerate(given) if n == -1]
+    if len(unknown) > 1:
+        raise ShapeError("only one dimension can be inferred")
+    for n in given:
+        if n < -1:
+            raise ShapeError(f"invalid shape dimension {n}")
+    known = math.prod(n for n in given if n != -1)
+    wrong = f"shape '{list(given)}' is invalid for input of size {count}"
+    if not unknown:
+        if known != count:
+            raise ShapeError(wrong)
+        return given
+    if known == 0:
+        if count == 0:
+            raise ShapeError(
+                f"cannot reshape tensor of 0 elements into shape {list(given)} because the unspecified dimension size -1 "
+                "can be any value and is ambiguous"
+            )
+        raise ShapeError(wrong)
+    if count % known:
+        raise ShapeError(wrong)
+    return tuple(count // known if n == -1 else n for n in given)

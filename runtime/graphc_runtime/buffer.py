@@ -1,0 +1,249 @@
+"""Memory of tensors: contiguous blocks, re-used through a pool of size classes.
+
+A block goes back to the pool when nothing refers to it any more: neither a `Buffer` nor an array made from one. Its
+owner then only appends to a queue, which is safe at any point where Python may run a finalizer; the next allocation
+takes from the queue.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc_runtime.counters import COUNTERS
+from graphc_runtime.errors import OutOfMemory
+from graphc_runtime.machine import memory_limit
+from graphc_runtime.options import IDLE_BYTES, POISON
+
+ALIGNMENT = 64
+
+Memory = tuple[int, int, np.ndarray]  # capacity, address, the array that holds the memory
+
+
+class _Owner:
+    """Holds a block while it is in use; its death gives the block back."""
+
+    __slots__ = ("_give_back", "memory", "nbytes")
+
+    def __init__(self, memory: Memory, nbytes: int, give_back: Callable[[Memory], None]) -> None:
+        self.memory = memory
+        self.nbytes = nbytes
+        self._give_back = give_back
+
+    def __del__(self) -> None:
+        self._give_back(self.memory)
+
+    @property
+    def __array_interface__(self) -> dict[str, object]:
+        return {"version": 3, "typestr": "|u1", "shape": (self.nbytes,), "data": (self.memory[1], False)}
+
+
+@dataclass(frozen=True)
+class MemoryStats:
+    """Bytes in use, the most that were in use, bytes kept for re-use, and the limit of this process."""
+
+    live_bytes: int
+    peak_bytes: int
+    idle_bytes: int
+    limit_bytes: int
+
+
+class _Pool:
+    """Free blocks by capacity, least recently used capacity first."""
+
+    def __init__(self) -> None:
+        self._returned: deque[Memory] = deque()
+        self.give_back = self._returned.append
+        self._free: OrderedDict[int, list[Memory]] = OrderedDict()
+        self._lock = threading.RLock()  # re-entrant: the collector may run a finalizer that allocates
+        self._limit = 0
+        self._live = 0
+        self._peak = 0
+        self._idle = 0
+
+    def take(self, nbytes: int, what: object) -> Memory:
+        capacity = size_class(nbytes)
+        with self._lock:
+            if self._returned:
+                self._collect()
+            blocks = self._free.get(capacity)
+            memory = blocks.pop() if blocks else None
+            if memory is not None:
+                self._idle -= capacity
+            else:
+                memory = self._fresh(capacity, nbytes, what)
+            live = self._live = self._live + capacity
+            if live > self._peak:
+                self._peak = live
+        if live > COUNTERS.peak_bytes:
+            COUNTERS.add_peak(live)
+        return memory
+
+    def stats(self) -> MemoryStats:
+        with self._lock:
+            self._collect()
+            return MemoryStats(self._live, self._peak, self._idle, self._memory_limit())
+
+    def reset_peak(self) -> None:
+        with self._lock:
+            self._collect()
+            self._peak = self._live
+
+    def release(self) -> None:
+        """Give all free blocks back to the system."""
+        with self._lock:
+            self._collect()
+            self._drop()
+
+    def after_fork(self) -> None:
+        self._lock = threading.RLock()
+
+    def _memory_limit(self) -> int:
+        if not self._limit:
+            self._limit = memory_limit()
+        return self._limit
+
+    def _fresh(self, capacity: int, nbytes: int, what: object) -> Memory:
+        limit = self._memory_limit()
+        if capacity > limit:
+            raise OutOfMemory(_refusal(nbytes, what, f"this process may have {limit:,} bytes in all"))
+        COUNTERS.add("allocations")
+        try:
+            holder = np.empty(capacity + ALIGNMENT, np.uint8)
+        except MemoryError:
+            self._drop()
+            try:
+                holder = np.empty(capacity + ALIGNMENT, np.uint8)
+            except MemoryError:
+                reason = f"the system refused them; {self._live:,} bytes are in use"
+                raise OutOfMemory(_refusal(nbytes, what, reason)) from None
+        address = holder.__array_interface__["data"][0]
+        return capacity, address + (-address) % ALIGNMENT, holder
+
+    def _collect(self) -> None:
+        returned, free = self._returned, self._free
+        while returned:
+            memory = returned.popleft()
+            capacity = memory[0]
+            self._live -= capacity
+            self._idle += capacity
+            blocks = free.get(capacity)
+            if blocks is None:
+                free[capacity] = [memory]
+            else:
+                blocks.append(memory)
+                free.move_to_end(capacity)
+        cap = IDLE_BYTES.get()
+        while self._idle > cap and free:
+            capacity, blocks = next(iter(free.items()))
+            if blocks:
+                blocks.pop()
+                self._idle -= capacity
+            else:
+                del free[capacity]
+
+    def _drop(self) -> None:
+        self._free.clear()
+        self._idle = 0
+
+
+def size_class(nbytes: int) -> int:
+    """Capacity of the block that serves `nbytes`: eight classes for each power of two, so at most 1/8 is wasted, and
+    whole cache lines.
+    """
+    step = max(ALIGNMENT, 1 << max(0, (nbytes - 1).bit_length() - 4))
+    return max(step, -(-nbytes // step) * step)
+
+
+def _refusal(nbytes: int, what: object, reason: str) -> str:
+    return f"cannot allocate {nbytes:,} bytes{f' for {what}' if what else ''}: {reason}"
+
+
+_POOL = _Pool()
+os.register_at_fork(after_in_child=_POOL.after_fork)
+
+
+class Buffer:
+    """Contiguous memory of `nbytes` bytes at address `ptr`. The memory lives as long as the buffer or an array made
+    from it.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_owner", "nbytes", "ptr")
+
+    ptr: int
+    nbytes: int
+
+    def __init__(self, ptr: int, nbytes: int, owner: object, array: np.ndarray | None = None) -> None:
+        self.ptr = ptr
+        self.nbytes = nbytes
+        self._owner = owner
+        self._array = array
+
+    @staticmethod
+    def allocate(nbytes: int, what: object = "") -> Buffer:
+        """Memory with arbitrary contents, aligned to 64 bytes; OutOfMemory, which names `what`, when it cannot be
+        had.
+        """
+        if nbytes < 0:
+            raise ValueError(f"a buffer cannot have {nbytes} bytes")
+        memory = _POOL.take(nbytes, what)
+        if POISON.get():
+            ctypes.memset(memory[1], 0xFF, memory[0])
+        return Buffer(memory[1], nbytes, _Owner(memory, nbytes, _POOL.give_back))
+
+    @staticmethod
+    def from_array(array: np.ndarray) -> Buffer:
+        """A buffer that shares the memory of a C-contiguous array in native byte order, whatever its alignment.
+
+        ValueError for other arrays: copy them first. The buffer keeps the array alive.
+        """
+        if not array.flags.c_contiguous:
+            raise ValueError(f"array of shape {array.shape} with strides {array.strides} is not C-contiguous")
+        if array.dtype.hasobject or not array.dtype.isnative:
+            raise ValueError(f"array of dtype {array.dtype} has no plain memory in native byte order")
+        flat = array.view(np.ndarray).reshape(-1).view(np.uint8)
+        return Buffer(flat.__array_interface__["data"][0], flat.nbytes, array, flat)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The memory as a flat uint8 array, which keeps it alive."""
+        array = self._array
+        if array is None:
+            array = self._array = np.asarray(self._owner)
+        return array
+
+    @property
+    def writeable(self) -> bool:
+        """False for a buffer made from a read-only array: a program must not write to it."""
+        array = self._array
+        return array is None or bool(array.flags.writeable)
+
+    def view(self, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.ndarray:
+        """The memory as an array of `dtype` and `shape`, which must take exactly `nbytes` bytes (ValueError
+        otherwise).
+        """
+        return self.array.view(dtype).reshape(shape)
+
+    def __repr__(self) -> str:
+        return f"Buffer({self.nbytes} bytes at {self.ptr:#x})"
+
+
+def memory_stats() -> MemoryStats:
+    """What the pool of this process holds now."""
+    return _POOL.stats()
+
+
+def reset_peak() -> None:
+    """Let the peak start again from what is in use now."""
+    _POOL.reset_peak()
+
+
+def release_memory() -> None:
+    """Give memory that is kept for re-use back to the system."""
+    _POOL.release()

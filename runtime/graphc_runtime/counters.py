@@ -1,0 +1,72 @@
+"""Process-wide counters: what the compiler and the runtime have done. Tests assert on them, `graphc.counters()` shows
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+_NAMES: tuple[str, ...] = (
+    "traces",  # graphs recorded by tracing
+    "compiles",  # programs that went through code generation
+    "cache_hits",  # look-ups in the kernel cache answered from memory or disk
+    "cache_disk_hits",  # those answered from disk
+    "cache_misses",
+    "cache_bad",  # entries on disk that were damaged, foreign or made for another machine
+    "launches",  # kernels run
+    "runs",  # calls of programs
+    "allocations",  # blocks of memory asked from the system (not those re-used)
+)
+
+
+class Counters:
+    """Integers by name. Safe from several threads; a fork starts with the parent's values."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # re-entrant: a finalizer may count while its thread counts
+        self._values: dict[str, int] = dict.fromkeys(_NAMES, 0)
+        self.peak_bytes = 0  # largest sum of live tensor and arena memory
+
+    def add(self, name: str, amount: int = 1) -> None:
+        with self._lock:
+            self._values[name] += amount
+
+    def add_run(self, launches: int) -> None:
+        """One call of a program with so many kernels."""
+        with self._lock:
+            values = self._values
+            values["runs"] += 1
+            values["launches"] += launches
+
+    def add_peak(self, live_bytes: int) -> None:
+        """So much memory is in use now."""
+        with self._lock:
+            self.peak_bytes = max(self.peak_bytes, live_bytes)
+
+    def snapshot(self) -> dict[str, int]:
+        with self._lock:
+            return {**self._values, "peak_bytes": self.peak_bytes}
+
+    def reset(self) -> None:
+        with self._lock:
+            self._values = dict.fromkeys(_NAMES, 0)
+            self.peak_bytes = 0
+
+    def after_fork(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
+
+COUNTERS = Counters()
+os.register_at_fork(after_in_child=COUNTERS.after_fork)
+
+
+def counters() -> dict[str, int]:
+    """A snapshot of all counters."""
+    return COUNTERS.snapshot()
+
+
+def reset() -> None:
+    """Set all counters to zero (`peak_bytes` starts again from what is live at the next allocation)."""
+    COUNTERS.reset()

@@ -1,0 +1,27 @@
+"""What a device must offer: turn an artifact into a program, and run it on addresses."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from graphc_runtime.artifact import Artifact
+
+
+class Program(Protocol):
+    """An artifact loaded on a device. It keeps its code alive."""
+
+    def run(self, pointers: int, /) -> None:
+        """Run once. `pointers` is the address of an array of addresses: inputs, outputs, arena. Safe from several
+        threads.
+        """
+        ...
+
+
+class Device(Protocol):
+    """Something that runs artifacts."""
+
+    name: str
+
+    def load(self, artifact: Artifact) -> Program:
+        """Make the artifact ready to run; LoadError when its code does not fit this machine."""
+        ...

@@ -1,0 +1,129 @@
+"""The CPU: object code linked into this process by LLVM's JIT linker. The only file of the runtime that uses
+llvmlite.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+from collections.abc import Iterator, Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from graphc_runtime.artifact import Artifact
+from graphc_runtime.cache import default_cache
+from graphc_runtime.errors import LoadError
+from graphc_runtime.pool import POOL
+
+# A CDLL-style function: the GIL is free while it runs.
+_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+
+_RELAX = {
+    "x86_64": ("@llvm.x86.sse2.pause()", ""),
+    "aarch64": ("@llvm.aarch64.hint(i32 1)", "i32"),
+}
+_numbers = itertools.count()
+_lock = threading.Lock()
+
+
+@cache
+def _llvm() -> ModuleType:
+    # llvmlite takes long to load; a program that runs nothing does not need it.
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
+
+
+@cache
+def _jit() -> Any:  # an LLJIT
+    llvm = _llvm()
+    machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+    return llvm.create_lljit_compiler(machine, use_jit_link=True)
+
+
+class Library(Mapping[str, int]):
+    """Object code linked into this process: addresses by exported symbol. The code lives as long as this."""
+
+    def __init__(self, name: str, objects: tuple[bytes, ...], symbols: tuple[str, ...]) -> None:
+        """Link `objects` with each other and with the libraries of the process; LoadError when that fails."""
+        with _lock:
+            jit = _jit()
+        builder = _llvm().JITLibraryBuilder().add_current_process()
+        for code in objects:
+            builder.add_object_img(code)
+        for symbol in symbols:
+            builder.export_symbol(symbol)
+        try:
+            self._tracker = builder.link(jit, f"{next(_numbers)}.{name}")
+        except RuntimeError as error:
+            raise LoadError(
+                f"{name}: its native code cannot be linked ({error}). "
+                "It was made for another machine or is incomplete: compile it again"
+            ) from None
+        self._addresses = {symbol: int(self._tracker[symbol]) for symbol in symbols}
+
+    def __getitem__(self, symbol: str) -> int:
+        return self._addresses[symbol]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._addresses)
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+
+class CpuProgram:
+    """An artifact whose code is part of this process."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._library = Library(artifact.name, artifact.objects, (artifact.entry,))
+        self._entry = _ENTRY(self._library[artifact.entry])
+        self._table, self._wanted = POOL.table(_link_pool)
+
+    def run(self, pointers: int, /) -> None:
+        self._entry(pointers, self._table)
+        if self._wanted.value:
+            POOL.start()
+
+
+class CpuDevice:
+    """See the module."""
+
+    name = "cpu"
+
+    def load(self, artifact: Artifact) -> CpuProgram:
+        return CpuProgram(artifact)
+
+
+CPU = CpuDevice()
+
+
+def _link_pool(text: str, symbols: tuple[str, ...]) -> Library:
+    """The pool's code, from the kernel cache or compiled now. It uses no features beyond the architecture's base."""
+    llvm = _llvm()
+    triple = llvm.get_process_triple()
+    text += _relax(triple)
+    key = {"kind": "pool", "text": text, "triple": triple, "llvm": ".".join(map(str, llvm.llvm_version_info))}
+    store = default_cache()
+    code = store.get(key, frozenset())
+    if code is None:
+        target = llvm.Target.from_triple(triple)
+        machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
+        with llvm.parse_assembly(text) as module:
+            module.verify()
+            code = machine.emit_object(module)
+        store.put(key, code, frozenset())
+    return Library("pool", (code,), symbols)
+
+
+def _relax(triple: str) -> str:
+    """`relax`: tell the processor that this thread spins; nothing on machines that have no such hint."""
+    call, parameter = _RELAX.get(triple.partition("-")[0], ("", ""))
+    if not call:
+        return "define internal void @relax() {\n  ret void\n}\n"
+    name = call.partition("(")[0]
+    return f"declare void {name}({parameter})\ndefine internal void @relax() {{\n  call void {call}\n  ret void\n}}\n"

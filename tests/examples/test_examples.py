@@ -1,0 +1,80 @@
+"""Each example runs in a process of its own and prints what its text says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(name: str, *arguments: str, cache: Path) -> str:
+    path = os.pathsep.join((str(ROOT), str(ROOT / "runtime")))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
+        env={**os.environ, "PYTHONPATH": path, "GRAPHC_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def losses(text: str) -> list[float]:
+    return [float(found) for found in re.findall(r"^epoch \d+: loss ([\d.]+)", text, re.MULTILINE)]
+
+
+def accuracy(text: str) -> float:
+    found = re.search(r"^test accuracy: ([\d.]+)$", text, re.MULTILINE)
+    assert found, text
+    return float(found[1])
+
+
+def test_trace_and_print(cache: Path) -> None:
+    text = run("01_trace_and_print.py", cache=cache)
+    assert text.count("graph @") == 2, text
+    assert "contract" in text and "inputs ['f32[4,3]', 'f32[3,2]']" in text
+    assert re.search(r"^value: \d+\.\d+$", text, re.MULTILINE)
+
+
+def test_gradients(cache: Path) -> None:
+    text = run("02_gradients.py", cache=cache)
+    assert "6x: tensor([ 6., 12., 18.])" in text
+    assert "3x²: tensor([ 3., 12., 27.])" in text
+    assert text.count("tensor([ 6., 12., 18.])") == 2
+    assert "value and gradient: 36.0 tensor([ 3., 12., 27.])" in text
+    assert "vjp: tensor([2., 4., 6.])" in text
+
+
+def test_train_lenet_plainly(cache: Path) -> None:
+    text = run("03_train_lenet.py", cache=cache)
+    assert "(conv1): Conv2d(1, 6, kernel_size=(3, 3), stride=(1, 1))" in text
+    found = losses(text)
+    assert len(found) == 4 and found[-1] < 0.5 * found[0]
+    assert accuracy(text) > 0.9
+
+
+def test_train_lenet_compiled(cache: Path) -> None:
+    text = run("04_train_lenet_compiled.py", cache=cache)
+    found = losses(text)
+    assert len(found) == 12 and found[-1] < 0.05
+    assert accuracy(text) >= 0.97
+    assert text.splitlines()[-1] == "traces of the step: 1"
+
+
+def test_write_a_pass(cache: Path) -> None:
+    text = run("05_write_a_pass.py", cache=cache)
+    assert "multiplications: 3 -> 2" in text
+    assert "nothing left to do: True" in text
