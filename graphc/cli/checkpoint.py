@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: one safetensors file with the model, the optimizer's state and how far the run had come."""
+"""Checkpoints of a training run: a safetensors file with the model, the optimizer's state and how far it had come."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def save_checkpoint(path: Path, net: nn.Module, optimizer: Optimizer, progress: 
 def load_checkpoint(path: Path, net: nn.Module, optimizer: Optimizer) -> Progress:
     """Put the checkpoint's values into `net` and `optimizer`.
 
-    Raises a usage error, before anything is changed, when the file is no checkpoint or its names or shapes do not fit the model.
+    Raises a usage error, before anything is changed, when the file is no checkpoint or its names or shapes do not fit
+    the model.
     """
     if not path.is_file():
         raise click.UsageError(f"--resume: no such file: {path}")

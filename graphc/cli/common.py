@@ -20,6 +20,20 @@ output_option = click.option(
 )
 
 
+class Choices(click.Group):
+    """A click group that answers an unknown name with the names there are."""
+
+    kind = "command"
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            raise unknown(self.kind, args[0], known)
+        return super().resolve_command(ctx, args)
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> click.UsageError:
     """The error for a name that does not exist: says what does, nearest first."""
     names = list(known)

@@ -6,13 +6,16 @@ This module must stay light: `graphc --help` loads neither NumPy nor llvmlite.
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from graphc.cli.common import FAILED, UNSUPPORTED, USAGE, unknown
+from graphc.cli.common import FAILED, UNSUPPORTED, USAGE, Choices, note
 from graphc.errors import GraphcError, IRSyntaxError, UnsupportedError
 
 # verb -> its line in the help. The verb lives in `graphc.cli.VERB` as the click command `VERB_command`.
@@ -26,8 +29,10 @@ VERBS = {
 }
 
 
-class Verbs(click.Group):
+class Verbs(Choices):
     """A click group that imports a verb's module when the verb is called, not before."""
+
+    kind = "verb"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -37,35 +42,41 @@ class Verbs(click.Group):
             return None
         return getattr(import_module(f"graphc.cli.{cmd_name}"), f"{cmd_name}_command")
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            raise unknown("verb", args[0], VERBS)
-        return super().resolve_command(ctx, args)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 
     def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except GraphcError as error:
-            raise _reported(error) from error
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except (GraphcError, RuntimeError, MemoryError) as error:
+                code = _exit_code(error)
+                if code is None:
+                    raise
+                reported = click.ClickException("\n".join([str(error), *getattr(error, "__notes__", [])]))
+                reported.exit_code = code
+                raise reported from error
 
 
-def _reported(error: GraphcError) -> click.ClickException:
-    """The error as click prints it, with the exit code that fits."""
-    text = "\n".join([str(error), *getattr(error, "__notes__", [])])
-    reported = click.ClickException(text)
+def _exit_code(error: Exception) -> int | None:
+    """The exit code for an error that graphc raises on purpose; None for any other, which shows its traceback."""
     if isinstance(error, IRSyntaxError):
-        reported.exit_code = USAGE
-    elif isinstance(error, UnsupportedError):
-        reported.exit_code = UNSUPPORTED
-    else:
-        reported.exit_code = FAILED
-    return reported
+        return USAGE
+    if isinstance(error, UnsupportedError):
+        return UNSUPPORTED
+    if isinstance(error, GraphcError):
+        return FAILED
+    # The runtime's errors are looked up, not imported: the runtime loads NumPy. If it is not loaded, it raised nothing.
+    runtime = sys.modules.get("graphc_runtime.errors")
+    if runtime is None or not isinstance(error, runtime.GraphcRuntimeError | runtime.OutOfMemory):
+        return None
+    return USAGE if isinstance(error, runtime.OptionError) else FAILED
+
+
+def _show_warning(message: Warning | str, *_where: object) -> None:
+    note(f"warning: {message}")
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -79,7 +90,9 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
 
 
 @click.group(cls=Verbs, name="graphc", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show the version."
+)
 def command() -> None:
     """A graph compiler for tensors: records PyTorch-shaped code and compiles it to native code.
 
@@ -89,4 +102,5 @@ def command() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point; ends the process with an exit code of 0, 1, 2 or 3."""
-    command.main(args=None if arguments is None else list(arguments), prog_name="graphc")
+    color = False if os.environ.get("NO_COLOR") else None
+    command.main(args=None if arguments is None else list(arguments), prog_name="graphc", color=color)

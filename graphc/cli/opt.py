@@ -13,7 +13,7 @@ from graphc.passes.registry import parse_pipeline
 
 @click.command("opt")
 @click.argument("file")
-@click.option("-p", "--passes", "pipeline", default="", metavar="LIST", help="For example simplify,decompose; default: none.")
+@click.option("-p", "--passes", "pipeline", default="", metavar="LIST", help="For example decompose,simplify.")
 @click.option("--print-after", metavar="all|changed|NAME", help="Print the graph to stderr after these passes.")
 @click.option("--verify-each", is_flag=True, help="Verify the graph, and what each pass promises, after each pass.")
 @click.option("--time", "timed", is_flag=True, help="Say on stderr how long each pass took.")
@@ -35,7 +35,8 @@ def opt_command(
 
     def observe(step: Pass, before: Graph, after: Graph, seconds: float) -> None:
         changed = after is not before
-        ran.append({"graph": after.name, "pass": str(step), "changed": changed, "seconds": seconds, "nodes": len(after.nodes)})
+        counted = {"changed": changed, "seconds": seconds, "nodes": len(after.nodes)}
+        ran.append({"graph": after.name, "pass": str(step), **counted})
         if timed:
             note(f"{seconds * 1e3:9.3f} ms  {step}{'' if changed else '  (unchanged)'}  @{after.name}")
         if print_after in ("all", step.name) or (print_after == "changed" and changed):

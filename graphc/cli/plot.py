@@ -18,7 +18,7 @@ INK, GRID = "#333333", "#dddddd"
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of the plot: `values[i]` belongs to epoch `i + 1`; `side` is the axis it is read on, "left" or "right"."""
+    """A line of the plot: `values[i]` belongs to epoch `i + 1`; `side` ("left", "right") is the axis it is read on."""
 
     label: str
     values: Sequence[float]
@@ -105,7 +105,8 @@ def to_svg(title: str, curves: Sequence[Curve]) -> str:
     for mark in draw(title, curves):
         if isinstance(mark, Line):
             points = " ".join(f"{x:.1f},{y:.1f}" for x, y in mark.points)
-            body.append(f'<polyline points="{points}" fill="none" stroke="{mark.color}" stroke-width="{mark.width:g}"/>')
+            pen = f'stroke="{mark.color}" stroke-width="{mark.width:g}"'
+            body.append(f'<polyline points="{points}" fill="none" {pen}/>')
         else:
             where = f'x="{mark.x:.1f}" y="{mark.y:.1f}" text-anchor="{mark.anchor}" fill="{mark.color}"'
             body.append(f"<text {where}>{escape(mark.text)}</text>")

@@ -39,7 +39,7 @@ def parse_arguments(text: str) -> list[Argument]:
         match = _TYPE.match(text, position)
         if match is None:
             raise click.UsageError(
-                f"--args: cannot read {text[position:]!r}; it goes like this: --args \"x=f32[64,1,32,32] y=i64[64]\""
+                f'--args: cannot read {text[position:]!r}; it goes like this: --args "x=f32[64,1,32,32] y=i64[64]"'
             )
         if match["dtype"] not in dtypes:
             raise unknown("element type", match["dtype"], dtypes)
@@ -61,7 +61,8 @@ def load_callable(target: str) -> Callable[..., Any]:
     if not path.is_file():
         raise missing_file(path, ".py")
     module = _import_file(path)
-    public = sorted(n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__)
+    own = ((n, v) for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__)
+    public = sorted(n for n, v in own if callable(v))
     if not name:
         raise click.UsageError(f"which callable of {file}? Write {file}:NAME. There is: {', '.join(public) or 'none'}.")
     found: object = module

@@ -36,8 +36,8 @@ PLANNED_DEVICES = ("cuda",)
 @click.option("--device", default="cpu", show_default=True, help="Where to train.")
 @click.option("--plain", is_flag=True, help="Train with no `graphc.compile` around the step.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg|.png", help="Draw loss and accuracy.")
-@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Write a checkpoint each epoch.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Continue from a checkpoint.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Write checkpoints.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Continue from one.")
 @json_option
 def train_command(
     model: str,
@@ -102,7 +102,7 @@ def _check_device(device: str) -> None:
 
 @contextmanager
 def _progress(training: Training) -> Iterator[Callable[[float], None]]:
-    """Gives the function to call after each step and each epoch: a live bar on a terminal, one line an epoch elsewhere."""
+    """Gives the function to call after each step and epoch: a live bar on a terminal, one line an epoch elsewhere."""
     console = Console(stderr=True)
     report, settings = training.report, training.settings
     if not console.is_terminal:
@@ -125,12 +125,13 @@ def _progress(training: Training) -> Iterator[Callable[[float], None]]:
         TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]}  {task.fields[speed]:,.0f} samples/s"),
+        TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]}"),
+        TextColumn("{task.fields[speed]:,.0f} samples/s"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, refresh_per_second=10) as bar:
         per_epoch, done = training.steps_per_epoch, training.epoch
-        shown: dict[str, object] = {"epochs": settings.epochs, "epoch": done, "loss": 0.0, "accuracy": "-", "speed": 0.0}
+        shown: dict[str, Any] = {"epochs": settings.epochs, "epoch": done, "loss": 0.0, "accuracy": "-", "speed": 0.0}
         task = bar.add_task("train", total=per_epoch * max(done, settings.epochs), completed=per_epoch * done, **shown)
 
         def update(loss: float) -> None:

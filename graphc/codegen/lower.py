@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from types import MappingProxyType
 
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
 from graphc.codegen.loops import CHUNK_VECTORS, Schedule, make_schedule
@@ -24,34 +25,69 @@ from graphc.ir.visit import topological
 
 GRID_PER_CORE = 8  # parallel pieces wanted for each core, so that an uneven finish costs little
 
+_NOTHING: Mapping[Node, Node] = MappingProxyType({})
+
 Point = dict[Var, Ix]
 _Visit = Callable[[Point, Masks, list[Value]], list[Value]]
 
 
-@dataclass(frozen=True)
-class Lowered:
-    """A kernel, the value behind each of its parameters, and which targets may overwrite which operands in place."""
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A group with its loops chosen. `in_place` lists (target, operand): the operand's memory may become the target's."""
 
-    kernel: Kernel
-    buffers: tuple[Node, ...]
+    group: Group
+    nest: Nest
+    schedule: Schedule
     in_place: tuple[tuple[Node, Node], ...]
 
 
-def lower(group: Group, name: str, target: Target) -> Lowered:
-    """The kernel that computes `group` on `target`."""
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel and the value behind each of its parameters."""
+
+    kernel: Kernel
+    buffers: tuple[Node, ...]
+
+
+def prepare(group: Group, target: Target) -> Prepared:
+    """Choose the loops of `group` on `target`."""
     nest = build_nest(group)
     schedule = make_schedule(nest, target)
-    return _Lowering(group, nest, schedule, target).run(name)
+    return Prepared(group, nest, schedule, tuple(_in_place(nest, schedule)))
+
+
+def lower(prepared: Prepared, name: str, target: Target, merged: Mapping[Node, Node] = _NOTHING) -> Lowered:
+    """The kernel of a prepared group. `merged` maps targets to the operands in whose memory they are written."""
+    return _Lowering(prepared, target, merged).run(name)
+
+
+def _in_place(nest: Nest, schedule: Schedule) -> Iterator[tuple[Node, Node]]:
+    """Pairs (target, operand): each element of the operand is read only where, and before, the target's is written."""
+    for var, tile in schedule.tile.items():
+        if var is not schedule.lane and (var.hi + 1) % tile:
+            return  # the last tile computes some elements twice
+    if any(site.stage is not None or site.loops for site in nest.sites):
+        return
+    stores = {site.root.target: site.accesses[-1].address for site in nest.sites if site.root is not None}
+    loads: dict[Node, set[Ix]] = {}
+    for site in nest.sites:
+        for access in site.accesses:
+            if not access.is_store:
+                loads.setdefault(access.buffer, set()).add(access.address)
+    for target, place in stores.items():
+        for leaf, addresses in loads.items():
+            if leaf not in stores and leaf.dtype is target.dtype and leaf.shape == target.shape and addresses == {place}:
+                yield target, leaf
 
 
 class _Lowering:
-    def __init__(self, group: Group, nest: Nest, schedule: Schedule, target: Target) -> None:
-        self.group = group
-        self.nest = nest
-        self.schedule = schedule
+    def __init__(self, prepared: Prepared, target: Target, merged: Mapping[Node, Node]) -> None:
+        self.group = group = prepared.group
+        self.nest = nest = prepared.nest
+        self.schedule = schedule = prepared.schedule
         self.target = target
         self.e = ScopedEmitter()
-        self.params = self._parameters()
+        self.params = self._parameters(merged)
         self.values = Values(self.e, group.inside, self.params)
         self.values.lane_count = schedule.lanes
         self.lane = Var("lane", schedule.lanes - 1, lane=True)
@@ -59,21 +95,28 @@ class _Lowering:
         order = topological([r.value for r in group.roots], stop=lambda n: n not in group.inside)
         self.rank = {n: i for i, n in enumerate(order)}
 
-    def _parameters(self) -> dict[Node, Param]:
+    def _parameters(self, merged: Mapping[Node, Node]) -> dict[Node, Param]:
+        """A parameter for each buffer; a merged target shares its operand's."""
         targets = set(self.group.targets)
+        taken = set(merged.values())
         nodes = dict.fromkeys(a.buffer for site in self.nest.sites for a in site.accesses)
-        ordered = [n for n in nodes if n not in targets] + [n for n in nodes if n in targets]
-        return {
-            n: Param(f"p{i}", n.dtype, n.type.size, "out" if n in targets else "in") for i, n in enumerate(ordered)
-        }
+        params: dict[Node, Param] = {}
+        for node in sorted(nodes, key=targets.__contains__):
+            if node not in merged:
+                mode = "out" if node in targets else "inout" if node in taken else "in"
+                params[node] = Param(f"p{len(params)}", node.dtype, node.type.size, mode)
+        self.own = tuple(params)
+        for target, operand in merged.items():
+            params[target] = params[operand]
+        return params
 
     def run(self, name: str) -> Lowered:
         index = self.e.bind(Value(INDEX, "g"))
         grid = self._domain(index)
         kernel = Kernel(
-            name, tuple(self.params.values()), grid, index, tuple(self.e.body), self._flops(), self._bytes()
+            name, tuple(self.params[n] for n in self.own), grid, index, tuple(self.e.body), self._flops(), self._bytes()
         )
-        return Lowered(kernel, tuple(self.params), tuple(self._in_place()))
+        return Lowered(kernel, self.own)
 
     # the loops over the domain
 
@@ -98,6 +141,9 @@ class _Lowering:
         bases: dict[Var, tuple[Var, Value]] = {}
         for position, var in enumerate(shared):
             inner = math.prod(self._count(v) for v in shared[position + 1 :])
+            if self._count(var) == 1:
+                bases[var] = self._base(var, self.e.const(0, INDEX))
+                continue
             number = self.e.op("floordiv", rest, inner) if inner > 1 else rest
             rest = self.e.op("mod", rest, inner) if inner > 1 else rest
             bases[var] = self._base(var, number)
@@ -414,23 +460,6 @@ class _Lowering:
 
     def _bytes(self) -> int:
         return sum(n.type.nbytes for n in self.params)
-
-    def _in_place(self) -> list[tuple[Node, Node]]:
-        """Pairs (target, operand): each element of the operand is read only where, and before, the target's is written."""
-        if any(v.hi + 1 > t and (v.hi + 1) % t for v, t in self.schedule.tile.items() if v is not self.schedule.lane):
-            return []
-        if any(site.stage is not None or site.loops for site in self.nest.sites):
-            return []
-        stores = {site.root.target: site.accesses[-1].address for site in self.nest.sites if site.root is not None}
-        pairs = []
-        for target, place in stores.items():
-            for leaf in self.params:
-                if leaf in stores or leaf.type.nbytes != target.type.nbytes or leaf.dtype.itemsize != target.dtype.itemsize:
-                    continue
-                loads = {a.address for s in self.nest.sites for a in s.accesses if a.buffer is leaf}
-                if loads == {place}:
-                    pairs.append((target, leaf))
-        return pairs
 
 
 def _regroup(flat: Sequence[Value], like: list[list[Value]]) -> list[list[Value]]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.codegen import math_int, math_mod
+from graphc.codegen import math_int, math_mod, math_pow
 from graphc.codegen.kernel import Emitter, Value
+from graphc.codegen.math_erf import erf
 from graphc.codegen.math_exp import exp, expm1, log, log1p, sigmoid, tanh
 from graphc.codegen.math_float import like
 from graphc.codegen.math_int import expand_cast, shift_left, shift_right, shift_right_logical
+from graphc.codegen.math_trig import cos, sin
 from graphc.codegen.scope import ScopedEmitter
 from graphc.ir.types import boolean, f32
 
@@ -63,6 +65,10 @@ EXPANSIONS: dict[str, Expansion] = {
     "log1p": log1p,
     "sigmoid": sigmoid,
     "tanh": tanh,
+    "erf": erf,
+    "sin": sin,
+    "cos": cos,
+    "pow": _by_kind(math_int.power, math_pow.power),
     "floor_divide": _by_kind(math_int.floor_divide, math_mod.floor_divide),
     "remainder": _by_kind(math_int.remainder, math_mod.remainder),
     "shift_left": shift_left,

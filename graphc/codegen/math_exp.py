@@ -19,7 +19,8 @@ from graphc.codegen.math_float import (
 from graphc.ir.types import DType, f32, f64
 
 # P of expm1(r) = r + r**2 * P(r) on |r| <= ln(2)/2 * 1.0005: minimax (Remez exchange, 60 digits) in the error relative
-# to expm1; the first two coefficients are rounded to the format before the others are fitted, then those are rounded. Error: 2**-26.1 (f32), 2**-54.2 (f64).
+# to expm1; the first two coefficients are rounded to the format before the others are fitted, then those are rounded.
+# Error: 2**-26.1 (f32), 2**-54.2 (f64).
 EXPM1: dict[DType, tuple[float, ...]] = {
     f32: (0.4999999701976776, 0.16666539013385773, 0.04166774824261665, 0.008367096073925495, 0.0013837324222549796),
     f64: (
@@ -75,26 +76,34 @@ def _reduce(e: Emitter, x: Value, offset: int, exact: bool = True) -> tuple[Valu
     return r, to_bits(e, shifted)
 
 
-def _exp_in_range(e: Emitter, x: Value) -> Value:
-    """exp(x) for x in the first two bounds of `EXP_RANGE`, or NaN.
+def exp_in_range(e: Emitter, x: Value, rest: Value | None = None) -> Value:
+    """exp(x + rest) for x in the first two bounds of `EXP_RANGE` or NaN, and a small `rest`.
 
     The power of two is applied as two factors: each is a normal number, and only the last product rounds when the
     result is subnormal.
     """
     f = format_of(x)
     r, bits = _reduce(e, x, 2 * f.bias)
-    p = horner(e, r, (1.0, 1.0, *EXPM1[f.dtype]))
+    p = horner(e, r if rest is None else e.op("add", r, rest), (1.0, 1.0, *EXPM1[f.dtype]))
     half = e.op("lshr", bits, 1)
     first = from_bits(e, e.op("shl", half, f.fraction), f.dtype)
     second = from_bits(e, e.op("shl", e.op("sub", bits, half), f.fraction), f.dtype)
     return e.op("mul", e.op("mul", p, first), second)
 
 
+def exp_of_small(e: Emitter, x: Value) -> Value:
+    """exp(x) where it is far from overflow and underflow, or NaN."""
+    f = format_of(x)
+    r, bits = _reduce(e, x, f.bias)
+    scale = from_bits(e, e.op("shl", bits, f.fraction), f.dtype)
+    return e.op("mul", horner(e, r, (1.0, 1.0, *EXPM1[f.dtype])), scale)
+
+
 def exp(e: Emitter, x: Value) -> Value:
     low, high, _, _ = EXP_RANGE[x.type.dtype]
     # `fmin` and `fmax` give their second operand when unordered, so that NaN stays.
     bounded = e.op("fmax", like(e, low, x), e.op("fmin", like(e, high, x), x))
-    return _exp_in_range(e, bounded)
+    return exp_in_range(e, bounded)
 
 
 def sigmoid(e: Emitter, x: Value) -> Value:
@@ -103,7 +112,7 @@ def sigmoid(e: Emitter, x: Value) -> Value:
     The rounding error of 1 + z, which is exact in `rest`, is taken back from the quotient (in full for small z).
     """
     low = EXP_RANGE[x.type.dtype][0]
-    z = _exp_in_range(e, e.op("fmax", like(e, low, x), e.op("neg", e.op("abs", x))))
+    z = exp_in_range(e, e.op("fmax", like(e, low, x), e.op("neg", e.op("abs", x))))
     numerator = e.op("select", e.op("lt", x, 0.0), z, like(e, 1.0, x))
     total = e.op("add", z, 1.0)
     rest = e.op("sub", z, e.op("sub", total, 1.0))
@@ -144,7 +153,7 @@ def tanh(e: Emitter, x: Value) -> Value:
     return copysign(e, e.op("select", e.op("lt", a, 0.3), series, quotient), x)
 
 
-def _split(e: Emitter, x: Value, f: Format) -> tuple[Value, Value]:
+def split(e: Emitter, x: Value, f: Format) -> tuple[Value, Value]:
     """A positive normal x = 2**n * m with sqrt(1/2) <= m < sqrt(2): (n as an integer, m)."""
     sqrt_half = SQRT_HALF_BITS[f.dtype]
     moved = e.op("sub", to_bits(e, x), sqrt_half)
@@ -169,7 +178,7 @@ def log(e: Emitter, x: Value) -> Value:
     subnormal = e.op("lt", x, f.min_normal)
     up = f.fraction + 2
     scaled = e.op("select", subnormal, e.op("mul", x, math.ldexp(1.0, up)), x)
-    n, m = _split(e, scaled, f)
+    n, m = split(e, scaled, f)
     correction = e.op("select", subnormal, like(e, float(-up), x), 0.0)
     exponent = e.op("add", small_int_to_float(e, n, f.dtype), correction)
     y = _log_of_parts(e, exponent, e.op("sub", m, 1.0))
@@ -184,7 +193,7 @@ def log1p(e: Emitter, x: Value) -> Value:
     2**-n is subnormal for the largest x, hence the factor 4 between the two halves of the product.
     """
     f = format_of(x)
-    n, _ = _split(e, e.op("add", x, 1.0), f)
+    n, _ = split(e, e.op("add", x, 1.0), f)
     scale_bits = e.op("shl", e.op("sub", f.bias + 2, n), f.fraction)
     scale = from_bits(e, scale_bits, f.dtype)
     reduced = e.op("fma", e.op("mul", x, 0.25), scale, e.op("fma", scale, 0.25, -1.0))

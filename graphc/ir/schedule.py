@@ -50,3 +50,22 @@ class FusedGraph:
 
     graph: Graph
     groups: tuple[Group, ...]
+
+
+Place = tuple[int, int]
+"""Where a value lies: its number in the program's table of buffers, and an offset in bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryPlan:
+    """Where every stored value lies. The table of buffers holds the inputs, then the outputs, then the arena.
+
+    `merged[g]` maps targets of group `g` to operands whose memory they take over. `copies` are (output, value): outputs that
+    need a copy of a value that lies elsewhere. `taken[j]` is the input whose buffer output `j` takes over, or -1.
+    """
+
+    places: dict[Node, Place]
+    merged: tuple[dict[Node, Node], ...]
+    copies: tuple[tuple[int, Node], ...]
+    taken: tuple[int, ...]
+    arena_bytes: int

@@ -79,8 +79,13 @@ def _choose_stored(graph: Graph) -> dict[Node, None]:
             chosen.add(base_of(node.inputs[0]))
         elif node.op == "fold" and not _is_scatter(node):
             chosen.add(_movement_base(node.inputs[0]))
+    heavy: set[Node] = set()  # values that need a loop to compute, or are maps of such
     for node in nodes:
         cost[node] = _inline_cost(node, cost, chosen)
+        if needs_loop(node) or (node not in chosen and not is_reduction(node) and any(i in heavy for i in node.inputs)):
+            heavy.add(node)
+        if is_reduction(node) and node.type.size < node.inputs[0].type.size and node.inputs[0] in heavy:
+            chosen.add(node)  # a small result: keep it rather than what it was reduced from
         if cost[node] > MAX_INLINE:
             chosen.add(node)
         elif node not in chosen and len(users.get(node, ())) > 1 and not _is_cheap(node, cost[node]):

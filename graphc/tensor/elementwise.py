@@ -10,8 +10,8 @@ from graphc import dtypes
 from graphc.errors import DTypeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, boolean
-from graphc.promotion import Number, as_float, kind_rank
+from graphc.ir.types import boolean
+from graphc.promotion import Number, as_float
 from graphc.tensor.core import TensorBase, record, type_name
 from graphc.tensor.operands import combine, common, is_number, plain
 
@@ -122,11 +122,6 @@ def rdiv(input: Operand, other: Operand) -> Tensor:
     return combine("DivBackward0", (other, input), _div, as_float(common((input, other))[0]))
 
 
-def _check_divisor(other: Operand) -> None:
-    if is_number(other) and not isinstance(other, float) and plain(other) == 0:
-        raise RuntimeError("ZeroDivisionError")
-
-
 def floor_divide(input: Operand, other: Operand) -> Tensor:
     """Quotient rounded down. Integers divided by zero give 0."""
     if not _is_operand(other):
@@ -225,11 +220,6 @@ def _pair(name: str, op: str, doc: str) -> Callable[..., Any]:
 
 maximum = _pair("MaximumBackward0", "maximum", "The larger of two, elementwise; NaN wins.")
 minimum = _pair("MinimumBackward0", "minimum", "The smaller of two, elementwise; NaN wins.")
-
-
-def atan2(input: Operand, other: Operand) -> Tensor:
-    """Not available: graphc has no arc tangent yet."""
-    raise NotImplementedError("atan2 is not implemented")
 
 
 # comparison and logic
@@ -481,29 +471,10 @@ clip = clamp
 def where(condition: Tensor, input: Operand = None, other: Operand = None) -> Any:
     """`input` where `condition`, else `other`, broadcast."""
     if condition._type.dtype is not boolean:
-        raise DTypeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {type_name(condition._type.dtype)}")
-    dtype = common((input, other))[0]
-    return select_by("WhereBackward0", condition, input, other, dtype)
-
-
-def select_by(name: str, condition: Tensor, input: Operand, other: Operand, dtype: DType) -> Tensor:
-    """Elements of `input` or `other`, by `condition`, in `dtype`."""
-
-    def emit(b: Builder, c: Node, x: Node, y: Node) -> Node:
-        return b.select(c, x, y)
-
-    return combine_mixed(name, condition, (input, other), emit, dtype)
-
-
-def combine_mixed(name: str, condition: Tensor, operands: tuple[Operand, ...], emit: Callable[..., Node], dtype: DType) -> Tensor:
-    """`combine` with a bool tensor in front that keeps its dtype."""
-
-    def joined(b: Builder, c: Node, *nodes: Node) -> Node:
-        return emit(b, b.cast(c, boolean), *nodes)
-
-    if kind_rank(dtype) == 0:
-        return combine(name, (condition, *operands), joined, dtype, depth=4)
-    return combine(name, (condition, *operands), joined, dtype, depth=4)
+        raise DTypeError(
+            f"where expected condition to be a boolean tensor, but got a tensor with dtype {type_name(condition._type.dtype)}"
+        )
+    return combine("WhereBackward0", (input, other), lambda b, c, x, y: b.select(c, x, y), masks=(condition,))
 
 
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:

@@ -14,14 +14,12 @@ from graphc.ir.types import DType, TensorType, broadcast_shapes, f64
 from graphc.promotion import Number, result_type
 from graphc.recorder import Recorder, current
 from graphc.source import call_site
-from graphc.storage import Storage
-from graphc.tensor.core import Keep, TensorBase, finish, from_buffer, read
+from graphc.tensor.core import Keep, TensorBase, finish, from_buffer, read, record
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
     from graphc.tensor.tensor import Tensor
 
-Operand = "Tensor | Number"
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 # What stands for a call site whose Python number was seen to change.
@@ -90,13 +88,20 @@ Emit = Callable[..., Node]
 
 def common(operands: Sequence[object]) -> tuple[DType, tuple[int, ...]]:
     """The common dtype and shape of tensors and numbers."""
-    tensors = [o for o in operands if isinstance(o, TensorBase)]
-    dtype = result_type(
-        [(t._type.dtype, t._type.rank) for t in tensors if not t._wrapped],
-        [plain(o) for o in operands if not isinstance(o, TensorBase)]
-        + [0.0 if t._type.dtype is f64 else 0 for t in tensors if t._wrapped],
-    )
-    return dtype, broadcast_shapes(*(t._type.shape for t in tensors))
+    types: list[tuple[DType, int]] = []
+    numbers: list[Number] = []
+    shapes: list[tuple[int, ...]] = []
+    for operand in operands:
+        if isinstance(operand, TensorBase):
+            type = operand._type
+            shapes.append(type.shape)
+            if operand._wrapped:
+                numbers.append(0.0 if type.dtype.is_float else 0)
+            else:
+                types.append((type.dtype, len(type.shape)))
+        else:
+            numbers.append(plain(operand))
+    return result_type(types, numbers), broadcast_shapes(*shapes)
 
 
 def combine(
@@ -104,10 +109,20 @@ def combine(
     operands: Sequence[object],
     emit: Emit,
     dtype: DType | None = None,
-    depth: int = 2,
+    depth: int = 1,
+    masks: Sequence[TensorBase] = (),
 ) -> Tensor:
-    """Record `emit(b, *nodes)` with the operands brought to one shape and to `dtype` (their common one by default)."""
+    """Record `emit(b, *masks, *operands)` over nodes brought to one shape; operands to `dtype` (their common one by default).
+
+    `depth` is the number of frames between the user's call and this function: it tells where a Python number was written.
+    """
+    if not masks and len(operands) == 2:
+        x, y = operands
+        if isinstance(x, TensorBase) and isinstance(y, TensorBase) and x._type == y._type and dtype is None:
+            return record(name, (x, y), emit)
     found, shape = common(operands)
+    if masks:
+        shape = broadcast_shapes(shape, *(m._type.shape for m in masks))
     dtype = dtype or found
     recorder = current()
     with recorder.lock:
@@ -116,13 +131,17 @@ def combine(
         type = TensorType(dtype, shape)
         nodes: list[Node] = []
         parents: list[Keep] = []
+        for mask in masks:
+            node, keep = read(recorder, mask, False)
+            parents.append(keep)
+            nodes.append(b.broadcast(node, shape))
         for place, operand in enumerate(operands):
             if isinstance(operand, TensorBase):
                 node, keep = read(recorder, operand, grad)
                 parents.append(keep)
                 nodes.append(b.broadcast(b.cast(node, dtype), shape))
             else:
-                nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", depth, parents))
+                nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", depth + 1, parents))
         return finish(recorder, emit(b, *nodes), tuple(parents), name, grad)
 
 

@@ -18,7 +18,7 @@ FOLDERS = ("graphc", "runtime", "tests", "examples", "benchmarks")
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module. `inside` names the function it stands in ("" at module level); `typing` is true under TYPE_CHECKING."""
+    """One imported module. `inside` names the function it stands in, if any; `typing` is true under TYPE_CHECKING."""
 
     module: str
     line: int
@@ -29,7 +29,7 @@ class Import:
 def files(suffix: str = ".py", folders: tuple[str, ...] = FOLDERS) -> list[Path]:
     """The project's own files with that suffix."""
     found = [p for folder in folders for p in (ROOT / folder).rglob(f"*{suffix}")]
-    return sorted(p for p in found if "__pycache__" not in p.parts and not any(part.endswith(".egg-info") for part in p.parts))
+    return sorted(p for p in found if not any(part == "__pycache__" or part.endswith(".egg-info") for part in p.parts))
 
 
 def package_files() -> list[Path]:

@@ -1,4 +1,4 @@
-"""The examples in the documentation are true: every `gir` block parses, every `python` block runs, every link leads somewhere."""
+"""The documentation is true: every `gir` block parses, every `python` block runs, every link leads somewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every operator is one complete record: documented, typed, evaluable, differentiable or saying why not, and sampled by a test."""
+"""Every operator is one complete record: documented, typed, evaluable, differentiable or saying why not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_record_is_complete(op: OpDef) -> None:
     assert callable(op.infer) and callable(op.evaluate)
     assert op.kind == "source" or (op.vjp is None) == bool(op.why_no_vjp), "a vjp, or the reason why there is none"
     assert (op.kind == "composite") == (op.decompose is not None), "composites and only they decompose"
-    assert (op.kind == "elementwise") == (op.scalar is not None), "elementwise operators and only they have a scalar form"
+    assert (op.kind == "elementwise") == (op.scalar is not None), "elementwise ops and only they have a scalar form"
     assert {a.kind for a in op.attrs} <= ATTRIBUTE_KINDS
     assert not op.commutative or op.arity == 2
     assert OPS[op.name] is op

@@ -41,6 +41,7 @@ def _evaluate_iota(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType)
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_SPREAD = 0x9E3779B9  # an odd number without pattern, so that small high halves do not meet each other
 
 
 def threefry2x32(key: tuple[int, int], c0: np.ndarray, c1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,9 +65,10 @@ def threefry2x32(key: tuple[int, int], c0: np.ndarray, c1: np.ndarray) -> tuple[
 
 def _evaluate_random_bits(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
     seed, offset = (int(word) & 0xFFFF_FFFF_FFFF_FFFF for word in arrays[0])
-    key = (seed & 0xFFFF_FFFF, (offset & 0xFFFF_FFFF) ^ (offset >> 32))
+    low = 0xFFFF_FFFF
     index = np.arange(type.size, dtype=np.uint64).astype(np.uint32)
-    bits, _ = threefry2x32(key, index, np.full_like(index, seed >> 32))
+    second = np.full_like(index, ((seed >> 32) + (offset >> 32) * _SPREAD) & low)
+    bits, _ = threefry2x32((seed & low, offset & low), index, second)
     return bits.view(np.int32).reshape(type.shape)
 
 
@@ -92,12 +94,12 @@ def _decompose_random_bits(b: Builder, node: Node) -> Node:
             value = b.elementwise("shift_right_logical", value, 32)
         return b.reshape(b.cast(value, i32), ())
 
-    k0 = word(0, False)
-    k1 = b.elementwise("bitwise_xor", word(1, False), word(1, True))
+    k0, k1 = word(0, False), word(1, False)
     k2 = b.elementwise("bitwise_xor", b.elementwise("bitwise_xor", k0, k1), b.constant(_PARITY, scalar))
     keys = (k0, k1, k2)
     x0 = b.add(row_major_index(b, type, range(type.rank)), b.broadcast(k0, type.shape))
-    x1 = b.broadcast(b.add(word(0, True), k1), type.shape)
+    second = b.add(word(0, True), b.mul(word(1, True), _SPREAD - (1 << 32)))
+    x1 = b.broadcast(b.add(second, k1), type.shape)
     for group in range(5):
         for count in _ROTATIONS[group % 2]:
             x0 = b.add(x0, x1)
@@ -152,8 +154,8 @@ RANDOM_BITS = register(
         arity=1,
         doc=(
             "i32 random bits of any shape from `key`, i64[2] = (seed, offset): the first word of Threefry-2x32 (20 "
-            "rounds; Salmon et al., SC11). Key words: low half of the seed; low half of the offset xor its high half. "
-            "Counter words: the row-major index modulo 2**32; high half of the seed."
+            "rounds; Salmon et al., SC11). Key words: the low halves of seed and offset. Counter words: the row-major "
+            "index; the high half of the seed plus 0x9E3779B9 times that of the offset; all modulo 2**32."
         ),
         infer=given("random_bits"),
         evaluate=_evaluate_random_bits,

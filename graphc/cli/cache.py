@@ -1,0 +1,106 @@
+"""`graphc cache`: the folder of compiled kernels."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import click
+
+from graphc.cli.common import FAILED, Choices, json_option, note, size_text, to_json
+from graphc_runtime import default_cache
+
+
+@click.group("cache", cls=Choices)
+def cache_command() -> None:
+    """Show, check or clear the cache of compiled kernels.
+
+    GRAPHC_CACHE_DIR names another folder, GRAPHC_CACHE=0 turns the cache on disk off.
+    """
+
+
+@cache_command.command("path")
+@json_option
+def path_command(as_json: bool) -> None:
+    """Print the folder of the cache."""
+    path = default_cache().info().path
+    if as_json:
+        click.echo(to_json({"path": path}))
+    elif path:
+        click.echo(path)
+    else:
+        note("the cache on disk is off (GRAPHC_CACHE=0)")
+
+
+@cache_command.command("info")
+@json_option
+def info_command(as_json: bool) -> None:
+    """Say whether the cache can be used, how much it holds, and its limit."""
+    info = default_cache().info()
+    if as_json:
+        click.echo(to_json(asdict(info)))
+        return
+    click.echo(f"folder   {info.path or '-'}")
+    click.echo(f"state    {'in use' if info.usable else f'not used: {info.reason}'}")
+    click.echo(f"entries  {info.entries}")
+    click.echo(f"size     {size_text(info.bytes)} of at most {size_text(info.limit_bytes)}")
+
+
+@cache_command.command("list")
+@json_option
+def list_command(as_json: bool) -> None:
+    """List the entries, the most recently used first: key, size, last use, and the short fields of their keys."""
+    items = default_cache().list()
+    if as_json:
+        entries = [
+            {
+                "key": item.key,
+                "bytes": item.bytes,
+                "created": item.created,
+                "used": item.used,
+                "requires": sorted(item.requires),
+                "fields": {name: _short(value) for name, value in item.fields.items()},
+            }
+            for item in items
+        ]
+        click.echo(to_json({"entries": entries}))
+        return
+    for item in items:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.used))
+        short = [str(value) for value in item.fields.values() if isinstance(value, str) and len(value) <= 32]
+        click.echo(f"{item.key[:16]}  {size_text(item.bytes):>9}  {used}  {' '.join(short)}")
+    if not items:
+        note("the cache is empty")
+
+
+def _short(value: str | bytes) -> str:
+    """A key field as text, long ones cut: some hold whole kernels."""
+    text = value if isinstance(value, str) else value.hex()
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(value)} long)"
+
+
+@cache_command.command("verify")
+@json_option
+def verify_command(as_json: bool) -> None:
+    """Read and check every entry. Exit code 1 when one is bad.
+
+    Bad entries are never loaded; they are built again when they are needed.
+    """
+    result = default_cache().verify()
+    if as_json:
+        bad = [{"file": name, "fault": fault} for name, fault in result.bad]
+        click.echo(to_json({"good": result.good, "bad": bad}))
+    else:
+        for name, fault in result.bad:
+            click.echo(f"bad: {name}: {fault}")
+        click.echo(f"{result.good} good, {len(result.bad)} bad")
+    if result.bad:
+        raise click.exceptions.Exit(FAILED)
+
+
+@cache_command.command("clear")
+@json_option
+def clear_command(as_json: bool) -> None:
+    """Remove every entry."""
+    removed = default_cache().clear()
+    click.echo(to_json({"removed": removed}) if as_json else f"{removed} files removed")

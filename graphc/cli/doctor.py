@@ -1,0 +1,161 @@
+"""`graphc doctor`: what is installed, what this machine offers, and one fix for each problem."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+import graphc
+from graphc.cli.common import FAILED, json_option, size_text, to_json
+from graphc.codegen.llvm.host import host_target
+from graphc.options import options
+from graphc_runtime import default_cache, get_num_threads
+from graphc_runtime.errors import OptionError
+from graphc_runtime.machine import cpu_count
+
+# Instruction sets worth a line, widest last.
+_NOTABLE = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512bf16", "amx-tile", "neon", "sve")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `fix` says what to do.
+
+    `status` is "ok", "problem" (exit code 1) or "absent" (optional and not there).
+    """
+
+    name: str
+    status: str
+    value: str
+    fix: str = ""
+
+
+def _package(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _software() -> Iterator[Check]:
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield Check("graphc", "ok", _package("graphc") or "running from its source tree")
+    for name in ("numpy", "ml_dtypes", "networkx", "safetensors"):
+        found = _package(name)
+        yield Check(name, "ok", found) if found else Check(name, "problem", "missing", f"pip install {name}")
+
+
+def _compiler() -> Iterator[Check]:
+    try:
+        # llvmlite may be missing or broken: that is what is being found out here.
+        import llvmlite
+        import llvmlite.binding as llvm
+    except (ImportError, OSError) as error:
+        yield Check("llvmlite", "problem", f"cannot be loaded: {error}", "pip install --force-reinstall llvmlite")
+        return
+    llvm_version = ".".join(map(str, llvm.llvm_version_info))
+    yield Check("llvmlite", "ok", f"{llvmlite.__version__} with LLVM {llvm_version}")
+    target = host_target()
+    features = set(target.features.split(","))
+    notable = " ".join(name for name in _NOTABLE if f"+{name}" in features)
+    yield Check("cpu", "ok", f"{target.cpu} ({target.triple}): {notable or 'baseline only'}")
+    yield Check("vectors", "ok", f"{target.vector_bytes * 8} bits, {target.registers} registers, fma: {target.fma}")
+    yield Check("caches", "ok", f"L1 {size_text(target.l1_bytes)}, L2 {size_text(target.l2_bytes)} per core")
+    yield _runs()
+
+
+def _runs() -> Check:
+    try:
+        total = (graphc.arange(8, dtype=graphc.float32) * 2.0 + 1.0).sum().item()
+    except (graphc.errors.GraphcError, RuntimeError, OSError, MemoryError) as error:
+        fix = "if this system forbids executable memory (hardened kernel, container), allow it; otherwise report this"
+        return Check("native code", "problem", f"a small kernel does not run: {error}", fix)
+    if total != 64.0:
+        return Check("native code", "problem", f"a small kernel gives {total}, not 64.0", "report this output")
+    return Check("native code", "ok", "a small kernel compiles, runs and is right")
+
+
+def _machine() -> Iterator[Check]:
+    cores, threads = cpu_count(), get_num_threads()
+    value = f"{threads} of {cores} usable cores ({os.cpu_count()} in the machine)"
+    if threads > cores:
+        yield Check("threads", "problem", value, f"more threads than cores are slower: GRAPHC_THREADS={cores}")
+    else:
+        yield Check("threads", "ok", value)
+
+
+def _cache() -> Iterator[Check]:
+    info = default_cache().info()
+    if not info.usable:
+        fix = "make the folder yours alone (chmod 700), or name another one: GRAPHC_CACHE_DIR=..." if info.path else ""
+        yield Check("cache", "absent" if not info.path else "problem", info.reason, fix)
+        return
+    place = Path(info.path)
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        fix = "name a folder you can write: GRAPHC_CACHE_DIR=..."
+        yield Check("cache", "problem", f"{info.path} cannot be written", fix)
+        return
+    used = f"{info.entries} entries, {size_text(info.bytes)} of {size_text(info.limit_bytes)}"
+    yield Check("cache", "ok", f"{info.path}: {used}")
+
+
+def _settings() -> Iterator[Check]:
+    for name, option in options().items():
+        try:
+            value = option.get()
+        except OptionError as error:
+            yield Check(f"option {name}", "problem", str(error), f"unset {option.environment}")
+            continue
+        if value != option.default:
+            yield Check(f"option {name}", "ok", f"{value} (default {option.default})")
+
+
+def _gpu() -> Iterator[Check]:
+    pycuda = _package("pycuda")
+    if pycuda:
+        yield Check("pycuda", "ok", pycuda)
+    else:
+        yield Check("pycuda", "absent", "not installed", "optional, for NVIDIA GPUs: pip install 'graphc[cuda]'")
+    nvrtc = ctypes.util.find_library("nvrtc") or (find_spec("nvidia") and find_spec("nvidia.cuda_nvrtc"))
+    if nvrtc:
+        yield Check("nvrtc", "ok", "found")
+    else:
+        yield Check("nvrtc", "absent", "not found", "optional, for NVIDIA GPUs: pip install nvidia-cuda-nvrtc")
+
+
+def findings() -> list[Check]:
+    """Every check, in the order in which it is shown. Invalid settings come first: they would stop the other checks."""
+    settings = list(_settings())
+    broken = any(check.status == "problem" for check in settings)
+    groups = (_software, _gpu) if broken else (_software, _compiler, _machine, _cache, _gpu)
+    return [*settings, *(check for group in groups for check in group())]
+
+
+@click.command("doctor")
+@json_option
+def doctor_command(as_json: bool) -> None:
+    """Check the installation and this machine. Exit code 1 when there is a problem."""
+    checks = findings()
+    healthy = all(check.status != "problem" for check in checks)
+    if as_json:
+        click.echo(to_json({"ok": healthy, "checks": [asdict(check) for check in checks]}))
+    else:
+        width = max(len(check.name) for check in checks)
+        colors = {"ok": "green", "problem": "red", "absent": "yellow"}
+        for check in checks:
+            status = click.style(f"{check.status:<7}", fg=colors[check.status])
+            click.echo(f"{status}  {check.name:<{width}}  {check.value}")
+            if check.fix:
+                click.echo(f"{'':<7}  {'':<{width}}  -> {check.fix}")
+    if not healthy:
+        raise click.exceptions.Exit(FAILED)

@@ -1,0 +1,101 @@
+"""The memory plan: one static arena with reuse, in-place results where an operand dies, outputs in their own buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graphc.ir.demand import base_of
+from graphc.ir.node import Node
+from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place
+
+ALIGNMENT = 64  # bytes: a cache line and the widest vector
+
+InPlace = Mapping[Group, Sequence[tuple[Node, Node]]]
+
+
+@dataclass(slots=True)
+class _Block:
+    """Memory that one value, or a chain of values that take over from one another, needs over a time."""
+
+    nbytes: int
+    first: int
+    last: int
+    offset: int = -1
+
+
+def plan_memory(
+    fused: FusedGraph, in_place: InPlace, donated: frozenset[int] = frozenset(), reuse: bool = True
+) -> MemoryPlan:
+    """Lay out all values of `fused`. `donated` inputs may be overwritten; `reuse=False` gives every value its own memory."""
+    graph, groups = fused.graph, fused.groups
+    places: dict[Node, Place] = {node: (i, 0) for i, node in enumerate(graph.inputs)}
+    first_output, arena = len(graph.inputs), len(graph.inputs) + len(graph.outputs)
+    copies: list[tuple[int, Node]] = []
+    for j, output in enumerate(map(base_of, graph.outputs)):
+        if output in places:
+            copies.append((j, output))
+        else:
+            places[output] = (first_output + j, 0)
+    last_use = _last_uses(fused)
+    taken = [-1] * len(graph.outputs)
+    merged: list[dict[Node, Node]] = []
+    blocks: dict[Node, _Block] = {}
+    for time, group in enumerate(groups):
+        shared: dict[Node, Node] = {}
+        for target, operand in in_place.get(group, ()) if reuse else ():
+            if target in shared or operand in shared.values() or last_use.get(operand, time) != time:
+                continue
+            number = places[target][0] - first_output if target in places else -1
+            if operand in blocks and number < 0:
+                shared[target] = operand
+                blocks[target] = blocks[operand]
+                blocks[target].last = last_use.get(target, time)
+            elif number >= 0 and operand.op == "input" and places[operand][0] in donated:
+                if places[operand][0] not in taken:
+                    taken[number] = places[operand][0]
+                    shared[target] = operand
+        for target in group.targets:
+            if target not in places and target not in blocks:
+                blocks[target] = _Block(max(target.type.nbytes, 1), time, last_use.get(target, time))
+        merged.append(shared)
+    nbytes = _assign(_unique(blocks), reuse)
+    places.update({node: (arena, block.offset) for node, block in blocks.items()})
+    return MemoryPlan(places, tuple(merged), tuple(copies), tuple(taken), nbytes)
+
+
+def _unique(blocks: Mapping[Node, _Block]) -> list[_Block]:
+    return list({id(b): b for b in blocks.values()}.values())
+
+
+def _last_uses(fused: FusedGraph) -> dict[Node, int]:
+    """For each value the last group that reads it; outputs and values that are copied out live to the end."""
+    last: dict[Node, int] = {}
+    for time, group in enumerate(fused.groups):
+        for node in group.inside:
+            for operand in map(base_of, node.inputs):
+                if operand not in group.inside or operand in group.targets:
+                    last[operand] = time
+    for output in fused.graph.outputs:
+        last[base_of(output)] = len(fused.groups)
+    return last
+
+
+def _assign(blocks: list[_Block], reuse: bool) -> int:
+    """Give each block an offset, largest first, in the lowest gap that is free for its whole time; gives the arena's size."""
+    placed: list[_Block] = []
+    total = 0
+    for block in sorted(blocks, key=lambda b: (-b.nbytes, b.first)):
+        size = -(-block.nbytes // ALIGNMENT) * ALIGNMENT
+        offset = 0
+        for other in placed:  # in order of offset
+            if reuse and (other.last < block.first or block.last < other.first):
+                continue
+            if other.offset - offset >= size:
+                break
+            offset = max(offset, other.offset + -(-other.nbytes // ALIGNMENT) * ALIGNMENT)
+        block.offset = offset
+        placed.append(block)
+        placed.sort(key=lambda b: b.offset)
+        total = max(total, offset + size)
+    return total

@@ -1,0 +1,156 @@
+"""The way from a graph to something that runs: named phases, the program cache, and texts of every stage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+from graphc.codegen.kernel_text import print_kernel
+from graphc.codegen.llvm.build import build_assembly
+from graphc.codegen.llvm.host import host_features, host_target
+from graphc.codegen.package import Program, make_artifact, make_program
+from graphc.codegen.target import Target
+from graphc.errors import GraphcError
+from graphc.ir.graph import Graph
+from graphc.ir.printer import print_graph
+from graphc.ir.schedule import FusedGraph
+from graphc.options import code_key
+from graphc.passes.base import Pass, run_passes
+from graphc.passes.decompose import Decompose
+from graphc.passes.fuse import fuse
+from graphc.passes.plan_memory import plan_memory
+from graphc.passes.simplify import Simplify, StripDetach
+from graphc_runtime.artifact import Artifact
+from graphc_runtime.cache import default_cache
+from graphc_runtime.counters import COUNTERS
+from graphc_runtime.devices import get_device
+from graphc_runtime.errors import ArtifactError
+from graphc_runtime.executor import Executable
+
+STAGES: Mapping[str, str] = {
+    "traced": "the graph as it was recorded",
+    "simplified": "after decomposition and exact rewriting",
+    "fused": "the kernels: which values are computed together, and which are stored",
+    "loops": "the kernels as scheduled loops over vectors",
+    "llvm": "LLVM IR, as it goes to the code generator",
+    "asm": "assembly of this machine",
+}
+
+
+def graph_passes() -> list[Pass]:
+    """The passes from a recorded graph to one that can be fused, in order."""
+    return [StripDetach(), Decompose(), Simplify()]
+
+
+def optimize(graph: Graph) -> Graph:
+    """Run the default passes."""
+    return run_passes(graph, graph_passes())
+
+
+def build_program(graph: Graph, donated: frozenset[int] = frozenset(), target: Target | None = None) -> Program:
+    """All phases before native code."""
+    machine = target or host_target()
+    fused = fuse(optimize(graph))
+    return make_program(fused, partial(_plan, fused, donated), machine)
+
+
+def _plan(fused: FusedGraph, donated: frozenset[int], in_place: Mapping) -> object:
+    return plan_memory(fused, in_place, donated)
+
+
+@cache
+def _code_fingerprint() -> str:
+    """A digest of the compiler's own files (names, sizes, times), so that a changed compiler misses the cache."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for folder in ("ir", "passes", "codegen"):
+        for path in sorted((root / folder).rglob("*.py")):
+            status = path.stat()
+            digest.update(f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _key_fields(graph: Graph, donated: frozenset[int], target: Target, device: str) -> dict[str, str]:
+    """Everything that decides the program's code."""
+    return {
+        "format": "program 1",
+        "graph": str(graph),
+        "donated": ",".join(map(str, sorted(donated))),
+        "device": device,
+        **{f"target.{name}": str(getattr(target, name)) for name in target.__dataclass_fields__},
+        "graphc": version("graphc") if _is_installed() else "source",
+        "compiler": _code_fingerprint(),
+        "llvmlite": version("llvmlite"),
+        **{f"option.{name}": value for name, value in code_key()},
+    }
+
+
+@cache
+def _is_installed() -> bool:
+    try:
+        version("graphc")
+    except ImportError:  # importlib.metadata.PackageNotFoundError: run from a source tree
+        return False
+    return True
+
+
+def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), device: str = "cpu") -> Executable:
+    """Native code for `graph`, from the cache if it is there.
+
+    Inputs numbered in `donate` may be overwritten by outputs when the program runs; the executable hands their buffers on.
+    """
+    target = host_target()
+    donated = frozenset(donate)
+    fields = _key_fields(graph, donated, target, device)
+    store = default_cache()
+    held = store.get(fields, host_features())
+    if held is not None:
+        try:
+            return Executable(Artifact.from_bytes(held), get_device(device))
+        except ArtifactError:
+            pass  # a damaged entry counts as a miss and is replaced below
+    COUNTERS.add("compiles")
+    program = build_program(graph, donated, target)
+    artifact = make_artifact(program, target, {"target": target.cpu})
+    required = frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
+    store.put(fields, artifact.to_bytes(), required)
+    return Executable(artifact, get_device(device))
+
+
+def stage_text(graph: Graph, stage: str, locations: bool = False) -> str:
+    """The text of `graph` at one of STAGES. Raises GraphcError when there is no such stage."""
+    makers: dict[str, Callable[[], str]] = {
+        "traced": lambda: _graph_text(graph, locations),
+        "simplified": lambda: _graph_text(optimize(graph), locations),
+        "fused": lambda: fused_text(fuse(optimize(graph))),
+        "loops": lambda: "\n".join(map(print_kernel, build_program(graph).kernels)),
+        "llvm": lambda: "\n".join(build_program(graph).modules),
+        "asm": lambda: "\n".join(build_assembly(m, host_target()) for m in build_program(graph).modules),
+    }
+    if stage not in makers:
+        raise GraphcError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+    return makers[stage]()
+
+
+def _graph_text(graph: Graph, locations: bool) -> str:
+    return print_graph(graph.name, graph.inputs, graph.nodes, graph.outputs, locations=locations)
+
+
+def fused_text(fused: FusedGraph) -> str:
+    """The graph with a comment over each group of values that one kernel computes. It parses back as the graph."""
+    lines = _graph_text(fused.graph, False).splitlines()
+    names = {n: lines[i].split("=")[0].strip() for i, n in _numbered(fused.graph)}
+    notes = [
+        f"// kernel {k}: over {list(group.domain)}, stores {', '.join(names.get(t, '?') for t in group.targets)}; "
+        f"computes {', '.join(names[n] for n in fused.graph.nodes if n in group.inside and n in names)}"
+        for k, group in enumerate(fused.groups)
+    ]
+    return "\n".join([*notes, *lines]) + "\n"
+
+
+def _numbered(graph: Graph) -> list[tuple[int, object]]:
+    inputs = set(graph.inputs)
+    return list(enumerate((n for n in graph.nodes if n not in inputs), start=1))

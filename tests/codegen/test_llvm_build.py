@@ -1,0 +1,113 @@
+"""Objects, assembly, threads and errors of the LLVM builder; other machines than this one."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
+from graphc.codegen.llvm.build import build_assembly, build_many, build_object
+from graphc.codegen.llvm.emit import emit_kernel
+from graphc.codegen.llvm.host import host_target
+from graphc.errors import CompileError
+from graphc.ir.types import DTYPES, bf16, boolean, f16, f32, i64
+from tests.codegen.native import baseline, build, link, param
+
+ARM = replace(
+    host_target(), triple="aarch64-unknown-linux-gnu", cpu="generic", features="+neon", vector_bytes=16, registers=32
+)
+
+
+def scale(name: str, factor: float) -> Kernel:
+    array = np.zeros(64, np.float32)
+    x, y = param("x", array, "in"), param("y", array, "out")
+
+    def write(e: Emitter, g: Value) -> None:
+        value = Value(VType(f32, 16))
+        e.body.append(Load(value, x, Affine(0, ((g, 16),))))
+        e.body.append(Store(y, Affine(0, ((g, 16),)), e.op("mul", value, factor)))
+
+    return build([x, y], 4, write, name)
+
+
+def everything() -> Kernel:
+    """Masks, strides, gathers and casts of all dtypes in one kernel."""
+    arrays = {d: np.zeros(64, d.numpy) for d in DTYPES}
+    params = {d: param(f"p_{d}", a, "inout") for d, a in arrays.items()}
+
+    def write(e: Emitter, g: Value) -> None:
+        offsets, mask = Value(VType(i64, 8)), Value(VType(boolean, 8))
+        e.body += [Load(offsets, params[i64], Affine()), Load(mask, params[boolean], Affine())]
+        for source in DTYPES:
+            for stride in (1, -1, 2, 3, 5):
+                value = Value(VType(source, 8))
+                e.body.append(Load(value, params[source], Affine(8), stride if stride > 0 else 1))
+                e.body.append(Store(params[source], Affine(20), value, stride))
+            value = Value(VType(source, 8))
+            e.body.append(Load(value, params[source], Affine(), 0, offsets, mask))
+            e.body.append(Store(params[source], Affine(), value, 0, offsets, mask))
+            for dtype in DTYPES:
+                e.body.append(Store(params[dtype], Affine(8), e.op("cast", value, to=dtype), mask=mask))
+
+    return build(list(params.values()), 1, write, "everything")
+
+
+def test_objects_do_not_depend_on_threads() -> None:
+    target = host_target()
+    texts = [emit_kernel(scale(f"k{i}", i + 0.5), target) for i in range(12)]
+    alone = [build_object(text, target) for text in texts]
+    assert build_many(texts, target) == alone
+    assert build_many(texts, target, workers=4) == alone
+    assert build_many(texts, target, workers=1) == alone
+    assert build_many([], target) == []
+    with pytest.raises(CompileError):
+        build_many([texts[0], "nonsense", texts[1]], target, workers=2)
+
+
+def test_threads_of_the_user() -> None:
+    target = host_target()
+    text = emit_kernel(scale("k", 2.0), target)
+    expected, results = build_object(text, target), []
+    threads = [threading.Thread(target=lambda: results.append(build_object(text, target))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 6
+
+
+def test_bad_text_is_a_compile_error_with_the_line() -> None:
+    target = host_target()
+    text = emit_kernel(scale("k", 2.0), target).replace("fmul <16 x float>", "fmul <16 x double>")
+    with pytest.raises(CompileError, match=r"(?s):\d+:\d+: error.*fmul"):
+        build_object(text, target)
+    unterminated = "define i32 @f(i32 %x) {\n  %y = add i32 %z, 1\n  %z = add i32 %x, 1\n  ret i32 %y\n}\n"
+    with pytest.raises(CompileError, match="does not dominate"):
+        build_object(unterminated, target)
+    with pytest.raises(CompileError, match="no-such"):
+        build_object("", replace(target, triple="no-such-machine"))
+
+
+@pytest.mark.parametrize("target", (ARM, baseline(), host_target()), ids=lambda t: f"{t.triple.split('-')[0]}-{t.cpu}")
+def test_no_soft_float_calls(target: object) -> None:
+    """Conversions of f16 and bf16 are instructions everywhere: nothing has to be linked for them."""
+    assembly = build_assembly(emit_kernel(everything(), target), target)
+    for name in ("__trunc", "__extend", "__gnu"):
+        assert name not in assembly
+    assert f16 in DTYPES and bf16 in DTYPES
+
+
+def test_emitting_is_deterministic() -> None:
+    target = host_target()
+    assert emit_kernel(everything(), target) == emit_kernel(everything(), target)
+
+
+def test_several_objects_in_one_library() -> None:
+    target = host_target()
+    objects = build_many([emit_kernel(scale(n, 2.0), target) for n in ("a", "b")], target)
+    library, address = link(objects, "b")
+    assert address
+    assert list(library) == ["b"]

@@ -1,0 +1,210 @@
+"""The thread pool: every index once, really parallel, quiet when nested or shared, gone at exit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from graphc_runtime import Executable, TensorSpec, get_device, get_num_threads, set_num_threads
+from graphc_runtime.machine import cpu_count
+from graphc_runtime.options import THREADS
+from graphc_runtime.pool import POOL
+from tests.runtime.native import (
+    COUNT_TASK,
+    MEET_TASK,
+    artifact,
+    count_run,
+    number,
+    parallel,
+    python,
+    zeros,
+)
+
+NESTED_ENTRY = """
+declare void @inner(ptr, i64, i64)
+define void @task(ptr %context, i64 %lo, i64 %hi) {
+entry:
+  %runtime.at = getelementptr ptr, ptr %context, i64 1
+  %buffers = load ptr, ptr %context
+  %runtime = load ptr, ptr %runtime.at
+  %parallel_for = load ptr, ptr %runtime
+  %pool.at = getelementptr ptr, ptr %runtime, i64 1
+  %pool = load ptr, ptr %pool.at
+  br label %loop
+loop:
+  %i = phi i64 [ %lo, %entry ], [ %i1, %loop ]
+  call void %parallel_for(ptr %pool, ptr @inner, ptr %buffers, i64 100)
+  %i1 = add i64 %i, 1
+  %more = icmp slt i64 %i1, %hi
+  br i1 %more, label %loop, label %end
+end:
+  ret void
+}
+define void @main_entry(ptr %buffers, ptr %runtime) {
+  %context = alloca [2 x ptr]
+  store ptr %buffers, ptr %context
+  %second = getelementptr ptr, ptr %context, i64 1
+  store ptr %runtime, ptr %second
+  %parallel_for = load ptr, ptr %runtime
+  %pool.at = getelementptr ptr, ptr %runtime, i64 1
+  %pool = load ptr, ptr %pool.at
+  call void %parallel_for(ptr %pool, ptr @task, ptr %context, i64 10)
+  ret void
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Each test starts with one worker, whatever the machine, and leaves the setting as it was."""
+    set_num_threads(2)
+    yield
+    THREADS.reset()
+    POOL.resize()
+
+
+def start(executable: Executable) -> None:
+    """The first parallel job runs inline and asks for workers."""
+    count_run(executable, 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+def test_every_index_is_visited_once(workers: int) -> None:
+    set_num_threads(workers)
+    executable = parallel(COUNT_TASK, (TensorSpec("i32", (5000,)),))
+    for count in (*range(40), 997, 5000):
+        visits = count_run(executable, count)
+        assert (visits[:count] == 1).all(), count
+        assert not visits[count:].any(), count
+
+
+def test_two_threads_work_at_the_same_time() -> None:
+    start(parallel(COUNT_TASK, (TensorSpec("i32", (2,)),)))
+    out = zeros(2)
+    parallel(MEET_TASK, (TensorSpec("i32", (2,)),)).run([number(2)], [out])
+    assert out.array.view(np.int32).tolist() == [2, 2]
+
+
+def test_many_small_jobs() -> None:
+    executable = parallel(COUNT_TASK, (TensorSpec("i32", (16,)),))
+    out = zeros(16)
+    count = number(16)
+    for _ in range(20_000):
+        executable.run([count], [out])
+    assert (out.array.view(np.int32) == 20_000).all()
+
+
+def test_nested_jobs_run_inline() -> None:
+    inner = COUNT_TASK.replace("@task", "@inner")
+    # The table of buffers has one entry more than COUNT_TASK looks at: an unused input.
+    program = artifact((NESTED_ENTRY, inner), (TensorSpec("i64", (1,)),), (TensorSpec("i32", (100,)),))
+    executable = Executable(program, get_device("cpu"))
+    for _ in range(50):
+        out = zeros(100)
+        executable.run([number(0)], [out])
+        assert (out.array.view(np.int32) == 10).all()
+
+
+def test_two_python_threads_share_the_pool() -> None:
+    executable = parallel(COUNT_TASK, (TensorSpec("i32", (64,)),))
+    start(parallel(COUNT_TASK, (TensorSpec("i32", (2,)),)))
+    wrong: list[int] = []
+
+    def work() -> None:
+        for i in range(2000):
+            if not (count_run(executable, 64) == 1).all():
+                wrong.append(i)
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for thread in workers:
+        thread.start()
+    for thread in workers:
+        thread.join()
+    assert not wrong
+
+
+def test_the_pool_starts_only_when_needed() -> None:
+    POOL.stop()
+    executable = parallel(COUNT_TASK, (TensorSpec("i32", (64,)),))
+    count_run(executable, 1)
+    assert not [t for t in threading.enumerate() if t.name.startswith("graphc-")]
+    count_run(executable, 64)
+    assert len([t for t in threading.enumerate() if t.name.startswith("graphc-")]) == 1
+
+
+def test_number_of_threads() -> None:
+    executable = parallel(COUNT_TASK, (TensorSpec("i32", (64,)),))
+    for count in (3, 1, 4, 2):
+        set_num_threads(count)
+        assert get_num_threads() == count
+        assert (count_run(executable, 64) == 1).all()
+        assert (count_run(executable, 64) == 1).all()
+        assert len([t for t in threading.enumerate() if t.name.startswith("graphc-")]) == count - 1
+    for count in (0, -1, 2000):
+        with pytest.raises(ValueError, match="between 1 and 1024"):
+            set_num_threads(count)
+    THREADS.reset()
+    assert get_num_threads() == cpu_count()
+
+
+def test_threads_can_be_changed_while_others_work() -> None:
+    executable = parallel(COUNT_TASK, (TensorSpec("i32", (64,)),))
+    stop = threading.Event()
+    wrong: list[np.ndarray] = []
+
+    def work() -> None:
+        while not stop.is_set():
+            visits = count_run(executable, 64)
+            if not (visits == 1).all():
+                wrong.append(visits)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for i in range(60):
+        set_num_threads(1 + i % 4)
+    stop.set()
+    thread.join()
+    assert not wrong
+
+
+def test_affinity_decides_the_default() -> None:
+    done = python(
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "import graphc_runtime; print(graphc_runtime.get_num_threads())",
+        environment={"GRAPHC_THREADS": "0"},
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("1\n", "", 0)
+
+
+EXIT = """
+import sys, threading
+import numpy as np
+from graphc_runtime import *
+from tests.runtime.native import COUNT_TASK, count_run, parallel
+set_num_threads(3)
+executable = parallel(COUNT_TASK, (TensorSpec("i32", (64,)),))
+for _ in range(5):
+    assert (count_run(executable, 64) == 1).all()
+assert threading.active_count() == 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("pass", 0),
+        ("sys.exit(7)", 7),
+        ("t = threading.Thread(target=lambda: [count_run(executable, 64) for _ in range(3000)]); t.start()", 0),
+        ("t = threading.Thread(target=lambda: [count_run(executable, 64) for _ in range(10**9)], daemon=True); t.start()", 0),
+        ("import os; pid = os.fork(); count_run(executable, 64); pid and os.waitpid(pid, 0)", 0),
+        ("import atexit; atexit.register(lambda: count_run(executable, 64))", 0),
+        ("import gc; keep = executable; loop = [loop for loop in [[]]]; loop[0].append((loop, keep)); gc.freeze()", 0),
+    ],
+)
+def test_shutdown_is_silent(state: str, code: int) -> None:
+    for _ in range(3):
+        done = python(f"{EXIT}\n{state}\n")
+        assert (done.returncode, done.stderr) == (code, "")

@@ -1,0 +1,9 @@
+"""Sample inputs of every operator, in data that tests of any kind loop over: `SAMPLES[op].make(rng)` and so on."""
+
+from tests.samples.base import BadSample, OpSamples, Sample, type_of
+from tests.samples.elementwise import ELEMENTWISE
+from tests.samples.structured import STRUCTURED
+
+SAMPLES: dict[str, OpSamples] = {**ELEMENTWISE, **STRUCTURED}
+
+__all__ = ["SAMPLES", "BadSample", "OpSamples", "Sample", "type_of"]
