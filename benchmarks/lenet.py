@@ -2,10 +2,10 @@
 
     python benchmarks/lenet.py --markdown docs/benchmarks.md
 
-Every system lives in a process of its own for the whole run, and they take turns: round by round, each is timed for a moment, so
-that a machine that slows down slows all of them. Processes are held to as many CPUs as threads. The first call of a step is timed
-in fresh processes: with an empty cache folder, then with the one just filled. All systems start from the same weights, and
-their first losses must agree. A system that is not installed is left out by name.
+Every system lives in a process of its own for the whole run, and they take turns: round by round, each is timed for a
+moment, so that a machine that slows down slows all of them. Processes are held to as many CPUs as threads. The first
+call of a step is timed in fresh processes: with an empty cache folder, then with the one just filled. All systems
+start from the same weights, and their first losses must agree. A system that is not installed is left out by name.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class PeerProcess:
 
 @dataclass
 class Report:
-    """All results; `steps[threads][batch][name]`, `first[name]` and `peaks[threads][name]` hold numbers in seconds and bytes."""
+    """All results; `steps[threads][batch][name]`, `first[name]` and `peaks[threads][name]` hold numbers in seconds and
+    bytes."""
 
     machine: dict[str, Any]
     settings: dict[str, Any]
@@ -168,7 +169,8 @@ class Session:
             elif reference is None:
                 reference = (name, answer["losses"])
             elif not losses_agree(answer["losses"], reference[1]):
-                text = f"batch {batch}: losses of {name} {answer['losses']} differ from those of {reference[0]} {reference[1]}"
+                found = f"losses of {name} {answer['losses']}"
+                text = f"batch {batch}: {found} differ from those of {reference[0]} {reference[1]}"
                 self.report.disagreements.append(text)
                 note(text)
         medians: dict[str, list[float]] = {name: [] for name in peers}
@@ -185,7 +187,9 @@ class Session:
                     medians[name].append(answer["median_s"])
                     least[name] = min(answer["min_s"], least.get(name, math.inf))
         return {
-            name: {"median_s": statistics.median(medians[name]), "min_s": least[name]} for name in peers if medians[name]
+            name: {"median_s": statistics.median(medians[name]), "min_s": least[name]}
+            for name in peers
+            if medians[name]
         }
 
     def first_calls(self, threads: int, batch: int) -> None:
@@ -257,14 +261,15 @@ def count(threads: int) -> str:
 def markdown(report: Report) -> str:
     """The whole report as a page."""
     machine, settings = report.machine, report.settings
-    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items() if name not in OURS[1:])
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items() if "-comp" not in name)
+    facts = f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"
     parts = [
         "# Benchmarks",
         "Written by `python benchmarks/lenet.py --markdown docs/benchmarks.md`.",
-        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}. Python {machine['python']}; {versions}.",
+        f"Machine: {facts}. Python {machine['python']}; {versions}.",
         "## LeNet: one training step",
-        "Forward, backward and SGD on `[batch, 1, 32, 32]`; all systems from the same weights. The systems take turns in one "
-        f"session: {settings['rounds']} rounds of {settings['seconds']} s each, the loss being read after every "
+        "Forward, backward and SGD on `[batch, 1, 32, 32]`; all systems from the same weights. They take turns in "
+        f"one session: {settings['rounds']} rounds of {settings['seconds']} s each, the loss being read after every "
         f"{settings['sync_every']} steps; the median of the rounds' medians.",
     ]
     for threads in report.steps:
@@ -272,7 +277,9 @@ def markdown(report: Report) -> str:
         parts += step_tables(report, threads)
     if report.first:
         parts.append(f"## First step, batch {settings['first_batch']}")
-        parts.append("In fresh processes, without the import: with an empty cache folder (cold), then with the folder just filled.")
+        parts.append(
+            "In fresh processes, without the import: with an empty cache folder (cold), then with the filled one."
+        )
         rows = [
             [name, *(f"{times[key]:.2f}" if key in times else "-" for key in ("import", "cold", "cached"))]
             for name, times in report.first.items()
@@ -318,7 +325,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.5, help="length of a turn (0.5)")
     parser.add_argument("--sync-every", type=int, default=10, help="steps between two readings of the loss (10)")
     parser.add_argument("--peers", type=names, default=list(NAMES), help=f"systems ({','.join(NAMES)})")
-    parser.add_argument("--peer-python", default=sys.executable, help="the interpreter of the systems other than graphc")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="the interpreter of the systems other than graphc"
+    )
     parser.add_argument("--first-batch", type=int, default=64, help="batch size of the first-step table (64)")
     parser.add_argument("--no-first", action="store_true", help="leave out the first-step table")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")

@@ -6,8 +6,9 @@
     {"do": "prepare", "batch": 64, "steps": 4}                 new network and data; the first step is timed
     {"do": "measure", "seconds": 0.5, "sync_every": 10}        times of single steps
 
-Every system gets the same weights and data, made by NumPy from a fixed seed: convolutions 3x3 (1 to 6, 6 to 16 channels), each with
-ReLU and 2x2 max pooling, linear layers 576-120-84-10, cross-entropy, plain SGD with learning rate 0.01.
+Every system gets the same weights and data, made by NumPy from a fixed seed: convolutions 3x3 (1 to 6, 6 to 16
+channels), each with ReLU and 2x2 max pooling, linear layers 576-120-84-10, cross-entropy, plain SGD with learning rate
+0.01.
 """
 
 from __future__ import annotations

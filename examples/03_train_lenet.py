@@ -1,15 +1,16 @@
-"""Train LeNet on handwritten digits, plainly, as a PyTorch user would write it: replace `graphc` by `torch` in the imports, and
-the data by torchvision's, and it runs there.
+"""Train LeNet on handwritten digits, plainly, as a PyTorch user would write it: replace `graphc` by `torch` in the
+imports, and the data by torchvision's, and it runs there.
 """
 
 import sys
+
+from lenet import Net
 
 import graphc as torch
 import graphc.nn as nn
 import graphc.optim as optim
 from graphc.utils.data import DataLoader
 from graphc.vision.datasets import Digits
-from lenet import Net
 
 epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 4
 

@@ -1,16 +1,18 @@
-"""Train LeNet with `graphc.compile`: the whole step, optimizer included, is captured once and replayed as one native call.
+"""Train LeNet with `graphc.compile`: the whole step, optimizer included, is captured once and replayed as one native
+call.
 
 The learning rate falls along a cosine; it is a run-time value of the compiled step, so the step is compiled once.
 """
 
 import sys
 
+from lenet import Net
+
 import graphc as torch
 import graphc.nn as nn
 import graphc.optim as optim
 from graphc.utils.data import DataLoader
 from graphc.vision.datasets import Digits
-from lenet import Net
 
 epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 12
 
@@ -37,7 +39,9 @@ for epoch in range(epochs):
     total = torch.zeros(())
     for images, labels in train_loader:
         total += step(images, labels).detach()
-    print(f"epoch {epoch + 1}: loss {total.item() / len(train_loader):.4f}, learning rate {schedule.get_last_lr()[0]:.4f}")
+    print(
+        f"epoch {epoch + 1}: loss {total.item() / len(train_loader):.4f}, learning rate {schedule.get_last_lr()[0]:.4f}"
+    )
     schedule.step()
 
 net.eval()

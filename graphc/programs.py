@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import graphc
-from graphc.counters import FRONT
+from graphc.counting import FRONT
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node

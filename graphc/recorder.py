@@ -21,7 +21,7 @@ from types import CodeType
 import numpy as np
 
 from graphc import programs
-from graphc.counters import FRONT
+from graphc.counting import FRONT
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType

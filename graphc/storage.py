@@ -73,9 +73,13 @@ class Lineage:
 
 
 class Storage:
-    """Memory of one base tensor: a buffer, or a pending value (`value`). `version` counts writes."""
+    """Memory of one base tensor: a buffer, or a pending value (`value`). `version` counts writes.
 
-    __slots__ = ("__weakref__", "buffer", "export", "recorder", "slot", "type", "value", "version")
+    `export` is a weak reference to the owner of the NumPy arrays that see the memory; `external` the array that lent it.
+    `slot` is the leaf that stands for the buffer in what is recorded now.
+    """
+
+    __slots__ = ("__weakref__", "buffer", "export", "external", "recorder", "slot", "type", "value", "version")
 
     def __init__(self, recorder: Recorder, type: TensorType, value: Value | None, buffer: Buffer | None) -> None:
         self.recorder = recorder
@@ -85,6 +89,7 @@ class Storage:
         self.version = 0
         self.slot: weakref.ref[Binding] | None = None
         self.export: Callable[[], object] | None = None
+        self.external: np.ndarray | None = None
         if value is not None:
             recorder.add_pending(self)
 
@@ -95,7 +100,7 @@ class Storage:
     @property
     def is_exported(self) -> bool:
         """Whether NumPy arrays may see the memory."""
-        return self.export is not None and self.export() is not None
+        return self.external is not None or (self.export is not None and self.export() is not None)
 
     def set_value(self, value: Value) -> None:
         """A write: from now on the storage holds `value`."""
@@ -117,6 +122,15 @@ class Storage:
         else:
             self.buffer = buffer
             self.export = None
+
+    def own_buffer(self) -> None:
+        """Before NumPy gets to see the memory: let no recorded leaf read it later, as NumPy may write."""
+        if self.slot is not None and self.slot() is not None:
+            assert self.buffer is not None
+            made = Buffer.allocate(self.buffer.nbytes)
+            np.copyto(made.array, self.buffer.array)
+            self.buffer = made
+            self.slot = None
 
     def realise(self) -> Buffer:
         """The buffer, computed now if it is pending."""

@@ -49,7 +49,7 @@ def info_command(as_json: bool) -> None:
 @cache_command.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """List the entries, the most recently used first: key, size, last use, and the short fields of their keys."""
+    """List the entries, the most recently used first: key, size, last use, what was compiled."""
     items = default_cache().list()
     if as_json:
         entries = [
@@ -67,10 +67,16 @@ def list_command(as_json: bool) -> None:
         return
     for item in items:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.used))
-        short = [str(value) for value in item.fields.values() if isinstance(value, str) and len(value) <= 32]
-        click.echo(f"{item.key[:16]}  {size_text(item.bytes):>9}  {used}  {' '.join(short)}")
+        click.echo(f"{item.key[:16]}  {size_text(item.bytes):>9}  {used}  {_title(item.fields)}")
     if not items:
         note("the cache is empty")
+
+
+def _title(fields: dict[str, str | bytes]) -> str:
+    """What an entry is: the head of its graph, or its kind."""
+    what = str(fields.get("graph") or fields.get("kind") or "")
+    head = what.partition("\n")[0]
+    return head if len(head) <= 80 else f"{head[:77]}..."
 
 
 def _short(value: str | bytes) -> str:

@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
@@ -82,9 +81,10 @@ def _show_warning(message: Warning | str, *_where: object) -> None:
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
+    metadata = import_module("importlib.metadata")  # takes as long to load as all the rest
     try:
-        click.echo(f"graphc {version('graphc')}")
-    except PackageNotFoundError:
+        click.echo(f"graphc {metadata.version('graphc')}")
+    except metadata.PackageNotFoundError:
         click.echo("graphc (not installed: running from its source tree)")
     ctx.exit()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from graphc.cli.common import json_option, note, output_option, read_text, to_json, unknown, write_text
+from graphc.cli.common import json_option, note, output_option, to_json, unknown, write_text
+from graphc.cli.target import read_graphs
 from graphc.errors import GraphcError
-from graphc.ir import Graph, parse_graphs, verify
+from graphc.ir import Graph
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.registry import parse_pipeline
 
@@ -30,7 +31,7 @@ def opt_command(
     names = [step.name for step in passes]
     if print_after not in (None, "all", "changed", *names):
         raise unknown("pass in --print-after", print_after or "", ["all", "changed", *names])
-    graphs = parse_graphs(read_text(file, ".gir"), "<stdin>" if file == "-" else file)
+    graphs = read_graphs(file)
     ran: list[dict[str, object]] = []
 
     def observe(step: Pass, before: Graph, after: Graph, seconds: float) -> None:
@@ -42,7 +43,7 @@ def opt_command(
         if print_after in ("all", step.name) or (print_after == "changed" and changed):
             note(f"// after {step}{'' if changed else ' (unchanged)'}\n{after}")
 
-    results = [run_passes(verify(graph), passes, verify_each, observe) for graph in graphs]
+    results = [run_passes(graph, passes, verify_each, observe) for graph in graphs]
     if as_json:
         write_text(output, to_json({"graphs": [str(graph) for graph in results], "passes": ran}))
     else:

@@ -6,16 +6,20 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from graphc.cli.common import missing_file, unknown
-from graphc.ir import DTYPES, TensorType
+from graphc.cli.common import missing_file, read_text, unknown
+from graphc.errors import GraphcError
+from graphc.ir import DTYPES, Graph, TensorType, parse_graphs, verify
 
+_PACKAGE = str(Path(__file__).parents[1])
 _TYPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)\s*=\s*)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[\d,\s]*)\]")
 
 
@@ -52,7 +56,7 @@ def parse_arguments(text: str) -> list[Argument]:
 def load_callable(target: str) -> Callable[..., Any]:
     """The callable named by `FILE.py:name` (dots reach into classes and objects). A module class is instantiated.
 
-    The file runs as a module, so its `if __name__ == "__main__"` part does not. Errors of the file pass through.
+    The file runs as a module, so its `if __name__ == "__main__"` part does not.
     """
     file, colon, name = target.rpartition(":")
     if not colon:
@@ -71,10 +75,50 @@ def load_callable(target: str) -> Callable[..., Any]:
             raise unknown("callable", name, public, f"(in {file})")
         found = getattr(found, part)
     if inspect.isclass(found):
-        found = found()
+        with user_code():
+            found = found()
     if not callable(found):
         raise click.UsageError(f"{name} in {file} is {type(found).__name__}, which cannot be called")
     return found
+
+
+def read_graphs(name: str) -> list[Graph]:
+    """The verified graphs of a text file, or of stdin for `-`. An error shows line, column and a caret."""
+    source = "<stdin>" if name == "-" else name
+    graphs = parse_graphs(read_text(name, ".gir"), source)
+    if not graphs:
+        raise click.UsageError(f"{source} holds no graph; one starts with: graph @main(%x: f32[2]) {{")
+    return [verify(graph) for graph in graphs]
+
+
+@contextmanager
+def user_code() -> Iterator[None]:
+    """Around code of the user's file: its errors are shown from the first frame of that file on, with exit code 1."""
+    try:
+        yield
+    except (GraphcError, click.ClickException):
+        raise
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
+            trace = trace.tb_next
+        raise click.ClickException("".join(traceback.format_exception(error.with_traceback(trace))).rstrip()) from error
+
+
+def _is_machinery(file: str) -> bool:
+    return file.startswith(("<frozen", _PACKAGE)) or file == contextmanager.__code__.co_filename
+
+
+def bind(name: str, function: Callable[..., Any], arguments: list[Argument]) -> inspect.BoundArguments:
+    """The arguments in the order of the function's parameters. Raises a usage error that shows the signature."""
+    signature = inspect.signature(getattr(function, "forward", function))
+    unnamed = [a for a in arguments if not a.name]
+    try:
+        return signature.bind(*unnamed, **{a.name: a for a in arguments if a.name})
+    except TypeError as error:
+        raise click.UsageError(
+            f'--args does not fit {name}{signature}: {error}. It goes like this: --args "x=f32[64,1,32,32]"'
+        ) from error
 
 
 def _import_file(path: Path) -> Any:
@@ -85,5 +129,6 @@ def _import_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent.resolve()))
-    spec.loader.exec_module(module)
+    with user_code():
+        spec.loader.exec_module(module)
     return module

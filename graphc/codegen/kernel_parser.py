@@ -325,6 +325,7 @@ class _KernelParser:
         return self.use() if self.token.kind == "value" else self.integer(signed=True)
 
     def loop(self, depth: int) -> For:
+        at = self.token.at
         variable = self.new_name()
         self.need("=")
         lo = self.bound()
@@ -351,7 +352,7 @@ class _KernelParser:
         body, yields = self.block(depth + 1)
         self.scopes.pop()
         if len(yields) != len(phis):
-            self.fail(f"the loop carries {len(phis)} values and yields {len(yields)}")
+            self.fail(f"the loop carries {len(phis)} values and yields {len(yields)}", at)
         results: list[Value] = []
         if phis:
             self.need("->")
@@ -364,5 +365,5 @@ class _KernelParser:
                     break
             self.need(")")
             if len(results) != len(phis):
-                self.fail(f"the loop carries {len(phis)} values and has {len(results)} results")
+                self.fail(f"the loop carries {len(phis)} values and has {len(results)} results", at)
         return For(var, lo, hi, step, body, phis, tuple(inits), yields, tuple(results))

@@ -94,8 +94,10 @@ class KernelPrinter:
                 yield f"{pad}if {self._use(statement.condition)} {{", statement
                 yield from self._block(statement.body, depth + 1)
                 yield pad + "}", None
-            else:
+            elif isinstance(statement, (Op, Load, Store)):
                 yield pad + self._simple(statement), statement
+            else:
+                yield f"{pad}{statement!r}", statement
 
     def _simple(self, statement: Op | Load | Store) -> str:
         if isinstance(statement, Op):

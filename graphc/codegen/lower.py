@@ -12,7 +12,7 @@ from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
 from graphc.codegen.loops import CHUNK_VECTORS, Schedule, make_schedule
 from graphc.codegen.math import expand_cast
 from graphc.codegen.scope import ScopedEmitter
-from graphc.codegen.sites import Nest, Site, build_nest, root_index, store_address
+from graphc.codegen.sites import Nest, Site, build_nest, inner_dims, root_index, store_address
 from graphc.codegen.target import Target
 from graphc.codegen.values import NO_MASKS, Masks, Values, accumulator_dtype
 from graphc.ir.access import Index
@@ -270,7 +270,7 @@ class _Lowering:
     def _store_loops(self, site: Site, places: list[tuple[Ix, ...]], masks: Masks) -> None:
         root = site.root
         assert root is not None
-        dims = [k for k, d in enumerate(root.dims) if d < 0]
+        dims = inner_dims(root)
 
         def visit(point: Point, inner: Masks, carried: list[Value]) -> list[Value]:
             own = {k: point[v] for k, v in zip(dims, site.loops, strict=True)}
@@ -290,7 +290,7 @@ class _Lowering:
         requests: list[tuple[Node, Index]] = []
         for site in self.nest.sites:
             if site.root is not None:
-                dims = [k for k, d in enumerate(site.root.dims) if d < 0]
+                dims = inner_dims(site.root)
                 own = {k: Ix.of(v) for k, v in zip(dims, site.loops, strict=True)}
                 requests.extend((site.root.value, root_index(site.root, place, own)) for place in places)
         while requests:

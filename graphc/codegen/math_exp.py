@@ -62,33 +62,56 @@ EXP_RANGE: dict[DType, tuple[float, float, float, float]] = {
 }
 
 
-def _reduce(e: Emitter, x: Value, offset: int, exact: bool = True) -> tuple[Value, Value]:
-    """x = n * ln2 + r with |r| <= ln(2)/2: r, and an integer whose low bits are n + offset.
+def _reduce_parts(e: Emitter, x: Value, offset: int) -> tuple[Value, Value, Value]:
+    """x = n * ln2 + r with |r| <= ln(2)/2: r but for ln2_lo, n, and an integer whose low bits are n + offset.
 
-    The product n * ln2_hi leaves x without error, as both are multiples of the last bit of ln2_hi and r is small.
+    r is exact: n * ln2_hi and x are multiples of the last bit of ln2_hi (or n is 0), and r is small.
     """
     f = format_of(x)
     shifted = e.op("fma", x, LOG2_E, f.shifter + offset)
     n = e.op("sub", shifted, f.shifter + offset)
-    r = e.op("fma", n, -f.ln2_hi, x)
-    if exact:
-        r = e.op("fma", n, -f.ln2_lo, r)
-    return r, to_bits(e, shifted)
+    return e.op("fma", n, -f.ln2_hi, x), n, to_bits(e, shifted)
 
 
-def exp_in_range(e: Emitter, x: Value, rest: Value | None = None) -> Value:
-    """exp(x + rest) for x in the first two bounds of `EXP_RANGE` or NaN, and a small `rest`.
+def _reduce(e: Emitter, x: Value, offset: int) -> tuple[Value, Value]:
+    """x = n * ln2 + r with |r| <= ln(2)/2: r, and an integer whose low bits are n + offset."""
+    r, n, bits = _reduce_parts(e, x, offset)
+    return e.op("fma", n, -format_of(x).ln2_lo, r), bits
+
+
+def _scale_twice(e: Emitter, p: Value, bits: Value) -> Value:
+    """p * 2**n, given n + 2 * bias in the low bits of `bits`, for every n that results need.
 
     The power of two is applied as two factors: each is a normal number, and only the last product rounds when the
     result is subnormal.
     """
-    f = format_of(x)
-    r, bits = _reduce(e, x, 2 * f.bias)
-    p = horner(e, r if rest is None else e.op("add", r, rest), (1.0, 1.0, *EXPM1[f.dtype]))
+    f = format_of(p)
     half = e.op("lshr", bits, 1)
     first = from_bits(e, e.op("shl", half, f.fraction), f.dtype)
     second = from_bits(e, e.op("shl", e.op("sub", bits, half), f.fraction), f.dtype)
     return e.op("mul", e.op("mul", p, first), second)
+
+
+def exp_in_range(e: Emitter, x: Value) -> Value:
+    """exp(x) for x in the first two bounds of `EXP_RANGE`, or NaN."""
+    f = format_of(x)
+    r, bits = _reduce(e, x, 2 * f.bias)
+    return _scale_twice(e, horner(e, r, (1.0, 1.0, *EXPM1[f.dtype])), bits)
+
+
+def exp_of_sum(e: Emitter, x: Value, rest: Value) -> Value:
+    """exp(x + rest), x as for `exp_in_range` and `rest` small, with an error just above half an ulp.
+
+    1 + r is split into a sum and its rounding error; all that is added to it is small.
+    """
+    f = format_of(x)
+    r, n, bits = _reduce_parts(e, x, 2 * f.bias)
+    low = e.op("fma", n, -f.ln2_lo, rest)
+    total = e.op("add", r, 1.0)
+    tail = e.op("sub", r, e.op("sub", total, 1.0))
+    tail = e.op("fma", e.op("mul", r, r), horner(e, r, EXPM1[f.dtype]), tail)
+    tail = e.op("fma", e.op("add", total, tail), low, tail)
+    return _scale_twice(e, e.op("add", total, tail), bits)
 
 
 def exp_of_small(e: Emitter, x: Value) -> Value:
@@ -144,7 +167,7 @@ def tanh(e: Emitter, x: Value) -> Value:
     """
     f = format_of(x)
     a = e.op("fmin", like(e, EXP_RANGE[f.dtype][3], x), e.op("abs", x))
-    r, bits = _reduce(e, e.op("add", a, a), f.bias, exact=False)
+    r, _, bits = _reduce_parts(e, e.op("add", a, a), f.bias)
     scale = from_bits(e, e.op("shl", bits, f.fraction), f.dtype)
     u = e.op("fma", scale, _expm1_of_reduced(e, r), e.op("sub", scale, 1.0))
     quotient = e.op("div", u, e.op("add", u, 2.0))

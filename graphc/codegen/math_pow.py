@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from graphc.codegen.kernel import Emitter, Value
-from graphc.codegen.math_exp import EXP_RANGE, exp_in_range, exp_of_small, split
+from graphc.codegen.math_exp import EXP_RANGE, exp_of_small, exp_of_sum, split
 from graphc.codegen.math_float import format_of, from_bits, horner, like, small_int_to_float, to_bits
 from graphc.ir.types import f32, f64
 
@@ -57,7 +57,9 @@ def _log_f64(e: Emitter, n: Value, m: Value) -> tuple[Value, Value]:
     exponent = e.op("mul", n, LN2_HIGH)
     result = e.op("add", exponent, high)
     error = e.op("sub", high, e.op("sub", result, exponent))
-    return result, e.op("add", error, e.op("fma", n, LN2_LOW, low))
+    low = e.op("add", error, e.op("fma", n, LN2_LOW, low))
+    rounded = e.op("add", result, low)
+    return rounded, e.op("sub", low, e.op("sub", rounded, result))
 
 
 def _magnitude_f64(e: Emitter, a: Value, y: Value) -> Value:
@@ -68,13 +70,13 @@ def _magnitude_f64(e: Emitter, a: Value, y: Value) -> Value:
     exponent = e.op("sub", small_int_to_float(e, n, f64), e.op("select", subnormal, like(e, 54.0, a), 0.0))
     high, low = _log_f64(e, exponent, m)
     high = e.op("select", e.op("eq", a, 0.0), like(e, -math.inf, a), high)
-    high = e.op("select", e.op("eq", a, math.inf), a, high)
+    high = e.op("select", e.op("lt", a, math.inf), high, a)
     product = e.op("mul", y, high)
     rest = e.op("fma", y, low, e.op("fma", y, high, e.op("neg", product)))
     bottom, top, _, _ = EXP_RANGE[f64]
     bounded = e.op("fmax", like(e, bottom, a), e.op("fmin", like(e, top, a), product))
     rest = e.op("select", e.op("eq", bounded, product), rest, 0.0)
-    return exp_in_range(e, bounded, rest)
+    return exp_of_sum(e, bounded, rest)
 
 
 def _magnitude_f32(e: Emitter, a: Value, y: Value) -> Value:
@@ -85,7 +87,7 @@ def _magnitude_f32(e: Emitter, a: Value, y: Value) -> Value:
     tail = e.op("fma", f, horner(e, f, LOG_FOR_F32), -0.5)
     log = e.op("fma", small_int_to_float(e, n, f64), math.log(2.0), e.op("fma", e.op("mul", f, f), tail, f))
     log = e.op("select", e.op("eq", wide, 0.0), like(e, -math.inf, wide), log)
-    log = e.op("select", e.op("eq", wide, math.inf), wide, log)
+    log = e.op("select", e.op("lt", wide, math.inf), log, wide)
     product = e.op("mul", e.op("cast", y, to=f64), log)
     bounded = e.op("fmax", like(e, -110.0, wide), e.op("fmin", like(e, 90.0, wide), product))
     return e.op("cast", exp_of_small(e, bounded), to=f32)

@@ -126,7 +126,7 @@ def _reduce_large_f64(e: ScopedEmitter, a: Value) -> tuple[Value, Value]:
     f = FORMATS[f64]
     bits = to_bits(e, a)
     m = e.op("or", e.op("and", bits, (1 << f.fraction) - 1), 1 << f.fraction)
-    # The window starts at the place of weight 2 in the product: place n - 1 of 2/pi, whose place 1 is bit 64 of the words.
+    # The window starts where the product has weight 2: place n - 1 of 2/pi, whose place 1 is bit 64 of the words.
     start = e.op("sub", e.op("lshr", bits, f.fraction), f.bias + f.fraction - 62)
     first, second, third = _window(e, start)
     m_low, m_high = e.op("and", m, 0xFFFFFFFF), e.op("lshr", m, 32)

@@ -49,8 +49,7 @@ def _is_accumulation(group: Group) -> bool:
 
 def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program:
     """Schedule and lower every group; `planner` lays out memory once it is known what may run in place."""
-    groups = [g for g in fused.groups if any(t.type.size for t in g.targets)]
-    fused = FusedGraph(fused.graph, tuple(groups))
+    groups = fused.groups
     prepared: dict[Group, Prepared] = {g: prepare(g, target) for g in groups if not _is_accumulation(g)}
     plan = planner({g: p.in_place for g, p in prepared.items()})
     steps: list[Step] = []

@@ -75,7 +75,12 @@ def store_address(root: Root, at: Index) -> Ix:
 
 def root_index(root: Root, place: tuple[Ix, ...], inner: dict[int, Ix]) -> Index:
     """The index at which `root` is computed, from the indices of the domain's axes and of its own inner dimensions."""
-    return tuple(place[d] if d >= 0 else inner[k] for k, d in enumerate(root.dims))
+    return tuple(place[d] if d >= 0 else inner.get(k, ZERO) for k, d in enumerate(root.dims))
+
+
+def inner_dims(root: Root) -> list[int]:
+    """The dimensions of the root's value that need an inner loop."""
+    return [k for k, (d, n) in enumerate(zip(root.dims, root.value.shape, strict=True)) if d < 0 and n > 1]
 
 
 def build_nest(group: Group) -> Nest:
@@ -161,7 +166,7 @@ def _walk(group: Group, axes: tuple[Var, ...], place: tuple[Ix, ...]) -> Nest:
             wanted.setdefault(stage, {})[at] = None
 
     for root in group.roots:
-        inner = {k: Var(f"q{k}", max(n - 1, 0)) for k, (d, n) in enumerate(zip(root.dims, root.value.shape, strict=True)) if d < 0}
+        inner = {k: Var(f"q{k}", root.value.shape[k] - 1) for k in inner_dims(root)}
         at = root_index(root, place, {k: Ix.of(v) for k, v in inner.items()})
         found = demands([(root.value, at)], group.inside)
         take(found)

@@ -26,7 +26,8 @@ def format_dim(dim: Dim) -> str:
 
 def format_spec(x: tuple[Dim, ...], y: tuple[Dim, ...], out: tuple[str, ...]) -> str:
     """The text of a specification, in the spelling that `parse_spec` reads."""
-    return f"{' '.join(map(format_dim, x))}, {' '.join(map(format_dim, y))} -> {' '.join(out)}"
+    second = "".join(f" {format_dim(dim)}" for dim in y)
+    return f"{' '.join(map(format_dim, x))},{second} -> {' '.join(out)}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from graphc.ir.access import SINGLE_READ, Divides, Index, Within, concat_reads, fold_reads
+from graphc.ir.access import SINGLE_READ, Index, concat_reads, fold_reads
 from graphc.ir.contraction import parse_spec
 from graphc.ir.index import ZERO, Data, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
@@ -121,7 +121,7 @@ def demands(roots: Iterable[tuple[Node, Index]], inside: frozenset[Node] | set[N
         if node.op == "constant":
             continue
         if node.op == "iota":
-            found.other |= idx[node.integer("axis")].symbols()
+            found.other.update(idx[node.integer("axis")].symbols())
             continue
         base = base_of(node)
         if base not in inside:
@@ -129,7 +129,7 @@ def demands(roots: Iterable[tuple[Node, Index]], inside: frozenset[Node] | set[N
             found.loads[base, address] = None
             for symbol, _ in address.terms:
                 if not isinstance(symbol, Var):
-                    found.other |= Ix.of(symbol).symbols()
+                    found.other.update(Ix.of(symbol).symbols())
                     stack.extend(_data_reads(symbol))
             continue
         if needs_loop(node):
@@ -174,17 +174,13 @@ def _operands(node: Node, idx: Index, found: Demands) -> list[tuple[Node, Index]
     for operand, read in zip(operands, places_read, strict=True):
         for condition in read.conditions:
             found.maps += 1
-            found.other |= condition_index(condition).symbols()
+            found.other.update(condition.index.symbols())
         for ix in read.at:
             for symbol, _ in ix.terms:
                 if not isinstance(symbol, Var):
-                    found.other |= Ix.of(symbol).symbols()
+                    found.other.update(Ix.of(symbol).symbols())
         result.append((operand, read.at))
     return result
-
-
-def condition_index(condition: Within | Divides) -> Ix:
-    return condition.index
 
 
 def indexed_read(node: Node, idx: Index) -> tuple[Index, Index]:

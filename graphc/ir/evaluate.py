@@ -1,4 +1,4 @@
-"""The reference evaluator: runs a graph on NumPy, operator by operator. It judges everything else; it is not a way to run fast."""
+"""The reference evaluator: a graph on NumPy, operator by operator. It judges everything else; it is not fast."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from graphc.ir.types import DType, TensorType, f64
 def evaluate(graph: Graph, arrays: Sequence[np.ndarray], floats: DType | None = None) -> list[np.ndarray]:
     """The outputs of `graph` for `arrays`, one array per input with exactly its shape and dtype.
 
-    With `floats=f64` every float of the graph, inputs included, is computed in f64 ("oracle mode"), and float outputs are f64.
-    Intermediate values are dropped after their last use. Raises ShapeError or DTypeError when an array does not fit its input.
+    With `floats=f64` every float of the graph, inputs included, is computed in f64 ("oracle mode"), and float
+    outputs are f64. Intermediate values are dropped after their last use. Raises ShapeError or DTypeError when an
+    array does not fit its input.
     """
     if floats not in (None, f64):
         raise GraphcError(f"floats can be computed as they are or in f64, not in {floats}")

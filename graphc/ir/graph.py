@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Graph:
     """A pure function from tensors to tensors. `inputs` are `input` nodes; an output may be an input or stand twice.
 
-    Passes are `Graph -> Graph`; a pass that changes nothing returns the same object. Compare structure with `==` on `str()`.
+    Passes are `Graph -> Graph`; a pass that changes nothing returns the same object. Compare structure with `==` on
+    `str()`.
     """
 
     inputs: tuple[Node, ...]

@@ -90,15 +90,15 @@ class Ix:
                 return c
         return 0
 
-    def symbols(self) -> set[Symbol]:
-        """All symbols, those inside derived and data indices included."""
-        found: set[Symbol] = set()
+    def symbols(self) -> dict[Symbol, None]:
+        """All symbols, those inside derived and data indices included, in an order fixed by the index."""
+        found: dict[Symbol, None] = {}
         stack = [s for s, _ in self.terms]
         while stack:
             symbol = stack.pop()
             if symbol in found:
                 continue
-            found.add(symbol)
+            found[symbol] = None
             if isinstance(symbol, Derived):
                 stack.extend(s for s, _ in symbol.of.terms)
             elif isinstance(symbol, Data):

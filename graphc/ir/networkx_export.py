@@ -17,8 +17,8 @@ def to_networkx(
 ) -> networkx.MultiDiGraph:
     """A directed multigraph from operands to users, its nodes keyed by their printed names (such as `%3`).
 
-    Nodes carry `op`, `type` (text), `attrs` (a dictionary), `locs` (sorted texts `file:line`) and `outputs` (the positions
-    among the outputs); edges carry `operand`, the position among the operands.
+    Nodes carry `op`, `type` (text), `attrs` (a dictionary), `locs` (sorted texts `file:line`) and `outputs` (the
+    positions among the outputs); edges carry `operand`, the position among the operands.
     """
     # Loaded when asked for: importing networkx takes longer than importing graphc.
     import networkx

@@ -1,4 +1,5 @@
-"""The text form of graphs (docs/ir.md), read. Hand-written and without recursion; every error has line, column and a caret.
+"""The text form of graphs (docs/ir.md), read. Hand-written and without recursion; every error has line, column and
+a caret.
 
 Nothing in the text is trusted: sizes are capped, types are inferred again, and what is accepted passes the verifier.
 """
@@ -194,7 +195,7 @@ class _Parser:
             operands.append(self.operand(values))
             while self.accept(","):
                 operands.append(self.operand(values))
-        if record.arity is not None and len(operands) != record.arity or record.arity is None and not operands:
+        if (record.arity is not None and len(operands) != record.arity) or (record.arity is None and not operands):
             wanted = "at least one operand" if record.arity is None else f"{record.arity} operand(s)"
             self.fail(f"{record.name} takes {wanted}, {len(operands)} given", op_at)
         given = self.attributes(record) if self.accept("{") else {}

@@ -49,7 +49,7 @@ def check_node(node: Node) -> None:
     if record is None:
         raise VerifyError(f"unknown operator {node.op!r}")
     count = len(node.inputs)
-    if record.arity is not None and count != record.arity or record.arity is None and not count:
+    if (record.arity is not None and count != record.arity) or (record.arity is None and not count):
         wanted = "at least one operand" if record.arity is None else f"{record.arity} operand(s)"
         raise VerifyError(f"{node.op} takes {wanted}, it has {count}")
     names = [name for name, _ in node.attrs]
@@ -123,7 +123,7 @@ def fail(graph: Graph, node: Node, message: str) -> NoReturn:
     """Raise VerifyError that shows `message` under `node` inside the printed graph."""
     names = value_names(graph.inputs, graph.nodes)
     lines = [format_header(graph.name, graph.inputs, names)]
-    place = {n: 0 for n in graph.inputs}
+    place = dict.fromkeys(graph.inputs, 0)
     for n in graph.nodes:
         if n not in place:
             place[n] = len(lines)

@@ -80,7 +80,9 @@ class Module:
     def _tables(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         fields = self.__dict__
         if "_modules" not in fields:
-            raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning parameters or modules")
+            raise AttributeError(
+                f"{type(self).__name__}: call super().__init__() before assigning parameters or modules"
+            )
         return fields["_parameters"], fields["_buffers"], fields["_modules"]
 
     def __getattr__(self, name: str) -> Any:
@@ -155,7 +157,8 @@ class Module:
         own = self._tables()[0]
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(
-                f"cannot assign '{type(param).__name__}' object to parameter '{name}' (graphc.nn.Parameter or None required)"
+                f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
+                "(graphc.nn.Parameter or None required)"
             )
         self._claim(name, own, "parameter")
         own[name] = param
@@ -335,6 +338,7 @@ class Module:
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Moves and converts as `Tensor.to` does with the same arguments; a dtype is applied to floating values
         only."""
+
         def convert(tensor: Tensor) -> Tensor:
             moved = tensor.to(*args, **kwargs)
             if moved.dtype != tensor.dtype and not tensor.is_floating_point():
@@ -395,8 +399,8 @@ class Module:
                 source = state_dict[name]
                 if not isinstance(source, Tensor):
                     problems.append(
-                        f'While copying the parameter named "{name}", expected graphc.Tensor or Tensor-like object from '
-                        f"checkpoint but received {type(source)}"
+                        f'While copying the parameter named "{name}", expected graphc.Tensor or Tensor-like object '
+                        f"from checkpoint but received {type(source)}"
                     )
                 elif tuple(source.shape) != tuple(target.shape):
                     problems.append(

@@ -131,8 +131,6 @@ class CosineAnnealingLR(LRScheduler):
             return self._current()
         if (epoch - 1 - self.T_max) % (2 * self.T_max) == 0:
             rise = (1 - math.cos(math.pi / self.T_max)) / 2
-            return [
-                lr + (base - self.eta_min) * rise for base, lr in zip(self.base_lrs, self._current(), strict=True)
-            ]
+            return [lr + (base - self.eta_min) * rise for base, lr in zip(self.base_lrs, self._current(), strict=True)]
         ratio = self._height(epoch) / self._height(epoch - 1)
         return [ratio * (lr - self.eta_min) + self.eta_min for lr in self._current()]

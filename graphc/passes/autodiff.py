@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 
 from graphc.errors import AutodiffError
 from graphc.ir.builder import Builder
@@ -21,16 +21,15 @@ def vjp(b: Builder, outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Se
     """
     if len(outputs) != len(cotangents):
         raise AutodiffError(f"vjp: {len(outputs)} outputs and {len(cotangents)} cotangents; each output wants one")
-    order = topological(outputs)
-    active = _active(order, wrt)
+    active, path = _reached(topological(outputs), wrt)
     gradients: dict[Node, Node] = {}
     for output, cotangent in zip(outputs, cotangents, strict=True):
         if cotangent.type != output.type:
             raise AutodiffError(f"vjp: the cotangent of an output {output.type} has type {cotangent.type}")
         if output in active:
             _accumulate(b, gradients, output, cotangent)
-    for node in reversed(order):
-        if node not in active or node not in gradients or not any(operand in active for operand in node.inputs):
+    for node in reversed(path):
+        if node not in gradients:
             continue
         rule = OPS[node.op].vjp
         if rule is None:
@@ -43,19 +42,23 @@ def vjp(b: Builder, outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Se
     return [gradients.get(node) for node in wrt]
 
 
-def _active(order: Sequence[Node], wrt: Collection[Node]) -> set[Node]:
-    """The float nodes of `order` (operands first) that depend on `wrt` with a gradient that is not zero everywhere."""
+def _reached(order: Iterable[Node], wrt: Iterable[Node]) -> tuple[set[Node], list[Node]]:
+    """The float nodes that depend on `wrt` with a gradient that is not zero everywhere, `wrt` included.
+
+    As a set, and those of them that have such an operand in the order of `order` (operands first).
+    """
     active = {node for node in wrt if node.dtype.is_float}
+    path: list[Node] = []
+    stops = {name for name, op in OPS.items() if op.vjp is None and op.why_no_vjp.startswith("zero")}
     for node in order:
-        if node.dtype.is_float and any(operand in active for operand in node.inputs):
-            record = OPS[node.op]
-            if record.vjp is not None or not record.why_no_vjp.startswith("zero"):
-                active.add(node)
-    return active
+        if not active.isdisjoint(node.inputs) and node.dtype.is_float and node.op not in stops:
+            active.add(node)
+            path.append(node)
+    return active, path
 
 
 def _accumulate(b: Builder, gradients: dict[Node, Node], node: Node, contribution: Node) -> None:
-    if contribution.type != node.type:
+    if contribution.type is not node.type and contribution.type != node.type:
         raise AutodiffError(f"the gradient of {node!r} came out as {contribution.type}{_lines(node)}")
     before = gradients.get(node)
     if before is None:

@@ -18,7 +18,7 @@ from graphc.ir.verify import verify
 
 @dataclass(frozen=True)
 class Fact:
-    """A property of graphs that passes require or ensure; it is looked up in the graph, not in the history of passes."""
+    """A property of graphs that passes require or ensure. It is read off the graph, not off the passes run before."""
 
     name: str
     holds: Callable[[Graph], bool]
@@ -58,8 +58,8 @@ def run_passes(
 ) -> Graph:
     """`graph` after all of `passes`, in order.
 
-    `verify_each` checks the graph and what each pass promises after it; `observer` is told of each pass. Raises CompileError
-    that names the passes run before when one lacks what it requires.
+    `verify_each` checks the graph and what each pass promises after it; `observer` is told of each pass. Raises
+    CompileError that names the passes run before when one lacks what it requires.
     """
     if verify_each:
         verify(graph)

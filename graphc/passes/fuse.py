@@ -34,6 +34,7 @@ MAX_GROUP = 256  # the same for a whole kernel
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
 MIN_ROWS, MIN_ROW = 16, 1 << 12  # fewer rows than that keep too few cores busy, unless a row is short
 SOURCES = frozenset({"input", "constant", "iota"})
+COMPUTED = frozenset({"constant", "iota"})  # sources that every kernel computes for itself
 ACCUMULATE = frozenset({"index_add", "scatter_add"})
 MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
 
@@ -59,12 +60,14 @@ def fuse(graph: Graph) -> FusedGraph:
     drafts = {node: _draft(node, stored, i) for i, node in enumerate(stored)}
     _merge(graph, stored, drafts)
     groups = _ordered(list(dict.fromkeys(drafts.values())))
-    return FusedGraph(graph, tuple(Group(g.domain, tuple(g.roots), frozenset(g.inside)) for g in groups))
+    made = [Group(g.domain, tuple(g.roots), frozenset(g.inside)) for g in groups]
+    return FusedGraph(graph, tuple(g for g in made if any(t.type.size for t in g.targets)))
 
 
 def _choose_stored(graph: Graph) -> dict[Node, None]:
     """The values to store, in topological order."""
     chosen: set[Node] = {base_of(o) for o in graph.outputs}
+    needed = set(chosen)  # even constants must be in memory
     cost: dict[Node, int] = {}
     users = graph.users
     nodes = graph.nodes
@@ -74,11 +77,12 @@ def _choose_stored(graph: Graph) -> dict[Node, None]:
         if node.op == "contract":
             chosen.update(_movement_base(i) for i in node.inputs)
         elif node.op in ACCUMULATE:
-            chosen.update(base_of(i) for i in node.inputs)
+            needed.update(base_of(i) for i in node.inputs)
         elif node.op in ("gather", "take_along"):
             chosen.add(base_of(node.inputs[0]))
         elif node.op == "fold" and not _is_scatter(node):
             chosen.add(_movement_base(node.inputs[0]))
+    chosen |= needed
     heavy: set[Node] = set()  # values that need a loop to compute, or are maps of such
     for node in nodes:
         cost[node] = _inline_cost(node, cost, chosen)
@@ -92,9 +96,8 @@ def _choose_stored(graph: Graph) -> dict[Node, None]:
             chosen.add(node)
         if node in chosen:
             cost[node] = 0
-    return {n: None for n in nodes if n in chosen and n.op not in SOURCES and n.op != "reshape"} | {
-        n: None for n in nodes if n in chosen and n.op in ("constant", "iota") and n in map(base_of, graph.outputs)
-    }
+    unmade = SOURCES | {"reshape"}
+    return {n: None for n in nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))}
 
 
 def _movement_base(node: Node) -> Node:
@@ -126,7 +129,7 @@ _LIGHT = frozenset({"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_
 def _is_scatter(node: Node) -> bool:
     """Whether each element of the operand goes to one place of its own in the result."""
     if node.op == "pad":
-        return True
+        return node.attr("value") == 0 and str(node.attr("value")) != "-0.0"  # the rest is zero bytes
     if node.op != "fold":
         return False
     rank = node.type.rank
@@ -152,6 +155,7 @@ def _draft(node: Node, stored: dict[Node, None], order: int) -> _Draft:
 def _walk(draft: _Draft, stored: dict[Node, None]) -> None:
     """Fill in what is computed inside and what is read."""
     own = {r.target for r in draft.roots} | draft.internal
+    accumulates = any(r.target.op in ACCUMULATE for r in draft.roots)
     inside: set[Node] = set(own)
     reads: set[Node] = set()
     stack: list[Node] = [r.value for r in draft.roots]
@@ -162,7 +166,7 @@ def _walk(draft: _Draft, stored: dict[Node, None]) -> None:
             continue
         seen.add(node)
         base = base_of(node)
-        if base.op == "input" or (base in stored and base not in own):
+        if base.op == "input" or (base in stored and base not in own and (base.op not in COMPUTED or accumulates)):
             reads.add(base)
             continue
         inside.add(node)

@@ -1,7 +1,7 @@
 """Rewrite rules as data, and the driver that applies them.
 
-A rule says: where `before` matches and `condition` holds, `after` has the same value. Patterns are written with operators
-(`x * 1`) and `op("select", c, x, y)`; a variable that stands twice must match the same node.
+A rule says: where `before` matches and `condition` holds, `after` has the same value. Patterns are written with
+operators (`x * 1`) and `op("select", c, x, y)`; a variable that stands twice must match the same node.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Number = float | int | bool
 # What a rule takes for granted beyond the values themselves (any NaN counts as the same):
 #   exact            nothing: same value, same sign of zero, NaN where NaN was
 #   no_signed_zeros  0.0 and -0.0 are the same
-#   no_nans          values are neither NaN nor infinite
+#   no_nans          values are neither NaN nor infinite, and 0.0 and -0.0 are the same
 #   reassociates     sums and products may be formed in another order
 Exactness = Literal["exact", "no_signed_zeros", "no_nans", "reassociates"]
 
@@ -36,8 +36,9 @@ Domain = Literal["any", "float", "number", "integer", "signed", "bool"]
 class Pattern:
     """What a node looks like. Make it with `var`, `const`, `op` or Python operators.
 
-    `ops` are the operators it may be (empty: any node at all); `operands` None leaves the operands open; `attrs` are attributes
-    with a wanted value; `value` is the wanted value of a constant; `name` is what the match calls the node.
+    `ops` are the operators it may be (empty: any node at all); `operands` None leaves the operands open; `attrs`
+    are attributes with a wanted value; `value` is the wanted value of a constant; `name` is what the match calls
+    the node.
     """
 
     ops: tuple[str, ...] = ()
@@ -138,10 +139,12 @@ After = Pattern | Callable[[Builder, Match], "Node | None"]
 
 @dataclass(frozen=True)
 class Rule:
-    """`before` becomes `after` where `condition` holds and the variable `x` (else the root) has an element type in `domain`.
+    """`before` becomes `after` where `condition` holds and the variable `x` (else the root) has an element type in
+    `domain`.
 
-    `after` is a pattern over the same names (its numbers become constants of the root's type), or a function that makes the
-    node; it may give None when the rule does not apply after all. `exactness` says what is taken for granted.
+    `after` is a pattern over the same names (its numbers become constants of the root's type), or a function that
+    makes the node; it may give None when the rule does not apply after all. `exactness` says what is taken for
+    granted.
     """
 
     name: str
@@ -241,7 +244,8 @@ def _build(builder: Builder, pattern: Pattern, match: Match) -> Node:
 class Rewriter:
     """Applies rules to a graph until none applies any more. Rules that stand earlier are tried first.
 
-    `counts` tells how often each rule was used. Raises CompileError, with the last rules used, when the rules do not come to an end.
+    `counts` tells how often each rule was used. Raises CompileError, with the last rules used, when the rules do
+    not come to an end.
     """
 
     rules: Sequence[Rule]

@@ -61,6 +61,11 @@ def plan_memory(
         merged.append(shared)
     nbytes = _assign(_unique(blocks), reuse)
     places.update({node: (arena, block.offset) for node, block in blocks.items()})
+    for group in groups:
+        for node in group.inside:
+            for operand in map(base_of, node.inputs):
+                if operand.type.size == 0:
+                    places.setdefault(operand, (arena, 0))  # nothing is stored, but kernels have a parameter for it
     return MemoryPlan(places, tuple(merged), tuple(copies), tuple(taken), nbytes)
 
 

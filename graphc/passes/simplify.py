@@ -16,8 +16,8 @@ class Simplify(Pass):
     """Apply the rewrite rules until none applies.
 
     By default only exact rules run. Each option allows one more kind: `no_signed_zeros` (0.0 and -0.0 are the same),
-    `no_nans` (values are finite), `reassociates` (sums may be formed in another order). Run it after autodiff: rules keep values,
-    and a gradient may be chosen otherwise at ties.
+    `no_nans` (values are finite), `reassociates` (sums may be formed in another order). Run it after autodiff:
+    rules keep values, and a gradient may be chosen otherwise at ties.
     """
 
     name = "simplify"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc import Tensor, from_numpy
+from graphc import Tensor, tensor
 from graphc.utils.data import Dataset
 
 _DIGITS_FILE = "digits.npz"
@@ -23,7 +23,8 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     found = hashlib.sha256(content).hexdigest()
     if found != _DIGITS_SHA256:
         raise RuntimeError(
-            f"graphc/vision/{_DIGITS_FILE} is damaged: its SHA-256 is {found}, expected {_DIGITS_SHA256}; reinstall graphc"
+            f"graphc/vision/{_DIGITS_FILE} is damaged: its SHA-256 is {found}, expected {_DIGITS_SHA256}; "
+            "reinstall graphc"
         )
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return arrays["images"], arrays["labels"]
@@ -87,8 +88,8 @@ class Digits(Dataset[Any]):
         self._pixels = np.rint(values * 255).astype(np.uint8)[..., None]
         self._labels = labels[chosen].astype(np.int64)
         normalised = ((values - self.mean) / self.std).astype(np.float32)[:, None]
-        self.data: Tensor = from_numpy(normalised)
-        self.targets: Tensor = from_numpy(self._labels)
+        self.data: Tensor = tensor(normalised)
+        self.targets: Tensor = tensor(self._labels)
         if transform is None and target_transform is None:
             self.gather = self._gather
 
@@ -103,8 +104,9 @@ class Digits(Dataset[Any]):
     def _gather(self, indices: Sequence[int]) -> list[Tensor]:
         """The batch of the samples `indices`, by one take on the host."""
         positions = np.asarray(indices, dtype=np.int64)
-        return [from_numpy(np.take(part.numpy(), positions, axis=0)) for part in (self.data, self.targets)]
+        return [tensor(np.take(part.numpy(), positions, axis=0)) for part in (self.data, self.targets)]
 
     def __repr__(self) -> str:
         split = "Train" if self.train else "Test"
-        return f"Dataset Digits\n    Number of datapoints: {len(self)}\n    Split: {split}\n    Size: {self.size}x{self.size}"
+        side = self.size
+        return f"Dataset Digits\n    Number of datapoints: {len(self)}\n    Split: {split}\n    Size: {side}x{side}"

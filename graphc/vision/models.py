@@ -10,7 +10,8 @@ from graphc import Tensor
 class LeNet(nn.Module):
     """Two convolutions of 3x3 with pooling and three linear layers: `[batch, 1, 32, 32]` to `[batch, 10]`.
 
-    After Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998, with today's ReLU and max pooling.
+    After Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998, with today's ReLU and max
+    pooling.
     """
 
     def __init__(self) -> None:

@@ -58,9 +58,7 @@ class Normalize:
     def __call__(self, tensor_image: Tensor) -> Tensor:
         if not tensor_image.is_floating_point():
             raise TypeError(f"Input tensor should be a float tensor. Got {tensor_image.dtype}.")
-        mean, std = (
-            tensor(list(values), dtype=tensor_image.dtype).view(-1, 1, 1) for values in (self.mean, self.std)
-        )
+        mean, std = (tensor(list(values), dtype=tensor_image.dtype).view(-1, 1, 1) for values in (self.mean, self.std))
         return (tensor_image - mean) / std
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """Memory of tensors: contiguous blocks, re-used through a pool of size classes.
 
-A block goes back to the pool when nothing refers to it any more: neither a `Buffer` nor an array made from one. Its
-owner then only appends to a queue, which is safe at any point where Python may run a finalizer; the next allocation
+A block goes back to the pool when nothing refers to its buffer any more; arrays made from a buffer refer to it. The
+buffer then only appends to a queue, which is safe at any point where Python may run a finalizer; the next allocation
 takes from the queue.
 """
 
@@ -11,7 +11,6 @@ import ctypes
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,26 +21,9 @@ from graphc_runtime.machine import memory_limit
 from graphc_runtime.options import IDLE_BYTES, POISON
 
 ALIGNMENT = 64
+_SMALL = 1 << 20  # idle bytes that are not worth a look at the cap
 
 Memory = tuple[int, int, np.ndarray]  # capacity, address, the array that holds the memory
-
-
-class _Owner:
-    """Holds a block while it is in use; its death gives the block back."""
-
-    __slots__ = ("_give_back", "memory", "nbytes")
-
-    def __init__(self, memory: Memory, nbytes: int, give_back: Callable[[Memory], None]) -> None:
-        self.memory = memory
-        self.nbytes = nbytes
-        self._give_back = give_back
-
-    def __del__(self) -> None:
-        self._give_back(self.memory)
-
-    @property
-    def __array_interface__(self) -> dict[str, object]:
-        return {"version": 3, "typestr": "|u1", "shape": (self.nbytes,), "data": (self.memory[1], False)}
 
 
 @dataclass(frozen=True)
@@ -62,13 +44,14 @@ class _Pool:
         self.give_back = self._returned.append
         self._free: OrderedDict[int, list[Memory]] = OrderedDict()
         self._lock = threading.RLock()  # re-entrant: the collector may run a finalizer that allocates
+        self._capacities: dict[int, int] = {}  # of sizes seen; it spares the arithmetic
         self._limit = 0
         self._live = 0
         self._peak = 0
         self._idle = 0
 
     def take(self, nbytes: int, what: object) -> Memory:
-        capacity = size_class(nbytes)
+        capacity = self._capacities.get(nbytes) or self._capacity(nbytes)
         with self._lock:
             if self._returned:
                 self._collect()
@@ -84,6 +67,14 @@ class _Pool:
         if live > COUNTERS.peak_bytes:
             COUNTERS.add_peak(live)
         return memory
+
+    def _capacity(self, nbytes: int) -> int:
+        if nbytes < 0:
+            raise ValueError(f"a buffer cannot have {nbytes} bytes")
+        if len(self._capacities) > 10_000:
+            self._capacities = {}
+        capacity = self._capacities[nbytes] = size_class(nbytes)
+        return capacity
 
     def stats(self) -> MemoryStats:
         with self._lock:
@@ -139,7 +130,11 @@ class _Pool:
             else:
                 blocks.append(memory)
                 free.move_to_end(capacity)
-        cap = IDLE_BYTES.get()
+        if self._idle > _SMALL:
+            self._trim(IDLE_BYTES.get())
+
+    def _trim(self, cap: int) -> None:
+        free = self._free
         while self._idle > cap and free:
             capacity, blocks = next(iter(free.items()))
             if blocks:
@@ -166,36 +161,37 @@ def _refusal(nbytes: int, what: object, reason: str) -> str:
 
 
 _POOL = _Pool()
+_give_back = _POOL.give_back
 os.register_at_fork(after_in_child=_POOL.after_fork)
 
 
 class Buffer:
-    """Contiguous memory of `nbytes` bytes at address `ptr`. The memory lives as long as the buffer or an array made
-    from it.
+    """Contiguous memory of `nbytes` bytes at address `ptr`.
+
+    The memory lives as long as the buffer or an array made from it. `np.asarray(buffer)` is `buffer.array`.
     """
 
-    __slots__ = ("__weakref__", "_array", "_owner", "nbytes", "ptr")
+    __slots__ = ("__weakref__", "_array", "_memory", "nbytes", "ptr")
 
     ptr: int
     nbytes: int
-
-    def __init__(self, ptr: int, nbytes: int, owner: object, array: np.ndarray | None = None) -> None:
-        self.ptr = ptr
-        self.nbytes = nbytes
-        self._owner = owner
-        self._array = array
+    _memory: Memory | None  # a block of the pool, which goes back there
+    _array: np.ndarray | None  # or an array that holds the memory
 
     @staticmethod
     def allocate(nbytes: int, what: object = "") -> Buffer:
-        """Memory with arbitrary contents, aligned to 64 bytes; OutOfMemory, which names `what`, when it cannot be
-        had.
+        """Memory with arbitrary contents, aligned to 64 bytes.
+
+        OutOfMemory, which names `what`, when it cannot be had.
         """
-        if nbytes < 0:
-            raise ValueError(f"a buffer cannot have {nbytes} bytes")
-        memory = _POOL.take(nbytes, what)
+        self = Buffer.__new__(Buffer)
+        self._memory = self._array = None
+        self._memory = memory = _POOL.take(nbytes, what)
+        self.ptr = memory[1]
+        self.nbytes = nbytes
         if POISON.get():
             ctypes.memset(memory[1], 0xFF, memory[0])
-        return Buffer(memory[1], nbytes, _Owner(memory, nbytes, _POOL.give_back))
+        return self
 
     @staticmethod
     def from_array(array: np.ndarray) -> Buffer:
@@ -207,28 +203,35 @@ class Buffer:
             raise ValueError(f"array of shape {array.shape} with strides {array.strides} is not C-contiguous")
         if array.dtype.hasobject or not array.dtype.isnative:
             raise ValueError(f"array of dtype {array.dtype} has no plain memory in native byte order")
-        flat = array.view(np.ndarray).reshape(-1).view(np.uint8)
-        return Buffer(flat.__array_interface__["data"][0], flat.nbytes, array, flat)
+        self = Buffer.__new__(Buffer)
+        self._memory = None
+        self._array = flat = array.view(np.ndarray).reshape(-1).view(np.uint8)
+        self.ptr = flat.__array_interface__["data"][0]
+        self.nbytes = flat.nbytes
+        return self
+
+    def __del__(self) -> None:
+        if self._memory is not None:
+            _give_back(self._memory)
 
     @property
     def array(self) -> np.ndarray:
         """The memory as a flat uint8 array, which keeps it alive."""
-        array = self._array
-        if array is None:
-            array = self._array = np.asarray(self._owner)
-        return array
+        return np.asarray(self) if self._array is None else self._array
 
     @property
     def writeable(self) -> bool:
         """False for a buffer made from a read-only array: a program must not write to it."""
-        array = self._array
-        return array is None or bool(array.flags.writeable)
+        return self._array is None or bool(self._array.flags.writeable)
 
     def view(self, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.ndarray:
-        """The memory as an array of `dtype` and `shape`, which must take exactly `nbytes` bytes (ValueError
-        otherwise).
-        """
+        """The memory as an array of `dtype` and `shape`, which must take exactly `nbytes` bytes (else ValueError)."""
         return self.array.view(dtype).reshape(shape)
+
+    @property
+    def __array_interface__(self) -> dict[str, object]:
+        data = self.ptr, not self.writeable
+        return {"version": 3, "typestr": "|u1", "shape": (self.nbytes,), "data": data}
 
     def __repr__(self) -> str:
         return f"Buffer({self.nbytes} bytes at {self.ptr:#x})"

@@ -4,41 +4,55 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
 
-from graphc.codegen.kernel import Affine, Kernel, Load, Op, Param, Stmt, Store, Value, VType
+from graphc.codegen.kernel import Affine, Kernel, Load, Number, Op, Param, Stmt, Store, Value, VType
 from graphc.codegen.llvm.build import build_object
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.math import expand, expand_cast
 from graphc.codegen.scope import ScopedEmitter
-from graphc.ir.types import DType, boolean, dtype_of_numpy
+from graphc.ir.types import DType, dtype_of_numpy, i64
 from graphc_runtime.devices.cpu import Library
 from tests.codegen.kernel_interpreter import Interpreter
 
 Expansion = Callable[..., Value]
 BLOCK = 1 << 16  # elements that a native kernel takes at a time
-_ENTRY = ctypes.CFUNCTYPE
 
 
-def operator(name: str, target: DType | None = None) -> Expansion:
-    """The expansion of the graph operator `name`; `target` is the dtype of `cast`."""
+def operator(name: str | Expansion, target: DType | None = None) -> Expansion:
+    """The expansion of the graph operator `name` (or `name` itself); `target` is the dtype of `cast`."""
 
     def emit(e: ScopedEmitter, *args: Value) -> Value:
+        if callable(name):
+            return name(e, *args)
         return expand_cast(e, args[0], target) if target is not None else expand(e, name, *args)
 
     return emit
 
 
 def statements(
-    name: str, dtypes: Sequence[DType], lanes: int, target: DType | None = None
+    name: str | Expansion,
+    dtypes: Sequence[DType],
+    lanes: int,
+    target: DType | None = None,
+    fixed: Mapping[int, Number | None] | None = None,
 ) -> tuple[list[Stmt], list[Value], Value]:
-    """The expansion's statements, operands and result."""
+    """The expansion's statements, operands and result.
+
+    `fixed` tells which operands are the same in all lanes: a constant (the number) or a scalar (None).
+    """
     e = ScopedEmitter()
-    args = [e.bind(Value(VType(d, lanes))) for d in dtypes]
+    args = []
+    for i, dtype in enumerate(dtypes):
+        number = fixed.get(i) if fixed else None
+        if number is not None:
+            args.append(e.const(number, VType(dtype)))
+        else:
+            args.append(e.bind(Value(VType(dtype, 1 if fixed and i in fixed else lanes))))
     result = operator(name, target)(e, *args)
     assert result.type.lanes == lanes
     return list(e.body), args, result
@@ -51,43 +65,63 @@ def operation_count(name: str, dtype: DType, arity: int = 1) -> int:
 
 
 def native_kernel(
-    name: str, dtypes: Sequence[DType], lanes: int, size: int, target: DType | None = None
-) -> tuple[Kernel, DType]:
-    """A kernel over `size` elements with one input buffer per operand, and the dtype of its output."""
-    body, args, result = statements(name, dtypes, lanes, target)
-    index = Value(VType(dtype_of_numpy(np.dtype(np.int64)) or boolean), "i")
-    inputs = tuple(Param(f"x{i}", d, size, "in") for i, d in enumerate(dtypes))
-    out = Param("y", result.type.dtype, size, "out")
+    name: str | Expansion,
+    dtypes: Sequence[DType],
+    lanes: int,
+    target: DType | None = None,
+    fixed: Mapping[int, Number | None] | None = None,
+) -> Kernel:
+    """A kernel over `BLOCK` elements with one input buffer per operand; a scalar operand is element 0 of its buffer."""
+    body, args, result = statements(name, dtypes, lanes, target, fixed)
+    index = Value(VType(i64), "i")
+    inputs = tuple(Param(f"x{i}", d, BLOCK, "in") for i, d in enumerate(dtypes))
+    out = Param("y", result.type.dtype, BLOCK, "out")
     place = Affine(0, ((index, lanes),))
-    loads = [Load(a, p, place) for a, p in zip(args, inputs, strict=True)]
-    whole = (*loads, *body, Store(out, place, result))
-    return Kernel("op", (*inputs, out), size // lanes, index, whole), result.type.dtype
+    loads = [
+        Load(a, p, Affine() if fixed and i in fixed else place)
+        for i, (a, p) in enumerate(zip(args, inputs, strict=True))
+        if not fixed or fixed.get(i) is None
+    ]
+    return Kernel("op", (*inputs, out), BLOCK // lanes, index, (*loads, *body, Store(out, place, result)))
 
 
-@cache
-def native(
-    name: str, dtypes: tuple[DType, ...], lanes: int, target: DType | None = None
-) -> Callable[..., np.ndarray]:
-    """The operator as compiled code: arrays of equal length in, an array out."""
-    kernel, dtype = native_kernel(name, dtypes, lanes, BLOCK, target)
+def compiled(kernel: Kernel) -> Callable[..., np.ndarray]:
+    """`kernel` (of `native_kernel`) as a function: arrays of at most `BLOCK` elements in, an array out."""
     machine = host_target()
     library = Library("op", (build_object(emit_kernel(kernel, machine), machine),), ("op",))
-    pointers = [ctypes.c_void_p] * (len(dtypes) + 1)
-    function = _ENTRY(None, *pointers, ctypes.c_int64, ctypes.c_int64)(library["op"])
+    pointers = [ctypes.c_void_p] * len(kernel.params)
+    function = ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64, ctypes.c_int64)(library["op"])
+    *inputs, out = kernel.params
+    lanes = BLOCK // kernel.grid
 
     def run(*arrays: np.ndarray) -> np.ndarray:
         assert library  # the code lives as long as this
         size = arrays[0].size
-        padded = math.ceil(size / lanes) * lanes
-        inputs = []
-        for array, expected in zip(arrays, dtypes, strict=True):
-            assert array.dtype == expected.numpy
-            buffer = np.ones(padded, array.dtype)
-            buffer[:size] = array.ravel()
-            inputs.append(buffer)
-        out = np.zeros(padded, dtype.numpy)
-        function(*(a.ctypes.data for a in (*inputs, out)), 0, padded // lanes)
-        return out[:size].reshape(arrays[0].shape)
+        assert size <= BLOCK
+        buffers = []
+        for array, param in zip(arrays, inputs, strict=True):
+            assert array.dtype == param.dtype.numpy
+            buffer = np.ones(BLOCK, array.dtype)
+            buffer[: array.size] = array.ravel()
+            buffers.append(buffer)
+        buffers.append(np.zeros(BLOCK, out.dtype.numpy))
+        function(*(a.ctypes.data for a in buffers), 0, math.ceil(size / lanes))
+        return buffers[-1][:size].reshape(arrays[0].shape)
+
+    return run
+
+
+@cache
+def native(
+    name: str | Expansion, dtypes: tuple[DType, ...], lanes: int, target: DType | None = None
+) -> Callable[..., np.ndarray]:
+    """The operator as compiled code: arrays of one shape in, an array out."""
+    block = compiled(native_kernel(name, dtypes, lanes, target))
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        flat = [a.ravel() for a in arrays]
+        parts = [block(*(a[i : i + BLOCK] for a in flat)) for i in range(0, max(1, flat[0].size), BLOCK)]
+        return np.concatenate(parts).reshape(arrays[0].shape)
 
     return run
 

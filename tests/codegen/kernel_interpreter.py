@@ -1,7 +1,7 @@
 """An interpreter of kernel statements over NumPy arrays: the oracle for what generated code computes, bit for bit.
 
-Values are arrays of shape `batch` (scalars) or `batch + (lanes,)`, so that one walk evaluates many inputs. Loads, stores
-and `If` are left out: expansions of operators do not use them.
+Values are arrays of shape `batch` (scalars) or `batch + (lanes,)`, so that one walk evaluates many inputs. Loads,
+stores and `If` are left out: expansions of operators do not use them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from fractions import Fraction
 import numpy as np
 
 from graphc.codegen.kernel import For, Op, Stmt, Value
-from graphc.ir.types import f32, f64
 
 Array = np.ndarray
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -91,6 +90,14 @@ def _truncating_quotient(a: Array, b: Array) -> Array:
     return q + ((a % b != 0) & ((a < 0) != (b < 0)))
 
 
+def _index(quotient: bool) -> Callable[[Array, Array], Array]:
+    def divide(a: Array, b: Array) -> Array:
+        assert ((a >= 0) & (b > 0)).all(), "index arithmetic is for non-negative numbers"
+        return a // b if quotient else a % b
+
+    return divide
+
+
 def _in_range(x: Array, count: Array) -> Array:
     assert ((count >= 0) & (count < x.dtype.itemsize * 8)).all(), "shift count out of range"
     return count
@@ -147,6 +154,8 @@ SIMPLE: Mapping[str, Callable[..., Array]] = {
     "gt": np.greater,
     "ge": np.greater_equal,
     "select": np.where,
+    "floordiv": _index(True),
+    "mod": _index(False),
 }
 REDUCTIONS: Mapping[str, Callable[..., Array]] = {
     "reduce_or": np.bitwise_or.reduce,
@@ -203,7 +212,8 @@ class Interpreter:
 
     def _loop(self, loop: For) -> None:
         """Inputs of a batch may want different numbers of rounds: the ones that are done keep their values."""
-        lo, hi = (np.broadcast_to(self.values[b] if isinstance(b, Value) else b, self.batch) for b in (loop.lo, loop.hi))
+        bounds = (self.values[b] if isinstance(b, Value) else b for b in (loop.lo, loop.hi))
+        lo, hi = (np.broadcast_to(b, self.batch) for b in bounds)
         carried = [self.values[v] for v in loop.inits]
         var = np.array(lo, np.int64)
         while (running := var < hi).any():
@@ -211,9 +221,7 @@ class Interpreter:
             self.values.update(zip(loop.phis, carried, strict=True))
             self.run(loop.body)
             masks = [running if v.type.lanes == 1 else running[..., None] for v in loop.phis]
-            carried = [
-                np.where(m, self.values[y], c) for m, y, c in zip(masks, loop.yields, carried, strict=True)
-            ]
+            carried = [np.where(m, self.values[y], c) for m, y, c in zip(masks, loop.yields, carried, strict=True)]
             var = var + loop.step
         self.values.update(zip(loop.results, carried, strict=True))
 
@@ -240,6 +248,3 @@ def ulp_error(got: Array, reference: Array) -> Array:
         error = np.where(np.isnan(got) != np.isnan(reference), np.inf, error)
         signs = (got == 0) & (reference == 0) & (np.signbit(got) != np.signbit(reference))
     return np.where(signs, np.inf, error).astype(np.float64)
-
-
-FLOATS = (f32, f64)

@@ -1,4 +1,4 @@
-"""Loads and stores in native code: strides, offsets, masks, dtypes, and nothing touched beyond the last element needed."""
+"""Loads and stores in native code: strides, offsets, masks, dtypes; nothing beyond the last element needed is touched."""
 
 from __future__ import annotations
 

@@ -345,3 +345,28 @@ def test_fma_without_the_instruction_is_still_fused() -> None:
 
     run(build(params, 1, write), arrays, target)
     assert same(output, fma(*inputs))
+
+
+@pytest.mark.parametrize("constant", (0.0, -0.0, 1.5, -1.0, float("inf"), float("-inf"), float("nan"), 1e-40))
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_maximum_and_minimum_with_a_constant(dtype: DType, constant: float) -> None:
+    """These have shorter code of their own; NaN and the signs of zeros come out the same."""
+    values = samples(dtype, 64, np.random.default_rng(2))
+    values[:4] = [0.0, -0.0, np.nan, constant]
+    outputs = [np.zeros(64, dtype.numpy) for _ in range(4)]
+    params = [param("x", values, "in"), *(param(f"y{i}", o, "out") for i, o in enumerate(outputs))]
+
+    def write(e: Emitter, g: Value) -> None:
+        index = Affine(0, ((g, 8),))
+        value = Value(VType(dtype, 8))
+        number = e.splat(e.const(constant, VType(dtype)), 8)
+        e.body.append(Load(value, params[0], index))
+        for out, (name, first) in zip(
+            params[1:], [(n, f) for n in ("maximum", "minimum") for f in (0, 1)], strict=True
+        ):
+            e.body.append(Store(out, index, e.op(name, *((value, number) if first else (number, value)))))
+
+    run(build(params, 8, write), [values, *outputs])
+    number = np.array(constant).astype(dtype.numpy)
+    for i, output in enumerate(outputs):
+        assert same(output, (maximum if i < 2 else minimum)(values, np.broadcast_to(number, values.shape)))

@@ -16,7 +16,7 @@ DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, u8, boolean)
 
 
 def random_attrs(rng: random.Random, op: str, types: Types) -> Attrs:
-    """Attributes with which `op` usually (not always) accepts operands of `types`. Operators without attributes give {}."""
+    """Attributes with which `op` usually (not always) accepts operands of `types`; {} where there are none."""
     maker = _MAKERS.get(op)
     return maker(rng, types) if maker else {}
 
@@ -186,7 +186,8 @@ def random_shape(rng: random.Random, most: int = 2048, zeros: float = 0.015) -> 
     """A shape of rank 0 to 4 with at most `most` elements, now and then with a dimension of 0."""
     while True:
         shape = tuple(
-            0 if rng.random() < zeros else rng.choice(DIMENSIONS) for _ in range(rng.choice([0, 1, 1, 2, 2, 2, 3, 3, 4]))
+            0 if rng.random() < zeros else rng.choice(DIMENSIONS)
+            for _ in range(rng.choice([0, 1, 1, 2, 2, 2, 3, 3, 4]))
         )
         if math.prod(shape) <= most:
             return shape

@@ -1,8 +1,8 @@
 """Ranges of values and running error bounds, so that random graphs need no hand-tuned tolerances.
 
-A bound holds for inputs as `random_inputs` makes them: `lo` and `hi` for the value, `error` for the distance between a native
-result and the f64 oracle. Error 0 means that both agree exactly; only then may a value meet a discontinuity (compare, floor,
-argmax, conversion to integer).
+A bound holds for inputs as `random_inputs` makes them: `lo` and `hi` for the value, `error` for the distance
+between a native result and the f64 oracle. Error 0 means that both agree exactly; only then may a value meet a
+discontinuity (compare, floor, argmax, conversion to integer).
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ def _need(condition: bool) -> None:
 def whole_range(dtype: DType) -> Bound:
     if dtype.kind == "bool":
         return Bound(0, 1)
-    return Bound(0, 2.0**dtype.bits - 1) if dtype.kind == "uint" else Bound(-(2.0 ** (dtype.bits - 1)), 2.0 ** (dtype.bits - 1))
+    return (
+        Bound(0, 2.0**dtype.bits - 1)
+        if dtype.kind == "uint"
+        else Bound(-(2.0 ** (dtype.bits - 1)), 2.0 ** (dtype.bits - 1))
+    )
 
 
 def _fit(dtype: DType, lo: float, hi: float, error: float = 0.0) -> Bound:
@@ -88,7 +92,14 @@ def _bound(node: Node, operands: Sequence[Bound]) -> Bound:
         _need(all(operand.error == 0 for operand in operands))
     if dtype.kind == "bool":
         return Bound(0, 1)
-    if not dtype.is_float and node.op in ("bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", *_SHIFTS, *_DIVIDES):
+    if not dtype.is_float and node.op in (
+        "bitwise_not",
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_xor",
+        *_SHIFTS,
+        *_DIVIDES,
+    ):
         return whole_range(dtype)
     if node.op == "random_bits":
         return whole_range(dtype)
@@ -99,7 +110,18 @@ def _bound(node: Node, operands: Sequence[Bound]) -> Bound:
     raise Rejected
 
 
-_KEEPS = ("detach", "reshape", "permute", "broadcast", "slice", "window", "gather", "take_along", "reduce_max", "reduce_min")
+_KEEPS = (
+    "detach",
+    "reshape",
+    "permute",
+    "broadcast",
+    "slice",
+    "window",
+    "gather",
+    "take_along",
+    "reduce_max",
+    "reduce_min",
+)
 _SHIFTS = ("shift_left", "shift_right", "shift_right_logical")
 _DIVIDES = ("floor_divide", "remainder")
 _STEPS = ("eq", "ne", "lt", "le", "gt", "ge", "floor", "ceil", "round", "trunc", "sign", "bitwise_not", "bitwise_and")

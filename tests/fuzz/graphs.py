@@ -23,8 +23,8 @@ MOST_ELEMENTS = 4096
 _DTYPES = (f32, f32, f32, f32, f64, f64, i32, i64, i64, u8, boolean)
 
 _UNARY = {
-    "float": ("neg", "abs", "sign", "exp", "log", "log1p", "expm1", "sqrt", "sin", "cos", "tanh", "sigmoid", "erf", "floor",
-              "ceil", "round", "trunc", "detach"),
+    "float": ("neg", "abs", "sign", "exp", "log", "log1p", "expm1", "sqrt", "sin", "cos", "tanh", "sigmoid", "erf",
+              "floor", "ceil", "round", "trunc", "detach"),
     "int": ("neg", "abs", "sign", "bitwise_not", "detach"),
     "bool": ("bitwise_not", "detach"),
 }  # fmt: skip
@@ -47,8 +47,8 @@ def random_graph(seed: int, nodes: int = 60) -> Graph:
 def random_inputs(graph: Graph, seed: int) -> list[np.ndarray]:
     """Arrays for the inputs of `graph`.
 
-    Floats are multiples of 1/8 in [-2, 2], so that ties, zeros of both signs and exact comparisons happen; integers are in
-    [-100, 100] (u8: all values).
+    Floats are multiples of 1/8 in [-2, 2], so that ties, zeros of both signs and exact comparisons happen; integers
+    are in [-100, 100] (u8: all values).
     """
     rng = np.random.default_rng(seed)
     return [_array(rng, node.type) for node in graph.inputs]
@@ -81,7 +81,8 @@ class _Maker:
         rng = self.rng
         steps: list[tuple[Callable[[], Node | None], int]] = [
             (self.unary, 5), (self.binary, 7), (self.compare, 2), (self.choose, 2), (self.convert, 2), (self.move, 7),
-            (self.reduce, 4), (self.contract, 3), (self.lookup, 2), (self.relu, 1), (self.pool_windows, 1), (self.softmax, 1),
+            (self.reduce, 4), (self.contract, 3), (self.lookup, 2), (self.relu, 1), (self.pool_windows, 1),
+            (self.softmax, 1), (self.random_bits, 1),
         ]  # fmt: skip
         actions, weights = [s for s, _ in steps], [w for _, w in steps]
         for _ in range(rng.randint(1, 3)):
@@ -200,7 +201,9 @@ class _Maker:
             return self.apply(op, x)
         axis = self.rng.randrange(max(x.type.rank, 1))
         others = [n for n in self.pool if n.dtype is x.dtype and n.type.rank == x.type.rank]
-        others = [n for n in others if (*n.shape[:axis], *n.shape[axis + 1 :]) == (*x.shape[:axis], *x.shape[axis + 1 :])]
+        others = [
+            n for n in others if (*n.shape[:axis], *n.shape[axis + 1 :]) == (*x.shape[:axis], *x.shape[axis + 1 :])
+        ]
         return self.apply("concat", x, *self.rng.choices(others, k=self.rng.randint(0, 2)), axis=axis)
 
     def reduce(self) -> Node:
@@ -223,7 +226,9 @@ class _Maker:
                 return self.apply("gather", x, index, axis=axis)
             source = x.type.with_shape((*x.shape[:axis], *shape, *x.shape[axis + 1 :]))
             return self.apply("index_add", x, index, self.of_type(source), axis=axis)
-        along = tuple(self.rng.randint(1, 4) if i == axis else self.rng.randint(min(n, 1), n) for i, n in enumerate(x.shape))
+        along = tuple(
+            self.rng.randint(1, 4) if i == axis else self.rng.randint(min(n, 1), n) for i, n in enumerate(x.shape)
+        )
         index = self.of_type(TensorType(index_dtype, along))
         if self.rng.random() < 0.5:
             return self.apply("take_along", x, index, axis=axis)
@@ -250,6 +255,10 @@ class _Maker:
         assert back is not None
         mask = x.inputs[0]
         return self.keep(self.builder.select(mask, 0.0, back))
+
+    def random_bits(self) -> Node:
+        key = self.of_type(TensorType(i64, (2,)))
+        return self.keep(self.builder.random_bits(key, TensorType(i32, random_shape(self.rng, 64))))
 
     def softmax(self) -> Node:
         x = self.any("float")

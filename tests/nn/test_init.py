@@ -13,7 +13,8 @@ from graphc.nn import init
 
 
 def assert_uniform(tensor: torch.Tensor, bound: float) -> None:
-    """Uniform in [-bound, bound]: never outside, the extremes nearly reached, the second moment right within 5 sigma."""
+    """Uniform in [-bound, bound]: never outside, the extremes nearly reached, the second moment right within 5
+    sigma."""
     values = tensor.detach().numpy().astype(np.float64).ravel()
     assert np.abs(values).max() <= bound * (1 + 1e-6)
     assert np.abs(values).max() > bound * (1 - 20 / values.size)
@@ -33,7 +34,9 @@ def test_layers_start_as_pytorch_says() -> None:
     assert table.padding_idx == 49 and not table.weight[49].detach().numpy().any()
     assert abs(table.weight[:49].detach().numpy().std() - 1) < 0.1
     norm = nn.BatchNorm2d(3)
-    assert norm.weight.tolist() == [1, 1, 1] and norm.bias.tolist() == [0, 0, 0] and norm.running_var.tolist() == [1, 1, 1]
+    assert (
+        norm.weight.tolist() == [1, 1, 1] and norm.bias.tolist() == [0, 0, 0] and norm.running_var.tolist() == [1, 1, 1]
+    )
 
 
 def test_layers_are_reproducible() -> None:

@@ -59,9 +59,7 @@ def test_batch_norm_moments() -> None:
     layer = nn.BatchNorm1d(3)
     out = layer(torch.tensor(x)).detach().numpy()
     mean, var = x.mean((0, 2)), x.var((0, 2))
-    np.testing.assert_allclose(
-        out, (x - mean[:, None]) / np.sqrt(var[:, None] + 1e-5), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(out, (x - mean[:, None]) / np.sqrt(var[:, None] + 1e-5), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layer.running_mean.numpy(), 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(layer.running_var.numpy(), 0.9 + 0.1 * x.var((0, 2), ddof=1), rtol=1e-5)
     assert layer.num_batches_tracked.item() == 1

@@ -54,7 +54,9 @@ def test_a_shared_parameter_appears_once_but_is_saved_under_both_names() -> None
 
 def test_attributes_move_between_kinds_only_when_that_makes_sense() -> None:
     net = Net()
-    with pytest.raises(TypeError, match=r"cannot assign 'Tensor' as parameter 'scale' \(graphc.nn.Parameter or None expected\)"):
+    with pytest.raises(
+        TypeError, match=r"cannot assign 'Tensor' as parameter 'scale' \(graphc.nn.Parameter or None expected\)"
+    ):
         net.scale = torch.ones(2)
     with pytest.raises(TypeError, match="cannot assign 'int' as child module 'first'"):
         net.first = 3
@@ -68,7 +70,7 @@ def test_attributes_move_between_kinds_only_when_that_makes_sense() -> None:
     del net.first
     with pytest.raises(AttributeError, match="'Net' object has no attribute 'first'"):
         _ = net.first
-    with pytest.raises(KeyError, match="can't contain"):
+    with pytest.raises(KeyError, match="buffer name can"):
         net.register_buffer("a.b", None)
     with pytest.raises(KeyError, match="attribute 'forward' already exists"):
         net.add_module("forward", nn.ReLU())
@@ -118,7 +120,7 @@ def test_load_state_dict_reports_everything_at_once() -> None:
     keys = layer.load_state_dict({"weight": torch.zeros(2, 2), "extra": torch.ones(2)}, strict=False)
     assert keys.missing_keys == ["bias"] and keys.unexpected_keys == ["extra"]
     assert layer.weight.tolist() == [[0.0, 0.0], [0.0, 0.0]]
-    with pytest.raises(RuntimeError, match="expected graphc.Tensor or Tensor-like object"):
+    with pytest.raises(RuntimeError, match=r"expected graphc\.Tensor or Tensor-like object"):
         layer.load_state_dict({"weight": 1, "bias": torch.ones(2)})
     with pytest.raises(TypeError, match="Expected state_dict to be dict-like"):
         layer.load_state_dict([1])  # type: ignore[arg-type]
@@ -196,7 +198,7 @@ def test_containers() -> None:
     blocks = nn.ModuleList([nn.ReLU()])
     blocks += [nn.Tanh()]
     blocks[0] = nn.Sigmoid()
-    assert [type(m).__name__ for m in blocks + [nn.ReLU()]] == ["Sigmoid", "Tanh", "ReLU"]
+    assert [type(m).__name__ for m in blocks + nn.ModuleList([nn.ReLU()])] == ["Sigmoid", "Tanh", "ReLU"]
     named = nn.ModuleDict({"x": nn.ReLU()})
     named["y"] = nn.Tanh()
     assert list(named) == ["x", "y"] and "x" in named and len(named) == 2

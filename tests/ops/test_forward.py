@@ -14,11 +14,12 @@ import pytest
 from graphc.ir.contraction import parse_spec
 from graphc.ir.evaluate import evaluate
 from graphc.ir.opdef import OPS
-from graphc.ir.types import TensorType, bf16, f16, f32, i32, i64
+from graphc.ir.types import TensorType, bf16, f16, f32, f64, i8, i32, i64
 from graphc.ir.verify import verify
 from tests.samples import SAMPLES, Sample
 
 RNG = 20240501
+INF, NAN = math.inf, math.nan
 
 
 def samples_of(op: str) -> list[Sample]:
@@ -115,6 +116,50 @@ def test_unary_integers(op: str) -> None:
             assert sample.evaluate(op).ravel().tolist() == expected, x.dtype
 
 
+# floats, against Python's own
+
+
+def _python_remainder(x: float, y: float) -> float:
+    return x % y if y and math.isfinite(x) else NAN
+
+
+def _python_extreme(x: float, y: float, sign: int) -> float:
+    if math.isnan(x) or math.isnan(y):
+        return NAN
+    return max(x, y, key=lambda v: (sign * v, sign * math.copysign(1, v)))
+
+
+def _python_quotient(x: float, y: float) -> float:
+    if y == 0:
+        return NAN if x == 0 or math.isnan(x) else math.copysign(INF, x) * math.copysign(1, y)
+    try:
+        return x / y
+    except OverflowError:
+        return math.copysign(INF, x) * math.copysign(1, y)
+
+
+FLOAT_FORMULAS: dict[str, Callable[[float, float], float]] = {
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "mul": lambda x, y: x * y,
+    "div": _python_quotient,
+    "maximum": lambda x, y: _python_extreme(x, y, 1),
+    "minimum": lambda x, y: _python_extreme(x, y, -1),
+    "remainder": _python_remainder,
+    "floor_divide": lambda x, y: x // y if y and math.isfinite(x) else NAN if y else _python_quotient(x, y),
+}
+
+
+@pytest.mark.parametrize("op", FLOAT_FORMULAS)
+def test_float_arithmetic(op: str) -> None:
+    for sample in samples_of(op):
+        if sample.types[0].dtype is not f64:
+            continue
+        x, y = (a.ravel().tolist() for a in sample.arrays)
+        for a, b, got in zip(x, y, sample.evaluate(op).ravel().tolist(), strict=True):
+            assert _same(got, FLOAT_FORMULAS[op](a, b)), (a, b, got)
+
+
 # casts, against exact rational arithmetic
 
 
@@ -158,9 +203,6 @@ def _one(op: str, *values: float, **attrs: object) -> float:
 
 def _same(x: float, y: float) -> bool:
     return (math.isnan(x) and math.isnan(y)) or (x == y and math.copysign(1, x) == math.copysign(1, y))
-
-
-INF, NAN = math.inf, math.nan
 
 
 @pytest.mark.parametrize(

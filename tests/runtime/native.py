@@ -48,7 +48,8 @@ end:
 }
 """
 
-# Counts arrivals in element 0 of the second buffer, i32[2], and waits (not for ever) until there are two; then counts in element 1.
+# Counts arrivals in element 0 of the second buffer, i32[2], and waits (not for ever) until there are two;
+# then counts in element 1.
 MEET_TASK = """
 define void @task(ptr %buffers, i64 %lo, i64 %hi) {
 entry:
@@ -128,7 +129,9 @@ def count_run(executable: Executable, count: int) -> np.ndarray:
     return out.array.view(np.int32)
 
 
-def python(code: str, *, environment: dict[str, str] | None = None, timeout: float = 120) -> subprocess.CompletedProcess:
+def python(
+    code: str, *, environment: dict[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process of its own, with the repository on its path."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "runtime")))
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""Executables: checks of arguments, outputs new, given and taken over, arenas, counters, several threads, the null device."""
+"""Executables: arguments, outputs new, given and taken over, arenas, counters, several threads, the null device."""
 
 from __future__ import annotations
 

@@ -60,16 +60,16 @@ def test_a_scope_is_for_one_thread(level: Option[int]) -> None:
 def test_wrong_environment(level: Option[int], monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("GRAPHC_TEST_LEVEL", text)
     level.reset()
-    with pytest.raises(OptionError, match="environment variable GRAPHC_TEST_LEVEL.*a level for tests"):
+    with pytest.raises(OptionError, match=r"environment variable GRAPHC_TEST_LEVEL.*a level for tests"):
         level.get()
 
 
 def test_wrong_values(level: Option[int]) -> None:
     with pytest.raises(OptionError, match=r"4 is not one of 1, 2, 3"):
         level.set(4)
-    with pytest.raises(OptionError, match="expected int, got True"):
+    with pytest.raises(OptionError, match=r"expected int, got True"):
         level.set(True)
-    with pytest.raises(OptionError, match="expected int, got '2'"), scope(test_level="2"):
+    with pytest.raises(OptionError, match=r"expected int, got '2'"), scope(test_level="2"):
         pass
     with pytest.raises(OptionError, match=r"no option 'levle'; options are: .*threads"), scope(levle=1):
         pass
@@ -82,7 +82,7 @@ def test_wrong_values(level: Option[int]) -> None:
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("yes", True), ("ON", True), ("0", False), ("off", False)])
 def test_switches(text: str, value: bool) -> None:
     assert option("poison").parse(text) is value
-    with pytest.raises(OptionError, match="neither on .* nor off"):
+    with pytest.raises(OptionError, match=r"neither on .* nor off"):
         option("poison").parse("maybe")
 
 

@@ -198,7 +198,7 @@ assert threading.active_count() == 3
         ("pass", 0),
         ("sys.exit(7)", 7),
         ("t = threading.Thread(target=lambda: [count_run(executable, 64) for _ in range(3000)]); t.start()", 0),
-        ("t = threading.Thread(target=lambda: [count_run(executable, 64) for _ in range(10**9)], daemon=True); t.start()", 0),
+        ("threading.Thread(target=lambda: [count_run(executable, 64) for _ in iter(int, 1)], daemon=True).start()", 0),
         ("import os; pid = os.fork(); count_run(executable, 64); pid and os.waitpid(pid, 0)", 0),
         ("import atexit; atexit.register(lambda: count_run(executable, 64))", 0),
         ("import gc; keep = executable; loop = [loop for loop in [[]]]; loop[0].append((loop, keep)); gc.freeze()", 0),

@@ -79,9 +79,9 @@ class BadSample:
 class OpSamples:
     """The samples of one operator.
 
-    `make(rng)` gives inputs for the forward value: odd shapes, zero-size, 0-d, all dtypes, special values. `smooth(rng)`
-    gives f64 inputs where the function has two derivatives, away from kinks and poles. `exact`: every correct
-    implementation gives the same bits in f32 and f64 (the bits of a NaN apart).
+    `make(rng)` gives inputs for the forward value: odd shapes, zero-size, 0-d, all dtypes, special values.
+    `smooth(rng)` gives f64 inputs where the function has two derivatives, away from kinks and poles. `exact`: every
+    correct implementation gives the same bits in f32 and f64 (the bits of a NaN apart).
     """
 
     make: Callable[[np.random.Generator], list[Sample]]

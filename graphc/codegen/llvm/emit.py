@@ -18,7 +18,7 @@ from graphc.errors import CompileError
 
 
 def emit_kernel(kernel: Kernel, target: Target) -> str:
-    """An LLVM module with the function `void NAME(ptr buffer0, ..., i64 lo, i64 hi)`: the body for each index in [lo, hi)."""
+    """An LLVM module with `void NAME(ptr buffer0, ..., i64 lo, i64 hi)`, which runs the body for each index in [lo, hi)."""
     return _KernelEmitter(kernel, target).module()
 
 
@@ -36,7 +36,7 @@ class _KernelEmitter:
     def __init__(self, kernel: Kernel, target: Target) -> None:
         self.kernel = kernel
         self.f = Function(target)
-        self.memory = Memory(self.f, {p: f"%p{i}" for i, p in enumerate(kernel.params)})
+        self.memory = Memory(self.f, kernel)
 
     def module(self) -> str:
         kernel, f = self.kernel, self.f

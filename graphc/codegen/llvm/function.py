@@ -33,6 +33,7 @@ class Function:
         self.names: dict[Value, str] = {}
         self.depths: dict[Value, int] = {}
         self.integers: dict[Value, int] = {}  # i64 scalars that are constants
+        self.constants: dict[Value, float] = {}  # float constants, scalars and vectors
         self.bounded: set[Value] = set()  # i64 scalars that count something, far from overflow
         self.declarations: dict[str, None] = {}
         self.needs_zero = False

@@ -6,9 +6,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-from graphc_runtime.machine import cpu_count
-
 from graphc.codegen.target import Target
+from graphc_runtime.machine import cpu_count
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from graphc.codegen.kernel import Affine, Load, Param, Store, Value, VType
+from collections import Counter
+from collections.abc import Iterator
+
+from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Param, Store, Value, VType
 from graphc.codegen.llvm.function import Function
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, memory_element, memory_type, register_type, suffix
 
 # Strides up to this are read by whole vectors and shuffles, not lane by lane.
 _WIDE_STRIDE = 4
 _ALL = "splat (i1 true)"
+# Accesses with one moving address and different displacements, from which on that address is kept apart.
+_MANY = 4
+
+
+def accesses(kernel: Kernel) -> Iterator[Load | Store]:
+    """All loads and stores of `kernel`, loops and conditions included."""
+    bodies = [kernel.body]
+    while bodies:
+        for statement in bodies.pop():
+            if isinstance(statement, (Load, Store)):
+                yield statement
+            elif isinstance(statement, (For, If)):
+                bodies.append(statement.body)
 
 
 class Memory:
-    """Translates `Load` and `Store` of one function. `pointers` names the argument of each buffer."""
+    """Translates `Load` and `Store` of one kernel. `pointers` names the argument of each buffer."""
 
-    def __init__(self, function: Function, pointers: dict[Param, str]) -> None:
+    def __init__(self, function: Function, kernel: Kernel) -> None:
         self.f = function
-        self.pointers = pointers
+        self.pointers = {p: f"%p{i}" for i, p in enumerate(kernel.params)}
+        self._uses = Counter((a.buffer, a.index.terms) for a in accesses(kernel))
 
     def address(self, buffer: Param, index: Affine, shift: int = 0) -> str:
         """The address of element `index + shift`.
@@ -39,9 +56,24 @@ class Memory:
             terms = {v: c for v, c in by_depth[depth].items() if c}
             if terms:
                 base = self._advance(base, element, depth, terms)
+        if by_depth and self._uses[buffer, index.terms] >= _MANY:
+            base = self._opaque(max(by_depth), base)
         if not constant:
             return base
         return self._gep(len(f.scopes) - 1, base, element, str(constant))
+
+    def _opaque(self, depth: int, base: str) -> str:
+        """`base` behind a `freeze`, which costs nothing in machine code.
+
+        LLVM's loop strength reduction then sees one moving pointer with fixed displacements. Without it, each displacement of a
+        register tile is an induction variable of its own, and a third of the compile time goes into finding that they are not.
+        """
+        scope = self.f.scopes[depth]
+        known = scope.known.get(("freeze", base))
+        if known is None:
+            known = scope.known["freeze", base] = self.f.fresh()
+            scope.lines.append(f"  {known} = freeze ptr {base}")
+        return known
 
     def _advance(self, base: str, element: str, depth: int, terms: dict[Value, int]) -> str:
         """`base` plus the sum of `terms`, all of which are defined at `depth`."""

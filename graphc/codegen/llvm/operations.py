@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from graphc.codegen.kernel import Op, Value, VType
@@ -112,16 +113,38 @@ def combine(f: Function, name: str, type: VType, left: str, right: str, hint: st
 
 def _extreme(f: Function, op: Op) -> str:
     left, right = (f.names[a] for a in op.args)
+    for constant, other in ((op.args[0], right), (op.args[1], left)):
+        number = f.constants.get(constant)
+        if isinstance(number, float) and f.x86 and not math.isnan(number):
+            return _extreme_of_constant(f, op, number, f.names[constant], other)
     return combine(f, op.name, op.result.type, left, right, op.result.name)
 
 
+def _extreme_of_constant(f: Function, op: Op, number: float, constant: str, other: str) -> str:
+    """One instruction less, or two, than the general way: the compare gives the other operand when it is NaN or equal.
+
+    That is wrong only where zeros differ in sign: adding a zero of the constant's sign mends it (x + 0 is +0 for both zeros).
+    """
+    largest = op.name == "maximum"
+    mended = number == 0 and (math.copysign(1, number) > 0) == largest
+    if mended and not largest:
+        return combine(f, op.name, op.result.type, constant, other, op.result.name)
+    chosen = _choice(f, op.result.type, largest, constant, other, "" if mended else op.result.name)
+    if not mended:
+        return chosen
+    return f.emit(f"fadd {register_type(op.result.type)} {chosen}, {constant}", op.result.name)
+
+
+def _choice(f: Function, type: VType, largest: bool, left: str, right: str, hint: str) -> str:
+    """The larger or smaller of two floats, `right` when they are unordered or equal: one instruction of x86."""
+    spelt = register_type(type)
+    condition = f.emit(f"fcmp {'ogt' if largest else 'olt'} {spelt} {left}, {right}")
+    return f.emit(f"select {vector_of('i1', type.lanes)} {condition}, {spelt} {left}, {spelt} {right}", hint)
+
+
 def _choose(f: Function, op: Op) -> str:
-    """`fmax`, `fmin`: a compare and a select, which x86 has as one instruction."""
-    type = register_type(op.result.type)
     left, right = (f.names[a] for a in op.args)
-    condition = f.emit(f"fcmp {'ogt' if op.name == 'fmax' else 'olt'} {type} {left}, {right}")
-    mask = vector_of("i1", op.result.type.lanes)
-    return f.emit(f"select {mask} {condition}, {type} {left}, {type} {right}", op.result.name)
+    return _choice(f, op.result.type, op.name == "fmax", left, right, op.result.name)
 
 
 def _compare(f: Function, op: Op) -> str:
@@ -147,6 +170,8 @@ def _splat(f: Function, op: Op) -> str:
         return name
     element = register_type(source.type)
     if name[0] != "%":
+        if source in f.constants:
+            f.constants[op.result] = f.constants[source]
         return f"splat ({element} {name})"
     return f.splat(name, element, type.lanes, op.result.name)
 
@@ -218,6 +243,8 @@ def translate(f: Function, op: Op) -> None:
     if op.name == "const":
         assert op.attr is not None
         f.define(op.result, literal(op.attr, op.result.type))
+        if op.result.type.dtype.is_float:
+            f.constants[op.result] = float(op.attr)
         if op.result.type.lanes == 1 and op.result.type.dtype.name == "i64":
             f.integers[op.result] = int(op.attr)
         return

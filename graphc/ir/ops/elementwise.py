@@ -36,15 +36,15 @@ def _infer(op: str, arity: int, group: str, result: DType | None = None) -> Infe
     allowed = frozenset(dtype for dtype in DTYPES if belongs(dtype, group))
 
     def infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
-        first = types[0] if len(types) == arity else None
-        # The common case first: recording an operator is on the path that runs at each step.
-        if first is None or first.dtype not in allowed or any(t is not first and t != first for t in types):
-            check_arity(op, types, arity)
+        check_arity(op, types, arity)
+        first, last = types[0], types[-1]
+        # Recording runs at each step of a plain loop, so what nearly always holds of the operands is tested at once.
+        if first.dtype not in allowed or (last is not first and last != first):
             check_device(op, types)
             check_same_shape(op, types)
             check_same_dtype(op, types)
-            check_group(op, types[0], group)
-        return types[0] if result is None else types[0].with_dtype(result)
+            check_group(op, first, group)
+        return first if result is None else first.with_dtype(result)
 
     return infer
 
@@ -136,17 +136,11 @@ def _sign(x: np.ndarray) -> np.ndarray:
 
 
 def _maximum(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    larger = np.maximum(x, y)
-    return np.where(larger == 0, x + y, larger) if _signed_zeros(x, y) else larger
+    return np.where((x == 0) & (y == 0), x + y, np.maximum(x, y))  # -0 + -0 is -0, other zeros add up to +0
 
 
 def _minimum(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    smaller = np.minimum(x, y)
-    return np.where(smaller == 0, -(-x - y), smaller) if _signed_zeros(x, y) else smaller
-
-
-def _signed_zeros(x: np.ndarray, y: np.ndarray) -> bool:
-    return x.dtype.kind == "f" and bool(np.any((x == 0) & (y == 0)))
+    return np.where((x == 0) & (y == 0), -(-x - y), np.minimum(x, y))
 
 
 def _floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -100,7 +100,7 @@ def _places(index: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
 
 def _evaluate_gather(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
     x, index = arrays
-    return np.take(x, _clamped(x, index, attrs["axis"]), attrs["axis"]).reshape(type.shape)
+    return np.asarray(np.take(x, _clamped(x, index, attrs["axis"]), attrs["axis"]))
 
 
 def _evaluate_take_along(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:

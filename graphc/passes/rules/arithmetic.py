@@ -19,7 +19,7 @@ def _is_constant(node: Node) -> bool:
 
 
 def _is_power_of_two(m: Match) -> bool:
-    """The constant c is a power of two whose reciprocal is a normal number of its type, so scaling by it rounds alike."""
+    """c is a power of two, and its reciprocal a normal number of the type: both ways of scaling round alike."""
     value = m.value("c")
     mantissa, exponent = math.frexp(value) if math.isfinite(value) and value else (0.0, 0)
     limit = {"f64": 1000, "f32": 120, "f16": 12, "bf16": 120}[m["x"].dtype.name]
@@ -42,7 +42,7 @@ _IDENTITIES = (
     Rule("add-minus-zero", x + -0.0, x, domain="float"),
     Rule("add-zero-integer", x + 0, x, domain="integer"),
     Rule("add-zero", x + 0.0, x, exactness="no_signed_zeros", domain="float"),
-    Rule("sub-minus-zero", x - -0.0, x, exactness="no_signed_zeros", domain="float"),
+    Rule("sub-minus-zero", x - (-0.0), x, exactness="no_signed_zeros", domain="float"),
     Rule("mul-zero-integer", x * 0, lambda b, m: b.zeros_like(m["x"]), domain="integer"),
     Rule("mul-zero", x * 0.0, lambda b, m: b.zeros_like(m["x"]), exactness="no_nans", domain="float"),
     Rule("sub-self-integer", x - x, lambda b, m: b.zeros_like(m["x"]), domain="integer"),
@@ -56,12 +56,13 @@ _IDENTITIES = (
     Rule("minimum-infinity", op("minimum", x, math.inf), x),
     Rule("pow-one", x**1, x),
     Rule("pow-zero", x**0, lambda b, m: b.constant(1, m["x"].type)),
-    # The reference rounds the square correctly too: it computes powers in f64 (f32), and pow is exact there for squares.
+    # The reference rounds the square correctly too: it computes powers in f64 (f32), and pow is exact there for
+    # squares.
     Rule("pow-two", x**2, x * x),
 )
 
 _SIGNS = (
-    Rule("neg-neg", -(-x), x),
+    Rule("neg-neg", op("neg", -x), x),
     Rule("mul-minus-one", x * -1, -x, domain="signed"),
     Rule("div-minus-one", x / -1, -x),
     Rule("add-neg", x + (-y), x - y),

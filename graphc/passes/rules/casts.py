@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.passes.pattern import Match, Rule, op, var
 
@@ -34,10 +33,6 @@ def _inner_keeps_all(m: Match) -> bool:
     return keeps_all(m["x"].dtype, m["inner"].dtype)
 
 
-def _is_zero(node: Node) -> bool:
-    return node.op == "constant" and node.attr("value") == 0
-
-
 CASTS: tuple[Rule, ...] = (
     Rule("cast-same", op("cast", x), x, lambda m: m.root.dtype is m["x"].dtype),
     # x passes through a type that holds all its values: the second conversion sees the same number.
@@ -48,6 +43,6 @@ CASTS: tuple[Rule, ...] = (
         _inner_keeps_all,
     ),
     # A bool as a number is 0 or 1.
-    Rule("bool-number-ne-zero", op("ne", op("cast", x), var("zero")), x, lambda m: _is_zero(m["zero"]), domain="bool"),
-    Rule("bool-number-eq-zero", op("eq", op("cast", x), var("zero")), ~x, lambda m: _is_zero(m["zero"]), domain="bool"),
+    Rule("bool-number-ne-zero", op("ne", op("cast", x), 0), x, domain="bool"),
+    Rule("bool-number-eq-zero", op("eq", op("cast", x), 0), ~x, domain="bool"),
 )

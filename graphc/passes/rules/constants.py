@@ -126,5 +126,8 @@ CONSTANTS: tuple[Rule, ...] = (
         lambda m: reduced_count(m.root) > 0,
     ),
     Rule("sum-of-constant", op("reduce_sum", const("c")), _sum, _sum_is_exact),
-    Rule("iota-of-one", op("iota"), lambda b, m: b.zeros_like(m.root), lambda m: m.root.shape[m.root.integer("axis")] <= 1),
+    Rule(
+        "iota-of-one", op("iota"), lambda b, m: b.zeros_like(m.root),
+        lambda m: m.root.shape[m.root.integer("axis")] <= 1,
+    ),
 )  # fmt: skip

@@ -40,7 +40,7 @@ def _without_leading_ones(shape: Ints) -> Ints:
 
 
 def _only_leading_ones(m: Match) -> bool:
-    """The reshape under a broadcast adds or drops only leading dimensions of size 1, which broadcasting adds by itself."""
+    """The reshape under a broadcast changes only leading dimensions of size 1, which broadcasting adds by itself."""
     source, target = m["x"], m["inner"]
     return source.type.rank <= m.root.type.rank and _without_leading_ones(source.shape) == _without_leading_ones(
         target.shape
@@ -175,6 +175,8 @@ MOVEMENT: tuple[Rule, ...] = (
     Rule("pad-pad", op("pad", op("pad", x).named("inner")), _compose_pad),
     Rule("concat-one", op("concat", x), x),
     Rule("window-of-ones", op("window", x), _reshape, _windows_of_one),
-    Rule("fold-of-ones", op("fold", x), _reshape, _folds_one),
+    Rule("fold-of-ones-integer", op("fold", x), _reshape, _folds_one, domain="integer"),
+    # Windows are added to +0.0, so that -0.0 becomes +0.0.
+    Rule("fold-of-ones", op("fold", x), lambda b, m: b.add(_reshape(b, m), 0.0), _folds_one, domain="float"),
     Rule("elementwise-before-broadcast", any_of(_ELEMENTWISE), _before_broadcast),
 )

@@ -36,17 +36,20 @@ _FOLDED = op("fold", op("select", op("eq", place, _SPREAD_WINNER.named("winners"
 def _backward(b: Builder, m: Match) -> Node | None:
     """The gradient of pooling and then of relu, with the mask of relu applied to the pooled cotangent.
 
-    The value before is `x[p] <= 0 ? 0 : S(p)`, where S(p) adds the cotangent of each window whose first maximum (of relu(x))
-    stands at p. The value after adds, over each window whose first maximum (of x) stands at p, `max <= 0 ? 0 : cotangent`.
+    The value before is `x[p] <= 0 ? 0 : S(p)`, where S(p) adds the cotangent of each window whose first maximum (of
+    relu(x)) stands at p. The value after adds, over each window whose first maximum (of x) stands at p, `max <= 0 ?
+    0 : cotangent`.
 
     - x[p] <= 0: before it is 0. After, each window that counts has the maximum x[p] <= 0, and zeros are added.
-    - x[p] > 0: a window that contains p and no NaN has its first maximum at the same place for x and relu(x), since both
-      agree where x > 0 and the rest is at most 0. Where that place is p, the maximum is x[p], and the cotangent counts.
-    - A window with NaN has its first NaN as its first maximum, in x and in relu(x) (x <= 0 is false for NaN). If that is p,
-      the maximum is NaN, `NaN <= 0` is false, and the cotangent counts, as it did before.
+    - x[p] > 0: a window that contains p and no NaN has its first maximum at the same place for x and relu(x), since
+      both agree where x > 0 and the rest is at most 0. Where that place is p, the maximum is x[p], and the
+      cotangent counts.
+    - A window with NaN has its first NaN as its first maximum, in x and in relu(x) (x <= 0 is false for NaN). If
+      that is p, the maximum is NaN, `NaN <= 0` is false, and the cotangent counts, as it did before.
 
-    Each place adds the same numbers in the same order (those of windows not chosen are 0 both times), so the bits are the same.
-    Windows may overlap. With the mask written as `x > 0 ? S : 0` the same holds but for x[p] NaN: then both sides are 0.
+    Each place adds the same numbers in the same order (those of windows not chosen are 0 both times), so the bits
+    are the same. Windows may overlap. With the mask written as `x > 0 ? S : 0` the same holds but for x[p] NaN:
+    then both sides are 0.
     """
     window, winner, winners = m["window"], m["winner"], m["winners"]
     cotangent = _before_spreading(b, m["spread"], winner, winners)

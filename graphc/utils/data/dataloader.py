@@ -75,9 +75,7 @@ class DataLoader(Generic[T]):
         generator: Generator | None = None,
     ) -> None:
         if num_workers < 0:
-            raise ValueError(
-                "num_workers option should be non-negative; use num_workers=0 to disable multiprocessing."
-            )
+            raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
         if num_workers > 0:
             raise UnsupportedError(f"DataLoader: num_workers={num_workers} is not supported yet; use num_workers=0")
         if timeout < 0:
@@ -104,13 +102,13 @@ class DataLoader(Generic[T]):
                 )
             batch_size, drop_last = None, False
         elif batch_size is None and drop_last:
-            raise ValueError(
-                "batch_size=None option disables auto-batching and is mutually exclusive with drop_last"
-            )
+            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
         elif batch_size is not None and batch_size <= 0:
             raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
         if sampler is None and not self._stream:
-            sampler = RandomSampler(_sized(dataset), generator=generator) if shuffle else SequentialSampler(_sized(dataset))
+            sampler = (
+                RandomSampler(_sized(dataset), generator=generator) if shuffle else SequentialSampler(_sized(dataset))
+            )
         if batch_size is not None and sampler is not None:
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.batch_size = batch_size

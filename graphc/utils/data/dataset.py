@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from graphc import Generator, Tensor, from_numpy, randperm
+from graphc import Generator, Tensor, randperm, tensor
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def gather(self, indices: Sequence[int]) -> list[Tensor]:
         """The batch of the samples `indices`, each tensor by one take on the host. IndexError when out of range."""
         positions = np.asarray(indices, dtype=np.int64)
-        return [from_numpy(np.take(tensor.detach().numpy(), positions, axis=0)) for tensor in self.tensors]
+        return [tensor(np.take(part.detach().numpy(), positions, axis=0)) for part in self.tensors]
 
 
 class Subset(Dataset[T]):
@@ -130,7 +130,9 @@ def random_split(
             sizes[i % len(sizes)] += 1
         for i, size in enumerate(sizes):
             if size == 0:
-                warnings.warn(f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=2)
+                warnings.warn(
+                    f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=2
+                )
     else:
         sizes = [int(length) for length in lengths]
     if sum(sizes) != total:

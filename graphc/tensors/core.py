@@ -18,12 +18,12 @@ from graphc.ir.types import DType, TensorType
 from graphc.promotion import can_cast
 from graphc.recorder import SOURCES, Recorder, current
 from graphc.storage import Binding, Lineage, Storage, Value
-from graphc.tensor.size import Size
-from graphc.tensor.views import Chain, ViewStep, apply_chain, contiguous_strides, repeats_elements, write_chain
+from graphc.tensors.size import Size
+from graphc.tensors.views import Chain, ViewStep, apply_chain, contiguous_strides, repeats_elements, write_chain
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
-    from graphc.tensor.tensor import Tensor
+    from graphc.tensors.tensor import Tensor
 
 Keep = Value | Binding
 Emit = Callable[..., Node]

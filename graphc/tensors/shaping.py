@@ -11,11 +11,11 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, broadcast_shapes, i64
 from graphc.promotion import promote_types
-from graphc.tensor.core import TensorBase, record, view, wrap_dim
-from graphc.tensor.views import ViewStep, infer_shape, is_contiguous, view_strides
+from graphc.tensors.core import TensorBase, record, view, wrap_dim
+from graphc.tensors.views import ViewStep, infer_shape, is_contiguous, view_strides
 
 if TYPE_CHECKING:
-    from graphc.tensor.tensor import Tensor
+    from graphc.tensors.tensor import Tensor
 
 
 def ints(args: tuple[Any, ...]) -> tuple[int, ...]:
@@ -194,6 +194,11 @@ def _reshaped(input: Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -
     return view(input, ViewStep("reshape", input._type.shape, shape), shape, strides, input._offset)
 
 
+def same_view(input: Tensor) -> Tensor:
+    """Another tensor object for the same view."""
+    return _reshaped(input, input._type.shape, input._strides)
+
+
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Dimensions of size 1 removed, all or those of `dim`."""
     shape, strides = input._type.shape, input._strides
@@ -217,7 +222,7 @@ def slice_view(input: Tensor, dim: int, start: int, size: int, step: int) -> Ten
     sizes = tuple(size if i == dim else n for i, n in enumerate(shape))
     steps = tuple(step if i == dim else 1 for i in range(len(shape)))
     if sizes == shape and start == 0 and step == 1:
-        return view(input, ViewStep("reshape", shape, shape), shape, strides, input._offset)
+        return same_view(input)
     return view(
         input,
         ViewStep("slice", shape, starts, sizes, steps),

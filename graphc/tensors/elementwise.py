@@ -12,11 +12,11 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
 from graphc.promotion import Number, as_float
-from graphc.tensor.core import TensorBase, record, type_name
-from graphc.tensor.operands import combine, common, is_number, plain
+from graphc.tensors.core import TensorBase, record, type_name
+from graphc.tensors.operands import combine, common, is_number, plain
 
 if TYPE_CHECKING:
-    from graphc.tensor.tensor import Tensor
+    from graphc.tensors.tensor import Tensor
 
 Operand = Any  # a Tensor or a number; PyTorch's signatures take both
 

@@ -12,11 +12,11 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, i64, u8
 from graphc.promotion import as_float
-from graphc.tensor import elementwise
-from graphc.tensor.core import record, record_many, type_name, wrap_dim
+from graphc.tensors import elementwise
+from graphc.tensors.core import record, record_many, type_name, wrap_dim
 
 if TYPE_CHECKING:
-    from graphc.tensor.tensor import Tensor
+    from graphc.tensors.tensor import Tensor
 
 Dims = Any  # None, an integer or a sequence of integers
 

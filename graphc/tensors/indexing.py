@@ -13,12 +13,12 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType, boolean, broadcast_shapes, i32, i64, u8
 from graphc.recorder import Recorder, current
 from graphc.storage import Value
-from graphc.tensor import shaping
-from graphc.tensor.core import TensorBase, check_writable, finish, from_array, read, record, wants_grad, wrap_dim, write, write_node
-from graphc.tensor.operands import is_number, plain, runtime_scalar
+from graphc.tensors import shaping
+from graphc.tensors.core import TensorBase, check_writable, finish, from_array, read, record, wants_grad, wrap_dim, write, write_node
+from graphc.tensors.operands import is_number, plain, runtime_scalar
 
 if TYPE_CHECKING:
-    from graphc.tensor.tensor import Tensor
+    from graphc.tensors.tensor import Tensor
 
 Index = Any
 
@@ -171,7 +171,7 @@ def getitem(input: Tensor, index: Index) -> Tensor:
     """`input[index]`: a view for integers, slices, None and ellipsis; a copy when a list or tensor indexes."""
     seen, advanced = _basic(input, index)
     if all(a is None for a in advanced):
-        return shaping.slice_view(seen, 0, 0, seen._type.shape[0], 1) if seen is input and seen.ndim else _as_view(seen, input)
+        return shaping.same_view(seen) if seen is input else seen
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
@@ -190,10 +190,6 @@ def getitem(input: Tensor, index: Index) -> Tensor:
         return finish(recorder, b.permute(taken, order), (keep_x, *keeps), "IndexBackward0", grad)
 
 
-def _as_view(seen: Tensor, input: Tensor) -> Tensor:
-    return shaping.view_(seen, *seen._type.shape) if seen is input else seen
-
-
 def setitem(input: Tensor, index: Index, value: Any) -> None:
     """`input[index] = value`, the value broadcast and converted; with index tensors, the last one wins among equal indices."""
     if _is_mask(input, index):
@@ -207,14 +203,15 @@ def setitem(input: Tensor, index: Index, value: Any) -> None:
             given = given[1:]
         if source._type.shape != given:
             source = shaping.reshape(source, *given)
-        _check_fits(given, shape)
+        check_fits(given, shape)
         write(seen, source)
         return None
     _index_put(seen, advanced, source, accumulate=False)
     return None
 
 
-def _check_fits(given: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def check_fits(given: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """ShapeError when `given` does not broadcast to `shape`."""
     if len(given) > len(shape) or any(
         g not in (1, n) for g, n in zip(reversed(given), reversed(shape), strict=False)
     ):
@@ -251,7 +248,7 @@ def _masked_write(input: Tensor, mask: Tensor, value: Any) -> None:
     if source.ndim == 0:
         write(input, masked_fill(input, mask, source))
         return
-    write_positions = [a for a in _nonzero(mask, input._type.shape[: mask.ndim], 0)]
+    write_positions = _nonzero(mask, input._type.shape[: mask.ndim], 0)
     advanced: list[Tensor | None] = [*write_positions, *([None] * (input.ndim - mask.ndim))]
     _index_put(input, advanced, source, accumulate=False)
 
@@ -275,7 +272,7 @@ def _index_put(seen: Tensor, advanced: Sequence[Tensor | None], source: Tensor, 
         value, keep_v = read(recorder, source, grad)
         k = len(shape)
         outcome = (*rest[:back], *shape, *rest[back:])
-        _check_fits(value.shape, outcome)
+        check_fits(value.shape, outcome)
         value = b.broadcast(b.cast(value, x.dtype), outcome)
         value = b.permute(value, (*range(back, back + k), *range(back), *range(back + k, len(outcome))))
         count = 1

@@ -14,11 +14,11 @@ from graphc.ir.types import DType, TensorType, broadcast_shapes, f64
 from graphc.promotion import Number, result_type
 from graphc.recorder import Recorder, current
 from graphc.source import call_site
-from graphc.tensor.core import Keep, TensorBase, finish, from_buffer, read, record
+from graphc.tensors.core import Keep, TensorBase, finish, from_buffer, read, record
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
-    from graphc.tensor.tensor import Tensor
+    from graphc.tensors.tensor import Tensor
 
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 

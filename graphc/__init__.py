@@ -1,0 +1,39 @@
+"""graphc: a graph compiler for tensors. PyTorch-shaped code is recorded, differentiated, fused and compiled to native code.
+
+The names are PyTorch's: `import graphc as torch`. They are loaded when the first of them is used, so that `import graphc` alone is
+light.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphc import autograd, cli, codegen, functional, ir, nn, optim, passes, pipeline, utils, vision
+    from graphc.api import *  # noqa: F403
+
+__version__ = "0.1.0"
+
+_SUBMODULES = frozenset(
+    ("autograd", "cli", "codegen", "errors", "functional", "ir", "nn", "optim", "passes", "pipeline", "utils", "vision")
+)
+
+
+def __getattr__(name: str) -> object:
+    if name in _SUBMODULES:
+        return import_module(f"graphc.{name}")
+    if name.startswith("_"):
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    api = import_module("graphc.api")
+    try:
+        found = getattr(api, name)
+    except AttributeError:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}") from None
+    setattr(sys.modules[__name__], name, found)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBMODULES, *(n for n in dir(import_module("graphc.api")) if not n.startswith("_"))})

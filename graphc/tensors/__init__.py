@@ -1,0 +1,1 @@
+"""Tensors: the class, and the functions that record operations."""

@@ -1,0 +1,55 @@
+"""Tensors as NumPy arrays that share memory."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc_runtime.buffer import Buffer
+
+if TYPE_CHECKING:
+    from graphc.storage import Storage
+    from graphc.tensors.tensor import Tensor
+
+
+class Exporter:
+    """Owner of memory that NumPy sees: arrays made from it, and views of them, keep it alive, so its death ends the sharing."""
+
+    __slots__ = ("__weakref__", "buffer")
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"version": 3, "typestr": "|u1", "shape": (self.buffer.nbytes,), "data": (self.buffer.ptr, False)}
+
+
+def exporter_of(storage: Storage) -> Exporter:
+    """The exporter of a storage; made when there is none."""
+    held = storage.export() if storage.export is not None else None
+    if isinstance(held, Exporter):
+        return held
+    storage.own_buffer()
+    assert storage.buffer is not None
+    made = Exporter(storage.buffer)
+    storage.export = weakref.ref(made)
+    return made
+
+
+def export(tensor: Tensor) -> np.ndarray:
+    """The tensor as an array over its memory."""
+    type, storage = tensor._type, tensor._storage
+    storage.realise()
+    if type.size == 0:
+        return np.empty(type.shape, type.dtype.numpy)
+    if storage.external is not None:
+        flat = storage.buffer.array.view(type.dtype.numpy)  # type: ignore[union-attr]
+    else:
+        flat = np.asarray(exporter_of(storage)).view(type.dtype.numpy)
+    itemsize = type.dtype.itemsize
+    return np.lib.stride_tricks.as_strided(
+        flat[tensor._offset :], type.shape, tuple(s * itemsize for s in tensor._strides)
+    )

@@ -1,0 +1,109 @@
+"""`graphc cache` and `graphc doctor`, each in a process of its own with its own folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import run_fresh
+
+PROGRAM = "import graphc\n\n\ndef f(x):\n    return x * 2.0\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A cache folder that holds at least one compiled program."""
+    path = tmp_path / "cache"
+    done = run_fresh("doctor", "--json", GRAPHC_CACHE_DIR=str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return path
+
+
+def data_of(folder: Path, *arguments: str) -> dict[str, object]:
+    done = run_fresh("cache", *arguments, "--json", GRAPHC_CACHE_DIR=str(folder))
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["version"] == 1
+    return data
+
+
+def test_path_info_list_verify_clear(folder: Path) -> None:
+    path = Path(str(data_of(folder, "path")["path"]))
+    assert path.is_dir() and path.is_relative_to(folder)
+    info = data_of(folder, "info")
+    assert info["usable"] is True and int(str(info["entries"])) >= 1
+    entries = data_of(folder, "list")["entries"]
+    assert isinstance(entries, list) and len(entries) == info["entries"]
+    assert all(len(e["key"]) == 64 and e["bytes"] > 0 for e in entries)
+    assert data_of(folder, "verify") == {"version": 1, "good": info["entries"], "bad": []}
+    assert int(str(data_of(folder, "clear")["removed"])) >= len(entries)
+    assert data_of(folder, "info")["entries"] == 0
+
+
+def test_texts_for_people(folder: Path) -> None:
+    environment = {"GRAPHC_CACHE_DIR": str(folder)}
+    assert run_fresh("cache", "path", **environment).stdout.strip().startswith(str(folder))
+    assert "in use" in run_fresh("cache", "info", **environment).stdout
+    assert len(run_fresh("cache", "list", **environment).stdout.splitlines()) >= 1
+    assert "0 bad" in run_fresh("cache", "verify", **environment).stdout
+    assert "files removed" in run_fresh("cache", "clear", **environment).stdout
+    assert "empty" in run_fresh("cache", "list", **environment).stderr
+
+
+def test_verify_finds_a_damaged_entry(folder: Path) -> None:
+    entry = next(folder.rglob("*.entry"))
+    content = bytearray(entry.read_bytes())
+    content[len(content) // 2] ^= 1
+    entry.write_bytes(content)
+    done = run_fresh("cache", "verify", GRAPHC_CACHE_DIR=str(folder))
+    assert done.returncode == 1
+    assert f"bad: {entry.name}" in done.stdout
+
+
+def test_unsafe_folder_is_named_once_and_does_not_stop(folder: Path) -> None:
+    os.chmod(folder, 0o777)
+    done = run_fresh("cache", "info", GRAPHC_CACHE_DIR=str(folder))
+    assert done.returncode == 0
+    assert "not used" in done.stdout and "can be written by others" in done.stdout
+    assert done.stderr.count("warning:") <= 1 and "Traceback" not in done.stderr
+    doctor = run_fresh("doctor", "--json", GRAPHC_CACHE_DIR=str(folder))
+    assert doctor.returncode == 1
+    checks = {c["name"]: c for c in json.loads(doctor.stdout)["checks"]}
+    assert checks["cache"]["status"] == "problem" and "chmod 700" in checks["cache"]["fix"]
+
+
+def test_cache_switched_off() -> None:
+    done = run_fresh("cache", "info", "--json", GRAPHC_CACHE="0")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["usable"] is False
+    assert "off" in run_fresh("cache", "path", GRAPHC_CACHE="0").stderr
+
+
+def test_unknown_subcommand_lists_them() -> None:
+    done = run_fresh("cache", "infos")
+    assert done.returncode == 2
+    assert "Did you mean info" in done.stderr and "verify" in done.stderr
+
+
+def test_doctor(tmp_path: Path) -> None:
+    done = run_fresh("doctor", "--json", GRAPHC_CACHE_DIR=str(tmp_path / "c"))
+    assert done.returncode == 0, done.stdout
+    data = json.loads(done.stdout)
+    assert data["version"] == 1 and data["ok"] is True
+    checks = {c["name"]: c for c in data["checks"]}
+    for name in ("python", "numpy", "llvmlite", "cpu", "vectors", "caches", "native code", "threads", "cache"):
+        assert checks[name]["status"] == "ok", checks[name]
+    assert "LLVM" in checks["llvmlite"]["value"]
+    assert all(c["fix"] for c in data["checks"] if c["status"] != "ok")
+    text = run_fresh("doctor", GRAPHC_CACHE_DIR=str(tmp_path / "c")).stdout
+    assert all(name in text for name in checks)
+
+
+def test_doctor_names_a_bad_setting(tmp_path: Path) -> None:
+    done = run_fresh("doctor", "--json", GRAPHC_THREADS="many", GRAPHC_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 1
+    checks = {c["name"]: c for c in json.loads(done.stdout)["checks"]}
+    assert checks["option threads"]["fix"] == "unset GRAPHC_THREADS"

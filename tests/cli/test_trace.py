@@ -1,0 +1,164 @@
+"""`graphc trace`: functions, modules and graphs in text form, at every stage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from graphc.ir import parse_graph, parse_graphs
+from graphc.pipeline import STAGES
+from tests.cli.running import ROOT, run
+
+GRAPH_STAGES = ("traced", "simplified", "fused")
+LENET = f"{ROOT / 'examples' / 'lenet.py'}:Net"
+LENET_ARGS = ("--args", "x=f32[64,1,32,32]")
+
+SOURCE = """
+import graphc
+import graphc.nn as nn
+
+
+def f(x, y):
+    return (x * y + 1.0).relu()
+
+
+def bad_shapes(x, y):
+    return x @ y
+
+
+def raises(x):
+    raise KeyError("from the user's file")
+
+
+class Layer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+layer = Layer()
+number = 3
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "functions.py"
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_lenet_prints_at_every_stage(stage: str) -> None:
+    result = run("trace", LENET, *LENET_ARGS, "--stage", stage)
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stdout.splitlines()) > 20
+    if stage in GRAPH_STAGES:
+        (graph,) = parse_graphs(result.stdout)
+        assert str(graph.outputs[0].type) == "f32[64,10]"
+    elif stage == "llvm":
+        assert ("define" in result.stdout and "<16 x float>" in result.stdout) or "<8 x float>" in result.stdout
+    elif stage == "asm":
+        assert ".text" in result.stdout
+
+
+@pytest.mark.parametrize("stage", GRAPH_STAGES)
+def test_printed_graphs_parse_to_an_equal_graph_and_pass_opt(stage: str) -> None:
+    text = run("trace", LENET, *LENET_ARGS, "--stage", stage, "--grad").stdout
+    graph = parse_graph(text)
+    again = run("opt", "-", stdin=text)
+    assert again.exit_code == 0, again.stderr
+    assert again.stdout == f"{graph}\n"
+    checked = run("opt", "-", "-p", "decompose,simplify", "--verify-each", stdin=text)
+    assert checked.exit_code == 0, checked.stderr
+    assert [o.type for o in parse_graph(checked.stdout).outputs] == [o.type for o in graph.outputs]
+
+
+def test_gradients_of_a_module_include_its_parameters() -> None:
+    graph = parse_graph(run("trace", LENET, *LENET_ARGS, "--grad").stdout)
+    shapes = [str(o.type) for o in graph.outputs]
+    assert shapes[0] == "f32[]"
+    for shape in ("f32[6,1,3,3]", "f32[16,6,3,3]", "f32[120,576]", "f32[10]", "f32[64,1,32,32]"):
+        assert shape in shapes
+
+
+def test_function_with_named_and_unnamed_arguments(file: Path) -> None:
+    named = run("trace", f"{file}:f", "--args", "y=f32[3] x=f32[4,3]")
+    unnamed = run("trace", f"{file}:f", "--args", "f32[4,3], f32[3]")
+    assert named.exit_code == unnamed.exit_code == 0, named.stderr + unnamed.stderr
+    graph = parse_graph(unnamed.stdout)
+    assert [str(x.type) for x in graph.inputs] == ["f32[4,3]", "f32[3]"]
+    assert [o.type for o in parse_graph(named.stdout).outputs] == [o.type for o in graph.outputs]
+
+
+def test_module_object_and_dotted_name(file: Path) -> None:
+    for name in ("layer", "Layer", "layer.inner"):
+        result = run("trace", f"{file}:{name}", "--args", "f32[5,3]")
+        assert result.exit_code == 0, result.stderr
+        assert str(parse_graph(result.stdout).outputs[0].type) == "f32[5,2]"
+
+
+def test_locations_name_the_users_line(file: Path) -> None:
+    result = run("trace", f"{file}:f", "--args", "f32[4] f32[4]", "--loc")
+    assert f'"{file}":7' in result.stdout
+    assert parse_graph(result.stdout).outputs[0].locs
+
+
+def test_json_and_output_file(file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.json"
+    result = run("trace", f"{file}:f", "--args", "f32[4] f32[4]", "--stage", "simplified", "--json", "-o", target)
+    assert result.exit_code == 0 and result.stdout == ""
+    data = json.loads(target.read_text())
+    assert data["version"] == 1 and data["stage"] == "simplified"
+    assert data["graphs"] == [parse_graph(data["texts"][0]).name]
+
+
+def test_text_graphs_from_a_file_and_stdin(tmp_path: Path) -> None:
+    text = "graph @g(%x: f32[4]) {\n  %1 = mul %x, %x : f32[4]\n  return %1\n}\n"
+    path = tmp_path / "g.gir"
+    path.write_text(text)
+    assert run("trace", path).stdout == text
+    assert run("trace", "-", stdin=text).stdout == text
+    result = run("trace", path, "--grad", "--stage", "simplified")
+    assert "sum of the result f32[4]" in result.stderr
+    assert [str(o.type) for o in parse_graph(result.stdout).outputs] == ["f32[]", "f32[4]"]
+    assert run("trace", path, "--args", "f32[4]").exit_code == 2
+
+
+def test_unknown_names_say_what_exists(file: Path) -> None:
+    cases = [
+        ((f"{file}:g", "--args", "f32[2]"), "Layer"),
+        ((f"{file}:layr", "--args", "f32[2]"), "Did you mean layer"),
+        ((str(file),), "There is: Layer, bad_shapes, f, raises"),
+        ((f"{file.with_name('function.py')}:f",), "Did you mean functions.py"),
+        ((f"{file}:f", "--stage", "simple"), "simplified"),
+        ((f"{file}:f", "--args", "x=f33[2]"), "Did you mean f32"),
+        ((f"{file}:f", "--args", "x=2"), "f32[64,1,32,32]"),
+        ((f"{file}:f", "--args", "x=f32[2]"), "missing a required argument: 'y'"),
+        ((f"{file}:f", "--args", "z=f32[2]"), "(x, y)"),
+        ((f"{file}:number",), "cannot be called"),
+    ]
+    for arguments, expected in cases:
+        result = run("trace", *arguments)
+        assert result.exit_code == 2, (arguments, result.stderr)
+        assert expected in result.stderr, (arguments, result.stderr)
+        assert "Traceback" not in result.stderr
+
+
+def test_errors_of_the_users_code_show_its_lines_only(file: Path) -> None:
+    result = run("trace", f"{file}:raises", "--args", "f32[2]")
+    assert result.exit_code == 1
+    assert f'File "{file}", line 15' in result.stderr and "KeyError" in result.stderr
+    assert "cli/target.py" not in result.stderr
+
+
+def test_shape_errors_name_both_sides_and_the_line(file: Path) -> None:
+    result = run("trace", f"{file}:bad_shapes", "--args", "f32[2,3] f32[4,5]")
+    assert result.exit_code == 1
+    assert "3" in result.stderr and "4" in result.stderr
+    assert f"{file}:11" in result.stderr or f'File "{file}", line 11' in result.stderr

@@ -1,0 +1,118 @@
+"""The native entry of a program: launches, fills, copies, regions, with a stand-in for the thread pool."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
+from graphc.codegen.llvm.build import build_many
+from graphc.codegen.llvm.emit import emit_kernel
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.llvm.program import Copy, Fill, Launch, Region, Step, emit_program
+from graphc.errors import CompileError
+from graphc.ir.types import f32
+from tests.codegen.native import build, link, param
+
+TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+PARALLEL_FOR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+POOL = 0x1234
+
+
+def add_index(name: str, grid: int) -> Kernel:
+    """y[g] = x[g] + g"""
+    array = np.zeros(grid, np.float32)
+    x, y = param("x", array, "in"), param("y", array, "out")
+
+    def write(e: Emitter, g: Value) -> None:
+        value = Value(VType(f32))
+        e.body.append(Load(value, x, Affine(0, ((g, 1),))))
+        e.body.append(Store(y, Affine(0, ((g, 1),)), e.op("add", value, e.op("cast", g, to=f32))))
+
+    return build([x, y], grid, write, name)
+
+
+def execute(
+    kernels: Sequence[Kernel], steps: Sequence[Step], arrays: Sequence[np.ndarray], entry: str = "main0"
+) -> list:
+    """Run `steps` on `arrays`; the calls of parallel_for, as (pool, count). It runs the second half of a range first."""
+    target = host_target()
+    texts = [*(emit_kernel(k, target) for k in kernels), emit_program(steps, target, entry)]
+    library, address = link(build_many(texts, target), entry)
+    calls = []
+
+    def parallel_for(pool: int, task: int, context: int, count: int) -> None:
+        calls.append((pool, count))
+        function = TASK(task)
+        function(context, count // 2, count)
+        function(context, 0, count // 2)
+
+    callback = PARALLEL_FOR(parallel_for)
+    table = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
+    runtime = (ctypes.c_void_p * 2)(ctypes.cast(callback, ctypes.c_void_p), POOL)
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
+    function(ctypes.addressof(table), ctypes.addressof(runtime))
+    del library
+    return calls
+
+
+def test_launches_read_the_table_and_add_offsets() -> None:
+    x, y = np.arange(8, dtype=np.float32), np.zeros(16, np.float32)
+    steps = [Launch("k", ((0, 0), (1, 0)), 8), Launch("k", ((0, 0), (1, 32)), 8, parallel=True)]
+    assert execute([add_index("k", 8)], steps, [x, y]) == [(POOL, 8)]
+    assert (y == np.tile(np.arange(8) * 2, 2)).all()
+
+
+def test_fill_and_copy() -> None:
+    a, b = np.arange(10, dtype=np.uint8), np.zeros(5000, np.uint8)
+    steps = [
+        Fill((1, 7), 4000, 255),
+        Fill((1, 0), 0, 9),
+        Copy((1, 2), (0, 3), 4),
+        Copy((1, 0), (0, 0), 0),
+        Fill((0, 0), 2),
+    ]
+    assert execute([], steps, [a, b]) == []
+    expected = np.zeros(5000, np.uint8)
+    expected[7:4007] = 255
+    expected[2:6] = [3, 4, 5, 6]
+    assert (b == expected).all()
+    assert list(a[:3]) == [0, 0, 2]
+
+
+def test_a_region_runs_its_launches_over_shares() -> None:
+    x, y, z = np.zeros(12, np.float32), np.zeros(12, np.float32), np.zeros(12, np.float32)
+    steps = [Region(4, (Launch("k", ((0, 0), (1, 0)), 12), Launch("k", ((1, 0), (2, 0)), 12)))]
+    assert execute([add_index("k", 12)], steps, [x, y, z]) == [(POOL, 4)]
+    assert (z == np.arange(12) * 2).all()
+
+
+def test_small_and_empty_ranges_do_not_use_threads() -> None:
+    x, y = np.ones(1, np.float32), np.zeros(1, np.float32)
+    launch = Launch("k", ((0, 0), (1, 0)), 1, parallel=True)
+    steps = [launch, Region(1, (launch,)), Launch("k", ((0, 0), (1, 0)), 0, parallel=True), Region(0, ())]
+    assert execute([add_index("k", 1)], steps, [x, y]) == []
+    assert y[0] == 1
+
+
+def test_long_programs_keep_their_order() -> None:
+    x = np.zeros(8, np.float32)
+    steps = [Copy((0, 4 * (i % 7 + 1)), (0, 4 * (i % 7)), 4) for i in range(1000)]
+    steps.insert(0, Fill((0, 0), 1, 5))
+    execute([], steps, [x])
+    assert (x.view(np.uint32) == 5).all()
+    assert execute([], [], [x]) == []
+
+
+def test_impossible_programs_are_refused() -> None:
+    target = host_target()
+    launch = Launch("k", ((0, 0),), 10)
+    with pytest.raises(CompileError, match="grid 3 does not divide the grid 10 of kernel k"):
+        emit_program([Region(3, (launch,))], target)
+    with pytest.raises(CompileError, match="1 and with 2 buffers"):
+        emit_program([launch, Launch("k", ((0, 0), (1, 0)), 10)], target)
+    with pytest.raises(CompileError, match="256"):
+        emit_program([Fill((0, 0), 1, 256)], target)

@@ -1,0 +1,253 @@
+"""Random graphs in which a given rewrite rule applies, made from the rule's own pattern."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from graphc.errors import DTypeError, ShapeError
+from graphc.ir import DTYPES, OPS, Builder, DType, Graph, Node, TensorType
+from graphc.ir.ops.source import row_major_index
+from graphc.ir.types import boolean, f32, f64, i32
+from graphc.passes.pattern import Pattern, Rule
+from tests.fuzz.attrs import random_attrs
+
+SPECIAL_FLOATS = (
+    0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 5e-324, -1e-310, 1e-45, 6e-8, 1e-38, 2.0, 0.5, -0.75, 3.0, 1e30,
+    -3e38, 60000.0, 7.25,
+)  # fmt: skip
+CONSTANT_FLOATS = (*SPECIAL_FLOATS, 4.0, -8.0, 0.25)
+
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+_DIMENSIONS = (1, 1, 2, 3, 4)
+
+
+class Unfit(Exception):
+    """The choices made so far do not fit the pattern."""
+
+
+class Instance:
+    """One try to make nodes that match a pattern."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.builder = Builder()
+        self.inputs: list[Node] = []
+        self.names: dict[str, Node] = {}
+        self.dtype = rng.choice(DTYPES)
+        self.shape = (200,) if rng.random() < 0.5 else self.random_shape()
+
+    def random_shape(self) -> tuple[int, ...]:
+        return tuple(self.rng.choice(_DIMENSIONS) for _ in range(self.rng.randint(0, 4)))
+
+    def input(self, type: TensorType) -> Node:
+        node = self.builder.input(len(self.inputs), type)
+        self.inputs.append(node)
+        return node
+
+    def constant(self, type: TensorType) -> Node:
+        return self.builder.constant(random_number(self.rng, type.dtype), type)
+
+    def node(self, pattern: Pattern, want: TensorType | None) -> Node:
+        """A node for `pattern`, of type `want` if that is given. Raises Unfit."""
+        if pattern.name in self.names:
+            made = self.names[pattern.name]
+        else:
+            made = self.fresh(pattern, want)
+        if want is not None and made.type != want:
+            raise Unfit
+        if pattern.name:
+            self.names[pattern.name] = made
+        return made
+
+    def fresh(self, pattern: Pattern, want: TensorType | None) -> Node:
+        type = want or TensorType(self.dtype, self.random_shape())
+        if pattern.value is not None:
+            return self.literal(pattern.value, type)
+        if not pattern.ops:
+            return self.input(type)
+        op = self.rng.choice(pattern.ops)
+        if op == "constant":
+            return self.constant(type)
+        if op == "iota":
+            if type.dtype is boolean:
+                raise Unfit
+            return self.builder.iota(self.rng.randrange(type.rank), type)
+        if pattern.operands is None:
+            operands = self.open_operands(op, type)
+        else:
+            operands = tuple(
+                self.node(p, t) for p, t in zip(pattern.operands, self.operand_types(op, pattern, want), strict=True)
+            )
+        attrs = {**random_attrs(self.rng, op, [o.type for o in operands]), **dict(pattern.attrs)}
+        if op == "cast":
+            attrs["dtype"] = want.dtype if want else self.rng.choice(DTYPES)
+        if op == "pad" and operands[0].op in ("constant", "pad") and self.rng.random() < 0.7:
+            attrs["value"] = operands[0].attr("value")
+        return self.builder.apply(op, operands, attrs)
+
+    def literal(self, value: float | int | bool, type: TensorType) -> Node:
+        if isinstance(value, bool) != (type.dtype is boolean) or (type.dtype.kind == "uint" and value < 0):
+            raise Unfit
+        if type.dtype.is_integer and not isinstance(value, int):
+            raise Unfit
+        return self.builder.constant(value, type)
+
+    def operand_types(self, op: str, pattern: Pattern, want: TensorType | None) -> list[TensorType | None]:
+        """The types to ask of operands: those of elementwise operators follow from the result's."""
+        assert pattern.operands is not None
+        count = len(pattern.operands)
+        if OPS[op].kind != "elementwise":
+            if op == "contract":
+                shapes = [tuple(self.rng.choice((1, 2, 3)) for _ in range(self.rng.randint(1, 3))) for _ in range(2)]
+                return [TensorType(self.dtype, shape) for shape in shapes]
+            free = None if pattern.operands[0].ops else TensorType(self.dtype, self.random_shape())
+            return [free, TensorType(i32, self.random_shape())][:count]
+        type = want or TensorType(self.dtype, self.shape)
+        if op in _COMPARISONS:
+            return [type.with_dtype(self.dtype)] * count
+        if op == "select":
+            return [type.with_dtype(boolean), type, type]
+        if op == "cast":
+            return [type.with_dtype(self.rng.choice([boolean, *DTYPES]))]
+        return [type] * count
+
+    def open_operands(self, op: str, type: TensorType) -> tuple[Node, ...]:
+        """Operands of an operator whose rule leaves them open."""
+        rng = self.rng
+        if op == "concat":
+            constant = self.constant(type)
+            same = rng.random() < 0.5
+            return tuple(constant if same else self.input(type) for _ in range(rng.randint(1, 3)))
+        small = type.with_shape(tuple(1 if rng.random() < 0.5 else n for n in type.shape))
+        form = rng.choice(["constant", "broadcast", "mixed"])
+
+        def operand(dtype: DType) -> Node:
+            if form == "constant" or (form == "mixed" and rng.random() < 0.4):
+                return self.constant(type.with_dtype(dtype))
+            return self.builder.broadcast(self.input(small.with_dtype(dtype)), type.shape)
+
+        count = OPS[op].arity or 2
+        dtypes = [boolean, type.dtype, type.dtype] if op == "select" else [type.dtype] * count
+        return tuple(operand(dtype) for dtype in dtypes)
+
+
+def random_number(rng: random.Random, dtype: DType) -> float | int | bool:
+    if dtype.is_float:
+        return float(rng.choice(CONSTANT_FLOATS))
+    if dtype.kind == "bool":
+        return rng.random() < 0.5
+    info = np.iinfo(dtype.numpy)
+    return int(rng.choice([0, 1, 2, 3, -1 if info.min else 255, int(info.min), int(info.max), rng.randint(0, 100)]))
+
+
+def random_array(rng: np.random.Generator, type: TensorType, tame: bool = False) -> np.ndarray:
+    """Special and ordinary values mixed; with `tame`, small whole numbers, whose sums are exact."""
+    dtype = type.dtype
+    if dtype.kind == "bool":
+        return np.asarray(rng.random(type.shape) < 0.5)
+    if tame:
+        return np.asarray(rng.integers(0 if dtype.kind == "uint" else -4, 5, type.shape)).astype(dtype.numpy)
+    if dtype.is_float:
+        with np.errstate(all="ignore"):
+            special = rng.choice(np.array(SPECIAL_FLOATS), type.shape)
+            return np.asarray(np.where(rng.random(type.shape) < 0.6, special, rng.normal(0, 3, type.shape))).astype(
+                dtype.numpy
+            )
+    info = np.iinfo(dtype.numpy)
+    special = rng.choice(np.array([0, 1, 2, info.min, info.max, info.max - 1, info.min + 1], dtype.numpy), type.shape)
+    plain = rng.integers(info.min, info.max, type.shape, dtype.numpy, endpoint=True)
+    return np.asarray(np.where(rng.random(type.shape) < 0.6, special, plain)).astype(dtype.numpy)
+
+
+def max_pool_gradient(instance: Instance) -> Node:
+    """The gradient of relu and max pooling, as autodiff writes it, with the mask written in one of two ways."""
+    rng, b = instance.rng, instance.builder
+    type = TensorType(rng.choice([f32, f64]), (2, rng.randint(2, 5), rng.randint(2, 5)))
+    x = instance.input(type)
+    negative = b.elementwise("le", x, 0)
+    windows = b.apply("window", (b.select(negative, 0, x),), random_attrs(rng, "window", [type]))
+    axes = tuple(range(3, windows.type.rank))
+    pooled = b.reduce_max(windows, axes, "first")
+    ct = b.constant(1, pooled.type) if rng.random() < 0.3 else instance.input(pooled.type)
+    winner = b.argmax(windows, axes, i32)
+    place = row_major_index(b, windows.type.with_dtype(i32), axes)
+    chosen = b.elementwise("eq", place, b.expand_dims(winner, axes, windows.shape))
+    spread = b.select(chosen, b.expand_dims(ct, axes, windows.shape), 0.0)
+    if ct.op == "constant":
+        spread = b.select(chosen, b.constant(1, windows.type), 0.0)
+    attrs = dict(windows.attrs)
+    attrs.pop("size")
+    folded = b.apply("fold", (spread,), {**attrs, "shape": type.shape})
+    if rng.random() < 0.5:
+        return b.select(negative, 0, folded)
+    return b.select(b.elementwise("gt", x, 0), folded, 0)
+
+
+_EMPTY = (
+    "add",
+    "neg",
+    "eq",
+    "reshape",
+    "permute",
+    "broadcast",
+    "slice",
+    "concat",
+    "reduce_sum",
+    "reduce_prod",
+    "contract",
+)
+
+
+def empty(instance: Instance, ops: Sequence[str] = _EMPTY, dtype: DType | None = None) -> Node:
+    """Some operator on tensors without elements."""
+    rng = instance.rng
+    shape = [*instance.random_shape(), 0]
+    rng.shuffle(shape)
+    type = TensorType(dtype or instance.dtype, tuple(shape))
+    op = rng.choice(ops)
+    operands = tuple(instance.input(type) for _ in range(OPS[op].arity or 2))
+    return instance.builder.apply(op, operands, random_attrs(rng, op, [type] * len(operands)))  # type: ignore[arg-type]
+
+
+def spaced_slice(instance: Instance) -> Node:
+    """A slice of a padded tensor that lies inside, or nearly."""
+    x = instance.input(
+        TensorType(instance.dtype, tuple(instance.rng.randint(1, 4) for _ in range(instance.rng.randint(1, 2))))
+    )
+    padded = instance.builder.apply("pad", (x,), random_attrs(instance.rng, "pad", [x.type]))  # type: ignore[arg-type]
+    rng = instance.rng
+    start = tuple(rng.choice([low, low, low + 1]) for low in padded.ints("low"))
+    step = tuple(between + 1 for between in padded.ints("interior"))
+    size = tuple(rng.randint(1, n) for n in x.shape)
+    return instance.builder.slice(padded, start, size, step)
+
+
+CUSTOM: dict[str, Callable[[Instance], Node]] = {
+    "no-elements": empty,
+    "any-of-nothing": lambda instance: empty(instance, ("reduce_max",), boolean),
+    "all-of-nothing": lambda instance: empty(instance, ("reduce_min",), boolean),
+    "sum-of-nothing": lambda instance: empty(instance, ("reduce_sum",)),
+    "product-of-nothing": lambda instance: empty(instance, ("reduce_prod",)),
+    "contract-of-nothing": lambda instance: empty(instance, ("contract",)),
+    "slice-pad": spaced_slice,
+    "relu-mask-after-max-pool": max_pool_gradient,
+    "relu-mask-after-max-pool-gt": max_pool_gradient,
+}
+
+
+def instances(rule: Rule, seed: int, attempts: int) -> Iterator[tuple[Graph, Graph]]:
+    """Pairs of graphs: a node to which `rule` applies, and what the rule makes of it."""
+    rng = random.Random(f"{rule.name}:{seed}")
+    for _ in range(attempts):
+        instance = Instance(rng)
+        try:
+            custom = CUSTOM.get(rule.name)
+            node = custom(instance) if custom else instance.node(rule.before, None)
+            after = rule.apply(instance.builder, node)
+        except (Unfit, ShapeError, DTypeError, ValueError):
+            continue
+        if after is not None:
+            yield Graph(tuple(instance.inputs), (node,)), Graph(tuple(instance.inputs), (after,))
