@@ -50,7 +50,7 @@ clean: ## remove .venv and what the tools left
 	  echo "$$found cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
 	  echo "Install it (on Debian and Ubuntu: apt install python3-venv) or name another one: make PYTHON=/path/to/python" >&2; \
 	else \
-	  echo "graphc needs Python 3.11 or newer; tried:$(foreach p,$(PYTHONS), $(p))." >&2; \
+	  echo "graphc needs Python 3.11 or newer; tried: $(strip $(PYTHONS))." >&2; \
 	  echo "Install one or name it: make PYTHON=/path/to/python" >&2; \
 	fi; exit 1
 

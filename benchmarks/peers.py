@@ -184,6 +184,8 @@ class Tinygrad(Peer):
 
     def start(self, threads: int) -> str:
         os.environ["CPU_COUNT"] = str(threads)
+        # Newer versions read the training mode here, older ones on the class.
+        os.environ["TRAINING"] = "1"
         self.tinygrad: Any = importlib.import_module("tinygrad")
         self.optim: Any = importlib.import_module("tinygrad.nn.optim")
         return importlib.import_module("importlib.metadata").version("tinygrad")
@@ -208,8 +210,8 @@ class Tinygrad(Peer):
         def train(x: Any, y: Any) -> Any:
             optimizer.zero_grad()
             loss = loss_of(x, y).backward()
-            optimizer.step()
-            return loss.realize()
+            # Together, so that the loss is that of the weights before the step.
+            return loss.realize(*optimizer.schedule_step())
 
         return lambda: train(x, y)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.backward import backward as autograd_backward
 from graphc.backward import grad as autograd_grad
 from graphc.counting import counters, reset_counters
 from graphc.dtypes import (

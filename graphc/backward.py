@@ -11,7 +11,7 @@ from graphc.counting import FRONT
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.ir.node import Node
 from graphc.passes.autodiff import vjp
-from graphc.recorder import Recorder, current
+from graphc.recording import Recorder, current
 from graphc.storage import Binding, Lineage, Storage, Value
 from graphc.tensors.core import TensorBase, alias, new, read, write
 from graphc.tensors.operands import combine

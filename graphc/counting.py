@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from graphc_runtime import counters as runtime
+from graphc_runtime.counters import counters as runtime_counters
+from graphc_runtime.counters import reset as reset_runtime
 
 
 @dataclass(slots=True)
@@ -33,11 +34,11 @@ FRONT = FrontCounters()
 
 def counters() -> dict[str, int]:
     """All counters of the process by name: traces, compiles, cache hits, launches, peak bytes, and those of the front end."""
-    return {**runtime.counters(), **asdict(FRONT)}
+    return {**runtime_counters(), **asdict(FRONT)}
 
 
 def reset_counters() -> None:
     """Set all counters to zero."""
-    runtime.reset()
+    reset_runtime()
     for name in asdict(FRONT):
         setattr(FRONT, name, 0)

@@ -21,7 +21,9 @@ from graphc.options import code_key
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import fuse
+from graphc.passes.layout import Layout
 from graphc.passes.plan_memory import plan_memory
+from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
 from graphc_runtime.artifact import Artifact
 from graphc_runtime.cache import default_cache
@@ -33,6 +35,7 @@ from graphc_runtime.executor import Executable
 STAGES: Mapping[str, str] = {
     "traced": "the graph as it was recorded",
     "simplified": "after decomposition and exact rewriting",
+    "laid_out": "with the axis order in which intermediates are stored on this machine",
     "fused": "the kernels: which values are computed together, and which are stored",
     "loops": "the kernels as scheduled loops over vectors",
     "llvm": "LLVM IR, as it goes to the code generator",
@@ -40,20 +43,23 @@ STAGES: Mapping[str, str] = {
 }
 
 
-def graph_passes() -> list[Pass]:
-    """The passes from a recorded graph to one that can be fused, in order."""
-    return [StripDetach(), Decompose(), Simplify()]
+def graph_passes(target: Target | None = None) -> list[Pass]:
+    """The passes from a recorded graph to one that can be fused, in order. `layout` and what follows it fit a target."""
+    machine_independent: list[Pass] = [StripDetach(), Decompose(), Simplify()]
+    if target is None:
+        return machine_independent
+    return [*machine_independent, Layout(target.lanes(4)), Simplify(), SharePads()]
 
 
-def optimize(graph: Graph) -> Graph:
-    """Run the default passes."""
-    return run_passes(graph, graph_passes())
+def optimize(graph: Graph, target: Target | None = None) -> Graph:
+    """Run the default passes: those that hold for every machine, and with a `target` its layout too."""
+    return run_passes(graph, graph_passes(target))
 
 
 def build_program(graph: Graph, donated: frozenset[int] = frozenset(), target: Target | None = None) -> Program:
     """All phases before native code."""
     machine = target or host_target()
-    fused = fuse(optimize(graph))
+    fused = fuse(optimize(graph, machine))
     return make_program(fused, partial(_plan, fused, donated), machine)
 
 
@@ -125,7 +131,8 @@ def stage_text(graph: Graph, stage: str, locations: bool = False) -> str:
     makers: dict[str, Callable[[], str]] = {
         "traced": lambda: _graph_text(graph, locations),
         "simplified": lambda: _graph_text(optimize(graph), locations),
-        "fused": lambda: fused_text(fuse(optimize(graph))),
+        "laid_out": lambda: _graph_text(optimize(graph, host_target()), locations),
+        "fused": lambda: fused_text(fuse(optimize(graph, host_target()))),
         "loops": lambda: "\n".join(map(print_kernel, build_program(graph).kernels)),
         "llvm": lambda: "\n".join(build_program(graph).modules),
         "asm": lambda: "\n".join(build_assembly(m, host_target()) for m in build_program(graph).modules),

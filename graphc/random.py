@@ -17,7 +17,7 @@ from graphc.errors import DTypeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, boolean, f32, f64, i32, i64
-from graphc.recorder import current
+from graphc.recording import current
 from graphc.storage import Binding
 from graphc.tensors.core import TensorBase, finish, from_array, read, write
 from graphc.tensors.creation import finished

@@ -13,7 +13,7 @@ from graphc.ir.types import TensorType
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
-    from graphc.recorder import Recorder
+    from graphc.recording import Recorder
 
 
 class Binding:
@@ -76,10 +76,10 @@ class Storage:
     """Memory of one base tensor: a buffer, or a pending value (`value`). `version` counts writes.
 
     `export` is a weak reference to the owner of the NumPy arrays that see the memory; `external` the array that lent it.
-    `slot` is the leaf that stands for the buffer in what is recorded now.
+    `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer in what is recorded now.
     """
 
-    __slots__ = ("__weakref__", "buffer", "export", "external", "recorder", "slot", "type", "value", "version")
+    __slots__ = ("__weakref__", "buffer", "export", "external", "origin", "recorder", "slot", "type", "value", "version")
 
     def __init__(self, recorder: Recorder, type: TensorType, value: Value | None, buffer: Buffer | None) -> None:
         self.recorder = recorder
@@ -90,6 +90,7 @@ class Storage:
         self.slot: weakref.ref[Binding] | None = None
         self.export: Callable[[], object] | None = None
         self.external: np.ndarray | None = None
+        self.origin: Callable[[], float] | None = None
         if value is not None:
             recorder.add_pending(self)
 

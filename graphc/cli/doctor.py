@@ -121,16 +121,17 @@ def _settings() -> Iterator[Check]:
 
 
 def _gpu() -> Iterator[Check]:
+    later = "needed for NVIDIA GPUs only, which graphc has no back end for yet"
     pycuda = _package("pycuda")
     if pycuda:
         yield Check("pycuda", "ok", pycuda)
     else:
-        yield Check("pycuda", "absent", "not installed", "optional, for NVIDIA GPUs: pip install 'graphc[cuda]'")
+        yield Check("pycuda", "absent", f"not installed; {later}", "pip install 'graphc[cuda]'")
     nvrtc = ctypes.util.find_library("nvrtc") or (find_spec("nvidia") and find_spec("nvidia.cuda_nvrtc"))
     if nvrtc:
         yield Check("nvrtc", "ok", "found")
     else:
-        yield Check("nvrtc", "absent", "not found", "optional, for NVIDIA GPUs: pip install nvidia-cuda-nvrtc")
+        yield Check("nvrtc", "absent", f"not found; {later}", "pip install nvidia-cuda-nvrtc")
 
 
 def findings() -> list[Check]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from graphc.codegen.sites import Access, Nest, Site
 from graphc.codegen.target import Target
 from graphc.ir.index import Ix, Var
-from graphc.ir.node import Node
 
 MAX_UNROLLED = 600  # multiply-adds in one unrolled body
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
@@ -164,68 +164,76 @@ def _choose_tiles(nest: Nest, schedule: Schedule, target: Target) -> None:
 
 
 def _tile_contraction(site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
-    """Hill-climb over register tiles: most multiply-adds per load that fit the registers with little waste."""
-    budget = target.registers - (4 if target.registers >= 32 else 4)
+    """Choose the register tile with the most multiply-adds per load that fits the registers with little waste."""
+    budget = target.registers - 4  # accumulators; the rest holds operands
     axes = [v for v in nest.axes if v.hi > 0]
-    per_lane = schedule.lanes
+    lanes = schedule.lanes
+    extents = [max(1, (v.hi + 1) // lanes) if v is schedule.lane else v.hi + 1 for v in axes]
+    sizes = [[t for t in TILES if t <= n] for n in extents]
     unrolled = [(v, v.hi + 1) for v in schedule.unrolled[site]]
     taps = math.prod(n for _, n in unrolled)
-
-    def extent_of(var: Var) -> int:
-        return max(1, (var.hi + 1) // per_lane) if var is schedule.lane else var.hi + 1
-
-    def cost(tile: dict[Var, int]) -> float:
-        points = math.prod(tile.values()) * len(site.points)
-        if points > budget or points * taps > MAX_UNROLLED:
-            return math.inf
-        loads = _distinct_loads(site, tile, unrolled, schedule)
+    per_point = len(site.points)
+    loads = _LoadCounter(site, axes, unrolled, schedule)
+    best, chosen = math.inf, (1,) * len(axes)
+    for tile in _products(sizes, min(budget, max(1, MAX_UNROLLED // taps)) // per_point):
+        points = math.prod(tile) * per_point
         steps = points * taps
-        waste = 1.0
-        for var in axes:
-            n = extent_of(var)
-            waste *= math.ceil(n / tile[var]) * tile[var] / n
+        waste = math.prod(math.ceil(n / t) * t / n for n, t in zip(extents, tile, strict=True))
         chain = max(1.0, 8 / points)  # too few independent sums wait for each other
-        return max(steps / 2 * chain, loads / 2) / steps * waste + 0.6 / steps * waste
-
-    tile = dict.fromkeys(axes, 1)
-    best = cost(tile)
-    while True:
-        moves = []
-        for var in axes:
-            for size in TILES:
-                if size <= extent_of(var) and size != tile[var]:
-                    candidate = {**tile, var: size}
-                    moves.append((cost(candidate), size, candidate))
-        found = min(moves, key=lambda m: m[:2], default=None)
-        if found is None or found[0] >= best - 1e-9:
-            break
-        best, tile = found[0], found[2]
-    schedule.tile.update(tile)
-    points = math.prod(tile.values()) * len(site.points)
+        cost = (max(steps / 2 * chain, loads.count(tile) / 2) + 0.6) / steps * waste
+        if cost < best - 1e-9:
+            best, chosen = cost, tile
+    schedule.tile.update(zip(axes, chosen, strict=True))
+    points = math.prod(chosen) * per_point
     schedule.split[site] = max(1, 8 // points) if taps == 1 else 1
 
 
-def _distinct_loads(site: Site, tile: dict[Var, int], unrolled: list[tuple[Var, int]], schedule: Schedule) -> float:
-    """Loads that one iteration of the unrolled body needs; equal addresses count once."""
-    total = 0.0
-    forms: dict[tuple[Node, tuple[tuple[Var, int], ...]], set[int]] = {}
-    for per_point in site.operands:
-        for buffer, ix in per_point:
-            key = (buffer, tuple((v, ix.coefficient(v)) for v in (*tile, *(u for u, _ in unrolled))))
-            forms.setdefault(key, set()).add(ix.const)
-    lane = schedule.lane or schedule.site_lane.get(site)
-    for (buffer, coefficients), consts in forms.items():
-        offsets = set(consts)
-        across = 0
-        for var, c in coefficients:
-            if var is lane:
-                across = c
-                c *= schedule.lanes
-            n = tile.get(var) or next((m for u, m in unrolled if u is var), 1)
-            if c and n > 1:
-                offsets = {o + c * i for o in offsets for i in range(n)}
-        if schedule.lane is None and lane is not None:
-            across = next((ix.coefficient(lane) for p in site.operands for b, ix in p if b is buffer), 0)
-        each = 1.0 if across in (0, 1) else 1.0 + across if across <= 4 else float(schedule.lanes)
-        total += len(offsets) * each
-    return total
+def _products(sizes: list[list[int]], limit: int) -> Iterator[tuple[int, ...]]:
+    """All choices of one size per axis whose product is at most `limit` (at least the choice of the first sizes)."""
+    if not sizes:
+        yield ()
+        return
+    for size in sizes[0]:
+        if size > max(limit, 1):
+            break
+        for rest in _products(sizes[1:], limit // size):
+            yield (size, *rest)
+
+
+class _LoadCounter:
+    """Counts the loads of one iteration of an unrolled contraction body; equal addresses count once."""
+
+    def __init__(self, site: Site, axes: list[Var], unrolled: list[tuple[Var, int]], schedule: Schedule) -> None:
+        lane = schedule.lane or schedule.site_lane.get(site)
+        forms: dict[tuple[object, ...], set[int]] = {}
+        for per_point in site.operands:
+            for buffer, ix in per_point:
+                across = ix.coefficient(lane) if lane is not None else 0
+                steps = tuple(ix.coefficient(v) * (schedule.lanes if v is schedule.lane else 1) for v in axes)
+                taps = tuple((ix.coefficient(v), n) for v, n in unrolled)
+                forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)
+        self._forms: list[tuple[float, tuple[int, ...], set[int]]] = []
+        for (_, steps, taps, across), consts in forms.items():
+            places = set(consts)
+            for c, n in taps:  # type: ignore[attr-defined]
+                if c:
+                    places = {p + c * i for p in places for i in range(n)}
+            wide = abs(across)  # type: ignore[arg-type]
+            each = 1.0 if wide <= 1 else 1.0 + wide if wide <= 4 else float(schedule.lanes)
+            self._forms.append((each, steps, places))  # type: ignore[arg-type]
+        self._known: dict[tuple[int, tuple[int, ...]], int] = {}
+
+    def count(self, tile: tuple[int, ...]) -> float:
+        """Loads for a tile of these sizes along the axes."""
+        total = 0.0
+        for number, (each, steps, places) in enumerate(self._forms):
+            relevant = tuple(t if c else 1 for t, c in zip(tile, steps, strict=True))
+            known = self._known.get((number, relevant))
+            if known is None:
+                found = places
+                for c, t in zip(steps, relevant, strict=True):
+                    if t > 1:
+                        found = {p + c * i for p in found for i in range(t)}
+                known = self._known[number, relevant] = len(found)
+            total += each * known
+        return total

@@ -47,7 +47,7 @@ def _sign(e: Emitter, x: Value) -> Value:
     return e.op("select", e.op("gt", x, 0), one, negative)
 
 
-def _detach(e: Emitter, x: Value) -> Value:
+def _identity(e: Emitter, x: Value) -> Value:
     return x
 
 
@@ -58,7 +58,8 @@ EXPANSIONS: dict[str, Expansion] = {
     **{f"bitwise_{name}": _operation(name) for name in ("not", "and", "or", "xor")},
     "round": _operation("rint"),
     "sign": _sign,
-    "detach": _detach,
+    "detach": _identity,
+    "materialize": _identity,
     "exp": exp,
     "expm1": expm1,
     "log": log,

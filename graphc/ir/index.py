@@ -146,7 +146,7 @@ def linear(idx: tuple[Ix, ...], shape: tuple[int, ...]) -> Ix:
     return total
 
 
-def _blocks(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[range, range]]:
+def reshape_blocks(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[range, range]]:
     """Smallest runs of dimensions of `a` and `b` with equal products, in order (both shapes have the same size > 0)."""
     blocks, i, j = [], 0, 0
     while i < len(a) or j < len(b):
@@ -168,7 +168,7 @@ def _blocks(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[range, range]]
 def reshape_index(idx: tuple[Ix, ...], shape: tuple[int, ...], source: tuple[int, ...]) -> tuple[Ix, ...]:
     """Index into a tensor of shape `source` of the element that stands at `idx` once it is reshaped to `shape`."""
     result = [ZERO] * len(source)
-    for mine, theirs in _blocks(shape, source):
+    for mine, theirs in reshape_blocks(shape, source):
         rest = linear(tuple(idx[d] for d in mine), tuple(shape[d] for d in mine))
         dims = tuple(source[d] for d in theirs)
         for d, stride in zip(theirs, row_major_strides(dims), strict=True):

@@ -26,21 +26,23 @@ _MAX_DIGITS = 20  # more than any 64-bit integer needs
 _EXCERPT = 160  # characters of a source line shown in an error
 
 _TOKEN = re.compile(
-    r"""(?P<space>[ \t\r\n]+|//[^\n]*)
-    |(?P<value>%[A-Za-z0-9_.]+)
+    r"""(?>(?:[ \t\r\n]+|//[^\n]*)*)(?:
+     (?P<value>%[A-Za-z0-9_.]+)
     |(?P<string>"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")
     |(?P<float>-?(?:[0-9]+\.[0-9]*(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+|(?:inf|nan)\b))
     |(?P<int>-?[0-9]+)
     |(?P<word>[A-Za-z_][A-Za-z0-9_.]*)
-    |(?P<mark>[{}()\[\],:=@])""",
-    re.VERBOSE,
+    |(?P<mark>[{}()\[\],:=@])
+    |(?P<end>\Z)
+    |(?P<bad>.))""",
+    re.VERBOSE | re.DOTALL,
 )
 _DTYPES = {d.name: d for d in DTYPES}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Token:
-    kind: str  # a group of _TOKEN, or "end"
+    kind: str  # a group of _TOKEN
     text: str
     at: int
 
@@ -75,15 +77,13 @@ class _Parser:
     # tokens and errors
 
     def _scan(self) -> _Token:
-        text = self.source_text
-        while self.position < len(text):
-            match = _TOKEN.match(text, self.position)
-            if match is None:
-                self.fail(f"unexpected character {text[self.position]!r}", self.position)
-            start, self.position = self.position, match.end()
-            if match.lastgroup != "space":
-                return _Token(match.lastgroup or "", match.group(), start)
-        return _Token("end", "", len(text))
+        match = _TOKEN.match(self.source_text, self.position)
+        assert match is not None and match.lastgroup is not None
+        kind = match.lastgroup
+        if kind == "bad":
+            self.fail(f"unexpected character {match[kind]!r}", match.start(kind))
+        self.position = match.end()
+        return _Token(kind, match[kind], match.start(kind))
 
     def fail(self, message: str, at: int) -> NoReturn:
         """Raise IRSyntaxError for the place `at` in the text."""
@@ -202,8 +202,9 @@ class _Parser:
         missing = [a.name for a in record.attrs if a.name not in given]
         if missing:
             self.fail(f"{record.name} lacks the attribute(s) {', '.join(missing)}", op_at)
+        typed = self.accept(":")
         type_at = self.token.at
-        written = self.tensor_type() if self.accept(":") else None
+        written = self.tensor_type() if typed else None
         self.node(builder, values, name, record, tuple(operands), given, written, op_at, type_at)
 
     def operator(self) -> OpDef:

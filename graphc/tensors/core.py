@@ -16,7 +16,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
 from graphc.promotion import can_cast
-from graphc.recorder import SOURCES, Recorder, current
+from graphc.recording import SOURCES, Recorder, current
 from graphc.storage import Binding, Lineage, Storage, Value
 from graphc.tensors.size import Size
 from graphc.tensors.views import Chain, ViewStep, apply_chain, contiguous_strides, repeats_elements, write_chain

@@ -11,11 +11,11 @@ from graphc.errors import DTypeError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, boolean, broadcast_shapes, i32, i64, u8
-from graphc.recorder import Recorder, current
+from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.tensors import shaping
 from graphc.tensors.core import TensorBase, check_writable, finish, from_array, read, record, wants_grad, wrap_dim, write, write_node
-from graphc.tensors.operands import is_number, plain, runtime_scalar
+from graphc.tensors.operands import is_number, plain
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -427,7 +427,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
     at = wrap_dim(dim, input.ndim)
     given = src if src is not None else value
     if is_number(given):
-        given = shaping.expand(runtime_scalar(plain(given), input._type.dtype), *index._type.shape)
+        given = shaping.expand(fill_value(plain(given), input), *index._type.shape)
     ones = record("", (), lambda b: b.constant(1, TensorType(input._type.dtype, index._type.shape)))
     zeros = record("", (), lambda b: b.constant(0, input._type))
     times = index_op("scatter_add", "", "scatter", (zeros, ones), index, at)

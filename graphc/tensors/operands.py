@@ -12,9 +12,9 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, broadcast_shapes, f64
 from graphc.promotion import Number, result_type
-from graphc.recorder import Recorder, current
+from graphc.recording import Recorder, current
 from graphc.source import call_site
-from graphc.tensors.core import Keep, TensorBase, finish, from_buffer, read, record
+from graphc.tensors.core import Keep, TensorBase, finish, read, record
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -143,9 +143,3 @@ def combine(
             else:
                 nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", depth + 1, parents))
         return finish(recorder, emit(b, *nodes), tuple(parents), name, grad)
-
-
-def runtime_scalar(value: Number, dtype: DType) -> Tensor:
-    """A 0-d tensor whose value is read at run time: the program does not depend on it."""
-    array = np.array(value).astype(dtype.numpy)
-    return from_buffer(Buffer.from_array(array), TensorType(dtype, ()))

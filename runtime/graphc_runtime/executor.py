@@ -11,6 +11,7 @@ from graphc_runtime.buffer import Buffer
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.device import Device
 from graphc_runtime.errors import CallError
+from graphc_runtime.options import POISON
 
 
 class _Frame:
@@ -64,6 +65,8 @@ class Executable:
         except IndexError:
             frame = _Frame(self.artifact)
         self._place(frame.pointers, 0, *[b.ptr for b in inputs], *[b.ptr for b in results], frame.arena.ptr)
+        if POISON.get():
+            ctypes.memset(frame.arena.ptr, 0xFF, frame.arena.nbytes)
         self._run(frame.address)
         frames.append(frame)
         COUNTERS.add_run(self._launches)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cli.running import run_fresh
 
-PROGRAM = "import graphc\n\n\ndef f(x):\n    return x * 2.0\n"
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder that holds at least one compiled program."""
-    path = tmp_path / "cache"
+    path = tmp_path_factory.mktemp("filled") / "cache"
     done = run_fresh("doctor", "--json", GRAPHC_CACHE_DIR=str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     return path
+
+
+@pytest.fixture
+def folder(filled: Path, tmp_path: Path) -> Path:
+    """A copy of `filled` that the test may spoil."""
+    return Path(shutil.copytree(filled, tmp_path / "cache"))
 
 
 def data_of(folder: Path, *arguments: str) -> dict[str, object]:

@@ -15,6 +15,7 @@ from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.math import expand, expand_cast
 from graphc.codegen.scope import ScopedEmitter
+from graphc.codegen.target import Target
 from graphc.ir.types import DType, dtype_of_numpy, i64
 from graphc_runtime.devices.cpu import Library
 from tests.codegen.kernel_interpreter import Interpreter
@@ -85,9 +86,12 @@ def native_kernel(
     return Kernel("op", (*inputs, out), BLOCK // lanes, index, (*loads, *body, Store(out, place, result)))
 
 
-def compiled(kernel: Kernel) -> Callable[..., np.ndarray]:
-    """`kernel` (of `native_kernel`) as a function: arrays of at most `BLOCK` elements in, an array out."""
-    machine = host_target()
+def compiled(kernel: Kernel, target: Target | None = None) -> Callable[..., np.ndarray]:
+    """`kernel` (of `native_kernel`) as a function: arrays of at most `BLOCK` elements in, an array out.
+
+    `target` is a machine whose code this one runs, by default this one.
+    """
+    machine = target or host_target()
     library = Library("op", (build_object(emit_kernel(kernel, machine), machine),), ("op",))
     pointers = [ctypes.c_void_p] * len(kernel.params)
     function = ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64, ctypes.c_int64)(library["op"])

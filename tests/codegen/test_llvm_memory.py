@@ -1,4 +1,4 @@
-"""Loads and stores in native code: strides, offsets, masks, dtypes; nothing beyond the last element needed is touched."""
+"""Loads and stores in native code: strides, offsets, masks, dtypes; nothing beyond the last element is touched."""
 
 from __future__ import annotations
 

@@ -347,7 +347,7 @@ def test_fma_without_the_instruction_is_still_fused() -> None:
     assert same(output, fma(*inputs))
 
 
-@pytest.mark.parametrize("constant", (0.0, -0.0, 1.5, -1.0, float("inf"), float("-inf"), float("nan"), 1e-40))
+@pytest.mark.parametrize("constant", (0.0, -0.0, 1.5, -1.0, float("inf"), float("-inf"), float("nan"), 1e-40, 1e-50))
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_maximum_and_minimum_with_a_constant(dtype: DType, constant: float) -> None:
     """These have shorter code of their own; NaN and the signs of zeros come out the same."""

@@ -38,7 +38,7 @@ def add_index(name: str, grid: int) -> Kernel:
 def execute(
     kernels: Sequence[Kernel], steps: Sequence[Step], arrays: Sequence[np.ndarray], entry: str = "main0"
 ) -> list:
-    """Run `steps` on `arrays`; the calls of parallel_for, as (pool, count). It runs the second half of a range first."""
+    """Run `steps` on `arrays`; gives the calls of parallel_for, which runs the second half of a range first."""
     target = host_target()
     texts = [*(emit_kernel(k, target) for k in kernels), emit_program(steps, target, entry)]
     library, address = link(build_many(texts, target), entry)

@@ -11,12 +11,17 @@ import pytest
 
 from graphc.codegen.kernel import Value, VType
 from graphc.codegen.kernel_verify import verify_kernel
+from graphc.codegen.llvm.build import build_assembly
+from graphc.codegen.llvm.emit import emit_kernel
+from graphc.codegen.llvm.host import host_target
 from graphc.codegen.math import EXPANSIONS, expand
 from graphc.codegen.scope import ScopedEmitter
+from graphc.codegen.target import Target
 from graphc.ir.opdef import OPS
 from graphc.ir.types import DType, bf16, boolean, f16, f32, f64, i32, u8
-from tests.codegen.kernel_harness import interpreted, native, native_kernel, statements
+from tests.codegen.kernel_harness import compiled, interpreted, native, native_kernel, statements
 from tests.codegen.kernel_interpreter import fma, ulp_error
+from tests.codegen.native import baseline
 
 Reference = Callable[..., np.ndarray]
 Long = np.longdouble
@@ -198,6 +203,34 @@ def test_large_arguments_stay_in_their_loop() -> None:
     body, _, _ = statements("sin", (f64,), 8)
     outside = sum(type(s).__name__ == "Op" and s.name != "const" for s in body if hasattr(s, "name"))
     assert outside < 50
+
+
+BINARY = ("pow", "floor_divide", "remainder")
+
+
+@pytest.mark.parametrize("name", sorted({*REFERENCES, *BINARY}))
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+def test_results_do_not_depend_on_the_machine(name: str, dtype: DType) -> None:
+    """Code for the oldest machine of this architecture, narrower and without fma instructions, gives the same bits."""
+    arity = 2 if name in BINARY else 1
+    x = [samples(dtype, 500)[:2000], samples(dtype, 500)[2000:0:-1]][:arity]
+    old = compiled(native_kernel(name, (dtype,) * arity, 4), baseline())(*x)
+    new = native(name, (dtype,) * arity, 16)(*x)
+    assert same(old, new).all()
+
+
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+def test_no_library_is_called(dtype: DType) -> None:
+    """Neither here nor on aarch64 does any function become a call."""
+    arm = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 16, 32, True, 1 << 16, 1 << 20, 4)
+    for target in (host_target(), arm):
+        if not target.fma:
+            continue
+        for name in sorted({*REFERENCES, *BINARY}):
+            kernel = native_kernel(name, (dtype,) * (2 if name in BINARY else 1), target.lanes(dtype.itemsize))
+            text = build_assembly(emit_kernel(kernel, target), target)
+            words = {line.split()[0] for line in text.splitlines() if line.startswith("\t")}
+            assert not words & {"call", "callq", "bl", "blr"}, (name, target.triple)
 
 
 def _fma(e: ScopedEmitter, a: Value, b: Value, c: Value) -> Value:

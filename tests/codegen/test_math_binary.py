@@ -64,12 +64,12 @@ def test_pow(dtype: DType, limit: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)
-def test_pow_is_exact_for_exact_squares_and_cubes(dtype: DType) -> None:
-    x = np.arange(-2000.0, 2000.0).astype(dtype.numpy)
+def test_pow_is_exact_where_the_result_is_a_number_of_the_format(dtype: DType) -> None:
+    x = np.arange(-200.0, 200.0).astype(dtype.numpy)
     run = native("pow", (dtype, dtype), 8)
-    for y in (1.0, 2.0):
+    for y in (1.0, 2.0, 3.0):
         assert (run(x, np.full_like(x, y)) == x**y).all()
-    assert (run(np.abs(x), np.full_like(x, 0.5)) == np.sqrt(np.abs(x))).all()
+    assert (run(x * x, np.full_like(x, 0.5)) == np.abs(x)).all()
 
 
 def ratios(dtype: DType, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from graphc_runtime import (
     get_device,
     memory_stats,
 )
+from graphc_runtime.options import scope
 from tests.runtime.native import artifact, compile_object
 
 VECTOR = TensorSpec("f32", (4,))
@@ -252,6 +253,31 @@ def test_release_gives_the_arena_back() -> None:
     executable.release()
     assert memory_stats().live_bytes == before
     executable.run([Buffer.from_array(x), Buffer.from_array(y)])
+
+
+PEEK_ENTRY = """
+define void @main_entry(ptr %buffers, ptr %runtime) {
+  %arena.at = getelementptr ptr, ptr %buffers, i64 1
+  %arena = load ptr, ptr %arena.at
+  %out = load ptr, ptr %buffers
+  %old = load i32, ptr %arena
+  store i32 %old, ptr %out
+  store i32 7, ptr %arena
+  ret void
+}
+"""
+
+
+def test_a_poisoned_arena_forgets_the_last_call() -> None:
+    executable = Executable(artifact((PEEK_ENTRY,), (), (TensorSpec("i32", (1,)),), None, 64), get_device("cpu"))
+
+    def peek() -> int:
+        return int(executable.run([])[0].view(np.int32, (1,))[0])
+
+    peek()
+    assert peek() == 7
+    with scope(poison=True):
+        assert [peek(), peek()] == [-1, -1]
 
 
 def test_an_impossible_arena() -> None:

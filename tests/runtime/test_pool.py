@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from graphc_runtime import Executable, TensorSpec, get_device, get_num_threads, set_num_threads
+from graphc_runtime import Executable, TensorSpec, get_device, get_num_threads, pool, set_num_threads
 from graphc_runtime.machine import cpu_count
 from graphc_runtime.options import THREADS
 from graphc_runtime.pool import POOL
@@ -95,6 +95,21 @@ def test_many_small_jobs() -> None:
     for _ in range(20_000):
         executable.run([count], [out])
     assert (out.array.view(np.int32) == 20_000).all()
+
+
+def test_sleeping_and_waking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without spinning, every job wakes workers, and its caller often sleeps until the last one has left."""
+    monkeypatch.setattr(pool, "_pauses", lambda _: 1)
+    POOL.stop()
+    POOL.after_fork()  # begins anew, with the new number of pauses
+    executable = parallel(COUNT_TASK, (TensorSpec("i32", (300,)),))
+    for workers in (2, 5):
+        set_num_threads(workers)
+        for count in [*range(2, 300), *range(2, 300)]:
+            assert (count_run(executable, count)[:count] == 1).all()
+    monkeypatch.undo()
+    POOL.stop()
+    POOL.after_fork()
 
 
 def test_nested_jobs_run_inline() -> None:

@@ -174,7 +174,7 @@ ELEMENTWISE: dict[str, OpSamples] = {
         for name in ("shift_left", "shift_right", "shift_right_logical")
     },
     **_ops("eq ne lt le gt ge", 2, "any", True),
-    **_ops("detach", 1, "any", True),
+    **_ops("detach materialize", 1, "any", True),
     "select": OpSamples(
         _select,
         (

@@ -20,7 +20,6 @@ from graphc.errors import CompileError
 
 _OPTIMIZATION = 2
 _local = threading.local()
-_start = threading.Lock()
 
 
 def build_object(text: str, target: Target) -> bytes:
@@ -47,7 +46,7 @@ def build_many(texts: Sequence[str], target: Target, workers: int | None = None)
 
 @cache
 def _binding() -> ModuleType:
-    """llvmlite's binding, initialised."""
+    """llvmlite's binding, initialised. Threads that come here at once all initialise it, which does no harm."""
     # llvmlite takes long to load and only compiling needs it.
     import llvmlite.binding as llvm
 
@@ -114,9 +113,7 @@ class _Message:
 
 
 def _generate(text: str, target: Target, use_object: bool) -> bytes:
-    with _start:
-        library = _library()
-        machine = _target_machine(target)
+    library, machine = _library(), _target_machine(target)
     context = library.LLVMPY_ContextCreate()
     try:
         message = _Message(library)

@@ -73,7 +73,7 @@ class Converter:
         return self._to_bfloat(name, hint) if target.name == "bf16" else self._to_half(name, hint)
 
     def _round_to_odd(self, name: str) -> str:
-        """f64 to f32 such that rounding that to 16 bits is like rounding once: the last bit of an inexact result is set."""
+        """f64 to f32 so that rounding that to 16 bits is like rounding once: an inexact result has its last bit set."""
         f, floats, doubles, ints = self.f, self._type(f32), self._type(f64), self._int(32)
         near = f.emit(f"fptrunc {doubles} {name} to {floats}")
         back = f.emit(f"fpext {floats} {near} to {doubles}")

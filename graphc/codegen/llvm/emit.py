@@ -18,7 +18,7 @@ from graphc.errors import CompileError
 
 
 def emit_kernel(kernel: Kernel, target: Target) -> str:
-    """An LLVM module with `void NAME(ptr buffer0, ..., i64 lo, i64 hi)`, which runs the body for each index in [lo, hi)."""
+    """An LLVM module with `void NAME(ptr buffer0, ..., i64 lo, i64 hi)`: the body for each index in [lo, hi)."""
     return _KernelEmitter(kernel, target).module()
 
 

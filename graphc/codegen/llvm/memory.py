@@ -65,8 +65,8 @@ class Memory:
     def _opaque(self, depth: int, base: str) -> str:
         """`base` behind a `freeze`, which costs nothing in machine code.
 
-        LLVM's loop strength reduction then sees one moving pointer with fixed displacements. Without it, each displacement of a
-        register tile is an induction variable of its own, and a third of the compile time goes into finding that they are not.
+        LLVM's loop strength reduction then sees one moving pointer with fixed displacements. Without it each place of a
+        register tile is an induction variable of its own, and weighing them is a third of the compile time.
         """
         scope = self.f.scopes[depth]
         known = scope.known.get(("freeze", base))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from graphc.codegen.kernel import Op, Value, VType
 from graphc.codegen.llvm.conversions import bitcast, cast
 from graphc.codegen.llvm.function import Function, vector_of
-from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, literal, register_type
+from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, literal, register_type, rounded
 from graphc.errors import CompileError
 
 _BINARY_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
@@ -123,7 +123,7 @@ def _extreme(f: Function, op: Op) -> str:
 def _extreme_of_constant(f: Function, op: Op, number: float, constant: str, other: str) -> str:
     """One instruction less, or two, than the general way: the compare gives the other operand when it is NaN or equal.
 
-    That is wrong only where zeros differ in sign: adding a zero of the constant's sign mends it (x + 0 is +0 for both zeros).
+    That is wrong only where zeros differ in sign, and adding the constant mends it (x + 0 is +0 for both zeros).
     """
     largest = op.name == "maximum"
     mended = number == 0 and (math.copysign(1, number) > 0) == largest
@@ -244,7 +244,7 @@ def translate(f: Function, op: Op) -> None:
         assert op.attr is not None
         f.define(op.result, literal(op.attr, op.result.type))
         if op.result.type.dtype.is_float:
-            f.constants[op.result] = float(op.attr)
+            f.constants[op.result] = rounded(op.attr, op.result.type.dtype)
         if op.result.type.lanes == 1 and op.result.type.dtype.name == "i64":
             f.integers[op.result] = int(op.attr)
         return

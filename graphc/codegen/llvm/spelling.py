@@ -58,12 +58,12 @@ def suffix(llvm_type: str) -> str:
     return _SUFFIX.get(llvm_type, llvm_type)
 
 
-def float_literal(value: float, dtype: DType) -> str:
-    """`value`, rounded to f32 or f64, exactly: LLVM spells both as the bits of a double."""
-    if dtype.name == "f32":
-        with np.errstate(over="ignore"):
-            value = float(np.float32(value))
-    return f"0x{struct.unpack('>Q', struct.pack('>d', value))[0]:016X}"
+def rounded(value: Number, dtype: DType) -> float:
+    """`value` as f32 or f64 has it."""
+    if dtype.name != "f32":
+        return float(value)
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
 
 
 def scalar_literal(value: Number, dtype: DType) -> str:
@@ -74,7 +74,8 @@ def scalar_literal(value: Number, dtype: DType) -> str:
         if dtype.bits == 16:
             with np.errstate(over="ignore"):
                 return str(int(np.asarray(value, np.float64).astype(dtype.numpy).view(np.int16)))
-        return float_literal(float(value), dtype)
+        # LLVM spells f32 and f64 as the bits of a double.
+        return f"0x{struct.unpack('>Q', struct.pack('>d', rounded(value, dtype)))[0]:016X}"
     half = 1 << (dtype.bits - 1)
     return str((int(value) + half) % (2 * half) - half)
 

@@ -325,3 +325,8 @@ CAST = register(
 DETACH = _elementwise(
     "detach", 1, "any", np.copy, "x itself, any dtype.", why="zero: detach stops gradients on purpose"
 )
+MATERIALIZE = _elementwise(
+    "materialize", 1, "any", np.copy,
+    "x itself, any dtype, stored in memory in row-major order: passes use it to ask for a copy in another order.",
+    vjp=rules.materialize,
+)  # fmt: skip

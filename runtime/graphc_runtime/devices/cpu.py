@@ -58,7 +58,7 @@ class Library(Mapping[str, int]):
         for symbol in symbols:
             builder.export_symbol(symbol)
         try:
-            self._tracker = builder.link(jit, f"{next(_numbers)}.{name}")
+            self._tracker = builder.link(jit, f"graphc.{next(_numbers)}")
         except RuntimeError as error:
             raise LoadError(
                 f"{name}: its native code cannot be linked ({error}). "

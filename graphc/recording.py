@@ -1,0 +1,251 @@
+"""The recorder: one per thread. It records operations as interned nodes and runs what is pending when somebody looks.
+
+**Same nodes again.** Leaves (buffers that a pending program reads) are numbered by the smallest free number, and numbers become free
+when neither pending work nor gradient history needs the leaf. So the second iteration of a loop records the very same nodes, and its
+program is found by one look-up with the pending output nodes as the key.
+
+**Bounds.** Pending work is run by itself after `MAX_PENDING` recorded operations or `MAX_PENDING_BYTES` bytes of results. The builder,
+which holds every node recorded, is dropped once it holds `MAX_NODES` nodes and no history needs it; executables survive that, as
+they are also kept by structure.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from types import CodeType
+
+import numpy as np
+
+from graphc import programs
+from graphc.counting import FRONT
+from graphc.ir.builder import Builder
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType
+from graphc.source import user_location
+from graphc.storage import Binding, Storage, Value
+from graphc_runtime.buffer import Buffer
+
+MAX_PENDING = 10_000
+MAX_PENDING_BYTES = 4 << 30
+MAX_NODES = 200_000
+KEPT_PROGRAMS = 1_024
+
+SOURCES = frozenset(("input", "constant", "iota"))
+
+Check = tuple[Node, Value, Exception]
+
+
+class Recorder:
+    """Records operations of one thread. `b` is the builder; `lock` is held while recording and running."""
+
+    def __init__(self) -> None:
+        self.b = Builder()
+        self.lock = threading.RLock()
+        self.pending: dict[int, weakref.ref[Storage]] = {}
+        self.bound: dict[Node, Buffer] = {}
+        self.cuts: weakref.WeakValueDictionary[Node, Binding] = weakref.WeakValueDictionary()
+        self.variables: weakref.WeakValueDictionary[Node, Value] = weakref.WeakValueDictionary()
+        self.gradients: dict[tuple[object, ...], list[Node | None]] = {}
+        self.checks: list[Check] = []
+        self.freed: list[Value] = []
+        self.held: list[Binding] = []
+        self.observer: Callable[[str], None] | None = None
+        self.sites: dict[tuple[CodeType, int, str], object] = {}
+        self._free: list[int] = []
+        self._leaves = 0
+        self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
+        self._records = 0
+        self._bytes = 0
+
+    # leaves
+
+    def bind(self, buffer: Buffer, type: TensorType, source: object) -> Binding:
+        """A new leaf for `buffer`, with the smallest free number."""
+        if self._free:
+            index = heapq.heappop(self._free)
+        else:
+            index = self._leaves
+            self._leaves += 1
+        node = self.b.input(index, type)
+        self.bound[node] = buffer
+        binding = Binding(self, node, index, buffer, source)
+        self.held.append(binding)
+        return binding
+
+    def bind_cut(self, node: Node, buffer: Buffer) -> Binding:
+        """Let the computed `node` stand for `buffer` in later programs."""
+        binding = self.cuts.get(node)
+        if binding is None:
+            binding = self.cuts[node] = Binding(self, node, -1, buffer, None)
+            self.bound[node] = buffer
+        return binding
+
+    def release(self, node: Node, index: int) -> None:
+        """A binding died."""
+        self.bound.pop(node, None)
+        if index >= 0:
+            heapq.heappush(self._free, index)
+
+    def leaf(self, storage: Storage) -> Binding:
+        """The leaf of a realised storage; the same one until its number is free again."""
+        binding = storage.slot() if storage.slot is not None else None
+        if binding is None:
+            assert storage.buffer is not None
+            buffer = storage.buffer
+            if storage.is_exported:
+                # NumPy may write at any time: what is recorded reads the memory as it is now.
+                buffer = Buffer.from_array(buffer.array.copy())
+            binding = self.bind(buffer, storage.type, storage)
+            storage.slot = weakref.ref(binding)
+        elif storage.is_exported and not np.array_equal(binding.buffer.array, storage.buffer.array):  # type: ignore[union-attr]
+            storage.slot = None
+            return self.leaf(storage)
+        return binding
+
+    def read(self, storage: Storage) -> tuple[Node, Value | Binding]:
+        """The node of the base tensor and what keeps it valid."""
+        value = storage.value
+        if value is not None:
+            if storage.recorder is self:
+                return value.node, value
+            storage.realise()
+        binding = self.leaf(storage)
+        return binding.node, binding
+
+    # pending work
+
+    def add_pending(self, storage: Storage) -> None:
+        self.pending[id(storage)] = weakref.ref(storage)
+
+    def drop_pending(self, storage: Storage) -> None:
+        self.pending.pop(id(storage), None)
+
+    def begin(self) -> Builder:
+        """Before recording an operation: runs pending work that passed a bound, gives new nodes the user's line."""
+        if self._records >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
+            self.flush("")
+        b = self.b
+        b.locs = user_location()
+        return b
+
+    def recorded(self, node: Node) -> None:
+        """After recording an operation that gave `node`."""
+        FRONT.records += 1
+        self._records += 1
+        self._bytes += node.type.nbytes
+
+    def check(self, node: Node, keep: Value, error: Exception) -> None:
+        """Raise `error` at the next flush if the bool scalar `node` is true."""
+        self.checks.append((node, keep, error))
+
+    def flush(self, reason: str) -> None:
+        """Compute all pending storages. `reason` says who looks; it is empty when a bound was passed."""
+        with self.lock:
+            if self.observer is not None:
+                self.observer(reason or "the bound on pending operations")
+            self._flush()
+
+    def _flush(self) -> None:
+        FRONT.flushes += 1
+        storages = [s for s in [ref() for ref in list(self.pending.values())] if s is not None and s.value is not None]
+        checks, self.checks = self.checks, []
+        outputs: dict[Node, None] = {}
+        for storage in storages:
+            assert storage.value is not None
+            node = storage.value.node
+            if node not in self.bound and node.op != "constant":
+                outputs[node] = None
+        for node, _, _ in checks:
+            outputs[node] = None
+        try:
+            results = self.compute(tuple(outputs)) if outputs else {}
+        except BaseException:
+            self.checks = checks + self.checks
+            raise
+        self._settle(storages, results)
+        self._records = self._bytes = 0
+        self._forget()
+        for node, _, error in checks:
+            if results[node].view(np.bool_, ())[()]:
+                raise error
+
+    def compute(self, outputs: tuple[Node, ...]) -> dict[Node, Buffer]:
+        """The buffers of `outputs`, from what is bound now."""
+        key = (outputs, tuple(self.cuts.keys()))
+        program = self._programs.get(key)
+        if program is None:
+            program = programs.build(outputs, self.bound.__contains__)
+            self._programs[key] = program
+            if len(self._programs) > KEPT_PROGRAMS:
+                self._programs.popitem(last=False)
+        else:
+            FRONT.program_hits += 1
+            self._programs.move_to_end(key)
+        return programs.run(program, self.bound)
+
+    def _settle(self, storages: Sequence[Storage], results: dict[Node, Buffer]) -> None:
+        used: set[int] = set()
+        for storage in storages:
+            value = storage.value
+            assert value is not None
+            node = value.node
+            buffer = results.get(node)
+            if buffer is None:
+                buffer = fill(node) if node.op == "constant" else copy_buffer(self.bound[node])
+            elif id(buffer) in used:
+                buffer = copy_buffer(buffer)
+            used.add(id(buffer))
+            if value.grad and not value.freed and node.op != "constant":
+                value.binding = self.bind_cut(node, buffer)
+            storage.set_buffer(buffer)
+
+    def _forget(self) -> None:
+        """After a flush nothing is pending: leaves that no history holds give their numbers back."""
+        freed, self.freed = self.freed, []
+        for value in freed:
+            lineage = value.lineage() if value.lineage is not None else None
+            if lineage is not None and lineage.hist is value:
+                lineage.hist = Value(value.node, (), value.name, True)
+                lineage.hist.freed = True
+        del freed
+        self.held.clear()
+        if len(self.b) > MAX_NODES:
+            self.reset()
+
+    def reset(self) -> None:
+        """Forget every node but those that living history holds; only when nothing is pending."""
+        self.b = Builder()
+        self._programs.clear()
+        self.gradients.clear()
+        if not self.bound:
+            self._free.clear()
+            self._leaves = 0
+
+
+def fill(node: Node) -> Buffer:
+    """Memory for a constant."""
+    return Buffer.from_array(np.full(node.shape, node.attr("value"), node.dtype.numpy))
+
+
+def copy_buffer(buffer: Buffer) -> Buffer:
+    """A buffer of its own with the same contents."""
+    made = Buffer.allocate(buffer.nbytes)
+    np.copyto(made.array, buffer.array)
+    return made
+
+
+class _Threads(threading.local):
+    def __init__(self) -> None:
+        self.recorder = Recorder()
+
+
+_threads = _Threads()
+
+
+def current() -> Recorder:
+    """The recorder of this thread."""
+    return _threads.recorder
