@@ -27,6 +27,7 @@ from graphc.dtypes import (
     uint8,
 )
 from graphc.grad_mode import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.jit import compile, explain_recompiles
 from graphc.random import (
     Generator,
     bernoulli,
@@ -195,6 +196,8 @@ from graphc.tensors.shaping import (
 )
 from graphc.tensors.size import Size
 from graphc.tensors.tensor import Tensor
+from graphc.tracing import trace
+from graphc.transforms import grad, value_and_grad, vjp
 
 concat = concatenate = cat
 multiply, subtract, divide, true_divide, negative, absolute = mul, sub, div, div, neg, abs

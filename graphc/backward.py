@@ -190,6 +190,8 @@ def _targets(recorder: Recorder, found: Found, inputs: Any) -> list[tuple[Node, 
 
 def _accumulate(recorder: Recorder, tensor: Tensor, gradient: Node, keeps: Sequence[Any], create_graph: bool) -> None:
     made = _wrap(recorder, gradient, keeps, create_graph)
+    if recorder.capture is not None:
+        recorder.capture.read_grad(tensor)
     held = tensor._grad
     if held is None:
         tensor._grad = made

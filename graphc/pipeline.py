@@ -16,13 +16,13 @@ from graphc.codegen.target import Target
 from graphc.errors import GraphcError
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
-from graphc.ir.schedule import FusedGraph
+from graphc.ir.schedule import FusedGraph, MemoryPlan
 from graphc.options import code_key
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import fuse
 from graphc.passes.layout import Layout
-from graphc.passes.plan_memory import plan_memory
+from graphc.passes.plan_memory import InPlace, plan_memory
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
 from graphc_runtime.artifact import Artifact
@@ -44,11 +44,11 @@ STAGES: Mapping[str, str] = {
 
 
 def graph_passes(target: Target | None = None) -> list[Pass]:
-    """The passes from a recorded graph to one that can be fused, in order. `layout` and what follows it fit a target."""
+    """The passes from a recorded graph to one that can be fused, in order: those for every machine, then those for
+    `target`.
+    """
     machine_independent: list[Pass] = [StripDetach(), Decompose(), Simplify()]
-    if target is None:
-        return machine_independent
-    return [*machine_independent, Layout(target.lanes(4)), Simplify(), SharePads()]
+    return machine_independent + ([Layout(target.lanes(4)), SharePads()] if target is not None else [])
 
 
 def optimize(graph: Graph, target: Target | None = None) -> Graph:
@@ -63,7 +63,7 @@ def build_program(graph: Graph, donated: frozenset[int] = frozenset(), target: T
     return make_program(fused, partial(_plan, fused, donated), machine)
 
 
-def _plan(fused: FusedGraph, donated: frozenset[int], in_place: Mapping) -> object:
+def _plan(fused: FusedGraph, donated: frozenset[int], in_place: InPlace) -> MemoryPlan:
     return plan_memory(fused, in_place, donated)
 
 
@@ -106,7 +106,8 @@ def _is_installed() -> bool:
 def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), device: str = "cpu") -> Executable:
     """Native code for `graph`, from the cache if it is there.
 
-    Inputs numbered in `donate` may be overwritten by outputs when the program runs; the executable hands their buffers on.
+    Inputs numbered in `donate` may be overwritten by outputs when the program runs; the executable hands their
+    buffers on.
     """
     target = host_target()
     donated = frozenset(donate)

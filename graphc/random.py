@@ -18,6 +18,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, boolean, f32, f64, i32, i64
 from graphc.recording import current
+from graphc.source import user_location
 from graphc.storage import Binding
 from graphc.tensors.core import TensorBase, finish, from_array, read, write
 from graphc.tensors.creation import finished
@@ -42,6 +43,7 @@ class Generator:
         """Start again from `seed` (any integer of 64 bits, negative ones count from the top)."""
         if not -(2**63) <= seed < 2**64:
             raise RuntimeError(f"Overflow when unpacking long long: the seed {seed} does not fit 64 bits")
+        _not_in_capture("a random generator was seeded")
         with self._lock:
             self._seed, self._offset = seed % 2**64, 0
         return self
@@ -62,16 +64,36 @@ class Generator:
             self._offset += 1
             return self._seed, offset
 
+    def get_offset(self) -> int:
+        """How many draws there were since the seed."""
+        return self._offset
+
+    def set_offset(self, offset: int) -> None:
+        """Go on as after `offset` draws."""
+        self._offset = offset
+
+    def skip(self) -> None:
+        """Count one draw without using it."""
+        with self._lock:
+            self._offset += 1
+
     def get_state(self) -> Tensor:
         """Seed and offset, for `set_state`."""
         return from_array(np.array([self._seed, self._offset], np.uint64).view(np.int64), i64)
 
     def set_state(self, new_state: Tensor) -> Generator:
         """Go on from a state that `get_state` gave."""
+        _not_in_capture("the state of a random generator was set")
         seed, offset = new_state._array().view(np.uint64).tolist()
         with self._lock:
             self._seed, self._offset = seed, offset
         return self
+
+
+def _not_in_capture(what: str) -> None:
+    recorder = current()
+    if recorder.capture is not None:
+        recorder.capture.give_up(what, user_location())
 
 
 default_generator = Generator()
@@ -111,7 +133,11 @@ def key_buffer(generator: Generator) -> Buffer:
 def draw_key(generator: Generator | None) -> Binding:
     """A leaf with the key of the next draw; `graphc.compile` draws again at each call."""
     source = generator or default_generator
-    return current().bind(key_buffer(source), KEY, source)
+    recorder = current()
+    key = recorder.bind(key_buffer(source), KEY, source)
+    if recorder.capture is not None:
+        recorder.capture.draws.append((source, key))
+    return key
 
 
 # nodes
@@ -222,6 +248,7 @@ def randint(*args: Any, generator: Generator | None = None, dtype: Any = None, d
 
 def host_generator(generator: Generator | None = None) -> np.random.Generator:
     """NumPy's generator keyed by the next draw: for what is drawn on the host (permutations)."""
+    _not_in_capture("random numbers were drawn on the host")
     seed, offset = (generator or default_generator).draw()
     return np.random.Generator(np.random.Philox(key=np.array([seed, offset], np.uint64)))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.ir.types import TensorType, f64
+from graphc.recording import current
 from graphc.tensors.core import from_buffer
 from graphc_runtime.buffer import Buffer
 
@@ -29,3 +30,12 @@ def runtime_scalar(value: float | Callable[[], float], dtype: Any = None) -> Ten
     if callable(value):
         made._storage.origin = value
     return made
+
+
+def runtime_choice(compute: Callable[[], Any]) -> Any:
+    """What `compute` gives, for choosing which operations to record. `graphc.compile` captures anew when it gives something else."""
+    value = compute()
+    capture = current().capture
+    if capture is not None:
+        capture.guards.append((compute, value))
+    return value

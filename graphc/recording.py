@@ -15,12 +15,14 @@ import heapq
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import CodeType
 
 import numpy as np
 
 from graphc import programs
+from graphc.capture import Capture
 from graphc.counting import FRONT
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -53,7 +55,7 @@ class Recorder:
         self.checks: list[Check] = []
         self.freed: list[Value] = []
         self.held: list[Binding] = []
-        self.observer: Callable[[str], None] | None = None
+        self.capture: Capture | None = None
         self.sites: dict[tuple[CodeType, int, str], object] = {}
         self._free: list[int] = []
         self._leaves = 0
@@ -93,7 +95,7 @@ class Recorder:
     def leaf(self, storage: Storage) -> Binding:
         """The leaf of a realised storage; the same one until its number is free again."""
         binding = storage.slot() if storage.slot is not None else None
-        if binding is None:
+        if binding is None or binding.recorder is not self:
             assert storage.buffer is not None
             buffer = storage.buffer
             if storage.is_exported:
@@ -104,6 +106,21 @@ class Recorder:
         elif storage.is_exported and not np.array_equal(binding.buffer.array, storage.buffer.array):  # type: ignore[union-attr]
             storage.slot = None
             return self.leaf(storage)
+        return binding
+
+    def part(self, storage: Storage, type: TensorType, offset: int) -> Binding:
+        """The leaf of a part of a realised storage that lies in one piece from element `offset` on."""
+        if storage.slots is None:
+            storage.slots = {}
+        held = storage.slots.get((offset, type))
+        binding = held() if held is not None else None
+        if binding is not None and binding.recorder is self and not storage.is_exported:
+            return binding
+        assert storage.buffer is not None
+        start = offset * type.dtype.itemsize
+        array = storage.buffer.array[start : start + type.nbytes]
+        binding = self.bind(Buffer.from_array(array.copy() if storage.is_exported else array), type, storage)
+        storage.slots[(offset, type)] = weakref.ref(binding)
         return binding
 
     def read(self, storage: Storage) -> tuple[Node, Value | Binding]:
@@ -126,7 +143,7 @@ class Recorder:
 
     def begin(self) -> Builder:
         """Before recording an operation: runs pending work that passed a bound, gives new nodes the user's line."""
-        if self._records >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
+        if (self._records >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES) and self.capture is None:
             self.flush("")
         b = self.b
         b.locs = user_location()
@@ -145,36 +162,43 @@ class Recorder:
     def flush(self, reason: str) -> None:
         """Compute all pending storages. `reason` says who looks; it is empty when a bound was passed."""
         with self.lock:
-            if self.observer is not None:
-                self.observer(reason or "the bound on pending operations")
+            if self.capture is not None:
+                self.capture.give_up(reason, user_location())
             self._flush()
 
-    def _flush(self) -> None:
-        FRONT.flushes += 1
+    def outputs(self) -> tuple[list[Storage], tuple[Node, ...]]:
+        """The pending storages that live, and the nodes that a program must compute for them and for the checks."""
         storages = [s for s in [ref() for ref in list(self.pending.values())] if s is not None and s.value is not None]
-        checks, self.checks = self.checks, []
-        outputs: dict[Node, None] = {}
+        nodes: dict[Node, None] = {}
         for storage in storages:
             assert storage.value is not None
             node = storage.value.node
             if node not in self.bound and node.op != "constant":
-                outputs[node] = None
-        for node, _, _ in checks:
-            outputs[node] = None
-        try:
-            results = self.compute(tuple(outputs)) if outputs else {}
-        except BaseException:
-            self.checks = checks + self.checks
-            raise
+                nodes[node] = None
+        for node, _, _ in self.checks:
+            nodes[node] = None
+        return storages, tuple(nodes)
+
+    def _flush(self) -> None:
+        FRONT.flushes += 1
+        storages, nodes = self.outputs()
+        nodes = tuple(dict.fromkeys((*nodes, *self._needed_later(storages))))
+        results = self.compute(nodes) if nodes else {}
+        checks, self.checks = self.checks, []
         self._settle(storages, results)
         self._records = self._bytes = 0
         self._forget()
-        for node, _, error in checks:
-            if results[node].view(np.bool_, ())[()]:
-                raise error
+        raise_checks(checks, results)
+
+    def _needed_later(self, storages: Sequence[Storage]) -> Sequence[Node]:
+        return ()
 
     def compute(self, outputs: tuple[Node, ...]) -> dict[Node, Buffer]:
         """The buffers of `outputs`, from what is bound now."""
+        return programs.run(self.program(outputs), self.bound)
+
+    def program(self, outputs: tuple[Node, ...]) -> programs.Program:
+        """The program for `outputs`, by one look-up when it was built before."""
         key = (outputs, tuple(self.cuts.keys()))
         program = self._programs.get(key)
         if program is None:
@@ -185,7 +209,16 @@ class Recorder:
         else:
             FRONT.program_hits += 1
             self._programs.move_to_end(key)
-        return programs.run(program, self.bound)
+        return program
+
+    def binding_of(self, node: Node) -> Binding | None:
+        """The living binding of a leaf."""
+        return next((b for b in self.held if b.node is node), None)
+
+    def flush_captured(self) -> None:
+        """Run what a finished capture recorded."""
+        self.capture = None
+        self._flush()
 
     def _settle(self, storages: Sequence[Storage], results: dict[Node, Buffer]) -> None:
         used: set[int] = set()
@@ -212,6 +245,9 @@ class Recorder:
                 lineage.hist = Value(value.node, (), value.name, True)
                 lineage.hist.freed = True
         del freed
+        for binding in self.held:
+            if isinstance(binding.source, Storage):
+                binding.source.slots = None
         self.held.clear()
         if len(self.b) > MAX_NODES:
             self.reset()
@@ -224,6 +260,13 @@ class Recorder:
         if not self.bound:
             self._free.clear()
             self._leaves = 0
+
+
+def raise_checks(checks: Sequence[Check], results: dict[Node, Buffer]) -> None:
+    """Raise the error of the first check that came out true."""
+    for node, _, error in checks:
+        if results[node].view(np.bool_, ())[()]:
+            raise error
 
 
 def fill(node: Node) -> Buffer:
@@ -249,3 +292,13 @@ _threads = _Threads()
 def current() -> Recorder:
     """The recorder of this thread."""
     return _threads.recorder
+
+
+@contextmanager
+def using(recorder: Recorder) -> Iterator[None]:
+    """Record with `recorder` inside the `with` block."""
+    saved, _threads.recorder = _threads.recorder, recorder
+    try:
+        yield
+    finally:
+        _threads.recorder = saved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,14 @@ from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
     from graphc.recording import Recorder
+
+
+_serials = itertools.count(1)
+
+
+def next_serial() -> int:
+    """A number above those of all storages made so far and below those of all made later."""
+    return next(_serials)
 
 
 class Binding:
@@ -59,16 +68,17 @@ class Lineage:
     """The gradient side of a tensor and of its views; tensors made by `detach` share the storage but not the lineage.
 
     `depth` is the number of view steps at which the lineage starts. `requires_grad` is the flag of a leaf; `hist` the value of a
-    non-leaf. `version` is the storage's version that `hist` stands for.
+    non-leaf. `version` is the storage's version that `hist` stands for. `owner` is the leaf whose `.grad` collects gradients.
     """
 
-    __slots__ = ("__weakref__", "depth", "hist", "requires_grad", "variable", "version")
+    __slots__ = ("__weakref__", "depth", "hist", "owner", "requires_grad", "variable", "version")
 
     def __init__(self, depth: int = 0, hist: Value | None = None, requires_grad: bool = False, version: int = 0) -> None:
         self.depth = depth
         self.hist = hist
         self.requires_grad = requires_grad
         self.version = version
+        self.owner: weakref.ref[Any] | None = None
         self.variable: weakref.ref[Value] | None = None
 
 
@@ -76,10 +86,11 @@ class Storage:
     """Memory of one base tensor: a buffer, or a pending value (`value`). `version` counts writes.
 
     `export` is a weak reference to the owner of the NumPy arrays that see the memory; `external` the array that lent it.
-    `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer in what is recorded now.
+    `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer in what is
+    recorded now, `slots` the leaves of contiguous parts of it.
     """
 
-    __slots__ = ("__weakref__", "buffer", "export", "external", "origin", "recorder", "slot", "type", "value", "version")
+    __slots__ = ("__weakref__", "buffer", "export", "external", "origin", "recorder", "serial", "slot", "slots", "type", "value", "version")
 
     def __init__(self, recorder: Recorder, type: TensorType, value: Value | None, buffer: Buffer | None) -> None:
         self.recorder = recorder
@@ -87,6 +98,8 @@ class Storage:
         self.value = value
         self.buffer = buffer
         self.version = 0
+        self.serial = next(_serials)
+        self.slots: dict[tuple[object, ...], weakref.ref[Binding]] | None = None
         self.slot: weakref.ref[Binding] | None = None
         self.export: Callable[[], object] | None = None
         self.external: np.ndarray | None = None
@@ -103,11 +116,15 @@ class Storage:
         """Whether NumPy arrays may see the memory."""
         return self.external is not None or (self.export is not None and self.export() is not None)
 
-    def set_value(self, value: Value) -> None:
-        """A write: from now on the storage holds `value`."""
+    def set_value(self, value: Value, recorder: Recorder) -> None:
+        """A write: from now on the storage holds `value`, which `recorder` recorded."""
+        if self.recorder is not recorder:
+            self.recorder.drop_pending(self)
+            self.recorder = recorder
+            self.value = None
         fresh = self.value is None
         self.value = value
-        self.slot = None
+        self.slot = self.slots = None
         self.version += 1
         if fresh:
             self.recorder.add_pending(self)
@@ -117,7 +134,7 @@ class Storage:
         if self.value is not None:
             self.value = None
             self.recorder.drop_pending(self)
-        self.slot = None
+        self.slot = self.slots = None
         if self.buffer is not None and self.is_exported:
             np.copyto(self.buffer.array, buffer.array)
         else:
@@ -126,12 +143,12 @@ class Storage:
 
     def own_buffer(self) -> None:
         """Before NumPy gets to see the memory: let no recorded leaf read it later, as NumPy may write."""
-        if self.slot is not None and self.slot() is not None:
+        if self.slot is not None or self.slots is not None:
             assert self.buffer is not None
             made = Buffer.allocate(self.buffer.nbytes)
             np.copyto(made.array, self.buffer.array)
             self.buffer = made
-            self.slot = None
+            self.slot = self.slots = None
 
     def realise(self) -> Buffer:
         """The buffer, computed now if it is pending."""

@@ -16,6 +16,7 @@ import click
 import graphc
 from graphc.cli.common import FAILED, json_option, size_text, to_json
 from graphc.codegen.llvm.host import host_target
+from graphc.errors import GraphcError
 from graphc.options import options
 from graphc_runtime import default_cache, get_num_threads
 from graphc_runtime.errors import OptionError
@@ -75,7 +76,7 @@ def _compiler() -> Iterator[Check]:
 def _runs() -> Check:
     try:
         total = (graphc.arange(8, dtype=graphc.float32) * 2.0 + 1.0).sum().item()
-    except (graphc.errors.GraphcError, RuntimeError, OSError, MemoryError) as error:
+    except (GraphcError, RuntimeError, OSError, MemoryError) as error:
         fix = "if this system forbids executable memory (hardened kernel, container), allow it; otherwise report this"
         return Check("native code", "problem", f"a small kernel does not run: {error}", fix)
     if total != 64.0:

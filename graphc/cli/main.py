@@ -51,27 +51,37 @@ class Verbs(Choices):
             try:
                 return super().invoke(ctx)
             except (GraphcError, RuntimeError, MemoryError) as error:
-                code = _exit_code(error)
-                if code is None:
+                reported = _reported(error)
+                if reported is None:
                     raise
-                reported = click.ClickException("\n".join([str(error), *getattr(error, "__notes__", [])]))
-                reported.exit_code = code
-                raise reported from error
+                raise reported("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
 
 
-def _exit_code(error: Exception) -> int | None:
-    """The exit code for an error that graphc raises on purpose; None for any other, which shows its traceback."""
+class _Failed(click.ClickException):
+    exit_code = FAILED
+
+
+class _WrongRequest(click.ClickException):
+    exit_code = USAGE
+
+
+class _Unsupported(click.ClickException):
+    exit_code = UNSUPPORTED
+
+
+def _reported(error: Exception) -> type[click.ClickException] | None:
+    """How an error that graphc raises on purpose is reported; None for any other, which shows its traceback."""
     if isinstance(error, IRSyntaxError):
-        return USAGE
+        return _WrongRequest
     if isinstance(error, UnsupportedError):
-        return UNSUPPORTED
+        return _Unsupported
     if isinstance(error, GraphcError):
-        return FAILED
+        return _Failed
     # The runtime's errors are looked up, not imported: the runtime loads NumPy. If it is not loaded, it raised nothing.
     runtime = sys.modules.get("graphc_runtime.errors")
     if runtime is None or not isinstance(error, runtime.GraphcRuntimeError | runtime.OutOfMemory):
         return None
-    return USAGE if isinstance(error, runtime.OptionError) else FAILED
+    return _WrongRequest if isinstance(error, runtime.OptionError) else _Failed
 
 
 def _show_warning(message: Warning | str, *_where: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from graphc.cli.common import json_option, note, size_text, to_json, unknown
 from graphc.cli.plot import Curve, check_path, write_plot
 from graphc.cli.training import Settings, Training
 from graphc.errors import UnsupportedError
+from graphc_runtime import get_num_threads, set_num_threads
 
 MODELS = ("lenet",)
 DEVICES = ("cpu",)
@@ -61,13 +63,15 @@ def train_command(
     if model not in MODELS:
         raise unknown("model", model, MODELS)
     _check_device(device)
+    if not math.isfinite(lr):
+        raise click.UsageError(f"--lr {lr}: it must be a finite number")
     if plot is not None:
         check_path(plot)
     if save is not None and not save.absolute().parent.is_dir():
         raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
     if threads:
-        graphc.set_num_threads(threads)
-    settings = Settings(epochs, batch_size, lr, momentum, seed, graphc.get_num_threads(), device, plain)
+        set_num_threads(threads)
+    settings = Settings(epochs, batch_size, lr, momentum, seed, get_num_threads(), device, plain)
     training = Training(settings)
     if resume is not None:
         for name, (then, now) in training.resume(resume).items():
@@ -125,13 +129,19 @@ def _progress(training: Training) -> Iterator[Callable[[float], None]]:
         TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]}"),
+        TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"),
         TextColumn("{task.fields[speed]:,.0f} samples/s"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, refresh_per_second=10) as bar:
         per_epoch, done = training.steps_per_epoch, training.epoch
-        shown: dict[str, Any] = {"epochs": settings.epochs, "epoch": done, "loss": 0.0, "accuracy": "-", "speed": 0.0}
+        shown: dict[str, Any] = {
+            "epochs": settings.epochs,
+            "epoch": done + 1,
+            "loss": "-",
+            "accuracy": "-",
+            "speed": 0.0,
+        }
         task = bar.add_task("train", total=per_epoch * max(done, settings.epochs), completed=per_epoch * done, **shown)
 
         def update(loss: float) -> None:
@@ -140,7 +150,7 @@ def _progress(training: Training) -> Iterator[Callable[[float], None]]:
                 task,
                 completed=per_epoch * done + report.steps,
                 epoch=min(settings.epochs, training.epoch + 1),
-                loss=loss,
+                loss=f"{loss:.4f}",
                 accuracy=accuracy,
                 speed=report.samples_per_second(settings.batch_size),
             )

@@ -42,13 +42,20 @@ class Report:
     history: list[dict[str, float]] = field(default_factory=list)
     first_step_seconds: float = 0.0
     steps: int = 0
-    step_seconds: float = 0.0  # of all steps but the first
+    seconds: float = 0.0
+    steady_steps: int = 0
+    steady_seconds: float = 0.0
 
     def samples_per_second(self, batch_size: int) -> float:
-        """Training throughput after the first step, which compiles; of that step when there was no other."""
-        if self.steps > 1:
-            return (self.steps - 1) * batch_size / self.step_seconds
-        return batch_size / self.first_step_seconds if self.steps else 0.0
+        """Throughput of the steady steps: those that neither compiled nor loaded a program. Of all, if none was."""
+        if self.steady_steps:
+            return self.steady_steps * batch_size / self.steady_seconds
+        return self.steps * batch_size / self.seconds if self.steps else 0.0
+
+
+def _programs_made() -> int:
+    counters = graphc.counters()
+    return counters["compiles"] + counters["cache_hits"]
 
 
 class Training:
@@ -101,9 +108,9 @@ class Training:
         for start in range(0, self.steps_per_epoch * size, size):
             x = graphc.from_numpy(images[start : start + size]).to(device)
             y = graphc.from_numpy(labels[start : start + size]).to(device)
-            began = time.perf_counter()
+            programs, began = _programs_made(), time.perf_counter()
             loss = self._step(x, y).item()
-            self._measure(time.perf_counter() - began)
+            self._measure(time.perf_counter() - began, steady=_programs_made() == programs)
             if not math.isfinite(loss):
                 raise click.ClickException(
                     f"the loss became {loss} in epoch {self.epoch + 1}: training diverged; try a smaller --lr"
@@ -114,12 +121,15 @@ class Training:
         self.report.history.append(record)
         return record
 
-    def _measure(self, seconds: float) -> None:
-        if self.report.steps == 0:
-            self.report.first_step_seconds = seconds
-        else:
-            self.report.step_seconds += seconds
-        self.report.steps += 1
+    def _measure(self, seconds: float, steady: bool) -> None:
+        report = self.report
+        if report.steps == 0:
+            report.first_step_seconds = seconds
+        report.steps += 1
+        report.seconds += seconds
+        if steady:
+            report.steady_steps += 1
+            report.steady_seconds += seconds
 
     def save(self, path: Path) -> None:
         """Write a checkpoint from which `resume` continues."""

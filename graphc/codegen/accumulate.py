@@ -1,4 +1,6 @@
-"""Kernels for `index_add` and `scatter_add`: additions at indices read from memory, in a fixed order, so never two at once."""
+"""Kernels for `index_add` and `scatter_add`: additions at indices read from memory, in a fixed order, so never two
+at once.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def lower_accumulate(node: Node, name: str, target: Target) -> Lowered:
             if dtype.kind == "bool":
                 total = e.op("or", old, value)
             else:
-                total = expand_cast(e, e.op("add", expand_cast(e, old, dtype), expand_cast(e, value, dtype)), node.dtype)
+                total = expand_cast(
+                    e, e.op("add", expand_cast(e, old, dtype), expand_cast(e, value, dtype)), node.dtype
+                )
             e.store(out, to, total, int(width > 1), None, mask)
 
         e.pinned = True  # what is read may just have been written
@@ -75,7 +79,9 @@ def lower_accumulate(node: Node, name: str, target: Target) -> Lowered:
 def _scatter_place(
     e: ScopedEmitter, node: Node, source: Node, axis: int, grid: Value, row: Value, position: Value | int, after: int
 ) -> Affine:
-    """Where element (grid, ., position) of `source` goes: its index tensor may be smaller than the result in every dimension."""
+    """Where element (grid, ., position) of `source` goes: its index tensor may be smaller than the result in every
+    dimension.
+    """
     strides = row_major_strides(node.shape)
     terms: list[tuple[Value, int]] = [(row, strides[axis])]
     const = 0

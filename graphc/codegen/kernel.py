@@ -1,15 +1,17 @@
 """Kernel IR: the fully scheduled form of one kernel. Explicit loops, vectors and memory accesses, in SSA form.
 
-A kernel runs its body once for each value of `index` in `[0, grid)`; calls with disjoint sub-ranges may run at the same time.
-Back ends translate it one statement at a time; every choice (vector width, tiles, order) has been made before.
+A kernel runs its body once for each value of `index` in `[0, grid)`; calls with disjoint sub-ranges may run at the
+same time. Back ends translate it one statement at a time; every choice (vector width, tiles, order) has been made
+before.
 
-Scalars of type i64 serve as indices. Values are scalars (`lanes == 1`) or vectors. A bool is one bit in a register and one byte in memory.
+Scalars of type i64 serve as indices. Values are scalars (`lanes == 1`) or vectors. A bool is one bit in a register
+and one byte in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from graphc.ir.types import DType, boolean, i64
 
@@ -40,7 +42,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A buffer of `size` elements (bool: bytes). Distinct parameters never overlap unless both name the same `alias` group."""
+    """A buffer of `size` elements. Parameters never overlap: what is updated in place is one parameter, "inout"."""
 
     name: str
     dtype: DType
@@ -70,9 +72,9 @@ class Op:
 class Load:
     """Read `result.type` from `buffer`.
 
-    Lane `j` reads element `index + j * stride` (or `index + offsets[j]`, an i64 vector, when `offsets` is given; `stride` is then 0).
-    A vector of stride 0 without offsets is not allowed: load a scalar and splat it. Lanes where `mask` (bool vector, or bool scalar
-    for a scalar load) is false read nothing and give zero.
+    Lane `j` reads element `index + j * stride` (or `index + offsets[j]`, an i64 vector, when `offsets` is given;
+    `stride` is then 0). A vector of stride 0 without offsets is not allowed: load a scalar and splat it. Lanes where
+    `mask` (bool vector, or bool scalar for a scalar load) is false read nothing and give zero.
     """
 
     result: Value
@@ -97,10 +99,10 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class For:
-    """`for var = lo to hi step step`, carrying values: `phis[i]` starts as `inits[i]`, becomes `yields[i]`; after the loop it is `results[i]`.
+    """`for var = lo to hi step step`, carrying values: `phis[i]` starts as `inits[i]`, becomes `yields[i]`; after the
+    loop it is `results[i]`.
 
-    Bounds are numbers or i64 values; a loop that runs zero times gives its `inits`. `unroll` asks the back end to unroll fully
-    (constant bounds only).
+    Bounds are numbers or i64 values; a loop that runs zero times gives its `inits`.
     """
 
     var: Value
@@ -177,7 +179,10 @@ OPERATIONS: dict[str, tuple[int, str]] = {
     "gt": (2, "a > b -> bool; likewise"),
     "ge": (2, "a >= b -> bool; likewise"),
     "select": (3, "bool a ? b : c"),
-    "cast": (1, "conversion to the result dtype: float to int truncates and is in range; int to int wraps; to bool is != 0"),
+    "cast": (
+        1,
+        "conversion to the result dtype: float to int truncates and is in range; int to int wraps; to bool is != 0",
+    ),
     "bitcast": (1, "the same bits as another dtype of the same size"),
     "reduce_add": (1, "vector -> scalar, pairwise halves: lane i + lane i+n/2 first"),
     "reduce_mul": (1, "likewise"),
@@ -196,14 +201,20 @@ LANE_REDUCTIONS = frozenset({"reduce_add", "reduce_mul", "reduce_maximum", "redu
 Number = float | int | bool
 
 
-@dataclass
 class Emitter:
-    """Appends statements to a list and gives back their values. Numbers among operands become constants of the other operand's type.
+    """Appends statements to a list and gives back their values. Numbers among operands become constants of the other
+    operand's type.
 
     Scalars among vector operands are splatted.
     """
 
-    body: list[Stmt] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._body: list[Stmt] = []
+
+    @property
+    def body(self) -> list[Stmt]:
+        """The list that statements are appended to."""
+        return self._body
 
     def const(self, value: Number, type: VType) -> Value:
         result = Value(type)
@@ -241,6 +252,6 @@ class Emitter:
         values = [o for o in operands if isinstance(o, Value)]
         lanes = max(v.type.lanes for v in values)
         # `select` takes a bool first: its numbers follow the type of the chosen values.
-        typed = [v for v in values[1:] or values] if name == "select" else values
+        typed = values[1:] or values if name == "select" else values
         like = VType(typed[0].type.dtype, lanes)
         return tuple(self.splat(o, lanes) if isinstance(o, Value) else self.const(o, like) for o in operands)

@@ -1,4 +1,6 @@
-"""The scheduler: which axis runs across lanes, register tiles, loop order. Decided by a cost model over machine facts."""
+"""The scheduler: which axis runs across lanes, register tiles, loop order. Decided by a cost model over machine
+facts.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
 
 @dataclass(slots=True)
 class Schedule:
-    """How to run a nest. `lane` is a domain axis, or None: then each site has its own lane variable in `site_lane` (or none).
+    """How to run a nest. `lane` is a domain axis, or None: then each site has its own lane variable in `site_lane`
+    (or none).
 
-    `tile` gives how many points of an axis (vectors, for the lane axis) are computed at once; `order` lists the domain's axes,
-    outermost first; `unrolled` are reduction variables without a loop; `loop_order` the looped ones of each site.
+    `tile` gives how many points of an axis (vectors, for the lane axis) are computed at once; `order` lists the
+    domain's axes, outermost first; `unrolled` are reduction variables without a loop; `loop_order` the looped ones of
+    each site.
     """
 
     lanes: int
@@ -117,6 +121,9 @@ def _inner_cost(nest: Nest, lanes: int) -> float:
 
 def _reduction_loops(site: Site, schedule: Schedule) -> None:
     """Split a site's own loops into unrolled ones and looped ones, the most contiguous innermost."""
+    if site.stage is not None and site.stage.op.startswith("arg"):  # the first extreme wins: keep the order
+        schedule.unrolled[site], schedule.loop_order[site] = (), site.loops
+        return
     own_lane = schedule.site_lane.get(site)
     unrolled: list[Var] = []
     if site.stage is not None:
@@ -165,23 +172,22 @@ def _choose_tiles(nest: Nest, schedule: Schedule, target: Target) -> None:
 
 def _tile_contraction(site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
     """Choose the register tile with the most multiply-adds per load that fits the registers with little waste."""
-    budget = target.registers - 4  # accumulators; the rest holds operands
+    budget = target.registers - 3  # accumulators; the rest holds operands
     axes = [v for v in nest.axes if v.hi > 0]
     lanes = schedule.lanes
     extents = [max(1, (v.hi + 1) // lanes) if v is schedule.lane else v.hi + 1 for v in axes]
     sizes = [[t for t in TILES if t <= n] for n in extents]
-    unrolled = [(v, v.hi + 1) for v in schedule.unrolled[site]]
-    taps = math.prod(n for _, n in unrolled)
+    taps = math.prod(v.hi + 1 for v in schedule.unrolled[site])
     per_point = len(site.points)
-    loads = _LoadCounter(site, axes, unrolled, schedule)
+    loads = _LoadCounter(site, axes, schedule.unrolled[site], schedule)
     best, chosen = math.inf, (1,) * len(axes)
     for tile in _products(sizes, min(budget, max(1, MAX_UNROLLED // taps)) // per_point):
         points = math.prod(tile) * per_point
         steps = points * taps
         waste = math.prod(math.ceil(n / t) * t / n for n, t in zip(extents, tile, strict=True))
         chain = max(1.0, 8 / points)  # too few independent sums wait for each other
-        cost = (max(steps / 2 * chain, loads.count(tile) / 2) + 0.6) / steps * waste
-        if cost < best - 1e-9:
+        cost = (max(steps / 2 * chain, loads.count(tile) * taps / 2) + 0.6) / steps * waste
+        if cost < best - 1e-9 and points + loads.registers(tile) < target.registers:
             best, chosen = cost, tile
     schedule.tile.update(zip(axes, chosen, strict=True))
     points = math.prod(chosen) * per_point
@@ -201,23 +207,19 @@ def _products(sizes: list[list[int]], limit: int) -> Iterator[tuple[int, ...]]:
 
 
 class _LoadCounter:
-    """Counts the loads of one iteration of an unrolled contraction body; equal addresses count once."""
+    """Counts the loads for one element of the reduction in an unrolled contraction body; equal addresses count once."""
 
-    def __init__(self, site: Site, axes: list[Var], unrolled: list[tuple[Var, int]], schedule: Schedule) -> None:
+    def __init__(self, site: Site, axes: list[Var], unrolled: tuple[Var, ...], schedule: Schedule) -> None:
         lane = schedule.lane or schedule.site_lane.get(site)
         forms: dict[tuple[object, ...], set[int]] = {}
         for per_point in site.operands:
             for buffer, ix in per_point:
                 across = ix.coefficient(lane) if lane is not None else 0
                 steps = tuple(ix.coefficient(v) * (schedule.lanes if v is schedule.lane else 1) for v in axes)
-                taps = tuple((ix.coefficient(v), n) for v, n in unrolled)
+                taps = tuple(ix.coefficient(v) for v in unrolled)
                 forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)
         self._forms: list[tuple[float, tuple[int, ...], set[int]]] = []
-        for (_, steps, taps, across), consts in forms.items():
-            places = set(consts)
-            for c, n in taps:  # type: ignore[attr-defined]
-                if c:
-                    places = {p + c * i for p in places for i in range(n)}
+        for (_, steps, _, across), places in forms.items():
             wide = abs(across)  # type: ignore[arg-type]
             each = 1.0 if wide <= 1 else 1.0 + wide if wide <= 4 else float(schedule.lanes)
             self._forms.append((each, steps, places))  # type: ignore[arg-type]
@@ -225,8 +227,16 @@ class _LoadCounter:
 
     def count(self, tile: tuple[int, ...]) -> float:
         """Loads for a tile of these sizes along the axes."""
-        total = 0.0
-        for number, (each, steps, places) in enumerate(self._forms):
+        return sum(each * n for (each, _, _), n in zip(self._forms, self._distinct(tile), strict=True))
+
+    def registers(self, tile: tuple[int, ...]) -> int:
+        """Registers for operands: all elements but the most numerous ones, which stream through one register."""
+        counts = self._distinct(tile)
+        return sum(counts) - max(counts) + 1
+
+    def _distinct(self, tile: tuple[int, ...]) -> list[int]:
+        counts = []
+        for number, (_, steps, places) in enumerate(self._forms):
             relevant = tuple(t if c else 1 for t, c in zip(tile, steps, strict=True))
             known = self._known.get((number, relevant))
             if known is None:
@@ -235,5 +245,5 @@ class _LoadCounter:
                     if t > 1:
                         found = {p + c * i for p in found for i in range(t)}
                 known = self._known[number, relevant] = len(found)
-            total += each * known
-        return total
+            counts.append(known)
+        return counts

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 
-from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
+from graphc.codegen.kernel import INDEX, Kernel, Param, Value
 from graphc.codegen.loops import CHUNK_VECTORS, Schedule, make_schedule
 from graphc.codegen.math import expand_cast
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Nest, Site, build_nest, inner_dims, root_index, store_address
 from graphc.codegen.target import Target
-from graphc.codegen.values import NO_MASKS, Masks, Values, accumulator_dtype
+from graphc.codegen.values import Masks, Values, accumulator_dtype
 from graphc.ir.access import Index
 from graphc.ir.demand import demands, reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
@@ -33,7 +33,9 @@ _Visit = Callable[[Point, Masks, list[Value]], list[Value]]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A group with its loops chosen. `in_place` lists (target, operand): the operand's memory may become the target's."""
+    """A group with its loops chosen. `in_place` lists (target, operand): the operand's memory may become the
+    target's.
+    """
 
     group: Group
     nest: Nest
@@ -76,7 +78,12 @@ def _in_place(nest: Nest, schedule: Schedule) -> Iterator[tuple[Node, Node]]:
                 loads.setdefault(access.buffer, set()).add(access.address)
     for target, place in stores.items():
         for leaf, addresses in loads.items():
-            if leaf not in stores and leaf.dtype is target.dtype and leaf.shape == target.shape and addresses == {place}:
+            if (
+                leaf not in stores
+                and leaf.dtype is target.dtype
+                and leaf.shape == target.shape
+                and addresses == {place}
+            ):
                 yield target, leaf
 
 
@@ -169,9 +176,7 @@ class _Lowering:
             value = self.e.op("select", self.e.op("lt", value, extent - tile), value, extent - tile)
         return Var(var.name, extent - tile), value
 
-    def _loops(
-        self, outer: list[Var], bases: dict[Var, tuple[Var, Value]], chunk: Value | None, chunks: int
-    ) -> None:
+    def _loops(self, outer: list[Var], bases: dict[Var, tuple[Var, Value]], chunk: Value | None, chunks: int) -> None:
         if outer:
             var = outer[0]
             if self._count(var) == 1:
@@ -323,6 +328,9 @@ class _Lowering:
         own_lane = self.schedule.site_lane.get(site)
         split = self.schedule.split.get(site, 1)
         items = [(stage, at) for stage, points in stages for at in points]
+        is_product = stages[0][0].op == "contract"
+        if is_product:
+            items = _streamed(items, site)
         inits: list[Value] = []
         for stage, at in items:
             wide = own_lane is not None or any(self.lane in ix.symbols() for ix in at)
@@ -332,6 +340,7 @@ class _Lowering:
             result = list(totals)
             for choice in product(*(range(v.hi + 1) for v in self.schedule.unrolled[site])):
                 taps = dict(zip(self.schedule.unrolled[site], map(Ix, choice), strict=True))
+                self.e.epoch += 1
                 position = 0
                 for stage, at in items:
                     over = tuple(taps[v] if v in taps else point[v] for v in site.loops)
@@ -345,7 +354,7 @@ class _Lowering:
             return result
 
         pinned = self.e.pinned
-        self.e.pinned = stages[0][0].op == "contract"
+        self.e.pinned = is_product
         partial = self._iterate(site, [list(inits) for _ in range(split)], masks, visit)
         self.e.pinned = pinned
         position = 0
@@ -398,7 +407,9 @@ class _Lowering:
     # loops of one site
 
     def _iterate(self, site: Site, carried: list[list[Value]], masks: Masks, visit: _Visit) -> list[list[Value]]:
-        """Run `visit` over a site's looped variables. `carried` holds one list of values for each independent partial result."""
+        """Run `visit` over a site's looped variables. `carried` holds one list of values for each independent
+        partial result.
+        """
         order = self.schedule.loop_order[site]
         own_lane = self.schedule.site_lane.get(site)
         split = len(carried)
@@ -460,6 +471,21 @@ class _Lowering:
 
     def _bytes(self) -> int:
         return sum(n.type.nbytes for n in self.params)
+
+
+def _streamed(items: list[tuple[Node, Index]], site: Site) -> list[tuple[Node, Index]]:
+    """Points of a contraction in an order that uses up each element of the operand with more of them at once.
+
+    Only the other operand's elements then stay in registers.
+    """
+    over = tuple(Ix.of(v) for v in site.loops)
+    reads = [reduction_reads(stage, at, over) for stage, at in items]
+    keys = [
+        [linear(read[k], stage.inputs[k].shape) for (stage, _), read in zip(items, reads, strict=True)] for k in (0, 1)
+    ]
+    more = max(keys, key=lambda k: len(set(k)))
+    first = {ix: i for i, ix in reversed(list(enumerate(more)))}
+    return [item for _, item in sorted(zip(more, items, strict=True), key=lambda pair: first[pair[0]])]
 
 
 def _regroup(flat: Sequence[Value], like: list[list[Value]]) -> list[list[Value]]:

@@ -1,4 +1,6 @@
-"""An emitter that keeps loop scopes: values are numbered (computed once) and placed in the outermost loop that they depend on."""
+"""An emitter that keeps loop scopes: values are numbered (computed once) and placed in the outermost loop that they
+depend on.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +43,7 @@ class ScopedEmitter(Emitter):
         self.scopes = [_Scope()]
         self._depth: dict[Value, int] = {}
         self.pinned = False  # keep loads in the innermost loop, where they fold into the instructions that use them
+        self.epoch = 0  # pinned loads of another epoch are not reused: that would only keep registers busy
 
     @property
     def body(self) -> list[Stmt]:
@@ -106,7 +109,7 @@ class ScopedEmitter(Emitter):
         if value.type.lanes == lanes:
             return value
         depth = self.depth if self.pinned else self.depth_of(value)
-        key = ("splat", value, lanes)
+        key = ("splat", value, lanes, self.epoch if self.pinned else -1)
         if key in self.scopes[depth].memo:
             return self.scopes[depth].memo[key]
         result = Value(VType(value.type.dtype, lanes))
@@ -125,7 +128,7 @@ class ScopedEmitter(Emitter):
         """A load, placed like an operation: no kernel writes what it reads at another index."""
         needs = [v for v, _ in index.terms] + [v for v in (offsets, mask) if v is not None]
         depth = self.depth if self.pinned else max(map(self.depth_of, needs), default=0)
-        key = ("load", type, buffer.name, index, stride, offsets, mask)
+        key = ("load", type, buffer.name, index, stride, offsets, mask, self.epoch if self.pinned else -1)
         if key in self.scopes[depth].memo:
             return self.scopes[depth].memo[key]
         result = Value(type)
@@ -140,7 +143,9 @@ class ScopedEmitter(Emitter):
     def loop(
         self, name: str, lo: int | Value, hi: int | Value, step: int, inits: tuple[Value, ...] = ()
     ) -> Iterator[Loop]:
-        """A `For` around what is emitted inside; set `yields` on the object given before leaving, read `results` after."""
+        """A `For` around what is emitted inside; set `yields` on the object given before leaving, read `results`
+        after.
+        """
         self.scopes.append(_Scope())
         var = self.bind(Value(VType(i64), name))
         phis = tuple(self.bind(Value(v.type)) for v in inits)

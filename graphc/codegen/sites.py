@@ -1,7 +1,7 @@
 """The loops of a kernel and what each touches in memory: what the scheduler's cost model looks at.
 
-A *site* is a reduction or a set of stores with its own loops inside the kernel's domain. Sites are found by walking the roots at
-symbolic indices; adjacent axes that every access treats as one are collapsed first.
+A *site* is a reduction or a set of stores with its own loops inside the kernel's domain. Sites are found by walking
+the roots at symbolic indices; adjacent axes that every access treats as one are collapsed first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Access:
 
 @dataclass(eq=False, slots=True)
 class Site:
-    """`stage` is the reduction, or None for the stores of `root`. `loops` are the site's own variables besides the domain's."""
+    """`stage` is the reduction, or None for the stores of `root`. `loops` are the site's own variables besides the
+    domain's.
+    """
 
     stage: Node | None
     root: Root | None
@@ -36,12 +38,16 @@ class Site:
     maps: int
     heavy: int
     points: list[Index]  # for a stage: the indices at which one point of the domain wants it
-    operands: list[list[tuple[Node, Ix]]] = field(default_factory=list)  # for a contraction: loads of x and of y, per point
+    operands: list[list[tuple[Node, Ix]]] = field(
+        default_factory=list
+    )  # for a contraction: loads of x and of y, per point
 
 
 @dataclass(eq=False, slots=True)
 class Nest:
-    """Domain variables (collapsed axes included: axis -> variable, or None for an axis that always reads 0), and all sites."""
+    """Domain variables (collapsed axes included: axis -> variable, or None for an axis that always reads 0), and all
+    sites.
+    """
 
     axes: tuple[Var, ...]
     place: tuple[Ix, ...]  # index of each axis of the group's domain
@@ -84,7 +90,9 @@ def inner_dims(root: Root) -> list[int]:
 
 
 def build_nest(group: Group) -> Nest:
-    """Walk `group` with one variable per axis, then again with adjacent axes collapsed where that changes no address."""
+    """Walk `group` with one variable per axis, then again with adjacent axes collapsed where that changes no
+    address.
+    """
     axes = tuple(Var(f"i{a}", max(n - 1, 0)) for a, n in enumerate(group.domain))
     nest = _walk(group, axes, tuple(ZERO if v.hi == 0 else Ix.of(v) for v in axes))
     runs = _collapsible(nest)
@@ -100,7 +108,7 @@ def build_nest(group: Group) -> Nest:
         var = Var(f"i{len(merged)}", extent - 1)
         merged.append(var)
         place[axes.index(run[-1])] = Ix.of(var)
-        replaced.update({v: ZERO for v in run[:-1]} | {run[-1]: Ix.of(var)})
+        replaced.update(dict.fromkeys(run[:-1], ZERO) | {run[-1]: Ix.of(var)})
     collapsed = _walk(group, tuple(merged), tuple(place))
     return collapsed if _same(nest, collapsed, replaced) else _walk_without_units(group, axes)
 
@@ -114,7 +122,7 @@ def _collapsible(nest: Nest) -> list[list[Var]]:
     """Runs of neighbouring axes that all accesses step through as one contiguous axis."""
     fixed = {s for s in nest.other if isinstance(s, Var)}
     runs: list[list[Var]] = []
-    axes = [v for v in nest.axes]
+    axes = nest.axes
     addresses = [a.address for site in nest.sites for a in site.accesses]
     for var in axes:
         previous = runs[-1][-1] if runs else None
@@ -181,7 +189,7 @@ def _walk(group: Group, axes: tuple[Var, ...], place: tuple[Ix, ...]) -> Nest:
     return Nest(axes, place, sites, other)
 
 
-def _stage_site(stage: Node, points: list[Index], group: Group, take) -> Site:  # noqa: ANN001
+def _stage_site(stage: Node, points: list[Index], group: Group, take) -> Site:
     loops = tuple(Var(f"r{i}", max(n - 1, 0)) for i, n in enumerate(reduction_extents(stage)))
     over = tuple(map(Ix.of, loops))
     accesses: dict[Access, None] = {}

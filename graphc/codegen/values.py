@@ -10,7 +10,7 @@ from graphc.codegen.math import expand, expand_cast
 from graphc.codegen.scope import ScopedEmitter
 from graphc.ir.access import SINGLE_READ, Divides, Index, Read, concat_reads, fold_reads
 from graphc.ir.demand import base_of, indexed_read, is_reduction, needs_loop, places, reduction_extents, reduction_reads
-from graphc.ir.index import Data, Derived, Ix, Symbol, Var, linear
+from graphc.ir.index import Data, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.types import DType, bf16, f16, f32, i64
 
@@ -34,7 +34,9 @@ def accumulator_dtype(dtype: DType) -> DType:
 
 
 class Values:
-    """Computes node values. `env` maps loop variables to kernel values, `stages` holds finished reductions by node and index."""
+    """Computes node values. `env` maps loop variables to kernel values, `stages` holds finished reductions by node
+    and index.
+    """
 
     def __init__(self, e: ScopedEmitter, inside: frozenset[Node], buffers: Mapping[Node, Param]) -> None:
         self.e = e
@@ -104,10 +106,11 @@ class Values:
                 if node.op == "concat":
                     total = value if total is None or condition is None else e.op("select", condition, value, total)
                 else:
+                    value = expand_cast(e, value, accumulator_dtype(node.dtype))
                     term = value if condition is None else e.op("select", condition, value, 0)
                     total = term if total is None else e.op("add", total, term)
             assert total is not None
-            return total
+            return expand_cast(e, total, node.dtype)
         if node.op in ("gather", "take_along"):
             data, _ = indexed_read(node, idx)
             yield from self._prepare_symbols(data, masks)

@@ -1,4 +1,6 @@
-"""Where movement operators read: the operand's index, and the condition under which there is one, for an index of the result."""
+"""Where movement operators read: the operand's index, and the condition under which there is one, for an index of
+the result.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What computing some values at some indices reads: the analysis that fusion and scheduling share.
 
-A kernel computes *roots* at symbolic indices. Walking from them through pure maps and movement ends at *leaves* (values in
-memory), at *stages* (reductions that need a loop of their own), or at sources. Nothing is emitted here.
+A kernel computes *roots* at symbolic indices. Walking from them through pure maps and movement ends at *leaves*
+(values in memory), at *stages* (reductions that need a loop of their own), or at sources. Nothing is emitted here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def needs_loop(node: Node) -> bool:
 
 
 def reduction_reads(node: Node, idx: Index, over: tuple[Ix, ...]) -> list[Index]:
-    """Indices at which the operands are read for element `idx` at place `over` of the reduction (order of `reduction_extents`)."""
+    """Indices at which the operands are read for element `idx` at place `over` of the reduction (order of
+    `reduction_extents`).
+    """
     if node.op == "contract":
         spec = parse_spec(node.text("spec"))
         place = dict(zip(spec.out, idx, strict=True))
@@ -85,7 +87,8 @@ def places(extents: tuple[int, ...]) -> Iterable[tuple[Ix, ...]]:
 
 @dataclass
 class Demands:
-    """Result of a walk. `loads` are (leaf, element index), `stages` (reduction, index); `maps` counts scalar operations.
+    """Result of a walk. `loads` are (leaf, element index), `stages` (reduction, index); `maps` counts scalar
+    operations.
 
     `other` holds symbols whose value is used other than in addresses (so loops over them cannot be merged or re-based).
     """
@@ -98,11 +101,14 @@ class Demands:
     other: set[Symbol] = field(default_factory=set)
 
 
-HEAVY_MAPS = frozenset({"exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "div", "sqrt", "remainder"})
+HEAVY_MAPS = frozenset(
+    {"exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "div", "sqrt", "remainder"}
+)
 
 
 def demands(roots: Iterable[tuple[Node, Index]], inside: frozenset[Node] | set[Node], limit: int = 100_000) -> Demands:
-    """Walk from `roots`; nodes not in `inside` are leaves, looped reductions are stages (their operands are not walked).
+    """Walk from `roots`; nodes not in `inside` are leaves, looped reductions are stages (their operands are not
+    walked).
 
     `limit` bounds the number of (value, index) pairs; past it the walk raises OverflowError.
     """
@@ -184,7 +190,9 @@ def _operands(node: Node, idx: Index, found: Demands) -> list[tuple[Node, Index]
 
 
 def indexed_read(node: Node, idx: Index) -> tuple[Index, Index]:
-    """For `gather` and `take_along`: the index into the data (with a `Data` symbol) and the index into the index tensor."""
+    """For `gather` and `take_along`: the index into the data (with a `Data` symbol) and the index into the index
+    tensor.
+    """
     axis = node.integer("axis")
     data, index = node.inputs
     if node.op == "gather":

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Var:
-    """A loop variable with values 0 .. hi. Compared by identity. `lane` marks the variable that runs across vector lanes."""
+    """A loop variable with values 0 .. hi. Compared by identity. `lane` marks the variable that runs across vector
+    lanes.
+    """
 
     name: str
     hi: int
@@ -114,7 +116,9 @@ ZERO = Ix()
 
 
 def derived(op: str, of: Ix, number: int) -> Ix:
-    """`of // number`, `of % number` or `min(max(of, 0), number)`, simplified as far as ranges prove. `of >= 0` for the first two."""
+    """`of // number`, `of % number` or `min(max(of, 0), number)`, simplified as far as ranges prove. `of >= 0` for
+    the first two.
+    """
     if op == "clamp":
         if of.lo >= 0 and of.hi <= number:
             return of

@@ -26,8 +26,9 @@ NO_LOCATIONS: frozenset[Location] = frozenset()
 class Node:
     """One value of a graph: an operator applied to other nodes. Made by `Builder` only, which interns.
 
-    Immutable as a value: `op`, `inputs`, `attrs` and `type` never change and equality is identity. `locs` is an annotation
-    (the set of user lines that produced this value); it may grow when the same value is recorded again elsewhere.
+    Immutable as a value: `op`, `inputs`, `attrs` and `type` never change and equality is identity. `locs` is an
+    annotation (the set of user lines that produced this value); it may grow when the same value is recorded again
+    elsewhere.
     """
 
     __slots__ = ("__weakref__", "attrs", "inputs", "locs", "op", "type")

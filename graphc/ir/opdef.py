@@ -25,7 +25,9 @@ KINDS = ("source", "elementwise", "movement", "reduction", "contraction", "index
 
 @dataclass(frozen=True)
 class Attr:
-    """An attribute of an operator: its name and its kind in the text form ("int", "ints", "float", "str", "dtype", "scalar")."""
+    """An attribute of an operator: its name and its kind in the text form ("int", "ints", "float", "str", "dtype",
+    "scalar").
+    """
 
     name: str
     kind: str
@@ -35,10 +37,10 @@ class Attr:
 class OpDef:
     """Everything the compiler knows about one operator.
 
-    `infer(types, attrs)` gives the result type or raises ShapeError/DTypeError. `evaluate(arrays, attrs, type)` is the NumPy
-    reference. `vjp(b, node, ct)` gives one gradient (or None: zero) per operand, None for an operator whose gradient is
-    zero everywhere or undefined; then `why_no_vjp` says which. `scalar` names the kernel-IR operation that computes one
-    element (elementwise only). `decompose` rewrites the node into simpler operators (composite only).
+    `infer(types, attrs)` gives the result type or raises ShapeError/DTypeError. `evaluate(arrays, attrs, type)` is
+    the NumPy reference. `vjp(b, node, ct)` gives one gradient (or None: zero) per operand, None for an operator whose
+    gradient is zero everywhere or undefined; then `why_no_vjp` says which. `scalar` names the kernel-IR operation
+    that computes one element (elementwise only). `decompose` rewrites the node into simpler operators (composite only).
     """
 
     name: str

@@ -14,9 +14,10 @@ MAX_SCATTERS = 4  # movement operators that one store may go through
 class Root:
     """A value that a kernel stores.
 
-    `value` is computed at every point of its shape: its dimension `d` runs along axis `dims[d]` of the group's domain, or, when
-    `dims[d]` is negative, along an inner loop of its own. `scatter` lists the `pad`/`fold` nodes, innermost first, through
-    which the value is written to its place in `target`; without any, `target is value`.
+    `value` is computed at every point of its shape: its dimension `d` runs along axis `dims[d]` of the group's
+    domain, or, when
+    `dims[d]` is negative, along an inner loop of its own. `scatter` lists the `pad`/`fold` nodes, innermost first,
+    through which the value is written to its place in `target`; without any, `target is value`.
     """
 
     value: Node
@@ -60,8 +61,9 @@ Place = tuple[int, int]
 class MemoryPlan:
     """Where every stored value lies. The table of buffers holds the inputs, then the outputs, then the arena.
 
-    `merged[g]` maps targets of group `g` to operands whose memory they take over. `copies` are (output, value): outputs that
-    need a copy of a value that lies elsewhere. `taken[j]` is the input whose buffer output `j` takes over, or -1.
+    `merged[g]` maps targets of group `g` to operands whose memory they take over. `copies` are (output, value):
+    outputs that need a copy of a value that lies elsewhere. `taken[j]` is the input whose buffer output `j` takes
+    over, or -1.
     """
 
     places: dict[Node, Place]

@@ -1,7 +1,8 @@
 """Short names for operators, written once over an abstract `apply` and `make`.
 
-The builder inherits them; gradient rules, decompositions and the front end use them. Elementwise methods want operands of one
-type; a Python number among them becomes a constant of the other operand's type. Nothing is broadcast silently.
+The builder inherits them; gradient rules, decompositions and the front end use them. Elementwise methods want
+operands of one type; a Python number among them becomes a constant of the other operand's type. Nothing is broadcast
+silently.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class OpMethods:
     # elementwise
 
     def elementwise(self, op: str, *operands: Operand) -> Node:
-        """`op` over operands of one shape; numbers become constants of the first node's type (for `select`, of a value's)."""
+        """`op` over operands of one shape; numbers become constants of the first node's type (for `select`, of a
+        value's).
+        """
         nodes = [o for o in operands if isinstance(o, Node)]
         like = nodes[-1].type if op == "select" and len(nodes) > 1 else nodes[0].type
         return self.apply(op, tuple(o if isinstance(o, Node) else self.constant(o, like) for o in operands))
@@ -105,7 +108,9 @@ class OpMethods:
         return self.slice(x, start, x.shape, tuple(-1 if i in axes else 1 for i in range(x.type.rank)))
 
     def pad(self, x: Node, low: Ints, high: Ints, interior: Ints | None = None, value: float | int | bool = 0) -> Node:
-        """`x` with `low`/`high` elements `value` added at the ends and `interior` between neighbours of each dimension."""
+        """`x` with `low`/`high` elements `value` added at the ends and `interior` between neighbours of each
+        dimension.
+        """
         between = interior or (0,) * len(low)
         if not any(low) and not any(high) and not any(between):
             return x
@@ -117,7 +122,9 @@ class OpMethods:
         return xs[0] if len(xs) == 1 else self.apply("concat", xs, {"axis": axis})
 
     def window(self, x: Node, axes: Ints, size: Ints, stride: Ints, dilation: Ints) -> Node:
-        """Sliding windows: each of `axes` keeps the window's position, the places in the window follow as last dimensions."""
+        """Sliding windows: each of `axes` keeps the window's position, the places in the window follow as last
+        dimensions.
+        """
         return self.apply("window", (x,), {"axes": axes, "size": size, "stride": stride, "dilation": dilation})
 
     def fold(self, x: Node, shape: Ints, axes: Ints, stride: Ints, dilation: Ints) -> Node:

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from graphc import Tensor, enable_grad, float32, no_grad, tensor
-from graphc.recorder import runtime_scalar
+from graphc.recorder import runtime_choice, runtime_scalar
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Closure = Callable[[], Any]
@@ -100,7 +100,7 @@ class Optimizer:
     @staticmethod
     def _structure(compute: Callable[[], bool]) -> bool:
         """A choice read from a group that decides which operations a step records; a captured step is guarded by it."""
-        return compute()
+        return runtime_choice(compute)
 
     def state_dict(self) -> dict[str, Any]:
         """`{"state": {number: ...}, "param_groups": [...]}`, parameters written as numbers in the order of the

@@ -1,8 +1,8 @@
 """Fusion: which values are stored, and which are computed together in one kernel.
 
-First some values are chosen to be stored (graph outputs, long reductions, operands of contractions, values that several kernels
-would have to compute again). Each becomes the root of a group. Then a stored value whose only readers are one group that
-walks the same domain moves into that group, and need not be stored any more.
+First some values are chosen to be stored (graph outputs, long reductions, operands of contractions, values that
+several kernels would have to compute again). Each becomes the root of a group. Then a stored value whose only readers
+are one group that walks the same domain moves into that group, and need not be stored any more.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def _choose_stored(graph: Graph) -> dict[Node, None]:
             heavy.add(node)
         if is_reduction(node) and node.type.size < node.inputs[0].type.size and node.inputs[0] in heavy:
             chosen.add(node)  # a small result: keep it rather than what it was reduced from
-        if cost[node] > MAX_INLINE:
-            chosen.add(node)
-        elif node not in chosen and len(users.get(node, ())) > 1 and not _is_cheap(node, cost[node]):
+        if cost[node] > MAX_INLINE or (
+            node not in chosen and len(users.get(node, ())) > 1 and not _is_cheap(node, cost[node])
+        ):
             chosen.add(node)
         if node in chosen:
             cost[node] = 0
@@ -123,7 +123,9 @@ def _is_cheap(node: Node, cost: int) -> bool:
     return node.op in MOVEMENT or (cost <= 2 and not is_reduction(node) and node.op in _LIGHT)
 
 
-_LIGHT = frozenset({"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "detach"})
+_LIGHT = frozenset(
+    {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "detach"}
+)
 
 
 def _is_scatter(node: Node) -> bool:
@@ -134,9 +136,7 @@ def _is_scatter(node: Node) -> bool:
         return False
     rank = node.type.rank
     size = node.inputs[0].shape[rank:]
-    return all(
-        s >= d * (n - 1) + 1 for s, d, n in zip(node.ints("stride"), node.ints("dilation"), size, strict=True)
-    )
+    return all(s >= d * (n - 1) + 1 for s, d, n in zip(node.ints("stride"), node.ints("dilation"), size, strict=True))
 
 
 def _draft(node: Node, stored: dict[Node, None], order: int) -> _Draft:
@@ -408,7 +408,14 @@ def _aligned(
         return None
     roots += [Root(r.value, tuple(onto.get(d, -1 - k) for k, d in enumerate(r.dims)), r.scatter) for r in reader.roots]
     domain = tuple(reader.domain[a] for a in axes)
-    fixed = [Root(r.value, tuple(_sized(d, n, domain, k) for k, (d, n) in enumerate(zip(r.dims, r.value.shape, strict=True))), r.scatter) for r in roots]
+    fixed = [
+        Root(
+            r.value,
+            tuple(_sized(d, n, domain, k) for k, (d, n) in enumerate(zip(r.dims, r.value.shape, strict=True))),
+            r.scatter,
+        )
+        for r in roots
+    ]
     return _Draft(fixed, domain, max(producer.order, reader.order))
 
 

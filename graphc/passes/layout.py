@@ -1,7 +1,8 @@
 """Layout: store intermediates with one axis cut into blocks of the vector width, the places in a block last.
 
-Convolutions over few channels and small pictures leave most lanes of a vector empty when lanes run along a picture's row.
-When an axis such as the batch is never mixed by any operator (`axes.py`), it can be cut everywhere: `[n, c, h, w]` becomes
+Convolutions over few channels and small pictures leave most lanes of a vector empty when lanes run along a picture's
+row. When an axis such as the batch is never mixed by any operator (`axes.py`), it can be cut everywhere: `[n, c, h, w]`
+becomes
 `[n/16, c, h, w, 16]`, and all 16 lanes work whatever the channel counts. The rewritten graph is an ordinary graph.
 """
 
@@ -30,7 +31,9 @@ _IDENTITY = {"reduce_sum": 0.0, "reduce_prod": 1.0, "reduce_max": -math.inf, "re
 
 @dataclass(frozen=True)
 class Layout(Pass):
-    """Put a separable axis into the lanes when that makes convolutions faster; `lanes` is the vector width in elements."""
+    """Put a separable axis into the lanes when that makes convolutions faster; `lanes` is the vector width in
+    elements.
+    """
 
     name: ClassVar[str] = "layout"
     doc: ClassVar[str] = "store intermediates with a batch-like axis across vector lanes where convolutions gain"
@@ -72,7 +75,9 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
 
 
 class _Rewriter:
-    """Rebuilds a graph with one axis cut. A value with the axis has a *cut* form, made on demand; every value has a plain one."""
+    """Rebuilds a graph with one axis cut. A value with the axis has a *cut* form, made on demand; every value has a
+    plain one.
+    """
 
     def __init__(self, graph: Graph, axes: Axes, axis: Dim, lanes: int) -> None:
         self.graph = graph
@@ -270,8 +275,8 @@ class _Rewriter:
     def _contract_over(self, node: Node) -> Node:
         """A contraction that sums over the axis.
 
-        With sliding windows the lanes are summed at the end. Without, the operand with more columns is stored transposed, so
-        that its columns lie along the lanes and the other operand is read one element at a time.
+        With sliding windows the lanes are summed at the end. Without, the operand with more columns is stored
+        transposed, so that its columns lie along the lanes and the other operand is read one element at a time.
         """
         spec = parse_spec(node.text("spec"))
         over = [i for i, operand in enumerate(node.inputs) if self.position[operand] is not None]

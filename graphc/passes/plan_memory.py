@@ -1,4 +1,6 @@
-"""The memory plan: one static arena with reuse, in-place results where an operand dies, outputs in their own buffers."""
+"""The memory plan: one static arena with reuse, in-place results where an operand dies, outputs in their own
+buffers.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class _Block:
 def plan_memory(
     fused: FusedGraph, in_place: InPlace, donated: frozenset[int] = frozenset(), reuse: bool = True
 ) -> MemoryPlan:
-    """Lay out all values of `fused`. `donated` inputs may be overwritten; `reuse=False` gives every value its own memory."""
+    """Lay out all values of `fused`. `donated` inputs may be overwritten; `reuse=False` gives every value its own
+    memory.
+    """
     graph, groups = fused.graph, fused.groups
     places: dict[Node, Place] = {node: (i, 0) for i, node in enumerate(graph.inputs)}
     first_output, arena = len(graph.inputs), len(graph.inputs) + len(graph.outputs)
@@ -51,10 +55,9 @@ def plan_memory(
                 shared[target] = operand
                 blocks[target] = blocks[operand]
                 blocks[target].last = last_use.get(target, time)
-            elif number >= 0 and operand.op == "input" and places[operand][0] in donated:
-                if places[operand][0] not in taken:
-                    taken[number] = places[operand][0]
-                    shared[target] = operand
+            elif number >= 0 and operand.op == "input" and places[operand][0] in donated - set(taken):
+                taken[number] = places[operand][0]
+                shared[target] = operand
         for target in group.targets:
             if target not in places and target not in blocks:
                 blocks[target] = _Block(max(target.type.nbytes, 1), time, last_use.get(target, time))
@@ -87,7 +90,9 @@ def _last_uses(fused: FusedGraph) -> dict[Node, int]:
 
 
 def _assign(blocks: list[_Block], reuse: bool) -> int:
-    """Give each block an offset, largest first, in the lowest gap that is free for its whole time; gives the arena's size."""
+    """Give each block an offset, largest first, in the lowest gap that is free for its whole time; gives the arena's
+    size.
+    """
     placed: list[_Block] = []
     total = 0
     for block in sorted(blocks, key=lambda b: (-b.nbytes, b.first)):

@@ -13,6 +13,8 @@ from graphc.passes.base import Pass
 # name -> "module:Class"; modules are loaded when a pass is asked for, so that listing names costs nothing
 PASSES: dict[str, str] = {
     "decompose": "graphc.passes.decompose:Decompose",
+    "layout": "graphc.passes.layout:Layout",
+    "share_pads": "graphc.passes.share_pads:SharePads",
     "simplify": "graphc.passes.simplify:Simplify",
     "strip_detach": "graphc.passes.simplify:StripDetach",
 }

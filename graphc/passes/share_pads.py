@@ -15,8 +15,8 @@ from graphc.passes.base import PRIMITIVE, Pass
 class SharePads(Pass):
     """Where a value has a padded copy and other readers, let those read a slice of the copy.
 
-    The gradient of a convolution is read twice, padded by the gradient of its input and as it is by that of its weights; it is
-    then written once, into the padded buffer.
+    The gradient of a convolution is read twice, padded by the gradient of its input and as it is by that of its
+    weights; it is then written once, into the padded buffer.
     """
 
     name: ClassVar[str] = "share_pads"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from graphc.ir.builder import Builder
+from graphc.ir.contraction import format_spec, parse_spec
 from graphc.ir.graph import Graph
+from graphc.ir.node import Node
 from graphc.passes.base import NO_DETACH, Pass, rebuild
 from graphc.passes.pattern import Exactness, Rewriter, Rule
 from graphc.passes.rules import ALL_RULES
@@ -16,8 +19,8 @@ class Simplify(Pass):
     """Apply the rewrite rules until none applies.
 
     By default only exact rules run. Each option allows one more kind: `no_signed_zeros` (0.0 and -0.0 are the same),
-    `no_nans` (values are finite), `reassociates` (sums may be formed in another order). Run it after autodiff:
-    rules keep values, and a gradient may be chosen otherwise at ties.
+    `no_nans` (values are finite), `reassociates` (sums may be formed in another order). Run it after autodiff: rules
+    keep values, and a gradient may be chosen otherwise at ties.
     """
 
     name = "simplify"
@@ -28,7 +31,12 @@ class Simplify(Pass):
     reassociates: bool = False
 
     def run(self, graph: Graph) -> Graph:
-        return Rewriter(rules_for(self.no_signed_zeros, self.no_nans, self.reassociates)).run(graph)
+        rules = rules_for(self.no_signed_zeros, self.no_nans, self.reassociates)
+        while True:
+            result = _order_contractions(Rewriter(rules).run(graph))
+            if result is graph:
+                return graph
+            graph = result
 
 
 @lru_cache(maxsize=8)
@@ -39,6 +47,27 @@ def rules_for(no_signed_zeros: bool, no_nans: bool, reassociates: bool) -> tuple
     allowed |= {"no_nans"} if no_nans else set()
     allowed |= {"reassociates"} if reassociates else set()
     return tuple(rule for rule in ALL_RULES if rule.exactness in allowed)
+
+
+def _order_contractions(graph: Graph) -> Graph:
+    """A contraction read by one permutation alone makes its result in that order.
+
+    This is no rule, because it looks at all users: with another user the contraction would be computed twice.
+    """
+    builder = Builder.of(graph)
+    kept = set(graph.outputs)
+    done: dict[Node, Node] = {}
+    for node in graph.nodes:
+        with builder.at(node.locs):
+            operands = tuple(done[operand] for operand in node.inputs)
+            done[node] = builder.make(node.op, operands, node.attrs, node.type)
+            source = node.inputs[0] if node.op == "permute" else None
+            if source is not None and source.op == "contract" and source not in kept and len(graph.users[source]) == 1:
+                spec = parse_spec(source.text("spec"))
+                out = tuple(spec.out[p] for p in node.ints("perm"))
+                left, right = done[source].inputs
+                done[node] = builder.contract(left, right, format_spec(spec.x, spec.y, out))
+    return graph.with_outputs(tuple(done[node] for node in graph.outputs))
 
 
 @dataclass(frozen=True)

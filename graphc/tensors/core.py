@@ -19,7 +19,7 @@ from graphc.promotion import can_cast
 from graphc.recording import SOURCES, Recorder, current
 from graphc.storage import Binding, Lineage, Storage, Value
 from graphc.tensors.size import Size
-from graphc.tensors.views import Chain, ViewStep, apply_chain, contiguous_strides, repeats_elements, write_chain
+from graphc.tensors.views import Chain, ViewStep, apply_chain, contiguous_strides, is_contiguous, repeats_elements, write_chain
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class TensorBase:
             )
         if self._lineage.requires_grad != requires_grad:
             self._lineage = Lineage(len(self._chain), None, requires_grad, self._storage.version)
+            self._lineage.owner = weakref.ref(self)
         return self  # type: ignore[return-value]
 
     @property
@@ -262,12 +263,22 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     value = lineage.variable() if lineage.variable is not None else None
     if value is not None and lineage.version == storage.version:
         return value
-    if storage.value is not None and recorder.observer is None:
+    if storage.value is not None and recorder.capture is None:
         # Run here, so that a loop without observations runs one program per step, and the first step is no different.
         storage.realise()
     base, keep = recorder.read(storage)
     b = recorder.b
     node = apply_chain(b, base, tensor._chain[: lineage.depth])
+    value = fresh_variable(recorder, node, keep)
+    value.lineage = weakref.ref(lineage)
+    lineage.variable = weakref.ref(value)
+    lineage.version = storage.version
+    return value
+
+
+def fresh_variable(recorder: Recorder, node: Node, keep: Keep) -> Value:
+    """A new variable over the contents `node`."""
+    b = recorder.b
     while node.op == "detach":
         node = node.inputs[0]
     while True:
@@ -275,10 +286,14 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
         if node not in recorder.variables:
             break
     value = recorder.variables[node] = Value(node, (keep,), "AccumulateGrad", True)
-    value.lineage = weakref.ref(lineage)
-    lineage.variable = weakref.ref(value)
-    lineage.version = storage.version
     return value
+
+
+def new_from_value(recorder: Recorder, value: Value) -> Tensor:
+    """A tensor whose history is `value`."""
+    lineage = Lineage(0, value)
+    value.lineage = weakref.ref(lineage)
+    return new(Storage(recorder, value.node.type, value, None), value.node.type, lineage)
 
 
 def _blocked(b: Builder, node: Node) -> Node:
@@ -303,7 +318,7 @@ def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node,
         if lineage.requires_grad:
             value = _variable(recorder, tensor)
             if value.leaf is None:
-                value.leaf = weakref.ref(tensor)
+                value.leaf = lineage.owner
             return value.node, value, lineage.depth
     node, keep = recorder.read(storage)
     return (_blocked(recorder.b, node) if grad else node), keep, 0
@@ -326,8 +341,16 @@ def _changed_behind(recorder: Recorder, tensor: TensorBase, hist: Value) -> tupl
 
 def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep]:
     """The node of the tensor's elements and what keeps it valid; with `grad`, the one that gradients flow through."""
+    chain, storage = tensor._chain, tensor._storage
+    if chain and storage.value is None and recorder.capture is None and tensor._type.size < storage.type.size:
+        lineage = tensor._lineage
+        if not (grad and (lineage.requires_grad or lineage.hist is not None)):
+            if is_contiguous(tensor._type.shape, tensor._strides):
+                # A batch cut out of a data set: the part is a leaf of its own, so every batch records the same nodes.
+                binding = recorder.part(storage, tensor._type, tensor._offset)
+                return binding.node, binding
     node, keep, depth = read_base(recorder, tensor, grad)
-    return apply_chain(recorder.b, node, tensor._chain[depth:]), keep
+    return apply_chain(recorder.b, node, chain[depth:]), keep
 
 
 # recording
@@ -451,7 +474,7 @@ def write_node(
             parents = (*parents, keep)
     recorder.recorded(outer)
     value = Value(outer, parents, name, grad)
-    storage.set_value(value)
+    storage.set_value(value, recorder)
     if grad:
         if depth == start:
             hist = value if inner is outer else Value(inner, parents, name, True)

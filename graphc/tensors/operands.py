@@ -42,7 +42,7 @@ def changes_here(recorder: Recorder, value: Number, role: str, depth: int) -> bo
 
     Such a number is then read at run time, so that a changing number compiles at most twice.
     """
-    if recorder.observer is not None:
+    if recorder.capture is not None:
         return False
     sites = recorder.sites
     key = (*call_site(depth + 1), role)

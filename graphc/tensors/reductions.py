@@ -108,7 +108,8 @@ def variance_node(b: Builder, x: Node, axes: tuple[int, ...], correction: float)
     middle = b.expand_dims(mean_node(b, x, axes), axes, x.shape)
     off = b.sub(x, middle)
     total = b.reduce_sum(b.mul(off, off), axes)
-    return b.div(total, b.constant(max(_count(x.shape, axes) - correction, 0), total.type))
+    degrees = _count(x.shape, axes) - correction
+    return b.div(total, b.constant(degrees if degrees > 0 else 0, total.type))
 
 
 def var(

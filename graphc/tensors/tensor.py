@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from graphc import dtypes, random
 from graphc.grad_mode import set_grad_enabled
 from graphc.ir.types import DType, TensorType, boolean, f32, i64
 
+from graphc.recording import current
 from graphc.storage import Lineage
 from graphc.tensors import creation, elementwise, indexing, linalg, normalising, reductions, shaping
 from graphc.tensors.core import Device, TensorBase, alias, from_array, in_place, new, record, set_class, write
@@ -59,6 +61,9 @@ class Tensor(TensorBase):
     @property
     def grad(self) -> Tensor | None:
         """The gradient that `backward` collected, or None."""
+        capture = current().capture
+        if capture is not None:
+            capture.read_grad(self)
         return self._grad
 
     @grad.setter
@@ -72,6 +77,9 @@ class Tensor(TensorBase):
                 )
             if value._type.dtype is not self._type.dtype:
                 raise RuntimeError(f"assigned grad has data of a different type: {value._type} for a tensor {self._type}")
+        capture = current().capture
+        if capture is not None:
+            capture.write_grad(self)
         self._grad = value
 
     @property
@@ -87,6 +95,7 @@ class Tensor(TensorBase):
         self._storage, self._chain, self._type = value._storage, value._chain, value._type
         self._strides, self._offset = value._strides, value._offset
         self._lineage = Lineage(len(self._chain), None, requires, self._storage.version)
+        self._lineage.owner = weakref.ref(self)
 
     def detach(self) -> Tensor:
         """The same memory without the gradient side."""

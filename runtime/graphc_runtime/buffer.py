@@ -11,6 +11,7 @@ import ctypes
 import os
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,7 +162,6 @@ def _refusal(nbytes: int, what: object, reason: str) -> str:
 
 
 _POOL = _Pool()
-_give_back = _POOL.give_back
 os.register_at_fork(after_in_child=_POOL.after_fork)
 
 
@@ -210,9 +210,10 @@ class Buffer:
         self.nbytes = flat.nbytes
         return self
 
-    def __del__(self) -> None:
+    def __del__(self, give_back: Callable[[Memory], None] = _POOL.give_back) -> None:
+        # The default argument outlives this module's names, which are gone when the interpreter ends.
         if self._memory is not None:
-            _give_back(self._memory)
+            give_back(self._memory)
 
     @property
     def array(self) -> np.ndarray:

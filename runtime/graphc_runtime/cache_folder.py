@@ -31,8 +31,9 @@ def open_folder(path: Path, version: str, create: bool) -> Iterator[int]:
     others could write.
     """
     if create:
-        os.makedirs(path.parent, 0o700, exist_ok=True)
-        _make(path, None)
+        for folder in reversed((path, *path.parents)):
+            if not folder.exists():
+                _make(folder, None)
     outer = _open(path, None)
     try:
         if create:

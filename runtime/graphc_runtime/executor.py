@@ -11,19 +11,8 @@ from graphc_runtime.buffer import Buffer
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.device import Device
 from graphc_runtime.errors import CallError
-from graphc_runtime.options import POISON
 
-
-class _Frame:
-    """What one call at a time needs: the array of addresses and the arena."""
-
-    __slots__ = ("address", "arena", "pointers")
-
-    def __init__(self, artifact: Artifact) -> None:
-        count = len(artifact.inputs) + len(artifact.outputs) + 1
-        self.pointers = ctypes.create_string_buffer(8 * count)
-        self.address = ctypes.addressof(self.pointers)
-        self.arena = Buffer.allocate(artifact.arena_bytes, f"the arena of {artifact.name}")
+_Table = tuple[ctypes.Array[ctypes.c_char], int]  # the addresses of a call's buffers, and where they stand
 
 
 class Executable:
@@ -40,7 +29,9 @@ class Executable:
             (spec.nbytes, alias, spec) for spec, alias in zip(artifact.outputs, artifact.output_aliases, strict=True)
         ]
         self._place = struct.Struct(f"={len(artifact.inputs) + len(artifact.outputs) + 1}Q").pack_into
-        self._frames: list[_Frame] = []  # append and pop are atomic
+        self._arena_bytes = artifact.arena_bytes
+        self._arena_name = f"the arena of {artifact.name}"
+        self._tables: list[_Table] = []  # free ones; append and pop are atomic
         self._launches = len(artifact.launches)
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None] | None = None) -> list[Buffer]:
@@ -59,22 +50,23 @@ class Executable:
             ]
         else:
             results = self._given(inputs, outputs)
-        frames = self._frames
+        # From the pool for each call, so that programs which are not running hold no memory.
+        arena = Buffer.allocate(self._arena_bytes, self._arena_name) if self._arena_bytes else None
         try:
-            frame = frames.pop()
+            table = self._tables.pop()
         except IndexError:
-            frame = _Frame(self.artifact)
-        self._place(frame.pointers, 0, *[b.ptr for b in inputs], *[b.ptr for b in results], frame.arena.ptr)
-        if POISON.get():
-            ctypes.memset(frame.arena.ptr, 0xFF, frame.arena.nbytes)
-        self._run(frame.address)
-        frames.append(frame)
+            table = self._new_table()
+        addresses, at = table
+        self._place(addresses, 0, *[b.ptr for b in inputs], *[b.ptr for b in results], arena.ptr if arena else 0)
+        self._run(at)
+        self._tables.append(table)
         COUNTERS.add_run(self._launches)
         return results
 
-    def release(self) -> None:
-        """Give the arenas of calls that have ended back to the pool; the next call takes a new one."""
-        self._frames.clear()
+    def _new_table(self) -> _Table:
+        count = len(self._input_bytes) + len(self._outputs) + 1
+        addresses = ctypes.create_string_buffer(8 * count)
+        return addresses, ctypes.addressof(addresses)
 
     def _given(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None]) -> list[Buffer]:
         if len(outputs) != len(self._outputs):

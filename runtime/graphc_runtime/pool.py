@@ -28,8 +28,8 @@ SYMBOLS = (
     "graphc_pool_worker",
 )
 _BYTES = 768
-# Offsets in the pool's memory; the first i32 counts the workers.
-_LIMIT, _WANTED, _STOP, _SPIN = 4, 8, 12, 16
+# Offsets in the pool's memory.
+_WORKERS, _LIMIT, _WANTED, _STOP, _SPIN = 0, 4, 8, 12, 16
 _SPIN_SECONDS = 60e-6
 _MAX_THREADS = 1024
 
@@ -105,6 +105,11 @@ class ThreadPool:
                 thread.join()
         finally:
             self._changing = False
+
+    @property
+    def workers(self) -> int:
+        """Workers that are ready or at work, at this moment."""
+        return self._field(_WORKERS).value
 
     def resize(self) -> None:
         """Take up a changed number of threads."""

@@ -132,7 +132,6 @@ SHAPING = {
     "pad": lambda t, x: F(t).pad(x, (1, 2, 0, 1), value=0.5),
     "squeeze": lambda t, x: x[:1].squeeze(0).unsqueeze(-1),
     "tril": lambda t, x: t.tril(x[0]),
-    "cumulative": lambda t, x: x.unfold(2, 2, 1).sum(-1),
 }
 
 

@@ -51,7 +51,7 @@ def train(library: Any, weights: dict[str, np.ndarray], compiled: bool) -> tuple
     images, labels = digits.data.numpy(), digits.targets.numpy()
     net = network(library)
     net.load_state_dict({name: to(library, value) for name, value in weights.items()})
-    optimizer = library.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    optimizer = library.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     criterion = library.nn.CrossEntropyLoss()
 
     def step(x, y):

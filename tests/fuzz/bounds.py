@@ -112,6 +112,7 @@ def _bound(node: Node, operands: Sequence[Bound]) -> Bound:
 
 _KEEPS = (
     "detach",
+    "materialize",
     "reshape",
     "permute",
     "broadcast",

@@ -24,9 +24,9 @@ _DTYPES = (f32, f32, f32, f32, f64, f64, i32, i64, i64, u8, boolean)
 
 _UNARY = {
     "float": ("neg", "abs", "sign", "exp", "log", "log1p", "expm1", "sqrt", "sin", "cos", "tanh", "sigmoid", "erf",
-              "floor", "ceil", "round", "trunc", "detach"),
-    "int": ("neg", "abs", "sign", "bitwise_not", "detach"),
-    "bool": ("bitwise_not", "detach"),
+              "floor", "ceil", "round", "trunc", "detach", "materialize"),
+    "int": ("neg", "abs", "sign", "bitwise_not", "detach", "materialize"),
+    "bool": ("bitwise_not", "detach", "materialize"),
 }  # fmt: skip
 _BINARY = {
     "float": ("add", "add", "sub", "mul", "mul", "div", "pow", "maximum", "minimum", "floor_divide", "remainder"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import networkx
 import numpy as np
 import pytest
@@ -48,36 +50,43 @@ def test_oracle_mode_computes_floats_in_f64() -> None:
     wide = evaluate(parse_graph(MATMUL), [x, w, n], floats=f64)
     assert [r.dtype for r in wide] == [np.float64] * 4
     np.testing.assert_allclose(wide[0], np.exp(x.astype(np.float64) @ w.astype(np.float64)), rtol=1e-14)
-    with pytest.raises(GraphcError, match="not in f32"):
+    with pytest.raises(GraphcError, match="computed as they are or in f64"):
         evaluate(parse_graph(MATMUL), [x, w, n], floats=f32)
 
 
 def test_arrays_must_fit() -> None:
     graph = parse_graph(MATMUL)
     x, w, n = inputs()
-    with pytest.raises(ShapeError, match="takes 3 arrays, 2 given"):
+    with pytest.raises(ShapeError, match="takes 3 arrays"):
         evaluate(graph, [x, w])
     with pytest.raises(ShapeError, match=r"input 1 of graph @main is f32\[3,4\], the array's shape is \(4, 3\)"):
         evaluate(graph, [x, w.T, n])
-    with pytest.raises(DTypeError, match="input 2 of graph @main is i32.*dtype is int64"):
+    with pytest.raises(DTypeError, match=r"input 2 of graph @main is i32.*dtype is int64"):
         evaluate(graph, [x, w, n.astype(np.int64)])
 
 
-def test_a_long_chain_keeps_two_values_alive() -> None:
+def test_a_long_chain_keeps_few_values_alive() -> None:
     b = Builder()
-    x = y = b.input(0, TensorType(f32, (1000,)))
-    for _ in range(100_000):
+    x = y = b.input(0, TensorType(f32, (10_000,)))
+    for _ in range(2000):
         y = b.add(y, x)
-    # All intermediates together would take 400 MB; the test would be slow, not wrong, if they were kept.
-    (result,) = evaluate(Graph((x,), (y,)), [np.ones(1000, np.float32)])
-    assert float(result[0]) == 100_001.0
+    graph = Graph((x,), (y,))
+    assert len(graph.nodes) == 2001
+    tracemalloc.start()
+    (result,) = evaluate(graph, [np.ones(10_000, np.float32)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert float(result[0]) == 2001.0
+    assert peak < 10 * result.nbytes
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_f32_stays_within_the_error_bounds(seed: int) -> None:
     graph = random_graph(seed)
     arrays = random_inputs(graph, seed)
-    for got, exact, bound in zip(evaluate(graph, arrays), evaluate(graph, arrays, floats=f64), error_bounds(graph), strict=True):
+    for got, exact, bound in zip(
+        evaluate(graph, arrays), evaluate(graph, arrays, floats=f64), error_bounds(graph), strict=True
+    ):
         assert np.isfinite(exact).all()
         assert np.abs(got.astype(np.float64) - exact.astype(np.float64)).max(initial=0.0) <= bound
 

@@ -71,7 +71,9 @@ def test_nan_round_trips() -> None:
 
 def test_every_dtype_and_device_round_trips() -> None:
     b = Builder()
-    types = [TensorType(d, shape, dev) for d in DTYPES for shape in ((), (0,), (2, 3)) for dev in ("cpu", "cuda:0", "null")]
+    types = [
+        TensorType(d, shape, dev) for d in DTYPES for shape in ((), (0,), (2, 3)) for dev in ("cpu", "cuda:0", "null")
+    ]
     inputs = tuple(b.input(i, type) for i, type in enumerate(types))
     again = parse_graph(str(Graph(inputs, inputs)))
     assert [n.type for n in again.inputs] == types
@@ -157,12 +159,21 @@ ERRORS = [
     ("graph @g(%x: f32[2]) { %1 = exp %x : f32[3] return }", "1:38: exp gives f32[2], the text says f32[3]"),
     ("graph @g(%x: f32[2]) { %1 = exp %x : f64[2] return }", "exp gives f32[2], the text says f64[2]"),
     ("graph @g(%x: f32[2]) { %1 = reshape %x return }", "1:29: reshape lacks the attribute(s) shape"),
-    ("graph @g(%x: f32[2]) { %1 = reshape %x {shap = [2]} return }", "1:41: reshape has no attribute `shap`; it has: shape"),
+    (
+        "graph @g(%x: f32[2]) { %1 = reshape %x {shap = [2]} return }",
+        "1:41: reshape has no attribute `shap`; it has: shape",
+    ),
     ("graph @g(%x: f32[2]) { %1 = exp %x {a = 1} return }", "exp has no attribute `a`; it has none"),
     ("graph @g(%x: f32[2]) { %1 = reshape %x {shape = 2} return }", "attribute shape = 2 is not of kind ints"),
-    ("graph @g(%x: f32[2]) { %1 = reshape %x {shape = [3]} return }", "1:29: reshape: shape [3] is invalid for input of size 2"),
+    (
+        "graph @g(%x: f32[2]) { %1 = reshape %x {shape = [3]} return }",
+        "1:29: reshape: shape [3] is invalid for input of size 2",
+    ),
     ("graph @g(%x: f32[2]) { %1 = reshape %x {shape = [2], shape = [2]} return }", "attribute `shape` is given twice"),
-    ("graph @g(%x: f32[2], %y: i32[2]) { %1 = add %x, %y return }", "operands have different dtypes, f32[2] and i32[2]"),
+    (
+        "graph @g(%x: f32[2], %y: i32[2]) { %1 = add %x, %y return }",
+        "operands have different dtypes, f32[2] and i32[2]",
+    ),
     ("graph @g() { %1 = constant {value = 1.0} return }", "constant: attribute value needs an element type"),
     ("graph @g() { %1 = constant {value = 1.5} : i32[] return }", "attribute value = 1.5 is not of element type i32"),
     ("graph @g() { %1 = constant {value = true} : f32[] return }", "attribute value = True is not of element type f32"),
@@ -170,7 +181,10 @@ ERRORS = [
     ("graph @g() { %1 = iota {axis = 1} : i32[4] return }", "iota: axis 1 is out of range"),
     ("graph @g() { %1 = cast %x {dtype = f32} return }", "%x is not defined"),
     ("graph @g(%x: f32[2]) { %1 = cast %x {dtype = float} return }", "unknown element type `float`"),
-    ("graph @g(%x: f32[2]) { %1 = cast %x {dtype = } return }", "expected a value of kind dtype for `dtype`, found `}`"),
+    (
+        "graph @g(%x: f32[2]) { %1 = cast %x {dtype = } return }",
+        "expected a value of kind dtype for `dtype`, found `}`",
+    ),
     ('graph @g() { %1 = constant {value = "\x01"} : f32[] return }', "1:37: unexpected character '\"'"),
     ("graph @g() { return ; }", "1:21: unexpected character ';'"),
     ("graph @g(%1a: f32[]) { return }", "%1a is neither a number nor a name"),
@@ -189,9 +203,7 @@ def test_errors_show_the_line_and_a_caret() -> None:
     with pytest.raises(IRSyntaxError) as caught:
         parse_graph(SMALL.replace("%2, %3", "%2, %33"), "net.gir")
     assert str(caught.value) == (
-        "net.gir:4:16: %33 is not defined; did you mean %3?\n"
-        "    %4 = add %2, %33 : f32[4,6,6,6]\n"
-        "                 ^"
+        "net.gir:4:16: %33 is not defined; did you mean %3?\n    %4 = add %2, %33 : f32[4,6,6,6]\n                 ^"
     )
 
 

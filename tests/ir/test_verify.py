@@ -137,13 +137,14 @@ CORRUPTIONS: dict[str, tuple[Corruption, str]] = {
     "integer in a float constant": (attr("constant", value=0), "is not of element type f32"),
     "bool in a float constant": (attr("constant", value=True), "is not of element type f32"),
     "float in an integer constant": (
-        lambda g: with_node(g, Node("constant", (), (("value", 1.0),), TensorType(i64, ()))), "not of element type i64",
+        lambda g: with_node(g, Node("constant", (), (("value", 1.0),), TensorType(i64, ()))), "of element type i64",
     ),
     "integer constant out of range": (
-        lambda g: with_node(g, Node("constant", (), (("value", 1 << 31),), TensorType(i32, ()))), "is outside i32",
+        lambda g: with_node(g, Node("constant", (), (("value", 1 << 31),), TensorType(i32, ()))),
+        "is outside i32",
     ),
     "number in a bool constant": (
-        lambda g: with_node(g, Node("constant", (), (("value", 1),), TensorType(boolean, ()))), "not of element type bool",
+        lambda g: with_node(g, Node("constant", (), (("value", 1),), TensorType(boolean, ()))), "of element type bool",
     ),
     "padding of another kind": (attr("pad", value=1), "is not of element type f32"),
     "axes out of range": (attr("reduce_sum", axes=(2,)), "axis 2 is out of range"),
@@ -163,7 +164,7 @@ CORRUPTIONS: dict[str, tuple[Corruption, str]] = {
     "input twice": (inputs(lambda xs: (*xs, xs[0])), "input index 0 does not follow 2"),
     "inputs out of order": (inputs(lambda xs: xs[::-1]), "input index 1 does not follow 2"),
     "input left out": (inputs(lambda xs: xs[:2]), "an input node that is not among the inputs"),
-    "input that is computed": (lambda g: Graph((*g.inputs, g.outputs[0]), g.outputs), "is a node of operator reduce_sum"),
+    "computed input": (lambda g: Graph((*g.inputs, g.outputs[0]), g.outputs), "is a node of operator reduce_sum"),
     "input index that is no integer": (renumbered("3"), "input index '3'"),
     "negative input index": (renumbered(-3), "input index -3"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Conformance: the compiled code of every operator, and of its first and second derivatives, against the NumPy reference."""
+"""Conformance: compiled code of every operator and of its derivatives, against the NumPy reference."""
 
 from __future__ import annotations
 

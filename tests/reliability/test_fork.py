@@ -13,7 +13,7 @@ import pytest
 from graphc_runtime import Buffer, Executable, KernelCache, TensorSpec, counters, set_num_threads
 from graphc_runtime.options import THREADS
 from graphc_runtime.pool import POOL
-from tests.runtime.native import COUNT_TASK, MEET_TASK, count_run, number, parallel, zeros
+from tests.runtime.native import COUNT_TASK, MEET_TASK, count_run, number, parallel, start_pool, zeros
 
 SECONDS = 60  # for a child that hangs
 
@@ -71,7 +71,7 @@ def test_children_work_on_several_threads(counting: Executable) -> None:
     meeting = parallel(MEET_TASK, (TensorSpec("i32", (2,)),))
 
     def child() -> bool:
-        count_run(counting, 64)
+        start_pool()
         out = zeros(2)
         meeting.run([number(2)], [out])
         return out.array.view("i4").tolist() == [2, 2]

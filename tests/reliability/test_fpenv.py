@@ -13,7 +13,7 @@ from graphc_runtime import Executable, TensorSpec, get_device, set_num_threads
 from graphc_runtime.devices.cpu import Library
 from graphc_runtime.options import THREADS
 from graphc_runtime.pool import POOL
-from tests.runtime.native import COUNT_TASK, artifact, compile_object, count_run, number, parallel, zeros
+from tests.runtime.native import COUNT_TASK, artifact, compile_object, count_run, number, parallel, start_pool, zeros
 
 # The exception flags (low six bits of MXCSR) are set by ordinary arithmetic; the rest is the mode.
 MACHINES = {
@@ -136,7 +136,7 @@ def test_the_mode_stays_as_it_was(code: str, registers: tuple) -> None:
     mode, _ = registers
     executable = parallel(COUNT_TASK, (TensorSpec("i32", (64,)),))
     before = mode()
-    count_run(executable, 64)  # starts the pool
+    start_pool()
     first, halves = modes_of_all_threads(code)
     for _ in range(1000):
         count_run(executable, 64)

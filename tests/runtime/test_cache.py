@@ -64,8 +64,8 @@ def test_files_are_private(tmp_path: Path) -> None:
         cache.put(FIELDS, b"code", frozenset())
     finally:
         os.umask(old)
-    for folder in (tmp_path / "a", tmp_path / "a" / "b" / "c", Path(cache.info().path)):
-        assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0 or folder == tmp_path / "a"
+    for folder in (tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "c", Path(cache.info().path)):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(entry_path(cache, FIELDS).stat().st_mode) == 0o600
 
 

@@ -20,6 +20,7 @@ from tests.runtime.native import (
     number,
     parallel,
     python,
+    start_pool,
     zeros,
 )
 
@@ -66,11 +67,6 @@ def threads() -> Iterator[None]:
     POOL.resize()
 
 
-def start(executable: Executable) -> None:
-    """The first parallel job runs inline and asks for workers."""
-    count_run(executable, 2)
-
-
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_every_index_is_visited_once(workers: int) -> None:
     set_num_threads(workers)
@@ -82,7 +78,7 @@ def test_every_index_is_visited_once(workers: int) -> None:
 
 
 def test_two_threads_work_at_the_same_time() -> None:
-    start(parallel(COUNT_TASK, (TensorSpec("i32", (2,)),)))
+    start_pool()
     out = zeros(2)
     parallel(MEET_TASK, (TensorSpec("i32", (2,)),)).run([number(2)], [out])
     assert out.array.view(np.int32).tolist() == [2, 2]
@@ -125,7 +121,7 @@ def test_nested_jobs_run_inline() -> None:
 
 def test_two_python_threads_share_the_pool() -> None:
     executable = parallel(COUNT_TASK, (TensorSpec("i32", (64,)),))
-    start(parallel(COUNT_TASK, (TensorSpec("i32", (2,)),)))
+    start_pool()
     wrong: list[int] = []
 
     def work() -> None:
@@ -216,10 +212,11 @@ assert threading.active_count() == 3
         ("threading.Thread(target=lambda: [count_run(executable, 64) for _ in iter(int, 1)], daemon=True).start()", 0),
         ("import os; pid = os.fork(); count_run(executable, 64); pid and os.waitpid(pid, 0)", 0),
         ("import atexit; atexit.register(lambda: count_run(executable, 64))", 0),
+        ("import builtins, numpy; builtins.a = executable, Buffer.allocate(9); numpy.b = Buffer.allocate(9).array", 0),
         ("import gc; keep = executable; loop = [loop for loop in [[]]]; loop[0].append((loop, keep)); gc.freeze()", 0),
     ],
 )
 def test_shutdown_is_silent(state: str, code: int) -> None:
-    for _ in range(3):
+    for _ in range(2):
         done = python(f"{EXIT}\n{state}\n")
         assert (done.returncode, done.stderr) == (code, "")

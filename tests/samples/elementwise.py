@@ -174,7 +174,8 @@ ELEMENTWISE: dict[str, OpSamples] = {
         for name in ("shift_left", "shift_right", "shift_right_logical")
     },
     **_ops("eq ne lt le gt ge", 2, "any", True),
-    **_ops("detach materialize", 1, "any", True),
+    **_ops("detach", 1, "any", True),
+    **_ops("materialize", 1, "any", True, _smooth(_within(-2, 2))),
     "select": OpSamples(
         _select,
         (

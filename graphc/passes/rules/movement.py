@@ -10,7 +10,9 @@ from graphc.passes.pattern import Match, Rule, any_of, op, var
 x = var("x")
 Ints = tuple[int, ...]
 
-_ELEMENTWISE = tuple(name for name, record in OPS.items() if record.kind == "elementwise")
+_COMPUTES = tuple(
+    name for name, record in OPS.items() if record.kind == "elementwise" and name not in ("detach", "materialize")
+)
 
 
 def _same_shape(m: Match) -> bool:
@@ -178,5 +180,5 @@ MOVEMENT: tuple[Rule, ...] = (
     Rule("fold-of-ones-integer", op("fold", x), _reshape, _folds_one, domain="integer"),
     # Windows are added to +0.0, so that -0.0 becomes +0.0.
     Rule("fold-of-ones", op("fold", x), lambda b, m: b.add(_reshape(b, m), 0.0), _folds_one, domain="float"),
-    Rule("elementwise-before-broadcast", any_of(_ELEMENTWISE), _before_broadcast),
+    Rule("elementwise-before-broadcast", any_of(_COMPUTES), _before_broadcast),
 )

@@ -4,9 +4,11 @@ llvmlite.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import itertools
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import ModuleType
@@ -64,6 +66,7 @@ class Library(Mapping[str, int]):
                 f"{name}: its native code cannot be linked ({error}). "
                 "It was made for another machine or is incomplete: compile it again"
             ) from None
+        _libraries.add(self)
         self._addresses = {symbol: int(self._tracker[symbol]) for symbol in symbols}
 
     def __getitem__(self, symbol: str) -> int:
@@ -74,6 +77,30 @@ class Library(Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(self._addresses)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def detach(self) -> None:
+        """Keep the code in memory until the process ends, also when this is gone."""
+        self._tracker.detach()
+
+
+_libraries: weakref.WeakSet[Library] = weakref.WeakSet()
+
+
+def _leave_code() -> None:
+    """At exit: leave native code where it is. A daemon thread may still run it, and the system takes all back."""
+    for library in list(_libraries):
+        library.detach()
+    if _jit.cache_info().currsize:
+        _jit().detach()
+
+
+atexit.register(_leave_code)
 
 
 class CpuProgram:

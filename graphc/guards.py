@@ -1,0 +1,243 @@
+"""Guards: the Python values that a captured function reads, checked at each replay, so that a stale one is never used.
+
+Found before the call by a walk from the function: its globals, its closure and, from there, attributes and elements. Only functions of
+user code are entered. Numbers, strings and the like are compared by value and type; other objects by identity.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from graphc import dtypes
+from graphc.source import PACKAGE
+from graphc.tensors.core import TensorBase
+
+# A captured object graph larger than this is not walked to its end: the function is then run plainly.
+MAX_GUARDS = 50_000
+
+_SIMPLE = (int, float, complex, str, bytes, bool, type(None), dtypes.dtype, range, slice)
+_MISSING = object()
+# Of graphc's own objects, those that hold what a user configured.
+_HOLDERS = ("graphc.nn.", "graphc.optim.", "graphc.vision.", "graphc.utils.")
+_LIBRARIES = tuple(
+    p for p in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_path("purelib")} if p
+)
+
+Check = tuple[Callable[[], Any], Any, bool, str]
+
+
+class TooMany(Exception):
+    """The walk met more values than `MAX_GUARDS`."""
+
+
+def _same(value: Any, expected: Any) -> bool:
+    return value is expected or (type(value) is type(expected) and (value == expected or (value != value and expected != expected)))
+
+
+def _is_user_code(code: types.CodeType) -> bool:
+    name = code.co_filename
+    return not name.startswith(PACKAGE) and not name.startswith("<frozen") and not name.startswith(_LIBRARIES)
+
+
+def _is_user_class(cls: type) -> bool:
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None)
+    return cls.__module__ != "builtins" and (file is None or not file.startswith((PACKAGE, *_LIBRARIES)))
+
+
+class Guards:
+    """All guards of one capture. `failure()` gives the first that no longer holds, in words, or None."""
+
+    def __init__(self) -> None:
+        self._in_dicts: list[tuple[Mapping[Any, Any], Any, Any, bool, str]] = []
+        self._in_sequences: list[tuple[Any, tuple[Any, ...], str]] = []
+        self._sizes: list[tuple[Any, int, str]] = []
+        self._cells: list[tuple[Any, Any, bool, str]] = []
+        self._tensors: list[tuple[Any, Any, Any, Any, str]] = []
+        self._calls: list[tuple[Callable[[], Any], Any]] = []
+        self._seen: dict[int, Any] = {}
+        self._count = 0
+        self._queue: list[tuple[Any, str]] = []
+
+    def add_call(self, compute: Callable[[], Any], expected: Any) -> None:
+        """Guard by a function whose result must stay."""
+        self._calls.append((compute, expected))
+
+    def add_root(self, function: Any, name: str) -> None:
+        """Guard all that `function` reads."""
+        self._queue.append((function, name))
+        while self._queue:
+            value, path = self._queue.pop()
+            self._enter(value, path)
+
+    def failure(self) -> str | None:
+        """The first guard that does not hold: which value, what it was, what it is."""
+        for mapping, key, expected, by_value, path in self._in_dicts:
+            value = mapping.get(key, _MISSING)
+            if value is not expected and not (by_value and _same(value, expected)):
+                return _changed(path, expected, value)
+        for cell, expected, by_value, path in self._cells:
+            value = _cell(cell)
+            if value is not expected and not (by_value and _same(value, expected)):
+                return _changed(path, expected, value)
+        for holder, size, path in self._sizes:
+            if len(holder) != size:
+                return f"{path} had {size} elements and has {len(holder)} now"
+        for holder, expected_items, path in self._in_sequences:
+            for place, (value, expected) in enumerate(zip(holder, expected_items, strict=False)):
+                if value is not expected and not (isinstance(expected, _SIMPLE) and _same(value, expected)):
+                    return _changed(f"{path}[{place}]", expected, value)
+        for tensor, storage, chain, requires_grad, path in self._tensors:
+            if tensor._storage is not storage or tensor._chain != chain:
+                return f"the memory of {path} was replaced"
+            if tensor.requires_grad != requires_grad:
+                return _changed(f"{path}.requires_grad", requires_grad, tensor.requires_grad)
+        for compute, expected in self._calls:
+            value = compute()
+            if not _same(value, expected):
+                return _changed("a choice of the optimizer", expected, value)
+        return None
+
+    # the walk
+
+    def _add(self, value: Any, path: str) -> bool:
+        """Note a value met; whether it is guarded by value (else by identity)."""
+        self._count += 1
+        if self._count > MAX_GUARDS:
+            raise TooMany(path)
+        if isinstance(value, _SIMPLE):
+            return True
+        if id(value) not in self._seen:
+            self._seen[id(value)] = value
+            self._queue.append((value, path))
+        return False
+
+    def _mapping(self, mapping: Mapping[Any, Any], path: str, skip_numbers: bool = False) -> None:
+        self._sizes.append((mapping, len(mapping), path))
+        for key, value in list(mapping.items()):
+            label = f"{path}[{key!r}]" if isinstance(key, str | int) else f"{path}[...]"
+            if skip_numbers and isinstance(value, int | float) and not isinstance(value, bool):
+                continue
+            self._in_dicts.append((mapping, key, value, self._add(value, label), label))
+
+    def _enter(self, value: Any, path: str) -> None:
+        if isinstance(value, TensorBase):
+            self._tensors.append((value, value._storage, value._chain, value.requires_grad, path))
+        elif isinstance(value, types.FunctionType):
+            self._function(value, path)
+        elif isinstance(value, types.MethodType):
+            self._add(value.__self__, path)
+            self._add(value.__func__, path)
+        elif isinstance(value, Mapping):
+            if isinstance(value, dict):
+                self._mapping(value, path)
+        elif isinstance(value, list | tuple):
+            self._sizes.append((value, len(value), path))
+            self._in_sequences.append((value, tuple(value), path))
+            for place, item in enumerate(value):
+                self._add(item, f"{path}[{place}]")
+        elif isinstance(value, set | frozenset):
+            self._sizes.append((value, len(value), path))
+        elif not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+            self._object(value, path)
+
+    def _object(self, value: Any, path: str) -> None:
+        attributes = getattr(value, "__dict__", None)
+        if not isinstance(attributes, dict):
+            return
+        module = type(value).__module__
+        if module.partition(".")[0] in sys.stdlib_module_names or module.startswith("numpy"):
+            return
+        if module.startswith("graphc.") and not module.startswith(_HOLDERS):
+            return
+        for key, held in list(attributes.items()):
+            label = f"{path}.{key}"
+            if key == "param_groups" and isinstance(held, list):
+                self._groups(held, label)
+                continue
+            self._in_dicts.append((attributes, key, held, self._add(held, label), label))
+        self._sizes.append((attributes, len(attributes), path))
+        for cls in type(value).__mro__:
+            if not _is_user_class(cls) or id(cls) in self._seen:
+                continue
+            self._seen[id(cls)] = cls
+            space = cls.__dict__
+            for key, held in space.items():
+                if key.startswith("__") and key not in ("__call__", "__init__"):
+                    continue
+                if isinstance(held, types.FunctionType):
+                    self._add(held, f"{cls.__name__}.{key}")
+                elif isinstance(held, _SIMPLE):
+                    self._in_dicts.append((space, key, held, True, f"{cls.__name__}.{key}"))
+
+    def _groups(self, groups: list[Any], path: str) -> None:
+        """Parameter groups of an optimizer: numbers in them are read at run time, the choices they make are guarded by calls."""
+        self._sizes.append((groups, len(groups), path))
+        for place, group in enumerate(groups):
+            if isinstance(group, dict):
+                self._mapping(group, f"{path}[{place}]", skip_numbers=True)
+
+    def _function(self, function: types.FunctionType, path: str) -> None:
+        if not _is_user_code(function.__code__):
+            return
+        space = function.__globals__
+        attributes: set[str] = set()
+        for code in _codes(function.__code__):
+            for name in code.co_names:
+                attributes.add(name)
+                if name in space:
+                    value = space[name]
+                    label = f"global {name!r}"
+                    self._in_dicts.append((space, name, value, self._add(value, label), label))
+        for name in function.__code__.co_names:
+            module = space.get(name)
+            if isinstance(module, types.ModuleType) and not _is_library(module):
+                self._module(module, attributes)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            value = _cell(cell)
+            label = f"captured variable {name!r}"
+            self._cells.append((cell, value, self._add(value, label), label))
+        for holder, label in ((function.__defaults__, "default"), (function.__kwdefaults__, "keyword default")):
+            if holder:
+                self._add(holder, f"{label} of {path}")
+
+    def _module(self, module: types.ModuleType, attributes: set[str]) -> None:
+        space = vars(module)
+        for name in attributes & space.keys():
+            label = f"{module.__name__}.{name}"
+            self._in_dicts.append((space, name, space[name], self._add(space[name], label), label))
+
+
+def _is_library(module: types.ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is None or file.startswith((PACKAGE, *_LIBRARIES))
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A function's code and that of the functions written inside it."""
+    stack = [code]
+    while stack:
+        current = stack.pop()
+        yield current
+        stack.extend(c for c in current.co_consts if isinstance(c, types.CodeType))
+
+
+def _cell(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _MISSING
+
+
+def _changed(path: str, expected: Any, value: Any) -> str:
+    return f"{path} was {_short(expected)}, is {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    if value is _MISSING:
+        return "missing"
+    return repr(value)[:60] if isinstance(value, _SIMPLE) else f"a {type(value).__name__} object"

@@ -1,0 +1,130 @@
+"""`trace`: a call recorded as a graph, without running it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.capture import Capture
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType
+from graphc.ir.visit import topological
+from graphc.random import default_generator
+from graphc.recording import Recorder, current, using
+from graphc.source import user_location
+from graphc.storage import Binding, Storage, next_serial
+from graphc.tensors.core import TensorBase, finish, read
+from graphc_runtime.counters import COUNTERS
+
+
+def _names(value: Any) -> dict[int, str]:
+    """Names of parameters and buffers of a module, by the identity of their storages."""
+    named: dict[int, str] = {}
+    for method in ("named_parameters", "named_buffers"):
+        if hasattr(value, method):
+            named |= {id(t._storage): name for name, t in getattr(value, method)()}
+    return named
+
+
+def trace(fn: Any, *args: Any, **kwargs: Any) -> Graph:
+    """The graph of `fn(*args, **kwargs)`: inputs are the tensor arguments, then what the call reads beside them.
+
+    Arguments may be tensors or `TensorType`s (from `graphc.ir`), or anything else, which is passed on. Parameters and buffers of a module
+    become inputs named by their dotted names. The outputs are the tensors of the result in order. Nothing is run and nothing is changed:
+    writes to tensors and gradients are undone. RuntimeError when the function looks at a value, which does not exist while tracing.
+    """
+    main = current()
+    main.flush("")
+    COUNTERS.add("traces")
+    recorder = Tracer()
+    offset = default_generator.get_offset()
+    with using(recorder):
+        b = recorder.begin()
+        arguments: list[Node] = []
+
+        def enter(value: Any) -> Any:
+            if isinstance(value, TensorBase):
+                value = value._type
+            if not isinstance(value, TensorType):
+                return value
+            node = b.input(-1 - len(arguments), value)
+            arguments.append(node)
+            return finish(recorder, node, (), "", False)
+
+        given = [enter(a) for a in args]
+        named = {k: enter(v) for k, v in kwargs.items()}
+        try:
+            outputs = _outputs(recorder, fn(*given, **named))
+            leaves = {binding.node: binding for binding in recorder.held}
+            return _graph(arguments, outputs, leaves, _names(fn), _title(fn))
+        finally:
+            recorder.undo(main)
+            default_generator.set_offset(offset)
+
+
+class Tracer(Recorder):
+    """A recorder whose work never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capture = Capture(next_serial())
+
+    def flush(self, reason: str) -> None:
+        where = ", ".join(map(str, sorted(user_location())))
+        raise RuntimeError(
+            f"trace: the function looks at a value{f' at {where}' if where else ''}, but values do not exist while tracing"
+        )
+
+    def undo(self, main: Recorder) -> None:
+        """Give tensors that existed before their contents and gradients back."""
+        assert self.capture is not None
+        for note in self.capture.grads.values():
+            note.tensor._grad = note.original
+        for reference in list(self.pending.values()):
+            storage = reference()
+            if storage is not None and storage.buffer is not None:
+                storage.value = None
+                storage.recorder = main
+        self.pending.clear()
+        self.checks.clear()
+
+
+def _title(fn: Any) -> str:
+    name = getattr(fn, "__name__", type(fn).__name__)
+    return name if name.isidentifier() else "main"
+
+
+def _outputs(recorder: Recorder, result: Any) -> list[Node]:
+    nodes: list[Node] = []
+    stack = [result]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, TensorBase):
+            nodes.append(read(recorder, item, item.requires_grad)[0])
+        elif isinstance(item, list | tuple):
+            stack.extend(reversed(item))
+        elif isinstance(item, dict):
+            stack.extend(reversed(list(item.values())))
+        elif item is not None:
+            raise TypeError(f"trace: the function gives a {type(item).__name__}, not tensors")
+    return nodes
+
+
+def _graph(
+    arguments: list[Node], outputs: list[Node], leaves: dict[Node, Binding], titles: dict[int, str], name: str
+) -> Graph:
+    order = topological(outputs)
+    extra = [n for n in order if n.op == "input" and n not in arguments]
+    scratch = Builder()
+    new: dict[Node, Node] = {}
+    for place, node in enumerate((*arguments, *extra)):
+        binding = leaves.get(node)
+        source = binding.source if binding is not None else None
+        title = titles.get(id(source), "") if isinstance(source, Storage) else ""
+        new[node] = scratch.input(place, node.type, title)
+    for node in order:
+        if node not in new:
+            scratch.locs = node.locs
+            new[node] = scratch.make(node.op, tuple(new[i] for i in node.inputs), node.attrs, node.type)
+    return Graph(tuple(new[n] for n in (*arguments, *extra)), tuple(new[n] for n in outputs), name)
