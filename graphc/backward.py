@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphc.counting import FRONT
-from graphc.grad_mode import MODE, set_grad_enabled
+from graphc.grad_mode import set_grad_enabled
+from graphc.errors import ShapeError
 from graphc.ir.node import Node
+from graphc.ir.visit import topological
 from graphc.passes.autodiff import vjp
-from graphc.recording import Recorder, current
+from graphc.recording import Recorder, current, set_needed_later
 from graphc.storage import Binding, Lineage, Storage, Value
 from graphc.tensors.core import TensorBase, alias, new, read, write
 from graphc.tensors.operands import combine
@@ -250,6 +252,31 @@ def retain(tensor: Tensor) -> None:
         hist.leaf = weakref.ref(tensor)
 
 
-def grad_enabled() -> bool:
-    """Whether operations are recorded for gradients."""
-    return MODE.enabled
+
+def _needed_later(recorder: Recorder, value: Value) -> tuple[Node, ...]:
+    """Forward nodes that the gradient of `value` reads; remembered by the node."""
+    found = recorder.needed.get(value.node)
+    if found is not None:
+        return found
+    try:
+        wrt = list(dict.fromkeys(leaf.node for leaf in walk([value]).leaves))
+        made = gradients(recorder, [value.node], [recorder.b.constant(1, value.node.type)], wrt)
+    except (RuntimeError, ShapeError):
+        made = []  # `backward` will say what is wrong, if it is ever called
+    forward = set(topological([value.node]))
+    needed: dict[Node, None] = {}
+    for node in topological([g for g in made if g is not None], forward.__contains__):
+        if node in forward and not _is_cheap(node) and node not in recorder.bound:
+            needed[node] = None
+    recorder.needed[value.node] = tuple(needed)
+    return tuple(needed)
+
+
+def _is_cheap(node: Node) -> bool:
+    """Leaves and what needs no computing: a later program may do it again."""
+    while node.op in ("detach", "reshape", "broadcast", "permute") and node.inputs:
+        node = node.inputs[0]
+    return not node.inputs
+
+
+set_needed_later(_needed_later)

@@ -17,11 +17,13 @@ from graphc.errors import GraphcError
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.ir.schedule import FusedGraph, MemoryPlan
+from graphc.ir.schedule_text import print_fused, print_plan
 from graphc.options import code_key
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import fuse
 from graphc.passes.layout import Layout
+from graphc.passes.order import order
 from graphc.passes.plan_memory import InPlace, plan_memory
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
@@ -29,7 +31,7 @@ from graphc_runtime.artifact import Artifact
 from graphc_runtime.cache import default_cache
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.devices import get_device
-from graphc_runtime.errors import ArtifactError
+from graphc_runtime.errors import ArtifactError, LoadError
 from graphc_runtime.executor import Executable
 
 STAGES: Mapping[str, str] = {
@@ -37,6 +39,7 @@ STAGES: Mapping[str, str] = {
     "simplified": "after decomposition and exact rewriting",
     "laid_out": "with the axis order in which intermediates are stored on this machine",
     "fused": "the kernels: which values are computed together, and which are stored",
+    "planned": "where every stored value lies in memory",
     "loops": "the kernels as scheduled loops over vectors",
     "llvm": "LLVM IR, as it goes to the code generator",
     "asm": "assembly of this machine",
@@ -56,10 +59,15 @@ def optimize(graph: Graph, target: Target | None = None) -> Graph:
     return run_passes(graph, graph_passes(target))
 
 
+def schedule(graph: Graph, target: Target) -> FusedGraph:
+    """The kernels of `graph`, in the order in which they run."""
+    return order(fuse(optimize(graph, target)))
+
+
 def build_program(graph: Graph, donated: frozenset[int] = frozenset(), target: Target | None = None) -> Program:
     """All phases before native code."""
     machine = target or host_target()
-    fused = fuse(optimize(graph, machine))
+    fused = schedule(graph, machine)
     return make_program(fused, partial(_plan, fused, donated), machine)
 
 
@@ -117,7 +125,7 @@ def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), d
     if held is not None:
         try:
             return Executable(Artifact.from_bytes(held), get_device(device))
-        except ArtifactError:
+        except (ArtifactError, LoadError):
             pass  # a damaged entry counts as a miss and is replaced below
     COUNTERS.add("compiles")
     program = build_program(graph, donated, target)
@@ -133,7 +141,8 @@ def stage_text(graph: Graph, stage: str, locations: bool = False) -> str:
         "traced": lambda: _graph_text(graph, locations),
         "simplified": lambda: _graph_text(optimize(graph), locations),
         "laid_out": lambda: _graph_text(optimize(graph, host_target()), locations),
-        "fused": lambda: fused_text(fuse(optimize(graph, host_target()))),
+        "fused": lambda: print_fused(schedule(graph, host_target())),
+        "planned": lambda: _planned(build_program(graph)),
         "loops": lambda: "\n".join(map(print_kernel, build_program(graph).kernels)),
         "llvm": lambda: "\n".join(build_program(graph).modules),
         "asm": lambda: "\n".join(build_assembly(m, host_target()) for m in build_program(graph).modules),
@@ -143,22 +152,9 @@ def stage_text(graph: Graph, stage: str, locations: bool = False) -> str:
     return makers[stage]()
 
 
+def _planned(program: Program) -> str:
+    return print_plan(program.fused, program.plan)
+
+
 def _graph_text(graph: Graph, locations: bool) -> str:
     return print_graph(graph.name, graph.inputs, graph.nodes, graph.outputs, locations=locations)
-
-
-def fused_text(fused: FusedGraph) -> str:
-    """The graph with a comment over each group of values that one kernel computes. It parses back as the graph."""
-    lines = _graph_text(fused.graph, False).splitlines()
-    names = {n: lines[i].split("=")[0].strip() for i, n in _numbered(fused.graph)}
-    notes = [
-        f"// kernel {k}: over {list(group.domain)}, stores {', '.join(names.get(t, '?') for t in group.targets)}; "
-        f"computes {', '.join(names[n] for n in fused.graph.nodes if n in group.inside and n in names)}"
-        for k, group in enumerate(fused.groups)
-    ]
-    return "\n".join([*notes, *lines]) + "\n"
-
-
-def _numbered(graph: Graph) -> list[tuple[int, object]]:
-    inputs = set(graph.inputs)
-    return list(enumerate((n for n in graph.nodes if n not in inputs), start=1))

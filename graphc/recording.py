@@ -15,7 +15,7 @@ import heapq
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType
 
@@ -41,6 +41,24 @@ SOURCES = frozenset(("input", "constant", "iota"))
 Check = tuple[Node, Value, Exception]
 
 
+def _nothing_needed(recorder: Recorder, value: Value) -> tuple[Node, ...]:
+    return ()
+
+
+# Which values a later `backward` from a value will read; set by `graphc.backward`, which stands above this module.
+_needed_later: list[Callable[[Recorder, Value], tuple[Node, ...]]] = [_nothing_needed]
+
+
+def set_needed_later(function: Callable[[Recorder, Value], tuple[Node, ...]]) -> None:
+    """Tell what a later `backward` will read."""
+    _needed_later[:] = [function]
+
+
+def needed_later(recorder: Recorder, value: Value) -> tuple[Node, ...]:
+    """Computed nodes that the gradient of `value` reads: they are kept when the forward part runs by itself."""
+    return _needed_later[0](recorder, value)
+
+
 class Recorder:
     """Records operations of one thread. `b` is the builder; `lock` is held while recording and running."""
 
@@ -52,6 +70,7 @@ class Recorder:
         self.cuts: weakref.WeakValueDictionary[Node, Binding] = weakref.WeakValueDictionary()
         self.variables: weakref.WeakValueDictionary[Node, Value] = weakref.WeakValueDictionary()
         self.gradients: dict[tuple[object, ...], list[Node | None]] = {}
+        self.needed: dict[Node, tuple[Node, ...]] = {}
         self.checks: list[Check] = []
         self.freed: list[Value] = []
         self.held: list[Binding] = []
@@ -182,16 +201,24 @@ class Recorder:
     def _flush(self) -> None:
         FRONT.flushes += 1
         storages, nodes = self.outputs()
-        nodes = tuple(dict.fromkeys((*nodes, *self._needed_later(storages))))
+        saved = {value: needed_later(self, value) for value in self._histories(storages)}
+        for needed in saved.values():
+            nodes = tuple(dict.fromkeys((*nodes, *needed)))
         results = self.compute(nodes) if nodes else {}
+        for value, needed in saved.items():
+            value.saved = tuple(self.bind_cut(node, results[node]) for node in needed if node in results)
         checks, self.checks = self.checks, []
         self._settle(storages, results)
         self._records = self._bytes = 0
         self._forget()
         raise_checks(checks, results)
 
-    def _needed_later(self, storages: Sequence[Storage]) -> Sequence[Node]:
-        return ()
+    def _histories(self, storages: Sequence[Storage]) -> list[Value]:
+        """Pending single numbers that `backward` may be called on later."""
+        if self.capture is not None:
+            return []
+        values = [s.value for s in storages if s.value is not None and s.type.size == 1]
+        return [v for v in values if v.grad and not v.freed and v.name != "AccumulateGrad"]
 
     def compute(self, outputs: tuple[Node, ...]) -> dict[Node, Buffer]:
         """The buffers of `outputs`, from what is bound now."""
@@ -257,6 +284,7 @@ class Recorder:
         self.b = Builder()
         self._programs.clear()
         self.gradients.clear()
+        self.needed.clear()
         if not self.bound:
             self._free.clear()
             self._leaves = 0

@@ -10,18 +10,20 @@ from graphc.ir.node import NO_LOCATIONS, Location
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
-_inside: dict[CodeType, bool] = {}
-_known: dict[tuple[CodeType, int], frozenset[Location]] = {}
+_inside: dict[str, bool] = {}
+# By the identity of the code object, which is kept: code objects of equal text are equal, also from different files.
+_known: dict[tuple[int, int], tuple[CodeType, frozenset[Location]]] = {}
 _MOST = 50_000
 
 
 def is_inside(code: CodeType) -> bool:
     """Whether `code` belongs to graphc itself."""
-    inside = _inside.get(code)
+    file = code.co_filename
+    inside = _inside.get(file)
     if inside is None:
         if len(_inside) > _MOST:
             _inside.clear()
-        inside = _inside[code] = os.path.abspath(code.co_filename).startswith(PACKAGE)
+        inside = _inside[file] = os.path.abspath(file).startswith(PACKAGE)
     return inside
 
 
@@ -38,13 +40,14 @@ def user_location() -> frozenset[Location]:
     frame = user_frame()
     if frame is None:
         return NO_LOCATIONS
-    key = frame.f_code, frame.f_lasti
+    code = frame.f_code
+    key = id(code), frame.f_lasti
     found = _known.get(key)
     if found is None:
         if len(_known) > _MOST:
             _known.clear()
-        found = _known[key] = frozenset((Location(frame.f_code.co_filename, frame.f_lineno),))
-    return found
+        found = _known[key] = code, frozenset((Location(code.co_filename, frame.f_lineno),))
+    return found[1]
 
 
 def call_site(depth: int) -> tuple[CodeType, int]:

@@ -48,10 +48,10 @@ class Value:
     """One recorded occurrence of a node: which values it was made from, and whether gradients flow through it.
 
     Nodes are timeless and shared between iterations; values are what one run of the user's code did. Holding a value keeps the
-    bindings of its leaves. `leaf` is set for the variable of a tensor that collects gradients.
+    bindings of its leaves; `binding` and `saved` stand for it and for what its gradient reads, once computed. `leaf` is set for the variable of a tensor that collects gradients.
     """
 
-    __slots__ = ("__weakref__", "binding", "freed", "grad", "leaf", "lineage", "name", "node", "parents")
+    __slots__ = ("__weakref__", "binding", "freed", "grad", "leaf", "lineage", "name", "node", "parents", "saved")
 
     def __init__(self, node: Node, parents: tuple[Value | Binding, ...], name: str = "", grad: bool = False) -> None:
         self.node = node
@@ -60,6 +60,7 @@ class Value:
         self.grad = grad
         self.freed = False
         self.binding: Binding | None = None
+        self.saved: tuple[Binding, ...] = ()
         self.leaf: weakref.ref[Any] | None = None
         self.lineage: weakref.ref[Lineage] | None = None
 

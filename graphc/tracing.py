@@ -114,8 +114,10 @@ def _outputs(recorder: Recorder, result: Any) -> list[Node]:
 def _graph(
     arguments: list[Node], outputs: list[Node], leaves: dict[Node, Binding], titles: dict[int, str], name: str
 ) -> Graph:
-    order = topological(outputs)
-    extra = [n for n in order if n.op == "input" and n not in arguments]
+    """The recorded nodes over inputs numbered anew. A parameter's variable (two `detach`) becomes the input itself, and what reads the
+    parameter past its variable gets a `detach`, so that gradients of the graph are those of the call.
+    """
+    extra = [n for n in topological(outputs) if n.op == "input" and n not in arguments]
     scratch = Builder()
     new: dict[Node, Node] = {}
     for place, node in enumerate((*arguments, *extra)):
@@ -123,8 +125,15 @@ def _graph(
         source = binding.source if binding is not None else None
         title = titles.get(id(source), "") if isinstance(source, Storage) else ""
         new[node] = scratch.input(place, node.type, title)
-    for node in order:
+    inputs = tuple(new[n] for n in (*arguments, *extra))
+    for node in topological(outputs):
+        if node.op == "detach" and node.inputs[0].op == "detach" and node.inputs[0].inputs[0] in leaves:
+            root = node.inputs[0].inputs[0]
+            if new[root].op == "input":
+                new[node] = new[root]
+                new[root] = scratch.apply("detach", (new[root],))
+    for node in topological(outputs, new.__contains__):
         if node not in new:
             scratch.locs = node.locs
             new[node] = scratch.make(node.op, tuple(new[i] for i in node.inputs), node.attrs, node.type)
-    return Graph(tuple(new[n] for n in (*arguments, *extra)), tuple(new[n] for n in outputs), name)
+    return Graph(inputs, tuple(new[n] for n in outputs), name)

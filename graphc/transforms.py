@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.backward import gradients
+from graphc.backward import gradients, walk
 from graphc.errors import AutodiffError
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.ir.node import Node
@@ -74,19 +74,25 @@ class _Level:
         outer = iter(substitute(b, known, dict(zip(self.nodes, self.outer, strict=True))))
         parents = (*self.keeps, *keeps)
         made: list[Tensor | None] = []
+        flows = self._flows(parents)
         for node in nodes:
             if node is None:
                 made.append(None)
             else:
-                made.append(finish(self.recorder, next(outer), parents, "GradBackward0", self._flows(parents)))
+                made.append(finish(self.recorder, next(outer), parents, "GradBackward0", flows))
+        for variable in self.variables:
+            hist = variable._lineage.hist
+            if hist is not None:
+                hist.grad = False  # replaced by the outer values: no leaf of anybody's gradient
         return made
 
     def _flows(self, parents: Sequence[Any]) -> bool:
         """Whether an outer transformation or `backward` may ask for gradients of the results."""
-        return self.outer_grad or any(type(p) is Value and p.grad and p not in self._own() for p in parents)
-
-    def _own(self) -> set[Value]:
-        return {v._lineage.hist for v in self.variables if v._lineage.hist is not None}
+        if not MODE.enabled or self.outer_grad:
+            return self.outer_grad
+        own = {v._lineage.hist for v in self.variables}
+        roots = [p for p in parents if type(p) is Value and p.grad]
+        return any(leaf not in own for leaf in walk(roots).leaves)
 
 
 def _chosen(argnums: int | Sequence[int], args: tuple[Any, ...]) -> list[int]:

@@ -93,10 +93,17 @@ def read_graphs(name: str) -> list[Graph]:
 
 @contextmanager
 def user_code() -> Iterator[None]:
-    """Around code of the user's file: its errors are shown from the first frame of that file on, with exit code 1."""
+    """Around code of the user's file: its errors name its line; those that are not graphc's show its frames."""
     try:
         yield
-    except (GraphcError, click.ClickException):
+    except click.ClickException:
+        raise
+    except GraphcError as error:
+        if not getattr(error, "__notes__", ()):
+            frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
+            theirs = [f"{file}:{line}" for file, line in frames if not _is_machinery(file)]
+            if theirs:
+                error.add_note(f"at {theirs[-1]}")
         raise
     except Exception as error:
         trace = error.__traceback__

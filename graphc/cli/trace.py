@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 import graphc
 from graphc.cli.common import json_option, note, output_option, to_json, unknown, write_text
 from graphc.cli.target import Argument, bind, load_callable, parse_arguments, read_graphs, user_code
 from graphc.ir import Builder, Graph
+from graphc.nn import Module
 from graphc.passes.autodiff import grad_graph
 from graphc.pipeline import STAGES, stage_text
 
@@ -16,26 +20,24 @@ from graphc.pipeline import STAGES, stage_text
 @click.argument("target", metavar="FILE.py:NAME|FILE.gir|-")
 @click.option("--args", "arguments", default="", metavar="TYPES", help='Types of the arguments: "x=f32[64,1,32,32]".')
 @click.option("--stage", default="traced", metavar="STAGE", show_default=True, help=f"One of: {', '.join(STAGES)}.")
-@click.option("--grad", is_flag=True, help="Append the gradients of the result by every float input.")
+@click.option("--grad", is_flag=True, help="Append the gradients by every float input.")
 @click.option("--loc", is_flag=True, help="Show the source lines that each value comes from (graph stages).")
 @output_option
 @json_option
 def trace_command(target: str, arguments: str, stage: str, grad: bool, loc: bool, output: str, as_json: bool) -> None:
     """Trace NAME in FILE.py, or read graphs in text form, and print them at a stage.
 
-    NAME is a function, a module class (which is instantiated) or a module object. A result that is no single number is
-    summed before its gradient is taken.
+    NAME is a function, a module class (which is instantiated) or a module object. With --grad, a result that is no
+    single number is summed; parameters of a module have gradients too.
     """
     if stage not in STAGES:
         raise unknown("stage", stage, STAGES)
     if target == "-" or target.endswith(".gir"):
         if arguments:
             raise click.UsageError("--args belongs to FILE.py:NAME; a graph in text form has its types already")
-        graphs = read_graphs(target)
+        graphs = [with_gradients(graph) if grad else graph for graph in read_graphs(target)]
     else:
-        graphs = [trace_target(target, parse_arguments(arguments))]
-    if grad:
-        graphs = [with_gradients(graph) for graph in graphs]
+        graphs = [trace_target(target, parse_arguments(arguments), grad)]
     texts = [stage_text(graph, stage, loc) for graph in graphs]
     if as_json:
         write_text(output, to_json({"stage": stage, "graphs": [graph.name for graph in graphs], "texts": texts}))
@@ -43,18 +45,44 @@ def trace_command(target: str, arguments: str, stage: str, grad: bool, loc: bool
         write_text(output, "\n\n".join(text.rstrip("\n") for text in texts))
 
 
-def trace_target(target: str, arguments: list[Argument]) -> Graph:
-    """The graph of `FILE.py:NAME` called with tensors of these types."""
+def trace_target(target: str, arguments: list[Argument], grad: bool) -> Graph:
+    """The graph of `FILE.py:NAME` called with tensors of these types, with its gradients if they are wanted."""
     function = load_callable(target)
     bound = bind(target.rpartition(":")[2], function, arguments)
-    positional = [_placeholder(a) for a in bound.args]
-    named = {name: _placeholder(a) for name, a in bound.kwargs.items()}
+    positional = [argument.type for argument in bound.args]
+    named = {name: argument.type for name, argument in bound.kwargs.items()}
     with user_code():
-        return graphc.trace(function, *positional, **named)
+        return graphc.trace(_Differentiated(function) if grad else function, *positional, **named)
 
 
-def _placeholder(argument: Argument) -> graphc.Tensor:
-    return graphc.zeros(argument.type.shape, dtype=getattr(graphc, argument.type.dtype.torch_name))
+class _Differentiated:
+    """A function or module followed by its gradients.
+
+    It gives the first tensor of the result, summed if it is no single number, the other tensors, and the gradients of
+    the first one by every float argument and every parameter.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+
+    def named_parameters(self) -> list[tuple[str, graphc.Tensor]]:
+        """As of a module, so that the inputs of the graph have the parameters' names."""
+        return list(self.function.named_parameters()) if isinstance(self.function, Module) else []
+
+    def named_buffers(self) -> list[tuple[str, graphc.Tensor]]:
+        """Likewise."""
+        return list(self.function.named_buffers()) if isinstance(self.function, Module) else []
+
+    def __call__(self, *args: graphc.Tensor, **kwargs: graphc.Tensor) -> list[graphc.Tensor | None]:
+        floats = [x.requires_grad_() for x in (*args, *kwargs.values()) if x.is_floating_point()]
+        result = self.function(*args, **kwargs)
+        first, *others = [result] if isinstance(result, graphc.Tensor) else list(result)
+        if first.numel() != 1:
+            note(f"note: the gradients are those of the sum of the result of shape {list(first.shape)}")
+            first = first.sum()
+        wanted = [*floats, *(p for _, p in self.named_parameters() if p.requires_grad)]
+        return [first, *others, *graphc.autograd.grad(first, wanted, materialize_grads=True)]
 
 
 def with_gradients(graph: Graph) -> Graph:

@@ -232,7 +232,7 @@ class _LoadCounter:
     def registers(self, tile: tuple[int, ...]) -> int:
         """Registers for operands: all elements but the most numerous ones, which stream through one register."""
         counts = self._distinct(tile)
-        return sum(counts) - max(counts) + 1
+        return sum(counts) - max(counts, default=0) + 1
 
     def _distinct(self, tile: tuple[int, ...]) -> list[int]:
         counts = []

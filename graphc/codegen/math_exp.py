@@ -61,6 +61,9 @@ EXP_RANGE: dict[DType, tuple[float, float, float, float]] = {
     f64: (-746.0, 710.0, -40.0, 20.0),
 }
 
+# The bits of sqrt(1/2), rounded.
+SQRT_HALF_BITS: dict[DType, int] = {f32: 0x3F3504F3, f64: 0x3FE6A09E667F3BCD}
+
 
 def _reduce_parts(e: Emitter, x: Value, offset: int) -> tuple[Value, Value, Value]:
     """x = n * ln2 + r with |r| <= ln(2)/2: r but for ln2_lo, n, and an integer whose low bits are n + offset.
@@ -183,9 +186,6 @@ def split(e: Emitter, x: Value, f: Format) -> tuple[Value, Value]:
     n = e.op("ashr", moved, f.fraction)
     m = e.op("add", e.op("and", moved, (1 << f.fraction) - 1), sqrt_half)
     return n, from_bits(e, m, f.dtype)
-
-
-SQRT_HALF_BITS: dict[DType, int] = {f32: 0x3F3504F3, f64: 0x3FE6A09E667F3BCD}
 
 
 def _log_of_parts(e: Emitter, n: Value, f: Value) -> Value:

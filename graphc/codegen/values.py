@@ -152,7 +152,8 @@ class Values:
             for number, part in enumerate(parts):
                 best, index = self.step_arg(node, best, index, part, self.e.const(number, VType(node.dtype)))
             return index
-        total: Value | None = None
+        # A sum of floats begins with +0.0, so it is never -0.0.
+        total = self.start(node)[0] if node.op == "reduce_sum" and node.dtype.is_float else None
         for part in parts:
             wide = expand_cast(self.e, part, accumulator_dtype(part.type.dtype))
             total = wide if total is None else self.combine(node.op, total, wide)

@@ -29,6 +29,7 @@ class Builder(OpMethods):
 
     def __init__(self) -> None:
         self._nodes: dict[tuple[object, ...], Node] = {}
+        self._applied: dict[tuple[object, ...], Node] = {}  # the same nodes by what `apply` is given
         self.locs: frozenset[Location] = NO_LOCATIONS
 
     def __len__(self) -> int:
@@ -67,7 +68,13 @@ class Builder(OpMethods):
         """The node `op(*inputs)`; infers its type. Raises ShapeError or DTypeError with both sides named."""
         record = OPS[op]
         given = attrs or {}
-        ordered = tuple((a.name, given[a.name]) for a in record.attrs)
+        ordered = tuple((a.name, given[a.name]) for a in record.attrs) if record.attrs else ()
+        key = (op, inputs, _key_attrs(ordered) if ordered else ordered)
+        known = self._applied.get(key)
+        if known is not None:  # its type was inferred before
+            if not self.locs <= known.locs:
+                known.locs |= self.locs
+            return known
         try:
             type = record.infer([i.type for i in inputs], given)
         except GraphcError as error:
@@ -75,4 +82,6 @@ class Builder(OpMethods):
             if lines:
                 error.add_note(f"at {lines}")
             raise
-        return self.make(op, inputs, ordered, type)
+        node = self._applied[key] = self.make(op, inputs, ordered, type)
+        return node
+

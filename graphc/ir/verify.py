@@ -14,6 +14,7 @@ from graphc.ir.types import DType, TensorType, i32, i64
 TYPE_GIVEN = frozenset({"input", "constant", "iota", "random_bits"})  # their type is stated, not inferred
 
 MAX_RANK = 64  # as NumPy
+MAX_STRING = 4096
 MAX_ELEMENTS = (1 << 63) - 1
 
 _CONTEXT = 5  # printed lines before and after the guilty one
@@ -38,6 +39,8 @@ def check_attr(attr: Attr, value: AttrValue, dtype: DType | None) -> str | None:
     numbers = value if isinstance(value, tuple) else (value,) if isinstance(value, int) else ()
     if not all(type(n) is int for n in numbers):
         return f"attribute {attr.name} = {value!r} is not a list of integers"
+    if isinstance(value, str) and len(value) > MAX_STRING:
+        return f"attribute {attr.name} is a text of {len(value)} characters; at most {MAX_STRING} are allowed"
     if any(abs(n) > MAX_ELEMENTS for n in numbers):
         return f"attribute {attr.name} = {value!r} does not fit 64 bits"
     return None

@@ -6,7 +6,7 @@ import operator
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Any, Self, overload
+from typing import Any, Self
 
 from graphc.nn.module import Module, _indent
 
@@ -65,17 +65,12 @@ class _Ordered(Module):
 class Sequential(_Ordered):
     """Applies modules one after the other. Takes them in order, or one ordered mapping of names to modules."""
 
-    @overload
-    def __init__(self, *args: Module) -> None: ...
-    @overload
-    def __init__(self, arg: OrderedDict[str, Module], /) -> None: ...
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Module | Mapping[str, Any]) -> None:
         super().__init__()
+        named: Mapping[str, Any] = {str(i): module for i, module in enumerate(args)}
         if len(args) == 1 and isinstance(args[0], Mapping):
-            named = args[0].items()
-        else:
-            named = ((str(i), module) for i, module in enumerate(args))
-        for name, module in named:
+            named = args[0]
+        for name, module in named.items():
             self.add_module(name, module)
 
     def __getitem__(self, index: int | slice) -> Any:

@@ -50,7 +50,7 @@ class Adam(Optimizer):
         super().__init__(params, defaults)
 
     def _update(self, group: dict[str, Any]) -> None:
-        lr = self._scalar(lambda: group["lr"])
+        lr = self._scalar(lambda: -group["lr"])
         beta1 = self._scalar(lambda: group["betas"][0])
         beta2 = self._scalar(lambda: group["betas"][1])
         rest1 = self._scalar(lambda: 1 - group["betas"][0])
@@ -72,16 +72,16 @@ class Adam(Optimizer):
                 assert parameter.grad is not None
                 gradient: Tensor = -parameter.grad if maximize else parameter.grad
                 if decay is not None:
-                    gradient = gradient + decay * parameter
+                    gradient = gradient.addcmul(parameter, decay)
                 if shrink is not None:
                     parameter.mul_(shrink)
                 mean, square = state["exp_avg"], state["exp_avg_sq"]
-                mean.add_(rest1 * (gradient - mean))
-                square.mul_(beta2).add_(rest2 * gradient * gradient)
+                mean.lerp_(gradient, rest1)
+                square.mul_(beta2).addcmul_(gradient, gradient, value=rest2)
                 if amsgrad:
                     state["max_exp_avg_sq"].copy_(maximum(state["max_exp_avg_sq"], square))
                     square = state["max_exp_avg_sq"]
-                parameter.sub_(rate * mean / (square.sqrt() / root + eps))
+                parameter.addcdiv_(mean, square.sqrt() / root + eps, value=rate)
 
     def _advance(self, group: dict[str, Any], amsgrad: bool) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Adds one to the step counts of the parameters that have a gradient; each count with its parameters."""

@@ -43,7 +43,7 @@ class SGD(Optimizer):
         super().__init__(params, defaults)
 
     def _update(self, group: dict[str, Any]) -> None:
-        lr = self._scalar(lambda: group["lr"])
+        rate = self._scalar(lambda: -group["lr"])
         decays = self._structure(lambda: group["weight_decay"] != 0)
         decay = self._scalar(lambda: group["weight_decay"]) if decays else None
         moves = self._structure(lambda: group["momentum"] != 0)
@@ -56,13 +56,13 @@ class SGD(Optimizer):
                 continue
             direction: Tensor = -parameter.grad if maximize else parameter.grad
             if decay is not None:
-                direction = direction + decay * parameter
+                direction = direction.addcmul(parameter, decay)
             if momentum is not None and damping is not None:
                 state = self.state[parameter]
                 buffer = state.get("momentum_buffer")
                 if buffer is None:
                     buffer = state["momentum_buffer"] = direction.detach().clone()
                 else:
-                    buffer.mul_(momentum).add_(damping * direction)
-                direction = direction + momentum * buffer if nesterov else buffer
-            parameter.sub_(lr * direction)
+                    buffer.mul_(momentum).addcmul_(direction, damping)
+                direction = direction.addcmul(buffer, momentum) if nesterov else buffer
+            parameter.addcmul_(direction, rate)

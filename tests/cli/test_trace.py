@@ -83,8 +83,11 @@ def test_gradients_of_a_module_include_its_parameters() -> None:
     graph = parse_graph(run("trace", LENET, *LENET_ARGS, "--grad").stdout)
     shapes = [str(o.type) for o in graph.outputs]
     assert shapes[0] == "f32[]"
-    for shape in ("f32[6,1,3,3]", "f32[16,6,3,3]", "f32[120,576]", "f32[10]", "f32[64,1,32,32]"):
-        assert shape in shapes
+    inputs = [str(x.type) for x in graph.inputs]
+    assert len(inputs) == 11 and sorted(shapes[1:]) == sorted(inputs)
+    assert {"conv1.weight", "fc3.bias"} <= {x.text("name") for x in graph.inputs}
+    # Every gradient depends on something: none is a constant zero.
+    assert all(output.op != "constant" for output in graph.outputs)
 
 
 def test_function_with_named_and_unnamed_arguments(file: Path) -> None:
@@ -134,7 +137,7 @@ def test_unknown_names_say_what_exists(file: Path) -> None:
     cases = [
         ((f"{file}:g", "--args", "f32[2]"), "Layer"),
         ((f"{file}:layr", "--args", "f32[2]"), "Did you mean layer"),
-        ((str(file),), "There is: Layer, bad_shapes, f, raises"),
+        ((str(file),), "There is: Layer, bad_shapes, f, layer, raises"),
         ((f"{file.with_name('function.py')}:f",), "Did you mean functions.py"),
         ((f"{file}:f", "--stage", "simple"), "simplified"),
         ((f"{file}:f", "--args", "x=f33[2]"), "Did you mean f32"),
@@ -161,4 +164,4 @@ def test_shape_errors_name_both_sides_and_the_line(file: Path) -> None:
     result = run("trace", f"{file}:bad_shapes", "--args", "f32[2,3] f32[4,5]")
     assert result.exit_code == 1
     assert "3" in result.stderr and "4" in result.stderr
-    assert f"{file}:11" in result.stderr or f'File "{file}", line 11' in result.stderr
+    assert f"at {file}:11" in result.stderr

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from graphc.ir import DType, TensorType
 from graphc.ir.types import boolean, f32, f64, i32, i64, u8
 
-Attrs = dict[str, object]
+Attrs = dict[str, Any]
 Types = Sequence[TensorType]
 
 DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, u8, boolean)

@@ -127,7 +127,7 @@ class _Maker:
 
     def apply(self, op: str, *operands: Node, **attrs: object) -> Node:
         given = {**random_attrs(self.rng, op, [o.type for o in operands]), **attrs}
-        return self.keep(self.builder.apply(op, operands, given))  # type: ignore[arg-type]
+        return self.keep(self.builder.apply(op, operands, given))
 
     def input(self, type: TensorType) -> Node:
         name = self.rng.choice(["", "", "x", "weight", "x y"])

@@ -34,7 +34,7 @@ def test_outputs_in_order() -> None:
     results = evaluate(parse_graph(MATMUL), [x, w, n])
     np.testing.assert_allclose(results[0], np.exp(x @ w), rtol=1e-6)
     np.testing.assert_array_equal(results[1], x)
-    np.testing.assert_array_equal(results[2], np.float32([3, -4]))
+    np.testing.assert_array_equal(results[2], np.array([3, -4], np.float32))
     assert [r.dtype for r in results] == [np.float32] * 4
 
 

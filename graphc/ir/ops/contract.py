@@ -41,7 +41,7 @@ def _evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> n
         operands += [_view(widen(array), dims, extents), [number[label] for label in labels]]
     with np.errstate(all="ignore"):
         product = np.einsum(*operands, [number[label] for label in spec.out], optimize=True)  # type: ignore[call-overload]
-    return narrow(product, type)
+    return narrow(product + product.dtype.type(0), type)  # a sum begins with +0.0, so it is never -0.0
 
 
 CONTRACT = register(

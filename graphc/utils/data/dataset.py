@@ -50,7 +50,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def __init__(self, *tensors: Tensor) -> None:
         if not tensors:
             raise ValueError("TensorDataset needs at least one tensor")
-        sizes = [tensor.shape[0] for tensor in tensors]
+        sizes = [tensor.size(0) for tensor in tensors]
         if any(size != sizes[0] for size in sizes):
             raise ValueError(f"Size mismatch between tensors: their first dimensions are {sizes}")
         self.tensors = tensors
@@ -59,7 +59,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         return tuple(tensor[index] for tensor in self.tensors)
 
     def __len__(self) -> int:
-        return self.tensors[0].shape[0]
+        return self.tensors[0].size(0)
 
     def gather(self, indices: Sequence[int]) -> list[Tensor]:
         """The batch of the samples `indices`, each tensor by one take on the host. IndexError when out of range."""

@@ -1,0 +1,100 @@
+"""Graphs through the whole compiler, past every cache: for a given target, memory plan and kind of buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.package import make_artifact
+from graphc.codegen.target import Target
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.types import f64
+from graphc.pipeline import build_program
+from graphc_runtime.buffer import Buffer
+from graphc_runtime.devices import get_device
+from graphc_runtime.executor import Executable
+from tests.fuzz.graphs import error_bounds
+
+
+def executable(graph: Graph, target: Target | None = None, donated: Iterable[int] = ()) -> Executable:
+    """Native code for `graph`, built anew."""
+    target = target or host_target()
+    program = build_program(graph, frozenset(donated), target)
+    return Executable(make_artifact(program, target, {}), get_device("cpu"))
+
+
+def buffers(arrays: Sequence[np.ndarray], misaligned: bool = False) -> list[Buffer]:
+    """Copies of `arrays` as buffers; `misaligned` ones start one element past a 64-byte boundary."""
+    return [_misaligned(a) if misaligned else Buffer.from_array(np.array(a, order="C")) for a in arrays]
+
+
+def _misaligned(array: np.ndarray) -> Buffer:
+    memory = np.empty(array.nbytes + 64 + array.itemsize, np.uint8)
+    start = -memory.ctypes.data % 64 + array.itemsize
+    view = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return Buffer.from_array(view)
+
+
+def results(graph: Graph, outputs: Sequence[Buffer]) -> list[np.ndarray]:
+    """Output buffers as arrays."""
+    return [o.view(n.dtype.numpy, n.shape).copy() for o, n in zip(outputs, graph.outputs, strict=True)]
+
+
+def run(
+    graph: Graph,
+    arrays: Sequence[np.ndarray],
+    target: Target | None = None,
+    misaligned: bool = False,
+) -> list[np.ndarray]:
+    """Compile `graph` and run it on copies of `arrays`."""
+    return results(graph, executable(graph, target).run(buffers(arrays, misaligned)))
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def difference(got: np.ndarray, expected: np.ndarray, bound: float, signs: bool = True) -> str:
+    """What is wrong with `got`, or nothing.
+
+    Integers and bools are equal; floats are NaN and infinite where `expected` is, zeros have its sign (with `signs`),
+    and others are within `bound` of it.
+    """
+    if got.shape != expected.shape:
+        return f"shape {got.shape}, not {expected.shape}"
+    if got.dtype.kind in "iub":
+        wrong = got != expected
+    else:
+        got, expected = got.astype(np.float64), expected.astype(np.float64)
+        zeros = (got == 0) & (expected == 0)
+        with np.errstate(invalid="ignore"):
+            near = np.isfinite(got) & np.isfinite(expected) & (np.abs(got - expected) <= bound)
+        near &= ~(zeros & signs) | (np.signbit(got) == np.signbit(expected))
+        wrong = ~(near | (np.isnan(got) & np.isnan(expected)) | (np.isinf(got) & (got == expected)))
+    if not wrong.any():
+        return ""
+    first = tuple(map(int, np.argwhere(wrong)[0]))
+    return f"{int(wrong.sum())} of {wrong.size}, first at {first}: {got[first]!r}, not {expected[first]!r} (±{bound})"
+
+
+def free_signs(graph: Graph) -> set[Node]:
+    """The values whose zeros may have either sign, since they come from a `fold`."""
+    free: set[Node] = set()
+    for node in graph.nodes:
+        if node.op == "fold" or not free.isdisjoint(node.inputs):
+            free.add(node)
+    return free
+
+
+def mismatches(graph: Graph, arrays: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> list[str]:
+    """How results differ from the NumPy oracle in f64 by more than the bounds allow."""
+    expected = evaluate(graph, arrays, floats=f64)
+    free = free_signs(graph)
+    checks = zip(got, expected, error_bounds(graph), graph.outputs, strict=True)
+    found = [(k, node, difference(g, e, bound, node not in free)) for k, (g, e, bound, node) in enumerate(checks)]
+    return [f"output {k} ({node.op} {node.type}): {text}" for k, node, text in found if text]
