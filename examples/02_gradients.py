@@ -22,4 +22,5 @@ value, gradient = torch.value_and_grad(f)(point)
 print("value and gradient:", value.item(), gradient)
 
 output, pull = torch.vjp(lambda x: x * x, point)
-print("vjp:", pull(torch.ones(3)))
+(gradient,) = pull(torch.ones(3))
+print("vjp:", gradient)

@@ -129,6 +129,7 @@ from graphc.tensors.elementwise import (
     tan,
     tanh,
     trunc,
+    where,
 )
 from graphc.tensors.indexing import (
     gather,
@@ -198,6 +199,7 @@ from graphc.tensors.size import Size
 from graphc.tensors.tensor import Tensor
 from graphc.tracing import trace
 from graphc.transforms import grad, value_and_grad, vjp
+from graphc_runtime import get_num_threads, set_num_threads
 
 concat = concatenate = cat
 multiply, subtract, divide, true_divide, negative, absolute = mul, sub, div, div, neg, abs

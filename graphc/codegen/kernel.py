@@ -190,6 +190,8 @@ OPERATIONS: dict[str, tuple[int, str]] = {
     "reduce_minimum": (1, "likewise, with `minimum`"),
     "reduce_or": (1, "likewise (integer, bool)"),
     "reduce_and": (1, "likewise (integer, bool)"),
+    "zip_low": (2, "lanes of the two lower halves in turn: a[0], b[0], a[1], b[1], ... (vectors)"),
+    "zip_high": (2, "likewise of the two upper halves"),
     "extract": (1, "lane number `attr` of a vector"),
     "floordiv": (2, "i64 scalar index arithmetic: quotient of non-negative numbers"),
     "mod": (2, "i64 scalar index arithmetic: remainder of non-negative numbers"),

@@ -36,6 +36,7 @@ class Schedule:
     unrolled: dict[Site, tuple[Var, ...]] = field(default_factory=dict)
     loop_order: dict[Site, tuple[Var, ...]] = field(default_factory=dict)
     split: dict[Site, int] = field(default_factory=dict)
+    turned: Var | None = None  # an axis whose places are loaded as vectors and transposed in registers
 
 
 def lane_count(nest: Nest, target: Target) -> int:
@@ -65,7 +66,23 @@ def make_schedule(nest: Nest, target: Target) -> Schedule:
                 schedule.site_lane[site] = best
         _reduction_loops(site, schedule)
     _choose_tiles(nest, schedule, target)
+    _turn(nest, schedule)
     return schedule
+
+
+def _turn(nest: Nest, schedule: Schedule) -> None:
+    """For a kernel that only moves elements: transpose in registers when loads are contiguous along another axis."""
+    lane, lanes = schedule.lane, schedule.lanes
+    if lane is None or any(s.stage is not None or s.loops for s in nest.sites):
+        return
+    strided = [a for s in nest.sites for a in s.accesses if not a.is_store and abs(a.address.coefficient(lane)) > 4]
+    if not strided or lane.hi + 1 < lanes or any(a.buffer.dtype.itemsize != 4 for a in strided):
+        return
+    for var in nest.axes:
+        if var is not lane and var.hi + 1 >= lanes and all(a.address.coefficient(var) == 1 for a in strided):
+            schedule.turned = var
+            schedule.tile.update({var: lanes, lane: 1})
+            return
 
 
 def _iterations(variables: tuple[Var, ...], nest: Nest) -> int:

@@ -252,12 +252,21 @@ class _Lowering:
             if not site.loops:
                 for place in places:
                     at = root_index(site.root, place, {})
+                    self._turn_to(place, bases)
                     pending.append((site, at, values.at(site.root.value, at, masks)))
+        values.turned = None
         for site, at, value in pending:
             self._store(site, at, value, masks)
         for site in self.nest.sites:
             if site.root is not None and site.loops:
                 self._store_loops(site, places, masks)
+
+    def _turn_to(self, place: tuple[Ix, ...], bases: dict[Var, tuple[Var, Value]]) -> None:
+        """Tell the values which place of a transposed block is computed next."""
+        if self.schedule.turned is not None:
+            base = bases[self.schedule.turned][0]
+            (own,) = [ix for ix in place if ix.coefficient(base)]
+            self.values.turned = base, own.const
 
     def _place(self, point: Point) -> tuple[Ix, ...]:
         """The index of each axis of the group's domain at a point of the nest."""

@@ -45,6 +45,7 @@ class Values:
         self.lane_count = 1
         self.env: dict[Var, Value] = {}
         self.stages: dict[tuple[Node, Index], Value] = {}
+        self.turned: tuple[Var, int] | None = None  # an axis whose neighbours are loaded together, and the place on it
 
     def at(self, node: Node, idx: Index, masks: Masks = NO_MASKS) -> Value:
         """The value of `node` at `idx`. Iterative: a chain of nodes needs no Python stack."""
@@ -275,5 +276,34 @@ class Values:
             mask = condition if mask is None else self.e.op("and", mask, condition)
         if mask is not None and wide:
             mask = self.e.splat(mask, self.lane_count)
+        if self.turned is not None and mask is None and offsets is None and abs(stride) > 1:
+            axis, place = self.turned
+            if ix.coefficient(axis) == 1:
+                return self._load_turned(base, affine, stride, place)
         type = VType(base.dtype, self.lane_count if wide else 1)
         return self.e.load(type, self.buffers[base], affine, stride, offsets, mask)
+
+    def _load_turned(self, base: Node, affine: Affine, stride: int, place: int) -> Value:
+        """One vector of a square block that is loaded along another axis and transposed in registers.
+
+        After each of log2(n) rounds of zipping row i with row i + n/2, the rows are closer to columns; then they are.
+        """
+        origin = Affine(affine.const - place, affine.terms)
+        key = ("block", base, origin, stride)
+        known = self.e.find((*key, place))
+        if known is not None:
+            return known
+        count = self.lane_count
+        type = VType(base.dtype, count)
+        rows = [
+            self.e.load(type, self.buffers[base], Affine(origin.const + j * stride, origin.terms), 1, None, None)
+            for j in range(count)
+        ]
+        half = count // 2
+        width = 1
+        while width < count:
+            rows = [self.e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
+            width *= 2
+        for number, row in enumerate(rows):
+            self.e.remember((*key, number), row)
+        return rows[place]

@@ -19,7 +19,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import AttrValue, Location, Node
 from graphc.ir.opdef import OPS, Attr, OpDef
 from graphc.ir.types import DTYPES, DType, TensorType
-from graphc.ir.verify import MAX_ELEMENTS, MAX_RANK, TYPE_GIVEN, check_attr, check_node
+from graphc.ir.verify import MAX_RANK, TYPE_GIVEN, check_attr, check_node, check_type
 
 MAX_TEXT = 1 << 28  # characters
 _MAX_DIGITS = 20  # more than any 64-bit integer needs
@@ -254,8 +254,9 @@ class _Parser:
                 self.fail(str(error), op_at)
         if written is not None and node.type != written:
             self.fail(f"{record.name} gives {node.type}, the text says {written}", type_at)
-        if node.type.size > MAX_ELEMENTS:
-            self.fail(f"{node.type} has more than {MAX_ELEMENTS} elements", type_at)
+        problem = check_type(node.type)
+        if problem:
+            self.fail(f"{record.name}: {problem}", op_at)
         values[name] = node
 
     def attributes(self, record: OpDef) -> dict[str, tuple[AttrValue, int]]:
@@ -321,8 +322,9 @@ class _Parser:
                 self.take()
                 device += f":{self.integer()}"
         type = TensorType(dtype, shape, device)
-        if min(shape, default=0) < 0 or type.size > MAX_ELEMENTS:
-            self.fail(f"{type} is not a shape: sizes are at least 0 and their product at most {MAX_ELEMENTS}", at)
+        problem = check_type(type)
+        if problem:
+            self.fail(problem, at)
         return type
 
     def locations(self) -> frozenset[Location]:

@@ -35,6 +35,8 @@ def reads_of(group: Group) -> dict[Node, None]:
     """The values in memory that a group reads, graph inputs included, in an order fixed by the graph."""
     found: dict[Node, None] = {}
     seen: set[Node] = set()
+    # Kernels compute constants for themselves, but for those that add at indices.
+    computed = () if any(t.op in ("index_add", "scatter_add") for t in group.targets) else ("constant", "iota")
     stack = [r.value for r in reversed(group.roots)]
     while stack:
         node = stack.pop()
@@ -44,6 +46,6 @@ def reads_of(group: Group) -> dict[Node, None]:
         base = base_of(node)
         if base in group.inside:
             stack.extend(reversed(node.inputs))
-        elif base.op not in ("constant", "iota"):
+        elif base.op not in computed:
             found[base] = None
     return found

@@ -46,6 +46,16 @@ def check_attr(attr: Attr, value: AttrValue, dtype: DType | None) -> str | None:
     return None
 
 
+def check_type(given: TensorType) -> str | None:
+    """What is wrong with a type, or None."""
+    shape = given.shape
+    sound = type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape)
+    if sound and len(shape) <= MAX_RANK and given.size <= MAX_ELEMENTS:
+        return None
+    limits = f"at most {MAX_RANK} sizes, each at least 0, their product at most {MAX_ELEMENTS}"
+    return f"{given} is not a type: {limits}"
+
+
 def check_node(node: Node) -> None:
     """Check one node against its operator's record. Raises VerifyError with the bare reason."""
     record = OPS.get(node.op)
@@ -64,9 +74,9 @@ def check_node(node: Node) -> None:
         problem = check_attr(attr, value, dtype)
         if problem:
             raise VerifyError(f"{node.op}: {problem}")
-    shape = node.type.shape
-    if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape) or node.type.size > MAX_ELEMENTS:
-        raise VerifyError(f"{node.type} is not a type: sizes are at least 0 and their product at most {MAX_ELEMENTS}")
+    problem = check_type(node.type)
+    if problem:
+        raise VerifyError(problem)
     if node.op in TYPE_GIVEN:
         _check_given(node)
         return

@@ -388,6 +388,9 @@ def _aligned(
     source = next(r for r in producer.roots if r.target is node)
     if any(d < 0 for d in source.dims):
         return None
+    moved_axes = [p for p in place if p >= 0]
+    if moved_axes != sorted(moved_axes) and any(needs_loop(n) for n in producer.inside):
+        return None  # the reader transposes: a kernel that only moves elements does that better
     used = set(place)
     inner = [a for a, n in enumerate(reader.domain) if a not in used and n > 1]
     if inner:

@@ -145,8 +145,8 @@ ERRORS = [
     ("grph @g() { return }", "1:1: expected `graph`, found `grph`"),
     ("graph @g() { return", "1:20: expected `}`, found the end of the text"),
     ("graph @g(%x: f33[2]) { return }", "1:14: unknown element type `f33`; did you mean"),
-    ("graph @g(%x: f32[-1]) { return }", "is not a shape"),
-    ("graph @g(%x: f32[4294967296,4294967296]) { return }", "is not a shape"),
+    ("graph @g(%x: f32[-1]) { return }", "is not a type"),
+    ("graph @g(%x: f32[4294967296,4294967296]) { return }", "is not a type"),
     ("graph @g(%x: f32[99999999999999999999999]) { return }", "integer of 23 characters is too long"),
     ("graph @g(%x: f32[2], %x: f32[2]) { return }", "1:22: %x is defined twice"),
     ("graph @g(%x: f32[2]) { %x = exp %x return }", "1:24: %x is defined twice"),
@@ -188,6 +188,15 @@ ERRORS = [
     ('graph @g() { %1 = constant {value = "\x01"} : f32[] return }', "1:37: unexpected character '\"'"),
     ("graph @g() { return ; }", "1:21: unexpected character ';'"),
     ("graph @g(%1a: f32[]) { return }", "%1a is neither a number nor a name"),
+    (
+        'graph @g(%x: f32[2,3]) { %1 = contract %x, %x {spec = "' + "a" * 5000 + '"} return }',
+        "at most 4096 are allowed",
+    ),
+    (
+        "graph @g(%x: f32[2]) { %1 = broadcast %x {shape = [" + "1," * 63 + "2]} "
+        "%2 = window %1 {axes = [63], size = [1], stride = [1], dilation = [1]} return }",
+        "at most 64 sizes",
+    ),
     ("graph @g(%x: f32[" + "1," * 65 + "1]) { return }", "more than 64 integers in a list"),
 ]
 

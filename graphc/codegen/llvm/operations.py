@@ -190,6 +190,13 @@ def _extract(f: Function, op: Op) -> str:
     return f.emit(f"extractelement {f.typed(source)}, i64 {int(op.attr or 0)}", op.result.name)
 
 
+def _zip(f: Function, op: Op) -> str:
+    type = op.result.type
+    first = 0 if op.name == "zip_low" else type.lanes // 2
+    mask = [lane for i in range(first, first + type.lanes // 2) for lane in (i, type.lanes + i)]
+    return f.emit(f"shufflevector {f.typed(op.args[0])}, {f.typed(op.args[1])}, {lane_mask(mask)}", op.result.name)
+
+
 def _reduce(f: Function, op: Op) -> str:
     """Halves are combined until one lane is left: the order of a sum is the same on every machine."""
     source = op.args[0]
@@ -233,6 +240,8 @@ _HANDLERS: dict[str, Callable[[Function, Op], str]] = {
     "splat": _splat,
     "lanes": _lanes,
     "extract": _extract,
+    "zip_low": _zip,
+    "zip_high": _zip,
     "cast": cast,
     "bitcast": bitcast,
 }

@@ -1,0 +1,46 @@
+"""The front end is judged over the reference evaluator; `native` tests run over the compiler as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import programs
+from graphc.ir import Graph, evaluate
+from graphc.recording import Recorder, using
+from graphc_runtime.buffer import Buffer
+
+
+class Reference:
+    """Stands where the compiler gives an executable: evaluates the graph on NumPy."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def run(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+        arrays = [b.view(n.type.dtype.numpy, n.shape) for b, n in zip(inputs, self.graph.inputs, strict=True)]
+        return [Buffer.from_array(np.array(a, order="C", copy=True)) for a in evaluate(self.graph, arrays)]
+
+
+@pytest.fixture(autouse=True)
+def reference(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Programs run on the evaluator, on a recorder of the test's own, unless the test is marked `native`."""
+    if "native" not in request.fixturenames:
+
+        def compiled(graph: Graph, donate: Any = ()) -> Reference:
+            return Reference(graph)
+
+        monkeypatch.setattr(graphc.pipeline, "compile_graph", compiled)
+        monkeypatch.setattr(programs, "_executables", type(programs._executables)())
+    graphc.manual_seed(0)
+    with using(Recorder()):
+        yield
+
+
+@pytest.fixture
+def native() -> None:
+    """The test runs over the compiler."""

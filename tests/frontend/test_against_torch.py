@@ -1,0 +1,36 @@
+"""Programs print what PyTorch prints, values, dtypes, shapes and errors alike (recorded by `record_torch.py`)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import graphc as torch
+import graphc.nn
+from tests.frontend.cases import CASES
+from tests.frontend.record_torch import FILE, outcome, promotion
+
+RECORDED = json.loads(FILE.read_text())
+
+# Where graphc's text differs on purpose: the error type must agree, and the text must contain this.
+OTHER_TEXT: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_prints_what_torch_prints(name: str) -> None:
+    expected = RECORDED["cases"][name]
+    got = outcome(CASES[name], torch)
+    if name in OTHER_TEXT:
+        assert expected != got, "no difference any more: take the case off the list"
+        assert OTHER_TEXT[name] in got
+    else:
+        assert got == expected
+
+
+def test_every_recorded_case_exists() -> None:
+    assert set(RECORDED["cases"]) == set(CASES)
+
+
+def test_type_promotion_is_that_of_torch() -> None:
+    assert promotion(torch) == RECORDED["promotion"]
