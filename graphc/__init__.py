@@ -18,7 +18,20 @@ __version__ = "0.1.0"
 
 _SUBMODULES = frozenset(
     (
-        *("autograd", "cli", "codegen", "errors", "functional", "ir", "nn", "optim", "passes", "pipeline", "utils", "vision"),
+        *(
+            "autograd",
+            "cli",
+            "codegen",
+            "errors",
+            "functional",
+            "ir",
+            "nn",
+            "optim",
+            "passes",
+            "pipeline",
+            "utils",
+            "vision",
+        ),
         *("backward", "dtypes", "programs", "random", "recorder", "tensors"),
     )
 )

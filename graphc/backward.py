@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphc.counting import FRONT
-from graphc.grad_mode import set_grad_enabled
 from graphc.errors import ShapeError
+from graphc.grad_mode import set_grad_enabled
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
 from graphc.passes.autodiff import vjp
@@ -32,10 +32,7 @@ _NO_GRAD_FN = "element {} of tensors does not require grad and does not have a g
 # Gradient nodes that save nothing in PyTorch: going through them twice is no error there, so neither here.
 _SAVES_NOTHING = frozenset(
     f"{name}Backward{n}"
-    for name in (
-        "Add Sub Rsub Neg Sum Mean View UnsafeView Expand Permute Transpose T Slice Select Squeeze Unsqueeze Clone ToCopy Cat "
-        "Stack Alias Repeat Flip Roll Split Unbind Narrow"
-    ).split()
+    for name in ["Add", "Sub", "Rsub", "Neg", "Sum", "Mean", "View", "UnsafeView", "Expand", "Permute", "Transpose", "T", "Slice", "Select", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "Cat", "Stack", "Alias", "Repeat", "Flip", "Roll", "Split", "Unbind", "Narrow"]
     for n in (0, 1, 2)
 )
 
@@ -75,7 +72,9 @@ def history_of(recorder: Recorder, tensor: TensorBase) -> tuple[Node, Value]:
     return node, keep
 
 
-def gradients(recorder: Recorder, outputs: Sequence[Node], seeds: Sequence[Node], wrt: Sequence[Node]) -> list[Node | None]:
+def gradients(
+    recorder: Recorder, outputs: Sequence[Node], seeds: Sequence[Node], wrt: Sequence[Node]
+) -> list[Node | None]:
     """The symbolic gradients, remembered by their nodes."""
     key = (*outputs, None, *seeds, None, *wrt)
     found = recorder.gradients.get(key)
@@ -87,7 +86,9 @@ def gradients(recorder: Recorder, outputs: Sequence[Node], seeds: Sequence[Node]
     return found
 
 
-def _seed(recorder: Recorder, tensor: TensorBase, node: Node, given: TensorBase | None, keeps: list[Any], grad: bool) -> Node:
+def _seed(
+    recorder: Recorder, tensor: TensorBase, node: Node, given: TensorBase | None, keeps: list[Any], grad: bool
+) -> Node:
     if given is None:
         if tensor._type.size != 1:
             raise RuntimeError("grad can be implicitly created only for scalar outputs")
@@ -226,13 +227,14 @@ def grad(
         found = walk(roots)
         wrt = [history_of(recorder, tensor)[0] for tensor in wanted]
         results: list[Tensor | None] = []
-        for tensor, gradient in zip(wanted, gradients(recorder, nodes, seeds, wrt), strict=True):
+        for place, gradient in enumerate(gradients(recorder, nodes, seeds, wrt)):
+            tensor = wanted[place]
             if gradient is None and materialize_grads:
                 gradient = recorder.b.constant(0, tensor._type)
             if gradient is None and not allow_unused:
                 raise RuntimeError(
-                    "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if "
-                    "this is the desired behavior."
+                    f"The differentiated Tensor at index {place} appears to not have been used in the graph. Set "
+                    "allow_unused=True if this is the desired behavior."
                 )
             results.append(None if gradient is None else _wrap(recorder, gradient, keeps, create_graph))
         if not (create_graph if retain_graph is None else retain_graph):
@@ -250,7 +252,6 @@ def retain(tensor: Tensor) -> None:
     hist = tensor._lineage.hist
     if hist is not None:
         hist.leaf = weakref.ref(tensor)
-
 
 
 def _needed_later(recorder: Recorder, value: Value) -> tuple[Node, ...]:

@@ -25,7 +25,9 @@ def _pair(value: Extents, name: str, count: int = 2) -> tuple[int, ...]:
     if len(given) == 1:
         given *= count
     if len(given) != count:
-        raise RuntimeError(f"expected {name} to be a single integer value or a list of {count} values, but got {list(given)}")
+        raise RuntimeError(
+            f"expected {name} to be a single integer value or a list of {count} values, but got {list(given)}"
+        )
     return given
 
 
@@ -72,7 +74,9 @@ def _check_conv(name: str, input: Tensor, weight: Tensor, bias: Tensor | None, g
         )
 
 
-def _check_fits(input: Sequence[int], pads: Sequence[tuple[int, int]], size: Sequence[int], dilation: Sequence[int]) -> None:
+def _check_fits(
+    input: Sequence[int], pads: Sequence[tuple[int, int]], size: Sequence[int], dilation: Sequence[int]
+) -> None:
     padded = [n + low + high for n, (low, high) in zip(input, pads, strict=True)]
     spans = [d * (k - 1) + 1 for d, k in zip(dilation, size, strict=True)]
     if any(s > n for s, n in zip(spans, padded, strict=True)):
@@ -152,18 +156,28 @@ def conv1d(
 
 
 def _pool_setup(
-    name: str, input: Tensor, kernel_size: Extents, stride: Extents | None, padding: Extents, dilation: Extents, ceil_mode: bool
+    name: str,
+    input: Tensor,
+    kernel_size: Extents,
+    stride: Extents | None,
+    padding: Extents,
+    dilation: Extents,
+    ceil_mode: bool,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Size, stride, dilation, low padding and high padding (with what `ceil_mode` adds) of the two window axes."""
     if input.ndim not in (3, 4):
-        raise RuntimeError(f"{name}: Expected 3D or 4D (batch mode) tensor, but got input of size {list(input._type.shape)}")
+        raise RuntimeError(
+            f"{name}: Expected 3D or 4D (batch mode) tensor, but got input of size {list(input._type.shape)}"
+        )
     size = _pair(kernel_size, "kernel_size")
     steps = size if stride is None or stride == [] else _pair(stride, "stride")
     pads, gaps = _pair(padding, "padding"), _pair(dilation, "dilation")
     high: list[int] = []
     for n, k, s, p, d in zip(input._type.shape[-2:], size, steps, pads, gaps, strict=True):
         if p > k // 2:
-            raise RuntimeError(f"pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k} and dilation={d}")
+            raise RuntimeError(
+                f"pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k} and dilation={d}"
+            )
         span = d * (k - 1) + 1
         room = n + 2 * p - span
         count = (-(-room // s) if ceil_mode else room // s) + 1
@@ -178,9 +192,7 @@ def _pool_setup(
     return size, steps, gaps, pads, tuple(high)
 
 
-def _windows(
-    b: Builder, x: Node, setup: tuple[tuple[int, ...], ...], value: float
-) -> Node:
+def _windows(b: Builder, x: Node, setup: tuple[tuple[int, ...], ...], value: float) -> Node:
     size, steps, gaps, low, high = setup
     rank = x.type.rank
     front = (0,) * (rank - 2)
@@ -221,7 +233,15 @@ def max_pool1d(
     """The largest element of each window of the last dimension."""
     step = kernel_size if stride is None else stride
     wide = unsqueeze(input, -2)
-    made = max_pool2d(wide, (1, *_one(kernel_size)), (1, *_one(step)), (0, *_one(padding)), (1, *_one(dilation)), ceil_mode, return_indices)
+    made = max_pool2d(
+        wide,
+        (1, *_one(kernel_size)),
+        (1, *_one(step)),
+        (0, *_one(padding)),
+        (1, *_one(dilation)),
+        ceil_mode,
+        return_indices,
+    )
     return squeeze(made, -2)
 
 
@@ -270,7 +290,12 @@ def avg_pool1d(
     """The mean of each window of the last dimension."""
     step = kernel_size if stride is None else stride
     made = avg_pool2d(
-        unsqueeze(input, -2), (1, *_one(kernel_size)), (1, *_one(step)), (0, *_one(padding)), ceil_mode, count_include_pad
+        unsqueeze(input, -2),
+        (1, *_one(kernel_size)),
+        (1, *_one(step)),
+        (0, *_one(padding)),
+        ceil_mode,
+        count_include_pad,
     )
     return squeeze(made, -2)
 

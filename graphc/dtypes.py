@@ -8,7 +8,7 @@ from graphc.errors import DTypeError
 from graphc.ir import types as ir
 
 
-class dtype:  # noqa: N801 - PyTorch's name
+class dtype:
     """An element type as PyTorch shows it; one object per type, compared by identity. `ir` is the IR's type."""
 
     __slots__ = ("ir", "name")

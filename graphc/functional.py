@@ -9,7 +9,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.convolution import adaptive_avg_pool2d, avg_pool1d, avg_pool2d, conv1d, conv2d, max_pool1d, max_pool2d, unfold
+from graphc.convolution import (
+    adaptive_avg_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    conv1d,
+    conv2d,
+    max_pool1d,
+    max_pool2d,
+    unfold,
+)
 from graphc.errors import DTypeError, ShapeError
 from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
@@ -141,9 +150,7 @@ def _elu_node(b: Builder, x: Node, alpha: float, scale: float) -> Node:
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale * elu(x, alpha) with the constants of Klambauer et al., 2017."""
-    return _activation(
-        "Elu", input, lambda b, x: _elu_node(b, x, 1.6732632423543772, 1.0507009873554805), inplace
-    )
+    return _activation("Elu", input, lambda b, x: _elu_node(b, x, 1.6732632423543772, 1.0507009873554805), inplace)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -424,7 +431,9 @@ def _move_statistics(input: Tensor, mean: Tensor, variance: Tensor, axes: tuple[
             moved = record(
                 "",
                 (running, batch),
-                lambda b, r, x, node=node: b.add(b.mul(r, 1 - momentum), b.mul(b.cast(node(b, x, axes), r.dtype), momentum)),
+                lambda b, r, x, node=node: b.add(
+                    b.mul(r, 1 - momentum), b.mul(b.cast(node(b, x, axes), r.dtype), momentum)
+                ),
             )
             in_place(running, moved)
     finally:
@@ -434,4 +443,3 @@ def _move_statistics(input: Tensor, mean: Tensor, variance: Tensor, axes: tuple[
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """x over its p-norm along `dim`, which counts as at least `eps`."""
     return input / input.norm(p, dim, True).clamp(min=eps).expand_as(input)
-

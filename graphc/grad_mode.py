@@ -21,7 +21,7 @@ def is_grad_enabled() -> bool:
     return MODE.enabled
 
 
-class set_grad_enabled:  # noqa: N801 - PyTorch's name
+class set_grad_enabled:
     """Set the mode at once; as a context manager or decorator, until the block or call ends."""
 
     def __init__(self, mode: bool) -> None:
@@ -32,7 +32,9 @@ class set_grad_enabled:  # noqa: N801 - PyTorch's name
     def __enter__(self) -> None:
         MODE.enabled = self.mode
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         MODE.enabled = self.prev
 
 
@@ -48,7 +50,9 @@ class _Scope:
         self._saved.append(MODE.enabled)
         MODE.enabled = self.mode
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         MODE.enabled = self._saved.pop()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,17 +71,17 @@ class _Scope:
         return scope(function)
 
 
-class no_grad(_Scope):  # noqa: N801 - PyTorch's name
+class no_grad(_Scope):
     """Inside, nothing is recorded for gradients. A context manager, or a decorator with or without parentheses."""
 
     mode = False
 
 
-class enable_grad(_Scope):  # noqa: N801 - PyTorch's name
+class enable_grad(_Scope):
     """Inside, operations are recorded for gradients again."""
 
     mode = True
 
 
-class inference_mode(no_grad):  # noqa: N801 - PyTorch's name
+class inference_mode(no_grad):
     """The same as `no_grad`: graphc has no faster mode than that."""

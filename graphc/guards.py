@@ -35,7 +35,9 @@ class TooMany(Exception):
 
 
 def _same(value: Any, expected: Any) -> bool:
-    return value is expected or (type(value) is type(expected) and (value == expected or (value != value and expected != expected)))
+    return value is expected or (
+        type(value) is type(expected) and (value == expected or (value != value and expected != expected))
+    )
 
 
 def _is_user_code(code: types.CodeType) -> bool:

@@ -242,7 +242,14 @@ class Compiled:
         return _originals(result, tensors, stand_ins)
 
     def _give_up(
-        self, recorder: Recorder, key: Any, capture: Capture, call: Any, tensors: list[Any], stand_ins: list[Any], result: Any
+        self,
+        recorder: Recorder,
+        key: Any,
+        capture: Capture,
+        call: Any,
+        tensors: list[Any],
+        stand_ins: list[Any],
+        result: Any,
     ) -> Any:
         FRONT.capture_breaks += 1
         if self._failures.get(key, 0) == 0:
@@ -310,7 +317,11 @@ class Compiled:
             return None
         entry = _Entry(
             guards,
-            [(n.tensor, None if n.before is None else n.before._type) for n in capture.grads.values() if n.before is not False],
+            [
+                (n.tensor, None if n.before is None else n.before._type)
+                for n in capture.grads.values()
+                if n.before is not False
+            ],
             program,
             sources,
             draws,
@@ -471,9 +482,7 @@ class _Recipes:
             self.capture.give_up("a result with history over memory that existed before")
             return None
         name = hist.name if hist is not None else ""
-        made = _Made(
-            place, tensor._type, tensor._chain, tensor._strides, tensor._offset, name, lineage.requires_grad
-        )
+        made = _Made(place, tensor._type, tensor._chain, tensor._strides, tensor._offset, name, lineage.requires_grad)
         return ("made", None, made)
 
 
@@ -508,7 +517,7 @@ def _tensors_in(value: Any) -> list[Any]:
 
 def _stand_in(tensor: Any) -> Any:
     """The tensor itself when it is the whole of its storage; otherwise one over a buffer of its own elements."""
-    if not tensor._chain or tensor.requires_grad or tensor._storage.is_exported and tensor._chain:
+    if not tensor._chain or tensor.requires_grad or (tensor._storage.is_exported and tensor._chain):
         return tensor
     return from_buffer(_argument_buffer(tensor), tensor._type)
 
@@ -554,7 +563,12 @@ class CompiledModule:
 
 
 def compile(
-    model: Any = None, *, fullgraph: bool = False, dynamic: bool | None = None, backend: Any = None, mode: str | None = None
+    model: Any = None,
+    *,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    backend: Any = None,
+    mode: str | None = None,
 ) -> Any:
     """Compile a function or a module: the first call is captured, later ones with the same kinds of arguments are replayed.
 

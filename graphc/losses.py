@@ -32,7 +32,9 @@ def _reduced(b: Builder, x: Node, reduction: str) -> Node:
     raise ValueError(f"{reduction} is not a valid value for reduction")
 
 
-def _pairwise(name: str, input: Tensor, target: Tensor, reduction: str, emit: Any, weight: Tensor | None = None) -> Tensor:
+def _pairwise(
+    name: str, input: Tensor, target: Tensor, reduction: str, emit: Any, weight: Tensor | None = None
+) -> Tensor:
     """Record an elementwise loss of two tensors (and a weight), broadcast, and its reduction."""
     given = [t for t in (input, target, weight) if isinstance(t, TensorBase)]
     shape = broadcast_shapes(*(t._type.shape for t in given))
@@ -44,7 +46,9 @@ def _pairwise(name: str, input: Tensor, target: Tensor, reduction: str, emit: An
     return record(name, given, whole)
 
 
-def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
+def mse_loss(
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+) -> Tensor:
     """(x - y) squared."""
 
     def emit(b: Builder, x: Node, y: Node) -> Node:
@@ -54,13 +58,20 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
     return _pairwise("MseLossBackward0", input, target, reduction, emit)
 
 
-def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
+def l1_loss(
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+) -> Tensor:
     """|x - y|."""
     return _pairwise("MeanBackward0", input, target, reduction, lambda b, x, y: b.apply("abs", (b.sub(x, y),)))
 
 
 def smooth_l1_loss(
-    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
 ) -> Tensor:
     """Half the square over `beta` where |x - y| < beta, else |x - y| - beta / 2."""
     if beta < 0:
@@ -90,7 +101,12 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
 
 
 def kl_div(
-    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean", log_target: bool = False
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    log_target: bool = False,
 ) -> Tensor:
     """target * (log(target) - input), 0 where the target is 0; "batchmean" divides the sum by the first extent."""
 
@@ -102,7 +118,9 @@ def kl_div(
         return b.sub(b.mul(y, b.log(safe)), b.mul(y, x))
 
     if reduction == "batchmean":
-        return _pairwise("KlDivBackward0", input, target, "sum", emit) / max(input._type.shape[0] if input.ndim else 1, 1)
+        return _pairwise("KlDivBackward0", input, target, "sum", emit) / max(
+            input._type.shape[0] if input.ndim else 1, 1
+        )
     return _pairwise("KlDivBackward0", input, target, reduction, emit)
 
 
@@ -117,7 +135,12 @@ def _same_size(input: Tensor, target: Tensor, name: str) -> None:
 
 
 def binary_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """-(y log x + (1 - y) log(1 - x)), logarithms cut off at -100."""
     _same_size(input, target, "binary_cross_entropy")
@@ -183,7 +206,14 @@ def _check_target(input: Tensor, target: Tensor, axis: int) -> None:
 
 
 def nll_node(
-    b: Builder, logs: Node, target: Node, weight: Node | None, axis: int, ignore_index: int, reduction: str, smoothing: float = 0.0
+    b: Builder,
+    logs: Node,
+    target: Node,
+    weight: Node | None,
+    axis: int,
+    ignore_index: int,
+    reduction: str,
+    smoothing: float = 0.0,
 ) -> Node:
     """-weight[y] * logs[y]; "mean" divides by the sum of the weights of the targets that count."""
     classes = logs.shape[axis]
@@ -216,7 +246,14 @@ def nll_node(
 
 
 def _class_loss(
-    name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, smoothing: float, logits: bool
+    name: str,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    smoothing: float,
+    logits: bool,
 ) -> Tensor:
     axis = _class_axis(input._type.shape)
     _check_target(input, target, axis)
@@ -239,14 +276,18 @@ def _class_loss(
             keeps.append(keep_w)
         _check_classes(recorder, y, keep_y, classes, ignore_index)
         logs = log_softmax_node(b, x, axis) if logits else x
-        return finish(recorder, nll_node(b, logs, y, w, axis, ignore_index, reduction, smoothing), tuple(keeps), name, grad)
+        return finish(
+            recorder, nll_node(b, logs, y, w, axis, ignore_index, reduction, smoothing), tuple(keeps), name, grad
+        )
 
 
 def _check_classes(recorder: Any, target: Node, keep: Any, classes: int, ignore_index: int) -> None:
     b = recorder.b
     ignored = b.apply("eq", (target, b.constant(ignore_index, target.type)))
     seen = b.select(ignored, b.zeros_like(target), target)
-    check_range(recorder, seen, keep, classes, 0, f"Target is out of bounds: classes are numbered from 0 to {classes - 1}.")
+    check_range(
+        recorder, seen, keep, classes, 0, f"Target is out of bounds: classes are numbered from 0 to {classes - 1}."
+    )
 
 
 def nll_loss(
@@ -282,8 +323,10 @@ def cross_entropy(
         return _class_loss("NllLossBackward0", input, target, weight, ignore_index, reduction, label_smoothing, True)
     axis = _class_axis(input._type.shape)
     if target._type.shape != input._type.shape:
-        raise ShapeError(f"Expected floating point type for target with class probabilities to have size {list(input._type.shape)}, "
-                         f"got {list(target._type.shape)}")
+        raise ShapeError(
+            f"Expected floating point type for target with class probabilities to have size {list(input._type.shape)}, "
+            f"got {list(target._type.shape)}"
+        )
     classes = input._type.shape[axis]
 
     def emit(b: Builder, x: Node, y: Node, *w: Node) -> Node:
@@ -302,5 +345,3 @@ def cross_entropy(
 
     given = [t for t in (input, target, weight) if isinstance(t, TensorBase)]
     return record("DivBackward1", given, emit)
-
-

@@ -42,7 +42,9 @@ def bits(value: object) -> object:
     return (value.hex(), "float") if type(value) is float else value
 
 
-def canonical(inputs: Sequence[Node], outputs: Sequence[Node], order: Iterable[Node], name: str = "main") -> tuple[Graph, tuple[object, ...]]:
+def canonical(
+    inputs: Sequence[Node], outputs: Sequence[Node], order: Iterable[Node], name: str = "main"
+) -> tuple[Graph, tuple[object, ...]]:
     """The graph from `inputs` to `outputs` over fresh nodes, inputs numbered in order, and its structure as a key.
 
     `order` holds the nodes in between, operands before users.

@@ -209,7 +209,12 @@ def _float_type(dtype: Any) -> DType:
 
 
 def rand(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, **kwargs: Any
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **kwargs: Any,
 ) -> Tensor:
     """Uniform numbers in [0, 1)."""
     type = TensorType(_float_type(dtype), _shape(size, kwargs))
@@ -217,7 +222,12 @@ def rand(
 
 
 def randn(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, **kwargs: Any
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **kwargs: Any,
 ) -> Tensor:
     """Normal numbers with mean 0 and variance 1."""
     type = TensorType(_float_type(dtype), _shape(size, kwargs))
@@ -234,7 +244,9 @@ def randn_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False)
     return randn(input._type.shape, dtype=input.dtype if dtype is None else dtype, requires_grad=requires_grad)
 
 
-def randint(*args: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randint(
+    *args: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Whole numbers: `randint(high, size)` in [0, high), `randint(low, high, size)` in [low, high)."""
     if len(args) == 2:
         low, high, size = 0, args[0], args[1]
@@ -243,7 +255,9 @@ def randint(*args: Any, generator: Generator | None = None, dtype: Any = None, d
     if low >= high:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     type = TensorType(i64 if dtype is None else dtypes.to_ir(dtype), ints((size,)))
-    return finished(_draw(type, generator, lambda b, k, t: randint_node(b, k, t, int(low), int(high))), requires_grad, device)
+    return finished(
+        _draw(type, generator, lambda b, k, t: randint_node(b, k, t, int(low), int(high))), requires_grad, device
+    )
 
 
 def host_generator(generator: Generator | None = None) -> np.random.Generator:
@@ -315,6 +329,12 @@ def bernoulli_(input: Tensor, p: float = 0.5, *, generator: Generator | None = N
 def random_(input: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None) -> Tensor:
     """Fill with whole numbers in [low, high)."""
     if high is None:
-        high = 2 if input._type.dtype is boolean else 2**24 if input._type.dtype.is_float else 2 ** min(input._type.dtype.bits - 1, 40)
+        high = (
+            2
+            if input._type.dtype is boolean
+            else 2**24
+            if input._type.dtype.is_float
+            else 2 ** min(input._type.dtype.bits - 1, 40)
+        )
     limit = high
     return _fill(input, generator, lambda b, k, t: randint_node(b, k, t, low, limit))

@@ -74,7 +74,9 @@ class Lineage:
 
     __slots__ = ("__weakref__", "depth", "hist", "owner", "requires_grad", "variable", "version")
 
-    def __init__(self, depth: int = 0, hist: Value | None = None, requires_grad: bool = False, version: int = 0) -> None:
+    def __init__(
+        self, depth: int = 0, hist: Value | None = None, requires_grad: bool = False, version: int = 0
+    ) -> None:
         self.depth = depth
         self.hist = hist
         self.requires_grad = requires_grad
@@ -91,7 +93,20 @@ class Storage:
     recorded now, `slots` the leaves of contiguous parts of it.
     """
 
-    __slots__ = ("__weakref__", "buffer", "export", "external", "origin", "recorder", "serial", "slot", "slots", "type", "value", "version")
+    __slots__ = (
+        "__weakref__",
+        "buffer",
+        "export",
+        "external",
+        "origin",
+        "recorder",
+        "serial",
+        "slot",
+        "slots",
+        "type",
+        "value",
+        "version",
+    )
 
     def __init__(self, recorder: Recorder, type: TensorType, value: Value | None, buffer: Buffer | None) -> None:
         self.recorder = recorder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from graphc.capture import Capture
@@ -27,6 +28,17 @@ def _names(value: Any) -> dict[int, str]:
     return named
 
 
+def _positional(fn: Any, count: int) -> list[str]:
+    """The names of the parameters that take the first `count` positional arguments; empty where there is none."""
+    try:
+        parameters = inspect.signature(getattr(fn, "forward", fn)).parameters.values()
+    except (TypeError, ValueError):  # some callables of extension modules tell nothing
+        parameters = ()
+    single = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in parameters if p.kind in single]
+    return [*names, *[""] * count][:count]
+
+
 def trace(fn: Any, *args: Any, **kwargs: Any) -> Graph:
     """The graph of `fn(*args, **kwargs)`: inputs are the tensor arguments, then what the call reads beside them.
 
@@ -41,19 +53,19 @@ def trace(fn: Any, *args: Any, **kwargs: Any) -> Graph:
     offset = default_generator.get_offset()
     with using(recorder):
         b = recorder.begin()
-        arguments: list[Node] = []
+        arguments: dict[Node, str] = {}
 
-        def enter(value: Any) -> Any:
+        def enter(value: Any, name: str) -> Any:
             if isinstance(value, TensorBase):
                 value = value._type
             if not isinstance(value, TensorType):
                 return value
             node = b.input(-1 - len(arguments), value)
-            arguments.append(node)
+            arguments[node] = name
             return finish(recorder, node, (), "", False)
 
-        given = [enter(a) for a in args]
-        named = {k: enter(v) for k, v in kwargs.items()}
+        given = [enter(a, name) for a, name in zip(args, _positional(fn, len(args)), strict=True)]
+        named = {k: enter(v, k) for k, v in kwargs.items()}
         try:
             outputs = _outputs(recorder, fn(*given, **named))
             leaves = {binding.node: binding for binding in recorder.held}
@@ -112,7 +124,7 @@ def _outputs(recorder: Recorder, result: Any) -> list[Node]:
 
 
 def _graph(
-    arguments: list[Node], outputs: list[Node], leaves: dict[Node, Binding], titles: dict[int, str], name: str
+    arguments: dict[Node, str], outputs: list[Node], leaves: dict[Node, Binding], titles: dict[int, str], name: str
 ) -> Graph:
     """The recorded nodes over inputs numbered anew. A parameter's variable (two `detach`) becomes the input itself, and what reads the
     parameter past its variable gets a `detach`, so that gradients of the graph are those of the call.
@@ -123,7 +135,7 @@ def _graph(
     for place, node in enumerate((*arguments, *extra)):
         binding = leaves.get(node)
         source = binding.source if binding is not None else None
-        title = titles.get(id(source), "") if isinstance(source, Storage) else ""
+        title = titles.get(id(source), "") if isinstance(source, Storage) else arguments.get(node, "")
         new[node] = scratch.input(place, node.type, title)
     inputs = tuple(new[n] for n in (*arguments, *extra))
     for node in topological(outputs):

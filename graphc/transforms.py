@@ -103,7 +103,9 @@ def _chosen(argnums: int | Sequence[int], args: tuple[Any, ...]) -> list[int]:
     return [n % len(args) for n in numbers]
 
 
-def value_and_grad(func: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad(
+    func: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
     """A function that gives `func`'s value and its gradient with respect to the arguments numbered `argnums`.
 
     `func` must give a float tensor of one element (with `has_aux`, a pair of that and anything). Arguments may be nested lists, tuples and
@@ -133,7 +135,9 @@ def value_and_grad(func: Callable[..., Any], argnums: int | Sequence[int] = 0, h
                 node, keep = read(recorder, output, True)
                 seed = recorder.b.constant(1, node.type)
                 found = gradients(recorder, [node], [seed], level.nodes)
-            filled = [g if g is not None else recorder.b.constant(0, n.type) for g, n in zip(found, level.nodes, strict=True)]
+            filled = [
+                g if g is not None else recorder.b.constant(0, n.type) for g, n in zip(found, level.nodes, strict=True)
+            ]
             value, *grads = level.leave([node, *filled], (keep,))
             back: list[Any] = list(grads)
             shaped = tuple(_replace(args[n], back) for n in numbers)
@@ -188,8 +192,15 @@ def vjp(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any
         with recorder.lock:
             recorder.begin()
             seeds = [read(recorder, c, MODE.enabled) for c in given]
-            found = gradients(recorder, nodes, [recorder.b.cast(s, n.dtype) for (s, _), n in zip(seeds, nodes, strict=True)], level.nodes)
-            filled = [g if g is not None else recorder.b.constant(0, n.type) for g, n in zip(found, level.nodes, strict=True)]
+            found = gradients(
+                recorder,
+                nodes,
+                [recorder.b.cast(s, n.dtype) for (s, _), n in zip(seeds, nodes, strict=True)],
+                level.nodes,
+            )
+            filled = [
+                g if g is not None else recorder.b.constant(0, n.type) for g, n in zip(found, level.nodes, strict=True)
+            ]
             back: list[Any] = list(level.leave(filled, (*keeps, *(k for _, k in seeds))))
             return _replace(primals, back)
 

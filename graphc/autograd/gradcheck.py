@@ -10,7 +10,9 @@ import numpy as np
 from graphc import Tensor, autograd_grad, from_numpy
 
 
-def numerical_jacobian(function: Callable[..., Tensor], inputs: Sequence[Tensor], which: int, eps: float = 1e-6) -> np.ndarray:
+def numerical_jacobian(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], which: int, eps: float = 1e-6
+) -> np.ndarray:
     """Central differences: entry [i, j] is d output.flat[j] / d inputs[which].flat[i]."""
     base = inputs[which].detach().numpy().astype(np.float64)
     rows = []
@@ -45,7 +47,9 @@ def gradcheck(
             seed = np.zeros(output.numel())
             seed[place] = 1
             seed_tensor = from_numpy(seed.reshape(tuple(output.shape)))
-            (gradient,) = autograd_grad(output, x, seed_tensor, retain_graph=True, allow_unused=True, materialize_grads=True)
+            (gradient,) = autograd_grad(
+                output, x, seed_tensor, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
             columns.append(gradient.detach().numpy().reshape(-1))
         analytical = np.stack(columns, 1) if columns else np.zeros((x.numel(), 0))
         numerical = numerical_jacobian(func, given, which, eps)

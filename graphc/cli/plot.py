@@ -151,7 +151,10 @@ def check_path(path: Path) -> None:
 
 def write_plot(path: Path, title: str, curves: Sequence[Curve]) -> None:
     """Write the plot in the format that the file's name asks for."""
-    if path.suffix == ".png":
-        _write_png(path, title, curves)
-    else:
-        path.write_text(to_svg(title, curves), encoding="utf-8")
+    try:
+        if path.suffix == ".png":
+            _write_png(path, title, curves)
+        else:
+            path.write_text(to_svg(title, curves), encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"cannot write the plot {path}: {error.strerror}") from error

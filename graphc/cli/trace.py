@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,7 @@ class _Differentiated:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.__signature__ = inspect.signature(getattr(function, "forward", function))
 
     def named_parameters(self) -> list[tuple[str, graphc.Tensor]]:
         """As of a module, so that the inputs of the graph have the parameters' names."""

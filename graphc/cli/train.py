@@ -84,16 +84,16 @@ def train_command(
             if save is not None:
                 training.save(save)
             on_step(record["train_loss"])
-    history = training.report.history
+    result = summary(training)
+    click.echo(to_json(result) if as_json else summary_text(result))
+    if save is not None:
+        note(f"checkpoint written to {save}")
     if plot is not None:
+        history = training.report.history
         losses = Curve("training loss", [r["train_loss"] for r in history], "#c0392b", "left")
         accuracies = Curve("test accuracy", [r["test_accuracy"] for r in history], "#1f6fb2", "right")
         write_plot(plot, f"LeNet on handwritten digits, batch {batch_size}", [losses, accuracies])
-    result = summary(training)
-    click.echo(to_json(result) if as_json else summary_text(result))
-    for what, path in (("plot", plot), ("checkpoint", save)):
-        if path is not None:
-            note(f"{what} written to {path}")
+        note(f"plot written to {plot}")
 
 
 def _check_device(device: str) -> None:

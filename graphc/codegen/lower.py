@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value
-from graphc.codegen.loops import CHUNK_VECTORS, Schedule, make_schedule
+from graphc.codegen.loops import CHUNK_VECTORS
 from graphc.codegen.math import expand_cast
+from graphc.codegen.prepare import Prepared
 from graphc.codegen.scope import ScopedEmitter
-from graphc.codegen.sites import Nest, Site, build_nest, inner_dims, root_index, store_address
+from graphc.codegen.sites import Site, inner_dims, root_index, store_address
 from graphc.codegen.target import Target
 from graphc.codegen.values import Masks, Values, accumulator_dtype
 from graphc.ir.access import Index
 from graphc.ir.demand import demands, reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
 from graphc.ir.node import Node
-from graphc.ir.schedule import Group
 from graphc.ir.types import i64
 from graphc.ir.visit import topological
 
@@ -31,18 +31,6 @@ Point = dict[Var, Ix]
 _Visit = Callable[[Point, Masks, list[Value]], list[Value]]
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A group with its loops chosen. `in_place` lists (target, operand): the operand's memory may become the
-    target's.
-    """
-
-    group: Group
-    nest: Nest
-    schedule: Schedule
-    in_place: tuple[tuple[Node, Node], ...]
-
-
 @dataclass(frozen=True)
 class Lowered:
     """A kernel and the value behind each of its parameters."""
@@ -51,40 +39,9 @@ class Lowered:
     buffers: tuple[Node, ...]
 
 
-def prepare(group: Group, target: Target) -> Prepared:
-    """Choose the loops of `group` on `target`."""
-    nest = build_nest(group)
-    schedule = make_schedule(nest, target)
-    return Prepared(group, nest, schedule, tuple(_in_place(nest, schedule)))
-
-
 def lower(prepared: Prepared, name: str, target: Target, merged: Mapping[Node, Node] = _NOTHING) -> Lowered:
     """The kernel of a prepared group. `merged` maps targets to the operands in whose memory they are written."""
     return _Lowering(prepared, target, merged).run(name)
-
-
-def _in_place(nest: Nest, schedule: Schedule) -> Iterator[tuple[Node, Node]]:
-    """Pairs (target, operand): each element of the operand is read only where, and before, the target's is written."""
-    for var, tile in schedule.tile.items():
-        if var is not schedule.lane and (var.hi + 1) % tile:
-            return  # the last tile computes some elements twice
-    if any(site.stage is not None or site.loops for site in nest.sites):
-        return
-    stores = {site.root.target: site.accesses[-1].address for site in nest.sites if site.root is not None}
-    loads: dict[Node, set[Ix]] = {}
-    for site in nest.sites:
-        for access in site.accesses:
-            if not access.is_store:
-                loads.setdefault(access.buffer, set()).add(access.address)
-    for target, place in stores.items():
-        for leaf, addresses in loads.items():
-            if (
-                leaf not in stores
-                and leaf.dtype is target.dtype
-                and leaf.shape == target.shape
-                and addresses == {place}
-            ):
-                yield target, leaf
 
 
 class _Lowering:

@@ -11,7 +11,8 @@ from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.build import build_many
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.program import Copy, Fill, Launch, Step, emit_program
-from graphc.codegen.lower import Lowered, Prepared, lower, prepare
+from graphc.codegen.lower import Lowered, lower
+from graphc.codegen.prepare import Prepared, prepare
 from graphc.codegen.target import Target
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node

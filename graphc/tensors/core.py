@@ -19,7 +19,15 @@ from graphc.promotion import can_cast
 from graphc.recording import SOURCES, Recorder, current
 from graphc.storage import Binding, Lineage, Storage, Value
 from graphc.tensors.size import Size
-from graphc.tensors.views import Chain, ViewStep, apply_chain, contiguous_strides, is_contiguous, repeats_elements, write_chain
+from graphc.tensors.views import (
+    Chain,
+    ViewStep,
+    apply_chain,
+    contiguous_strides,
+    is_contiguous,
+    repeats_elements,
+    write_chain,
+)
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -32,7 +40,18 @@ Emit = Callable[..., Node]
 class TensorBase:
     """What every tensor has; `graphc.Tensor` adds the operations."""
 
-    __slots__ = ("__weakref__", "_chain", "_grad", "_lineage", "_offset", "_retains", "_storage", "_strides", "_type", "_wrapped")
+    __slots__ = (
+        "__weakref__",
+        "_chain",
+        "_grad",
+        "_lineage",
+        "_offset",
+        "_retains",
+        "_storage",
+        "_strides",
+        "_type",
+        "_wrapped",
+    )
 
     _storage: Storage
     _chain: Chain
@@ -126,7 +145,7 @@ class TensorBase:
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set whether this leaf collects gradients. RuntimeError for integers and for non-leaves."""
         if requires_grad and not self._type.dtype.is_float:
-            raise RuntimeError("only Tensors of floating point and complex dtype can require gradients")
+            raise RuntimeError("only Tensors of floating point dtype can require gradients")
         if not self.is_leaf:
             if requires_grad:
                 return self  # type: ignore[return-value]
@@ -246,7 +265,9 @@ def wrap_dim(dim: int, rank: int) -> int:
     """`dim` counted from the front; IndexError in PyTorch's words when out of range."""
     places = max(rank, 1)
     if not -places <= dim < places:
-        raise IndexError(f"Dimension out of range (expected to be in range of [{-places}, {places - 1}], but got {dim})")
+        raise IndexError(
+            f"Dimension out of range (expected to be in range of [{-places}, {places - 1}], but got {dim})"
+        )
     return dim + places if dim < 0 else dim
 
 
@@ -406,9 +427,7 @@ def view(tensor: TensorBase, step: ViewStep, shape: tuple[int, ...], strides: tu
     lineage = tensor._lineage
     if not MODE.enabled and (lineage.requires_grad or lineage.hist is not None):
         lineage = Lineage(len(tensor._chain))
-    return new(
-        tensor._storage, tensor._type.with_shape(shape), lineage, (*tensor._chain, step), strides, offset
-    )
+    return new(tensor._storage, tensor._type.with_shape(shape), lineage, (*tensor._chain, step), strides, offset)
 
 
 def alias(tensor: TensorBase, cls: type[Any] | None = None) -> Tensor:
@@ -462,6 +481,8 @@ def write_node(
     b = recorder.b
     storage, lineage, chain = target._storage, target._lineage, target._chain
     start = lineage.depth
+    if chain and grad:
+        name = "CopySlices"
     inner = outer = node
     depth = 0
     if chain:

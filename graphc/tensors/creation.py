@@ -27,6 +27,8 @@ def finished(tensor: Tensor, requires_grad: bool, device: Any = None) -> Tensor:
     """The tensor with the flags that creation functions take."""
     if device is not None:
         Device(device)
+    if requires_grad and not tensor._type.dtype.is_float:
+        raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
     return tensor.requires_grad_() if requires_grad else tensor
 
 
@@ -125,13 +127,13 @@ def asarray(obj: Any, *, dtype: Any = None) -> Tensor:
     return as_tensor(obj, dtype)
 
 
-def _shape_of(size: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+def _shape_of(size: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[int, ...]:
     if "size" in kwargs:
         size = (kwargs.pop("size"),)
     shape = ints(size)
     for n in shape:
         if n < 0:
-            raise RuntimeError(f"Trying to create tensor with negative dimension {n}: {list(shape)}")
+            raise RuntimeError(f"{name}: Dimension size must be non-negative. The shape is {list(shape)}")
     return shape
 
 
@@ -150,9 +152,14 @@ def constant(value: Any, shape: tuple[int, ...], dtype: DType) -> Tensor:
 
 def _filled(value: Any) -> Any:
     def function(
-        *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, layout: Any = None, **kwargs: Any
+        *size: Any,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        layout: Any = None,
+        **kwargs: Any,
     ) -> Tensor:
-        shape = _shape_of(size, kwargs)
+        shape = _shape_of(size, kwargs, "ones" if value else "zeros")
         if kwargs:
             raise TypeError(f"unexpected keyword argument {next(iter(kwargs))!r}")
         made = constant(value, shape, dtypes.default_ir() if dtype is None else dtypes.to_ir(dtype))
@@ -183,7 +190,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
             found = i64 if isinstance(fill_value, int) else dtypes.default_ir()
     else:
         found = dtypes.to_ir(dtype)
-    shape = _shape_of((size,), {})
+    shape = _shape_of((size,), {}, "full")
     if isinstance(fill_value, TensorBase):
         made = record("", (fill_value,), lambda b, x: b.broadcast(b.cast(x, found), shape))
     else:
@@ -211,9 +218,7 @@ def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_gra
     )
 
 
-def arange(
-    *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **kwargs: Any
-) -> Tensor:
+def arange(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **kwargs: Any) -> Tensor:
     """start, start + step, ... below `end`: `arange(end)`, `arange(start, end)`, `arange(start, end, step)`."""
     start, end, step = _range(args, kwargs)
     given = (start, end, step)
@@ -250,7 +255,9 @@ def _number(value: Any) -> Any:
     return value.item() if isinstance(value, TensorBase) else value
 
 
-def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, requires_grad: bool = False, device: Any = None) -> Tensor:
+def linspace(
+    start: Any, end: Any, steps: int, *, dtype: Any = None, requires_grad: bool = False, device: Any = None
+) -> Tensor:
     """`steps` values in equal distances from `start` to `end`, both included."""
     found = dtypes.default_ir() if dtype is None else dtypes.to_ir(dtype)
     if steps < 0:
@@ -298,4 +305,3 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
 def is_tensor(obj: object) -> bool:
     """Whether `obj` is a tensor."""
     return isinstance(obj, TensorBase)
-

@@ -31,7 +31,9 @@ def _scaled(other: Operand, alpha: Number) -> Operand:
         kind = common([other])[0] if isinstance(other, TensorBase) else None
         if kind is not None and not kind.is_float and isinstance(alpha, float):
             raise DTypeError("For integral input tensors, argument alpha must not be a floating point number.")
-        return combine("MulBackward0", (other, alpha), _mul, depth=3) if isinstance(other, TensorBase) else other * alpha
+        return (
+            combine("MulBackward0", (other, alpha), _mul, depth=3) if isinstance(other, TensorBase) else other * alpha
+        )
     return other
 
 
@@ -267,7 +269,7 @@ def _bitwise(op: str) -> Callable[..., Any]:
             return NotImplemented
         dtype = common((input, other))[0]
         if dtype.is_float:
-            raise DTypeError(f"\"{op}_cpu\" not implemented for '{type_name(dtype)}'")
+            raise NotImplementedError(f"\"{op}_cpu\" not implemented for '{type_name(dtype)}'")
         return combine("NotDifferentiable", (input, other), _simple(op))
 
     function.__doc__ = f"{op} of integers or bools."

@@ -14,7 +14,18 @@ from graphc.ir.types import TensorType, boolean, broadcast_shapes, i32, i64, u8
 from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.tensors import shaping
-from graphc.tensors.core import TensorBase, check_writable, finish, from_array, read, record, wants_grad, wrap_dim, write, write_node
+from graphc.tensors.core import (
+    TensorBase,
+    check_writable,
+    finish,
+    from_array,
+    read,
+    record,
+    wants_grad,
+    wrap_dim,
+    write,
+    write_node,
+)
 from graphc.tensors.operands import is_number, plain
 
 if TYPE_CHECKING:
@@ -57,9 +68,7 @@ def _as_index_tensor(item: Any) -> Tensor:
 def _basic(tensor: Tensor, index: Index) -> tuple[Tensor, list[Tensor | None]]:
     """Apply integers, slices and None as views; what stays: one entry per dimension, an index tensor or None."""
     items = index if isinstance(index, tuple) else (index,)
-    prepared = [
-        i if i is None or i is Ellipsis or isinstance(i, slice | int) else _as_index_or_int(i) for i in items
-    ]
+    prepared = [i if i is None or i is Ellipsis or isinstance(i, slice | int) else _as_index_or_int(i) for i in items]
     seen, dim = tensor, 0
     advanced: list[Tensor | None] = []
     for item in _expand_ellipsis(tuple(prepared), tensor.ndim):
@@ -91,7 +100,9 @@ def _as_index_or_int(item: Any) -> Any:
     if isinstance(item, np.integer):
         return int(item)
     if isinstance(item, float):
-        raise TypeError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got float)")
+        raise IndexError(
+            "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got float)"
+        )
     return _as_index_tensor(item)
 
 
@@ -144,7 +155,9 @@ def _combined(
         shape = broadcast_shapes(*(a._type.shape for a in tensors))
     except ShapeError:
         shapes = ", ".join(str(list(a._type.shape)) for a in tensors)
-        raise IndexError(f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}") from None
+        raise IndexError(
+            f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}"
+        ) from None
     flat: Node | None = None
     keeps: list[Any] = []
     for place, tensor in zip(places, tensors, strict=True):
@@ -212,9 +225,7 @@ def setitem(input: Tensor, index: Index, value: Any) -> None:
 
 def check_fits(given: tuple[int, ...], shape: tuple[int, ...]) -> None:
     """ShapeError when `given` does not broadcast to `shape`."""
-    if len(given) > len(shape) or any(
-        g not in (1, n) for g, n in zip(reversed(given), reversed(shape), strict=False)
-    ):
+    if len(given) > len(shape) or any(g not in (1, n) for g, n in zip(reversed(given), reversed(shape), strict=False)):
         for g, n, at in zip(reversed(given), reversed(shape), range(len(shape) - 1, -1, -1), strict=False):
             if g not in (1, n):
                 raise ShapeError(
@@ -239,7 +250,9 @@ def fill_value(value: Any, like: Tensor) -> Tensor:
 
 def _is_mask(input: Tensor, index: Index) -> bool:
     return (
-        isinstance(index, TensorBase) and index._type.dtype is boolean and index._type.shape == input._type.shape[: index.ndim]
+        isinstance(index, TensorBase)
+        and index._type.dtype is boolean
+        and index._type.shape == input._type.shape[: index.ndim]
     )
 
 
@@ -423,17 +436,44 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
-    """input with `src` (or a number) stored at the places of `dim` that `index` names; places named twice are unspecified."""
+    """input with `src` (or a number) stored at the places of `dim` that `index` names; the last one wins.
+
+    Compares each place with each index along `dim`, so it is meant for short dimensions.
+    """
     at = wrap_dim(dim, input.ndim)
     given = src if src is not None else value
-    if is_number(given):
-        given = shaping.expand(fill_value(plain(given), input), *index._type.shape)
-    ones = record("", (), lambda b: b.constant(1, TensorType(input._type.dtype, index._type.shape)))
-    zeros = record("", (), lambda b: b.constant(0, input._type))
-    times = index_op("scatter_add", "", "scatter", (zeros, ones), index, at)
-    total = scatter_add(zeros, at, index, given)
-    hit = times.ne(0)
-    return hit.where(total / times.clamp(min=1), input) if input._type.dtype.is_float else hit.where(total // times.clamp(min=1), input)
+    source = (
+        given if isinstance(given, TensorBase) else shaping.expand(fill_value(plain(given), input), *index._type.shape)
+    )
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        grad = wants_grad((input, source))
+        x, keep_x = read(recorder, input, grad)
+        s, keep_s = read(recorder, source, grad)
+        node, keep = _checked_index(recorder, index, input._type.shape[at], at, "scatter")
+        s = b.slice(b.cast(s, x.dtype), (0,) * s.type.rank, node.shape, (1,) * s.type.rank)
+        result = _scattered(b, x, at, b.cast(node, i64), s)
+        return finish(recorder, result, (keep_x, keep_s, keep), "ScatterBackward0", grad)
+
+
+def _scattered(b: Builder, x: Node, at: int, index: Node, source: Node) -> Node:
+    if 0 in index.shape:
+        return x
+    high = tuple(0 if i == at else n - m for i, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)))
+    low = (0,) * len(high)
+    index, source = b.pad(index, low, high, None, -1), b.pad(source, low, high)
+    count, rows = index.shape[at], x.shape[at]
+    last = TensorType(i64, (*x.shape[: at + 1], count, *x.shape[at + 1 :]))
+    named = b.broadcast(b.reshape(index, (*x.shape[:at], 1, count, *x.shape[at + 1 :])), last.shape)
+    hit = b.apply("eq", (named, b.iota(at, last)))
+    place = b.apply(
+        "reduce_max", (b.select(hit, b.iota(at + 1, last), b.constant(-1, last)),), {"axes": (at + 1,), "ties": "even"}
+    )
+    found = b.apply("ge", (place, b.zeros_like(place)))
+    taken = b.apply("take_along", (source, b.select(found, place, b.zeros_like(place))), {"axis": at})
+    assert place.shape[at] == rows
+    return b.select(found, taken, x)
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
@@ -446,7 +486,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     with recorder.lock:
         b = recorder.begin()
         node, keep = read(recorder, tensor, False)
-        check_range(recorder, node, keep, num_classes, 0, "Class values must be smaller than num_classes and non-negative.")
+        check_range(
+            recorder, node, keep, num_classes, 0, "Class values must be smaller than num_classes and non-negative."
+        )
         return finish(recorder, one_hot_node(b, node, num_classes, i64), (keep,), "", False)
 
 

@@ -35,7 +35,9 @@ def _shapes_text(a: tuple[int, ...], b: tuple[int, ...]) -> str:
 
 def _need_rank(name: str, tensor: Tensor, rank: int, text: str) -> None:
     if tensor.ndim != rank:
-        raise ShapeError(f"{text} must be a {'matrix' if rank == 2 else f'{rank}D tensor'}, got {tensor.ndim}-D tensor ({name})")
+        raise ShapeError(
+            f"{text} must be a {'matrix' if rank == 2 else f'{rank}D tensor'}, got {tensor.ndim}-D tensor ({name})"
+        )
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         return NotImplemented
     rank_x, rank_y = input.ndim, other.ndim
     if rank_x == 0 or rank_y == 0:
-        raise RuntimeError("both arguments to matmul need to be at least 1D, but they are " f"{rank_x}D and {rank_y}D")
+        raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {rank_x}D and {rank_y}D")
     if rank_x == 1 and rank_y == 1:
         return dot(input, other)
     if rank_x == 2 and rank_y == 1:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphc.grad_mode import MODE
-from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, TensorType, broadcast_shapes, f64
+from graphc.ir.types import DType, TensorType, broadcast_shapes
 from graphc.promotion import Number, result_type
 from graphc.recording import Recorder, current
 from graphc.source import call_site

@@ -51,21 +51,16 @@ class _Formatter:
             return
         finite = values[np.isfinite(values) & (values != 0)]
         if finite.size == 0:
-            self.width = max((len(self._plain(v)) for v in values.reshape(-1).tolist()), default=1) if values.size else 1
             return
         magnitudes = np.abs(finite.astype(np.float64))
         largest, smallest = float(magnitudes.max()), float(magnitudes.min())
         self.int_mode = bool(np.all(finite == np.ceil(finite)))
         ratio = largest / smallest
-        if self.int_mode:
-            self.sci_mode = ratio > 1000.0 or largest > 1.0e8
-        else:
-            self.sci_mode = ratio > 1000.0 or largest > 1.0e8 or smallest < 1.0e-4
-        if self.int_mode:
-            self.sci_mode = largest > 1.0e8 or ratio > 1000.0
+        self.sci_mode = ratio > 1000.0 or largest > 1.0e8 or (not self.int_mode and smallest < 1.0e-4)
         if _OPTIONS["sci_mode"] is not None:
             self.sci_mode = _OPTIONS["sci_mode"]
-        self.width = max(len(self._plain(v)) for v in values.reshape(-1).tolist())
+        # As PyTorch: zeros, NaN and infinities do not widen the columns.
+        self.width = max(len(self._plain(v)) for v in finite.reshape(-1).tolist())
 
     def _plain(self, value: Any) -> str:
         if not self.is_float:
@@ -87,9 +82,7 @@ def _shown(array: np.ndarray, summarise: bool) -> np.ndarray:
     if summarise:
         for axis, n in enumerate(array.shape):
             if n > 2 * edge:
-                array = np.concatenate(
-                    [array.take(range(edge), axis), array.take(range(n - edge, n), axis)], axis
-                )
+                array = np.concatenate([array.take(range(edge), axis), array.take(range(n - edge, n), axis)], axis)
     return array
 
 

@@ -181,7 +181,9 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
 
 
 def _tensor_text(input: Tensor) -> str:
-    name = {"f32": "Float", "f64": "Double", "i64": "Long", "i32": "Int", "bool": "Bool"}.get(input._type.dtype.name, "")
+    name = {"f32": "Float", "f64": "Double", "i64": "Long", "i32": "Int", "bool": "Bool"}.get(
+        input._type.dtype.name, ""
+    )
     return f"torch.{name}Tensor{{{list(input._type.shape)}}}"
 
 
@@ -333,9 +335,7 @@ def repeat(input: Tensor, *sizes: Any) -> Tensor:
     times = ints(sizes)
     rank = input.ndim
     if len(times) < rank:
-        raise RuntimeError(
-            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
-        )
+        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
     shape = (1,) * (len(times) - rank) + input._type.shape
 
     def emit(b: Builder, x: Node) -> Node:
@@ -411,9 +411,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
         raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
     for place, tensor in enumerate(given):
         if not isinstance(tensor, TensorBase):
-            raise TypeError(
-                f"expected Tensor as element {place} in argument 0, but got {type(tensor).__name__}"
-            )
+            raise TypeError(f"expected Tensor as element {place} in argument 0, but got {type(tensor).__name__}")
         if tensor.ndim == 0:
             raise RuntimeError(f"zero-dimensional tensor (at position {place}) cannot be concatenated")
     kept = [x for x in given if x._type.shape != (0,)] or given[:1]

@@ -11,14 +11,13 @@ import numpy as np
 from graphc import backward as autograd
 from graphc import dtypes, random
 from graphc.grad_mode import set_grad_enabled
-from graphc.ir.types import DType, TensorType, boolean, f32, i64
-
+from graphc.ir.types import DType, boolean, f32, i64
 from graphc.recording import current
 from graphc.storage import Lineage
 from graphc.tensors import creation, elementwise, indexing, linalg, normalising, reductions, shaping
-from graphc.tensors.core import Device, TensorBase, alias, from_array, in_place, new, record, set_class, write
+from graphc.tensors.core import Device, TensorBase, alias, from_array, in_place, set_class, write
 from graphc.tensors.export import export
-from graphc.tensors.operands import is_number, plain
+from graphc.tensors.operands import plain
 from graphc.tensors.printing import tensor_text
 
 
@@ -70,13 +69,17 @@ class Tensor(TensorBase):
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
             if not isinstance(value, TensorBase):
-                raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
+                raise TypeError(
+                    f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}"
+                )
             if value._type.shape != self._type.shape:
                 raise RuntimeError(
                     f"assigned grad has data of a different size: a gradient {value._type} for a tensor {self._type}"
                 )
             if value._type.dtype is not self._type.dtype:
-                raise RuntimeError(f"assigned grad has data of a different type: {value._type} for a tensor {self._type}")
+                raise RuntimeError(
+                    f"assigned grad has data of a different type: {value._type} for a tensor {self._type}"
+                )
         capture = current().capture
         if capture is not None:
             capture.write_grad(self)
@@ -139,7 +142,9 @@ class Tensor(TensorBase):
         """The one element as a Python number. RuntimeError when there is not exactly one."""
         if self._type.size != 1:
             raise RuntimeError(f"a Tensor with {self._type.size} elements cannot be converted to Scalar")
-        return self._array().item() if self._type.dtype.name != "bf16" else float(self._array().astype(np.float32).item())
+        return (
+            self._array().item() if self._type.dtype.name != "bf16" else float(self._array().astype(np.float32).item())
+        )
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
@@ -170,7 +175,7 @@ class Tensor(TensorBase):
         return float(self.item())
 
     def __index__(self) -> int:
-        if not self._type.dtype.is_integer and self._type.dtype is not boolean or self._type.size != 1:
+        if (not self._type.dtype.is_integer and self._type.dtype is not boolean) or self._type.size != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self.item())
 
@@ -202,7 +207,9 @@ class Tensor(TensorBase):
             raise RuntimeError(
                 "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment"
             )
-        made = memo[id(self)] = type(self)._make_subclass(from_array(self._array(), self._type.dtype), self.requires_grad)
+        made = memo[id(self)] = type(self)._make_subclass(
+            from_array(self._array(), self._type.dtype), self.requires_grad
+        )
         if self._grad is not None:
             made._grad = from_array(self._grad._array(), self._type.dtype)
         return made
@@ -212,7 +219,9 @@ class Tensor(TensorBase):
 
     # conversion
 
-    def to(self, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False) -> Tensor:
+    def to(
+        self, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False
+    ) -> Tensor:
         """Converted to a dtype; a device other than the CPU is refused. The tensor itself when nothing changes."""
         for arg in args:
             if isinstance(arg, TensorBase):

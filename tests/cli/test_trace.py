@@ -95,7 +95,7 @@ def test_function_with_named_and_unnamed_arguments(file: Path) -> None:
     unnamed = run("trace", f"{file}:f", "--args", "f32[4,3], f32[3]")
     assert named.exit_code == unnamed.exit_code == 0, named.stderr + unnamed.stderr
     graph = parse_graph(unnamed.stdout)
-    assert [str(x.type) for x in graph.inputs] == ["f32[4,3]", "f32[3]"]
+    assert [(x.text("name"), str(x.type)) for x in graph.inputs] == [("x", "f32[4,3]"), ("y", "f32[3]")]
     assert [o.type for o in parse_graph(named.stdout).outputs] == [o.type for o in graph.outputs]
 
 

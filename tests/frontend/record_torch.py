@@ -1,6 +1,6 @@
 """Write `torch_results.json`: what PyTorch prints for each of `cases.py`. Run it with a Python that has PyTorch.
 
-    python tests/frontend/record_torch.py
+python tests/frontend/record_torch.py
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ FILE = Path(__file__).with_name("torch_results.json")
 
 
 def outcome(function: Any, module: Any) -> str:
-    """The text of the result, or the error's type and first line."""
+    """The text of the result, or the error's builtin type and first line."""
     try:
         return repr(function(module))
     except Exception as error:
-        return f"!{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        kind = next(c for c in type(error).__mro__ if c.__module__ == "builtins")
+        return f"!{kind.__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def promotion(torch: Any) -> dict[str, str]:
     """Result types of `+` for all pairs of types in all classes of operands."""
-    names = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+    names = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
     found = {}
     for x in names:
         left, left0 = torch.ones(1, dtype=getattr(torch, x)), torch.ones((), dtype=getattr(torch, x))
@@ -42,5 +43,8 @@ if __name__ == "__main__":
     import torch
     from cases import CASES
 
-    results = {"cases": {name: outcome(function, torch) for name, function in CASES.items()}, "promotion": promotion(torch)}
+    results = {
+        "cases": {name: outcome(function, torch) for name, function in CASES.items()},
+        "promotion": promotion(torch),
+    }
     FILE.write_text(json.dumps(results, indent=0, sort_keys=True, ensure_ascii=True) + "\n")

@@ -1,0 +1,58 @@
+"""Preparing a group: its loops are found and scheduled before memory is planned, since the plan needs to know what
+may run in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graphc.codegen.loops import Schedule, make_schedule
+from graphc.codegen.sites import Nest, build_nest
+from graphc.codegen.target import Target
+from graphc.ir.index import Ix
+from graphc.ir.node import Node
+from graphc.ir.schedule import Group
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A group with its loops chosen. `in_place` lists (target, operand): the operand's memory may become the
+    target's.
+    """
+
+    group: Group
+    nest: Nest
+    schedule: Schedule
+    in_place: tuple[tuple[Node, Node], ...]
+
+
+def prepare(group: Group, target: Target) -> Prepared:
+    """Choose the loops of `group` on `target`."""
+    nest = build_nest(group)
+    schedule = make_schedule(nest, target)
+    return Prepared(group, nest, schedule, tuple(_in_place(nest, schedule)))
+
+
+def _in_place(nest: Nest, schedule: Schedule) -> Iterator[tuple[Node, Node]]:
+    """Pairs (target, operand): each element of the operand is read only where, and before, the target's is written."""
+    for var, tile in schedule.tile.items():
+        if var is not schedule.lane and (var.hi + 1) % tile:
+            return  # the last tile computes some elements twice
+    if any(site.stage is not None or site.loops for site in nest.sites):
+        return
+    stores = {site.root.target: site.accesses[-1].address for site in nest.sites if site.root is not None}
+    loads: dict[Node, set[Ix]] = {}
+    for site in nest.sites:
+        for access in site.accesses:
+            if not access.is_store:
+                loads.setdefault(access.buffer, set()).add(access.address)
+    for target, place in stores.items():
+        for leaf, addresses in loads.items():
+            if (
+                leaf not in stores
+                and leaf.dtype is target.dtype
+                and leaf.shape == target.shape
+                and addresses == {place}
+            ):
+                yield target, leaf

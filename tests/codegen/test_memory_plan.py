@@ -1,0 +1,216 @@
+"""The memory plan: nothing overlaps in space and time, dead operands hand on their memory, outputs need no copies."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+
+import pytest
+
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.package import Program
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.schedule import MemoryPlan
+from graphc.ir.types import TensorType, f32
+from graphc.passes.plan_memory import plan_memory
+from tests.codegen.networks import training_step
+from tests.codegen.plan_checker import Step, check_plan, steps_of
+from tests.codegen.raw import program_for
+from tests.fuzz.graphs import random_graph
+
+SMALL = TensorType(f32, (100,))
+
+
+def errors(program: Program, plan: MemoryPlan | None = None, donated: frozenset[int] = frozenset()) -> list[str]:
+    steps = steps_of(program.fused, program.plan, host_target())
+    return check_plan(program.fused, plan or program.plan, steps, donated)
+
+
+def chain(length: int) -> Graph:
+    """Values that cannot fuse: each is stored, and only the next one reads it."""
+    b = Builder()
+    x = b.input(0, SMALL, "x")
+    value = x
+    for _ in range(length):
+        value = b.apply("materialize", (b.add(b.exp(value), 1.0),))
+    return Graph((x,), (value,))
+
+
+@pytest.mark.parametrize("batch", [3, 16, 29])
+def test_plan_of_a_training_step(batch: int) -> None:
+    program = program_for(training_step(batch))
+    assert errors(program) == []
+    every = sum(-(-t.type.nbytes // 64) * 64 for g in program.fused.groups for t in g.targets)
+    assert program.plan.arena_bytes < every / 2, "the arena is hardly re-used"
+    assert not program.plan.copies
+
+
+def test_dead_operands_are_overwritten() -> None:
+    program = program_for(chain(10))
+    assert len(program.fused.groups) == 10
+    assert errors(program) == []
+    assert program.plan.arena_bytes == 448, "one block of 400 bytes, handed on in place"
+    assert sum(map(len, program.plan.merged)) == 8
+
+
+def test_without_reuse_every_value_has_its_own_memory() -> None:
+    program = program_for(chain(10), reuse=False)
+    assert errors(program) == []
+    assert program.plan.arena_bytes == 9 * 448
+    assert not any(program.plan.merged)
+
+
+def test_donated_inputs_become_outputs() -> None:
+    graph = training_step(4)
+    donated = frozenset(range(2, len(graph.inputs)))
+    program = program_for(graph, donated)
+    assert errors(program, donated=donated) == []
+    taken = [t for t in program.plan.taken if t >= 0]
+    assert len(taken) == len(set(taken)) >= len(donated) - 2
+    assert all(graph.inputs[t].type == graph.outputs[j].type for j, t in enumerate(program.plan.taken) if t >= 0)
+
+
+def test_a_donated_input_that_is_read_later_is_kept() -> None:
+    b = Builder()
+    x = b.input(0, SMALL, "x")
+    early = b.apply("materialize", (b.add(x, 1.0),))
+    late = b.contract(b.reshape(early, (10, 10)), b.reshape(x, (10, 10)), "a b, b c -> a c")
+    program = program_for(Graph((x,), (early, late)), frozenset({0}))
+    assert errors(program, donated=frozenset({0})) == []
+    assert program.plan.taken == (-1, -1)
+
+
+def test_memory_that_is_zeroed_first_is_no_operands() -> None:
+    """The middle of a value is computed in place, in principle; but the rim of the result is zeroed before."""
+    b = Builder()
+    x = b.input(0, SMALL, "x")
+    value = b.apply("materialize", (b.exp(x),))
+    middle = b.exp(b.slice(value, (10,), (80,), (1,)))
+    program = program_for(Graph((x,), (b.reduce_sum(b.apply("materialize", (b.pad(middle, (10,), (10,)),)), (0,)),)))
+    assert errors(program) == []
+
+
+def test_outputs_that_are_inputs_or_stand_twice_are_copied() -> None:
+    b = Builder()
+    x = b.input(0, SMALL, "x")
+    y = b.exp(x)
+    program = program_for(Graph((x,), (x, y, y, b.reshape(y, (10, 10)))))
+    assert errors(program) == []
+    assert [j for j, _ in program.plan.copies] == [0, 2, 3]
+
+
+# Seeded corruptions: the checker has to find each one.
+
+Corruption = Callable[[random.Random, Program, list[Step]], MemoryPlan | None]
+
+
+def _live_pairs(program: Program, steps: list[Step]) -> list[tuple[int, int]]:
+    """Pairs (a, b) of numbers of arena values: b is written before a is, and read after that."""
+    nodes = list(program.plan.places)
+    written = {n: t for t, s in enumerate(steps) for n in s.writes if n.type.size}
+    read = {n: t for t, s in enumerate(steps) for n in s.reads}
+    arena = max(number for number, _ in program.plan.places.values())
+    values = [n for n in written if program.plan.places[n][0] == arena]
+    return [
+        (nodes.index(a), nodes.index(b))
+        for a in values
+        for b in values
+        if a is not b and written[b] < written[a] < read.get(b, -1)
+    ]
+
+
+def _overlapping(rng: random.Random, program: Program, steps: list[Step]) -> MemoryPlan | None:
+    pairs = _live_pairs(program, steps)
+    if not pairs:
+        return None
+    a, b = (list(program.plan.places)[i] for i in rng.choice(pairs))
+    return dataclasses.replace(program.plan, places={**program.plan.places, a: program.plan.places[b]})
+
+
+def _short_arena(rng: random.Random, program: Program, steps: list[Step]) -> MemoryPlan | None:
+    return dataclasses.replace(program.plan, arena_bytes=program.plan.arena_bytes - 64) if _arena(program) else None
+
+
+def _forgotten_merge(rng: random.Random, program: Program, steps: list[Step]) -> MemoryPlan | None:
+    """One value taken over by another, said to lie elsewhere."""
+    taken = [t for shared in program.plan.merged for t in shared if t.type.size]
+    if not taken:
+        return None
+    target = rng.choice(taken)
+    number, offset = program.plan.places[target]
+    end = -(-program.plan.arena_bytes // 64) * 64
+    places = {**program.plan.places, target: (number, end)}
+    return dataclasses.replace(program.plan, places=places)
+
+
+def _missing_copy(rng: random.Random, program: Program, steps: list[Step]) -> MemoryPlan | None:
+    real = [c for c in program.plan.copies if c[1].type.size]
+    if not real:
+        return None
+    gone = rng.choice(real)
+    return dataclasses.replace(program.plan, copies=tuple(c for c in program.plan.copies if c is not gone))
+
+
+def _stolen_input(rng: random.Random, program: Program, steps: list[Step]) -> MemoryPlan | None:
+    graph, taken = program.fused.graph, list(program.plan.taken)
+    fitting = [
+        (i, j)
+        for i, x in enumerate(graph.inputs)
+        for j, y in enumerate(graph.outputs)
+        if x.type.nbytes == y.type.nbytes > 0
+    ]
+    if not fitting:
+        return None
+    i, j = rng.choice(fitting)
+    taken[j] = i
+    return dataclasses.replace(program.plan, taken=tuple(taken))
+
+
+def _swapped(rng: random.Random, program: Program, steps: list[Step]) -> MemoryPlan | None:
+    """An output in the memory of another."""
+    graph, first = program.fused.graph, len(program.fused.graph.inputs)
+    placed = [n for n, (number, _) in program.plan.places.items() if first <= number < first + len(graph.outputs)]
+    placed = [n for n in placed if n.type.size]
+    if len(placed) < 2:
+        return None
+    a, b = rng.sample(placed, 2)
+    return dataclasses.replace(program.plan, places={**program.plan.places, a: program.plan.places[b]})
+
+
+def _arena(program: Program) -> int:
+    return program.plan.arena_bytes
+
+
+CORRUPTIONS: tuple[Corruption, ...] = (
+    _overlapping,
+    _short_arena,
+    _forgotten_merge,
+    _missing_copy,
+    _stolen_input,
+    _swapped,
+)
+
+
+@pytest.mark.parametrize("corrupt", CORRUPTIONS, ids=lambda f: f.__name__.strip("_"))
+def test_the_checker_finds_corrupted_plans(corrupt: Corruption) -> None:
+    found = 0
+    for seed in range(60):
+        program = program_for(random_graph(seed) if seed % 10 else chain(seed // 10 + 3))
+        steps = steps_of(program.fused, program.plan, host_target())
+        plan = corrupt(random.Random(seed), program, steps)
+        if plan is None:
+            continue
+        found += 1
+        assert check_plan(program.fused, program.plan, steps) == []
+        assert check_plan(program.fused, plan, steps), f"graph {seed}: the corruption was not found"
+    assert found >= 5, f"only {found} graphs to corrupt"
+
+
+def test_ties_in_size_do_not_change_the_plan() -> None:
+    graph = training_step(4)
+    program = program_for(graph)
+    in_place = {g: tuple(m.items()) for g, m in zip(program.fused.groups, program.plan.merged, strict=True)}
+    again = plan_memory(program.fused, in_place)
+    assert again == dataclasses.replace(program.plan) or again.places == program.plan.places
