@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,13 @@ def read_graphs(name: str) -> list[Graph]:
 
 @contextmanager
 def user_code() -> Iterator[None]:
-    """Around code of the user's file: its errors name its line; those that are not graphc's show its frames."""
+    """Around code of the user's file. What it prints goes to stderr: stdout is for data.
+
+    graphc's errors name the user's line; all others show the user's frames.
+    """
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except click.ClickException:
         raise
     except GraphcError as error:

@@ -56,37 +56,49 @@ def inverse_permutation(perm: Ints) -> Ints:
     return tuple(result)
 
 
-def _write_slice(b: Builder, target: Node, step: ViewStep, new: Node) -> Node:
-    start, size, stride = step.a, step.b, step.c
-    if size == target.shape:
-        return new
+def _spread(b: Builder, node: Node, step: ViewStep, value: float | int | bool) -> Node:
+    """The elements of a slice at their places in its source, `value` elsewhere."""
+    start, size = step.a, step.b
     if 0 in size:
-        return target
-    low = start
-    interior = tuple(s - 1 if n > 1 else 0 for s, n in zip(stride, size, strict=True))
+        return b.constant(value, node.type.with_shape(step.source))
+    interior = tuple(s - 1 if n > 1 else 0 for s, n in zip(step.c, size, strict=True))
     high = tuple(
-        full - s - 1 - (n - 1) * (i + 1) for full, s, n, i in zip(target.shape, start, size, interior, strict=True)
+        full - s - 1 - (n - 1) * (i + 1) for full, s, n, i in zip(step.source, start, size, interior, strict=True)
     )
-    everywhere = b.constant(True, new.type.with_dtype(boolean))
-    mask = b.pad(everywhere, low, high, interior, value=False)
-    return b.select(mask, b.pad(new, low, high, interior), target)
+    return b.pad(node, start, high, interior, value=value)
+
+
+def _gather_back(b: Builder, node: Node, step: ViewStep) -> Node:
+    """Undo a broadcast of which each source element was seen once: all other copies hold zeros (or False)."""
+    extra = len(step.a) - len(step.source)
+    repeated = tuple(
+        i for i, n in enumerate(step.a) if n != 1 and (i < extra or step.source[i - extra] == 1)
+    )  # fmt: skip
+    if repeated and node.dtype is boolean:
+        node = b.apply("reduce_max", (node,), {"axes": repeated, "ties": "even"})
+    elif repeated:
+        node = b.reduce_sum(node, repeated)
+    return b.reshape(node, step.source)
 
 
 def write_chain(b: Builder, base: Node, chain: Chain, new: Node) -> Node:
-    """`base` with the part that `chain` sees replaced by `new`. The chain must hold no step that repeats elements."""
-    seen = [base]
-    for step in chain[:-1]:
-        seen.append(apply_step(b, seen[-1], step))
-    for step, target in zip(reversed(chain), reversed(seen), strict=True):
+    """`base` with the part that `chain` sees replaced by `new`. No element of `base` may be seen twice."""
+    mask = b.constant(True, new.type.with_dtype(boolean))
+    partial = False
+    for step in reversed(chain):
         if step.kind == "reshape":
-            new = b.reshape(new, step.source)
+            new, mask = b.reshape(new, step.source), b.reshape(mask, step.source)
         elif step.kind == "permute":
-            new = b.permute(new, inverse_permutation(step.a))
+            back = inverse_permutation(step.a)
+            new, mask = b.permute(new, back), b.permute(mask, back)
         elif step.kind == "slice":
-            new = _write_slice(b, target, step, new)
+            partial = True
+            new, mask = _spread(b, new, step, 0), _spread(b, mask, step, False)
         else:
-            new = b.reshape(new, step.source)  # a broadcast that repeats nothing only adds dimensions of size 1
-    return new
+            if math.prod(step.a) != math.prod(step.source):
+                new = b.select(mask, new, b.zeros_like(new))
+            new, mask = _gather_back(b, new, step), _gather_back(b, mask, step)
+    return b.select(mask, new, base) if partial else new
 
 
 def contiguous_strides(shape: Ints) -> Ints:

@@ -28,6 +28,11 @@ def bad_shapes(x, y):
     return x @ y
 
 
+def prints(x):
+    print("a remark")
+    return x + 1.0
+
+
 def raises(x):
     raise KeyError("from the user's file")
 
@@ -112,6 +117,13 @@ def test_locations_name_the_users_line(file: Path) -> None:
     assert parse_graph(result.stdout).outputs[0].locs
 
 
+def test_prints_of_the_users_code_do_not_mix_with_the_data(file: Path) -> None:
+    result = run("trace", f"{file}:prints", "--args", "f32[4]")
+    assert result.exit_code == 0
+    assert parse_graph(result.stdout).name == "prints"
+    assert "a remark" in result.stderr
+
+
 def test_json_and_output_file(file: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.json"
     result = run("trace", f"{file}:f", "--args", "f32[4] f32[4]", "--stage", "simplified", "--json", "-o", target)
@@ -137,7 +149,7 @@ def test_unknown_names_say_what_exists(file: Path) -> None:
     cases = [
         ((f"{file}:g", "--args", "f32[2]"), "Layer"),
         ((f"{file}:layr", "--args", "f32[2]"), "Did you mean layer"),
-        ((str(file),), "There is: Layer, bad_shapes, f, layer, raises"),
+        ((str(file),), "There is: Layer, bad_shapes, f, layer, prints, raises"),
         ((f"{file.with_name('function.py')}:f",), "Did you mean functions.py"),
         ((f"{file}:f", "--stage", "simple"), "simplified"),
         ((f"{file}:f", "--args", "x=f33[2]"), "Did you mean f32"),
@@ -156,7 +168,7 @@ def test_unknown_names_say_what_exists(file: Path) -> None:
 def test_errors_of_the_users_code_show_its_lines_only(file: Path) -> None:
     result = run("trace", f"{file}:raises", "--args", "f32[2]")
     assert result.exit_code == 1
-    assert f'File "{file}", line 15' in result.stderr and "KeyError" in result.stderr
+    assert f'File "{file}", line 20' in result.stderr and "KeyError" in result.stderr
     assert "cli/target.py" not in result.stderr
 
 

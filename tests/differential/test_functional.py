@@ -105,11 +105,15 @@ REDUCTIONS = {
 }
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (17, 33), (2, 7, 4)], ids=str)
-@pytest.mark.parametrize("name", REDUCTIONS)
+REDUCED = [(3, 5), (1, 1), (17, 33), (2, 7, 4)]
+# A variance of one number is not finite, and its gradient means nothing.
+CASES = [
+    (name, shape) for name in REDUCTIONS for shape in REDUCED if shape != (1, 1) or name not in ("var", "std_biased")
+]
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES, ids=str)
 def test_reductions(name: str, shape: tuple[int, ...]) -> None:
-    if (name == "std_biased" and shape[0] == 1) or (name == "var" and shape[1] == 1):
-        pytest.skip("not finite")
     check(REDUCTIONS[name], spread(*shape), rtol=1e-4, atol=1e-5)
 
 

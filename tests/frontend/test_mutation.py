@@ -10,6 +10,11 @@ import pytest
 import graphc as torch
 
 
+def repeated(array: np.ndarray) -> np.ndarray:
+    """The array twice over, over the same memory."""
+    return np.lib.stride_tricks.as_strided(array, (2, *array.shape), (0, *array.strides))
+
+
 class Program:
     """The same random steps on tensors and on arrays."""
 
@@ -58,7 +63,7 @@ class Program:
             axis = int(self.rng.integers(array.ndim + 1))
             made = tensor.unsqueeze(axis), np.expand_dims(array, axis)
         elif kind == "expand" and array.ndim < 4:
-            made = tensor.expand(2, *array.shape), np.broadcast_to(array, (2, *array.shape))
+            made = tensor.expand(2, *array.shape), repeated(array)
         else:
             made = tensor.reshape(-1), array.reshape(-1)
         self.log.append(f"{kind} -> {array.shape}: {made[1].shape}")
@@ -68,7 +73,7 @@ class Program:
         tensor, array = self.pick()
         kind = self.rng.choice(["fill", "add", "scalar", "copy", "relu", "index", "mask", "part"])
         self.log.append(f"write {kind} into {array.shape}")
-        if not array.flags.writeable:
+        if any(n > 1 and s == 0 for n, s in zip(array.shape, array.strides, strict=True)):
             with pytest.raises(RuntimeError, match="more than one element"):
                 tensor.add_(1)
             return
@@ -104,7 +109,7 @@ class Program:
     def exchange(self) -> None:
         """Memory shared with NumPy, written from the other side."""
         tensor, array = self.pick()
-        if array.flags.writeable and array.size:
+        if array.size and not any(n > 1 and s == 0 for n, s in zip(array.shape, array.strides, strict=True)):
             shared = tensor.numpy()
             shared[...] = shared + 1
             array += 1
@@ -114,7 +119,7 @@ class Program:
         tensor, array = self.pick()
         other, second = self.pick()
         if second.shape == array.shape:
-            self.pairs.append((tensor + other * 2, (array + second * 2).astype(np.float32)))
+            self.pairs.append((tensor + other * 2, np.array(array + second * 2, np.float32)))
         else:
             self.pairs.append((tensor.clone(), array.copy()))
         self.log.append("compute")
