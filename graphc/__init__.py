@@ -1,6 +1,8 @@
-"""graphc: a graph compiler for tensors. PyTorch-shaped code is recorded, differentiated, fused and compiled to native code.
+"""graphc: a graph compiler for tensors. PyTorch-shaped code is recorded, differentiated, fused and compiled to native
+code.
 
-The names are PyTorch's: `import graphc as torch`. They are loaded when the first of them is used, so that `import graphc` alone is
+The names are PyTorch's: `import graphc as torch`. They are loaded when the first of them is used, so that `import
+graphc` alone is
 light.
 """
 

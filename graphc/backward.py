@@ -15,8 +15,9 @@ from graphc.ir.visit import topological
 from graphc.passes.autodiff import vjp
 from graphc.recording import Recorder, current, set_needed_later
 from graphc.storage import Binding, Lineage, Storage, Value
-from graphc.tensors.core import TensorBase, alias, new, read, write
+from graphc.tensors.core import TensorBase, alias, new, read
 from graphc.tensors.operands import combine
+from graphc.tensors.writing import write
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -32,7 +33,35 @@ _NO_GRAD_FN = "element {} of tensors does not require grad and does not have a g
 # Gradient nodes that save nothing in PyTorch: going through them twice is no error there, so neither here.
 _SAVES_NOTHING = frozenset(
     f"{name}Backward{n}"
-    for name in ["Add", "Sub", "Rsub", "Neg", "Sum", "Mean", "View", "UnsafeView", "Expand", "Permute", "Transpose", "T", "Slice", "Select", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "Cat", "Stack", "Alias", "Repeat", "Flip", "Roll", "Split", "Unbind", "Narrow"]
+    for name in [
+        "Add",
+        "Sub",
+        "Rsub",
+        "Neg",
+        "Sum",
+        "Mean",
+        "View",
+        "UnsafeView",
+        "Expand",
+        "Permute",
+        "Transpose",
+        "T",
+        "Slice",
+        "Select",
+        "Squeeze",
+        "Unsqueeze",
+        "Clone",
+        "ToCopy",
+        "Cat",
+        "Stack",
+        "Alias",
+        "Repeat",
+        "Flip",
+        "Roll",
+        "Split",
+        "Unbind",
+        "Narrow",
+    ]
     for n in (0, 1, 2)
 )
 
@@ -46,7 +75,7 @@ class Found:
 
 
 def walk(roots: Sequence[Value]) -> Found:
-    """All values that gradients of `roots` pass through. RuntimeError when some were given up by an earlier backward."""
+    """All values that gradients of `roots` pass through. RuntimeError when an earlier backward gave some up."""
     found = Found([], [])
     seen: set[Value] = set(roots)
     stack = list(reversed(roots))
@@ -95,7 +124,8 @@ def _seed(
         return recorder.b.constant(1, node.type)
     if given._type.shape != node.shape:
         raise RuntimeError(
-            f"Mismatch in shape: grad_output[0] has a shape of torch.Size({list(given._type.shape)}) and output[0] has a shape of "
+            f"Mismatch in shape: grad_output[0] has a shape of torch.Size({list(given._type.shape)}) and "
+            f"output[0] has a shape of "
             f"torch.Size({list(node.shape)})."
         )
     seed, keep = read(recorder, given, grad)
@@ -153,7 +183,8 @@ def backward(
 ) -> None:
     """Add the gradient of `tensors` to `.grad` of the leaves they depend on (of `inputs` only, when given).
 
-    RuntimeError: not a scalar and no `grad_tensors`; nothing requires gradients; the history was given up by an earlier call.
+    RuntimeError: not a scalar and no `grad_tensors`; nothing requires gradients; the history was given up by an
+    earlier call.
     """
     outputs = _sequence(tensors)
     given = [None] * len(outputs) if grad_tensors is None else _sequence(grad_tensors)

@@ -55,7 +55,8 @@ def _check_conv(name: str, input: Tensor, weight: Tensor, bias: Tensor | None, g
     x, w = input._type, weight._type
     if x.rank not in (rank + 1, rank + 2):
         raise ShapeError(
-            f"Expected {rank + 1}D (unbatched) or {rank + 2}D (batched) input to {name}, but got input of size: {list(x.shape)}"
+            f"Expected {rank + 1}D (unbatched) or {rank + 2}D (batched) input to {name}, but got input of size: "
+            f"{list(x.shape)}"
         )
     if x.dtype is not w.dtype or (bias is not None and bias._type.dtype is not w.dtype):
         raise DTypeError(f"Input type ({x}) and weight type ({w}) and bias type should be the same in {name}")
@@ -69,7 +70,8 @@ def _check_conv(name: str, input: Tensor, weight: Tensor, bias: Tensor | None, g
         raise ShapeError(f"{name}: {w.shape[0]} output channels do not divide into {groups} groups")
     if bias is not None and bias._type.shape != (w.shape[0],):
         raise ShapeError(
-            f"Given weight of size {list(w.shape)}, expected bias to be 1-dimensional with {w.shape[0]} elements, but got bias of "
+            f"Given weight of size {list(w.shape)}, expected bias to be 1-dimensional with {w.shape[0]} elements, "
+            f"but got bias of "
             f"size {list(bias._type.shape)} instead"
         )
 
@@ -176,7 +178,8 @@ def _pool_setup(
     for n, k, s, p, d in zip(input._type.shape[-2:], size, steps, pads, gaps, strict=True):
         if p > k // 2:
             raise RuntimeError(
-                f"pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k} and dilation={d}"
+                f"pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k} and "
+                f"dilation={d}"
             )
         span = d * (k - 1) + 1
         room = n + 2 * p - span
@@ -185,7 +188,8 @@ def _pool_setup(
             count -= 1
         if count < 1:
             raise RuntimeError(
-                f"Given input size: ({'x'.join(map(str, input._type.shape[-3:]))}). Calculated output size is too small for "
+                f"Given input size: ({'x'.join(map(str, input._type.shape[-3:]))}). Calculated output size is too "
+                f"small for "
                 f"kernel {list(size)} and stride {list(steps)}"
             )
         high.append(max(p, (count - 1) * s + span - n - p))
@@ -258,7 +262,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """The mean of each window of the last two dimensions; padding counts as zeros unless `count_include_pad` is False."""
+    """The mean of each window of the last two dimensions; padding counts as zeros if `count_include_pad`."""
     setup = _pool_setup("avg_pool2d", input, kernel_size, stride, padding, 1, ceil_mode)
     size, _, _, low, high = setup
 

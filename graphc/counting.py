@@ -10,9 +10,11 @@ from graphc_runtime.counters import reset as reset_runtime
 
 @dataclass(slots=True)
 class FrontCounters:
-    """`records` operations recorded · `flushes` programs demanded · `program_hits` found by their nodes, one look-up each ·
+    """`records` operations recorded · `flushes` programs demanded · `program_hits` found by their nodes, one look-up
+    each ·
     `structure_hits` found by their structure · `programs_built` neither · `autodiff` gradients derived symbolically ·
-    `gradient_hits` gradients remembered · `captures` calls of compiled functions that ran Python · `replays` calls that did not ·
+    `gradient_hits` gradients remembered · `captures` calls of compiled functions that ran Python · `replays` calls
+    that did not ·
     `capture_breaks` captures given up because a value was observed · `recompiles` captures of a function that had one.
     """
 
@@ -33,7 +35,9 @@ FRONT = FrontCounters()
 
 
 def counters() -> dict[str, int]:
-    """All counters of the process by name: traces, compiles, cache hits, launches, peak bytes, and those of the front end."""
+    """All counters of the process by name: traces, compiles, cache hits, launches, peak bytes, and those of the front
+    end.
+    """
     return {**runtime_counters(), **asdict(FRONT)}
 
 

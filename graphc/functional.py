@@ -38,11 +38,12 @@ from graphc.losses import (
 from graphc.random import draw_key, uniform_node
 from graphc.recording import current
 from graphc.tensors import elementwise
-from graphc.tensors.core import TensorBase, finish, in_place, read, record, wants_grad
+from graphc.tensors.core import TensorBase, finish, read, record, wants_grad
 from graphc.tensors.indexing import index_op, one_hot
 from graphc.tensors.normalising import log_softmax, softmax, softmin
 from graphc.tensors.reductions import mean_node, variance_node
 from graphc.tensors.shaping import slice_view
+from graphc.tensors.writing import in_place
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -268,7 +269,9 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """Rows of `weight` by number. IndexError, when looked at, for numbers out of range. Row `padding_idx` gets no gradient."""
+    """Rows of `weight` by number. IndexError, when looked at, for numbers out of range. Row `padding_idx` gets no
+    gradient.
+    """
     if max_norm is not None or scale_grad_by_freq or sparse:
         raise NotImplementedError("embedding: max_norm, scale_grad_by_freq and sparse are not supported")
     if padding_idx is not None:
@@ -290,7 +293,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     amounts = list(pad)
     if len(amounts) % 2 or len(amounts) > 2 * input.ndim:
         raise RuntimeError(
-            f"Padding length should be less than or equal to two times the input dimension but got padding length {len(amounts)} "
+            f"Padding length should be less than or equal to two times the input dimension but got padding length "
+            f"{len(amounts)} "
             f"and input of dimension {input.ndim}"
         )
     if mode != "constant":

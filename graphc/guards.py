@@ -1,6 +1,7 @@
 """Guards: the Python values that a captured function reads, checked at each replay, so that a stale one is never used.
 
-Found before the call by a walk from the function: its globals, its closure and, from there, attributes and elements. Only functions of
+Found before the call by a walk from the function: its globals, its closure and, from there, attributes and elements.
+Only functions of
 user code are entered. Numbers, strings and the like are compared by value and type; other objects by identity.
 """
 
@@ -11,6 +12,8 @@ import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from graphc import dtypes
 from graphc.source import PACKAGE
@@ -27,17 +30,40 @@ _LIBRARIES = tuple(
     p for p in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_path("purelib")} if p
 )
 
+# The tables of a module, which only its own methods write.
+_COUNTED_TABLES = ("_parameters", "_buffers", "_modules")
+
 Check = tuple[Callable[[], Any], Any, bool, str]
 
 
-class TooMany(Exception):
-    """The walk met more values than `MAX_GUARDS`."""
+# Modules whose functions give something else at each call.
+_CHANGING = frozenset(("random", "time", "secrets", "uuid", "datetime", "numpy.random"))
+_SMALL_ARRAY = 4096
+
+
+class Unguardable(Exception):
+    """The function depends on something whose changes cannot be seen; the message names it."""
 
 
 def _same(value: Any, expected: Any) -> bool:
     return value is expected or (
         type(value) is type(expected) and (value == expected or (value != value and expected != expected))
     )
+
+
+def _dict_failure(entries: list[tuple[Mapping[Any, Any], Any, Any, bool, str]]) -> str | None:
+    for mapping, key, expected, by_value, path in entries:
+        value = mapping.get(key, _MISSING)
+        if value is not expected and not (by_value and _same(value, expected)):
+            return _changed(path, expected, value)
+    return None
+
+
+def _size_failure(entries: list[tuple[Any, int, str]]) -> str | None:
+    for holder, size, path in entries:
+        if len(holder) != size:
+            return f"{path} had {size} elements and has {len(holder)} now"
+    return None
 
 
 def _is_user_code(code: types.CodeType) -> bool:
@@ -61,6 +87,11 @@ class Guards:
         self._cells: list[tuple[Any, Any, bool, str]] = []
         self._tensors: list[tuple[Any, Any, Any, Any, str]] = []
         self._calls: list[tuple[Callable[[], Any], Any]] = []
+        # Of objects that count the writes to their attributes (modules): looked at only when the count has moved.
+        self._counted_dicts: list[tuple[Mapping[Any, Any], Any, Any, bool, str]] = []
+        self._counted_sizes: list[tuple[Any, int, str]] = []
+        self._writes: Callable[[], int] | None = None
+        self._writes_seen = -1
         self._seen: dict[int, Any] = {}
         self._count = 0
         self._queue: list[tuple[Any, str]] = []
@@ -78,17 +109,21 @@ class Guards:
 
     def failure(self) -> str | None:
         """The first guard that does not hold: which value, what it was, what it is."""
-        for mapping, key, expected, by_value, path in self._in_dicts:
-            value = mapping.get(key, _MISSING)
-            if value is not expected and not (by_value and _same(value, expected)):
-                return _changed(path, expected, value)
+        reason = _dict_failure(self._in_dicts)
+        if reason is not None:
+            return reason
+        if self._writes is not None and (writes := self._writes()) != self._writes_seen:
+            reason = _dict_failure(self._counted_dicts) or _size_failure(self._counted_sizes)
+            if reason is not None:
+                return reason
+            self._writes_seen = writes
         for cell, expected, by_value, path in self._cells:
             value = _cell(cell)
             if value is not expected and not (by_value and _same(value, expected)):
                 return _changed(path, expected, value)
-        for holder, size, path in self._sizes:
-            if len(holder) != size:
-                return f"{path} had {size} elements and has {len(holder)} now"
+        reason = _size_failure(self._sizes)
+        if reason is not None:
+            return reason
         for holder, expected_items, path in self._in_sequences:
             for place, (value, expected) in enumerate(zip(holder, expected_items, strict=False)):
                 if value is not expected and not (isinstance(expected, _SIMPLE) and _same(value, expected)):
@@ -101,7 +136,7 @@ class Guards:
         for compute, expected in self._calls:
             value = compute()
             if not _same(value, expected):
-                return _changed("a choice of the optimizer", expected, value)
+                return _changed("a guarded choice or array", expected, value)
         return None
 
     # the walk
@@ -110,7 +145,7 @@ class Guards:
         """Note a value met; whether it is guarded by value (else by identity)."""
         self._count += 1
         if self._count > MAX_GUARDS:
-            raise TooMany(path)
+            raise Unguardable(f"more than {MAX_GUARDS} Python values")
         if isinstance(value, _SIMPLE):
             return True
         if id(value) not in self._seen:
@@ -118,13 +153,16 @@ class Guards:
             self._queue.append((value, path))
         return False
 
-    def _mapping(self, mapping: Mapping[Any, Any], path: str, skip_numbers: bool = False) -> None:
-        self._sizes.append((mapping, len(mapping), path))
+    def _mapping(
+        self, mapping: Mapping[Any, Any], path: str, skip_numbers: bool = False, counted: bool = False
+    ) -> None:
+        (self._counted_sizes if counted else self._sizes).append((mapping, len(mapping), path))
+        dicts = self._counted_dicts if counted else self._in_dicts
         for key, value in list(mapping.items()):
             label = f"{path}[{key!r}]" if isinstance(key, str | int) else f"{path}[...]"
             if skip_numbers and isinstance(value, int | float) and not isinstance(value, bool):
                 continue
-            self._in_dicts.append((mapping, key, value, self._add(value, label), label))
+            dicts.append((mapping, key, value, self._add(value, label), label))
 
     def _enter(self, value: Any, path: str) -> None:
         if isinstance(value, TensorBase):
@@ -137,14 +175,30 @@ class Guards:
         elif isinstance(value, Mapping):
             if isinstance(value, dict):
                 self._mapping(value, path)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, tuple):
+            for place, item in enumerate(value):
+                self._add(item, f"{path}[{place}]")
+        elif isinstance(value, list):
             self._sizes.append((value, len(value), path))
             self._in_sequences.append((value, tuple(value), path))
             for place, item in enumerate(value):
                 self._add(item, f"{path}[{place}]")
         elif isinstance(value, set | frozenset):
-            self._sizes.append((value, len(value), path))
-        elif not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+            held = frozenset(value)
+            self.add_call(lambda: value == held, True)
+        elif isinstance(value, np.ndarray):
+            if value.nbytes > _SMALL_ARRAY or value.dtype.hasobject:
+                raise Unguardable(f"the array {path}")
+            self.add_call(value.tobytes, value.tobytes())
+        elif hasattr(type(value), "__next__") or type(value).__module__.startswith("graphc.utils.data"):
+            raise Unguardable(f"the iteration over {path}")
+        elif isinstance(value, types.ModuleType):
+            if value.__name__ in _CHANGING:
+                raise Unguardable(f"the module {value.__name__}")
+        elif isinstance(value, types.BuiltinFunctionType):
+            if getattr(value, "__module__", None) in _CHANGING or type(value.__self__).__module__ in _CHANGING:
+                raise Unguardable(f"the function {path}")
+        elif not isinstance(value, type):
             self._object(value, path)
 
     def _object(self, value: Any, path: str) -> None:
@@ -156,13 +210,20 @@ class Guards:
             return
         if module.startswith("graphc.") and not module.startswith(_HOLDERS):
             return
+        writes = getattr(type(value), "_attribute_version", None)
+        if writes is not None and self._writes is None:
+            self._writes, self._writes_seen = writes, writes()
+        dicts = self._in_dicts if writes is None else self._counted_dicts
         for key, held in list(attributes.items()):
             label = f"{path}.{key}"
+            if writes is not None and key in _COUNTED_TABLES:
+                self._mapping(held, label, counted=True)
+                continue
             if key == "param_groups" and isinstance(held, list):
                 self._groups(held, label)
                 continue
-            self._in_dicts.append((attributes, key, held, self._add(held, label), label))
-        self._sizes.append((attributes, len(attributes), path))
+            dicts.append((attributes, key, held, self._add(held, label), label))
+        (self._sizes if writes is None else self._counted_sizes).append((attributes, len(attributes), path))
         for cls in type(value).__mro__:
             if not _is_user_class(cls) or id(cls) in self._seen:
                 continue
@@ -177,7 +238,9 @@ class Guards:
                     self._in_dicts.append((space, key, held, True, f"{cls.__name__}.{key}"))
 
     def _groups(self, groups: list[Any], path: str) -> None:
-        """Parameter groups of an optimizer: numbers in them are read at run time, the choices they make are guarded by calls."""
+        """Parameter groups of an optimizer: numbers in them are read at run time, the choices they make are guarded by
+        calls.
+        """
         self._sizes.append((groups, len(groups), path))
         for place, group in enumerate(groups):
             if isinstance(group, dict):
@@ -185,12 +248,16 @@ class Guards:
 
     def _function(self, function: types.FunctionType, path: str) -> None:
         if not _is_user_code(function.__code__):
+            if function.__module__ in _CHANGING:
+                raise Unguardable(f"the function {path}")
             return
         space = function.__globals__
         attributes: set[str] = set()
         for code in _codes(function.__code__):
             for name in code.co_names:
                 attributes.add(name)
+                if name == "random" and "numpy" in getattr(space.get("np"), "__name__", ""):
+                    raise Unguardable("the module numpy.random")
                 if name in space:
                     value = space[name]
                     label = f"global {name!r}"

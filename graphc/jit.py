@@ -1,8 +1,11 @@
 """`graphc.compile`: a call captured once with its state, then replayed without running its Python code.
 
-A capture is an ordinary recorded call, watched: what it reads becomes the program's inputs (arguments, captured tensors by reference,
-numbers of optimizers, keys of random draws), what it leaves behind becomes the outputs (returned tensors, tensors written in place,
-`.grad`). Python values it depends on are guarded (`guards`). A call that looks at a value, or does something else that a replay cannot
+A capture is an ordinary recorded call, watched: what it reads becomes the program's inputs (arguments, captured
+tensors by reference,
+numbers of optimizers, keys of random draws), what it leaves behind becomes the outputs (returned tensors, tensors
+written in place,
+`.grad`). Python values it depends on are guarded (`guards`). A call that looks at a value, or does something else
+that a replay cannot
 repeat, is simply an ordinary call.
 """
 
@@ -22,15 +25,15 @@ from graphc import programs
 from graphc.capture import Capture
 from graphc.counting import FRONT
 from graphc.grad_mode import MODE
-from graphc.guards import Guards, TooMany
+from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, f64
+from graphc.ir.types import TensorType
 from graphc.random import key_buffer
 from graphc.recorder import runtime_scalar
 from graphc.recording import Recorder, copy_buffer, current, fill, raise_checks
-from graphc.storage import Lineage, Storage, Value, next_serial
-from graphc.tensors.core import TensorBase, from_buffer, new
-from graphc.tensors.views import Chain, is_contiguous
+from graphc.signatures import Recipes, argument_buffer, flatten, originals, rebuild, restore, stand_in_for, tensors_in
+from graphc.storage import Storage, next_serial
+from graphc.tensors.core import TensorBase
 from graphc_runtime.buffer import Buffer
 
 # Captures of one signature that may fail a guard before the function is run plainly for good.
@@ -50,82 +53,6 @@ def _report(text: str) -> None:
     _reasons.append(text)
     if "recompiles" in os.environ.get("GRAPHC_LOGS", ""):
         print(f"graphc: {text}", file=sys.stderr)
-
-
-# signatures
-
-
-def _flatten(value: Any, tensors: list[Any], floats: list[float]) -> Any:
-    """The structure of arguments as a key; tensors and floats are collected."""
-    if isinstance(value, TensorBase):
-        tensors.append(value)
-        type = value._type
-        return ("T", type, value.requires_grad, is_contiguous(type.shape, value._strides), value._wrapped)
-    kind = type_of(value)
-    if kind is float:
-        floats.append(value)
-        return ("F", len(floats) - 1)
-    if kind in (list, tuple):
-        return (kind, *(_flatten(v, tensors, floats) for v in value))
-    if kind is dict:
-        return (dict, *((k, _flatten(v, tensors, floats)) for k, v in value.items()))
-    if isinstance(value, np.ndarray):
-        return ("id", id(value))
-    try:
-        hash(value)
-    except TypeError:
-        return ("id", id(value))
-    return ("=", kind, value)
-
-
-type_of = type
-
-
-def _rebuild(value: Any, tensors: list[Any], floats: list[Any]) -> Any:
-    """Arguments with tensors and floats replaced, in the order of `_flatten`."""
-    if isinstance(value, TensorBase):
-        return tensors.pop(0)
-    kind = type_of(value)
-    if kind is float:
-        return floats.pop(0)
-    if kind in (list, tuple):
-        return kind(_rebuild(v, tensors, floats) for v in value)
-    if kind is dict:
-        return {k: _rebuild(v, tensors, floats) for k, v in value.items()}
-    return value
-
-
-# results
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """How to make a returned tensor anew: over output number `storage`, or over a storage that exists."""
-
-    storage: int | Storage
-    type: TensorType
-    chain: Chain
-    strides: tuple[int, ...]
-    offset: int
-    name: str  # of its gradient node, empty for a tensor without history
-    requires_grad: bool
-
-
-def _make(made: _Made, storages: list[Storage]) -> Any:
-    storage = storages[made.storage] if isinstance(made.storage, int) else made.storage
-    lineage = Lineage(len(made.chain), None, made.requires_grad, storage.version)
-    if made.name:
-        lineage = Lineage(0, Value(_no_node(), (), made.name, True), False, storage.version)
-        assert lineage.hist is not None
-        lineage.hist.freed = True
-    return new(storage, made.type, lineage, made.chain, made.strides, made.offset)
-
-
-def _no_node() -> Node:
-    return _NOTHING
-
-
-_NOTHING = Node("constant", (), (("value", 0.0),), TensorType(f64, ()))
 
 
 @dataclass(slots=True)
@@ -174,7 +101,8 @@ class Compiled:
             return self._function(*args, **kwargs)
         tensors: list[Any] = []
         floats: list[float] = []
-        structure = _flatten((args, kwargs), tensors, floats)
+        objects: list[Any] = []
+        structure = flatten((args, kwargs), tensors, floats, objects)
         key = (structure, self._float_key(floats), MODE.enabled)
         with recorder.lock:
             reason = None
@@ -190,7 +118,7 @@ class Compiled:
                 _report(f"{self._name}: captured again because its arguments differ from those before")
             if self._captures.get(key, 0) >= MOST_CAPTURES or self._failures.get(key, 0) >= MOST_FAILURES:
                 return self._function(*args, **kwargs)
-            return self._capture(recorder, key, (args, kwargs), tensors, floats)
+            return self._capture(recorder, key, (args, kwargs), tensors, floats, objects)
 
     def _float_key(self, floats: list[float]) -> tuple[Any, ...]:
         """Float arguments are constants until one is seen to change; then it is read at run time."""
@@ -208,19 +136,30 @@ class Compiled:
 
     # capturing
 
-    def _capture(self, recorder: Recorder, key: Any, call: Any, tensors: list[Any], floats: list[float]) -> Any:
+    def _capture(
+        self,
+        recorder: Recorder,
+        key: Any,
+        call: Any,
+        tensors: list[Any],
+        floats: list[float],
+        objects: list[Any],
+    ) -> Any:
         FRONT.captures += 1
         recorder.flush("")
         try:
             guards = Guards()
             guards.add_root(self._function, self._name)
-        except TooMany:
+            for value in objects:
+                guards.add_root(value, "an argument")
+        except Unguardable as reason:
+            FRONT.capture_breaks += 1
             self._failures[key] = MOST_FAILURES
-            _report(f"{self._name}: run plainly, as it depends on too many Python values to guard")
+            _report(f"{self._name}: run plainly, as it depends on {reason}, which cannot be guarded")
             return self._function(*call[0], **call[1])
-        stand_ins = [_stand_in(t) for t in tensors]
+        stand_ins = [stand_in_for(t) for t in tensors]
         numbers = [runtime_scalar(v) if p in self._changing else v for p, v in enumerate(floats)]
-        args, kwargs = _rebuild(call, list(stand_ins), list(numbers))
+        args, kwargs = rebuild(call, list(stand_ins), list(numbers))
         capture = recorder.capture = Capture(next_serial())
         try:
             result = self._function(*args, **kwargs)
@@ -239,7 +178,7 @@ class Compiled:
         self._captures[key] = self._captures.get(key, 0) + 1
         self._entries.setdefault(key, []).insert(0, made)
         del self._entries[key][MOST_CAPTURES:]
-        return _originals(result, tensors, stand_ins)
+        return originals(result, tensors, stand_ins)
 
     def _give_up(
         self,
@@ -263,7 +202,7 @@ class Compiled:
                 tensor.copy_(stand_in)
         if self._fullgraph and not capture.broken.startswith("new state"):
             raise RuntimeError(f"{self._name} cannot be captured as a whole: {capture.broken}")
-        return _originals(result, tensors, stand_ins)
+        return originals(result, tensors, stand_ins)
 
     def _entry(
         self,
@@ -275,7 +214,9 @@ class Compiled:
         numbers: list[Any],
         result: Any,
     ) -> _Entry | None:
-        """Run what the call recorded, and keep it for replays. None, with the reason in `capture`, when it cannot be replayed."""
+        """Run what the call recorded, and keep it for replays. None, with the reason in `capture`, when it cannot be
+        replayed.
+        """
         for compute, expected in capture.guards:
             guards.add_call(compute, expected)
         fresh = self._fresh_storages(recorder, capture, result)
@@ -284,7 +225,7 @@ class Compiled:
         places = {id(storage): place for place, storage in enumerate(fresh)}
         arguments = {id(t._storage): ("arg", i) for i, t in enumerate(stand_ins)}
         arguments |= {id(n._storage): ("number", i) for i, n in enumerate(numbers) if isinstance(n, TensorBase)}
-        recipe = _Recipes(capture, places, {id(t): i for i, t in enumerate(stand_ins)})
+        recipe = Recipes(capture, places, {id(t): i for i, t in enumerate(stand_ins)})
         returned = recipe.of(result)
         new_grads = [(note.tensor, recipe.of(note.tensor._grad)) for note in capture.grads.values()]
         if capture.broken:
@@ -338,7 +279,7 @@ class Compiled:
     def _fresh_storages(self, recorder: Recorder, capture: Capture, result: Any) -> list[Storage] | None:
         """Storages made by the call that it returns or leaves in `.grad`; None when others survive it too."""
         wanted: dict[int, Storage] = {}
-        for tensor in _tensors_in(result):
+        for tensor in tensors_in(result):
             wanted[id(tensor._storage)] = tensor._storage
         for note in capture.grads.values():
             if note.tensor._grad is not None:
@@ -393,9 +334,9 @@ class Compiled:
             if kind == "storage":
                 bound[node] = what.realise()
             elif kind == "arg":
-                bound[node] = _argument_buffer(tensors[what])
+                bound[node] = argument_buffer(tensors[what])
             elif kind == "grad":
-                bound[node] = _argument_buffer(what._grad)
+                bound[node] = argument_buffer(what._grad)
             elif kind == "call":
                 bound[node] = Buffer.from_array(np.array(what(), np.float64))
             elif kind == "number":
@@ -420,9 +361,9 @@ class Compiled:
             tensors[place]._storage.set_buffer(take(node))
         storages = [Storage(recorder, type, None, take(node)) for type, node in entry.fresh]
         for tensor, made in entry.new_grads:
-            tensor._grad = None if made is None else _restore(made, storages, tensors)
+            tensor._grad = None if made is None else restore(made, storages, tensors)
         raise_checks([(node, None, error) for node, error in entry.checks], results)  # type: ignore[list-item]
-        return _restore(entry.result, storages, tensors)
+        return restore(entry.result, storages, tensors)
 
 
 def _source_of(recorder: Recorder, node: Node, capture: Capture, arguments: Any, grads: Any) -> Any:
@@ -442,104 +383,6 @@ def _source_of(recorder: Recorder, node: Node, capture: Capture, arguments: Any,
         return ("key", None)
     capture.give_up("a value computed before the call that is not stored in a tensor")
     return None
-
-
-class _Recipes:
-    """Results of a call as recipes to make them anew."""
-
-    def __init__(self, capture: Capture, places: dict[int, int], arguments: dict[int, int]) -> None:
-        self.capture = capture
-        self.places = places
-        self.arguments = arguments
-
-    def of(self, value: Any) -> Any:
-        if isinstance(value, TensorBase):
-            return self._tensor(value)
-        kind = type(value)
-        if kind in (list, tuple):
-            return ("seq", kind, [self.of(v) for v in value])
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return ("named", kind, [self.of(v) for v in value])
-        if kind is dict:
-            return ("dict", dict, [(k, self.of(v)) for k, v in value.items()])
-        if value is None or isinstance(value, int | float | str | bytes):
-            return ("value", kind, value)
-        self.capture.give_up(f"a result of type {kind.__name__}")
-        return None
-
-    def _tensor(self, tensor: Any) -> Any:
-        if id(tensor) in self.arguments:
-            return ("arg", None, self.arguments[id(tensor)])
-        storage, lineage = tensor._storage, tensor._lineage
-        place = self.places.get(id(storage))
-        hist = lineage.hist
-        if hist is not None and not hist.freed:
-            self.capture.give_up("a result that needs its history for a later backward")
-            return None
-        if place is None and hist is None:
-            return ("object", None, tensor)
-        if place is None:
-            self.capture.give_up("a result with history over memory that existed before")
-            return None
-        name = hist.name if hist is not None else ""
-        made = _Made(place, tensor._type, tensor._chain, tensor._strides, tensor._offset, name, lineage.requires_grad)
-        return ("made", None, made)
-
-
-def _restore(recipe: Any, storages: list[Storage], tensors: list[Any]) -> Any:
-    tag, kind, what = recipe
-    if tag == "made":
-        return _make(what, storages)
-    if tag in ("value", "object"):
-        return what
-    if tag == "arg":
-        return tensors[what]
-    if tag == "seq":
-        return kind(_restore(w, storages, tensors) for w in what)
-    if tag == "named":
-        return kind(*(_restore(w, storages, tensors) for w in what))
-    return {k: _restore(w, storages, tensors) for k, w in what}
-
-
-def _tensors_in(value: Any) -> list[Any]:
-    found: list[Any] = []
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, TensorBase):
-            found.append(item)
-        elif isinstance(item, list | tuple):
-            stack.extend(item)
-        elif isinstance(item, dict):
-            stack.extend(item.values())
-    return found
-
-
-def _stand_in(tensor: Any) -> Any:
-    """The tensor itself when it is the whole of its storage; otherwise one over a buffer of its own elements."""
-    if not tensor._chain or tensor.requires_grad or (tensor._storage.is_exported and tensor._chain):
-        return tensor
-    return from_buffer(_argument_buffer(tensor), tensor._type)
-
-
-def _argument_buffer(tensor: Any) -> Buffer:
-    if not tensor._chain:
-        return tensor._storage.realise()
-    return Buffer.from_array(np.ascontiguousarray(tensor._array()))
-
-
-def _originals(result: Any, tensors: list[Any], stand_ins: list[Any]) -> Any:
-    """A result in which stand-ins are the arguments again."""
-    if isinstance(result, TensorBase):
-        for tensor, stand_in in zip(tensors, stand_ins, strict=True):
-            if result is stand_in:
-                return tensor
-        return result
-    if type(result) in (list, tuple):
-        return type(result)(_originals(r, tensors, stand_ins) for r in result)
-    if type(result) is dict:
-        return {k: _originals(r, tensors, stand_ins) for k, r in result.items()}
-    return result
 
 
 class CompiledModule:
@@ -570,12 +413,17 @@ def compile(
     backend: Any = None,
     mode: str | None = None,
 ) -> Any:
-    """Compile a function or a module: the first call is captured, later ones with the same kinds of arguments are replayed.
+    """Compile a function or a module: the first call is captured, later ones with the same kinds of arguments are
+    replayed.
 
-    A replay does not run Python code. It reads the current contents of captured tensors, the current hyper-parameters of optimizers and
-    draws fresh random numbers, writes parameters, gradients and optimizer state, and returns new result tensors. Python values that the
-    function reads are guarded: when one changed, the call is captured again (`explain_recompiles` says why). A function that looks at
-    values (prints, `item`, `if` on a tensor) runs as ordinary code; with `fullgraph=True` that is a RuntimeError. `dynamic`, `backend`
+    A replay does not run Python code. It reads the current contents of captured tensors, the current hyper-parameters
+    of optimizers and
+    draws fresh random numbers, writes parameters, gradients and optimizer state, and returns new result tensors.
+    Python values that the
+    function reads are guarded: when one changed, the call is captured again (`explain_recompiles` says why). A
+    function that looks at
+    values (prints, `item`, `if` on a tensor) runs as ordinary code; with `fullgraph=True` that is a RuntimeError.
+    `dynamic`, `backend`
     and `mode` are accepted for PyTorch's sake and have no effect. Usable as a decorator, with or without arguments.
     """
     if model is None:

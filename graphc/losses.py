@@ -260,7 +260,8 @@ def _class_loss(
     classes = input._type.shape[axis]
     if weight is not None and weight._type.shape != (classes,):
         raise RuntimeError(
-            f"weight tensor should be defined either for all {classes} classes or no classes but got weight tensor of shape: "
+            f"weight tensor should be defined either for all {classes} classes or no classes but got weight "
+            f"tensor of shape: "
             f"{list(weight._type.shape)}"
         )
     recorder = current()

@@ -1,6 +1,7 @@
 """Type promotion as PyTorch does it.
 
-Operands stand in three classes: tensors with dimensions, 0-d tensors and Python numbers. The type of a lower class counts only when
+Operands stand in three classes: tensors with dimensions, 0-d tensors and Python numbers. The type of a lower class
+counts only when
 its kind (bool < integer < float) is above the kind of all higher classes.
 """
 
@@ -24,7 +25,9 @@ def kind_rank(dtype: DType) -> int:
 
 
 def promote_types(a: DType, b: DType) -> DType:
-    """The type that holds both, by PyTorch's table (u8 with a signed type gives the next larger signed one; f16 with bf16 f32)."""
+    """The type that holds both, by PyTorch's table (u8 with a signed type gives the next larger signed one; f16 with
+    bf16 f32).
+    """
     if a is b:
         return a
     ka, kb = kind_rank(a), kind_rank(b)

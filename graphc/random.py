@@ -1,6 +1,8 @@
-"""Random tensors from a counter-based generator: each draw has a key (seed, offset), read at run time, and the offset counts draws.
+"""Random tensors from a counter-based generator: each draw has a key (seed, offset), read at run time, and the offset
+counts draws.
 
-So the numbers depend on the seed and on the order of draws alone, not on when the work runs, and a drawing program is compiled once.
+So the numbers depend on the seed and on the order of draws alone, not on when the work runs, and a drawing program is
+compiled once.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from graphc.ir.types import DType, TensorType, boolean, f32, f64, i32, i64
 from graphc.recording import current
 from graphc.source import user_location
 from graphc.storage import Binding
-from graphc.tensors.core import TensorBase, finish, from_array, read, write
+from graphc.tensors.core import TensorBase, finish, from_array, read
 from graphc.tensors.creation import finished
 from graphc.tensors.shaping import ints
+from graphc.tensors.writing import write
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -172,7 +175,9 @@ def normal_node(b: Builder, key: Node, type: TensorType) -> Node:
 
 
 def randint_node(b: Builder, key: Node, type: TensorType, low: int, high: int) -> Node:
-    """Whole numbers in [low, high): the high bits of 48 random bits times the range, so the bias is below 2**-16 of a step."""
+    """Whole numbers in [low, high): the high bits of 48 random bits times the range, so the bias is below 2**-16 of a
+    step.
+    """
     span = high - low
     wide = type.with_dtype(i64)
     top = b.cast(_bits(b, key, type, 0, 24), i64)
@@ -329,12 +334,7 @@ def bernoulli_(input: Tensor, p: float = 0.5, *, generator: Generator | None = N
 def random_(input: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None) -> Tensor:
     """Fill with whole numbers in [low, high)."""
     if high is None:
-        high = (
-            2
-            if input._type.dtype is boolean
-            else 2**24
-            if input._type.dtype.is_float
-            else 2 ** min(input._type.dtype.bits - 1, 40)
-        )
-    limit = high
+        dtype = input._type.dtype
+        high = 2 if dtype is boolean else 2 ** (24 if dtype.is_float else min(dtype.bits - 1, 40))
+    limit: int = high
     return _fill(input, generator, lambda b, k, t: randint_node(b, k, t, low, limit))

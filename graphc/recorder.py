@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def runtime_scalar(value: float | Callable[[], float], dtype: Any = None) -> Tensor:
     """A number as a 0-d tensor that programs read at run time: another value needs no other program.
 
-    `value` may be a function; `graphc.compile` calls it again at each replay. Without `dtype` the result takes part in type
+    `value` may be a function; `graphc.compile` calls it again at each replay. Without `dtype` the result takes part
+    in type
     promotion as a Python number does.
     """
     number = value() if callable(value) else value
@@ -33,7 +34,9 @@ def runtime_scalar(value: float | Callable[[], float], dtype: Any = None) -> Ten
 
 
 def runtime_choice(compute: Callable[[], Any]) -> Any:
-    """What `compute` gives, for choosing which operations to record. `graphc.compile` captures anew when it gives something else."""
+    """What `compute` gives, for choosing which operations to record. `graphc.compile` captures anew when it gives
+    something else.
+    """
     value = compute()
     capture = current().capture
     if capture is not None:

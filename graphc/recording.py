@@ -1,11 +1,15 @@
 """The recorder: one per thread. It records operations as interned nodes and runs what is pending when somebody looks.
 
-**Same nodes again.** Leaves (buffers that a pending program reads) are numbered by the smallest free number, and numbers become free
-when neither pending work nor gradient history needs the leaf. So the second iteration of a loop records the very same nodes, and its
+**Same nodes again.** Leaves (buffers that a pending program reads) are numbered by the smallest free number, and
+numbers become free
+when neither pending work nor gradient history needs the leaf. So the second iteration of a loop records the very same
+nodes, and its
 program is found by one look-up with the pending output nodes as the key.
 
-**Bounds.** Pending work is run by itself after `MAX_PENDING` recorded operations or `MAX_PENDING_BYTES` bytes of results. The builder,
-which holds every node recorded, is dropped once it holds `MAX_NODES` nodes and no history needs it; executables survive that, as
+**Bounds.** Pending work is run by itself after `MAX_PENDING` recorded operations or `MAX_PENDING_BYTES` bytes of
+results. The builder,
+which holds every node recorded, is dropped once it holds `MAX_NODES` nodes and no history needs it; executables
+survive that, as
 they are also kept by structure.
 """
 

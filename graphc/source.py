@@ -1,4 +1,6 @@
-"""Where in the user's code an operation was written: the first frame outside this package, remembered per code object and line."""
+"""Where in the user's code an operation was written: the first frame outside this package, remembered per code object
+and line.
+"""
 
 from __future__ import annotations
 

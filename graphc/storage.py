@@ -26,7 +26,8 @@ def next_serial() -> int:
 
 
 class Binding:
-    """A node whose value is known: an input leaf (`index` >= 0) or a computed value that a later program reads (`index` -1).
+    """A node whose value is known: an input leaf (`index` >= 0) or a computed value that a later program reads
+    (`index` -1).
 
     While it lives, the node stands for this buffer; its death frees the leaf's number.
     """
@@ -47,8 +48,10 @@ class Binding:
 class Value:
     """One recorded occurrence of a node: which values it was made from, and whether gradients flow through it.
 
-    Nodes are timeless and shared between iterations; values are what one run of the user's code did. Holding a value keeps the
-    bindings of its leaves; `binding` and `saved` stand for it and for what its gradient reads, once computed. `leaf` is set for the variable of a tensor that collects gradients.
+    Nodes are timeless and shared between iterations; values are what one run of the user's code did. Holding a value
+    keeps the
+    bindings of its leaves; `binding` and `saved` stand for it and for what its gradient reads, once computed. `leaf`
+    is set for the variable of a tensor that collects gradients.
     """
 
     __slots__ = ("__weakref__", "binding", "freed", "grad", "leaf", "lineage", "name", "node", "parents", "saved")
@@ -68,8 +71,10 @@ class Value:
 class Lineage:
     """The gradient side of a tensor and of its views; tensors made by `detach` share the storage but not the lineage.
 
-    `depth` is the number of view steps at which the lineage starts. `requires_grad` is the flag of a leaf; `hist` the value of a
-    non-leaf. `version` is the storage's version that `hist` stands for. `owner` is the leaf whose `.grad` collects gradients.
+    `depth` is the number of view steps at which the lineage starts. `requires_grad` is the flag of a leaf; `hist` the
+    value of a
+    non-leaf. `version` is the storage's version that `hist` stands for. `owner` is the leaf whose `.grad` collects
+    gradients.
     """
 
     __slots__ = ("__weakref__", "depth", "hist", "owner", "requires_grad", "variable", "version")
@@ -88,7 +93,8 @@ class Lineage:
 class Storage:
     """Memory of one base tensor: a buffer, or a pending value (`value`). `version` counts writes.
 
-    `export` is a weak reference to the owner of the NumPy arrays that see the memory; `external` the array that lent it.
+    `export` is a weak reference to the owner of the NumPy arrays that see the memory; `external` the array that lent
+    it.
     `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer in what is
     recorded now, `slots` the leaves of contiguous parts of it.
     """

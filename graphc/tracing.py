@@ -42,9 +42,12 @@ def _positional(fn: Any, count: int) -> list[str]:
 def trace(fn: Any, *args: Any, **kwargs: Any) -> Graph:
     """The graph of `fn(*args, **kwargs)`: inputs are the tensor arguments, then what the call reads beside them.
 
-    Arguments may be tensors or `TensorType`s (from `graphc.ir`), or anything else, which is passed on. Parameters and buffers of a module
-    become inputs named by their dotted names. The outputs are the tensors of the result in order. Nothing is run and nothing is changed:
-    writes to tensors and gradients are undone. RuntimeError when the function looks at a value, which does not exist while tracing.
+    Arguments may be tensors or `TensorType`s (from `graphc.ir`), or anything else, which is passed on. Parameters and
+    buffers of a module
+    become inputs named by their dotted names. The outputs are the tensors of the result in order. Nothing is run and
+    nothing is changed:
+    writes to tensors and gradients are undone. RuntimeError when the function looks at a value, which does not exist
+    while tracing.
     """
     main = current()
     main.flush("")
@@ -85,7 +88,8 @@ class Tracer(Recorder):
     def flush(self, reason: str) -> None:
         where = ", ".join(map(str, sorted(user_location())))
         raise RuntimeError(
-            f"trace: the function looks at a value{f' at {where}' if where else ''}, but values do not exist while tracing"
+            f"trace: the function looks at a value{f' at {where}' if where else ''}, but values do not exist "
+            f"while tracing"
         )
 
     def undo(self, main: Recorder) -> None:
@@ -126,7 +130,8 @@ def _outputs(recorder: Recorder, result: Any) -> list[Node]:
 def _graph(
     arguments: dict[Node, str], outputs: list[Node], leaves: dict[Node, Binding], titles: dict[int, str], name: str
 ) -> Graph:
-    """The recorded nodes over inputs numbered anew. A parameter's variable (two `detach`) becomes the input itself, and what reads the
+    """The recorded nodes over inputs numbered anew. A parameter's variable (two `detach`) becomes the input itself,
+    and what reads the
     parameter past its variable gets a `detach`, so that gradients of the graph are those of the call.
     """
     extra = [n for n in topological(outputs) if n.op == "input" and n not in arguments]

@@ -1,7 +1,9 @@
 """Functions on functions: `grad`, `value_and_grad`, `vjp`, nested as one likes, and `trace`.
 
-An argument to differentiate by becomes a *variable*: its value behind an even number of `detach` nodes, distinct from everything else that
-reads the same memory. The gradient with respect to it is symbolic; then the variable is replaced by the value itself, so that outer
+An argument to differentiate by becomes a *variable*: its value behind an even number of `detach` nodes, distinct from
+everything else that
+reads the same memory. The gradient with respect to it is symbolic; then the variable is replaced by the value itself,
+so that outer
 transformations see through.
 """
 
@@ -108,8 +110,10 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """A function that gives `func`'s value and its gradient with respect to the arguments numbered `argnums`.
 
-    `func` must give a float tensor of one element (with `has_aux`, a pair of that and anything). Arguments may be nested lists, tuples and
-    dictionaries of tensors. The result is (gradient, value), or (gradient, (value, aux)), as in `torch.func.grad_and_value`, the other
+    `func` must give a float tensor of one element (with `has_aux`, a pair of that and anything). Arguments may be
+    nested lists, tuples and
+    dictionaries of tensors. The result is (gradient, value), or (gradient, (value, aux)), as in
+    `torch.func.grad_and_value`, the other
     way round: (value, gradient).
     """
 
@@ -166,7 +170,9 @@ def grad(func: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bo
 
 
 def vjp(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
-    """`func(*primals)` and a function from cotangents, shaped as the output, to the gradients of the primals, as a tuple."""
+    """`func(*primals)` and a function from cotangents, shaped as the output, to the gradients of the primals, as a
+    tuple.
+    """
     recorder = current()
     with recorder.lock:
         recorder.begin()
@@ -187,7 +193,8 @@ def vjp(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any
         _tensors(cotangents, given)
         if [c._type.shape for c in given] != [n.shape for n in nodes]:
             raise RuntimeError(
-                f"vjp: the cotangents have shapes {[list(c._type.shape) for c in given]}, the outputs {[list(n.shape) for n in nodes]}"
+                f"vjp: the cotangents have shapes {[list(c._type.shape) for c in given]}, the outputs "
+                f"{[list(n.shape) for n in nodes]}"
             )
         with recorder.lock:
             recorder.begin()

@@ -36,7 +36,7 @@ def gradcheck(
     rtol: float = 1e-3,
     raise_exception: bool = True,
 ) -> bool:
-    """Compare gradients of `func` (one float64 tensor out) with central differences; RuntimeError when they disagree."""
+    """Compare gradients of `func` (one float64 tensor out) with central differences; RuntimeError where they differ."""
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     for which, x in enumerate(given):
         if not x.requires_grad:
@@ -50,13 +50,15 @@ def gradcheck(
             (gradient,) = autograd_grad(
                 output, x, seed_tensor, retain_graph=True, allow_unused=True, materialize_grads=True
             )
+            assert gradient is not None
             columns.append(gradient.detach().numpy().reshape(-1))
         analytical = np.stack(columns, 1) if columns else np.zeros((x.numel(), 0))
         numerical = numerical_jacobian(func, given, which, eps)
         if not np.allclose(analytical, numerical, atol=atol, rtol=rtol, equal_nan=True):
             if raise_exception:
                 raise RuntimeError(
-                    f"Jacobian mismatch for output 0 with respect to input {which},\nnumerical:{numerical}\nanalytical:{analytical}\n"
+                    f"Jacobian mismatch for output 0 with respect to input "
+                    f"{which},\nnumerical:{numerical}\nanalytical:{analytical}\n"
                 )
             return False
     return True

@@ -23,7 +23,7 @@ class _Ordered(Module):
 
     def _set_all(self, modules: Iterable[Module]) -> None:
         for name in list(self._modules):
-            del self._modules[name]
+            delattr(self, name)
         for position, module in enumerate(modules):
             self.add_module(str(position), module)
 

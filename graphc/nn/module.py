@@ -54,6 +54,9 @@ class Module:
     Parameters, buffers and children are found in the order in which they were assigned.
     """
 
+    # Tells the guards of `graphc.compile` that writes to instances are counted, and where.
+    _attribute_version = staticmethod(attribute_version)
+
     training: bool
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
@@ -115,9 +118,10 @@ class Module:
                 entries[name] = value
                 _bump()
                 return
-        if name not in fields or fields[name] is not value:
-            _bump()
+        same = name in fields and fields[name] is value
         object.__setattr__(self, name, value)
+        if not same:
+            _bump()
 
     def __delattr__(self, name: str) -> None:
         for entries in self._tables():
@@ -146,7 +150,6 @@ class Module:
             if entries is not own:
                 entries.pop(name, None)
         self._transient.discard(name)
-        _bump()
 
     def _refuse_taken(self, name: str, own: dict[str, Any]) -> None:
         if hasattr(self, name) and name not in own:
@@ -162,6 +165,7 @@ class Module:
             )
         self._claim(name, own, "parameter")
         own[name] = param
+        _bump()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that is state but not trained; it is saved in `state_dict` when `persistent`."""
@@ -173,6 +177,7 @@ class Module:
         self._refuse_taken(name, own)
         self._claim(name, own, "buffer")
         own[name] = tensor
+        _bump()
         if not persistent:
             self._transient.add(name)
 
@@ -183,6 +188,7 @@ class Module:
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
         self._claim(name, own, "module")
         own[name] = module
+        _bump()
 
     def add_module(self, name: str, module: Module | None) -> None:
         """`register_module`, but KeyError when `name` is an attribute of another kind."""

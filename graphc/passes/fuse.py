@@ -19,7 +19,6 @@ from graphc.ir.demand import (
     Demands,
     base_of,
     demands,
-    is_reduction,
     needs_loop,
     reduction_extents,
     reduction_reads,
@@ -28,15 +27,11 @@ from graphc.ir.graph import Graph
 from graphc.ir.index import ZERO, Ix, Symbol, Var, reshape_index
 from graphc.ir.node import Node
 from graphc.ir.schedule import MAX_SCATTERS, FusedGraph, Group, Root
+from graphc.passes.stored import ACCUMULATE, COMPUTED, choose_stored, is_scatter, movement_base
 
-MAX_INLINE = 96  # scalar operations computed for one element before a value is cut out and stored
-MAX_GROUP = 256  # the same for a whole kernel
+MAX_GROUP = 512  # scalar operations for one element in a whole kernel
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
 MIN_ROWS, MIN_ROW = 16, 1 << 12  # fewer rows than that keep too few cores busy, unless a row is short
-SOURCES = frozenset({"input", "constant", "iota"})
-COMPUTED = frozenset({"constant", "iota"})  # sources that every kernel computes for itself
-ACCUMULATE = frozenset({"index_add", "scatter_add"})
-MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
 
 
 _Replace = Callable[[list["_Draft"], "_Draft"], None]
@@ -56,7 +51,7 @@ class _Draft:
 
 def fuse(graph: Graph) -> FusedGraph:
     """Split `graph` (decomposed, laid out) into kernels."""
-    stored = _choose_stored(graph)
+    stored = choose_stored(graph)
     drafts = {node: _draft(node, stored, i) for i, node in enumerate(stored)}
     _merge(graph, stored, drafts)
     groups = _ordered(list(dict.fromkeys(drafts.values())))
@@ -64,86 +59,11 @@ def fuse(graph: Graph) -> FusedGraph:
     return FusedGraph(graph, tuple(g for g in made if any(t.type.size for t in g.targets)))
 
 
-def _choose_stored(graph: Graph) -> dict[Node, None]:
-    """The values to store, in topological order."""
-    chosen: set[Node] = {base_of(o) for o in graph.outputs}
-    needed = set(chosen)  # even constants must be in memory
-    cost: dict[Node, int] = {}
-    users = graph.users
-    nodes = graph.nodes
-    for node in nodes:
-        if needs_loop(node) or node.op in ACCUMULATE:
-            chosen.add(node)
-        if node.op == "contract":
-            chosen.update(_movement_base(i) for i in node.inputs)
-        elif node.op in ACCUMULATE:
-            needed.update(base_of(i) for i in node.inputs)
-        elif node.op in ("gather", "take_along"):
-            chosen.add(base_of(node.inputs[0]))
-        elif node.op == "fold" and not _is_scatter(node):
-            chosen.add(_movement_base(node.inputs[0]))
-    chosen |= needed
-    heavy: set[Node] = set()  # values that need a loop to compute, or are maps of such
-    for node in nodes:
-        cost[node] = _inline_cost(node, cost, chosen)
-        if needs_loop(node) or (node not in chosen and not is_reduction(node) and any(i in heavy for i in node.inputs)):
-            heavy.add(node)
-        if is_reduction(node) and node.type.size < node.inputs[0].type.size and node.inputs[0] in heavy:
-            chosen.add(node)  # a small result: keep it rather than what it was reduced from
-        if cost[node] > MAX_INLINE or (
-            node not in chosen and len(users.get(node, ())) > 1 and not _is_cheap(node, cost[node])
-        ):
-            chosen.add(node)
-        if node in chosen:
-            cost[node] = 0
-    unmade = SOURCES | {"reshape"}
-    return {n: None for n in nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))}
-
-
-def _movement_base(node: Node) -> Node:
-    while node.op in MOVEMENT:
-        node = node.inputs[0]
-    return node
-
-
-def _inline_cost(node: Node, cost: dict[Node, int], chosen: set[Node]) -> int:
-    """Scalar operations behind one element of `node`, counting shared values once for each use."""
-    if node.op in SOURCES:
-        return 0
-    total = sum(0 if i in chosen else cost[i] for i in node.inputs)
-    if is_reduction(node) and not needs_loop(node):
-        return (total + 1) * math.prod(node.inputs[0].shape[a] for a in node.ints("axes"))
-    if node.op == "fold":
-        return total * max(1, node.inputs[0].type.size // max(node.type.size, 1)) + 1
-    return total + (node.op not in MOVEMENT)
-
-
-def _is_cheap(node: Node, cost: int) -> bool:
-    """Whether computing the value again in each kernel that wants it costs less than a trip to memory."""
-    return node.op in MOVEMENT or (cost <= 2 and not is_reduction(node) and node.op in _LIGHT)
-
-
-_LIGHT = frozenset(
-    {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "detach"}
-)
-
-
-def _is_scatter(node: Node) -> bool:
-    """Whether each element of the operand goes to one place of its own in the result."""
-    if node.op == "pad":
-        return node.attr("value") == 0 and str(node.attr("value")) != "-0.0"  # the rest is zero bytes
-    if node.op != "fold":
-        return False
-    rank = node.type.rank
-    size = node.inputs[0].shape[rank:]
-    return all(s >= d * (n - 1) + 1 for s, d, n in zip(node.ints("stride"), node.ints("dilation"), size, strict=True))
-
-
 def _draft(node: Node, stored: dict[Node, None], order: int) -> _Draft:
     """A group that computes one stored value."""
     scatter: list[Node] = []
     value = node
-    while _is_scatter(value) and len(scatter) < MAX_SCATTERS and (value is node or value not in stored):
+    while is_scatter(value) and len(scatter) < MAX_SCATTERS and (value is node or value not in stored):
         scatter.insert(0, value)
         value = value.inputs[0]
     root = Root(value, tuple(range(value.type.rank)), tuple(scatter))
@@ -333,7 +253,7 @@ def _wanted(node: Node, reader: _Draft, roots: list[tuple[Root, Index]]) -> list
                     continue
                 stages.add((stage, at))
                 if stage.op == "contract":
-                    if any(_movement_base(i) is node for i in stage.inputs):
+                    if any(movement_base(i) is node for i in stage.inputs):
                         return None
                     continue
                 over = tuple(Ix.of(Var(f"r{i}", max(n - 1, 0))) for i, n in enumerate(reduction_extents(stage)))

@@ -159,9 +159,12 @@ class Rule:
         """`before` with the operands of commutative operators in every order."""
         return tuple(_variants(self.before))
 
-    def apply(self, builder: Builder, node: Node) -> Node | None:
-        """What `node` becomes by this rule, or None. The type stays the same."""
-        for variant in self.variants:
+    def apply(self, builder: Builder, node: Node, variants: Sequence[Pattern] | None = None) -> Node | None:
+        """What `node` becomes by this rule, or None. The type stays the same.
+
+        Only `variants` are tried where they are given: those that `may_match`.
+        """
+        for variant in self.variants if variants is None else variants:
             match = match_pattern(variant, node)
             if match is None or not _in_domain(match.nodes.get("x", node).dtype, self.domain):
                 continue
@@ -230,6 +233,17 @@ def match_pattern(pattern: Pattern, node: Node) -> Match | None:
     return Match(node, names)
 
 
+def may_match(pattern: Pattern, op: str, operands: Sequence[str]) -> bool:
+    """Whether the operators of a node and of its operands are those that `pattern` wants."""
+    if pattern.ops and op not in pattern.ops:
+        return False
+    if pattern.operands is None:
+        return True
+    return len(pattern.operands) == len(operands) and all(
+        not wanted.ops or given in wanted.ops for wanted, given in zip(pattern.operands, operands, strict=True)
+    )
+
+
 def _build(builder: Builder, pattern: Pattern, match: Match) -> Node:
     # Recursion here goes over a rule, never over a graph.
     if pattern.value is not None:
@@ -252,10 +266,8 @@ class Rewriter:
     counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._index: dict[str, list[Rule]] = {}
-        for rule in self.rules:
-            for name in rule.before.ops:
-                self._index.setdefault(name, []).append(rule)
+        # For the operators of a node and of its operands: the rules, and their variants, that may match it.
+        self._index: dict[tuple[str, ...], tuple[tuple[Rule, tuple[Pattern, ...]], ...]] = {}
 
     def run(self, graph: Graph) -> Graph:
         """`graph` in normal form; the same object when no rule applies."""
@@ -298,9 +310,17 @@ class Rewriter:
         return graph.with_outputs(tuple(normal[node] for node in graph.outputs))
 
     def _rewrite(self, builder: Builder, node: Node) -> Node:
-        for rule in self._index.get(node.op, ()):
-            result = rule.apply(builder, node)
+        key = (node.op, *[operand.op for operand in node.inputs])
+        candidates = self._index.get(key)
+        if candidates is None:
+            candidates = self._index[key] = self._candidates(*key)
+        for rule, variants in candidates:
+            result = rule.apply(builder, node, variants)
             if result is not None:
                 self.counts[rule.name] = self.counts.get(rule.name, 0) + 1
                 return result
         return node
+
+    def _candidates(self, op: str, *operands: str) -> tuple[tuple[Rule, tuple[Pattern, ...]], ...]:
+        found = [(rule, tuple(v for v in rule.variants if may_match(v, op, operands))) for rule in self.rules]
+        return tuple((rule, variants) for rule, variants in found if variants)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.errors import DTypeError, ShapeError
 from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
-from graphc.promotion import can_cast
 from graphc.recording import SOURCES, Recorder, current
 from graphc.storage import Binding, Lineage, Storage, Value
 from graphc.tensors.size import Size
@@ -25,8 +22,6 @@ from graphc.tensors.views import (
     apply_chain,
     contiguous_strides,
     is_contiguous,
-    repeats_elements,
-    write_chain,
 )
 from graphc_runtime.buffer import Buffer
 
@@ -150,7 +145,8 @@ class TensorBase:
             if requires_grad:
                 return self  # type: ignore[return-value]
             raise RuntimeError(
-                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed "
+                "variable in a "
                 "subgraph that doesn't require differentiation use var_no_grad = var.detach()."
             )
         if self._lineage.requires_grad != requires_grad:
@@ -275,10 +271,13 @@ def wrap_dim(dim: int, rank: int) -> int:
 
 
 def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
-    """The value that gradients of a leaf are taken with respect to: its contents behind an even number of `detach` nodes.
+    """The value that gradients of a leaf are taken with respect to: its contents behind an even number of `detach`
+    nodes.
 
-    `detach` lets no gradient through, so nothing else that reads the same memory shares the variable's gradient; each variable over
-    the same contents has its own depth, always even. Odd depths are left for values that must not pass gradients (`_blocked`).
+    `detach` lets no gradient through, so nothing else that reads the same memory shares the variable's gradient; each
+    variable over
+    the same contents has its own depth, always even. Odd depths are left for values that must not pass gradients
+    (`_blocked`).
     """
     lineage, storage = tensor._lineage, tensor._storage
     value = lineage.variable() if lineage.variable is not None else None
@@ -365,11 +364,11 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
     chain, storage = tensor._chain, tensor._storage
     if chain and storage.value is None and recorder.capture is None and tensor._type.size < storage.type.size:
         lineage = tensor._lineage
-        if not (grad and (lineage.requires_grad or lineage.hist is not None)):
-            if is_contiguous(tensor._type.shape, tensor._strides):
-                # A batch cut out of a data set: the part is a leaf of its own, so every batch records the same nodes.
-                binding = recorder.part(storage, tensor._type, tensor._offset)
-                return binding.node, binding
+        flows = grad and (lineage.requires_grad or lineage.hist is not None)
+        if not flows and is_contiguous(tensor._type.shape, tensor._strides):
+            # A batch cut out of a data set: the part is a leaf of its own, so every batch records the same nodes.
+            binding = recorder.part(storage, tensor._type, tensor._offset)
+            return binding.node, binding
     node, keep, depth = read_base(recorder, tensor, grad)
     return apply_chain(recorder.b, node, chain[depth:]), keep
 
@@ -394,7 +393,9 @@ def finish(recorder: Recorder, node: Node, parents: tuple[Keep, ...], name: str,
 
 
 def record(name: str, tensors: Sequence[TensorBase], emit: Emit) -> Tensor:
-    """Record `emit(builder, *nodes)`, which makes one node from those of `tensors`. `name` is PyTorch's name of the gradient node."""
+    """Record `emit(builder, *nodes)`, which makes one node from those of `tensors`. `name` is PyTorch's name of the
+    gradient node.
+    """
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
@@ -441,107 +442,3 @@ def alias(tensor: TensorBase, cls: type[Any] | None = None) -> Tensor:
         tensor._offset,
         cls,
     )
-
-
-# writing
-
-
-def check_writable(tensor: TensorBase) -> None:
-    """PyTorch's errors for tensors that cannot be written."""
-    if repeats_elements(tensor._type.shape, tensor._strides):
-        raise RuntimeError(
-            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
-            "Please clone() the tensor before performing the operation."
-        )
-    if MODE.enabled and tensor._lineage.requires_grad:
-        if len(tensor._chain) == tensor._lineage.depth:
-            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
-        raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
-
-
-def write(target: TensorBase, source: TensorBase, name: str = "CopyBackwards") -> None:
-    """Store the elements of `source`, which must broadcast to the target's shape, converted to its dtype."""
-    check_writable(target)
-    type = target._type
-    recorder = current()
-    with recorder.lock:
-        b = recorder.begin()
-        grad = MODE.enabled and (source.requires_grad or target._lineage.hist is not None) and type.dtype.is_float
-        node, keep = read(recorder, source, grad)
-        if node.shape != type.shape:
-            node = b.broadcast(node, type.shape) if node.type.rank <= type.rank else b.reshape(node, type.shape)
-        node = b.cast(node, type.dtype)
-        write_node(recorder, target, node, (keep,), name, grad)
-
-
-def write_node(
-    recorder: Recorder, target: TensorBase, node: Node, parents: tuple[Keep, ...], name: str, grad: bool
-) -> None:
-    """Let the memory that `target` shows hold `node`, of exactly its type."""
-    b = recorder.b
-    storage, lineage, chain = target._storage, target._lineage, target._chain
-    start = lineage.depth
-    if chain and grad:
-        name = "CopySlices"
-    inner = outer = node
-    depth = 0
-    if chain:
-        base, keep, depth = read_base(recorder, target, grad)
-        inner = outer = write_chain(b, base, chain[depth:], node)
-        parents = (*parents, keep)
-        if depth:
-            bottom, keep = recorder.read(storage)
-            outer = write_chain(b, bottom, chain[:depth], inner)
-            parents = (*parents, keep)
-    recorder.recorded(outer)
-    value = Value(outer, parents, name, grad)
-    storage.set_value(value, recorder)
-    if grad:
-        if depth == start:
-            hist = value if inner is outer else Value(inner, parents, name, True)
-        else:
-            hist = Value(apply_chain(b, outer, chain[:start]), parents, name, True)
-        lineage.hist = hist
-        lineage.version = storage.version
-        hist.lineage = weakref.ref(lineage)
-    if storage.is_exported:
-        storage.realise()
-
-
-def in_place(target: Tensor, result: Tensor) -> Tensor:
-    """Store `result` of an operation into `target`, with PyTorch's rules of dtype and shape for in-place operations."""
-    a, r = target._type, result._type
-    if r.dtype is not a.dtype and not can_cast(r.dtype, a.dtype):
-        raise DTypeError(
-            f"result type {_TYPE_NAMES[r.dtype.torch_name]} can't be cast to the desired output type "
-            f"{_TYPE_NAMES[a.dtype.torch_name]}"
-        )
-    if r.shape != a.shape:
-        raise ShapeError(f"output with shape {list(a.shape)} doesn't match the broadcast shape {list(r.shape)}")
-    name = result._lineage.hist.name if result._lineage.hist is not None else "CopyBackwards"
-    write(target, result, name)
-    return target
-
-
-_TYPE_NAMES = {
-    "float64": "Double",
-    "float32": "Float",
-    "float16": "Half",
-    "bfloat16": "BFloat16",
-    "int64": "Long",
-    "int32": "Int",
-    "int16": "Short",
-    "int8": "Char",
-    "uint8": "Byte",
-    "bool": "Bool",
-}
-
-
-def type_name(dtype: DType) -> str:
-    """PyTorch's C++ name of a dtype, as its messages spell it."""
-    return _TYPE_NAMES[dtype.torch_name]
-
-
-def count(shape: Sequence[int]) -> int:
-    """Number of elements of a shape."""
-    return math.prod(shape)

@@ -59,7 +59,9 @@ def _plain_nested(data: Any) -> Any:
 def tensor(
     data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
 ) -> Tensor:
-    """A tensor with a copy of `data` (numbers, nested sequences, an array). Floats get the default float type, integers int64."""
+    """A tensor with a copy of `data` (numbers, nested sequences, an array). Floats get the default float type,
+    integers int64.
+    """
     if isinstance(data, TensorBase):
         array = data._array()
         wanted = data._type.dtype if dtype is None else dtypes.to_ir(dtype)
@@ -93,14 +95,16 @@ def _array_dtype(array: np.ndarray) -> DType:
 def from_numpy(ndarray: np.ndarray) -> Tensor:
     """A tensor over the memory of an array: writes on either side show on the other.
 
-    Arrays that are not in row-major order, or read-only, are shared as far as PyTorch shares them; graphc wants row-major order
+    Arrays that are not in row-major order, or read-only, are shared as far as PyTorch shares them; graphc wants row-
+    major order
     and copies others (`ValueError` for negative strides, as in PyTorch).
     """
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
     if any(s < 0 for s in ndarray.strides):
         raise ValueError(
-            "At least one stride in the given numpy array is negative, and tensors with negative strides are not currently "
+            "At least one stride in the given numpy array is negative, and tensors with negative strides are not "
+            "currently "
             "supported. (You can probably work around this by making a copy of your array  with array.copy().)"
         )
     dtype = _array_dtype(ndarray)
@@ -243,7 +247,7 @@ def arange(*args: Any, dtype: Any = None, device: Any = None, requires_grad: boo
 
 def _range(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
     names = ("start", "end", "step")
-    values = {"start": 0, "step": 1}
+    values: dict[str, Any] = {"start": 0, "step": 1}
     values.update(zip(("end",) if len(args) == 1 else names, (plain(_number(a)) for a in args), strict=False))
     values.update({k: plain(_number(v)) for k, v in kwargs.items() if k in names})
     if "end" not in values or set(kwargs) - set(names):
@@ -252,7 +256,7 @@ def _range(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any
 
 
 def _number(value: Any) -> Any:
-    return value.item() if isinstance(value, TensorBase) else value
+    return value._array().item() if isinstance(value, TensorBase) else value
 
 
 def linspace(

@@ -1,4 +1,6 @@
-"""Elementwise functions with PyTorch's names and promotion: arithmetic, comparison, logic, unary math, `where`, `clamp`."""
+"""Elementwise functions with PyTorch's names and promotion: arithmetic, comparison, logic, unary math, `where`,
+`clamp`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
 from graphc.promotion import Number, as_float
-from graphc.tensors.core import TensorBase, record, type_name
+from graphc.tensors.core import TensorBase, record
 from graphc.tensors.operands import combine, common, is_number, plain
+from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -69,7 +72,8 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
         return NotImplemented
     if common((input, other))[0] is boolean:
         raise DTypeError(
-            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` operator instead."
+            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
+            "`logical_xor()` operator instead."
         )
     return combine("SubBackward0", (input, _scaled(other, alpha)), _sub)
 
@@ -474,7 +478,8 @@ def where(condition: Tensor, input: Operand = None, other: Operand = None) -> An
     """`input` where `condition`, else `other`, broadcast."""
     if condition._type.dtype is not boolean:
         raise DTypeError(
-            f"where expected condition to be a boolean tensor, but got a tensor with dtype {type_name(condition._type.dtype)}"
+            f"where expected condition to be a boolean tensor, but got a tensor with dtype "
+            f"{type_name(condition._type.dtype)}"
         )
     return combine("WhereBackward0", (input, other), lambda b, c, x, y: b.select(c, x, y), masks=(condition,))
 

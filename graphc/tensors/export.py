@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 class Exporter:
-    """Owner of memory that NumPy sees: arrays made from it, and views of them, keep it alive, so its death ends the sharing."""
+    """Owner of memory that NumPy sees: arrays made from it, and views of them, keep it alive, so its death ends the
+    sharing.
+    """
 
     __slots__ = ("__weakref__", "buffer")
 

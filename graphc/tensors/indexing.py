@@ -14,19 +14,9 @@ from graphc.ir.types import TensorType, boolean, broadcast_shapes, i32, i64, u8
 from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.tensors import shaping
-from graphc.tensors.core import (
-    TensorBase,
-    check_writable,
-    finish,
-    from_array,
-    read,
-    record,
-    wants_grad,
-    wrap_dim,
-    write,
-    write_node,
-)
+from graphc.tensors.core import TensorBase, finish, from_array, read, record, wants_grad, wrap_dim
 from graphc.tensors.operands import is_number, plain
+from graphc.tensors.writing import check_writable, write, write_node
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -101,7 +91,8 @@ def _as_index_or_int(item: Any) -> Any:
         return int(item)
     if isinstance(item, float):
         raise IndexError(
-            "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got float)"
+            "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
+            "(got float)"
         )
     return _as_index_tensor(item)
 
@@ -204,7 +195,9 @@ def getitem(input: Tensor, index: Index) -> Tensor:
 
 
 def setitem(input: Tensor, index: Index, value: Any) -> None:
-    """`input[index] = value`, the value broadcast and converted; with index tensors, the last one wins among equal indices."""
+    """`input[index] = value`, the value broadcast and converted; with index tensors, the last one wins among equal
+    indices.
+    """
     if _is_mask(input, index):
         return _masked_write(input, index, value)
     seen, advanced = _basic(input, index)
@@ -229,7 +222,8 @@ def check_fits(given: tuple[int, ...], shape: tuple[int, ...]) -> None:
         for g, n, at in zip(reversed(given), reversed(shape), range(len(shape) - 1, -1, -1), strict=False):
             if g not in (1, n):
                 raise ShapeError(
-                    f"The expanded size of the tensor ({n}) must match the existing size ({g}) at non-singleton dimension "
+                    f"The expanded size of the tensor ({n}) must match the existing size ({g}) at non-singleton "
+                    f"dimension "
                     f"{at}.  Target sizes: {list(shape)}.  Tensor sizes: {list(given)}"
                 )
         raise ShapeError(f"shape mismatch: value tensor of shape {list(given)} cannot be broadcast to {list(shape)}")
@@ -391,7 +385,8 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
             continue
         if n > m:
             raise RuntimeError(
-                f"Size does not match at dimension {d} expected index {list(index._type.shape)} to be no larger than self "
+                f"Size does not match at dimension {d} expected index {list(index._type.shape)} to be no larger "
+                f"than self "
                 f"{list(input._type.shape)} apart from dimension {at}"
             )
         if n < m:

@@ -9,7 +9,8 @@ from graphc.errors import DTypeError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes
-from graphc.tensors.core import TensorBase, record, type_name
+from graphc.tensors.core import TensorBase, record
+from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -55,7 +56,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     _need_rank("bmm", input, 3, "batch1")
     _need_rank("bmm", mat2, 3, "batch2")
     _same_dtype(input, mat2)
-    (b1, m, k), (b2, k2, n) = input._type.shape, mat2._type.shape
+    (b1, _, k), (b2, k2, _) = input._type.shape, mat2._type.shape
     if b1 != b2 or k != k2:
         raise ShapeError(
             f"Expected size for first two dimensions of batch2 tensor to be: [{b1}, {k}] but got: [{b2}, {k2}]."
@@ -83,7 +84,8 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     n, m = input._type.size, tensor._type.size
     if n != m:
         raise ShapeError(
-            f"inconsistent tensor size, expected tensor [{n}] and src [{m}] to have the same number of elements, but got "
+            f"inconsistent tensor size, expected tensor [{n}] and src [{m}] to have the same number of elements, "
+            f"but got "
             f"{n} and {m} elements respectively"
         )
     return record("DotBackward0", (input, tensor), lambda b, x, y: b.contract(x, y, "k, k -> "))
@@ -160,7 +162,9 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: An
 
 
 def einsum(equation: str, *operands: Any) -> Tensor:
-    """Sum of products by an index formula such as "bij,bjk->bik", for one or two operands without repeated labels in one."""
+    """Sum of products by an index formula such as "bij,bjk->bik", for one or two operands without repeated labels in
+    one.
+    """
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = tuple(operands[0])
     text = equation.replace(" ", "")
@@ -175,7 +179,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     for term, operand in zip(terms, operands, strict=True):
         if len(term) != operand.ndim:
             raise RuntimeError(
-                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the number of dimensions "
+                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the number of "
+                f"dimensions "
                 f"({operand.ndim}) for operand {terms.index(term)}"
             )
     if not arrow:
@@ -185,7 +190,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         return _einsum_one(terms[0], right, operands[0])
     _same_dtype(*operands)
     low = {c: f"l{ord(c)}" for c in set("".join(terms))}
-    spec = f"{' '.join(low[c] for c in terms[0])}, {' '.join(low[c] for c in terms[1])} -> {' '.join(low[c] for c in right)}"
+    first, second, result = (" ".join(low[c] for c in term) for term in (*terms, right))
+    spec = f"{first}, {second} -> {result}"
     return record("EinsumBackward0", operands, lambda b, x, y: b.contract(x, y, spec))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def shifted(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
-    """x less its largest element over `axes`, which takes no part in the gradient. All -inf gives NaN, as in PyTorch."""
+    """x less its largest element over `axes`, which takes no part in the gradient. All -inf gives NaN."""
     top = b.apply("detach", (b.reduce_max(x, axes),))
     return b.sub(x, b.expand_dims(top, axes, x.shape))
 

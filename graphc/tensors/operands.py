@@ -111,9 +111,11 @@ def combine(
     depth: int = 1,
     masks: Sequence[TensorBase] = (),
 ) -> Tensor:
-    """Record `emit(b, *masks, *operands)` over nodes brought to one shape; operands to `dtype` (their common one by default).
+    """Record `emit(b, *masks, *operands)` over nodes brought to one shape; operands to `dtype` (their common one by
+    default).
 
-    `depth` is the number of frames between the user's call and this function: it tells where a Python number was written.
+    `depth` is the number of frames between the user's call and this function: it tells where a Python number was
+    written.
     """
     if not masks and len(operands) == 2:
         x, y = operands

@@ -13,7 +13,8 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, i64, u8
 from graphc.promotion import as_float
 from graphc.tensors import elementwise
-from graphc.tensors.core import record, record_many, type_name, wrap_dim
+from graphc.tensors.core import record, record_many, wrap_dim
+from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor

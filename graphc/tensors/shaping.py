@@ -170,7 +170,8 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
             n = old
         if n != old and old != 1:
             raise ShapeError(
-                f"The expanded size of the tensor ({n}) must match the existing size ({old}) at non-singleton dimension "
+                f"The expanded size of the tensor ({n}) must match the existing size ({old}) at non-singleton "
+                f"dimension "
                 f"{place}.  Target sizes: {list(wanted)}.  Tensor sizes: {list(shape)}"
             )
         new_shape.append(n)
@@ -428,7 +429,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None) -> 
         for i, (n, m) in enumerate(zip(shape, first, strict=True)):
             if i != at and n != m:
                 raise ShapeError(
-                    f"Sizes of tensors must match except in dimension {at}. Expected size {m} but got size {n} for tensor "
+                    f"Sizes of tensors must match except in dimension {at}. Expected size {m} but got size {n} "
+                    f"for tensor "
                     f"number {place} in the list."
                 )
     return record("CatBackward0", kept, lambda b, *xs: b.concat(tuple(b.cast(x, dtype) for x in xs), at))

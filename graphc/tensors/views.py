@@ -15,7 +15,8 @@ Ints = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ViewStep:
-    """One view operator: `kind` is "reshape" (to `a`), "permute" (by `a`), "slice" (start `a`, size `b`, step `c`) or "broadcast" (to `a`).
+    """One view operator: `kind` is "reshape" (to `a`), "permute" (by `a`), "slice" (start `a`, size `b`, step `c`) or
+    "broadcast" (to `a`).
 
     `source` is the shape that it is applied to.
     """
@@ -125,14 +126,15 @@ def is_contiguous(shape: Ints, strides: Ints) -> bool:
 
 
 def repeats_elements(shape: Ints, strides: Ints) -> bool:
-    """Whether several elements of the view are one in memory (a stride of 0 in a dimension of more than one element)."""
-    return any(stride == 0 and extent > 1 for extent, stride in zip(shape, strides, strict=True))
+    """Whether several elements of the view are one in memory (stride 0 over more than one element)."""
+    return 0 not in shape and any(stride == 0 and extent > 1 for extent, stride in zip(shape, strides, strict=True))
 
 
 def view_strides(shape: Ints, strides: Ints, new_shape: Ints) -> Ints | None:
     """Strides that show memory of `shape` and `strides` as `new_shape`, or None when only a copy can.
 
-    Dimensions are merged into runs in which each step is the next one's extent times its step; every run must split exactly.
+    Dimensions are merged into runs in which each step is the next one's extent times its step; every run must split
+    exactly.
     """
     if 0 in shape:
         return contiguous_strides(new_shape)
@@ -174,7 +176,8 @@ def infer_shape(given: Ints, count: int) -> Ints:
     if known == 0:
         if count == 0:
             raise ShapeError(
-                f"cannot reshape tensor of 0 elements into shape {list(given)} because the unspecified dimension size -1 "
+                f"cannot reshape tensor of 0 elements into shape {list(given)} because the unspecified dimension "
+                f"size -1 "
                 "can be any value and is ambiguous"
             )
         raise ShapeError(wrong)

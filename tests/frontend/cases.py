@@ -1,4 +1,6 @@
-"""Small programs over PyTorch's names. `record_torch.py` runs them with PyTorch and stores what they print; the tests run them here."""
+"""Small programs over PyTorch's names. `record_torch.py` runs them with PyTorch and stores what they print; the tests
+run them here.
+"""
 
 from __future__ import annotations
 
@@ -133,9 +135,26 @@ many(
     wrap=lambda t: t.tensor([127], dtype=t.int8) + 1,
     u8_wrap=lambda t: t.tensor([1], dtype=t.uint8) - 2,
 )
-for (
-    _name
-) in ["exp", "log1p", "expm1", "sqrt", "rsqrt", "sin", "cos", "tan", "tanh", "sigmoid", "erf", "floor", "ceil", "round", "trunc", "sign", "square", "reciprocal"]:
+for _name in [
+    "exp",
+    "log1p",
+    "expm1",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "cos",
+    "tan",
+    "tanh",
+    "sigmoid",
+    "erf",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+    "sign",
+    "square",
+    "reciprocal",
+]:
     CASES[f"unary_{_name}"] = lambda t, n=_name: getattr(t, n)(t.tensor([0.5, 1.5, 2.5, 0.125]))
 many(
     "unary",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphc as torch
@@ -12,15 +14,13 @@ import graphc.nn.functional as F
 from graphc import optim
 
 
-def training(compiled: bool, make: Any, turns: int = 7) -> tuple[list[float], list[Any], int]:
+def training(compiled: bool, make: Any, turns: int = 7) -> tuple[list[float], list[Any]]:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.25), nn.Linear(8, 3))
     optimizer = make(net.parameters())
     data, classes = torch.randn(8 * turns, 4), torch.randint(0, 3, (8 * turns,))
-    calls = [0]
 
     def step(x: Any, y: Any) -> Any:
-        calls[0] += 1
         optimizer.zero_grad()
         loss = F.cross_entropy(net(x), y)
         loss.backward()
@@ -33,7 +33,7 @@ def training(compiled: bool, make: Any, turns: int = 7) -> tuple[list[float], li
         losses.append(run(data[8 * i : 8 * i + 8], classes[8 * i : 8 * i + 8]).item())
         if i == 4:
             optimizer.param_groups[0]["lr"] /= 2
-    return losses, [p.tolist() for p in net.parameters()] + [p.grad.tolist() for p in net.parameters()], calls[0]
+    return losses, [p.tolist() for p in net.parameters()] + [p.grad.tolist() for p in net.parameters()]
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,10 @@ def training(compiled: bool, make: Any, turns: int = 7) -> tuple[list[float], li
 )
 def test_a_compiled_training_step_is_the_plain_one(make: Any) -> None:
     before = torch.counters()
-    plain = training(False, make)
-    compiled = training(True, make)
-    assert compiled[0] == plain[0]
-    assert compiled[1] == plain[1]
-    assert plain[2] == 7
-    assert compiled[2] <= 3, "Python ran at a replay"
-    assert torch.counters()["replays"] - before["replays"] >= 4
+    assert training(True, make) == training(False, make)
+    after = torch.counters()
+    assert after["captures"] - before["captures"] <= 3
+    assert after["replays"] - before["replays"] >= 4
 
 
 def test_captured_tensors_are_read_as_they_are_now() -> None:
@@ -250,7 +247,30 @@ def test_an_error_inside_leaves_everything_usable() -> None:
     def f(x: Any) -> Any:
         return x @ torch.ones(5)
 
-    with pytest.raises(RuntimeError, match="size mismatch|cannot be multiplied|inconsistent"):
+    with pytest.raises(RuntimeError, match=r"size mismatch|cannot be multiplied|inconsistent"):
         f(torch.ones(3))
     assert f(torch.ones(5)).item() == 5
     assert f(torch.ones(5)).item() == 5
+
+
+def test_what_cannot_be_guarded_is_run_plainly() -> None:
+    numbers = iter(range(10))
+
+    @torch.compile
+    def from_iterator(x: Any) -> Any:
+        return x + next(numbers)
+
+    assert [from_iterator(torch.zeros(1)).item() for _ in range(4)] == [0, 1, 2, 3]
+
+    drawn = torch.compile(lambda x: x + random.random())
+    assert len({drawn(torch.zeros(1)).item() for _ in range(4)}) == 4
+
+    array = np.ones(2, np.float32)
+    by_array = torch.compile(lambda x: x + torch.tensor(array))
+    assert by_array(torch.zeros(2)).tolist() == [1, 1]
+    array[0] = 5
+    assert by_array(torch.zeros(2)).tolist() == [5, 1]
+    by_argument = torch.compile(lambda x, a: x + torch.tensor(a))
+    assert by_argument(torch.zeros(2), array).tolist() == [5, 1]
+    array[1] = 7
+    assert by_argument(torch.zeros(2), array).tolist() == [5, 7]

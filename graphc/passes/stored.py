@@ -1,0 +1,119 @@
+"""Which values are stored in memory, and which are computed again, in line, wherever they are wanted."""
+
+from __future__ import annotations
+
+import math
+
+from graphc.ir.demand import HEAVY_MAPS, base_of, is_reduction, needs_loop
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+
+MAX_INLINE = 400  # scalar operations computed in line for one element of a stored value
+MAX_REPEATS = 64  # places at which one element of a stored value may want another value computed
+HEAVY = 8  # scalar operations that exp and its like count for
+SOURCES = frozenset({"input", "constant", "iota"})
+COMPUTED = frozenset({"constant", "iota"})  # sources that every kernel computes for itself
+ACCUMULATE = frozenset({"index_add", "scatter_add"})
+MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
+_LIGHT = frozenset(
+    {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "materialize"}
+)
+
+
+def choose_stored(graph: Graph) -> dict[Node, None]:
+    """The values to store, in topological order."""
+    needed = _operands_in_memory(graph) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
+    chosen = needed | _must_store(graph)
+    _resolve_shared(graph, chosen)
+    unmade = SOURCES | {"reshape"}
+    return {
+        n: None for n in graph.nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))
+    }
+
+
+def _operands_in_memory(graph: Graph) -> set[Node]:
+    """Operands that are read at indices which are not known before the program runs."""
+    return {base_of(i) for node in graph.nodes if node.op in ACCUMULATE for i in node.inputs}
+
+
+def _must_store(graph: Graph) -> set[Node]:
+    """Long reductions, operands of contractions, data that is gathered from, and small reductions of long ones."""
+    chosen: set[Node] = set()
+    heavy: set[Node] = set()  # values that need a loop to compute, or are maps of such
+    for node in graph.nodes:
+        if needs_loop(node) or node.op in ACCUMULATE or node.op == "materialize":
+            chosen.add(node)
+        if node.op == "contract":
+            chosen.update(movement_base(i) for i in node.inputs)
+        elif node.op in ("gather", "take_along"):
+            chosen.add(base_of(node.inputs[0]))
+        elif node.op == "fold" and not is_scatter(node):
+            chosen.add(movement_base(node.inputs[0]))
+        if needs_loop(node) or (node not in chosen and not is_reduction(node) and any(i in heavy for i in node.inputs)):
+            heavy.add(node)
+        if is_reduction(node) and node.type.size < node.inputs[0].type.size and node.inputs[0] in heavy:
+            chosen.add(node)  # a small result: keep it rather than what it was reduced from
+    return chosen
+
+
+def _resolve_shared(graph: Graph, chosen: set[Node]) -> None:
+    """Add to `chosen` what several stored values want, unless it is cheap, and what would make a kernel too large.
+
+    Walks from the outputs back: a value belongs to the stored value that alone wants it, or to none (it is cheap and
+    computed in several kernels).
+    """
+    users = graph.users
+    kept = {base_of(o) for o in graph.outputs}
+    owner: dict[Node, Node | None] = {}
+    repeats: dict[Node, int] = {}
+    size: dict[Node, int] = {}
+    for node in reversed(graph.nodes):
+        if node.op in SOURCES:
+            continue
+        if node in chosen or node in kept:
+            owner[node], repeats[node], size[node] = node, 1, 0
+            continue
+        owners = {owner[u] for u in users[node] if u in owner}
+        times = sum(repeats[u] * _reads_per_element(u, node) for u in users[node] if u in owner)
+        work = times * (HEAVY if node.op in HEAVY_MAPS else 1)
+        only = next(iter(owners)) if len(owners) == 1 else None
+        if node.op in MOVEMENT:
+            fits = True
+        elif only is None:
+            fits = node.op in _LIGHT and all(i.op in SOURCES or movement_base(i) in chosen for i in node.inputs)
+        else:
+            fits = times <= MAX_REPEATS and size[only] + work <= MAX_INLINE
+        if not fits:
+            chosen.add(node)
+            owner[node], repeats[node], size[node] = node, 1, 0
+            continue
+        owner[node], repeats[node] = only, times
+        if only is not None:
+            size[only] += work
+
+
+def _reads_per_element(user: Node, node: Node) -> int:
+    """How many elements of `node` one element of `user` reads."""
+    if is_reduction(user) and not needs_loop(user):
+        return math.prod(node.shape[a] for a in user.ints("axes"))
+    if user.op == "fold":
+        return math.prod(node.shape[user.type.rank :])
+    return 1
+
+
+def movement_base(node: Node) -> Node:
+    """The value whose elements `node` shows at other indices."""
+    while node.op in MOVEMENT:
+        node = node.inputs[0]
+    return node
+
+
+def is_scatter(node: Node) -> bool:
+    """Whether each element of the operand goes to one place of its own in the result."""
+    if node.op == "pad":
+        return node.attr("value") == 0 and str(node.attr("value")) != "-0.0"  # the rest is zero bytes
+    if node.op != "fold":
+        return False
+    rank = node.type.rank
+    size = node.inputs[0].shape[rank:]
+    return all(s >= d * (n - 1) + 1 for s, d, n in zip(node.ints("stride"), node.ints("dilation"), size, strict=True))

@@ -1,0 +1,180 @@
+"""Arguments and results of compiled functions: what identifies a call, and how to make its results anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.capture import Capture
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType, f64
+from graphc.storage import Lineage, Storage, Value
+from graphc.tensors.core import TensorBase, from_buffer, new
+from graphc.tensors.views import Chain
+from graphc_runtime.buffer import Buffer
+
+
+def flatten(value: Any, tensors: list[Any], floats: list[float], objects: list[Any]) -> Any:
+    """The structure of arguments as a key; tensors, floats and objects with an inside of their own are collected."""
+    if isinstance(value, TensorBase):
+        tensors.append(value)
+        return ("T", value._type, value.requires_grad, bool(value._chain), value._wrapped)
+    kind = type(value)
+    if kind is float:
+        floats.append(value)
+        return ("F", len(floats) - 1)
+    if kind in (list, tuple):
+        return (kind, *(flatten(v, tensors, floats, objects) for v in value))
+    if kind is dict:
+        return (dict, *((k, flatten(v, tensors, floats, objects)) for k, v in value.items()))
+    if kind in (int, str, bool, bytes, type(None)):
+        return ("=", kind, value)
+    objects.append(value)
+    return ("id", id(value))
+
+
+def rebuild(value: Any, tensors: list[Any], floats: list[Any]) -> Any:
+    """Arguments with tensors and floats replaced, in the order of `flatten`."""
+    if isinstance(value, TensorBase):
+        return tensors.pop(0)
+    kind = type(value)
+    if kind is float:
+        return floats.pop(0)
+    if kind in (list, tuple):
+        return kind(rebuild(v, tensors, floats) for v in value)
+    if kind is dict:
+        return {k: rebuild(v, tensors, floats) for k, v in value.items()}
+    return value
+
+
+# results
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """How to make a returned tensor anew: over output number `storage`, or over a storage that exists."""
+
+    storage: int | Storage
+    type: TensorType
+    chain: Chain
+    strides: tuple[int, ...]
+    offset: int
+    name: str  # of its gradient node, empty for a tensor without history
+    requires_grad: bool
+
+
+def _make(made: _Made, storages: list[Storage]) -> Any:
+    storage = storages[made.storage] if isinstance(made.storage, int) else made.storage
+    lineage = Lineage(len(made.chain), None, made.requires_grad, storage.version)
+    if made.name:
+        lineage = Lineage(0, Value(_no_node(), (), made.name, True), False, storage.version)
+        assert lineage.hist is not None
+        lineage.hist.freed = True
+    return new(storage, made.type, lineage, made.chain, made.strides, made.offset)
+
+
+def _no_node() -> Node:
+    return _NOTHING
+
+
+_NOTHING = Node("constant", (), (("value", 0.0),), TensorType(f64, ()))
+
+
+class Recipes:
+    """Results of a call as recipes to make them anew."""
+
+    def __init__(self, capture: Capture, places: dict[int, int], arguments: dict[int, int]) -> None:
+        self.capture = capture
+        self.places = places
+        self.arguments = arguments
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, TensorBase):
+            return self._tensor(value)
+        kind = type(value)
+        if kind in (list, tuple):
+            return ("seq", kind, [self.of(v) for v in value])
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return ("named", kind, [self.of(v) for v in value])
+        if kind is dict:
+            return ("dict", dict, [(k, self.of(v)) for k, v in value.items()])
+        if value is None or isinstance(value, int | float | str | bytes):
+            return ("value", kind, value)
+        self.capture.give_up(f"a result of type {kind.__name__}")
+        return None
+
+    def _tensor(self, tensor: Any) -> Any:
+        if id(tensor) in self.arguments:
+            return ("arg", None, self.arguments[id(tensor)])
+        storage, lineage = tensor._storage, tensor._lineage
+        place = self.places.get(id(storage))
+        hist = lineage.hist
+        if hist is not None and not hist.freed:
+            self.capture.give_up("a result that needs its history for a later backward")
+            return None
+        if place is None and hist is None:
+            return ("object", None, tensor)
+        if place is None:
+            self.capture.give_up("a result with history over memory that existed before")
+            return None
+        name = hist.name if hist is not None else ""
+        made = _Made(place, tensor._type, tensor._chain, tensor._strides, tensor._offset, name, lineage.requires_grad)
+        return ("made", None, made)
+
+
+def restore(recipe: Any, storages: list[Storage], tensors: list[Any]) -> Any:
+    tag, kind, what = recipe
+    if tag == "made":
+        return _make(what, storages)
+    if tag in ("value", "object"):
+        return what
+    if tag == "arg":
+        return tensors[what]
+    if tag == "seq":
+        return kind(restore(w, storages, tensors) for w in what)
+    if tag == "named":
+        return kind(*(restore(w, storages, tensors) for w in what))
+    return {k: restore(w, storages, tensors) for k, w in what}
+
+
+def tensors_in(value: Any) -> list[Any]:
+    found: list[Any] = []
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, TensorBase):
+            found.append(item)
+        elif isinstance(item, list | tuple):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+    return found
+
+
+def stand_in_for(tensor: Any) -> Any:
+    """The tensor itself when it is the whole of its storage; otherwise one over a buffer of its own elements."""
+    if not tensor._chain or tensor.requires_grad or (tensor._storage.is_exported and tensor._chain):
+        return tensor
+    return from_buffer(argument_buffer(tensor), tensor._type)
+
+
+def argument_buffer(tensor: Any) -> Buffer:
+    if not tensor._chain:
+        return tensor._storage.realise()
+    return Buffer.from_array(np.ascontiguousarray(tensor._array()))
+
+
+def originals(result: Any, tensors: list[Any], stand_ins: list[Any]) -> Any:
+    """A result in which stand-ins are the arguments again."""
+    if isinstance(result, TensorBase):
+        for tensor, stand_in in zip(tensors, stand_ins, strict=True):
+            if result is stand_in:
+                return tensor
+        return result
+    if type(result) in (list, tuple):
+        return type(result)(originals(r, tensors, stand_ins) for r in result)
+    if type(result) is dict:
+        return {k: originals(r, tensors, stand_ins) for k, r in result.items()}
+    return result
