@@ -74,7 +74,8 @@ def _resolve_shared(graph: Graph, chosen: set[Node]) -> None:
             owner[node], repeats[node], size[node] = node, 1, 0
             continue
         owners = {owner[u] for u in users[node] if u in owner}
-        times = sum(repeats[u] * _reads_per_element(u, node) for u in users[node] if u in owner)
+        # Users mostly want the same element, and that is computed once.
+        times = max((repeats[u] * _reads_per_element(u, node) for u in users[node] if u in owner), default=1)
         work = times * (HEAVY if node.op in HEAVY_MAPS else 1)
         only = next(iter(owners)) if len(owners) == 1 else None
         if node.op in MOVEMENT:
