@@ -112,12 +112,12 @@ class TorchLike(Peer):
         return net
 
     def prepare(self, images: np.ndarray, labels: np.ndarray) -> Step:
-        net = self.network()
+        net, F = self.network(), self.F
         optimizer = self.optim.SGD(net.parameters(), lr=RATE)
         x, y = self.torch.tensor(images), self.torch.tensor(labels)
 
         def loss_of(x: Any, y: Any) -> Any:
-            return self.F.cross_entropy(net(x), y)
+            return F.cross_entropy(net(x), y)
 
         if self.compile_what == "loss":
             loss_of = self.torch.compile(loss_of)

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graphc import autograd, cli, codegen, functional, ir, nn, optim, passes, pipeline, utils, vision
+    from graphc import autograd, cli, codegen, compiled, functional, ir, nn, optim, passes, pipeline, utils, vision
     from graphc.api import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -30,6 +30,7 @@ _SUBMODULES = frozenset(
             "nn",
             "optim",
             "passes",
+            "compiled",
             "pipeline",
             "utils",
             "vision",

@@ -70,8 +70,6 @@ from graphc.tensors.creation import (
 from graphc.tensors.elementwise import (
     abs,
     add,
-    addcdiv,
-    addcmul,
     bitwise_and,
     bitwise_left_shift,
     bitwise_not,
@@ -98,7 +96,6 @@ from graphc.tensors.elementwise import (
     isinf,
     isnan,
     le,
-    lerp,
     log,
     log1p,
     log2,
@@ -197,6 +194,7 @@ from graphc.tensors.shaping import (
 )
 from graphc.tensors.size import Size
 from graphc.tensors.tensor import Tensor
+from graphc.tensors.ternary import addcdiv, addcmul, lerp
 from graphc.tracing import trace
 from graphc.transforms import grad, value_and_grad, vjp
 from graphc_runtime import get_num_threads, set_num_threads

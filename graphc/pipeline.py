@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
-from functools import cache, partial
-from importlib.metadata import version
-from pathlib import Path
+from functools import partial
 
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.llvm.build import build_assembly
-from graphc.codegen.llvm.host import host_features, host_target
+from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import Program, make_artifact, make_program
 from graphc.codegen.target import Target
 from graphc.errors import GraphcError
@@ -18,7 +15,6 @@ from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.ir.schedule import FusedGraph, MemoryPlan
 from graphc.ir.schedule_text import print_fused, print_plan
-from graphc.options import code_key
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import fuse
@@ -28,11 +24,6 @@ from graphc.passes.plan_memory import InPlace, plan_memory
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
 from graphc_runtime.artifact import Artifact
-from graphc_runtime.cache import default_cache
-from graphc_runtime.counters import COUNTERS
-from graphc_runtime.devices import get_device
-from graphc_runtime.errors import ArtifactError, LoadError
-from graphc_runtime.executor import Executable
 
 STAGES: Mapping[str, str] = {
     "traced": "the graph as it was recorded",
@@ -75,64 +66,9 @@ def _plan(fused: FusedGraph, donated: frozenset[int], in_place: InPlace) -> Memo
     return plan_memory(fused, in_place, donated)
 
 
-@cache
-def _code_fingerprint() -> str:
-    """A digest of the compiler's own files (names, sizes, times), so that a changed compiler misses the cache."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for folder in ("ir", "passes", "codegen"):
-        for path in sorted((root / folder).rglob("*.py")):
-            status = path.stat()
-            digest.update(f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def _key_fields(graph: Graph, donated: frozenset[int], target: Target, device: str) -> dict[str, str]:
-    """Everything that decides the program's code."""
-    return {
-        "format": "program 1",
-        "graph": str(graph),
-        "donated": ",".join(map(str, sorted(donated))),
-        "device": device,
-        **{f"target.{name}": str(getattr(target, name)) for name in target.__dataclass_fields__},
-        "graphc": version("graphc") if _is_installed() else "source",
-        "compiler": _code_fingerprint(),
-        "llvmlite": version("llvmlite"),
-        **{f"option.{name}": value for name, value in code_key()},
-    }
-
-
-@cache
-def _is_installed() -> bool:
-    try:
-        version("graphc")
-    except ImportError:  # importlib.metadata.PackageNotFoundError: run from a source tree
-        return False
-    return True
-
-
-def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), device: str = "cpu") -> Executable:
-    """Native code for `graph`, from the cache if it is there.
-
-    Inputs numbered in `donate` may be overwritten by outputs when the program runs; the executable hands their
-    buffers on.
-    """
-    target = host_target()
-    donated = frozenset(donate)
-    fields = _key_fields(graph, donated, target, device)
-    store = default_cache()
-    held = store.get(fields, host_features())
-    if held is not None:
-        try:
-            return Executable(Artifact.from_bytes(held), get_device(device))
-        except (ArtifactError, LoadError):
-            pass  # a damaged entry counts as a miss and is replaced below
-    COUNTERS.add("compiles")
-    program = build_program(graph, donated, target)
-    artifact = make_artifact(program, target, {"target": target.cpu})
-    required = frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
-    store.put(fields, artifact.to_bytes(), required)
-    return Executable(artifact, get_device(device))
+def make(graph: Graph, donated: frozenset[int], target: Target) -> Artifact:
+    """All phases: native code for `graph` on `target`."""
+    return make_artifact(build_program(graph, donated, target), target, {"target": target.cpu})
 
 
 def stage_text(graph: Graph, stage: str, locations: bool = False) -> str:

@@ -78,7 +78,7 @@ def executable_for(graph: Graph, key: tuple[object, ...]) -> Any:
             FRONT.structure_hits += 1
             return found
         FRONT.programs_built += 1
-        made = graphc.pipeline.compile_graph(graph)
+        made = graphc.compiled.compile_graph(graph)
         _executables[key] = made
         while len(_executables) > KEPT_EXECUTABLES:
             _executables.popitem(last=False)

@@ -333,8 +333,7 @@ def bernoulli_(input: Tensor, p: float = 0.5, *, generator: Generator | None = N
 
 def random_(input: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None) -> Tensor:
     """Fill with whole numbers in [low, high)."""
-    if high is None:
-        dtype = input._type.dtype
-        high = 2 if dtype is boolean else 2 ** (24 if dtype.is_float else min(dtype.bits - 1, 40))
-    limit: int = high
+    dtype = input._type.dtype
+    widest = 2 if dtype is boolean else 2 ** (24 if dtype.is_float else min(dtype.bits - 1, 40))
+    limit = widest if high is None else high
     return _fill(input, generator, lambda b, k, t: randint_node(b, k, t, low, limit))

@@ -10,7 +10,6 @@ import numpy as np
 from graphc import dtypes
 from graphc.ir.types import TensorType, f64
 from graphc.recording import current
-from graphc.recording import current
 from graphc.tensors.core import from_buffer
 from graphc_runtime.buffer import Buffer
 
@@ -45,7 +44,7 @@ def runtime_choice(compute: Callable[[], Any]) -> Any:
     return value
 
 
-def guarded(compute: Callable[[], Any]) -> Any:
+def runtime_choice(compute: Callable[[], Any]) -> Any:
     """`compute()`, a choice that decides what is recorded; `graphc.compile` checks at each replay that it has not changed."""
     chosen = compute()
     capture = current().capture

@@ -93,13 +93,13 @@ class Recipes:
     def of(self, value: Any) -> Any:
         if isinstance(value, TensorBase):
             return self._tensor(value)
-        kind = type(value)
+        kind: Any = type(value)
+        if kind is dict:
+            return ("dict", dict, [(k, self.of(v)) for k, v in value.items()])
         if kind in (list, tuple):
             return ("seq", kind, [self.of(v) for v in value])
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return ("named", kind, [self.of(v) for v in value])
-        if kind is dict:
-            return ("dict", dict, [(k, self.of(v)) for k, v in value.items()])
         if value is None or isinstance(value, int | float | str | bytes):
             return ("value", kind, value)
         self.capture.give_up(f"a result of type {kind.__name__}")

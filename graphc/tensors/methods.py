@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc import random
-from graphc.tensors import elementwise, indexing, linalg, normalising, reductions, shaping
+from graphc.tensors import elementwise, indexing, linalg, normalising, reductions, shaping, ternary
 from graphc.tensors.core import TensorBase
 from graphc.tensors.writing import in_place
 
@@ -76,11 +76,11 @@ class Operations(TensorBase):
         _inplace(elementwise.clamp),
     )
     maximum, minimum = elementwise.maximum, elementwise.minimum
-    lerp, addcmul, addcdiv = elementwise.lerp, elementwise.addcmul, elementwise.addcdiv
+    lerp, addcmul, addcdiv = ternary.lerp, ternary.addcmul, ternary.addcdiv
     lerp_, addcmul_, addcdiv_ = (
-        _inplace(elementwise.lerp),
-        _inplace(elementwise.addcmul),
-        _inplace(elementwise.addcdiv),
+        _inplace(ternary.lerp),
+        _inplace(ternary.addcmul),
+        _inplace(ternary.addcdiv),
     )
 
     # comparison and logic
@@ -157,23 +157,23 @@ class Operations(TensorBase):
         _inplace(elementwise.square),
     )
 
-    def clamp_min(self, min: Any) -> Tensor:
+    def clamp_min(self: Any, min: Any) -> Tensor:
         """Elements below `min` become `min`."""
         return elementwise.clamp(self, min)
 
-    def clamp_max(self, max: Any) -> Tensor:
+    def clamp_max(self: Any, max: Any) -> Tensor:
         """Elements above `max` become `max`."""
         return elementwise.clamp(self, None, max)
 
-    def where(self, condition: Tensor, other: Any) -> Tensor:
+    def where(self: Any, condition: Tensor, other: Any) -> Tensor:
         """These elements where `condition`, else those of `other`."""
         return elementwise.where(condition, self, other)
 
-    def softmax(self, dim: Any, dtype: Any = None) -> Tensor:
+    def softmax(self: Any, dim: Any, dtype: Any = None) -> Tensor:
         """exp(x) over its sum along `dim`."""
         return normalising.softmax(self, dim, dtype=dtype)
 
-    def log_softmax(self, dim: Any, dtype: Any = None) -> Tensor:
+    def log_softmax(self: Any, dim: Any, dtype: Any = None) -> Tensor:
         """Logarithm of `softmax`."""
         return normalising.log_softmax(self, dim, dtype=dtype)
 

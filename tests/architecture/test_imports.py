@@ -19,6 +19,7 @@ COMPILER = (
     "graphc.passes",
     "graphc.codegen",
     "graphc.pipeline",
+    "graphc.compiled",
     "graphc_runtime",
 )
 
@@ -48,6 +49,7 @@ LAYERS = (
         ("numpy", "llvmlite"),
     ),
     Layer("graphc.pipeline", COMPILER),
+    Layer("graphc.compiled", ("graphc", *COMPILER)),
     # The front end: Tensor, functional, random, trace, compile.
     Layer("graphc", ("graphc",), ("numpy", "ml_dtypes")),
     # The library: public names only, so that it could live outside this repository.

@@ -34,7 +34,7 @@ def reference(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         def compiled(graph: Graph, donate: Any = ()) -> Reference:
             return Reference(graph)
 
-        monkeypatch.setattr(graphc.pipeline, "compile_graph", compiled)
+        monkeypatch.setattr(graphc.compiled, "compile_graph", compiled)
         monkeypatch.setattr(programs, "_executables", type(programs._executables)())
     graphc.manual_seed(0)
     with using(Recorder()):

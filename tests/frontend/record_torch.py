@@ -41,7 +41,8 @@ def promotion(torch: Any) -> dict[str, str]:
 
 if __name__ == "__main__":
     import torch
-    from cases import CASES
+
+    from tests.frontend.cases_nn import CASES
 
     results = {
         "cases": {name: outcome(function, torch) for name, function in CASES.items()},

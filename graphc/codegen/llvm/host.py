@@ -37,6 +37,16 @@ def host_target() -> Target:
 
 
 @cache
+def library_version() -> str:
+    """Versions of llvmlite and of the LLVM in it."""
+    # llvmlite takes long to load and only compiling needs it.
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    return f"llvmlite {llvmlite.__version__}, LLVM {'.'.join(map(str, llvm.llvm_version_info))}"
+
+
+@cache
 def host_features() -> frozenset[str]:
     """Names of the features that this machine has."""
     return frozenset(f[1:] for f in host_target().features.split(",") if f.startswith("+"))

@@ -1,0 +1,71 @@
+"""Programs for graphs, from the cache where they are there: the compiler itself is loaded only when one has to be made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import graphc
+from graphc.codegen.llvm.host import host_features, host_target, library_version
+from graphc.codegen.target import Target
+from graphc.ir.graph import Graph
+from graphc.options import code_key
+from graphc_runtime.artifact import Artifact
+from graphc_runtime.cache import default_cache
+from graphc_runtime.counters import COUNTERS
+from graphc_runtime.devices import get_device
+from graphc_runtime.errors import ArtifactError, LoadError
+from graphc_runtime.executor import Executable
+
+
+def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), device: str = "cpu") -> Executable:
+    """Native code for `graph`, from the cache if it is there.
+
+    Inputs numbered in `donate` may be overwritten by outputs when the program runs; the executable hands their
+    buffers on.
+    """
+    target = host_target()
+    donated = frozenset(donate)
+    fields = key_fields(graph, donated, target, device)
+    store = default_cache()
+    held = store.get(fields, host_features())
+    if held is not None:
+        try:
+            return Executable(Artifact.from_bytes(held), get_device(device))
+        except (ArtifactError, LoadError):
+            pass  # a damaged entry counts as a miss and is replaced below
+    COUNTERS.add("compiles")
+    artifact = graphc.pipeline.make(graph, donated, target)
+    required = frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
+    store.put(fields, artifact.to_bytes(), required)
+    return Executable(artifact, get_device(device))
+
+
+def key_fields(graph: Graph, donated: frozenset[int], target: Target, device: str) -> dict[str, str]:
+    """Everything that decides the program's code."""
+    return {
+        "format": "program 1",
+        "graph": str(graph),
+        "donated": ",".join(map(str, sorted(donated))),
+        "device": device,
+        **{f"target.{name}": str(getattr(target, name)) for name in target.__dataclass_fields__},
+        "graphc": graphc.__version__,
+        "compiler": _code_fingerprint(),
+        "llvm": library_version(),
+        **{f"option.{name}": value for name, value in code_key()},
+    }
+
+
+@cache
+def _code_fingerprint() -> str:
+    """A digest of the compiler's own files (names, sizes, times), so that a changed compiler misses the cache."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(
+        [*root.glob("*.py"), *(p for f in ("ir", "passes", "codegen") for p in (root / f).rglob("*.py"))]
+    ):
+        status = path.stat()
+        digest.update(f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
