@@ -21,8 +21,7 @@ def runtime_scalar(value: float | Callable[[], float], dtype: Any = None) -> Ten
     """A number as a 0-d tensor that programs read at run time: another value needs no other program.
 
     `value` may be a function; `graphc.compile` calls it again at each replay. Without `dtype` the result takes part
-    in type
-    promotion as a Python number does.
+    in type promotion as a Python number does.
     """
     number = value() if callable(value) else value
     wanted = f64 if dtype is None else dtypes.to_ir(dtype)
@@ -42,12 +41,3 @@ def runtime_choice(compute: Callable[[], Any]) -> Any:
     if capture is not None:
         capture.guards.append((compute, value))
     return value
-
-
-def runtime_choice(compute: Callable[[], Any]) -> Any:
-    """`compute()`, a choice that decides what is recorded; `graphc.compile` checks at each replay that it has not changed."""
-    chosen = compute()
-    capture = current().capture
-    if capture is not None:
-        capture.guards.append((compute, chosen))
-    return chosen
