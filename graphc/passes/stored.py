@@ -26,9 +26,7 @@ def choose_stored(graph: Graph) -> dict[Node, None]:
     chosen = needed | _must_store(graph)
     _resolve_shared(graph, chosen)
     unmade = SOURCES | {"reshape"}
-    return {
-        n: None for n in graph.nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))
-    }
+    return {n: None for n in graph.nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))}
 
 
 def _operands_in_memory(graph: Graph) -> set[Node]:

@@ -59,7 +59,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def difference(got: np.ndarray, expected: np.ndarray, bound: float, signs: bool = True) -> str:
+def difference(got: np.ndarray, expected: np.ndarray, bound: float | np.ndarray, signs: bool = True) -> str:
     """What is wrong with `got`, or nothing.
 
     Integers and bools are equal; floats are NaN and infinite where `expected` is, zeros have its sign (with `signs`),
@@ -79,7 +79,8 @@ def difference(got: np.ndarray, expected: np.ndarray, bound: float, signs: bool 
     if not wrong.any():
         return ""
     first = tuple(map(int, np.argwhere(wrong)[0]))
-    return f"{int(wrong.sum())} of {wrong.size}, first at {first}: {got[first]!r}, not {expected[first]!r} (±{bound})"
+    near_by = np.broadcast_to(bound, got.shape)[first]
+    return f"{int(wrong.sum())} of {wrong.size}, first at {first}: {got[first]!r}, not {expected[first]!r} (±{near_by})"
 
 
 def free_signs(graph: Graph) -> set[Node]:

@@ -89,7 +89,7 @@ def test_second_gradient(name: str) -> None:
         (g,) = torch.autograd.grad((UNARY[name](x) ** 2).sum(), x, create_graph=True)
         return g
 
-    assert gradcheck(slope, leaf(2, 4))
+    assert gradcheck(slope, leaf(3, 4))
 
 
 def test_grad_nests() -> None:
@@ -161,6 +161,7 @@ def test_trace_names_parameters_and_undoes_what_it_did() -> None:
         net(torch.ones(1, 3)).sum().backward()
         return state * torch.rand(2)
 
+    torch.manual_seed(0)
     first = torch.rand(1).item()
     torch.manual_seed(0)
     torch.trace(step, torch.ones(2))
