@@ -64,7 +64,10 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
         for axis in found:
             if axes.separable(axis):
                 work[axis] = work.get(axis, 0) + flops
-    order = {axes.of((n, d)): i for i, n in reversed(list(enumerate(graph.nodes))) for d in range(n.type.rank)}
+    order: dict[Dim, int] = {}  # of first appearance, which decides between equals
+    for node in graph.nodes:
+        for d in range(node.type.rank):
+            order.setdefault(axes.of((node, d)), len(order))
     best = max(work, key=lambda a: (work[a], -order[a]), default=None)
     if best is None or work[best] * 2 < total:
         return None

@@ -20,11 +20,13 @@ def training_step(
     hidden: tuple[int, ...] = (10,),
     classes: int = 5,
     dtype: DType = f32,
+    window: int = 3,
+    squares: bool = False,
 ) -> Graph:
     """One step of gradient descent: loss and new parameters from pictures, labels and parameters.
 
-    For each further number of channels: a 3x3 convolution, bias, relu and 2x2 max pooling; then linear layers with
-    relu between them, and the mean cross entropy.
+    For each further number of channels: a convolution (`window` by `window`), bias, relu and 2x2 max pooling; then linear layers with
+    relu between them, and the mean cross entropy (or with `squares` the sum of squares, which is shorter as a text).
     """
     b = Builder()
     x = b.input(0, TensorType(dtype, (batch, channels[0], picture, picture)), "x")
@@ -37,7 +39,7 @@ def training_step(
 
     h = x
     for inside, outside in zip(channels, channels[1:], strict=False):
-        h = b.contract(h, parameter(outside, inside, 3, 3), "b c h+r w+s, o c r s -> b o h w")
+        h = b.contract(h, parameter(outside, inside, window, window), "b c h+r w+s, o c r s -> b o h w")
         h = b.add(h, b.broadcast(b.reshape(parameter(outside), (outside, 1, 1)), h.shape))
         h = b.reduce_max(b.window(_relu(b, h), (2, 3), (2, 2), (2, 2), (1, 1)), (4, 5), "first")
     h = b.reshape(h, (batch, h.type.size // batch))
@@ -45,7 +47,7 @@ def training_step(
         h = _relu(b, h) if number else h
         h = b.contract(h, parameter(width, h.shape[1]), "b i, o i -> b o")
         h = b.add(h, b.broadcast(parameter(width), h.shape))
-    loss = _cross_entropy(b, h, labels)
+    loss = b.reduce_sum(b.mul(h, h), (0, 1)) if squares else _cross_entropy(b, h, labels)
     inputs = (x, labels, *parameters)
     graph = grad_graph(Graph(inputs, (loss,), "step"), wrt=range(2, len(inputs)))
     b = Builder.of(graph)

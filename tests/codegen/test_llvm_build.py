@@ -40,7 +40,7 @@ def everything() -> Kernel:
 
     def write(e: Emitter, g: Value) -> None:
         offsets, mask = Value(VType(i64, 8)), Value(VType(boolean, 8))
-        e.body += [Load(offsets, params[i64], Affine()), Load(mask, params[boolean], Affine())]
+        e.body.extend([Load(offsets, params[i64], Affine()), Load(mask, params[boolean], Affine())])
         for source in DTYPES:
             for stride in (1, -1, 2, 3, 5):
                 value = Value(VType(source, 8))

@@ -47,7 +47,7 @@ def test_trip_counts(lo: int, hi: int, step: int, bounds: str, type: VType) -> N
             first, last = e.const(lo, INDEX), e.const(hi, INDEX)
         elif bounds == "values":
             first, last = Value(INDEX), Value(INDEX)
-            e.body += [Load(first, params[1], Affine(0)), Load(last, params[1], Affine(1))]
+            e.body.extend([Load(first, params[1], Affine(0)), Load(last, params[1], Affine(1))])
         e.body.append(Store(params[2], Affine(), sum_loop(e, first, last, step, params[0], type)))
 
     run(build(params, 1, write), arrays)
@@ -111,7 +111,7 @@ def test_if_inside_loops_and_addresses_shared_across_it() -> None:
         loop, then, inner = Emitter(), Emitter(), Emitter()
         value, again, last = Value(S), Value(S), Value(S)
         then.body.append(Load(value, params[0], index))
-        inner.body += [Load(last, params[0], Affine(0, ((g, 10),)))]
+        inner.body.extend([Load(last, params[0], Affine(0, ((g, 10),)))])
         inner.body.append(Store(params[1], index, inner.op("add", last, 1000.0)))
         then.body.append(Store(params[1], index, then.op("mul", value, 2.0)))
         then.body.append(If(then.op("gt", value, 30.0), tuple(inner.body)))
@@ -147,7 +147,7 @@ def register_tile(rows: int, columns: int, lanes: int, depth: int) -> Kernel:
     phis = [Value(type, "acc") for _ in range(rows * columns)]
     results = [Value(type) for _ in phis]
     vectors = [Value(type) for _ in range(columns)]
-    inner.body += [Load(v, b, Affine(j * lanes, ((k, width),))) for j, v in enumerate(vectors)]
+    inner.body.extend([Load(v, b, Affine(j * lanes, ((k, width),))) for j, v in enumerate(vectors)])
     yields = []
     for i in range(rows):
         scalar = Value(S)

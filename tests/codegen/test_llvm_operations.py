@@ -324,9 +324,27 @@ def test_lanes_extract_splat_and_index_arithmetic() -> None:
     assert (index.reshape(7, 2) == [[g // 3, g % 3] for g in range(7)]).all()
 
 
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
+def test_zip(lanes: int) -> None:
+    a, b = np.arange(lanes, dtype=np.float32), np.arange(lanes, dtype=np.float32) + 100
+    low, high = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+    arrays = [a, b, low, high]
+    params = [param(n, x, "in" if k < 2 else "out") for k, (n, x) in enumerate(zip("abcd", arrays, strict=True))]
+
+    def write(e: Emitter, g: Value) -> None:
+        values = [Value(VType(f32, lanes)) for _ in range(2)]
+        e.body.extend([Load(v, p, Affine()) for v, p in zip(values, params, strict=False)])
+        for place, name in ((2, "zip_low"), (3, "zip_high")):
+            e.body.append(Store(params[place], Affine(), e.op(name, *values)))
+
+    run(build(params, 1, write), arrays)
+    both = np.stack([a, b], axis=1).ravel()
+    assert (low == both[:lanes]).all() and (high == both[lanes:]).all()
+
+
 def test_every_operation_is_tested() -> None:
     tested = {n for d in DTYPES if d not in (f16, bf16) for n in operations_of(d)} | set(REDUCE)
-    tested |= {"const", "splat", "lanes", "extract", "cast", "bitcast", "floordiv", "mod"}
+    tested |= {"const", "splat", "lanes", "extract", "cast", "bitcast", "floordiv", "mod", "zip_low", "zip_high"}
     assert tested == set(OPERATIONS)
 
 
@@ -340,7 +358,7 @@ def test_fma_without_the_instruction_is_still_fused() -> None:
 
     def write(e: Emitter, g: Value) -> None:
         values = [Value(VType(f32, 16)) for _ in inputs]
-        e.body += [Load(v, p, Affine()) for v, p in zip(values, params, strict=False)]
+        e.body.extend([Load(v, p, Affine()) for v, p in zip(values, params, strict=False)])
         e.body.append(Store(params[3], Affine(), e.op("fma", *values)))
 
     run(build(params, 1, write), arrays, target)
