@@ -203,6 +203,16 @@ LANE_REDUCTIONS = frozenset({"reduce_add", "reduce_mul", "reduce_maximum", "redu
 Number = float | int | bool
 
 
+def result_type(name: str, args: Sequence[Value], to: DType | None) -> VType:
+    """The type of operation `name` on `args`; `to` is the result dtype of `cast` and `bitcast`."""
+    type = args[-1].type
+    if name in COMPARISONS:
+        return VType(boolean, type.lanes)
+    if name in LANE_REDUCTIONS or name == "extract":
+        return VType(type.dtype)
+    return type if to is None else VType(to, type.lanes)
+
+
 class Emitter:
     """Appends statements to a list and gives back their values. Numbers among operands become constants of the other
     operand's type.
@@ -226,14 +236,7 @@ class Emitter:
     def op(self, name: str, *operands: Value | Number, to: DType | None = None) -> Value:
         """`name(operands)`; `to` is the result dtype of `cast` and `bitcast`."""
         args = self._unify(name, operands)
-        type = args[-1].type
-        if name in COMPARISONS:
-            type = VType(boolean, type.lanes)
-        elif name in LANE_REDUCTIONS or name == "extract":
-            type = VType(type.dtype)
-        elif to is not None:
-            type = VType(to, type.lanes)
-        result = Value(type)
+        result = Value(result_type(name, args, to))
         self.body.append(Op(result, name, args))
         return result
 

@@ -8,8 +8,6 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from graphc.codegen.kernel import (
-    COMPARISONS,
-    LANE_REDUCTIONS,
     Affine,
     Emitter,
     For,
@@ -22,8 +20,9 @@ from graphc.codegen.kernel import (
     Store,
     Value,
     VType,
+    result_type,
 )
-from graphc.ir.types import DType, boolean, i64
+from graphc.ir.types import DType, i64
 
 
 class _Scope:
@@ -91,13 +90,7 @@ class ScopedEmitter(Emitter):
 
     def op(self, name: str, *operands: Value | Number, to: DType | None = None) -> Value:
         args = self._unify(name, operands)
-        type = args[-1].type
-        if name in COMPARISONS:
-            type = VType(boolean, type.lanes)
-        elif name in LANE_REDUCTIONS or name == "extract":
-            type = VType(type.dtype)
-        elif to is not None:
-            type = VType(to, type.lanes)
+        type = result_type(name, args, to)
         depth = max(map(self.depth_of, args))
         key = (name, args, type)
         if key in self.scopes[depth].memo:
