@@ -48,6 +48,5 @@ net.eval()
 with torch.no_grad():
     accuracy = (net(test.data).argmax(dim=1) == test.targets).float().mean().item()
 print(f"test accuracy: {accuracy:.4f}")
-# The first call makes the optimizer's momentum buffers, so the second one is captured anew; all others are replayed.
 counted = torch.counters()
 print(f"the step was captured {counted['captures']} times and replayed {counted['replays']} times")

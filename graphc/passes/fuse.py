@@ -27,7 +27,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.index import ZERO, Ix, Symbol, Var, reshape_index
 from graphc.ir.node import Node
 from graphc.ir.schedule import MAX_SCATTERS, FusedGraph, Group, Root
-from graphc.passes.stored import ACCUMULATE, COMPUTED, choose_stored, is_scatter, movement_base
+from graphc.passes.stored import ACCUMULATE, COMPUTED, HEAVY, choose_stored, is_scatter, movement_base
 
 MAX_GROUP = 512  # scalar operations for one element in a whole kernel
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
@@ -194,7 +194,7 @@ def _size(draft: _Draft) -> Demands | None:
         walk = demands([(r.value, at) for r, at in roots], draft.inside, limit=8 * MAX_GROUP)
     except OverflowError:
         return None
-    return walk if walk.maps <= MAX_GROUP else None
+    return walk if walk.maps + (HEAVY - 1) * walk.heavy_maps <= MAX_GROUP else None
 
 
 def _try_merge(
@@ -285,20 +285,18 @@ def _is_windowed(node: Node, wanted: list[Index], axes: list[Var]) -> bool:
     """Whether each point of the reader's domain reads elements of `node` that no other point reads."""
     if len(wanted) > UNROLLED_REDUCTION:
         return False
-    used: list[tuple[Symbol, int] | None] = []
+    used: list[Symbol] = []
     for d in range(node.type.rank):
-        keys = {at[d].terms for at in wanted}
-        if len(keys) != 1 or len(terms := next(iter(keys))) > 1:
-            return False
-        if not terms:
-            if node.shape[d] != 1:
-                return False
+        if node.shape[d] == 1:
             continue
+        keys = {at[d].terms for at in wanted}
+        if len(keys) != 1 or len(terms := next(iter(keys))) != 1:
+            return False
         symbol, coefficient = terms[0]
         if symbol not in axes or any(not 0 <= at[d].const < coefficient for at in wanted):
             return False
-        used.append((symbol, coefficient))
-    return len({s for s, _ in filter(None, used)}) == sum(axis.hi > 0 for axis in axes) == len(used)
+        used.append(symbol)
+    return len(set(used)) == sum(axis.hi > 0 for axis in axes) == len(used)
 
 
 def _aligned(

@@ -1,4 +1,4 @@
-"""Texts that are kept beside the tests. After a wanted change: `pytest --update-golden`, then look at the difference."""
+"""Texts that are kept beside the tests. After a wanted change: `pytest --update-golden`, and look at the difference."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from graphc.ir.builder import Builder
@@ -25,8 +27,9 @@ def training_step(
 ) -> Graph:
     """One step of gradient descent: loss and new parameters from pictures, labels and parameters.
 
-    For each further number of channels: a convolution (`window` by `window`), bias, relu and 2x2 max pooling; then linear layers with
-    relu between them, and the mean cross entropy (or with `squares` the sum of squares, which is shorter as a text).
+    For each further number of channels: a convolution (`window` by `window`), bias, relu and 2x2 max pooling; then
+    linear layers with relu between them, and the mean cross entropy (or with `squares` the sum of squares, which is
+    shorter as a text).
     """
     b = Builder()
     x = b.input(0, TensorType(dtype, (batch, channels[0], picture, picture)), "x")
@@ -38,7 +41,7 @@ def training_step(
         return parameters[-1]
 
     h = x
-    for inside, outside in zip(channels, channels[1:], strict=False):
+    for inside, outside in pairwise(channels):
         h = b.contract(h, parameter(outside, inside, window, window), "b c h+r w+s, o c r s -> b o h w")
         h = b.add(h, b.broadcast(b.reshape(parameter(outside), (outside, 1, 1)), h.shape))
         h = b.reduce_max(b.window(_relu(b, h), (2, 3), (2, 2), (2, 2), (1, 1)), (4, 5), "first")

@@ -35,11 +35,14 @@ def _graph_text(graph: Graph) -> str:
 
 
 TEXTS: dict[str, Callable[[Target], str]] = {
-    "simplified": lambda target: _graph_text(optimize(small_step())),
     "laid_out": lambda target: _graph_text(optimize(small_step(), target)),
     "fused": lambda target: print_fused(schedule(small_step(), target)),
     "loops": lambda target: "\n".join(map(print_kernel, build_program(small_step(), target=target).kernels)),
 }
+
+
+def test_golden_text_for_every_machine(update_golden: bool) -> None:
+    compare("simplified", _graph_text(optimize(small_step())), update_golden)
 
 
 @pytest.mark.parametrize("target", FIXED)

@@ -128,8 +128,9 @@ class TestGuardPages:
         in_child("random", range(first, first + 10 * AT_ONCE))
 
     def test_the_guard_pages_fault(self) -> None:
-        code = "from tests.reliability.test_guard import Guarded; import ctypes; m = Guarded([100], True).addresses[0]; "
-        for offset in (100, -4096 + 99):
+        code = "import ctypes; from tests.reliability.test_guard import Guarded; "
+        code += "m = Guarded([100], True).addresses[0]; "
+        for offset in (100, 99 - PAGE):
             done = subprocess.run(
                 [sys.executable, "-c", code + f"ctypes.memset(m, 0, 100); ctypes.memset(m + {offset}, 0, 1)"],
                 cwd=ROOT,

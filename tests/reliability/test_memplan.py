@@ -2,8 +2,8 @@
 checker finds no overlap in any plan.
 
 Each graph runs with its plan and with one that re-uses nothing; over memory full of zeros and full of NaN; with
-parallel loops (here: all loops) in one piece, cut into single steps in random order, and on two threads. All results
-have the same bits.
+parallel loops (here: all loops) in one piece, cut into single steps in random order, and on two threads; and with
+outputs that take over inputs. All results have the same bits.
 """
 
 from __future__ import annotations
@@ -35,15 +35,18 @@ def everything_is_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(graph: Graph, arrays: list[np.ndarray], seed: int, what: str) -> None:
-    planned, apart = program_for(graph), program_for(graph, reuse=False)
-    for program in (planned, apart):
-        assert not check_plan(program.fused, program.plan, steps_of(program.fused, program.plan, host_target())), what
+    every = frozenset(range(len(graph.inputs)))
+    planned, apart, giving = program_for(graph), program_for(graph, reuse=False), program_for(graph, every)
+    for program, donated in ((planned, frozenset()), (apart, frozenset()), (giving, every)):
+        steps = steps_of(program.fused, program.plan, host_target())
+        assert not check_plan(program.fused, program.plan, steps, donated), what
     artifact = artifact_of(planned)
     expected = run_over(Entry(artifact_of(apart)), arrays, ZEROS, None)
     entry = Entry(artifact)
     runs = {
         "as planned": run_over(entry, arrays, ZEROS, None),
         "over NaN": run_over(entry, arrays, NANS, None),
+        "into its inputs": run_over(Entry(artifact_of(giving)), arrays, NANS, random.Random(seed)),
         "in random order": run_over(entry, arrays, NANS, random.Random(seed)),
     }
     before = get_num_threads()

@@ -39,8 +39,11 @@ def _evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> n
     operands: list[object] = []
     for array, dims, labels in zip(arrays, spec.operands, (spec.x_labels, spec.y_labels), strict=True):
         operands += [_view(widen(array), dims, extents), [number[label] for label in labels]]
+    # Labels of one operand alone are added up last: einsum would do so before it multiplies, which makes other NaN.
+    last = [x for x in spec.summed if (x in spec.x_labels) != (x in spec.y_labels)]
     with np.errstate(all="ignore"):
-        product = np.einsum(*operands, [number[label] for label in spec.out], optimize=True)  # type: ignore[call-overload]
+        product = np.einsum(*operands, [number[x] for x in (*last, *spec.out)], optimize=True)  # type: ignore[call-overload]
+        product = np.add.reduce(product, axis=tuple(range(len(last))), dtype=product.dtype)
     return narrow(product + product.dtype.type(0), type)  # a sum begins with +0.0, so it is never -0.0
 
 
