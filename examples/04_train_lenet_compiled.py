@@ -49,4 +49,4 @@ with torch.no_grad():
     accuracy = (net(test.data).argmax(dim=1) == test.targets).float().mean().item()
 print(f"test accuracy: {accuracy:.4f}")
 counted = torch.counters()
-print(f"the step was captured {counted['captures']} times and replayed {counted['replays']} times")
+print(f"captures of the step: {counted['captures']}, replays: {counted['replays']}")

@@ -1,5 +1,4 @@
-"""Programs for graphs, from the cache where they are there: the compiler itself is loaded only when one has to be made.
-"""
+"""Programs for graphs, from the cache where they are there: the compiler is loaded only when one has to be made."""
 
 from __future__ import annotations
 

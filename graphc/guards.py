@@ -30,8 +30,9 @@ _LIBRARIES = tuple(
     p for p in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_path("purelib")} if p
 )
 
-# The tables of a module, which only its own methods write.
+# The tables of a module, which only its own methods write; and what it holds that has no part in computing.
 _COUNTED_TABLES = ("_parameters", "_buffers", "_modules")
+_UNREAD = "_transient"
 
 Check = tuple[Callable[[], Any], Any, bool, str]
 
@@ -93,8 +94,14 @@ class Guards:
         self._writes: Callable[[], int] | None = None
         self._writes_seen = -1
         self._seen: dict[int, Any] = {}
+        self._globals: set[tuple[int, str]] = set()  # names of modules met, by the module's dictionary
         self._count = 0
         self._queue: list[tuple[Any, str]] = []
+        self._states: list[tuple[Mapping[Any, Any], str]] = []  # of graphc's optimizers
+
+    def storages(self) -> dict[int, Any]:
+        """The storages of the tensors that were met, by identity."""
+        return {id(storage): storage for _, storage, *_ in self._tensors}
 
     def add_call(self, compute: Callable[[], Any], expected: Any) -> None:
         """Guard by a function whose result must stay."""
@@ -103,9 +110,20 @@ class Guards:
     def add_root(self, function: Any, name: str) -> None:
         """Guard all that `function` reads."""
         self._queue.append((function, name))
+        self._walk()
+
+    def _walk(self) -> None:
         while self._queue:
             value, path = self._queue.pop()
             self._enter(value, path)
+
+    def add_states(self) -> None:
+        """Guard the state of graphc's optimizers as it is now, after the call: its first step makes it, and what makes
+        it never replaces it.
+        """
+        for held, path in self._states:
+            self._mapping(held, path)
+        self._walk()
 
     def failure(self) -> str | None:
         """The first guard that does not hold: which value, what it was, what it is."""
@@ -129,9 +147,10 @@ class Guards:
                 if value is not expected and not (isinstance(expected, _SIMPLE) and _same(value, expected)):
                     return _changed(f"{path}[{place}]", expected, value)
         for tensor, storage, chain, requires_grad, path in self._tensors:
-            if tensor._storage is not storage or tensor._chain != chain:
+            if tensor._storage is not storage or (tensor._chain is not chain and tensor._chain != chain):
                 return f"the memory of {path} was replaced"
-            if tensor.requires_grad != requires_grad:
+            lineage = tensor._lineage
+            if (lineage.requires_grad or lineage.hist is not None) is not requires_grad:
                 return _changed(f"{path}.requires_grad", requires_grad, tensor.requires_grad)
         for compute, expected in self._calls:
             value = compute()
@@ -219,8 +238,14 @@ class Guards:
             if writes is not None and key in _COUNTED_TABLES:
                 self._mapping(held, label, counted=True)
                 continue
+            if writes is not None and key == _UNREAD:
+                continue
             if key == "param_groups" and isinstance(held, list):
                 self._groups(held, label)
+                continue
+            if key == "state" and module.startswith("graphc.optim."):
+                self._states.append((held, label))
+                dicts.append((attributes, key, held, False, label))
                 continue
             dicts.append((attributes, key, held, self._add(held, label), label))
         (self._sizes if writes is None else self._counted_sizes).append((attributes, len(attributes), path))
@@ -258,7 +283,8 @@ class Guards:
                 attributes.add(name)
                 if name == "random" and "numpy" in getattr(space.get("np"), "__name__", ""):
                     raise Unguardable("the module numpy.random")
-                if name in space:
+                if name in space and (id(space), name) not in self._globals:
+                    self._globals.add((id(space), name))
                     value = space[name]
                     label = f"global {name!r}"
                     self._in_dicts.append((space, name, value, self._add(value, label), label))

@@ -15,26 +15,20 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from graphc import programs
 from graphc.capture import Capture
 from graphc.counting import FRONT
 from graphc.grad_mode import MODE
 from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType
-from graphc.random import key_buffer
 from graphc.recorder import runtime_scalar
-from graphc.recording import Recorder, copy_buffer, current, fill, raise_checks
-from graphc.signatures import Recipes, argument_buffer, flatten, originals, rebuild, restore, stand_in_for, tensors_in
-from graphc.storage import Storage, next_serial
+from graphc.recording import Recorder, current
+from graphc.replay import Recorded, Replay, Source
+from graphc.signatures import Plain, Recipes, aliasing, flatten, originals, rebuild, stand_in_for, tensors_in
+from graphc.storage import Binding, Storage, next_serial
 from graphc.tensors.core import TensorBase
-from graphc_runtime.buffer import Buffer
 
 # Captures of one signature that may fail a guard before the function is run plainly for good.
 MOST_CAPTURES = 8
@@ -55,31 +49,6 @@ def _report(text: str) -> None:
         print(f"graphc: {text}", file=sys.stderr)
 
 
-@dataclass(slots=True)
-class _Entry:
-    """One captured call, ready to be replayed."""
-
-    guards: Guards
-    grads: list[tuple[Any, Any]]  # tensors whose .grad is read first, with the type it must have (None: no gradient)
-    program: programs.Program
-    sources: dict[Node, Any]
-    draws: list[tuple[Any, Node | None]]
-    written: list[tuple[Storage, Node]]
-    fresh: list[tuple[TensorType, Node]]
-    new_grads: list[tuple[Any, Any]]  # tensors and how to make their .grad (None: no gradient)
-    result: Any
-    checks: list[tuple[Node, Exception]]
-    written_args: list[tuple[int, Node]]
-
-    def failure(self) -> str | None:
-        """Why this entry does not fit now, or None."""
-        for tensor, expected in self.grads:
-            held = tensor._grad
-            if (None if held is None else held._type) != expected:
-                return f"a gradient was {expected}, is {None if held is None else held._type}"
-        return self.guards.failure()
-
-
 class Compiled:
     """A function compiled by `graphc.compile`; call it as the function."""
 
@@ -87,7 +56,8 @@ class Compiled:
         self._function = function
         self._name = name
         self._fullgraph = fullgraph
-        self._entries: dict[Any, list[_Entry]] = {}
+        self._entries: dict[Any, list[Replay]] = {}
+        self._recent: tuple[Plain, Replay] | None = None
         self._captures: dict[Any, int] = {}
         self._failures: dict[Any, int] = {}
         self._floats: dict[int, float] = {}
@@ -99,26 +69,42 @@ class Compiled:
         recorder = current()
         if recorder.capture is not None:
             return self._function(*args, **kwargs)
+        with recorder.lock:
+            recent = self._recent
+            if recent is not None and not kwargs and recent[0].fits(args):
+                # The same kinds of arguments as the last time, all of them tensors.
+                if recent[1].failure(args) is None:
+                    return self._replay(recorder, recent[1], args, ())
+                self._recent = None
+            return self._call(recorder, args, kwargs)
+
+    def _call(self, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors: list[Any] = []
         floats: list[float] = []
         objects: list[Any] = []
         structure = flatten((args, kwargs), tensors, floats, objects)
-        key = (structure, self._float_key(floats), MODE.enabled)
-        with recorder.lock:
-            reason = None
-            for entry in self._entries.get(key, ()):
-                reason = entry.failure()
-                if reason is None:
-                    return self._replay(recorder, entry, tensors, floats)
-            if reason is not None:
-                FRONT.recompiles += 1
-                _report(f"{self._name}: captured again because {reason}")
-            elif self._entries and key not in self._captures:
-                FRONT.recompiles += 1
-                _report(f"{self._name}: captured again because its arguments differ from those before")
-            if self._captures.get(key, 0) >= MOST_CAPTURES or self._failures.get(key, 0) >= MOST_FAILURES:
-                return self._function(*args, **kwargs)
-            return self._capture(recorder, key, (args, kwargs), tensors, floats, objects)
+        key = (structure, aliasing(tensors), self._float_key(floats), MODE.enabled)
+        reason = None
+        for entry in self._entries.get(key, ()):
+            reason = entry.failure(tensors)
+            if reason is None:
+                self._recent = (Plain(args), entry) if not kwargs and Plain.suits(args) else None
+                return self._replay(recorder, entry, tensors, floats)
+        if reason is not None:
+            FRONT.recompiles += 1
+            _report(f"{self._name}: captured again because {reason}")
+        elif self._entries and key not in self._captures:
+            FRONT.recompiles += 1
+            _report(f"{self._name}: captured again because its arguments differ from those before")
+        if self._captures.get(key, 0) >= MOST_CAPTURES or self._failures.get(key, 0) >= MOST_FAILURES:
+            return self._function(*args, **kwargs)
+        return self._capture(recorder, key, (args, kwargs), tensors, floats, objects)
+
+    def _replay(self, recorder: Recorder, entry: Replay, tensors: Sequence[Any], floats: Sequence[float]) -> Any:
+        FRONT.replays += 1
+        if recorder.pending:
+            recorder.flush("")
+        return entry.run(recorder, tensors, floats)
 
     def _float_key(self, floats: list[float]) -> tuple[Any, ...]:
         """Float arguments are constants until one is seen to change; then it is read at run time."""
@@ -166,7 +152,7 @@ class Compiled:
         except BaseException:
             recorder.capture = None
             raise
-        made: _Entry | None = None
+        made: Replay | None = None
         try:
             if not capture.broken:
                 made = self._entry(recorder, capture, guards, tensors, stand_ins, numbers, result)
@@ -213,68 +199,79 @@ class Compiled:
         stand_ins: list[Any],
         numbers: list[Any],
         result: Any,
-    ) -> _Entry | None:
+    ) -> Replay | None:
         """Run what the call recorded, and keep it for replays. None, with the reason in `capture`, when it cannot be
         replayed.
         """
         for compute, expected in capture.guards:
             guards.add_call(compute, expected)
+        try:
+            guards.add_states()
+        except Unguardable as reason:
+            capture.give_up(f"state that depends on {reason}")
+            return None
         fresh = self._fresh_storages(recorder, capture, result)
         if fresh is None:
             return None
-        places = {id(storage): place for place, storage in enumerate(fresh)}
-        arguments = {id(t._storage): ("arg", i) for i, t in enumerate(stand_ins)}
-        arguments |= {id(n._storage): ("number", i) for i, n in enumerate(numbers) if isinstance(n, TensorBase)}
-        recipe = Recipes(capture, places, {id(t): i for i, t in enumerate(stand_ins)})
+        recipe = Recipes(capture, {id(s): i for i, s in enumerate(fresh)}, {id(t): i for i, t in enumerate(stand_ins)})
         returned = recipe.of(result)
-        new_grads = [(note.tensor, recipe.of(note.tensor._grad)) for note in capture.grads.values()]
+        notes = list(capture.grads.values())
+        # A gradient that was there before and still is, is written in place.
+        read_first = [n for n in notes if isinstance(n.before, TensorBase)]
+        kept = [n for n in read_first if n.tensor._grad is n.before]
+        if any(t._chain for t in stand_ins) or any(n.before._chain for n in read_first):
+            capture.give_up("an argument or gradient that is a view of a larger tensor")
+        new_gradients = [(n.tensor, recipe.of(n.tensor._grad)) for n in notes if n not in kept]
         if capture.broken:
             return None
         storages, nodes = recorder.outputs()
         written = [(s, s.value.node) for s in storages if s.serial < capture.serial and s.value is not None]
-        made = [(s.type, s.value.node if s.value is not None else None) for s in fresh]
-        checks = list(recorder.checks)
-        grads_read = {
-            id(note.before._storage): ("grad", note.tensor)
-            for note in capture.grads.values()
-            if note.before is not None and note.before is not False
-        }
-        program = recorder.program(nodes) if nodes else ()
-        sources = self._sources(recorder, program, capture, (s for s in storages), arguments, grads_read)
-        if sources is None:
+        guarded = guards.storages()
+        arguments = {id(t._storage): i for i, t in enumerate(stand_ins) if id(t._storage) not in guarded}
+        gradients = {id(n.before._storage): n.tensor for n in kept}
+        known = {id(n.before._storage): Source("gradient", n.tensor) for n in read_first}
+        if any(id(s) in known.keys() - gradients.keys() for s, _ in written):
+            capture.give_up("a gradient that was written and then replaced")
             return None
-        outputs = [n for _, n in written] + [n for _, n in made if n is not None]
-        for node in outputs:
-            if node in recorder.bound and node not in sources:
-                source = _source_of(recorder, node, capture, arguments, grads_read)
-                if source is None:
-                    return None
-                sources[node] = source
-        draws = [(generator, key.node if key is not None else None) for generator, key in capture.draws]
-        argument_storages = {id(t._storage): i for i, t in enumerate(stand_ins)}
-        written_args = [(argument_storages[id(s)], n) for s, n in written if id(s) in argument_storages]
-        if any(stand_ins[i] is not tensors[i] for i, _ in written_args):
+        known |= {id(n._storage): Source("number", i) for i, n in enumerate(numbers) if isinstance(n, TensorBase)}
+        known |= {i: Source("argument", place) for i, place in arguments.items()}
+        if any(id(s) in arguments and stand_ins[arguments[id(s)]] is not tensors[arguments[id(s)]] for s, _ in written):
             capture.give_up("a write to an argument that is a view of a larger tensor")
             return None
-        entry = _Entry(
-            guards,
-            [
-                (n.tensor, None if n.before is None else n.before._type)
-                for n in capture.grads.values()
-                if n.before is not False
-            ],
+        bindings = {b.node: b for b in recorder.held}
+        own = {id(s) for s, _ in written} - known.keys()
+        program = (
+            recorder.program(nodes, frozenset(n for n, b in bindings.items() if id(b.source) in own)) if nodes else ()
+        )
+        made = [(s.type, s.value.node) for s in fresh if s.value is not None]
+        read = dict.fromkeys(n for segment in program for n in segment.inputs)
+        for segment in program:
+            for node in segment.outputs:
+                read.pop(node, None)
+        read |= dict.fromkeys(n for _, n in (*written, *made) if n in recorder.bound)
+        sources: dict[Node, Source] = {}
+        for node in read:
+            source = _source_of(node, bindings, capture, known)
+            if source is None:
+                return None
+            sources[node] = source
+        recorded = Recorded(
             program,
             sources,
-            draws,
-            [(s, n) for s, n in written if id(s) not in argument_storages],
-            [(type, node) for type, node in made if node is not None],
-            new_grads,
+            [(s, n) for s, n in written if id(s) not in arguments and id(s) not in gradients],
+            [(gradients[id(s)], n) for s, n in written if id(s) in gradients],
+            [(arguments[id(s)], n) for s, n in written if id(s) in arguments],
+            made,
+            new_gradients,
             returned,
-            [(node, error) for node, _, error in checks],
-            written_args,
+            [(node, error) for node, _, error in recorder.checks],
+            [(generator, key.node if key is not None else None) for generator, key in capture.draws],
         )
-        recorder.flush_captured()
-        return entry
+        before = [(n.tensor, None if n.before is None else n.before._type) for n in notes if n.before is not False]
+        shared = [t._storage if id(t._storage) in guarded else None for t in stand_ins]
+        replay = Replay(guards, before, shared, recorded)
+        recorder.flush_captured(program)
+        return replay
 
     def _fresh_storages(self, recorder: Recorder, capture: Capture, result: Any) -> list[Storage] | None:
         """Storages made by the call that it returns or leaves in `.grad`; None when others survive it too."""
@@ -301,86 +298,20 @@ class Compiled:
             return None
         return fresh
 
-    def _sources(
-        self, recorder: Recorder, program: programs.Program, capture: Capture, storages: Any, arguments: Any, grads: Any
-    ) -> dict[Node, Any] | None:
-        """Where each leaf that the program reads comes from at a replay."""
-        sources: dict[Node, Any] = {}
-        given: set[Node] = set()
-        for segment in program:
-            for node in segment.inputs:
-                if node in given or node in sources:
-                    continue
-                source = _source_of(recorder, node, capture, arguments, grads)
-                if source is None:
-                    return None
-                sources[node] = source
-            given.update(segment.outputs)
-        return sources
 
-    # replaying
-
-    def _replay(self, recorder: Recorder, entry: _Entry, tensors: list[Any], floats: list[float]) -> Any:
-        FRONT.replays += 1
-        if recorder.pending:
-            recorder.flush("")
-        bound: dict[Node, Buffer] = {}
-        for generator, node in entry.draws:
-            if node is None or node not in entry.sources:
-                generator.skip()
-            else:
-                bound[node] = key_buffer(generator)
-        for node, (kind, what) in entry.sources.items():
-            if kind == "storage":
-                bound[node] = what.realise()
-            elif kind == "arg":
-                bound[node] = argument_buffer(tensors[what])
-            elif kind == "grad":
-                bound[node] = argument_buffer(what._grad)
-            elif kind == "call":
-                bound[node] = Buffer.from_array(np.array(what(), np.float64))
-            elif kind == "number":
-                bound[node] = Buffer.from_array(np.array(floats[what], np.float64))
-        results = programs.run(entry.program, bound)
-        used: set[int] = set()
-
-        def take(node: Node) -> Buffer:
-            buffer = results.get(node)
-            if buffer is None:
-                return fill(node) if node.op == "constant" else copy_buffer(bound[node])
-            if id(buffer) in used:
-                return copy_buffer(buffer)
-            used.add(id(buffer))
-            return buffer
-
-        for storage, node in entry.written:
-            storage.version += 1
-            storage.set_buffer(take(node))
-        for place, node in entry.written_args:
-            tensors[place]._storage.version += 1
-            tensors[place]._storage.set_buffer(take(node))
-        storages = [Storage(recorder, type, None, take(node)) for type, node in entry.fresh]
-        for tensor, made in entry.new_grads:
-            tensor._grad = None if made is None else restore(made, storages, tensors)
-        raise_checks([(node, None, error) for node, error in entry.checks], results)  # type: ignore[list-item]
-        return restore(entry.result, storages, tensors)
-
-
-def _source_of(recorder: Recorder, node: Node, capture: Capture, arguments: Any, grads: Any) -> Any:
-    binding = recorder.binding_of(node)
+def _source_of(node: Node, bindings: dict[Node, Binding], capture: Capture, known: dict[int, Source]) -> Source | None:
+    """Where the leaf `node` comes from at a replay; None, with the reason in `capture`, when it cannot be had."""
+    binding = bindings.get(node)
     source = None if binding is None else binding.source
     if isinstance(source, Storage):
-        if id(source) in arguments:
-            return arguments[id(source)]
-        if id(source) in grads:
-            return grads[id(source)]
+        if id(source) in known:
+            return known[id(source)]
         if source.origin is not None:
-            return ("call", source.origin)
-        if source.serial > capture.serial:
-            return ("storage", source) if not source.version else None
-        return ("storage", source)
-    if any(key is not None and key.node is node for _, key in capture.draws):
-        return ("key", None)
+            return Source("call", source.origin)
+        if source.serial < capture.serial or not source.version:
+            return Source("storage", source)
+    elif any(key is not None and key.node is node for _, key in capture.draws):
+        return Source("key", None)
     capture.give_up("a value computed before the call that is not stored in a tensor")
     return None
 

@@ -69,8 +69,12 @@ def canonical(
     return Graph(tuple(new[i] for i in inputs), tuple(new[o] for o in outputs), name), tuple(key)
 
 
-def executable_for(graph: Graph, key: tuple[object, ...]) -> Any:
-    """The executable of a canonical graph, compiled unless one of that structure is kept."""
+def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ...] = ()) -> Any:
+    """The executable of a canonical graph, compiled unless one of that structure is kept.
+
+    It may overwrite the inputs numbered in `donated`.
+    """
+    key = (donated, *key)
     with _lock:
         found = _executables.get(key)
         if found is not None:
@@ -78,15 +82,18 @@ def executable_for(graph: Graph, key: tuple[object, ...]) -> Any:
             FRONT.structure_hits += 1
             return found
         FRONT.programs_built += 1
-        made = graphc.compiled.compile_graph(graph)
+        made = graphc.compiled.compile_graph(graph, donated)
         _executables[key] = made
         while len(_executables) > KEPT_EXECUTABLES:
             _executables.popitem(last=False)
         return made
 
 
-def build(outputs: Sequence[Node], known: Callable[[Node], bool]) -> Program:
-    """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long."""
+def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: frozenset[Node] = frozenset()) -> Program:
+    """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long.
+
+    A program of one segment may overwrite the buffers of the leaves `donated`.
+    """
     order = [n for n in topological(outputs, known) if not known(n)]
     pieces = [order[i : i + SEGMENT_NODES] for i in range(0, len(order), SEGMENT_NODES)]
     wanted = set(outputs)
@@ -103,15 +110,19 @@ def build(outputs: Sequence[Node], known: Callable[[Node], bool]) -> Program:
         if len(pieces) == 1:
             given = list(dict.fromkeys(outputs))
         graph, key = canonical(tuple(taken), given, piece)
-        program.append(Segment(executable_for(graph, key), tuple(taken), tuple(given)))
+        lent = tuple(i for i, n in enumerate(taken) if n in donated) if len(pieces) == 1 else ()
+        program.append(Segment(executable_for(graph, key, lent), tuple(taken), tuple(given)))
     return tuple(program)
 
 
 def run(program: Program, bound: dict[Node, Buffer]) -> dict[Node, Buffer]:
-    """Run the segments in order; the buffers of all that they gave."""
+    """Run the segments in order; the buffers of all that they gave. Nothing in `bound` is overwritten."""
     results: dict[Node, Buffer] = {}
     for segment in program:
         inputs = [results[n] if n in results else bound[n] for n in segment.inputs]
+        for alias in segment.executable.output_aliases:
+            if alias >= 0:
+                inputs[alias] = inputs[alias].copy()
         for node, buffer in zip(segment.outputs, segment.executable.run(inputs), strict=True):
             results[node] = buffer
     return results

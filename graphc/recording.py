@@ -79,7 +79,7 @@ class Recorder:
         self.freed: list[Value] = []
         self.held: list[Binding] = []
         self.capture: Capture | None = None
-        self.sites: dict[tuple[CodeType, int, str], object] = {}
+        self.sites: dict[tuple[int, int, str], tuple[CodeType, object, object]] = {}
         self._free: list[int] = []
         self._leaves = 0
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
@@ -129,6 +129,8 @@ class Recorder:
         elif storage.is_exported and not np.array_equal(binding.buffer.array, storage.buffer.array):  # type: ignore[union-attr]
             storage.slot = None
             return self.leaf(storage)
+        elif self.capture is not None:
+            self.held.append(binding)  # the capture asks where its leaves come from
         return binding
 
     def part(self, storage: Storage, type: TensorType, offset: int) -> Binding:
@@ -211,11 +213,14 @@ class Recorder:
         results = self.compute(nodes) if nodes else {}
         for value, needed in saved.items():
             value.saved = tuple(self.bind_cut(node, results[node]) for node in needed if node in results)
-        checks, self.checks = self.checks, []
         self._settle(storages, results)
-        self._records = self._bytes = 0
-        self._forget()
-        raise_checks(checks, results)
+
+    def flush_captured(self, program: programs.Program) -> None:
+        """Run what a finished capture recorded, as `program`, which computes all its outputs."""
+        FRONT.flushes += 1
+        self.capture = None
+        storages, _ = self.outputs()
+        self._settle(storages, programs.run(program, self.bound))
 
     def _histories(self, storages: Sequence[Storage]) -> list[Value]:
         """Pending single numbers that `backward` may be called on later."""
@@ -228,12 +233,12 @@ class Recorder:
         """The buffers of `outputs`, from what is bound now."""
         return programs.run(self.program(outputs), self.bound)
 
-    def program(self, outputs: tuple[Node, ...]) -> programs.Program:
-        """The program for `outputs`, by one look-up when it was built before."""
-        key = (outputs, tuple(self.cuts.keys()))
+    def program(self, outputs: tuple[Node, ...], donated: frozenset[Node] = frozenset()) -> programs.Program:
+        """The program for `outputs`, by one look-up when it was built before. It may overwrite the leaves `donated`."""
+        key = (outputs, tuple(self.cuts.keys()), donated)
         program = self._programs.get(key)
         if program is None:
-            program = programs.build(outputs, self.bound.__contains__)
+            program = programs.build(outputs, self.bound.__contains__, donated)
             self._programs[key] = program
             if len(self._programs) > KEPT_PROGRAMS:
                 self._programs.popitem(last=False)
@@ -242,16 +247,8 @@ class Recorder:
             self._programs.move_to_end(key)
         return program
 
-    def binding_of(self, node: Node) -> Binding | None:
-        """The living binding of a leaf."""
-        return next((b for b in self.held if b.node is node), None)
-
-    def flush_captured(self) -> None:
-        """Run what a finished capture recorded."""
-        self.capture = None
-        self._flush()
-
     def _settle(self, storages: Sequence[Storage], results: dict[Node, Buffer]) -> None:
+        checks, self.checks = self.checks, []
         used: set[int] = set()
         for storage in storages:
             value = storage.value
@@ -259,13 +256,16 @@ class Recorder:
             node = value.node
             buffer = results.get(node)
             if buffer is None:
-                buffer = fill(node) if node.op == "constant" else copy_buffer(self.bound[node])
+                buffer = fill(node) if node.op == "constant" else self.bound[node].copy()
             elif id(buffer) in used:
-                buffer = copy_buffer(buffer)
+                buffer = buffer.copy()
             used.add(id(buffer))
             if value.grad and not value.freed and node.op != "constant":
                 value.binding = self.bind_cut(node, buffer)
             storage.set_buffer(buffer)
+        self._records = self._bytes = 0
+        self._forget()
+        raise_checks(checks, results)
 
     def _forget(self) -> None:
         """After a flush nothing is pending: leaves that no history holds give their numbers back."""
@@ -304,13 +304,6 @@ def raise_checks(checks: Sequence[Check], results: dict[Node, Buffer]) -> None:
 def fill(node: Node) -> Buffer:
     """Memory for a constant."""
     return Buffer.from_array(np.full(node.shape, node.attr("value"), node.dtype.numpy))
-
-
-def copy_buffer(buffer: Buffer) -> Buffer:
-    """A buffer of its own with the same contents."""
-    made = Buffer.allocate(buffer.nbytes)
-    np.copyto(made.array, buffer.array)
-    return made
 
 
 class _Threads(threading.local):

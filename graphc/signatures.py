@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.capture import Capture
+from graphc.grad_mode import MODE
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, f64
 from graphc.storage import Lineage, Storage, Value
@@ -33,6 +35,44 @@ def flatten(value: Any, tensors: list[Any], floats: list[float], objects: list[A
         return ("=", kind, value)
     objects.append(value)
     return ("id", id(value))
+
+
+def aliasing(tensors: Sequence[Any]) -> tuple[int, ...]:
+    """Which of `tensors` share memory: for each the place of the first over the same storage; () when none do."""
+    places: dict[int, int] = {}
+    first = tuple(places.setdefault(id(t._storage), i) for i, t in enumerate(tensors))
+    return first if len(places) < len(tensors) else ()
+
+
+class Plain:
+    """Positional arguments that are all tensors, none over another's memory: a signature that is quickly compared."""
+
+    __slots__ = ("_enabled", "_types")
+
+    def __init__(self, args: Sequence[Any]) -> None:
+        self._enabled = MODE.enabled
+        self._types = [(t._type, t.requires_grad) for t in args]
+
+    @staticmethod
+    def suits(args: Sequence[Any]) -> bool:
+        """Whether there is such a signature for `args`."""
+        return all(isinstance(t, TensorBase) and not (t._chain or t._wrapped) for t in args) and not aliasing(args)
+
+    def fits(self, args: Sequence[Any]) -> bool:
+        """Whether `args` are tensors of the same kinds."""
+        if len(args) != len(self._types) or MODE.enabled is not self._enabled:
+            return False
+        seen = set()
+        for tensor, (type, requires) in zip(args, self._types, strict=True):
+            if not isinstance(tensor, TensorBase) or tensor._chain or tensor._wrapped:
+                return False
+            if tensor._type is not type and tensor._type != type:
+                return False
+            lineage = tensor._lineage
+            if (lineage.requires_grad or lineage.hist is not None) is not requires:
+                return False
+            seen.add(tensor._storage)
+        return len(seen) == len(args)
 
 
 def rebuild(value: Any, tensors: list[Any], floats: list[Any]) -> Any:
@@ -124,7 +164,7 @@ class Recipes:
         return ("made", None, made)
 
 
-def restore(recipe: Any, storages: list[Storage], tensors: list[Any]) -> Any:
+def restore(recipe: Any, storages: list[Storage], tensors: Sequence[Any]) -> Any:
     tag, kind, what = recipe
     if tag == "made":
         return _make(what, storages)
@@ -155,7 +195,7 @@ def tensors_in(value: Any) -> list[Any]:
 
 def stand_in_for(tensor: Any) -> Any:
     """The tensor itself when it is the whole of its storage; otherwise one over a buffer of its own elements."""
-    if not tensor._chain or tensor.requires_grad or (tensor._storage.is_exported and tensor._chain):
+    if not tensor._chain or tensor.requires_grad:
         return tensor
     return from_buffer(argument_buffer(tensor), tensor._type)
 

@@ -39,7 +39,14 @@ def user_frame() -> FrameType | None:
 
 def user_location() -> frozenset[Location]:
     """The user's line as the set that nodes carry."""
-    frame = user_frame()
+    frame: FrameType | None = sys._getframe(1)
+    known = _inside.get
+    while frame is not None:
+        code = frame.f_code
+        # Nothing is recorded without this walk, so the common case is written out.
+        if not (known(code.co_filename) or is_inside(code)):
+            break
+        frame = frame.f_back
     if frame is None:
         return NO_LOCATIONS
     code = frame.f_code

@@ -16,9 +16,10 @@ from graphc.ir.types import TensorType
 
 def _key_attrs(attrs: tuple[tuple[str, AttrValue], ...]) -> tuple[object, ...]:
     """Attributes as an interning key: floats by their bits, so that -0.0 is not 0.0 and NaN equals itself."""
-    if not any(type(v) is float for _, v in attrs):
-        return attrs
-    return tuple((k, v.hex(), "float") if type(v) is float else (k, v) for k, v in attrs)
+    for _, value in attrs:
+        if type(value) is float:
+            return tuple((k, v.hex(), "float") if type(v) is float else (k, v) for k, v in attrs)
+    return attrs
 
 
 class Builder(OpMethods):
@@ -30,6 +31,7 @@ class Builder(OpMethods):
     def __init__(self) -> None:
         self._nodes: dict[tuple[object, ...], Node] = {}
         self._applied: dict[tuple[object, ...], Node] = {}  # the same nodes by what `apply` is given
+        self._constants: dict[tuple[object, ...], Node] = {}  # of these too, those that equality tells apart
         self.locs: frozenset[Location] = NO_LOCATIONS
 
     def __len__(self) -> int:
@@ -60,7 +62,19 @@ class Builder(OpMethods):
         node = self._nodes.get(key)
         if node is None:
             node = self._nodes[key] = Node(op, inputs, attrs, type, self.locs)
-        elif not self.locs <= node.locs:
+        elif self.locs is not node.locs and not self.locs <= node.locs:
+            node.locs |= self.locs
+        return node
+
+    def constant(self, value: float | int | bool, type: TensorType) -> Node:
+        """A tensor of `type` with every element `value` (converted to the dtype's kind)."""
+        if value != value or (value == 0 and value.__class__ is float):
+            return super().constant(value, type)
+        key = (value, value.__class__, type)
+        node = self._constants.get(key)
+        if node is None:
+            node = self._constants[key] = super().constant(value, type)
+        elif self.locs is not node.locs and not self.locs <= node.locs:
             node.locs |= self.locs
         return node
 
@@ -68,12 +82,15 @@ class Builder(OpMethods):
         """The node `op(*inputs)`; infers its type. Raises ShapeError or DTypeError with both sides named."""
         record = OPS[op]
         given = attrs or {}
-        ordered = tuple((a.name, given[a.name]) for a in record.attrs) if record.attrs else ()
+        ordered: tuple[tuple[str, AttrValue], ...] = ()
+        if record.attrs:
+            ordered = tuple([(a.name, given[a.name]) for a in record.attrs])
         key = (op, inputs, _key_attrs(ordered) if ordered else ordered)
         known = self._applied.get(key)
         if known is not None:  # its type was inferred before
-            if not self.locs <= known.locs:
-                known.locs |= self.locs
+            locs = self.locs
+            if locs is not known.locs and not locs <= known.locs:
+                known.locs |= locs
             return known
         try:
             type = record.infer([i.type for i in inputs], given)
@@ -84,4 +101,3 @@ class Builder(OpMethods):
             raise
         node = self._applied[key] = self.make(op, inputs, ordered, type)
         return node
-

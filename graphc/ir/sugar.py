@@ -53,6 +53,11 @@ class OpMethods:
         """`op` over operands of one shape; numbers become constants of the first node's type (for `select`, of a
         value's).
         """
+        for operand in operands:
+            if type(operand) is not Node:
+                break
+        else:
+            return self.apply(op, operands)  # type: ignore[arg-type]  # nodes all of them
         nodes = [o for o in operands if isinstance(o, Node)]
         like = nodes[-1].type if op == "select" and len(nodes) > 1 else nodes[0].type
         return self.apply(op, tuple(o if isinstance(o, Node) else self.constant(o, like) for o in operands))

@@ -92,9 +92,16 @@ class TensorType:
         """Number of elements."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.dtype, self.shape, self.device))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def with_shape(self, shape: tuple[int, ...]) -> TensorType:
         return TensorType(self.dtype, shape, self.device)

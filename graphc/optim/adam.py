@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from graphc import Tensor, float32, float64, maximum, tensor, zeros_like
+from graphc import Tensor, float32, float64, maximum, tensor
 from graphc.optim.optimizer import Optimizer, Params
+from graphc.recorder import state_zeros
+
+_COUNT = tensor(0.0, dtype=float32)  # what a count of steps looks like
 
 
 class Adam(Optimizer):
@@ -95,10 +98,10 @@ class Adam(Optimizer):
                     resting.add(id(state["step"]))
                 continue
             if not state:
-                fresh = tensor(0.0, dtype=float32) if fresh is None else fresh
-                state = {"step": fresh, "exp_avg": zeros_like(parameter), "exp_avg_sq": zeros_like(parameter)}
+                fresh = state_zeros(_COUNT) if fresh is None else fresh
+                state = {"step": fresh, "exp_avg": state_zeros(parameter), "exp_avg_sq": state_zeros(parameter)}
                 if amsgrad:
-                    state["max_exp_avg_sq"] = zeros_like(parameter)
+                    state["max_exp_avg_sq"] = state_zeros(parameter)
                 self.state[parameter] = state
             counts.setdefault(id(state["step"]), (state["step"], []))[1].append(parameter)
         for key, (step, members) in counts.items():

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc import Tensor
 from graphc.optim.optimizer import Optimizer, Params
+from graphc.recorder import state_zeros
 
 
 class SGD(Optimizer):
@@ -51,6 +52,8 @@ class SGD(Optimizer):
         maximize = self._structure(lambda: bool(group["maximize"]))
         momentum = self._scalar(lambda: group["momentum"]) if moves else None
         damping = self._scalar(lambda: 1 - group["dampening"]) if moves else None
+        # Without dampening the first step, b = d, is what every step does when b was zero before.
+        undamped = self._structure(lambda: group["dampening"] == 0)
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
@@ -60,6 +63,8 @@ class SGD(Optimizer):
             if momentum is not None and damping is not None:
                 state = self.state[parameter]
                 buffer = state.get("momentum_buffer")
+                if buffer is None and undamped:
+                    buffer = state["momentum_buffer"] = state_zeros(parameter)
                 if buffer is None:
                     buffer = state["momentum_buffer"] = direction.detach().clone()
                 else:

@@ -223,6 +223,9 @@ def set_class(cls: type[Any]) -> None:
     _classes[:] = [cls]
 
 
+_make = object.__new__
+
+
 def new(
     storage: Storage,
     type: TensorType,
@@ -233,7 +236,7 @@ def new(
     cls: type[Any] | None = None,
 ) -> Tensor:
     """A tensor object over `storage`."""
-    tensor = object.__new__(cls or _classes[0])
+    tensor = _make(cls or _classes[0])
     tensor._storage = storage
     tensor._type = type
     tensor._chain = chain
@@ -362,6 +365,8 @@ def _changed_behind(recorder: Recorder, tensor: TensorBase, hist: Value) -> tupl
 def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep]:
     """The node of the tensor's elements and what keeps it valid; with `grad`, the one that gradients flow through."""
     chain, storage = tensor._chain, tensor._storage
+    if not (chain or grad):
+        return recorder.read(storage)
     if chain and storage.value is None and recorder.capture is None and tensor._type.size < storage.type.size:
         lineage = tensor._lineage
         flows = grad and (lineage.requires_grad or lineage.hist is not None)
@@ -370,7 +375,7 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
             binding = recorder.part(storage, tensor._type, tensor._offset)
             return binding.node, binding
     node, keep, depth = read_base(recorder, tensor, grad)
-    return apply_chain(recorder.b, node, chain[depth:]), keep
+    return (apply_chain(recorder.b, node, chain[depth:]) if chain else node), keep
 
 
 # recording
@@ -378,18 +383,26 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
 
 def wants_grad(tensors: Sequence[TensorBase]) -> bool:
     """Whether an operation on `tensors` is recorded for gradients now."""
-    return MODE.enabled and any(t.requires_grad for t in tensors)
+    if MODE.enabled:
+        for tensor in tensors:
+            lineage = tensor._lineage
+            if lineage.requires_grad or lineage.hist is not None:
+                return True
+    return False
 
 
 def finish(recorder: Recorder, node: Node, parents: tuple[Keep, ...], name: str, grad: bool) -> Tensor:
     """A new tensor for the recorded `node`."""
     recorder.recorded(node)
-    grad = grad and node.dtype.is_float
-    value = Value(node, parents, name, grad)
-    lineage = Lineage(0, value if grad else None)
-    if grad:
+    type = node.type
+    if grad and type.dtype.is_float:
+        value = Value(node, parents, name, True)
+        lineage = Lineage(0, value)
         value.lineage = weakref.ref(lineage)
-    return new(Storage(recorder, node.type, value, None), node.type, lineage)
+    else:
+        value = Value(node, parents, name)
+        lineage = Lineage()
+    return new(Storage(recorder, type, value, None), type, lineage)
 
 
 def record(name: str, tensors: Sequence[TensorBase], emit: Emit) -> Tensor:
@@ -399,7 +412,7 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit) -> Tensor:
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
-        grad = MODE.enabled and any(t.requires_grad for t in tensors)
+        grad = wants_grad(tensors)
         nodes: list[Node] = []
         parents: list[Keep] = []
         for tensor in tensors:
@@ -414,7 +427,7 @@ def record_many(name: str, tensors: Sequence[TensorBase], emit: Callable[..., Se
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
-        grad = MODE.enabled and any(t.requires_grad for t in tensors)
+        grad = wants_grad(tensors)
         pairs = [read(recorder, t, grad) for t in tensors]
         parents = tuple(keep for _, keep in pairs)
         return [finish(recorder, node, parents, name, grad) for node in emit(b, *(n for n, _ in pairs))]

@@ -28,6 +28,9 @@ def _is_operand(value: object) -> bool:
     return isinstance(value, TensorBase) or is_number(value)
 
 
+_ONE: Number = 1  # the default of `alpha`, by which most calls are told at once
+
+
 def _scaled(other: Operand, alpha: Number) -> Operand:
     """`alpha * other` for add and sub; an integer result wants an integer alpha."""
     if isinstance(alpha, TensorBase) or alpha != 1:
@@ -41,11 +44,11 @@ def _scaled(other: Operand, alpha: Number) -> Operand:
 
 
 def _add(b: Builder, x: Node, y: Node) -> Node:
-    return b.apply("bitwise_or" if x.dtype is boolean else "add", (x, y))
+    return b.apply("bitwise_or" if x.type.dtype is boolean else "add", (x, y))
 
 
 def _mul(b: Builder, x: Node, y: Node) -> Node:
-    return b.apply("bitwise_and" if x.dtype is boolean else "mul", (x, y))
+    return b.apply("bitwise_and" if x.type.dtype is boolean else "mul", (x, y))
 
 
 def _simple(op: str) -> Callable[..., Node]:
@@ -59,11 +62,11 @@ _sub, _div = _simple("sub"), _simple("div")
 _floor_divide, _remainder = _simple("floor_divide"), _simple("remainder")
 
 
-def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
+def add(input: Operand, other: Operand, *, alpha: Number = _ONE) -> Tensor:
     """input + alpha * other, broadcast; bool + bool is "or"."""
     if not _is_operand(other):
         return NotImplemented
-    return combine("AddBackward0", (input, _scaled(other, alpha)), _add)
+    return combine("AddBackward0", (input, other if alpha is _ONE else _scaled(other, alpha)), _add)
 
 
 def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:

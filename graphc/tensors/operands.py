@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphc.grad_mode import MODE
+from graphc.dtypes import default_ir
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, broadcast_shapes
 from graphc.promotion import Number, result_type
 from graphc.recording import Recorder, current
 from graphc.source import call_site
-from graphc.tensors.core import Keep, TensorBase, finish, read, record
+from graphc.tensors.core import Keep, TensorBase, finish, read, record, wants_grad
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -44,19 +45,20 @@ def changes_here(recorder: Recorder, value: Number, role: str, depth: int) -> bo
     if recorder.capture is not None:
         return False
     sites = recorder.sites
-    key = (*call_site(depth + 1), role)
+    code, place = call_site(depth + 1)
+    # By the identity of the code object, which is kept: comparing and hashing code objects is slow.
+    key = id(code), place, role
     seen = sites.get(key)
-    if seen is _CHANGES:
-        return True
-    mark = (type(value), value)
     if seen is None:
         if len(sites) > _MOST_SITES:
             sites.clear()
-        sites[key] = mark
+        sites[key] = code, type(value), value
         return False
-    if seen == mark or value != value:
+    if seen[1] is _CHANGES:
+        return True
+    if (seen[1] is type(value) and seen[2] == value) or value != value:
         return False
-    sites[key] = _CHANGES
+    sites[key] = code, _CHANGES, None
     return True
 
 
@@ -65,7 +67,7 @@ def number_node(
 ) -> Node:
     """`value` as a tensor of `type`: a constant, or, where the call site's number changes, a run-time scalar."""
     if changes_here(recorder, value, role, depth + 1):
-        scalar = TensorType(type.dtype, ())
+        scalar = _interned(type.dtype, ())
         array = np.array(value).astype(type.dtype.numpy)
         binding = recorder.bind(Buffer.from_array(array), scalar, None)
         parents.append(binding)
@@ -75,7 +77,7 @@ def number_node(
 
 def fit(value: Number, dtype: DType) -> Number:
     """`value` as the element of `dtype` would hold it: integers wrap around."""
-    if dtype.is_integer:
+    if dtype.kind in ("int", "uint"):
         info = np.iinfo(dtype.numpy)
         whole = int(value)
         return whole if info.min <= whole <= info.max else (whole - int(info.min)) % (1 << dtype.bits) + int(info.min)
@@ -84,9 +86,25 @@ def fit(value: Number, dtype: DType) -> Number:
 
 Emit = Callable[..., Node]
 
+_interned = lru_cache(maxsize=4096)(TensorType)
+_decided: dict[tuple[object, ...], tuple[DType, tuple[int, ...]]] = {}
+
 
 def common(operands: Sequence[object]) -> tuple[DType, tuple[int, ...]]:
-    """The common dtype and shape of tensors and numbers."""
+    """The common dtype and shape of tensors and numbers; remembered by their types."""
+    key: tuple[object, ...] = (
+        default_ir(),
+        *[(o._type, o._wrapped) if isinstance(o, TensorBase) else o.__class__ for o in operands],
+    )
+    found = _decided.get(key)
+    if found is None:
+        if len(_decided) > _MOST_SITES:
+            _decided.clear()
+        found = _decided[key] = _decide(operands)
+    return found
+
+
+def _decide(operands: Sequence[object]) -> tuple[DType, tuple[int, ...]]:
     types: list[tuple[DType, int]] = []
     numbers: list[Number] = []
     shapes: list[tuple[int, ...]] = []
@@ -128,8 +146,8 @@ def combine(
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
-        grad = MODE.enabled and any(isinstance(o, TensorBase) and o.requires_grad for o in operands)
-        type = TensorType(dtype, shape)
+        grad = wants_grad([o for o in operands if isinstance(o, TensorBase)])
+        type = _interned(dtype, shape)
         nodes: list[Node] = []
         parents: list[Keep] = []
         for mask in masks:
@@ -140,7 +158,9 @@ def combine(
             if isinstance(operand, TensorBase):
                 node, keep = read(recorder, operand, grad)
                 parents.append(keep)
-                nodes.append(b.broadcast(b.cast(node, dtype), shape))
+                if node.type.dtype is not dtype:
+                    node = b.cast(node, dtype)
+                nodes.append(node if node.type.shape == shape else b.broadcast(node, shape))
             else:
                 nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", depth + 1, parents))
         return finish(recorder, emit(b, *nodes), tuple(parents), name, grad)

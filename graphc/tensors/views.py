@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
@@ -102,6 +103,7 @@ def write_chain(b: Builder, base: Node, chain: Chain, new: Node) -> Node:
     return b.select(mask, new, base) if partial else new
 
 
+@lru_cache(maxsize=4096)
 def contiguous_strides(shape: Ints) -> Ints:
     """Row-major strides in elements, as PyTorch counts them (a dimension of size 0 counts as 1)."""
     strides = []

@@ -11,7 +11,7 @@ import ctypes
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,23 +51,36 @@ class _Pool:
         self._peak = 0
         self._idle = 0
 
-    def take(self, nbytes: int, what: object) -> Memory:
-        capacity = self._capacities.get(nbytes) or self._capacity(nbytes)
+    def take(self, sizes: Sequence[int], what: Sequence[object]) -> list[Memory]:
+        """Blocks of `sizes` bytes for `what`; all of them or, with OutOfMemory, none."""
+        taken: list[Memory] = []
+        capacities, free = self._capacities, self._free
         with self._lock:
             if self._returned:
                 self._collect()
-            blocks = self._free.get(capacity)
-            memory = blocks.pop() if blocks else None
-            if memory is not None:
-                self._idle -= capacity
-            else:
-                memory = self._fresh(capacity, nbytes, what)
-            live = self._live = self._live + capacity
+            live = self._live
+            try:
+                for i, nbytes in enumerate(sizes):
+                    capacity = capacities.get(nbytes) or self._capacity(nbytes)
+                    blocks = free.get(capacity)
+                    if blocks:
+                        memory = blocks.pop()
+                        self._idle -= capacity
+                    else:
+                        memory = self._fresh(capacity, nbytes, what[i])
+                    live += capacity
+                    taken.append(memory)
+            except BaseException:
+                self._live = live
+                for memory in taken:
+                    self.give_back(memory)
+                raise
+            self._live = live
             if live > self._peak:
                 self._peak = live
         if live > COUNTERS.peak_bytes:
             COUNTERS.add_peak(live)
-        return memory
+        return taken
 
     def _capacity(self, nbytes: int) -> int:
         if nbytes < 0:
@@ -186,12 +199,28 @@ class Buffer:
         """
         self = Buffer.__new__(Buffer)
         self._memory = self._array = None
-        self._memory = memory = _POOL.take(nbytes, what)
+        self._memory = memory = _POOL.take((nbytes,), (what,))[0]
         self.ptr = memory[1]
         self.nbytes = nbytes
         if POISON.get():
             ctypes.memset(memory[1], 0xFF, memory[0])
         return self
+
+    @staticmethod
+    def allocate_all(sizes: Sequence[int], what: Sequence[object]) -> list[Buffer]:
+        """A buffer for each of `sizes`, as `allocate` makes them, in one visit to the pool. Either all or none."""
+        made: list[Buffer] = []
+        poison = POISON.get()
+        for memory, nbytes in zip(_POOL.take(sizes, what), sizes, strict=True):
+            self = Buffer.__new__(Buffer)
+            self._array = None
+            self._memory = memory
+            self.ptr = memory[1]
+            self.nbytes = nbytes
+            if poison:
+                ctypes.memset(memory[1], 0xFF, memory[0])
+            made.append(self)
+        return made
 
     @staticmethod
     def from_array(array: np.ndarray) -> Buffer:
@@ -214,6 +243,17 @@ class Buffer:
         # The default argument outlives this module's names, which are gone when the interpreter ends.
         if self._memory is not None:
             give_back(self._memory)
+
+    def copy(self) -> Buffer:
+        """A buffer of its own with the same contents."""
+        made = Buffer.allocate(self.nbytes)
+        np.copyto(made.array, self.array)
+        return made
+
+    @property
+    def of_pool(self) -> bool:
+        """Whether the memory came from `allocate`: then nobody knows of it who does not hold the buffer."""
+        return self._memory is not None
 
     @property
     def array(self) -> np.ndarray:

@@ -28,6 +28,10 @@ class Executable:
         self._outputs = [
             (spec.nbytes, alias, spec) for spec, alias in zip(artifact.outputs, artifact.output_aliases, strict=True)
         ]
+        self.output_aliases = artifact.output_aliases
+        self._new_specs = [spec for _, alias, spec in self._outputs if alias < 0]
+        self._new_sizes = [spec.nbytes for spec in self._new_specs]
+        self._taken = [(i, alias) for i, (_, alias, _) in enumerate(self._outputs) if alias >= 0]
         self._place = struct.Struct(f"={len(artifact.inputs) + len(artifact.outputs) + 1}Q").pack_into
         self._arena_bytes = artifact.arena_bytes
         self._arena_name = f"the arena of {artifact.name}"
@@ -45,11 +49,19 @@ class Executable:
         if [buffer.nbytes for buffer in inputs] != self._input_bytes:
             raise CallError(self._complaint(inputs))
         if outputs is None:
-            results = [
-                Buffer.allocate(nbytes, spec) if alias < 0 else inputs[alias] for nbytes, alias, spec in self._outputs
-            ]
+            results = Buffer.allocate_all(self._new_sizes, self._new_specs)
+            for i, alias in self._taken:
+                results.insert(i, inputs[alias])
         else:
             results = self._given(inputs, outputs)
+        self.launch(inputs, results)
+        return results
+
+    def launch(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        """`run` without its checks, for callers who know that every buffer has its size and can be written.
+
+        An output that takes over an input must be given that input's buffer.
+        """
         # From the pool for each call, so that programs which are not running hold no memory.
         arena = Buffer.allocate(self._arena_bytes, self._arena_name) if self._arena_bytes else None
         try:
@@ -57,11 +69,10 @@ class Executable:
         except IndexError:
             table = self._new_table()
         addresses, at = table
-        self._place(addresses, 0, *[b.ptr for b in inputs], *[b.ptr for b in results], arena.ptr if arena else 0)
+        self._place(addresses, 0, *[b.ptr for b in inputs], *[b.ptr for b in outputs], arena.ptr if arena else 0)
         self._run(at)
         self._tables.append(table)
         COUNTERS.add_run(self._launches)
-        return results
 
     def _new_table(self) -> _Table:
         count = len(self._input_bytes) + len(self._outputs) + 1

@@ -71,7 +71,7 @@ def test_train_lenet_compiled(cache: Path) -> None:
     found = losses(text)
     assert len(found) == 12 and found[-1] < 0.05
     assert accuracy(text) >= 0.97
-    assert text.splitlines()[-1] == "the step was captured 2 times and replayed 526 times"
+    assert text.splitlines()[-1] == "captures of the step: 1, replays: 527"
 
 
 def test_write_a_pass(cache: Path) -> None:

@@ -7,13 +7,13 @@ import os
 import numpy as np
 import pytest
 
+from graphc.compiled import compile_graph
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import f32, f64
 from graphc.passes.autodiff import vjp
-from graphc.compiled import compile_graph
 from graphc_runtime import Buffer
 from tests.samples import SAMPLES, Sample
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphc.compiled import compile_graph
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.types import DType, TensorType, dtype_by_name
-from graphc.compiled import compile_graph
 from graphc_runtime.buffer import Buffer
 
 DTYPES = ("i8", "i16", "i32", "i64", "u8")

@@ -219,3 +219,21 @@ def test_threads_and_cycles() -> None:
     gc.collect()
     assert not failures
     assert memory_stats().live_bytes == before
+
+
+def test_buffers_of_one_visit() -> None:
+    sizes = (16, 0, 1000, 16)
+    made = Buffer.allocate_all(sizes, ("a",) * 4)
+    assert [b.nbytes for b in made] == list(sizes) and len({b.ptr for b in made}) == 4
+    assert all(b.of_pool and b.ptr % 64 == 0 for b in made)
+    live = memory_stats().live_bytes
+    with pytest.raises(OutOfMemory, match="for the second"):
+        Buffer.allocate_all((1 << 10, 1 << 60), ("the first", "the second"))
+    assert memory_stats().live_bytes == live, "the first one went back"
+
+
+def test_a_copy_is_memory_of_its_own() -> None:
+    source = Buffer.from_array(np.arange(5, dtype=np.int32))
+    made = source.copy()
+    assert made.of_pool and not source.of_pool and made.ptr != source.ptr
+    assert made.view(np.int32, (5,)).tolist() == [0, 1, 2, 3, 4]

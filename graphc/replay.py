@@ -1,0 +1,382 @@
+"""Replays of captured calls: a flat plan, made once, of where inputs come from and where results go.
+
+A replay gathers buffers into one list of *slots*, makes one native call and hands the results out. No dictionary and no
+node is touched.
+
+**Memory.** Who else can see a buffer is read from reference counts, which are exact: storages, pending work, history
+and NumPy arrays all hold the buffer they read. A parameter that nobody else sees is overwritten in place by its new
+value; one that somebody sees is copied first. The same holds for `.grad`: when nothing but the parameter holds the
+gradient of the last step, its tensor and memory are used again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.guards import Guards
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType
+from graphc.programs import Program
+from graphc.random import key_buffer
+from graphc.recording import Recorder, fill
+from graphc.signatures import argument_buffer, restore
+from graphc.storage import Lineage, Storage
+from graphc.tensors.core import new
+from graphc_runtime.buffer import Buffer
+
+
+def _count(holder: list[object]) -> int:
+    held = holder[0]
+    return sys.getrefcount(held)
+
+
+# References that `sys.getrefcount` sees of an object that one place and one local variable hold.
+_ALONE = _count([object()])
+# Memory of a written storage's last value is kept for its next one up to this size; larger blocks go to the pool.
+_SPARE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a leaf of the program comes from.
+
+    `kind` is "storage", "argument" (a place), "gradient" (of a tensor), "call" (a function), "number" (a place among
+    the float arguments) or "key" (of a random draw).
+    """
+
+    kind: str
+    what: Any
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What a captured call was found to do; the material of a replay.
+
+    `sources` holds every leaf that is read. `written` storages and the gradients of `written_gradients` get the value
+    of a node, as do arguments by their place in `written_arguments`; `fresh` are results' storages. `new_gradients`
+    says how to make `.grad` anew (None: no gradient), `draws` which generators draw, in order, with the key's leaf.
+    """
+
+    program: Program
+    sources: dict[Node, Source]
+    written: list[tuple[Storage, Node]]
+    written_gradients: list[tuple[Any, Node]]
+    written_arguments: list[tuple[int, Node]]
+    fresh: list[tuple[TensorType, Node]]
+    new_gradients: list[tuple[Any, Any]]
+    result: Any
+    checks: list[tuple[Node, Exception]]
+    draws: list[tuple[Any, Node | None]]
+
+
+@dataclass(slots=True)
+class _Scratch:
+    """Memory of a replay in flight, used again by later ones: numbers, outputs that only checks read, and `spares`:
+    what written storages held before, for their next values.
+    """
+
+    numbers: list[np.ndarray]
+    buffers: list[Buffer]
+    outputs: list[Buffer]
+    flags: list[np.ndarray]
+    spares: list[Buffer | None]
+
+
+class Replay:
+    """One captured call, ready to be replayed while its guards hold."""
+
+    def __init__(
+        self, guards: Guards, grads: list[tuple[Any, Any]], shared: list[Storage | None], recorded: Recorded
+    ) -> None:
+        self._guards = guards
+        self._grads = grads  # tensors whose .grad is read first, with the type it must have (None: no gradient)
+        self._shared = shared  # for each tensor argument the captured storage that it lies over, or None
+        self._captured = guards.storages()
+        self._result = recorded.result
+        self._scratch: list[_Scratch] = []
+        self._slots: dict[Node, int] = {}
+        self._claimed: set[int] = set()
+        self._plan_inputs(recorded)
+        self._plan_segments(recorded.program)
+        self._plan_results(recorded)
+        self._plan_outputs(recorded)
+        self._slots = {}
+
+    def failure(self, tensors: Sequence[Any]) -> str | None:
+        """Why this replay does not fit now and these arguments, or None."""
+        for tensor, shared in zip(tensors, self._shared, strict=True):
+            if self._captured.get(id(tensor._storage)) is not shared:
+                return "an argument shares memory with other captured tensors than before"
+        for tensor, expected in self._grads:
+            held = tensor._grad
+            if held is not None and held._chain:
+                return "a gradient is a view now"
+            if (None if held is None else held._type) != expected:
+                return f"a gradient was {expected}, is {None if held is None else held._type}"
+        return self._guards.failure()
+
+    # planning
+
+    def _plan_inputs(self, recorded: Recorded) -> None:
+        """Slots of inputs, in the order in which `_gather` fills them."""
+        leaves: dict[str, list[Node]] = {k: [] for k in ("storage", "argument", "gradient", "call", "number")}
+        for node, source in recorded.sources.items():
+            if source.kind in leaves:
+                leaves[source.kind].append(node)
+        keys = [node for _, node in recorded.draws if node is not None and node in recorded.sources]
+        for node in (*(n for group in leaves.values() for n in group), *keys):
+            self._slots[node] = len(self._slots)
+        found = {kind: [recorded.sources[n].what for n in nodes] for kind, nodes in leaves.items()}
+        self._storages: list[Storage] = found["storage"]
+        self._arguments: list[int] = found["argument"]
+        self._gradients: list[Any] = found["gradient"]
+        self._computes, self._places = found["call"], found["number"]
+        self._number_types = [n.dtype.numpy for n in (*leaves["call"], *leaves["number"])]
+        self._draws = [(g, n is not None and n in recorded.sources) for g, n in recorded.draws]
+        self._constants: list[Buffer] = []
+        for node in (*(n for _, n in recorded.written), *(n for _, n in recorded.fresh)):
+            if node.op == "constant" and node not in self._slots:
+                self._slots[node] = len(self._slots)
+                self._constants.append(fill(node))
+
+    def _plan_segments(self, program: Program) -> None:
+        self._segments: list[tuple[Any, list[int]]] = []
+        self._first_output = len(self._slots)
+        for segment in program:
+            self._segments.append((segment.executable, [self._slots[n] for n in segment.inputs]))
+            for node in segment.outputs:
+                self._slots.setdefault(node, len(self._slots))
+
+    def _take(self, node: Node) -> tuple[int, bool]:
+        """The slot of a result, and whether it must be copied, as its memory belongs to somebody else."""
+        slot = self._slots[node]
+        if slot < self._first_output or slot in self._claimed:
+            return slot, True
+        self._claimed.add(slot)
+        return slot, False
+
+    def _plan_results(self, recorded: Recorded) -> None:
+        self._written = [(s, *self._take(n)) for s, n in recorded.written]
+        self._written_gradients = [(t, *self._take(n)) for t, n in recorded.written_gradients]
+        self._written_arguments = [(place, *self._take(n)) for place, n in recorded.written_arguments]
+        places = [made.storage for _, made in _made_in(recorded)]
+        self._fresh: list[tuple[int, TensorType, int, bool]] = []
+        self._kept: list[tuple[Any, TensorType, int]] = []
+        self._new_gradients: list[tuple[Any, Any]] = []
+        owners = {}
+        for owner, recipe in recorded.new_gradients:
+            if (
+                recipe is not None
+                and recipe[0] == "made"
+                and _is_plain(recipe[2])
+                and places.count(recipe[2].storage) == 1
+            ):
+                owners[recipe[2].storage] = owner
+            else:
+                self._new_gradients.append((owner, recipe))
+        for place, (type, node) in enumerate(recorded.fresh):
+            slot, copied = self._take(node)
+            if place in owners and not copied:
+                self._kept.append((owners[place], type, slot))
+            else:
+                self._fresh.append((place, type, slot, copied))
+                if place in owners:
+                    self._new_gradients.append((owners[place], _recipe_of(recorded, owners[place])))
+        self._blank: list[Any] = [None] * len(recorded.fresh)
+
+    def _plan_outputs(self, recorded: Recorded) -> None:
+        """Of a program of one segment: where each output goes."""
+        self._aliases: list[tuple[int, int]] = []
+        self._allocated: list[int] = []
+        self._exchanged: list[tuple[int, TensorType]] = []
+        self._spares: list[tuple[Storage, int]] = []
+        self._scratched: list[int] = []
+        self._kept_outputs: list[tuple[Any, TensorType, int]] = []
+        self._outputs: list[Any] = []
+        flags: dict[Node, int] = {}
+        if len(recorded.program) == 1:
+            segment = recorded.program[0]
+            self._outputs = [None] * len(segment.outputs)
+            kept = {slot: (owner, type) for owner, type, slot in self._kept}
+            read = {id(s) for s in self._storages}
+            exchanged = {slot: s for s, slot, copied in self._written if not copied and id(s) in read}
+            for j, (node, alias) in enumerate(zip(segment.outputs, segment.executable.output_aliases, strict=True)):
+                slot = self._first_output + j
+                if alias >= 0:
+                    self._aliases.append((j, alias))
+                elif slot in kept:
+                    self._kept_outputs.append((*kept[slot], j))
+                elif slot not in self._claimed:
+                    flags[node] = len(self._scratched)
+                    self._scratched.append(j)
+                elif slot in exchanged and node.type.nbytes <= _SPARE_BYTES:
+                    self._spares.append((exchanged[slot], len(self._exchanged)))
+                    self._exchanged.append((j, node.type))
+                else:
+                    self._allocated.append(j)
+            self._types = [segment.outputs[j].type for j in self._allocated]
+            self._sizes = [type.nbytes for type in self._types]
+            self._scratch_bytes = [segment.outputs[j].type.nbytes for j in self._scratched]
+        # Checks: by the place of their scratch memory, or by slot.
+        self._flags = [(flags[n], error) for n, error in recorded.checks if n in flags]
+        self._checks = [(self._slots[n], error) for n, error in recorded.checks if n not in flags]
+
+    def _new_scratch(self) -> _Scratch:
+        numbers = [np.zeros(1, dtype) for dtype in self._number_types]
+        outputs = [Buffer.allocate(nbytes) for nbytes in self._scratch_bytes] if self._scratched else []
+        flags = [b.array for b in outputs]
+        spares: list[Buffer | None] = [None] * len(self._exchanged)
+        return _Scratch(numbers, [Buffer.from_array(n) for n in numbers], outputs, flags, spares)
+
+    # running
+
+    def run(self, recorder: Recorder, tensors: Sequence[Any], floats: Sequence[float]) -> Any:
+        """Do what the captured call did, with these arguments. The caller holds the recorder's lock; nothing is
+        pending.
+        """
+        try:
+            scratch = self._scratch.pop()
+        except IndexError:
+            scratch = self._new_scratch()
+        slots = self._gather(scratch, tensors, floats)
+        storages = self._blank.copy()
+        if len(self._segments) == 1:
+            self._run_one(recorder, slots, scratch)
+        else:
+            for executable, places in self._segments:
+                slots += executable.run([slots[i] for i in places])
+            for owner, type, slot in self._kept:
+                owner._grad = new(Storage(recorder, type, None, slots[slot]), type, Lineage())
+        old = [storage.buffer for storage, _ in self._spares]
+        for storage, slot, copied in self._written:
+            _write(storage, slots[slot].copy() if copied else slots[slot])
+        for i, (storage, place) in enumerate(self._spares):
+            buffer = old[i]
+            # `old`, `slots` and the variable hold it: when there is more, somebody looks at the old value.
+            if buffer is None or buffer is storage.buffer:
+                continue
+            if sys.getrefcount(buffer) == _ALONE + 1 and buffer.of_pool:
+                scratch.spares[place] = buffer
+        for tensor, slot, copied in self._written_gradients:
+            _write(tensor._grad._storage, slots[slot].copy() if copied else slots[slot])
+        for place, slot, copied in self._written_arguments:
+            _write(tensors[place]._storage, slots[slot].copy() if copied else slots[slot])
+        for place, type, slot, copied in self._fresh:
+            storages[place] = Storage(recorder, type, None, slots[slot].copy() if copied else slots[slot])
+        for tensor, recipe in self._new_gradients:
+            tensor._grad = None if recipe is None else restore(recipe, storages, tensors)
+        flags = scratch.flags
+        failed = next((error for place, error in self._flags if flags[place][0]), None)
+        self._scratch.append(scratch)
+        if failed is not None:
+            raise failed
+        for slot, error in self._checks:
+            if slots[slot].array[0]:
+                raise error
+        return restore(self._result, storages, tensors)
+
+    def _gather(self, scratch: _Scratch, tensors: Sequence[Any], floats: Sequence[float]) -> list[Any]:
+        slots = [s.buffer if s.value is None else s.realise() for s in self._storages]
+        for place in self._arguments:
+            tensor = tensors[place]
+            storage = tensor._storage
+            slots.append(storage.buffer if storage.value is None and not tensor._chain else argument_buffer(tensor))
+        for tensor in self._gradients:
+            slots.append(argument_buffer(tensor._grad))
+        if scratch.numbers:
+            values = [compute() for compute in self._computes]
+            values += [floats[place] for place in self._places]
+            for array, value in zip(scratch.numbers, values, strict=True):
+                array[0] = value
+            slots += scratch.buffers
+        for generator, read in self._draws:
+            if read:
+                slots.append(key_buffer(generator))
+            else:
+                generator.skip()
+        slots += self._constants
+        return slots
+
+    def _run_one(self, recorder: Recorder, slots: list[Any], scratch: _Scratch) -> None:
+        executable, places = self._segments[0]
+        inputs = [slots[i] for i in places]
+        outputs = self._outputs.copy()
+        count = sys.getrefcount
+        for j, alias in self._aliases:
+            buffer = inputs[alias]
+            # Its storage, `slots`, `inputs` and the variable: when there is more, somebody may look at the old value.
+            if count(buffer) != _ALONE + 2 or not buffer.of_pool:
+                inputs[alias] = buffer = buffer.copy()
+            outputs[j] = buffer
+        for j, buffer in zip(self._allocated, Buffer.allocate_all(self._sizes, self._types), strict=True):
+            outputs[j] = buffer
+        for j, buffer in zip(self._scratched, scratch.outputs, strict=True):
+            outputs[j] = buffer
+        spares = scratch.spares
+        for place, (j, type) in enumerate(self._exchanged):
+            buffer = spares[place]
+            outputs[j] = Buffer.allocate(type.nbytes, type) if buffer is None else buffer
+            spares[place] = None
+        anew: list[tuple[Any, TensorType, Buffer]] = []
+        for owner, type, j in self._kept_outputs:
+            held = owner._grad
+            if held is not None and held._type is type and count(held) == _ALONE:
+                storage, lineage = held._storage, held._lineage
+                buffer = storage.buffer
+                if (
+                    count(storage) == count(lineage) == count(buffer) == _ALONE
+                    and storage.value is lineage.hist is held._grad is None
+                    and not (held._chain or lineage.requires_grad)
+                    and buffer.of_pool
+                ):
+                    storage.version = lineage.version = 0
+                    storage.slot = storage.slots = None
+                    outputs[j] = buffer
+                    continue
+            outputs[j] = buffer = Buffer.allocate(type.nbytes, type)
+            anew.append((owner, type, buffer))
+        executable.launch(inputs, outputs)
+        for owner, type, buffer in anew:
+            owner._grad = new(Storage(recorder, type, None, buffer), type, Lineage())
+        slots += outputs
+
+
+def _write(storage: Storage, buffer: Buffer) -> None:
+    storage.version += 1
+    if storage.value is storage.external is storage.export is None or storage.buffer is buffer:
+        storage.buffer = buffer
+        storage.slot = storage.slots = None
+    else:
+        storage.set_buffer(buffer)
+
+
+def _is_plain(made: Any) -> bool:
+    """Whether a result is the whole of a new storage, without history."""
+    return type(made.storage) is int and not (made.chain or made.name or made.requires_grad)
+
+
+def _made_in(recorded: Recorded) -> list[tuple[str, Any]]:
+    """All recipes of new tensors among results and gradients."""
+    found: list[tuple[str, Any]] = []
+    stack = [recorded.result, *(recipe for _, recipe in recorded.new_gradients)]
+    while stack:
+        recipe = stack.pop()
+        if recipe is None:
+            continue
+        tag, _, what = recipe
+        if tag == "made":
+            found.append((tag, what))
+        elif tag in ("seq", "named"):
+            stack.extend(what)
+        elif tag == "dict":
+            stack.extend(w for _, w in what)
+    return found
+
+
+def _recipe_of(recorded: Recorded, owner: Any) -> Any:
+    return next(recipe for tensor, recipe in recorded.new_gradients if tensor is owner)

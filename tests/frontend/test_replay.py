@@ -1,0 +1,203 @@
+"""Replays: what a step may do again (nothing but run), and memory that somebody still looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as torch
+import graphc.nn as nn
+from graphc import optim
+
+MAKERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1),
+    "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
+    "adam": lambda p: optim.Adam(p, lr=0.01),
+}
+
+
+def counted(run: Callable[[], Any]) -> dict[str, int]:
+    before = torch.counters()
+    run()
+    return {name: value - before[name] for name, value in torch.counters().items()}
+
+
+def training(make: Any) -> tuple[nn.Module, Callable[..., Any], tuple[Any, Any]]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    optimizer, criterion = make(net.parameters()), nn.CrossEntropyLoss()
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = criterion(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    data = torch.tensor(np.ones((5, 4), np.float32)), torch.tensor(np.arange(5) % 3)
+    for parameter in net.parameters():
+        parameter.data_ptr()  # they are drawn when somebody looks
+    return net, step, data
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_replayed_step_only_runs(name: str, native: None) -> None:
+    _, step, data = training(MAKERS[name])
+    run = torch.compile(step)
+
+    def steps() -> None:
+        for _ in range(20):
+            run(*data)
+
+    steps()
+    seen = counted(steps)
+    assert seen["replays"] == seen["runs"] == 20
+    for nothing in ("records", "flushes", "program_hits", "structure_hits", "programs_built", "autodiff", "captures"):
+        assert seen[nothing] == 0, nothing
+    assert seen["allocations"] == 0, "all memory is used again"
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_first_step_is_captured(name: str) -> None:
+    _, step, data = training(MAKERS[name])
+    run = torch.compile(step, fullgraph=True)
+    seen = counted(lambda: [run(*data) for _ in range(5)])
+    assert (seen["captures"], seen["replays"], seen["programs_built"]) == (1, 4, 1)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_plain_steps_are_one_program(name: str) -> None:
+    net, step, data = training(MAKERS[name])
+
+    def observed() -> None:
+        step(*data)
+        net[0].weight.data_ptr()
+
+    seen = counted(lambda: [observed() for _ in range(6)])
+    assert seen["programs_built"] <= 2, "the first step has a program of its own at most"
+    assert counted(observed)["program_hits"] == 1
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_somebody_looks_at_is_not_overwritten(name: str, native: None) -> None:
+    """Every way to hold an old parameter or gradient; expected values from plain steps."""
+
+    def follow(compiled: bool) -> list[Any]:
+        net, step, data = training(MAKERS[name])
+        run = torch.compile(step) if compiled else step
+        weight = net[0].weight
+        held: list[Any] = []
+        for turn in range(8):
+            run(*data)
+            held.append(weight.grad if turn % 2 else weight.grad.detach())
+            held.append(weight.detach().clone())
+            held.append(weight * 1.0)
+            held.append(weight.grad.numpy())
+            if turn == 3:
+                shared = weight.detach().numpy()
+            if turn >= 3:
+                np.testing.assert_array_equal(shared, weight.tolist())
+        return [h.tolist() for h in held]
+
+    for found, expected in zip(follow(True), follow(False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_history_of_a_plain_step_survives_replays() -> None:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    before = (w * w).sum()
+
+    @torch.compile
+    def f(x: Any) -> Any:
+        with torch.no_grad():
+            w.mul_(x)
+            return w * 1.0
+
+    for _ in range(3):
+        f(torch.tensor([2.0, 2.0]))
+    assert counted(lambda: f(torch.tensor([2.0, 2.0])))["replays"] == 1
+    assert w.tolist() == [16, 32] and before.item() == 5
+    before.backward()
+    assert w.grad is not None and w.grad.tolist() == [2, 4]
+
+
+def test_arguments_that_share_memory() -> None:
+    w = torch.tensor([1.0, 2.0])
+    a, b = torch.tensor([10.0, 20.0]), torch.tensor([3.0, 4.0])
+
+    @torch.compile
+    def f(x: Any, y: Any) -> Any:
+        return x * y + w
+
+    expected = [(a, a), (a, b), (w, b), (a, w), (w, w), (b, a), (a, a), (w, b)]
+    for _ in range(3):
+        for x, y in expected:
+            assert f(x, y).tolist() == (x * y + w).tolist()
+
+
+def test_gradients_of_the_users_own_are_written_in_place() -> None:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+
+    @torch.compile
+    def f(x: Any) -> None:
+        (w * x).sum().backward()
+
+    x = torch.tensor([1.0, 3.0])
+    w.grad = torch.zeros(2)
+    f(x), f(x)
+    mine = w.grad = torch.tensor([10.0, 10.0])
+    f(x), f(x)
+    assert w.grad is mine and mine.tolist() == [12, 16]
+    wide = torch.zeros(2, 2)
+    w.grad = wide[1]
+    f(x), f(x)
+    assert wide.tolist() == [[0, 0], [2, 6]]
+
+
+def test_batches_cut_from_memory_that_numpy_lent_are_replayed() -> None:
+    array = np.arange(12, dtype=np.float32).reshape(6, 2)
+    data = torch.from_numpy(array)
+    run = torch.compile(lambda x: (x * 2).sum())
+    seen = counted(lambda: [run(data[i : i + 2]).item() for i in (0, 2)])
+    array[4:] = 1
+    assert run(data[4:6]).item() == 8
+    assert seen["captures"] == 1 and seen["replays"] == 1
+
+
+def test_views_that_need_gradients_as_arguments() -> None:
+    w = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    run = torch.compile(lambda x: (x * x).sum())
+    for i in (0, 1, 0, 1):
+        w.grad = None
+        run(w[i]).backward()
+        assert w.grad is not None
+        assert w.grad.tolist() == [[0, 0] if j != i else [2 * v for v in w[i].tolist()] for j in (0, 1)]
+
+
+def test_a_check_fails_at_a_replay_too() -> None:
+    run = torch.compile(lambda x, y: nn.functional.cross_entropy(x, y))
+    x = torch.zeros(2, 3)
+    for _ in range(2):
+        run(x, torch.tensor([0, 2]))
+    with pytest.raises(IndexError, match="out of bounds"):
+        run(x, torch.tensor([0, 3]))
+    assert run(x, torch.tensor([0, 1])).item() == pytest.approx(np.log(3), rel=1e-5)
+
+
+def test_a_number_that_an_optimizer_reads_is_new_at_each_replay() -> None:
+    w = torch.tensor([8.0], requires_grad=True)
+    optimizer = optim.SGD([w], lr=1.0)
+
+    @torch.compile
+    def step() -> None:
+        optimizer.zero_grad()
+        w.sum().backward()
+        optimizer.step()
+
+    for i, rate in enumerate((1, 0.5, 2, 0.25)):
+        optimizer.param_groups[0]["lr"] = rate
+        assert counted(step)["replays"] == (i > 0)
+    assert w.tolist() == [8 - 3.75]
