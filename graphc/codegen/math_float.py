@@ -34,11 +34,6 @@ class Format:
         return math.ldexp(1.0, 1 - self.bias)
 
     @property
-    def exponent_mask(self) -> int:
-        """The bits of infinity."""
-        return (2 * self.bias + 1) << self.fraction
-
-    @property
     def sign_mask(self) -> int:
         """The sign bit, as the smallest signed integer."""
         return -(1 << (self.bits.bits - 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.codegen.kernel import Value, VType
+from graphc.codegen.kernel import Value
 from graphc.codegen.llvm.spelling import register_type, suffix
 from graphc.codegen.target import Target
 
@@ -110,8 +110,3 @@ class Function:
 def vector_of(element: str, lanes: int) -> str:
     """`element` or `<lanes x element>`."""
     return element if lanes == 1 else f"<{lanes} x {element}>"
-
-
-def with_dtype_bits(type: VType) -> str:
-    """The integer type with as many bits and lanes as `type` (not bool)."""
-    return vector_of(f"i{type.dtype.bits}", type.lanes)
