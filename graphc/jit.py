@@ -29,6 +29,7 @@ from graphc.replay import Recorded, Replay, Source
 from graphc.signatures import Plain, Recipes, aliasing, flatten, originals, rebuild, stand_in_for, tensors_in
 from graphc.storage import Binding, Storage, next_serial
 from graphc.tensors.core import TensorBase
+from graphc_runtime.counters import COUNTERS
 
 # Captures of one signature that may fail a guard before the function is run plainly for good.
 MOST_CAPTURES = 8
@@ -132,6 +133,7 @@ class Compiled:
         objects: list[Any],
     ) -> Any:
         FRONT.captures += 1
+        COUNTERS.add("traces")
         recorder.flush("")
         try:
             guards = Guards()

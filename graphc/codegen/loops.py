@@ -12,7 +12,7 @@ from graphc.codegen.sites import Access, Nest, Site
 from graphc.codegen.target import Target
 from graphc.ir.index import Ix, Var
 
-MAX_UNROLLED = 600  # multiply-adds in one unrolled body
+MAX_UNROLLED = 600  # multiply-adds (or other operations) in one unrolled body
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
@@ -76,6 +76,9 @@ def _turn(nest: Nest, schedule: Schedule) -> None:
     if lane is None or any(s.stage is not None or s.loops for s in nest.sites):
         return
     strided = [a for s in nest.sites for a in s.accesses if not a.is_store and abs(a.address.coefficient(lane)) > 4]
+    work = sum(s.maps + 8 * s.heavy + len(s.accesses) for s in nest.sites)
+    if work * lanes > MAX_UNROLLED:  # every place is computed in line
+        return
     if not strided or lane.hi + 1 < lanes or any(a.buffer.dtype.itemsize != 4 for a in strided):
         return
     for var in nest.axes:

@@ -67,6 +67,12 @@ def reduction_reads(node: Node, idx: Index, over: tuple[Ix, ...]) -> list[Index]
     return [tuple(inner[d] if d in inner else next(rest) for d in range(node.inputs[0].type.rank))]
 
 
+def stage_reads(stage: Node, idx: Index) -> list[tuple[Node, Index]]:
+    """The operands of a looped reduction for its element `idx`, at a symbolic place of its loop."""
+    over = tuple(Ix.of(Var(f"r{i}", max(n - 1, 0))) for i, n in enumerate(reduction_extents(stage)))
+    return list(zip(stage.inputs, reduction_reads(stage, idx, over), strict=True))
+
+
 def base_of(node: Node) -> Node:
     """The value that `node` is a mere reshape of: both have the same elements in the same order."""
     while node.op == "reshape":
@@ -106,11 +112,19 @@ HEAVY_MAPS = frozenset(
 )
 
 
+class TooLarge(OverflowError):
+    """A walk met more (value, index) pairs than allowed; `found` is what it had met until then."""
+
+    def __init__(self, found: Demands) -> None:
+        super().__init__("too many values in one kernel")
+        self.found = found
+
+
 def demands(roots: Iterable[tuple[Node, Index]], inside: frozenset[Node] | set[Node], limit: int = 100_000) -> Demands:
     """Walk from `roots`; nodes not in `inside` are leaves, looped reductions are stages (their operands are not
     walked).
 
-    `limit` bounds the number of (value, index) pairs; past it the walk raises OverflowError.
+    `limit` bounds the number of (value, index) pairs; past it the walk raises TooLarge.
     """
     found = Demands()
     seen: set[tuple[Node, Index]] = set()
@@ -121,7 +135,7 @@ def demands(roots: Iterable[tuple[Node, Index]], inside: frozenset[Node] | set[N
             continue
         seen.add(item)
         if len(seen) > limit:
-            raise OverflowError("too many values in one kernel")
+            raise TooLarge(found)
         node, idx = item
         found.indices.setdefault(node, {})[idx] = None
         if node.op == "constant":

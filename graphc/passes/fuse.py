@@ -17,19 +17,27 @@ from graphc.ir.access import Index
 from graphc.ir.demand import (
     UNROLLED_REDUCTION,
     Demands,
+    TooLarge,
     base_of,
     demands,
     needs_loop,
-    reduction_extents,
-    reduction_reads,
+    stage_reads,
 )
 from graphc.ir.graph import Graph
 from graphc.ir.index import ZERO, Ix, Symbol, Var, reshape_index
 from graphc.ir.node import Node
 from graphc.ir.schedule import MAX_SCATTERS, FusedGraph, Group, Root
-from graphc.passes.stored import ACCUMULATE, COMPUTED, HEAVY, choose_stored, is_scatter, movement_base
+from graphc.passes.stored import (
+    ACCUMULATE,
+    COMPUTED,
+    MAX_GROUP,
+    MAX_PAIRS,
+    choose_stored,
+    is_scatter,
+    movement_base,
+    operations,
+)
 
-MAX_GROUP = 512  # scalar operations for one element in a whole kernel
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
 MIN_ROWS, MIN_ROW = 16, 1 << 12  # fewer rows than that keep too few cores busy, unless a row is short
 
@@ -191,10 +199,10 @@ def _size(draft: _Draft) -> Demands | None:
     """The walk of a whole draft, or None when it is too large for one kernel."""
     _, roots = _symbols(draft)
     try:
-        walk = demands([(r.value, at) for r, at in roots], draft.inside, limit=8 * MAX_GROUP)
-    except OverflowError:
+        walk = demands([(r.value, at) for r, at in roots], draft.inside, limit=MAX_PAIRS)
+    except TooLarge:
         return None
-    return walk if walk.maps + (HEAVY - 1) * walk.heavy_maps <= MAX_GROUP else None
+    return walk if operations(walk) <= MAX_GROUP else None
 
 
 def _try_merge(
@@ -256,9 +264,8 @@ def _wanted(node: Node, reader: _Draft, roots: list[tuple[Root, Index]]) -> list
                     if any(movement_base(i) is node for i in stage.inputs):
                         return None
                     continue
-                over = tuple(Ix.of(Var(f"r{i}", max(n - 1, 0))) for i, n in enumerate(reduction_extents(stage)))
-                todo.extend(zip(stage.inputs, reduction_reads(stage, at, over), strict=True))
-    except OverflowError:
+                todo.extend(stage_reads(stage, at))
+    except TooLarge:
         return None
     return list(found) or None
 

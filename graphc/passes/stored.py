@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
-from graphc.ir.demand import HEAVY_MAPS, base_of, is_reduction, needs_loop
+from graphc.ir.demand import HEAVY_MAPS, Demands, TooLarge, base_of, demands, is_reduction, needs_loop, stage_reads
 from graphc.ir.graph import Graph
+from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
 
 MAX_INLINE = 400  # scalar operations computed in line for one element of a stored value
 MAX_REPEATS = 64  # places at which one element of a stored value may want another value computed
+MAX_GROUP = 512  # scalar operations for one element in a whole kernel
+MAX_PAIRS = 8 * MAX_GROUP  # (value, index) pairs in a whole kernel, pure movement among them
+MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places than that are stored
 HEAVY = 8  # scalar operations that exp and its like count for
 SOURCES = frozenset({"input", "constant", "iota"})
 COMPUTED = frozenset({"constant", "iota"})  # sources that every kernel computes for itself
@@ -25,6 +29,7 @@ def choose_stored(graph: Graph) -> dict[Node, None]:
     needed = _operands_in_memory(graph) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
     chosen = needed | _must_store(graph)
     _resolve_shared(graph, chosen)
+    _cut_large(graph, chosen)
     unmade = SOURCES | {"reshape"}
     return {n: None for n in graph.nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))}
 
@@ -89,6 +94,57 @@ def _resolve_shared(graph: Graph, chosen: set[Node]) -> None:
         owner[node], repeats[node] = only, times
         if only is not None:
             size[only] += work
+
+
+def operations(walk: Demands) -> int:
+    """Scalar operations of a walk, with what exp and its like cost."""
+    return walk.maps + (HEAVY - 1) * walk.heavy_maps
+
+
+def _cut_large(graph: Graph, chosen: set[Node]) -> None:
+    """Add to `chosen` values in stored ones that would make a kernel too large by itself.
+
+    Slices and concatenations may want one value at many places (a tree of halves doubles them at each level), which
+    only a walk over the indices shows.
+    """
+    inside = {n for n in graph.nodes if n.op != "input"} - chosen
+    todo = [n for n in graph.nodes if n in chosen and n.op not in SOURCES and n.op not in ACCUMULATE and n.type.size]
+    while todo:
+        root = todo.pop()
+        inside.add(root)
+        large = _too_large(root, inside)
+        inside.discard(root)
+        if large is None:
+            continue
+        found = [n for n in large.indices if n is not root and n in inside and n.op not in SOURCES | MOVEMENT]
+        if not found:
+            continue
+        # The one nearest to the root that is wanted at many places; what lies below it is then looked at by itself.
+        many = [n for n in found if len(large.indices[n]) >= MAX_PLACES]
+        cut = min(many or found, key=lambda n: len(large.indices[n]) * (1 if many else -1))
+        chosen.add(cut)
+        inside.discard(cut)
+        todo += [root, cut]
+
+
+def _too_large(root: Node, inside: set[Node]) -> Demands | None:
+    """What computing one element of `root` walks, if that is too much for one kernel."""
+    at = tuple(Ix.of(Var(f"p{i}", max(n - 1, 0))) for i, n in enumerate(root.shape))
+    todo, left, work = [(root, at)], MAX_PAIRS, 0
+    stages: set[tuple[Node, tuple[Ix, ...]]] = set()
+    while todo:
+        try:
+            walk = demands(todo, inside, limit=left)
+        except TooLarge as reached:
+            return reached.found
+        left -= sum(map(len, walk.indices.values()))
+        work += operations(walk)
+        if left <= 0 or work > MAX_GROUP:
+            return walk
+        new = [s for s in walk.stages if s not in stages]
+        stages.update(new)
+        todo = [read for stage in new for read in stage_reads(*stage)]
+    return None
 
 
 def _reads_per_element(user: Node, node: Node) -> int:

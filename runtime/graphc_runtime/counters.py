@@ -8,7 +8,7 @@ import os
 import threading
 
 _NAMES: tuple[str, ...] = (
-    "traces",  # graphs recorded by tracing
+    "traces",  # calls recorded whole: by `graphc.trace`, or captured by `graphc.compile`
     "compiles",  # programs that went through code generation
     "cache_hits",  # look-ups in the kernel cache answered from memory or disk
     "cache_disk_hits",  # those answered from disk

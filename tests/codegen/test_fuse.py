@@ -14,9 +14,11 @@ from graphc.ir.schedule import FusedGraph
 from graphc.ir.schedule_verify import reads_of, verify_fused
 from graphc.ir.types import TensorType, f32, i64
 from graphc.passes import fuse as fusion
-from graphc.passes.fuse import MAX_GROUP, fuse
+from graphc.passes.autodiff import vjp
+from graphc.passes.fuse import fuse
 from graphc.passes.order import order, peak_bytes
-from graphc.pipeline import optimize, schedule
+from graphc.passes.stored import MAX_GROUP, MAX_PAIRS
+from graphc.pipeline import build_program, optimize, schedule
 from tests.codegen.networks import lenet, training_step
 from tests.codegen.targets import AVX512, SSE2
 from tests.fuzz.graphs import random_graph
@@ -200,3 +202,20 @@ def test_constants_are_in_no_memory_unless_asked_for() -> None:
     assert [t.op for g in fused.groups for t in g.targets] == ["add"]
     fused = schedule(Graph((), (b.constant(2.5, WIDE), b.iota(1, TensorType(i64, (3, 4))))), AVX512)
     assert sorted(t.op for g in fused.groups for t in g.targets) == ["constant", "iota"]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(17, 33), (4, 100), (1, 3000)])
+def test_a_tree_of_halves_is_cut_into_kernels_of_bounded_size(rows: int, columns: int) -> None:
+    """The gradient of a product: each level of the tree reads the one below at two places, so in one kernel the reads
+    double from level to level.
+    """
+    b = Builder()
+    x = b.input(0, TensorType(f32, (rows, columns)))
+    product = b.apply("reduce_prod", (x,), {"axes": (1,)})
+    (gradient,) = vjp(b, [product], [b.constant(1.0, product.type)], [x])
+    assert gradient is not None
+    program = build_program(Graph((x,), (gradient,)), frozenset(), AVX512)
+    for group in program.fused.groups:
+        _, roots = fusion._symbols(fusion._Draft(list(group.roots), group.domain, 0))
+        assert demands([(r.value, at) for r, at in roots], group.inside, limit=MAX_PAIRS).maps <= MAX_GROUP
+    assert max(map(len, program.texts)) < 300_000

@@ -50,6 +50,7 @@ def test_a_compiled_training_step_is_the_plain_one(make: Any) -> None:
     assert training(True, make) == training(False, make)
     after = torch.counters()
     assert after["captures"] - before["captures"] <= 3
+    assert after["traces"] - before["traces"] == after["captures"] - before["captures"]
     assert after["replays"] - before["replays"] >= 4
 
 
