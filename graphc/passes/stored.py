@@ -120,8 +120,9 @@ def _cut_large(graph: Graph, chosen: set[Node]) -> None:
         if not found:
             continue
         # The one nearest to the root that is wanted at many places; what lies below it is then looked at by itself.
-        many = [n for n in found if len(large.indices[n]) >= MAX_PLACES]
-        cut = min(many or found, key=lambda n: len(large.indices[n]) * (1 if many else -1))
+        places = {n: len(large.indices[n]) for n in found}
+        many = [n for n in found if places[n] >= MAX_PLACES]
+        cut = min(many, key=places.__getitem__) if many else max(found, key=places.__getitem__)
         chosen.add(cut)
         inside.discard(cut)
         todo += [root, cut]
