@@ -15,7 +15,8 @@ class FrontCounters:
     `structure_hits` found by their structure · `programs_built` neither · `autodiff` gradients derived symbolically ·
     `gradient_hits` gradients remembered · `captures` calls of compiled functions that ran Python · `replays` calls
     that did not ·
-    `capture_breaks` captures given up because a value was observed · `recompiles` captures of a function that had one.
+    `capture_breaks` captures given up because a value was observed · `recompiles` captures of a function that had one ·
+    `host_calls` runs of operators that have no kernel (`graphc/host.py`).
     """
 
     records: int = 0
@@ -29,6 +30,7 @@ class FrontCounters:
     replays: int = 0
     capture_breaks: int = 0
     recompiles: int = 0
+    host_calls: int = 0
 
 
 FRONT = FrontCounters()

@@ -10,8 +10,9 @@ from graphc.codegen.llvm.build import build_assembly
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import Program, make_artifact, make_program
 from graphc.codegen.target import Target
-from graphc.errors import GraphcError
+from graphc.errors import GraphcError, UnsupportedError
 from graphc.ir.graph import Graph
+from graphc.ir.opdef import OPS
 from graphc.ir.printer import print_graph
 from graphc.ir.schedule import FusedGraph, MemoryPlan
 from graphc.ir.schedule_text import print_fused, print_plan
@@ -51,7 +52,13 @@ def optimize(graph: Graph, target: Target | None = None) -> Graph:
 
 
 def schedule(graph: Graph, target: Target) -> FusedGraph:
-    """The kernels of `graph`, in the order in which they run."""
+    """The kernels of `graph`, in the order in which they run. UnsupportedError for operators that run on the host."""
+    hosted = sorted({n.op for n in graph.nodes if OPS[n.op].kind == "host"})
+    if hosted:
+        raise UnsupportedError(
+            f"graph @{graph.name} is not one program: {', '.join(hosted)} run on the host between compiled parts; "
+            f"stages up to 'laid_out' can be shown"
+        )
     return order(fuse(optimize(graph, target)))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import graphc
 from graphc.counting import FRONT
+from graphc.host import HostExecutable, is_host, stages
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -90,12 +91,13 @@ def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ..
 
 
 def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: frozenset[Node] = frozenset()) -> Program:
-    """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long.
+    """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long or
+    has operators that run on the host.
 
     A program of one segment may overwrite the buffers of the leaves `donated`.
     """
     order = [n for n in topological(outputs, known) if not known(n)]
-    pieces = [order[i : i + SEGMENT_NODES] for i in range(0, len(order), SEGMENT_NODES)]
+    pieces = [part[i : i + SEGMENT_NODES] for part in stages(order) for i in range(0, len(part), SEGMENT_NODES)]
     wanted = set(outputs)
     last_use: dict[Node, int] = {}
     for place, piece in enumerate(pieces):
@@ -109,6 +111,9 @@ def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: froze
         given = [n for n in piece if n in wanted or last_use.get(n, -1) > place]
         if len(pieces) == 1:
             given = list(dict.fromkeys(outputs))
+        if is_host(piece[0]):
+            program.append(Segment(HostExecutable(piece[0]), piece[0].inputs, (piece[0],)))
+            continue
         graph, key = canonical(tuple(taken), given, piece)
         lent = tuple(i for i, n in enumerate(taken) if n in donated) if len(pieces) == 1 else ()
         program.append(Segment(executable_for(graph, key, lent), tuple(taken), tuple(given)))

@@ -12,7 +12,10 @@ from graphc.ir.node import NO_LOCATIONS, Location
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
+OPERATORS = PACKAGE + "tensors" + os.sep
+
 _inside: dict[str, bool] = {}
+_operators: dict[str, bool] = {}
 # By the identity of the code object, which is kept: code objects of equal text are equal, also from different files.
 _known: dict[tuple[int, int], tuple[CodeType, frozenset[Location]]] = {}
 _MOST = 50_000
@@ -59,7 +62,20 @@ def user_location() -> frozenset[Location]:
     return found[1]
 
 
-def call_site(depth: int) -> tuple[CodeType, int]:
-    """The place of a call `depth` frames above the caller: code object and instruction."""
-    frame = sys._getframe(depth + 1)
+def call_site() -> tuple[CodeType, int]:
+    """The place of the call that reached an operator: code object and instruction of the innermost frame outside the
+    operators' own folder.
+    """
+    frame = sys._getframe(1)
+    known = _operators.get
+    while frame.f_back is not None:
+        code = frame.f_code
+        inside = known(code.co_filename)
+        if inside is None:
+            if len(_operators) > _MOST:
+                _operators.clear()
+            inside = _operators[code.co_filename] = os.path.abspath(code.co_filename).startswith(OPERATORS)
+        if not inside:
+            break
+        frame = frame.f_back
     return frame.f_code, frame.f_lasti

@@ -20,13 +20,13 @@ Evaluate = Callable[[Sequence[np.ndarray], Attrs, TensorType], np.ndarray]
 Vjp = Callable[["Builder", Node, Node], Sequence["Node | None"]]
 Decompose = Callable[["Builder", Node], Node]
 
-KINDS = ("source", "elementwise", "movement", "reduction", "contraction", "indexing", "composite")
+KINDS = ("source", "elementwise", "movement", "reduction", "contraction", "indexing", "composite", "host")
 
 
 @dataclass(frozen=True)
 class Attr:
     """An attribute of an operator: its name and its kind in the text form ("int", "ints", "float", "str", "dtype",
-    "scalar").
+    "bool", "scalar").
     """
 
     name: str
@@ -41,6 +41,7 @@ class OpDef:
     the NumPy reference. `vjp(b, node, ct)` gives one gradient (or None: zero) per operand, None for an operator whose
     gradient is zero everywhere or undefined; then `why_no_vjp` says which. `scalar` names the kernel-IR operation
     that computes one element (elementwise only). `decompose` rewrites the node into simpler operators (composite only).
+    A `host` operator has no kernel: a program runs `evaluate` for it, between its compiled parts.
     """
 
     name: str

@@ -18,7 +18,7 @@ MAX_STRING = 4096
 MAX_ELEMENTS = (1 << 63) - 1
 
 _CONTEXT = 5  # printed lines before and after the guilty one
-_KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "dtype": DType, "ints": tuple}
+_KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "dtype": DType, "ints": tuple, "bool": bool}
 _SCALARS: dict[str, type] = {"float": float, "int": int, "uint": int, "bool": bool}
 
 
@@ -36,7 +36,7 @@ def check_attr(attr: Attr, value: AttrValue, dtype: DType | None) -> str | None:
         return None
     if type(value) is not _KINDS[attr.kind]:
         return f"attribute {attr.name} = {value!r} is not of kind {attr.kind}"
-    numbers = value if isinstance(value, tuple) else (value,) if isinstance(value, int) else ()
+    numbers = value if isinstance(value, tuple) else (value,) if type(value) is int else ()
     if not all(type(n) is int for n in numbers):
         return f"attribute {attr.name} = {value!r} is not a list of integers"
     if isinstance(value, str) and len(value) > MAX_STRING:

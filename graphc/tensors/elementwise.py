@@ -16,6 +16,7 @@ from graphc.ir.types import boolean
 from graphc.promotion import Number, as_float
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.operands import combine, common, is_number, plain
+from graphc.tensors.out import out_form
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def _scaled(other: Operand, alpha: Number) -> Operand:
         kind = common([other])[0] if isinstance(other, TensorBase) else None
         if kind is not None and not kind.is_float and isinstance(alpha, float):
             raise DTypeError("For integral input tensors, argument alpha must not be a floating point number.")
-        return (
-            combine("MulBackward0", (other, alpha), _mul, depth=3) if isinstance(other, TensorBase) else other * alpha
-        )
+        return combine("MulBackward0", (other, alpha), _mul) if isinstance(other, TensorBase) else other * alpha
     return other
 
 
@@ -319,7 +318,7 @@ def _unary(op: str, name: str, doc: str) -> Callable[..., Any]:
 
     function.__doc__ = doc + " Integers are converted to the default float type."
     function.__name__ = op
-    return function
+    return out_form(function)
 
 
 exp = _unary("exp", "ExpBackward0", "e to the power of each element.")

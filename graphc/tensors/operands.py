@@ -37,15 +37,15 @@ def plain(value: object) -> Number:
     return value.item() if isinstance(value, np.generic) else value  # type: ignore[return-value]
 
 
-def changes_here(recorder: Recorder, value: Number, role: str, depth: int) -> bool:
-    """Whether the call `depth` frames above the caller was seen with another number than `value`.
+def changes_here(recorder: Recorder, value: Number, role: str) -> bool:
+    """Whether the call that reached this operator was seen with another number than `value` in this role.
 
     Such a number is then read at run time, so that a changing number compiles at most twice.
     """
     if recorder.capture is not None:
         return False
     sites = recorder.sites
-    code, place = call_site(depth + 1)
+    code, place = call_site()
     # By the identity of the code object, which is kept: comparing and hashing code objects is slow.
     key = id(code), place, role
     seen = sites.get(key)
@@ -62,11 +62,9 @@ def changes_here(recorder: Recorder, value: Number, role: str, depth: int) -> bo
     return True
 
 
-def number_node(
-    recorder: Recorder, value: Number, type: TensorType, role: str, depth: int, parents: list[Keep]
-) -> Node:
+def number_node(recorder: Recorder, value: Number, type: TensorType, role: str, parents: list[Keep]) -> Node:
     """`value` as a tensor of `type`: a constant, or, where the call site's number changes, a run-time scalar."""
-    if changes_here(recorder, value, role, depth + 1):
+    if changes_here(recorder, value, role):
         scalar = _interned(type.dtype, ())
         array = np.array(value).astype(type.dtype.numpy)
         binding = recorder.bind(Buffer.from_array(array), scalar, None)
@@ -126,14 +124,10 @@ def combine(
     operands: Sequence[object],
     emit: Emit,
     dtype: DType | None = None,
-    depth: int = 1,
     masks: Sequence[TensorBase] = (),
 ) -> Tensor:
     """Record `emit(b, *masks, *operands)` over nodes brought to one shape; operands to `dtype` (their common one by
     default).
-
-    `depth` is the number of frames between the user's call and this function: it tells where a Python number was
-    written.
     """
     if not masks and len(operands) == 2:
         x, y = operands
@@ -162,5 +156,5 @@ def combine(
                     node = b.cast(node, dtype)
                 nodes.append(node if node.type.shape == shape else b.broadcast(node, shape))
             else:
-                nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", depth + 1, parents))
+                nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", parents))
         return finish(recorder, emit(b, *nodes), tuple(parents), name, grad)

@@ -265,7 +265,7 @@ def test_a_long_chain_prints_and_parses() -> None:
 
 def test_every_operator_is_reached_by_random_graphs() -> None:
     seen = {node.op for seed in range(300) for node in random_graph(seed).nodes}
-    assert set(OPS) - seen == set()
+    assert {name for name, op in OPS.items() if op.kind != "host"} - seen == set()
 
 
 def test_bool_and_integer_attributes_stay_apart() -> None:

@@ -1,0 +1,11 @@
+"""Every public name of `graphc` that computes, one file a family. `graphc/__init__.py` loads it on the first use."""
+
+from graphc.api.autograd import *
+from graphc.api.core import *
+from graphc.api.creation import *
+from graphc.api.indexing import *
+from graphc.api.linalg import *
+from graphc.api.pointwise import *
+from graphc.api.random import *
+from graphc.api.reduction import *
+from graphc.api.shaping import *

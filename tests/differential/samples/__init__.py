@@ -1,0 +1,8 @@
+"""Samples of PyTorch's public operators, one file a family; `OPERATORS` holds them all."""
+
+from tests.differential.samples.base import Bad, Op, Sample
+from tests.differential.samples.pointwise import POINTWISE
+
+OPERATORS: tuple[Op, ...] = (*POINTWISE,)
+
+__all__ = ["OPERATORS", "Bad", "Op", "Sample"]
