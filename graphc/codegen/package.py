@@ -14,7 +14,7 @@ from graphc.codegen.llvm.program import Copy, Fill, Launch, Step, emit_program
 from graphc.codegen.lower import Lowered, lower
 from graphc.codegen.prepare import Prepared, prepare
 from graphc.codegen.target import Target
-from graphc.ir.demand import base_of
+from graphc.ir.demand import WRITES_AT_INDEX, base_of
 from graphc.ir.node import Node
 from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place
 from graphc_runtime.artifact import Artifact, TensorSpec
@@ -45,7 +45,7 @@ class Program:
 
 
 def _is_accumulation(group: Group) -> bool:
-    return len(group.roots) == 1 and group.roots[0].target.op in ("index_add", "scatter_add")
+    return len(group.roots) == 1 and group.roots[0].target.op in WRITES_AT_INDEX
 
 
 def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program:

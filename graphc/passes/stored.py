@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import math
 
-from graphc.ir.demand import HEAVY_MAPS, Demands, TooLarge, base_of, demands, is_reduction, needs_loop, stage_reads
+from graphc.ir.demand import (
+    HEAVY_MAPS,
+    WRITES_AT_INDEX,
+    Demands,
+    TooLarge,
+    base_of,
+    demands,
+    is_reduction,
+    needs_loop,
+    stage_reads,
+)
 from graphc.ir.graph import Graph
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
@@ -17,7 +27,6 @@ MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places t
 HEAVY = 8  # scalar operations that exp and its like count for
 SOURCES = frozenset({"input", "constant", "iota"})
 COMPUTED = frozenset({"constant", "iota"})  # sources that every kernel computes for itself
-ACCUMULATE = frozenset({"index_add", "scatter_add"})
 MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
 _LIGHT = frozenset(
     {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "materialize"}
@@ -36,7 +45,7 @@ def choose_stored(graph: Graph) -> dict[Node, None]:
 
 def _operands_in_memory(graph: Graph) -> set[Node]:
     """Operands that are read at indices which are not known before the program runs."""
-    return {base_of(i) for node in graph.nodes if node.op in ACCUMULATE for i in node.inputs}
+    return {base_of(i) for node in graph.nodes if node.op in WRITES_AT_INDEX for i in node.inputs}
 
 
 def _must_store(graph: Graph) -> set[Node]:
@@ -44,7 +53,7 @@ def _must_store(graph: Graph) -> set[Node]:
     chosen: set[Node] = set()
     heavy: set[Node] = set()  # values that need a loop to compute, or are maps of such
     for node in graph.nodes:
-        if needs_loop(node) or node.op in ACCUMULATE or node.op == "materialize":
+        if needs_loop(node) or node.op in WRITES_AT_INDEX or node.op == "materialize":
             chosen.add(node)
         if node.op == "contract":
             chosen.update(movement_base(i) for i in node.inputs)
@@ -108,7 +117,9 @@ def _cut_large(graph: Graph, chosen: set[Node]) -> None:
     only a walk over the indices shows.
     """
     inside = {n for n in graph.nodes if n.op != "input"} - chosen
-    todo = [n for n in graph.nodes if n in chosen and n.op not in SOURCES and n.op not in ACCUMULATE and n.type.size]
+    todo = [
+        n for n in graph.nodes if n in chosen and n.op not in SOURCES and n.op not in WRITES_AT_INDEX and n.type.size
+    ]
     while todo:
         root = todo.pop()
         inside.add(root)

@@ -13,6 +13,7 @@ from graphc.codegen.accumulate import lower_accumulate
 from graphc.codegen.lower import lower
 from graphc.codegen.prepare import prepare
 from graphc.codegen.target import Target
+from graphc.ir.demand import WRITES_AT_INDEX
 from graphc.ir.node import Node
 from graphc.ir.schedule import FusedGraph, MemoryPlan
 from graphc.passes.plan_memory import ALIGNMENT
@@ -32,7 +33,7 @@ def steps_of(fused: FusedGraph, plan: MemoryPlan, target: Target) -> list[Step]:
     steps: list[Step] = []
     for group, merged in zip(fused.groups, plan.merged, strict=True):
         (first, *_) = group.targets
-        if first.op in ("index_add", "scatter_add"):
+        if first.op in WRITES_AT_INDEX:
             lowered = lower_accumulate(first, "k", target)
             steps.append(Step((_stored(first.inputs[0]),), (first,), {}))
         else:

@@ -178,6 +178,8 @@ _MAKERS: dict[str, Callable[[random.Random, Types], Attrs]] = {
     "take_along": _concat,
     "index_add": _concat,
     "scatter_add": _concat,
+    "index_set": _concat,
+    "scatter_set": _concat,
 }
 
 DIMENSIONS = (1, 1, 2, 3, 4, 5, 7, 8, 16, 17)

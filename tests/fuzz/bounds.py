@@ -302,6 +302,10 @@ def _index_add(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     return _add(node, (x, added), eps)
 
 
+def _index_set(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    return _concat(node, (operands[0], operands[2]), eps)
+
+
 _RULES: dict[str, Callable[..., Bound]] = {
     "input": _input,
     "constant": _constant,
@@ -339,4 +343,6 @@ _RULES: dict[str, Callable[..., Bound]] = {
     "contract": _contract,
     "index_add": _index_add,
     "scatter_add": _index_add,
+    "index_set": _index_set,
+    "scatter_set": _index_set,
 }  # type: ignore[dict-item]

@@ -364,7 +364,14 @@ def test_contract_by_its_formula() -> None:
 
 
 def test_indexing_by_loops() -> None:
-    for op in ("gather", "take_along", "index_add", "scatter_add"):
+    def combine(how: str, old: float, new: float) -> float:
+        if how.endswith("_set"):
+            return new
+        if how.endswith("_add"):
+            return old + new
+        return old * new if how == "prod" else max(old, new) if how == "max" else min(old, new)
+
+    for op in ("gather", "take_along", "index_add", "scatter_add", "index_set", "scatter_set", "scatter_reduce"):
         for sample in samples_of(op):
             x, index, *source = sample.arrays
             axis = sample.attrs["axis"]
@@ -374,14 +381,14 @@ def test_indexing_by_loops() -> None:
             expected = x.astype(np.float64) if source else np.zeros(sample.evaluate(op).shape)
             shape = source[0].shape if source else expected.shape
             for place in np.ndindex(*shape):
-                along = op in ("take_along", "scatter_add")
+                along = op not in ("gather", "index_add", "index_set")
                 where = (
                     (*place[:axis], at[place], *place[axis + 1 :])
                     if along
                     else (*place[:axis], at[place[axis : axis + index.ndim]], *place[axis + index.ndim :])
                 )
                 if source:
-                    expected[where] += source[0][place]
+                    expected[where] = combine(sample.attrs.get("mode", op), expected[where], source[0][place])
                 else:
                     expected[place] = x[where]
             np.testing.assert_allclose(sample.evaluate(op), expected, rtol=1e-5, atol=1e-5)

@@ -232,82 +232,6 @@ CONTRACT_BAD = (
 )
 
 
-def _indices(rng: Rng, shape: tuple[int, ...], extent: int, dtype: Any = i64) -> np.ndarray:
-    return np.asarray(rng.integers(0, extent, shape)).astype(dtype.numpy)
-
-
-GATHERS = [
-    ((5, 3), (4,), 0),
-    ((5, 3), (2, 2), 1),
-    ((4,), (), 0),
-    ((2, 3, 4), (5, 1), 1),
-    ((0, 3), (0,), 0),
-    ((3, 2), (0,), 0),
-]
-ALONGS = [((5, 3), (4, 3), 0), ((5, 3), (2, 6), 1), ((4,), (7,), 0), ((2, 3, 4), (2, 2, 1), 1), ((3, 2), (0, 2), 0)]
-
-
-def _gathered(x: tuple[int, ...], index: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return (*x[:axis], *index, *x[axis + 1 :])
-
-
-def _reading(cases: list[Any], dtypes: tuple[Any, ...]) -> Callable[[Rng], list[Sample]]:
-    def make(rng: Rng) -> list[Sample]:
-        samples = [
-            Sample((array(rng, x, d), _indices(rng, n, max(x[axis], 1), index)), {"axis": axis})
-            for k, (x, n, axis) in enumerate(cases)
-            for d in (dtypes if k == 0 else dtypes[:1])
-            for index in (i64, i32)
-        ]
-        x, n, axis = cases[0]
-        index = np.resize(np.array([-1, 99, -(2**40), 2**40], np.int64), n)
-        return [*samples, Sample((array(rng, x, dtypes[0]), index), {"axis": axis})]
-
-    return make
-
-
-def _adding(cases: list[Any], along: bool) -> Callable[[Rng], list[Sample]]:
-    read = _reading(cases, NUMBERS)
-
-    def make(rng: Rng) -> list[Sample]:
-        samples = []
-        for s in read(rng):
-            (x, index), axis = s.arrays, s.attrs["axis"]
-            shape = index.shape if along else _gathered(x.shape, index.shape, axis)
-            samples.append(Sample((x, index, array(rng, shape, s.types[0].dtype)), s.attrs))
-        return samples
-
-    return make
-
-
-def _f64_only(make: Callable[[Rng], list[Sample]]) -> Callable[[Rng], list[Sample]]:
-    def smooth(rng: Rng) -> list[Sample]:
-        return [
-            Sample(tuple(a.astype(np.float64) if a.dtype == np.float32 else a for a in s.arrays), s.attrs)
-            for s in make(rng)
-            if s.types[0].dtype is f32 and s.arrays[0].size and s.arrays[1].size
-        ]
-
-    return smooth
-
-
-def _index_bad(op: str, arity: int) -> tuple[BadSample, ...]:
-    x, index = t("f32[5,3]"), t("i64[4,3]")
-    source = (t("f32[4,3]") if op == "scatter_add" else t("f32[4,3,3]"),) if arity == 3 else ()
-    bad = [
-        BadSample((x, t("f32[4,3]"), *source), rf"{op}: an index tensor .*got f32\[4,3\]", {"axis": 0}, DTypeError),
-        BadSample((x, index, *source), rf"{op}: axis 2 is out of range for f32\[5,3\]", {"axis": 2}),
-        BadSample((x,), rf"{op}: wants {arity} operands, got 1", {"axis": 0}),
-        BadSample((t("f32[0,3]"), index, *source), rf"{op}: dimension 0 of f32\[0,3\] has no elements", {"axis": 0}),
-    ]
-    if op in ("take_along", "scatter_add"):
-        bad.append(BadSample((x, t("i64[4,9]"), *source), rf"{op}: .*f32\[5,3\], index i64\[4,9\]", {"axis": 0}))
-    if arity == 3:
-        bad.append(BadSample((x, index, t("f32[1]")), rf"{op}: .*i64\[4,3\] and f32\[1\]", {"axis": 0}))
-        bad.append(BadSample((x, index, t("f64[4,3]")), rf"{op}: .*f32\[5,3\] and f64", {"axis": 0}, DTypeError))
-    return tuple(bad)
-
-
 def _given(cases: list[tuple[TensorType, dict[str, Any]]], *arrays: np.ndarray) -> Callable[[Rng], list[Sample]]:
     return lambda rng: [Sample(arrays, attrs, type) for type, attrs in cases]
 
@@ -445,12 +369,4 @@ STRUCTURED: dict[str, OpSamples] = {
     "argmax": _arg("argmax"),
     "argmin": _arg("argmin"),
     "contract": OpSamples(_contract, CONTRACT_BAD, _contract_smooth, False),
-    "gather": OpSamples(_reading(GATHERS, ANY), _index_bad("gather", 2), _f64_only(_reading(GATHERS, ANY))),
-    "take_along": OpSamples(_reading(ALONGS, ANY), _index_bad("take_along", 2), _f64_only(_reading(ALONGS, ANY))),
-    "index_add": OpSamples(
-        _adding(GATHERS, False), _index_bad("index_add", 3), _f64_only(_adding(GATHERS, False)), False
-    ),
-    "scatter_add": OpSamples(
-        _adding(ALONGS, True), _index_bad("scatter_add", 3), _f64_only(_adding(ALONGS, True)), False
-    ),
 }

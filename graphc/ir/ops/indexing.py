@@ -31,25 +31,24 @@ Types = Sequence[TensorType]
 Gradients = Sequence["Node | None"]
 
 
-def _check(op: str, types: Types, attrs: Attrs, arity: int) -> int:
-    """What all four share; gives the axis."""
+def check_indexing(op: str, types: Types, attrs: Attrs, arity: int) -> int:
+    """What all indexing operators share; gives the axis."""
     check_arity(op, types, arity)
     check_device(op, types)
     check_index(op, types[1])
     check_axis(op, attrs["axis"], types[0])
     if arity == 3:
-        check_group(op, types[0], "number")
         check_same_dtype(op, (types[0], types[2]))
     if types[0].shape[attrs["axis"]] == 0 and types[1].size:
         raise ShapeError(f"{op}: dimension {attrs['axis']} of {types[0]} has no elements to index, index is {types[1]}")
     return attrs["axis"]
 
 
-def _gathered(x: TensorType, index: TensorType, axis: int) -> tuple[int, ...]:
+def gathered_shape(x: TensorType, index: TensorType, axis: int) -> tuple[int, ...]:
     return (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
 
 
-def _check_along(op: str, x: TensorType, index: TensorType, axis: int) -> None:
+def check_along(op: str, x: TensorType, index: TensorType, axis: int) -> None:
     if index.rank != x.rank or any(
         n > m for i, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if i != axis
     ):
@@ -60,19 +59,20 @@ def _check_along(op: str, x: TensorType, index: TensorType, axis: int) -> None:
 
 
 def _infer_gather(types: Types, attrs: Attrs) -> TensorType:
-    axis = _check("gather", types, attrs, 2)
-    return types[0].with_shape(_gathered(types[0], types[1], axis))
+    axis = check_indexing("gather", types, attrs, 2)
+    return types[0].with_shape(gathered_shape(types[0], types[1], axis))
 
 
 def _infer_take_along(types: Types, attrs: Attrs) -> TensorType:
-    axis = _check("take_along", types, attrs, 2)
-    _check_along("take_along", types[0], types[1], axis)
+    axis = check_indexing("take_along", types, attrs, 2)
+    check_along("take_along", types[0], types[1], axis)
     return types[0].with_shape(types[1].shape)
 
 
 def _infer_index_add(types: Types, attrs: Attrs) -> TensorType:
-    axis = _check("index_add", types, attrs, 3)
-    wanted = _gathered(types[0], types[1], axis)
+    axis = check_indexing("index_add", types, attrs, 3)
+    check_group("index_add", types[0], "number")
+    wanted = gathered_shape(types[0], types[1], axis)
     if types[2].shape != wanted:
         raise ShapeError(
             f"index_add: the source must have shape {list(wanted)}; operand, index, source: {shown(types)}"
@@ -81,31 +81,32 @@ def _infer_index_add(types: Types, attrs: Attrs) -> TensorType:
 
 
 def _infer_scatter_add(types: Types, attrs: Attrs) -> TensorType:
-    axis = _check("scatter_add", types, attrs, 3)
-    _check_along("scatter_add", types[0], types[1], axis)
+    axis = check_indexing("scatter_add", types, attrs, 3)
+    check_group("scatter_add", types[0], "number")
+    check_along("scatter_add", types[0], types[1], axis)
     if types[2].shape != types[1].shape:
         raise ShapeError(f"scatter_add: index and source must have one shape; operand, index, source: {shown(types)}")
     return types[0]
 
 
-def _clamped(x: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+def clamped(x: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
     return np.clip(index, 0, max(x.shape[axis] - 1, 0)).astype(np.int64)
 
 
-def _places(index: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
+def places(index: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
     """Index arrays that address, for each element of `index`, the same place but for `index` along `axis`."""
-    places = np.indices(index.shape, sparse=True)
-    return (*places[:axis], index, *places[axis + 1 :])
+    own = np.indices(index.shape, sparse=True)
+    return (*own[:axis], index, *own[axis + 1 :])
 
 
 def _evaluate_gather(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
     x, index = arrays
-    return np.asarray(np.take(x, _clamped(x, index, attrs["axis"]), attrs["axis"]))
+    return np.asarray(np.take(x, clamped(x, index, attrs["axis"]), attrs["axis"]))
 
 
 def _evaluate_take_along(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
     x, index = arrays
-    return x[_places(_clamped(x, index, attrs["axis"]), attrs["axis"])]
+    return x[places(clamped(x, index, attrs["axis"]), attrs["axis"])]
 
 
 def _evaluate_index_add(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
@@ -113,7 +114,7 @@ def _evaluate_index_add(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.nd
     axis = attrs["axis"]
     result = widen(x).copy()
     with np.errstate(all="ignore"):
-        np.add.at(result, (*(slice(None),) * axis, _clamped(x, index, axis)), widen(src))
+        np.add.at(result, (*(slice(None),) * axis, clamped(x, index, axis)), widen(src))
         return narrow(result, type)
 
 
@@ -121,7 +122,7 @@ def _evaluate_scatter_add(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.
     x, index, src = arrays
     result = widen(x).copy()
     with np.errstate(all="ignore"):
-        np.add.at(result, _places(_clamped(x, index, attrs["axis"]), attrs["axis"]), widen(src))
+        np.add.at(result, places(clamped(x, index, attrs["axis"]), attrs["axis"]), widen(src))
         return narrow(result, type)
 
 
