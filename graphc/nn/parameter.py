@@ -13,6 +13,8 @@ class Parameter(Tensor):
     Shares the memory of `data`; a leaf that requires gradients unless told otherwise.
     """
 
+    _prints_as_tensor = True
+
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Self:
         return cls._make_subclass(empty(0) if data is None else data.detach(), requires_grad)
 

@@ -29,6 +29,12 @@ class Tensor(Operations):
     Operations are recorded; work runs when a value is looked at (print, `item`, `numpy`, `bool`, ...).
     """
 
+    _prints_as_tensor = True  # subclasses print their own name, but for parameters
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._prints_as_tensor = cls.__dict__.get("_prints_as_tensor", False)
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Tensor:
         """`Tensor()` is empty, `Tensor(sequence)` holds the numbers as floats, `Tensor(2, 3)` is a shape with
         arbitrary contents.
@@ -186,10 +192,12 @@ class Tensor(Operations):
 
     def __repr__(self) -> str:
         with set_grad_enabled(False):
-            return tensor_text(self)
+            return tensor_text(self, "tensor" if self._prints_as_tensor else type(self).__name__)
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if self._type.rank == 0 and spec else str(self)
+        if self._type.rank == 0 and type(self) is Tensor:
+            return format(self.item(), spec)
+        return object.__format__(self, spec)
 
     def __hash__(self) -> int:
         return id(self)
