@@ -13,7 +13,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graphc import autograd, cli, codegen, compiled, functional, ir, nn, optim, passes, pipeline, utils, vision
+    from graphc import (
+        autograd,
+        cli,
+        codegen,
+        compiled,
+        functional,
+        ir,
+        nn,
+        optim,
+        passes,
+        pipeline,
+        return_types,
+        utils,
+        vision,
+    )
     from graphc.api import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -32,6 +46,7 @@ _SUBMODULES = frozenset(
             "passes",
             "compiled",
             "pipeline",
+            "return_types",
             "utils",
             "vision",
         ),

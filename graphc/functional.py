@@ -40,9 +40,12 @@ from graphc.recording import current
 from graphc.tensors import elementwise
 from graphc.tensors.core import TensorBase, finish, read, record, wants_grad
 from graphc.tensors.indexing import index_op, one_hot
-from graphc.tensors.normalising import log_softmax, softmax, softmin
-from graphc.tensors.reductions import mean_node, variance_node
+from graphc.tensors.normalising import functional_log_softmax as log_softmax
+from graphc.tensors.normalising import functional_softmax as softmax
+from graphc.tensors.normalising import functional_softmin as softmin
+from graphc.tensors.reductions import mean_node
 from graphc.tensors.shaping import slice_view
+from graphc.tensors.statistics import variance_node
 from graphc.tensors.writing import in_place
 
 if TYPE_CHECKING:

@@ -1,26 +1,28 @@
 """Public names: many elements into one, scans and normalisation along dimensions."""
 
 from graphc.tensors.normalising import log_softmax, softmax
+from graphc.tensors.norms import dist, norm, renorm
 from graphc.tensors.reductions import (
     all_ as all,
 )
 from graphc.tensors.reductions import (
     amax,
     amin,
+    aminmax,
     argmax,
     argmin,
-    cumsum,
+    count_nonzero,
     logsumexp,
     max,
     mean,
     min,
-    norm,
+    nanmean,
+    nansum,
     prod,
-    std,
     sum,
-    var,
-    var_mean,
 )
 from graphc.tensors.reductions import (
     any_ as any,
 )
+from graphc.tensors.scans import cumsum
+from graphc.tensors.statistics import std, std_mean, var, var_mean

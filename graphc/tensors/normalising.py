@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.promotion import as_float
 from graphc.tensors.core import record, wrap_dim
+from graphc.tensors.reductions import reduction, whole
+from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -32,11 +34,11 @@ def log_softmax_node(b: Builder, x: Node, axis: int) -> Node:
     return b.sub(low, b.expand_dims(b.log(b.reduce_sum(b.exp(low), (axis,))), (axis,), x.shape))
 
 
-def _along(name: str, input: Tensor, dim: int | None, dtype: Any, node: Any) -> Tensor:
-    if dim is None:
-        dim = 0 if input.ndim in (0, 1, 3) else 1
-    axis = wrap_dim(dim, input.ndim)
-    wanted = as_float(input._type.dtype) if dtype is None else dtypes.to_ir(dtype)
+def _along(kernel: str, name: str, input: Tensor, dim: int, dtype: Any, node: Any) -> Tensor:
+    axis = wrap_dim(whole(dim, kernel), input.ndim)
+    wanted = input._type.dtype if dtype is None else dtypes.to_ir(dtype)
+    if not wanted.is_float:
+        raise NotImplementedError(f"\"{kernel}_kernel_impl\" not implemented for '{type_name(wanted)}'")
 
     def emit(b: Builder, x: Node) -> Node:
         x = b.cast(x, wanted)
@@ -47,16 +49,39 @@ def _along(name: str, input: Tensor, dim: int | None, dtype: Any, node: Any) -> 
     return record(name, (input,), emit)
 
 
-def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """exp(x) over its sum along `dim`."""
-    return _along("SoftmaxBackward0", input, dim, dtype, softmax_node)
+@reduction
+def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """exp(x) over its sum along `dim`, in `dtype`."""
+    return _along("softmax", "SoftmaxBackward0", input, dim, dtype, softmax_node)
 
 
-def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """log(softmax(x)), without overflow."""
-    return _along("LogSoftmaxBackward0", input, dim, dtype, log_softmax_node)
+@reduction
+def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """log(softmax(x)) along `dim`, without overflow, in `dtype`."""
+    return _along("log_softmax", "LogSoftmaxBackward0", input, dim, dtype, log_softmax_node)
 
 
-def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """softmax(-x)."""
-    return softmax(-input, dim, dtype=dtype)
+def _usual_dim(name: str, dim: int | None, rank: int, stacklevel: int) -> int:
+    """The dimension that `nn.functional` takes when none is given, with PyTorch's warning."""
+    if dim is not None:
+        return dim
+    warnings.warn(
+        f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument.",
+        stacklevel=stacklevel,
+    )
+    return 0 if rank in (0, 1, 3) else 1
+
+
+def functional_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """exp(x) over its sum along `dim`, in `dtype`."""
+    return softmax(input, _usual_dim("softmax", dim, input.ndim, _stacklevel), dtype)
+
+
+def functional_log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """log(softmax(x)) along `dim`, without overflow, in `dtype`."""
+    return log_softmax(input, _usual_dim("log_softmax", dim, input.ndim, _stacklevel), dtype)
+
+
+def functional_softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """softmax(-x) along `dim`, in `dtype`."""
+    return softmax(-input, _usual_dim("softmin", dim, input.ndim, _stacklevel), dtype)

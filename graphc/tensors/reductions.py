@@ -1,40 +1,51 @@
-"""Reductions with PyTorch's names: sums, means, extremes, variances, norms, truth."""
+"""Reductions with PyTorch's names: sums, means, extremes, truth, norms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import operator
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
 from graphc.errors import DTypeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, boolean, i64, u8
+from graphc.ir.types import DType, bf16, boolean, f16, f32, i64, u8
 from graphc.promotion import as_float
-from graphc.tensors import elementwise
-from graphc.tensors.core import record, record_many, wrap_dim
+from graphc.tensors import elementwise, results
+from graphc.tensors.aliases import numpy_names
+from graphc.tensors.core import TensorBase, record, record_many, wrap_dim
+from graphc.tensors.out import out_form
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 Dims = Any  # None, an integer or a sequence of integers
+Emit = Callable[[Builder, Node], Node]
 
 
-class ValuesIndices(NamedTuple):
-    """What `max` and `min` along a dimension return."""
-
-    values: Any
-    indices: Any
+def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with `out=` and with NumPy's names of arguments."""
+    return numpy_names(out_form(function))
 
 
-def axes_of(dim: Dims, rank: int) -> tuple[int, ...]:
+def whole(value: Any, name: str, argument: str = "dim") -> int:
+    """`value` as an integer; TypeError for anything else, bools included."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}(): argument '{argument}' must be int, not {type(value).__name__}")
+    return operator.index(value)
+
+
+def axes_of(dim: Dims, rank: int, name: str = "sum") -> tuple[int, ...]:
     """The axes that `dim` names, in order; all when it is None or empty."""
-    if dim is None or (isinstance(dim, Sequence) and not dim):
+    if dim is None:
         return tuple(range(rank))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    axes = tuple(wrap_dim(d, rank) for d in dims)
+    dims = tuple(dim) if isinstance(dim, Iterable) and not isinstance(dim, TensorBase | str) else (dim,)
+    if not dims:
+        return tuple(range(rank))
+    axes = tuple(wrap_dim(whole(d, name), rank) for d in dims)
     if len(set(axes)) != len(axes):
         twice = next(a for a in axes if axes.count(a) > 1)
         raise RuntimeError(f"dim {twice} appears multiple times in the list of dims")
@@ -52,229 +63,276 @@ def _accumulate_type(x: Node, dtype: object) -> DType:
     return x.dtype if x.dtype.is_float else i64
 
 
-def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, dtype: object = None) -> Tensor:
+def is_nan(b: Builder, x: Node) -> Node:
+    """Where x is NaN."""
+    return b.apply("ne", (x, x))
+
+
+# sums and means
+
+
+@reduction
+def sum(input: Tensor, dim: Dims = ..., keepdim: bool = False, *, dtype: object = None) -> Tensor:
     """Sum over `dim` (all dimensions when None); integers and bools sum to int64."""
-    axes = axes_of(dim if axis is None else axis, input.ndim)
+    axes = axes_of(None if dim is ... else dim, input.ndim)
 
     def emit(b: Builder, x: Node) -> Node:
         return keep(b, b.reduce_sum(b.cast(x, _accumulate_type(x, dtype)), axes), axes, x.shape, keepdim)
 
-    return record("SumBackward0" if dim is None else "SumBackward1", (input,), emit)
+    return record("SumBackward0" if dim is ... else "SumBackward1", (input,), emit)
 
 
-def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: object = None) -> Tensor:
-    """Product over `dim` (all dimensions when None)."""
-    axes = axes_of(dim, input.ndim)
+def _without_nan(b: Builder, x: Node) -> Node:
+    return b.select(is_nan(b, x), b.zeros_like(x), x) if x.dtype.is_float else x
+
+
+@reduction
+def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: object = None) -> Tensor:
+    """Sum over `dim` with NaN counted as zero."""
+    axes = axes_of(dim, input.ndim, "nansum")
+
+    def emit(b: Builder, x: Node) -> Node:
+        x = _without_nan(b, b.cast(x, _accumulate_type(x, dtype)))
+        return keep(b, b.reduce_sum(x, axes), axes, x.shape, keepdim)
+
+    return record("NansumBackward0", (input,), emit)
+
+
+@reduction
+def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: object = None) -> Tensor:
+    """Mean over `dim` of what is not NaN. RuntimeError for integers."""
+    if not input._type.dtype.is_float:
+        raise DTypeError(
+            f"nanmean(): expected input to have floating point or complex dtype but got {type_name(input._type.dtype)}"
+        )
+    axes = axes_of(dim, input.ndim, "nanmean")
+
+    def emit(b: Builder, x: Node) -> Node:
+        x = b.cast(x, _accumulate_type(x, dtype))
+        count = b.reduce_sum(b.cast(b.apply("eq", (x, x)), x.dtype), axes)
+        return keep(b, b.div(b.reduce_sum(_without_nan(b, x), axes), count), axes, x.shape, keepdim)
+
+    return record("DivBackward0", (input,), emit)
+
+
+@reduction
+def prod(input: Tensor, dim: int = ..., keepdim: bool = False, *, dtype: object = None) -> Tensor:  # type: ignore[assignment]
+    """Product over `dim` (all dimensions when left out)."""
+    axes = axes_of(None if dim is ... else whole(dim, "prod"), input.ndim)
 
     def emit(b: Builder, x: Node) -> Node:
         x = b.cast(x, _accumulate_type(x, dtype))
         return keep(b, b.apply("reduce_prod", (x,), {"axes": axes}) if axes else x, axes, x.shape, keepdim)
 
-    return record("ProdBackward0", (input,), emit)
+    return record("ProdBackward0" if dim is ... else "ProdBackward1", (input,), emit)
 
 
-def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
+def count_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
+    """Number of elements that `axes` of `shape` hold."""
     return math.prod(shape[a] for a in axes)
 
 
-def _need_float(input: Tensor, name: str, dtype: object) -> DType:
+def mean_node(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
+    """Sum over `axes` divided by the number of elements, in f32 for the half types (a sum may leave their range)."""
+    wide = b.cast(x, f32) if x.dtype in (f16, bf16) else x
+    total = b.reduce_sum(wide, axes)
+    return b.cast(b.div(total, b.constant(count_of(x.shape, axes), total.type)), x.dtype)
+
+
+@reduction
+def mean(input: Tensor, dim: Dims = ..., keepdim: bool = False, *, dtype: object = None) -> Tensor:
+    """Mean over `dim` (all dimensions when None). RuntimeError for integers."""
     type = input._type.dtype if dtype is None else dtypes.to_ir(dtype)
     if not type.is_float:
         raise DTypeError(
-            f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. "
-            f"Got: {type_name(type)}"
+            f"mean(): could not infer output dtype. {'Input' if dtype is None else 'Optional'} dtype must be either "
+            f"a floating point or complex dtype. Got: {type_name(type)}"
         )
-    return type
-
-
-def mean_node(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
-    """Sum over `axes` divided by the number of elements."""
-    total = b.reduce_sum(x, axes)
-    return b.div(total, b.constant(_count(x.shape, axes), total.type))
-
-
-def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, dtype: object = None) -> Tensor:
-    """Mean over `dim` (all dimensions when None). RuntimeError for integers."""
-    type = _need_float(input, "mean", dtype)
-    axes = axes_of(dim if axis is None else axis, input.ndim)
+    axes = axes_of(None if dim is ... else dim, input.ndim, "mean")
     return record(
-        "MeanBackward0" if dim is None else "MeanBackward1",
+        "MeanBackward0" if dim is ... else "MeanBackward1",
         (input,),
         lambda b, x: keep(b, mean_node(b, b.cast(x, type), axes), axes, x.shape, keepdim),
     )
 
 
-def variance_node(b: Builder, x: Node, axes: tuple[int, ...], correction: float) -> Node:
-    """Squared deviations from the mean over `axes`, divided by the number of elements less `correction`."""
-    middle = b.expand_dims(mean_node(b, x, axes), axes, x.shape)
-    off = b.sub(x, middle)
-    total = b.reduce_sum(b.mul(off, off), axes)
-    degrees = _count(x.shape, axes) - correction
-    return b.div(total, b.constant(degrees if degrees > 0 else 0, total.type))
+# extremes
 
 
-def var(
-    input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
-) -> Tensor:
-    """Variance over `dim`; divided by n - 1, or by n - correction."""
-    if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    axes = axes_of(dim, input.ndim)
-    less = correction if correction is not None else float(unbiased)
-    return record(
-        "VarBackward0", (input,), lambda b, x: keep(b, variance_node(b, x, axes, less), axes, x.shape, keepdim)
-    )
+def need_elements(input: Tensor, axes: tuple[int, ...], name: str, whole: type[Exception] = RuntimeError) -> None:
+    """PyTorch's errors for a choice among no elements."""
+    empty = [a for a in axes if input._type.shape[a] == 0]
+    if not empty:
+        return
+    if len(axes) == input.ndim and input.ndim:
+        raise whole(
+            f"{name}(): Expected reduction dim to be specified for input.numel() == 0. "
+            "Specify the reduction dim with the 'dim' argument."
+        )
+    raise IndexError(f"{name}(): Expected reduction dim {empty[0]} to have non-zero size.")
 
 
-def std(
-    input: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
-) -> Tensor:
-    """Standard deviation over `dim`; see `var`."""
-    if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    axes = axes_of(dim, input.ndim)
-    less = correction if correction is not None else float(unbiased)
-
-    def emit(b: Builder, x: Node) -> Node:
-        return keep(b, b.apply("sqrt", (variance_node(b, x, axes, less),)), axes, x.shape, keepdim)
-
-    return record("StdBackward0", (input,), emit)
+def need_extent(input: Tensor, axis: int, name: str, colon: str = "():") -> None:
+    """IndexError for a choice among no elements along `axis`."""
+    if input.ndim and input._type.shape[axis] == 0:
+        raise IndexError(f"{name}{colon} Expected reduction dim {axis} to have non-zero size.")
 
 
-def _nonempty(input: Tensor, axes: tuple[int, ...], name: str) -> None:
-    if any(input._type.shape[a] == 0 for a in axes):
-        if len(axes) == input.ndim:
-            raise RuntimeError(
-                f"{name}(): Expected reduction dim to be specified for input.numel() == 0. "
-                "Specify the reduction dim with the 'dim' argument."
-            )
-        empty = next(a for a in axes if input._type.shape[a] == 0)
-        raise IndexError(f"{name}(): Expected reduction dim {empty} to have non-zero size.")
+def extreme_node(b: Builder, op: str, x: Node, axes: tuple[int, ...], keepdim: bool, ties: str) -> Node:
+    """`reduce_max` or `reduce_min`; x itself over no axes."""
+    if not axes:
+        return x
+    if x.type.size == 0:  # checked before: then there is nothing to give either
+        return keep(b, b.reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in axes)), axes, x.shape, keepdim)
+    return keep(b, b.apply(f"reduce_{op}", (x,), {"axes": axes, "ties": ties}), axes, x.shape, keepdim)
 
 
 def _extreme(op: str, input: Tensor, axes: tuple[int, ...], keepdim: bool, ties: str, name: str) -> Tensor:
-    def emit(b: Builder, x: Node) -> Node:
-        if not axes:
-            return x
-        return keep(b, b.apply(f"reduce_{op}", (x,), {"axes": axes, "ties": ties}), axes, x.shape, keepdim)
+    return record(name, (input,), lambda b, x: extreme_node(b, op, x, axes, keepdim, ties))
 
-    return record(name, (input,), emit)
+
+def arg_node(b: Builder, op: str, x: Node, axes: tuple[int, ...], keepdim: bool = False) -> Node:
+    """`argmax` or `argmin` in i64; 0 over no axes."""
+    if not axes:
+        return b.constant(0, x.type.with_dtype(i64))
+    if x.type.size == 0:
+        kept = x.type.with_shape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
+        return keep(b, b.constant(0, kept.with_dtype(i64)), axes, x.shape, keepdim)
+    x = b.cast(x, u8) if x.dtype is boolean else x
+    return keep(b, b.apply(f"arg{op}", (x,), {"axes": axes, "dtype": i64}), axes, x.shape, keepdim)
 
 
 def _arg(op: str, input: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
-    def emit(b: Builder, x: Node) -> Node:
-        if not axes:
-            return b.constant(0, x.type.with_dtype(i64))
-        x = b.cast(x, u8) if x.dtype is boolean else x
-        return keep(b, b.apply(f"arg{op}", (x,), {"axes": axes, "dtype": i64}), axes, x.shape, keepdim)
-
-    return record("NotDifferentiable", (input,), emit)
+    return record("NotDifferentiable", (input,), lambda b, x: arg_node(b, op, x, axes, keepdim))
 
 
-def _max_min(op: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
-    if dim is not None and not isinstance(dim, int):
-        return (elementwise.maximum if op == "max" else elementwise.minimum)(input, dim)
-    axes = axes_of(dim, input.ndim)
-    _nonempty(input, axes, op)
+def _max_min(op: str, input: Tensor, dim: Any, keepdim: bool | None, other: Any) -> Any:
+    if other is not None or isinstance(dim, TensorBase):
+        if keepdim is not None or (other is not None and dim is not None):
+            raise TypeError(f"{op}() received an invalid combination of arguments: two tensors, or one and a dimension")
+        return getattr(elementwise, f"{op}imum")(input, dim if other is None else other)
     if dim is None:
+        if keepdim is not None:
+            raise TypeError(f"{op}() received an invalid combination of arguments: keepdim without dim")
+        axes = axes_of(None, input.ndim)
+        need_elements(input, axes, op)
         return _extreme(op, input, axes, False, "even", f"{op.capitalize()}Backward1")
-    values = _extreme(op, input, axes, keepdim, "first", f"{op.capitalize()}Backward0")
-    return ValuesIndices(values, _arg(op, input, axes, keepdim))
+    axes = axes_of(whole(dim, op), input.ndim)
+    for axis in axes:
+        need_extent(input, axis, op)
+    values = _extreme(op, input, axes, bool(keepdim), "first", f"{op.capitalize()}Backward0")
+    return getattr(results, op)(values, _arg(op, input, axes, bool(keepdim)))
 
 
-def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+@reduction
+def max(input: Tensor, dim: Any = None, keepdim: bool | None = None, *, other: Any = None) -> Any:
     """The largest element; with `dim`, values and indices along it; with a tensor, the elementwise maximum."""
-    return _max_min("max", input, dim, keepdim)
+    return _max_min("max", input, dim, keepdim, other)
 
 
-def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+@reduction
+def min(input: Tensor, dim: Any = None, keepdim: bool | None = None, *, other: Any = None) -> Any:
     """The smallest element; with `dim`, values and indices along it; with a tensor, the elementwise minimum."""
-    return _max_min("min", input, dim, keepdim)
+    return _max_min("min", input, dim, keepdim, other)
 
 
-def amax(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
-    """The largest elements over `dim`; ties share the gradient."""
-    axes = axes_of(dim, input.ndim)
-    _nonempty(input, axes, "amax")
-    return _extreme("max", input, axes, keepdim, "even", "AmaxBackward0")
+def _over_axes(name: str, op: str, doc: str) -> Callable[..., Any]:
+    def function(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
+        axes = axes_of(dim, input.ndim, name)
+        need_elements(input, axes, name)
+        return _extreme(op, input, axes, keepdim, "even", f"{name.capitalize()}Backward0")
+
+    function.__name__, function.__doc__ = name, doc
+    return reduction(function)
 
 
-def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
-    """The smallest elements over `dim`; ties share the gradient."""
-    axes = axes_of(dim, input.ndim)
-    _nonempty(input, axes, "amin")
-    return _extreme("min", input, axes, keepdim, "even", "AminBackward0")
+amax = _over_axes("amax", "max", "The largest elements over `dim`; ties share the gradient.")
+amin = _over_axes("amin", "min", "The smallest elements over `dim`; ties share the gradient.")
 
 
-def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Index of the first largest element, along `dim` or in row-major order; int64."""
-    axes = axes_of(dim, input.ndim)
-    _nonempty(input, axes, "argmax")
-    return _arg("max", input, axes, keepdim)
+@reduction
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The smallest and the largest elements, of all or along `dim`."""
+    axes = axes_of(None if dim is None else whole(dim, "aminmax"), input.ndim)
+    if dim is None and input._type.size == 0:
+        raise RuntimeError(
+            "aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity."
+        )
+    for axis in axes:
+        need_extent(input, axis, "aminmax", ":")
+    return results.aminmax(
+        *record_many(
+            "AminmaxBackward0",
+            (input,),
+            lambda b, x: [extreme_node(b, op, x, axes, keepdim, "even") for op in ("min", "max")],
+        )
+    )
 
 
-def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Index of the first smallest element, along `dim` or in row-major order; int64."""
-    axes = axes_of(dim, input.ndim)
-    _nonempty(input, axes, "argmin")
-    return _arg("min", input, axes, keepdim)
+def _position(op: str, which: str) -> Callable[..., Any]:
+    def function(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        if input._type.dtype is boolean:
+            raise DTypeError(f"arg{op}(): does not support bool input")
+        axes = axes_of(None if dim is None else whole(dim, f"arg{op}"), input.ndim)
+        if dim is None and input._type.size == 0:
+            raise IndexError(f"arg{op}(): Expected reduction dim to be specified for input.numel() == 0.")
+        for axis in axes:
+            need_extent(input, axis, f"arg{op}")
+        return _arg(op, input, axes, keepdim)
+
+    function.__name__ = f"arg{op}"
+    function.__doc__ = f"Index of the first {which} element, along `dim` or in row-major order; int64."
+    return reduction(function)
+
+
+argmax, argmin = _position("max", "largest"), _position("min", "smallest")
+
+
+# truth
 
 
 def _truth(op: str, input: Tensor, dim: Dims, keepdim: bool) -> Tensor:
-    axes = axes_of(dim, input.ndim)
+    none = isinstance(dim, list | tuple) and not dim  # here an empty list means no dimension at all
+    axes = () if none else axes_of(dim, input.ndim, "any" if op == "max" else "all")
 
     def emit(b: Builder, x: Node) -> Node:
-        x = b.cast(x, boolean)
-        if not axes:
-            return x
+        truth = b.cast(x, boolean)
         if any(x.shape[a] == 0 for a in axes):
             kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-            result = b.constant(op == "min", x.type.with_shape(kept))
-        else:
-            result = b.apply(f"reduce_{op}", (x,), {"axes": axes, "ties": "even"})
-        return keep(b, result, axes, x.shape, keepdim)
+            truth = b.constant(op == "min", truth.type.with_shape(kept))
+        elif axes:
+            truth = b.apply(f"reduce_{op}", (truth,), {"axes": axes, "ties": "even"})
+        return b.cast(keep(b, truth, axes, x.shape, keepdim), u8 if x.dtype is u8 else boolean)
 
     return record("NotDifferentiable", (input,), emit)
 
 
+@reduction
 def any_(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether some element is true."""
+    """Whether some element is true; bool, and uint8 of uint8."""
     return _truth("max", input, dim, keepdim)
 
 
+@reduction
 def all_(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether all elements are true."""
+    """Whether all elements are true; bool, and uint8 of uint8."""
     return _truth("min", input, dim, keepdim)
 
 
-def norm(input: Tensor, p: float | str = "fro", dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The p-norm of the elements over `dim`; "fro" is p = 2."""
-    order = 2.0 if p == "fro" else float(p)
-    axes = axes_of(dim, input.ndim)
-    _need_float(input, "norm", None)
-
-    def emit(b: Builder, x: Node) -> Node:
-        if order == 2:
-            result = b.apply("sqrt", (b.reduce_sum(b.mul(x, x), axes),))
-        elif math.isinf(order):
-            op = "reduce_max" if order > 0 else "reduce_min"
-            result = b.apply(op, (b.apply("abs", (x,)),), {"axes": axes, "ties": "even"})
-        elif order == 0:
-            result = b.reduce_sum(b.cast(b.apply("ne", (x, b.zeros_like(x))), x.dtype), axes)
-        elif order == 1:
-            result = b.reduce_sum(b.apply("abs", (x,)), axes)
-        else:
-            power = b.constant(order, x.type)
-            total = b.reduce_sum(b.apply("pow", (b.apply("abs", (x,)), power)), axes)
-            result = b.apply("pow", (total, b.constant(1 / order, total.type)))
-        return keep(b, result, axes, x.shape, keepdim)
-
-    return record("LinalgVectorNormBackward0", (input,), emit)
+@numpy_names
+def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
+    """How many elements over `dim` are not zero; int64."""
+    axes = axes_of(dim, input.ndim, "count_nonzero")
+    return record("NotDifferentiable", (input,), lambda b, x: b.reduce_sum(b.cast(b.cast(x, boolean), i64), axes))
 
 
+# logsumexp
+
+
+@reduction
 def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
-    """log(sum(exp(x))) over `dim`, without overflow."""
-    axes = axes_of(dim, input.ndim)
+    """log(sum(exp(x))) over `dim`, without overflow; -inf over nothing."""
+    axes = axes_of(dim, input.ndim, "logsumexp")
 
     def emit(b: Builder, x: Node) -> Node:
         x = b.cast(x, as_float(x.dtype))
@@ -285,41 +343,12 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
 
 def logsumexp_node(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
     """log(sum(exp(x - m))) + m with m the largest element, which takes no part in the gradient."""
+    if not axes:
+        return x
+    if x.type.size == 0:
+        return b.sub(b.reduce_sum(x, axes), math.inf)
     top = b.apply("detach", (b.reduce_max(x, axes),))
     infinite = b.apply("eq", (b.apply("abs", (top,)), b.constant(math.inf, top.type)))
     safe = b.select(infinite, b.zeros_like(top), top)
     total = b.reduce_sum(b.exp(b.sub(x, b.expand_dims(safe, axes, x.shape))), axes)
     return b.add(b.log(total), safe)
-
-
-def cumsum(input: Tensor, dim: int) -> Tensor:
-    """Running sums along `dim`, each a sum of its own: n * n work for n elements, so for short dimensions only."""
-    axis = wrap_dim(dim, input.ndim)
-
-    def emit(b: Builder, x: Node) -> Node:
-        x = b.cast(x, _accumulate_type(x, None))
-        n = x.shape[axis]
-        moved = b.permute(x, (*(i for i in range(x.type.rank) if i != axis), axis))
-        wide = b.broadcast(b.reshape(moved, (*moved.shape[:-1], 1, n)), (*moved.shape[:-1], n, n))
-        type = wide.type.with_dtype(i64)
-        below = b.apply("le", (b.iota(type.rank - 1, type), b.iota(type.rank - 2, type)))
-        total = b.reduce_sum(b.select(below, wide, b.zeros_like(wide)), (type.rank - 1,))
-        order = list(range(x.type.rank - 1))
-        order.insert(axis, x.type.rank - 1)
-        return b.permute(total, tuple(order))
-
-    return record("CumsumBackward0", (input,), emit)
-
-
-def var_mean(input: Tensor, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    """Variance and mean over `dim`."""
-    axes = axes_of(dim, input.ndim)
-    variance, middle = record_many(
-        "VarMeanBackward0",
-        (input,),
-        lambda b, x: (
-            keep(b, variance_node(b, x, axes, correction), axes, x.shape, keepdim),
-            keep(b, mean_node(b, x, axes), axes, x.shape, keepdim),
-        ),
-    )
-    return variance, middle

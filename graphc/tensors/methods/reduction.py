@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from graphc.tensors import normalising, reductions
+from graphc.tensors import normalising, norms, reductions, scans, statistics
 from graphc.tensors.core import TensorBase
-
-if TYPE_CHECKING:
-    from graphc.tensors.tensor import Tensor
+from graphc.tensors.methods.inplace import inplace
 
 
 class ReductionMethods(TensorBase):
@@ -16,27 +12,24 @@ class ReductionMethods(TensorBase):
 
     __slots__ = ()
 
-    sum, mean, prod, max, min = (
+    sum, nansum, mean, nanmean, prod = (
         reductions.sum,
+        reductions.nansum,
         reductions.mean,
+        reductions.nanmean,
         reductions.prod,
+    )
+    max, min, amax, amin, aminmax = (
         reductions.max,
         reductions.min,
+        reductions.amax,
+        reductions.amin,
+        reductions.aminmax,
     )
-    amax, amin, argmax, argmin = reductions.amax, reductions.amin, reductions.argmax, reductions.argmin
-    var, std, any, all, norm = (
-        reductions.var,
-        reductions.std,
-        reductions.any_,
-        reductions.all_,
-        reductions.norm,
-    )
-    logsumexp, cumsum = reductions.logsumexp, reductions.cumsum
-
-    def softmax(self: Any, dim: Any, dtype: Any = None) -> Tensor:
-        """exp(x) over its sum along `dim`."""
-        return normalising.softmax(self, dim, dtype=dtype)
-
-    def log_softmax(self: Any, dim: Any, dtype: Any = None) -> Tensor:
-        """Logarithm of `softmax`."""
-        return normalising.log_softmax(self, dim, dtype=dtype)
+    argmax, argmin, any, all = reductions.argmax, reductions.argmin, reductions.any_, reductions.all_
+    count_nonzero, logsumexp = reductions.count_nonzero, reductions.logsumexp
+    var, std = statistics.var, statistics.std
+    norm, dist, renorm = norms.norm, norms.dist, norms.renorm
+    renorm_ = inplace(norms.renorm)
+    softmax, log_softmax = normalising.softmax, normalising.log_softmax
+    cumsum = scans.cumsum

@@ -2,7 +2,8 @@
 
 from tests.differential.samples.base import Bad, Op, Sample
 from tests.differential.samples.pointwise import POINTWISE
+from tests.differential.samples.reduction import REDUCTION
 
-OPERATORS: tuple[Op, ...] = (*POINTWISE,)
+OPERATORS: tuple[Op, ...] = (*POINTWISE, *REDUCTION)
 
 __all__ = ["OPERATORS", "Bad", "Op", "Sample"]

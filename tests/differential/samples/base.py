@@ -6,7 +6,7 @@ them: float arrays take the dtype under test, all others keep theirs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,14 @@ _RNG = np.random.default_rng(20)
 
 @dataclass(frozen=True)
 class Sample:
-    """One call: positional and keyword arguments; arrays anywhere in them (also in lists) become tensors."""
+    """One call: positional and keyword arguments; arrays anywhere in them (also in lists) become tensors.
+
+    `grads`: orders of gradient to compare, where they are fewer than the operator's.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    grads: int = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,16 @@ class Op:
 def s(*args: Any, **kwargs: Any) -> Sample:
     """A sample."""
     return Sample(args, kwargs)
+
+
+def once(sample: Sample) -> Sample:
+    """`sample` without its second gradient."""
+    return replace(sample, grads=1)
+
+
+def forward(sample: Sample) -> Sample:
+    """`sample` without gradients."""
+    return replace(sample, grads=0)
 
 
 def bad(match: str, *args: Any, **kwargs: Any) -> Bad:
