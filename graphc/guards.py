@@ -31,8 +31,8 @@ _LIBRARIES = tuple(
 )
 
 # The tables of a module, which only its own methods write; and what it holds that has no part in computing.
-_COUNTED_TABLES = ("_parameters", "_buffers", "_modules")
-_UNREAD = "_transient"
+_COUNTED_TABLES = ("_parameters", "_buffers", "_modules", "_hooks")
+_UNREAD = "_non_persistent_buffers_set"
 
 Check = tuple[Callable[[], Any], Any, bool, str]
 

@@ -16,7 +16,8 @@ from graphc.nn.loss import (
 )
 from graphc.nn.module import Module
 from graphc.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm
-from graphc.nn.parameter import Parameter
+from graphc.nn.parameter import Buffer, Parameter
+from graphc.nn.parameter_containers import ParameterDict, ParameterList
 from graphc.nn.pooling import AvgPool2d, MaxPool2d
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Buffer",
     "Conv1d",
     "Conv2d",
     "CrossEntropyLoss",
@@ -45,6 +47,8 @@ __all__ = [
     "ModuleList",
     "NLLLoss",
     "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "ReLU",
     "Sequential",
     "SiLU",

@@ -5,122 +5,184 @@ from __future__ import annotations
 import operator
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Self
 
+from graphc.nn.hooks import count_write
 from graphc.nn.module import Module, _indent
 
 
-class _Ordered(Module):
-    """Children named by position, with a list's ways of reaching them."""
+def pairs(name: str, given: Any) -> Iterator[tuple[str, Any]]:
+    """The entries of a mapping, or of an iterable of pairs; TypeError and ValueError in the name of a container's
+    `update`."""
+    holder = name.replace("Parameters", "Parameter")
+    if not isinstance(given, Iterable):
+        raise TypeError(
+            f"{name}.update should be called with an iterable of key/value pairs, but got {type(given).__name__}"
+        )
+    if isinstance(given, Mapping) or hasattr(given, "items"):
+        yield from given.items()  # type: ignore[union-attr]
+        return
+    for place, entry in enumerate(given):
+        if not isinstance(entry, Iterable):
+            raise TypeError(f"{holder} update sequence element #{place} should be Iterable; is{type(entry).__name__}")
+        items = list(entry)
+        if len(items) != 2:
+            raise ValueError(f"{holder} update sequence element #{place} has length {len(items)}; 2 is required")
+        yield items[0], items[1]
 
-    def _key(self, index: int) -> str:
+
+class _Ordered(Module):
+    """Children in order, named by position unless said otherwise."""
+
+    def _at(self, index: Any) -> str:
+        """The name at a position; IndexError when there is none."""
         index = operator.index(index)
         size = len(self._modules)
         if not -size <= index < size:
             raise IndexError(f"index {index} is out of range")
-        return str(index % size)
+        return list(self._modules)[index]
 
-    def _set_all(self, modules: Iterable[Module]) -> None:
-        for name in list(self._modules):
-            delattr(self, name)
-        for position, module in enumerate(modules):
-            self.add_module(str(position), module)
-
-    def _items(self) -> list[Any]:
-        return list(self._modules.values())
+    def _renumber(self, modules: Iterable[Any]) -> None:
+        items = {str(position): module for position, module in enumerate(modules)}
+        self._modules.clear()
+        self._modules.update(items)
+        count_write()
 
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._items())
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._modules.values())
+
+    def __setitem__(self, index: int, module: Any) -> None:
+        setattr(self, self._at(index), module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        if not isinstance(index, slice):
+            self._at(index)
+        items = list(self)
+        del items[index]
+        self._renumber(items)
 
     def append(self, module: Module) -> Self:
         """Adds a module at the end."""
         self.add_module(str(len(self)), module)
         return self
 
-    def extend(self, modules: Iterable[Module]) -> Self:
-        """Adds several modules at the end."""
-        for module in list(modules):
-            self.append(module)
-        return self
-
-    def insert(self, index: int, module: Module) -> Self:
-        """Puts a module before position `index`."""
-        items = self._items()
-        items.insert(index, module)
-        self._set_all(items)
-        return self
-
-    def pop(self, index: int) -> Module:
+    def pop(self, key: Any) -> Any:
         """Takes a module out and returns it."""
-        items = self._items()
-        taken = items.pop(index)
-        self._set_all(items)
+        taken = self[key]  # type: ignore[index]
+        del self[key]
         return taken
 
 
 class Sequential(_Ordered):
-    """Applies modules one after the other. Takes them in order, or one ordered mapping of names to modules."""
+    """Applies modules one after the other. Takes them in order, or one OrderedDict of names and modules."""
 
-    def __init__(self, *args: Module | Mapping[str, Any]) -> None:
+    def __init__(self, *args: Any) -> None:
         super().__init__()
-        named: Mapping[str, Any] = {str(i): module for i, module in enumerate(args)}
-        if len(args) == 1 and isinstance(args[0], Mapping):
-            named = args[0]
-        for name, module in named.items():
-            self.add_module(name, module)
+        if len(args) == 1 and isinstance(args[0], OrderedDict):
+            for name, module in args[0].items():
+                self.add_module(name, module)
+        else:
+            for position, module in enumerate(args):
+                self.add_module(str(position), module)
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return type(self)(OrderedDict(list(self._modules.items())[index]))
-        self._key(index)
-        return self._items()[index]
+        return self._modules[self._at(index)]
 
-    def __setitem__(self, index: int, module: Module) -> None:
-        self._key(index)
-        setattr(self, list(self._modules)[index], module)
+    def _check_other(self, other: object) -> None:
+        if not isinstance(other, Sequential):
+            raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
 
-    def __delitem__(self, index: int | slice) -> None:
-        items = self._items()
-        del items[index]
-        self._set_all(items)
+    def __add__(self, other: Sequential) -> Sequential:
+        self._check_other(other)
+        return Sequential(*self, *other)
+
+    def __iadd__(self, other: Sequential) -> Self:
+        self._check_other(other)
+        for position, module in enumerate(list(other), len(self)):
+            self.add_module(str(position), module)
+        return self
+
+    def _check_factor(self, other: object) -> int:
+        if not isinstance(other, int):
+            raise TypeError(f"unsupported operand type(s) for *: {type(self)} and {type(other)}")
+        if other <= 0:
+            raise ValueError(f"Non-positive multiplication factor {other} for {type(self)}")
+        return other
+
+    def __mul__(self, other: int) -> Sequential:
+        return Sequential(*(list(self) * self._check_factor(other)))
+
+    def __rmul__(self, other: int) -> Sequential:
+        return self * other
+
+    def __imul__(self, other: int) -> Self:
+        items = list(self)
+        for position, module in enumerate(items * (self._check_factor(other) - 1), len(items)):
+            self.add_module(str(position), module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Puts a module before position `index`."""
+        if not isinstance(module, Module):
+            raise AssertionError(f"module should be of type: {Module}")
+        size = len(self)
+        if not -size <= index <= size:
+            raise IndexError(f"Index out of range: {index}")
+        items = list(self)
+        items.insert(index, module)
+        self._renumber(items)
+        return self
+
+    def extend(self, sequential: Iterable[Module]) -> Self:
+        """Adds several modules at the end."""
+        for module in list(sequential):
+            self.append(module)
+        return self
 
     def forward(self, input: Any) -> Any:
         for module in self._modules.values():
-            if module is not None:
-                input = module(input)
+            input = module(input)
         return input
 
 
 class ModuleList(_Ordered):
     """A list of modules, each registered as a child."""
 
-    def __init__(self, modules: Iterable[Module] | None = None) -> None:
+    def __init__(self, modules: Iterable[Any] | None = None) -> None:
         super().__init__()
         if modules is not None:
             self.extend(modules)
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return type(self)(self._items()[index])
-        return self._modules[self._key(index)]
+            return type(self)(list(self)[index])
+        return self._modules[self._at(index)]
 
-    def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, self._key(index), module)
+    def __add__(self, other: Iterable[Any]) -> ModuleList:
+        return ModuleList(chain(self, other))
 
-    def __delitem__(self, index: int | slice) -> None:
-        items = self._items()
-        del items[index]
-        self._set_all(items)
-
-    def __add__(self, other: Iterable[Module]) -> ModuleList:
-        return ModuleList([*self, *other])
-
-    def __iadd__(self, modules: Iterable[Module]) -> Self:
+    def __iadd__(self, modules: Iterable[Any]) -> Self:
         return self.extend(modules)
+
+    def insert(self, index: int, module: Any) -> None:
+        """Puts a module before position `index`."""
+        items = list(self)
+        items.insert(index, module)
+        self._renumber(items)
+
+    def extend(self, modules: Iterable[Any]) -> Self:
+        """Adds several modules at the end."""
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"ModuleList.extend should be called with an iterable, but got {type(modules).__name__}")
+        for position, module in enumerate(list(modules), len(self)):
+            self.add_module(str(position), module)
+        return self
 
     def _child_lines(self) -> list[str]:
         lines: list[str] = []
@@ -138,7 +200,7 @@ class ModuleList(_Ordered):
 class ModuleDict(Module):
     """A mapping of names to modules, each registered as a child."""
 
-    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+    def __init__(self, modules: Any = None) -> None:
         super().__init__()
         if modules is not None:
             self.update(modules)
@@ -146,11 +208,12 @@ class ModuleDict(Module):
     def __getitem__(self, key: str) -> Any:
         return self._modules[key]
 
-    def __setitem__(self, key: str, module: Module) -> None:
+    def __setitem__(self, key: str, module: Any) -> None:
         self.add_module(key, module)
 
     def __delitem__(self, key: str) -> None:
-        delattr(self, key)
+        del self._modules[key]
+        count_write()
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -160,6 +223,17 @@ class ModuleDict(Module):
 
     def __contains__(self, key: object) -> bool:
         return key in self._modules
+
+    def clear(self) -> None:
+        """Takes out all modules."""
+        self._modules.clear()
+        count_write()
+
+    def pop(self, key: str) -> Any:
+        """Takes a module out and returns it."""
+        taken = self[key]
+        del self[key]
+        return taken
 
     def keys(self) -> Iterable[str]:
         """The names."""
@@ -173,7 +247,7 @@ class ModuleDict(Module):
         """The modules."""
         return self._modules.values()
 
-    def update(self, modules: Mapping[str, Module]) -> None:
-        """Adds or replaces several modules."""
-        for key, module in modules.items():
+    def update(self, modules: Any) -> None:
+        """Adds or replaces several modules: a mapping, or pairs of name and module."""
+        for key, module in pairs("ModuleDict", modules):
             self[key] = module

@@ -1,53 +1,48 @@
 """Module: the base of every layer and model, with PyTorch's attribute rules, state dictionaries and printing.
 
 **Guards of `graphc.compile`.** A compiled step depends on the Python values that a module holds (`training`, a dropout
-rate, a stride). Every attribute write that changes something, every registration of a parameter, buffer or child and
-every deletion adds one to a process-wide counter, `attribute_version()`. While it stands still, no guarded attribute
-can have changed, so one integer comparison stands for all of them; when it moved, the values themselves are compared.
-Objects changed from within (a list kept as an attribute) do not move it.
+rate, a stride). Every attribute write that changes something, every registration of a parameter, buffer, child or hook
+and every deletion adds one to a process-wide counter, `attribute_version()`. While it stands still, no guarded
+attribute can have changed, so one integer comparison stands for all of them; when it moved, the values themselves are
+compared. Objects changed from within (a list kept as an attribute) do not move it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any
 
-from graphc import Tensor, no_grad
-from graphc.nn.parameter import Parameter
+from graphc import Tensor
+from graphc import compile as compile_step
+from graphc.nn.conversion import ModuleConversion
+from graphc.nn.hooks import (
+    Hook,
+    RemovableHandle,
+    attribute_version,
+    call_with_hooks,
+    count_write,
+    register,
+)
+from graphc.nn.parameter import Buffer, Parameter
+from graphc.nn.state import IncompatibleKeys, ModuleState
 
-_version = 0
+__all__ = ["IncompatibleKeys", "Module", "attribute_version"]
 
 
-def attribute_version() -> int:
-    """How many attribute changes all modules of this process have seen."""
-    return _version
-
-
-def _bump() -> None:
-    global _version
-    _version += 1
-
-
-class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict` returns: keys the model lacked in the mapping, and keys it did not know."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return f"_IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
-
-    __str__ = __repr__
+def typename(value: Any) -> str:
+    """The name of a value's type as error messages spell it."""
+    if isinstance(value, Tensor):
+        return value.type()
+    kind = type(value)
+    module = kind.__module__
+    return kind.__qualname__ if module in ("builtins", "__builtin__") else f"{module}.{kind.__qualname__}"
 
 
 def _indent(text: str) -> str:
     return text.replace("\n", "\n  ")
 
 
-class Module:
+class Module(ModuleState, ModuleConversion):
     """Base class of layers and models.
 
     A subclass calls `super().__init__()`, assigns parameters and child modules to attributes, and defines `forward`.
@@ -57,36 +52,66 @@ class Module:
     # Tells the guards of `graphc.compile` that writes to instances are counted, and where.
     _attribute_version = staticmethod(attribute_version)
 
-    training: bool
-    _parameters: dict[str, Parameter | None]
-    _buffers: dict[str, Tensor | None]
-    _modules: dict[str, Module | None]
-    _transient: set[str]
+    call_super_init = False
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not self.call_super_init:
+            if kwargs:
+                raise TypeError(
+                    f"{self._get_name()}.__init__() got an unexpected keyword argument '{next(iter(kwargs))}'"
+                )
+            if args:
+                raise TypeError(
+                    f"{self._get_name()}.__init__() takes 1 positional argument but {len(args) + 1} were given"
+                )
         fields = self.__dict__
         fields["training"] = True
         fields["_parameters"] = {}
         fields["_buffers"] = {}
         fields["_modules"] = {}
-        fields["_transient"] = set()
+        fields["_non_persistent_buffers_set"] = set()
+        fields["_hooks"] = {}
+        if self.call_super_init:
+            super().__init__(*args, **kwargs)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The computation; every subclass defines it."""
-        raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
+    def _unimplemented(self, *input: Any) -> None:
+        raise NotImplementedError(f'Module [{self._get_name()}] is missing the required "forward" function')
+
+    forward: Callable[..., Any] = _unimplemented
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        hooks = self.__dict__.get("_hooks")
+        return call_with_hooks(self, hooks, args, kwargs) if hooks else self.forward(*args, **kwargs)
 
-    # -- attributes ----------------------------------------------------------------------------------------------------
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Lets calls of this module run through `graphc.compile`."""
+        self.forward = compile_step(self.forward, *args, **kwargs)
+
+    # hooks
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """`hook(module, args)` (or with the keywords as third argument) runs before `forward` and may return other
+        arguments."""
+        return register(self._hooks, "forward_pre", Hook(hook, with_kwargs), prepend)
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """`hook(module, args, output)` (or `hook(module, args, kwargs, output)`) runs after `forward` and may return
+        another output; with `always_call` also when `forward` raised."""
+        return register(self._hooks, "forward", Hook(hook, with_kwargs, always_call), prepend)
+
+    # attributes
 
     def _tables(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        fields = self.__dict__
-        if "_modules" not in fields:
-            raise AttributeError(
-                f"{type(self).__name__}: call super().__init__() before assigning parameters or modules"
-            )
-        return fields["_parameters"], fields["_buffers"], fields["_modules"]
+        return self._parameters, self._buffers, self._modules
 
     def __getattr__(self, name: str) -> Any:
         fields = self.__dict__
@@ -99,334 +124,137 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         fields = self.__dict__
         if isinstance(value, Parameter):
+            self._vacate(name, "_parameters", "parameters")
             self.register_parameter(name, value)
             return
-        if isinstance(value, Module):
-            self.register_module(name, value)
+        if name in fields.get("_parameters", ()):
+            if value is not None:
+                raise TypeError(
+                    f"cannot assign '{typename(value)}' as parameter '{name}' (torch.nn.Parameter or None expected)"
+                )
+            self.register_parameter(name, None)
             return
-        for table, kind, wanted in (
-            ("_parameters", "parameter", "nn.Parameter"),
-            ("_modules", "child module", "nn.Module"),
-            ("_buffers", "buffer", "Tensor"),
-        ):
-            entries = fields.get(table)
-            if entries is not None and name in entries:
-                if value is not None and not (table == "_buffers" and isinstance(value, Tensor)):
-                    raise TypeError(
-                        f"cannot assign '{type(value).__name__}' as {kind} '{name}' (graphc.{wanted} or None expected)"
-                    )
-                entries[name] = value
-                _bump()
-                return
+        if isinstance(value, Module):
+            self._vacate(name, "_modules", "module")
+            self._modules[name] = value
+            count_write()
+            return
+        if name in fields.get("_modules", ()):
+            if value is not None:
+                raise TypeError(
+                    f"cannot assign '{typename(value)}' as child module '{name}' (torch.nn.Module or None expected)"
+                )
+            self._modules[name] = None
+            count_write()
+            return
+        if isinstance(value, Buffer) or name in fields.get("_buffers", ()):
+            self._set_buffer(name, value)
+            return
         same = name in fields and fields[name] is value
         object.__setattr__(self, name, value)
         if not same:
-            _bump()
+            count_write()
+
+    def _set_buffer(self, name: str, value: Any) -> None:
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(
+                f"cannot assign '{typename(value)}' as buffer '{name}' (torch.nn.Buffer, torch.Tensor or None expected)"
+            )
+        if isinstance(value, Buffer):
+            persistent = value.persistent
+        else:
+            persistent = name not in self._non_persistent_buffers_set
+        self._vacate(name, "_buffers", "buffer")
+        self.register_buffer(name, value, persistent)
+
+    def _vacate(self, name: str, own: str, what: str) -> None:
+        """Takes a name from wherever else it stands, before it goes into the table `own`."""
+        fields = self.__dict__
+        if own not in fields:
+            raise AttributeError(f"cannot assign {what} before Module.__init__() call")
+        fields.pop(name, None)
+        for table in ("_parameters", "_buffers", "_modules"):
+            if table != own:
+                fields[table].pop(name, None)
+        if own != "_buffers":
+            self._non_persistent_buffers_set.discard(name)
 
     def __delattr__(self, name: str) -> None:
         for entries in self._tables():
             if name in entries:
                 del entries[name]
-                self._transient.discard(name)
-                _bump()
+                self._non_persistent_buffers_set.discard(name)
+                count_write()
                 return
         object.__delattr__(self, name)
-        _bump()
+        count_write()
 
     def __dir__(self) -> list[str]:
-        names = set(super().__dir__())
+        names = [*dir(type(self)), *self.__dict__]
         for entries in self._tables():
-            names.update(entries)
-        return sorted(names)
+            names += entries
+        return sorted(name for name in names if not name[0].isdigit())
 
-    def _claim(self, name: str, own: dict[str, Any], what: str) -> None:
-        """Checks a name for a new entry of table `own` and takes it from wherever else it stood."""
+    def _check_name(self, name: str, own: str, what: str) -> None:
+        fields = self.__dict__
+        if own not in fields:
+            raise AttributeError(f"cannot assign {what} before Module.__init__() call")
+        if not isinstance(name, str):
+            raise TypeError(f"{what} name should be a string. Got {typename(name)}")
+        if what == "module":
+            self._refuse_taken(name, own)
         if "." in name:
-            raise KeyError(f'{what} name can\'t contain ".", got: {name}')
+            raise KeyError(f'{what} name can\'t contain "."' + (f", got: {name}" if what == "module" else ""))
         if name == "":
             raise KeyError(f'{what} name can\'t be empty string ""')
-        self.__dict__.pop(name, None)
-        for entries in self._tables():
-            if entries is not own:
-                entries.pop(name, None)
-        self._transient.discard(name)
+        self._refuse_taken(name, own)
 
-    def _refuse_taken(self, name: str, own: dict[str, Any]) -> None:
-        if hasattr(self, name) and name not in own:
+    def _refuse_taken(self, name: str, own: str) -> None:
+        if hasattr(self, name) and name not in self.__dict__[own]:
             raise KeyError(f"attribute '{name}' already exists")
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Adds a parameter, or None to keep the name for one. TypeError unless it is a `Parameter`."""
-        own = self._tables()[0]
+        self._check_name(name, "_parameters", "parameter")
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(
-                f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
-                "(graphc.nn.Parameter or None required)"
+                f"cannot assign '{typename(param)}' object to parameter '{name}' (torch.nn.Parameter or None required)"
             )
-        self._claim(name, own, "parameter")
-        own[name] = param
-        _bump()
+        if param is not None and not param.is_leaf:
+            raise ValueError(
+                f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly. To "
+                f"express '{name}' as a function of another Tensor, compute the value in the forward() method."
+            )
+        self._parameters[name] = param
+        count_write()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that is state but not trained; it is saved in `state_dict` when `persistent`."""
-        own = self._tables()[1]
+        self._check_name(name, "_buffers", "buffer")
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(
-                f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (graphc.Tensor or None required)"
+                f"cannot assign '{typename(tensor)}' object to buffer '{name}' (torch Tensor or None required)"
             )
-        self._refuse_taken(name, own)
-        self._claim(name, own, "buffer")
-        own[name] = tensor
-        _bump()
-        if not persistent:
-            self._transient.add(name)
-
-    def register_module(self, name: str, module: Module | None) -> None:
-        """Adds a child module, or None to keep the name for one."""
-        own = self._tables()[2]
-        if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(module).__name__} is not a Module subclass")
-        self._claim(name, own, "module")
-        own[name] = module
-        _bump()
+        self._buffers[name] = tensor
+        if persistent:
+            self._non_persistent_buffers_set.discard(name)
+        else:
+            self._non_persistent_buffers_set.add(name)
+        count_write()
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """`register_module`, but KeyError when `name` is an attribute of another kind."""
-        self._refuse_taken(name, self._tables()[2])
-        self.register_module(name, module)
+        """Adds a child module, or None to keep the name for one. KeyError when `name` is another attribute."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{typename(module)} is not a Module subclass")
+        self._check_name(name, "_modules", "module")
+        self._modules[name] = module
+        count_write()
 
-    # -- walks ---------------------------------------------------------------------------------------------------------
+    def register_module(self, name: str, module: Module | None) -> None:
+        """`add_module` under another name."""
+        self.add_module(name, module)
 
-    def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """This module and all below it with dotted names, parents first; shared ones once unless told otherwise."""
-        seen: set[int] = set()
-        stack: list[tuple[str, Module]] = [(prefix, self)]
-        while stack:
-            name, module = stack.pop()
-            if remove_duplicate and id(module) in seen:
-                continue
-            seen.add(id(module))
-            yield name, module
-            for key, child in reversed(module._modules.items()):
-                if child is not None:
-                    stack.append((f"{name}.{key}" if name else key, child))
-
-    def modules(self) -> Iterator[Module]:
-        """This module and all below it, each once."""
-        for _, module in self.named_modules():
-            yield module
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The direct children with their names, each once."""
-        seen: set[int] = set()
-        for name, child in self._modules.items():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
-                yield name, child
-
-    def children(self) -> Iterator[Module]:
-        """The direct children, each once."""
-        for _, child in self.named_children():
-            yield child
-
-    def _named_members(
-        self, table: Callable[[Module], dict[str, Any]], prefix: str, recurse: bool, remove_duplicate: bool
-    ) -> Iterator[tuple[str, Any]]:
-        seen: set[int] = set()
-        owners = self.named_modules(prefix, remove_duplicate) if recurse else iter([(prefix, self)])
-        for owner, module in owners:
-            for name, value in table(module).items():
-                if value is None or (remove_duplicate and id(value) in seen):
-                    continue
-                seen.add(id(value))
-                yield (f"{owner}.{name}" if owner else name), value
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Parameter]]:
-        """All parameters with dotted names; a shared one appears once, under its first name."""
-        return self._named_members(lambda m: m._parameters, prefix, recurse, remove_duplicate)
-
-    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """All parameters, each once."""
-        for _, parameter in self.named_parameters(recurse=recurse):
-            yield parameter
-
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Tensor]]:
-        """All buffers with dotted names."""
-        return self._named_members(lambda m: m._buffers, prefix, recurse, remove_duplicate)
-
-    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """All buffers, each once."""
-        for _, buffer in self.named_buffers(recurse=recurse):
-            yield buffer
-
-    def get_submodule(self, target: str) -> Module:
-        """The module with dotted name `target`; AttributeError names the part that is missing."""
-        module: Module = self
-        for part in target.split(".") if target else ():
-            child = getattr(module, part, None)
-            if child is None:
-                raise AttributeError(f"{type(module).__name__} has no attribute `{part}`")
-            if not isinstance(child, Module):
-                raise AttributeError(f"`{part}` is not an nn.Module")
-            module = child
-        return module
-
-    def get_parameter(self, target: str) -> Parameter:
-        """The parameter with dotted name `target`; AttributeError when there is none."""
-        owner, _, name = target.rpartition(".")
-        module = self.get_submodule(owner)
-        if name not in module._parameters:
-            raise AttributeError(f"{type(module).__name__} has no attribute `{name}` that is an nn.Parameter")
-        found = module._parameters[name]
-        if found is None:
-            raise AttributeError(f"the parameter `{target}` is None")
-        return found
-
-    # -- changes of the whole tree -------------------------------------------------------------------------------------
-
-    def apply(self, fn: Callable[[Module], object]) -> Self:
-        """Calls `fn` on every module below this one and then on this one (children first); returns self."""
-        order: list[Module] = []
-        stack: list[Module] = [self]
-        while stack:
-            module = stack.pop()
-            order.append(module)
-            stack.extend(module.children())
-        for module in reversed(order):
-            fn(module)
-        return self
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets training mode on this module and all below; it matters to dropout and batch normalisation."""
-        if not isinstance(mode, bool):
-            raise ValueError("training mode is expected to be boolean")
-        for module in self.modules():
-            module.training = mode
-        return self
-
-    def eval(self) -> Self:
-        """`train(False)`."""
-        return self.train(False)
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Sets `requires_grad` of every parameter."""
-        for parameter in self.parameters():
-            parameter.requires_grad_(requires_grad)
-        return self
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drops the gradients of all parameters, or fills them with zeros."""
-        for parameter in self.parameters():
-            if set_to_none:
-                parameter.grad = None
-            elif parameter.grad is not None:
-                parameter.grad.detach_().zero_()
-
-    def _convert(self, fn: Callable[[Tensor], Tensor]) -> Self:
-        """Replaces the values of parameters, their gradients and buffers by `fn` of them; objects stay the same."""
-        with no_grad():
-            for module in self.modules():
-                for parameter in module._parameters.values():
-                    if parameter is not None:
-                        parameter.data = fn(parameter.data)
-                        if parameter.grad is not None:
-                            parameter.grad.data = fn(parameter.grad.data)
-                for name, buffer in module._buffers.items():
-                    if buffer is not None:
-                        module._buffers[name] = fn(buffer)
-        _bump()
-        return self
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Moves and converts as `Tensor.to` does with the same arguments; a dtype is applied to floating values
-        only."""
-
-        def convert(tensor: Tensor) -> Tensor:
-            moved = tensor.to(*args, **kwargs)
-            if moved.dtype != tensor.dtype and not tensor.is_floating_point():
-                return tensor.to(moved.device)
-            if moved.dtype != tensor.dtype and not moved.is_floating_point():
-                raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={moved.dtype}")
-            return moved
-
-        return self._convert(convert)
-
-    def float(self) -> Self:
-        """Converts floating parameters and buffers to float32."""
-        return self._convert(lambda t: t.float() if t.is_floating_point() else t)
-
-    def double(self) -> Self:
-        """Converts floating parameters and buffers to float64."""
-        return self._convert(lambda t: t.double() if t.is_floating_point() else t)
-
-    def cpu(self) -> Self:
-        """Moves everything to the CPU."""
-        return self.to("cpu")
-
-    # -- state ---------------------------------------------------------------------------------------------------------
-
-    def _state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Parameters and persistent buffers under their full names; those of a shared module under each of its
-        names."""
-        for owner, module in self.named_modules(remove_duplicate=False):
-            start = f"{prefix}{owner}." if owner else prefix
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    yield start + name, parameter
-            for name, buffer in module._buffers.items():
-                if buffer is not None and name not in module._transient:
-                    yield start + name, buffer
-
-    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> OrderedDict[str, Tensor]:
-        """Name to tensor of all parameters and persistent buffers; the tensors share memory with the model's, without
-        their gradients' history unless `keep_vars`."""
-        return OrderedDict((name, value if keep_vars else value.detach()) for name, value in self._state(prefix))
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Copies values into the parameters and buffers of the same names.
-
-        RuntimeError lists every missing and unexpected key (when `strict`) and every shape that differs; values that
-        fit have been copied all the same, as in PyTorch.
-        """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
-        own = dict(self._state())
-        missing = [name for name in own if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in own]
-        problems: list[str] = []
-        with no_grad():
-            for name, target in own.items():
-                if name not in state_dict:
-                    continue
-                source = state_dict[name]
-                if not isinstance(source, Tensor):
-                    problems.append(
-                        f'While copying the parameter named "{name}", expected graphc.Tensor or Tensor-like object '
-                        f"from checkpoint but received {type(source)}"
-                    )
-                elif tuple(source.shape) != tuple(target.shape):
-                    problems.append(
-                        f"size mismatch for {name}: copying a param with shape {source.shape} from checkpoint, "
-                        f"the shape in current model is {target.shape}."
-                    )
-                else:
-                    target.copy_(source)
-        if strict:
-            for what, names in (("Unexpected", unexpected), ("Missing", missing)):
-                if names:
-                    listed = ", ".join(f'"{name}"' for name in names)
-                    problems.insert(0, f"{what} key(s) in state_dict: {listed}. ")
-        if problems:
-            raise RuntimeError(
-                "Error(s) in loading state_dict for {}:\n\t{}".format(type(self).__name__, "\n\t".join(problems))
-            )
-        return IncompatibleKeys(missing, unexpected)
-
-    # -- text ----------------------------------------------------------------------------------------------------------
+    # text
 
     def extra_repr(self) -> str:
         """What stands between the parentheses of this module's own line; subclasses override it."""
@@ -440,6 +268,6 @@ class Module:
         lines = extra.split("\n") if extra else []
         children = self._child_lines()
         if len(lines) <= 1 and not children:
-            return f"{type(self).__name__}({extra})"
+            return f"{self._get_name()}({extra})"
         body = "\n  ".join([*lines, *children])
-        return f"{type(self).__name__}(\n  {body}\n)"
+        return f"{self._get_name()}(\n  {body}\n)"

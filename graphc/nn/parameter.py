@@ -1,4 +1,4 @@
-"""Parameter: a tensor that a module trains."""
+"""Parameter and Buffer: tensors that a module trains, and tensors that it only keeps."""
 
 from __future__ import annotations
 
@@ -20,3 +20,18 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+
+class Buffer(Tensor):
+    """A tensor that becomes one of a module's buffers when it is assigned to an attribute; `persistent` ones are saved.
+
+    Shares the memory of `data`.
+    """
+
+    persistent: bool
+
+    def __new__(cls, data: Tensor | None = None, *, persistent: bool = True) -> Self:
+        data = empty(0) if data is None else data
+        made = cls._make_subclass(data.detach(), data.requires_grad)
+        made.persistent = persistent
+        return made

@@ -55,7 +55,8 @@ def test_a_shared_parameter_appears_once_but_is_saved_under_both_names() -> None
 def test_attributes_move_between_kinds_only_when_that_makes_sense() -> None:
     net = Net()
     with pytest.raises(
-        TypeError, match=r"cannot assign 'Tensor' as parameter 'scale' \(graphc.nn.Parameter or None expected\)"
+        TypeError,
+        match=r"cannot assign 'torch.FloatTensor' as parameter 'scale' \(torch.nn.Parameter or None expected\)",
     ):
         net.scale = torch.ones(2)
     with pytest.raises(TypeError, match="cannot assign 'int' as child module 'first'"):
@@ -81,7 +82,7 @@ def test_parameters_before_init_are_refused() -> None:
         def __init__(self) -> None:
             self.w = nn.Parameter(torch.ones(1))
 
-    with pytest.raises(AttributeError, match=r"Late: call super\(\).__init__\(\)"):
+    with pytest.raises(AttributeError, match=r"cannot assign parameters before Module.__init__\(\) call"):
         Late()
 
 
@@ -120,7 +121,7 @@ def test_load_state_dict_reports_everything_at_once() -> None:
     keys = layer.load_state_dict({"weight": torch.zeros(2, 2), "extra": torch.ones(2)}, strict=False)
     assert keys.missing_keys == ["bias"] and keys.unexpected_keys == ["extra"]
     assert layer.weight.tolist() == [[0.0, 0.0], [0.0, 0.0]]
-    with pytest.raises(RuntimeError, match=r"expected graphc\.Tensor or Tensor-like object"):
+    with pytest.raises(RuntimeError, match=r"expected torch\.Tensor or Tensor-like object"):
         layer.load_state_dict({"weight": 1, "bias": torch.ones(2)})
     with pytest.raises(TypeError, match="Expected state_dict to be dict-like"):
         layer.load_state_dict([1])  # type: ignore[arg-type]
@@ -154,7 +155,7 @@ def test_conversion_keeps_the_parameter_objects() -> None:
     assert net(torch.ones(1, 3, dtype=torch.float64)).dtype == torch.float64
     norm = nn.BatchNorm1d(2).to(torch.float64)
     assert norm.running_mean.dtype == torch.float64 and norm.num_batches_tracked.dtype == torch.int64
-    with pytest.raises(TypeError, match="only accepts floating point dtypes"):
+    with pytest.raises(TypeError, match="only accepts floating point or complex dtypes"):
         net.to(torch.int64)
     assert net.float().first.weight.dtype == torch.float32
 
@@ -219,8 +220,70 @@ def test_guards_see_every_attribute_that_changes() -> None:
         lambda: setattr(net, "scale", nn.Parameter(torch.ones(2))),
         lambda: setattr(net, "seen", torch.ones(1)),
         lambda: net.body.append(nn.ReLU()),
+        lambda: net.register_forward_hook(lambda *given: None).remove(),
         lambda: delattr(net, "rate"),
     ):
         before = attribute_version()
         change()
         assert attribute_version() > before
+
+
+def test_hooks_run_around_forward_in_their_order() -> None:
+    net = nn.Sequential(nn.Identity())
+    seen: list[str] = []
+    net.register_forward_pre_hook(lambda m, a: seen.append("pre"))
+    net.register_forward_pre_hook(lambda m, a: (a[0] + 1,), prepend=True)
+    net.register_forward_pre_hook(lambda m, a, k: (seen.append(f"{a[0].item()}"), (a, k))[1], with_kwargs=True)
+    doubled = net.register_forward_hook(lambda m, a, out: out * 2)
+    net.register_forward_hook(lambda m, a, k, out: seen.append(f"{out.item()}"), with_kwargs=True)
+    assert net(torch.ones(1)).item() == 4 and seen == ["pre", "2.0", "4.0"]
+    doubled.remove()
+    assert net(torch.ones(1)).item() == 2
+    with net.register_forward_hook(lambda m, a, out: out * 10):
+        assert net(torch.ones(1)).item() == 20
+    assert net(torch.ones(1)).item() == 2
+    net.register_forward_pre_hook(lambda m, a, k: 3, with_kwargs=True)
+    with pytest.raises(RuntimeError, match="forward pre-hook must return None or a tuple"):
+        net(torch.ones(1))
+
+
+def test_hooks_that_are_always_called() -> None:
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise ValueError("broken")
+
+    net = Broken()
+    seen: list[object] = []
+    net.register_forward_hook(lambda m, a, out: seen.append("never"))
+    net.register_forward_hook(lambda m, a, out: seen.append(out), always_call=True)
+    with pytest.raises(ValueError, match="broken"):
+        net(torch.ones(1))
+    assert seen == [None]
+
+
+def test_hooks_of_saving_and_loading() -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+    seen: list[object] = []
+    net.register_state_dict_pre_hook(lambda m, prefix, keep: seen.append((prefix, keep)))
+    net[0].register_state_dict_post_hook(lambda m, held, prefix, local: held.update({prefix + "more": torch.ones(1)}))
+    saved = net.state_dict(prefix="")
+    assert list(saved) == ["0.weight", "0.bias", "0.more"] and seen == [("", False)]
+
+    def rename(module, held, prefix, local, strict, missing, unexpected, errors):
+        held.pop(prefix + "more")
+
+    net[0].register_load_state_dict_pre_hook(rename)
+    net.register_load_state_dict_post_hook(lambda m, keys: keys.missing_keys.clear())
+    del saved["0.bias"]
+    assert repr(net.load_state_dict(saved)) == "<All keys matched successfully>"
+
+
+def test_a_compiled_step_sees_hooks_come_and_go() -> None:
+    net = nn.Linear(2, 1)
+    step = torch.compile(lambda x: net(x).sum())
+    x = torch.ones(3, 2)
+    plain = [step(x).item() for _ in range(3)][-1]
+    handle = net.register_forward_hook(lambda m, a, out: out * 2)
+    assert step(x).item() == pytest.approx(2 * plain)
+    handle.remove()
+    assert step(x).item() == pytest.approx(plain)
