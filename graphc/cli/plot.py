@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import escape
 
 import click
@@ -115,20 +114,11 @@ def to_svg(title: str, curves: Sequence[Curve]) -> str:
     return "\n".join([head + style, '<rect width="100%" height="100%" fill="white"/>', *body, "</svg>"]) + "\n"
 
 
-def _pillow() -> Any:
-    try:
-        from PIL import Image, ImageDraw
-    except ImportError as error:
-        raise click.UsageError(
-            "PNG plots need Pillow: pip install 'graphc[plot]'. SVG needs nothing: --plot curve.svg"
-        ) from error
-    return Image, ImageDraw
-
-
 def _write_png(path: Path, title: str, curves: Sequence[Curve]) -> None:
-    image_module, draw_module = _pillow()
-    image = image_module.new("RGB", (WIDTH, HEIGHT), "white")
-    pen = draw_module.Draw(image)
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    pen = ImageDraw.Draw(image)
     anchors = {"start": "ls", "middle": "ms", "end": "rs"}
     for mark in draw(title, curves):
         if isinstance(mark, Line):
@@ -140,13 +130,11 @@ def _write_png(path: Path, title: str, curves: Sequence[Curve]) -> None:
 
 
 def check_path(path: Path) -> None:
-    """Raise a usage error now for what would fail after training: the format, the folder, a missing Pillow."""
+    """Raise a usage error now for what would fail after training: the format, the folder."""
     if path.suffix not in (".svg", ".png"):
         raise click.UsageError(f"--plot {path}: the name must end in .svg or .png")
     if not path.parent.is_dir():
         raise click.UsageError(f"--plot {path}: there is no folder {path.parent}")
-    if path.suffix == ".png":
-        _pillow()
 
 
 def write_plot(path: Path, title: str, curves: Sequence[Curve]) -> None:

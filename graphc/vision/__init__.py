@@ -1,5 +1,5 @@
-"""Images: data sets, transformations and networks."""
+"""Images: data sets, transformations, networks and pictures."""
 
-from graphc.vision import datasets, models, transforms
+from graphc.vision import datasets, models, transforms, utils
 
-__all__ = ["datasets", "models", "transforms"]
+__all__ = ["datasets", "models", "transforms", "utils"]

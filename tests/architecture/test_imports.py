@@ -53,7 +53,8 @@ LAYERS = (
     # The front end: Tensor, functional, random, trace, compile.
     Layer("graphc", ("graphc",), ("numpy", "ml_dtypes")),
     # The library: public names only, so that it could live outside this repository.
-    *(Layer(prefix, ("graphc", *LIBRARY), ("numpy", "safetensors")) for prefix in LIBRARY),
+    *(Layer(prefix, ("graphc", *LIBRARY), ("numpy", "safetensors")) for prefix in LIBRARY if prefix != "graphc.vision"),
+    Layer("graphc.vision", ("graphc", *LIBRARY), ("numpy", "PIL")),
     Layer("graphc.cli", ("graphc", "graphc_runtime"), ("click", "rich", "numpy", "llvmlite", "safetensors", "PIL")),
 )
 

@@ -1,4 +1,4 @@
-"""Data sets that are part of the package."""
+"""Handwritten digits that are part of the package."""
 
 from __future__ import annotations
 
