@@ -1,9 +1,16 @@
 """Samples of PyTorch's public operators, one file a family; `OPERATORS` holds them all."""
 
+from tests.differential.samples.activations import ACTIVATIONS
 from tests.differential.samples.base import Bad, Op, Sample
+from tests.differential.samples.dropping import DROPPING
 from tests.differential.samples.pointwise import POINTWISE
 from tests.differential.samples.reduction import REDUCTION
 
-OPERATORS: tuple[Op, ...] = (*POINTWISE, *REDUCTION)
+OPERATORS: tuple[Op, ...] = (
+    *POINTWISE,
+    *REDUCTION,
+    *ACTIVATIONS,
+    *DROPPING,
+)
 
 __all__ = ["OPERATORS", "Bad", "Op", "Sample"]
