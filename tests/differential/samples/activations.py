@@ -114,7 +114,6 @@ ACTIVATIONS: tuple[Op, ...] = (
         ),
         (bad("not implemented", ints(3), 0), bad("range", f(3, 4), 2)),
     ),
-    Op("nn.functional.softmin", (s(f(3, 4), 1), s(f(2, 3, 4), dim=-2), s(ints(3), 0, dtype="torch.float32"))),
     Op(
         "nn.functional.gumbel_softmax",
         (s(f(3, 4)), s(f(3, 4), 0.5, True, dim=0), s(f(5), tau=2.0)),
