@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 
 import graphc as torch
-from graphc.errors import UnsupportedError
 from graphc.utils.data import (
     BatchSampler,
+    ChainDataset,
     ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    StackDataset,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
     default_collate,
+    default_convert,
     random_split,
 )
 
@@ -163,6 +165,25 @@ def test_bad_loader_arguments(arguments, message: str) -> None:
         DataLoader(rows(3), **arguments)
 
 
-def test_workers_are_refused_clearly() -> None:
-    with pytest.raises(UnsupportedError, match="num_workers=2 is not supported yet; use num_workers=0"):
-        DataLoader(rows(3), num_workers=2)
+def test_streams_in_a_row() -> None:
+    chained = ChainDataset([Stream(), Stream()])
+    assert [int(x) for x in chained] == [0, 1, 2, 3, 4] * 2
+    with pytest.raises(TypeError, match="only supports IterableDataset"):
+        list(ChainDataset([Squares(2)]))
+
+
+def test_datasets_side_by_side() -> None:
+    pairs = StackDataset(Squares(3), range(3))
+    assert len(pairs) == 3 and pairs[2][1] == 2 and pairs[2][0]["y"] == 4
+    named = StackDataset(first=range(3), second=[5, 6, 7])
+    assert [b["second"].tolist() for b in DataLoader(named, 2)] == [[5, 6], [7]]
+    with pytest.raises(ValueError, match=r"Size mismatch between datasets: \[3, 2\]"):
+        StackDataset(range(3), range(2))
+    with pytest.raises(ValueError, match="one or the other"):
+        StackDataset()
+
+
+def test_conversion_without_batches() -> None:
+    found = default_convert({"a": [np.ones(2), 3], "b": (np.float32(2), "text")})
+    assert isinstance(found["a"][0], torch.Tensor) and found["a"][1] == 3
+    assert found["b"][0].item() == 2 and found["b"][1] == "text"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from graphc import Generator, Tensor, as_tensor, float64, from_numpy, stack, tensor
+from graphc import Generator, Tensor, as_tensor, float64, from_numpy, randint, stack, tensor
 from graphc.errors import UnsupportedError
 from graphc.utils.data.dataset import Dataset, IterableDataset, can_gather
 from graphc.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+from graphc.utils.data.workers import Job, Workers
 
 T = TypeVar("T")
 
@@ -45,17 +47,31 @@ def default_collate(batch: list[Any]) -> Any:
     )
 
 
-def _as_is(sample: Any) -> Any:
-    return from_numpy(np.asarray(sample)) if isinstance(sample, np.ndarray | np.generic) else sample
+def default_convert(data: Any) -> Any:
+    """Arrays and NumPy numbers as tensors, also inside of mappings, tuples and lists; all else as it is."""
+    if isinstance(data, np.ndarray | np.generic):
+        array = np.asarray(data)
+        return data if array.dtype.kind in "SUO" else from_numpy(array)
+    if isinstance(data, Mapping):
+        made = {key: default_convert(value) for key, value in data.items()}
+        return made if type(data) is dict else type(data)(made)  # type: ignore[call-arg]
+    if isinstance(data, tuple | list):
+        parts = [default_convert(value) for value in data]
+        return type(data)(*parts) if hasattr(data, "_fields") else type(data)(parts)
+    return data
 
 
 class DataLoader(Generic[T]):
-    """Iterates over a dataset in batches, in the main process.
+    """Iterates over a dataset in batches.
 
     `shuffle` draws a new random order for every pass, from `generator` or the global one. `batch_size=None` turns
     batching off. `sampler` and `batch_sampler` give the order themselves. A dataset with `gather` (TensorDataset,
-    Digits and subsets of them) hands over whole batches. `num_workers` must be 0 (UnsupportedError); `pin_memory` has
-    no effect on the CPU.
+    Digits and subsets of them) hands over whole batches.
+
+    With `num_workers`, that many forked processes fetch batches, each `prefetch_factor` ahead; batches come in the same
+    order. `worker_init_fn(id)` runs first in each; seeds differ between workers and passes and follow from the
+    generator. `persistent_workers` keeps them from pass to pass. Exceptions of workers are raised here with their
+    traceback; a batch that takes longer than `timeout` seconds is a RuntimeError. `pin_memory` has no effect.
     """
 
     def __init__(
@@ -71,21 +87,41 @@ class DataLoader(Generic[T]):
         drop_last: bool = False,
         timeout: float = 0,
         worker_init_fn: Callable[[int], None] | None = None,
-        *,
+        multiprocessing_context: Any = None,
         generator: Generator | None = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
     ) -> None:
         if num_workers < 0:
             raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
-        if num_workers > 0:
-            raise UnsupportedError(f"DataLoader: num_workers={num_workers} is not supported yet; use num_workers=0")
         if timeout < 0:
             raise ValueError("timeout option should be non-negative")
+        if num_workers == 0 and prefetch_factor is not None:
+            raise ValueError(
+                "prefetch_factor option could only be specified in multiprocessing. "
+                "let num_workers > 0 to enable multiprocessing, otherwise set prefetch_factor to None."
+            )
+        if prefetch_factor is not None and prefetch_factor < 0:
+            raise ValueError("prefetch_factor option should be non-negative")
+        if persistent_workers and num_workers == 0:
+            raise ValueError("persistent_workers option needs num_workers > 0")
+        method = getattr(multiprocessing_context, "get_start_method", lambda: multiprocessing_context)()
+        if method not in (None, "fork"):
+            raise UnsupportedError(
+                f"DataLoader: workers are forked; multiprocessing_context={method!r} is not supported"
+            )
         self.dataset = dataset
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.timeout = timeout
         self.worker_init_fn = worker_init_fn
         self.generator = generator
+        self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
+        self.persistent_workers = persistent_workers
+        self._workers: Workers | None = None
         self._stream = isinstance(dataset, IterableDataset)
         if self._stream:
             for name, given in (("shuffle", shuffle), ("sampler", sampler), ("batch_sampler", batch_sampler)):
@@ -117,36 +153,74 @@ class DataLoader(Generic[T]):
         self.batch_sampler = batch_sampler
         self._gathers = collate_fn is None and can_gather(dataset)
         batching = batch_sampler is not None or (self._stream and batch_size is not None)
-        self.collate_fn = collate_fn or (default_collate if batching else _as_is)
+        self.collate_fn = collate_fn or (default_collate if batching else default_convert)
 
     def __iter__(self) -> Iterator[Any]:
+        if self.num_workers:
+            return self._parallel_batches()
+        fetch = self._start()
+        return self._fetched(fetch)
+
+    def _order(self) -> Iterator[Any]:
+        """The indices of each batch; for a stream nothing, without end."""
         if self._stream:
-            return self._stream_batches()
-        return self._batches()
+            return itertools.repeat(None)
+        order = self.sampler if self.batch_sampler is None else self.batch_sampler
+        assert order is not None
+        return iter(order)
 
-    def _batches(self) -> Iterator[Any]:
-        dataset: Any = self.dataset
-        if self.batch_sampler is None:
-            assert self.sampler is not None
-            for index in self.sampler:
-                yield self.collate_fn(dataset[index])
-            return
-        for indices in self.batch_sampler:
-            if self._gathers:
-                yield dataset.gather(indices)
-            else:
-                yield self.collate_fn([dataset[index] for index in indices])
-
-    def _stream_batches(self) -> Iterator[Any]:
-        samples: Iterator[Any] = iter(self.dataset)
-        if self.batch_size is None:
-            for sample in samples:
-                yield self.collate_fn(sample)
-            return
-        while batch := list(islice(samples, self.batch_size)):
-            if len(batch) < self.batch_size and self.drop_last:
+    def _fetched(self, fetch: Callable[[Any], Any]) -> Iterator[Any]:
+        for indices in self._order():
+            try:
+                batch = fetch(indices)
+            except _StreamEnd:
                 return
-            yield self.collate_fn(batch)
+            yield batch
+
+    def _parallel_batches(self) -> Iterator[Any]:
+        seed = int(randint(0, 1 << 62, (1,), generator=self.generator).item())
+        workers = self._workers
+        if workers is None:
+            workers = Workers(Job(self.dataset, self._start, self.worker_init_fn), self.num_workers, seed)
+            if self.persistent_workers:
+                self._workers = workers
+        workers.start_pass(seed)
+        try:
+            yield from workers.batches(self._order(), max(self.prefetch_factor or 1, 1), self.timeout)
+        except GeneratorExit:
+            self._workers = None  # a pass that is given up leaves batches in the pipes
+            workers.close()
+            raise
+        finally:
+            if not self.persistent_workers:
+                workers.close()
+
+    def _start(self) -> Callable[[Any], Any]:
+        """What fetches the batch of some indices, for one pass."""
+        dataset: Any = self.dataset
+        if self._stream:
+            return self._next_of(iter(dataset))
+        if self.batch_sampler is None:
+            return lambda index: self.collate_fn(dataset[index])
+        if self._gathers:
+            return dataset.gather
+        if callable(getattr(dataset, "__getitems__", None)):
+            return lambda indices: self.collate_fn(dataset.__getitems__(indices))
+        return lambda indices: self.collate_fn([dataset[index] for index in indices])
+
+    def _next_of(self, samples: Iterator[Any]) -> Callable[[Any], Any]:
+        def fetch(_: Any) -> Any:
+            if self.batch_size is None:
+                found = list(islice(samples, 1))
+                if not found:
+                    raise _StreamEnd
+                return self.collate_fn(found[0])  # type: ignore[arg-type]
+            batch = list(islice(samples, self.batch_size))
+            if not batch or (len(batch) < self.batch_size and self.drop_last):
+                raise _StreamEnd
+            return self.collate_fn(batch)
+
+        return fetch
 
     def __len__(self) -> int:
         """Batches of one pass (samples without batching); TypeError for a stream of unknown length."""
@@ -157,6 +231,10 @@ class DataLoader(Generic[T]):
         if self.batch_size is None:
             return size
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+
+
+class _StreamEnd(StopIteration):
+    """A stream has no more samples."""
 
 
 def _sized(dataset: Any) -> Sized:

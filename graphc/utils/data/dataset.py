@@ -111,6 +111,43 @@ class ConcatDataset(Dataset[T]):
         return self.datasets[which][index - (self.cumulative_sizes[which - 1] if which else 0)]
 
 
+class ChainDataset(IterableDataset[T]):
+    """Several streams one after the other."""
+
+    def __init__(self, datasets: Iterable[Dataset[T]]) -> None:
+        self.datasets = datasets
+
+    def __iter__(self) -> Iterator[T]:
+        for stream in self.datasets:
+            if not isinstance(stream, IterableDataset):
+                raise TypeError("ChainDataset only supports IterableDataset")
+            yield from stream
+
+    def __len__(self) -> int:
+        return sum(len(stream) for stream in self.datasets)  # type: ignore[arg-type]
+
+
+class StackDataset(Dataset[Any]):
+    """Sample i holds the i-th samples of several datasets of one size: a tuple, or by name a dict."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if bool(args) == bool(kwargs):
+            raise ValueError("StackDataset wants datasets by position or by name, one or the other")
+        self.datasets: Any = kwargs or args
+        sizes = [len(dataset) for dataset in (kwargs.values() if kwargs else args)]
+        if any(size != sizes[0] for size in sizes):
+            raise ValueError(f"Size mismatch between datasets: {sizes}")
+        self._length = sizes[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.datasets, dict):
+            return {name: dataset[index] for name, dataset in self.datasets.items()}
+        return tuple(dataset[index] for dataset in self.datasets)
+
+    def __len__(self) -> int:
+        return self._length
+
+
 def random_split(
     dataset: Dataset[T], lengths: Sequence[int | float], generator: Generator | None = None
 ) -> list[Subset[T]]:
