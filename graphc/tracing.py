@@ -16,6 +16,7 @@ from graphc.recording import Recorder, current, using
 from graphc.source import user_location
 from graphc.storage import Binding, Storage, next_serial
 from graphc.tensors.core import TensorBase, finish, read
+from graphc.tensors.vectors import matrix_trace
 from graphc_runtime.counters import COUNTERS
 
 
@@ -39,7 +40,16 @@ def _positional(fn: Any, count: int) -> list[str]:
     return [*names, *[""] * count][:count]
 
 
-def trace(fn: Any, *args: Any, **kwargs: Any) -> Graph:
+def trace(*args: Any, **kwargs: Any) -> Any:
+    """Of a callable and its arguments, the graph of the call (`trace_call`); of a matrix, the sum of its diagonal.
+
+    The second is what PyTorch's function of this name does.
+    """
+    matrix = args[0] if args else kwargs.get("input")
+    return matrix_trace(*args, **kwargs) if isinstance(matrix, TensorBase) else trace_call(*args, **kwargs)
+
+
+def trace_call(fn: Any, *args: Any, **kwargs: Any) -> Graph:
     """The graph of `fn(*args, **kwargs)`: inputs are the tensor arguments, then what the call reads beside them.
 
     Arguments may be tensors or `TensorType`s (from `graphc.ir`), or anything else, which is passed on. Parameters and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -332,6 +333,14 @@ def check_bad(op: Op, problems: list[str]) -> None:
 
 def check(op: Op) -> None:
     """All samples of `op`; everything is recorded first and looked at last, so that it is one program."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*deprecated")  # both libraries say so of some names
+        problems = problems_of(op)
+    assert not problems, f"{op.name}:\n  " + "\n  ".join(problems[:20])
+
+
+def problems_of(op: Op) -> list[str]:
+    """What differs in the samples of `op`."""
     problems: list[str] = []
     pairs: list[Pair] = []
     check_forward(op, problems, pairs)
@@ -342,4 +351,4 @@ def check(op: Op) -> None:
     for pair in pairs:
         problems += [f"{pair.what}: {text}" for text in differences(pair.found, pair.wanted, op, op.values)]
     check_bad(op, problems)
-    assert not problems, f"{op.name}:\n  " + "\n  ".join(problems[:20])
+    return problems

@@ -4,13 +4,15 @@ from tests.differential.samples.activations import ACTIVATIONS
 from tests.differential.samples.base import Bad, Op, Sample
 from tests.differential.samples.dropping import DROPPING
 from tests.differential.samples.pointwise import POINTWISE
+from tests.differential.samples.products import PRODUCTS
 from tests.differential.samples.reduction import REDUCTION
 
 OPERATORS: tuple[Op, ...] = (
-    *POINTWISE,
-    *REDUCTION,
     *ACTIVATIONS,
     *DROPPING,
+    *POINTWISE,
+    *PRODUCTS,
+    *REDUCTION,
 )
 
 __all__ = ["OPERATORS", "Bad", "Op", "Sample"]
