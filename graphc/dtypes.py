@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import builtins
 
+import ml_dtypes
 import numpy as np
 
-from graphc.errors import DTypeError
+from graphc.errors import UnsupportedError
 from graphc.ir import types as ir
 
 
@@ -35,6 +36,14 @@ class dtype:
     @property
     def is_signed(self) -> builtins.bool:
         return self.ir.kind in ("float", "int")
+
+    def to_real(self) -> dtype:
+        """The type itself: there are no complex types."""
+        return self
+
+    def to_complex(self) -> dtype:
+        """UnsupportedError: there are no complex types."""
+        raise UnsupportedError(f"{self}.to_complex(): graphc has no complex dtypes")
 
     def __repr__(self) -> str:
         return f"torch.{self.name}"
@@ -73,23 +82,26 @@ def public(type: ir.DType) -> dtype:
 
 
 def to_ir(given: object) -> ir.DType:
-    """The IR type for a graphc dtype, a Python type (`float`, `int`, `bool`) or a NumPy dtype; DTypeError otherwise."""
+    """The IR type for a graphc dtype, a Python type (`float` is float64, `int`, `bool`) or a NumPy dtype.
+
+    TypeError for what is no dtype, UnsupportedError for PyTorch's dtypes that graphc does not have.
+    """
     if isinstance(given, dtype):
         return given.ir
     if isinstance(given, ir.DType):
         return given
-    name = getattr(given, "__name__", "") if isinstance(given, type) and given.__module__ == "builtins" else ""
-    if name == "float":
-        return _default
-    if name in ("int", "bool"):
-        return ir.i64 if name == "int" else ir.boolean
-    try:
-        found = ir.dtype_of_numpy(np.dtype(given))  # type: ignore[call-overload]
-    except TypeError:
-        found = None
+    found = None
+    if isinstance(given, np.dtype | type):
+        if isinstance(given, type) and given not in (builtins.float, builtins.int, builtins.bool):
+            scalar = issubclass(given, np.generic)
+            found = ir.dtype_of_numpy(np.dtype(given)) if scalar else None
+        else:
+            found = ir.dtype_of_numpy(np.dtype(given))
     if found is None:
         known = ", ".join(map(repr, _ALL.values()))
-        raise DTypeError(f"{given!r} is no dtype that graphc knows; known are {known}")
+        raise TypeError(
+            f"argument 'dtype' must be torch.dtype, not {type(given).__name__} ({given!r}); known are {known}"
+        )
     return found
 
 
@@ -101,6 +113,10 @@ def get_default_dtype() -> dtype:
 def set_default_dtype(d: dtype) -> None:
     """Set the float type of Python floats and of creation functions; it must be a float type (TypeError)."""
     global _default
+    if not isinstance(d, dtype):
+        raise TypeError(
+            f"invalid dtype object: only floating-point types are supported as the default type, got {type(d).__name__}"
+        )
     if not d.ir.is_float:
         raise TypeError(f"only floating-point types are supported as the default type, not {d}")
     _default = d.ir
@@ -109,3 +125,70 @@ def set_default_dtype(d: dtype) -> None:
 def default_ir() -> ir.DType:
     """The default float type, as the IR's type."""
     return _default
+
+
+# limits
+
+
+class finfo:
+    """Limits of a float type: `bits`, `eps`, `max`, `min`, `tiny`, `smallest_normal`, `resolution`, `dtype`."""
+
+    def __init__(self, type: dtype | None = None) -> None:
+        found = get_default_dtype() if type is None else type
+        if not isinstance(found, dtype):
+            raise TypeError(f"finfo(): argument 'type' (position 1) must be torch.dtype, not {type.__class__.__name__}")
+        if not found.is_floating_point:
+            raise TypeError(f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle '{found}'")
+        known = ml_dtypes.finfo(found.ir.numpy)
+        self.bits = found.ir.bits
+        self.eps, self.max, self.min = (builtins.float(v) for v in (known.eps, known.max, known.min))
+        self.tiny = self.smallest_normal = builtins.float(known.smallest_normal)
+        self.resolution = 10.0 ** -_DIGITS[found.name]
+        self.dtype = found.name
+
+    def __repr__(self) -> str:
+        names = ("resolution", "min", "max", "eps", "smallest_normal", "tiny")
+        return f"finfo({', '.join(f'{n}={getattr(self, n):g}' for n in names)}, dtype={self.dtype})"
+
+    def __eq__(self, other: object) -> builtins.bool:
+        return isinstance(other, finfo) and self.dtype == other.dtype
+
+    def __hash__(self) -> builtins.int:
+        return hash(self.dtype)
+
+
+_DIGITS = {"float64": 15, "float32": 6, "float16": 3, "bfloat16": 2}
+
+
+class iinfo:
+    """Limits of an integer type: `bits`, `max`, `min`, `dtype`."""
+
+    def __init__(self, type: dtype) -> None:
+        if not isinstance(type, dtype):
+            raise TypeError(f"iinfo(): argument 'type' (position 1) must be torch.dtype, not {type.__class__.__name__}")
+        if type is bool:
+            raise TypeError("torch.bool is not supported by torch.iinfo")
+        if type.is_floating_point:
+            raise TypeError(f"torch.iinfo() requires an integer input type. Use torch.finfo to handle '{type}'")
+        known = np.iinfo(type.ir.numpy)
+        self.bits, self.max, self.min = type.ir.bits, builtins.int(known.max), builtins.int(known.min)
+        self.dtype = type.name
+
+    def __repr__(self) -> str:
+        return f"iinfo(min={self.min:g}, max={self.max:g}, dtype={self.dtype})"
+
+    def __eq__(self, other: object) -> builtins.bool:
+        return isinstance(other, iinfo) and self.dtype == other.dtype
+
+    def __hash__(self) -> builtins.int:
+        return hash(self.dtype)
+
+
+_limits: dict[ir.DType, finfo] = {}
+
+
+def limits(type: ir.DType) -> finfo:
+    """`finfo` of a float type of the IR, made once."""
+    if type not in _limits:
+        _limits[type] = finfo(_ALL[type])
+    return _limits[type]

@@ -19,6 +19,10 @@ class DTypeError(GraphcError, RuntimeError):
     """Operand dtypes do not fit the operator. Cure: convert with `.to(dtype)`."""
 
 
+class DeviceError(GraphcError, AssertionError, RuntimeError):
+    """A device that is not there. PyTorch raises one or the other of the two builtin types."""
+
+
 class VerifyError(GraphcError):
     """A graph breaks a rule of the IR. The message shows the guilty node inside the printed graph."""
 

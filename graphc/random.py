@@ -22,8 +22,8 @@ from graphc.ir.types import DType, TensorType, boolean, f32, f64, i32, i64
 from graphc.recording import current
 from graphc.source import user_location
 from graphc.storage import Binding
+from graphc.tensors.arguments import finished
 from graphc.tensors.core import TensorBase, finish, from_array, read
-from graphc.tensors.creation import finished
 from graphc.tensors.shaping import ints
 from graphc.tensors.writing import write
 from graphc_runtime.buffer import Buffer

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
+from graphc.devices import CPU, Device
 from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 Keep = Value | Binding
+_size = tuple.__new__  # the extents are checked: `Size` itself would look at them again
 Emit = Callable[..., Node]
 
 
@@ -62,11 +64,11 @@ class TensorBase:
 
     @property
     def shape(self) -> Size:
-        return Size(self._type.shape)
+        return _size(Size, self._type.shape)
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the extent of one dimension."""
-        return Size(self._type.shape) if dim is None else self._type.shape[wrap_dim(dim, self._type.rank)]
+        return _size(Size, self._type.shape) if dim is None else self._type.shape[wrap_dim(dim, self._type.rank)]
 
     @property
     def dtype(self) -> dtypes.dtype:
@@ -183,36 +185,6 @@ class TensorBase:
         return np.lib.stride_tricks.as_strided(
             flat[self._offset :], self._type.shape, tuple(s * itemsize for s in self._strides)
         )
-
-
-class Device:
-    """Where a tensor lives. Only the CPU so far."""
-
-    def __init__(self, type: str | Device = "cpu", index: int | None = None) -> None:
-        name = type.type if isinstance(type, Device) else type
-        if name.partition(":")[0] != "cpu":
-            raise RuntimeError(f"device {name!r} is not available; graphc runs on 'cpu'")
-        self.type = "cpu"
-        self.index = index
-
-    def __repr__(self) -> str:
-        return "device(type='cpu')"
-
-    def __str__(self) -> str:
-        return "cpu"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Device) or other == "cpu"
-
-    def __hash__(self) -> int:
-        return hash("cpu")
-
-
-CPU = Device()
-
-
-def _tensor_class() -> type[Tensor]:
-    return _classes[0]
 
 
 _classes: list[type[Any]] = []

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 
 class Size(tuple[int, ...]):
-    """A tuple of extents; prints as `torch.Size([2, 3])`."""
+    """A tuple of extents; prints as `torch.Size([2, 3])`. TypeError for what is no whole number."""
 
     __slots__ = ()
+
+    def __new__(cls, extents: Iterable[Any] = ()) -> Size:
+        if type(extents) is tuple and all(type(n) is int for n in extents):
+            return tuple.__new__(cls, extents)
+        whole = []
+        for place, n in enumerate(extents):
+            if isinstance(n, float) or not hasattr(n, "__index__"):
+                raise TypeError(f"torch.Size() takes an iterable of 'int' (item {place} is '{type(n).__name__}')")
+            whole.append(n.__index__())
+        return tuple.__new__(cls, whole)
 
     def numel(self) -> int:
         """Number of elements."""
@@ -22,4 +34,17 @@ class Size(tuple[int, ...]):
         return Size(part) if isinstance(index, slice) else part
 
     def __add__(self, other):  # type: ignore[override]
+        if not isinstance(other, tuple):
+            raise TypeError(f"can only concatenate tuple (not {type(other).__name__}) to torch.Size")
         return Size(tuple.__add__(self, other))
+
+    def __radd__(self, other: tuple[int, ...]) -> Size:
+        return Size(tuple.__add__(tuple(other), self))
+
+    def __mul__(self, count):  # type: ignore[override]
+        return Size(tuple.__mul__(self, count))
+
+    __rmul__ = __mul__
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Size, (tuple(self),)

@@ -6,24 +6,25 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from graphc import backward as autograd
 from graphc import dtypes
 from graphc.grad_mode import set_grad_enabled
-from graphc.ir.types import DType, boolean, f32, i64
 from graphc.recording import current
 from graphc.storage import Lineage
-from graphc.tensors import creation, indexing, shaping
-from graphc.tensors.core import Device, TensorBase, alias, from_array, set_class
-from graphc.tensors.export import export
+from graphc.tensors import elementwise, indexing, literals, shaping
+from graphc.tensors.core import TensorBase, alias, set_class
+from graphc.tensors.legacy import construct
 from graphc.tensors.methods import Operations
+from graphc.tensors.methods.conversion import ConversionMethods
+from graphc.tensors.methods.copying import CopyingMethods
+from graphc.tensors.methods.facts import FactsMethods
+from graphc.tensors.methods.making import MakingMethods
 from graphc.tensors.operands import plain
 from graphc.tensors.printing import tensor_text
 from graphc.tensors.writing import write
 
 
-class Tensor(Operations):
+class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Operations):
     """A view of a storage of numbers of one dtype. Made by `graphc.tensor`, `zeros`, operations and so on.
 
     Operations are recorded; work runs when a value is looked at (print, `item`, `numpy`, `bool`, ...).
@@ -39,13 +40,7 @@ class Tensor(Operations):
         """`Tensor()` is empty, `Tensor(sequence)` holds the numbers as floats, `Tensor(2, 3)` is a shape with
         arbitrary contents.
         """
-        if len(args) == 1 and isinstance(args[0], TensorBase):
-            return alias(args[0], cls)
-        if len(args) == 1 and not isinstance(args[0], int):
-            made = creation.tensor(args[0], dtype=dtypes.get_default_dtype())
-        else:
-            made = creation.empty(*(args or (0,)))
-        return alias(made, cls)
+        return alias(construct(dtypes.default_ir(), args, kwargs, any_dtype=True), cls)
 
     @classmethod
     def _make_subclass(cls, data: Tensor, requires_grad: bool = False) -> Any:
@@ -136,47 +131,6 @@ class Tensor(Operations):
 
     # observation
 
-    def item(self) -> Any:
-        """The one element as a Python number. RuntimeError when there is not exactly one."""
-        if self._type.size != 1:
-            raise RuntimeError(f"a Tensor with {self._type.size} elements cannot be converted to Scalar")
-        return (
-            self._array().item() if self._type.dtype.name != "bf16" else float(self._array().astype(np.float32).item())
-        )
-
-    def tolist(self) -> Any:
-        """The elements as nested lists of Python numbers."""
-        array = self._array()
-        return (array.astype(np.float32) if self._type.dtype.name == "bf16" else array).tolist()
-
-    def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The elements as an array that shares memory. RuntimeError for tensors that require gradients."""
-        if self.requires_grad and not force:
-            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        return export(self)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.numpy()
-        return array if dtype is None else array.astype(dtype, copy=False)
-
-    def __bool__(self) -> bool:
-        if self._type.size != 1:
-            if self._type.size == 0:
-                raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
-            raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
-        return bool(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __index__(self) -> int:
-        if (not self._type.dtype.is_integer and self._type.dtype is not boolean) or self._type.size != 1:
-            raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.item())
-
     def __len__(self) -> int:
         if not self._type.shape:
             raise TypeError("len() of a 0-d tensor")
@@ -188,7 +142,11 @@ class Tensor(Operations):
         return iter(shaping.unbind(self, 0))
 
     def __contains__(self, element: Any) -> bool:
-        return bool((self == element).any().item())
+        if not isinstance(element, TensorBase | int | float | complex):
+            raise RuntimeError(
+                f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}."
+            )
+        return bool(elementwise.eq(self, element).any().item())
 
     def __repr__(self) -> str:
         with set_grad_enabled(False):
@@ -202,107 +160,11 @@ class Tensor(Operations):
     def __hash__(self) -> int:
         return id(self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if not self.is_leaf:
-            raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment"
-            )
-        made = memo[id(self)] = type(self)._make_subclass(
-            from_array(self._array(), self._type.dtype), self.requires_grad
-        )
-        if self._grad is not None:
-            made._grad = from_array(self._grad._array(), self._type.dtype)
-        return made
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (type(self), np.array(self._array()), self._type.dtype.torch_name, self.requires_grad)
-
-    # conversion
-
-    def to(
-        self, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False
-    ) -> Tensor:
-        """Converted to a dtype; a device other than the CPU is refused. The tensor itself when nothing changes."""
-        for arg in args:
-            if isinstance(arg, TensorBase):
-                dtype = arg._type.dtype
-            elif isinstance(arg, str | Device):
-                device = arg
-            elif not isinstance(arg, bool) and arg is not None:
-                dtype = arg
-        if device is not None:
-            Device(device)
-        wanted = self._type.dtype if dtype is None else dtypes.to_ir(dtype)
-        made = shaping.to_dtype(self, wanted)
-        return shaping.clone(self) if copy and made is self else made
-
-    def type(self, dtype: Any = None) -> Any:
-        """Converted to a dtype; without argument, PyTorch's name of the tensor type."""
-        if dtype is None:
-            return f"torch.{_legacy_name(self._type.dtype)}Tensor"
-        return self.to(dtype)
-
-    def type_as(self, other: Tensor) -> Tensor:
-        """Converted to the dtype of `other`."""
-        return self.to(other)
-
-    def cpu(self) -> Tensor:
-        """The tensor itself."""
-        return self
-
-    def float(self) -> Tensor:
-        """Converted to float32."""
-        return shaping.to_dtype(self, f32)
-
-    def double(self) -> Tensor:
-        """Converted to float64."""
-        return self.to(dtypes.float64)
-
-    def half(self) -> Tensor:
-        """Converted to float16."""
-        return self.to(dtypes.float16)
-
-    def bfloat16(self) -> Tensor:
-        """Converted to bfloat16."""
-        return self.to(dtypes.bfloat16)
-
-    def long(self) -> Tensor:
-        """Converted to int64."""
-        return shaping.to_dtype(self, i64)
-
-    def int(self) -> Tensor:
-        """Converted to int32."""
-        return self.to(dtypes.int32)
-
-    def bool(self) -> Tensor:
-        """Converted to bool."""
-        return shaping.to_dtype(self, boolean)
-
-    def new_tensor(self, data: Any, *, dtype: Any = None, requires_grad: Any = False) -> Tensor:
-        """A tensor with a copy of `data` in this tensor's dtype."""
-        return creation.tensor(data, dtype=dtype or self.dtype, requires_grad=requires_grad)
-
-    def new_zeros(self, *size: Any, dtype: Any = None) -> Tensor:
-        """Zeros in this tensor's dtype."""
-        return creation.zeros(*size, dtype=dtype or self.dtype)
-
-    def new_ones(self, *size: Any, dtype: Any = None) -> Tensor:
-        """Ones in this tensor's dtype."""
-        return creation.ones(*size, dtype=dtype or self.dtype)
-
-    def new_full(self, size: Any, fill_value: Any, *, dtype: Any = None) -> Tensor:
-        """`fill_value` in this tensor's dtype."""
-        return creation.full(size, fill_value, dtype=dtype or self.dtype)
-
-    def new_empty(self, *size: Any, dtype: Any = None) -> Tensor:
-        """Arbitrary contents in this tensor's dtype."""
-        return creation.empty(*size, dtype=dtype or self.dtype)
-
     # writing
 
     def copy_(self, src: Any, non_blocking: Any = False) -> Tensor:
         """Store the elements of `src`, broadcast and converted."""
-        source = src if isinstance(src, TensorBase) else creation.as_tensor(src)
+        source = src if isinstance(src, TensorBase) else literals.as_tensor(src)
         indexing.check_fits(source._type.shape, self._type.shape)
         write(self, source)
         return self
@@ -316,15 +178,6 @@ class Tensor(Operations):
         """Store zeros."""
         return self.fill_(0)
 
-    def set_(self, source: Tensor) -> Tensor:
-        """Show the memory of another tensor from now on."""
-        self.data = source
-        return self
-
-    def requires_storage(self) -> Any:
-        """The storage behind this tensor."""
-        return self._storage
-
     @property
     def T(self) -> Tensor:
         """Dimensions in reverse order."""
@@ -334,10 +187,6 @@ class Tensor(Operations):
     def mT(self) -> Tensor:
         """The last two dimensions exchanged."""
         return shaping.transpose(self, -2, -1)
-
-    def is_contiguous(self) -> Any:
-        """Whether elements lie in row-major order."""
-        return shaping.is_contiguous(self._type.shape, self._strides)
 
     def _retype(self, chained: Tensor) -> Tensor:
         self._chain, self._type = chained._chain, chained._type
@@ -381,16 +230,6 @@ _VIEW_NAMES = {
     "slice": "SliceBackward0",
     "broadcast": "ExpandBackward0",
 }
-
-
-def _legacy_name(dtype: DType) -> str:
-    return {"f64": "Double", "f32": "Float", "f16": "Half", "bf16": "BFloat16", "i64": "Long"}.get(
-        dtype.name, {"i32": "Int", "i16": "Short", "i8": "Char", "u8": "Byte"}.get(dtype.name, "Bool")
-    )
-
-
-def _rebuild(cls: Any, array: np.ndarray, dtype: str, requires_grad: bool) -> Any:
-    return cls._make_subclass(from_array(array, dtypes.dtype_named(dtype).ir), requires_grad)
 
 
 set_class(Tensor)

@@ -1,5 +1,5 @@
-"""Helpers beside the tensor library: `graphc.utils.data` loads data in batches."""
+"""Helpers beside the tensor library: `data` loads data in batches, `dlpack` shares memory with other libraries."""
 
-from graphc.utils import data
+from graphc.utils import data, dlpack
 
-__all__ = ["data"]
+__all__ = ["data", "dlpack"]

@@ -42,7 +42,7 @@ def promotion(torch: Any) -> dict[str, str]:
 if __name__ == "__main__":
     import torch
 
-    from tests.frontend.cases_nn import CASES
+    from tests.frontend.cases_tensors import CASES
 
     results = {
         "cases": {name: outcome(function, torch) for name, function in CASES.items()},

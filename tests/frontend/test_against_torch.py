@@ -8,7 +8,7 @@ import pytest
 
 import graphc as torch
 import graphc.nn
-from tests.frontend.cases_nn import CASES
+from tests.frontend.cases_tensors import CASES
 from tests.frontend.record_torch import FILE, outcome, promotion
 
 RECORDED = json.loads(FILE.read_text())

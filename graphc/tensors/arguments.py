@@ -1,0 +1,206 @@
+"""Arguments of functions that make tensors, checked in PyTorch's words."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc import dtypes
+from graphc.devices import use_device
+from graphc.errors import DTypeError, ShapeError, UnsupportedError
+from graphc.ir.types import DType, TensorType, boolean
+from graphc.layouts import Order, check_layout
+from graphc.tensors.core import TensorBase, alias
+from graphc.tensors.operands import plain
+from graphc.tensors.out import into, refuse_gradients
+from graphc.tensors.shaping import permute
+from graphc.tensors.views import inverse_permutation
+from graphc.tensors.writing import type_name
+
+if TYPE_CHECKING:
+    from graphc.tensors.tensor import Tensor
+
+# More bytes than an address can name: NumPy's and PyTorch's own refusals come as different errors.
+_LARGEST = 1 << 47
+
+_C_NAMES = {
+    "float32": "float",
+    "float16": "c10::Half",
+    "bfloat16": "c10::BFloat16",
+    "int32": "int",
+    "uint8": "uint8_t",
+    "int8": "int8_t",
+    "int16": "int16_t",
+    "int64": "int64_t",
+}
+
+
+def kind(value: object) -> str:
+    """The name of the value's type."""
+    return type(value).__name__
+
+
+def _is_extent(value: object) -> bool:
+    return not isinstance(value, bool | np.bool_) and (
+        isinstance(value, int | np.integer)
+        or (isinstance(value, TensorBase) and value._type.rank == 0 and value._type.dtype.is_integer)
+    )
+
+
+def shape_of(name: str, size: Sequence[Any], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """The shape that `size`, numbers or one sequence, or the keyword `size` (taken out of `kwargs`) says.
+
+    TypeError when there is none or it holds other things, ShapeError for negative extents.
+    """
+    if "size" in kwargs:
+        size = (kwargs.pop("size"),)
+        if _is_extent(size[0]):
+            raise TypeError(f"{name}(): argument 'size' must be tuple of ints, not {kind(size[0])}")
+    if kwargs:
+        raise TypeError(f"{name}() got an unexpected keyword argument '{next(iter(kwargs))}'")
+    if not size:
+        raise TypeError(f'{name}() missing 1 required positional arguments: "size"')
+    if _is_extent(size[0]):
+        values = size
+    elif len(size) == 1 and isinstance(size[0], list | tuple):
+        values = size[0]
+    else:
+        raise TypeError(f"{name}(): argument 'size' (position 1) must be tuple of ints, not {kind(size[0])}")
+    return extents(name, values)
+
+
+def extents(name: str, values: Sequence[Any]) -> tuple[int, ...]:
+    """Whole numbers of at least 0 as a shape."""
+    for place, value in enumerate(values, 1):
+        if not _is_extent(value):
+            raise TypeError(
+                f"{name}(): argument 'size' failed to unpack the object at pos {place} with error \"type must be "
+                f'tuple of ints,but got {kind(value)}"'
+            )
+    shape = tuple(value.__index__() for value in values)
+    for extent in shape:
+        if extent < 0:
+            zeros = "zeros: Dimension size must be non-negative."
+            other = f"Trying to create tensor with negative dimension {extent}: {list(shape)}"
+            raise ShapeError(zeros if name == "zeros" else other)
+    return shape
+
+
+def sized(shape: tuple[int, ...], dtype: DType) -> TensorType:
+    """The type of a tensor that is to be made. RuntimeError, which is MemoryError too, when nothing can hold it."""
+    if math.prod(shape) * dtype.itemsize >= _LARGEST:
+        raise _TooLarge(
+            f"Storage size calculation overflowed with sizes={list(shape)}: {math.prod(shape) * dtype.itemsize:,} bytes"
+        )
+    return TensorType(dtype, shape)
+
+
+class _TooLarge(RuntimeError, MemoryError):
+    """More memory than there are addresses."""
+
+
+def tensor_argument(name: str, value: object, argument: str = "input", position: int = 1) -> Tensor:
+    """`value`, which must be a tensor (TypeError)."""
+    if not isinstance(value, TensorBase):
+        raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {kind(value)}")
+    return value  # type: ignore[return-value]
+
+
+def number_argument(name: str, value: object, argument: str, position: int) -> int | float | bool:
+    """`value` as a Python number: a number or a 0-d tensor that collects no gradients (TypeError)."""
+    if isinstance(value, TensorBase) and value._type.rank == 0 and not value.requires_grad:
+        value = value._array()[()]
+    if isinstance(value, np.generic):
+        value = plain(value)
+    if isinstance(value, complex):
+        raise UnsupportedError(f"{name}: graphc has no complex numbers, got {value}")
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be Number, not {kind(value)}")
+    return value
+
+
+def check_holds(value: int | float | bool, dtype: DType) -> None:
+    """DTypeError when `value` is outside of what `dtype` holds. Unsigned types take negative numbers of their width."""
+    if dtype is boolean or dtype.name == "f64":
+        return
+    if dtype.is_float:
+        largest = float(dtypes.limits(dtype).max)
+        fits = not math.isfinite(value) or abs(value) <= largest
+    else:
+        info = np.iinfo(dtype.numpy)
+        low = -int(info.max) if dtype.kind == "uint" else int(info.min)
+        fits = math.isfinite(value) and low <= math.trunc(value) <= int(info.max)
+    if not fits:
+        name = _C_NAMES[dtype.torch_name]
+        raise DTypeError(f"value cannot be converted to type {name} without overflow: {value}")
+
+
+def finished(
+    tensor: Tensor, requires_grad: bool, device: Any = None, name: str = "", layout: Any = None, pin_memory: Any = None
+) -> Tensor:
+    """The tensor with the flags that creation functions take."""
+    check_flags(name, requires_grad, device, layout)
+    if requires_grad and not tensor._type.dtype.is_float:
+        raise DTypeError("Only Tensors of floating point and complex dtype can require gradients")
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+def check_flags(name: str, requires_grad: object, device: Any, layout: Any) -> None:
+    """The errors of flags that can be seen before anything is made."""
+    use_device(device)
+    check_layout(layout, name)
+    if not isinstance(requires_grad, bool):
+        raise TypeError(f"{name}(): argument 'requires_grad' must be bool, not {kind(requires_grad)}")
+
+
+def constructor(function: Callable[..., Tensor]) -> Callable[..., Any]:
+    """A function that makes a tensor of `dtype`, with PyTorch's keywords `out`, `layout`, `device`, `pin_memory`
+    and `requires_grad`.
+    """
+    name = function.__name__.rstrip("_")
+
+    @functools.wraps(function)
+    def made(
+        *args: Any,
+        out: Tensor | None = None,
+        layout: Any = None,
+        device: Any = None,
+        pin_memory: Any = False,
+        requires_grad: bool = False,
+        **kwargs: Any,
+    ) -> Tensor:
+        check_flags(name, requires_grad, device, layout)
+        if out is None:
+            return finished(function(*args, **kwargs), requires_grad)
+        refuse_gradients(name, (*args, out))
+        wanted = kwargs.get("dtype")
+        if wanted is None:
+            kwargs["dtype"] = out.dtype
+        elif dtypes.to_ir(wanted) is not out._type.dtype:
+            raise DTypeError(
+                f"dtype {type_name(dtypes.to_ir(wanted))} does not match dtype of out parameter "
+                f"({type_name(out._type.dtype)})"
+            )
+        made = function(*args, **kwargs)
+        if out._type.shape != made._type.shape:
+            out.resize_(made._type.shape)  # without the warning that other functions give
+        return into(out, made, name)
+
+    return made
+
+
+def arranged(make: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...], order: Order) -> Tensor:
+    """What `make` gives, with the dimensions of `shape` lying in memory in `order`."""
+    if order == tuple(range(len(shape))):
+        return make(shape)
+    made = make(tuple(shape[i] for i in order))
+    return alias(permute(made, inverse_permutation(order)))
+
+
+def wanted_type(dtype: object) -> DType:
+    """The dtype asked for, or the default float type."""
+    return dtypes.default_ir() if dtype is None else dtypes.to_ir(dtype)

@@ -1,0 +1,226 @@
+"""Methods of tensors: other dtypes, other orders in memory, Python numbers and arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc import dtypes
+from graphc.devices import Device, use_device
+from graphc.dtypes import to_ir
+from graphc.errors import DeviceError, UnsupportedError
+from graphc.ir.types import bf16, boolean
+from graphc.layouts import follows, memory_format, order_of, preserve_format
+from graphc.tensors import shaping
+from graphc.tensors.core import TensorBase
+from graphc.tensors.export import export
+from graphc.tensors.interchange import to_capsule
+from graphc.tensors.legacy import legacy_dtype, legacy_name
+from graphc.tensors.numpy_protocol import apply_ufunc, wrapped
+from graphc.tensors.views import inverse_permutation
+
+if TYPE_CHECKING:
+    from graphc.tensors.tensor import Tensor
+
+
+def ordered(input: Tensor, format: object, *, copies: bool) -> Tensor:
+    """`input` with its elements in memory in the order of a memory format: itself where they are, unless `copies`."""
+    shape = input._type.shape
+    order = order_of(format, shape, input._strides)
+    if not copies and follows(format, shape, input._strides):  # type: ignore[arg-type]
+        return input
+    if order == tuple(range(len(shape))):
+        return shaping.clone(input)
+    return shaping.permute(shaping.clone(shaping.permute(input, order)), inverse_permutation(order))
+
+
+def _cast(dtype: dtypes.dtype) -> Any:
+    wanted = dtype.ir
+
+    def method(self: Tensor, memory_format: memory_format = preserve_format) -> Tensor:
+        made = shaping.to_dtype(self, wanted)
+        return made if memory_format is preserve_format else ordered(made, memory_format, copies=False)
+
+    method.__doc__ = f"Converted to {dtype.name}."
+    return method
+
+
+def _complex(name: str) -> Any:
+    def method(self: Tensor, memory_format: memory_format = preserve_format) -> Tensor:
+        raise UnsupportedError(f"Tensor.{name}: graphc has no complex dtypes")
+
+    method.__doc__ = "UnsupportedError: there are no complex dtypes."
+    return method
+
+
+def _destination(args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
+    """Device and dtype that the positional arguments of `to` name, and the rest of them."""
+    if not args:
+        return None, None, ()
+    first, rest = args[0], args[1:]
+    if isinstance(first, TensorBase):
+        return None, first.dtype, rest
+    if first is None or isinstance(first, str | Device) or (isinstance(first, int) and not isinstance(first, bool)):
+        if rest and not isinstance(rest[0], bool):
+            return first, rest[0], rest[1:]
+        return first, None, rest
+    return None, first, rest
+
+
+class ConversionMethods(TensorBase):
+    """Other dtypes, other orders in memory, Python numbers and arrays."""
+
+    __slots__ = ()
+
+    __array_priority__ = 1000  # NumPy's rule for who makes the result; ours is `__array_ufunc__`
+
+    def to(
+        self: Any,
+        *args: Any,
+        dtype: Any = None,
+        device: Any = None,
+        non_blocking: bool = False,
+        copy: bool = False,
+        memory_format: memory_format | None = None,
+    ) -> Tensor:
+        """Converted to a dtype, or to that of another tensor; a device other than the CPU is refused.
+
+        `to(dtype)`, `to(device, dtype)`, `to(other)`, each followed by `non_blocking` and `copy`. The tensor itself
+        when nothing changes, unless `copy`.
+        """
+        place, kind, flags = _destination(args)
+        if len(flags) > 2 or (device is not None and place is not None) or (dtype is not None and kind is not None):
+            raise TypeError("to() received an invalid combination of arguments")
+        device, dtype = device if place is None else place, dtype if kind is None else kind
+        copy = flags[1] if len(flags) == 2 else copy
+        if device is not None:
+            use_device(device)
+        made = shaping.to_dtype(self, self._type.dtype if dtype is None else to_ir(dtype))
+        if memory_format is None or memory_format is preserve_format:
+            return shaping.clone(made) if copy and made is self else made
+        return ordered(made, memory_format, copies=copy and made is self)
+
+    def type(self: Any, dtype: Any = None, non_blocking: bool = False) -> Any:
+        """Converted to a dtype, an old tensor type or the name of one; without argument, the name of the own one."""
+        if dtype is None:
+            return legacy_name(self._type.dtype)
+        if isinstance(dtype, str) and dtype.startswith("torch.cuda."):
+            raise DeviceError(f"type {dtype} is not available; graphc runs on 'cpu'")
+        return shaping.to_dtype(self, legacy_dtype(dtype).ir)
+
+    def type_as(self: Any, other: Tensor) -> Tensor:
+        """Converted to the dtype of `other`."""
+        return shaping.to_dtype(self, other._type.dtype)
+
+    def cpu(self: Any, memory_format: memory_format = preserve_format) -> Tensor:
+        """The tensor itself."""
+        return self
+
+    def cuda(self: Any, device: Any = None, non_blocking: bool = False) -> Tensor:
+        """DeviceError: there is no such device."""
+        use_device("cuda")
+        return self
+
+    def pin_memory(self: Any, device: Any = None) -> Tensor:
+        """The tensor itself: nothing is copied to devices."""
+        return self
+
+    def share_memory_(self: Any) -> Tensor:
+        """The tensor itself."""
+        return self
+
+    def conj(self: Any) -> Tensor:
+        """The tensor itself: there are no complex numbers."""
+        return self
+
+    resolve_conj = resolve_neg = conj
+
+    float, double = _cast(dtypes.float32), _cast(dtypes.float64)
+    half, bfloat16 = _cast(dtypes.float16), _cast(dtypes.bfloat16)
+    long, int = _cast(dtypes.int64), _cast(dtypes.int32)
+    short, char, byte = _cast(dtypes.int16), _cast(dtypes.int8), _cast(dtypes.uint8)
+    bool = _cast(dtypes.bool)
+    cfloat, cdouble, chalf = _complex("cfloat"), _complex("cdouble"), _complex("chalf")
+
+    def contiguous(self: Any, memory_format: Any = None) -> Tensor:
+        """The tensor itself when its elements lie in row-major order (or that of a memory format), else a copy."""
+        return shaping.contiguous(self) if memory_format is None else ordered(self, memory_format, copies=False)
+
+    def clone(self: Any, *, memory_format: Any = None) -> Tensor:
+        """A copy with its own memory, in row-major order or that of a memory format; gradients flow through."""
+        return shaping.clone(self) if memory_format is None else ordered(self, memory_format, copies=True)
+
+    def ravel(self: Any) -> Tensor:
+        """The elements as a vector, a view where one can show them."""
+        return shaping.reshape(self, -1)
+
+    # Python numbers
+
+    def _one(self) -> Any:
+        if self._type.size != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
+        return self.item()
+
+    def item(self) -> Any:
+        """The one element as a Python number. RuntimeError when there is not exactly one."""
+        if self._type.size != 1:
+            raise RuntimeError(f"a Tensor with {self._type.size} elements cannot be converted to Scalar")
+        array = self._array()
+        return (array.astype(np.float32) if self._type.dtype is bf16 else array).item()
+
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers."""
+        array = self._array()
+        return (array.astype(np.float32) if self._type.dtype is bf16 else array).tolist()
+
+    def __bool__(self):
+        if self._type.size != 1:
+            if self._type.size == 0:
+                raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
+            raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+        return self.item() != 0
+
+    def __int__(self):
+        return self._one().__int__()
+
+    def __float__(self):
+        return self._one().__float__()
+
+    def __complex__(self) -> complex:
+        return complex(self._one())
+
+    def __index__(self):
+        if (not self._type.dtype.is_integer and self._type.dtype is not boolean) or self._type.size != 1:
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return self._one().__index__()
+
+    # arrays
+
+    def numpy(self: Any, *, force: Any = False) -> np.ndarray:
+        """The elements as an array that shares memory. RuntimeError for tensors that require gradients."""
+        if self.requires_grad and not force:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        return export(self)
+
+    def __array__(self: Any, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"a copy cannot be avoided: the tensor holds {array.dtype}, not {np.dtype(dtype)}")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: Any = False) -> Any:
+        return wrapped(array)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return apply_ufunc(ufunc, method, inputs, kwargs)
+
+    def __dlpack__(
+        self: Any, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> Any:
+        return to_capsule(self, max_version=max_version, dl_device=dl_device, copy=copy)
+
+    def __dlpack_device__(self) -> tuple[Any, Any]:
+        return (1, 0)

@@ -1,0 +1,83 @@
+"""Methods and properties of tensors: what they are, where they are, whether they are equal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from graphc.layouts import contiguous_format, follows, layout, memory_format, strided
+from graphc.tensors import comparing
+from graphc.tensors.core import TensorBase
+from graphc.tensors.storages import UntypedStorage
+
+if TYPE_CHECKING:
+    from graphc.tensors.tensor import Tensor
+
+
+class FactsMethods(TensorBase):
+    """What tensors are and where they are."""
+
+    __slots__ = ()
+
+    is_cuda = is_mps = is_xpu = is_meta = is_mkldnn = is_quantized = is_nested = is_sparse = is_sparse_csr = False
+    is_cpu = True
+    output_nr = 0
+
+    equal, allclose, isclose, is_same_size = (
+        comparing.equal,
+        comparing.allclose,
+        comparing.isclose,
+        comparing.is_same_size,
+    )
+    is_signed, is_nonzero = comparing.is_signed, comparing.is_nonzero
+
+    @property
+    def layout(self) -> layout:
+        """`torch.strided`."""
+        return strided
+
+    def get_device(self) -> int:
+        """-1: the number of the CPU."""
+        return -1
+
+    def is_contiguous(self, memory_format: memory_format = contiguous_format) -> bool:
+        """Whether elements lie in row-major order, or in that of a memory format."""
+        return follows(memory_format, self._type.shape, self._strides)
+
+    def dim_order(self) -> tuple[int, ...]:
+        """Dimensions from the outermost in memory to the innermost."""
+        return tuple(sorted(range(self.ndim), key=lambda i: -self._strides[i]))
+
+    def is_inference(self) -> bool:
+        """False: there are no inference tensors."""
+        return False
+
+    def is_conj(self) -> bool:
+        """False: there are no complex tensors."""
+        return False
+
+    is_neg = _is_zerotensor = is_conj
+
+    def is_pinned(self, device: Any = None) -> bool:
+        """False: memory is not pinned."""
+        return False
+
+    def is_shared(self) -> bool:
+        """False: memory is not shared between processes."""
+        return False
+
+    def _is_view(self) -> bool:
+        return len(self._chain) > 0
+
+    def untyped_storage(self) -> UntypedStorage:
+        """The memory behind this tensor and all that share it."""
+        return UntypedStorage(self)
+
+    @property
+    def real(self) -> Tensor:
+        """The tensor itself."""
+        return self  # type: ignore[return-value]
+
+    @property
+    def imag(self) -> Tensor:
+        """RuntimeError: there are no complex tensors."""
+        raise RuntimeError("imag is not implemented for tensors with non-complex dtypes.")

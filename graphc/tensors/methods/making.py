@@ -1,0 +1,80 @@
+"""Methods of tensors that make new ones of their dtype."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from graphc import dtypes
+from graphc.errors import UnsupportedError
+from graphc.tensors import creation
+from graphc.tensors.arguments import check_flags, finished
+from graphc.tensors.core import TensorBase, alias
+from graphc.tensors.legacy import construct
+from graphc.tensors.literals import copied, from_data
+
+if TYPE_CHECKING:
+    from graphc.tensors.tensor import Tensor
+
+
+class MakingMethods(TensorBase):
+    """New tensors of this one's dtype."""
+
+    __slots__ = ()
+
+    def new(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """What the old constructor of this tensor's type makes."""
+        return construct(self._type.dtype, args, kwargs)
+
+    def new_tensor(
+        self: Any,
+        data: Any,
+        *,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: Any = False,
+        pin_memory: Any = False,
+    ) -> Tensor:
+        """A tensor with a copy of `data` in this tensor's dtype."""
+        check_flags("new_tensor", requires_grad, device, None)
+        wanted = self._type.dtype if dtype is None else dtypes.to_ir(dtype)
+        if isinstance(data, TensorBase):
+            warnings.warn(
+                "To copy construct from a tensor, it is recommended to use sourceTensor.detach().clone() or "
+                "sourceTensor.detach().clone().requires_grad_(True), rather than tensor.new_tensor(sourceTensor).",
+                stacklevel=2,
+            )
+            return finished(copied(data, wanted), requires_grad)
+        return finished(from_data(data, wanted), requires_grad)
+
+    def new_zeros(self: Any, *size: Any, dtype: Any = None, **options: Any) -> Tensor:
+        """Zeros in this tensor's dtype."""
+        return creation.zeros(*size, dtype=self.dtype if dtype is None else dtype, **options)
+
+    def new_ones(self: Any, *size: Any, dtype: Any = None, **options: Any) -> Tensor:
+        """Ones in this tensor's dtype."""
+        return creation.ones(*size, dtype=self.dtype if dtype is None else dtype, **options)
+
+    def new_full(self: Any, size: Any, fill_value: Any, *, dtype: Any = None, **options: Any) -> Tensor:
+        """`fill_value` in this tensor's dtype."""
+        return creation.full(size, fill_value, dtype=self.dtype if dtype is None else dtype, **options)
+
+    def new_empty(self: Any, *size: Any, dtype: Any = None, **options: Any) -> Tensor:
+        """Arbitrary contents in this tensor's dtype."""
+        return creation.empty(*size, dtype=self.dtype if dtype is None else dtype, **options)
+
+    def new_empty_strided(self: Any, size: Any, stride: Any, *, dtype: Any = None, **options: Any) -> Tensor:
+        """Arbitrary contents in this tensor's dtype, with given strides."""
+        return creation.empty_strided(size, stride, dtype=self.dtype if dtype is None else dtype, **options)
+
+    def as_subclass(self: Any, cls: Any) -> Any:
+        """The same memory and history as an instance of a subclass."""
+        if not (isinstance(cls, type) and issubclass(cls, TensorBase)):
+            raise TypeError(f"cls must be a type of tensors (got {cls})")
+        made = alias(self, cls)
+        made._lineage = self._lineage
+        return made
+
+    def to_sparse(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """UnsupportedError: there are no sparse tensors."""
+        raise UnsupportedError("Tensor.to_sparse: graphc has no sparse tensors")
