@@ -24,5 +24,15 @@ from graphc.tensors.reductions import (
 from graphc.tensors.reductions import (
     any_ as any,
 )
-from graphc.tensors.scans import cumsum
+from graphc.tensors.scans import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    cumulative_trapezoid,
+    diff,
+    logcumsumexp,
+    trapezoid,
+    trapz,
+)
 from graphc.tensors.statistics import std, std_mean, var, var_mean

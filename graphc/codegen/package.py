@@ -13,8 +13,9 @@ from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.program import Copy, Fill, Launch, Step, emit_program
 from graphc.codegen.lower import Lowered, lower
 from graphc.codegen.prepare import Prepared, prepare
+from graphc.codegen.scans import lower_scan
 from graphc.codegen.target import Target
-from graphc.ir.demand import WRITES_AT_INDEX, base_of
+from graphc.ir.demand import APART, SCANS, base_of
 from graphc.ir.node import Node
 from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place
 from graphc_runtime.artifact import Artifact, TensorSpec
@@ -44,14 +45,15 @@ class Program:
         return (*dict.fromkeys(self.texts), self.entry)
 
 
-def _is_accumulation(group: Group) -> bool:
-    return len(group.roots) == 1 and group.roots[0].target.op in WRITES_AT_INDEX
+def _is_apart(group: Group) -> bool:
+    """Whether the group is one operator that has a kernel of its own."""
+    return len(group.roots) == 1 and group.roots[0].target.op in APART
 
 
 def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program:
     """Schedule and lower every group; `planner` lays out memory once it is known what may run in place."""
     groups = fused.groups
-    prepared: dict[Group, Prepared] = {g: prepare(g, target) for g in groups if not _is_accumulation(g)}
+    prepared: dict[Group, Prepared] = {g: prepare(g, target) for g in groups if not _is_apart(g)}
     plan = planner({g: p.in_place for g, p in prepared.items()})
     steps: list[Step] = []
     kernels: list[Kernel] = []
@@ -62,6 +64,8 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program
         if group in prepared:
             lowered = lower(prepared[group], "kernel", target, merged)
             steps.extend(_fills(group, plan))
+        elif group.roots[0].target.op in SCANS:
+            lowered = lower_scan(group.roots[0].target, "kernel", target)
         else:
             node = group.roots[0].target
             lowered = lower_accumulate(node, "kernel", target)

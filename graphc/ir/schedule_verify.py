@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphc.errors import VerifyError
-from graphc.ir.demand import WRITES_AT_INDEX, base_of
+from graphc.ir.demand import APART, base_of
 from graphc.ir.node import Node
 from graphc.ir.schedule import FusedGraph, Group
 
@@ -36,7 +36,7 @@ def reads_of(group: Group) -> dict[Node, None]:
     found: dict[Node, None] = {}
     seen: set[Node] = set()
     # Kernels compute constants for themselves, but for those that write at indices.
-    computed = () if any(t.op in WRITES_AT_INDEX for t in group.targets) else ("constant", "iota")
+    computed = () if any(t.op in APART for t in group.targets) else ("constant", "iota")
     stack = [r.value for r in reversed(group.roots)]
     while stack:
         node = stack.pop()

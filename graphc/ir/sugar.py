@@ -145,6 +145,14 @@ class OpMethods:
         """Maximum over `axes`, NaN if any is NaN. `ties` tells the gradient: shared "even"ly or all to the "first"."""
         return self.apply("reduce_max", (x,), {"axes": axes, "ties": ties}) if axes else x
 
+    def scan(self, op: str, x: Node, axis: int, reverse: bool = False) -> Node:
+        """`scan_sum`, `scan_prod`, `scan_max` or `scan_min` along `axis`."""
+        return self.apply(op, (x,), {"axis": axis, "reverse": reverse})
+
+    def recurrence(self, a: Node, x: Node, axis: int, reverse: bool = False) -> Node:
+        """y[k] = a[k] * y[k-1] + x[k] along `axis`."""
+        return self.apply("recurrence", (a, x), {"axis": axis, "reverse": reverse})
+
     def argmax(self, x: Node, axes: Ints, dtype: DType) -> Node:
         """Row-major index, among `axes`, of the first maximum (of the first NaN if there is one)."""
         return self.apply("argmax", (x,), {"axes": axes, "dtype": dtype})

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from graphc.ir.access import Index
 from graphc.ir.demand import (
+    APART,
     UNROLLED_REDUCTION,
-    WRITES_AT_INDEX,
     Demands,
     TooLarge,
     base_of,
@@ -83,7 +83,7 @@ def _draft(node: Node, stored: dict[Node, None], order: int) -> _Draft:
 def _walk(draft: _Draft, stored: dict[Node, None]) -> None:
     """Fill in what is computed inside and what is read."""
     own = {r.target for r in draft.roots} | draft.internal
-    accumulates = any(r.target.op in WRITES_AT_INDEX for r in draft.roots)
+    accumulates = any(r.target.op in APART for r in draft.roots)
     inside: set[Node] = set(own)
     reads: set[Node] = set()
     stack: list[Node] = [r.value for r in draft.roots]
@@ -134,7 +134,7 @@ def _merge(graph: Graph, stored: dict[Node, None], drafts: dict[Node, _Draft]) -
                 drafts[node] = new
 
     for node in stored:
-        if drafts[node].roots[0].scatter or node.op in WRITES_AT_INDEX or node.type.size == 0:
+        if drafts[node].roots[0].scatter or node.op in APART or node.type.size == 0:
             continue
         _merge_siblings(node, readers, stored, replace)
         for reader in sorted(readers[node], key=lambda g: g.order):
@@ -174,7 +174,7 @@ def _merge_siblings(node: Node, readers: dict[Node, set[_Draft]], stored: dict[N
         return
     by_domain: dict[tuple[int, ...], list[_Draft]] = defaultdict(list)
     for reader in sorted(readers[node], key=lambda g: g.order):
-        if any(r.target.op in WRITES_AT_INDEX for r in reader.roots):
+        if any(r.target.op in APART for r in reader.roots):
             return
         by_domain[reader.domain].append(reader)
     if len(by_domain) != 1:
@@ -214,7 +214,7 @@ def _try_merge(
     kept: set[Node],
 ) -> _Draft | None:
     """The group that computes `producer` and `reader` together, or None when they do not fit."""
-    if any(r.target.op in WRITES_AT_INDEX for r in reader.roots) or any(r.scatter for r in producer.roots):
+    if any(r.target.op in APART for r in reader.roots) or any(r.scatter for r in producer.roots):
         return None
     if sum(n.op == "contract" for g in (producer, reader) for n in g.inside) > 1:
         return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from graphc.ir.demand import (
+    APART,
     HEAVY_MAPS,
-    WRITES_AT_INDEX,
     Demands,
     TooLarge,
     base_of,
@@ -45,7 +45,7 @@ def choose_stored(graph: Graph) -> dict[Node, None]:
 
 def _operands_in_memory(graph: Graph) -> set[Node]:
     """Operands that are read at indices which are not known before the program runs."""
-    return {base_of(i) for node in graph.nodes if node.op in WRITES_AT_INDEX for i in node.inputs}
+    return {base_of(i) for node in graph.nodes if node.op in APART for i in node.inputs}
 
 
 def _must_store(graph: Graph) -> set[Node]:
@@ -53,7 +53,7 @@ def _must_store(graph: Graph) -> set[Node]:
     chosen: set[Node] = set()
     heavy: set[Node] = set()  # values that need a loop to compute, or are maps of such
     for node in graph.nodes:
-        if needs_loop(node) or node.op in WRITES_AT_INDEX or node.op == "materialize":
+        if needs_loop(node) or node.op in APART or node.op == "materialize":
             chosen.add(node)
         if node.op == "contract":
             chosen.update(movement_base(i) for i in node.inputs)
@@ -117,9 +117,7 @@ def _cut_large(graph: Graph, chosen: set[Node]) -> None:
     only a walk over the indices shows.
     """
     inside = {n for n in graph.nodes if n.op != "input"} - chosen
-    todo = [
-        n for n in graph.nodes if n in chosen and n.op not in SOURCES and n.op not in WRITES_AT_INDEX and n.type.size
-    ]
+    todo = [n for n in graph.nodes if n in chosen and n.op not in SOURCES and n.op not in APART and n.type.size]
     while todo:
         root = todo.pop()
         inside.add(root)

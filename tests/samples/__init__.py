@@ -4,8 +4,9 @@ from tests.samples.base import BadSample, OpSamples, Sample, type_of
 from tests.samples.elementwise import ELEMENTWISE
 from tests.samples.host import HOST
 from tests.samples.indexing import INDEXING
+from tests.samples.scans import SCANS
 from tests.samples.structured import STRUCTURED
 
-SAMPLES: dict[str, OpSamples] = {**ELEMENTWISE, **STRUCTURED, **INDEXING, **HOST}
+SAMPLES: dict[str, OpSamples] = {**ELEMENTWISE, **STRUCTURED, **INDEXING, **HOST, **SCANS}
 
 __all__ = ["SAMPLES", "BadSample", "OpSamples", "Sample", "type_of"]

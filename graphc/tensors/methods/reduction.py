@@ -32,4 +32,6 @@ class ReductionMethods(TensorBase):
     norm, dist, renorm = norms.norm, norms.dist, norms.renorm
     renorm_ = inplace(norms.renorm)
     softmax, log_softmax = normalising.softmax, normalising.log_softmax
-    cumsum = scans.cumsum
+    cumsum, cumprod, cummax, cummin = scans.cumsum, scans.cumprod, scans.cummax, scans.cummin
+    cumsum_, cumprod_ = inplace(scans.cumsum), inplace(scans.cumprod)
+    logcumsumexp, diff = scans.logcumsumexp, scans.diff

@@ -6,6 +6,7 @@ from tests.differential.samples.dropping import DROPPING
 from tests.differential.samples.pointwise import POINTWISE
 from tests.differential.samples.products import PRODUCTS
 from tests.differential.samples.reduction import REDUCTION
+from tests.differential.samples.scan import SCAN
 
 OPERATORS: tuple[Op, ...] = (
     *ACTIVATIONS,
@@ -13,6 +14,7 @@ OPERATORS: tuple[Op, ...] = (
     *POINTWISE,
     *PRODUCTS,
     *REDUCTION,
+    *SCAN,
 )
 
 __all__ = ["OPERATORS", "Bad", "Op", "Sample"]
