@@ -36,3 +36,5 @@ from graphc.tensors.scans import (
     trapz,
 )
 from graphc.tensors.statistics import std, std_mean, var, var_mean
+from graphc.tensors.sorting import argsort, bucketize, kthvalue, msort, searchsorted, sort, topk
+from graphc.tensors.uniques import unique, unique_consecutive

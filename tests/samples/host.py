@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir.types import DTYPES, f32
-from tests.samples.base import BadSample, OpSamples, Sample, array, specials, t
+from graphc.ir.types import DTYPES, DType, f32
+from tests.samples.base import BadSample, DTypeError, OpSamples, Sample, array, specials, t
 
 Rng = np.random.Generator
 
@@ -25,9 +25,36 @@ def _argsort(rng: Rng) -> list[Sample]:
     return samples + [Sample((rng.permutation(specials(f32)),), attrs(0, down)) for down in (False, True)]
 
 
+def _searchsorted(rng: Rng) -> list[Sample]:
+    def rows(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
+        return np.sort(array(rng, shape, dtype).astype(np.float64 if dtype.is_float else dtype.numpy)).astype(
+            dtype.numpy
+        )
+
+    samples = [Sample((rows((5,), d), array(rng, (2, 3), d)), {"right": False}) for d in DTYPES]
+    pairs: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+        ((2, 6), (2, 3)),
+        ((0,), (3,)),
+        ((2, 4), (2, 0)),
+        ((1,), (2,)),
+    ]
+    samples += [
+        Sample((rows(a, f32), array(rng, c, f32)), {"right": right}) for a, c in pairs for right in (False, True)
+    ]
+    ties = np.array([1, 2, 2, 2, 5])
+    return samples + [Sample((ties, np.array([0, 1, 2, 3, 5, 6])), {"right": right}) for right in (False, True)]
+
+
 HOST: dict[str, OpSamples] = {
     "argsort": OpSamples(
         _argsort,
         (BadSample((t("f32[2]"),), r"argsort: axis 1 is out of range for f32\[2\]", {"axis": 1, "descending": False}),),
+    ),
+    "searchsorted": OpSamples(
+        _searchsorted,
+        (
+            BadSample((t("f32[2,3]"), t("f32[3,2]")), "searchsorted: the rows are one row", {"right": False}),
+            BadSample((t("f32[2]"), t("i32[2]")), "searchsorted", {"right": False}, DTypeError),
+        ),
     ),
 }

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphc.errors import ShapeError
 from graphc.ir.opdef import Attr, Attrs, OpDef, register
-from graphc.ir.ops.checks import check_arity, check_axis, widen
+from graphc.ir.ops.checks import check_arity, check_axis, check_device, check_same_dtype, widen
 from graphc.ir.types import TensorType, i64
 
 
@@ -35,5 +36,49 @@ ARGSORT = register(
         evaluate=_evaluate_argsort,
         attrs=(Attr("axis", "int"), Attr("descending", "bool")),
         why_no_vjp="zero: indices do not depend smoothly on the elements",
+    )
+)
+
+
+def _infer_searchsorted(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("searchsorted", types, 2)
+    check_device("searchsorted", types)
+    check_same_dtype("searchsorted", types)
+    rows, x = types
+    if rows.rank == 0 or x.rank == 0 or (rows.rank > 1 and rows.shape[:-1] != x.shape[:-1]):
+        raise ShapeError(
+            f"searchsorted: the rows are one row for all, or have all dimensions of x but the last; got {rows} and {x}"
+        )
+    return x.with_dtype(i64)
+
+
+def _evaluate_searchsorted(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    """Binary search of all elements at once. What is not below the middle goes left, so NaN ends at the right."""
+    rows, x = map(widen, arrays)
+    rows = np.broadcast_to(rows, (*x.shape[:-1], rows.shape[-1]))
+    low, high = np.zeros(x.shape, np.int64), np.full(x.shape, rows.shape[-1], np.int64)
+    for _ in range(rows.shape[-1].bit_length()):
+        middle = (low + high) // 2
+        at = np.take_along_axis(rows, np.minimum(middle, rows.shape[-1] - 1), -1)
+        left = at > x if attrs["right"] else at >= x
+        active = low < high
+        high = np.where(active & left, middle, high)
+        low = np.where(active & ~left, middle + 1, low)
+    return low
+
+
+SEARCHSORTED = register(
+    OpDef(
+        name="searchsorted",
+        kind="host",
+        arity=2,
+        doc=(
+            "Where each element of x belongs in its sorted row (i64): before equal elements, or after them with "
+            "`right`. Rows of one dimension serve all elements. Any dtype."
+        ),
+        infer=_infer_searchsorted,
+        evaluate=_evaluate_searchsorted,
+        attrs=(Attr("right", "bool"),),
+        why_no_vjp="zero: places do not depend smoothly on the elements",
     )
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.tensors import normalising, norms, reductions, scans, statistics
+from graphc.tensors import normalising, norms, reductions, scans, sorting, statistics, uniques
 from graphc.tensors.core import TensorBase
 from graphc.tensors.methods.inplace import inplace
 
@@ -35,3 +35,11 @@ class ReductionMethods(TensorBase):
     cumsum, cumprod, cummax, cummin = scans.cumsum, scans.cumprod, scans.cummax, scans.cummin
     cumsum_, cumprod_ = inplace(scans.cumsum), inplace(scans.cumprod)
     logcumsumexp, diff = scans.logcumsumexp, scans.diff
+    sort, argsort, msort, topk, kthvalue = (
+        sorting.sort,
+        sorting.argsort,
+        sorting.msort,
+        sorting.topk,
+        sorting.kthvalue,
+    )
+    unique, unique_consecutive = uniques.unique, uniques.unique_consecutive

@@ -7,6 +7,7 @@ from tests.differential.samples.pointwise import POINTWISE
 from tests.differential.samples.products import PRODUCTS
 from tests.differential.samples.reduction import REDUCTION
 from tests.differential.samples.scan import SCAN
+from tests.differential.samples.sorting import SORTING
 
 OPERATORS: tuple[Op, ...] = (
     *ACTIVATIONS,
@@ -15,6 +16,7 @@ OPERATORS: tuple[Op, ...] = (
     *PRODUCTS,
     *REDUCTION,
     *SCAN,
+    *SORTING,
 )
 
 __all__ = ["OPERATORS", "Bad", "Op", "Sample"]
