@@ -13,6 +13,7 @@ from graphc.ir.types import boolean, f64, i32, i64
 from graphc.promotion import promote_types
 from graphc.tensors import results
 from graphc.tensors.core import TensorBase, from_array, record, record_many, wrap_dim
+from graphc.tensors.operands import is_number
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import need_extent, reduction, whole
 from graphc.tensors.writing import type_name
@@ -185,7 +186,7 @@ def _check_sorter(sequence: Tensor, sorter: Tensor) -> None:
 
 
 def _search(sequence: Tensor, values: Any, right: bool, out_int32: bool) -> Tensor:
-    given = values.detach() if isinstance(values, TensorBase) else _number(values, sequence)
+    given: Tensor = _number(values, sequence) if is_number(values) else values.detach()
 
     def emit(b: Builder, rows: Node, x: Node) -> Node:
         dtype = x.dtype
