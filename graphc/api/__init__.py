@@ -9,4 +9,5 @@ from graphc.api.linalg import *
 from graphc.api.pointwise import *
 from graphc.api.random import *
 from graphc.api.reduction import *
+from graphc.api.saving import *
 from graphc.api.shaping import *

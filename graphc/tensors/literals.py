@@ -295,7 +295,7 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     if isinstance(data, TensorBase):
         return data if wanted is None else to_dtype(data, wanted)  # type: ignore[arg-type,return-value]
     if isinstance(data, np.ndarray):
-        found = from_numpy(data)
+        found = from_numpy(data) if wanted in (None, array_dtype(data)) else from_data(data, wanted)
         return found if wanted is None else to_dtype(found, wanted)
     return from_data(data, wanted)
 

@@ -52,6 +52,7 @@ LAYERS = (
     Layer("graphc.compiled", ("graphc", *COMPILER)),
     # The front end: Tensor, functional, random, trace, compile.
     Layer("graphc", ("graphc",), ("numpy", "ml_dtypes")),
+    Layer("graphc.saving", ("graphc",), ("numpy", "safetensors")),
     # The library: public names only, so that it could live outside this repository.
     *(Layer(prefix, ("graphc", *LIBRARY), ("numpy", "safetensors")) for prefix in LIBRARY if prefix != "graphc.vision"),
     Layer("graphc.vision", ("graphc", *LIBRARY), ("numpy", "PIL")),

@@ -16,10 +16,10 @@ from graphc.errors import DTypeError, ShapeError
 from graphc.storage import Lineage, Storage
 from graphc.tensors import creation, shaping
 from graphc.tensors.arguments import tensor_argument
+from graphc.tensors.chains import replay
 from graphc.tensors.core import TensorBase, from_array, new
 from graphc.tensors.literals import from_data
-from graphc.tensors.strided import strided_view
-from graphc.tensors.views import contiguous_strides
+from graphc.tensors.views import ViewStep
 from graphc.tensors.writing import type_name, write
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Memory:
 
     def __reduce__(self) -> tuple[Any, ...]:
         dtype = self.storage.type.dtype.torch_name
-        return _memory_of, (np.array(self.storage.array()).reshape(-1).view(np.uint8), dtype)
+        return _memory_of, (np.array(self.storage.array()).reshape(-1).view(np.uint8), dtype, self.storage.type.shape)
 
     def flat(self) -> Tensor:
         """All elements as a vector."""
@@ -52,18 +52,15 @@ def _memory(storage: Storage) -> Memory:
     return found
 
 
-def _memory_of(data: np.ndarray, dtype: str) -> Memory:
+def _memory_of(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> Memory:
     found = dtypes.dtype_named(dtype).ir
-    return Memory(from_array(data.view(found.numpy), found)._storage)
+    return Memory(from_array(data.view(found.numpy).reshape(shape), found)._storage)
 
 
-def rebuild(
-    cls: Any, memory: Memory, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, requires_grad: bool
-) -> Any:
+def rebuild(cls: Any, memory: Memory, chain: tuple[ViewStep, ...], requires_grad: bool) -> Any:
     """A leaf of class `cls` over memory that was stored."""
-    made = strided_view(memory.flat(), shape, strides, offset)
-    assert made is not None
-    return cls._make_subclass(made, requires_grad)
+    base = new(memory.storage, memory.storage.type, Lineage())
+    return cls._make_subclass(replay(base, chain), requires_grad)
 
 
 def extent_of(shape: tuple[int, ...], given: tuple[Any, ...]) -> tuple[int, ...]:
@@ -105,14 +102,7 @@ class CopyingMethods(TensorBase):
             raise RuntimeError(
                 "Only Tensors created explicitly by the user (graph leaves) can be pickled; detach() gives one"
             )
-        flat = Memory(self._storage).flat()
-        strides, offset = self._strides, self._offset
-        memory = _memory(self._storage)
-        if strided_view(flat, self._type.shape, strides, offset) is None:
-            # Strides that overlap otherwise than by 0: the elements alone.
-            memory = Memory(from_array(self._array(), self._type.dtype)._storage)
-            strides, offset = contiguous_strides(self._type.shape), 0
-        args = (type(self), memory, self._type.shape, strides, offset, self.requires_grad)
+        args = (type(self), _memory(self._storage), self._chain, self.requires_grad)
         return (rebuild, args, dict(self.__dict__)) if self.__dict__ else (rebuild, args)
 
     def set_(self: Any, source: Any = None) -> Tensor:

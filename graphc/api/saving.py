@@ -1,0 +1,3 @@
+"""Public names: files."""
+
+from graphc.saving import load, save
