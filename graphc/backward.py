@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import weakref
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from graphc.anomaly import inspected
 from graphc.counting import FRONT
 from graphc.errors import ShapeError
-from graphc.grad_mode import set_grad_enabled
+from graphc.gates import Gate, Run, Sweep, call_after, call_before, call_tensor_hooks
+from graphc.grad_mode import MODE, set_grad_enabled
+from graphc.hooks import LeafHooks, note_hooks
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
 from graphc.passes.autodiff import vjp
 from graphc.recording import Recorder, current, set_needed_later
-from graphc.storage import Binding, Lineage, Storage, Value
-from graphc.tensors.core import TensorBase, alias, new, read
+from graphc.saved import check_unwritten
+from graphc.storage import Value
+from graphc.tensors.core import TensorBase, read
 from graphc.tensors.operands import combine
 from graphc.tensors.writing import write
 
@@ -66,31 +69,47 @@ _SAVES_NOTHING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Found:
-    """What a walk over history found: values that gradients pass, and leaves, both in the order of the walk."""
+    """What a walk over history found: values that gradients pass, and leaves, both in the order of the walk; the gates
+    by the nodes at which gradients reach them."""
 
-    passed: list[Value]
-    leaves: list[Value]
+    def __init__(self) -> None:
+        self.passed: list[Value] = []
+        self.leaves: list[Value] = []
+        self.gates: dict[Node, tuple[Gate, int]] = {}
+
+
+def _is_left(value: Value) -> bool:
+    """Whether gradients may pass a value again that an earlier backward gave up, as nothing was saved for it."""
+    if value.gate is not None and value.gate[0].outlives:
+        return True
+    return bool(value.parents) and value.name in _SAVES_NOTHING
 
 
 def walk(roots: Sequence[Value]) -> Found:
     """All values that gradients of `roots` pass through. RuntimeError when an earlier backward gave some up."""
-    found = Found([], [])
+    found = Found()
     seen: set[Value] = set(roots)
     stack = list(reversed(roots))
+    for root in roots:
+        if root.gate is not None:
+            found.gates[root.node] = root.gate
     while stack:
         value = stack.pop()
-        if value.freed and (not value.parents or value.name not in _SAVES_NOTHING):
+        if value.freed and not _is_left(value):
             raise RuntimeError(_TWICE)
         if value.name == "AccumulateGrad":
             found.leaves.append(value)
             continue
         found.passed.append(value)
+        gate = value.gate
         for parent in value.parents:
-            if type(parent) is Value and parent.grad and parent not in seen:
-                seen.add(parent)
-                stack.append(parent)
+            if type(parent) is Value and parent.grad:
+                if parent.gate is not None and (gate is None or gate[0] is not parent.gate[0]):
+                    found.gates[parent.node] = parent.gate
+                if parent not in seen:
+                    seen.add(parent)
+                    stack.append(parent)
     return found
 
 
@@ -133,15 +152,6 @@ def _seed(
     return recorder.b.cast(seed, node.dtype)
 
 
-def _wrap(recorder: Recorder, node: Node, keep: Sequence[Value | Binding], grad: bool) -> Tensor:
-    recorder.recorded(node)
-    value = Value(node, tuple(keep), "GradBackward0", grad)
-    lineage = Lineage(0, value if grad else None)
-    if grad:
-        value.lineage = weakref.ref(lineage)
-    return new(Storage(recorder, node.type, value, None), node.type, lineage)
-
-
 def _free(recorder: Recorder, passed: Sequence[Value]) -> None:
     """Give up the history that was passed; when PyTorch would have saved nothing for it, it stays."""
     if all(value.name in _SAVES_NOTHING for value in passed):
@@ -150,6 +160,8 @@ def _free(recorder: Recorder, passed: Sequence[Value]) -> None:
         if not value.freed:
             value.freed = True
             recorder.freed.append(value)
+            if value.gate is not None:
+                value.gate[0].release()
 
 
 def _prepare(
@@ -179,57 +191,154 @@ def backward(
     grad_tensors: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    grad_variables: Any = None,
     inputs: Any = None,
 ) -> None:
     """Add the gradient of `tensors` to `.grad` of the leaves they depend on (of `inputs` only, when given).
 
     RuntimeError: not a scalar and no `grad_tensors`; nothing requires gradients; the history was given up by an
-    earlier call.
+    earlier call; a value that the gradient reads was overwritten.
     """
+    if grad_variables is not None:
+        warnings.warn("`grad_variables` is deprecated. Use `grad_tensors` instead.", FutureWarning, stacklevel=2)
+        if grad_tensors is not None:
+            raise RuntimeError(
+                "`grad_tensors` and `grad_variables` (deprecated) arguments both passed to `backward()`."
+            )
+        grad_tensors = grad_variables
+    if inputs is not None and not isinstance(inputs, TensorBase) and not list(inputs):
+        raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
     outputs = _sequence(tensors)
-    given = [None] * len(outputs) if grad_tensors is None else _sequence(grad_tensors)
+    given = given_seeds(outputs, grad_tensors)
     recorder = current()
     with recorder.lock, set_grad_enabled(True):
         recorder.begin()
         nodes, seeds, roots, keeps = _prepare(recorder, outputs, given, create_graph)
         found = walk(roots)
+        check_unwritten(recorder, found.passed)
+        run = Run(recorder, keeps, create_graph)
         targets = _targets(recorder, found, inputs)
-        wrt = list(dict.fromkeys(node for node, _ in targets))
-        by_node = dict(zip(wrt, gradients(recorder, nodes, seeds, wrt), strict=True))
-        for node, tensor in targets:
-            gradient = by_node[node]
-            if gradient is not None:
-                _accumulate(recorder, tensor, gradient, keeps, create_graph)
+        ends = dict.fromkeys(targets)
+        if inputs is None and (found.gates or MODE.anomaly):
+            ends |= dict.fromkeys(
+                leaf.node for leaf in found.leaves
+            )  # also those whose tensor died: gates run for them
+        _differentiate(run, found, nodes, seeds, targets, list(ends))
         if not (create_graph if retain_graph is None else retain_graph):
             _free(recorder, found.passed)
 
 
-def _targets(recorder: Recorder, found: Found, inputs: Any) -> list[tuple[Node, Tensor]]:
-    """The nodes to differentiate by, with the tensors whose `.grad` collects them."""
-    targets: list[tuple[Node, Tensor]] = []
+def given_seeds(outputs: Sequence[Any], given: Any) -> list[Any]:
+    """The given gradients of `outputs`, one each."""
+    seeds = [None] * len(outputs) if given is None else _sequence(given)
+    if len(seeds) == 1 and seeds[0] is None:
+        seeds = seeds * len(outputs)
+    if len(seeds) != len(outputs):
+        raise RuntimeError(f"got {len(outputs)} tensors and {len(seeds)} gradients")
+    return seeds
+
+
+def _targets(recorder: Recorder, found: Found, inputs: Any) -> dict[Node, list[Tensor]]:
+    """The nodes to differentiate by, in the order in which gradients become known, with the tensors whose `.grad`
+    collects them."""
+    targets: dict[Node, list[Tensor]] = {}
     if inputs is not None:
-        for tensor in _sequence(inputs):
-            targets.append((history_of(recorder, tensor)[0], tensor))
+        for place, tensor in enumerate(_sequence(inputs)):
+            if not tensor.requires_grad:
+                raise RuntimeError(f"One of the differentiated Tensors does not require grad (`inputs[{place}]`)")
+            targets.setdefault(history_of(recorder, tensor)[0], []).append(tensor)
         return targets
-    for value in found.leaves:
+    for value in (*found.leaves, *found.passed):
         tensor = value.leaf() if value.leaf is not None else None
         if tensor is not None:
-            targets.append((value.node, tensor))
-    for value in found.passed:
-        keeper = value.leaf() if value.leaf is not None else None
-        if keeper is not None:
-            targets.append((value.node, keeper))
+            targets.setdefault(value.node, []).append(tensor)
     return targets
 
 
-def _accumulate(recorder: Recorder, tensor: Tensor, gradient: Node, keeps: Sequence[Any], create_graph: bool) -> None:
-    made = _wrap(recorder, gradient, keeps, create_graph)
-    if recorder.capture is not None:
-        recorder.capture.read_grad(tensor)
+def _in_order(found: Found) -> list[Node]:
+    """The nodes of the leaves in the order in which PyTorch completes them: by their earliest use, latest first."""
+    first: dict[Node, int] = {}
+    for value in found.passed:
+        for parent in value.parents:
+            if type(parent) is Value and parent.name == "AccumulateGrad":
+                first[parent.node] = min(value.serial, first.get(parent.node, value.serial))
+    return sorted(first, key=first.__getitem__, reverse=True)
+
+
+def _differentiate(
+    run: Run,
+    found: Found,
+    nodes: Sequence[Node],
+    seeds: Sequence[Node],
+    targets: dict[Node, list[Tensor]],
+    wrt: list[Node],
+) -> None:
+    """Accumulate the gradients of `targets`, which are among `wrt`, through gates and with the hooks of leaves."""
+    hooked = any(t._lineage.hooks is not None for tensors in targets.values() for t in tensors)
+    if run.recorder.capture is not None:
+        note_hooks(run.recorder.capture)
+    if found.gates or MODE.anomaly:
+        sweep = Sweep(run, exits_of(found), wrt, lambda node, g: _arrive(run, targets.get(node, ()), g))
+        sweep.go(nodes, seeds)
+        for node, tensors in targets.items():  # values inside, whose hooks ran at their gates
+            if node in sweep.found and not (tensors[0].is_leaf and node not in sweep.exits):
+                for tensor in tensors:
+                    _accumulate(run, tensor, sweep.found[node])
+        return
+    by_node = dict(zip(wrt, gradients(run.recorder, nodes, seeds, wrt), strict=True))
+    order = list(dict.fromkeys((*(n for n in _in_order(found) if n in targets), *wrt))) if hooked else wrt
+    for node in order:
+        gradient = by_node[node]
+        if gradient is not None:
+            for tensor in targets[node]:
+                if tensor.is_leaf:
+                    _arrive(run, [tensor], gradient)
+                else:
+                    _accumulate(run, tensor, gradient)
+
+
+def _arrive(run: Run, tensors: Sequence[Tensor], gradient: Node) -> Node:
+    """The whole gradient of leaves is known: call their hooks and add it to `.grad`."""
+    for tensor in tensors:
+        if not tensor.is_leaf:
+            continue
+        hooks = tensor._lineage.hooks
+        if hooks is None:
+            _accumulate(run, tensor, gradient)
+            continue
+        gradient = before_leaf(run, hooks, gradient)
+        _accumulate(run, tensor, gradient)
+        with set_grad_enabled(run.create_graph):
+            for hook in tuple(hooks.post.values()):
+                hook(tensor)
+        if hooks.nodes_after:
+            call_after(run, hooks.nodes_after, [], [gradient])
+    return gradient
+
+
+def before_leaf(run: Run, hooks: LeafHooks, gradient: Node) -> Node:
+    """The gradient of a leaf after the hooks that may replace it."""
+    if hooks.tensor:
+        gradient = run.node(call_tensor_hooks(hooks.tensor, run.tensor(gradient), run.create_graph))
+    if hooks.nodes_before:
+        (made,) = call_before(run, hooks.nodes_before, [gradient])
+        gradient = made if made is not None else gradient
+    return gradient
+
+
+def exits_of(found: Found) -> dict[Node, tuple[Gate, int]]:
+    """The gates of a walk; in anomaly mode every value is one, whose gradients are looked at."""
+    return inspected(found.passed, found.gates) if MODE.anomaly else found.gates
+
+
+def _accumulate(run: Run, tensor: Tensor, gradient: Node) -> None:
+    made = run.tensor(gradient)
+    if run.recorder.capture is not None:
+        run.recorder.capture.read_grad(tensor)
     held = tensor._grad
     if held is None:
         tensor._grad = made
-    elif create_graph:
+    elif run.create_graph:
         tensor._grad = combine("AddBackward0", (held, made), lambda b, x, y: b.add(x, y))
     else:
         with set_grad_enabled(False):
@@ -246,19 +355,26 @@ def grad(
     materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the sum of `outputs` with respect to `inputs`, as new tensors; `.grad` is not touched."""
+    if materialize_grads and allow_unused is False:
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False."
+        )
     out, wanted = _sequence(outputs), _sequence(inputs)
-    given = [None] * len(out) if grad_outputs is None else _sequence(grad_outputs)
+    if not wanted:
+        raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
     recorder = current()
     with recorder.lock, set_grad_enabled(True):
         recorder.begin()
+        nodes, seeds, roots, keeps = _prepare(recorder, out, given_seeds(out, grad_outputs), create_graph)
         for tensor in wanted:
             if not tensor.requires_grad:
                 raise RuntimeError("One of the differentiated Tensors does not require grad")
-        nodes, seeds, roots, keeps = _prepare(recorder, out, given, create_graph)
         found = walk(roots)
+        check_unwritten(recorder, found.passed)
+        run = Run(recorder, keeps, create_graph)
         wrt = [history_of(recorder, tensor)[0] for tensor in wanted]
         results: list[Tensor | None] = []
-        for place, gradient in enumerate(gradients(recorder, nodes, seeds, wrt)):
+        for place, gradient in enumerate(pull(run, found, nodes, seeds, wrt, wanted)):
             tensor = wanted[place]
             if gradient is None and materialize_grads:
                 gradient = recorder.b.constant(0, tensor._type)
@@ -267,22 +383,34 @@ def grad(
                     f"The differentiated Tensor at index {place} appears to not have been used in the graph. Set "
                     "allow_unused=True if this is the desired behavior."
                 )
-            results.append(None if gradient is None else _wrap(recorder, gradient, keeps, create_graph))
+            results.append(None if gradient is None else run.tensor(gradient))
         if not (create_graph if retain_graph is None else retain_graph):
             _free(recorder, found.passed)
     return tuple(results)
 
 
-def detach(tensor: Tensor) -> Tensor:
-    """The same memory without the gradient side."""
-    return alias(tensor)
+def pull(
+    run: Run,
+    found: Found,
+    nodes: Sequence[Node],
+    seeds: Sequence[Node],
+    wrt: Sequence[Node],
+    tensors: Sequence[TensorBase] = (),
+) -> list[Node | None]:
+    """The gradients by `wrt`, through gates. `tensors`, where given, are the leaves there, whose hooks are called."""
+    leaves = {n: t for n, t in zip(wrt, tensors, strict=False) if t.is_leaf and t._lineage.hooks is not None}
 
+    def visit(node: Node, gradient: Node) -> Node:
+        return before_leaf(run, leaves[node]._lineage.hooks, gradient) if node in leaves else gradient
 
-def retain(tensor: Tensor) -> None:
-    """Let `backward` fill `.grad` of a non-leaf too."""
-    hist = tensor._lineage.hist
-    if hist is not None:
-        hist.leaf = weakref.ref(tensor)
+    if run.recorder.capture is not None:
+        note_hooks(run.recorder.capture)
+    if found.gates or MODE.anomaly:
+        sweep = Sweep(run, exits_of(found), wrt, visit)
+        sweep.go(nodes, seeds)
+        return [sweep.found.get(node) for node in wrt]
+    made = gradients(run.recorder, nodes, seeds, wrt)
+    return [g if g is None else visit(n, g) for n, g in zip(wrt, made, strict=True)]
 
 
 def _needed_later(recorder: Recorder, value: Value) -> tuple[Node, ...]:
@@ -290,15 +418,20 @@ def _needed_later(recorder: Recorder, value: Value) -> tuple[Node, ...]:
     found = recorder.needed.get(value.node)
     if found is not None:
         return found
+    made: list[Node | None] = []
+    outputs = [value.node]
     try:
-        wrt = list(dict.fromkeys(leaf.node for leaf in walk([value]).leaves))
-        made = gradients(recorder, [value.node], [recorder.b.constant(1, value.node.type)], wrt)
+        walked = walk([value])
+        gates = list(dict.fromkeys(gate for gate, _ in walked.gates.values()))
+        outputs += [entry for gate in gates for entry in gate.entries if entry not in walked.gates]
+        wrt = list(dict.fromkeys((*(leaf.node for leaf in walked.leaves), *walked.gates)))
+        made = gradients(recorder, outputs, [recorder.b.constant(1, node.type) for node in outputs], wrt)
     except (RuntimeError, ShapeError):
-        made = []  # `backward` will say what is wrong, if it is ever called
-    forward = set(topological([value.node]))
+        pass  # `backward` will say what is wrong, if it is ever called
+    forward = set(topological(outputs))
     needed: dict[Node, None] = {}
     for node in topological([g for g in made if g is not None], forward.__contains__):
-        if node in forward and not _is_cheap(node) and node not in recorder.bound:
+        if node in forward and not _is_cheap(node):
             needed[node] = None
     recorder.needed[value.node] = tuple(needed)
     return tuple(needed)

@@ -209,7 +209,7 @@ class Recorder:
         storages, nodes = self.outputs()
         saved = {value: needed_later(self, value) for value in self._histories(storages)}
         for needed in saved.values():
-            nodes = tuple(dict.fromkeys((*nodes, *needed)))
+            nodes = tuple(dict.fromkeys((*nodes, *(n for n in needed if n not in self.bound))))
         results = self.compute(nodes) if nodes else {}
         for value, needed in saved.items():
             value.saved = tuple(self.bind_cut(node, results[node]) for node in needed if node in results)
@@ -249,6 +249,7 @@ class Recorder:
 
     def _settle(self, storages: Sequence[Storage], results: dict[Node, Buffer]) -> None:
         checks, self.checks = self.checks, []
+        values = [s.value for s in storages]  # they hold bindings that others among them read
         used: set[int] = set()
         for storage in storages:
             value = storage.value
@@ -260,9 +261,10 @@ class Recorder:
             elif id(buffer) in used:
                 buffer = buffer.copy()
             used.add(id(buffer))
-            if value.grad and not value.freed and node.op != "constant":
+            if (value.grad or value.gate is not None) and not value.freed and node.op != "constant":
                 value.binding = self.bind_cut(node, buffer)
             storage.set_buffer(buffer)
+        del values
         self._records = self._bytes = 0
         self._forget()
         raise_checks(checks, results)

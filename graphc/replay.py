@@ -348,6 +348,8 @@ class Replay:
 
 def _write(storage: Storage, buffer: Buffer) -> None:
     storage.version += 1
+    if storage.counter is not None:
+        storage.counter[0] += 1
     if storage.value is storage.external is storage.export is None or storage.buffer is buffer:
         storage.buffer = buffer
         storage.slot = storage.slots = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.grad_mode import MODE
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc_runtime.buffer import Buffer
@@ -32,9 +33,12 @@ class Binding:
     While it lives, the node stands for this buffer; its death frees the leaf's number.
     """
 
-    __slots__ = ("__weakref__", "buffer", "index", "node", "recorder", "source")
+    __slots__ = ("__weakref__", "buffer", "counter", "index", "node", "recorder", "source", "version")
 
     def __init__(self, recorder: Recorder, node: Node, index: int, buffer: Buffer, source: object) -> None:
+        # The counter of writes of the memory that is bound, and what it showed then.
+        self.counter = source.counter if isinstance(source, Storage) else None
+        self.version = self.counter[0] if self.counter is not None else 0
         self.recorder = recorder
         self.node = node
         self.index = index
@@ -51,10 +55,28 @@ class Value:
     Nodes are timeless and shared between iterations; values are what one run of the user's code did. Holding a value
     keeps the
     bindings of its leaves; `binding` and `saved` stand for it and for what its gradient reads, once computed. `leaf`
-    is set for the variable of a tensor that collects gradients.
+    is set for the variable of a tensor that collects gradients. `serial` counts values, so parents have lower ones.
+    `counter` counts the writes of the memory that held the value, `version` is what it showed then. `gate` is Python
+    code that gradients of the value go through, `fn` the object that `grad_fn` gave for it.
     """
 
-    __slots__ = ("__weakref__", "binding", "freed", "grad", "leaf", "lineage", "name", "node", "parents", "saved")
+    __slots__ = (
+        "__weakref__",
+        "binding",
+        "counter",
+        "fn",
+        "freed",
+        "gate",
+        "grad",
+        "leaf",
+        "lineage",
+        "name",
+        "node",
+        "parents",
+        "saved",
+        "serial",
+        "version",
+    )
 
     def __init__(self, node: Node, parents: tuple[Value | Binding, ...], name: str = "", grad: bool = False) -> None:
         self.node = node
@@ -66,6 +88,11 @@ class Value:
         self.saved: tuple[Binding, ...] = ()
         self.leaf: weakref.ref[Any] | None = None
         self.lineage: weakref.ref[Lineage] | None = None
+        self.serial = next(_serials)
+        self.counter: list[int] | None = None
+        self.version = 0
+        self.gate: Any = None
+        self.fn: Any = None
 
 
 class Lineage:
@@ -74,10 +101,10 @@ class Lineage:
     `depth` is the number of view steps at which the lineage starts. `requires_grad` is the flag of a leaf; `hist` the
     value of a
     non-leaf. `version` is the storage's version that `hist` stands for. `owner` is the leaf whose `.grad` collects
-    gradients.
+    gradients. `hooks` are called with the gradient of a leaf.
     """
 
-    __slots__ = ("__weakref__", "depth", "hist", "owner", "requires_grad", "variable", "version")
+    __slots__ = ("__weakref__", "depth", "hist", "hooks", "owner", "requires_grad", "variable", "version")
 
     def __init__(
         self, depth: int = 0, hist: Value | None = None, requires_grad: bool = False, version: int = 0
@@ -88,10 +115,12 @@ class Lineage:
         self.version = version
         self.owner: weakref.ref[Any] | None = None
         self.variable: weakref.ref[Value] | None = None
+        self.hooks: Any = None
 
 
 class Storage:
-    """Memory of one base tensor: a buffer, or a pending value (`value`). `version` counts writes.
+    """Memory of one base tensor: a buffer, or a pending value (`value`). `version` counts all writes, `counter` those
+    that PyTorch would count: not those through `.data`. It is None for tensors of inference mode.
 
     `export` is a weak reference to the owner of the NumPy arrays that see the memory; `external` the array that lent
     it.
@@ -102,6 +131,7 @@ class Storage:
     __slots__ = (
         "__weakref__",
         "buffer",
+        "counter",
         "export",
         "external",
         "origin",
@@ -120,6 +150,7 @@ class Storage:
         self.value = value
         self.buffer = buffer
         self.version = 0
+        self.counter: list[int] | None = None if MODE.inference else [0]
         self.serial = next(_serials)
         self.slots: dict[tuple[object, ...], weakref.ref[Binding]] | None = None
         self.slot: weakref.ref[Binding] | None = None
@@ -127,6 +158,7 @@ class Storage:
         self.external: np.ndarray | None = None
         self.origin: Callable[[], float] | None = None
         if value is not None:
+            value.counter = self.counter
             recorder.add_pending(self)
 
     def __del__(self) -> None:

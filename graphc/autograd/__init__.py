@@ -1,30 +1,38 @@
 """`torch.autograd`'s names: gradients as functions, and the switches of recording."""
 
-from graphc import (
-    Tensor,
-    autograd_backward,
-    autograd_grad,
+from graphc.autograd import function, graph
+from graphc.autograd.function import Function
+from graphc.autograd.gradcheck import gradcheck, gradgradcheck, numerical_jacobian
+from graphc.autograd.variable import Variable
+from graphc.gradients import (
+    backward,
+    detect_anomaly,
     enable_grad,
+    grad,
     inference_mode,
+    is_anomaly_enabled,
     is_grad_enabled,
     no_grad,
+    set_detect_anomaly,
     set_grad_enabled,
 )
-from graphc.autograd.gradcheck import gradcheck, numerical_jacobian
-
-backward = autograd_backward
-grad = autograd_grad
-Variable = Tensor
 
 __all__ = [
+    "Function",
     "Variable",
     "backward",
+    "detect_anomaly",
     "enable_grad",
+    "function",
     "grad",
     "gradcheck",
+    "gradgradcheck",
+    "graph",
     "inference_mode",
+    "is_anomaly_enabled",
     "is_grad_enabled",
     "no_grad",
     "numerical_jacobian",
+    "set_detect_anomaly",
     "set_grad_enabled",
 ]

@@ -12,16 +12,24 @@ from graphc.ir.opdef import OPS
 from graphc.ir.visit import topological
 
 
-def vjp(b: Builder, outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[Node]) -> list[Node | None]:
+def vjp(
+    b: Builder,
+    outputs: Sequence[Node],
+    cotangents: Sequence[Node],
+    wrt: Sequence[Node],
+    stops: Iterable[Node] = (),
+) -> list[Node | None]:
     """The gradient of `sum(outputs * cotangents)` for each node of `wrt`, made with `b`; None where it does not depend.
 
     Each cotangent has the type of its output, each gradient the type of its node. Only nodes on a path from `wrt` to
-    `outputs` are differentiated; gradient nodes carry the source lines of the forward node. Raises AutodiffError when a
+    `outputs` are differentiated, and gradients do not go on from nodes of `stops`; gradient nodes carry the source
+    lines of the forward node. Raises AutodiffError when a
     cotangent does not fit or an operator on the way has no gradient.
     """
     if len(outputs) != len(cotangents):
         raise AutodiffError(f"vjp: {len(outputs)} outputs and {len(cotangents)} cotangents; each output wants one")
-    active, path = _reached(topological(outputs), wrt)
+    ends = frozenset(stops)
+    active, path = _reached(topological(outputs, ends.__contains__ if ends else None), wrt)
     gradients: dict[Node, Node] = {}
     for output, cotangent in zip(outputs, cotangents, strict=True):
         if cotangent.type != output.type:
@@ -29,7 +37,7 @@ def vjp(b: Builder, outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Se
         if output in active:
             _accumulate(b, gradients, output, cotangent)
     for node in reversed(path):
-        if node not in gradients:
+        if node not in gradients or node in ends:
             continue
         rule = OPS[node.op].vjp
         if rule is None:

@@ -40,6 +40,8 @@ class TensorBase:
     __slots__ = (
         "__weakref__",
         "_chain",
+        "_counter",
+        "_fn",
         "_grad",
         "_lineage",
         "_offset",
@@ -57,6 +59,8 @@ class TensorBase:
     _offset: int
     _lineage: Lineage
     _grad: Tensor | None
+    _counter: list[int] | None  # of the writes that PyTorch counts; None for tensors of inference mode
+    _fn: tuple[Any, Any] | None  # what `grad_fn` gave, and for what
     _retains: bool
     _wrapped: bool  # stands for a Python number in type promotion
 
@@ -126,7 +130,19 @@ class TensorBase:
 
     @property
     def _version(self) -> int:
-        return self._storage.version
+        if self._counter is None:
+            raise RuntimeError("Inference tensors do not track version counter.")
+        return self._counter[0]
+
+    @property
+    def output_nr(self) -> int:
+        """Which output of `grad_fn` this tensor is."""
+        hist = self._lineage.hist
+        return 0 if hist is None or hist.gate is None else hist.gate[1]
+
+    def is_inference(self) -> bool:
+        """Whether this tensor was made in inference mode."""
+        return self._counter is None
 
     # gradient side
 
@@ -151,6 +167,8 @@ class TensorBase:
                 "variable in a "
                 "subgraph that doesn't require differentiation use var_no_grad = var.detach()."
             )
+        if requires_grad and self._counter is None and not MODE.inference:
+            raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
         if self._lineage.requires_grad != requires_grad:
             self._lineage = Lineage(len(self._chain), None, requires_grad, self._storage.version)
             self._lineage.owner = weakref.ref(self)
@@ -218,6 +236,8 @@ def new(
     tensor._grad = None
     tensor._retains = False
     tensor._wrapped = False
+    tensor._counter = storage.counter
+    tensor._fn = None
     return tensor
 
 
@@ -266,6 +286,8 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     node = apply_chain(b, base, tensor._chain[: lineage.depth])
     value = fresh_variable(recorder, node, keep)
     value.lineage = weakref.ref(lineage)
+    value.counter = tensor._counter
+    value.version = tensor._counter[0] if tensor._counter is not None else 0
     lineage.variable = weakref.ref(value)
     lineage.version = storage.version
     return value
@@ -331,7 +353,10 @@ def _changed_behind(recorder: Recorder, tensor: TensorBase, hist: Value) -> tupl
     if not hist.freed:
         through = b.elementwise("sub", hist.node, b.apply("detach", (hist.node,)))
         node = b.elementwise("add", node, through)
-    return node, Value(node, (hist, keep), hist.name, True), depth
+    value = Value(node, (hist, keep), hist.name, True)
+    value.counter = tensor._counter
+    value.version = tensor._counter[0] if tensor._counter is not None else 0
+    return node, value, depth
 
 
 def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep]:
@@ -413,12 +438,14 @@ def view(tensor: TensorBase, step: ViewStep, shape: tuple[int, ...], strides: tu
     lineage = tensor._lineage
     if not MODE.enabled and (lineage.requires_grad or lineage.hist is not None):
         lineage = Lineage(len(tensor._chain))
-    return new(tensor._storage, tensor._type.with_shape(shape), lineage, (*tensor._chain, step), strides, offset)
+    made = new(tensor._storage, tensor._type.with_shape(shape), lineage, (*tensor._chain, step), strides, offset)
+    made._counter = tensor._counter
+    return made
 
 
 def alias(tensor: TensorBase, cls: type[Any] | None = None) -> Tensor:
     """Another tensor over the same memory, without the gradient side: what `detach` gives."""
-    return new(
+    made = new(
         tensor._storage,
         tensor._type,
         Lineage(len(tensor._chain), None, False, tensor._storage.version),
@@ -427,3 +454,5 @@ def alias(tensor: TensorBase, cls: type[Any] | None = None) -> Tensor:
         tensor._offset,
         cls,
     )
+    made._counter = tensor._counter
+    return made

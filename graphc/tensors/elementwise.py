@@ -127,7 +127,9 @@ def rdiv(input: Operand, other: Operand) -> Tensor:
     """other / input."""
     if not _is_operand(other):
         return NotImplemented
-    return combine("DivBackward0", (other, input), _div, as_float(common((input, other))[0]))
+    # PyTorch takes the reciprocal and multiplies.
+    name = "DivBackward0" if isinstance(other, TensorBase) else "MulBackward0"
+    return combine(name, (other, input), _div, as_float(common((input, other))[0]))
 
 
 def floor_divide(input: Operand, other: Operand) -> Tensor:

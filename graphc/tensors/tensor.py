@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from graphc import backward as autograd
-from graphc import dtypes
+from graphc import dtypes, gradient_nodes
 from graphc.grad_mode import set_grad_enabled
+from graphc.hooks import RemovableHandle
 from graphc.recording import current
 from graphc.storage import Lineage
 from graphc.tensors import elementwise, indexing, literals, shaping
@@ -80,18 +81,22 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
 
     @property
     def data(self) -> Tensor:
-        """The same memory without the gradient side."""
-        return alias(self)
+        """The same memory without the gradient side; what is written through it is not noticed by `backward`."""
+        made = alias(self)
+        if self._counter is not None:
+            made._counter = [0]
+        return made
 
     @data.setter
     def data(self, value: Tensor) -> None:
         if not isinstance(value, TensorBase):
             raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
-        requires = self._lineage.requires_grad
+        requires, hooks = self._lineage.requires_grad, self._lineage.hooks
         self._storage, self._chain, self._type = value._storage, value._chain, value._type
         self._strides, self._offset = value._strides, value._offset
         self._lineage = Lineage(len(self._chain), None, requires, self._storage.version)
-        self._lineage.owner = weakref.ref(self)
+        self._lineage.owner, self._lineage.hooks = weakref.ref(self), hooks
+        self._counter = value._counter
 
     def detach(self) -> Tensor:
         """The same memory without the gradient side."""
@@ -110,17 +115,25 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         inputs: Any = None,
     ) -> None:
         """Add the gradient of this scalar (or of `sum(self * gradient)`) to `.grad` of the leaves it depends on."""
-        autograd.backward((self,), (gradient,), retain_graph, create_graph, inputs)
+        autograd.backward((self,), (gradient,), retain_graph, create_graph, inputs=inputs)
 
     def retain_grad(self) -> None:
         """Let `backward` fill `.grad` of this non-leaf too."""
         super().retain_grad()
-        autograd.retain(self)
+        gradient_nodes.retain(self)
+
+    def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook` with each gradient of this tensor; a tensor that it gives replaces the gradient."""
+        return gradient_nodes.register_hook(self, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(self)` each time after a gradient was added to `.grad` of this leaf."""
+        return gradient_nodes.register_post_accumulate_grad_hook(self, hook)
 
     @property
-    def grad_fn(self) -> GradFn | None:
+    def grad_fn(self) -> Any:
         """What made this tensor, for tensors with history."""
-        return None if self.is_leaf or not self.requires_grad else GradFn(self.grad_fn_name())
+        return None if self.is_leaf or not self.requires_grad else gradient_nodes.of_tensor(self, self.grad_fn_name())
 
     def grad_fn_name(self) -> str:
         """PyTorch's name of the gradient node, as `repr` shows it."""
@@ -171,12 +184,14 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
 
     def fill_(self, value: Any) -> Tensor:
         """Store one number everywhere."""
-        write(self, value if isinstance(value, TensorBase) else indexing.fill_value(plain(value), self))
+        made = value if isinstance(value, TensorBase) else indexing.fill_value(plain(value), self)
+        write(self, made, "FillBackward0")
         return self
 
     def zero_(self) -> Tensor:
         """Store zeros."""
-        return self.fill_(0)
+        write(self, indexing.fill_value(0, self), "ZeroBackward0")
+        return self
 
     @property
     def T(self) -> Tensor:
@@ -208,20 +223,6 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
     def transpose_(self, dim0: Any, dim1: Any) -> Tensor:
         """Exchange two dimensions, in place."""
         return self._retype(shaping.transpose(self, dim0, dim1))
-
-
-class GradFn:
-    """What made a tensor with history; its name is PyTorch's."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def name(self) -> str:
-        """PyTorch's name of the gradient node."""
-        return self._name
-
-    def __repr__(self) -> str:
-        return f"<{self._name} object>"
 
 
 _VIEW_NAMES = {

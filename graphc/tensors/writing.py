@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from graphc.errors import DTypeError, ShapeError
 from graphc.grad_mode import MODE
 from graphc.ir.node import Node
-from graphc.ir.types import DType
+from graphc.ir.types import DType, boolean
 from graphc.promotion import can_cast
 from graphc.recording import Recorder, current
 from graphc.storage import Value
@@ -19,12 +19,20 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
+_OVERWRITES = frozenset(("CopyBackwards", "FillBackward0", "ZeroBackward0"))
+
+
 def check_writable(tensor: TensorBase) -> None:
     """PyTorch's errors for tensors that cannot be written."""
     if repeats_elements(tensor._type.shape, tensor._strides):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation."
+        )
+    if tensor._counter is None and not MODE.inference:
+        raise RuntimeError(
+            "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
+            "normal tensor before doing inplace update.See https://github.com/pytorch/rfcs/pull/17 for more details."
         )
     if MODE.enabled and tensor._lineage.requires_grad:
         if len(tensor._chain) == tensor._lineage.depth:
@@ -44,7 +52,13 @@ def write(target: TensorBase, source: TensorBase, name: str = "CopyBackwards") -
         if node.shape != type.shape:
             node = b.broadcast(node, type.shape) if node.type.rank <= type.rank else b.reshape(node, type.shape)
         node = b.cast(node, type.dtype)
-        write_node(recorder, target, node, (keep,), name, grad)
+        parents: tuple[Keep, ...] = (keep,)
+        if grad and name in _OVERWRITES and not target._chain and target._lineage.hist is not None:
+            # The gradient of what is overwritten is zero, not none.
+            old, keep = read(recorder, target, True)
+            node = b.select(b.constant(True, type.with_dtype(boolean)), node, old)
+            parents = (*parents, keep)
+        write_node(recorder, target, node, parents, name, grad)
 
 
 def write_node(
@@ -69,11 +83,16 @@ def write_node(
     recorder.recorded(outer)
     value = Value(outer, parents, name, grad)
     storage.set_value(value, recorder)
+    counter = value.counter = target._counter
+    if counter is not None:
+        counter[0] += 1
+        value.version = counter[0]
     if grad:
         if depth == start:
             hist = value if inner is outer else Value(inner, parents, name, True)
         else:
             hist = Value(apply_chain(b, outer, chain[:start]), parents, name, True)
+        hist.counter, hist.version = value.counter, value.version
         lineage.hist = hist
         lineage.version = storage.version
         hist.lineage = weakref.ref(lineage)

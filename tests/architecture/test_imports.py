@@ -76,7 +76,7 @@ LATE_PACKAGES = (
 LAZY_REGISTRIES = ("graphc/__init__.py", "graphc/passes/registry.py", "graphc/cli/main.py")
 # What the library may import besides the package itself: modules that users import too, and the hook through which
 # optimizers give hyper-parameters to programs at run time.
-PUBLIC_MODULES = ("graphc.errors", "graphc.functional", "graphc.recorder", *LIBRARY)
+PUBLIC_MODULES = ("graphc.errors", "graphc.functional", "graphc.gradients", "graphc.recorder", *LIBRARY)
 
 
 def layer_of(module: str) -> Layer:

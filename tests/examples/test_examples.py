@@ -78,3 +78,14 @@ def test_write_a_pass(cache: Path) -> None:
     text = run("05_write_a_pass.py", cache=cache)
     assert "multiplications: 3 -> 2" in text
     assert "nothing left to do: True" in text
+
+
+def test_custom_function(cache: Path) -> None:
+    text = run("06_custom_function.py", cache=cache)
+    assert "gradient at the rounded values: tensor([ 0.,  4., -4.])" in text
+    assert "rounded: [0.0, 2.0, -2.0]" in text
+    assert "gradient of the weights: tensor([ 0.,  4., -4.])" in text
+    assert "gradient of the norm at zero: tensor([0., 0.])" in text
+    assert "gradcheck: True" in text
+    found = re.search(r"second derivative: \[(.*), (.*)\]", text)
+    assert found and abs(float(found[1]) - 0.128) < 1e-9 and abs(float(found[2]) + 0.096) < 1e-9

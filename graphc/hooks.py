@@ -1,0 +1,83 @@
+"""Python functions that gradients go through: their tables, the handles that remove them, and how they are called."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from graphc.capture import Capture
+
+_ids = itertools.count()
+
+
+class Table(dict[int, Any]):
+    """Functions in the order of their registration; a dictionary that handles can refer to weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
+class RemovableHandle:
+    """Takes a function out of its table again: by `remove`, or at the end of a `with` block."""
+
+    def __init__(self, table: Any, *, counted: bool = False) -> None:
+        self._table = weakref.ref(table)
+        self._counted = counted
+        self.id = next(_ids)
+
+    def remove(self) -> None:
+        """The function is not called any more; the second time nothing happens."""
+        table = self._table()
+        if table is not None and table.pop(self.id, None) is not None and self._counted:
+            COUNT.changes += 1
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
+class _Count:
+    """How often hooks of leaves changed: captured calls look whether some came or went since."""
+
+    changes = 0
+
+
+COUNT = _Count()
+
+
+def add(table: Table, function: Callable[..., Any], of_leaf: bool = False) -> RemovableHandle:
+    """Enter `function` as the last one of `table`."""
+    handle = RemovableHandle(table, counted=of_leaf)
+    table[handle.id] = function
+    COUNT.changes += of_leaf
+    return handle
+
+
+def note_hooks(capture: Capture) -> None:
+    """A captured call ran backward: it is captured again when hooks of leaves come or go."""
+    if not any(compute is _changes for compute, _ in capture.guards):
+        capture.guards.append((_changes, COUNT.changes))
+
+
+def _changes() -> int:
+    return COUNT.changes
+
+
+class LeafHooks:
+    """What is called around the accumulation into `.grad` of one leaf."""
+
+    __slots__ = ("nodes_after", "nodes_before", "post", "tensor")
+
+    def __init__(self) -> None:
+        self.tensor = Table()  # with the gradient, which they may replace
+        self.nodes_before = Table()  # of the AccumulateGrad node, with a tuple
+        self.post = Table()  # with the tensor, once `.grad` is filled
+        self.nodes_after = Table()
+
+
+def name_of(hook: Any) -> str:
+    """What messages call a hook."""
+    return str(getattr(hook, "__name__", "<unknown>"))
