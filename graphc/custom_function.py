@@ -20,7 +20,7 @@ from graphc.recording import Recorder, current
 from graphc.saved import written_text
 from graphc.storage import Lineage, Value
 from graphc.tensors.core import TensorBase, alias, fresh_variable, new, read
-from graphc.tensors.creation import tensor as make_tensor
+from graphc.tensors.literals import tensor as make_tensor
 from graphc.tensors.views import write_chain
 from graphc.tensors.writing import type_name
 

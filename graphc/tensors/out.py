@@ -59,6 +59,7 @@ def _resize(out: Tensor, shape: tuple[int, ...]) -> None:
     out._storage = Storage(current(), type, None, Buffer.from_array(np.zeros(shape, type.dtype.numpy)))
     out._chain, out._type = (), type
     out._strides, out._offset, out._lineage = contiguous_strides(shape), 0, Lineage()
+    out._counter = out._storage.counter
 
 
 def refuse_gradients(name: str, tensors: Sequence[Any]) -> None:

@@ -20,7 +20,6 @@ class FactsMethods(TensorBase):
 
     is_cuda = is_mps = is_xpu = is_meta = is_mkldnn = is_quantized = is_nested = is_sparse = is_sparse_csr = False
     is_cpu = True
-    output_nr = 0
 
     equal, allclose, isclose, is_same_size = (
         comparing.equal,
@@ -46,10 +45,6 @@ class FactsMethods(TensorBase):
     def dim_order(self) -> tuple[int, ...]:
         """Dimensions from the outermost in memory to the innermost."""
         return tuple(sorted(range(self.ndim), key=lambda i: -self._strides[i]))
-
-    def is_inference(self) -> bool:
-        """False: there are no inference tensors."""
-        return False
 
     def is_conj(self) -> bool:
         """False: there are no complex tensors."""
