@@ -32,13 +32,14 @@ def runtime_scalar(value: float | Callable[[], float], dtype: Any = None) -> Ten
     return made
 
 
-def state_zeros(like: Tensor) -> Tensor:
-    """Zeros of the shape and dtype of `like` that outlive the step that makes them, such as an optimizer's state.
+def state_zeros(like: Tensor, value: float = 0) -> Tensor:
+    """Zeros (or `value`) of the shape and dtype of `like` that outlive the step that makes them, such as an optimizer's
+    state.
 
     To a captured call they are memory that was there before it, so the call that makes them is captured like any other.
     """
     recorder, type = current(), like._type
-    made = from_buffer(Buffer.from_array(np.zeros(type.shape, type.dtype.numpy)), type)
+    made = from_buffer(Buffer.from_array(np.full(type.shape, value, type.dtype.numpy)), type)
     if recorder.capture is not None:
         made._storage.serial = 0
     return made

@@ -1,8 +1,27 @@
-"""Optimizers and learning-rate schedules, under PyTorch's names."""
+"""Optimizers and learning rate schedules, under PyTorch's names."""
 
 from graphc.optim import lr_scheduler
 from graphc.optim.adam import Adam, AdamW
+from graphc.optim.adam_variants import Adamax, NAdam, RAdam
+from graphc.optim.averaging import Adadelta, Adagrad, RMSprop
+from graphc.optim.lbfgs import LBFGS
 from graphc.optim.optimizer import Optimizer
 from graphc.optim.sgd import SGD
+from graphc.optim.signs import ASGD, Rprop
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "lr_scheduler"]
+__all__ = [
+    "ASGD",
+    "LBFGS",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "lr_scheduler",
+]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from graphc import Tensor, float32, float64, maximum, tensor
-from graphc.optim.optimizer import Optimizer, Params
+from graphc import Tensor, float64, maximum
+from graphc.optim.optimizer import Params
+from graphc.optim.stepped import SteppedOptimizer, check_betas, check_settings
 from graphc.recorder import state_zeros
 
-_COUNT = tensor(0.0, dtype=float32)  # what a count of steps looks like
 
-
-class Adam(Optimizer):
+class Adam(SteppedOptimizer):
     """Steps along the mean of gradients over the root of the mean of their squares, both corrected for their start at
     zero.
 
@@ -32,15 +30,15 @@ class Adam(Optimizer):
         weight_decay: float = 0,
         amsgrad: bool = False,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        for what, value in (("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay)):
-            if value < 0.0:
-                raise ValueError(f"Invalid {what}: {value}")
-        for i, beta in enumerate(betas):
-            if not 0.0 <= beta < 1.0:
-                raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+        check_settings(("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay))
+        check_betas(betas)
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -51,6 +49,10 @@ class Adam(Optimizer):
             "decoupled_weight_decay": decoupled_weight_decay,
         }
         super().__init__(params, defaults)
+
+    def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+        return {name: state_zeros(parameter) for name in names}
 
     def _update(self, group: dict[str, Any]) -> None:
         lr = self._scalar(lambda: -group["lr"])
@@ -65,7 +67,7 @@ class Adam(Optimizer):
         decoupled = self._structure(lambda: bool(group["decoupled_weight_decay"]))
         decay = self._scalar(lambda: group["weight_decay"]) if decays and not decoupled else None
         shrink = self._scalar(lambda: 1 - group["lr"] * group["weight_decay"]) if decays and decoupled else None
-        for step, members in self._advance(group, amsgrad):
+        for step, members in self._advance(group):
             # The corrections are computed in f64, as PyTorch computes them on the host: 1 - 0.999 keeps its digits.
             count = step.to(float64)
             rate = lr / (1 - beta1**count)
@@ -86,32 +88,6 @@ class Adam(Optimizer):
                     square = state["max_exp_avg_sq"]
                 parameter.addcdiv_(mean, square.sqrt() / root + eps, value=rate)
 
-    def _advance(self, group: dict[str, Any], amsgrad: bool) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Adds one to the step counts of the parameters that have a gradient; each count with its parameters."""
-        fresh: Tensor | None = None
-        counts: dict[int, tuple[Tensor, list[Tensor]]] = {}
-        resting: set[int] = set()
-        for parameter in group["params"]:
-            state = self.state.get(parameter)
-            if parameter.grad is None:
-                if state:
-                    resting.add(id(state["step"]))
-                continue
-            if not state:
-                fresh = state_zeros(_COUNT) if fresh is None else fresh
-                state = {"step": fresh, "exp_avg": state_zeros(parameter), "exp_avg_sq": state_zeros(parameter)}
-                if amsgrad:
-                    state["max_exp_avg_sq"] = state_zeros(parameter)
-                self.state[parameter] = state
-            counts.setdefault(id(state["step"]), (state["step"], []))[1].append(parameter)
-        for key, (step, members) in counts.items():
-            if key in resting:
-                step = step.clone()
-                for parameter in members:
-                    self.state[parameter]["step"] = step
-            step.add_(1)
-            yield step, members
-
 
 class AdamW(Adam):
     """Adam with decoupled weight decay. I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019."""
@@ -125,6 +101,10 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True)
