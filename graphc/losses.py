@@ -1,348 +1,399 @@
-"""Loss functions with PyTorch's signatures. Classes are picked by comparing with a count, so no gather is needed."""
+"""Losses of numbers against numbers, with PyTorch's signatures. Formulas are those of its documentation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from graphc.errors import ShapeError
+from graphc.activations import softplus_node
+from graphc.errors import DTypeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, broadcast_shapes, i64
-from graphc.promotion import promote_types
+from graphc.ir.types import DType, broadcast_shapes
+from graphc.loss_reduction import (
+    check_reduction,
+    check_values,
+    given,
+    reduced,
+    reduced_name,
+    reduced_node,
+    reduction_name,
+)
+from graphc.promotion import as_float, promote_types
 from graphc.recording import current
+from graphc.refusing import need_float, refuse_gradient
+from graphc.tensors import elementwise, reductions
 from graphc.tensors.core import TensorBase, finish, read, record, wants_grad
-from graphc.tensors.indexing import check_range
-from graphc.tensors.normalising import log_softmax_node
-from graphc.tensors.reductions import mean_node
+from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
-
-def _reduced(b: Builder, x: Node, reduction: str) -> Node:
-    axes = tuple(range(x.type.rank))
-    if reduction == "mean":
-        return mean_node(b, x, axes)
-    if reduction == "sum":
-        return b.reduce_sum(x, axes)
-    if reduction == "none":
-        return x
-    raise ValueError(f"{reduction} is not a valid value for reduction")
+Form = Callable[..., Node]
+_LEAST = 9.999999960041972e-13  # 1e-12 as a float32, which PyTorch keeps x (1 - x) above
 
 
 def _pairwise(
-    name: str, input: Tensor, target: Tensor, reduction: str, emit: Any, weight: Tensor | None = None
+    name: str,
+    tensors: list[Tensor],
+    reduction: str,
+    emit: Form,
+    dtype: DType | None = None,
+    kernel: str = "",
+    fixed: bool = False,
 ) -> Tensor:
-    """Record an elementwise loss of two tensors (and a weight), broadcast, and its reduction."""
-    given = [t for t in (input, target, weight) if isinstance(t, TensorBase)]
-    shape = broadcast_shapes(*(t._type.shape for t in given))
-    dtype = promote_types(input._type.dtype, target._type.dtype)
+    """Record an elementwise loss of tensors, broadcast and brought to one dtype, and its reduction.
+
+    `kernel` is PyTorch's name in its refusal of integers; with `fixed`, only the first tensor's shape will do.
+    """
+    check_reduction(reduction)
+    if dtype is None:
+        dtype = tensors[0]._type.dtype
+        for tensor in tensors[1:]:
+            dtype = promote_types(dtype, tensor._type.dtype)
+    if not dtype.is_float:
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{type_name(dtype)}'")
+    shape = broadcast_shapes(*(t._type.shape for t in tensors))
+    if fixed and shape != tensors[0]._type.shape:
+        raise RuntimeError(
+            f"output with shape {list(tensors[0]._type.shape)} doesn't match the broadcast shape {list(shape)}"
+        )
 
     def whole(b: Builder, *nodes: Node) -> Node:
-        return _reduced(b, emit(b, *(b.broadcast(b.cast(n, dtype), shape) for n in nodes)), reduction)
+        return reduced_node(b, emit(b, *(b.broadcast(b.cast(n, dtype), shape) for n in nodes)), reduction)
 
-    return record(name, given, whole)
+    return record(name, tensors, whole)
+
+
+def _warn_of_shapes(input: Tensor, target: Tensor) -> None:
+    if input._type.shape != target._type.shape:
+        warnings.warn(
+            f"Using a target size ({target.shape}) that is different to the input size ({input.shape}). This will "
+            "likely lead to incorrect results due to broadcasting. Please ensure they have the same size.",
+            stacklevel=3,
+        )
+
+
+def _weighted(losses: Tensor, weight: Tensor, input: Tensor, reduction: str, share: bool) -> Tensor:
+    """Losses times weights; with `share`, the mean is taken by the weights."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"Invalid reduction mode: {reduction}. Expected one of 'none', 'mean', 'sum'.")
+    if weight._type.shape != input._type.shape:
+        raise ValueError("Weights and input must have the same size.")
+    made = elementwise.mul(losses, weight)
+    if share and reduction == "mean":
+        return elementwise.div(reductions.sum(made), reductions.sum(weight))
+    return reduced(made, reduction)
 
 
 def mse_loss(
-    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """(x - y) squared."""
+    """(x - y) squared; with weights the mean is divided by their sum."""
+    _warn_of_shapes(input, target)
+    reduction = reduction_name(size_average, reduce, reduction)
 
     def emit(b: Builder, x: Node, y: Node) -> Node:
         off = b.sub(x, y)
         return b.mul(off, off)
 
-    return _pairwise("MseLossBackward0", input, target, reduction, emit)
+    def losses(reduction: str) -> Tensor:
+        return _pairwise("MseLossBackward0", [input, target], reduction, emit, kernel="mse_cpu")
+
+    return losses(reduction) if weight is None else _weighted(losses("none"), weight, input, reduction, True)
 
 
 def l1_loss(
-    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """|x - y|."""
-    return _pairwise("MeanBackward0", input, target, reduction, lambda b, x, y: b.apply("abs", (b.sub(x, y),)))
+    """|x - y|; with weights the mean is divided by their sum."""
+    _warn_of_shapes(input, target)
+    reduction = reduction_name(size_average, reduce, reduction)
+    losses = elementwise.abs(elementwise.sub(input, target))
+    return reduced(losses, reduction) if weight is None else _weighted(losses, weight, input, reduction, True)
 
 
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
-    size_average: Any = None,
-    reduce: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
     reduction: str = "mean",
     beta: float = 1.0,
 ) -> Tensor:
     """Half the square over `beta` where |x - y| < beta, else |x - y| - beta / 2."""
+    _warn_of_shapes(input, target)
+    reduction = reduction_name(size_average, reduce, reduction)
     if beta < 0:
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     if beta == 0:
-        return l1_loss(input, target, reduction=reduction)
+        return reduced(elementwise.abs(elementwise.sub(input, target)), reduction)
 
     def emit(b: Builder, x: Node, y: Node) -> Node:
         far = b.apply("abs", (b.sub(x, y),))
         near = b.apply("lt", (far, b.constant(beta, far.type)))
         return b.select(near, b.mul(b.mul(far, far), 0.5 / beta), b.sub(far, 0.5 * beta))
 
-    return _pairwise("SmoothL1LossBackward0", input, target, reduction, emit)
+    return _pairwise("SmoothL1LossBackward0", [input, target], reduction, emit, kernel="smooth_l1_cpu")
 
 
-def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """`smooth_l1_loss` times `delta`."""
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
+    """Half the square where |x - y| < delta, else delta * (|x - y| - delta / 2); in the input's dtype."""
+    _warn_of_shapes(input, target)
     if delta <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
+    need_float("huber_cpu", input)
 
     def emit(b: Builder, x: Node, y: Node) -> Node:
         far = b.apply("abs", (b.sub(x, y),))
         near = b.apply("lt", (far, b.constant(delta, far.type)))
-        return b.select(near, b.mul(b.mul(far, far), 0.5), b.mul(b.sub(far, 0.5 * delta), delta))
+        return b.select(near, b.mul(b.mul(far, far), 0.5), b.mul(b.sub(far, 0.5 * delta), float(delta)))
 
-    return _pairwise("HuberLossBackward0", input, target, reduction, emit)
+    def losses(reduction: str) -> Tensor:
+        return _pairwise("HuberLossBackward0", [input, target], reduction, emit, input._type.dtype)
+
+    return losses(reduction) if weight is None else _weighted(losses("none"), weight, input, reduction, False)
+
+
+def soft_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """log(1 + exp(-y * x)) for targets 1 and -1; in the input's dtype."""
+    reduction = reduction_name(size_average, reduce, reduction)
+    if not input._type.dtype.is_float:
+        raise DTypeError(
+            f"soft_margin_loss: result type Float can't be cast to the desired output type "
+            f"{type_name(input._type.dtype)}"
+        )
+    refuse_gradient("soft_margin_loss", target=target)
+    return _pairwise(
+        "SoftMarginLossBackward0",
+        [input, target],
+        reduction,
+        lambda b, x, y: softplus_node(b, b.neg(b.mul(y, x))),
+        input._type.dtype,
+        fixed=True,
+    )
 
 
 def kl_div(
     input: Tensor,
     target: Tensor,
-    size_average: Any = None,
-    reduce: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
     reduction: str = "mean",
     log_target: bool = False,
 ) -> Tensor:
     """target * (log(target) - input), 0 where the target is 0; "batchmean" divides the sum by the first extent."""
+    batch = size_average is None and reduce is None and reduction == "batchmean"
+    if size_average is None and reduce is None and reduction == "mean":
+        warnings.warn(
+            "reduction: 'mean' divides the total loss by both the batch size and the support size."
+            "'batchmean' divides only by the batch size, and aligns with the KL div math definition."
+            "'mean' will be changed to behave the same as 'batchmean' in the next major release.",
+            stacklevel=2,
+        )
+    reduction = "sum" if batch else reduction_name(size_average, reduce, reduction)
+    if not (input._type.dtype.is_float and target._type.dtype.is_float):
+        raise DTypeError("kl_div: Integral inputs not supported.")
 
     def emit(b: Builder, x: Node, y: Node) -> Node:
         if log_target:
             return b.mul(b.exp(y), b.sub(y, x))
-        positive = b.apply("gt", (y, b.zeros_like(y)))
-        safe = b.select(positive, y, b.constant(1, y.type))
+        zero = b.apply("eq", (y, b.zeros_like(y)))
+        safe = b.select(zero, b.constant(1, y.type), y)
         return b.sub(b.mul(y, b.log(safe)), b.mul(y, x))
 
-    if reduction == "batchmean":
-        return _pairwise("KlDivBackward0", input, target, "sum", emit) / max(
-            input._type.shape[0] if input.ndim else 1, 1
-        )
-    return _pairwise("KlDivBackward0", input, target, reduction, emit)
+    name = reduced_name("MulBackward0" if log_target else "SubBackward0", reduction)
+    made = _pairwise(name, [input, target], reduction, emit)
+    return elementwise.div(made, input._type.shape[0]) if batch and input.ndim else made
 
 
-def _same_size(input: Tensor, target: Tensor, name: str) -> None:
-    if input._type.shape != target._type.shape:
-        raise ValueError(
-            f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is deprecated. "
-            "Please ensure they have the same size."
-            if name == "binary_cross_entropy"
-            else f"Target size ({target.shape}) must be the same as input size ({input.shape})"
-        )
+# probabilities
 
 
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    size_average: Any = None,
-    reduce: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """-(y log x + (1 - y) log(1 - x)), logarithms cut off at -100."""
-    _same_size(input, target, "binary_cross_entropy")
+    """-(y log x + (1 - y) log(1 - x)), logarithms cut off at -100. RuntimeError, when looked at, for an input outside
+    [0, 1].
+    """
+    reduction = reduction_name(size_average, reduce, reduction)
+    if input._type.shape != target._type.shape:
+        raise ValueError(
+            f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is deprecated. "
+            "Please ensure they have the same size."
+        )
+    check_reduction(reduction)
+    dtype = input._type.dtype
+    if target._type.dtype is not dtype:
+        raise DTypeError(f"Found dtype {type_name(target._type.dtype)} but expected {type_name(dtype)}")
+    need_float("binary_cross_entropy", input)
+    refuse_gradient("binary_cross_entropy", weight=weight)
+    if weight is not None:
+        broadcast_shapes(weight._type.shape, target._type.shape)
+    tensors = given(input, target, weight)
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        grad = wants_grad(tensors)
+        pairs = [read(recorder, t, grad) for t in tensors]
+        x, y = pairs[0][0], pairs[1][0]
+        zero, one = b.zeros_like(x), b.constant(1, x.type)
+        outside = b.apply("bitwise_or", (b.apply("lt", (x, zero)), b.apply("gt", (x, one))))
+        error = RuntimeError("all elements of input should be between 0 and 1")
+        check_values(recorder, outside, pairs[0][1], error)
+        loss = _entropy_node(b, x, y)
+        if len(pairs) > 2:
+            loss = b.mul(loss, b.broadcast(b.cast(pairs[2][0], dtype), loss.shape))
+        made = reduced_node(b, loss, reduction)
+        return finish(recorder, made, tuple(keep for _, keep in pairs), "BinaryCrossEntropyBackward0", grad)
 
-    def emit(b: Builder, x: Node, y: Node, *w: Node) -> Node:
-        hit, miss = _cut(b, b.log(x)), _cut(b, b.apply("log1p", (b.neg(x),)))
-        loss = b.neg(b.add(b.mul(y, hit), b.mul(b.sub(b.constant(1, y.type), y), miss)))
-        return b.mul(loss, w[0]) if w else loss
 
-    return _pairwise("BinaryCrossEntropyBackward0", input, target, reduction, emit, weight)
+def _entropy_node(b: Builder, x: Node, y: Node) -> Node:
+    """Binary cross entropy. At the ends, where x (1 - x) < 1e-12, the slope is (x - y) / 1e-12, as in PyTorch."""
+    one, floor, least = b.constant(1, x.type), b.constant(-100, x.type), b.constant(_LEAST, x.type)
 
+    def entropy(hit: Node, miss: Node) -> Node:
+        return b.neg(b.add(b.mul(y, hit), b.mul(b.sub(one, y), miss)))
 
-def _cut(b: Builder, x: Node) -> Node:
-    floor = b.constant(-100, x.type)
-    return b.select(b.apply("lt", (x, floor)), floor, x)
+    def cut(logarithm: Node) -> Node:
+        return b.apply("detach", (b.select(b.apply("lt", (logarithm, floor)), floor, logarithm),))
+
+    ends = b.apply("lt", (b.mul(x, b.sub(one, x)), least))
+    inner = b.select(ends, b.constant(0.5, x.type), x)
+    regular = entropy(b.log(inner), b.apply("log1p", (b.neg(inner),)))
+    fixed = b.apply("detach", (x,))
+    slope = b.div(b.sub(fixed, b.apply("detach", (y,))), least)
+    flat = entropy(cut(b.log(x)), cut(b.apply("log1p", (b.neg(x),))))
+    return b.select(ends, b.add(flat, b.mul(b.sub(x, fixed), slope)), regular)
 
 
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    size_average: Any = None,
-    reduce: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
     """Binary cross entropy of sigmoid(x), computed without overflow: (1 - y) x + w log(1 + exp(-x))."""
-    _same_size(input, target, "binary_cross_entropy_with_logits")
-    extra = [t for t in (weight, pos_weight) if isinstance(t, TensorBase)]
+    reduction = reduction_name(size_average, reduce, reduction)
+    if input._type.shape != target._type.shape:
+        raise ValueError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
+    need_float("log_sigmoid_cpu", input)
+    refuse_gradient("binary_cross_entropy_with_logits", weight=weight, pos_weight=pos_weight)
 
     def emit(b: Builder, x: Node, y: Node, *rest: Node) -> Node:
-        left = [b.broadcast(b.cast(n, x.dtype), x.shape) for n in rest]
-        y = b.cast(y, x.dtype)
+        left = list(rest)
         one = b.constant(1, x.type)
         scale = left.pop(0) if weight is not None else None
-        positive = b.apply("gt", (x, b.zeros_like(x)))
-        size = b.select(positive, x, b.neg(x))
-        low = b.select(positive, b.zeros_like(x), b.neg(x))
-        softplus = b.add(b.apply("log1p", (b.exp(b.neg(size)),)), low)
-        factor = b.add(b.mul(b.sub(left.pop(0), 1.0), y), one) if pos_weight is not None else None
-        loss = b.add(b.mul(b.sub(one, y), x), b.mul(factor, softplus) if factor is not None else softplus)
-        return _reduced(b, b.mul(loss, scale) if scale is not None else loss, reduction)
+        smooth = softplus_node(b, b.neg(x))
+        if pos_weight is not None:
+            smooth = b.mul(b.add(b.mul(b.sub(left.pop(0), 1.0), y), one), smooth)
+        loss = b.add(b.mul(b.sub(one, y), x), smooth)
+        return b.mul(loss, scale) if scale is not None else loss
 
-    return record("BinaryCrossEntropyWithLogitsBackward0", (input, target, *extra), emit)
-
-
-# classes
-
-
-def _class_axis(shape: Sequence[int]) -> int:
-    return 0 if len(shape) == 1 else 1
-
-
-def _check_target(input: Tensor, target: Tensor, axis: int) -> None:
-    shape = input._type.shape
-    wanted = tuple(n for i, n in enumerate(shape) if i != axis)
-    if target._type.shape != wanted:
-        if target.ndim and shape and target._type.shape[0] != shape[0] and len(shape) > 1:
-            raise ValueError(
-                f"Expected input batch_size ({shape[0]}) to match target batch_size ({target._type.shape[0]})."
-            )
-        raise ShapeError(f"Expected target size {list(wanted)}, got {list(target._type.shape)}")
-
-
-def nll_node(
-    b: Builder,
-    logs: Node,
-    target: Node,
-    weight: Node | None,
-    axis: int,
-    ignore_index: int,
-    reduction: str,
-    smoothing: float = 0.0,
-) -> Node:
-    """-weight[y] * logs[y]; "mean" divides by the sum of the weights of the targets that count."""
-    classes = logs.shape[axis]
-    wide = TensorType(i64, logs.shape)
-    kept = tuple(1 if i == axis else n for i, n in enumerate(logs.shape))
-    spread = b.broadcast(b.reshape(b.cast(target, i64), kept), logs.shape)
-    hit = b.apply("eq", (b.iota(axis, wide), spread))
-    counted = b.apply("ne", (b.cast(target, i64), b.constant(ignore_index, TensorType(i64, target.shape))))
-    dtype = logs.dtype
-    ones = b.constant(1, TensorType(dtype, target.shape))
-    zeros = b.zeros_like(ones)
-    row = tuple(classes if i == axis else 1 for i in range(logs.type.rank))
-    per_class = None if weight is None else b.broadcast(b.reshape(b.cast(weight, dtype), row), logs.shape)
-    weighted = logs if per_class is None else b.mul(logs, per_class)
-    picked = b.neg(b.reduce_sum(b.select(hit, weighted, b.zeros_like(weighted)), (axis,)))
-    loss = b.select(counted, picked, zeros)
-    if smoothing:
-        even = b.select(counted, b.neg(b.reduce_sum(weighted, (axis,))), zeros)
-        loss = b.add(b.mul(loss, 1 - smoothing), b.mul(even, smoothing / classes))
-    if reduction == "none":
-        return loss
-    axes = tuple(range(loss.type.rank))
-    total = b.reduce_sum(loss, axes)
-    if reduction == "sum":
-        return total
-    if reduction != "mean":
-        raise ValueError(f"{reduction} is not a valid value for reduction")
-    share = ones if per_class is None else b.reduce_sum(b.select(hit, per_class, b.zeros_like(per_class)), (axis,))
-    return b.div(total, b.reduce_sum(b.select(counted, share, zeros), axes))
-
-
-def _class_loss(
-    name: str,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    smoothing: float,
-    logits: bool,
-) -> Tensor:
-    axis = _class_axis(input._type.shape)
-    _check_target(input, target, axis)
-    classes = input._type.shape[axis]
-    if weight is not None and weight._type.shape != (classes,):
-        raise RuntimeError(
-            f"weight tensor should be defined either for all {classes} classes or no classes but got weight "
-            f"tensor of shape: "
-            f"{list(weight._type.shape)}"
-        )
-    recorder = current()
-    with recorder.lock:
-        b = recorder.begin()
-        grad = wants_grad((input,))
-        x, keep = read(recorder, input, grad)
-        y, keep_y = read(recorder, target, False)
-        keeps = [keep, keep_y]
-        w = None
-        if weight is not None:
-            w, keep_w = read(recorder, weight, False)
-            keeps.append(keep_w)
-        _check_classes(recorder, y, keep_y, classes, ignore_index)
-        logs = log_softmax_node(b, x, axis) if logits else x
-        return finish(
-            recorder, nll_node(b, logs, y, w, axis, ignore_index, reduction, smoothing), tuple(keeps), name, grad
-        )
-
-
-def _check_classes(recorder: Any, target: Node, keep: Any, classes: int, ignore_index: int) -> None:
-    b = recorder.b
-    ignored = b.apply("eq", (target, b.constant(ignore_index, target.type)))
-    seen = b.select(ignored, b.zeros_like(target), target)
-    check_range(
-        recorder, seen, keep, classes, 0, f"Target is out of bounds: classes are numbered from 0 to {classes - 1}."
+    return _pairwise(
+        "BinaryCrossEntropyWithLogitsBackward0", given(input, target, weight, pos_weight), reduction, emit, fixed=True
     )
 
 
-def nll_loss(
+def poisson_nll_loss(
     input: Tensor,
     target: Tensor,
-    weight: Tensor | None = None,
-    size_average: Any = None,
-    ignore_index: int = -100,
-    reduce: Any = None,
+    log_input: bool = True,
+    full: bool = False,
+    size_average: bool | None = None,
+    eps: float = 1e-8,
+    reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """-weight[y] * input[y]: `input` holds logarithms of probabilities, (C), (N, C) or (N, C, d1, ...)."""
-    return _class_loss("NllLossBackward0", input, target, weight, ignore_index, reduction, 0.0, False)
+    """exp(x) - y x, or x - y log(x + eps) if the input is no logarithm; `full` adds Stirling's formula for log(y!)."""
+    reduction = reduction_name(size_average, reduce, reduction)
+
+    def emit(b: Builder, x: Node, y: Node) -> Node:
+        loss = b.sub(b.exp(x), b.mul(y, x)) if log_input else b.sub(x, b.mul(y, b.log(b.add(x, float(eps)))))
+        if not full:
+            return loss
+        large = b.apply("gt", (y, b.constant(1, y.type)))
+        n = b.select(large, y, b.constant(1, y.type))
+        stirling = b.add(b.sub(b.mul(n, b.log(n)), n), b.mul(b.log(b.mul(n, 2 * math.pi)), 0.5))
+        return b.add(loss, b.select(large, stirling, b.zeros_like(y)))
+
+    name = reduced_name("AddBackward0" if full else "SubBackward0", reduction)
+    dtype = as_float(promote_types(input._type.dtype, target._type.dtype))
+    return _pairwise(name, [input, target], reduction, emit, dtype)
 
 
-def cross_entropy(
+def gaussian_nll_loss(
     input: Tensor,
     target: Tensor,
-    weight: Tensor | None = None,
-    size_average: Any = None,
-    ignore_index: int = -100,
-    reduce: Any = None,
+    var: Tensor | float,
+    full: bool = False,
+    eps: float = 1e-6,
     reduction: str = "mean",
-    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Negative log-likelihood of softmax(input): targets are class numbers, or probabilities in the input's shape.
+    """(log(v) + (x - y)² / v) / 2 with v = max(var, eps), whose gradient is that of `var`; `full` adds log(2 pi) / 2.
 
-    IndexError, when looked at, for class numbers out of range (`ignore_index` is allowed).
+    `var` has the input's shape, or that without the last dimension or with it of size 1. ValueError, when looked at,
+    for negative ones.
     """
-    if not 0 <= label_smoothing <= 1:
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    if not target._type.dtype.is_float:
-        return _class_loss("NllLossBackward0", input, target, weight, ignore_index, reduction, label_smoothing, True)
-    axis = _class_axis(input._type.shape)
-    if target._type.shape != input._type.shape:
-        raise ShapeError(
-            f"Expected floating point type for target with class probabilities to have size {list(input._type.shape)}, "
-            f"got {list(target._type.shape)}"
-        )
-    classes = input._type.shape[axis]
+    if not isinstance(var, TensorBase):
+        if var < 0:
+            raise ValueError("var has negative entry/entries")
+        number = float(var)
+        var = record("", (), lambda b: b.constant(number, input._type))
+    shape, held = input._type.shape, var._type.shape
+    if held != shape:
+        if held == shape[:-1]:
+            held = (*held, 1)
+        elif not (len(held) == len(shape) and held[:-1] == shape[:-1] and held[-1] == 1):
+            raise ValueError("var is of incorrect size")
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not valid")
+    _check_variance(var)
 
-    def emit(b: Builder, x: Node, y: Node, *w: Node) -> Node:
-        logs = log_softmax_node(b, x, axis)
-        y = b.cast(y, x.dtype)
-        if label_smoothing:
-            y = b.add(b.mul(y, 1 - label_smoothing), label_smoothing / classes)
-        if w:
-            row = tuple(classes if i == axis else 1 for i in range(x.type.rank))
-            logs = b.mul(logs, b.broadcast(b.reshape(w[0], row), x.shape))
-        loss = b.neg(b.reduce_sum(b.mul(logs, y), (axis,)))
-        if reduction == "mean":
-            total = b.reduce_sum(loss, tuple(range(loss.type.rank)))
-            return b.div(total, b.constant(math.prod(loss.shape), total.type))
-        return _reduced(b, loss, reduction)
+    def emit(b: Builder, x: Node, y: Node, v: Node) -> Node:
+        low = b.constant(eps, v.type)
+        v = b.select(b.apply("lt", (v, low)), b.add(b.sub(v, b.apply("detach", (v,))), low), v)
+        off = b.sub(x, y)
+        loss = b.mul(b.add(b.log(v), b.div(b.mul(off, off), v)), 0.5)
+        return b.add(loss, 0.5 * math.log(2 * math.pi)) if full else loss
 
-    given = [t for t in (input, target, weight) if isinstance(t, TensorBase)]
-    return record("DivBackward1", given, emit)
+    name = reduced_name("AddBackward0" if full else "MulBackward0", reduction)
+    spread = var if held == var._type.shape else record("UnsqueezeBackward0", (var,), lambda b, v: b.reshape(v, held))
+    return _pairwise(name, [input, target, spread], reduction, emit)
+
+
+def _check_variance(var: TensorBase) -> None:
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        node, keep = read(recorder, var, False)
+        negative = b.apply("lt", (node, b.zeros_like(node)))
+        check_values(recorder, negative, keep, ValueError("var has negative entry/entries"))

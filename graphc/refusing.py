@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from graphc.tensors.core import TensorBase
+from typing import Any
+
+from graphc.tensors.core import TensorBase, wants_grad
 from graphc.tensors.writing import type_name
 
 
@@ -23,4 +25,14 @@ def need_same_dtype(name: str, first: TensorBase, *others: TensorBase | None) ->
         if other is not None and other._type.dtype is not wanted:
             raise RuntimeError(
                 f"{name}: expected scalar type {type_name(wanted)} but found {type_name(other._type.dtype)}"
+            )
+
+
+def refuse_gradient(name: str, **arguments: Any) -> None:
+    """PyTorch's error for arguments that a function has no gradient for, where one of them requires it."""
+    for argument, value in arguments.items():
+        if isinstance(value, TensorBase) and wants_grad((value,)):
+            raise RuntimeError(
+                f"The function '{name}' is not differentiable with respect to argument '{argument}'. This input cannot "
+                "have requires_grad True."
             )

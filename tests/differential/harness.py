@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import graphc
-from tests.differential.samples.base import Bad, Op, Sample
+from tests.differential.samples.base import Bad, Fixed, Op, Sample
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -66,7 +66,7 @@ def make_call(library: Any, sample: Sample | Bad, dtype: str, layout: Callable[.
             made = layout(library, value)
             if floating:
                 made = made.to(getattr(library, dtype)) if dtype != "float64" else made
-                if grad:
+                if grad and not isinstance(value, Fixed):
                     made = made.detach().requires_grad_()
                     leaves.append(made)
             return made

@@ -20,7 +20,10 @@ import graphc.nn as nn
         (lambda: nn.Conv2d(1, 1, 3, padding_mode="reflect"), "padding_mode must be 'zeros'"),
         (lambda: nn.Dropout(1.5), "dropout probability has to be between 0 and 1, but got 1.5"),
         (lambda: nn.Embedding(3, 2, padding_idx=3), "Padding_idx must be within num_embeddings"),
-        (lambda: nn.MSELoss("average"), "average is not a valid value for reduction"),
+        (
+            lambda: nn.MSELoss(reduction="average")(torch.ones(1), torch.ones(1)),
+            "average is not a valid value",
+        ),
         (lambda: nn.MaxPool2d(2, return_indices=True), "return_indices=True is not supported"),
         (lambda: nn.BatchNorm2d(3)(torch.ones(2, 3)), r"expected 4D input \(got 2D input\)"),
         (lambda: nn.BatchNorm1d(3)(torch.ones(2)), r"expected 2D or 3D input \(got 1D input\)"),

@@ -3,6 +3,7 @@
 from tests.differential.samples.activations import ACTIVATIONS
 from tests.differential.samples.base import Bad, Op, Sample
 from tests.differential.samples.dropping import DROPPING
+from tests.differential.samples.losses import LOSSES
 from tests.differential.samples.pointwise import POINTWISE
 from tests.differential.samples.products import PRODUCTS
 from tests.differential.samples.reduction import REDUCTION
@@ -12,6 +13,7 @@ from tests.differential.samples.sorting import SORTING
 OPERATORS: tuple[Op, ...] = (
     *ACTIVATIONS,
     *DROPPING,
+    *LOSSES,
     *POINTWISE,
     *PRODUCTS,
     *REDUCTION,

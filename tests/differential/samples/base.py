@@ -74,6 +74,15 @@ def forward(sample: Sample) -> Sample:
     return replace(sample, grads=0)
 
 
+class Fixed(np.ndarray):
+    """An array whose tensor never requires gradients: an argument that PyTorch has no gradient for."""
+
+
+def fixed(array: np.ndarray) -> np.ndarray:
+    """`array` as one whose tensor never requires gradients."""
+    return array.view(Fixed)
+
+
 def bad(match: str, *args: Any, **kwargs: Any) -> Bad:
     """A call that must be refused."""
     return Bad(args, match, kwargs)
