@@ -35,6 +35,7 @@ from graphc.activations import (
     threshold,
     threshold_,
 )
+from graphc.attention import multi_head_attention_forward, scaled_dot_product_attention
 from graphc.class_losses import (
     cross_entropy,
     linear_cross_entropy,
@@ -64,7 +65,7 @@ from graphc.distances import (
 )
 from graphc.dropping import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from graphc.linear import linear
-from graphc.lookup import embedding
+from graphc.lookup import embedding, embedding_bag, one_hot
 from graphc.loss_reduction import reduction_name as reduction_name  # what the loss layers call
 from graphc.losses import (
     binary_cross_entropy,
@@ -78,9 +79,16 @@ from graphc.losses import (
     smooth_l1_loss,
     soft_margin_loss,
 )
-from graphc.normalisation import batch_norm, layer_norm, normalize
+from graphc.normalisation import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    normalize,
+    rms_norm,
+)
 from graphc.padding import pad
-from graphc.tensors.indexing import one_hot
 from graphc.tensors.normalising import functional_log_softmax as log_softmax
 from graphc.tensors.normalising import functional_softmax as softmax
 from graphc.tensors.normalising import functional_softmin as softmin
@@ -107,10 +115,12 @@ __all__ = [
     "elu",
     "elu_",
     "embedding",
+    "embedding_bag",
     "feature_alpha_dropout",
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "group_norm",
     "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
@@ -119,6 +129,7 @@ __all__ = [
     "hardtanh_",
     "hinge_embedding_loss",
     "huber_loss",
+    "instance_norm",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -126,6 +137,7 @@ __all__ = [
     "leaky_relu_",
     "linear",
     "linear_cross_entropy",
+    "local_response_norm",
     "log_softmax",
     "logsigmoid",
     "margin_ranking_loss",
@@ -133,6 +145,7 @@ __all__ = [
     "max_pool2d",
     "mish",
     "mse_loss",
+    "multi_head_attention_forward",
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
@@ -146,8 +159,10 @@ __all__ = [
     "relu",
     "relu6",
     "relu_",
+    "rms_norm",
     "rrelu",
     "rrelu_",
+    "scaled_dot_product_attention",
     "selu",
     "selu_",
     "sigmoid",

@@ -35,7 +35,8 @@ from graphc.nn.containers import ModuleDict, ModuleList, Sequential
 from graphc.nn.conv import Conv1d, Conv2d
 from graphc.nn.distance import CosineSimilarity, PairwiseDistance
 from graphc.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
-from graphc.nn.linear import Embedding, Flatten, Identity, Linear, Unflatten
+from graphc.nn.embedding import Embedding, EmbeddingBag
+from graphc.nn.linear import Flatten, Identity, Linear, Unflatten
 from graphc.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -59,7 +60,19 @@ from graphc.nn.loss import (
     TripletMarginWithDistanceLoss,
 )
 from graphc.nn.module import Module
-from graphc.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm
+from graphc.nn.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    LocalResponseNorm,
+    RMSNorm,
+    SyncBatchNorm,
+)
 from graphc.nn.parameter import Buffer, Parameter
 from graphc.nn.parameter_containers import ParameterDict, ParameterList
 from graphc.nn.pooling import AvgPool2d, MaxPool2d
@@ -76,6 +89,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Buffer",
     "Conv1d",
     "Conv2d",
@@ -87,9 +101,11 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "Embedding",
+    "EmbeddingBag",
     "FeatureAlphaDropout",
     "Flatten",
     "GaussianNLLLoss",
+    "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
@@ -97,11 +113,15 @@ __all__ = [
     "HingeEmbeddingLoss",
     "HuberLoss",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "KLDivLoss",
     "L1Loss",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
@@ -121,6 +141,7 @@ __all__ = [
     "ParameterDict",
     "ParameterList",
     "PoissonNLLLoss",
+    "RMSNorm",
     "RReLU",
     "ReLU",
     "ReLU6",
@@ -135,6 +156,7 @@ __all__ = [
     "Softplus",
     "Softshrink",
     "Softsign",
+    "SyncBatchNorm",
     "Tanh",
     "Tanhshrink",
     "Threshold",

@@ -1,4 +1,4 @@
-"""Identity, Linear, Embedding, Flatten, Unflatten."""
+"""Identity, Linear, Flatten, Unflatten."""
 
 from __future__ import annotations
 
@@ -56,50 +56,6 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
-
-class Embedding(Module):
-    """A table of `num_embeddings` vectors looked up by integer index: `[...]` to `[..., embedding_dim]`.
-
-    The weight starts as N(0, 1); the row `padding_idx` starts as zeros and gets no gradient. RuntimeError or
-    IndexError for an index out of range comes from `F.embedding`.
-    """
-
-    weight: Parameter
-
-    def __init__(
-        self,
-        num_embeddings: int,
-        embedding_dim: int,
-        padding_idx: int | None = None,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        if padding_idx is not None:
-            if not -num_embeddings <= padding_idx < num_embeddings:
-                raise ValueError(
-                    f"Padding_idx must be within num_embeddings, got {padding_idx} for {num_embeddings} embeddings"
-                )
-            padding_idx %= num_embeddings
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.padding_idx = padding_idx
-        self.weight = Parameter(empty((num_embeddings, embedding_dim), device=device, dtype=dtype))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws new initial values."""
-        init.normal_(self.weight)
-        if self.padding_idx is not None:
-            init.zeros_(self.weight.detach()[self.padding_idx])
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(input, self.weight, self.padding_idx)
-
-    def extra_repr(self) -> str:
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
 
 
 class Flatten(Module):

@@ -471,22 +471,6 @@ def _scattered(b: Builder, x: Node, at: int, index: Node, source: Node) -> Node:
     return b.select(found, taken, x)
 
 
-def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """int64 with a 1 at the place that each element names; looks at the values when `num_classes` is -1."""
-    if tensor._type.dtype is not i64:
-        raise DTypeError("one_hot is only applicable to index tensor of type LongTensor.")
-    if num_classes == -1:
-        num_classes = int(tensor._array().max()) + 1
-    recorder = current()
-    with recorder.lock:
-        b = recorder.begin()
-        node, keep = read(recorder, tensor, False)
-        check_range(
-            recorder, node, keep, num_classes, 0, "Class values must be smaller than num_classes and non-negative."
-        )
-        return finish(recorder, one_hot_node(b, node, num_classes, i64), (keep,), "", False)
-
-
 def one_hot_node(b: Builder, index: Node, classes: int, dtype: Any) -> Node:
     """1 where a new last dimension's index equals `index`, else 0."""
     type = TensorType(index.dtype, (*index.shape, classes))

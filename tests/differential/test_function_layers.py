@@ -198,3 +198,99 @@ def test_refusals_of_layers() -> None:
                 make(nn)
             texts.append(str(raised.value))
         assert texts[0] == texts[1]
+
+
+NORMS: dict[str, tuple[Make, tuple[int, ...]]] = {
+    "BatchNorm1d": (lambda nn: nn.BatchNorm1d(4), (6, 4)),
+    "BatchNorm1d of lengths": (lambda nn: nn.BatchNorm1d(4, momentum=0.3, affine=False), (6, 4, 3)),
+    "BatchNorm2d": (lambda nn: nn.BatchNorm2d(3, momentum=None), (2, 3, 4, 2)),
+    "BatchNorm3d": (lambda nn: nn.BatchNorm3d(3, bias=False), (2, 3, 2, 2, 2)),
+    "BatchNorm3d alone": (lambda nn: nn.BatchNorm3d(3, track_running_stats=False), (2, 3, 2, 2, 2)),
+    "InstanceNorm1d": (lambda nn: nn.InstanceNorm1d(3), (2, 3, 5)),
+    "InstanceNorm1d of one": (lambda nn: nn.InstanceNorm1d(3, affine=True), (3, 5)),
+    "InstanceNorm2d": (lambda nn: nn.InstanceNorm2d(3, affine=True, track_running_stats=True), (2, 3, 4, 2)),
+    "InstanceNorm3d": (lambda nn: nn.InstanceNorm3d(3, eps=0.1), (2, 3, 2, 2, 2)),
+    "LayerNorm": (lambda nn: nn.LayerNorm([4, 5]), (3, 4, 5)),
+    "LayerNorm without bias": (lambda nn: nn.LayerNorm(5, bias=False), (3, 4, 5)),
+    "GroupNorm": (lambda nn: nn.GroupNorm(2, 4), (3, 4, 5)),
+    "GroupNorm without weight": (lambda nn: nn.GroupNorm(4, 4, affine=False), (3, 4, 5)),
+    "RMSNorm": (lambda nn: nn.RMSNorm(5), (3, 4, 5)),
+    "RMSNorm with eps": (lambda nn: nn.RMSNorm((4, 5), 0.1, False), (3, 4, 5)),
+    "LocalResponseNorm": (lambda nn: nn.LocalResponseNorm(3, alpha=0.5), (2, 5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalisation(name: str) -> None:
+    make, shape = NORMS[name]
+    compare(make, floats(*shape), modes=(True, True, False))
+
+
+def test_running_statistics_are_forgotten() -> None:
+    layer = graphc.nn.BatchNorm1d(3)
+    layer(to(graphc, floats(5, 3)))
+    assert int(layer.num_batches_tracked) == 1
+    layer.reset_running_stats()
+    assert int(layer.num_batches_tracked) == 0 and layer.running_mean.tolist() == [0.0] * 3
+    assert layer.running_var.tolist() == [1.0] * 3
+
+
+INDEX = np.array([[0, 3, 3], [1, 0, 4]])
+FLAT, STARTS = np.array([1, 2, 4, 4, 0, 2]), np.array([0, 2, 2, 5])
+
+TABLES: dict[str, tuple[Make, tuple[np.ndarray, ...]]] = {
+    "Embedding": (lambda nn: nn.Embedding(5, 3), (INDEX,)),
+    "Embedding with padding": (lambda nn: nn.Embedding(5, 3, padding_idx=-2, scale_grad_by_freq=True), (INDEX,)),
+    "Embedding with norms": (lambda nn: nn.Embedding(5, 3, max_norm=0.7, norm_type=1.0), (INDEX,)),
+    "EmbeddingBag": (lambda nn: nn.EmbeddingBag(5, 3), (FLAT, STARTS)),
+    "EmbeddingBag of rows": (lambda nn: nn.EmbeddingBag(5, 3, mode="max", padding_idx=3), (INDEX,)),
+    "EmbeddingBag with norms": (lambda nn: nn.EmbeddingBag(5, 3, 0.5, mode="sum"), (FLAT, STARTS)),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(name: str) -> None:
+    make, arrays = TABLES[name]
+    compare(make, *arrays, modes=(True,))
+
+
+def test_pretrained_tables() -> None:
+    for name in ("Embedding", "EmbeddingBag"):
+        for freeze in (True, False):
+            made = [
+                getattr(library.nn, name).from_pretrained(to(library, floats(4, 3)), freeze, padding_idx=1)
+                for library in (torch, graphc)
+            ]
+            assert repr(made[0]) == repr(made[1])
+            assert made[0].weight.requires_grad == made[1].weight.requires_grad
+            np.testing.assert_array_equal(made[0].weight.detach().numpy(), made[1].weight.detach().numpy())
+
+
+def test_refusals_of_norms_and_tables() -> None:
+    for make, error in (
+        (lambda nn, x: nn.BatchNorm3d(2)(x), ValueError),
+        (lambda nn, x: nn.BatchNorm1d(3)(x), RuntimeError),
+        (lambda nn, x: nn.BatchNorm1d(4)(x[:1]), ValueError),
+        (lambda nn, x: nn.InstanceNorm1d(3, affine=True)(x[None]), ValueError),
+        (lambda nn, x: nn.GroupNorm(2, 5), ValueError),
+    ):
+        texts = []
+        for library in (torch, graphc):
+            with pytest.raises(error) as raised:
+                make(library.nn, to(library, X))
+            texts.append(str(raised.value))
+        assert texts[0] == texts[1]
+    for nn in (torch.nn, graphc.nn):
+        with pytest.raises(AssertionError, match="Padding_idx must be within num_embeddings"):
+            nn.Embedding(3, 2, padding_idx=3)
+    with pytest.raises(NotImplementedError, match="SyncBatchNorm: there is no training over several processes"):
+        graphc.nn.SyncBatchNorm(3)
+    with pytest.raises(NotImplementedError, match="embedding: sparse=True"):
+        graphc.nn.Embedding(3, 2, sparse=True)(to(graphc, np.array([1])))
+
+
+def test_attention_drops_weights() -> None:
+    graphc.manual_seed(0)
+    q, v = graphc.zeros(2, 8, 4), graphc.ones(2, 8, 1)
+    made = graphc.nn.functional.scaled_dot_product_attention(q, q, v, dropout_p=0.5).numpy()
+    assert len(np.unique(np.round(made, 4))) > 2 and set(np.unique(np.round(made * 4, 3) % 1)) == {0.0}

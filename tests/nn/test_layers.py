@@ -19,7 +19,6 @@ import graphc.nn as nn
         (lambda: nn.Conv2d(1, 1, 3, padding="same", stride=2), "padding='same' is not supported for strided"),
         (lambda: nn.Conv2d(1, 1, 3, padding_mode="reflect"), "padding_mode must be 'zeros'"),
         (lambda: nn.Dropout(1.5), "dropout probability has to be between 0 and 1, but got 1.5"),
-        (lambda: nn.Embedding(3, 2, padding_idx=3), "Padding_idx must be within num_embeddings"),
         (
             lambda: nn.MSELoss(reduction="average")(torch.ones(1), torch.ones(1)),
             "average is not a valid value",

@@ -1,9 +1,12 @@
 """Samples of PyTorch's public operators, one file a family; `OPERATORS` holds them all."""
 
 from tests.differential.samples.activations import ACTIVATIONS
+from tests.differential.samples.attention import ATTENTION
 from tests.differential.samples.base import Bad, Op, Sample
 from tests.differential.samples.dropping import DROPPING
+from tests.differential.samples.lookup import LOOKUP
 from tests.differential.samples.losses import LOSSES
+from tests.differential.samples.normalisation import NORMALISATION
 from tests.differential.samples.pointwise import POINTWISE
 from tests.differential.samples.products import PRODUCTS
 from tests.differential.samples.reduction import REDUCTION
@@ -12,8 +15,11 @@ from tests.differential.samples.sorting import SORTING
 
 OPERATORS: tuple[Op, ...] = (
     *ACTIVATIONS,
+    *ATTENTION,
     *DROPPING,
+    *LOOKUP,
     *LOSSES,
+    *NORMALISATION,
     *POINTWISE,
     *PRODUCTS,
     *REDUCTION,

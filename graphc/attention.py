@@ -1,0 +1,327 @@
+"""Attention (Vaswani et al., 2017), with `torch.nn.functional`'s signatures."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from graphc.dropping import dropout, dropped_node, kept_node
+from graphc.errors import DTypeError, ShapeError
+from graphc.ir.builder import Builder
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType, boolean, broadcast_shapes, i64
+from graphc.linear import linear
+from graphc.loss_reduction import given
+from graphc.random import draw_key
+from graphc.recording import current
+from graphc.tensors import normalising
+from graphc.tensors.core import finish, read, record, wants_grad
+from graphc.tensors.shaping import cat
+from graphc.tensors.writing import type_name
+
+if TYPE_CHECKING:
+    from graphc.tensors.tensor import Tensor
+
+Parts = tuple["Tensor", "Tensor", "Tensor"]
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(query keyᵀ · scale + mask) value: (..., L, E), (..., S, E) and (..., S, F) give (..., L, F).
+
+    A bool mask keeps where it is true, a float mask is added; a row that keeps nothing gives zeros. `is_causal` keeps
+    the first i + 1 keys for query i. With `enable_gqa`, heads (dimension -3) of key and value serve groups of queries.
+    """
+    tensors = (query, key, value)
+    if any(t._type.dtype is not query._type.dtype for t in tensors):
+        names = ", ".join(f"{n}.dtype: {t.dtype}" for n, t in zip(("query", "key", "value"), tensors, strict=True))
+        raise DTypeError(f"Expected query, key, and value to have the same dtype, but got {names} instead.")
+    if any(t.ndim < 2 for t in tensors):
+        names = ", ".join(f"{n}.dim: {t.ndim}" for n, t in zip(("query", "key", "value"), tensors, strict=True))
+        raise ShapeError(f"Expected query, key, and value to all be at least 2 dimensional, but got {names} instead.")
+    if not query._type.dtype.is_float:
+        raise DTypeError(f"expected scalar type Float but found {type_name(query._type.dtype)}")
+    q, k, v = (t._type.shape for t in tensors)
+    if q[-1] != k[-1] or k[-2] != v[-2]:
+        raise ShapeError(
+            f"scaled_dot_product_attention: expected size (..., L, E), (..., S, E) and (..., S, F), but got query "
+            f"{query._type}, key {key._type} and value {value._type}"
+        )
+    if attn_mask is not None and attn_mask._type.dtype not in (boolean, query._type.dtype):
+        raise DTypeError(
+            "Expected attn_mask dtype to be bool or float or to match query dtype, but got attn_mask.dtype: "
+            f"{attn_mask.dtype} and query.dtype: {query.dtype} instead."
+        )
+    if not 0 <= dropout_p <= 1:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {dropout_p}")
+    groups = _groups(q, k, v) if enable_gqa else 1
+    batch = broadcast_shapes(q[:-2], *(_repeated(s, groups)[:-2] for s in (k, v)))
+    mask_shape = () if attn_mask is None else attn_mask._type.shape
+    broadcast_shapes(mask_shape, (*batch, q[-2], k[-2]))
+    factor = 1 / math.sqrt(q[-1]) if scale is None and q[-1] else 1.0 if scale is None else scale
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        sources = given(query, key, value, attn_mask)
+        grad = wants_grad(sources)
+        pairs = [read(recorder, t, grad) for t in sources]
+        keeps = [keep for _, keep in pairs]
+        x = b.mul(_batched(b, pairs[0][0], batch, 1), float(factor))
+        y, z = (_batched(b, pair[0], batch, groups) for pair in pairs[1:3])
+        scores = b.reshape(b.contract(x, y, "b l e, b s e -> b l s"), (*batch, q[-2], k[-2]))
+        scores = _masked(b, scores, pairs[3][0] if attn_mask is not None else None, is_causal)
+        weights = _safe_softmax(b, scores) if scores.type.size else scores
+        if dropout_p > 0 and scores.type.size:
+            drawn = draw_key(None)
+            keeps.append(drawn)
+            weights = dropped_node(b, weights, kept_node(b, weights, drawn.node, weights.shape, dropout_p), dropout_p)
+        flat = b.reshape(weights, (math.prod(batch), q[-2], k[-2]))
+        made = b.reshape(b.contract(flat, z, "b l s, b s f -> b l f"), (*batch, q[-2], v[-1]))
+        return finish(recorder, made, tuple(keeps), "ScaledDotProductFlashAttentionForCpuBackward0", grad)
+
+
+def _groups(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...]) -> int:
+    """How many heads of queries share one of key and value."""
+    if min(len(q), len(k), len(v)) < 3 or k[-3] != v[-3] or not k[-3] or q[-3] % k[-3]:
+        raise ShapeError(
+            "Number of heads in key and value must divide the number of heads in query; got query "
+            f"{list(q)}, key {list(k)} and value {list(v)}"
+        )
+    return q[-3] // k[-3]
+
+
+def _repeated(shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
+    return shape if groups == 1 else (*shape[:-3], shape[-3] * groups, *shape[-2:])
+
+
+def _batched(b: Builder, x: Node, batch: tuple[int, ...], groups: int) -> Node:
+    """x with each head repeated `groups` times, broadcast over the batch, whose dimensions become one."""
+    if groups > 1:
+        wide = (*x.shape[:-2], groups, *x.shape[-2:])
+        x = b.reshape(b.broadcast(b.reshape(x, (*x.shape[:-2], 1, *x.shape[-2:])), wide), _repeated(x.shape, groups))
+    return b.reshape(b.broadcast(x, (*batch, *x.shape[-2:])), (math.prod(batch), *x.shape[-2:]))
+
+
+def _masked(b: Builder, scores: Node, mask: Node | None, is_causal: bool) -> Node:
+    low = b.constant(-math.inf, scores.type)
+    if mask is not None:
+        wide = b.broadcast(mask, scores.shape)
+        scores = b.select(wide, scores, low) if mask.dtype is boolean else b.add(scores, wide)
+    if is_causal:
+        type = TensorType(i64, scores.shape)
+        rank = len(type.shape)
+        scores = b.select(b.apply("le", (b.iota(rank - 1, type), b.iota(rank - 2, type))), scores, low)
+    return scores
+
+
+def _safe_softmax(b: Builder, x: Node) -> Node:
+    """Softmax along the last dimension; 0 where all is -inf, with no gradient."""
+    axes = (x.type.rank - 1,)
+    top = b.apply("detach", (b.reduce_max(x, axes),))
+    empty = b.apply("eq", (top, b.constant(-math.inf, top.type)))
+    void = b.expand_dims(empty, axes, x.shape)
+    seen = b.select(void, b.zeros_like(x), x)
+    made = normalising.softmax_node(b, seen, axes[0])
+    return b.select(void, b.zeros_like(x), made)
+
+
+# several heads
+
+
+def multi_head_attention_forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: Tensor | None = None,
+    static_v: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """What `nn.MultiheadAttention` computes of (L, N, E), (S, N, Ek) and (S, N, Ev), or of these without N: the result
+    (L, N, E), and the weights (N, L, S), averaged over heads unless told otherwise, or None.
+
+    Masks are true (or -inf) where a key must not be seen: `key_padding_mask` (N, S), `attn_mask` (L, S) or
+    (N * heads, L, S).
+    """
+    batched = _is_batched(query, key, value, key_padding_mask, attn_mask, num_heads)
+    if is_causal and attn_mask is None:
+        raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
+    if not batched:
+        query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
+        key_padding_mask = key_padding_mask.unsqueeze(0) if key_padding_mask is not None else None
+    length, count, embed = query.shape
+    if embed != embed_dim_to_check:
+        raise AssertionError(f"was expecting embedding dimension of {embed_dim_to_check}, but got {embed}")
+    size = embed // num_heads
+    if size * num_heads != embed:
+        raise AssertionError(f"embed_dim {embed} not divisible by num_heads {num_heads}")
+    if use_separate_proj_weight:
+        if key.shape[:2] != value.shape[:2]:
+            raise AssertionError(
+                f"key's sequence and batch dims {key.shape[:2]} do not match value's {value.shape[:2]}"
+            )
+        weights = _separate(q_proj_weight, k_proj_weight, v_proj_weight)
+    else:
+        if key.shape != value.shape:
+            raise AssertionError(f"key shape {key.shape} does not match value shape {value.shape}")
+        if in_proj_weight is None:
+            raise AssertionError("use_separate_proj_weight is False but in_proj_weight is None")
+        weights = in_proj_weight.chunk(3)
+    biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
+    q, k, v = (linear(t, w, o) for t, w, o in zip((query, key, value), weights, biases, strict=True))
+
+    mask = _float_mask("attn_mask", attn_mask, q)
+    if mask is not None:
+        mask = _mask_of_heads(mask, length, key.size(0), count * num_heads)
+    padding = _float_mask("key_padding_mask", key_padding_mask, q)
+    added = int(bias_k is not None and bias_v is not None)
+    if bias_k is not None and bias_v is not None:
+        if static_k is not None or static_v is not None:
+            raise AssertionError("bias cannot be added to static key or value.")
+        k, v = (cat([t, bias.repeat(1, count, 1)]) for t, bias in ((k, bias_k), (v, bias_v)))
+    heads = [_heads(t, count * num_heads, size) for t in (q, k, v)]
+    for place, fixed in ((1, static_k), (2, static_v)):
+        if fixed is not None:
+            heads[place] = fixed
+    if add_zero_attn:
+        added += 1
+        for place in (1, 2):
+            heads[place] = cat([heads[place], heads[place].new_zeros((count * num_heads, 1, size))], 1)
+    source = heads[1].size(1)
+    mask = _joined(mask, padding, added, count, num_heads, source)
+    rate = dropout_p if training else 0.0
+    if need_weights:
+        made, found = _with_weights(heads, mask, rate)
+        result = made.transpose(0, 1).reshape(length * count, embed)
+        shown = found.reshape(count, num_heads, length, source)
+        shown = shown.mean(dim=1) if average_attn_weights else shown
+    else:
+        four = [t.reshape(count, num_heads, t.shape[1], size) for t in heads]
+        wide = None
+        if mask is not None:
+            wide = mask.unsqueeze(0) if mask.shape[0] == 1 else mask.reshape(count, num_heads, -1, source)
+        made = scaled_dot_product_attention(four[0], four[1], four[2], wide, rate)
+        result = made.permute(2, 0, 1, 3).reshape(length * count, embed)
+        shown = None
+    out = linear(result, out_proj_weight, out_proj_bias).reshape(length, count, embed)
+    if not batched:
+        return out.squeeze(1), shown.squeeze(0) if shown is not None else None
+    return out, shown
+
+
+def _with_weights(heads: list[Tensor], mask: Tensor | None, rate: float) -> tuple[Tensor, Tensor]:
+    """The values brought together, and the weights by which they were, after dropout."""
+    q, k, v = heads
+    scores = (q * math.sqrt(1.0 / q.shape[-1])) @ k.transpose(-2, -1)
+    scores = scores if mask is None else mask + scores
+    weights = normalising.softmax(scores, -1)
+    weights = dropout(weights, rate) if rate > 0 else weights
+    return weights @ v, weights
+
+
+def _separate(q: Tensor | None, k: Tensor | None, v: Tensor | None) -> Parts:
+    if q is None or k is None or v is None:
+        names = [n for n, w in (("q", q), ("k", k), ("v", v)) if w is None]
+        raise AssertionError(f"use_separate_proj_weight is True but {names[0]}_proj_weight is None")
+    return q, k, v
+
+
+def _heads(x: Tensor, count: int, size: int) -> Tensor:
+    """(S, N, heads * size) as (N * heads, S, size)."""
+    return x.reshape(x.shape[0], count, size).transpose(0, 1)
+
+
+def _is_batched(
+    query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, mask: Tensor | None, heads: int
+) -> bool:
+    """Whether there is a batch dimension; AssertionError when the ranks do not go together."""
+    rank = query.dim()
+    if rank not in (2, 3):
+        raise AssertionError(f"query should be unbatched 2D or batched 3D tensor but received {rank}-D query tensor")
+    word = "batched" if rank == 3 else "unbatched"
+    if key.dim() != rank or value.dim() != rank:
+        raise AssertionError(
+            f"For {word} ({rank}-D) `query`, expected `key` and `value` to be {rank}-D but found {key.dim()}-D and "
+            f"{value.dim()}-D tensors respectively"
+        )
+    if padding is not None and padding.dim() != rank - 1:
+        raise AssertionError(
+            f"For {word} ({rank}-D) `query`, expected `key_padding_mask` to be `None` or {rank - 1}-D but found "
+            f"{padding.dim()}-D tensor instead"
+        )
+    if mask is not None and mask.dim() not in (2, 3):
+        raise AssertionError(
+            f"For {word} ({rank}-D) `query`, expected `attn_mask` to be `None`, 2-D or 3-D but found {mask.dim()}-D "
+            "tensor instead"
+        )
+    if mask is not None and rank == 2 and mask.dim() == 3 and mask.shape != (heads, query.shape[0], key.shape[0]):
+        raise AssertionError(
+            f"Expected `attn_mask` shape to be {(heads, query.shape[0], key.shape[0])} but got {mask.shape}"
+        )
+    return rank == 3
+
+
+def _float_mask(name: str, mask: Tensor | None, like: Tensor) -> Tensor | None:
+    """A bool mask as floats to add: -inf where true."""
+    if mask is None or mask._type.dtype.is_float:
+        return mask
+    if mask._type.dtype is not boolean:
+        raise AssertionError(f"only bool and floating types of {name} are supported")
+    dtype = like._type.dtype
+
+    def emit(b: Builder, m: Node) -> Node:
+        zero = b.constant(0.0, m.type.with_dtype(dtype))
+        return b.select(m, b.constant(-math.inf, zero.type), zero)
+
+    return record("", (mask,), emit)
+
+
+def _mask_of_heads(mask: Tensor, length: int, source: int, heads: int) -> Tensor:
+    wanted = (length, source) if mask.dim() == 2 else (heads, length, source)
+    if mask.shape != wanted:
+        raise RuntimeError(f"The shape of the {mask.dim()}D attn_mask is {mask.shape}, but should be {wanted}.")
+    return mask.unsqueeze(0) if mask.dim() == 2 else mask
+
+
+def _joined(
+    mask: Tensor | None, padding: Tensor | None, added: int, count: int, heads: int, source: int
+) -> Tensor | None:
+    """Both masks as one, (1 or N * heads, L or 1, S), with zeros for keys that were added at the end."""
+
+    def longer(x: Tensor) -> Tensor:
+        return cat([x, x.new_zeros((*x.shape[:-1], added))], -1) if added else x
+
+    mask = longer(mask) if mask is not None else None
+    if padding is None:
+        return mask
+    padding = longer(padding)
+    if padding.shape != (count, source):
+        raise AssertionError(f"expecting key_padding_mask shape of {(count, source)}, but got {padding.shape}")
+    wide = padding.reshape(count, 1, 1, source).expand(-1, heads, -1, -1).reshape(count * heads, 1, source)
+    return wide if mask is None else mask + wide
