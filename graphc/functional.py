@@ -54,6 +54,7 @@ from graphc.convolution import (
     max_pool2d,
     unfold,
 )
+from graphc.ctc import ctc_loss
 from graphc.distances import (
     cosine_embedding_loss,
     cosine_similarity,
@@ -108,6 +109,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "dropout1d",
     "dropout2d",

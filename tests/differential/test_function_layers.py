@@ -146,6 +146,7 @@ LOSSES: dict[str, tuple[Callable[[Any, Any], Any], tuple[np.ndarray, ...]]] = {
     "MultiMarginLoss": (lambda nn, w: nn.MultiMarginLoss(2, 0.5, w), (X, LABELS)),
     "TripletMarginLoss": (lambda nn, w: nn.TripletMarginLoss(0.5, swap=True), (X, Y, Z)),
     "TripletMarginWithDistanceLoss": (lambda nn, w: nn.TripletMarginWithDistanceLoss(margin=2.0), (X, Y, Z)),
+    "CTCLoss": (lambda nn, w: nn.CTCLoss(1), (Z[:, None], np.array([[3, 2]]), np.array([6]), np.array([2]))),
     "CosineSimilarity": (lambda nn, w: nn.CosineSimilarity(), (X, Y)),
     "PairwiseDistance": (lambda nn, w: nn.PairwiseDistance(3.0, keepdim=True), (X, Y)),
 }

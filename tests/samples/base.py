@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +96,18 @@ def type_of(array: np.ndarray) -> TensorType:
     return TensorType(dtype, array.shape)
 
 
+def twice_differentiable(gradients: Iterable[Node | None]) -> bool:
+    """Whether no operator in `gradients` says that its own gradient is undefined."""
+    seen: set[Node] = set()
+    stack = [g for g in gradients if g is not None]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(node.inputs)
+    return not any(OPS[node.op].why_no_vjp.startswith("undefined") for node in seen)
+
+
 def t(text: str) -> TensorType:
     """`f32[2,3]` or `f32[2]@gpu` as a type."""
     name, _, rest = text.partition("[")
@@ -171,5 +183,6 @@ __all__ = [
     "pairs",
     "specials",
     "t",
+    "twice_differentiable",
     "type_of",
 ]

@@ -1,5 +1,27 @@
 """The primitive operators, one record each. Importing this package fills the registry `graphc.ir.opdef.OPS`."""
 
-from graphc.ir.ops import contract, elementwise, indexing, movement, reduce, scan, scattering, sorting, source
+from graphc.ir.ops import (
+    alignment,
+    contract,
+    elementwise,
+    indexing,
+    movement,
+    reduce,
+    scan,
+    scattering,
+    sorting,
+    source,
+)
 
-__all__ = ["contract", "elementwise", "indexing", "movement", "reduce", "scan", "scattering", "sorting", "source"]
+__all__ = [
+    "alignment",
+    "contract",
+    "elementwise",
+    "indexing",
+    "movement",
+    "reduce",
+    "scan",
+    "scattering",
+    "sorting",
+    "source",
+]

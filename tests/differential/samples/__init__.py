@@ -1,6 +1,7 @@
 """Samples of PyTorch's public operators, one file a family; `OPERATORS` holds them all."""
 
 from tests.differential.samples.activations import ACTIVATIONS
+from tests.differential.samples.alignment import ALIGNMENT
 from tests.differential.samples.attention import ATTENTION
 from tests.differential.samples.base import Bad, Op, Sample
 from tests.differential.samples.dropping import DROPPING
@@ -15,6 +16,7 @@ from tests.differential.samples.sorting import SORTING
 
 OPERATORS: tuple[Op, ...] = (
     *ACTIVATIONS,
+    *ALIGNMENT,
     *ATTENTION,
     *DROPPING,
     *LOOKUP,
