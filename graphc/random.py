@@ -10,22 +10,20 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc import dtypes
-from graphc.errors import DTypeError
+from graphc.devices import CPU, Device, use_device
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, TensorType, boolean, f32, f64, i32, i64
+from graphc.ir.types import TensorType, f32, f64, i32, i64, u8
 from graphc.recording import current
 from graphc.source import user_location
 from graphc.storage import Binding
-from graphc.tensors.arguments import finished
-from graphc.tensors.core import TensorBase, finish, from_array, read
-from graphc.tensors.shaping import ints
-from graphc.tensors.writing import write
+from graphc.tensors.core import TensorBase, from_array
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -37,15 +35,24 @@ KEY = TensorType(i64, (2,))
 class Generator:
     """A source of random numbers: a seed and a count of draws."""
 
-    def __init__(self, device: object = "cpu") -> None:
+    def __init__(self, device: Any = "cpu") -> None:
+        use_device(device)
         self._lock = threading.Lock()
         self._seed = 67280421310721  # PyTorch's seed of a generator that was never seeded
         self._offset = 0
 
+    @property
+    def device(self) -> Device:
+        """The CPU."""
+        return CPU
+
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed` (any integer of 64 bits, negative ones count from the top)."""
+        if isinstance(seed, float) or not hasattr(seed, "__index__"):
+            raise RuntimeError(f"manual_seed expected a long, but got {type(seed).__name__}")
+        seed = seed.__index__()
         if not -(2**63) <= seed < 2**64:
-            raise RuntimeError(f"Overflow when unpacking long long: the seed {seed} does not fit 64 bits")
+            raise SeedError(f"Overflow when unpacking long long: the seed {seed} does not fit 64 bits")
         _not_in_capture("a random generator was seeded")
         with self._lock:
             self._seed, self._offset = seed % 2**64, 0
@@ -81,16 +88,30 @@ class Generator:
             self._offset += 1
 
     def get_state(self) -> Tensor:
-        """Seed and offset, for `set_state`."""
-        return from_array(np.array([self._seed, self._offset], np.uint64).view(np.int64), i64)
+        """Seed and offset as 16 bytes (uint8), for `set_state`."""
+        return from_array(np.array([self._seed, self._offset], np.uint64).view(np.uint8), u8)
 
     def set_state(self, new_state: Tensor) -> Generator:
-        """Go on from a state that `get_state` gave."""
+        """Go on from a state that `get_state` gave. TypeError or RuntimeError for what is no state."""
+        if not isinstance(new_state, TensorBase) or new_state._type.dtype is not u8:
+            raise TypeError("RNG state must be a torch.ByteTensor")
+        if new_state._type.shape != (16,):
+            raise RuntimeError(f"RNG state is wrong size: a state has 16 bytes, not {list(new_state._type.shape)}")
         _not_in_capture("the state of a random generator was set")
-        seed, offset = new_state._array().view(np.uint64).tolist()
+        seed, offset = np.ascontiguousarray(new_state._array()).view(np.uint64).tolist()
         with self._lock:
             self._seed, self._offset = seed, offset
         return self
+
+    def clone_state(self) -> Generator:
+        """Another generator in the same state."""
+        made = Generator()
+        made._seed, made._offset = self._seed, self._offset
+        return made
+
+
+class SeedError(ValueError, RuntimeError):
+    """A seed that does not fit 64 bits."""
 
 
 def _not_in_capture(what: str) -> None:
@@ -127,6 +148,19 @@ def set_rng_state(new_state: Tensor) -> None:
     default_generator.set_state(new_state)
 
 
+@contextmanager
+def fork_rng(devices: object = None, enabled: bool = True, **ignored: object) -> Iterator[None]:
+    """Give the default generator its state back at the end of the `with` block. There are no other devices."""
+    if not enabled:
+        yield
+        return
+    state = get_rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
+
+
 def key_buffer(generator: Generator) -> Buffer:
     """The key of the next draw of `generator` as i64[2]."""
     seed, offset = generator.draw()
@@ -135,6 +169,8 @@ def key_buffer(generator: Generator) -> Buffer:
 
 def draw_key(generator: Generator | None) -> Binding:
     """A leaf with the key of the next draw; `graphc.compile` draws again at each call."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"argument 'generator' must be torch.Generator, not {type(generator).__name__}")
     source = generator or default_generator
     recorder = current()
     key = recorder.bind(key_buffer(source), KEY, source)
@@ -174,166 +210,34 @@ def normal_node(b: Builder, key: Node, type: TensorType) -> Node:
     return b.cast(b.mul(radius, b.apply("cos", (v,))), type.dtype)
 
 
+def open_uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
+    """Uniform numbers between 0 and 1, both excluded, in f32 or f64."""
+    step = 2.0**-54 if type.dtype is f64 else 2.0**-25
+    if type.dtype is f64:
+        return b.add(uniform_node(b, key, type), step)
+    return b.add(b.mul(b.cast(_bits(b, key, type, 0, 24), type.dtype), 2.0**-24), step)
+
+
+def wide_bits(b: Builder, key: Node, type: TensorType) -> Node:
+    """63 random bits an element as i64."""
+    high = b.cast(_bits(b, key, type, 0, 31), i64)
+    low = b.apply("bitwise_and", (b.cast(_bits(b, key, type, 1, 32), i64), b.constant(2**32 - 1, type)))
+    return b.add(b.mul(high, 2**32), low)
+
+
 def randint_node(b: Builder, key: Node, type: TensorType, low: int, high: int) -> Node:
-    """Whole numbers in [low, high): the high bits of 48 random bits times the range, so the bias is below 2**-16 of a
-    step.
+    """Whole numbers in [low, high): for small ranges the high bits of 48 random bits times the range, so the bias is
+    below 2**-16 of a step; for others the rest of 63 random bits.
     """
     span = high - low
     wide = type.with_dtype(i64)
-    top = b.cast(_bits(b, key, type, 0, 24), i64)
-    bottom = b.cast(_bits(b, key, type, 1, 24), i64)
     if span < 2**15:
+        top = b.cast(_bits(b, key, type, 0, 24), i64)
+        bottom = b.cast(_bits(b, key, type, 1, 24), i64)
         whole = b.add(b.mul(top, 2**24), bottom)
         picked = b.apply("shift_right_logical", (b.mul(whole, span), b.constant(48, wide)))
+    elif span < 2**63:
+        picked = b.apply("remainder", (wide_bits(b, key, wide), b.constant(span, wide)))
     else:
-        whole = b.add(b.mul(top, 2**24), bottom)
-        picked = b.apply("remainder", (whole, b.constant(span, wide)))
+        picked = wide_bits(b, key, wide)
     return b.cast(b.add(picked, low), type.dtype)
-
-
-# functions
-
-
-def _draw(type: TensorType, generator: Generator | None, emit: Any) -> Tensor:
-    recorder = current()
-    with recorder.lock:
-        b = recorder.begin()
-        key = draw_key(generator)
-        return finish(recorder, emit(b, key.node, type), (key,), "", False)
-
-
-def _shape(size: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
-    return ints((kwargs["size"],) if "size" in kwargs else size)
-
-
-def _float_type(dtype: Any) -> DType:
-    found = dtypes.default_ir() if dtype is None else dtypes.to_ir(dtype)
-    if not found.is_float:
-        raise DTypeError(f"random floats are not implemented for {dtypes.public(found)}")
-    return found
-
-
-def rand(
-    *size: Any,
-    generator: Generator | None = None,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    **kwargs: Any,
-) -> Tensor:
-    """Uniform numbers in [0, 1)."""
-    type = TensorType(_float_type(dtype), _shape(size, kwargs))
-    return finished(_draw(type, generator, uniform_node), requires_grad, device)
-
-
-def randn(
-    *size: Any,
-    generator: Generator | None = None,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    **kwargs: Any,
-) -> Tensor:
-    """Normal numbers with mean 0 and variance 1."""
-    type = TensorType(_float_type(dtype), _shape(size, kwargs))
-    return finished(_draw(type, generator, normal_node), requires_grad, device)
-
-
-def rand_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Uniform numbers in [0, 1) in the shape of `input`."""
-    return rand(input._type.shape, dtype=input.dtype if dtype is None else dtype, requires_grad=requires_grad)
-
-
-def randn_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Normal numbers in the shape of `input`."""
-    return randn(input._type.shape, dtype=input.dtype if dtype is None else dtype, requires_grad=requires_grad)
-
-
-def randint(
-    *args: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """Whole numbers: `randint(high, size)` in [0, high), `randint(low, high, size)` in [low, high)."""
-    if len(args) == 2:
-        low, high, size = 0, args[0], args[1]
-    else:
-        low, high, size = args
-    if low >= high:
-        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-    type = TensorType(i64 if dtype is None else dtypes.to_ir(dtype), ints((size,)))
-    return finished(
-        _draw(type, generator, lambda b, k, t: randint_node(b, k, t, int(low), int(high))), requires_grad, device
-    )
-
-
-def host_generator(generator: Generator | None = None) -> np.random.Generator:
-    """NumPy's generator keyed by the next draw: for what is drawn on the host (permutations)."""
-    _not_in_capture("random numbers were drawn on the host")
-    seed, offset = (generator or default_generator).draw()
-    return np.random.Generator(np.random.Philox(key=np.array([seed, offset], np.uint64)))
-
-
-def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
-    """The numbers 0 to n - 1 in random order; drawn on the host."""
-    return from_array(host_generator(generator).permutation(n), i64 if dtype is None else dtypes.to_ir(dtype))
-
-
-def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """1 with the probability that each element says, else 0."""
-    recorder = current()
-    with recorder.lock:
-        b = recorder.begin()
-        p, keep = read(recorder, input, False)
-        key = draw_key(generator)
-        drawn = b.cast(b.apply("lt", (uniform_node(b, key.node, p.type), p)), p.dtype)
-        return finish(recorder, drawn, (keep, key), "BernoulliBackward0", False)
-
-
-def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None) -> Tensor:
-    """Normal numbers with mean and standard deviation given as numbers (then `size` too) or tensors."""
-    if size is None:
-        like = mean if isinstance(mean, TensorBase) else std
-        size = like._type.shape
-    return randn(size, generator=generator) * std + mean
-
-
-# in place
-
-
-def _fill(input: Tensor, generator: Generator | None, emit: Any) -> Tensor:
-    write(input, _draw(TensorType(input._type.dtype, input._type.shape), generator, emit))
-    return input
-
-
-def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill with uniform numbers in [a, b)."""
-    low, high = float(a), float(b)
-    if low > high:
-        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
-    return _fill(
-        input, generator, lambda builder, k, t: builder.add(builder.mul(uniform_node(builder, k, t), high - low), low)
-    )
-
-
-def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill with normal numbers."""
-    if std < 0:
-        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
-    return _fill(input, generator, lambda b, k, t: b.add(b.mul(normal_node(b, k, t), float(std)), float(mean)))
-
-
-def bernoulli_(input: Tensor, p: float = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """Fill with 1 with probability p, else 0."""
-
-    def emit(b: Builder, key: Node, type: TensorType) -> Node:
-        drawn = uniform_node(b, key, type.with_dtype(f32))
-        return b.cast(b.apply("lt", (drawn, b.constant(float(p), drawn.type))), type.dtype)
-
-    return _fill(input, generator, emit)
-
-
-def random_(input: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None) -> Tensor:
-    """Fill with whole numbers in [low, high)."""
-    dtype = input._type.dtype
-    widest = 2 if dtype is boolean else 2 ** (24 if dtype.is_float else min(dtype.bits - 1, 40))
-    limit = widest if high is None else high
-    return _fill(input, generator, lambda b, k, t: randint_node(b, k, t, low, limit))

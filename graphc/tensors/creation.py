@@ -85,7 +85,9 @@ def empty_strided(size: Any, stride: Any, *, dtype: Any = None) -> Tensor:
         )
     if any(s < 0 for s in strides):
         raise ShapeError(f"Storage size calculation overflowed with sizes={list(shape)} and strides={list(strides)}")
-    flat = constant(0, (memory_of(shape, strides),), wanted_type(dtype))
+    # Whole rows, also the last one, which PyTorch lets end with its last element.
+    count = max(memory_of(shape, strides), *(n * s for n, s in zip(shape, strides, strict=True)), 0)
+    flat = constant(0, (count,), wanted_type(dtype))
     made = strided_view(flat, shape, strides, 0)
     if made is None:
         raise UnsupportedError(f"empty_strided: strides {list(strides)} of sizes {list(shape)} overlap")

@@ -45,7 +45,36 @@ def _searchsorted(rng: Rng) -> list[Sample]:
     return samples + [Sample((ties, np.array([0, 1, 2, 3, 5, 6])), {"right": right}) for right in (False, True)]
 
 
+KEY = np.array([7, 3], np.int64)
+
+
+def _poisson(rng: Rng) -> list[Sample]:
+    rates = (np.array([0.0, 0.5, 3.0, 40.0]), np.array([[1.5]]), np.zeros((0,)), np.array([np.nan, np.inf, -1.0]))
+    return [Sample((KEY, r.astype(d.numpy)), {}) for r in rates for d in DTYPES if d.is_float]
+
+
+def _binomial(rng: Rng) -> list[Sample]:
+    pairs = (([0.0, 5.0, 9.0], [0.5, 0.2, 1.0]), ([], []), ([np.nan, 3.0, -1.0], [0.5, 2.0, 0.5]))
+    return [
+        Sample((KEY, np.array(n).astype(d.numpy), np.array(p).astype(d.numpy)), {})
+        for n, p in pairs
+        for d in DTYPES
+        if d.is_float
+    ]
+
+
 HOST: dict[str, OpSamples] = {
+    "random_poisson": OpSamples(
+        _poisson,
+        (
+            BadSample((t("i64[3]"), t("f32[2]")), r"random_poisson: wants a key", error=DTypeError),
+            BadSample((t("i64[2]"), t("i64[2]")), r"random_poisson: wants floats", error=DTypeError),
+        ),
+    ),
+    "random_binomial": OpSamples(
+        _binomial,
+        (BadSample((t("i64[2]"), t("f32[2]"), t("f32[3]")), r"random_binomial: wants operands of one type"),),
+    ),
     "argsort": OpSamples(
         _argsort,
         (BadSample((t("f32[2]"),), r"argsort: axis 1 is out of range for f32\[2\]", {"axis": 1, "descending": False}),),

@@ -3,6 +3,7 @@
 from graphc.ir.ops import (
     alignment,
     contract,
+    drawing,
     elementwise,
     indexing,
     movement,
@@ -16,6 +17,7 @@ from graphc.ir.ops import (
 __all__ = [
     "alignment",
     "contract",
+    "drawing",
     "elementwise",
     "indexing",
     "movement",

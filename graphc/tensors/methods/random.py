@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc import random
+from graphc.tensors import sampling
 from graphc.tensors.core import TensorBase
 
 
@@ -11,5 +11,7 @@ class RandomMethods(TensorBase):
 
     __slots__ = ()
 
-    uniform_, normal_, bernoulli_, random_ = random.uniform_, random.normal_, random.bernoulli_, random.random_
-    bernoulli = random.bernoulli
+    uniform_, normal_, log_normal_ = sampling.uniform_, sampling.normal_, sampling.log_normal_
+    exponential_, cauchy_, geometric_ = sampling.exponential_, sampling.cauchy_, sampling.geometric_
+    bernoulli_, random_ = sampling.bernoulli_, sampling.random_
+    bernoulli, multinomial = sampling.bernoulli, sampling.multinomial

@@ -4,6 +4,7 @@ from tests.differential.samples.activations import ACTIVATIONS
 from tests.differential.samples.alignment import ALIGNMENT
 from tests.differential.samples.attention import ATTENTION
 from tests.differential.samples.base import Bad, Op, Sample
+from tests.differential.samples.creation import CREATION, RANDOM
 from tests.differential.samples.dropping import DROPPING
 from tests.differential.samples.lookup import LOOKUP
 from tests.differential.samples.losses import LOSSES
@@ -18,6 +19,8 @@ OPERATORS: tuple[Op, ...] = (
     *ACTIVATIONS,
     *ALIGNMENT,
     *ATTENTION,
+    *CREATION,
+    *RANDOM,
     *DROPPING,
     *LOOKUP,
     *LOSSES,

@@ -1,0 +1,477 @@
+"""Random tensors and in-place draws: lazy, each from the key of one draw of a generator."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc import dtypes
+from graphc.errors import DTypeError, ShapeError, UnsupportedError
+from graphc.ir.builder import Builder
+from graphc.ir.node import Node
+from graphc.ir.types import DType, TensorType, f32, f64, i64
+from graphc.random import Generator, draw_key, normal_node, open_uniform_node, randint_node, uniform_node, wide_bits
+from graphc.recording import Recorder, current
+from graphc.storage import Value
+from graphc.tensors.arguments import constructor, extents, kind, shape_of, sized, tensor_argument, wanted_type
+from graphc.tensors.core import Keep, TensorBase, alias, finish, read
+from graphc.tensors.creation import like
+from graphc.tensors.operands import combine
+from graphc.tensors.out import into
+from graphc.tensors.scans import cumsum
+from graphc.tensors.shaping import expand
+from graphc.tensors.writing import type_name, write
+
+if TYPE_CHECKING:
+    from graphc.tensors.tensor import Tensor
+
+Emit = Callable[[Builder, Node, TensorType], Node]
+
+
+def _draw(type: TensorType, generator: Generator | None, emit: Emit) -> Tensor:
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        key = draw_key(generator)
+        return finish(recorder, emit(b, key.node, type), (key,), "", False)
+
+
+def _from(operands: tuple[TensorBase, ...], generator: Generator | None, emit: Callable[..., Node]) -> Tensor:
+    """A draw whose parameters are tensors: `emit(b, key, *operands)`. No gradients flow back to them."""
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        key = draw_key(generator)
+        pairs = [read(recorder, t, False) for t in operands]
+        keeps = (key, *(keep for _, keep in pairs))
+        return finish(recorder, emit(b, key.node, *(node for node, _ in pairs)), keeps, "", False)
+
+
+def _refuse(operand: TensorBase, wrong: Callable[[Builder, Node], Node], message: str) -> None:
+    """RuntimeError, when the work runs, if `wrong` holds for any element."""
+    recorder: Recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        node, keep = read(recorder, operand, False)
+        bad = wrong(b, node)
+        found = (
+            b.apply("reduce_max", (bad,), {"axes": tuple(range(bad.type.rank)), "ties": "even"})
+            if bad.type.rank
+            else bad
+        )
+        if bad.type.size:
+            recorder.check(found, _kept(found, keep), RuntimeError(message))
+
+
+def _kept(node: Node, keep: Keep) -> Value:
+    return Value(node, (keep,))
+
+
+def _float(name: str, dtype: DType) -> DType:
+    if not dtype.is_float:
+        raise UnsupportedError(f"\"{name}\" not implemented for '{type_name(dtype)}'")
+    return dtype
+
+
+# new tensors
+
+
+@constructor
+def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, **kwargs: Any) -> Tensor:
+    """Uniform numbers in [0, 1)."""
+    type = sized(shape_of("rand", size, kwargs), _float("check_uniform_bounds", wanted_type(dtype)))
+    return _draw(type, generator, uniform_node)
+
+
+@constructor
+def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, **kwargs: Any) -> Tensor:
+    """Normal numbers with mean 0 and variance 1."""
+    type = sized(shape_of("randn", size, kwargs), _float("normal_kernel_cpu", wanted_type(dtype)))
+    return _draw(type, generator, normal_node)
+
+
+@like
+def rand_like(shape: tuple[int, ...], dtype: DType, *, generator: Generator | None = None) -> Tensor:
+    """Uniform numbers in [0, 1) in the shape and dtype of a tensor."""
+    return _draw(sized(shape, _float("check_uniform_bounds", dtype)), generator, uniform_node)
+
+
+@like
+def randn_like(shape: tuple[int, ...], dtype: DType, *, generator: Generator | None = None) -> Tensor:
+    """Normal numbers in the shape and dtype of a tensor."""
+    return _draw(sized(shape, _float("normal_kernel_cpu", dtype)), generator, normal_node)
+
+
+_RANGES = {
+    "int64": ("long", -(2**63), 2**63 - 1),
+    "int32": ("int", -(2**31), 2**31 - 1),
+    "int16": ("short", -(2**15), 2**15 - 1),
+    "int8": ("signed char", -128, 127),
+    "uint8": ("unsigned char", 0, 255),
+    "bool": ("bool", 0, 1),
+}
+_EXACT = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}  # bits of whole numbers that floats hold
+
+
+def _check_bounds(low: int, high: int, dtype: DType) -> None:
+    if low >= high:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    if dtype.is_float:
+        bits = _EXACT[dtype.torch_name]
+        for name, value in (("from", low), ("to - 1", high - 1)):
+            if abs(value) > 2**bits:
+                warnings.warn(
+                    f"{name} is out of bounds [-(2^{bits}), 2^{bits}]. Due to precision limitations {dtype.torch_name} "
+                    "can support discrete uniform distribution only within this range.",
+                    stacklevel=5,
+                )
+        return
+    name, smallest, largest = _RANGES[dtype.torch_name]
+    if not smallest <= low <= largest:
+        raise RuntimeError(f"from is out of bounds for {name}")
+    if not smallest <= high - 1 <= largest:
+        raise RuntimeError(f"to - 1 is out of bounds for {name}")
+
+
+def _integers(shape: tuple[int, ...], dtype: DType, low: int, high: int, generator: Generator | None) -> Tensor:
+    _check_bounds(low, high, dtype)
+    return _draw(sized(shape, dtype), generator, lambda b, k, t: randint_node(b, k, t, low, high))
+
+
+def _whole(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
+    """The bounds in `(high)` or `(low, high)`, by place or name."""
+    values = dict(zip(("high",) if len(args) == 1 and "high" not in kwargs else ("low", "high"), args, strict=False))
+    for argument in ("low", "high"):
+        if argument in kwargs:
+            values[argument] = kwargs.pop(argument)
+    good = all(hasattr(v, "__index__") and not isinstance(v, bool | float) for v in values.values())
+    if kwargs or "high" not in values or len(args) > 2 or not good:
+        got = ", ".join(map(kind, args))
+        raise TypeError(
+            f"{name}() received an invalid combination of arguments - got ({got}), but expected one of: "
+            "(int high, tuple of ints size), (int low, int high, tuple of ints size)"
+        )
+    return int(values.get("low", 0)), int(values["high"])
+
+
+@constructor
+def randint(*args: Any, generator: Generator | None = None, dtype: Any = None, **kwargs: Any) -> Tensor:
+    """Whole numbers: `randint(high, size)` in [0, high), `randint(low, high, size)` in [low, high)."""
+    if "size" in kwargs:
+        size = kwargs.pop("size")
+    elif len(args) > 1:
+        args, size = args[:-1], args[-1]
+    else:
+        size = None
+        kwargs["size"] = size
+    if size is not None and not isinstance(size, list | tuple):
+        raise TypeError(
+            f"randint(): argument 'size' (position {len(args) + 1}) must be tuple of ints, not {kind(size)}"
+        )
+    low, high = _whole("randint", args, kwargs)
+    return _integers(
+        extents("randint", size or ()), i64 if dtype is None else dtypes.to_ir(dtype), low, high, generator
+    )
+
+
+@like
+def randint_like(
+    shape: tuple[int, ...], dtype: DType, *args: Any, generator: Generator | None = None, **kwargs: Any
+) -> Tensor:
+    """Whole numbers below `high`, or in [low, high), in the shape and dtype of a tensor."""
+    low, high = _whole("randint_like", args, kwargs)
+    return _integers(shape, dtype, low, high, generator)
+
+
+@constructor
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
+    """The numbers 0 to n - 1 in random order: the order that sorts random numbers of 63 bits."""
+    if isinstance(n, bool | float) or not hasattr(n, "__index__"):
+        raise TypeError(f"randperm(): argument 'n' (position 1) must be int, not {kind(n)}")
+    shape, found = extents("randperm", (n,)), i64 if dtype is None else dtypes.to_ir(dtype)
+    if not found.is_float and shape[0] - 1 > _RANGES[found.torch_name][2]:
+        raise DTypeError(f"value cannot be converted to type {found.torch_name}_t without overflow")
+
+    def emit(b: Builder, key: Node, type: TensorType) -> Node:
+        order = b.apply("argsort", (wide_bits(b, key, type.with_dtype(i64)),), {"axis": 0, "descending": False})
+        return b.cast(order, type.dtype)
+
+    return _draw(sized(shape, found), generator, emit)
+
+
+def normal(
+    mean: Any = 0.0,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: Any = None,
+) -> Tensor:
+    """Normal numbers with mean and standard deviation given as numbers (then `size` too) or tensors, broadcast.
+
+    RuntimeError for a negative deviation; for one in a tensor when the work runs.
+    """
+    tensors = [v for v in (mean, std) if isinstance(v, TensorBase)]
+    if not isinstance(std, TensorBase) and std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
+    if not tensors:
+        if size is None:
+            raise TypeError(
+                f"normal() received an invalid combination of arguments - got ({kind(mean)}, {kind(std)}), but numbers "
+                "need a size"
+            )
+        found = wanted_type(dtype) if out is None else out._type.dtype
+        made = _draw(sized(extents("normal", size), _float("normal_kernel_cpu", found)), generator, normal_node)
+        made = made * std + mean
+    else:
+        _float("normal_kernel_cpu", tensors[0]._type.dtype)
+        if isinstance(std, TensorBase):
+            _refuse(std, lambda b, x: b.apply("lt", (x, b.zeros_like(x))), "normal expects all elements of std >= 0.0")
+        plain = [alias(v) if isinstance(v, TensorBase) else v for v in (mean, std)]
+        shape = combine("", plain, lambda b, x, y: x)._type.shape
+        made = _draw(tensors[0]._type.with_shape(shape), generator, normal_node)
+        made = (made * plain[1] + plain[0]).to(tensors[0].dtype)
+    if out is not None:
+        return into(out, made, "normal")
+    return made.requires_grad_() if requires_grad else made
+
+
+def bernoulli(
+    input: Tensor, p: float | None = None, *, generator: Generator | None = None, out: Tensor | None = None
+) -> Tensor:
+    """1 with the probability that each element says (or with probability `p` everywhere), else 0.
+
+    RuntimeError for probabilities outside of [0, 1]; for those in a tensor when the work runs.
+    """
+    given = tensor_argument("bernoulli", input)
+    if p is not None:
+        made = _draw(given._type, generator, _chance(p))
+    else:
+        _float("bernoulli_tensor_cpu_p_", given._type.dtype)
+        _check_chances(given)
+        made = _from((given,), generator, lambda b, key, x: b.cast(_below(b, key, x), x.dtype))
+    return made if out is None else into(out, made, "bernoulli")
+
+
+def _below(b: Builder, key: Node, p: Node) -> Node:
+    work = p.type.with_dtype(f64 if p.dtype is f64 else f32)
+    return b.apply("lt", (uniform_node(b, key, work), b.cast(p, work.dtype)))
+
+
+def _check_chances(p: TensorBase) -> None:
+    def outside(b: Builder, x: Node) -> Node:
+        inside = (b.apply("ge", (x, b.zeros_like(x))), b.apply("le", (x, b.constant(1, x.type))))
+        return b.apply("bitwise_not", (b.apply("bitwise_and", inside),))
+
+    _refuse(p, outside, "Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
+
+
+def _chance(p: float) -> Emit:
+    if not 0 <= p <= 1:
+        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
+
+    def emit(b: Builder, key: Node, type: TensorType) -> Node:
+        drawn = uniform_node(b, key, type.with_dtype(f64))
+        return b.cast(b.apply("lt", (drawn, b.constant(float(p), drawn.type))), type.dtype)
+
+    return emit
+
+
+def multinomial(
+    input: Tensor,
+    num_samples: int,
+    replacement: bool = False,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Indices of categories (int64) drawn by the weights in a vector or in each row of a matrix.
+
+    Without replacement the largest of weight / exponential number are taken (Efraimidis and Spirakis, 2006); with it,
+    the cumulated weights are searched. RuntimeError for weights that are negative or not finite, or all 0, when the
+    work runs.
+    """
+    weights = alias(tensor_argument("multinomial", input))
+    type = weights._type
+    if type.rank not in (1, 2):
+        raise ShapeError("prob_dist must be 1 or 2 dim")
+    if not type.dtype.is_float:
+        raise DTypeError(f"multinomial only supports floating-point dtypes for input, got: {type_name(type.dtype)}")
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
+    if not replacement and num_samples > type.shape[-1]:
+        raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+    _refuse(weights, _no_weight, "probability tensor contains either `inf`, `nan` or element < 0")
+    work = weights.double()
+    _refuse(
+        work.sum(-1),
+        lambda b, x: b.apply("le", (x, b.zeros_like(x))),
+        "invalid multinomial distribution (sum of probabilities <= 0)",
+    )
+    if replacement:
+        totals = cumsum(work, -1)
+        drawn = rand((*type.shape[:-1], num_samples), generator=generator, dtype=dtypes.float64) * totals[..., -1:]
+        passed = (totals.unsqueeze(-2) <= drawn.unsqueeze(-1)).sum(-1)
+        made = passed.minimum((totals < totals[..., -1:]).sum(-1, keepdim=True))
+    else:
+        made = _from((work,), generator, lambda b, key, w: _first(b, key, w, num_samples))
+    return made if out is None else into(out, made, "multinomial")
+
+
+def _no_weight(b: Builder, x: Node) -> Node:
+    good = (b.apply("ge", (x, b.zeros_like(x))), b.apply("lt", (x, b.constant(math.inf, x.type))))
+    return b.apply("bitwise_not", (b.apply("bitwise_and", good),))
+
+
+def _first(b: Builder, key: Node, weights: Node, count: int) -> Node:
+    ranks = b.div(weights, b.neg(b.log(open_uniform_node(b, key, weights.type))))
+    last = weights.type.rank - 1
+    order = b.apply("argsort", (ranks,), {"axis": last, "descending": True})
+    size = (*order.shape[:-1], count)
+    return b.slice(order, (0,) * len(size), size, (1,) * len(size))
+
+
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Poisson numbers with the rates that the elements say. RuntimeError for negative rates, when the work runs."""
+    rates = tensor_argument("poisson", input)
+    _float("poisson_cpu", rates._type.dtype)
+    message = "invalid Poisson rate, expected rate to be non-negative"
+    _refuse(rates, lambda b, x: b.apply("lt", (x, b.zeros_like(x))), message)
+    return _from((rates,), generator, lambda b, key, x: b.apply("random_poisson", (key, x)))
+
+
+def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
+    """How many of `count` trials succeed with probability `prob`, broadcast."""
+    counts, chances = tensor_argument("binomial", count, "count"), tensor_argument("binomial", prob, "prob", 2)
+    for name, given in (("count", counts), ("prob", chances)):
+        if not given._type.dtype.is_float:
+            raise ValueError(
+                f"binomial only supports floating-point dtypes for {name}, got: {type_name(given._type.dtype)}"
+            )
+    shape = combine("", (alias(counts), alias(chances)), lambda b, x, y: x)._type.shape
+    pair = (expand(alias(counts), shape), expand(alias(chances), shape).to(counts.dtype))
+    return _from(pair, generator, lambda b, key, n, p: b.apply("random_binomial", (key, n, p)))
+
+
+# in place
+
+
+def _fill(input: Tensor, generator: Generator | None, emit: Emit) -> Tensor:
+    write(input, _draw(input._type, generator, emit))
+    return input
+
+
+def uniform_(
+    input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None, **named: float
+) -> Tensor:
+    """Fill with uniform numbers in [a, b); the bounds have PyTorch's names `from` and `to` too."""
+    low, high = float(named.pop("from", a)), float(named.pop("to", b))
+    if named:
+        raise TypeError(f"uniform_() got an unexpected keyword argument '{next(iter(named))}'")
+    _float("check_uniform_bounds", input._type.dtype)
+    largest = dtypes.limits(input._type.dtype).max
+    for name, value in (("from", low), ("to", high)):
+        if not abs(value) <= largest:
+            raise RuntimeError(f"{name} is out of bounds for {input._type.dtype.torch_name}")
+    if low > high:
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}")
+    return _fill(
+        input, generator, lambda builder, k, t: builder.add(builder.mul(uniform_node(builder, k, t), high - low), low)
+    )
+
+
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with normal numbers."""
+    if std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
+    _float("normal_kernel_cpu", input._type.dtype)
+    return _fill(input, generator, lambda b, k, t: b.add(b.mul(normal_node(b, k, t), float(std)), float(mean)))
+
+
+def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with e to the power of normal numbers."""
+    if std <= 0:
+        raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
+    _float("log_normal_cpu", input._type.dtype)
+    return _fill(input, generator, lambda b, k, t: b.exp(b.add(b.mul(normal_node(b, k, t), float(std)), float(mean))))
+
+
+def _by_uniform(input: Tensor, generator: Generator | None, emit: Callable[[Builder, Node], Node]) -> Tensor:
+    """Fill with a function of uniform numbers in (0, 1), in f32 or f64."""
+    work = f64 if input._type.dtype in (f64, i64) else f32
+
+    def draw(b: Builder, key: Node, type: TensorType) -> Node:
+        return b.cast(emit(b, open_uniform_node(b, key, type.with_dtype(work))), type.dtype)
+
+    return _fill(input, generator, draw)
+
+
+def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with exponential numbers of the rate `lambd`."""
+    if not input._type.dtype.is_float:
+        raise DTypeError(
+            "Exponential distribution is a continuous probability distribution. dtype must be a floating point but you "
+            f"specified {type_name(input._type.dtype)}"
+        )
+    if lambd <= 0:
+        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
+    return _by_uniform(input, generator, lambda b, u: b.mul(b.log(u), -1.0 / lambd))
+
+
+def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with Cauchy's numbers."""
+    if not input._type.dtype.is_float:
+        raise DTypeError(
+            "Cauchy distribution is a continuous probability distribution. dtype must be a floating point but you "
+            f"specified {type_name(input._type.dtype)}"
+        )
+    if sigma <= 0:
+        raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
+
+    def emit(b: Builder, u: Node) -> Node:
+        angle = b.mul(b.add(u, -0.5), math.pi)
+        return b.add(b.mul(b.div(b.apply("sin", (angle,)), b.apply("cos", (angle,))), float(sigma)), float(median))
+
+    return _by_uniform(input, generator, emit)
+
+
+def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
+    """Fill with the numbers of trials until the first success of probability `p`."""
+    if not 0 < p < 1:
+        raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
+    return _by_uniform(input, generator, lambda b, u: b.apply("ceil", (b.mul(b.log(u), float(1 / np.log1p(-p))),)))
+
+
+def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
+    """Fill with 1 with probability p, a number or a tensor that is broadcast, else 0."""
+    if isinstance(p, TensorBase):
+        chances = expand(alias(p), input._type.shape)
+        _check_chances(chances)
+        dtype = input._type.dtype
+        write(input, _from((chances,), generator, lambda b, key, x: b.cast(_below(b, key, x), dtype)))
+        return input
+    return _fill(input, generator, _chance(p))
+
+
+def random_(input: Tensor, *args: int, generator: Generator | None = None, **named: int | None) -> Tensor:
+    """Fill with whole numbers: `random_()` with all that the dtype holds from 0 on, `random_(to)` with those in
+    [0, to), `random_(from, to)` with those in [from, to).
+    """
+    dtype = input._type.dtype
+    low = named.pop("from", None) if len(args) < 2 else args[0]
+    high = args[-1] if args else named.pop("to", None)
+    if named or len(args) > 2:
+        raise TypeError("random_() received an invalid combination of arguments: it takes (), (to) or (from, to)")
+    if high is None:
+        largest = 2 ** _EXACT[dtype.torch_name] if dtype.is_float else _RANGES[dtype.torch_name][2]
+        high = largest + 1
+    low = 0 if low is None else int(low)
+    _check_bounds(low, int(high), dtype)
+    return _fill(input, generator, lambda b, k, t: randint_node(b, k, t, low, int(high)))
