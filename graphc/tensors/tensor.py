@@ -8,11 +8,13 @@ from typing import Any
 
 from graphc import backward as autograd
 from graphc import dtypes, gradient_nodes
+from graphc.errors import ShapeError
 from graphc.grad_mode import set_grad_enabled
 from graphc.hooks import RemovableHandle
 from graphc.recording import current
 from graphc.storage import Lineage
 from graphc.tensors import elementwise, indexing, literals, shaping
+from graphc.tensors.arguments import check_holds, number_argument
 from graphc.tensors.core import TensorBase, alias, set_class
 from graphc.tensors.legacy import construct
 from graphc.tensors.methods import Operations
@@ -20,7 +22,7 @@ from graphc.tensors.methods.conversion import ConversionMethods
 from graphc.tensors.methods.copying import CopyingMethods
 from graphc.tensors.methods.facts import FactsMethods
 from graphc.tensors.methods.making import MakingMethods
-from graphc.tensors.operands import plain
+from graphc.tensors.operands import fit, is_number
 from graphc.tensors.printing import tensor_text
 from graphc.tensors.writing import write
 
@@ -176,15 +178,26 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
     # writing
 
     def copy_(self, src: Any, non_blocking: Any = False) -> Tensor:
-        """Store the elements of `src`, broadcast and converted."""
-        source = src if isinstance(src, TensorBase) else literals.as_tensor(src)
+        """Store the elements of a tensor, or a number, broadcast and converted."""
+        if not isinstance(src, TensorBase) and not is_number(src):
+            raise TypeError(f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}")
+        source = src if isinstance(src, TensorBase) else literals.from_data(src, None)
         indexing.check_fits(source._type.shape, self._type.shape)
         write(self, source)
         return self
 
     def fill_(self, value: Any) -> Tensor:
-        """Store one number everywhere."""
-        made = value if isinstance(value, TensorBase) else indexing.fill_value(plain(value), self)
+        """Store one number, or a 0-d tensor, everywhere. DTypeError when the dtype cannot hold the number."""
+        if isinstance(value, TensorBase):
+            if value._type.rank:
+                raise ShapeError(
+                    f"fill_ only supports 0-dimension value tensor but got tensor with {value._type.rank} dimensions."
+                )
+            made = value
+        else:
+            number = number_argument("fill_", value, "value", 1)
+            check_holds(number, self._type.dtype)
+            made = indexing.fill_value(fit(number, self._type.dtype), self)
         write(self, made, "FillBackward0")
         return self
 

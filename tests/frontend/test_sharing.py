@@ -146,3 +146,19 @@ def test_storages_know_who_shares_them() -> None:
     assert tensor.untyped_storage() == tensor.t().untyped_storage()
     assert tensor.untyped_storage() != tensor.clone().untyped_storage()
     assert tensor[1].data_ptr() == tensor.untyped_storage().data_ptr() + 12
+
+
+def test_fill_and_copy_take_what_torch_takes() -> None:
+    tensor = torch.zeros(2, dtype=torch.uint8)
+    for wrong, kind, message in (
+        (lambda: tensor.fill_(300), RuntimeError, "without overflow"),
+        (lambda: tensor.fill_(torch.zeros(1)), RuntimeError, "0-dimension"),
+        (lambda: tensor.fill_("a"), TypeError, "Number"),
+        (lambda: tensor.copy_([1, 2]), TypeError, "must be Tensor, not list"),
+    ):
+        with pytest.raises(kind, match=message):
+            wrong()
+    assert tensor.tolist() == [0, 0]
+    assert tensor.fill_(torch.tensor(3)).tolist() == [3, 3]
+    assert tensor.copy_(4).tolist() == [4, 4]
+    assert tensor.is_set_to(tensor.view(2)) and not tensor.is_set_to(tensor.clone())

@@ -63,6 +63,11 @@ class FactsMethods(TensorBase):
     def _is_view(self) -> bool:
         return len(self._chain) > 0
 
+    def is_set_to(self, tensor: Tensor) -> bool:
+        """Whether another tensor shows the same memory in the same way."""
+        same = self._storage is tensor._storage and self._type == tensor._type
+        return same and (self._strides, self._offset) == (tensor._strides, tensor._offset)
+
     def untyped_storage(self) -> UntypedStorage:
         """The memory behind this tensor and all that share it."""
         return UntypedStorage(self)
