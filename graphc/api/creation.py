@@ -9,7 +9,6 @@ from graphc.tensors.creation import (
     full,
     full_like,
     is_tensor,
-    meshgrid,
     ones,
     ones_like,
     zeros,

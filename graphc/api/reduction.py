@@ -35,6 +35,8 @@ from graphc.tensors.scans import (
     trapezoid,
     trapz,
 )
-from graphc.tensors.statistics import std, std_mean, var, var_mean
+from graphc.tensors.statistics import corrcoef, cov, std, std_mean, var, var_mean
 from graphc.tensors.sorting import argsort, bucketize, kthvalue, msort, searchsorted, sort, topk
 from graphc.tensors.uniques import unique, unique_consecutive
+from graphc.tensors.quantiles import median, mode, nanmedian, nanquantile, quantile
+from graphc.tensors.histograms import bincount, histc, histogram

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
@@ -185,24 +185,6 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None) -> Tensor:
     type = sized((rows, rows if m is None else _extent("eye", m, "m")), i64)
     found = wanted_type(dtype)
     return record("", (), lambda b: b.cast(b.apply("eq", (b.iota(0, type), b.iota(1, type))), found))
-
-
-def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-    """Coordinate matrices of vectors ("ij" or "xy" order)."""
-    given: Sequence[Tensor] = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else tensors
-    if indexing not in ("ij", "xy"):
-        raise RuntimeError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
-    order = list(given)
-    if indexing == "xy" and len(order) > 1:
-        order[0], order[1] = order[1], order[0]
-    shape = tuple(t._type.size for t in order)
-    grids = []
-    for place, vector in enumerate(order):
-        kept = tuple(n if i == place else 1 for i, n in enumerate(shape))
-        grids.append(vector.reshape(kept).expand(shape))
-    if indexing == "xy" and len(order) > 1:
-        grids[0], grids[1] = grids[1].transpose(0, 1), grids[0].transpose(0, 1)
-    return tuple(grids)
 
 
 def is_tensor(obj: object) -> bool:

@@ -14,9 +14,10 @@ from graphc.ir.types import bf16, boolean, f16, f32, i64
 from graphc.tensors import elementwise, results
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, record, record_many, wrap_dim
+from graphc.tensors.joining import cat
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import reduction, whole
-from graphc.tensors.shaping import cat, clone, slice_view, unsqueeze
+from graphc.tensors.shaping import clone, slice_view, unsqueeze
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:

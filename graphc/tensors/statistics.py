@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import DTypeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import bf16, f16, f32
-from graphc.promotion import Number
+from graphc.ir.types import bf16, boolean, f16, f32
+from graphc.promotion import Number, as_float
+from graphc.recording import current
+from graphc.tensors import elementwise
 from graphc.tensors.core import record, record_many
 from graphc.tensors.reductions import Dims, axes_of, count_of, keep, mean_node, reduction
+from graphc.tensors.shaping import diagonal, reshape
+from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -112,3 +116,91 @@ def _spread_and_mean(name: str, node: Callable[..., Node], doc: str) -> Callable
 
 var_mean = _spread_and_mean("var_mean", variance_node, "Variance")
 std_mean = _spread_and_mean("std_mean", deviation_node, "Standard deviation")
+
+
+# covariance
+
+
+def _observations(name: str, input: Tensor) -> Tensor:
+    """The input as a matrix: a row for each variable, a column for each observation."""
+    if input.ndim > 2:
+        raise RuntimeError(
+            f"{name}(): expected input to have two or fewer dimensions but got an input with {input.ndim} dimensions"
+        )
+    if input._type.dtype is boolean:
+        raise DTypeError(f"{name}(): bool dtype is not supported for input")
+    return input if input.ndim == 2 else reshape(input, 1, -1)
+
+
+def _checked_weights(weights: Tensor, count: int, name: str, integral: bool) -> None:
+    if weights.ndim > 1:
+        raise RuntimeError(
+            f"cov(): expected {name} to have one or fewer dimensions but got {name} with {weights.ndim} dimensions"
+        )
+    if weights._type.dtype.is_integer != integral:
+        kind = "integral" if integral else "floating point"
+        raise DTypeError(
+            f"cov(): expected {name} to have {kind} dtype but got {name} with {type_name(weights._type.dtype)} dtype"
+        )
+    if weights._type.size != count:
+        raise RuntimeError(
+            f"cov(): expected {name} to have the same numel as there are observations in the input but got "
+            f"{weights._type.size} != {count}"
+        )
+    if current().capture is None and weights._type.size and weights._array().min() < 0:
+        raise RuntimeError(f"cov(): {name} cannot be negative")
+
+
+def cov(
+    input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
+) -> Tensor:
+    """Covariances of variables (rows) over observations (columns), with frequencies and weights of observations."""
+    table = _observations("cov", input)
+    count = table._type.shape[1]
+    given = [table]
+    for weights, name in ((fweights, "fweights"), (aweights, "aweights")):
+        if weights is not None:
+            _checked_weights(weights, count, name, name == "fweights")
+            given.append(weights)
+
+    def emit(b: Builder, x: Node, *weights: Node) -> Node:
+        x = b.cast(x, as_float(x.dtype))
+        variables = x.shape[0]
+        scalar = x.type.with_shape(())
+        factors = [b.reshape(b.cast(w, x.dtype), (count,)) for w in weights]
+        if not factors:
+            weight, total = None, b.constant(count, scalar)
+        else:
+            weight = factors[0] if len(factors) == 1 else b.mul(*factors)
+            total = b.reduce_sum(weight, (0,))
+        spread = None if weight is None else b.broadcast(weight, x.shape)
+        sums = b.reduce_sum(x if spread is None else b.mul(x, spread), (1,))
+        middle = b.div(sums, b.broadcast(total, sums.shape))
+        degrees = b.sub(total, float(correction))
+        if aweights is not None and weight is not None and correction:
+            squares = b.reduce_sum(b.mul(weight, factors[-1]), (0,))
+            degrees = b.sub(total, b.div(b.mul(squares, float(correction)), total))
+        off = b.sub(x, b.expand_dims(middle, (1,), x.shape))
+        products = b.contract(off if spread is None else b.mul(off, spread), off, "i k, j k -> i j")
+        low = b.apply("lt", (degrees, b.zeros_like(degrees)))
+        made = b.div(products, b.broadcast(b.select(low, 0.0, degrees), products.shape))
+        return b.reshape(made, ()) if variables == 1 else made
+
+    if count - correction <= 0 and fweights is None and aweights is None:
+        warnings.warn(
+            "cov(): degrees of freedom is <= 0. Correction should be strictly less than the number of observations.",
+            stacklevel=2,
+        )
+    return record("SqueezeBackward0", given, emit)
+
+
+def corrcoef(input: Tensor) -> Tensor:
+    """Correlations of variables (rows) over observations (columns), in [-1, 1]."""
+    _observations("corrcoef", input)
+    products = cov(input)
+    if products.ndim == 0:
+        return elementwise.div(products, products)
+    rows = products._type.shape[0]
+    deviations = elementwise.sqrt(diagonal(products))
+    scaled = elementwise.div(elementwise.div(products, reshape(deviations, rows, 1)), deviations)
+    return elementwise.clamp(scaled, -1, 1)

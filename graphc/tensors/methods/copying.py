@@ -14,7 +14,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.errors import DTypeError, ShapeError
 from graphc.storage import Lineage, Storage
-from graphc.tensors import creation, shaping
+from graphc.tensors import creation, joining, shaping
 from graphc.tensors.arguments import tensor_argument
 from graphc.tensors.chains import replay
 from graphc.tensors.core import TensorBase, from_array, new
@@ -131,7 +131,7 @@ class CopyingMethods(TensorBase):
         count = math.prod(shape)
         if flat._type.size < count:
             more = creation.zeros(count - flat._type.size, dtype=self.dtype)
-            flat = shaping.cat((flat, more))
+            flat = joining.cat((flat, more))
         self.data = shaping.view_(flat[:count], shape)
         return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.tensors import normalising, norms, reductions, scans, sorting, statistics, uniques
+from graphc.tensors import histograms, normalising, norms, quantiles, reductions, scans, sorting, statistics, uniques
 from graphc.tensors.core import TensorBase
 from graphc.tensors.methods.inplace import inplace
 
@@ -43,3 +43,7 @@ class ReductionMethods(TensorBase):
         sorting.kthvalue,
     )
     unique, unique_consecutive = uniques.unique, uniques.unique_consecutive
+    median, nanmedian, mode = quantiles.median, quantiles.nanmedian, quantiles.mode
+    quantile, nanquantile = quantiles.quantile, quantiles.nanquantile
+    histc, histogram, bincount = histograms.histc, histograms.histogram, histograms.bincount
+    cov, corrcoef = statistics.cov, statistics.corrcoef

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from graphc.tensors import shaping
+from graphc.tensors import joining, rearranging, shaping
 from graphc.tensors.core import TensorBase
+from graphc.tensors.methods.inplace import inplace
 
 
 class ShapingMethods(TensorBase):
@@ -23,6 +24,11 @@ class ShapingMethods(TensorBase):
         shaping.split,
         shaping.chunk,
     )
-    diagonal, flip, repeat, roll = shaping.diagonal, shaping.flip, shaping.repeat, shaping.roll
-    repeat_interleave, tril, triu = shaping.repeat_interleave, shaping.tril, shaping.triu
+    diagonal = shaping.diagonal
+    flip, fliplr, flipud, roll = rearranging.flip, rearranging.fliplr, rearranging.flipud, rearranging.roll
+    rot90, repeat, tile = rearranging.rot90, rearranging.repeat, rearranging.tile
+    repeat_interleave, narrow_copy = rearranging.repeat_interleave, rearranging.narrow_copy
+    tril, triu, kron = rearranging.tril, rearranging.triu, rearranging.kron
+    tril_, triu_ = inplace(rearranging.tril), inplace(rearranging.triu)
+    diag, diagflat, diag_embed = joining.diag, joining.diagflat, joining.diag_embed
     clone, contiguous = shaping.clone, shaping.contiguous

@@ -6,6 +6,7 @@ from tests.differential.samples.attention import ATTENTION
 from tests.differential.samples.base import Bad, Op, Sample
 from tests.differential.samples.creation import CREATION, RANDOM
 from tests.differential.samples.dropping import DROPPING
+from tests.differential.samples.joining import JOINING
 from tests.differential.samples.lookup import LOOKUP
 from tests.differential.samples.losses import LOSSES
 from tests.differential.samples.normalisation import NORMALISATION
@@ -14,6 +15,7 @@ from tests.differential.samples.products import PRODUCTS
 from tests.differential.samples.reduction import REDUCTION
 from tests.differential.samples.scan import SCAN
 from tests.differential.samples.sorting import SORTING
+from tests.differential.samples.statistics import STATISTICS
 
 OPERATORS: tuple[Op, ...] = (
     *ACTIVATIONS,
@@ -30,6 +32,8 @@ OPERATORS: tuple[Op, ...] = (
     *REDUCTION,
     *SCAN,
     *SORTING,
+    *STATISTICS,
+    *JOINING,
 )
 
 __all__ = ["OPERATORS", "Bad", "Op", "Sample"]
