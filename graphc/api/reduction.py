@@ -40,3 +40,4 @@ from graphc.tensors.sorting import argsort, bucketize, kthvalue, msort, searchso
 from graphc.tensors.uniques import unique, unique_consecutive
 from graphc.tensors.quantiles import median, mode, nanmedian, nanquantile, quantile
 from graphc.tensors.histograms import bincount, histc, histogram
+from graphc.tensors.slopes import gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ from graphc.tensors import elementwise, results
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, record, record_many, wrap_dim
 from graphc.tensors.out import out_form
+from graphc.tensors.shaping import ints
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
@@ -27,8 +29,17 @@ Emit = Callable[[Builder, Node], Node]
 
 
 def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with `out=` and with NumPy's names of arguments."""
-    return numpy_names(out_form(function))
+    """`function` of a tensor, with `out=` and with NumPy's names of arguments."""
+    inner = numpy_names(out_form(function))
+    name = function.__name__.rstrip("_")
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        if args and not isinstance(args[0], TensorBase):
+            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(args[0]).__name__}")
+        return inner(*args, **kwargs)
+
+    return checked
 
 
 def whole(value: Any, name: str, argument: str = "dim") -> int:
@@ -52,8 +63,15 @@ def axes_of(dim: Dims, rank: int, name: str = "sum") -> tuple[int, ...]:
     return tuple(sorted(a for a in axes if a < rank))
 
 
+def check_keepdim(keepdim: Any) -> None:
+    """TypeError when `keepdim` is no bool: x.sum(0, 1) does not sum over two dimensions."""
+    if not isinstance(keepdim, bool):
+        raise TypeError(f"argument 'keepdim' must be bool, not {type(keepdim).__name__}")
+
+
 def keep(b: Builder, node: Node, axes: tuple[int, ...], shape: tuple[int, ...], keepdim: bool) -> Node:
     """Reduced dimensions put back with size 1 when `keepdim`."""
+    check_keepdim(keepdim)
     return b.reshape(node, tuple(1 if i in axes else n for i, n in enumerate(shape))) if keepdim else node
 
 
@@ -80,6 +98,18 @@ def sum(input: Tensor, dim: Dims = ..., keepdim: bool = False, *, dtype: object 
         return keep(b, b.reduce_sum(b.cast(x, _accumulate_type(x, dtype)), axes), axes, x.shape, keepdim)
 
     return record("SumBackward0" if dim is ... else "SumBackward1", (input,), emit)
+
+
+def sum_to_size(input: Tensor, *size: Any) -> Tensor:
+    """Sums over what broadcasting `size` to the tensor's shape repeats; the tensor itself when nothing is."""
+    wanted, shape = ints(size), input._type.shape
+    extra = len(shape) - len(wanted)
+    if extra < 0 or any(n not in (1, m) for n, m in zip(wanted, shape[extra:], strict=True)):
+        raise RuntimeError(f"size {{{list(wanted)}}} is not expandable to size {{{list(shape)}}}.")
+    axes = tuple(i for i, n in enumerate(shape) if i < extra or (wanted[i - extra] == 1 and n != 1))
+    if wanted == shape:
+        return input
+    return record("SumBackward1", (input,), lambda b, x: b.reshape(b.reduce_sum(x, axes), wanted))
 
 
 def _without_nan(b: Builder, x: Node) -> Node:
@@ -220,8 +250,8 @@ def _max_min(op: str, input: Tensor, dim: Any, keepdim: bool | None, other: Any)
     axes = axes_of(whole(dim, op), input.ndim)
     for axis in axes:
         need_extent(input, axis, op)
-    values = _extreme(op, input, axes, bool(keepdim), "first", f"{op.capitalize()}Backward0")
-    return getattr(results, op)(values, _arg(op, input, axes, bool(keepdim)))
+    values = _extreme(op, input, axes, False if keepdim is None else keepdim, "first", f"{op.capitalize()}Backward0")
+    return getattr(results, op)(values, _arg(op, input, axes, False if keepdim is None else keepdim))
 
 
 @reduction

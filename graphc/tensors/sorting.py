@@ -15,7 +15,7 @@ from graphc.tensors import results
 from graphc.tensors.core import TensorBase, from_array, record, record_many, wrap_dim
 from graphc.tensors.operands import is_number
 from graphc.tensors.out import out_form
-from graphc.tensors.reductions import need_extent, reduction, whole
+from graphc.tensors.reductions import check_keepdim, need_extent, reduction, whole
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 def without(b: Builder, x: Node, axis: int, keepdim: bool) -> Node:
     """x without `axis`, which has one element, unless `keepdim`."""
+    check_keepdim(keepdim)
     return x if keepdim or not x.shape else b.reshape(x, (*x.shape[:axis], *x.shape[axis + 1 :]))
 
 

@@ -71,3 +71,32 @@ def test_long_float32_sums_are_accurate() -> None:
     values = np.random.default_rng(1).random(1_000_000).astype(np.float32)
     exact = float(values.sum(dtype=np.float64))
     assert abs(graphc.tensor(values).sum().item() - exact) <= 4e-7 * exact
+
+
+def test_long_running_sums_keep_their_digits() -> None:
+    values = np.random.default_rng(2).random(300_000).astype(np.float32)
+    found = graphc.tensor(values).cumsum(0).numpy()
+    np.testing.assert_allclose(found, np.cumsum(values, dtype=np.float64), rtol=2e-7)
+
+
+def test_covariance_of_one_observation() -> None:
+    with pytest.warns(UserWarning, match="degrees of freedom is <= 0"):
+        wanted = torch.cov(torch.tensor([[1.0], [2.0]]))
+    with pytest.warns(UserWarning, match="degrees of freedom is <= 0"):
+        found = graphc.cov(graphc.tensor([[1.0], [2.0]]))
+    np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+
+
+def test_scans_and_orders_replay() -> None:
+    """Captured calls run scans and host operators again, on other values too."""
+
+    @graphc.compile
+    def function(x: Any) -> Any:
+        return graphc.sort(x.cumsum(0).cumprod(0)).values, x.median(), graphc.topk(x, 2).indices
+
+    for seed in range(4):
+        values = np.random.default_rng(seed).normal(size=9)
+        t = torch.tensor(values)
+        wanted = torch.sort(t.cumsum(0).cumprod(0)).values, t.median(), torch.topk(t, 2).indices
+        for ours, theirs in zip(function(graphc.tensor(values)), wanted, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-12)

@@ -46,4 +46,5 @@ class ReductionMethods(TensorBase):
     median, nanmedian, mode = quantiles.median, quantiles.nanmedian, quantiles.mode
     quantile, nanquantile = quantiles.quantile, quantiles.nanquantile
     histc, histogram, bincount = histograms.histc, histograms.histogram, histograms.bincount
+    sum_to_size = reductions.sum_to_size
     cov, corrcoef = statistics.cov, statistics.corrcoef

@@ -14,6 +14,7 @@ from tests.differential.samples.pointwise import POINTWISE
 from tests.differential.samples.products import PRODUCTS
 from tests.differential.samples.reduction import REDUCTION
 from tests.differential.samples.scan import SCAN
+from tests.differential.samples.slopes import SLOPES
 from tests.differential.samples.sorting import SORTING
 from tests.differential.samples.statistics import STATISTICS
 
@@ -34,6 +35,7 @@ OPERATORS: tuple[Op, ...] = (
     *SORTING,
     *STATISTICS,
     *JOINING,
+    *SLOPES,
 )
 
 __all__ = ["OPERATORS", "Bad", "Op", "Sample"]

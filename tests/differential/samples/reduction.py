@@ -33,8 +33,9 @@ FLOAT_SUMS = [x for x in SUMS if x.args[0].dtype.kind == "f"]
 OUT_OF_RANGE, TWICE, NO_INT = (
     bad("Dimension out of range", f(2, 3), 2),
     bad("appears multiple times", f(2, 3), (0, -2)),
-    bad("", f(2, 3), 1.5),
+    bad("must be int|invalid", f(2, 3), 1.5),
 )
+NO_BOOL, NO_TENSOR = bad("keepdim", f(2, 3), 0, 1), bad("must be Tensor, not float", 2.5)
 
 SPREAD = (
     s(f(3, 4)),
@@ -153,7 +154,11 @@ SOFTMAXES = (
 )
 
 REDUCTION: tuple[Op, ...] = (
-    Op("sum", (*SUMS, s(ints(3), 0, dtype="torch.float64"), s(special())), (OUT_OF_RANGE, TWICE, NO_INT)),
+    Op(
+        "sum",
+        (*SUMS, s(ints(3), 0, dtype="torch.float64"), s(special())),
+        (OUT_OF_RANGE, TWICE, NO_INT, NO_BOOL, NO_TENSOR),
+    ),
     Op("nansum", (s(with_nan()), s(with_nan(), 1, True), s(ints(3)), s(f(2, 3), (0, 1)), s(EMPTY, 0)), (OUT_OF_RANGE,)),
     Op(
         "mean",
