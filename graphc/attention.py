@@ -16,7 +16,7 @@ from graphc.random import draw_key
 from graphc.recording import current
 from graphc.tensors import normalising
 from graphc.tensors.core import finish, read, record, wants_grad
-from graphc.tensors.shaping import cat
+from graphc.tensors.joining import cat
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:

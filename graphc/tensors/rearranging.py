@@ -22,11 +22,18 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
+def _given(name: str, numbers: tuple[Any, ...], keyword: str, value: Any) -> tuple[int, ...]:
+    """Numbers given one by one, as one sequence, or by `keyword`. TypeError when there are none, or both."""
+    if (value is None) != bool(numbers):
+        raise TypeError(f"{name}() wants its '{keyword}' once, by position or by name")
+    return ints(numbers if value is None else (value,))
+
+
+def repeat(input: Tensor, *sizes: Any, repeats: Any = None) -> Tensor:
     """The tensor put side by side `repeats` times along each dimension; more numbers than dimensions add some in
     front.
     """
-    times = ints(repeats)
+    times = _given("repeat", sizes, "repeats", repeats)
     rank = input.ndim
     if len(times) < rank:
         raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
@@ -43,9 +50,9 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     return record("RepeatBackward0", (input,), emit)
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *sizes: Any, dims: Any = None) -> Tensor:
     """`repeat` in which missing numbers are ones in front."""
-    times = ints(dims)
+    times = _given("tile", sizes, "dims", dims)
     return repeat(input, (1,) * (input.ndim - len(times)) + times)
 
 
@@ -117,11 +124,11 @@ def _by_counts(input: Tensor, repeats: Tensor, axis: int, output_size: int | Non
     return record("IndexSelectBackward0", (input, places), emit)
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
     """Dimensions reversed."""
-    given = ints(dims)
-    axes = axes_of(given, input.ndim, "flip") if given else ()
-    return record("FlipBackward0", (input,), lambda b, x: b.flip(x, axes) if axes else x)
+    given = _given("flip", axes, "dims", dims)
+    chosen = axes_of(given, input.ndim, "flip") if given else ()
+    return record("FlipBackward0", (input,), lambda b, x: b.flip(x, chosen) if chosen else x)
 
 
 def fliplr(input: Tensor) -> Tensor:

@@ -101,10 +101,10 @@ JOINING: tuple[Op, ...] = (
     ),
     Op(
         "Tensor.repeat",
-        (s(f(3, 4), 2, 2), s(f(3), (2, 1, 2)), s(f(2, 2), 0, 1), s(f(), 3), s(mask(2), 2)),
+        (s(f(3, 4), 2, 2), s(f(3), (2, 1, 2)), s(f(2, 2), 0, 1), s(f(), 3), s(mask(2), repeats=(2,))),
         (bad("can not be smaller than number of dimensions", f(2, 2), 2), bad("negative dimension", f(2), -1)),
     ),
-    Op("tile", (s(f(3, 4), (2,)), s(f(3), (2, 1, 2)), s(f(), (2,)), s(ints(2, 2), (1, 2))), grad_fn=False),
+    Op("tile", (s(f(3, 4), (2,)), s(f(3), (2, 1, 2)), s(f(), (2,)), s(ints(2, 2), dims=(1, 2))), grad_fn=False),
     Op(
         "repeat_interleave",
         (
@@ -128,7 +128,7 @@ JOINING: tuple[Op, ...] = (
     ),
     Op(
         "flip",
-        (s(f(3, 4), (0,)), s(f(2, 3, 2), [0, -1]), s(ints(4), (0,)), s(f(0, 2), (0,)), s(f(2), ())),
+        (s(f(3, 4), (0,)), s(f(2, 3, 2), [0, -1]), s(ints(4), (0,)), s(f(0, 2), dims=(0,)), s(f(2), ())),
         (bad("appears multiple times", f(2, 2), (0, 0)), bad("Dimension out of range", f(2), [5])),
     ),
     Op("fliplr", (s(f(3, 4)), s(f(2, 3, 2))), (bad(">= 2-d", f(3)),)),
