@@ -175,7 +175,7 @@ def test_optimizers_over_20_steps(name: str, compiled: bool) -> None:
 
 
 def test_digits_are_resized_as_pytorch_does_it() -> None:
-    from_package = pytest.importorskip("graphc.vision.datasets")
+    from_package = pytest.importorskip("graphc.vision.datasets.digits")
     digits = from_package.Digits(size=32)
     images, labels = from_package._digits()
     train = images[~from_package._is_test(labels)] / 16.0

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,3 +90,18 @@ def test_custom_function(cache: Path) -> None:
     assert "gradcheck: True" in text
     found = re.search(r"second derivative: \[(.*), (.*)\]", text)
     assert found and abs(float(found[1]) - 0.128) < 1e-9 and abs(float(found[2]) + 0.096) < 1e-9
+
+
+def test_classify_pictures(cache: Path) -> None:
+    text = run("08_classify_pictures.py", cache=cache)
+    values = losses(text)
+    assert len(values) == 4 and values[-1] < values[0] / 3
+    found = re.search(r"^accuracy on 200 test pictures: ([\d.]+) %$", text, re.MULTILINE)
+    assert found and float(found[1]) > 90
+
+
+def test_picture_grid(cache: Path, tmp_path: Path) -> None:
+    text = run("09_picture_grid.py", str(tmp_path / "grid.png"), cache=cache)
+    assert "batch (24, 1, 16, 16) -> picture (3, 56, 146)" in text
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.size == (146, 56) and len(set(picture.tobytes())) > 100

@@ -21,6 +21,7 @@ from graphc.utils.data import (
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
     default_collate,
     default_convert,
     random_split,
@@ -187,3 +188,15 @@ def test_conversion_without_batches() -> None:
     found = default_convert({"a": [np.ones(2), 3], "b": (np.float32(2), "text")})
     assert isinstance(found["a"][0], torch.Tensor) and found["a"][1] == 3
     assert found["b"][0].item() == 2 and found["b"][1] == "text"
+
+
+def test_weighted_draws() -> None:
+    torch.manual_seed(0)
+    drawn = list(WeightedRandomSampler([0.0, 3.0, 1.0], 4000))
+    counts = np.bincount(drawn, minlength=3)
+    assert counts[0] == 0 and abs(counts[1] - 3000) < 4 * (4000 * 0.75 * 0.25) ** 0.5
+    assert sorted(WeightedRandomSampler([1.0, 1.0, 2.0], 3, replacement=False)) == [0, 1, 2]
+    with pytest.raises(ValueError, match="1d sequence"):
+        WeightedRandomSampler([[1.0]], 1)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="num_samples should be a positive integer"):
+        WeightedRandomSampler([1.0], 0)
