@@ -38,6 +38,7 @@ _SUBMODULES = frozenset(
         *(
             "autograd",
             "cli",
+            "func",
             "codegen",
             "errors",
             "functional",

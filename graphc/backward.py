@@ -217,6 +217,7 @@ def backward(
         found = walk(roots)
         check_unwritten(recorder, found.passed)
         run = Run(recorder, keeps, create_graph)
+        run.partial = inputs is not None
         targets = _targets(recorder, found, inputs)
         ends = dict.fromkeys(targets)
         if inputs is None and (found.gates or MODE.anomaly):
@@ -230,9 +231,7 @@ def backward(
 
 def given_seeds(outputs: Sequence[Any], given: Any) -> list[Any]:
     """The given gradients of `outputs`, one each."""
-    seeds = [None] * len(outputs) if given is None else _sequence(given)
-    if len(seeds) == 1 and seeds[0] is None:
-        seeds = seeds * len(outputs)
+    seeds = [None] * len(outputs) if given is None else _sequence(given)[: len(outputs)]
     if len(seeds) != len(outputs):
         raise RuntimeError(f"got {len(outputs)} tensors and {len(seeds)} gradients")
     return seeds
@@ -372,6 +371,7 @@ def grad(
         found = walk(roots)
         check_unwritten(recorder, found.passed)
         run = Run(recorder, keeps, create_graph)
+        run.partial = True
         wrt = [history_of(recorder, tensor)[0] for tensor in wanted]
         results: list[Tensor | None] = []
         for place, gradient in enumerate(pull(run, found, nodes, seeds, wrt, wanted)):

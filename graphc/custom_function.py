@@ -117,6 +117,8 @@ class BackwardCFunction(FunctionCtx):
         super().__init__()
         self._parents: tuple[Any, ...] = ()
         self._tensors: list[bool] = []
+        self._wanted: list[bool] = []
+        self._partial = False
         self._outputs: list[tuple[Any, bool] | None] = []
         self._gate: weakref.ref[Gate] | None = None
         self.metadata: dict[Any, Any] = {}
@@ -162,6 +164,7 @@ class BackwardCFunction(FunctionCtx):
                 "Implementing both 'backward' and 'vjp' for a custom Function is not allowed. You should only "
                 "implement one of them."
             )
+        self._partial = run.partial
         with set_grad_enabled(run.create_graph):
             made = user(self, *given)
         return self._checked(run, made if isinstance(made, tuple) else (made,))
@@ -188,7 +191,7 @@ class BackwardCFunction(FunctionCtx):
                 f"function {self.name()} returned an incorrect number of gradients (expected {count}, got {len(made)})"
             )
         result: Grads = []
-        parents = iter(self._parents)
+        wanted = iter(self._wanted)
         for place, (gradient, is_tensor) in enumerate(zip(made, self._tensors, strict=True)):
             if not is_tensor:
                 if gradient is not None:
@@ -197,10 +200,9 @@ class BackwardCFunction(FunctionCtx):
                         "the corresponding forward input was not a Variable"
                     )
                 continue
-            parent = next(parents)
             if gradient is not None and not isinstance(gradient, TensorBase):
                 raise RuntimeError(f"expected Variable or None (got {type(gradient).__name__})")
-            if type(parent) is Value and parent.grad:
+            if next(wanted):
                 result.append(None if gradient is None else self._fitted(run, place, gradient, self._types[place]))
         return result
 
@@ -334,7 +336,8 @@ def _finish(
     values: dict[int, Value] = {}
     if flows:
         ctx._parents = tuple(keep for _, keep in reads)
-        entries = [node for node, keep in reads if type(keep) is Value and keep.grad]
+        ctx._wanted = [type(keep) is Value and keep.grad for _, keep in reads]
+        entries = [node for (node, _), wanted in zip(reads, ctx._wanted, strict=True) if wanted]
         marked = {id(t) for t in ctx.non_differentiable}
         differentiable = [isinstance(o, TensorBase) and o._type.dtype.is_float and id(o) not in marked for o in outputs]
         ctx._outputs = [

@@ -36,6 +36,7 @@ class Run:
         self.recorder = recorder
         self.keeps = keeps
         self.create_graph = create_graph
+        self.partial = False  # gradients of some inputs are wanted, not of all leaves
 
     def tensor(self, node: Node) -> Tensor:
         """The gradient `node` as a tensor."""

@@ -7,6 +7,8 @@ from graphc.anomaly import (
     set_detect_anomaly,
 )
 from graphc.backward import backward, grad
+from graphc.checkpointing import CheckpointFunction
+from graphc.checkpointing import again as run_again
 from graphc.custom_function import BackwardCFunction, Function, FunctionCtx, once_differentiable
 from graphc.grad_mode import (
     enable_grad,
@@ -21,6 +23,7 @@ from graphc.hooks import RemovableHandle
 
 __all__ = [
     "BackwardCFunction",
+    "CheckpointFunction",
     "Function",
     "FunctionCtx",
     "Node",
@@ -36,6 +39,7 @@ __all__ = [
     "is_inference_mode_enabled",
     "no_grad",
     "once_differentiable",
+    "run_again",
     "set_detect_anomaly",
     "set_grad_enabled",
 ]

@@ -173,10 +173,58 @@ def draw_key(generator: Generator | None) -> Binding:
         raise TypeError(f"argument 'generator' must be torch.Generator, not {type(generator).__name__}")
     source = generator or default_generator
     recorder = current()
+    if recorder.randomness == "error":
+        raise RuntimeError(
+            "vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' "
+            "randomness flags on vmap or perform the randomness operation out of vmap"
+        )
+    if recorder.repeated:
+        return recorder.repeated.pop(0)
     key = recorder.bind(key_buffer(source), KEY, source)
+    if recorder.draws is not None:
+        recorder.draws.append(key)
     if recorder.capture is not None:
         recorder.capture.draws.append((source, key))
     return key
+
+
+class Draws:
+    """What a call drew: the keys, and where the default generator stood before."""
+
+    def __init__(self) -> None:
+        self.keys: list[Binding] = []
+        self.offset = default_generator.get_offset()
+
+
+@contextmanager
+def noting_draws() -> Iterator[Draws]:
+    """Notes the random draws inside, for `repeating_draws`."""
+    recorder = current()
+    outer, made = recorder.draws, Draws()
+    recorder.draws = made.keys
+    try:
+        yield made
+    finally:
+        recorder.draws = outer
+        if outer is not None:
+            outer.extend(made.keys)
+
+
+@contextmanager
+def repeating_draws(draws: Draws | None) -> Iterator[None]:
+    """Inside, random draws give the same numbers as those noted; the generator does not move."""
+    if draws is None:
+        yield
+        return
+    recorder = current()
+    saved, recorder.repeated = recorder.repeated, list(draws.keys)
+    offset = default_generator.get_offset()
+    default_generator.set_offset(draws.offset)
+    try:
+        yield
+    finally:
+        recorder.repeated = saved
+        default_generator.set_offset(offset)
 
 
 # nodes

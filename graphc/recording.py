@@ -79,6 +79,12 @@ class Recorder:
         self.freed: list[Value] = []
         self.held: list[Binding] = []
         self.capture: Capture | None = None
+        # In `vmap`: the serial from which on storages hold the values of one example, and what random draws do.
+        self.example_since: int | None = None
+        # The keys of random draws, while somebody wants to know them, and those to give out again.
+        self.draws: list[Binding] | None = None
+        self.repeated: list[Binding] = []
+        self.randomness = ""
         self.sites: dict[tuple[int, int, str], tuple[CodeType, object, object]] = {}
         self._free: list[int] = []
         self._leaves = 0
@@ -187,6 +193,8 @@ class Recorder:
     def flush(self, reason: str) -> None:
         """Compute all pending storages. `reason` says who looks; it is empty when a bound was passed."""
         with self.lock:
+            if self.example_since is not None and not reason:
+                return
             if self.capture is not None:
                 self.capture.give_up(reason, user_location())
             self._flush()
@@ -194,15 +202,32 @@ class Recorder:
     def outputs(self) -> tuple[list[Storage], tuple[Node, ...]]:
         """The pending storages that live, and the nodes that a program must compute for them and for the checks."""
         storages = [s for s in [ref() for ref in list(self.pending.values())] if s is not None and s.value is not None]
+        if self.example_since is not None:
+            storages = [s for s in storages if s.serial < self.example_since and not self._is_example(s)]
         nodes: dict[Node, None] = {}
         for storage in storages:
             assert storage.value is not None
             node = storage.value.node
             if node not in self.bound and node.op != "constant":
                 nodes[node] = None
-        for node, _, _ in self.checks:
+        for node, _, _ in self.checks if self.example_since is None else ():
             nodes[node] = None
         return storages, tuple(nodes)
+
+    def _is_example(self, storage: Storage) -> bool:
+        """Whether a storage holds a value that was recorded inside `vmap`."""
+        value, since = storage.value, self.example_since
+        return since is not None and value is not None and value.serial >= since
+
+    def look(self, storage: Storage) -> None:
+        """The value of `storage` is looked at: it is computed, with all that is pending."""
+        if storage.serial >= (self.example_since or storage.serial + 1) or self._is_example(storage):
+            raise RuntimeError(
+                "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on "
+                "a Tensor, please try to rewrite what you're doing with other operations. So it is with everything "
+                "that looks at a value, such as `if` on a Tensor or printing it."
+            )
+        self.flush("an observation")
 
     def _flush(self) -> None:
         FRONT.flushes += 1
@@ -248,7 +273,8 @@ class Recorder:
         return program
 
     def _settle(self, storages: Sequence[Storage], results: dict[Node, Buffer]) -> None:
-        checks, self.checks = self.checks, []
+        inside = self.example_since is not None
+        checks, self.checks = ([], self.checks) if inside else (self.checks, [])
         values = [s.value for s in storages]  # they hold bindings that others among them read
         used: set[int] = set()
         for storage in storages:
@@ -266,7 +292,8 @@ class Recorder:
             storage.set_buffer(buffer)
         del values
         self._records = self._bytes = 0
-        self._forget()
+        if not inside:
+            self._forget()
         raise_checks(checks, results)
 
     def _forget(self) -> None:

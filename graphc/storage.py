@@ -207,7 +207,7 @@ class Storage:
     def realise(self) -> Buffer:
         """The buffer, computed now if it is pending."""
         if self.value is not None:
-            self.recorder.flush("an observation")
+            self.recorder.look(self)
         assert self.buffer is not None
         return self.buffer
 

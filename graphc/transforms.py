@@ -12,97 +12,115 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.backward import gradients, walk
-from graphc.errors import AutodiffError
+from graphc.backward import pull, walk
+from graphc.gates import Gate, Run
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.ir.node import Node
 from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.substitute import substitute
 from graphc.tensors.core import TensorBase, finish, fresh_variable, new_from_value, read
+from graphc.trees import flatten, rebuild, structure_text
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
-def _tensors(value: Any, found: list[Any]) -> None:
-    if isinstance(value, TensorBase):
-        found.append(value)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _tensors(item, found)
-    elif isinstance(value, dict):
-        for item in value.values():
-            _tensors(item, found)
-
-
-def _replace(value: Any, tensors: list[Any]) -> Any:
-    """Nested lists, tuples and dictionaries with their tensors replaced, in order."""
-    if isinstance(value, TensorBase):
-        return tensors.pop(0)
-    if isinstance(value, list | tuple):
-        return type(value)(_replace(item, tensors) for item in value)
-    if isinstance(value, dict):
-        return {k: _replace(v, tensors) for k, v in value.items()}
-    return value
-
-
-class _Level:
+class Level:
     """One application of a transformation: variables for some tensors, and the way back from them."""
 
     def __init__(self, recorder: Recorder, tensors: Sequence[Any]) -> None:
         self.recorder = recorder
         self.outer: list[Node] = []
         self.variables: list[Tensor] = []
+        self.values: list[Value] = []
         self.keeps: list[Any] = []
+        self.is_open = False  # results are over the variables, which pass gradients on
+        for tensor in tensors:
+            if not isinstance(tensor, TensorBase):
+                raise ValueError(f"Thing passed to transform API must be Tensor, got {type(tensor)}")
         self.outer_grad = MODE.enabled and any(t.requires_grad for t in tensors)
         for tensor in tensors:
             if not tensor._type.dtype.is_float:
-                raise AutodiffError(f"only floats have gradients, but an argument is {tensor._type}")
+                raise RuntimeError("only Tensors of floating point dtype can require gradients")
             node, keep = read(recorder, tensor, MODE.enabled)
             self.outer.append(node)
             self.keeps.append(keep)
             value = fresh_variable(recorder, node, keep)
+            self.values.append(value)
             self.variables.append(new_from_value(recorder, value))
 
     @property
     def nodes(self) -> list[Node]:
-        return [v._lineage.hist.node for v in self.variables if v._lineage.hist is not None]
+        return [value.node for value in self.values]
 
-    def leave(self, nodes: Sequence[Node | None], keeps: Sequence[Any]) -> list[Tensor | None]:
+    def gradients(
+        self, nodes: Sequence[Node], seeds: Sequence[Node], wrt: Sequence[Node], keeps: list[Any]
+    ) -> list[Node]:
+        """The gradients by `wrt`, zeros where there is none. Through Python code they stay over the variables."""
+        run = Run(self.recorder, keeps, True)
+        found = walk([k for k in keeps if type(k) is Value and k.grad])
+        if found.gates and not self.is_open:
+            self.open()
+        made = pull(run, found, nodes, seeds, wrt)
+        return [self.recorder.b.constant(0, n.type) if g is None else g for g, n in zip(made, wrt, strict=True)]
+
+    def open(self) -> None:
+        """What Python code gave is not known as a graph, so variables cannot be replaced: they pass gradients on."""
+        self.is_open = True
+        for value, outer, keep in zip(self.values, self.outer, self.keeps, strict=True):
+            value.name, value.parents = "AliasBackward0", (keep,)
+            value.gate = Gate([outer], 1, None), 0
+
+    def leave(self, nodes: Sequence[Node], keeps: Sequence[Any]) -> list[Tensor]:
         """Results over the outer values, as tensors."""
-        b = self.recorder.b
-        known = [n for n in nodes if n is not None]
-        outer = iter(substitute(b, known, dict(zip(self.nodes, self.outer, strict=True))))
         parents = (*self.keeps, *keeps)
-        made: list[Tensor | None] = []
+        if self.is_open:
+            roots = [p for p in parents if type(p) is Value and p.grad]
+            flows = MODE.enabled and bool(walk(roots).leaves)
+            return [finish(self.recorder, node, parents, "GradBackward0", flows) for node in nodes]
+        outer = substitute(self.recorder.b, nodes, dict(zip(self.nodes, self.outer, strict=True)))
         flows = self._flows(parents)
-        for node in nodes:
-            if node is None:
-                made.append(None)
-            else:
-                made.append(finish(self.recorder, next(outer), parents, "GradBackward0", flows))
-        for variable in self.variables:
-            hist = variable._lineage.hist
-            if hist is not None:
-                hist.grad = False  # replaced by the outer values: no leaf of anybody's gradient
+        made = [finish(self.recorder, node, parents, "GradBackward0", flows) for node in outer]
+        for value in self.values:
+            value.grad = False  # replaced by the outer values: no leaf of anybody's gradient
         return made
 
     def _flows(self, parents: Sequence[Any]) -> bool:
         """Whether an outer transformation or `backward` may ask for gradients of the results."""
         if not MODE.enabled or self.outer_grad:
             return self.outer_grad
-        own = {v._lineage.hist for v in self.variables}
         roots = [p for p in parents if type(p) is Value and p.grad]
-        return any(leaf not in own for leaf in walk(roots).leaves)
+        return any(leaf not in self.values for leaf in walk(roots).leaves)
 
 
 def _chosen(argnums: int | Sequence[int], args: tuple[Any, ...]) -> list[int]:
+    if not isinstance(argnums, int | tuple | list):
+        raise RuntimeError(f"argnums must be int or Tuple[int, ...], got: {type(argnums)}")
     numbers = [argnums] if isinstance(argnums, int) else list(argnums)
     for number in numbers:
         if not -len(args) <= number < len(args):
-            raise IndexError(f"argnums {number} for a function called with {len(args)} arguments")
+            raise RuntimeError(f"Got argnum={number}, but only {len(args)} positional inputs")
     return [n % len(args) for n in numbers]
+
+
+def _with_aux(name: str, output: Any, has_aux: bool) -> tuple[Any, Any]:
+    if not has_aux:
+        return output, None
+    if not (isinstance(output, tuple) and len(output) == 2):
+        raise RuntimeError(f"{name}: output of function f should be a tuple: (output, aux) if has_aux is True")
+    return output
+
+
+def _inner(args: tuple[Any, ...], numbers: Sequence[int], level: Callable[[list[Any]], Level]) -> tuple[Any, Any, Any]:
+    """The level for the arguments numbered, all arguments with its variables, and the structure of those numbered."""
+    picked = [args[n] for n in numbers]
+    leaves, structure = flatten(picked)
+    made = level(leaves)
+    inner = list(args)
+    for number, part in zip(numbers, rebuild(structure, made.variables), strict=True):
+        inner[number] = part
+    return made, inner, structure
 
 
 def value_and_grad(
@@ -110,11 +128,8 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """A function that gives `func`'s value and its gradient with respect to the arguments numbered `argnums`.
 
-    `func` must give a float tensor of one element (with `has_aux`, a pair of that and anything). Arguments may be
-    nested lists, tuples and
-    dictionaries of tensors. The result is (gradient, value), or (gradient, (value, aux)), as in
-    `torch.func.grad_and_value`, the other
-    way round: (value, gradient).
+    `func` must give a float tensor of no dimensions (with `has_aux`, a pair of that and anything). Arguments may be
+    nested lists, tuples and dictionaries of tensors. The result is (value, gradient), or ((value, aux), gradient).
     """
 
     def transformed(*args: Any, **kwargs: Any) -> Any:
@@ -122,40 +137,45 @@ def value_and_grad(
         recorder = current()
         with recorder.lock:
             recorder.begin()
-            picked: list[Any] = []
-            for number in numbers:
-                _tensors(args[number], picked)
-            level = _Level(recorder, picked)
-            inner = list(args)
-            supply: list[Any] = list(level.variables)
-            for number in numbers:
-                inner[number] = _replace(args[number], supply)
+            level, inner, structure = _inner(args, numbers, lambda leaves: Level(recorder, leaves))
             with set_grad_enabled(True):
-                output = func(*inner, **kwargs)
-                aux = None
-                if has_aux:
-                    output, aux = output
+                output, aux = _with_aux("grad_and_value(f)(*args)", func(*inner, **kwargs), has_aux)
                 _check_scalar(output)
                 node, keep = read(recorder, output, True)
-                seed = recorder.b.constant(1, node.type)
-                found = gradients(recorder, [node], [seed], level.nodes)
-            filled = [
-                g if g is not None else recorder.b.constant(0, n.type) for g, n in zip(found, level.nodes, strict=True)
-            ]
-            value, *grads = level.leave([node, *filled], (keep,))
-            back: list[Any] = list(grads)
-            shaped = tuple(_replace(args[n], back) for n in numbers)
+                keeps = [keep]
+                found = level.gradients([node], [recorder.b.constant(1, node.type)], level.nodes, keeps)
+            value, *grads = level.leave([node, *found], keeps)
+            shaped = tuple(rebuild(structure, grads))
             gradient = shaped[0] if isinstance(argnums, int) else shaped
             return ((value, aux) if has_aux else value), gradient
 
     return transformed
 
 
+def grad_and_value(
+    func: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """`value_and_grad` with the results the other way round: (gradient, value), as PyTorch has it."""
+    both = value_and_grad(func, argnums, has_aux)
+
+    def transformed(*args: Any, **kwargs: Any) -> Any:
+        value, gradient = both(*args, **kwargs)
+        return gradient, value
+
+    return transformed
+
+
 def _check_scalar(output: Any) -> None:
+    prefix = "grad_and_value(f)(*args): Expected f(*args) to return a"
     if not isinstance(output, TensorBase):
-        raise TypeError(f"grad: the function must give a tensor, not {type(output).__name__}")
-    if output._type.size != 1 or not output._type.dtype.is_float:
-        raise RuntimeError(f"grad: the function must give a float tensor of one element, not {output._type}")
+        raise RuntimeError(f"{prefix} Tensor, got {type(output)}")
+    if output.ndim:
+        raise RuntimeError(
+            f"{prefix} scalar Tensor, got tensor with {output.ndim} dims. Maybe you wanted to use the vjp or jacrev "
+            "APIs instead?"
+        )
+    if not output._type.dtype.is_float:
+        raise RuntimeError(f"{prefix} float Tensor, got {output._type}")
 
 
 def grad(func: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -169,46 +189,106 @@ def grad(func: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bo
     return transformed
 
 
-def vjp(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
-    """`func(*primals)` and a function from cotangents, shaped as the output, to the gradients of the primals, as a
-    tuple.
+def _only_tensors(name: str, output: Any) -> tuple[list[Any], Any]:
+    outs, shape = flatten(output)
+    for out in outs:
+        if not isinstance(out, TensorBase):
+            raise RuntimeError(f"{name}: expected f(*primals) to return only tensors, got unsupported type {type(out)}")
+    return outs, shape
+
+
+def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """`func(*primals)` and a function from cotangents, shaped as the output, to the gradients of the primals.
+
+    The gradients are a tuple shaped as `primals`; with `has_aux` the aux comes third.
     """
     recorder = current()
     with recorder.lock:
         recorder.begin()
-        picked: list[Any] = []
-        _tensors(primals, picked)
-        level = _Level(recorder, picked)
+        leaves, structure = flatten(primals)
+        level = Level(recorder, leaves)
         with set_grad_enabled(True):
-            output = func(*_replace(primals, list(level.variables)))
-            outs: list[Any] = []
-            _tensors(output, outs)
+            output, aux = _with_aux("vjp(f, *primals)", func(*rebuild(structure, level.variables)), has_aux)
+            outs, shape = _only_tensors("vjp(f, *primals)", output)
             pairs = [read(recorder, o, True) for o in outs]
         nodes = [n for n, _ in pairs]
         keeps = [k for _, k in pairs]
+        if walk([k for k in keeps if type(k) is Value and k.grad]).gates:
+            level.open()
         results = level.leave(nodes, keeps)
 
-    def pull(*cotangents: Any) -> Any:
-        given: list[Any] = []
-        _tensors(cotangents, given)
-        if [c._type.shape for c in given] != [n.shape for n in nodes]:
-            raise RuntimeError(
-                f"vjp: the cotangents have shapes {[list(c._type.shape) for c in given]}, the outputs "
-                f"{[list(n.shape) for n in nodes]}"
-            )
+    def pulled(*cotangents: Any) -> Any:
+        given, _ = flatten(cotangents)
+        if len(given) != len(nodes):
+            raise RuntimeError(f"Expected {len(nodes)} cotangents, one for each output of f, got {len(given)}")
+        for place, (cotangent, node) in enumerate(zip(given, nodes, strict=True)):
+            if tuple(cotangent.shape) != node.shape:
+                raise RuntimeError(
+                    f"Mismatch in shape: grad_output[{place}] has a shape of torch.Size({list(cotangent.shape)}) and "
+                    f"output[{place}] has a shape of torch.Size({list(node.shape)})."
+                )
         with recorder.lock:
             recorder.begin()
+            for value in level.values:
+                value.grad = True
             seeds = [read(recorder, c, MODE.enabled) for c in given]
-            found = gradients(
-                recorder,
-                nodes,
-                [recorder.b.cast(s, n.dtype) for (s, _), n in zip(seeds, nodes, strict=True)],
-                level.nodes,
-            )
-            filled = [
-                g if g is not None else recorder.b.constant(0, n.type) for g, n in zip(found, level.nodes, strict=True)
-            ]
-            back: list[Any] = list(level.leave(filled, (*keeps, *(k for _, k in seeds))))
-            return _replace(primals, back)
+            all_keeps = [*keeps, *(k for _, k in seeds)]
+            cast = [recorder.b.cast(s, n.dtype) for (s, _), n in zip(seeds, nodes, strict=True)]
+            with set_grad_enabled(True):
+                found = level.gradients(nodes, cast, level.nodes, all_keeps)
+            return rebuild(structure, level.leave(found, all_keeps))
 
-    return _replace(output, list(results)), pull
+    made = rebuild(shape, results)
+    return (made, pulled, aux) if has_aux else (made, pulled)
+
+
+def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> Any:
+    """`func(*primals)` and the derivative of it in the direction `tangents`.
+
+    By differentiating the gradient, which is linear in the cotangent, by the cotangent.
+    """
+    name = "jvp(f, primals, tangents)"
+    if not isinstance(primals, tuple):
+        raise RuntimeError(f"{name}: Expected primals to be a tuple. E.g. it should be valid to call f(*primals).")
+    leaves, structure = flatten(primals)
+    directions, other = flatten(tangents)
+    if structure != other:
+        raise RuntimeError(
+            f"{name}: Expected primals and tangents to have the same python structure. For example, if primals is a "
+            f"tuple of 3 tensors, tangents also must be. Got primals with structure {structure_text(primals)} and "
+            f"tangents with structure {structure_text(tangents)}"
+        )
+    if not leaves:
+        raise RuntimeError(f"{name}: Expected primals to contain at least one Tensor.")
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        for x, t in zip(leaves, directions, strict=True):
+            if tuple(x.shape) != tuple(t.shape):
+                raise RuntimeError(
+                    "Trying to set a forward gradient that has a different size than that of the original Tensor, "
+                    f"this is not supported. Tensor is of size {list(x.shape)} while the given forward gradient is "
+                    f"of size {list(t.shape)}."
+                )
+        level = Level(recorder, leaves)
+        with set_grad_enabled(True):
+            output, aux = _with_aux(name, func(*rebuild(structure, level.variables)), has_aux)
+            outs, shape = _only_tensors(name, output)
+            pairs = [read(recorder, o, True) for o in outs]
+            nodes = [n for n, _ in pairs]
+            keeps: list[Any] = [k for _, k in pairs]
+            seeds = [read(recorder, t, True) for t in directions]
+            keeps += [k for _, k in seeds]
+            floats = [n for n in nodes if n.dtype.is_float]
+            cotangents = [fresh_variable(recorder, b.constant(0, n.type), Value(n, ())) for n in floats]
+            wrt = [c.node for c in cotangents]
+            keeps += cotangents
+            slopes = level.gradients(floats, wrt, level.nodes, keeps)
+            cast = [b.cast(s, n.dtype) for (s, _), n in zip(seeds, level.nodes, strict=True)]
+            pushed = iter(level.gradients(slopes, cast, wrt, keeps))
+            made = [next(pushed) if n.dtype.is_float else b.constant(0, n.type) for n in nodes]
+        for value in cotangents:
+            value.grad = False  # the derivative does not depend on them
+        results = level.leave([*nodes, *substitute(b, made, {c: b.constant(0, c.type) for c in wrt})], keeps)
+        values, moved = rebuild(shape, results[: len(nodes)]), rebuild(shape, results[len(nodes) :])
+        return (values, moved, aux) if has_aux else (values, moved)

@@ -11,3 +11,4 @@ from graphc.grad_mode import (
     set_grad_enabled,
 )
 from graphc.transforms import grad, value_and_grad, vjp
+from graphc.vmapping import vmap

@@ -1,14 +1,14 @@
 """`torch.autograd`'s names: gradients as functions, and the switches of recording."""
 
-from graphc.autograd import function, graph
+from graphc.autograd import function, functional, graph
 from graphc.autograd.function import Function
 from graphc.autograd.gradcheck import gradcheck, gradgradcheck, numerical_jacobian
+from graphc.autograd.gradient import grad
 from graphc.autograd.variable import Variable
 from graphc.gradients import (
     backward,
     detect_anomaly,
     enable_grad,
-    grad,
     inference_mode,
     is_anomaly_enabled,
     is_grad_enabled,
@@ -24,6 +24,7 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "function",
+    "functional",
     "grad",
     "gradcheck",
     "gradgradcheck",

@@ -1,5 +1,7 @@
-"""Helpers beside the tensor library: `data` loads data in batches, `dlpack` shares memory with other libraries."""
+"""Helpers beside the tensor library: `checkpoint` saves memory in backward, `data` loads data in batches, `dlpack`
+shares memory with other libraries.
+"""
 
-from graphc.utils import data, dlpack
+from graphc.utils import checkpoint, data, dlpack
 
-__all__ = ["data", "dlpack"]
+__all__ = ["checkpoint", "data", "dlpack"]

@@ -121,7 +121,7 @@ def test_grad_of_nested_arguments() -> None:
     parameters = {"w": torch.tensor([1.0, 2.0]), "b": [torch.tensor(0.5)]}
     found = torch.grad(lambda p, x: ((p["w"] * x).sum() + p["b"][0]) ** 2)(parameters, torch.tensor([1.0, 1.0]))
     assert found["w"].tolist() == [7, 7] and found["b"][0].item() == 7
-    with pytest.raises(RuntimeError, match="one element"):
+    with pytest.raises(RuntimeError, match="a scalar Tensor"):
         torch.grad(lambda x: x * 2)(torch.ones(2))
 
 
@@ -131,7 +131,7 @@ def test_vjp() -> None:
     left, right = pull(torch.ones(2, 2))
     assert left.tolist() == [[4, 4, 4]] * 2 and right.tolist() == [[2, 2]] * 3
     assert pull(torch.zeros(2, 2))[0].tolist() == [[0, 0, 0]] * 2
-    with pytest.raises(RuntimeError, match="cotangents have shapes"):
+    with pytest.raises(RuntimeError, match="Mismatch in shape"):
         pull(torch.ones(3))
 
 
