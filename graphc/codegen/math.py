@@ -14,7 +14,8 @@ from graphc.codegen.kernel import Emitter, Value
 from graphc.codegen.math_erf import erf
 from graphc.codegen.math_exp import exp, expm1, log, log1p, sigmoid, tanh
 from graphc.codegen.math_float import like
-from graphc.codegen.math_int import expand_cast, shift_left, shift_right, shift_right_logical
+from graphc.codegen.math_int import expand_cast, gcd, shift_left, shift_right, shift_right_logical
+from graphc.codegen.math_log import log2, log10
 from graphc.codegen.math_trig import cos, sin
 from graphc.codegen.scope import ScopedEmitter
 from graphc.ir.types import boolean, f32
@@ -64,6 +65,8 @@ EXPANSIONS: dict[str, Expansion] = {
     "expm1": expm1,
     "log": log,
     "log1p": log1p,
+    "log2": log2,
+    "log10": log10,
     "sigmoid": sigmoid,
     "tanh": tanh,
     "erf": erf,
@@ -72,6 +75,8 @@ EXPANSIONS: dict[str, Expansion] = {
     "pow": _by_kind(math_int.power, math_pow.power),
     "floor_divide": _by_kind(math_int.floor_divide, math_mod.floor_divide),
     "remainder": _by_kind(math_int.remainder, math_mod.remainder),
+    "fmod": _by_kind(math_int.fmod, math_mod.fmod),
+    "gcd": gcd,
     "shift_left": shift_left,
     "shift_right": shift_right,
     "shift_right_logical": shift_right_logical,
@@ -81,7 +86,8 @@ _ANY_BITS = frozenset({"select", "detach"})  # they move values, so 16-bit float
 
 
 def expand(e: ScopedEmitter, name: str, *args: Value) -> Value:
-    """The value of the elementwise operator `name` (all but `cast`, see `expand_cast`) on operands of any lane counts.
+    """The value of the elementwise operator `name` (all but `cast`, see `expand_cast`, and `bitcast`) on operands of
+    any lane counts.
 
     f16 and bf16 operands are computed in f32, and a float result is rounded back.
     """

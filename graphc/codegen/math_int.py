@@ -43,6 +43,32 @@ def remainder(e: ScopedEmitter, x: Value, y: Value) -> Value:
     return e.op("select", _wrong_sign(e, rest, y), e.op("add", rest, y), rest)
 
 
+def fmod(e: ScopedEmitter, x: Value, y: Value) -> Value:
+    """x - trunc(x / y) * y, the sign of x; 0 where y is 0."""
+    rest = remainder(e, x, y)
+    if x.type.dtype.kind == "uint":
+        return rest
+    return e.op("select", _wrong_sign(e, rest, x), e.op("sub", rest, y), rest)
+
+
+def gcd(e: ScopedEmitter, x: Value, y: Value) -> Value:
+    """The greatest common divisor by Euclid's steps. The loop runs as often as the smaller operands among the lanes can
+    need: after k steps the remainder is below the 1.5 * k / log2(golden ratio)th part (Lame).
+    """
+    signed = x.type.dtype.kind == "int"
+    a, c = (e.op("abs", v) if signed else v for v in (x, y))
+    # 64-bit operands take at most 92 steps, 32-bit ones 46, 16-bit ones 23 and 8-bit ones 12; the smallest integer,
+    # which has no positive counterpart, one more.
+    steps = {64: 93, 32: 47, 16: 24, 8: 13}[x.type.dtype.bits]
+    with e.loop("step", 0, steps, 1, (a, c)) as loop:
+        u, v = loop.phis
+        rest = remainder(e, u, v)
+        done = e.op("eq", v, 0)
+        loop.yields = (e.op("select", done, u, v), e.op("select", done, v, rest))
+    made = loop.results[0]
+    return e.op("abs", made) if signed else made
+
+
 def _wrong_sign(e: ScopedEmitter, rest: Value, y: Value) -> Value:
     return e.op("and", e.op("ne", rest, 0), e.op("lt", e.op("xor", rest, y), 0))
 

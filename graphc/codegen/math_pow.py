@@ -29,7 +29,7 @@ TWO_THIRDS = (float.fromhex("0x1.5555555555555p-1"), float.fromhex("0x1.55555555
 LN2_HIGH, LN2_LOW = float.fromhex("0x1.62e42fefa38p-1"), float.fromhex("0x1.ef35793c7673p-45")
 
 
-def _log_f64(e: Emitter, n: Value, m: Value) -> tuple[Value, Value]:
+def log_f64(e: Emitter, n: Value, m: Value) -> tuple[Value, Value]:
     """n * ln 2 + log(m) as a sum of two f64, the relative error below 2**-63."""
     # s = f / (m + 1) = s_high + s_low
     f, total = e.op("sub", m, 1.0), e.op("add", m, 1.0)
@@ -68,7 +68,7 @@ def _magnitude_f64(e: Emitter, a: Value, y: Value) -> Value:
     subnormal = e.op("lt", a, f.min_normal)
     n, m = split(e, e.op("select", subnormal, e.op("mul", a, 2.0**54), a), f)
     exponent = e.op("sub", small_int_to_float(e, n, f64), e.op("select", subnormal, like(e, 54.0, a), 0.0))
-    high, low = _log_f64(e, exponent, m)
+    high, low = log_f64(e, exponent, m)
     high = e.op("select", e.op("eq", a, 0.0), like(e, -math.inf, a), high)
     high = e.op("select", e.op("lt", a, math.inf), high, a)
     product = e.op("mul", y, high)

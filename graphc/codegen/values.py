@@ -119,7 +119,11 @@ class Values:
         args = []
         for operand in node.inputs:
             args.append((yield operand, idx, masks))
-        return expand_cast(e, args[0], node.dtype) if node.op == "cast" else expand(e, node.op, *args)
+        if node.op == "cast":
+            return expand_cast(e, args[0], node.dtype)
+        if node.op == "bitcast":
+            return e.op("bitcast", args[0], to=node.dtype)
+        return expand(e, node.op, *args)
 
     def _fill(self, node: Node) -> float | int | bool:
         value = node.attr("value")

@@ -2,12 +2,13 @@
 
 from tests.samples.alignment import ALIGNMENT
 from tests.samples.base import BadSample, OpSamples, Sample, twice_differentiable, type_of
+from tests.samples.composites import COMPOSITES
 from tests.samples.elementwise import ELEMENTWISE
 from tests.samples.host import HOST
 from tests.samples.indexing import INDEXING
 from tests.samples.scans import SCANS
 from tests.samples.structured import STRUCTURED
 
-SAMPLES: dict[str, OpSamples] = {**ELEMENTWISE, **STRUCTURED, **INDEXING, **HOST, **SCANS, **ALIGNMENT}
+SAMPLES: dict[str, OpSamples] = {**ELEMENTWISE, **COMPOSITES, **STRUCTURED, **INDEXING, **HOST, **SCANS, **ALIGNMENT}
 
 __all__ = ["SAMPLES", "BadSample", "OpSamples", "Sample", "twice_differentiable", "type_of"]

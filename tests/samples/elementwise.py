@@ -63,11 +63,14 @@ def _make(arity: int, group: str) -> Callable[[Rng], list[Sample]]:
     return make
 
 
-def _within(low: float, high: float) -> Callable[[Rng], np.ndarray]:
+def within(low: float, high: float) -> Callable[[Rng], np.ndarray]:
+    """Random operands of an interval."""
     return lambda rng: array(rng, (2, 3), f64, low, high)
 
 
-def _smooth(*operands: Callable[[Rng], np.ndarray]) -> Smooth:
+def smooth(*operands: Callable[[Rng], np.ndarray]) -> Smooth:
+    """Operands for gradients, one maker each."""
+
     def make(rng: Rng) -> list[Sample]:
         return [Sample(tuple(operand(rng) for operand in operands))]
 
@@ -78,7 +81,8 @@ def _away_from_zero(rng: Rng) -> np.ndarray:
     return distinct(rng, (2, 3))
 
 
-def _ops(names: str, arity: int, group: str, exact: bool, smooth: Smooth | None = None) -> dict[str, OpSamples]:
+def ops(names: str, arity: int, group: str, exact: bool, smooth: Smooth | None = None) -> dict[str, OpSamples]:
+    """Samples of operators of one arity and group."""
     return {name: OpSamples(_make(arity, group), _bad(name, arity, group), smooth, exact) for name in names.split()}
 
 
@@ -139,6 +143,13 @@ def _cast(rng: Rng) -> list[Sample]:
     return samples
 
 
+def _bitcast(rng: Rng) -> list[Sample]:
+    samples = [Sample((array(rng, shape, f32),), {"dtype": i32}) for shape in SHAPES]
+    sizes = [(x, y) for x in DTYPES for y in DTYPES if boolean not in (x, y) and x.bits == y.bits]
+    # Only from floats: the bits of random integers may be those of NaN, which are not kept by every operation.
+    return samples + [Sample((specials(x),), {"dtype": y}) for x, y in sizes if not (y.is_float and not x.is_float)]
+
+
 def _cast_smooth(rng: Rng) -> list[Sample]:
     return [Sample((array(rng, (2, 3), f64),), {"dtype": f64})]
 
@@ -153,29 +164,34 @@ def _shift(rng: Rng) -> list[Sample]:
 
 
 ELEMENTWISE: dict[str, OpSamples] = {
-    **_ops("exp expm1 sin cos tanh sigmoid erf", 1, "float", False, _smooth(_within(-1.5, 1.5))),
-    **_ops("log", 1, "float", False, _smooth(_within(0.5, 3))),
-    **_ops("log1p", 1, "float", False, _smooth(_within(-0.5, 3))),
-    **_ops("sqrt", 1, "float", True, _smooth(_within(0.5, 3))),
-    **_ops("div", 2, "float", True, _smooth(_within(-2, 2), _within(0.7, 2))),
-    **_ops("pow", 2, "float", False, _pow_smooth),
-    **_ops("floor ceil round trunc", 1, "float", True),
-    **_ops("neg", 1, "number", True, _smooth(_within(-2, 2))),
-    **_ops("abs", 1, "number", True, _smooth(_away_from_zero)),
-    **_ops("sign", 1, "number", True),
-    **_ops("add sub mul", 2, "number", True, _smooth(_within(-2, 2), _within(-2, 2))),
-    **_ops("maximum minimum", 2, "number", True, _apart),
-    **_ops("floor_divide", 2, "number", False),
-    **_ops("remainder", 2, "number", False, _remainder),
-    **_ops("bitwise_not", 1, "bits", True),
-    **_ops("bitwise_and bitwise_or bitwise_xor", 2, "bits", True),
+    **ops("exp expm1 sin cos tanh sigmoid erf", 1, "float", False, smooth(within(-1.5, 1.5))),
+    **ops("log log2 log10", 1, "float", False, smooth(within(0.5, 3))),
+    **ops("log1p", 1, "float", False, smooth(within(-0.5, 3))),
+    **ops("sqrt", 1, "float", True, smooth(within(0.5, 3))),
+    **ops("div", 2, "float", True, smooth(within(-2, 2), within(0.7, 2))),
+    **ops("pow", 2, "number", False, _pow_smooth),
+    **ops("floor ceil round trunc", 1, "float", True),
+    **ops("neg", 1, "number", True, smooth(within(-2, 2))),
+    **ops("abs", 1, "number", True, smooth(_away_from_zero)),
+    **ops("sign", 1, "number", True),
+    **ops("add sub mul", 2, "number", True, smooth(within(-2, 2), within(-2, 2))),
+    **ops("maximum minimum", 2, "number", True, _apart),
+    **ops("floor_divide", 2, "number", False),
+    **ops("remainder fmod", 2, "number", False, _remainder),
+    **ops("gcd", 2, "integer", True),
+    "bitcast": OpSamples(
+        _bitcast,
+        (BadSample((t("f32[2]"),), "bitcast: .*one size", {"dtype": i8}, error=DTypeError),),
+    ),
+    **ops("bitwise_not", 1, "bits", True),
+    **ops("bitwise_and bitwise_or bitwise_xor", 2, "bits", True),
     **{
         name: OpSamples(_shift, _bad(name, 2, "integer"))
         for name in ("shift_left", "shift_right", "shift_right_logical")
     },
-    **_ops("eq ne lt le gt ge", 2, "any", True),
-    **_ops("detach", 1, "any", True),
-    **_ops("materialize", 1, "any", True, _smooth(_within(-2, 2))),
+    **ops("eq ne lt le gt ge", 2, "any", True),
+    **ops("detach", 1, "any", True),
+    **ops("materialize", 1, "any", True, smooth(within(-2, 2))),
     "select": OpSamples(
         _select,
         (

@@ -32,7 +32,8 @@ Formula = Callable[..., np.ndarray]
 ZERO_EVERYWHERE = "zero: the function is constant almost everywhere"
 
 
-def _infer(op: str, arity: int, group: str, result: DType | None = None) -> Infer:
+def infer_elementwise(op: str, arity: int, group: str, result: DType | None = None) -> Infer:
+    """The type rule of an elementwise operator over dtypes of `group`; `result` is its dtype if not theirs."""
     allowed = frozenset(dtype for dtype in DTYPES if belongs(dtype, group))
 
     def infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -66,7 +67,7 @@ def _elementwise(
 
     def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
         with np.errstate(all="ignore"):
-            operands = [a.astype(np.float64) if precise else widen(a) for a in arrays]
+            operands = [a.astype(np.float64) if precise and a.dtype.kind not in "iub" else widen(a) for a in arrays]
             return narrow(formula(*operands), type)
 
     return register(
@@ -75,7 +76,7 @@ def _elementwise(
             kind="elementwise",
             arity=arity,
             doc=doc,
-            infer=_infer(name, arity, group, result),
+            infer=infer_elementwise(name, arity, group, result),
             evaluate=evaluate,
             vjp=vjp,
             why_no_vjp=why,
@@ -100,9 +101,18 @@ def _pow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.power(x, y)
 
 
+def _int_pow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Wrapping; for a negative exponent 1 and -1 have their powers, all else gives 0."""
+    negative = y < 0
+    made = np.power(x, np.where(negative, y & 1, y))
+    return np.where(negative & (np.abs(x) != 1), 0, made)
+
+
 for _name, _formula, _rule, _doc in (
     ("exp", np.exp, rules.exp, "e to the power x."),
     ("log", np.log, rules.log, "Natural logarithm; -inf at 0, NaN below."),
+    ("log2", np.log2, rules.log2, "Logarithm to base 2, exact for powers of 2."),
+    ("log10", np.log10, rules.log10, "Logarithm to base 10, exact for powers of 10."),
     ("log1p", np.log1p, rules.log1p, "log(1 + x), exact near 0."),
     ("expm1", np.expm1, rules.expm1, "exp(x) - 1, exact near 0."),
     ("sqrt", np.sqrt, rules.sqrt, "Square root, correctly rounded; NaN below 0, -0 at -0."),
@@ -116,7 +126,9 @@ for _name, _formula, _rule, _doc in (
 
 _elementwise("div", 2, "float", np.divide, "IEEE quotient x / y. Float.", vjp=rules.div)
 _elementwise(
-    "pow", 2, "float", _pow, "x to the power y as C's pow (pow(x, 0) = 1, NaN for x < 0 and y broken). Float.",
+    "pow", 2, "number", lambda x, y: _int_pow(x, y) if x.dtype.kind in "iu" else _pow(x, y),
+    "x to the power y as C's pow (pow(x, 0) = 1, NaN for x < 0 and y broken). Integers wrap around; for y < 0 they "
+    "give 0 but for 1 and -1.",
     vjp=rules.pow, precise=True,
 )  # fmt: skip
 for _name, _formula, _doc in (
@@ -176,6 +188,16 @@ _elementwise(
     "remainder", 2, "number", _remainder,
     "x - floor(x / y) * y, the sign of y, Python's `%`. Integers: 0 where y is 0. Floats: NaN where y is 0.",
     vjp=rules.remainder,
+)  # fmt: skip
+_elementwise(
+    "fmod", 2, "number", lambda x, y: np.fmod(x, y),
+    "x - trunc(x / y) * y, the sign of x, C's fmod. Integers: 0 where y is 0. Floats: NaN where y is 0.",
+    vjp=rules.fmod,
+)  # fmt: skip
+_elementwise(
+    "gcd", 2, "integer", lambda x, y: np.gcd(x, y),
+    "The greatest common divisor; not negative, but for the smallest integer. gcd(x, 0) is |x|.",
+    why="zero: integers have no gradient", commutative=True,
 )  # fmt: skip
 
 
@@ -239,7 +261,7 @@ for _name, _formula, _symbol in (
     )  # fmt: skip
 
 
-# select, cast, detach
+# select, cast, bitcast, detach
 
 
 def _infer_select(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -288,6 +310,18 @@ def _evaluate_cast(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType)
     return cast_array(arrays[0], type.dtype)
 
 
+def _infer_bitcast(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("bitcast", types, 1)
+    dtype = attrs["dtype"]
+    if dtype is boolean or types[0].dtype is boolean or dtype.bits != types[0].dtype.bits:
+        raise DTypeError(f"bitcast: wants two dtypes of one size, none of them bool, got {types[0]} and {dtype}")
+    return types[0].with_dtype(dtype)
+
+
+def _evaluate_bitcast(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    return np.ascontiguousarray(arrays[0]).view(type.dtype.numpy).reshape(type.shape)
+
+
 def _cast_vjp(b: Builder, node: Node, ct: Node) -> Sequence[Node | None]:
     x = node.inputs[0]
     return [b.cast(ct, x.dtype) if x.dtype.is_float and node.dtype.is_float else None]
@@ -320,6 +354,19 @@ CAST = register(
         attrs=(Attr("dtype", "dtype"),),
         vjp=_cast_vjp,
         scalar="cast",
+    )
+)
+BITCAST = register(
+    OpDef(
+        name="bitcast",
+        kind="elementwise",
+        arity=1,
+        doc="The bits of x as another dtype of the same size; any dtype but bool.",
+        infer=_infer_bitcast,
+        evaluate=_evaluate_bitcast,
+        attrs=(Attr("dtype", "dtype"),),
+        why_no_vjp="zero: bits are no numbers",
+        scalar="bitcast",
     )
 )
 DETACH = _elementwise(

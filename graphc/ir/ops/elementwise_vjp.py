@@ -29,6 +29,14 @@ def log(b: Builder, node: Node, ct: Node) -> Gradients:
     return [b.div(ct, node.inputs[0])]
 
 
+def log2(b: Builder, node: Node, ct: Node) -> Gradients:
+    return [b.div(ct, b.mul(node.inputs[0], math.log(2.0)))]
+
+
+def log10(b: Builder, node: Node, ct: Node) -> Gradients:
+    return [b.div(ct, b.mul(node.inputs[0], math.log(10.0)))]
+
+
 def log1p(b: Builder, node: Node, ct: Node) -> Gradients:
     return [b.div(ct, b.add(node.inputs[0], 1.0))]
 
@@ -120,6 +128,11 @@ def minimum(b: Builder, node: Node, ct: Node) -> Gradients:
 def remainder(b: Builder, node: Node, ct: Node) -> Gradients:
     x, y = node.inputs
     return [ct, b.neg(b.mul(ct, b.elementwise("floor_divide", x, y)))]
+
+
+def fmod(b: Builder, node: Node, ct: Node) -> Gradients:
+    x, y = node.inputs
+    return [ct, b.neg(b.mul(ct, b.elementwise("trunc", b.div(x, y))))]
 
 
 def select(b: Builder, node: Node, ct: Node) -> Gradients:

@@ -11,6 +11,7 @@ from tests.differential.samples.lookup import LOOKUP
 from tests.differential.samples.losses import LOSSES
 from tests.differential.samples.normalisation import NORMALISATION
 from tests.differential.samples.pointwise import POINTWISE
+from tests.differential.samples.pointwise_unary import POINTWISE_UNARY
 from tests.differential.samples.products import PRODUCTS
 from tests.differential.samples.reduction import REDUCTION
 from tests.differential.samples.scan import SCAN
@@ -29,6 +30,7 @@ OPERATORS: tuple[Op, ...] = (
     *LOSSES,
     *NORMALISATION,
     *POINTWISE,
+    *POINTWISE_UNARY,
     *PRODUCTS,
     *REDUCTION,
     *SCAN,
