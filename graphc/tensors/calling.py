@@ -10,12 +10,11 @@ import numpy as np
 from graphc.errors import UnsupportedError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, boolean
+from graphc.ir.types import DType, boolean, dtype_of_numpy
 from graphc.promotion import as_float
 from graphc.recording import current
 from graphc.storage import Value
-from graphc.tensors.core import TensorBase, read, record
-from graphc.tensors.creation import as_tensor
+from graphc.tensors.core import TensorBase, from_array, read, record
 from graphc.tensors.operands import NUMBERS, combine, common, is_number, plain
 from graphc.tensors.out import out_form
 from graphc.tensors.writing import type_name
@@ -151,8 +150,8 @@ def dunder(function: Callable[..., Any], reflected: bool = False) -> Callable[..
 
     def method(self: Any, other: Any) -> Any:
         if not is_operand(other):
-            if isinstance(other, np.ndarray):
-                other = as_tensor(other)
+            if isinstance(other, np.ndarray) and (dtype := dtype_of_numpy(other.dtype)) is not None:
+                other = from_array(other, dtype)
             elif isinstance(other, complex):
                 refuse(function.__name__, other)
             else:
