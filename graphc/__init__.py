@@ -50,6 +50,7 @@ _SUBMODULES = frozenset(
             "compiled",
             "pipeline",
             "return_types",
+            "special",
             "utils",
             "vision",
         ),

@@ -78,7 +78,7 @@ def test_first_and_second_order(op: str, sample: Sample) -> None:
         arrays.append(rng.normal(size=like.shape))
         return inputs[-1]
 
-    wrt = [x for x in inputs if x.dtype is f64]
+    wrt = [x for i, x in enumerate(inputs) if x.dtype is f64 and i not in SAMPLES[op].constant]
     cotangent = weight_for(node)
     gradients = vjp(b, [node], [cotangent], wrt)
     assert any(g is not None for g in gradients)

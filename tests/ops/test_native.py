@@ -69,7 +69,7 @@ def derivatives(b: Builder, op: str, sample: Sample, first: int) -> tuple[list[N
     operands = [b.input(first + i, type) for i, type in enumerate(sample.types)]
     node = sample.apply(b, op, operands)
     ct = b.input(first + len(operands), node.type)
-    wrt = [x for x in operands if x.dtype.is_float]
+    wrt = [x for i, x in enumerate(operands) if x.dtype.is_float and i not in SAMPLES[op].constant]
     gradients = [g for g in vjp(b, [node], [ct], wrt) if g is not None]
     weights = [b.exp(g) for g in gradients]
     second = vjp(b, gradients, weights, [*wrt, ct]) if twice_differentiable(gradients) else []

@@ -81,13 +81,15 @@ class OpSamples:
 
     `make(rng)` gives inputs for the forward value: odd shapes, zero-size, 0-d, all dtypes, special values.
     `smooth(rng)` gives f64 inputs where the function has two derivatives, away from kinks and poles. `exact`: every
-    correct implementation gives the same bits in f32 and f64 (the bits of a NaN apart).
+    correct implementation gives the same bits in f32 and f64 (the bits of a NaN apart). `constant`: operands without a
+    gradient, though the function depends on them.
     """
 
     make: Callable[[np.random.Generator], list[Sample]]
     bad: tuple[BadSample, ...] = ()
     smooth: Callable[[np.random.Generator], list[Sample]] | None = None
     exact: bool = True
+    constant: tuple[int, ...] = ()
 
 
 def type_of(array: np.ndarray) -> TensorType:

@@ -2,6 +2,7 @@
 
 from graphc.ir.ops import (
     alignment,
+    bessel,
     contract,
     drawing,
     elementwise,
@@ -14,10 +15,13 @@ from graphc.ir.ops import (
     scattering,
     sorting,
     source,
+    special,
+    special_host,
 )
 
 __all__ = [
     "alignment",
+    "bessel",
     "contract",
     "drawing",
     "elementwise",
@@ -30,4 +34,6 @@ __all__ = [
     "scattering",
     "sorting",
     "source",
+    "special",
+    "special_host",
 ]

@@ -17,6 +17,7 @@ from tests.differential.samples.reduction import REDUCTION
 from tests.differential.samples.scan import SCAN
 from tests.differential.samples.slopes import SLOPES
 from tests.differential.samples.sorting import SORTING
+from tests.differential.samples.special import SPECIAL
 from tests.differential.samples.statistics import STATISTICS
 
 OPERATORS: tuple[Op, ...] = (
@@ -31,6 +32,7 @@ OPERATORS: tuple[Op, ...] = (
     *NORMALISATION,
     *POINTWISE,
     *POINTWISE_UNARY,
+    *SPECIAL,
     *PRODUCTS,
     *REDUCTION,
     *SCAN,
