@@ -41,3 +41,9 @@ class CompileError(GraphcError, RuntimeError):
 
 class UnsupportedError(GraphcError, NotImplementedError):
     """The request is meaningful but graphc does not do it; the message names what is missing."""
+
+
+class OutOfRange(GraphcError, IndexError, RuntimeError):
+    """An index tensor holds an index that is out of range. Some operators of PyTorch raise IndexError then, others
+    RuntimeError. Cure: fix the indices.
+    """

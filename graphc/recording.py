@@ -115,6 +115,12 @@ class Recorder:
             self.bound[node] = buffer
         return binding
 
+    def part_from(self, buffer: Buffer | None) -> None:
+        """Somebody may write `buffer` from now on: computed values that it stands for are kept elsewhere."""
+        for binding in list(self.cuts.values()):
+            if binding.buffer is buffer:
+                binding.buffer = self.bound[binding.node] = binding.buffer.copy()
+
     def release(self, node: Node, index: int) -> None:
         """A binding died."""
         self.bound.pop(node, None)
@@ -123,16 +129,17 @@ class Recorder:
 
     def leaf(self, storage: Storage) -> Binding:
         """The leaf of a realised storage; the same one until its number is free again."""
+        exported = storage.is_exported
         binding = storage.slot() if storage.slot is not None else None
         if binding is None or binding.recorder is not self:
             assert storage.buffer is not None
             buffer = storage.buffer
-            if storage.is_exported:
+            if exported:
                 # NumPy may write at any time: what is recorded reads the memory as it is now.
                 buffer = Buffer.from_array(buffer.array.copy())
             binding = self.bind(buffer, storage.type, storage)
             storage.slot = weakref.ref(binding)
-        elif storage.is_exported and not np.array_equal(binding.buffer.array, storage.buffer.array):  # type: ignore[union-attr]
+        elif exported and not np.array_equal(binding.buffer.array, storage.buffer.array):  # type: ignore[union-attr]
             storage.slot = None
             return self.leaf(storage)
         elif self.capture is not None:
@@ -141,16 +148,17 @@ class Recorder:
 
     def part(self, storage: Storage, type: TensorType, offset: int) -> Binding:
         """The leaf of a part of a realised storage that lies in one piece from element `offset` on."""
+        exported = storage.is_exported
         if storage.slots is None:
             storage.slots = {}
         held = storage.slots.get((offset, type))
         binding = held() if held is not None else None
-        if binding is not None and binding.recorder is self and not storage.is_exported:
+        if binding is not None and binding.recorder is self and not exported:
             return binding
         assert storage.buffer is not None
         start = offset * type.dtype.itemsize
         array = storage.buffer.array[start : start + type.nbytes]
-        binding = self.bind(Buffer.from_array(array.copy() if storage.is_exported else array), type, storage)
+        binding = self.bind(Buffer.from_array(array.copy() if exported else array), type, storage)
         storage.slots[(offset, type)] = weakref.ref(binding)
         return binding
 
@@ -231,6 +239,7 @@ class Recorder:
 
     def _flush(self) -> None:
         FRONT.flushes += 1
+        alive = list(self.cuts.values())  # else garbage collection, which runs at any time, may end what is bound
         storages, nodes = self.outputs()
         saved = {value: needed_later(self, value) for value in self._histories(storages)}
         for needed in saved.values():
@@ -239,6 +248,7 @@ class Recorder:
         for value, needed in saved.items():
             value.saved = tuple(self.bind_cut(node, results[node]) for node in needed if node in results)
         self._settle(storages, results)
+        del alive
 
     def flush_captured(self, program: programs.Program) -> None:
         """Run what a finished capture recorded, as `program`, which computes all its outputs."""

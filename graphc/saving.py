@@ -22,11 +22,9 @@ from graphc import dtypes
 from graphc.devices import Device, use_device
 from graphc.ir.types import bf16, dtype_by_name
 from graphc.storage import Storage
-from graphc.tensors.chains import replay
 from graphc.tensors.core import TensorBase, alias, from_array
-from graphc.tensors.shaping import view_
 from graphc.tensors.size import Size
-from graphc.tensors.views import ViewStep
+from graphc.tensors.striding import as_strided
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -90,10 +88,9 @@ class _Writer:
         return found
 
     def _tensor(self, tensor: TensorBase) -> Any:
-        steps = [[s.kind, list(s.a), list(s.b), list(s.c)] for s in tensor._chain]
-        place, shape = self.place(tensor._storage), list(tensor._storage.type.shape)
-        requires_grad = tensor._lineage.requires_grad
-        return {"tensor": {"storage": place, "shape": shape, "view": steps, "requires_grad": requires_grad}}
+        view = [list(tensor._type.shape), list(tensor._strides), tensor._offset]
+        place, requires_grad = self.place(tensor._storage), tensor._lineage.requires_grad
+        return {"tensor": {"storage": place, "view": view, "requires_grad": requires_grad}}
 
 
 def save(obj: object, f: FileLike, **ignored: Any) -> None:
@@ -228,7 +225,6 @@ _SIMPLE: dict[str, Any] = {
 
 
 def _tensor(found: dict[str, Any], flats: list[Tensor]) -> Tensor:
-    base = view_(flats[found["storage"]], *found["shape"])
-    steps = [ViewStep(kind, (), tuple(a), tuple(b), tuple(c)) for kind, a, b, c in found["view"]]
-    made = alias(replay(base, steps))
+    shape, strides, offset = found["view"]
+    made = alias(as_strided(flats[found["storage"]], tuple(shape), tuple(strides), offset))
     return made.requires_grad_() if found["requires_grad"] else made

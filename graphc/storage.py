@@ -167,8 +167,16 @@ class Storage:
 
     @property
     def is_exported(self) -> bool:
-        """Whether NumPy arrays may see the memory."""
-        return self.external is not None or (self.export is not None and self.export() is not None)
+        """Whether NumPy arrays may see the memory. Once the last is gone, the memory counts as written."""
+        if self.external is not None:
+            return True
+        if self.export is None:
+            return False
+        if self.export() is not None:
+            return True
+        self.export = self.slot = self.slots = None
+        self.version += 1
+        return False
 
     def set_value(self, value: Value, recorder: Recorder) -> None:
         """A write: from now on the storage holds `value`, which `recorder` recorded."""
@@ -197,6 +205,7 @@ class Storage:
 
     def own_buffer(self) -> None:
         """Before NumPy gets to see the memory: let no recorded leaf read it later, as NumPy may write."""
+        self.recorder.part_from(self.buffer)
         if self.slot is not None or self.slots is not None:
             assert self.buffer is not None
             made = Buffer.allocate(self.buffer.nbytes)

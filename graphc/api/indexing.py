@@ -1,13 +1,23 @@
 """Public names: reading and writing at indices."""
 
-from graphc.tensors.indexing import (
-    gather,
+from graphc.tensors.index_writing import (
+    as_strided_scatter,
+    diagonal_scatter,
     index_add,
-    index_select,
+    index_copy,
+    index_fill,
+    index_reduce,
+    scatter_reduce,
+    select_scatter,
+    slice_scatter,
+)
+from graphc.tensors.indexing import index_put, index_put_
+from graphc.tensors.masking import (
+    argwhere,
     masked_fill,
+    masked_scatter,
     masked_select,
     nonzero,
-    scatter,
-    scatter_add,
-    take_along_dim,
+    nonzero_static,
 )
+from graphc.tensors.scattering import gather, index_select, put, scatter, scatter_add, take, take_along_dim

@@ -37,22 +37,40 @@ from graphc.tensors.rearranging import (
     tril,
     triu,
 )
-from graphc.tensors.shaping import (
-    broadcast_to,
+from graphc.tensors.shaping import clone
+from graphc.tensors.splitting import (
     chunk,
-    clone,
+    dsplit,
+    hsplit,
+    split,
+    split_with_sizes,
+    tensor_split,
+    unbind,
+    unsafe_chunk,
+    unsafe_split,
+    vsplit,
+)
+from graphc.tensors.striding import as_strided
+from graphc.tensors.viewing import (
+    adjoint,
+    broadcast_to,
+    detach,
     diagonal,
     flatten,
+    imag,
+    moveaxis,
     movedim,
     narrow,
     permute,
+    ravel,
+    real,
     reshape,
     select,
-    split,
     squeeze,
+    swapaxes,
+    swapdims,
     t,
     transpose,
-    unbind,
     unflatten,
     unsqueeze,
 )

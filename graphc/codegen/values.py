@@ -44,6 +44,7 @@ class Values:
         self.buffers = buffers
         self.lane_count = 1
         self.env: dict[Var, Value] = {}
+        self.data: dict[Data, Value] = {}  # indices read from memory, as last prepared
         self.stages: dict[tuple[Node, Index], Value] = {}
         self.turned: tuple[Var, int] | None = None  # an axis whose neighbours are loaded together, and the place on it
 
@@ -81,6 +82,7 @@ class Values:
         if node.op == "constant":
             return e.const(node.attr("value"), VType(node.dtype))  # type: ignore[arg-type]
         if node.op == "iota":
+            yield from self._prepare(idx[node.integer("axis")], masks)
             return expand_cast(e, self.index(idx[node.integer("axis")]), node.dtype)
         base = base_of(node)
         if base not in self.inside:
@@ -209,13 +211,23 @@ class Values:
     # indices
 
     def _prepare(self, ix: Ix, masks: Masks) -> Generator[_Request, Value, None]:
-        """Ask for the tensors that `ix` reads its data indices from, so that `index` finds them computed."""
+        """Ask for the tensors that `ix` reads its data indices from, so that `index` finds them computed.
+
+        What is read under one mask is zero where that does not hold, so each mask has its own.
+        """
+        found: dict[Data, Value] = {}
         for symbol in ix.symbols():
-            if isinstance(symbol, Data) and self.e.find(("data", symbol)) is None:
+            if not isinstance(symbol, Data):
+                continue
+            value = self.e.find(("data", symbol, masks))
+            if value is None:
                 raw = yield symbol.node, symbol.at, masks
                 wide = expand_cast(self.e, raw, i64)
                 low = self.e.op("select", self.e.op("lt", wide, 0), 0, wide)
-                self.e.remember(("data", symbol), self.e.op("select", self.e.op("gt", low, symbol.hi), symbol.hi, low))
+                value = self.e.op("select", self.e.op("gt", low, symbol.hi), symbol.hi, low)
+                self.e.remember(("data", symbol, masks), value)
+            found[symbol] = value
+        self.data.update(found)
 
     def _prepare_symbols(self, at: Index, masks: Masks) -> Generator[_Request, Value, None]:
         for ix in at:
@@ -241,9 +253,7 @@ class Values:
         if isinstance(symbol, Var):
             return self.e.lanes(i64, self.lane_count) if symbol.lane else self.env[symbol]
         if isinstance(symbol, Data):
-            value = self.e.find(("data", symbol))
-            assert value is not None, "a data index was not prepared"
-            return value
+            return self.data[symbol]
         of = self.index(symbol.of)
         if symbol.op == "clamp":
             low = self.e.op("select", self.e.op("lt", of, 0), 0, of)

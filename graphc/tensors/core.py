@@ -19,7 +19,6 @@ from graphc.storage import Binding, Lineage, Storage, Value
 from graphc.tensors.size import Size
 from graphc.tensors.views import (
     Chain,
-    ViewStep,
     apply_chain,
     contiguous_strides,
     is_contiguous,
@@ -46,6 +45,7 @@ class TensorBase:
         "_lineage",
         "_offset",
         "_retains",
+        "_root",
         "_storage",
         "_strides",
         "_type",
@@ -62,6 +62,7 @@ class TensorBase:
     _counter: list[int] | None  # of the writes that PyTorch counts; None for tensors of inference mode
     _fn: tuple[Any, Any] | None  # what `grad_fn` gave, and for what
     _retains: bool
+    _root: Tensor | None  # what a view was made from, through all views in between
     _wrapped: bool  # stands for a Python number in type promotion
 
     # plain facts
@@ -144,6 +145,15 @@ class TensorBase:
         """Whether this tensor was made in inference mode."""
         return self._counter is None
 
+    @property
+    def _base(self) -> Tensor | None:
+        """The tensor that this is a view of, in the end; None when it is no view."""
+        return self._root
+
+    def _is_view(self) -> bool:
+        """Whether gradients treat this tensor as a view of another; what `detach` gives is none."""
+        return self._root is not None
+
     # gradient side
 
     @property
@@ -170,8 +180,11 @@ class TensorBase:
         if requires_grad and self._counter is None and not MODE.inference:
             raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
         if self._lineage.requires_grad != requires_grad:
-            self._lineage = Lineage(len(self._chain), None, requires_grad, self._storage.version)
-            self._lineage.owner = weakref.ref(self)
+            if self._lineage.depth != len(self._chain):
+                self._lineage = Lineage(len(self._chain))
+            # Earlier views share the lineage and so follow.
+            self._lineage.requires_grad, self._lineage.version = requires_grad, self._storage.version
+            self._lineage.owner, self._lineage.variable = weakref.ref(self), None
         return self  # type: ignore[return-value]
 
     @property
@@ -235,6 +248,7 @@ def new(
     tensor._lineage = lineage
     tensor._grad = None
     tensor._retains = False
+    tensor._root = None
     tensor._wrapped = False
     tensor._counter = storage.counter
     tensor._fn = None
@@ -276,7 +290,9 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     """
     lineage, storage = tensor._lineage, tensor._storage
     value = lineage.variable() if lineage.variable is not None else None
-    if value is not None and lineage.version == storage.version:
+    # NumPy may have written since; then there is another leaf.
+    same = not storage.is_exported or (value is not None and recorder.read(storage)[1] in value.parents)
+    if value is not None and same and lineage.version == storage.version:
         return value
     if storage.value is not None and recorder.capture is None:
         # Run here, so that a loop without observations runs one program per step, and the first step is no different.
@@ -329,7 +345,12 @@ def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node,
     if grad:
         hist = lineage.hist
         if hist is not None:
-            if lineage.version == storage.version and not (hist.freed and storage.value is not hist):
+            exported = storage.is_exported
+            if storage.value is None and (exported or lineage.version != storage.version) and _untouched(hist, storage):
+                lineage.version = storage.version
+                exported = False
+            behind = storage.value is not hist and (hist.freed or exported)
+            if lineage.version == storage.version and not behind:
                 return hist.node, hist, lineage.depth
             return _changed_behind(recorder, tensor, hist)
         if lineage.requires_grad:
@@ -339,6 +360,12 @@ def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node,
             return value.node, value, lineage.depth
     node, keep = recorder.read(storage)
     return (_blocked(recorder.b, node) if grad else node), keep, 0
+
+
+def _untouched(hist: Value, storage: Storage) -> bool:
+    """Whether the memory still holds what was computed for `hist`, whatever NumPy did."""
+    held, buffer = hist.binding, storage.buffer
+    return held is not None and buffer is not None and bool(np.array_equal(held.buffer.array, buffer.array))
 
 
 def _changed_behind(recorder: Recorder, tensor: TensorBase, hist: Value) -> tuple[Node, Keep, int]:
@@ -428,19 +455,6 @@ def record_many(name: str, tensors: Sequence[TensorBase], emit: Callable[..., Se
         pairs = [read(recorder, t, grad) for t in tensors]
         parents = tuple(keep for _, keep in pairs)
         return [finish(recorder, node, parents, name, grad) for node in emit(b, *(n for n, _ in pairs))]
-
-
-# views
-
-
-def view(tensor: TensorBase, step: ViewStep, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Tensor:
-    """A view of `tensor` one step further."""
-    lineage = tensor._lineage
-    if not MODE.enabled and (lineage.requires_grad or lineage.hist is not None):
-        lineage = Lineage(len(tensor._chain))
-    made = new(tensor._storage, tensor._type.with_shape(shape), lineage, (*tensor._chain, step), strides, offset)
-    made._counter = tensor._counter
-    return made
 
 
 def alias(tensor: TensorBase, cls: type[Any] | None = None) -> Tensor:

@@ -1,119 +1,182 @@
-"""Indexing, read and written: integers, slices, ellipsis, None, integer tensors, boolean masks; gather and scatter."""
+"""Indexing, read and written: integers, slices, ellipsis, None, integer tensors, boolean masks."""
 
 from __future__ import annotations
 
+import math
+import operator
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, OutOfRange, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, boolean, broadcast_shapes, i32, i64, u8
 from graphc.recording import Recorder, current
 from graphc.storage import Value
-from graphc.tensors import shaping
-from graphc.tensors.core import TensorBase, finish, from_array, read, record, wants_grad, wrap_dim
+from graphc.tensors import viewing
+from graphc.tensors.core import TensorBase, finish, from_array, read, wants_grad
+from graphc.tensors.filling import fill_value
 from graphc.tensors.operands import is_number, plain
-from graphc.tensors.writing import check_writable, write, write_node
+from graphc.tensors.views import inverse_permutation
+from graphc.tensors.writing import check_apart, check_writable, type_name, write, write_node
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 Index = Any
+Advanced = list["Tensor | None"]  # for each dimension what indexes it, or None for all of it
+
+_WRONG = "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got {})"
+_NOT_INDEX = "tensors used as indices must be long, int, byte or bool tensors"
+_SEQUENCE = (
+    "Using a non-tuple sequence for multidimensional indexing is deprecated and will be changed in pytorch 2.9; use "
+    "x[tuple(seq)] instead of x[seq]. In pytorch 2.9 this will be interpreted as tensor index, x[torch.tensor(seq)], "
+    "which will result either in an error or a different result"
+)
+_BYTES = "indexing with dtype torch.uint8 is now deprecated, please use a dtype torch.bool instead."
+_LONGEST = 32  # longer lists are never taken for tuples of indices
 
 
-def _expand_ellipsis(index: tuple[Any, ...], rank: int) -> list[Any]:
+# what an index says
+
+
+def _items(index: Index) -> tuple[Any, ...]:
+    """The parts of an index, one for each dimension or so; a list that holds more than numbers counts as a tuple."""
+    if isinstance(index, tuple):
+        return index
+    if isinstance(index, str):
+        raise TypeError("new(): invalid data type 'str'")
+    if (
+        isinstance(index, list)
+        and len(index) < _LONGEST
+        and any(i is None or i is Ellipsis or isinstance(i, TensorBase | slice | Sequence | np.ndarray) for i in index)
+    ):
+        warnings.warn(_SEQUENCE, stacklevel=5)
+        return tuple(index)
+    return (index,)
+
+
+def _plain_item(item: Any) -> Any:
+    """An int, a bool, a slice, None, Ellipsis, or a tensor of indices (bool for masks)."""
+    if item is None or item is Ellipsis or isinstance(item, slice | int):
+        return item
+    if isinstance(item, np.integer) or (isinstance(item, np.ndarray) and not item.ndim and item.dtype.kind in "iu"):
+        return int(item)
+    if isinstance(item, TensorBase):
+        return _index_tensor(item)  # type: ignore[arg-type]
+    if isinstance(item, np.ndarray):
+        if item.dtype.kind not in "iub":
+            raise IndexError(_NOT_INDEX)
+        return from_array(item, boolean if item.dtype.kind == "b" else u8 if item.dtype == np.uint8 else i64)
+    if isinstance(item, Sequence) and not isinstance(item, str):
+        array = np.asarray(list(item))
+        return from_array(array, boolean if array.dtype.kind == "b" else i64)
+    kind = type(item)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    raise IndexError(_WRONG.format(name))
+
+
+def _index_tensor(item: Tensor) -> Any:
+    dtype = item._type.dtype
+    if item.ndim == 0 and dtype.is_integer and dtype is not u8:
+        return int(item.item())  # a view, as in PyTorch
+    if dtype not in (i64, i32, u8, boolean):
+        raise IndexError(_NOT_INDEX)
+    if dtype is u8:
+        if item.ndim:
+            warnings.warn(_BYTES, stacklevel=6)
+        return item.bool()
+    return item
+
+
+def _basic(tensor: Tensor, index: Index) -> tuple[Tensor, Advanced]:
+    """Apply integers, slices and None as views; what stays: for each dimension an index tensor or None."""
+    items = [_plain_item(i) for i in _items(index)]
+    rank = tensor.ndim
     used = 0
-    for item in index:
-        if item is None or item is Ellipsis or isinstance(item, bool):
-            continue
-        used += item.ndim if isinstance(item, TensorBase) and item._type.dtype is boolean else 1
+    for item in items:
+        if isinstance(item, TensorBase):
+            used += item.ndim if item._type.dtype is boolean else 1
+        elif item is not None and item is not Ellipsis and not isinstance(item, bool):
+            used += 1
+    if not rank and any(isinstance(i, int) and not isinstance(i, bool) for i in items):
+        raise IndexError(
+            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to convert a "
+            "0-dim tensor to a number"
+        )
     if used > rank:
         raise IndexError(f"too many indices for tensor of dimension {rank}")
-    places = [i for i, item in enumerate(index) if item is Ellipsis]
-    if len(places) > 1:
-        raise IndexError("an index can only have a single ellipsis ('...')")
-    full = [slice(None)] * (rank - used)
-    return [*index[: places[0]], *full, *index[places[0] + 1 :]] if places else [*index, *full]
-
-
-def _as_index_tensor(item: Any) -> Tensor:
-    """A list, array or tensor of indices as a tensor."""
-    if isinstance(item, TensorBase):
-        tensor = item
-    else:
-        array = np.asarray(item)
-        if array.size == 0:
-            array = array.astype(np.int64)
-        if array.dtype.kind not in "iub":
-            raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
-        tensor = from_array(array, boolean if array.dtype.kind == "b" else i64)
-    if tensor._type.dtype not in (i64, i32, u8, boolean):
-        raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
-    return tensor  # type: ignore[return-value]
-
-
-def _basic(tensor: Tensor, index: Index) -> tuple[Tensor, list[Tensor | None]]:
-    """Apply integers, slices and None as views; what stays: one entry per dimension, an index tensor or None."""
-    items = index if isinstance(index, tuple) else (index,)
-    prepared = [i if i is None or i is Ellipsis or isinstance(i, slice | int) else _as_index_or_int(i) for i in items]
     seen, dim = tensor, 0
-    advanced: list[Tensor | None] = []
-    for item in _expand_ellipsis(tuple(prepared), tensor.ndim):
-        if item is None:
-            seen = shaping.unsqueeze(seen, dim)
-            advanced.append(None)
+    advanced: dict[int, Tensor] = {}
+    for item in items:
+        if item is Ellipsis:
+            dim += rank - used
+        elif item is None:
+            seen = viewing.unsqueeze(seen, dim)
             dim += 1
         elif isinstance(item, bool):
-            seen = shaping.unsqueeze(seen, dim)
-            advanced.append(from_array(np.zeros(1 if item else 0, np.int64), i64))
+            seen = viewing.unsqueeze(seen, dim)
+            advanced[dim] = from_array(np.zeros(1 if item else 0, np.int64), i64)
             dim += 1
         elif isinstance(item, int):
-            seen = shaping.select(seen, dim, item)
+            seen = _selected(seen, dim, item)
         elif isinstance(item, slice):
-            seen = _slice(seen, dim, item)
-            advanced.append(None)
+            seen = _sliced(seen, dim, item)
+            dim += 1
+        elif item._type.dtype is boolean and not item.ndim:
+            seen = viewing.unsqueeze(seen, dim)
+            advanced[dim] = from_array(np.zeros(1 if item.item() else 0, np.int64), i64)
             dim += 1
         elif item._type.dtype is boolean:
-            for position in _nonzero(item, seen._type.shape[dim : dim + item.ndim], dim):
-                advanced.append(position)
-            dim += item.ndim
+            for position in _true_places(item, seen, dim):
+                advanced[dim] = position
+                dim += 1
         else:
-            advanced.append(item)
+            advanced[dim] = item
             dim += 1
-    return seen, advanced
+    return seen, [advanced.get(d) for d in range(seen.ndim)]
 
 
-def _as_index_or_int(item: Any) -> Any:
-    if isinstance(item, np.integer):
-        return int(item)
-    if isinstance(item, float):
-        raise IndexError(
-            "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
-            "(got float)"
-        )
-    return _as_index_tensor(item)
+def _selected(tensor: Tensor, dim: int, index: int) -> Tensor:
+    if not -(2**63) <= index < 2**63:
+        raise ValueError("Overflow when unpacking long long")
+    shape = tensor._type.shape
+    if dim >= len(shape):
+        viewing.wrap_dim(dim, len(shape))
+    if not -shape[dim] <= index < shape[dim]:
+        raise IndexError(f"index {index} is out of bounds for dimension {dim} with size {shape[dim]}")
+    return viewing.select(tensor, dim, index)
 
 
-def _slice(tensor: Tensor, dim: int, item: slice) -> Tensor:
-    n = tensor._type.shape[dim]
-    step = 1 if item.step is None else item.step.__index__()
-    if step <= 0:
+def _sliced(tensor: Tensor, dim: int, item: slice) -> Tensor:
+    step = 1 if item.step is None else operator.index(item.step)
+    if step == 0:
+        raise ValueError("slice step cannot be zero")
+    if step < 0:
         raise ValueError("step must be greater than zero")
-    start, stop, step = slice(
-        None if item.start is None else item.start.__index__(),
-        None if item.stop is None else item.stop.__index__(),
-        step,
-    ).indices(n)
-    return shaping.slice_view(tensor, dim, start, max(0, -(-(stop - start) // step)), step)
+    start = None if item.start is None else operator.index(item.start)
+    stop = None if item.stop is None else operator.index(item.stop)
+    return _cut(tensor, viewing.wrap_dim(dim, tensor.ndim), start, stop, step)
 
 
-def _nonzero(mask: Tensor, shape: tuple[int, ...], dim: int) -> list[Tensor]:
+def _cut(tensor: Tensor, dim: int, start: int | None, stop: int | None, step: int) -> Tensor:
+    """The slice, or the tensor itself when that is all of it."""
+    n = tensor._type.shape[dim]
+    first, last, step = slice(start, stop, step).indices(n)
+    size = max(0, -(-(last - first) // step))
+    if first == 0 and last == n and step == 1:
+        return tensor
+    return viewing.slice_view(tensor, dim, first, size, step)
+
+
+def _true_places(mask: Tensor, seen: Tensor, dim: int) -> list[Tensor]:
     """Positions of the true elements, one tensor per dimension; looks at the values."""
-    for i, (m, n) in enumerate(zip(mask._type.shape, shape, strict=True)):
-        if m != n:
+    shape = seen._type.shape
+    for i, m in enumerate(mask._type.shape):
+        if dim + i >= len(shape) or m != shape[dim + i]:
             raise IndexError(
                 f"The shape of the mask {list(mask._type.shape)} at index {i} does not match the shape of the indexed "
                 f"tensor {list(shape)} at index {dim + i}"
@@ -125,6 +188,8 @@ def check_range(recorder: Recorder, index: Node, keep: Any, size: int, low: int,
     """Raise IndexError at the next flush when an element of `index` lies outside [low, size)."""
     if index.type.size == 0:
         return
+    if size == 0:
+        raise OutOfRange(message)
     b = recorder.b
     below = b.apply("lt", (index, b.constant(low, index.type)))
     above = b.apply("ge", (index, b.constant(size, index.type)))
@@ -132,7 +197,7 @@ def check_range(recorder: Recorder, index: Node, keep: Any, size: int, low: int,
     axes = tuple(range(bad.type.rank))
     flag = b.apply("reduce_max", (bad,), {"axes": axes, "ties": "even"}) if axes else bad
     lines = ", ".join(map(str, sorted(b.locs)))
-    recorder.check(flag, Value(flag, (keep,)), IndexError(f"{message}{f' (at {lines})' if lines else ''}"))
+    recorder.check(flag, Value(flag, (keep,)), OutOfRange(f"{message}{f' (at {lines})' if lines else ''}"))
 
 
 def _combined(
@@ -175,7 +240,11 @@ def getitem(input: Tensor, index: Index) -> Tensor:
     """`input[index]`: a view for integers, slices, None and ellipsis; a copy when a list or tensor indexes."""
     seen, advanced = _basic(input, index)
     if all(a is None for a in advanced):
-        return shaping.same_view(seen) if seen is input else seen
+        if seen is not input:
+            return seen
+        if isinstance(index, slice):
+            return viewing.slice_view(input, 0, 0, input._type.shape[0], 1)
+        return viewing.same_view(input)
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
@@ -185,9 +254,7 @@ def getitem(input: Tensor, index: Index) -> Tensor:
         perm, back = _front(places, x.type.rank)
         moved = b.permute(x, perm)
         rest = moved.shape[len(places) :]
-        rows = 1
-        for n in moved.shape[: len(places)]:
-            rows *= n
+        rows = math.prod(moved.shape[: len(places)])
         taken = b.apply("gather", (b.reshape(moved, (rows, *rest)), flat), {"axis": 0})
         k = len(shape)
         order = (*range(k, k + back), *range(k), *range(k + back, taken.type.rank))
@@ -196,73 +263,93 @@ def getitem(input: Tensor, index: Index) -> Tensor:
 
 def setitem(input: Tensor, index: Index, value: Any) -> None:
     """`input[index] = value`, the value broadcast and converted; with index tensors, the last one wins among equal
-    indices.
+    indices, and dtypes must agree.
     """
-    if _is_mask(input, index):
-        return _masked_write(input, index, value)
+    number = is_number(value)
+    if not number and not isinstance(value, TensorBase):
+        raise TypeError(f"can't assign a {_full_name(value)} to a {input.type()}")
+    source: Tensor = fill_value(plain(value), input) if number else value  # type: ignore[arg-type]
+    mask = _mask_of(input, index)
+    if mask is not None and source._type.size == 1:
+        places = (*mask._type.shape, *(1,) * (input.ndim - mask.ndim))
+        _fill_where(input, viewing.reshape(mask, places), viewing.reshape(source, ()))
+        return
     seen, advanced = _basic(input, index)
-    source = _value_tensor(value, input)
-    if all(a is None for a in advanced):
-        shape = seen._type.shape
-        given = source._type.shape
-        while len(given) > len(shape) and given and given[0] == 1:
-            given = given[1:]
-        if source._type.shape != given:
-            source = shaping.reshape(source, *given)
-        check_fits(given, shape)
+    given, shape = source._type.shape, seen._type.shape
+    if any(a is not None for a in advanced):
+        if source._type.dtype is not seen._type.dtype:
+            raise DTypeError(
+                "Index put requires the source and destination dtypes match, got "
+                f"{type_name(seen._type.dtype)} for the destination and {type_name(source._type.dtype)} for the source."
+            )
+        kept = without_ones(given)
+        _index_put(seen, advanced, source if kept == given else viewing.reshape(source, kept), accumulate=False)
+        return
+    if given == shape:
         write(seen, source)
-        return None
-    _index_put(seen, advanced, source, accumulate=False)
-    return None
+    elif not given:
+        write(seen, source, "FillBackward3", one=True)
+    else:
+        kept = without_ones(given)
+        check_fits(kept, shape)
+        write(seen, viewing.expand(viewing.reshape(source, kept), shape))
+
+
+def _full_name(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` without leading ones."""
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return shape
 
 
 def check_fits(given: tuple[int, ...], shape: tuple[int, ...]) -> None:
     """ShapeError when `given` does not broadcast to `shape`."""
-    if len(given) > len(shape) or any(g not in (1, n) for g, n in zip(reversed(given), reversed(shape), strict=False)):
-        for g, n, at in zip(reversed(given), reversed(shape), range(len(shape) - 1, -1, -1), strict=False):
-            if g not in (1, n):
-                raise ShapeError(
-                    f"The expanded size of the tensor ({n}) must match the existing size ({g}) at non-singleton "
-                    f"dimension "
-                    f"{at}.  Target sizes: {list(shape)}.  Tensor sizes: {list(given)}"
-                )
-        raise ShapeError(f"shape mismatch: value tensor of shape {list(given)} cannot be broadcast to {list(shape)}")
+    for k in range(1, min(len(given), len(shape)) + 1):
+        if given[-k] not in (1, shape[-k]):
+            raise ShapeError(
+                f"The expanded size of the tensor ({shape[-k]}) must match the existing size ({given[-k]}) at "
+                f"non-singleton dimension {len(shape) - k}.  Target sizes: {list(shape)}.  Tensor sizes: {list(given)}"
+            )
+    if len(given) > len(shape):
+        raise ShapeError(
+            f"expand: the number of sizes provided ({len(shape)}) must be greater or equal to the number of "
+            f"dimensions in the tensor ({len(given)})"
+        )
 
 
-def _value_tensor(value: Any, like: Tensor) -> Tensor:
-    if isinstance(value, TensorBase):
-        return value  # type: ignore[return-value]
-    if is_number(value):
-        return fill_value(plain(value), like)
-    return from_array(np.asarray(value), like._type.dtype)
+def _mask_of(input: Tensor, index: Index) -> Tensor | None:
+    """The mask, if it is all that indexes."""
+    items = index if isinstance(index, tuple) else (index,)
+    if len(items) != 1 or not isinstance(items[0], TensorBase) or not items[0].ndim:
+        return None
+    mask: Any = items[0]
+    fits = mask._type.dtype is boolean and mask._type.shape == input._type.shape[: mask.ndim]
+    return mask if fits else None
 
 
-def fill_value(value: Any, like: Tensor) -> Tensor:
-    """A number as a 0-d tensor of the dtype of `like`: a constant of the program."""
-    return record("", (), lambda b: b.constant(value, TensorType(like._type.dtype, ())))
-
-
-def _is_mask(input: Tensor, index: Index) -> bool:
-    return (
-        isinstance(index, TensorBase)
-        and index._type.dtype is boolean
-        and index._type.shape == input._type.shape[: index.ndim]
-    )
-
-
-def _masked_write(input: Tensor, mask: Tensor, value: Any) -> None:
-    source = _value_tensor(value, input)
-    if source.ndim == 0:
-        write(input, masked_fill(input, mask, source))
-        return
-    write_positions = _nonzero(mask, input._type.shape[: mask.ndim], 0)
-    advanced: list[Tensor | None] = [*write_positions, *([None] * (input.ndim - mask.ndim))]
-    _index_put(input, advanced, source, accumulate=False)
+def _fill_where(input: Tensor, mask: Tensor, value: Tensor) -> None:
+    """Store a 0-d `value` where `mask`, of as many dimensions as `input`, is true."""
+    check_writable(input, (value,))
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        grad = wants_grad((input, value)) and input._type.dtype.is_float
+        x, keep_x = read(recorder, input, grad)
+        v, keep_v = read(recorder, value, grad)
+        m, keep_m = read(recorder, mask, False)
+        made = b.select(b.broadcast(m, x.shape), b.broadcast(b.cast(v, x.dtype), x.shape), x)
+        write_node(recorder, input, made, (keep_x, keep_v, keep_m), "IndexPutBackward0", grad)
 
 
 def _index_put(seen: Tensor, advanced: Sequence[Tensor | None], source: Tensor, accumulate: bool) -> None:
-    """Write `source` at index tensors: for each place, the last row that names it, found by the largest row number."""
-    check_writable(seen)
+    """Write (or add) `source` at index tensors, in the order of their elements."""
+    check_writable(seen, (source,))
+    check_apart(seen, (source, *advanced), wholly=True)
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
@@ -272,203 +359,91 @@ def _index_put(seen: Tensor, advanced: Sequence[Tensor | None], source: Tensor, 
         perm, back = _front(places, x.type.rank)
         moved = b.permute(x, perm)
         rest = moved.shape[len(places) :]
-        rows = 1
-        for n in moved.shape[: len(places)]:
-            rows *= n
-        base = b.reshape(moved, (rows, *rest))
+        base = b.reshape(moved, (math.prod(moved.shape[: len(places)]), *rest))
         value, keep_v = read(recorder, source, grad)
         k = len(shape)
         outcome = (*rest[:back], *shape, *rest[back:])
-        check_fits(value.shape, outcome)
-        value = b.broadcast(b.cast(value, x.dtype), outcome)
+        given = value.shape
+        if len(given) > len(outcome) or any(g not in (1, n) for g, n in zip(given[::-1], outcome[::-1], strict=False)):
+            raise ShapeError(
+                f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing result of "
+                f"shape {list(outcome)}"
+            )
+        value = b.broadcast(value, outcome)
         value = b.permute(value, (*range(back, back + k), *range(back), *range(back + k, len(outcome))))
-        count = 1
-        for n in shape:
-            count *= n
-        value = b.reshape(value, (count, *rest))
-        flat = b.reshape(flat, (count,))
-        if accumulate:
-            result = b.apply("index_add", (base, flat, value), {"axis": 0})
-        elif count == 0:
-            result = base
-        else:
-            result = _last_wins(b, base, flat, value)
-        result = b.permute(b.reshape(result, moved.shape), tuple(int(i) for i in np.argsort(perm)))
-        write_node(recorder, seen, result, (keep_x, keep_v, *keeps), "IndexPutBackward0", grad)
-
-
-def _last_wins(b: Builder, base: Node, flat: Node, value: Node) -> Node:
-    rows, count = base.shape[0], flat.shape[0]
-    pairs = TensorType(i64, (rows, count))
-    here = b.apply("eq", (b.iota(0, pairs), b.broadcast(b.reshape(flat, (1, count)), pairs.shape)))
-    number = b.select(here, b.iota(1, pairs), b.constant(-1, pairs))
-    last = b.apply("reduce_max", (number,), {"axes": (1,), "ties": "even"})
-    found = b.apply("ge", (last, b.zeros_like(last)))
-    safe = b.select(found, last, b.zeros_like(last))
-    taken = b.apply("gather", (value, safe), {"axis": 0})
-    wide = b.broadcast(b.reshape(found, (rows, *(1,) * (base.type.rank - 1))), base.shape)
-    return b.select(wide, taken, base)
+        count = math.prod(shape)
+        value, flat = b.reshape(value, (count, *rest)), b.reshape(flat, (count,))
+        if accumulate and x.dtype is boolean:
+            base, value = b.cast(base, i32), b.cast(value, i32)
+        made = base
+        if count and base.type.size:
+            made = b.apply("index_add" if accumulate else "index_set", (base, flat, value), {"axis": 0})
+        made = b.permute(b.reshape(b.cast(made, x.dtype), moved.shape), inverse_permutation(perm))
+        write_node(recorder, seen, made, (keep_x, keep_v, *keeps), "IndexPutBackward0", grad)
 
 
 def index_put_(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumulate: bool = False) -> Tensor:
-    """Write `values` at `indices`; with `accumulate`, add them."""
-    seen, advanced = _basic(input, tuple(indices))
-    _index_put(seen, advanced, values, accumulate)
+    """Write `values` at `indices`; with `accumulate`, add them. Dtypes must agree."""
+    _put_arguments(input, indices, values)
+    advanced: Advanced = []
+    for index in indices:
+        if index._type.dtype not in (i64, i32, u8, boolean):
+            raise IndexError(_NOT_INDEX)
+        if index._type.dtype in (u8, boolean):
+            advanced += _true_places(index.bool(), input, len(advanced))
+        else:
+            advanced.append(index)
+    _index_put(input, advanced + [None] * (input.ndim - len(advanced)), values, accumulate)
     return input
 
 
-def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """`value` where `mask`, else the element."""
-    if mask._type.dtype is not boolean:
-        raise DTypeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype}")
-    filler = value if isinstance(value, TensorBase) else fill_value(plain(value), input)
-    shape = broadcast_shapes(input._type.shape, _aligned(mask, input))
-
-    def emit(b: Builder, x: Node, v: Node, m: Node) -> Node:
-        m = b.broadcast(b.reshape(m, _aligned(mask, input)), shape)
-        return b.select(m, b.broadcast(b.cast(v, x.dtype), shape), b.broadcast(x, shape))
-
-    return record("MaskedFillBackward0", (input, filler, mask), emit)  # type: ignore[arg-type]
-
-
-def _aligned(mask: Tensor, input: Tensor) -> tuple[int, ...]:
-    """A mask over the leading dimensions, as indexing uses it, keeps its place; otherwise the usual alignment."""
-    shape, full = mask._type.shape, input._type.shape
-    if len(shape) < len(full) and shape == full[: len(shape)] and shape != full[len(full) - len(shape) :]:
-        return (*shape, *(1,) * (len(full) - len(shape)))
-    return shape
+def _put_arguments(input: Tensor, indices: Sequence[Any], values: Tensor) -> None:
+    if not isinstance(indices, tuple | list):
+        raise TypeError(f"index_put_(): argument 'indices' must be tuple of Tensors, not {type(indices).__name__}")
+    for place, index in enumerate(indices):
+        if not isinstance(index, TensorBase):
+            raise TypeError(f"expected Tensor as element {place} in argument 0, but got {type(index).__name__}")
+    if len(indices) > input.ndim:
+        raise IndexError(f"too many indices for tensor of dimension {input.ndim} (got {len(indices)})")
+    if values._type.dtype is not input._type.dtype:
+        raise DTypeError(
+            "Index put requires the source and destination dtypes match, got "
+            f"{type_name(input._type.dtype)} for the destination and {type_name(values._type.dtype)} for the source."
+        )
 
 
-def masked_select(input: Tensor, mask: Tensor) -> Tensor:
-    """The elements where `mask`, in one dimension; looks at the mask."""
-    shape = broadcast_shapes(input._type.shape, mask._type.shape)
-    return getitem(shaping.expand(input, *shape), shaping.expand(mask, *shape))
-
-
-def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
-    """Positions of the elements that are not zero, a row each; looks at the values."""
-    found = np.nonzero(input._array())
-    if as_tuple:
-        return tuple(from_array(p, i64) for p in found)
-    return from_array(np.stack(found, 1) if found else np.zeros((int(bool(input._array())), 0)), i64)
-
-
-def _checked_index(recorder: Recorder, index: Tensor, size: int, dim: int, name: str) -> tuple[Node, Any]:
-    if index._type.dtype not in (i64, i32):
-        raise DTypeError(f"{name}(): Expected dtype int32/int64 for index, got {index.dtype}")
-    node, keep = read(recorder, index, False)
-    check_range(recorder, node, keep, size, 0, f"index out of range in {name}: dimension {dim} has size {size}")
-    return node, keep
+def index_put(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumulate: bool = False) -> Tensor:
+    """A copy with `values` written at `indices`, or added there."""
+    _put_arguments(input, indices, values)
+    return index_put_(viewing.copied(input), indices, values, accumulate)
 
 
 def index_op(op: str, name: str, torch: str, tensors: tuple[Tensor, ...], index: Tensor, dim: int) -> Tensor:
-    """Record an indexing operator `op(tensors[0], index, *tensors[1:])` along `dim`, with a check of the range."""
+    """Record an indexing operator `op(tensors[0], index, *tensors[1:])` along `dim` for the function `torch`, with a
+    check of the range.
+    """
+    if index._type.dtype not in (i64, i32):
+        raise DTypeError(f"{torch}(): Expected dtype int32/int64 for index, got {index.dtype}")
+    size = tensors[0]._type.shape[dim]
+    return at_index(op, name, tensors, index, dim, f"index out of range in {torch}: dimension {dim} has size {size}")
+
+
+def at_index(
+    op: str, name: str, tensors: Sequence[Tensor], index: Tensor, dim: int, message: str, **attrs: Any
+) -> Tensor:
+    """Record an indexing operator `op(tensors[0], index, *tensors[1:])` along `dim`; OutOfRange with `message`, when
+    looked at, for an index that `dim` does not have.
+    """
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
         grad = wants_grad(tensors)
         pairs = [read(recorder, t, grad) for t in tensors]
-        node, keep = _checked_index(recorder, index, tensors[0]._type.shape[dim] if tensors[0].ndim else 1, dim, torch)
+        node, keep = read(recorder, index, False)
         nodes = [n for n, _ in pairs]
-        result = b.apply(op, (nodes[0], node, *nodes[1:]), {"axis": dim})
+        result = b.apply(op, (nodes[0], node, *nodes[1:]), {"axis": dim, **attrs})
+        check_range(recorder, node, keep, tensors[0]._type.shape[dim], 0, message)
         return finish(recorder, result, (*(k for _, k in pairs), keep), name, grad)
-
-
-def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """out[i][j] = input[index[i][j]][j] for dim 0, and so on. IndexError (when looked at) for indices out of range."""
-    at = wrap_dim(dim, input.ndim)
-    if input.ndim != index.ndim:
-        raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
-    source = input
-    for d, (n, m) in enumerate(zip(index._type.shape, input._type.shape, strict=True)):
-        if d == at:
-            continue
-        if n > m:
-            raise RuntimeError(
-                f"Size does not match at dimension {d} expected index {list(index._type.shape)} to be no larger "
-                f"than self "
-                f"{list(input._type.shape)} apart from dimension {at}"
-            )
-        if n < m:
-            source = shaping.narrow(source, d, 0, n)
-    return index_op("take_along", "GatherBackward0", "gather", (source,), index, at)
-
-
-def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The entries of `dim` that the 1-d `index` names."""
-    if index.ndim > 1:
-        raise IndexError("index_select(): Index is supposed to be a vector")
-    at = wrap_dim(dim, input.ndim)
-    vector = shaping.reshape(index, -1)
-    return index_op("gather", "IndexSelectBackward0", "index_select", (input,), vector, at)
-
-
-def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
-    """`gather` with the other dimensions broadcast."""
-    at = wrap_dim(dim, input.ndim)
-    ones = tuple(1 if i == at else n for i, n in enumerate(input._type.shape))
-    shape = broadcast_shapes(ones, tuple(1 if i == at else n for i, n in enumerate(indices._type.shape)))
-    left = tuple(input._type.shape[at] if i == at else n for i, n in enumerate(shape))
-    right = tuple(indices._type.shape[at] if i == at else n for i, n in enumerate(shape))
-    return gather(shaping.expand(input, *left), at, shaping.expand(indices, *right))
-
-
-def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """input with src[i][j] added at [index[i][j]][j] for dim 0, and so on; duplicates add up."""
-    at = wrap_dim(dim, input.ndim)
-    part = src
-    for d, (n, m) in enumerate(zip(index._type.shape, src._type.shape, strict=True)):
-        if n < m:
-            part = shaping.narrow(part, d, 0, n)
-    return index_op("scatter_add", "ScatterAddBackward0", "scatter_add", (input, part), index, at)
-
-
-def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
-    """input with the entries of `source` added at the places of `dim` that `index` names; duplicates add up."""
-    at = wrap_dim(dim, input.ndim)
-    scaled = source if alpha == 1 else source * alpha
-    return index_op("index_add", "IndexAddBackward0", "index_add", (input, scaled), index, at)
-
-
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
-    """input with `src` (or a number) stored at the places of `dim` that `index` names; the last one wins.
-
-    Compares each place with each index along `dim`, so it is meant for short dimensions.
-    """
-    at = wrap_dim(dim, input.ndim)
-    given = src if src is not None else value
-    source = (
-        given if isinstance(given, TensorBase) else shaping.expand(fill_value(plain(given), input), *index._type.shape)
-    )
-    recorder = current()
-    with recorder.lock:
-        b = recorder.begin()
-        grad = wants_grad((input, source))
-        x, keep_x = read(recorder, input, grad)
-        s, keep_s = read(recorder, source, grad)
-        node, keep = _checked_index(recorder, index, input._type.shape[at], at, "scatter")
-        s = b.slice(b.cast(s, x.dtype), (0,) * s.type.rank, node.shape, (1,) * s.type.rank)
-        result = _scattered(b, x, at, b.cast(node, i64), s)
-        return finish(recorder, result, (keep_x, keep_s, keep), "ScatterBackward0", grad)
-
-
-def _scattered(b: Builder, x: Node, at: int, index: Node, source: Node) -> Node:
-    if 0 in index.shape:
-        return x
-    high = tuple(0 if i == at else n - m for i, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)))
-    low = (0,) * len(high)
-    index, source = b.pad(index, low, high, None, -1), b.pad(source, low, high)
-    count, rows = index.shape[at], x.shape[at]
-    last = TensorType(i64, (*x.shape[: at + 1], count, *x.shape[at + 1 :]))
-    named = b.broadcast(b.reshape(index, (*x.shape[:at], 1, count, *x.shape[at + 1 :])), last.shape)
-    hit = b.apply("eq", (named, b.iota(at, last)))
-    place = b.apply(
-        "reduce_max", (b.select(hit, b.iota(at + 1, last), b.constant(-1, last)),), {"axes": (at + 1,), "ties": "even"}
-    )
-    found = b.apply("ge", (place, b.zeros_like(place)))
-    taken = b.apply("take_along", (source, b.select(found, place, b.zeros_like(place))), {"axis": at})
-    assert place.shape[at] == rows
-    return b.select(found, taken, x)
 
 
 def one_hot_node(b: Builder, index: Node, classes: int, dtype: Any) -> Node:

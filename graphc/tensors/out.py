@@ -16,7 +16,7 @@ from graphc.recording import current
 from graphc.storage import Lineage, Storage
 from graphc.tensors.core import TensorBase, wants_grad
 from graphc.tensors.views import contiguous_strides
-from graphc.tensors.writing import type_name, write
+from graphc.tensors.writing import check_apart, type_name, write
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def out_form(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         single = isinstance(out, TensorBase)
         refuse_gradients(name, (*args, *kwargs.values(), *((out,) if single else out)))
+        for each in (out,) if single else out:
+            check_apart(each, (*args, *kwargs.values()))
         made = function(*args, **kwargs)
         if single:
             return into(out, made, name)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from graphc.tensors.methods.facts import FactsMethods
 from graphc.tensors.methods.making import MakingMethods
 from graphc.tensors.operands import fit, is_number
 from graphc.tensors.printing import tensor_text
-from graphc.tensors.writing import write
+from graphc.tensors.writing import check_broadcast, check_writable, write
 
 
 class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Operations):
@@ -105,7 +105,9 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         return alias(self)
 
     def detach_(self) -> Tensor:
-        """Make this tensor a leaf without history."""
+        """Make this tensor a leaf without history. RuntimeError for views."""
+        if self._root is not None:
+            raise RuntimeError("Can't detach views in-place. Use detach() instead.")
         self._lineage = Lineage(len(self._chain), None, False, self._storage.version)
         return self
 
@@ -141,7 +143,10 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         """PyTorch's name of the gradient node, as `repr` shows it."""
         hist = self._lineage.hist
         if len(self._chain) > self._lineage.depth:
-            return _VIEW_NAMES[self._chain[-1].kind]
+            step = self._chain[-1]
+            # Of a memory that was written since, PyTorch makes its views anew.
+            changed = self._root is not None and step.version != self._storage.version
+            return "AsStridedBackward0" if changed else step.name
         return hist.name if hist is not None and hist.name else "CloneBackward0"
 
     # observation
@@ -182,68 +187,32 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         if not isinstance(src, TensorBase) and not is_number(src):
             raise TypeError(f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}")
         source = src if isinstance(src, TensorBase) else literals.from_data(src, None)
-        indexing.check_fits(source._type.shape, self._type.shape)
-        write(self, source)
+        check_broadcast(source._type.shape, self._type.shape)
+        if source is self:
+            check_writable(self)
+        else:
+            write(self, source)
         return self
 
     def fill_(self, value: Any) -> Tensor:
         """Store one number, or a 0-d tensor, everywhere. DTypeError when the dtype cannot hold the number."""
-        if isinstance(value, TensorBase):
-            if value._type.rank:
-                raise ShapeError(
-                    f"fill_ only supports 0-dimension value tensor but got tensor with {value._type.rank} dimensions."
-                )
-            made = value
-        else:
+        if not isinstance(value, TensorBase):
             number = number_argument("fill_", value, "value", 1)
             check_holds(number, self._type.dtype)
             made = indexing.fill_value(fit(number, self._type.dtype), self)
-        write(self, made, "FillBackward0")
+            write(self, made, "FillBackward2", uniform=True)
+        elif value.ndim:
+            raise ShapeError(
+                f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions."
+            )
+        else:
+            write(self, value, "FillBackward3", one=True)
         return self
 
     def zero_(self) -> Tensor:
         """Store zeros."""
-        write(self, indexing.fill_value(0, self), "ZeroBackward0")
+        write(self, indexing.fill_value(0, self), "ZeroBackward0", uniform=True)
         return self
-
-    @property
-    def T(self) -> Tensor:
-        """Dimensions in reverse order."""
-        return shaping.permute(self, *range(self.ndim - 1, -1, -1))
-
-    @property
-    def mT(self) -> Tensor:
-        """The last two dimensions exchanged."""
-        return shaping.transpose(self, -2, -1)
-
-    def _retype(self, chained: Tensor) -> Tensor:
-        self._chain, self._type = chained._chain, chained._type
-        self._strides, self._offset = chained._strides, chained._offset
-        return self
-
-    def t_(self) -> Tensor:
-        """Exchange the dimensions of this matrix, in place."""
-        return self._retype(shaping.t(self))
-
-    def squeeze_(self, dim: Any = None) -> Tensor:
-        """Remove dimensions of size 1, in place."""
-        return self._retype(shaping.squeeze(self, dim))
-
-    def unsqueeze_(self, dim: Any) -> Tensor:
-        """Put in a dimension of size 1, in place."""
-        return self._retype(shaping.unsqueeze(self, dim))
-
-    def transpose_(self, dim0: Any, dim1: Any) -> Tensor:
-        """Exchange two dimensions, in place."""
-        return self._retype(shaping.transpose(self, dim0, dim1))
-
-
-_VIEW_NAMES = {
-    "reshape": "ViewBackward0",
-    "permute": "PermuteBackward0",
-    "slice": "SliceBackward0",
-    "broadcast": "ExpandBackward0",
-}
 
 
 set_class(Tensor)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import boolean
+from graphc.ir.types import TensorType, boolean, i64
 
 Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ViewStep:
-    """One view operator: `kind` is "reshape" (to `a`), "permute" (by `a`), "slice" (start `a`, size `b`, step `c`) or
-    "broadcast" (to `a`).
+    """One view operator: `kind` is "reshape" (to `a`), "permute" (by `a`), "slice" (start `a`, size `b`, step `c`),
+    "broadcast" (to `a`), "window" (along the dimension `a`, of size `b`, by steps `c`) or "strided" (shape `a`, strides
+    `b` and offset `c` in a flat source).
 
-    `source` is the shape that it is applied to.
+    `source` is the shape that it is applied to. The rest tells what PyTorch says of such a view: the name of its
+    gradient node, its place among the results of an operator with several, whether gradients were off when it was made,
+    and how often the memory had been written then.
     """
 
     kind: str
@@ -27,6 +30,10 @@ class ViewStep:
     a: Ints
     b: Ints = ()
     c: Ints = ()
+    name: str = field(default="", compare=False)
+    place: int = field(default=-1, compare=False)
+    free: bool = field(default=False, compare=False)
+    version: int = field(default=0, compare=False)
 
 
 Chain = tuple[ViewStep, ...]
@@ -40,7 +47,21 @@ def apply_step(b: Builder, node: Node, step: ViewStep) -> Node:
         return b.permute(node, step.a)
     if step.kind == "slice":
         return b.slice(node, step.a, step.b, step.c)
+    if step.kind == "window":
+        return b.window(node, step.a, step.b, step.c, (1,))
+    if step.kind == "strided":
+        return b.apply("gather", (node, _affine(b, step)), {"axis": 0})
     return b.broadcast(node, step.a)
+
+
+def _affine(b: Builder, step: ViewStep) -> Node:
+    """The places in its flat source that a strided step sees."""
+    type = TensorType(i64, step.a)
+    places = b.constant(step.c[0], type)
+    for axis, stride in enumerate(step.b):
+        if stride and step.a[axis] > 1:
+            places = b.add(places, b.mul(b.iota(axis, type), stride))
+    return places
 
 
 def apply_chain(b: Builder, node: Node, chain: Chain) -> Node:
@@ -70,37 +91,35 @@ def _spread(b: Builder, node: Node, step: ViewStep, value: float | int | bool) -
     return b.pad(node, start, high, interior, value=value)
 
 
-def _gather_back(b: Builder, node: Node, step: ViewStep) -> Node:
-    """Undo a broadcast of which each source element was seen once: all other copies hold zeros (or False)."""
-    extra = len(step.a) - len(step.source)
-    repeated = tuple(
-        i for i, n in enumerate(step.a) if n != 1 and (i < extra or step.source[i - extra] == 1)
-    )  # fmt: skip
-    if repeated and node.dtype is boolean:
-        node = b.apply("reduce_max", (node,), {"axes": repeated, "ties": "even"})
-    elif repeated:
-        node = b.reduce_sum(node, repeated)
-    return b.reshape(node, step.source)
-
-
 def write_chain(b: Builder, base: Node, chain: Chain, new: Node) -> Node:
-    """`base` with the part that `chain` sees replaced by `new`. No element of `base` may be seen twice."""
+    """`base` with the part that `chain` sees replaced by `new`. Of elements that are one in memory, the last wins."""
+    if any(_may_repeat(step) for step in chain):
+        size, count = base.type.size, new.type.size
+        if not size or not count:
+            return base
+        numbers = b.reshape(b.iota(0, TensorType(i64, (size,))), base.shape)
+        index = b.reshape(apply_chain(b, numbers, chain), (count,))
+        flat = b.apply("index_set", (b.reshape(base, (size,)), index, b.reshape(new, (count,))), {"axis": 0})
+        return b.reshape(flat, base.shape)
     mask = b.constant(True, new.type.with_dtype(boolean))
     partial = False
     for step in reversed(chain):
-        if step.kind == "reshape":
-            new, mask = b.reshape(new, step.source), b.reshape(mask, step.source)
-        elif step.kind == "permute":
+        if step.kind == "permute":
             back = inverse_permutation(step.a)
             new, mask = b.permute(new, back), b.permute(mask, back)
         elif step.kind == "slice":
             partial = True
             new, mask = _spread(b, new, step, 0), _spread(b, mask, step, False)
         else:
-            if math.prod(step.a) != math.prod(step.source):
-                new = b.select(mask, new, b.zeros_like(new))
-            new, mask = _gather_back(b, new, step), _gather_back(b, mask, step)
+            new, mask = b.reshape(new, step.source), b.reshape(mask, step.source)
     return b.select(mask, new, base) if partial else new
+
+
+def _may_repeat(step: ViewStep) -> bool:
+    """Whether several elements that the step shows may be one in its source."""
+    return step.kind in ("window", "strided") or (
+        step.kind == "broadcast" and math.prod(step.a) != math.prod(step.source)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -127,6 +146,30 @@ def is_contiguous(shape: Ints, strides: Ints) -> bool:
     return True
 
 
+def spans(shape: Ints, strides: Ints, offset: int) -> tuple[int, int] | None:
+    """First place and one past the last of memory that is seen without gaps and repeats, or None if it is not."""
+    expected = 1
+    for stride, extent in sorted((s, n) for n, s in zip(shape, strides, strict=True) if n != 1):
+        if stride != expected:
+            return None
+        expected *= extent
+    return offset, offset + expected
+
+
+def overlap(a: tuple[Ints, Ints, int], b: tuple[Ints, Ints, int]) -> str:
+    """How two views (shape, strides, offset) of one memory meet, as PyTorch tells it: "full", "partial", or "" for not
+    at all or unknown.
+    """
+    if 0 in a[0] or 0 in b[0]:
+        return ""
+    left, right = spans(*a), spans(*b)
+    if left is None or right is None:
+        return ""
+    if left == right:
+        return "full" if a[1] == b[1] else "partial"
+    return "partial" if left[0] < right[1] and right[0] < left[1] else ""
+
+
 def repeats_elements(shape: Ints, strides: Ints) -> bool:
     """Whether several elements of the view are one in memory (stride 0 over more than one element)."""
     return 0 not in shape and any(stride == 0 and extent > 1 for extent, stride in zip(shape, strides, strict=True))
@@ -139,7 +182,7 @@ def view_strides(shape: Ints, strides: Ints, new_shape: Ints) -> Ints | None:
     exactly.
     """
     if 0 in shape:
-        return contiguous_strides(new_shape)
+        return strides if shape == new_shape else contiguous_strides(new_shape)
     if not shape:
         return (1,) * len(new_shape)
     result = [0] * len(new_shape)
@@ -168,7 +211,7 @@ def infer_shape(given: Ints, count: int) -> Ints:
         raise ShapeError("only one dimension can be inferred")
     for n in given:
         if n < -1:
-            raise ShapeError(f"invalid shape dimension {n}")
+            raise ShapeError(f"invalid shape dimension {n} at index {given.index(n)} of shape {list(given)}")
     known = math.prod(n for n in given if n != -1)
     wrong = f"shape '{list(given)}' is invalid for input of size {count}"
     if not unknown:

@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc.errors import DTypeError, ShapeError
 from graphc.grad_mode import MODE
 from graphc.ir.node import Node
-from graphc.ir.types import DType, boolean
+from graphc.ir.types import DType, boolean, broadcast_shapes
 from graphc.promotion import can_cast
 from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.tensors.core import Keep, TensorBase, read, read_base
-from graphc.tensors.views import apply_chain, repeats_elements, write_chain
+from graphc.tensors.views import apply_chain, overlap, repeats_elements, write_chain
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
-_OVERWRITES = frozenset(("CopyBackwards", "FillBackward0", "ZeroBackward0"))
+_OVERWRITES = frozenset(("CopyBackwards", "FillBackward2", "FillBackward3", "ZeroBackward0"))
+_SHARED = (
+    "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
+    "location. Please clone() the tensor before performing the operation."
+)
+_NO_GRAD = "A view was created in no_grad mode and is being modified inplace with grad mode enabled. "
+_SEVERAL = (
+    "This view is the output of a function that returns multiple views. Such functions do not allow the output views "
+    "to be modified inplace. You should replace the inplace operation by an out-of-place one."
+)
+_AMBIGUOUS = (
+    "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both "
+    "the view and the inplace either both inside the no_grad block (if you don't want the inplace to be tracked) or "
+    "both outside (if you want the inplace to be tracked)."
+)
 
 
-def check_writable(tensor: TensorBase) -> None:
-    """PyTorch's errors for tensors that cannot be written."""
-    if repeats_elements(tensor._type.shape, tensor._strides):
+def check_writable(tensor: TensorBase, sources: Sequence[TensorBase] = (), uniform: bool = False) -> None:
+    """PyTorch's errors for tensors that cannot be written, from `sources`; elements that are one in memory may be
+    written with one number (`uniform`).
+    """
+    if not uniform and repeats_elements(tensor._type.shape, tensor._strides):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation."
@@ -34,15 +51,61 @@ def check_writable(tensor: TensorBase) -> None:
             "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
             "normal tensor before doing inplace update.See https://github.com/pytorch/rfcs/pull/17 for more details."
         )
-    if MODE.enabled and tensor._lineage.requires_grad:
-        if len(tensor._chain) == tensor._lineage.depth:
-            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    check_tracked(tensor, sources)
+
+
+def check_tracked(tensor: TensorBase, sources: Sequence[TensorBase] = ()) -> None:
+    """PyTorch's errors for what the history of gradients does not allow: writing leaves, and some views."""
+    requires = tensor.requires_grad
+    if not MODE.enabled or not (requires or any(s.requires_grad for s in sources)):
+        return
+    if tensor._root is not None:
+        _check_kind(tensor)
+    root = tensor if tensor._root is None else tensor._root
+    if requires and root.is_leaf and root is not tensor:
         raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+    if tensor._lineage.requires_grad:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
 
 
-def write(target: TensorBase, source: TensorBase, name: str = "CopyBackwards") -> None:
-    """Store the elements of `source`, which must broadcast to the target's shape, converted to its dtype."""
-    check_writable(target)
+def _check_kind(view: TensorBase) -> None:
+    """Refuse views made where gradients are off, and those that an operator gave several of at once."""
+    assert view._root is not None
+    special = [step for step in view._chain[len(view._root._chain) :] if step.free or step.place >= 0]
+    if not special:
+        return
+    step, last = special[-1], view._chain[-1]
+    if step.place < 0:
+        raise RuntimeError(_NO_GRAD + _AMBIGUOUS)
+    tracked = not step.free and view.requires_grad
+    name = last.name.rstrip("0123456789").removesuffix("Backward")
+    origin = f"Output {max(last.place, 0)} of {name} is a view and is being modified inplace. " if tracked else _NO_GRAD
+    raise RuntimeError(origin + _SEVERAL)
+
+
+def check_apart(target: TensorBase, sources: Sequence[object], wholly: bool = False) -> None:
+    """PyTorch's error when `target` and one of `sources` are different views of memory that they share, or (`wholly`)
+    any such views.
+    """
+    for source in sources:
+        if isinstance(source, TensorBase) and source._storage is target._storage:
+            left = target._type.shape, target._strides, target._offset
+            right = source._type.shape, source._strides, source._offset
+            how = "full" if source is target else overlap(left, right)
+            if how == "partial" or (wholly and how):
+                raise RuntimeError(_SHARED)
+
+
+def write(
+    target: TensorBase, source: TensorBase, name: str = "CopyBackwards", uniform: bool = False, one: bool = False
+) -> None:
+    """Store the elements of `source`, which must broadcast to the target's shape, converted to its dtype.
+
+    `uniform`: a number; elements of the target may be one in memory. `one`: a 0-d tensor, which may be a part of it.
+    """
+    check_writable(target, (source,), uniform)
+    if not one:
+        check_apart(target, (source,))
     type = target._type
     recorder = current()
     with recorder.lock:
@@ -132,3 +195,35 @@ _TYPE_NAMES = {
 def type_name(dtype: DType) -> str:
     """PyTorch's C++ name of a dtype, as its messages spell it."""
     return _TYPE_NAMES[dtype.torch_name]
+
+
+_C_NAMES = {
+    "float64": "double",
+    "float32": "float",
+    "float16": "c10::Half",
+    "bfloat16": "c10::BFloat16",
+    "int64": "long int",
+    "int32": "int",
+    "int16": "short int",
+    "int8": "signed char",
+    "uint8": "unsigned char",
+    "bool": "bool",
+}
+
+
+def c_name(dtype: DType) -> str:
+    """The C++ type of a dtype's numbers, as some of PyTorch's messages spell it."""
+    return _C_NAMES[dtype.torch_name]
+
+
+def check_broadcast(given: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """ShapeError in the words of an elementwise in-place operation when `given` does not broadcast to `shape`."""
+    for k in range(1, min(len(given), len(shape)) + 1):
+        if given[-k] != shape[-k] and 1 not in (given[-k], shape[-k]):
+            raise ShapeError(
+                f"The size of tensor a ({shape[-k]}) must match the size of tensor b ({given[-k]}) at non-singleton "
+                f"dimension {max(len(given), len(shape)) - k}"
+            )
+    whole = broadcast_shapes(given, shape)
+    if whole != shape:
+        raise ShapeError(f"output with shape {list(shape)} doesn't match the broadcast shape {list(whole)}")

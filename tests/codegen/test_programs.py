@@ -155,6 +155,17 @@ def test_a_deep_gradient_of_many_stored_values() -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
+def test_an_index_is_read_under_the_mask_of_its_use() -> None:
+    """Both parts of the concatenation read the index; each may read it only where its own part is wanted."""
+    b = Builder()
+    x, index = b.input(0, TensorType(f32, (4, 1, 8, 17))), b.input(1, TensorType(i64, ()))
+    part = b.apply("gather", (b.exp(x), index), {"axis": 2})
+    graph = Graph((x, index), (b.concat((part, part), 1),))
+    values = np.random.default_rng(0).standard_normal((4, 1, 8, 17)).astype(np.float32)
+    (made,) = run(graph, [values, np.array(5)])
+    np.testing.assert_allclose(made, np.exp(np.concatenate([values[:, :, 5]] * 2, 1)), rtol=1e-6)
+
+
 def test_half_precision_sums_are_kept_in_single_precision() -> None:
     b = Builder()
     x = b.input(0, TensorType(f16, (5000,)))

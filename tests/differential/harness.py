@@ -335,6 +335,8 @@ def check(op: Op) -> None:
     """All samples of `op`; everything is recorded first and looked at last, so that it is one program."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*deprecated")  # both libraries say so of some names
+        if op.warns:
+            warnings.simplefilter("ignore", UserWarning)
         problems = problems_of(op)
     assert not problems, f"{op.name}:\n  " + "\n  ".join(problems[:20])
 

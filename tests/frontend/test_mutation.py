@@ -87,7 +87,7 @@ class Program:
             tensor.add_(torch.tensor(row))
             array += row
         elif kind == "copy" and source.shape == array.shape:
-            tensor.copy_(other)
+            tensor.copy_(other.clone())  # PyTorch refuses views that overlap
             array[...] = source.copy()
         elif kind == "relu":
             tensor.relu_()
@@ -150,3 +150,45 @@ def test_views_and_writes_are_those_of_numpy(block: int) -> None:
 def test_many_views_and_writes_are_those_of_numpy() -> None:
     for seed in range(5000):
         run(100_000 + seed, 30)
+
+
+def test_values_with_history_see_what_numpy_writes() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = x * 2
+    copy = y.clone()
+    y.detach().numpy()[...] = 7
+    assert (y + 0).tolist() == [7, 7, 7] and (copy + 0).tolist() == [2, 4, 6]
+    y.sum().backward()
+    assert x.grad.tolist() == [2, 2, 2]
+
+
+def test_leaves_see_what_numpy_writes() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0])
+    array = x.numpy()
+    x.requires_grad_()
+    assert (x * 2).tolist() == [2, 4, 6]
+    array[...] = 5
+    (x * x).sum().backward()
+    assert x.grad.tolist() == [10, 10, 10]
+
+
+def test_a_failed_write_changes_nothing_and_leaves_nothing_behind() -> None:
+    x = torch.zeros(2, 0)
+    with pytest.raises(RuntimeError):
+        x.index_add_(1, torch.tensor([0]), torch.ones(2, 1))
+    y = torch.arange(3.0)
+    with pytest.raises(RuntimeError, match="same scalar type"):
+        y.index_add_(0, torch.tensor([9]), torch.ones(1, dtype=torch.int64))
+    assert y.tolist() == [0, 1, 2] and y._version == 0
+
+
+def test_elements_that_are_one_in_memory_take_one_number() -> None:
+    x = torch.arange(3.0)
+    wide = x.expand(2, 3)
+    with pytest.raises(RuntimeError, match="more than one element"):
+        wide.add_(1)
+    wide.fill_(4)
+    assert x.tolist() == [4, 4, 4]
+    windows = torch.arange(4.0)
+    windows.unfold(0, 2, 1)[1] = torch.tensor([8.0, 9.0])
+    assert windows.tolist() == [0, 8, 9, 3]

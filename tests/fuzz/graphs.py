@@ -225,16 +225,16 @@ class _Maker:
             if self.rng.random() < 0.5:
                 return self.apply("gather", x, index, axis=axis)
             source = x.type.with_shape((*x.shape[:axis], *shape, *x.shape[axis + 1 :]))
-            return self.apply(self.rng.choice(["index_add", "index_set"]), x, index, self.of_type(source), axis=axis)
+            op = "index_set" if index.type.size % 2 else "index_add"
+            return self.apply(op, x, index, self.of_type(source), axis=axis)
         along = tuple(
             self.rng.randint(1, 4) if i == axis else self.rng.randint(min(n, 1), n) for i, n in enumerate(x.shape)
         )
         index = self.of_type(TensorType(index_dtype, along))
         if self.rng.random() < 0.5:
             return self.apply("take_along", x, index, axis=axis)
-        return self.apply(
-            self.rng.choice(["scatter_add", "scatter_set"]), x, index, self.of_type(x.type.with_shape(along)), axis=axis
-        )
+        op = "scatter_set" if index.type.size % 2 else "scatter_add"
+        return self.apply(op, x, index, self.of_type(x.type.with_shape(along)), axis=axis)
 
     def relu(self) -> Node:
         x = self.any("float")

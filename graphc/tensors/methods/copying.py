@@ -14,13 +14,12 @@ import numpy as np
 from graphc import dtypes
 from graphc.errors import DTypeError, ShapeError
 from graphc.storage import Lineage, Storage
-from graphc.tensors import creation, joining, shaping
+from graphc.tensors import creation, joining, shaping, striding
 from graphc.tensors.arguments import tensor_argument
-from graphc.tensors.chains import replay
 from graphc.tensors.core import TensorBase, from_array, new
 from graphc.tensors.literals import from_data
-from graphc.tensors.views import ViewStep
-from graphc.tensors.writing import type_name, write
+from graphc.tensors.views import contiguous_strides
+from graphc.tensors.writing import c_name, write
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -57,10 +56,13 @@ def _memory_of(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> Memory:
     return Memory(from_array(data.view(found.numpy).reshape(shape), found)._storage)
 
 
-def rebuild(cls: Any, memory: Memory, chain: tuple[ViewStep, ...], requires_grad: bool) -> Any:
+def rebuild(
+    cls: Any, memory: Memory, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, requires_grad: bool
+) -> Any:
     """A leaf of class `cls` over memory that was stored."""
     base = new(memory.storage, memory.storage.type, Lineage())
-    return cls._make_subclass(replay(base, chain), requires_grad)
+    whole = shape == base._type.shape and strides == base._strides and not offset
+    return cls._make_subclass(base if whole else striding.as_strided(base, shape, strides, offset), requires_grad)
 
 
 def extent_of(shape: tuple[int, ...], given: tuple[Any, ...]) -> tuple[int, ...]:
@@ -102,19 +104,25 @@ class CopyingMethods(TensorBase):
             raise RuntimeError(
                 "Only Tensors created explicitly by the user (graph leaves) can be pickled; detach() gives one"
             )
-        args = (type(self), _memory(self._storage), self._chain, self.requires_grad)
+        place = self._type.shape, self._strides, self._offset
+        args = (type(self), _memory(self._storage), *place, self.requires_grad)
         return (rebuild, args, dict(self.__dict__)) if self.__dict__ else (rebuild, args)
 
-    def set_(self: Any, source: Any = None) -> Tensor:
-        """Show the memory of another tensor of the same dtype from now on; of none without an argument."""
+    def set_(self: Any, source: Any = None, storage_offset: int = 0, size: Any = None, stride: Any = None) -> Tensor:
+        """Show the memory of another tensor of the same dtype from now on, from an offset on in the given size and
+        strides; none without an argument.
+        """
         if source is None:
             source = creation.zeros(0, dtype=self.dtype)
         other = tensor_argument("set_", source, "source")
         if other._type.dtype is not self._type.dtype:
             raise DTypeError(
-                f"Could not set tensor of type {type_name(other._type.dtype)} to a tensor of type "
-                f"{type_name(self._type.dtype)}"
+                f"Could not set tensor of type {c_name(other._type.dtype)} to a tensor of type "
+                f"{c_name(self._type.dtype)}"
             )
+        if size is not None:
+            steps = contiguous_strides(tuple(size)) if stride is None else stride
+            other = striding.as_strided(other, size, steps, storage_offset)
         self.data = other
         return self
 

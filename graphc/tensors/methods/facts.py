@@ -60,9 +60,6 @@ class FactsMethods(TensorBase):
         """False: memory is not shared between processes."""
         return False
 
-    def _is_view(self) -> bool:
-        return len(self._chain) > 0
-
     def is_set_to(self, tensor: Tensor) -> bool:
         """Whether another tensor shows the same memory in the same way."""
         same = self._storage is tensor._storage and self._type == tensor._type

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from graphc.tensors.writing import in_place
+from graphc.tensors.core import TensorBase
+from graphc.tensors.writing import check_apart, check_tracked, in_place
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
-def inplace(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The in-place form of an operation: its result is stored in the tensor, converted to its dtype."""
+def inplace(function: Callable[..., Any], wholly: bool = False) -> Callable[..., Any]:
+    """The in-place form of an operation: its result is stored in the tensor, converted to its dtype.
+
+    Operands must not be other views of the memory written, or (`wholly`) not even the tensor itself.
+    """
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        operands = [a for a in (*args, *kwargs.values()) if isinstance(a, TensorBase)]
+        check_tracked(self, operands)
         result = function(self, *args, **kwargs)
-        return result if result is NotImplemented else in_place(self, result)
+        if result is NotImplemented:
+            return result
+        check_apart(self, operands, wholly)
+        return in_place(self, result)
 
     method.__doc__ = f"In place: {function.__doc__}"
     method.__name__ = f"{getattr(function, '__name__', 'operation')}_"

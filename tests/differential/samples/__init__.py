@@ -6,6 +6,7 @@ from tests.differential.samples.attention import ATTENTION
 from tests.differential.samples.base import Bad, Op, Sample
 from tests.differential.samples.creation import CREATION, RANDOM
 from tests.differential.samples.dropping import DROPPING
+from tests.differential.samples.indexing import INDEXING
 from tests.differential.samples.joining import JOINING
 from tests.differential.samples.lookup import LOOKUP
 from tests.differential.samples.losses import LOSSES
@@ -19,6 +20,7 @@ from tests.differential.samples.slopes import SLOPES
 from tests.differential.samples.sorting import SORTING
 from tests.differential.samples.special import SPECIAL
 from tests.differential.samples.statistics import STATISTICS
+from tests.differential.samples.views import VIEWS
 
 OPERATORS: tuple[Op, ...] = (
     *ACTIVATIONS,
@@ -27,6 +29,7 @@ OPERATORS: tuple[Op, ...] = (
     *CREATION,
     *RANDOM,
     *DROPPING,
+    *INDEXING,
     *LOOKUP,
     *LOSSES,
     *NORMALISATION,
@@ -40,6 +43,7 @@ OPERATORS: tuple[Op, ...] = (
     *STATISTICS,
     *JOINING,
     *SLOPES,
+    *VIEWS,
 )
 
 __all__ = ["OPERATORS", "Bad", "Op", "Sample"]

@@ -57,6 +57,7 @@ class Op:
     rtol: float = 1e-9
     slack: float = 1.0
     grad_fn: bool = True  # compare the names of gradient nodes
+    warns: bool = False  # PyTorch warns of it
 
 
 def s(*args: Any, **kwargs: Any) -> Sample:

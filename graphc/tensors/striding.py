@@ -1,0 +1,87 @@
+"""Views by windows and by strides given as such: they may show an element several times."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from graphc.errors import UnsupportedError
+from graphc.storage import Lineage
+from graphc.tensors.core import wrap_dim
+from graphc.tensors.viewing import chained, ints, slice_view, unsqueeze, view
+from graphc.tensors.views import ViewStep, is_contiguous
+
+if TYPE_CHECKING:
+    from graphc.tensors.tensor import Tensor
+
+
+def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows of `size` elements, `step` apart, along a dimension; the places in the window come last. A view."""
+    at, rank = wrap_dim(dimension, input.ndim), input.ndim
+    source = input if rank else unsqueeze(input, 0)
+    shape, strides = source._type.shape, source._strides
+    if size < 0:
+        raise RuntimeError(f"size is {size} but must be >= 0")
+    if size > shape[at]:
+        raise RuntimeError(f"maximum size for tensor at dimension {at} is {shape[at]} but size is {size}")
+    if step <= 0:
+        raise RuntimeError(f"step is {step} but must be > 0")
+    if not rank:
+        return slice_view(source, 0, 0, size, 1, "UnfoldBackward0")
+    count = (shape[at] - size) // step + 1
+    target = (*shape[:at], count, *shape[at + 1 :], size)
+    new_strides = (*strides[:at], strides[at] * step, *strides[at + 1 :], strides[at])
+    kind = ViewStep("window", shape, (at,), (size,), (step,))
+    if not size:
+        # Nothing is seen; a window of no elements is none to the compiler.
+        kind = ViewStep("slice", shape, (0,) * rank, (*shape[:at], 0, *shape[at + 1 :]), (1,) * rank)
+        empty = ViewStep("reshape", kind.b, target, name="UnfoldBackward0")
+        return chained(
+            source,
+            (*source._chain, kind, empty),
+            source._type.with_shape(target),
+            new_strides,
+            source._offset,
+            source._lineage,
+        )
+    return view(source, kind, target, new_strides, source._offset, "UnfoldBackward0")
+
+
+def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """Any shape, strides and offset over the whole memory behind `input`; a view."""
+    shape, strides = ints((size,)), ints((stride,))
+    offset = input._offset if storage_offset is None else storage_offset
+    if len(shape) != len(strides):
+        raise RuntimeError("mismatch in length of strides and shape")
+    if any(s < 0 for s in strides):
+        raise RuntimeError(
+            f"as_strided: Negative strides are not supported at the moment, got strides: {list(strides)}"
+        )
+    if offset < 0:
+        raise RuntimeError(f"Tensor: invalid storage offset {offset}")
+    itemsize, held = input._type.dtype.itemsize, input._storage.type
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= held.size:
+        raise RuntimeError(
+            f"setStorage: sizes {list(shape)}, strides {list(strides)}, storage offset {offset}, and itemsize "
+            f"{itemsize} requiring a storage size of {(last + 1) * itemsize} are out of bounds for storage of size "
+            f"{held.nbytes}"
+        )
+    lineage, kept = input._lineage, input._chain[: input._lineage.depth]
+    plain = lineage.hist is None and (not lineage.requires_grad or lineage.owner is None)  # no gradient goes through
+    if kept and not plain and (len(kept) < len(input._chain) or not is_contiguous(input._type.shape, input._strides)):
+        raise UnsupportedError("as_strided(): a detached view that requires gradients must be contiguous")
+    kept = () if plain else kept
+    start, count = (input._offset, input._type.size) if kept else (0, held.size)
+    if 0 not in shape and (offset < start or last >= start + count):
+        raise UnsupportedError("as_strided(): memory outside of a detached view that requires gradients")
+    flat = ViewStep("reshape", input._type.shape if kept else held.shape, (count,))
+    steps = [flat, ViewStep("strided", (count,), shape, strides, (offset - start,), name="AsStridedBackward0")]
+    if is_contiguous(shape, strides):
+        wanted = math.prod(shape)
+        cut = ViewStep("slice", (count,), (offset - start if wanted else 0,), (wanted,), (1,))
+        steps[1:] = [cut, ViewStep("reshape", cut.b, shape, name="AsStridedBackward0")]
+    chain = (*kept, *steps)
+    if plain and lineage.depth:
+        lineage = Lineage(len(chain), None, lineage.requires_grad)
+    return chained(input, chain, input._type.with_shape(shape), strides, offset, lineage)
