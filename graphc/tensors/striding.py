@@ -57,6 +57,8 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
         raise RuntimeError(
             f"as_strided: Negative strides are not supported at the moment, got strides: {list(strides)}"
         )
+    if any(n < 0 for n in shape):
+        raise RuntimeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
     if offset < 0:
         raise RuntimeError(f"Tensor: invalid storage offset {offset}")
     itemsize, held = input._type.dtype.itemsize, input._storage.type

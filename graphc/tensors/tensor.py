@@ -145,7 +145,8 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         if len(self._chain) > self._lineage.depth:
             step = self._chain[-1]
             # Of a memory that was written since, PyTorch makes its views anew.
-            changed = self._root is not None and step.version != self._storage.version
+            counter = self._counter
+            changed = self._root is not None and counter is not None and step.version != counter[0]
             return "AsStridedBackward0" if changed else step.name
         return hist.name if hist is not None and hist.name else "CloneBackward0"
 

@@ -61,7 +61,8 @@ def view(
 def chained(tensor: TensorBase, chain: Chain, type: TensorType, strides: Ints, offset: int, lineage: Lineage) -> Tensor:
     """A view of the memory of `tensor` through `chain`, whose last step is new."""
     enabled = MODE.enabled
-    chain = (*chain[:-1], replace(chain[-1], free=not enabled, version=tensor._storage.version))
+    counter = tensor._counter
+    chain = (*chain[:-1], replace(chain[-1], free=not enabled, version=counter[0] if counter is not None else 0))
     apart = not enabled and (lineage.requires_grad or lineage.hist is not None)
     root: Any = tensor if tensor._root is None else tensor._root
     if apart:

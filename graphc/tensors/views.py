@@ -22,7 +22,7 @@ class ViewStep:
 
     `source` is the shape that it is applied to. The rest tells what PyTorch says of such a view: the name of its
     gradient node, its place among the results of an operator with several, whether gradients were off when it was made,
-    and how often the memory had been written then.
+    and how many writes of the memory PyTorch had counted then.
     """
 
     kind: str
