@@ -8,6 +8,7 @@ from graphc.api.indexing import *
 from graphc.api.linalg import *
 from graphc.api.pointwise import *
 from graphc.api.random import *
+from graphc.api.recurrent import *
 from graphc.api.reduction import *
 from graphc.api.saving import *
 from graphc.api.shaping import *

@@ -1,6 +1,6 @@
 """Neural network layers, under PyTorch's names."""
 
-from graphc.nn import functional, init
+from graphc.nn import functional, init, utils
 from graphc.nn.activation import (
     CELU,
     ELU,
@@ -31,6 +31,7 @@ from graphc.nn.activation import (
     Tanhshrink,
     Threshold,
 )
+from graphc.nn.attention import MultiheadAttention
 from graphc.nn.containers import ModuleDict, ModuleList, Sequential
 from graphc.nn.conv import Conv1d, Conv2d
 from graphc.nn.distance import CosineSimilarity, PairwiseDistance
@@ -77,12 +78,23 @@ from graphc.nn.norm import (
 from graphc.nn.parameter import Buffer, Parameter
 from graphc.nn.parameter_containers import ParameterDict, ParameterList
 from graphc.nn.pooling import AvgPool2d, MaxPool2d
+from graphc.nn.rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
+from graphc.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 
 __all__ = [
     "CELU",
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AlphaDropout",
     "AvgPool2d",
@@ -106,6 +118,7 @@ __all__ = [
     "EmbeddingBag",
     "FeatureAlphaDropout",
     "Flatten",
+    "GRUCell",
     "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
@@ -120,6 +133,7 @@ __all__ = [
     "InstanceNorm3d",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -136,6 +150,7 @@ __all__ = [
     "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "PairwiseDistance",
@@ -144,6 +159,9 @@ __all__ = [
     "ParameterList",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
     "RReLU",
     "ReLU",
     "ReLU6",
@@ -162,9 +180,15 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "Unflatten",
     "functional",
     "init",
+    "utils",
 ]

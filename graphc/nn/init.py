@@ -6,10 +6,13 @@ Kaiming: K. He et al., "Delving deep into rectifiers", 2015.
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
-from graphc import Tensor, no_grad
+from graphc import Tensor, arange, empty_like, float64, no_grad, randperm, where
 
 _UNIT_GAIN = (
     "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid",
@@ -74,11 +77,60 @@ def eye_(tensor: Tensor) -> Tensor:
     """Fills a matrix with ones on its diagonal and zeros elsewhere."""
     if tensor.dim() != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
+    rows, columns = tensor.shape
+    with no_grad():
+        return tensor.copy_(arange(rows).unsqueeze(1) == arange(columns).unsqueeze(0))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fills a convolution's weight so that it passes as many channels as it can, in each of `groups` groups."""
+    if tensor.dim() not in (3, 4, 5):
+        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+    if tensor.size(0) % groups:
+        raise ValueError("dim 0 must be divisible by groups")
+    outputs = tensor.size(0) // groups
+    middle = tuple(extent // 2 for extent in tensor.shape[2:])
     with no_grad():
         tensor.zero_()
-        for i in range(min(tensor.shape)):
-            tensor[i, i] = 1.0
-        return tensor
+        for group in range(groups):
+            for channel in range(min(outputs, tensor.size(1))):
+                tensor[(group * outputs + channel, channel, *middle)] = 1
+    return tensor
+
+
+def _below(x: float) -> float:
+    """The normal distribution function."""
+    return (1.0 + math.erf(x / math.sqrt(2.0))) / 2.0
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None
+) -> Tensor:
+    """Fills with draws from N(mean, std²) that lie in [a, b]: draws again what lies outside. Far from the mean, where
+    hardly any draw would be kept, uniform draws are kept with the density's probability."""
+    if mean < a - 2 * std or mean > b + 2 * std:
+        warnings.warn(
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
+            "The distribution of values may be incorrect.",
+            stacklevel=2,
+        )
+    likely = _below((b - mean) / std) - _below((a - mean) / std) > 0.3
+    peak = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2
+    with no_grad():
+        made, missing = tensor, None
+        while True:
+            drawn = empty_like(tensor.detach())
+            if likely:
+                drawn.normal_(mean, std, generator=generator)
+                refused = (drawn < a) | (drawn > b)
+            else:
+                drawn.uniform_(a, b, generator=generator)
+                height = ((drawn - mean) / std).pow(2) * -0.5 - peak
+                refused = empty_like(drawn).uniform_(generator=generator).log() > height
+            made = drawn if missing is None else where(missing, drawn, made)
+            missing = refused if missing is None else missing & refused
+            if not bool(missing.any()):
+                return tensor.copy_(made)
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
@@ -107,6 +159,7 @@ def kaiming_uniform_(
 ) -> Tensor:
     """U(-b, b) with b = gain · sqrt(3 / fan)."""
     if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
     bound = math.sqrt(3.0) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, generator)
@@ -117,5 +170,72 @@ def kaiming_normal_(
 ) -> Tensor:
     """N(0, s²) with s = gain / sqrt(fan)."""
     if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
+    """Fills with a (semi-)orthogonal matrix, trailing dimensions flattened, times `gain` (A. Saxe et al., 2013)."""
+    if tensor.dim() < 2:
+        raise ValueError("Only tensors with 2 or more dimensions are supported")
+    if tensor.numel() == 0:
+        return tensor
+    rows = tensor.size(0)
+    columns = tensor.numel() // rows
+    with no_grad():
+        drawn = empty_like(tensor.detach()).normal_(0, 1, generator=generator).reshape(rows, columns)
+        q = _orthonormal(drawn.to(float64).t() if rows < columns else drawn.to(float64))
+        made = q.t() if rows < columns else q
+        return tensor.copy_((made * gain).reshape(tensor.shape))
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    """The orthogonal factor of the polar decomposition of a tall matrix, by Newton's and Schulz's iteration: of normal
+    draws, every orthogonal matrix is equally likely."""
+    q = columns / columns.norm()
+    for _ in range(200):
+        better = q * 1.5 - (q @ (q.t() @ q)) * 0.5
+        moved = float((better - q).abs().max())
+        q = better
+        if moved < 1e-13:
+            break
+    return q
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """Fills a matrix with draws from N(0, std²), the share `sparsity` of each column with zeros."""
+    if tensor.dim() != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    rows, columns = tensor.shape
+    zeros = math.ceil(sparsity * rows)
+    with no_grad():
+        tensor.normal_(0, std, generator=generator)
+        for column in range(columns):
+            tensor[randperm(rows, generator=generator)[:zeros], column] = 0
+    return tensor
+
+
+def _old_name(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    name = function.__name__[:-1]
+
+    @functools.wraps(function)
+    def deprecated(*args: Any, **kwargs: Any) -> Tensor:
+        warnings.warn(f"`nn.init.{name}` is now deprecated in favor of `nn.init.{name}_`.", FutureWarning, stacklevel=2)
+        return function(*args, **kwargs)
+
+    deprecated.__name__ = deprecated.__qualname__ = name
+    return deprecated
+
+
+uniform = _old_name(uniform_)
+normal = _old_name(normal_)
+constant = _old_name(constant_)
+eye = _old_name(eye_)
+dirac = _old_name(dirac_)
+xavier_uniform = _old_name(xavier_uniform_)
+xavier_normal = _old_name(xavier_normal_)
+kaiming_uniform = _old_name(kaiming_uniform_)
+kaiming_normal = _old_name(kaiming_normal_)
+orthogonal = _old_name(orthogonal_)
+sparse = _old_name(sparse_)

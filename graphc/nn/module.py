@@ -108,6 +108,15 @@ class Module(ModuleState, ModuleConversion):
         another output; with `always_call` also when `forward` raised."""
         return register(self._hooks, "forward", Hook(hook, with_kwargs, always_call), prepend)
 
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """`hook(module, grad_output)` runs when the gradients of the outputs are there and may return others."""
+        return register(self._hooks, "backward_pre", Hook(hook), prepend)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """`hook(module, grad_input, grad_output)` runs when the gradients of the inputs are there and may return other
+        ones of the inputs."""
+        return register(self._hooks, "backward", Hook(hook), prepend)
+
     # attributes
 
     def _tables(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -74,9 +74,16 @@ LATE_PACKAGES = (
 )
 # Files that load modules by name, on first use: the public names, the list of passes, the list of verbs.
 LAZY_REGISTRIES = ("graphc/__init__.py", "graphc/passes/registry.py", "graphc/cli/main.py")
-# What the library may import besides the package itself: modules that users import too, and the hook through which
-# optimizers give hyper-parameters to programs at run time.
-PUBLIC_MODULES = ("graphc.errors", "graphc.functional", "graphc.gradients", "graphc.recorder", *LIBRARY)
+# What the library may import besides the package itself: modules that users import too, the hook through which
+# optimizers give hyper-parameters to programs at run time, and the padding of sequences.
+PUBLIC_MODULES = (
+    "graphc.errors",
+    "graphc.functional",
+    "graphc.gradients",
+    "graphc.recorder",
+    "graphc.sequences",
+    *LIBRARY,
+)
 
 
 def layer_of(module: str) -> Layer:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import re
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -14,27 +12,7 @@ import pytest
 
 import graphc
 import graphc.nn
-from tests.differential.compare import torch
-
-
-def outcome(function: Callable[[Any], Any], library: Any) -> Any:
-    """What `function(library)` gives, or the type and text of its error, with the library's name taken out."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            made: Any = function(library)
-        except Exception as error:
-            made = (type(error).__name__, str(error).strip("'\""))
-    own = [str(w.message) for w in caught if w.category in (UserWarning, FutureWarning)]
-    text = repr((made, own))
-    return re.sub(r"(torch\.nn\.modules|graphc\.nn)\.(containers?|module|linear|activation)\.", "nn.", text)
-
-
-def same(function: Callable[[Any], Any]) -> str:
-    """Asserts that both libraries do the same; gives the text of what they did."""
-    wanted, found = outcome(function, torch), outcome(function, graphc)
-    assert found == wanted
-    return found
+from tests.differential.modules import same
 
 
 def net(library: Any) -> Any:

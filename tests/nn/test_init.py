@@ -78,3 +78,41 @@ def test_gain() -> None:
         init.xavier_uniform_(torch.empty(3))
     with pytest.raises(ValueError, match="Mode fan not supported"):
         init.kaiming_normal_(torch.empty(3, 3), mode="fan")
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (3, 8), (8, 3), (4, 2, 3)])
+def test_orthogonal(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(2)
+    w = init.orthogonal_(nn.Parameter(torch.empty(shape)), gain=2.0).detach().numpy().reshape(shape[0], -1)
+    small = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    assert np.allclose(small, 4 * np.eye(small.shape[0]), atol=1e-5)
+
+
+def test_truncated_normal() -> None:
+    torch.manual_seed(3)
+    near = init.trunc_normal_(torch.empty(20_000)).numpy()
+    assert np.abs(near).max() <= 2 and abs(near.std() - 0.8796) < 0.02 and abs(near.mean()) < 0.03
+    far = init.trunc_normal_(torch.empty(20_000), 0.0, 1.0, 1.5, 3.0).numpy()
+    assert far.min() >= 1.5 and far.max() <= 3 and abs(far.mean() - 1.9027) < 0.02
+    with pytest.warns(UserWarning, match="mean is more than 2 std from"):
+        init.trunc_normal_(torch.empty(4), 0.0, 0.1, 1.0, 2.0)
+
+
+def test_sparse_dirac_and_old_names() -> None:
+    w = init.sparse_(torch.empty(10, 4), 0.25, 1.0)
+    assert ((w == 0).sum(0) == 3).all()
+    d = init.dirac_(torch.empty(4, 2, 3), groups=2)
+    x = torch.randn(1, 4, 6)
+    assert np.allclose(torch.nn.functional.conv1d(x, d, padding=1, groups=2).numpy(), x.numpy())
+    with pytest.warns(FutureWarning, match="`nn.init.constant` is now deprecated in favor of `nn.init.constant_`"):
+        assert init.constant(torch.empty(2), 3.0).tolist() == [3.0, 3.0]
+    with pytest.warns(UserWarning, match="zero-element tensors is a no-op"):
+        init.kaiming_normal_(torch.empty(0, 3))
+    for bad, text in (
+        (lambda: init.orthogonal_(torch.empty(3)), "2 or more dimensions"),
+        (lambda: init.sparse_(torch.empty(3), 0.1), "Only tensors with 2 dimensions"),
+        (lambda: init.dirac_(torch.empty(3, 3)), "Only tensors with 3, 4, or 5 dimensions"),
+        (lambda: init.dirac_(torch.empty(3, 3, 3), groups=2), "dim 0 must be divisible by groups"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            bad()

@@ -1,0 +1,294 @@
+"""Recurrent layers as functions, under PyTorch's names: `lstm`, `gru`, `rnn_tanh`, `rnn_relu` and their cells.
+
+A layer is written out step by step into one graph, so it is compiled, differentiated and fused like everything else; a
+program is found again for every sequence length seen before. S. Hochreiter, J. Schmidhuber, 1997 (LSTM); K. Cho et al.,
+2014 (GRU, in the form with the reset gate behind the product); J. Elman, 1990.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from graphc.functional import dropout as drop
+from graphc.ir.builder import Builder
+from graphc.ir.node import Node
+from graphc.tensors.core import TensorBase, record_many
+from graphc.tensors.shaping import cat, stack, transpose
+
+if TYPE_CHECKING:
+    from graphc.tensors.tensor import Tensor
+
+States = tuple[Node, ...]
+
+
+class _Weights(NamedTuple):
+    """Weights of one layer in one direction: of the input, of the hidden state, their biases, and the projection."""
+
+    w_ih: Node
+    w_hh: Node
+    b_ih: Node | None
+    b_hh: Node | None
+    w_hr: Node | None
+
+
+def _weights(nodes: Sequence[Node], biased: bool) -> _Weights:
+    rest = list(nodes[4 if biased else 2 :])
+    biases = (nodes[2], nodes[3]) if biased else (None, None)
+    return _Weights(nodes[0], nodes[1], *biases, rest[0] if rest else None)
+
+
+def _product(b: Builder, x: Node, w: Node, *biases: Node | None) -> Node:
+    """x wᵀ plus the biases, for x of rank 2."""
+    made = b.contract(x, w, "b i, o i -> b o")
+    for bias in biases:
+        if bias is not None:
+            made = b.add(made, b.broadcast(bias, made.shape))
+    return made
+
+
+def _part(b: Builder, x: Node, place: int, count: int) -> Node:
+    """Part `place` of `count` equal ones of the last dimension."""
+    rows, size = x.shape[0], x.shape[1] // count
+    return b.slice(x, (0, place * size), (rows, size), (1, 1))
+
+
+def _lstm_step(b: Builder, driven: Node, states: States, w: _Weights) -> States:
+    h, c = states
+    gates = b.add(driven, _product(b, h, w.w_hh))
+    i, f, o = (b.apply("sigmoid", (_part(b, gates, place, 4),)) for place in (0, 1, 3))
+    g = b.apply("tanh", (_part(b, gates, 2, 4),))
+    c = b.add(b.mul(f, c), b.mul(i, g))
+    h = b.mul(o, b.apply("tanh", (c,)))
+    return (h if w.w_hr is None else _product(b, h, w.w_hr)), c
+
+
+def _gru_step(b: Builder, driven: Node, states: States, w: _Weights) -> States:
+    (h,) = states
+    hidden = _product(b, h, w.w_hh, w.b_hh)
+    r, z = (b.apply("sigmoid", (b.add(_part(b, driven, p, 3), _part(b, hidden, p, 3)),)) for p in (0, 1))
+    n = b.apply("tanh", (b.add(_part(b, driven, 2, 3), b.mul(r, _part(b, hidden, 2, 3))),))
+    return (b.add(b.mul(b.sub(h, n), z), n),)
+
+
+def _tanh_step(b: Builder, driven: Node, states: States, w: _Weights) -> States:
+    return (b.apply("tanh", (b.add(driven, _product(b, states[0], w.w_hh)),)),)
+
+
+def _relu_step(b: Builder, driven: Node, states: States, w: _Weights) -> States:
+    sum = b.add(driven, _product(b, states[0], w.w_hh))
+    low = b.zeros_like(sum)
+    return (b.select(b.apply("le", (sum, low)), low, sum),)
+
+
+class _Kind(NamedTuple):
+    """A recurrent network: its name, how many states it has, one step, and whether the hidden state's bias can be added
+    to what the input drives."""
+
+    name: str
+    states: int
+    step: Callable[[Builder, Node, States, _Weights], States]
+    joined_bias: bool = True
+
+
+_LSTM = _Kind("lstm", 2, _lstm_step)
+_GRU = _Kind("gru", 1, _gru_step, joined_bias=False)
+_TANH = _Kind("rnn_tanh", 1, _tanh_step)
+_RELU = _Kind("rnn_relu", 1, _relu_step)
+
+
+def _drive(b: Builder, x: Node, w: _Weights, kind: _Kind) -> Node:
+    """What the input adds to the gates; x is (rows, features)."""
+    return _product(b, x, w.w_ih, w.b_ih, w.b_hh if kind.joined_bias else None)
+
+
+def _layer(
+    kind: _Kind,
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biased: bool,
+    reverse: bool,
+    mask: Tensor | None,
+) -> list[Tensor]:
+    """One layer in one direction over (time, batch, features): the outputs, then the last states.
+
+    Where `mask` (time, batch) is false the states stay and the output is 0.
+    """
+    steps, rows, features = input._type.shape
+    masked = mask is not None
+    order = range(steps - 1, -1, -1) if reverse else range(steps)
+
+    def emit(b: Builder, x: Node, *rest: Node) -> list[Node]:
+        now: States = rest[: kind.states]
+        w = _weights(rest[kind.states : len(rest) - masked], biased)
+        if masked:
+            kept = b.broadcast(b.reshape(rest[-1], (steps, rows, 1)), x.shape)
+            x = b.select(kept, x, b.zeros_like(x))
+        all_driven = _drive(b, b.reshape(x, (steps * rows, features)), w, kind)
+        made: list[Node] = [x] * steps
+        for t in order:
+            driven = b.slice(all_driven, (t * rows, 0), (rows, all_driven.shape[1]), (1, 1))
+            new = kind.step(b, driven, now, w)
+            out = new[0]
+            if masked:
+                here = b.slice(rest[-1], (t, 0), (1, rows), (1, 1))
+                alive = [b.broadcast(b.reshape(here, (rows, 1)), s.shape) for s in new]
+                out = b.select(alive[0], out, b.zeros_like(out))
+                new = tuple(b.select(a, n, old) for a, n, old in zip(alive, new, now, strict=True))
+            now = new
+            made[t] = b.reshape(out, (1, *out.shape))
+        return [b.concat(tuple(made), 0), *now]
+
+    operands = (input, *states, *weights, *((mask,) if mask is not None else ()))
+    return record_many("StackBackward0", operands, emit)
+
+
+def _network(
+    kind: _Kind,
+    input: Tensor,
+    hx: Sequence[Tensor],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    mask: Tensor | None,
+) -> tuple[Tensor, ...]:
+    directions = 2 if bidirectional else 1
+    size = len(params) // (num_layers * directions)
+    x = transpose(input, 0, 1) if batch_first else input
+    if x._type.shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    finals: list[list[Tensor]] = [[] for _ in hx]
+    for layer in range(num_layers):
+        outputs: list[Tensor] = []
+        for direction in range(directions):
+            place = layer * directions + direction
+            states = [h[place] for h in hx]
+            weights = params[place * size : (place + 1) * size]
+            made = _layer(kind, x, states, weights, has_biases, direction == 1, mask)
+            outputs.append(made[0])
+            for found, state in zip(finals, made[1:], strict=True):
+                found.append(state)
+        x = cat(outputs, 2) if bidirectional else outputs[0]
+        if dropout and train and layer < num_layers - 1:
+            x = drop(x, dropout, True)
+    return (transpose(x, 0, 1) if batch_first else x, *(stack(found, 0) for found in finals))
+
+
+def lstm(
+    input: Tensor,
+    hx: Sequence[Tensor],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    *,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Long short-term memory over (time, batch, features): outputs, last hidden states, last cell states.
+
+    `params` lists, layer by layer and direction by direction, w_ih, w_hh, the biases if there are any, and the
+    projection if there is one. Beyond PyTorch: sequences end where `mask` (time, batch) becomes false.
+    """
+    return _network(_LSTM, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first, mask)  # type: ignore[return-value]
+
+
+def _single(kind: _Kind, what: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    def function(
+        input: Tensor,
+        hx: Tensor,
+        params: Sequence[Tensor],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+        *,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        return _network(
+            kind, input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first, mask
+        )  # type: ignore[return-value]
+
+    function.__name__ = function.__qualname__ = kind.name
+    function.__doc__ = f"{what} over (time, batch, features): outputs and last hidden states. Arguments as `lstm`'s."
+    return function
+
+
+gru = _single(_GRU, "Gated recurrent units")
+rnn_tanh = _single(_TANH, "A recurrent network with tanh")
+rnn_relu = _single(_RELU, "A recurrent network with max(x, 0)")
+
+
+def _check_cell(input: Tensor, states: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor) -> None:
+    (rows, features), size = input._type.shape, w_hh._type.shape[1]
+    if features != w_ih._type.shape[1]:
+        raise RuntimeError(f"input has inconsistent input_size: got {features} expected {w_ih._type.shape[1]}")
+    for place, state in enumerate(states):
+        if state._type.shape[0] != rows:
+            raise RuntimeError(f"Input batch size {rows} doesn't match hidden{place} batch size {state._type.shape[0]}")
+        if state._type.shape[1] != size:
+            raise RuntimeError(
+                f"hidden{place} has inconsistent hidden_size: got {state._type.shape[1]}, expected {size}"
+            )
+
+
+def _cell(
+    kind: _Kind,
+    input: Tensor,
+    states: Sequence[Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> list[Tensor]:
+    _check_cell(input, states, w_ih, w_hh)
+    biases = [bias for bias in (b_ih, b_hh) if isinstance(bias, TensorBase)]
+
+    def emit(b: Builder, x: Node, *rest: Node) -> Sequence[Node]:
+        w = _weights(rest[kind.states :], bool(biases))
+        return kind.step(b, _drive(b, x, w, kind), rest[: kind.states], w)
+
+    return record_many(f"{kind.name}_cell", (input, *states, w_ih, w_hh, *biases), emit)
+
+
+def lstm_cell(
+    input: Tensor,
+    hx: Sequence[Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM: (batch, features) and the two states give the new states."""
+    h, c = _cell(_LSTM, input, hx, w_ih, w_hh, b_ih, b_hh)
+    return h, c
+
+
+def _single_cell(kind: _Kind, what: str) -> Callable[..., Tensor]:
+    def function(
+        input: Tensor,
+        hx: Tensor,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None = None,
+        b_hh: Tensor | None = None,
+    ) -> Tensor:
+        return _cell(kind, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
+
+    function.__name__ = function.__qualname__ = f"{kind.name}_cell"
+    function.__doc__ = f"One step of {what}: (batch, features) and the hidden state give the new one."
+    return function
+
+
+gru_cell = _single_cell(_GRU, "gated recurrent units")
+rnn_tanh_cell = _single_cell(_TANH, "a recurrent network with tanh")
+rnn_relu_cell = _single_cell(_RELU, "a recurrent network with max(x, 0)")
