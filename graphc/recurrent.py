@@ -14,7 +14,8 @@ from graphc.functional import dropout as drop
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.tensors.core import TensorBase, record_many
-from graphc.tensors.shaping import cat, stack, transpose
+from graphc.tensors.joining import cat, stack
+from graphc.tensors.shaping import transpose
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor

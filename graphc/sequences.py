@@ -10,7 +10,7 @@ import numpy as np
 from graphc.functional import pad
 from graphc.recording import current
 from graphc.tensors.core import from_array, wants_grad
-from graphc.tensors.shaping import stack
+from graphc.tensors.joining import stack
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor

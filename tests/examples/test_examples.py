@@ -105,3 +105,18 @@ def test_picture_grid(cache: Path, tmp_path: Path) -> None:
     assert "batch (24, 1, 16, 16) -> picture (3, 56, 146)" in text
     with Image.open(tmp_path / "grid.png") as picture:
         assert picture.size == (146, 56) and len(set(picture.tobytes())) > 100
+
+
+def test_lstm_of_any_length(cache: Path) -> None:
+    text = run("07_lstm_of_any_length.py", cache=cache)
+    found = losses(text)
+    assert len(found) == 4 and found[-1] < 0.6 * found[0]
+    assert "new programs after the first epoch: 0" in text
+    assert "operators that ran on the host: 0" in text
+
+
+def test_transformer_text(cache: Path) -> None:
+    text = run("10_transformer_text.py", cache=cache)
+    found = losses(text)
+    assert len(found) == 5 and found[-1] < 0.5 * found[0]
+    assert "operators that ran on the host: 0" in text
