@@ -7,7 +7,7 @@ from typing import Any
 
 from graphc.tensors.core import TensorBase
 from graphc.tensors.creation import eye
-from graphc.tensors.shaping import stack
+from graphc.tensors.joining import stack
 from graphc.transforms import grad, grad_and_value, jvp, vjp
 from graphc.trees import flatten, rebuild
 from graphc.vmapping import vmap
