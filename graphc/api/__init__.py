@@ -12,3 +12,4 @@ from graphc.api.recurrent import *
 from graphc.api.reduction import *
 from graphc.api.saving import *
 from graphc.api.shaping import *
+from graphc.api.spatial import *

@@ -1,35 +1,57 @@
-"""Pooling layers over the last two dimensions."""
+"""Pooling layers over the last dimensions."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from graphc import Tensor
 from graphc.nn import functional as F
 from graphc.nn.module import Module
 
+Extents = int | tuple[int, ...]
+Places = int | None | Sequence[int | None]
 
-class MaxPool2d(Module):
-    """Largest value of each window; `stride` defaults to `kernel_size`. Padding counts as minus infinity."""
+
+def _per_axis(value: Extents, rank: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,) * rank
+
+
+class _MaxPool(Module):
+    """Largest value of each window; `stride` defaults to `kernel_size`. Padding counts as minus infinity.
+
+    With `return_indices` also where it stands (int64).
+    """
+
+    function: Callable[..., Any]
 
     def __init__(
         self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
+        kernel_size: Extents,
+        stride: Extents | None = None,
+        padding: Extents = 0,
+        dilation: Extents = 1,
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
-        if return_indices:
-            raise ValueError("MaxPool2d: return_indices=True is not supported; leave it False")
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
         self.padding = padding
         self.dilation = dilation
+        self.return_indices = return_indices
         self.ceil_mode = ceil_mode
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+    def forward(self, input: Tensor) -> Any:
+        return type(self).function(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            ceil_mode=self.ceil_mode,
+            return_indices=self.return_indices,
+        )
 
     def extra_repr(self) -> str:
         return (
@@ -38,15 +60,67 @@ class MaxPool2d(Module):
         )
 
 
-class AvgPool2d(Module):
-    """Mean of each window; `stride` defaults to `kernel_size`. Zero padding counts in the mean if
-    `count_include_pad`."""
+class MaxPool1d(_MaxPool):
+    """Largest value of each window of the last dimension."""
+
+    function = staticmethod(F.max_pool1d)
+
+
+class MaxPool2d(_MaxPool):
+    """Largest value of each window of the last two dimensions."""
+
+    function = staticmethod(F.max_pool2d)
+
+
+class MaxPool3d(_MaxPool):
+    """Largest value of each window of the last three dimensions."""
+
+    function = staticmethod(F.max_pool3d)
+
+
+class _AvgPool(Module):
+    """Mean of each window; `stride` defaults to `kernel_size`. Zero padding counts if `count_include_pad`."""
+
+    kernel_size: Extents
+    stride: Extents
+    padding: Extents
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool1d(_AvgPool):
+    """Mean of each window of the last dimension."""
 
     def __init__(
         self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
+        kernel_size: Extents,
+        stride: Extents | None = None,
+        padding: Extents = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = _per_axis(kernel_size, 1)
+        self.stride = _per_axis(stride if stride is not None else kernel_size, 1)
+        self.padding = _per_axis(padding, 1)
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+
+
+class _AvgPoolDivided(_AvgPool):
+    """`divisor_override` takes the place of the window's size."""
+
+    function: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        kernel_size: Extents,
+        stride: Extents | None = None,
+        padding: Extents = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
@@ -60,7 +134,7 @@ class AvgPool2d(Module):
         self.divisor_override = divisor_override
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.avg_pool2d(
+        return type(self).function(
             input,
             self.kernel_size,
             self.stride,
@@ -70,5 +144,169 @@ class AvgPool2d(Module):
             self.divisor_override,
         )
 
+
+class AvgPool2d(_AvgPoolDivided):
+    """Mean of each window of the last two dimensions."""
+
+    function = staticmethod(F.avg_pool2d)
+
+
+class AvgPool3d(_AvgPoolDivided):
+    """Mean of each window of the last three dimensions."""
+
+    function = staticmethod(F.avg_pool3d)
+
+
+class _LPPool(Module):
+    """The `norm_type`-th root of the sum of powers of each window."""
+
+    function: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        norm_type: float,
+        kernel_size: Extents,
+        stride: Extents | None = None,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm_type = norm_type
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.ceil_mode = ceil_mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self).function(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return (
+            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"ceil_mode={self.ceil_mode}"
+        )
+
+
+class LPPool1d(_LPPool):
+    """The root of the sum of powers of each window of the last dimension."""
+
+    function = staticmethod(F.lp_pool1d)
+
+
+class LPPool2d(_LPPool):
+    """The root of the sum of powers of each window of the last two dimensions."""
+
+    function = staticmethod(F.lp_pool2d)
+
+
+class LPPool3d(_LPPool):
+    """The root of the sum of powers of each window of the last three dimensions."""
+
+    function = staticmethod(F.lp_pool3d)
+
+
+class _MaxUnpool(Module):
+    """Puts values back where the maxima stood, zeros elsewhere."""
+
+    rank: int
+    function: Callable[..., Tensor]
+
+    def __init__(self, kernel_size: Extents, stride: Extents | None = None, padding: Extents = 0) -> None:
+        super().__init__()
+        self.kernel_size = _per_axis(kernel_size, self.rank)
+        self.stride = _per_axis(stride if stride is not None else kernel_size, self.rank)
+        self.padding = _per_axis(padding, self.rank)
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return type(self).function(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    """Undoes `MaxPool1d`."""
+
+    rank = 1
+    function = staticmethod(F.max_unpool1d)
+
+
+class MaxUnpool2d(_MaxUnpool):
+    """Undoes `MaxPool2d`."""
+
+    rank = 2
+    function = staticmethod(F.max_unpool2d)
+
+
+class MaxUnpool3d(_MaxUnpool):
+    """Undoes `MaxPool3d`."""
+
+    rank = 3
+    function = staticmethod(F.max_unpool3d)
+
+
+class _AdaptiveAvgPool(Module):
+    """Means that make `output_size` places; None keeps an extent."""
+
+    function: Callable[..., Tensor]
+
+    def __init__(self, output_size: Places) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self).function(input, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+    """Means that make `output_size` places of the last dimension."""
+
+    function = staticmethod(F.adaptive_avg_pool1d)
+
+
+class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+    """Means that make `output_size` places of the last two dimensions."""
+
+    function = staticmethod(F.adaptive_avg_pool2d)
+
+
+class AdaptiveAvgPool3d(_AdaptiveAvgPool):
+    """Means that make `output_size` places of the last three dimensions."""
+
+    function = staticmethod(F.adaptive_avg_pool3d)
+
+
+class _AdaptiveMaxPool(Module):
+    """Maxima that make `output_size` places, with `return_indices` also where they stand; None keeps an extent."""
+
+    function: Callable[..., Any]
+
+    def __init__(self, output_size: Places, return_indices: bool = False) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.return_indices = return_indices
+
+    def forward(self, input: Tensor) -> Any:
+        return type(self).function(input, self.output_size, self.return_indices)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+    """Maxima that make `output_size` places of the last dimension."""
+
+    function = staticmethod(F.adaptive_max_pool1d)
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+    """Maxima that make `output_size` places of the last two dimensions."""
+
+    function = staticmethod(F.adaptive_max_pool2d)
+
+
+class AdaptiveMaxPool3d(_AdaptiveMaxPool):
+    """Maxima that make `output_size` places of the last three dimensions."""
+
+    function = staticmethod(F.adaptive_max_pool3d)

@@ -337,6 +337,7 @@ def check(op: Op) -> None:
         warnings.filterwarnings("ignore", message="(?s).*deprecated")  # both libraries say so of some names
         if op.warns:
             warnings.simplefilter("ignore", UserWarning)
+        warnings.filterwarnings("ignore", message="Using padding='same'")  # PyTorch, once, of a copy it makes
         problems = problems_of(op)
     assert not problems, f"{op.name}:\n  " + "\n  ".join(problems[:20])
 

@@ -18,6 +18,7 @@ from tests.differential.samples.reduction import REDUCTION
 from tests.differential.samples.scan import SCAN
 from tests.differential.samples.slopes import SLOPES
 from tests.differential.samples.sorting import SORTING
+from tests.differential.samples.spatial import SPATIAL
 from tests.differential.samples.special import SPECIAL
 from tests.differential.samples.statistics import STATISTICS
 from tests.differential.samples.views import VIEWS
@@ -36,6 +37,7 @@ OPERATORS: tuple[Op, ...] = (
     *POINTWISE,
     *POINTWISE_UNARY,
     *SPECIAL,
+    *SPATIAL,
     *PRODUCTS,
     *REDUCTION,
     *SCAN,

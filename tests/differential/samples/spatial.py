@@ -1,0 +1,7 @@
+"""Samples of what works on images and their like."""
+
+from tests.differential.samples.base import Op
+from tests.differential.samples.convolution import CONVOLUTION
+from tests.differential.samples.pooling import POOLING
+
+SPATIAL: tuple[Op, ...] = (*CONVOLUTION, *POOLING)
