@@ -35,6 +35,10 @@ class AutodiffError(GraphcError, RuntimeError):
     """A gradient was asked of something that has none."""
 
 
+class LinAlgError(GraphcError, RuntimeError):
+    """A factorisation failed for the values of a matrix: it is singular, not positive definite, or not finite."""
+
+
 class CompileError(GraphcError, RuntimeError):
     """A graph could not be turned into native code."""
 

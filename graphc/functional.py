@@ -114,6 +114,7 @@ from graphc.pooling import (
     max_pool3d,
     max_pool3d_with_indices,
 )
+from graphc.tensors.distances import bilinear, pdist
 from graphc.tensors.normalising import functional_log_softmax as log_softmax
 from graphc.tensors.normalising import functional_softmax as softmax
 from graphc.tensors.normalising import functional_softmin as softmin
@@ -138,6 +139,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
@@ -209,6 +211,7 @@ __all__ = [
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pdist",
     "poisson_nll_loss",
     "prelu",
     "relu",

@@ -8,30 +8,61 @@ from typing import TYPE_CHECKING
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
+from graphc.ir.types import broadcast_shapes
+from graphc.tensors import shaping
 from graphc.tensors.core import record
+from graphc.tensors.products import c_name, name_of, need_numbers, need_tensors, product, rows_node
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input @ weight.T + bias: (*, in) and (out, in) give (*, out)."""
+    """input @ weight.T + bias: (*, in) and (out, in) give (*, out); a weight of shape (in) gives (*)."""
+    need_tensors("linear", input=input, weight=weight)
     x, w = input._type, weight._type
-    if w.rank != 2 or not x.rank or x.shape[-1] != w.shape[1]:
-        left = (math.prod(x.shape[:-1]), x.shape[-1]) if x.rank else ()
+    if not x.rank or not w.rank:
+        raise ShapeError(f"both arguments to linear need to be at least 1D, but they are {x.rank}D and {w.rank}D")
+    if w.rank > 2:
+        raise ShapeError(f"t() expects a tensor with <= 2 dimensions, but self is {w.rank}D; linear got weight {w}")
+    if w.rank == 1:
+        if bias is not None:
+            raise ShapeError(f"mat2 must be a matrix, got 1-D tensor; linear got input {x} and weight {w}")
+        return product(input, weight)
+    lead = x.shape[:-1]
+    rows = math.prod(lead)
+    if x.shape[-1] != w.shape[1]:
         raise ShapeError(
-            f"mat1 and mat2 shapes cannot be multiplied ({'x'.join(map(str, left))} and "
-            f"{'x'.join(map(str, reversed(w.shape)))}); linear got input {x} and weight {w}"
+            f"mat1 and mat2 shapes cannot be multiplied ({rows}x{x.shape[-1]} and {w.shape[1]}x{w.shape[0]}); linear "
+            f"got input {x} and weight {w}"
         )
-    if x.dtype is not w.dtype or (bias is not None and bias._type.dtype is not w.dtype):
-        raise DTypeError(f"mat1 and mat2 must have the same dtype; linear got input {x} and weight {w}")
+    if x.dtype is not w.dtype:
+        raise DTypeError(
+            f"expected m1 and m2 to have the same dtype, but got: {c_name(input)} != {c_name(weight)}; linear got "
+            f"input {x} and weight {w}"
+        )
+    need_numbers("addmm_impl_cpu_", input)
+    emit = rows_node(input, "o k", "o")
+    if bias is None:
+        name = ("SqueezeBackward4", "MmBackward0", "UnsafeViewBackward0")[min(x.rank, 3) - 1]
+        return record(name, (input, weight), emit)
+    if bias._type.dtype is not w.dtype:
+        raise DTypeError(
+            f"self and mat2 must have the same dtype, but got {name_of(bias)} and {name_of(weight)}; linear got input "
+            f"{x}, weight {w} and bias {bias._type}"
+        )
+    if bias._type.shape != w.shape[:1]:
+        if bias.ndim < 2 or x.rank < 3:
+            shaping.expand(bias, rows, w.shape[0])  # says what does not fit a matrix of rows
+        elif broadcast_shapes((*lead, w.shape[0]), bias._type.shape) != (*lead, w.shape[0]):
+            raise ShapeError(
+                f"output with shape {[*lead, w.shape[0]]} doesn't match the broadcast shape of {bias._type}"
+            )
 
-    def emit(b: Builder, x: Node, w: Node, *rest: Node) -> Node:
-        flat = b.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-        result = b.contract(flat, w, "b i, o i -> b o")
-        if rest:
-            result = b.add(result, b.broadcast(rest[0], result.shape))
-        return b.reshape(result, (*x.shape[:-1], w.shape[0]))
+    def added(b: Builder, p: Node, q: Node, r: Node) -> Node:
+        made = emit(b, p, q)
+        r = b.reshape(r, r.shape[-1:]) if made.type.rank == 1 else r
+        return b.add(made, b.broadcast(r, made.shape))
 
-    operands = (input, weight) if bias is None else (input, weight, bias)
-    return record("AddmmBackward0" if bias is not None else "MmBackward0", operands, emit)
+    name = "AddmmBackward0" if x.rank == 2 else "ViewBackward0" if bias.ndim < 2 else "AddBackward0"
+    return record(name, (input, weight, bias), added)

@@ -42,7 +42,9 @@ KEPT_PROGRAMS = 1_024
 
 SOURCES = frozenset(("input", "constant", "iota"))
 
-Check = tuple[Node, Value, Exception]
+# What is wrong with the value of a node: an error, if its first byte is not 0, or a function that looks at its bytes.
+Problem = Exception | Callable[[np.ndarray], Exception | None]
+Check = tuple[Node, Value, Problem]
 
 
 def _nothing_needed(recorder: Recorder, value: Value) -> tuple[Node, ...]:
@@ -194,8 +196,8 @@ class Recorder:
         self._records += 1
         self._bytes += node.type.nbytes
 
-    def check(self, node: Node, keep: Value, error: Exception) -> None:
-        """Raise `error` at the next flush if the bool scalar `node` is true."""
+    def check(self, node: Node, keep: Value, error: Problem) -> None:
+        """Raise `error` at the next flush if the bool scalar `node` is true; a function finds the error, if any."""
         self.checks.append((node, keep, error))
 
     def flush(self, reason: str) -> None:
@@ -335,9 +337,17 @@ class Recorder:
 
 def raise_checks(checks: Sequence[Check], results: dict[Node, Buffer]) -> None:
     """Raise the error of the first check that came out true."""
-    for node, _, error in checks:
-        if results[node].view(np.bool_, ())[()]:
+    for node, _, problem in checks:
+        error = found(problem, results[node].array)
+        if error is not None:
             raise error
+
+
+def found(problem: Problem, data: np.ndarray) -> Exception | None:
+    """The error that a check finds in the bytes of its node."""
+    if isinstance(problem, Exception):
+        return problem if data[0] else None
+    return problem(data)
 
 
 def fill(node: Node) -> Buffer:

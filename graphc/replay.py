@@ -23,7 +23,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.programs import Program
 from graphc.random import key_buffer
-from graphc.recording import Recorder, fill
+from graphc.recording import Problem, Recorder, fill, found
 from graphc.signatures import argument_buffer, restore
 from graphc.storage import Lineage, Storage
 from graphc.tensors.core import new
@@ -70,7 +70,7 @@ class Recorded:
     fresh: list[tuple[TensorType, Node]]
     new_gradients: list[tuple[Any, Any]]
     result: Any
-    checks: list[tuple[Node, Exception]]
+    checks: list[tuple[Node, Problem]]
     draws: list[tuple[Any, Node | None]]
 
 
@@ -271,13 +271,14 @@ class Replay:
         for tensor, recipe in self._new_gradients:
             tensor._grad = None if recipe is None else restore(recipe, storages, tensors)
         flags = scratch.flags
-        failed = next((error for place, error in self._flags if flags[place][0]), None)
+        failed = next((e for place, problem in self._flags if (e := found(problem, flags[place])) is not None), None)
         self._scratch.append(scratch)
         if failed is not None:
             raise failed
-        for slot, error in self._checks:
-            if slots[slot].array[0]:
-                raise error
+        for slot, problem in self._checks:
+            failed = found(problem, slots[slot].array)
+            if failed is not None:
+                raise failed
         return restore(self._result, storages, tensors)
 
     def _gather(self, scratch: _Scratch, tensors: Sequence[Any], floats: Sequence[float]) -> list[Any]:

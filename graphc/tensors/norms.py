@@ -6,12 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.errors import DTypeError, ShapeError, UnsupportedError
+from graphc.errors import DTypeError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.promotion import promote_types
+from graphc.tensors import reductions, shaping
 from graphc.tensors.core import record, wrap_dim
+from graphc.tensors.linear.factorisations import svdvals
 from graphc.tensors.operands import combine, plain
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import Dims, axes_of, keep
@@ -95,13 +97,26 @@ def _wider(given: DType, wanted: DType) -> DType:
     return wanted
 
 
+def nuclear(input: Tensor, dim: Dims, keepdim: bool, dtype: object) -> Tensor:
+    """The sum of the singular values of the matrices in two dimensions."""
+    given: Any = tuple(range(input.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    if len(given) != 2:
+        raise ShapeError(f"linalg.matrix_norm: dim must be a 2-tuple. Got {' '.join(map(str, given))}")
+    rows, columns = (wrap_dim(d, input.ndim) for d in given)
+    source = input if dtype is None else shaping.to_dtype(input, dtypes.to_ir(dtype))
+    made = reductions.sum(svdvals(shaping.movedim(source, (rows, columns), (-2, -1))), -1)
+    for place in sorted((rows, columns)) if keepdim else ():
+        made = shaping.unsqueeze(made, place)
+    return made
+
+
 @out_form
 def norm(
     input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim: bool = False, dtype: object = None
 ) -> Tensor:
     """The p-norm of the elements over `dim`; "fro" and None are p = 2."""
     if p == "nuc":
-        raise UnsupportedError("norm(): p='nuc' is the sum of singular values; see linalg.matrix_norm")
+        return nuclear(input, dim, keepdim, dtype)
     if isinstance(p, str) and p != "fro":
         raise RuntimeError(f"linalg.matrix_norm: Order {p} not supported.")
     return vector_norm(input, 2 if p is None or p == "fro" else p, dim, keepdim, dtype)

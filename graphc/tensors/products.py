@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import DTypeError, ShapeError, UnsupportedError
@@ -13,6 +14,7 @@ from graphc.tensors import elementwise, shaping
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.operands import combine
 from graphc.tensors.out import out_form
+from graphc.tensors.views import is_contiguous
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
@@ -254,11 +256,7 @@ def _times_vector(input: Tensor, vec: Tensor) -> Tensor:
         raise ShapeError(f"size mismatch, got input ({rows}), mat ({rows}x{k}), vec ({vec._type.shape[0]})")
     _same_scalars(input, vec, "addmv_impl_cpu")
 
-    def emit(b: Builder, x: Node, y: Node) -> Node:
-        flat = b.reshape(x, (math.prod(lead), k))
-        return b.reshape(b.contract(flat, y, "m k, k -> m"), tuple(lead))
-
-    return record("UnsafeViewBackward0", (input, vec), emit)
+    return record("UnsafeViewBackward0", (input, vec), rows_node(input, "k", ""))
 
 
 def _row(input: Tensor, other: Tensor) -> Tensor:
@@ -276,11 +274,26 @@ def _many_rows(input: Tensor, other: Tensor) -> Tensor:
         raise _cannot_multiply((math.prod(lead), k), other._type.shape, input, other)
     _same_matrices(input, other)
 
-    def emit(b: Builder, x: Node, y: Node) -> Node:
-        flat = b.reshape(x, (math.prod(lead), k))
-        return b.reshape(b.contract(flat, y, "m k, k n -> m n"), (*lead, y.shape[1]))
+    return record("UnsafeViewBackward0", (input, other), rows_node(input, "k n", "n"))
 
-    return record("UnsafeViewBackward0", (input, other), emit)
+
+def rows_node(input: Tensor, right: str, out: str) -> Callable[..., Node]:
+    """What records the product of the rows of `input` with an operand that has the labels `right`.
+
+    The leading dimensions make one long dimension where they lie one after the other; else each keeps its label, so
+    that nothing is copied or divided to find an element.
+    """
+    *lead, k = input._type.shape
+    if is_contiguous(input._type.shape, input._strides):
+        shape, labels = (math.prod(lead),), "m"
+    else:
+        shape, labels = tuple(lead), " ".join(f"b{i}" for i in range(len(lead)))
+
+    def emit(b: Builder, x: Node, y: Node) -> Node:
+        made = b.contract(b.reshape(x, (*shape, k)), y, f"{labels} k, {right} -> {labels} {out}")
+        return b.reshape(made, (*lead, *made.shape[len(shape) :]))
+
+    return emit
 
 
 def _row_of_batches(input: Tensor, other: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from graphc.errors import DTypeError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes, i64
-from graphc.tensors import elementwise, reductions
+from graphc.tensors import elementwise, reductions, shaping
 from graphc.tensors.contracting import diagonal_node
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.out import out_form
@@ -99,3 +99,8 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
         )
     made: Any = elementwise.mul(x, y)
     return reductions.sum(made, dim)
+
+
+def linalg_diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """The diagonals of the matrices in two dimensions, the last ones by default."""
+    return shaping.diagonal(A, offset, dim1, dim2)

@@ -89,6 +89,23 @@ def invoke(library: Any, name: str, call: Call) -> Any:
     return function(*args, **call.kwargs)
 
 
+@dataclass
+class Shapes:
+    """Results of which only types, shapes and dtypes are compared."""
+
+    value: Any
+
+
+def outcome(library: Any, op: Op, call: Call) -> Any:
+    """What a call of `op` gives, or what is unique about it."""
+    return unique(library, op, invoke(library, op.name, call))
+
+
+def unique(library: Any, op: Op, results: Any) -> Any:
+    """`results`, or their shapes and what is unique about them."""
+    return results if op.canonical is None else (Shapes(results), op.canonical(library, results))
+
+
 # comparing
 
 
@@ -129,6 +146,9 @@ def differences(found: Any, wanted: Any, op: Op, values: bool = True) -> Iterato
             yield f"grad_fn {found.grad_fn.name()}, PyTorch {wanted.grad_fn.name()}"
         if values:
             yield from _values(array_of(found), array_of(wanted), op, str(wanted.dtype).removeprefix("torch."))
+        return
+    if isinstance(wanted, Shapes):
+        yield from differences(found.value, wanted.value, op, False)
         return
     if isinstance(wanted, Gradients):
         yield from _gradients(found, wanted, op)
@@ -220,17 +240,22 @@ def attempt(what: str, op: Op, problems: list[str], pairs: list[Pair], run: Call
     return True
 
 
+def layouts_of(op: Op) -> list[Callable[..., Any]]:
+    """The ways to lay out the arrays of samples beside the plain one."""
+    return [f for f in (transposed, expanded) if op.layouts is True or (op.layouts and f.__name__ in op.layouts)]
+
+
 def check_forward(op: Op, problems: list[str], pairs: list[Pair]) -> None:
     for place, sample in enumerate(op.samples):
         for dtype in op.dtypes:
-            layouts = (plain, transposed, expanded) if op.layouts and dtype == op.dtypes[0] else (plain,)
+            layouts = (plain, *layouts_of(op)) if dtype == op.dtypes[0] else (plain,)
             for layout in layouts:
                 if layout is expanded and op.name.endswith("_"):
                     continue
 
                 def run(library: Any, sample=sample, dtype=dtype, layout=layout) -> Any:
                     call = make_call(library, sample, dtype, layout, False)
-                    return invoke(library, op.name, call), call.args
+                    return outcome(library, op, call), call.args
 
                 attempt(f"sample {place} ({layout.__name__}, {dtype})", op, problems, pairs, run)
 
@@ -249,7 +274,7 @@ def check_gradients(op: Op, problems: list[str], pairs: list[Pair]) -> None:
 
         def run(library: Any, sample: Sample = sample, followed: list[list[int]] = followed) -> Any:
             call = make_call(library, sample, "float64", plain, True)
-            out = invoke(library, op.name, call)
+            out = outcome(library, op, call)
             level, wrt = list(tensors_in(out)), list(call.leaves)
             found = Gradients([])
             for order in range(min(op.grads, sample.grads)):
@@ -283,14 +308,16 @@ def check_forms(op: Op, problems: list[str], pairs: list[Pair]) -> None:
 
         def as_method(library: Any, suffix: str = "", sample=sample) -> Any:
             call = make_call(library, sample, "float64", plain, False)
-            return getattr(call.args[0], last + suffix)(*call.args[1:], **call.kwargs), call.args[0]
+            made = getattr(call.args[0], last + suffix)(*call.args[1:], **call.kwargs)
+            return unique(library, op, made), call.args[0]
 
         def with_out(library: Any, sample=sample) -> Any:
             call = make_call(library, sample, "float64", plain, False)
             like = resolve(torch, op.name)(*make_call(torch, sample, "float64", plain, False).args, **call.kwargs)
             outs = [library.empty(0, dtype=getattr(library, str(t.dtype)[6:])) for t in tensors_in(like)]
             out = outs[0] if is_tensor(like) else tuple(outs)
-            return resolve(library, op.name)(*call.args, **call.kwargs, out=out), out
+            made = resolve(library, op.name)(*call.args, **call.kwargs, out=out)
+            return unique(library, op, made), Shapes(out) if op.canonical else out
 
         for what, run, exists in (
             ("method", as_method, method is not None),

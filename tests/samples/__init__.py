@@ -6,9 +6,19 @@ from tests.samples.composites import COMPOSITES
 from tests.samples.elementwise import ELEMENTWISE
 from tests.samples.host import HOST
 from tests.samples.indexing import INDEXING
+from tests.samples.linear import LINEAR
 from tests.samples.scans import SCANS
 from tests.samples.structured import STRUCTURED
 
-SAMPLES: dict[str, OpSamples] = {**ELEMENTWISE, **COMPOSITES, **STRUCTURED, **INDEXING, **HOST, **SCANS, **ALIGNMENT}
+SAMPLES: dict[str, OpSamples] = {
+    **ELEMENTWISE,
+    **COMPOSITES,
+    **STRUCTURED,
+    **INDEXING,
+    **HOST,
+    **SCANS,
+    **ALIGNMENT,
+    **LINEAR,
+}
 
 __all__ = ["SAMPLES", "BadSample", "OpSamples", "Sample", "twice_differentiable", "type_of"]

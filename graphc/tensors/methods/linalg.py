@@ -6,6 +6,8 @@ from typing import Any
 
 from graphc.tensors import products, vectors
 from graphc.tensors.core import TensorBase
+from graphc.tensors.linear import factorisations, solving, spectral
+from graphc.tensors.linear import lu as lu_factors
 from graphc.tensors.methods.inplace import inplace
 
 
@@ -37,3 +39,15 @@ class LinalgMethods(TensorBase):
     def __rmatmul__(self: Any, other: Any) -> Any:
         """`other @ self`."""
         return products.operator_matmul(other, self)
+
+    # factorisations and what is made from them
+
+    cholesky, qr, svd = factorisations.cholesky, factorisations.qr, factorisations.svd
+    cholesky_solve, cholesky_inverse = solving.cholesky_solve, solving.cholesky_inverse
+    inverse, det, slogdet, logdet = solving.inverse, solving.det, solving.slogdet, solving.logdet
+    triangular_solve, matrix_power, matrix_exp = solving.triangular_solve, solving.matrix_power, solving.matrix_exp
+    orgqr, pinverse, lu_solve = solving.orgqr, spectral.pinverse, lu_factors.lu_solve
+
+    def lu(self: Any, pivot: bool = True, get_infos: bool = False) -> Any:
+        """The factors L and U in one matrix, the pivots, and with `get_infos` the numbers of zero pivots."""
+        return lu_factors.lu(self, pivot=pivot, get_infos=get_infos)

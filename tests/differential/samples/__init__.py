@@ -5,9 +5,11 @@ from tests.differential.samples.alignment import ALIGNMENT
 from tests.differential.samples.attention import ATTENTION
 from tests.differential.samples.base import Bad, Op, Sample
 from tests.differential.samples.creation import CREATION, RANDOM
+from tests.differential.samples.distances import DISTANCES
 from tests.differential.samples.dropping import DROPPING
 from tests.differential.samples.indexing import INDEXING
 from tests.differential.samples.joining import JOINING
+from tests.differential.samples.linalg import LINALG
 from tests.differential.samples.lookup import LOOKUP
 from tests.differential.samples.losses import LOSSES
 from tests.differential.samples.normalisation import NORMALISATION
@@ -20,6 +22,7 @@ from tests.differential.samples.slopes import SLOPES
 from tests.differential.samples.sorting import SORTING
 from tests.differential.samples.spatial import SPATIAL
 from tests.differential.samples.special import SPECIAL
+from tests.differential.samples.spectral import SPECTRAL
 from tests.differential.samples.statistics import STATISTICS
 from tests.differential.samples.views import VIEWS
 
@@ -28,23 +31,26 @@ OPERATORS: tuple[Op, ...] = (
     *ALIGNMENT,
     *ATTENTION,
     *CREATION,
-    *RANDOM,
+    *DISTANCES,
     *DROPPING,
     *INDEXING,
+    *JOINING,
+    *LINALG,
     *LOOKUP,
     *LOSSES,
     *NORMALISATION,
     *POINTWISE,
     *POINTWISE_UNARY,
-    *SPECIAL,
-    *SPATIAL,
     *PRODUCTS,
+    *RANDOM,
     *REDUCTION,
     *SCAN,
-    *SORTING,
-    *STATISTICS,
-    *JOINING,
     *SLOPES,
+    *SORTING,
+    *SPATIAL,
+    *SPECIAL,
+    *SPECTRAL,
+    *STATISTICS,
     *VIEWS,
 )
 

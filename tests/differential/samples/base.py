@@ -6,6 +6,7 @@ them: float arrays take the dtype under test, all others keep theirs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +44,9 @@ class Op:
     `grads`: orders of gradient to compare (0, 1 or 2), in float64. `dtypes`: what float arrays become, the first one
     also in other layouts. `forms`: also call it as a method, in place and with `out=`, where PyTorch has these.
     `values`: False for random results, of which only types, shapes and dtypes are compared. `rtol` holds for float64;
-    the other dtypes get what their precision asks for, times `slack`.
+    the other dtypes get what their precision asks for, times `slack`. `canonical(library, results)`: what to compare
+    and to differentiate in place of results that are not unique, such as the signs of eigenvectors; the results
+    themselves are compared by types, shapes and dtypes then.
     """
 
     name: str
@@ -51,13 +54,14 @@ class Op:
     bad: tuple[Bad, ...] = ()
     grads: int = 2
     dtypes: tuple[str, ...] = ("float64", "float32")
-    layouts: bool = True
+    layouts: bool | tuple[str, ...] = True  # beside plain ones: all, none, or "transposed" and "expanded"
     forms: bool = True
     values: bool = True
     rtol: float = 1e-9
     slack: float = 1.0
     grad_fn: bool = True  # compare the names of gradient nodes
     warns: bool = False  # PyTorch warns of it
+    canonical: Callable[[Any, Any], Any] | None = None
 
 
 def s(*args: Any, **kwargs: Any) -> Sample:

@@ -267,6 +267,30 @@ PRODUCTS: tuple[Op, ...] = (
     ),
     Op("linalg.matmul", (s(f(2, 3), f(3, 2)), s(f(1, 2, 3), f(0, 3, 2))), grad_fn=False),
     Op(
+        "nn.functional.linear",
+        (
+            s(f(2, 3), f(4, 3)),
+            s(f(2, 3), f(4, 3), f(4)),
+            s(f(3), f(4, 3)),
+            s(f(2, 2, 3), f(4, 3)),
+            s(f(2, 2, 3), f(4, 3), f(4)),
+            s(f(2, 2, 3), f(4, 3), f(2, 1, 4)),
+            s(f(2, 3), f(3)),
+            s(f(0, 3), f(2, 3), f(2)),
+            s(ints(2, 3), ints(4, 3)),
+        ),
+        (
+            bad("mat1 and mat2 shapes cannot be multiplied .4x3 and 4x5", f(2, 2, 3), f(5, 4)),
+            bad("both arguments to linear need to be at least 1D, but they are 0D and 2D", f(), f(4, 1)),
+            bad(r"t\(\) expects a tensor with <= 2 dimensions, but self is 3D", f(2, 3), f(2, 4, 3)),
+            bad("mat2 must be a matrix, got 1-D tensor", f(2, 3), f(3), f(2)),
+            bad("The expanded size of the tensor .4. must match the existing size .3.", f(2, 3), f(4, 3), f(3)),
+            bad("expected m1 and m2 to have the same dtype, but got: double != long int", f(2, 3), ints(4, 3)),
+            bad("self and mat2 must have the same dtype, but got Long and Double", f(2, 3), f(4, 3), ints(4)),
+        ),
+        forms=False,
+    ),
+    Op(
         "trace",
         (s(f(3, 3)), s(f(2, 4)), s(ints(3, 3, dtype="uint8", low=0)), s(f(0, 3))),
         (
