@@ -12,6 +12,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from graphc.absence import no_attribute
+
 if TYPE_CHECKING:
     from graphc import (
         autograd,
@@ -54,7 +56,7 @@ _SUBMODULES = frozenset(
             "utils",
             "vision",
         ),
-        *("backward", "dtypes", "programs", "random", "recorder", "tensors"),
+        *("backward", "cuda", "dtypes", "programs", "random", "recorder", "tensors"),
     )
 )
 
@@ -63,12 +65,12 @@ def __getattr__(name: str) -> object:
     if name in _SUBMODULES:
         return import_module(f"graphc.{name}")
     if name.startswith("_"):
-        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+        raise no_attribute("module 'graphc'", name)
     api = import_module("graphc.api")
     try:
         found = getattr(api, name)
     except AttributeError:
-        raise AttributeError(f"module 'graphc' has no attribute {name!r}") from None
+        raise no_attribute("module 'graphc'", name) from None
     setattr(sys.modules[__name__], name, found)
     return found
 

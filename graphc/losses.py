@@ -35,6 +35,13 @@ Form = Callable[..., Node]
 _LEAST = 9.999999960041972e-13  # 1e-12 as a float32, which PyTorch keeps x (1 - x) above
 
 
+def _spread(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`tensor` broadcast to `shape`, by a gradient node of its own, as PyTorch's losses do it."""
+    if tensor._type.shape == shape:
+        return tensor
+    return record("ExpandBackward0", (tensor,), lambda b, x: b.broadcast(x, shape))
+
+
 def _pairwise(
     name: str,
     tensors: list[Tensor],
@@ -62,9 +69,9 @@ def _pairwise(
         )
 
     def whole(b: Builder, *nodes: Node) -> Node:
-        return reduced_node(b, emit(b, *(b.broadcast(b.cast(n, dtype), shape) for n in nodes)), reduction)
+        return reduced_node(b, emit(b, *(b.cast(n, dtype) for n in nodes)), reduction)
 
-    return record(name, tensors, whole)
+    return record(name, [_spread(t, shape) for t in tensors], whole)
 
 
 def _warn_of_shapes(input: Tensor, target: Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc import backward as autograd
 from graphc import dtypes, gradient_nodes
+from graphc.absence import no_attribute
 from graphc.errors import ShapeError
 from graphc.grad_mode import set_grad_enabled
 from graphc.hooks import RemovableHandle
@@ -50,6 +51,9 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         """`data`'s memory as a leaf of this class."""
         made = alias(data, cls)
         return made.requires_grad_() if requires_grad else made
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute(f"{type(self).__name__!r} object", name, "Tensor")
 
     # gradient side
 

@@ -14,6 +14,7 @@ from graphc.errors import ShapeError, UnsupportedError
 from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType
 from graphc.storage import Lineage
+from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, alias, new, record, wrap_dim
 from graphc.tensors.views import (
     Chain,
@@ -179,6 +180,7 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     return view_(input, (*shape[:at], *split, *shape[at + 1 :]))
 
 
+@numpy_names
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Dimensions of size 1 removed, all or those of `dim`."""
     shape, strides = input._type.shape, input._strides
@@ -191,6 +193,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     return _reshaped(input, tuple(shape[i] for i in left), tuple(strides[i] for i in left), name)
 
 
+@numpy_names
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """A dimension of size 1 put in at `dim`."""
     shape, strides = input._type.shape, input._strides
@@ -417,6 +420,7 @@ def slice_view(
     )
 
 
+@numpy_names
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     """`length` elements from `start` (a number or an integer tensor) along `dim`, as a view."""
     if input.ndim == 0:
@@ -433,6 +437,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     return slice_view(input, at, first, length, 1)
 
 
+@numpy_names
 def select(input: Tensor, dim: int, index: Any, name: str = "SelectBackward0", place: int = -1) -> Tensor:
     """One index of `dim`, which vanishes; a view."""
     if input.ndim == 0:
@@ -462,6 +467,7 @@ def select(input: Tensor, dim: int, index: Any, name: str = "SelectBackward0", p
     )
 
 
+@numpy_names
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """The elements on a diagonal of two dimensions, along a new last dimension; a view."""
     a, c = wrap_dim(dim1, input.ndim), wrap_dim(dim2, input.ndim)
