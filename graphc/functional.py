@@ -75,6 +75,7 @@ from graphc.distances import (
     triplet_margin_with_distance_loss,
 )
 from graphc.dropping import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from graphc.grids import affine_grid, grid_sample
 from graphc.linear import linear
 from graphc.lookup import embedding, embedding_bag, one_hot
 from graphc.loss_reduction import reduction_name as reduction_name  # what the loss layers call
@@ -114,6 +115,8 @@ from graphc.pooling import (
     max_pool3d,
     max_pool3d_with_indices,
 )
+from graphc.resampling import interpolate, upsample, upsample_bilinear, upsample_nearest
+from graphc.shuffling import channel_shuffle, native_channel_shuffle, pixel_shuffle, pixel_unshuffle
 from graphc.tensors.distances import bilinear, pdist
 from graphc.tensors.normalising import functional_log_softmax as log_softmax
 from graphc.tensors.normalising import functional_softmax as softmax
@@ -134,6 +137,7 @@ __all__ = [
     "adaptive_max_pool2d_with_indices",
     "adaptive_max_pool3d",
     "adaptive_max_pool3d_with_indices",
+    "affine_grid",
     "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
@@ -144,6 +148,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "celu",
     "celu_",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -167,6 +172,7 @@ __all__ = [
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "gumbel_softmax",
     "hardshrink",
@@ -177,6 +183,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -206,12 +213,15 @@ __all__ = [
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
+    "native_channel_shuffle",
     "nll_loss",
     "normalize",
     "one_hot",
     "pad",
     "pairwise_distance",
     "pdist",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
@@ -239,4 +249,7 @@ __all__ = [
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]

@@ -108,9 +108,23 @@ POOLS: dict[str, tuple[Make, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", [*PADS, *POOLS])
+SHAPES: dict[str, tuple[Make, tuple[int, ...]]] = {
+    "PixelShuffle": (lambda nn: nn.PixelShuffle(2), (2, 4, 2, 3)),
+    "PixelUnshuffle": (lambda nn: nn.PixelUnshuffle(2), (1, 2, 4)),
+    "ChannelShuffle": (lambda nn: nn.ChannelShuffle(2), (1, 4, 2)),
+    "Unfold": (lambda nn: nn.Unfold(2, padding=(1, 0)), (1, 2, 3, 3)),
+    "Fold": (lambda nn: nn.Fold((3, 3), 2), (1, 4, 4)),
+    "Upsample": (lambda nn: nn.Upsample(7), (1, 2, 3)),
+    "Upsample bilinear": (lambda nn: nn.Upsample(None, (2, 1.5), "bilinear", align_corners=True), (1, 2, 3, 2)),
+    "Upsample recomputed": (lambda nn: nn.Upsample(scale_factor=1.7, recompute_scale_factor=True), (1, 2, 3, 2)),
+    "UpsamplingNearest2d": (lambda nn: nn.UpsamplingNearest2d(scale_factor=2), (1, 1, 2, 3)),
+    "UpsamplingBilinear2d": (lambda nn: nn.UpsamplingBilinear2d((3, 4)), (1, 1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", [*PADS, *POOLS, *SHAPES])
 def test_pads_and_pools(name: str) -> None:
-    make, shape = {**PADS, **POOLS}[name]
+    make, shape = {**PADS, **POOLS, **SHAPES}[name]
     compare(make, floats(*shape), modes=(True,))
 
 

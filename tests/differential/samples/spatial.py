@@ -3,5 +3,6 @@
 from tests.differential.samples.base import Op
 from tests.differential.samples.convolution import CONVOLUTION
 from tests.differential.samples.pooling import POOLING
+from tests.differential.samples.resampling import RESAMPLING
 
-SPATIAL: tuple[Op, ...] = (*CONVOLUTION, *POOLING)
+SPATIAL: tuple[Op, ...] = (*CONVOLUTION, *POOLING, *RESAMPLING)
