@@ -96,6 +96,8 @@ def _smooth(
     n: int, out: int, align: bool, scale: float | None, kind: type[np.floating], reach: int, filter: Callable[..., Any]
 ) -> Table:
     """Antialiasing: the filter is as wide as an element of the output, and its weights add up to 1."""
+    if n == out:
+        return np.arange(out)[:, None], None
     step = _step(n, out, align, scale, kind)
     wide = max(step, kind(1))
     support = reach * wide

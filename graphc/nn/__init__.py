@@ -37,7 +37,7 @@ from graphc.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspos
 from graphc.nn.distance import CosineSimilarity, PairwiseDistance
 from graphc.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from graphc.nn.embedding import Embedding, EmbeddingBag
-from graphc.nn.linear import Flatten, Identity, Linear, Unflatten
+from graphc.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from graphc.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -157,6 +157,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Bilinear",
     "Buffer",
     "CTCLoss",
     "ChannelShuffle",

@@ -141,3 +141,10 @@ def test_maxima_go_back(rank: int) -> None:
         results[-1].append(repr((pool, back)))
     for wanted, found in zip(*results, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_bilinear(bias: bool) -> None:
+    compare(lambda nn: nn.Bilinear(3, 4, 2, bias), floats(2, 5, 3), floats(2, 5, 4, seed=1), modes=(True,))
+    layer = graphc.nn.Bilinear(4, 3, 2)
+    assert all(abs(p.detach().numpy()).max() <= 0.5 for p in layer.parameters())
