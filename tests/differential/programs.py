@@ -50,6 +50,7 @@ class Machine:
     pairs: list[Pair] = field(default_factory=list)
     arrays: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    behind: bool = False  # NumPy wrote while there was history
 
     def pick(self, number: int) -> Pair:
         return self.pairs[number % len(self.pairs)]
@@ -383,13 +384,20 @@ def numpy_write(m: Machine, n: Numbers) -> None:
     made = m.both(f"array of {n[1] % len(m.pairs)}", lambda lib: pair.of(lib).numpy())
     if made is not None:
         m.arrays = [*m.arrays[-3:], made]
+        _note_write(m)
         for array in m.arrays[n[2] % len(m.arrays)]:
             array += n[3] % 3
+
+
+def _note_write(m: Machine) -> None:
+    """PyTorch's gradients read what NumPy wrote since, graphc's the values that were computed with."""
+    m.behind = m.behind or any(_told(lambda t: t.requires_grad, p.theirs) for p in m.pairs)
 
 
 def array_write(m: Machine, n: Numbers) -> None:
     if m.arrays:
         m.log.append("write an array")
+        _note_write(m)
         for array in m.arrays[n[1] % len(m.arrays)]:
             array[...] = n[2] % 4
 
@@ -407,6 +415,8 @@ def require(m: Machine, n: Numbers) -> None:
 
 
 def backward(m: Machine, n: Numbers) -> None:
+    if m.behind:
+        raise _GaveUp
     pair = m.pick(n[1])
 
     def run(lib: Any) -> None:
