@@ -50,7 +50,7 @@ class Machine:
     pairs: list[Pair] = field(default_factory=list)
     arrays: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
-    behind: bool = False  # NumPy wrote while there was history
+    behind: bool = False  # memory that gradients read may be written without PyTorch noticing
 
     def pick(self, number: int) -> Pair:
         return self.pairs[number % len(self.pairs)]
@@ -209,6 +209,8 @@ VIEWS: dict[str, Callable[[Any, int, int, int], Any]] = {
 def view(m: Machine, n: Numbers) -> None:
     name = list(VIEWS)[n[0] % len(VIEWS)]
     pair = m.pick(n[1])
+    if name == "data":
+        _note_write(m)
     with _mode(n[3] % 11 == 0):
         m.add(m.both(f"view {name} of {n[1] % len(m.pairs)}", lambda lib: VIEWS[name](pair.of(lib), n[2], n[3], n[0])))
 
@@ -240,7 +242,7 @@ def _blurred(target: Any, source: Any) -> bool:
         return True
     if target is source or not np.shares_memory(target.detach().numpy(), source.detach().numpy()):
         return False
-    return not (_dense(target) and _dense(source))
+    return not (_dense(target) and _dense(source) and target.shape == source.shape)
 
 
 def _operand(m: Machine, target: Pair, number: int) -> Pair:
@@ -292,8 +294,9 @@ def write(m: Machine, n: Numbers) -> None:
     target = m.pick(n[1])
     source = _operand(m, target, n[2])
     expanded = any(s == 0 and k > 1 for s, k in zip(target.theirs.stride(), target.theirs.shape, strict=True))
-    if _overlapping(target.theirs) and (not expanded or "mask" in name or "index" in name):
-        return  # PyTorch writes these elements one after the other, or warns
+    special = "mask" in name or "index" in name or target.theirs.requires_grad
+    if _overlapping(target.theirs) and (not expanded or special):
+        return  # PyTorch writes these elements one after the other, or warns, or fails in `backward`
     m.refresh()
     with _mode(n[3] % 4 == 0):
         m.both(
@@ -390,7 +393,7 @@ def numpy_write(m: Machine, n: Numbers) -> None:
 
 
 def _note_write(m: Machine) -> None:
-    """PyTorch's gradients read what NumPy wrote since, graphc's the values that were computed with."""
+    """PyTorch's gradients read what NumPy, or somebody with `.data`, wrote since; graphc's the values of then."""
     m.behind = m.behind or any(_told(lambda t: t.requires_grad, p.theirs) for p in m.pairs)
 
 
