@@ -290,9 +290,7 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     """
     lineage, storage = tensor._lineage, tensor._storage
     value = lineage.variable() if lineage.variable is not None else None
-    # NumPy may have written since; then there is another leaf.
-    same = not storage.is_exported or (value is not None and recorder.read(storage)[1] in value.parents)
-    if value is not None and same and lineage.version == storage.version:
+    if value is not None and _still_holds(storage, lineage, value):
         return value
     if storage.value is not None and recorder.capture is None:
         # Run here, so that a loop without observations runs one program per step, and the first step is no different.
@@ -307,6 +305,21 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     lineage.variable = weakref.ref(value)
     lineage.version = storage.version
     return value
+
+
+def _still_holds(storage: Storage, lineage: Lineage, value: Value) -> bool:
+    """Whether `storage` was not written since its contents became the variable `value`: not by NumPy either, which may
+    have seen the memory without writing it.
+    """
+    if not storage.is_exported and lineage.version == storage.version:
+        return True
+    if storage.value is not None or (value.counter is not None and value.counter[0] != value.version):
+        return False
+    keep, buffer = value.parents[0], storage.buffer
+    if type(keep) is not Binding or buffer is None or not np.array_equal(keep.buffer.array, buffer.array):
+        return False
+    lineage.version = storage.version
+    return True
 
 
 def fresh_variable(recorder: Recorder, node: Node, keep: Keep) -> Value:
