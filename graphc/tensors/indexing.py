@@ -81,7 +81,9 @@ def _plain_item(item: Any) -> Any:
 
 def _index_tensor(item: Tensor) -> Any:
     dtype = item._type.dtype
-    if item.ndim == 0 and dtype.is_integer and dtype is not u8:
+    if (
+        item.ndim == 0 and dtype.is_integer and dtype is not u8 and current().example_since is None
+    ):  # `vmap` knows no values
         return int(item.item())  # a view, as in PyTorch
     if dtype not in (i64, i32, u8, boolean):
         raise IndexError(_NOT_INDEX)
