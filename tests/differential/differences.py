@@ -2,16 +2,97 @@
 
 from __future__ import annotations
 
+_PENDING = "checks of values are part of the recorded program"
+_NO_COMPLEX = "there are no complex dtypes"
+_LIMIT = "the limit is taken where PyTorch's formula divides by zero"
+
 DIFFERENCES: tuple[tuple[str, str, str], ...] = (
+    ("when work runs", "operations are recorded and run when a value is looked at", "so they can be compiled"),
     (
-        "when work runs",
-        "operations are recorded and run when a value is looked at",
-        "that is what lets them be compiled",
+        "errors about values",
+        "indices out of range, class numbers, singular matrices, negative rates: when looked at",
+        _PENDING,
     ),
-    ("indices out of range", "IndexError when the result is looked at", "the check is part of the recorded program"),
+    ("dtypes", "no complex, unsigned 16/32/64-bit, 8-bit float or quantised types", "not written"),
+    ("`linalg.eig`, `eigvals`", "UnsupportedError", _NO_COMPLEX),
+    ("devices", "`cpu` only; other devices can be named, using one raises", "the GPU back end is to come"),
+    (
+        "random numbers",
+        "other numbers than PyTorch's; a generator's state has 16 bytes",
+        "they are counter-based (Threefry)",
+    ),
+    (
+        "`save`, `load`",
+        "a safetensors file with a JSON description; no pickle, no code",
+        "loading a file never runs code",
+    ),
+    ("DLPack", "bfloat16 raises BufferError", "NumPy's protocol has no bfloat16"),
+    (
+        "memory order",
+        "results are row-major; `_like` functions keep the order",
+        "one layout a tensor; kernels choose their own",
+    ),
+    ("`resize_`", "growing leaves views on the old memory", "a storage does not grow"),
+    (
+        "views that overlap",
+        "writing raises where elements of the written view overlap",
+        "as PyTorch does, for more cases",
+    ),
+    ("`amax`, `amin`, `aminmax`", "the gradient with NaN among the elements goes to the NaN elements", "PyTorch: NaN"),
+    ("`std`, `norm` at 0", "second gradients are 0", _LIMIT),
+    ("`sinc`, `logit`, `copysign`, `pow` at their edges", "second gradients are finite", _LIMIT),
+    ("`eigh`, `svd` with equal values", "their pair is left out of the gradient", _LIMIT),
+    ("`lstsq`", "always by the pseudo-inverse; `driver` decides which results come besides", "NumPy has one driver"),
+    ("`einsum`", "the cheapest pair is contracted next", "PyTorch goes from left to right without opt_einsum"),
+    ("`special.bessel_*`", "exact to a few ulp", "PyTorch is off by up to 1e-5"),
+    ("`i0`, `i1` at infinity", "infinity", "PyTorch: NaN"),
+    ("`bernoulli`, `poisson`, `normal` of tensors", "results do not require gradients", "theirs is zero"),
+    ("`embedding(scale_grad_by_freq=True)`", "the second derivative has the scaling too", "PyTorch leaves it out"),
+    ("`embedding(sparse=True)`", "UnsupportedError", "there are no sparse tensors"),
+    ("`ctc_loss`", "second derivatives raise, as in PyTorch; `zero_infinity` alike", "computed on the host"),
+    ("`Module` hooks", "stand in `module._hooks`, not in `_forward_hooks`", "one mechanism for all kinds"),
+    ("lazy modules", "missing", "not written"),
+    (
+        "recurrent layers",
+        "steps are unrolled: the first batch of a new length compiles for seconds",
+        "loops over time are to come",
+    ),
+    (
+        "`DataLoader`",
+        "workers are forked; `multiprocessing_context` other than fork is refused",
+        "datasets need not be picklable",
+    ),
+    ("`optim`", "`foreach`, `fused`, `capturable`, `differentiable` have no effect", "steps are compiled as a whole"),
+    ("`CIFAR10`, `CIFAR100`", "the binary version is read", "nothing is unpickled"),
+    ("`compile`", "`dynamic`, `backend`, `mode` have no effect", "there is one compiler"),
+    ("`ndarray op tensor`", "works, gives a tensor", "PyTorch raises for some"),
 )
 
 # Which functions use each operator that runs on the host.
 HOST_NOTES: dict[str, str] = {
-    "argsort": "`argsort`, `sort` and what is built on them",
+    "argsort": "`argsort`, `sort`, `msort`, `topk`, `kthvalue`, `median`, `mode`, `quantile`, `randperm`",
+    "searchsorted": "`searchsorted`, `bucketize`, `histc`, `histogram`",
+    "ctc_loss": "`nn.functional.ctc_loss`",
+    "ctc_loss_slope": "the gradient of `nn.functional.ctc_loss`",
+    "random_poisson": "`poisson`",
+    "random_binomial": "`binomial`",
+    "cholesky": "`linalg.cholesky` and what solves with it",
+    "inverse": "`linalg.inv`, `inverse`",
+    "solve": "`linalg.solve`, `linalg.tensorsolve`",
+    "solve_triangular": "`linalg.solve_triangular`, `triangular_solve`, `cholesky_solve`, `lu_solve`",
+    "lu": "`linalg.lu`, `linalg.lu_factor`, `lu`",
+    "permutation": "`linalg.lu`, `linalg.lu_solve`, `lu_unpack`",
+    "qr": "`linalg.qr`, `qr`",
+    "svd": "`linalg.svd`, `svd`",
+    "svdvals": "`linalg.svdvals`, `linalg.cond`, `linalg.matrix_rank`, nuclear and spectral norms",
+    "eigh": "`linalg.eigh`",
+    "eigvalsh": "`linalg.eigvalsh`",
+    "pseudo_inverse": "`linalg.pinv`, `linalg.lstsq`",
+    "det": "`linalg.det`, `det`",
+    "cofactors": "the gradient of `linalg.det`",
+    "slogdet": "`linalg.slogdet`, `slogdet`, `logdet`",
+    "matrix_exp": "`linalg.matrix_exp`",
+    "zeta": "`special.zeta`, `polygamma`",
+    "gammainc": "`special.gammainc`, `igamma`",
+    "gammaincc": "`special.gammaincc`, `igammac`",
 }

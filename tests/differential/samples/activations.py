@@ -134,5 +134,4 @@ ACTIVATIONS: tuple[Op, ...] = (
     Op("celu", (s(f(5)), s(f(5), 0.7)), rtol=1e-7),  # PyTorch rounds 1 / alpha to float32
     Op("selu", (s(f(5)),)),
     Op("rrelu", (s(f(5)), s(f(5), 0.2, 0.3))),
-    Op("threshold", (s(f(5), 0.1, 3.0),)),
 )

@@ -85,7 +85,6 @@ POINTWISE_UNARY: tuple[Op, ...] = (
     Op("frexp", (s(f(3, 4)), s(special()), forward(s(_TINY))), (bad("floating", ints(2)),), grads=1),
     *(
         Op(name, (s(f(3)), s(ints(2))), forms=False)
-        for name in ("conj", "real", "conj_physical", "resolve_conj", "resolve_neg")
+        for name in ("conj", "conj_physical", "resolve_conj", "resolve_neg")
     ),
-    Op("imag", (), (bad("non-complex", f(2)),)),
 )
