@@ -17,7 +17,7 @@ from graphc.ir.visit import topological
 from tests.fuzz.attrs import random_attrs, random_shape
 from tests.fuzz.bounds import Bound, Rejected, bound_of, error_bounds
 
-__all__ = ["error_bounds", "random_graph", "random_inputs"]
+__all__ = ["ELSEWHERE", "error_bounds", "random_graph", "random_inputs"]
 
 MOST_ELEMENTS = 4096
 _DTYPES = (f32, f32, f32, f32, f64, f64, i32, i64, i64, u8, boolean)
@@ -36,6 +36,13 @@ _BINARY = {
 }  # fmt: skip
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _MOVES = ("reshape", "permute", "broadcast", "slice", "pad", "window", "fold", "concat")
+# Operators that random graphs do not draw; tests/reliability/test_special.py runs them with operands in every layout.
+ELSEWHERE = frozenset(
+    (
+        *("log2", "log10", "fmod", "gcd", "bitcast", "scatter_reduce"),
+        *("scan_sum", "scan_prod", "scan_max", "scan_min", "recurrence"),
+    )
+)
 _REDUCTIONS = ("reduce_sum", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin")
 
 

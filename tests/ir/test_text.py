@@ -12,7 +12,7 @@ from graphc.errors import IRSyntaxError
 from graphc.ir import OPS, Builder, Graph, Location, TensorType, parse_graph, parse_graphs, verify
 from graphc.ir.printer import print_graph
 from graphc.ir.types import DTYPES, boolean, f32, f64, i32
-from tests.fuzz.graphs import random_graph
+from tests.fuzz.graphs import ELSEWHERE, random_graph
 from tests.ir.mutation import mutate
 
 SMALL = """\
@@ -265,7 +265,8 @@ def test_a_long_chain_prints_and_parses() -> None:
 
 def test_every_operator_is_reached_by_random_graphs() -> None:
     seen = {node.op for seed in range(300) for node in random_graph(seed).nodes}
-    assert {name for name, op in OPS.items() if op.kind != "host"} - seen == set()
+    drawn = {name for name, op in OPS.items() if op.kind not in ("host", "composite")}  # composites become others
+    assert drawn - seen == ELSEWHERE
 
 
 def test_bool_and_integer_attributes_stay_apart() -> None:

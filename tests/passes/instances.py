@@ -84,6 +84,11 @@ class Instance:
         attrs = {**random_attrs(self.rng, op, [o.type for o in operands]), **dict(pattern.attrs)}
         if op == "cast":
             attrs["dtype"] = want.dtype if want else self.rng.choice(DTYPES)
+        if op == "bitcast":
+            same_size = [d for d in DTYPES if d is not boolean and d.bits == operands[0].dtype.bits]
+            if operands[0].dtype is boolean or (want is not None and want.dtype not in same_size):
+                raise Unfit
+            attrs["dtype"] = want.dtype if want else self.rng.choice(same_size)
         if op == "pad" and operands[0].op in ("constant", "pad") and self.rng.random() < 0.7:
             attrs["value"] = operands[0].attr("value")
         return self.builder.apply(op, operands, attrs)

@@ -116,7 +116,9 @@ class PackedSequence(tuple[Any, ...]):
             width = padded.shape[1]
             rows = [step * width + place for step, count in enumerate(_batch_sizes(sizes)) for place in range(count)]
             flat = padded.reshape(padded.shape[0] * width, *padded.shape[2:])
-            self._data = flat.index_select(0, tensor(rows, dtype=int64))
+            made: Tensor = flat.index_select(0, tensor(rows, dtype=int64))
+            self._data = made
+            return made
         return self._data
 
     @property
