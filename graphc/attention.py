@@ -171,7 +171,10 @@ def multi_head_attention_forward(
     """
     batched = _is_batched(query, key, value, key_padding_mask, attn_mask, num_heads)
     if is_causal and attn_mask is None:
-        raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
+        raise RuntimeError(
+            "Need attn_mask if specifying the is_causal hint. You may use the Transformer module method "
+            "`generate_square_subsequent_mask` to create this mask."
+        )
     if not batched:
         query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
         key_padding_mask = key_padding_mask.unsqueeze(0) if key_padding_mask is not None else None
@@ -321,7 +324,10 @@ def _joined(
     if padding is None:
         return mask
     padding = longer(padding)
-    if padding.shape != (count, source):
-        raise AssertionError(f"expecting key_padding_mask shape of {(count, source)}, but got {padding.shape}")
+    for place, wanted in enumerate((count, source)):
+        if padding.shape[place] != wanted:
+            raise AssertionError(
+                f"Expected key_padded_mask.shape[{place}] to be {wanted}, but got {padding.shape[place]}"
+            )
     wide = padding.reshape(count, 1, 1, source).expand(-1, heads, -1, -1).reshape(count * heads, 1, source)
     return wide if mask is None else mask + wide
