@@ -10,6 +10,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import boolean
 from graphc.tensors.calling import Operand, is_operand, not_implemented, refuse, want_operand, want_tensor
 from graphc.tensors.core import TensorBase
+from graphc.tensors.masking import nonzero
 from graphc.tensors.operands import combine, common, is_number
 from graphc.tensors.out import out_form
 from graphc.tensors.writing import type_name
@@ -157,8 +158,14 @@ def _half(name: str, node: str, input: Tensor, low: Operand, high: Operand) -> T
 
 @out_form
 def where(condition: Tensor, input: Operand = None, other: Operand = None) -> Any:
-    """`input` where `condition`, else `other`, broadcast."""
+    """`input` where `condition`, else `other`, broadcast; of a condition alone the places where it holds, as `nonzero`
+    with `as_tuple` gives them.
+    """
     want_tensor("where", condition, "condition", 1)
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
+    if input is None or other is None:
+        raise TypeError("where(): give both values or none: where(condition, input, other) or where(condition)")
     if condition._type.dtype is not boolean:
         raise DTypeError(
             f"where expected condition to be a boolean tensor, but got a tensor with dtype "

@@ -208,7 +208,21 @@ _CLAMP = Op(
     (bad("At least one", f(3)), bad("clamp", f(3), "a"), bad("size", f(3), f(4))),
 )
 
+_WHERE = Op(
+    "where",
+    (
+        s(mask(3, 4), f(3, 4), f(4)),
+        s(mask(2, 1), f(1, 3), f()),
+        s(mask(3), f(3), 2.0),
+        s(mask(3), ints(3), 2.5),
+        s(mask(3), 1, 2),
+        s(mask(2, 3)),
+    ),
+    (bad("boolean|bool", f(3), f(3), f(3)), bad("where|size|match", mask(3), f(4), f(4))),
+)
+
 POINTWISE: tuple[Op, ...] = (
+    _WHERE,
     _ADD,
     _SUB,
     again("subtract", _SUB),
