@@ -136,8 +136,9 @@ def make(torch: Any) -> tuple[str, str]:
     page = f"""# PyTorch's names in graphc
 
 Written by `python -m tests.differential.document` against PyTorch {version}; do not edit. "Compared by
-samples": the operator gives PyTorch's values, dtypes, shapes, gradients of first and second order and errors for every
-sample in `tests/differential/samples`, in several memory layouts. {len(compared)} names are.
+samples": the operator gives PyTorch's values, dtypes, shapes and errors for every sample in
+`tests/differential/samples`, in several memory layouts, and its gradients of first and second order where the
+record does not leave them out. {len(compared)} names are.
 
 | namespace | PyTorch | here | compared | missing |
 |---|---|---|---|---|
