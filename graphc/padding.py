@@ -9,6 +9,7 @@ from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
+from graphc.tensors.arguments import tensor_argument
 from graphc.tensors.core import record
 from graphc.tensors.operands import fit
 from graphc.windows import pad_or_cut
@@ -53,6 +54,22 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         return record("torch::autograd::CopySlices", (input,), lambda b, x: _around(b, x, pads))
     _check_mirrored(input, pads, mode)
     return record(f"{_NAMES[mode]}Pad{count}DBackward0", (input,), lambda b, x: _mirrored(b, x, pads, mode))
+
+
+def constant_pad_nd(input: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
+    """Elements `value` added at the ends, last dimension first: (left, right, top, bottom, ...). Negative numbers cut
+    off.
+    """
+    given = tensor_argument("constant_pad_nd", input)
+    amounts = _amounts(pad)
+    if len(amounts) % 2:
+        raise ShapeError(f"Length of pad must be even but instead it equals {len(amounts)}")
+    if len(amounts) > 2 * given.ndim:
+        raise ShapeError(
+            "Length of pad should be no more than twice the number of dimensions of the input. Pad length is "
+            f"{len(amounts)}while the input has {given.ndim}dimensions."
+        )
+    return _constant(given, [(amounts[i], amounts[i + 1]) for i in range(0, len(amounts), 2)][::-1], value)
 
 
 def _amounts(pad: Sequence[int]) -> list[int]:

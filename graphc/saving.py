@@ -23,6 +23,7 @@ from graphc.devices import Device, use_device
 from graphc.ir.types import bf16, dtype_by_name
 from graphc.storage import Storage
 from graphc.tensors.core import TensorBase, alias, from_array
+from graphc.tensors.retyping import memory_as
 from graphc.tensors.size import Size
 from graphc.tensors.striding import as_strided
 
@@ -90,7 +91,10 @@ class _Writer:
     def _tensor(self, tensor: TensorBase) -> Any:
         view = [list(tensor._type.shape), list(tensor._strides), tensor._offset]
         place, requires_grad = self.place(tensor._storage), tensor._lineage.requires_grad
-        return {"tensor": {"storage": place, "view": view, "requires_grad": requires_grad}}
+        found = {"storage": place, "view": view, "requires_grad": requires_grad}
+        if tensor._type.dtype is not tensor._storage.type.dtype:
+            found["dtype"] = tensor._type.dtype.name
+        return {"tensor": found}
 
 
 def save(obj: object, f: FileLike, **ignored: Any) -> None:
@@ -226,5 +230,8 @@ _SIMPLE: dict[str, Any] = {
 
 def _tensor(found: dict[str, Any], flats: list[Tensor]) -> Tensor:
     shape, strides, offset = found["view"]
-    made = alias(as_strided(flats[found["storage"]], tuple(shape), tuple(strides), offset))
+    flat = flats[found["storage"]]
+    if "dtype" in found:
+        flat = memory_as(flat._storage, dtype_by_name(found["dtype"]))
+    made = alias(as_strided(flat, tuple(shape), tuple(strides), offset))
     return made.requires_grad_() if found["requires_grad"] else made

@@ -45,6 +45,7 @@ from graphc.layouts import (
 from graphc.tensors.comparing import (
     allclose,
     equal,
+    get_device,
     is_complex,
     is_conj,
     is_floating_point,

@@ -4,6 +4,7 @@ from graphc.tensors.creation import (
     complex,
     empty,
     empty_like,
+    empty_permuted,
     empty_strided,
     eye,
     full,
@@ -14,6 +15,7 @@ from graphc.tensors.creation import (
     zeros,
     zeros_like,
 )
+from graphc.tensors.diagonals import fill
 from graphc.tensors.interchange import from_dlpack, to_dlpack
 from graphc.tensors.legacy import (
     BFloat16Tensor,

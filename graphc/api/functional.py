@@ -13,3 +13,4 @@ from graphc.activations import (
     threshold,
     threshold_,
 )
+from graphc.padding import constant_pad_nd

@@ -48,9 +48,29 @@ from graphc.tensors.splitting import (
     unbind,
     unsafe_chunk,
     unsafe_split,
+    unsafe_split_with_sizes,
     vsplit,
 )
 from graphc.tensors.striding import as_strided
+from graphc.tensors.view_copies import (
+    alias_copy,
+    as_strided_copy,
+    detach_copy,
+    diagonal_copy,
+    expand_copy,
+    permute_copy,
+    select_copy,
+    slice_copy,
+    split_copy,
+    split_with_sizes_copy,
+    squeeze_copy,
+    t_copy,
+    transpose_copy,
+    unbind_copy,
+    unfold_copy,
+    unsqueeze_copy,
+    view_copy,
+)
 from graphc.tensors.viewing import (
     adjoint,
     broadcast_to,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from graphc.errors import DTypeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, boolean, f32, f64, i16, i32, i64
+from graphc.ir.types import DType, boolean, f32, f64, i32
 from graphc.promotion import as_float
+from graphc.tensors.bit_patterns import integer_of
 from graphc.tensors.calling import binary, not_implemented, simple, unary, want_tensor
 from graphc.tensors.core import record, record_many
 from graphc.tensors.out import out_form
@@ -80,11 +81,6 @@ lcm = binary("lcm", "NotDifferentiable", _lcm, "The least common multiple of int
 
 
 # bits of floats
-
-
-def integer_of(dtype: DType) -> DType:
-    """The integer type of the size of a float type."""
-    return {64: i64, 32: i32, 16: i16}[dtype.bits]
 
 
 def sign_bit(b: Builder, x: Node) -> Node:

@@ -76,6 +76,11 @@ def is_complex(input: Tensor) -> bool:
     return tensor_argument("is_complex", input).is_complex()
 
 
+def get_device(input: Tensor) -> int:
+    """-1: the number of the CPU."""
+    return tensor_argument("get_device", input).get_device()
+
+
 def is_conj(input: Tensor) -> bool:
     """False for every tensor."""
     return tensor_argument("is_conj", input).is_complex()

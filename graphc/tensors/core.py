@@ -16,6 +16,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
 from graphc.recording import SOURCES, Recorder, current
 from graphc.storage import Binding, Lineage, Storage, Value
+from graphc.tensors.export import laid_out
 from graphc.tensors.size import Size
 from graphc.tensors.views import (
     Chain,
@@ -206,16 +207,9 @@ class TensorBase:
 
     def _array(self) -> np.ndarray:
         """The values as a NumPy array that shares memory with the storage; computes what is pending."""
-        base = self._storage.array()
         if not self._chain:
-            return base
-        itemsize = self._type.dtype.itemsize
-        flat = base.reshape(-1)
-        if self._type.size == 0:
-            return np.empty(self._type.shape, self._type.dtype.numpy)
-        return np.lib.stride_tricks.as_strided(
-            flat[self._offset :], self._type.shape, tuple(s * itemsize for s in self._strides)
-        )
+            return self._storage.array()
+        return laid_out(self._storage.realise().array, self._type, self._strides, self._offset)
 
 
 _classes: list[type[Any]] = []
@@ -404,7 +398,7 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
     chain, storage = tensor._chain, tensor._storage
     if not (chain or grad):
         return recorder.read(storage)
-    if chain and storage.value is None and recorder.capture is None and tensor._type.size < storage.type.size:
+    if chain and storage.value is None and recorder.capture is None and tensor._type.nbytes < storage.type.nbytes:
         lineage = tensor._lineage
         flows = grad and (lineage.requires_grad or lineage.hist is not None)
         if not flows and is_contiguous(tensor._type.shape, tensor._strides):

@@ -94,6 +94,32 @@ def empty_strided(size: Any, stride: Any, *, dtype: Any = None) -> Tensor:
     return made
 
 
+def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, **flags: Any) -> Tensor:
+    """A tensor of a shape whose dimensions lie in memory in the order `physical_layout`; contents are not specified
+    (zeros here).
+    """
+    order, shape = tuple(physical_layout), extents("empty_permuted", size)
+    if len(shape) != len(order):
+        raise ShapeError(
+            "Number of dimensions in size does not match the length of the physical_layout; i.e. len(size) = "
+            f"{len(shape)} is not equal to len(physical_layout) = {len(order)}"
+        )
+    for place, dim in enumerate(order):
+        if not 0 <= dim < len(shape):
+            raise ShapeError(
+                f"Dimension out of range (expected to be between 0 and {len(shape) - 1}, but got {dim} at index "
+                f"{place}).  NB: negative dims not currently supported; file an issue if you want it."
+            )
+        if dim in order[:place]:
+            raise ShapeError("Duplicate dim not allowed")
+    found, requires_grad = wanted_type(dtype), flags.pop("requires_grad", False)
+    check_flags("empty_permuted", requires_grad, flags.pop("device", None), flags.pop("layout", None))
+    flags.pop("pin_memory", None)
+    if flags:
+        raise TypeError(f"empty_permuted() got an unexpected keyword argument '{next(iter(flags))}'")
+    return finished(arranged(lambda s: constant(0, s, found), shape, order), requires_grad)
+
+
 def _fill_dtype(value: int | float | bool) -> DType:
     if isinstance(value, bool):
         return boolean

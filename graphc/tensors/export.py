@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.ir.types import TensorType
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
     from graphc.storage import Storage
     from graphc.tensors.tensor import Tensor
+
+
+def laid_out(memory: np.ndarray, type: TensorType, strides: tuple[int, ...], offset: int) -> np.ndarray:
+    """The bytes `memory` as an array of `type` with strides and an offset that count elements."""
+    dtype = type.dtype.numpy
+    if type.size == 0:
+        return np.empty(type.shape, dtype)
+    start = offset * dtype.itemsize
+    whole = (len(memory) - start) // dtype.itemsize * dtype.itemsize
+    flat = memory[start : start + whole].view(dtype)
+    return np.lib.stride_tricks.as_strided(flat, type.shape, tuple(s * dtype.itemsize for s in strides))
 
 
 class Exporter:
@@ -45,13 +57,8 @@ def export(tensor: Tensor) -> np.ndarray:
     """The tensor as an array over its memory."""
     type, storage = tensor._type, tensor._storage
     storage.realise()
-    if type.size == 0:
-        return np.empty(type.shape, type.dtype.numpy)
     if storage.external is not None:
-        flat = storage.buffer.array.view(type.dtype.numpy)  # type: ignore[union-attr]
+        memory = storage.buffer.array  # type: ignore[union-attr]
     else:
-        flat = np.asarray(exporter_of(storage)).view(type.dtype.numpy)
-    itemsize = type.dtype.itemsize
-    return np.lib.stride_tricks.as_strided(
-        flat[tensor._offset :], type.shape, tuple(s * itemsize for s in tensor._strides)
-    )
+        memory = np.asarray(exporter_of(storage)) if type.size else np.empty(0, np.uint8)
+    return laid_out(memory, type, tensor._strides, tensor._offset)

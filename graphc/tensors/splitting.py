@@ -86,6 +86,11 @@ def unsafe_split(input: Tensor, split_size: int, dim: int = 0) -> Views:
     return split(input, split_size, dim)
 
 
+def unsafe_split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> Views:
+    """`split_with_sizes`; writing the parts in place is not checked."""
+    return split_with_sizes(input, split_sizes, dim)
+
+
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> Views:
     """`chunk`; writing the parts in place is not checked."""
     return chunk(input, chunks, dim)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import UnsupportedError
 from graphc.storage import Lineage
 from graphc.tensors.core import wrap_dim
+from graphc.tensors.retyping import flat_chain
 from graphc.tensors.viewing import chained, ints, slice_view, unsqueeze, view
 from graphc.tensors.views import ViewStep, is_contiguous
 
@@ -63,7 +64,7 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
         raise RuntimeError(f"Tensor: invalid storage offset {offset}")
     itemsize, held = input._type.dtype.itemsize, input._storage.type
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= held.size:
+    if 0 not in shape and last >= held.nbytes // itemsize:
         raise RuntimeError(
             f"setStorage: sizes {list(shape)}, strides {list(strides)}, storage offset {offset}, and itemsize "
             f"{itemsize} requiring a storage size of {(last + 1) * itemsize} are out of bounds for storage of size "
@@ -74,16 +75,16 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     if kept and not plain and (len(kept) < len(input._chain) or not is_contiguous(input._type.shape, input._strides)):
         raise UnsupportedError("as_strided(): a detached view that requires gradients must be contiguous")
     kept = () if plain else kept
-    start, count = (input._offset, input._type.size) if kept else (0, held.size)
+    start, count = (input._offset, input._type.size) if kept else (0, held.nbytes // itemsize)
     if 0 not in shape and (offset < start or last >= start + count):
         raise UnsupportedError("as_strided(): memory outside of a detached view that requires gradients")
-    flat = ViewStep("reshape", input._type.shape if kept else held.shape, (count,))
-    steps = [flat, ViewStep("strided", (count,), shape, strides, (offset - start,), name="AsStridedBackward0")]
+    flat = [ViewStep("reshape", input._type.shape, (count,))] if kept else flat_chain(held, input._type.dtype)[0]
+    steps = [ViewStep("strided", (count,), shape, strides, (offset - start,), name="AsStridedBackward0")]
     if is_contiguous(shape, strides):
         wanted = math.prod(shape)
         cut = ViewStep("slice", (count,), (offset - start if wanted else 0,), (wanted,), (1,))
-        steps[1:] = [cut, ViewStep("reshape", cut.b, shape, name="AsStridedBackward0")]
-    chain = (*kept, *steps)
+        steps = [cut, ViewStep("reshape", cut.b, shape, name="AsStridedBackward0")]
+    chain = (*kept, *flat, *steps)
     if plain and lineage.depth:
         lineage = Lineage(len(chain), None, lineage.requires_grad)
     return chained(input, chain, input._type.with_shape(shape), strides, offset, lineage)

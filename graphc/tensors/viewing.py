@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.errors import ShapeError, UnsupportedError
+from graphc.errors import ShapeError
 from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType
 from graphc.storage import Lineage
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, alias, new, record, wrap_dim
+from graphc.tensors.retyping import view_dtype
 from graphc.tensors.views import (
     Chain,
     ViewStep,
@@ -95,18 +96,13 @@ def _reshape_view(input: Tensor, shape: Ints) -> Tensor | None:
 def view_(input: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Tensor:
     """The same memory in another shape; one extent may be -1. RuntimeError when only a copy could show it.
 
-    With a dtype, the same bytes as numbers of that dtype: only the tensor's own so far (UnsupportedError).
+    With a dtype, the same memory as numbers of that dtype, which no gradient goes through.
     """
     given = shape if size is None else (size,)
     if dtype is None and len(given) == 1 and isinstance(given[0], dtypes.dtype):
         dtype = given[0]
     if dtype is not None:
-        if dtypes.to_ir(dtype) is input._type.dtype:
-            return alias(input)
-        raise UnsupportedError(
-            f"view(): memory of {input.dtype} cannot be seen as {dtype}; a storage has one dtype here. "
-            "Convert the values with .to(dtype), or the bytes with .numpy().view(...)."
-        )
+        return view_dtype(input, dtypes.to_ir(dtype))
     if not given:
         raise TypeError("view() received an invalid combination of arguments - got (), but expected sizes or a dtype")
     wanted = infer_shape(ints(given), input._type.size)

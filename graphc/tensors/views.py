@@ -9,7 +9,8 @@ from functools import lru_cache
 from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, boolean, i64
+from graphc.ir.types import DType, TensorType, boolean, i64
+from graphc.tensors.bit_patterns import reinterpret
 
 Ints = tuple[int, ...]
 
@@ -17,8 +18,9 @@ Ints = tuple[int, ...]
 @dataclass(frozen=True, slots=True)
 class ViewStep:
     """One view operator: `kind` is "reshape" (to `a`), "permute" (by `a`), "slice" (start `a`, size `b`, step `c`),
-    "broadcast" (to `a`), "window" (along the dimension `a`, of size `b`, by steps `c`) or "strided" (shape `a`, strides
-    `b` and offset `c` in a flat source).
+    "broadcast" (to `a`), "window" (along the dimension `a`, of size `b`, by steps `c`), "strided" (shape `a`, strides
+    `b` and offset `c` in a flat source) or "bits" (the memory of the first of `types` as elements of the second, in the
+    shape `a`).
 
     `source` is the shape that it is applied to. The rest tells what PyTorch says of such a view: the name of its
     gradient node, its place among the results of an operator with several, whether gradients were off when it was made,
@@ -30,6 +32,7 @@ class ViewStep:
     a: Ints
     b: Ints = ()
     c: Ints = ()
+    types: tuple[DType, DType] | None = None
     name: str = field(default="", compare=False)
     place: int = field(default=-1, compare=False)
     free: bool = field(default=False, compare=False)
@@ -51,6 +54,8 @@ def apply_step(b: Builder, node: Node, step: ViewStep) -> Node:
         return b.window(node, step.a, step.b, step.c, (1,))
     if step.kind == "strided":
         return b.apply("gather", (node, _affine(b, step)), {"axis": 0})
+    if step.types is not None:
+        return reinterpret(b, node, step.types[1], step.a)
     return b.broadcast(node, step.a)
 
 
@@ -93,6 +98,20 @@ def _spread(b: Builder, node: Node, step: ViewStep, value: float | int | bool) -
 
 def write_chain(b: Builder, base: Node, chain: Chain, new: Node) -> Node:
     """`base` with the part that `chain` sees replaced by `new`. Of elements that are one in memory, the last wins."""
+    repeats = any(_may_repeat(step) for step in chain)
+    for place in reversed(range(len(chain))):
+        step = chain[place]
+        if step.types is None or (step.types[0].bits == step.types[1].bits and not repeats):
+            continue
+        # A part of the bits goes into all of them, which are then written as the elements that they belong to.
+        new = _write_steps(b, apply_chain(b, base, chain[: place + 1]), chain[place + 1 :], new)
+        new = reinterpret(b, new, step.types[0], step.source)
+        chain = chain[:place]
+    return _write_steps(b, base, chain, new)
+
+
+def _write_steps(b: Builder, base: Node, chain: Chain, new: Node) -> Node:
+    """`write_chain` for steps that keep the dtype."""
     if any(_may_repeat(step) for step in chain):
         size, count = base.type.size, new.type.size
         if not size or not count:
@@ -110,6 +129,8 @@ def write_chain(b: Builder, base: Node, chain: Chain, new: Node) -> Node:
         elif step.kind == "slice":
             partial = True
             new, mask = _spread(b, new, step, 0), _spread(b, mask, step, False)
+        elif step.types is not None:
+            new = reinterpret(b, new, step.types[0], step.source)
         else:
             new, mask = b.reshape(new, step.source), b.reshape(mask, step.source)
     return b.select(mask, new, base) if partial else new

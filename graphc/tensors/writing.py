@@ -89,11 +89,18 @@ def check_apart(target: TensorBase, sources: Sequence[object], wholly: bool = Fa
     """
     for source in sources:
         if isinstance(source, TensorBase) and source._storage is target._storage:
-            left = target._type.shape, target._strides, target._offset
-            right = source._type.shape, source._strides, source._offset
+            left, right = _place(target, source), _place(source, target)
             how = "full" if source is target else overlap(left, right)
             if how == "partial" or (wholly and how):
                 raise RuntimeError(_SHARED)
+
+
+def _place(tensor: TensorBase, other: TensorBase) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Shape, strides and offset of a tensor: in elements, or in bytes beside another with elements of another size."""
+    shape, strides, offset, size = tensor._type.shape, tensor._strides, tensor._offset, tensor.itemsize
+    if size == other.itemsize:
+        return shape, strides, offset
+    return (*shape, size), (*(s * size for s in strides), 1), offset * size
 
 
 def write(

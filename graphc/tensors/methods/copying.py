@@ -18,6 +18,7 @@ from graphc.tensors import creation, joining, shaping, striding
 from graphc.tensors.arguments import tensor_argument
 from graphc.tensors.core import TensorBase, from_array, new
 from graphc.tensors.literals import from_data
+from graphc.tensors.retyping import memory_as
 from graphc.tensors.views import contiguous_strides
 from graphc.tensors.writing import c_name, write
 
@@ -34,11 +35,6 @@ class Memory:
     def __reduce__(self) -> tuple[Any, ...]:
         dtype = self.storage.type.dtype.torch_name
         return _memory_of, (np.array(self.storage.array()).reshape(-1).view(np.uint8), dtype, self.storage.type.shape)
-
-    def flat(self) -> Tensor:
-        """All elements as a vector."""
-        base = new(self.storage, self.storage.type, Lineage())
-        return shaping.view_(base, -1)
 
 
 _held: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
@@ -57,10 +53,18 @@ def _memory_of(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> Memory:
 
 
 def rebuild(
-    cls: Any, memory: Memory, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, requires_grad: bool
+    cls: Any,
+    memory: Memory,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    offset: int,
+    requires_grad: bool,
+    dtype: str = "",
 ) -> Any:
-    """A leaf of class `cls` over memory that was stored."""
+    """A leaf of class `cls` over memory that was stored, of elements of `dtype` if they are others than was written."""
     base = new(memory.storage, memory.storage.type, Lineage())
+    if dtype:
+        base = memory_as(memory.storage, dtypes.dtype_named(dtype).ir)
     whole = shape == base._type.shape and strides == base._strides and not offset
     return cls._make_subclass(base if whole else striding.as_strided(base, shape, strides, offset), requires_grad)
 
@@ -106,6 +110,8 @@ class CopyingMethods(TensorBase):
             )
         place = self._type.shape, self._strides, self._offset
         args = (type(self), _memory(self._storage), *place, self.requires_grad)
+        if self._type.dtype is not self._storage.type.dtype:
+            args = (*args, self._type.dtype.torch_name)
         return (rebuild, args, dict(self.__dict__)) if self.__dict__ else (rebuild, args)
 
     def set_(self: Any, source: Any = None, storage_offset: int = 0, size: Any = None, stride: Any = None) -> Tensor:
@@ -135,7 +141,7 @@ class CopyingMethods(TensorBase):
             raise RuntimeError("cannot resize variables that require grad")
         if shape == self._type.shape:
             return self
-        flat = Memory(self._storage).flat()[self._offset :]
+        flat = memory_as(self._storage, self._type.dtype)[self._offset :]
         count = math.prod(shape)
         if flat._type.size < count:
             more = creation.zeros(count - flat._type.size, dtype=self.dtype)
@@ -174,5 +180,18 @@ class CopyingMethods(TensorBase):
         other = shaping.expand(tensor, self._type.shape)
         pairs = zip(shaping.reshape(self, -1).tolist(), shaping.reshape(other, -1).tolist(), strict=True)
         values = [callable(a, b) for a, b in pairs]
+        write(self, shaping.reshape(from_data(values, self._type.dtype), self._type.shape))
+        return self
+
+    def map2_(self: Any, x: Tensor, y: Tensor, callable: Callable[[Any, Any, Any], Any]) -> Tensor:
+        """Replace each element by what a Python function gives for it and for those of two other tensors."""
+        if self.requires_grad or x.requires_grad or y.requires_grad:
+            raise RuntimeError("Can't call map2_() on Variable that requires grad. Use var.detach().map2_() instead.")
+        lists = [shaping.reshape(self, -1).tolist()]
+        for name, other in (("x", x), ("y", y)):
+            if other._type.dtype is not self._type.dtype:
+                raise TypeError(f"map2_: expected {self.type()} for argument '{name}' (got {other.type()})")
+            lists.append(shaping.reshape(shaping.expand(other, self._type.shape), -1).tolist())
+        values = [callable(a, b, c) for a, b, c in zip(*lists, strict=True)]
         write(self, shaping.reshape(from_data(values, self._type.dtype), self._type.shape))
         return self

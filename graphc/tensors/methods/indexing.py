@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.tensors import index_writing, indexing, masking, scattering
+from graphc.tensors import diagonals, index_writing, indexing, masking, scattering
 from graphc.tensors.core import TensorBase
 from graphc.tensors.methods.inplace import inplace
 
@@ -24,6 +24,7 @@ class IndexingMethods(TensorBase):
     index_copy, index_copy_ = index_writing.index_copy, inplace(index_writing.index_copy, wholly=True)
     index_fill, index_fill_ = index_writing.index_fill, inplace(index_writing.index_fill, wholly=True)
     index_reduce, index_reduce_ = index_writing.index_reduce, inplace(index_writing.index_reduce, wholly=True)
+    fill_diagonal_ = diagonals.fill_diagonal_
     index_put, index_put_ = indexing.index_put, indexing.index_put_
     masked_fill, masked_fill_ = masking.masked_fill, inplace(masking.masked_fill)
     masked_scatter, masked_scatter_ = masking.masked_scatter, inplace(masking.masked_scatter)

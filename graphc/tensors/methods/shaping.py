@@ -57,6 +57,7 @@ class ShapingMethods(TensorBase):
     hsplit, vsplit, dsplit = splitting.hsplit, splitting.vsplit, splitting.dsplit
     split_with_sizes = splitting.split_with_sizes
     unsafe_split, unsafe_chunk = splitting.unsafe_split, splitting.unsafe_chunk
+    unsafe_split_with_sizes = splitting.unsafe_split_with_sizes
     T, mT, H = property(viewing.reversed_dims), property(viewing.matrix_transpose), property(viewing.hermitian)
     mH = property(viewing.adjoint)
 

@@ -24,6 +24,7 @@ from tests.differential.samples.spatial import SPATIAL
 from tests.differential.samples.special import SPECIAL
 from tests.differential.samples.spectral import SPECTRAL
 from tests.differential.samples.statistics import STATISTICS
+from tests.differential.samples.view_copies import VIEW_COPIES
 from tests.differential.samples.views import VIEWS
 
 OPERATORS: tuple[Op, ...] = (
@@ -51,6 +52,7 @@ OPERATORS: tuple[Op, ...] = (
     *SPECIAL,
     *SPECTRAL,
     *STATISTICS,
+    *VIEW_COPIES,
     *VIEWS,
 )
 

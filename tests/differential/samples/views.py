@@ -26,8 +26,18 @@ VIEWS: tuple[Op, ...] = (
     ),
     Op(
         "Tensor.view",
-        (s(f(3, 4), 2, 6), s(f(3, 4), (-1,)), s(f(), 1), s(mask(4), 2, 2), s(f(3, 4), "torch.float64")),
-        (bad("invalid for input", f(3, 4), 7), bad("argument", f(3))),
+        (
+            *(s(f(3, 4), 2, 6), s(f(3, 4), (-1,)), s(f(), 1), s(mask(4), 2, 2), s(f(3, 4), "torch.float64")),
+            *(s(f(2, 3), "torch.int32"), s(f(3), "torch.uint8"), s(f(), dtype="torch.int64")),
+            *(s(ints(2, 4, dtype="int16"), "torch.float32"), s(mask(16), "torch.int64"), s(mask(3), "torch.uint8")),
+            *(s(ints(3, dtype="uint8"), "torch.bool"), s(ints(4, dtype="int16"), "torch.bfloat16")),
+        ),
+        (
+            *(bad("invalid for input", f(3, 4), 7), bad("argument", f(3))),
+            bad(r"self.size\(-1\) must be divisible by 2", ints(2, 3, dtype="int32"), "torch.float64"),
+            bad(r"self.stride\(0\) must be divisible by 2", ints(3, 1, dtype="int32")[:, :0], "torch.float64"),
+            bad(r"self.dim\(\) cannot be 0", f(), "torch.int8"),
+        ),
         layouts=False,
         dtypes=("float64",),
     ),
