@@ -30,8 +30,7 @@ _LIBRARIES = tuple(
     p for p in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_path("purelib")} if p
 )
 
-# The tables of a module, which only its own methods write; and what it holds that has no part in computing.
-_COUNTED_TABLES = ("_parameters", "_buffers", "_modules", "_hooks")
+# What a module holds that has no part in computing.
 _UNREAD = "_non_persistent_buffers_set"
 
 Check = tuple[Callable[[], Any], Any, bool, str]
@@ -44,6 +43,14 @@ _SMALL_ARRAY = 4096
 
 class Unguardable(Exception):
     """The function depends on something whose changes cannot be seen; the message names it."""
+
+    lasts = True
+
+
+class NotYetGuardable(Unguardable):
+    """It will be otherwise at a later call."""
+
+    lasts = False
 
 
 def _same(value: Any, expected: Any) -> bool:
@@ -185,6 +192,8 @@ class Guards:
 
     def _enter(self, value: Any, path: str) -> None:
         if isinstance(value, TensorBase):
+            if value._is_uninitialized:
+                raise NotYetGuardable(f"the uninitialized tensor {path}")
             self._tensors.append((value, value._storage, value._chain, value.requires_grad, path))
         elif isinstance(value, types.FunctionType):
             self._function(value, path)
@@ -232,10 +241,14 @@ class Guards:
         writes = getattr(type(value), "_attribute_version", None)
         if writes is not None and self._writes is None:
             self._writes, self._writes_seen = writes, writes()
+            for table in type(value)._global_tables:
+                self._mapping(table, "the hooks of all modules", counted=True)
+        counted = () if writes is None else type(value)._counted_tables
         dicts = self._in_dicts if writes is None else self._counted_dicts
         for key, held in list(attributes.items()):
             label = f"{path}.{key}"
-            if writes is not None and key in _COUNTED_TABLES:
+            if key in counted:
+                dicts.append((attributes, key, held, False, label))
                 self._mapping(held, label, counted=True)
                 continue
             if writes is not None and key == _UNREAD:

@@ -19,18 +19,37 @@ class Table(dict[int, Any]):
 
 
 class RemovableHandle:
-    """Takes a function out of its table again: by `remove`, or at the end of a `with` block."""
+    """Takes a function out of its table again: by `remove`, or at the end of a `with` block. `extra_dict`: tables that
+    have entries of the same number."""
 
-    def __init__(self, table: Any, *, counted: bool = False) -> None:
-        self._table = weakref.ref(table)
+    def __init__(self, hooks_dict: Any, *, extra_dict: Any = None, counted: bool = False) -> None:
+        self._refer(hooks_dict, extra_dict)
         self._counted = counted
         self.id = next(_ids)
+
+    def _refer(self, table: Any, extra: Any) -> None:
+        extras = extra if isinstance(extra, list | tuple) else () if extra is None else (extra,)
+        self._table = weakref.ref(table)
+        self._extras = tuple(weakref.ref(e) for e in extras)
 
     def remove(self) -> None:
         """The function is not called any more; the second time nothing happens."""
         table = self._table()
-        if table is not None and table.pop(self.id, None) is not None and self._counted:
-            COUNT.changes += 1
+        if table is not None and self.id in table:
+            del table[self.id]
+            if self._counted:
+                COUNT.changes += 1
+        for extra in self._extras:
+            marks = extra()
+            if marks is not None and self.id in marks:
+                del marks[self.id]
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._table(), tuple(extra() for extra in self._extras), self._counted, self.id
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        table, extras, self._counted, self.id = state
+        self._refer(Table() if table is None else table, [e for e in extras if e is not None])
 
     def __enter__(self) -> RemovableHandle:
         return self

@@ -142,7 +142,8 @@ class Compiled:
                 guards.add_root(value, "an argument")
         except Unguardable as reason:
             FRONT.capture_breaks += 1
-            self._failures[key] = MOST_FAILURES
+            if reason.lasts:
+                self._failures[key] = MOST_FAILURES
             _report(f"{self._name}: run plainly, as it depends on {reason}, which cannot be guarded")
             return self._function(*call[0], **call[1])
         stand_ins = [stand_in_for(t) for t in tensors]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby
 from typing import Any, Self
 
-from graphc.nn.hooks import count_write
+from graphc.nn.hook_tables import count_write
 from graphc.nn.module import Module, _indent
 
 

@@ -20,7 +20,7 @@ def _per_axis(value: Extents, rank: int) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,) * rank
 
 
-class _Kernel(Module):
+class _ConvNd(Module):
     """What all convolutions share.
 
     Weight and bias start as U(-b, b) with b = 1/sqrt(product(weight.shape[1:])).
@@ -53,22 +53,25 @@ class _Kernel(Module):
             raise ValueError("in_channels must be divisible by groups")
         if out_channels % groups != 0:
             raise ValueError("out_channels must be divisible by groups")
-        self.stride = _per_axis(stride, self.rank)
+        steps = _per_axis(stride, self.rank)
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
                 raise ValueError(f"Invalid padding string {padding!r}, should be one of {{'valid', 'same'}}")
-            if padding == "same" and any(step != 1 for step in self.stride):
+            if padding == "same" and any(step != 1 for step in steps):
                 raise ValueError("padding='same' is not supported for strided convolutions")
         if padding_mode not in _MODES:
             raise ValueError(f"padding_mode must be one of {set(_MODES)}, but got padding_mode={padding_mode!r}")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _per_axis(kernel_size, self.rank)
+        self.stride = steps
         self.padding = padding if isinstance(padding, str) else _per_axis(padding, self.rank)
         self.dilation = _per_axis(dilation, self.rank)
+        self.transposed = type(self).transposed
         self.output_padding = _per_axis(output_padding, self.rank)
         self.groups = groups
         self.padding_mode = padding_mode
+        self._reversed_padding_repeated_twice = self._pads()
         channels = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (channels[0], channels[1] // groups, *self.kernel_size)
         self.weight = Parameter(empty(shape, device=device, dtype=dtype))
@@ -77,6 +80,15 @@ class _Kernel(Module):
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
+
+    def _pads(self) -> Sequence[int]:
+        """What `functional.pad` wants: low and high of each axis, the last axis first."""
+        if not isinstance(self.padding, str):
+            return tuple(p for p in reversed(self.padding) for _ in range(2))
+        if self.padding == "valid":
+            return [0, 0] * self.rank
+        totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        return [n for t in reversed(totals) for n in (t // 2, t - t // 2)]
 
     def reset_parameters(self) -> None:
         """Draws new initial values."""
@@ -103,7 +115,7 @@ class _Kernel(Module):
         return text
 
 
-class _Conv(_Kernel):
+class _Conv(_ConvNd):
     """Cross-correlation. Weight `[out_channels, in_channels / groups, *kernel_size]`.
 
     `padding`: numbers, "valid" or "same"; `padding_mode` says what is added: "zeros", or as in `functional.pad`.
@@ -131,22 +143,13 @@ class _Conv(_Kernel):
             dtype,
         )  # fmt: skip
 
-    def _pads(self) -> list[int]:
-        """What `functional.pad` wants: low and high of each axis, the last axis first."""
-        if not isinstance(self.padding, str):
-            return [p for p in reversed(self.padding) for _ in range(2)]
-        if self.padding == "valid":
-            return [0, 0] * self.rank
-        totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-        return [n for t in reversed(totals) for n in (t // 2, t - t // 2)]
-
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, self.weight, self.bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
-            input = F.pad(input, self._pads(), mode=self.padding_mode)
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = (0,) * self.rank
         return type(self).function(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
@@ -172,7 +175,7 @@ class Conv3d(_Conv):
     function = staticmethod(F.conv3d)
 
 
-class _ConvTranspose(_Kernel):
+class _ConvTransposeNd(_ConvNd):
     """The adjoint of a convolution. Weight `[in_channels, out_channels / groups, *kernel_size]`.
 
     An extent n becomes (n - 1) · stride - 2 · padding + dilation · (kernel_size - 1) + output_padding + 1; a call with
@@ -235,21 +238,21 @@ class _ConvTranspose(_Kernel):
         return tuple(size - low for size, low in zip(wanted, least, strict=True))
 
 
-class ConvTranspose1d(_ConvTranspose):
+class ConvTranspose1d(_ConvTransposeNd):
     """The adjoint of `Conv1d`, over `[batch, in_channels, length]` or `[in_channels, length]`."""
 
     rank = 1
     function = staticmethod(F.conv_transpose1d)
 
 
-class ConvTranspose2d(_ConvTranspose):
+class ConvTranspose2d(_ConvTransposeNd):
     """The adjoint of `Conv2d`, over `[batch, in_channels, height, width]` or the same without the batch."""
 
     rank = 2
     function = staticmethod(F.conv_transpose2d)
 
 
-class ConvTranspose3d(_ConvTranspose):
+class ConvTranspose3d(_ConvTransposeNd):
     """The adjoint of `Conv3d`, over `[batch, in_channels, depth, height, width]` or the same without the batch."""
 
     rank = 3

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from graphc import Tensor, dtype, no_grad
-from graphc.nn.hooks import count_write
+from graphc.nn.hook_tables import count_write
 from graphc.nn.tree import ModuleTree
 
 

@@ -10,7 +10,7 @@ from graphc.nn import functional as F
 from graphc.nn.module import Module
 
 
-class _Dropout(Module):
+class _DropoutNd(Module):
     """Holds the probability `p` and `inplace`."""
 
     function: ClassVar[Callable[..., Tensor]]
@@ -29,37 +29,37 @@ class _Dropout(Module):
         return f"p={self.p}, inplace={self.inplace}"
 
 
-class Dropout(_Dropout):
+class Dropout(_DropoutNd):
     """In training, sets each value to zero with probability `p` and scales the others by 1 / (1 - p)."""
 
     function = F.dropout
 
 
-class Dropout1d(_Dropout):
+class Dropout1d(_DropoutNd):
     """`Dropout` of whole channels of `[batch, channels, length]`."""
 
     function = F.dropout1d
 
 
-class Dropout2d(_Dropout):
+class Dropout2d(_DropoutNd):
     """`Dropout` of whole channels of `[batch, channels, height, width]`."""
 
     function = F.dropout2d
 
 
-class Dropout3d(_Dropout):
+class Dropout3d(_DropoutNd):
     """`Dropout` of whole channels of `[batch, channels, depth, height, width]`."""
 
     function = F.dropout3d
 
 
-class AlphaDropout(_Dropout):
+class AlphaDropout(_DropoutNd):
     """Dropout that keeps mean 0 and variance 1, for networks of SELU. G. Klambauer et al., 2017."""
 
     function = F.alpha_dropout
 
 
-class FeatureAlphaDropout(_Dropout):
+class FeatureAlphaDropout(_DropoutNd):
     """`AlphaDropout` of whole channels."""
 
     function = F.feature_alpha_dropout

@@ -1,69 +1,14 @@
-"""Hooks of modules: functions that run before and after `forward`, around saving and loading, and in `backward`."""
+"""The call of a module with hooks: what runs before and after `forward`, and in `backward`."""
 
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable
-from itertools import count
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator
+from typing import Any
 
 from graphc import Tensor, is_grad_enabled, zeros_like
 from graphc.autograd import Function
-
-_ids = count()
-_writes = 0
-
-
-def attribute_version() -> int:
-    """How many attribute changes all modules of this process have seen."""
-    return _writes
-
-
-def count_write() -> None:
-    """Note a change of an attribute, entry or hook of some module."""
-    global _writes
-    _writes += 1
-
-
-class Hook(NamedTuple):
-    """A registered function and how it wants to be called."""
-
-    function: Callable[..., Any]
-    with_kwargs: bool = False
-    always_call: bool = False
-    with_module: bool = True
-
-
-class RemovableHandle:
-    """What registering a hook returns: `remove()` takes the hook away. Also a context manager that does so at its
-    end."""
-
-    def __init__(self, hooks: dict[int, Hook]) -> None:
-        self.id = next(_ids)
-        self._hooks = hooks
-
-    def remove(self) -> None:
-        """Take the hook away; nothing happens when it is gone already."""
-        if self._hooks.pop(self.id, None) is not None:
-            count_write()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, type: Any, value: Any, tb: Any) -> None:
-        self.remove()
-
-
-def register(hooks: dict[str, OrderedDict[int, Hook]], kind: str, hook: Hook, prepend: bool = False) -> RemovableHandle:
-    """Add a hook of one kind to those of a module."""
-    own = hooks.setdefault(kind, OrderedDict())
-    handle = RemovableHandle(own)
-    own[handle.id] = hook
-    if prepend:
-        own.move_to_end(handle.id, last=False)
-    count_write()
-    return handle
+from graphc.nn.global_hooks import CALLED, GlobalHooks
 
 
 class _Passing(Function):
@@ -84,10 +29,10 @@ class _BackwardHooks:
     """The hooks of one call of a module that run in `backward`: outputs and inputs pass through identities, where their
     gradients are seen and changed."""
 
-    def __init__(self, module: Any, hooks: Any) -> None:
+    def __init__(self, module: Any, hooks: tuple[Any, ...], pre_hooks: tuple[Any, ...]) -> None:
         self._module = module
-        self._hooks = tuple(h.function for h in hooks.get("backward", {}).values())
-        self._pre_hooks = tuple(h.function for h in hooks.get("backward_pre", {}).values())
+        self._hooks = hooks
+        self._pre_hooks = pre_hooks
         self._gradients: tuple[Any, ...] | None = None
         self._inputs = 0
         self._wanting: list[bool] = []
@@ -183,10 +128,11 @@ class _BackwardHooks:
         return tuple(seen[place] for place in self._input_places)
 
 
-def _before(module: Any, hooks: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    for hook in tuple(hooks.get("forward_pre", {}).values()):
-        if hook.with_kwargs:
-            made = hook.function(module, args, kwargs)
+def _before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with_kwargs = module._forward_pre_hooks_with_kwargs
+    for number, hook in (*GlobalHooks.forward_pre.items(), *module._forward_pre_hooks.items()):
+        if number in with_kwargs:
+            made = hook(module, args, kwargs)
             if made is None:
                 continue
             if not (isinstance(made, tuple) and len(made) == 2):
@@ -195,27 +141,49 @@ def _before(module: Any, hooks: Any, args: tuple[Any, ...], kwargs: dict[str, An
                 )
             args, kwargs = made
         else:
-            made = hook.function(module, args)
+            made = hook(module, args)
             if made is not None:
                 args = made if isinstance(made, tuple) else (made,)
     return args, kwargs
 
 
-def call_with_hooks(module: Any, hooks: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _backward_hooks(module: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The full backward hooks and the others, those of all modules first."""
+    kinds: dict[bool | None, list[Any]] = {True: [], False: []}
+    kinds.setdefault(GlobalHooks.is_full, []).extend(GlobalHooks.backward.values())
+    kinds.setdefault(module._is_full_backward_hook, []).extend(module._backward_hooks.values())
+    return tuple(kinds[True]), tuple(kinds[False])
+
+
+def has_hooks(module: Any) -> bool:
+    """Whether a call of `module` must go through `call_with_hooks`."""
+    fields = module.__dict__
+    return bool(
+        fields["_forward_hooks"]
+        or fields["_forward_pre_hooks"]
+        or fields["_backward_hooks"]
+        or fields["_backward_pre_hooks"]
+        or any(CALLED)
+    )
+
+
+def call_with_hooks(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`module.forward(*args, **kwargs)` with the hooks of all kinds around it."""
     called: set[int] = set()
     result: Any = None
     try:
-        args, kwargs = _before(module, hooks, args, kwargs)
+        full, regular = _backward_hooks(module)
+        pre = (*GlobalHooks.backward_pre.values(), *module._backward_pre_hooks.values())
+        args, kwargs = _before(module, args, kwargs)
         after: _BackwardHooks | None = None
-        if hooks.get("backward") or hooks.get("backward_pre"):
-            after = _BackwardHooks(module, hooks)
+        if full or pre:
+            after = _BackwardHooks(module, full, pre)
             args = after.on_inputs(args)
         result = module.forward(*args, **kwargs)
-        for number, hook in tuple(hooks.get("forward", {}).items()):
-            if hook.always_call:
+        for number, hook in _forward_hooks(module):
+            if number in module._forward_hooks_always_called or number in GlobalHooks.forward_always_called:
                 called.add(number)
-            made = _after(module, hook, args, kwargs, result)
+            made = _after(module, number, hook, args, kwargs, result)
             if made is not None:
                 result = made
         if after is not None:
@@ -226,25 +194,98 @@ def call_with_hooks(module: Any, hooks: Any, args: tuple[Any, ...], kwargs: dict
                     stacklevel=3,
                 )
             result = after.on_outputs(result)
+        if regular:
+            _hook_last_operation(module, regular, args, result)
         return result
     except Exception:
-        for number, hook in tuple(hooks.get("forward", {}).items()):
-            if not hook.always_call or number in called:
-                continue
-            try:
-                made = _after(module, hook, args, kwargs, result)
-                if made is not None:
-                    result = made
-            except Exception as error:
-                warnings.warn(
-                    "module forward hook with ``always_call=True`` raised an exception that was silenced as another "
-                    f"error was raised in forward: {error}",
-                    stacklevel=3,
-                )
+        _call_always(module, called, args, kwargs, result)
         raise
 
 
-def _after(module: Any, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
-    if hook.with_kwargs:
-        return hook.function(module, args, kwargs, result)
-    return hook.function(module, args, result)
+def _forward_hooks(module: Any) -> Iterator[tuple[int, Any]]:
+    yield from (*GlobalHooks.forward.items(), *module._forward_hooks.items())
+
+
+def _call_always(module: Any, called: set[int], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    """`forward` or a hook raised: call the hooks that are always called and were not yet."""
+    for number, hook in _forward_hooks(module):
+        everywhere = number in GlobalHooks.forward_always_called
+        if number in called or not (everywhere or number in module._forward_hooks_always_called):
+            continue
+        try:
+            made = _after(module, number, hook, args, kwargs, result)
+            if made is not None:
+                result = made
+        except Exception as error:
+            warnings.warn(
+                f"{'global ' if everywhere else ''}module forward hook with ``always_call=True`` raised an exception "
+                f"that was silenced as another error was raised in forward: {error}",
+                stacklevel=4,
+            )
+
+
+def _after(module: Any, number: int, hook: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+    if number in module._forward_hooks_with_kwargs or number in GlobalHooks.forward_with_kwargs:
+        return hook(module, args, kwargs, result)
+    return hook(module, args, result)
+
+
+# Backward hooks of the kind before the full ones: they see what the last operation of the module sees.
+
+
+def _hook_last_operation(module: Any, hooks: tuple[Any, ...], args: tuple[Any, ...], result: Any) -> None:
+    last = result
+    while not isinstance(last, Tensor):
+        last = next(v for v in last.values() if isinstance(v, Tensor)) if isinstance(last, dict) else last[0]
+    node = last.grad_fn
+    if node is None:
+        return
+    for hook in hooks:
+        node.register_hook(_OfModule(hook, module))
+    missing = _unseen(args, result, node)
+    if missing:
+        warnings.warn(
+            f"{missing}. Please use register_full_backward_hook to get the documented behavior.",
+            FutureWarning,
+            stacklevel=4,
+        )
+
+
+class _OfModule:
+    """A backward hook with the module as its first argument."""
+
+    def __init__(self, hook: Any, module: Any) -> None:
+        self._hook = hook
+        self._module = module
+
+    def __call__(self, *gradients: Any) -> Any:
+        return self._hook(self._module, *gradients)
+
+
+def _all_tensors(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, Tensor) for value in values)
+
+
+def _unseen(args: tuple[Any, ...], result: Any, node: Any) -> str | None:
+    """What PyTorch warns of: gradients of the module that a hook on its last operation does not see."""
+    later = "is deprecated and will be removed in future versions. This hook will be missing some"
+    outputs = result if isinstance(result, tuple) else (result,)
+    if not _all_tensors(outputs):
+        return (
+            "Using non-full backward hooks on a Module that does not return a single Tensor or a tuple of Tensors "
+            f"{later} of the grad_output"
+        )
+    if not _all_tensors(args):
+        return (
+            "Using non-full backward hooks on a Module that does not take as input a single Tensor or a tuple of "
+            f"Tensors {later} of the grad_input"
+        )
+    made_by = {output.grad_fn for output in outputs if output.grad_fn is not None}
+    if made_by != {node}:
+        return (
+            f"Using a non-full backward hook when outputs are generated by different autograd Nodes {later} grad_output"
+        )
+    given_by = {value.grad_fn for value in args if value.grad_fn is not None}
+    if given_by != {parent for parent, _ in node.next_functions}:
+        return f"Using a non-full backward hook when the forward contains multiple autograd Nodes {later} grad_input"
+    return None

@@ -14,15 +14,11 @@ from typing import Any
 
 from graphc import Tensor
 from graphc import compile as compile_step
+from graphc.gradients import RemovableHandle
 from graphc.nn.conversion import ModuleConversion
-from graphc.nn.hooks import (
-    Hook,
-    RemovableHandle,
-    attribute_version,
-    call_with_hooks,
-    count_write,
-    register,
-)
+from graphc.nn.global_hooks import CALLED, GlobalHooks, replaced
+from graphc.nn.hook_tables import TABLES, attribute_version, count_write, enter, give_tables
+from graphc.nn.hooks import call_with_hooks, has_hooks
 from graphc.nn.parameter import Buffer, Parameter
 from graphc.nn.state import IncompatibleKeys, ModuleState
 
@@ -51,6 +47,9 @@ class Module(ModuleState, ModuleConversion):
 
     # Tells the guards of `graphc.compile` that writes to instances are counted, and where.
     _attribute_version = staticmethod(attribute_version)
+    # Which tables only count their changes, and those of all modules.
+    _counted_tables = ("_parameters", "_buffers", "_modules", *TABLES)
+    _global_tables = CALLED
 
     call_super_init = False
 
@@ -68,9 +67,9 @@ class Module(ModuleState, ModuleConversion):
         fields["training"] = True
         fields["_parameters"] = {}
         fields["_buffers"] = {}
-        fields["_modules"] = {}
         fields["_non_persistent_buffers_set"] = set()
-        fields["_hooks"] = {}
+        give_tables(fields)
+        fields["_modules"] = {}
         if self.call_super_init:
             super().__init__(*args, **kwargs)
 
@@ -80,8 +79,13 @@ class Module(ModuleState, ModuleConversion):
     forward: Callable[..., Any] = _unimplemented
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        hooks = self.__dict__.get("_hooks")
-        return call_with_hooks(self, hooks, args, kwargs) if hooks else self.forward(*args, **kwargs)
+        return call_with_hooks(self, args, kwargs) if has_hooks(self) else self.forward(*args, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__dict__.setdefault("_non_persistent_buffers_set", set())
+        give_tables(self.__dict__)
+        count_write()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Lets calls of this module run through `graphc.compile`."""
@@ -94,7 +98,8 @@ class Module(ModuleState, ModuleConversion):
     ) -> RemovableHandle:
         """`hook(module, args)` (or with the keywords as third argument) runs before `forward` and may return other
         arguments."""
-        return register(self._hooks, "forward_pre", Hook(hook, with_kwargs), prepend)
+        marks = (self._forward_pre_hooks_with_kwargs,) if with_kwargs else ()
+        return enter(self._forward_pre_hooks, hook, prepend, marks)
 
     def register_forward_hook(
         self,
@@ -106,16 +111,33 @@ class Module(ModuleState, ModuleConversion):
     ) -> RemovableHandle:
         """`hook(module, args, output)` (or `hook(module, args, kwargs, output)`) runs after `forward` and may return
         another output; with `always_call` also when `forward` raised."""
-        return register(self._hooks, "forward", Hook(hook, with_kwargs, always_call), prepend)
+        marks = (self._forward_hooks_with_kwargs,) if with_kwargs else ()
+        if always_call:
+            marks += (self._forward_hooks_always_called,)
+        return enter(self._forward_hooks, hook, prepend, marks)
 
     def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """`hook(module, grad_output)` runs when the gradients of the outputs are there and may return others."""
-        return register(self._hooks, "backward_pre", Hook(hook), prepend)
+        return enter(self._backward_pre_hooks, hook, prepend)
+
+    def register_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """`hook(module, grad_input, grad_output)` runs around the module's last operation. Deprecated:
+        `register_full_backward_hook` gives the gradients of the module's own inputs."""
+        return self._enter_backward(hook, False, False)
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """`hook(module, grad_input, grad_output)` runs when the gradients of the inputs are there and may return other
         ones of the inputs."""
-        return register(self._hooks, "backward", Hook(hook), prepend)
+        return self._enter_backward(hook, True, prepend)
+
+    def _enter_backward(self, hook: Callable[..., Any], full: bool, prepend: bool) -> RemovableHandle:
+        if self._is_full_backward_hook is not None and self._is_full_backward_hook is not full:
+            raise RuntimeError(
+                "Cannot use both regular backward hooks and full backward hooks on a single Module. Please use only "
+                "one of them."
+            )
+        self._is_full_backward_hook = full
+        return enter(self._backward_hooks, hook, prepend)
 
     # attributes
 
@@ -145,7 +167,7 @@ class Module(ModuleState, ModuleConversion):
             return
         if isinstance(value, Module):
             self._vacate(name, "_modules", "module")
-            self._modules[name] = value
+            self._modules[name] = replaced(GlobalHooks.module_registration, self, name, value)
             count_write()
             return
         if name in fields.get("_modules", ()):
@@ -153,7 +175,7 @@ class Module(ModuleState, ModuleConversion):
                 raise TypeError(
                     f"cannot assign '{typename(value)}' as child module '{name}' (torch.nn.Module or None expected)"
                 )
-            self._modules[name] = None
+            self._modules[name] = replaced(GlobalHooks.module_registration, self, name, None)
             count_write()
             return
         if isinstance(value, Buffer) or name in fields.get("_buffers", ()):
@@ -234,6 +256,8 @@ class Module(ModuleState, ModuleConversion):
                 f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly. To "
                 f"express '{name}' as a function of another Tensor, compute the value in the forward() method."
             )
+        if param is not None:
+            param = replaced(GlobalHooks.parameter_registration, self, name, param)
         self._parameters[name] = param
         count_write()
 
@@ -244,7 +268,7 @@ class Module(ModuleState, ModuleConversion):
             raise TypeError(
                 f"cannot assign '{typename(tensor)}' object to buffer '{name}' (torch Tensor or None required)"
             )
-        self._buffers[name] = tensor
+        self._buffers[name] = replaced(GlobalHooks.buffer_registration, self, name, tensor)
         if persistent:
             self._non_persistent_buffers_set.discard(name)
         else:
@@ -256,7 +280,7 @@ class Module(ModuleState, ModuleConversion):
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{typename(module)} is not a Module subclass")
         self._check_name(name, "_modules", "module")
-        self._modules[name] = module
+        self._modules[name] = replaced(GlobalHooks.module_registration, self, name, module)
         count_write()
 
     def register_module(self, name: str, module: Module | None) -> None:

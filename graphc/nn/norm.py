@@ -19,9 +19,10 @@ def _check_rank(input: Tensor, ranks: tuple[int, ...]) -> None:
         raise ValueError(f"expected {wanted} input (got {input.dim()}D input)")
 
 
-class _RunningNorm(Module):
+class _NormBase(Module):
     """Weight, bias and running moments of `num_features` channels, each of them optional."""
 
+    _version = 2  # since when the number of batches is saved
     weight: Parameter | None
     bias: Parameter | None
     running_mean: Tensor | None
@@ -70,6 +71,15 @@ class _RunningNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        key = f"{prefix}num_batches_tracked"
+        if self.track_running_stats and local_metadata.get("version", 0) < 2 and key not in state_dict:
+            held = self.num_batches_tracked
+            state_dict[key] = tensor(0, dtype=int64) if held is None else held
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
+
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
@@ -77,7 +87,7 @@ class _RunningNorm(Module):
         )
 
 
-class _BatchNorm(_RunningNorm):
+class _BatchNorm(_NormBase):
     """(x - mean) / sqrt(var + eps) · weight + bias for each channel (dimension 1). S. Ioffe, C. Szegedy, 2015.
 
     In training the moments are the batch's (biased variance) and the running ones move towards them (unbiased
@@ -154,7 +164,7 @@ class SyncBatchNorm(Module):
         raise UnsupportedError("SyncBatchNorm: there is no training over several processes; keep the model as it is")
 
 
-class _InstanceNorm(_RunningNorm):
+class _InstanceNorm(_NormBase):
     """(x - mean) / sqrt(var + eps) · weight + bias for each sample and channel. D. Ulyanov et al., 2016."""
 
     spatial: int

@@ -9,8 +9,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from graphc import Tensor, no_grad
-from graphc.nn.hooks import Hook, RemovableHandle, register
-from graphc.nn.parameter import Parameter
+from graphc.gradients import RemovableHandle
+from graphc.nn.hook_tables import LoadHook, enter
+from graphc.nn.parameter import Parameter, is_lazy
 from graphc.nn.tree import ModuleTree
 
 EXTRA_STATE = "_extra_state"
@@ -50,30 +51,36 @@ class ModuleState(ModuleTree):
 
     def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """`hook(module, prefix, keep_vars)` runs before this module saves itself."""
-        return register(self._hooks, "state_dict_pre", Hook(hook))
+        return enter(self._state_dict_pre_hooks, hook)
 
     def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """`hook(module, state_dict, prefix, local_metadata)` runs after this module and its children were saved; it
         changes `state_dict` in place and returns None."""
-        return register(self._hooks, "state_dict_post", Hook(hook))
+        hook._from_public_api = True  # type: ignore[attr-defined]
+        return enter(self._state_dict_hooks, hook)
 
     def _register_state_dict_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        return register(self._hooks, "state_dict_post", Hook(hook, with_kwargs=True))
+        if getattr(hook, "_from_public_api", False):
+            raise RuntimeError(
+                "Cannot register the same function as the state dict post hook that was previously registered via "
+                "register_state_dict_post_hook"
+            )
+        return enter(self._state_dict_hooks, hook)
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """`hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)` runs
         before this module loads its own tensors."""
-        return register(self._hooks, "load_state_dict_pre", Hook(hook))
+        return self._register_load_state_dict_pre_hook(hook, with_module=True)
 
     def _register_load_state_dict_pre_hook(
         self, hook: Callable[..., Any], with_module: bool = False
     ) -> RemovableHandle:
-        return register(self._hooks, "load_state_dict_pre", Hook(hook, with_module=with_module))
+        return enter(self._load_state_dict_pre_hooks, LoadHook(hook, with_module))
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """`hook(module, incompatible_keys)` runs after this module and its children were loaded; it may change the
         lists of keys in place."""
-        return register(self._hooks, "load_state_dict_post", Hook(hook))
+        return enter(self._load_state_dict_post_hooks, hook)
 
     # saving
 
@@ -106,17 +113,17 @@ class ModuleState(ModuleTree):
         local = {"version": self._version}
         if hasattr(destination, "_metadata"):
             destination._metadata[prefix[:-1]] = local
-        for hook in tuple(self._hooks.get("state_dict_pre", {}).values()):
-            hook.function(self, prefix, keep_vars)
+        for hook in tuple(self._state_dict_pre_hooks.values()):
+            hook(self, prefix, keep_vars)
         self._save_to_state_dict(destination, prefix, keep_vars)
         for name, child in self._modules.items():
             if child is not None:
                 child.state_dict(destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
-        for hook in tuple(self._hooks.get("state_dict_post", {}).values()):
-            made = hook.function(self, destination, prefix, local)
+        for hook in tuple(self._state_dict_hooks.values()):
+            made = hook(self, destination, prefix, local)
             if made is None:
                 continue
-            if not hook.with_kwargs:
+            if getattr(hook, "_from_public_api", False):
                 raise RuntimeError("state_dict post-hook must return None")
             destination = made
         return destination
@@ -134,9 +141,9 @@ class ModuleState(ModuleTree):
         error_msgs: list[str],
     ) -> None:
         """Load what is this module's own, not its children's; problems go into the three lists."""
-        for hook in tuple(self._hooks.get("load_state_dict_pre", {}).values()):
+        for hook in tuple(self._load_state_dict_pre_hooks.values()):
             first = (self,) if hook.with_module else ()
-            hook.function(*first, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+            hook.hook(*first, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         own: dict[str, Tensor] = {}
         for name, held in chain(self._parameters.items(), self._buffers.items()):
             if held is not None and name not in self._non_persistent_buffers_set:
@@ -171,9 +178,10 @@ class ModuleState(ModuleTree):
                 f"checkpoint but received {type(given)}"
             )
             return
-        if held.dim() == 0 and given.dim() == 1:
+        lazy = is_lazy(held)
+        if not lazy and held.dim() == 0 and given.dim() == 1:
             given = given[0]  # a number, as very old checkpoints hold it
-        if tuple(given.shape) != tuple(held.shape):
+        if not lazy and tuple(given.shape) != tuple(held.shape):
             errors.append(
                 f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint, "
                 f"the shape in current model is {held.shape}."
@@ -225,8 +233,8 @@ class ModuleState(ModuleTree):
                     start = f"{prefix}{name}."
                     load(child, {k: v for k, v in part.items() if k.startswith(start)}, start)
             keys = IncompatibleKeys(missing, unexpected)
-            for hook in tuple(module._hooks.get("load_state_dict_post", {}).values()):
-                if hook.function(module, keys) is not None:
+            for hook in tuple(module._load_state_dict_post_hooks.values()):
+                if hook(module, keys) is not None:
                     raise AssertionError(
                         "Hooks registered with ``register_load_state_dict_post_hook`` are not expected to return new "
                         "values, if incompatible_keys need to be modified, it should be done inplace."

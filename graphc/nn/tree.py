@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 from graphc import Tensor
-from graphc.nn.hooks import Hook
+from graphc.nn.hook_tables import HookTable
 from graphc.nn.parameter import Parameter
 
 
@@ -19,7 +18,18 @@ class ModuleTree:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Any]
     _non_persistent_buffers_set: set[str]
-    _hooks: dict[str, OrderedDict[int, Hook]]
+    _backward_pre_hooks: HookTable
+    _backward_hooks: HookTable
+    _is_full_backward_hook: bool | None
+    _forward_hooks: HookTable
+    _forward_hooks_with_kwargs: HookTable
+    _forward_hooks_always_called: HookTable
+    _forward_pre_hooks: HookTable
+    _forward_pre_hooks_with_kwargs: HookTable
+    _state_dict_hooks: HookTable
+    _state_dict_pre_hooks: HookTable
+    _load_state_dict_pre_hooks: HookTable
+    _load_state_dict_post_hooks: HookTable
 
     def _get_name(self) -> str:
         return type(self).__name__

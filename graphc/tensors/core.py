@@ -65,6 +65,7 @@ class TensorBase:
     _retains: bool
     _root: Tensor | None  # what a view was made from, through all views in between
     _wrapped: bool  # stands for a Python number in type promotion
+    _is_uninitialized = False  # of the classes whose tensors have no memory yet
 
     # plain facts
 

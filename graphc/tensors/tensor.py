@@ -52,6 +52,12 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         made = alias(data, cls)
         return made.requires_grad_() if requires_grad else made
 
+    def _become(self, other: Tensor) -> None:
+        """Take over everything that `other` is, which is not used any more; for tensors made without any memory."""
+        for name in TensorBase.__slots__:
+            if name != "__weakref__":
+                setattr(self, name, getattr(other, name))
+
     def __getattr__(self, name: str) -> Any:
         raise no_attribute(f"{type(self).__name__!r} object", name, "Tensor")
 

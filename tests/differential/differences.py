@@ -50,8 +50,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ("`embedding(scale_grad_by_freq=True)`", "the second derivative has the scaling too", "PyTorch leaves it out"),
     ("`embedding(sparse=True)`", "UnsupportedError", "there are no sparse tensors"),
     ("`ctc_loss`", "second derivatives raise, as in PyTorch; `zero_infinity` alike", "computed on the host"),
-    ("`Module` hooks", "stand in `module._hooks`, not in `_forward_hooks`", "one mechanism for all kinds"),
-    ("lazy modules", "missing", "not written"),
+    ("uninitialized parameters", "the error does not name the operation", "they raise when their memory is asked for"),
     (
         "recurrent layers",
         "steps are unrolled: the first batch of a new length compiles for seconds",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc import Tensor
-from graphc.nn.hooks import count_write
+from graphc.nn.hook_tables import count_write
 from graphc.nn.module import Module
 
 

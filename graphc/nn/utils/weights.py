@@ -99,9 +99,9 @@ class SpectralNorm:
 
 
 def _find(module: Module, kind: type, name: str) -> tuple[int, Any] | None:
-    for number, hook in module._hooks.get("forward_pre", {}).items():
-        if isinstance(hook.function, kind) and hook.function.name == name:  # type: ignore[attr-defined]
-            return number, hook.function
+    for number, hook in module._forward_pre_hooks.items():
+        if isinstance(hook, kind) and hook.name == name:  # type: ignore[attr-defined]
+            return number, hook
     return None
 
 
@@ -110,7 +110,7 @@ def _remove(module: Module, kind: type, name: str, what: str) -> Module:
     if found is None:
         raise ValueError(f"{what} of '{name}' not found in {module}")
     found[1].remove(module)
-    del module._hooks["forward_pre"][found[0]]
+    del module._forward_pre_hooks[found[0]]
     return module
 
 
