@@ -98,7 +98,8 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     return _drop("AddBackward0", _alpha_node, input, p, training, inplace, by_channel=True)
 
 
-def _drop_channels(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
+def drop_channels(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
+    """Dropout of whole channels: one draw for each entry of the first two dimensions."""
     if input.ndim < 2:
         raise RuntimeError(f"Feature dropout requires at least 2 dimensions in the input, but got {input._type}")
     return _drop("MulBackward0", dropped_node, input, p, training, inplace, by_channel=True)
@@ -106,7 +107,7 @@ def _drop_channels(input: Tensor, p: float, training: bool, inplace: bool) -> Te
 
 def _as_one_sample(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
     """Channels of an input without a batch dimension."""
-    made = squeeze(_drop_channels(unsqueeze(input, 0), p, training, False), 0)
+    made = squeeze(drop_channels(unsqueeze(input, 0), p, training, False), 0)
     return in_place(input, made) if inplace else made
 
 
@@ -120,7 +121,7 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
             "provide channel-wise dropout on inputs with 1 spatial dimension, a channel dimension, and an optional "
             "batch dimension (i.e. 2D or 3D inputs)."
         )
-    return (_as_one_sample if input.ndim == 2 else _drop_channels)(input, p, training, inplace)
+    return (_as_one_sample if input.ndim == 2 else drop_channels)(input, p, training, inplace)
 
 
 def _warn_rank(name: str, rank: int, spatial: int) -> None:
@@ -147,7 +148,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
             "the 1D channel-wise dropout behavior, please switch to using dropout1d instead.",
             stacklevel=2,
         )
-    return _drop_channels(input, p, training, inplace)
+    return drop_channels(input, p, training, inplace)
 
 
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -156,4 +157,4 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if input.ndim not in (4, 5):
         _warn_rank("dropout3d", input.ndim, 3)
-    return (_drop_channels if input.ndim == 5 else _as_one_sample)(input, p, training, inplace)
+    return (drop_channels if input.ndim == 5 else _as_one_sample)(input, p, training, inplace)

@@ -11,7 +11,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType, boolean, i32, i64
 from graphc.loss_reduction import check_values, given
 from graphc.recording import Recorder, current
-from graphc.tensors.core import TensorBase, finish, read, record, wants_grad
+from graphc.tensors.core import TensorBase, finish, read, record, record_many, wants_grad
 from graphc.tensors.indexing import check_range, one_hot_node
 from graphc.tensors.norms import vector_norm_node
 from graphc.tensors.writing import in_place, type_name
@@ -173,6 +173,47 @@ def embedding_bag(
             flat = b.broadcast(b.reshape(rows, (1, *rows.shape)), (bags, *rows.shape))
         made = _bag(b, flat, member, mode)
         return finish(recorder, made, tuple(keeps), "EmbeddingBagBackward0", grad)
+
+
+def bag_facts(
+    weight: Tensor,
+    input: Tensor,
+    offsets: Tensor,
+    mode: str,
+    include_last_offset: bool,
+    padding_idx: int | None,
+) -> list[Tensor]:
+    """What `torch.embedding_bag` gives beside the rows: the bag of each index, how many rows count in each bag, and,
+    by their numbers, the rows that hold the maxima (for means the counts again, for sums zeros both times).
+    """
+    padding = _bag_padding(padding_idx, weight._type.shape[0])
+
+    def emit(b: Builder, w: Node, index: Node, start: Node) -> list[Node]:
+        dtype, count = index.dtype, index.shape[0]
+        bags = start.shape[0] - (1 if include_last_offset else 0)
+        member = _members(b, b.cast(start, i64), bags, count)
+        number = b.mul(b.cast(member, i64), b.iota(0, TensorType(i64, (bags, count))))
+        place = b.cast(b.reduce_sum(number, (0,)), dtype)
+        if mode == "sum":
+            none = b.constant(0, TensorType(dtype, start.shape))
+            return [place, none, none]
+        if padding is not None:
+            counted = b.apply("ne", (index, b.constant(padding, index.type)))
+            member = b.apply("bitwise_and", (member, b.broadcast(b.reshape(counted, (1, count)), member.shape)))
+        sizes = b.cast(b.reduce_sum(b.cast(member, i64), (1,)), dtype)
+        if mode == "mean":
+            return [place, sizes, sizes]
+        shape = (bags, count, w.shape[1])
+        if not count:
+            return [place, sizes, b.constant(0, TensorType(dtype, (bags, w.shape[1])))]
+        rows = b.broadcast(b.reshape(b.apply("gather", (w, index), {"axis": 0}), (1, *shape[1:])), shape)
+        wide = b.expand_dims(member, (2,), shape)
+        at = b.apply("argmax", (b.select(wide, rows, float("-inf")),), {"axes": (1,), "dtype": i64})
+        named = b.apply("gather", (index, at), {"axis": 0})
+        some = b.expand_dims(b.apply("gt", (sizes, b.zeros_like(sizes))), (1,), named.shape)
+        return [place, sizes, b.select(some, named, b.zeros_like(named))]
+
+    return record_many("", (weight.detach(), input, offsets), emit)
 
 
 def _bag(b: Builder, rows: Node, member: Node, mode: str) -> Node:

@@ -42,10 +42,11 @@ def _standardised(b: Builder, x: Node, axes: tuple[int, ...], eps: float) -> Nod
     middle = mean_node(b, x, axes)
     off = b.sub(x, b.expand_dims(middle, axes, x.shape))
     variance = mean_node(b, b.mul(off, off), axes)
-    return b.mul(off, b.expand_dims(_inverse_root(b, variance, eps), axes, x.shape))
+    return b.mul(off, b.expand_dims(inverse_root(b, variance, eps), axes, x.shape))
 
 
-def _inverse_root(b: Builder, variance: Node, eps: float) -> Node:
+def inverse_root(b: Builder, variance: Node, eps: float) -> Node:
+    """1 / sqrt(variance + eps)."""
     root = b.apply("sqrt", (b.add(variance, float(eps)),))
     return b.div(b.constant(1, root.type), root)
 
@@ -130,7 +131,7 @@ def rms_norm(
 
     def emit(b: Builder, x: Node, *rest: Node) -> Node:
         square = mean_node(b, b.mul(x, x), axes)
-        made = b.mul(x, b.expand_dims(_inverse_root(b, square, least), axes, x.shape))
+        made = b.mul(x, b.expand_dims(inverse_root(b, square, least), axes, x.shape))
         return _affine(b, made, list(rest), tuple(normalized_shape), weight is not None, False)
 
     return record("MulBackward0", given(input, weight), emit)
@@ -176,7 +177,7 @@ def batch_norm(
 
         def fixed(b: Builder, x: Node, m: Node, v: Node, *rest: Node) -> Node:
             off = b.sub(x, b.broadcast(b.reshape(b.cast(m, x.dtype), channel), x.shape))
-            scale = b.cast(_inverse_root(b, v, eps), x.dtype)
+            scale = b.cast(inverse_root(b, v, eps), x.dtype)
             made = b.mul(off, b.broadcast(b.reshape(scale, channel), x.shape))
             return _affine(b, made, list(rest), channel, weight is not None, bias is not None)
 
@@ -246,7 +247,7 @@ def instance_norm(
         else:
             m, v = left.pop(0), left.pop(0)
             off = b.sub(x, b.broadcast(b.reshape(b.cast(m, x.dtype), channel), x.shape))
-            scale = b.cast(_inverse_root(b, v, eps), x.dtype)
+            scale = b.cast(inverse_root(b, v, eps), x.dtype)
             made = b.mul(off, b.broadcast(b.reshape(scale, channel), x.shape))
         return _affine(b, made, left, channel, weight is not None, bias is not None)
 

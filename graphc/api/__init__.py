@@ -6,6 +6,7 @@ from graphc.api.creation import *
 from graphc.api.functional import *
 from graphc.api.indexing import *
 from graphc.api.linalg import *
+from graphc.api.native import *
 from graphc.api.pointwise import *
 from graphc.api.random import *
 from graphc.api.recurrent import *

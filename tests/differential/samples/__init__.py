@@ -12,6 +12,7 @@ from tests.differential.samples.joining import JOINING
 from tests.differential.samples.linalg import LINALG
 from tests.differential.samples.lookup import LOOKUP
 from tests.differential.samples.losses import LOSSES
+from tests.differential.samples.native import NATIVE
 from tests.differential.samples.normalisation import NORMALISATION
 from tests.differential.samples.pointwise import POINTWISE
 from tests.differential.samples.pointwise_unary import POINTWISE_UNARY
@@ -39,6 +40,7 @@ OPERATORS: tuple[Op, ...] = (
     *LINALG,
     *LOOKUP,
     *LOSSES,
+    *NATIVE,
     *NORMALISATION,
     *POINTWISE,
     *POINTWISE_UNARY,
