@@ -251,7 +251,7 @@ def embedding_bag(
     per_sample_weights: Tensor | None = None,
     include_last_offset: bool = False,
     padding_idx: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Sums (mode 0), means (1) or maxima (2) of the rows of each bag; the bag of each index; how many rows counted in
     each bag; with mode 2 the numbers of the rows with the maxima.
 

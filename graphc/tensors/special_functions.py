@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.promotion import as_float
-from graphc.tensors.calling import binary, float_unary, refuse, simple, want_tensor
+from graphc.tensors.calling import Emit, binary, float_unary, named, refuse, simple, want_tensor
 from graphc.tensors.core import record
 from graphc.tensors.out import out_form
 
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
 def _function(name: str, node: str, doc: str, op: str = "") -> Callable[..., Any]:
     return float_unary(name, node, simple(op or name), doc)
+
+
+def _constant(name: str, doc: str, op: str | Emit = "") -> Callable[..., Any]:
+    """A function that PyTorch has no gradient for: its results never require one."""
+    function = float_unary(name, "", simple(op or name) if isinstance(op, str) else op, doc)
+
+    def detached(input: Tensor) -> Tensor:
+        want_tensor(name, input)
+        return function(input.detach())
+
+    return out_form(named(detached, name, function.__doc__ or ""))
 
 
 erfc = _function("erfc", "ErfcBackward0", "1 - erf(x).")
@@ -33,16 +44,17 @@ erfcx = _function("erfcx", "SpecialErfcxBackward0", "exp(x * x) * erfc(x).")
 ndtri = _function("ndtri", "SpecialNdtriBackward0", "The quantile of the normal distribution.")
 log_ndtr = _function("log_ndtr", "SpecialLogNdtrBackward0", "The logarithm of the normal distribution function.")
 entr = _function("entr", "SpecialEntrBackward0", "-x * log(x); 0 at 0, -inf below.")
-bessel_j0 = _function("bessel_j0", "NotImplemented", "The Bessel function of the first kind, order 0.")
-bessel_j1 = _function("bessel_j1", "NotImplemented", "The Bessel function of the first kind, order 1.")
-bessel_y0 = _function("bessel_y0", "NotImplemented", "The Bessel function of the second kind, order 0.")
-bessel_y1 = _function("bessel_y1", "NotImplemented", "The Bessel function of the second kind, order 1.")
-modified_bessel_i0 = _function("modified_bessel_i0", "NotImplemented", "i0, without gradient.", "i0")
-modified_bessel_i1 = _function("modified_bessel_i1", "NotImplemented", "i1, without gradient.", "i1")
-modified_bessel_k0 = _function("modified_bessel_k0", "NotImplemented", "The modified one of the second kind, order 0.")
-modified_bessel_k1 = _function("modified_bessel_k1", "NotImplemented", "The modified one of the second kind, order 1.")
-scaled_modified_bessel_k0 = _function("scaled_modified_bessel_k0", "NotImplemented", "exp(x) * modified_bessel_k0(x).")
-scaled_modified_bessel_k1 = _function("scaled_modified_bessel_k1", "NotImplemented", "exp(x) * modified_bessel_k1(x).")
+airy_ai = _constant("airy_ai", "Airy's function Ai.")
+bessel_j0 = _constant("bessel_j0", "The Bessel function of the first kind, order 0.")
+bessel_j1 = _constant("bessel_j1", "The Bessel function of the first kind, order 1.")
+bessel_y0 = _constant("bessel_y0", "The Bessel function of the second kind, order 0.")
+bessel_y1 = _constant("bessel_y1", "The Bessel function of the second kind, order 1.")
+modified_bessel_i0 = _constant("modified_bessel_i0", "i0, without gradient.", "i0")
+modified_bessel_i1 = _constant("modified_bessel_i1", "i1, without gradient.", "i1")
+modified_bessel_k0 = _constant("modified_bessel_k0", "The modified one of the second kind, order 0.")
+modified_bessel_k1 = _constant("modified_bessel_k1", "The modified one of the second kind, order 1.")
+scaled_modified_bessel_k0 = _constant("scaled_modified_bessel_k0", "exp(x) * modified_bessel_k0(x).")
+scaled_modified_bessel_k1 = _constant("scaled_modified_bessel_k1", "exp(x) * modified_bessel_k1(x).")
 
 
 def _ndtr(b: Builder, x: Node) -> Node:
@@ -64,7 +76,7 @@ def _spherical(b: Builder, x: Node) -> Node:
     return b.select(small, series, b.select(infinite, b.zeros_like(x), ratio))
 
 
-spherical_bessel_j0 = float_unary("spherical_bessel_j0", "NotImplemented", _spherical, "sin(x) / x.")
+spherical_bessel_j0 = _constant("spherical_bessel_j0", "sin(x) / x.", _spherical)
 
 zeta = binary(
     "zeta", ("SpecialZetaBackward0", "SpecialZetaBackward2", "SpecialZetaBackward1"), simple("zeta"),

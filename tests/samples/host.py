@@ -6,10 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir.types import DTYPES, DType, f32
+from graphc.ir.ops.polynomials import POLYNOMIALS
+from graphc.ir.types import DTYPES, DType, f32, f64
 from tests.samples.base import BadSample, DTypeError, OpSamples, Sample, array, specials, t
 
 Rng = np.random.Generator
+
+
+def _polynomials(rng: Rng) -> list[Sample]:
+    degrees = np.array([-1.0, 0.0, 1.0, 2.5, 7.0, np.nan])
+    samples: list[Sample] = []
+    for family in POLYNOMIALS:
+        samples.append(Sample((array(rng, (6,), f64, -1.5, 1.5), degrees), {"family": family}))
+        samples.append(Sample((array(rng, (2, 3), f32), np.full((2, 3), 4, np.float32)), {"family": family}))
+    return [*samples, Sample((array(rng, (0,), f32), array(rng, (0,), f32)), {"family": "hermite_h"})]
+
+
+def _airy(rng: Rng) -> list[Sample]:
+    shapes = [Sample((array(rng, shape, f64, -9, 9),)) for shape in ((2, 3), (), (0,))]
+    return [*shapes, *(Sample((specials(dtype),)) for dtype in (f32, f64))]
 
 
 def _argsort(rng: Rng) -> list[Sample]:
@@ -75,6 +90,15 @@ HOST: dict[str, OpSamples] = {
         _binomial,
         (BadSample((t("i64[2]"), t("f32[2]"), t("f32[3]")), r"random_binomial: wants operands of one type"),),
     ),
+    "orthogonal_polynomial": OpSamples(
+        _polynomials,
+        (
+            BadSample((t("f32[2]"), t("f32[3]")), "orthogonal_polynomial", {"family": "legendre_p"}),
+            BadSample((t("f32[2]"), t("f32[2]")), "no family 'bernoulli'", {"family": "bernoulli"}),
+        ),
+        exact=False,
+    ),
+    "airy_ai": OpSamples(_airy, (BadSample((t("i32[2]"),), "airy_ai", {}, DTypeError),), exact=False),
     "argsort": OpSamples(
         _argsort,
         (BadSample((t("f32[2]"),), r"argsort: axis 1 is out of range for f32\[2\]", {"axis": 1, "descending": False}),),

@@ -51,6 +51,33 @@ _MVLGAMMA = Op(
     (bad("p has", pos(2), 0), bad("int", pos(2), 1.5)),
     slack=4.0,
 )
+_POLYNOMIALS = tuple(
+    Op(
+        f"special.{name}",
+        (
+            *(s(f(3, 4, low=-0.9, high=0.9), n) for n in (-1, 0, 1, 2.7, 5, 12)),
+            *(s(v(-2.0, -1.0, 0.0, 1.0, 1.5), ints(2, 1, low=0, high=5)), s(ints(3), 2), s(1.5, v(0.0, 2.0, 3.0))),
+            *(s(mask(2), 3), s(f(0), 2), s(v(0.5), NAN)),
+        ),
+        (
+            bad("not implemented for 'Half'", np.array([0.5], np.float16), 2),
+            bad("invalid combination", 2.0, 2),
+            bad("invalid combination", f(2), "a"),
+        ),
+        slack=16.0,
+    )
+    for name in (
+        *(f"{moved}chebyshev_polynomial_{kind}" for moved in ("", "shifted_") for kind in "tuvw"),
+        *("hermite_polynomial_h", "hermite_polynomial_he", "laguerre_polynomial_l", "legendre_polynomial_p"),
+    )
+)
+_AIRY = Op(
+    "special.airy_ai",
+    (s(f(3, 4)), s(v(-20.0, -9.5, -5.0, -1.0, 0.0, 1.0, 5.0, 12.0, 110.0)), s(ints(3)), s(f()), s(f(0))),
+    (bad("must be Tensor", 2.0),),
+    rtol=1e-4,  # PyTorch's own error around -2
+    slack=8.0,
+)
 _AX = v(0.5, 1.0, 3.0, 20.0, 0.0, INF, 1.0, -1.0, 1.0, NAN), v(1.0, 1.0, 8.0, 10.0, 1.0, 1.0, INF, 1.0, 0.0, 1.0)
 _IGAMMA = Op("igamma", (forward(s(pos(3, 4), pos(4))), forward(s(*_AX)), forward(s(pos(3), ints(3, low=1)))), slack=4.0)
 _IGAMMAC = Op("igammac", _IGAMMA.samples, slack=4.0)
@@ -86,6 +113,8 @@ SPECIAL: tuple[Op, ...] = (
     Op("special.ndtri", (s(pos(3, 4, high=0.95)), once(s(_PROBABILITIES)), s(mask(2))), _REFUSED, rtol=1e-8),
     Op("special.entr", (s(pos(3, 4)), once(s(special()))), _REFUSED),
     Op("special.spherical_bessel_j0", (s(f(3, 4)), s(_WIDE), s(special())), grads=0),
+    _AIRY,
+    *_POLYNOMIALS,
     *(
         Op(
             f"special.{name}",
