@@ -85,7 +85,8 @@ def scaled_dot_product_attention(
             weights = dropped_node(b, weights, kept_node(b, weights, drawn.node, weights.shape, dropout_p), dropout_p)
         flat = b.reshape(weights, (math.prod(batch), q[-2], k[-2]))
         made = b.reshape(b.contract(flat, z, "b l s, b s f -> b l f"), (*batch, q[-2], v[-1]))
-        return finish(recorder, made, tuple(keeps), "ScaledDotProductFlashAttentionForCpuBackward0", grad)
+        name = "ScaledDotProductFlashAttentionForCpuBackward0"
+        return finish(recorder, made, tuple(keeps), name, grad, [node for node, _ in pairs])
 
 
 def _groups(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...]) -> int:

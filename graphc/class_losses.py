@@ -17,6 +17,7 @@ from graphc.refusing import need_float, need_same_dtype, refuse_gradient
 from graphc.tensors.core import finish, read, record, wants_grad
 from graphc.tensors.indexing import check_range
 from graphc.tensors.normalising import log_softmax_node
+from graphc.tensors.widening import in_single
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def _class_loss(
         _check_classes(recorder, y, keep_y, classes, ignore_index)
         logs = log_softmax_node(b, x, axis) if logits and x.type.size else x
         made = _nll_node(b, logs, y, w, axis, ignore_index, reduction, smoothing)
-        return finish(recorder, made, tuple(keeps), _nll_name(input.ndim, reduction, smoothing), grad)
+        name = _nll_name(input.ndim, reduction, smoothing)
+        return finish(recorder, made, tuple(keeps), name, grad, (x,) if w is None else (x, w))
 
 
 def _check_classes(recorder: Recorder, target: Node, keep: Any, classes: int, ignore_index: int) -> None:
@@ -218,6 +220,7 @@ def _probability_loss(input: Tensor, target: Tensor, weight: Tensor | None, redu
     return record(name, given(input, target, weight), emit)
 
 
+@in_single
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,

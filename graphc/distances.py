@@ -14,6 +14,7 @@ from graphc.promotion import promote_types
 from graphc.tensors import elementwise
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.norms import norm
+from graphc.tensors.widening import in_single
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ def _check_triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: f
         )
 
 
+@in_single
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,

@@ -33,7 +33,7 @@ def record_drawn(name: str, input: TensorBase, emit: Callable[[Builder, Node, No
         grad = wants_grad((input,))
         x, keep = read(recorder, input, grad)
         key = draw_key(None)
-        return finish(recorder, emit(b, x, key.node), (keep, key), name, grad)
+        return finish(recorder, emit(b, x, key.node), (keep, key), name, grad, (x,))
 
 
 def kept_node(b: Builder, x: Node, key: Node, shape: tuple[int, ...], p: float) -> Node:

@@ -268,16 +268,17 @@ def binary_cross_entropy(
         b = recorder.begin()
         grad = wants_grad(tensors)
         pairs = [read(recorder, t, grad) for t in tensors]
-        x, y = pairs[0][0], pairs[1][0]
+        nodes, keeps = [node for node, _ in pairs], [keep for _, keep in pairs]
+        x, y = nodes[:2]
         zero, one = b.zeros_like(x), b.constant(1, x.type)
         outside = b.apply("bitwise_or", (b.apply("lt", (x, zero)), b.apply("gt", (x, one))))
         error = RuntimeError("all elements of input should be between 0 and 1")
-        check_values(recorder, outside, pairs[0][1], error)
+        check_values(recorder, outside, keeps[0], error)
         loss = _entropy_node(b, x, y)
-        if len(pairs) > 2:
-            loss = b.mul(loss, b.broadcast(b.cast(pairs[2][0], dtype), loss.shape))
+        if len(nodes) > 2:
+            loss = b.mul(loss, b.broadcast(b.cast(nodes[2], dtype), loss.shape))
         made = reduced_node(b, loss, reduction)
-        return finish(recorder, made, tuple(keep for _, keep in pairs), "BinaryCrossEntropyBackward0", grad)
+        return finish(recorder, made, tuple(keeps), "BinaryCrossEntropyBackward0", grad, nodes)
 
 
 def _entropy_node(b: Builder, x: Node, y: Node) -> Node:

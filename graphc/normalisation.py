@@ -138,7 +138,7 @@ def rms_norm(
 
 
 # The step from 1 to the next number; those of 16 bits are computed in float32.
-_EPSILON = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
+_EPSILON = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-23, "bf16": 2.0**-23}
 
 
 # over a batch, a sample, a group

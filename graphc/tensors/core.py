@@ -17,6 +17,7 @@ from graphc.ir.types import DType, TensorType
 from graphc.recording import SOURCES, Recorder, current
 from graphc.storage import Binding, Lineage, Storage, Value
 from graphc.tensors.export import laid_out
+from graphc.tensors.halves import rounded_once
 from graphc.tensors.size import Size
 from graphc.tensors.views import (
     Chain,
@@ -423,8 +424,16 @@ def wants_grad(tensors: Sequence[TensorBase]) -> bool:
     return False
 
 
-def finish(recorder: Recorder, node: Node, parents: tuple[Keep, ...], name: str, grad: bool) -> Tensor:
-    """A new tensor for the recorded `node`."""
+def finish(
+    recorder: Recorder,
+    node: Node,
+    parents: tuple[Keep, ...],
+    name: str,
+    grad: bool,
+    operands: Sequence[Node] = (),
+) -> Tensor:
+    """A new tensor for the recorded `node`, rounded once if it was made from `operands` of half precision."""
+    node = rounded_once(recorder.b, node, operands)
     recorder.recorded(node)
     type = node.type
     if grad and type.dtype.is_float:
@@ -451,7 +460,7 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit) -> Tensor:
             node, keep = read(recorder, tensor, grad)
             nodes.append(node)
             parents.append(keep)
-        return finish(recorder, emit(b, *nodes), tuple(parents), name, grad)
+        return finish(recorder, emit(b, *nodes), tuple(parents), name, grad, nodes)
 
 
 def record_many(name: str, tensors: Sequence[TensorBase], emit: Callable[..., Sequence[Node]]) -> list[Tensor]:
@@ -462,7 +471,8 @@ def record_many(name: str, tensors: Sequence[TensorBase], emit: Callable[..., Se
         grad = wants_grad(tensors)
         pairs = [read(recorder, t, grad) for t in tensors]
         parents = tuple(keep for _, keep in pairs)
-        return [finish(recorder, node, parents, name, grad) for node in emit(b, *(n for n, _ in pairs))]
+        nodes = [node for node, _ in pairs]
+        return [finish(recorder, n, parents, name, grad, nodes) for n in emit(b, *nodes)]
 
 
 def alias(tensor: TensorBase, cls: type[Any] | None = None) -> Tensor:

@@ -102,7 +102,7 @@ def _recorded(
         i, keep_i = read(recorder, index, False)
         made = emit(b, x, i, s)
         check_range(recorder, i, keep_i, size, low, message)
-        return finish(recorder, made, (keep_x, keep_s, keep_i), name, grad)
+        return finish(recorder, made, (keep_x, keep_s, keep_i), name, grad, (x, s))
 
 
 def _parts(b: Builder, index: Node, axis: int, shape: tuple[int, ...]) -> Node:

@@ -10,11 +10,12 @@ import numpy as np
 
 from graphc.dtypes import default_ir
 from graphc.ir.node import Node
-from graphc.ir.types import DType, TensorType, broadcast_shapes
+from graphc.ir.types import DType, TensorType, broadcast_shapes, f32
 from graphc.promotion import Number, result_type
 from graphc.recording import Recorder, current
 from graphc.source import call_site
 from graphc.tensors.core import Keep, TensorBase, finish, read, record, wants_grad
+from graphc.tensors.halves import HALVES
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -65,11 +66,11 @@ def changes_here(recorder: Recorder, value: Number, role: str) -> bool:
 def number_node(recorder: Recorder, value: Number, type: TensorType, role: str, parents: list[Keep]) -> Node:
     """`value` as a tensor of `type`: a constant, or, where the call site's number changes, a run-time scalar."""
     if changes_here(recorder, value, role):
-        scalar = _interned(type.dtype, ())
-        array = np.array(value).astype(type.dtype.numpy)
-        binding = recorder.bind(Buffer.from_array(array), scalar, None)
+        held = f32 if type.dtype in HALVES else type.dtype  # PyTorch computes with the number as f32 holds it
+        binding = recorder.bind(Buffer.from_array(np.array(value).astype(held.numpy)), _interned(held, ()), None)
         parents.append(binding)
-        return recorder.b.broadcast(binding.node, type.shape)
+        node = recorder.b.broadcast(binding.node, type.shape)
+        return node if held is type.dtype else recorder.b.cast(node, type.dtype)
     return recorder.b.constant(fit(value, type.dtype), type)
 
 
@@ -143,6 +144,7 @@ def combine(
         grad = wants_grad([o for o in operands if isinstance(o, TensorBase)])
         type = _interned(dtype, shape)
         nodes: list[Node] = []
+        sources: list[Node] = []
         parents: list[Keep] = []
         for mask in masks:
             node, keep = read(recorder, mask, False)
@@ -152,9 +154,10 @@ def combine(
             if isinstance(operand, TensorBase):
                 node, keep = read(recorder, operand, grad)
                 parents.append(keep)
+                sources.append(node)
                 if node.type.dtype is not dtype:
                     node = b.cast(node, dtype)
                 nodes.append(node if node.type.shape == shape else b.broadcast(node, shape))
             else:
                 nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", parents))
-        return finish(recorder, emit(b, *nodes), tuple(parents), name, grad)
+        return finish(recorder, emit(b, *nodes), tuple(parents), name, grad, sources)

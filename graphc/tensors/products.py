@@ -15,6 +15,7 @@ from graphc.tensors.core import TensorBase, record
 from graphc.tensors.operands import combine
 from graphc.tensors.out import out_form
 from graphc.tensors.views import is_contiguous
+from graphc.tensors.widening import in_single
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
@@ -399,6 +400,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any 
 
 
 @out_form
+@in_single
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * outer(vec1, vec2); dtypes are promoted."""
     need_tensors("addr", input=input, vec1=vec1, vec2=vec2)

@@ -123,7 +123,7 @@ def _checked(name: str, tensors: Sequence[Tensor], index: Tensor, count: int, em
         message = f"out of range: tried to access an index outside of a tensor of {count} elements."
         check_range(recorder, node, keep, count, -count, message)
         made = emit(b, pairs[0][0], node, *(n for n, _ in pairs[1:]))
-        return finish(recorder, made, (*(k for _, k in pairs), keep), name, grad)
+        return finish(recorder, made, (*(k for _, k in pairs), keep), name, grad, [n for n, _ in pairs])
 
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:

@@ -10,11 +10,13 @@ from graphc.tensors.joining import cat
 from graphc.tensors.operands import is_number
 from graphc.tensors.reductions import axes_of, whole
 from graphc.tensors.shaping import reshape, slice_view
+from graphc.tensors.widening import in_single
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
+@in_single
 def gradient(input: Tensor, *, spacing: Any = None, dim: Any = None, edge_order: int = 1) -> list[Tensor]:
     """Derivatives along each of `dim` (all by default): central differences inside, one-sided ones at the edges.
 

@@ -16,6 +16,7 @@ from graphc.tensors import elementwise
 from graphc.tensors.core import record, record_many
 from graphc.tensors.reductions import Dims, axes_of, count_of, keep, mean_node, reduction
 from graphc.tensors.shaping import diagonal, reshape
+from graphc.tensors.widening import in_single
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ def cov(
     return record("SqueezeBackward0", given, emit)
 
 
+@in_single
 def corrcoef(input: Tensor) -> Tensor:
     """Correlations of variables (rows) over observations (columns), in [-1, 1]."""
     _observations("corrcoef", input)

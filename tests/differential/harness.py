@@ -7,93 +7,32 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
-import pytest
 
 import graphc
-from tests.differential.samples.base import Bad, Fixed, Op, Sample
-
-torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
+from tests.differential import halves
+from tests.differential.calls import (
+    Call,
+    Gradients,
+    Shapes,
+    array_of,
+    expanded,
+    invoke,
+    is_tensor,
+    make_call,
+    plain,
+    resolve,
+    tensors_in,
+    torch,
+    transposed,
+    weight,
+)
+from tests.differential.samples.base import Op, Sample
 
 TOLERANCE = {"float64": 1e-9, "float32": 2e-5, "float16": 4e-3, "bfloat16": 3e-2}
 FORMS = 2  # samples that are also called as a method, in place and with `out=`
-
-
-def resolve(library: types.ModuleType, name: str) -> Callable[..., Any]:
-    """The public object `name` of a library."""
-    return reduce(getattr, name.split("."), library)  # type: ignore[return-value]
-
-
-# making tensors
-
-
-def plain(library: Any, array: np.ndarray) -> Any:
-    return library.tensor(array)
-
-
-def transposed(library: Any, array: np.ndarray) -> Any:
-    """Not contiguous: the memory holds the transpose, or every other element of a vector."""
-    if array.ndim < 2:
-        return library.tensor(np.repeat(array, 2))[::2] if array.ndim else library.tensor(np.repeat(array, 2))[1]
-    return library.tensor(np.ascontiguousarray(array.T)).permute(*reversed(range(array.ndim)))
-
-
-def expanded(library: Any, array: np.ndarray) -> Any:
-    """All rows are one in memory."""
-    if not array.ndim or not len(array):
-        return library.tensor(array)
-    return library.tensor(array[:1]).expand(*array.shape)
-
-
-@dataclass
-class Call:
-    """The arguments of one call in one library; `leaves` are the tensors that collect gradients."""
-
-    args: list[Any]
-    kwargs: dict[str, Any]
-    leaves: list[Any]
-
-
-def make_call(library: Any, sample: Sample | Bad, dtype: str, layout: Callable[..., Any], grad: bool) -> Call:
-    leaves: list[Any] = []
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            floating = value.dtype.kind == "f"
-            made = layout(library, value)
-            if floating:
-                made = made.to(getattr(library, dtype)) if dtype != "float64" else made
-                if grad and not isinstance(value, Fixed):
-                    made = made.detach().requires_grad_()
-                    leaves.append(made)
-            return made
-        if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-            return type(value)(convert(v) for v in value)
-        if isinstance(value, str) and value.startswith("torch."):
-            return resolve(library, value.removeprefix("torch."))
-        return value
-
-    args = [convert(a) for a in sample.args]
-    return Call(args, {k: convert(v) for k, v in sample.kwargs.items()}, leaves)
-
-
-def invoke(library: Any, name: str, call: Call) -> Any:
-    """Call `name`. What is written in place is a clone where gradients are collected: leaves cannot be written."""
-    function = resolve(library, name)
-    args = list(call.args)
-    if name.endswith("_") and call.leaves and args[0] is call.leaves[0]:
-        args[0] = args[0].clone()
-    return function(*args, **call.kwargs)
-
-
-@dataclass
-class Shapes:
-    """Results of which only types, shapes and dtypes are compared."""
-
-    value: Any
 
 
 def outcome(library: Any, op: Op, call: Call) -> Any:
@@ -107,28 +46,6 @@ def unique(library: Any, op: Op, results: Any) -> Any:
 
 
 # comparing
-
-
-def is_tensor(value: Any) -> bool:
-    return isinstance(value, graphc.Tensor | torch.Tensor)
-
-
-def tensors_in(value: Any) -> Iterator[Any]:
-    if is_tensor(value):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-
-
-def array_of(tensor: Any) -> np.ndarray:
-    tensor = tensor.detach()
-    if str(tensor.dtype) == "torch.bfloat16":
-        tensor = tensor.float()
-    return np.asarray(tensor.numpy() if isinstance(tensor, graphc.Tensor) else tensor.numpy(force=True))
 
 
 def differences(found: Any, wanted: Any, op: Op, values: bool = True) -> Iterator[str]:
@@ -260,13 +177,6 @@ def check_forward(op: Op, problems: list[str], pairs: list[Pair]) -> None:
                 attempt(f"sample {place} ({layout.__name__}, {dtype})", op, problems, pairs, run)
 
 
-@dataclass
-class Gradients:
-    """Gradients by their order and place; None and zeros count as equal."""
-
-    made: list[list[Any]]
-
-
 def check_gradients(op: Op, problems: list[str], pairs: list[Pair]) -> None:
     """First and second order: of the results, weighted, then of those gradients that PyTorch can differentiate."""
     for place, sample in enumerate(op.samples):
@@ -290,12 +200,6 @@ def check_gradients(op: Op, problems: list[str], pairs: list[Pair]) -> None:
             return out, found
 
         attempt(f"gradients of sample {place}", op, problems, pairs, run)
-
-
-def weight(library: Any, like: Any, order: int) -> Any:
-    shape = tuple(like.shape)
-    values = np.random.default_rng(order).uniform(0.5, 1.5, shape)
-    return library.tensor(values).to(like.dtype).requires_grad_()
 
 
 def check_forms(op: Op, problems: list[str], pairs: list[Pair]) -> None:
@@ -378,7 +282,10 @@ def problems_of(op: Op) -> list[str]:
         check_forms(op, problems, pairs)
     if op.grads:
         check_gradients(op, problems, pairs)
+    rounded = list(halves.compare(op, problems))
     for pair in pairs:
         problems += [f"{pair.what}: {text}" for text in differences(pair.found, pair.wanted, op, op.values)]
+    for case in rounded:
+        problems += halves.differences(op, case)
     check_bad(op, problems)
     return problems

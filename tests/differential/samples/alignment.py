@@ -42,5 +42,6 @@ ALIGNMENT: tuple[Op, ...] = (
         grads=1,
         layouts=False,
         grad_fn=False,
+        beyond=True,
     ),
 )

@@ -88,5 +88,6 @@ ATTENTION: tuple[Op, ...] = (
         grad_fn=False,
         rtol=1e-7,
         slack=4.0,
+        ulps=16.0,
     ),
 )

@@ -62,6 +62,8 @@ class Op:
     grad_fn: bool = True  # compare the names of gradient nodes
     warns: bool = False  # PyTorch warns of it
     canonical: Callable[[Any, Any], Any] | None = None
+    beyond: bool = False  # PyTorch refuses f16 and bf16
+    ulps: float = 2.0  # how far results of f16 and bf16 may be from the exact ones, in units of the last place
 
 
 def s(*args: Any, **kwargs: Any) -> Sample:

@@ -172,6 +172,7 @@ RANDOM: tuple[Op, ...] = (
         (bad("count", ints(2), pos(2)),),
         grads=0,
         values=False,
+        beyond=True,
     ),
     *(
         Op(f"Tensor.{name}", (s(f(2, 3), *args), s(f(0), *args)), tuple(bads), grads=0, values=False)

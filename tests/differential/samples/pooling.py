@@ -126,10 +126,11 @@ MEANS = (
             bad("smaller than kernel size \\(kT: 6 kH: 6 kW: 6\\)", f(1, 5, 5, 5), 6),
             bad("must be a single int, or a tuple of three ints", f(1, 5, 5, 5), (2, 2)),
         ),
+        beyond=True,
     ),
     op("lp_pool1d", (s(pos(2, 2, 5), 2, 2), s(f(2, 5), 2.0, 3, 1, True), once(s(np.zeros((1, 4)), 2, 2)))),
     op("lp_pool2d", (s(pos(1, 2, 3, 5), 3, 2), s(pos(2, 3, 5), 1.5, (3, 2), ceil_mode=True))),
-    op("lp_pool3d", (s(pos(1, 2, 3, 2), 3, 2), s(pos(2, 3, 3, 3), 2, (3, 2, 1), (1, 2, 2)))),
+    op("lp_pool3d", (s(pos(1, 2, 3, 2), 3, 2), s(pos(2, 3, 3, 3), 2, (3, 2, 1), (1, 2, 2))), beyond=True),
 )
 
 ADAPTIVE = (

@@ -18,9 +18,10 @@ def _unary(name: str, *more: Sample, grads: int = 2, **options: object) -> Op:
     return Op(name, samples, _REFUSED, grads, slack=4.0, **options)  # type: ignore[arg-type]
 
 
-def _finite(name: str) -> Op:
+def _finite(name: str, **options: object) -> Op:
     """Without infinities: PyTorch's series give NaN there."""
-    return Op(name, (s(f(3, 4)), once(s(_WIDE)), s(ints(3)), s(mask(2)), s(f()), s(f(0))), _REFUSED, slack=4.0)
+    samples = (s(f(3, 4)), once(s(_WIDE)), s(ints(3)), s(mask(2)), s(f()), s(f(0)))
+    return Op(name, samples, _REFUSED, slack=4.0, **options)  # type: ignore[arg-type]
 
 
 _UNIT = v(0.0, -0.0, 1.0, -1.0, 1.5, 0.5, -0.9, 0.999, 1e-20, NAN)
@@ -106,13 +107,19 @@ SPECIAL: tuple[Op, ...] = (
     _IGAMMAC,
     _NDTR,
     _unary("special.i0e"),
-    _finite("special.i1"),
-    _finite("special.i1e"),
-    _unary("special.erfcx"),
-    _finite("special.log_ndtr"),
-    Op("special.ndtri", (s(pos(3, 4, high=0.95)), once(s(_PROBABILITIES)), s(mask(2))), _REFUSED, rtol=1e-8),
+    _finite("special.i1", beyond=True),
+    _finite("special.i1e", beyond=True),
+    _unary("special.erfcx", beyond=True),
+    _finite("special.log_ndtr", beyond=True),
+    Op(
+        "special.ndtri",
+        (s(pos(3, 4, high=0.95)), once(s(_PROBABILITIES)), s(mask(2))),
+        _REFUSED,
+        rtol=1e-8,
+        beyond=True,
+    ),
     Op("special.entr", (s(pos(3, 4)), once(s(special()))), _REFUSED),
-    Op("special.spherical_bessel_j0", (s(f(3, 4)), s(_WIDE), s(special())), grads=0),
+    Op("special.spherical_bessel_j0", (s(f(3, 4)), s(_WIDE), s(special())), grads=0, beyond=True),
     _AIRY,
     *_POLYNOMIALS,
     *(
@@ -122,6 +129,7 @@ SPECIAL: tuple[Op, ...] = (
             grads=0,
             slack=16.0,
             rtol=1e-4,
+            beyond=True,
         )
         for name in _BESSEL
     ),
@@ -135,6 +143,7 @@ SPECIAL: tuple[Op, ...] = (
         ),
         grad_fn=False,
         grads=0,
+        beyond=True,
     ),
     Op(
         "special.xlog1py",

@@ -151,6 +151,7 @@ _OTHERS = (
         (s(f(3)), s(f(2, 3), N=4), s(ints(3), N=2)),
         (bad("N must be greater than 1", f(3), N=1),),
         grad_fn=False,
+        beyond=True,
     ),
     op(
         "linalg.householder_product",

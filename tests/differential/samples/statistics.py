@@ -119,6 +119,7 @@ STATISTICS: tuple[Op, ...] = (
             bad("min should not exceed max", f(3), 4, range=(2.0, 1.0)),
         ),
         grads=0,
+        beyond=True,
     ),
     Op(
         "bincount",
