@@ -147,6 +147,7 @@ NATIVE: tuple[Op, ...] = (
         ),
         (),
         layouts=False,
+        beyond=True,
     ),
     Op("hinge_embedding_loss", (s(f(4), _SIGNS), s(f(4), _SIGNS, 0.5, 0), s(f(4), _SIGNS, reduction=2)), layouts=False),
     Op(
