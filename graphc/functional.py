@@ -75,6 +75,12 @@ from graphc.distances import (
     triplet_margin_with_distance_loss,
 )
 from graphc.dropping import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from graphc.fractional_pooling import (
+    fractional_max_pool2d,
+    fractional_max_pool2d_with_indices,
+    fractional_max_pool3d,
+    fractional_max_pool3d_with_indices,
+)
 from graphc.grids import affine_grid, grid_sample
 from graphc.linear import linear
 from graphc.lookup import embedding, embedding_bag, one_hot
@@ -91,6 +97,7 @@ from graphc.losses import (
     smooth_l1_loss,
     soft_margin_loss,
 )
+from graphc.native_layers import conv_tbc
 from graphc.normalisation import (
     batch_norm,
     group_norm,
@@ -152,6 +159,7 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_tbc",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
@@ -169,6 +177,10 @@ __all__ = [
     "embedding_bag",
     "feature_alpha_dropout",
     "fold",
+    "fractional_max_pool2d",
+    "fractional_max_pool2d_with_indices",
+    "fractional_max_pool3d",
+    "fractional_max_pool3d_with_indices",
     "gaussian_nll_loss",
     "gelu",
     "glu",

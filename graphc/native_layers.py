@@ -7,15 +7,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc import dropping, grids, lookup, normalisation
+from graphc.dropping import alpha_dropout as functional_alpha_dropout
+from graphc.dropping import drop_channels, kept_node
+from graphc.dropping import dropout as functional_dropout
+from graphc.dropping import feature_alpha_dropout as functional_feature_alpha_dropout
 from graphc.errors import ShapeError
+from graphc.grids import affine_grid, grid_sample
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
+from graphc.lookup import bag_facts
+from graphc.lookup import embedding as functional_embedding
+from graphc.lookup import embedding_bag as functional_embedding_bag
+from graphc.normalisation import batch_norm as functional_batch_norm
+from graphc.normalisation import group_norm as functional_group_norm
+from graphc.normalisation import instance_norm as functional_instance_norm
+from graphc.normalisation import inverse_root
+from graphc.normalisation import layer_norm as functional_layer_norm
 from graphc.random import draw_key
 from graphc.recording import current
-from graphc.tensors import norms
 from graphc.tensors.core import finish, read, record, record_many, wants_grad
+from graphc.tensors.norms import norm
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import mean_node
 from graphc.tensors.shaping import reshape, transpose
@@ -38,7 +50,7 @@ def batch_norm(
     cudnn_enabled: bool,
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias per channel; `cudnn_enabled` has no effect on the CPU."""
-    return normalisation.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return functional_batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 def instance_norm(
@@ -53,7 +65,7 @@ def instance_norm(
     cudnn_enabled: bool,
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias per sample and channel; `cudnn_enabled` has no effect."""
-    return normalisation.instance_norm(
+    return functional_instance_norm(
         input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
     )  # fmt: skip
 
@@ -67,7 +79,7 @@ def group_norm(
     cudnn_enabled: bool = True,
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) over groups of channels; `cudnn_enabled` has no effect on the CPU."""
-    return normalisation.group_norm(input, num_groups, weight, bias, eps)
+    return functional_group_norm(input, num_groups, weight, bias, eps)
 
 
 def layer_norm(
@@ -79,21 +91,21 @@ def layer_norm(
     cudnn_enable: bool = True,
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) over the last dimensions; `cudnn_enable` has no effect on the CPU."""
-    return normalisation.layer_norm(input, normalized_shape, weight, bias, eps)
+    return functional_layer_norm(input, normalized_shape, weight, bias, eps)
 
 
 def _mean_and_scale(b: Builder, x: Node, axes: tuple[int, ...], eps: float) -> list[Node]:
     """Mean over `axes` and 1 / sqrt(variance + eps)."""
     middle = mean_node(b, x, axes)
     off = b.sub(x, b.expand_dims(middle, axes, x.shape))
-    return [middle, normalisation.inverse_root(b, mean_node(b, b.mul(off, off), axes), eps)]
+    return [middle, inverse_root(b, mean_node(b, b.mul(off, off), axes), eps)]
 
 
 def native_layer_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`layer_norm`, the means and 1 / sqrt(variance + eps); no gradient goes through the last two."""
-    made = normalisation.layer_norm(input, normalized_shape, weight, bias, eps)
+    made = functional_layer_norm(input, normalized_shape, weight, bias, eps)
     rank, count = input.ndim, len(normalized_shape)
     axes = tuple(range(rank - count, rank))
     kept = tuple(1 if i in axes else n for i, n in enumerate(input._type.shape))
@@ -107,7 +119,7 @@ def native_group_norm(
     """`group_norm` of N samples of C channels of HxW places, the means and 1 / sqrt(variance + eps) of the groups."""
     if input.numel() != N * C * HxW:
         raise ShapeError(f"native_group_norm: expected {N} * {C} * {HxW} elements, got {list(input._type.shape)}")
-    made = normalisation.group_norm(input, group, weight, bias, eps)
+    made = functional_group_norm(input, group, weight, bias, eps)
 
     def emit(b: Builder, x: Node) -> list[Node]:
         return _mean_and_scale(b, b.reshape(x, (N, group, C // group * HxW)), (2,), eps)
@@ -130,7 +142,7 @@ def native_batch_norm(
     """`batch_norm` and, when training, the batch's means and 1 / sqrt(variance + eps), which no gradient goes through;
     else two empty tensors.
     """
-    made = normalisation.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    made = functional_batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     axes = (0, *range(2, input.ndim))
 
     def emit(b: Builder, x: Node) -> list[Node]:
@@ -145,12 +157,12 @@ def native_batch_norm(
 def norm_except_dim(v: Tensor, pow: int = 2, dim: int = 0) -> Tensor:
     """The `pow`-norm over all dimensions but one, which are kept; with -1, over all."""
     if dim == -1:
-        return norms.norm(v, pow)
+        return norm(v, pow)
     shape = v._type.shape
     if dim == 0:
-        return reshape(norms.norm(reshape(v, shape[0], -1), pow, 1), (shape[0], *(1,) * (len(shape) - 1)))
+        return reshape(norm(reshape(v, shape[0], -1), pow, 1), (shape[0], *(1,) * (len(shape) - 1)))
     if dim == len(shape) - 1:
-        return reshape(norms.norm(reshape(v, -1, shape[dim]), pow, 0), (*(1,) * (len(shape) - 1), shape[dim]))
+        return reshape(norm(reshape(v, -1, shape[dim]), pow, 0), (*(1,) * (len(shape) - 1), shape[dim]))
     return transpose(norm_except_dim(transpose(v, 0, dim), pow, 0), 0, dim)
 
 
@@ -165,49 +177,49 @@ def _check_chance(p: float) -> None:
 def dropout(input: Tensor, p: float, train: bool) -> Tensor:
     """Each element is 0 with probability p, else divided by 1 - p; the identity when not training."""
     _check_chance(p)
-    return dropping.dropout(input, p, train)
+    return functional_dropout(input, p, train)
 
 
 def dropout_(input: Tensor, p: float, train: bool) -> Tensor:
     """`dropout` in place."""
     _check_chance(p)
-    return dropping.dropout(input, p, train, inplace=True)
+    return functional_dropout(input, p, train, inplace=True)
 
 
 def alpha_dropout(input: Tensor, p: float, train: bool) -> Tensor:
     """Dropout that keeps mean 0 and variance 1: dropped elements get SELU's saturated value."""
     _check_chance(p)
-    return dropping.alpha_dropout(input, p, train)
+    return functional_alpha_dropout(input, p, train)
 
 
 def alpha_dropout_(input: Tensor, p: float, train: bool) -> Tensor:
     """`alpha_dropout` in place."""
     _check_chance(p)
-    return dropping.alpha_dropout(input, p, train, inplace=True)
+    return functional_alpha_dropout(input, p, train, inplace=True)
 
 
 def feature_dropout(input: Tensor, p: float, train: bool) -> Tensor:
     """`dropout` of whole channels: one draw for each entry of the first two dimensions."""
     _check_chance(p)
-    return dropping.drop_channels(input, p, train, False)
+    return drop_channels(input, p, train, False)
 
 
 def feature_dropout_(input: Tensor, p: float, train: bool) -> Tensor:
     """`feature_dropout` in place."""
     _check_chance(p)
-    return dropping.drop_channels(input, p, train, True)
+    return drop_channels(input, p, train, True)
 
 
 def feature_alpha_dropout(input: Tensor, p: float, train: bool) -> Tensor:
     """`alpha_dropout` of whole channels."""
     _check_chance(p)
-    return dropping.feature_alpha_dropout(input, p, train)
+    return functional_feature_alpha_dropout(input, p, train)
 
 
 def feature_alpha_dropout_(input: Tensor, p: float, train: bool) -> Tensor:
     """`feature_alpha_dropout` in place."""
     _check_chance(p)
-    return dropping.feature_alpha_dropout(input, p, train, inplace=True)
+    return functional_feature_alpha_dropout(input, p, train, inplace=True)
 
 
 def native_dropout(input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
@@ -219,7 +231,7 @@ def native_dropout(input: Tensor, p: float, train: bool | None) -> tuple[Tensor,
         grad = wants_grad((input,))
         x, keep = read(recorder, input, grad)
         key = draw_key(None)
-        kept = dropping.kept_node(b, x, key.node, x.shape, chance)
+        kept = kept_node(b, x, key.node, x.shape, chance)
         scale = 0.0 if chance == 1 else 1 / (1 - chance)
         made = b.mul(b.mul(x, b.cast(kept, x.dtype)), scale)
         parents = (keep, key)
@@ -235,7 +247,7 @@ def embedding(
 ) -> Tensor:
     """Rows of `weight` by number; row `padding_idx`, if it is one, gets no gradient."""
     padding = padding_idx if 0 <= padding_idx < (weight._type.shape or (0,))[0] else None
-    return lookup.embedding(indices, weight, padding, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)
+    return functional_embedding(indices, weight, padding, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)
 
 
 _MODES = ("sum", "mean", "max")
@@ -260,7 +272,7 @@ def embedding_bag(
     """
     if mode not in (0, 1, 2):
         raise RuntimeError("`mode` must be sum, mean, or max.")
-    made = lookup.embedding_bag(
+    made = functional_embedding_bag(
         indices,
         weight,
         offsets,
@@ -271,7 +283,7 @@ def embedding_bag(
         include_last_offset=include_last_offset,
         padding_idx=padding_idx,
     )
-    return (made, *lookup.bag_facts(weight, indices, offsets, _MODES[mode], include_last_offset, padding_idx))
+    return (made, *bag_facts(weight, indices, offsets, _MODES[mode], include_last_offset, padding_idx))
 
 
 # grids and convolution
@@ -291,7 +303,7 @@ def grid_sampler(
         if number not in (0, 1, 2):
             raise ValueError(f"grid_sampler(): expected {name} to be 0, 1 or 2, but got {number}")
     mode, padding = _INTERPOLATIONS[interpolation_mode], _PADDINGS[padding_mode]
-    return grids.grid_sample(input, grid, mode, padding, bool(align_corners))
+    return grid_sample(input, grid, mode, padding, bool(align_corners))
 
 
 def grid_sampler_2d(
@@ -319,7 +331,7 @@ def _sampler(rank: int, input: Tensor, grid: Tensor, *how: Any) -> Tensor:
 
 def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """`nn.functional.affine_grid`."""
-    return grids.affine_grid(theta, size, bool(align_corners))
+    return affine_grid(theta, size, bool(align_corners))
 
 
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:

@@ -10,7 +10,14 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from graphc import ctc, distances, losses
+from graphc.ctc import ctc_loss as functional_ctc_loss
+from graphc.distances import cosine_embedding_loss as functional_cosine_embedding_loss
+from graphc.distances import hinge_embedding_loss as functional_hinge_embedding_loss
+from graphc.distances import margin_ranking_loss as functional_margin_ranking_loss
+from graphc.distances import triplet_margin_loss as functional_triplet_margin_loss
+from graphc.losses import binary_cross_entropy_with_logits as functional_binary_cross_entropy_with_logits
+from graphc.losses import kl_div as functional_kl_div
+from graphc.losses import poisson_nll_loss as functional_poisson_nll_loss
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -34,7 +41,7 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """-(target * log(sigmoid(input)) + (1 - target) * log(1 - sigmoid(input))), times `weight`."""
     how = _reduction("binary_cross_entropy_with_logits", reduction)
-    return losses.binary_cross_entropy_with_logits(input, target, weight, reduction=how, pos_weight=pos_weight)
+    return functional_binary_cross_entropy_with_logits(input, target, weight, reduction=how, pos_weight=pos_weight)
 
 
 def cosine_embedding_loss(
@@ -42,7 +49,7 @@ def cosine_embedding_loss(
 ) -> Tensor:  # fmt: skip
     """1 - cos of the angle where the target is 1, max(0, cos - margin) where it is -1."""
     how = _reduction("cosine_embedding_loss", reduction)
-    return distances.cosine_embedding_loss(input1, input2, target, margin, reduction=how)
+    return functional_cosine_embedding_loss(input1, input2, target, margin, reduction=how)
 
 
 def ctc_loss(
@@ -56,13 +63,13 @@ def ctc_loss(
 ) -> Tensor:
     """Minus the logarithm of the probability of all alignments of the targets (Graves et al., 2006)."""
     how = _reduction("ctc_loss", reduction)
-    return ctc.ctc_loss(log_probs, targets, input_lengths, target_lengths, blank, how, zero_infinity)
+    return functional_ctc_loss(log_probs, targets, input_lengths, target_lengths, blank, how, zero_infinity)
 
 
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, reduction: int = 0) -> Tensor:
     """x where the target is 1, max(0, margin - x) where it is -1."""
     how = _reduction("hinge_embedding_loss", reduction)
-    return distances.hinge_embedding_loss(input, target, margin, reduction=how)
+    return functional_hinge_embedding_loss(input, target, margin, reduction=how)
 
 
 def kl_div(input: Tensor, target: Tensor, reduction: int = 0, *, log_target: bool = False) -> Tensor:
@@ -70,7 +77,7 @@ def kl_div(input: Tensor, target: Tensor, reduction: int = 0, *, log_target: boo
     how = _reduction("kl_div", reduction)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="reduction: 'mean' divides")  # `nn.functional` alone says so
-        return losses.kl_div(input, target, reduction=how, log_target=log_target)
+        return functional_kl_div(input, target, reduction=how, log_target=log_target)
 
 
 def margin_ranking_loss(
@@ -78,7 +85,7 @@ def margin_ranking_loss(
 ) -> Tensor:  # fmt: skip
     """max(0, -target * (input1 - input2) + margin)."""
     how = _reduction("margin_ranking_loss", reduction)
-    return distances.margin_ranking_loss(input1, input2, target, margin, reduction=how)
+    return functional_margin_ranking_loss(input1, input2, target, margin, reduction=how)
 
 
 def poisson_nll_loss(
@@ -86,7 +93,7 @@ def poisson_nll_loss(
 ) -> Tensor:  # fmt: skip
     """exp(input) - target * input, or of rates input - target * log(input + eps); `full` adds Stirling's formula."""
     how = _reduction("poisson_nll_loss", reduction)
-    return losses.poisson_nll_loss(input, target, log_input, full, None, eps, None, how)
+    return functional_poisson_nll_loss(input, target, log_input, full, None, eps, None, how)
 
 
 def triplet_margin_loss(
@@ -101,4 +108,4 @@ def triplet_margin_loss(
 ) -> Tensor:
     """max(0, |anchor - positive| - |anchor - negative| + margin)."""
     how = _reduction("triplet_margin_loss", reduction)
-    return distances.triplet_margin_loss(anchor, positive, negative, margin, p, eps, swap, reduction=how)
+    return functional_triplet_margin_loss(anchor, positive, negative, margin, p, eps, swap, reduction=how)

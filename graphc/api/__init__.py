@@ -14,3 +14,4 @@ from graphc.api.reduction import *
 from graphc.api.saving import *
 from graphc.api.shaping import *
 from graphc.api.spatial import *
+from graphc.api.switches import *

@@ -48,6 +48,7 @@ from graphc.tensors.comparing import (
     get_device,
     is_complex,
     is_conj,
+    is_distributed,
     is_floating_point,
     is_inference,
     is_neg,

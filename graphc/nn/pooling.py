@@ -310,3 +310,59 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     """Maxima that make `output_size` places of the last three dimensions."""
 
     function = staticmethod(F.adaptive_max_pool3d)
+
+
+class _FractionalMaxPool(Module):
+    """Maxima of windows at random places; either `output_size` or `output_ratio`, in (0, 1), says how many.
+
+    The buffer `_random_samples`, if given, decides the places.
+    """
+
+    function: Callable[..., Any]
+    rank: int
+
+    def __init__(
+        self,
+        kernel_size: Extents,
+        output_size: Extents | None = None,
+        output_ratio: float | tuple[float, ...] | None = None,
+        return_indices: bool = False,
+        _random_samples: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = _per_axis(kernel_size, self.rank)
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size = None if output_size is None else _per_axis(output_size, self.rank)
+        ratios = output_ratio if isinstance(output_ratio, tuple | list) else (output_ratio,) * self.rank
+        self.output_ratio = None if output_ratio is None else tuple(ratios)
+        if output_size is None and output_ratio is None:
+            raise ValueError(f"{type(self).__name__} requires specifying either an output size, or a pooling ratio")
+        if output_size is not None and output_ratio is not None:
+            raise ValueError("only one of output_size and output_ratio may be specified")
+        if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):  # type: ignore[operator]
+            raise ValueError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
+
+    def forward(self, input: Tensor) -> Any:
+        return type(self).function(
+            input,
+            self.kernel_size,
+            self.output_size,
+            self.output_ratio,
+            self.return_indices,
+            _random_samples=self._random_samples,
+        )
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    """Maxima of windows at random places of the last two dimensions."""
+
+    function = staticmethod(F.fractional_max_pool2d)
+    rank = 2
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    """Maxima of windows at random places of the last three dimensions."""
+
+    function = staticmethod(F.fractional_max_pool3d)
+    rank = 3

@@ -76,6 +76,11 @@ def is_complex(input: Tensor) -> bool:
     return tensor_argument("is_complex", input).is_complex()
 
 
+def is_distributed(input: Tensor) -> bool:
+    """False: no part of a tensor lies elsewhere."""
+    return tensor_argument("is_distributed", input).is_distributed()
+
+
 def get_device(input: Tensor) -> int:
     """-1: the number of the CPU."""
     return tensor_argument("get_device", input).get_device()

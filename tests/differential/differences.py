@@ -60,6 +60,13 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "the second result is there",
         "PyTorch leaves it empty for float32",
     ),
+    ("`get_num_interop_threads`", "1 until it is set", "programs run one at a time"),
+    ("`set_flush_denormal`", "False: the smallest floats stay", "kernels keep them"),
+    (
+        "`set_float32_matmul_precision`, `use_deterministic_algorithms`",
+        "kept, without effect",
+        "results are exact to float32 and the same in every run",
+    ),
     ("`i0`, `i1` at infinity", "infinity", "PyTorch: NaN"),
     ("`bernoulli`, `poisson`, `normal` of tensors", "results do not require gradients", "theirs is zero"),
     ("`embedding(scale_grad_by_freq=True)`", "the second derivative has the scaling too", "PyTorch leaves it out"),

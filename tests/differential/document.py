@@ -63,6 +63,10 @@ def classes(module: Any, kind: type) -> list[str]:
     ]
 
 
+# Functions whose own name is not the one that they have in their module.
+_PUBLIC = {"log_sigmoid": "logsigmoid"}
+
+
 def namespaces(torch: Any) -> dict[str, list[str]]:
     """PyTorch's public names by dotted prefix: functions that it lets others override, and the library's classes."""
     with warnings.catch_warnings():
@@ -76,7 +80,8 @@ def namespaces(torch: Any) -> dict[str, list[str]]:
         "special": overridable[torch.special],
     }
     names = {
-        k: [n for n in {f.__name__.removeprefix(f"{k}_") for f in v} if not n.startswith("_")] for k, v in found.items()
+        k: [n for n in {_PUBLIC.get(f.__name__, f.__name__.removeprefix(f"{k}_")) for f in v} if not n.startswith("_")]
+        for k, v in found.items()
     }
     fixed = [
         f for f in torch.overrides.get_ignored_functions() if getattr(torch, getattr(f, "__name__", ""), None) is f

@@ -128,6 +128,25 @@ def test_pads_and_pools(name: str) -> None:
     compare(make, floats(*shape), modes=(True,))
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+def test_pools_at_random_places(rank: int) -> None:
+    drawn = np.random.default_rng(0).uniform(0, 1, (1, 2, rank)).astype(np.float32)
+    results = []
+    for library in (torch, graphc):
+        make = getattr(library.nn, f"FractionalMaxPool{rank}d")
+        layer = make(2, output_ratio=0.6, return_indices=True, _random_samples=to(library, drawn))
+        x = to(library, floats(1, 2, *(5,) * rank))
+        results.append((repr(layer), list(layer.state_dict()), layer.kernel_size, [t.numpy() for t in layer(x)]))
+        free = make((2,) * rank, (3,) * rank)(x)
+        assert tuple(free.shape) == (1, 2, *(3,) * rank) and float(free.max()) <= float(x.max())
+        for options in ({}, {"output_size": 2, "output_ratio": 0.5}, {"output_ratio": 1.5}):
+            with pytest.raises(ValueError, match="output"):
+                make(2, **options)
+    assert results[0][:3] == results[1][:3]
+    for theirs, ours in zip(results[0][3], results[1][3], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_maxima_go_back(rank: int) -> None:
     results = []

@@ -65,6 +65,26 @@ class FactsMethods(TensorBase):
         same = self._storage is tensor._storage and self._type == tensor._type
         return same and (self._strides, self._offset) == (tensor._strides, tensor._offset)
 
+    def is_distributed(self) -> bool:
+        """False: no part of a tensor lies elsewhere."""
+        return False
+
+    def const_data_ptr(self) -> int:
+        """`data_ptr`, of memory that is not to be written."""
+        return self.data_ptr()
+
+    def to_dense(self: Any, dtype: Any = None, *, masked_grad: bool | None = None) -> Tensor:
+        """The tensor itself, or converted: there are no sparse ones."""
+        return self if dtype is None else self.to(dtype)
+
+    def dense_dim(self) -> int:
+        """All dimensions are dense."""
+        return self.ndim
+
+    def sparse_dim(self) -> int:
+        """0: no dimension is sparse."""
+        return 0
+
     def untyped_storage(self) -> UntypedStorage:
         """The memory behind this tensor and all that share it."""
         return UntypedStorage(self)

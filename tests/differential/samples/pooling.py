@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.differential.samples.base import Bad, Op, Sample, bad, distinct, f, forward, ints, mask, once, pos, s
+from tests.differential.samples.base import Bad, Op, Sample, bad, distinct, f, fixed, forward, ints, mask, once, pos, s
 
 LOW = np.array([[[-np.inf, -np.inf, -np.inf, 1.0, np.nan]]])
 PLACES = np.array([[[0, 2, 3], [3, 1, 0]]])
@@ -201,6 +201,42 @@ ADAPTIVE = (
     ),
 )
 
+_DRAWN = fixed(np.array([[[0.3, 0.7], [0.55, 0.05]]]))
+_DRAWN3 = fixed(np.array([[[0.3, 0.7, 0.5]]]))
+FRACTIONAL = (
+    op(
+        "fractional_max_pool2d",
+        (
+            s(distinct(1, 2, 7, 6), 2, 3, _random_samples=_DRAWN),
+            s(distinct(2, 7, 6), (2, 3), (1, 4), None, True, _random_samples=_DRAWN),
+            s(distinct(1, 2, 5, 5), 2, None, (0.5, 0.7), _random_samples=_DRAWN),
+            forward(s(np.where(distinct(1, 2, 5, 5) > 2, np.nan, 1.0), 2, 3, _random_samples=_DRAWN)),
+        ),
+        (
+            bad("requires specifying", f(1, 1, 4, 4), 2),
+            bad("pool height 2 too large", f(1, 2, 7, 7), 2, 8, _random_samples=_DRAWN),
+            bad("same dtype", f(1, 2, 7, 7), 2, 3, _random_samples=_DRAWN.astype("int64")),
+            bad("3 dimensions, got 2", f(1, 2, 7, 7), 2, 3, _random_samples=_DRAWN[0]),
+            bad("input channel size", f(1, 3, 7, 7), 2, 3, _random_samples=_DRAWN),
+            bad("equals to 2; got 3", f(1, 1, 7, 7), 2, 3, _random_samples=_DRAWN3),
+            bad("not implemented", ints(1, 1, 4, 4), 2, 2),
+        ),
+    ),
+    op(
+        "fractional_max_pool3d",
+        (
+            s(distinct(1, 1, 4, 4, 5), 2, 2, _random_samples=_DRAWN3),
+            s(distinct(1, 4, 4, 4), (1, 2, 3), (3, 2, 1), None, True, _random_samples=_DRAWN3),
+        ),
+        (
+            bad("requires specifying", f(1, 1, 4, 4, 4), 2),
+            bad("pool time 2 too large", f(1, 1, 3, 4, 4), 2, 6, _random_samples=_DRAWN3),
+        ),
+    ),
+    op("fractional_max_pool2d_with_indices", (s(distinct(1, 2, 5, 6), 2, 3, _random_samples=_DRAWN),)),
+    op("fractional_max_pool3d_with_indices", (s(distinct(1, 1, 4, 4, 4), 2, 2, _random_samples=_DRAWN3),)),
+)
+
 UNPOOLED = (
     op(
         "max_unpool1d",
@@ -240,4 +276,4 @@ INDEXED = (
     Op("adaptive_max_pool1d", (s(distinct(2, 5), 2),), forms=False),
 )
 
-POOLING: tuple[Op, ...] = (*MAXIMA, *MEANS, *ADAPTIVE, *UNPOOLED, *INDEXED)
+POOLING: tuple[Op, ...] = (*MAXIMA, *MEANS, *ADAPTIVE, *UNPOOLED, *INDEXED, *FRACTIONAL)

@@ -1,0 +1,26 @@
+"""Public names: switches of a process, and numbers that PyTorch lets be symbols."""
+
+from graphc.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
+from graphc.switches import (
+    are_deterministic_algorithms_enabled,
+    get_deterministic_debug_mode,
+    get_float32_matmul_precision,
+    get_num_interop_threads,
+    is_deterministic_algorithms_warn_only_enabled,
+    is_warn_always_enabled,
+    set_anomaly_enabled,
+    set_deterministic_debug_mode,
+    set_float32_matmul_precision,
+    set_flush_denormal,
+    set_num_interop_threads,
+    set_warn_always,
+    sym_float,
+    sym_int,
+    sym_ite,
+    sym_max,
+    sym_min,
+    sym_not,
+    sym_sqrt,
+    sym_sum,
+    use_deterministic_algorithms,
+)

@@ -1,0 +1,181 @@
+"""PyTorch's switches of a process: which of them are on, and what they mean here.
+
+Each is kept and told again; what has no effect says so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from graphc.grad_mode import MODE
+
+_PRECISIONS = ("highest", "high", "medium")
+_DEBUG_MODES = ("default", "warn", "error")
+
+
+class _Switches:
+    """What is set, for all threads."""
+
+    precision = "highest"
+    deterministic = False
+    warn_only = False
+    warn_always = False
+    interop_threads = 0  # not set
+
+
+def get_float32_matmul_precision() -> str:
+    """What `set_float32_matmul_precision` was told; "highest" at first."""
+    return _Switches.precision
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Allow products of float32 matrices to be less exact: "highest" (not at all), "high" or "medium".
+
+    It has no effect: they are computed in float32 always. Other words warn and change nothing.
+    """
+    if not isinstance(precision, str):
+        raise RuntimeError(f"set_float32_matmul_precision expects a str, but got {type(precision).__name__}")
+    if precision not in _PRECISIONS:
+        warnings.warn(
+            f"{precision} is not one of 'highest', 'high', or 'medium'; the current setFloat32MatmulPrecision call "
+            "has no effect.",
+            stacklevel=2,
+        )
+        return
+    _Switches.precision = precision
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Ask for the same results in every run. There is nothing to switch: results never depend on the number or the
+    timing of threads here, so nothing raises or warns in this mode.
+    """
+    for name, value in (("'mode' (position 1)", mode), ("'warn_only'", warn_only)):
+        if not isinstance(value, bool):
+            raise TypeError(
+                f"_set_deterministic_algorithms(): argument {name} must be bool, not {type(value).__name__}"
+            )
+    _Switches.deterministic, _Switches.warn_only = mode, warn_only
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """Whether `use_deterministic_algorithms` was asked for; results are the same in every run either way."""
+    return _Switches.deterministic
+
+
+def is_deterministic_algorithms_warn_only_enabled() -> bool:
+    """Whether it was asked for with `warn_only`."""
+    return _Switches.warn_only
+
+
+def get_deterministic_debug_mode() -> int:
+    """0 for default, 1 for warn, 2 for error."""
+    return 0 if not _Switches.deterministic else 1 if _Switches.warn_only else 2
+
+
+def set_deterministic_debug_mode(debug_mode: int | str) -> None:
+    """`use_deterministic_algorithms` by a number or a word: 0 "default", 1 "warn", 2 "error"."""
+    if not isinstance(debug_mode, int | str):
+        raise TypeError(f"debug_mode must be str or int, but got {type(debug_mode)}")
+    if isinstance(debug_mode, str):
+        if debug_mode not in _DEBUG_MODES:
+            raise RuntimeError(
+                f"invalid value of debug_mode, expected one of `default`, `warn`, `error`, but got {debug_mode}"
+            )
+        debug_mode = _DEBUG_MODES.index(debug_mode)
+    if debug_mode not in (0, 1, 2):
+        raise RuntimeError(f"invalid value of debug_mode, expected 0, 1, or 2, but got {debug_mode}")
+    use_deterministic_algorithms(debug_mode > 0, warn_only=debug_mode == 1)
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """False: the smallest floats are never flushed to zero here, as on machines where PyTorch cannot do it."""
+    if not isinstance(mode, bool):
+        raise RuntimeError(f"flush_denormal expects a bool, but got {type(mode).__name__}")
+    return False
+
+
+def set_anomaly_enabled(mode: bool, check_nan: bool = True) -> None:
+    """Switch anomaly mode, in which gradients are looked at as they are made, and NaN among them is an error."""
+    MODE.anomaly, MODE.check_nan = bool(mode), bool(check_nan)
+
+
+def get_num_interop_threads() -> int:
+    """What `set_num_interop_threads` was told, 1 before: programs run one at a time, each on `get_num_threads`."""
+    return _Switches.interop_threads or 1
+
+
+def set_num_interop_threads(num: int) -> None:
+    """How many operators may run beside each other: no effect, a program runs its operators one after the other.
+
+    RuntimeError, as in PyTorch, for a second call.
+    """
+    if isinstance(num, bool) or not isinstance(num, int):
+        raise RuntimeError(f"set_num_interop_threads expects an int, but got {type(num).__name__}")
+    if num <= 0:
+        raise RuntimeError("set_num_interop_threads expects a positive integer")
+    if _Switches.interop_threads:
+        raise RuntimeError(
+            "Error: cannot set number of interop threads after parallel work has started or set_num_interop_threads "
+            "called"
+        )
+    _Switches.interop_threads = num
+
+
+def set_warn_always(b: bool, /) -> None:
+    """Whether warnings that PyTorch gives once are to be given each time. They go through Python's `warnings` each
+    time here, whose filters decide; this has no effect.
+    """
+    if not isinstance(b, bool):
+        raise RuntimeError(f"setWarnOnlyOnce expects a bool, but got {type(b).__name__}")
+    _Switches.warn_always = b
+
+
+def is_warn_always_enabled() -> bool:
+    """What `set_warn_always` was told."""
+    return _Switches.warn_always
+
+
+# numbers that may be symbols in PyTorch; here they are plain numbers
+
+
+def sym_int(a: Any) -> int:
+    """`int(a)`."""
+    return int(a)
+
+
+def sym_float(a: Any) -> float:
+    """`float(a)`."""
+    return float(a)
+
+
+def sym_not(a: Any) -> bool:
+    """`not a`."""
+    return not a
+
+
+def sym_max(a: Any, b: Any) -> Any:
+    """The larger number, a float if one of them is."""
+    return float(max(a, b)) if isinstance(a, float) or isinstance(b, float) else max(a, b)
+
+
+def sym_min(a: Any, b: Any) -> Any:
+    """The smaller number, a float if one of them is."""
+    return float(min(a, b)) if isinstance(a, float) or isinstance(b, float) else min(a, b)
+
+
+def sym_ite(b: bool, t: Any, f: Any) -> Any:
+    """`t` if `b` holds, else `f`; both of one type."""
+    if not isinstance(b, bool) or type(t) is not type(f):
+        raise AssertionError(f"sym_ite expects a bool and two values of one type, got {b!r}, {t!r} and {f!r}")
+    return t if b else f
+
+
+def sym_sqrt(a: Any) -> float:
+    """The square root."""
+    return float(a) ** 0.5
+
+
+def sym_sum(args: Any) -> Any:
+    """The sum of a list of numbers."""
+    return sum(args)
