@@ -105,9 +105,8 @@ def _pool(
     need_float(f"fractional_max_pool{rank}d_out_frame" if samples is not None else "check_uniform_bounds", input)
     shape = input._type.shape
     batch, channels = (1, *shape)[-rank - 2 : -rank]
-    if samples is None:
-        samples = rand(batch, channels, rank, dtype=input.dtype)
-    _check_samples(rank, input, samples)
+    numbers: Tensor = rand(batch, channels, rank, dtype=input.dtype) if samples is None else samples
+    _check_samples(rank, input, numbers)
     extents, made = shape[-rank:], (*shape[:-rank], *places)
 
     def emit(b: Builder, x: Node, drawn: Node) -> list[Node]:
@@ -124,7 +123,7 @@ def _pool(
         return [b.reshape(best, made), b.reshape(chosen, made)]
 
     name = f"FractionalMaxPool{rank}DBackward0"
-    operands = (input, samples.detach())
+    operands = (input, numbers.detach())
     if not indices:
         return record(name, operands, lambda b, x, drawn: emit(b, x, drawn)[0])
     return tuple(record_many(name, operands, emit))
