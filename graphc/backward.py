@@ -11,7 +11,7 @@ from graphc.counting import FRONT
 from graphc.errors import ShapeError
 from graphc.gates import Gate, Run, Sweep, call_after, call_before, call_tensor_hooks
 from graphc.grad_mode import MODE, set_grad_enabled
-from graphc.hooks import LeafHooks, note_hooks
+from graphc.hooks import LeafHooks, note_hooks, task
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
 from graphc.passes.autodiff import vjp
@@ -211,7 +211,7 @@ def backward(
     outputs = _sequence(tensors)
     given = given_seeds(outputs, grad_tensors)
     recorder = current()
-    with recorder.lock, set_grad_enabled(True):
+    with recorder.lock, set_grad_enabled(True), task():
         recorder.begin()
         nodes, seeds, roots, keeps = _prepare(recorder, outputs, given, create_graph)
         found = walk(roots)
@@ -362,7 +362,7 @@ def grad(
     if not wanted:
         raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
     recorder = current()
-    with recorder.lock, set_grad_enabled(True):
+    with recorder.lock, set_grad_enabled(True), task():
         recorder.begin()
         nodes, seeds, roots, keeps = _prepare(recorder, out, given_seeds(out, grad_outputs), create_graph)
         for tensor in wanted:

@@ -13,13 +13,15 @@ from typing import Any
 
 from graphc.gates import Gate, Grads, Run
 from graphc.grad_mode import MODE, set_grad_enabled
+from graphc.gradient_nodes import Node as GradientNode
 from graphc.gradient_nodes import edges
 from graphc.hooks import RemovableHandle, add
 from graphc.ir.node import Node
+from graphc.packing import packed, unpacked
 from graphc.recording import Recorder, current
 from graphc.saved import written_text
 from graphc.storage import Lineage, Value
-from graphc.tensors.core import TensorBase, alias, fresh_variable, new, read
+from graphc.tensors.core import TensorBase, alias, fresh_variable, new, new_from_value, read
 from graphc.tensors.literals import tensor as make_tensor
 from graphc.tensors.views import write_chain
 from graphc.tensors.writing import type_name
@@ -30,6 +32,29 @@ FREED = (
     "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
     "after calling backward."
 )
+
+
+class _PackedTensor:
+    """One tensor that forward saved while there were hooks of saved tensors: what the pack function made of it.
+
+    Its history is kept by the value alone, as the tensor may be gone.
+    """
+
+    def __init__(self, tensor: Any, output: Value | None) -> None:
+        self.unpack_hook = MODE.packing[-1][1]
+        self.item = packed(tensor if output is None else alias(tensor))
+        self.history = None if output is None else weakref.ref(output)
+        self.tensor = tensor if output is None and tensor.requires_grad else None
+
+    def unpack(self, name: str) -> Any:
+        """The tensor that the unpack function gives, with the gradients of the one that was saved."""
+        made = unpacked(self.unpack_hook, self.item)
+        if not MODE.enabled:
+            return made
+        source = self.tensor
+        if self.history is not None and (value := self.history()) is not None:
+            source = new_from_value(current(), value)
+        return made if source is None else made + (source - alias(source))
 
 
 class _Saved:
@@ -74,7 +99,7 @@ class FunctionCtx:
         self.to_save: tuple[Any, ...] = ()
         self.dirty_tensors: tuple[Any, ...] = ()
         self.non_differentiable: tuple[Any, ...] = ()
-        self._saved: list[_Saved | None] = []
+        self._saved: list[_Saved | _PackedTensor | None] = []
         self._is_freed = False
 
     def save_for_backward(self, *tensors: Any) -> None:
@@ -223,6 +248,9 @@ class BackwardCFunction(FunctionCtx):
         return b.cast(node, wanted.dtype)
 
 
+GradientNode.register(BackwardCFunction)
+
+
 class _Meta(type):
     def __init__(cls, name: str, bases: tuple[type, ...], attrs: dict[str, Any]) -> None:
         super().__init__(name, bases, attrs)
@@ -363,7 +391,8 @@ def _finish(
             kind = type(tensor).__name__
             raise TypeError(f"save_for_backward can only save variables, but argument {place} is of type {kind}")
     if flows:
-        ctx._saved = [None if t is None else _Saved(t, values.get(id(t))) for t in ctx.to_save]
+        kind = _PackedTensor if MODE.packing else _Saved
+        ctx._saved = [None if t is None else kind(t, values.get(id(t))) for t in ctx.to_save]
     ctx.to_save = ctx.dirty_tensors = ctx.non_differentiable = ()
     return tuple(outputs) if is_tuple else outputs[0]
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 from graphc.tensors.core import TensorBase
-from graphc.tensors.creation import eye
+from graphc.tensors.creation import eye, zeros_like
 from graphc.tensors.joining import stack
 from graphc.transforms import grad, grad_and_value, jvp, vjp
-from graphc.trees import flatten, rebuild
+from graphc.trees import flatten, rebuild, structure_text
 from graphc.vmapping import vmap
 
 __all__ = [
     "functional_call",
+    "functionalize",
     "grad",
     "grad_and_value",
     "hessian",
     "jacfwd",
     "jacrev",
     "jvp",
+    "linearize",
+    "replace_all_batch_norm_modules_",
     "stack_module_state",
     "vjp",
     "vmap",
@@ -217,3 +221,53 @@ def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Any], dict[str,
 def _stacked(tensors: Sequence[TensorBase]) -> Any:
     made = stack([t.detach() for t in tensors])  # type: ignore[attr-defined]
     return made.requires_grad_(tensors[0].requires_grad)
+
+
+def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """`func(*primals)` and the function from tangents to the derivative in their direction; `func` is called once."""
+    output, pull = vjp(func, *primals)
+    outs, shape = flatten(output)
+    _, transposed = vjp(lambda *cotangents: pull(rebuild(shape, cotangents)), *(zeros_like(o) for o in outs))
+    leaves, structure = flatten(primals)
+
+    def pushed(*tangents: Any) -> Any:
+        given, other = flatten(tangents)
+        if other != structure:
+            raise RuntimeError(
+                f"Expected the tangents {structure_text(tangents)} to have the same argspec as the primals "
+                f"{structure_text(primals)}"
+            )
+        for place, (tangent, primal) in enumerate(zip(given, leaves, strict=True)):
+            for what in ("shape", "device", "dtype"):
+                got, wanted = getattr(tangent, what), getattr(primal, what)
+                if got != wanted:
+                    raise RuntimeError(
+                        f"tangent:{place} with {what} {got} in flattened pytree doesn't match the {what} {wanted} of "
+                        "the corresponding primal."
+                    )
+        return rebuild(shape, transposed(tangents))
+
+    return output, pushed
+
+
+def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Callable[..., Any]:
+    """`func` itself: writes in place are recorded as new values in any case."""
+    if remove not in ("mutations", "mutations_and_views"):
+        raise RuntimeError(
+            f"functionalize(f, remove='mutations'): received invalid argument for remove={remove}."
+            " Valid options are:\n"
+            "     remove='mutations': all inplace and out= operators will be removed from the program, and replaced"
+            " with their out-of-place equivalents.\n"
+            "     remove='mutations_and_views': In addition to the above, all aliasing operators {view} will be"
+            " replaced with their non-aliasing counterparts, {view}_copy.\n"
+        )
+    return wraps(func)(lambda *args, **kwargs: func(*args, **kwargs))
+
+
+def replace_all_batch_norm_modules_(root: Any) -> Any:
+    """Let the batch normalisations below `root` keep no running moments, in place; gives `root`."""
+    for module in root.modules():
+        if any(kind.__name__ == "_BatchNorm" for kind in type(module).__mro__):
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+            module.track_running_stats = False
+    return root

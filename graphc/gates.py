@@ -68,23 +68,29 @@ class Gate:
     """
 
     def __init__(
-        self, entries: Sequence[Node], outputs: int, body: Callable[[Run, Grads], Grads] | None, owner: Any = None
+        self,
+        entries: Sequence[Node],
+        outputs: int,
+        body: Callable[[Run, Grads], Grads] | None,
+        owner: Any = None,
+        saved: Any = None,
     ) -> None:
         self.entries = list(entries)
         self.body = body
         self.owner = owner
+        self.saved = owner if saved is None else saved
         self.tensor_hooks: list[Table | None] = [None] * outputs
         self.before = Table()
         self.after = Table()
         # Whether the history may be passed again although it was given up, as nothing was saved.
-        self.outlives = owner is None
+        self.outlives = self.saved is None
         # Whether it runs even where nobody wants gradients of what lies behind it.
         self.always = False
 
     def release(self) -> None:
         """The history was given up: what was saved for the body may go."""
-        if self.owner is not None:
-            self.owner._release()
+        if self.saved is not None:
+            self.saved._release()
 
     def hooks(self, slot: int) -> Table:
         """The hooks of one output."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,10 @@ class _Mode(threading.local):
     inference = False
     anomaly = False  # gradients are looked at as they are made
     check_nan = True
+    packing: tuple[Any, ...] = ()  # pairs of functions that pack and unpack what operations save, the innermost last
+    packing_refused: str | None = None
+    mutation_allowed = False  # of what operations saved
+    multithreading = True
 
 
 MODE = _Mode()
@@ -102,6 +107,36 @@ class set_grad_enabled(_Decorator):
 
     def __repr__(self) -> str:
         return f"torch.autograd.grad_mode.set_grad_enabled(mode={self.mode})"
+
+
+class set_multithreading_enabled(_Decorator):
+    """Accepted for PyTorch's sake: `backward` has no threads of its own."""
+
+    def __init__(self, mode: bool) -> None:
+        self.prev = MODE.multithreading
+        MODE.multithreading = self.mode = mode
+
+    def clone(self) -> set_multithreading_enabled:
+        """A context manager for the same mode."""
+        return set_multithreading_enabled(self.mode)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        MODE.multithreading = self.prev
+
+
+@contextmanager
+def mutation_allowed() -> Iterator[None]:
+    """Inside, `backward` does not mind that values it reads were overwritten since: they are kept."""
+    before, MODE.mutation_allowed = MODE.mutation_allowed, True
+    try:
+        yield
+    finally:
+        MODE.mutation_allowed = before
 
 
 class _Scope(_Decorator):

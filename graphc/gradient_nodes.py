@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from abc import ABCMeta
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
-class Node:
+class Node(metaclass=ABCMeta):
     """A gradient node: what made a tensor with history. Its class and `name()` are PyTorch's."""
 
     _value: Value | None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from graphc.capture import Capture
@@ -83,6 +85,40 @@ def note_hooks(capture: Capture) -> None:
 
 def _changes() -> int:
     return COUNT.changes
+
+
+class _Tasks(threading.local):
+    """The calls of `backward` and `grad` that run now in this thread, the innermost last: functions for their ends, by
+    who asked for them."""
+
+    def __init__(self) -> None:
+        self.stack: list[dict[Any, Callable[[], None]]] = []
+
+
+_TASKS = _Tasks()
+
+
+@contextmanager
+def task() -> Iterator[None]:
+    """One call of `backward` or `grad`."""
+    _TASKS.stack.append({})
+    try:
+        yield
+        for end in tuple(_TASKS.stack[-1].values()):
+            end()
+    finally:
+        _TASKS.stack.pop()
+
+
+def at_end(key: Any, function: Callable[[], None]) -> bool:
+    """Call `function` at the end of the innermost backward. False where `key` asked already."""
+    if not _TASKS.stack:
+        raise AssertionError("expected this hook to be called inside a backward call")
+    known = _TASKS.stack[-1]
+    if key in known:
+        return False
+    known[key] = function
+    return True
 
 
 class LeafHooks:

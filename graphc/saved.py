@@ -8,6 +8,7 @@ operands and the result that it reads. `_KEEPS` names those for which PyTorch's 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphc.errors import AutodiffError
 from graphc.grad_mode import MODE
@@ -37,6 +38,7 @@ _KEEPS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["MinBackward1", "PowBackward1"], ("operands", "result")),
     **dict.fromkeys(["IndexBackward0", "NllLossBackward0", "NllLoss2DBackward0"], ("others",)),
     "GatherBackward0": ("first", "others"),
+    "DivBackward0": ("divided",),  # the divisor, and for its own gradient the first operand
     **dict.fromkeys(
         [
             *("MaxBackward0", "MinBackward0", "SortBackward0", "TopkBackward0", "KthvalueBackward0", "ModeBackward0"),
@@ -60,6 +62,8 @@ def _is_written(value: object) -> bool:
 
 def check_unwritten(recorder: Recorder, passed: Sequence[Value]) -> None:
     """RuntimeError in PyTorch's words when the gradient of a value of `passed` reads what was overwritten since."""
+    if MODE.mutation_allowed:
+        return
     for value in passed:
         counter = value.counter
         if counter is not None and counter[0] != value.version:
@@ -83,15 +87,47 @@ def _check(recorder: Recorder, value: Value) -> None:
     read = _read_by(recorder, value)
     if _is_written(value) and ("result" in keeps if keeps is not None else value.node in read):
         raise RuntimeError(_message(value, value.node, value.name))
-    for place, parent in enumerate(value.parents):
-        if not _is_written(parent):
-            continue
-        if keeps is None or "operands" in keeps:
-            saved = parent.node in read
-        else:
-            saved = ("others" if place else "first") in keeps
-        if saved:
+    for parent in _operands(value, read):
+        if _is_written(parent):
             raise RuntimeError(_message(parent, *_shown(value, parent)))
+
+
+# What takes its operands apart in the order of their names in PyTorch ("mat2", "other", "self").
+_REVERSED = frozenset(f"{name}Backward0" for name in ("Mul", "Div", "Atan2", "Mm", "Bmm"))
+
+
+def _operands(value: Value, read: frozenset[Node]) -> list[Value | Binding]:
+    """The operands that PyTorch saves. `read`: what the symbolic gradient reads."""
+    keeps = _KEEPS.get(value.name)
+    parents = value.parents
+    if keeps is None or "operands" in keeps:
+        found = [p for p in parents if p.node in read]
+    elif "divided" in keeps:
+        of_divisor = any(type(p) is Value and p.grad for p in parents[1:])
+        found = list(parents if of_divisor else parents[1:])
+    else:
+        found = [p for place, p in enumerate(parents) if ("others" if place else "first") in keeps]
+    return found[::-1] if value.name in _REVERSED else found
+
+
+def saved_by(recorder: Recorder, value: Value) -> list[tuple[Node, Value | Binding]]:
+    """What PyTorch would save for the gradient of `value`: operands in their order, then the result; with what keeps
+    them."""
+    keeps = _KEEPS.get(value.name)
+    if keeps == () or not any(type(p) is Value and p.grad for p in value.parents):
+        return []
+    read = _read_by(recorder, value)
+    found = [(p.node, p) for p in _operands(value, read) if p.node is not value.node]
+    if "result" in keeps if keeps is not None else value.node in read:
+        found.append((value.node, value))
+    return found
+
+
+def increment_version(tensors: Any) -> None:
+    """Count a write of each tensor (or of one) that graphc did not see."""
+    for tensor in [tensors] if hasattr(tensors, "_counter") else tensors:
+        if tensor._counter is not None:
+            tensor._counter[0] += 1
 
 
 def _read_by(recorder: Recorder, value: Value) -> frozenset[Node]:

@@ -1,6 +1,6 @@
 """`torch.autograd`'s names: gradients as functions, and the switches of recording."""
 
-from graphc.autograd import function, functional, graph
+from graphc.autograd import forward_ad, function, functional, grad_mode, graph
 from graphc.autograd.function import Function
 from graphc.autograd.gradcheck import gradcheck, gradgradcheck, numerical_jacobian
 from graphc.autograd.gradient import grad
@@ -15,6 +15,7 @@ from graphc.gradients import (
     no_grad,
     set_detect_anomaly,
     set_grad_enabled,
+    set_multithreading_enabled,
 )
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "backward",
     "detect_anomaly",
     "enable_grad",
+    "forward_ad",
     "function",
     "functional",
     "grad",
+    "grad_mode",
     "gradcheck",
     "gradgradcheck",
     "graph",
@@ -36,4 +39,5 @@ __all__ = [
     "numerical_jacobian",
     "set_detect_anomaly",
     "set_grad_enabled",
+    "set_multithreading_enabled",
 ]

@@ -443,7 +443,13 @@ def finish(
     else:
         value = Value(node, parents, name)
         lineage = Lineage()
-    return new(Storage(recorder, type, value, None), type, lineage)
+    made = new(Storage(recorder, type, value, None), type, lineage)
+    if MODE.packing and value.grad:
+        SAVING[0](recorder, value)
+    return made
+
+
+SAVING: list[Callable[[Recorder, Value], None]] = []  # what is done while there are hooks of saved tensors
 
 
 def record(name: str, tensors: Sequence[TensorBase], emit: Emit) -> Tensor:

@@ -74,6 +74,17 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ("`ctc_loss`", "second derivatives raise, as in PyTorch; `zero_infinity` alike", "computed on the host"),
     ("uninitialized parameters", "the error does not name the operation", "they raise when their memory is asked for"),
     (
+        "`autograd.graph.saved_tensors_hooks`",
+        "operations save what PyTorch's save, but composed ones may have other parts; the order may differ",
+        "gradients are symbolic: what they read is packed",
+    ),
+    ("`autograd.graph.register_multi_grad_hook`", 'mode "all" calls at the end of the backward', "it is known then"),
+    (
+        "`autograd.forward_ad`",
+        "what is made of a dual tensor requires gradients; `no_grad` ends a tangent",
+        "the tangent is the derivative of the gradient",
+    ),
+    (
         "recurrent layers",
         "steps are unrolled: the first batch of a new length compiles for seconds",
         "loops over time are to come",
