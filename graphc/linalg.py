@@ -15,6 +15,7 @@ from graphc.tensors.linear.factorisations import linalg_svd_ as svd
 from graphc.tensors.linear.lu import linalg_lu_ as lu
 from graphc.tensors.linear.lu import linalg_lu_solve as lu_solve
 from graphc.tensors.linear.lu import lu_factor, lu_factor_ex
+from graphc.tensors.linear.reflections import ldl_factor, ldl_factor_ex, ldl_solve
 from graphc.tensors.linear.solving import (
     det,
     householder_product,
@@ -53,6 +54,9 @@ __all__ = [
     "householder_product",
     "inv",
     "inv_ex",
+    "ldl_factor",
+    "ldl_factor_ex",
+    "ldl_solve",
     "lstsq",
     "lu",
     "lu_factor",

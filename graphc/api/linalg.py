@@ -5,6 +5,7 @@ from graphc.tensors.distances import bilinear, cdist, pdist
 from graphc.tensors.einsum import chain_matmul, einsum, tensordot
 from graphc.tensors.linear.factorisations import cholesky, qr, svd
 from graphc.tensors.linear.lu import lu, lu_solve, lu_unpack
+from graphc.tensors.linear.reflections import geqrf, lobpcg, ormqr, pca_lowrank, svd_lowrank
 from graphc.tensors.linear.solving import (
     cholesky_inverse,
     cholesky_solve,

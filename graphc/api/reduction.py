@@ -39,5 +39,5 @@ from graphc.tensors.statistics import corrcoef, cov, std, std_mean, var, var_mea
 from graphc.tensors.sorting import argsort, bucketize, kthvalue, msort, searchsorted, sort, topk
 from graphc.tensors.uniques import unique, unique_consecutive
 from graphc.tensors.quantiles import median, mode, nanmedian, nanquantile, quantile
-from graphc.tensors.histograms import bincount, histc, histogram
+from graphc.tensors.histograms import bincount, histc, histogram, histogramdd
 from graphc.tensors.slopes import gradient

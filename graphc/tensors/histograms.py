@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, f64, i64
+from graphc.ir.types import TensorType, boolean, f64, i64
 from graphc.tensors import results
 from graphc.tensors.core import TensorBase, record, record_many
 from graphc.tensors.operands import plain
@@ -151,17 +151,129 @@ def histogram(
             edges = _edges(b, *_bounds(b, x, low, high, range is None, 0.5), count)
         flat = b.reshape(x, (x.type.size,))
         weights = b.reshape(rest[0], flat.shape) if rest else None
-        ends = [b.broadcast(b.slice(edges, (at,), (1,), (1,)), flat.shape) for at in (0, count)]
-        inside = b.apply("bitwise_and", (b.apply("ge", (flat, ends[0])), b.apply("le", (flat, ends[1]))))
-        place = b.sub(b.apply("searchsorted", (edges, flat), {"right": True}), 1)
+        place, inside = _cell(b, flat, edges)
         counts = _filled(b, flat, place, inside, weights, count)
         if density:
-            widths = b.sub(b.slice(edges, (1,), (count,), (1,)), b.slice(edges, (0,), (count,), (1,)))
             total = b.broadcast(b.reshape(b.reduce_sum(counts, (0,)), (1,)), (count,))
-            counts = b.div(b.div(counts, total), widths)
+            counts = b.div(b.div(counts, total), _widths(b, edges))
         return [counts, edges]
 
     return results.histogram(*record_many("NotDifferentiable", given, emit))
+
+
+def _check_dimensions(input: Tensor, bins: Any) -> list[Any]:
+    """The bins of each dimension: numbers or vectors of edges."""
+    dtype, name = input._type.dtype, "torch.histogramdd"
+    if not dtype.is_float:
+        raise NotImplementedError(f"\"histogramdd\" not implemented for '{type_name(dtype)}'")
+    if input.ndim < 2:
+        raise ShapeError(f"{name}: input tensor should have at least 2 dimensions")
+    count = input._type.shape[-1]
+    wanted = [bins] * count if isinstance(bins, int) else list(bins)
+    if len(wanted) != count:
+        raise ShapeError("histogramdd: The size of bins must be equal to the innermost dimension of the input.")
+    for place, each in enumerate(wanted):
+        if not isinstance(each, TensorBase):
+            if each <= 0:
+                raise RuntimeError(f"torch.histogram(): bins must be > 0, but got {each} for dimension {place}")
+            continue
+        if each._type.dtype is not dtype:
+            raise DTypeError(
+                f"{name}: input tensor and bins tensors should have the same dtype, but got input with dtype "
+                f"{_cpp_name(dtype)} and bins for dimension {place} with dtype {_cpp_name(each._type.dtype)}"
+            )
+        if each.ndim != 1 or not each._type.size:
+            raise ShapeError(f"{name}: bins tensor should have one dimension, but got {each.ndim} dimensions")
+    return wanted
+
+
+def _check_range_and_weight(input: Tensor, range: Any, weight: Tensor | None) -> list[float]:
+    count, name = input._type.shape[-1], "torch.histogramdd"
+    ends = [] if range is None else [float(plain(end)) for end in range]
+    if range is not None and len(ends) != 2 * count:
+        raise ShapeError(
+            f"{name}: for a {count}-dimensional histogram range should have {2 * count} elements, but got {len(ends)}"
+        )
+    for place, (low, high) in enumerate(zip(ends[::2], ends[1::2], strict=True)):
+        if low > high:
+            raise RuntimeError(
+                f"{name}: min should not exceed max, but got min {low:g} max {high:g} for dimension {place}"
+            )
+    if weight is not None:
+        if weight._type.shape != input._type.shape[:-1]:
+            raise ShapeError(
+                f"{name}: if weight tensor is provided it should have the same shape as the input tensor excluding its "
+                f"innermost dimension, but got input with shape {list(input._type.shape)} and weight with shape "
+                f"{list(weight._type.shape)}"
+            )
+        if weight._type.dtype is not input._type.dtype:
+            raise DTypeError(
+                f"{name}: if weight tensor is provided, input tensor and weight tensor should have the same dtype, but "
+                f"got input({_cpp_name(input._type.dtype)}), and weight({_cpp_name(weight._type.dtype)})"
+            )
+    return ends
+
+
+@out_form
+def histogramdd(
+    input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False
+) -> Any:
+    """Counts (or sums of weights) of points `[..., d]` in the cells of a grid of d dimensions, and the edges of each.
+
+    `bins`: how many equal parts of the range (of that of the data, or of pairs `range`), for all or for each dimension,
+    or the edges of each.
+    """
+    wanted = _check_dimensions(input, bins)
+    ends = _check_range_and_weight(input, range, weight)
+    given: list[Any] = [input, *(e for e in wanted if isinstance(e, TensorBase))]
+    given += [] if weight is None else [weight]
+    dims, axes = len(wanted), tuple(i for i, _ in enumerate(wanted))
+
+    def emit(b: Builder, x: Node, *more: Node) -> list[Node]:
+        rest = list(more)
+        points = b.reshape(x, (x.type.size // dims if dims else 0, dims))
+        edges: list[Node] = []
+        counts: list[int] = []
+        flat = b.constant(0, TensorType(i64, points.shape[:1]))
+        within = b.constant(True, flat.type.with_dtype(boolean))
+        for place, each in enumerate(wanted):
+            column = b.reshape(b.slice(points, (0, place), (points.shape[0], 1), (1, 1)), points.shape[:1])
+            if isinstance(each, TensorBase):
+                edges.append(rest.pop(0))
+            else:
+                low, high = ends[2 * place : 2 * place + 2] if ends else (0.0, 0.0)
+                edges.append(_edges(b, *_bounds(b, column, low, high, not ends, 0.5), each))
+            counts.append(edges[-1].shape[0] - 1)
+            cell, inside = _cell(b, column, edges[-1])
+            flat = b.add(b.mul(flat, counts[-1]), cell)
+            within = b.apply("bitwise_and", (within, inside))
+        weights = b.reshape(rest[0], flat.shape) if rest else None
+        cells = math.prod(counts)
+        sums = b.reshape(_filled(b, b.cast(flat, x.dtype), flat, within, weights, cells), tuple(counts))
+        if density:
+            total = b.broadcast(b.reshape(b.reduce_sum(sums, axes), (1,) * dims), sums.shape)
+            sums = b.div(sums, total)
+            for place, edge in enumerate(edges):
+                others = tuple(i for i in axes if i != place)
+                sums = b.div(sums, b.expand_dims(_widths(b, edge), others, sums.shape))
+        return [sums, *edges]
+
+    counted, *found = record_many("NotDifferentiable", [g.detach() for g in given], emit)
+    return results.histogramdd(counted, tuple(found))
+
+
+def _cell(b: Builder, x: Node, edges: Node) -> tuple[Node, Node]:
+    """Between which edges each element lies, and whether it lies between some. The last edge is in the last cell."""
+    count = edges.shape[0] - 1
+    first, last = (b.broadcast(b.slice(edges, (at,), (1,), (1,)), x.shape) for at in (0, count))
+    inside = b.apply("bitwise_and", (b.apply("ge", (x, first)), b.apply("le", (x, last))))
+    place = b.sub(b.apply("searchsorted", (edges, x), {"right": True}), 1)
+    return b.elementwise("maximum", b.elementwise("minimum", place, count - 1), 0), inside
+
+
+def _widths(b: Builder, edges: Node) -> Node:
+    count = edges.shape[0] - 1
+    return b.sub(b.slice(edges, (1,), (count,), (1,)), b.slice(edges, (0,), (count,), (1,)))
 
 
 def _cpp_name(dtype: Any) -> str:

@@ -43,6 +43,8 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ("`sinc`, `logit`, `copysign`, `pow` at their edges", "second gradients are finite", _LIMIT),
     ("`eigh`, `svd` with equal values", "their pair is left out of the gradient", _LIMIT),
     ("`lstsq`", "always by the pseudo-inverse; `driver` decides which results come besides", "NumPy has one driver"),
+    ("`lobpcg`", "all eigenvalues are computed; what steers an iteration has no effect", "nothing is iterated"),
+    ("`ldl_factor` of a singular matrix", "LinAlgError, when looked at", "PyTorch: an internal assertion"),
     ("`einsum`", "the cheapest pair is contracted next", "PyTorch goes from left to right without opt_einsum"),
     ("`special.bessel_*`", "exact to a few ulp", "PyTorch is off by up to 1e-5"),
     (
@@ -115,6 +117,9 @@ HOST_NOTES: dict[str, str] = {
     "lu": "`linalg.lu`, `linalg.lu_factor`, `lu`",
     "permutation": "`linalg.lu`, `linalg.lu_solve`, `lu_unpack`",
     "qr": "`linalg.qr`, `qr`",
+    "geqrf": "`geqrf`",
+    "ldl": "`linalg.ldl_factor`",
+    "ldl_solve": "`linalg.ldl_solve`",
     "svd": "`linalg.svd`, `svd`",
     "svdvals": "`linalg.svdvals`, `linalg.cond`, `linalg.matrix_rank`, nuclear and spectral norms",
     "eigh": "`linalg.eigh`",

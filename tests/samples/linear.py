@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,13 @@ def _pseudo_inverse(rng: Rng, smooth: bool = False) -> list[Sample]:
     return made if smooth else [*made, symmetric]
 
 
+def _ldl_solve(rng: Rng) -> list[Sample]:
+    pivots = np.array([[1, 3, 3], [-2, -2, 3]], np.int32)
+    right = (rng.standard_normal((2, 3, 2)), rng.standard_normal((2, 3, 2)).astype(np.float32))
+    factors = np.tril(general(rng, (2, 3, 3)))
+    return [Sample((factors.astype(y.dtype), pivots, y)) for y in right]
+
+
 def _permutation(rng: Rng) -> list[Sample]:
     pivots = (np.array([3, 2, 3], np.int32), np.array([[2, 4], [1, 2]], np.int32), np.zeros((0,), np.int32))
     return [Sample((p,), {"size": 4}) for p in pivots]
@@ -108,6 +116,13 @@ LINEAR: dict[str, OpSamples] = {
             *(Sample((general(rng, shape),), {"complete": False}) for shape in ((3, 3), (4, 2), (2, 4), (2, 2, 2))),
             Sample((general(rng, (2, 3)),), {"complete": True}),
         ],
+        exact=False,
+    ),
+    "geqrf": replace(_one(general, ANY, ()), smooth=None),
+    "ldl": replace(_one(lambda rng, shape: positive(rng, shape) - 2 * np.eye(shape[-1]), SQUARES, ()), smooth=None),
+    "ldl_solve": OpSamples(
+        _ldl_solve,
+        (BadSample((t("f32[2,2]"), t("i32[3]"), t("f32[2,1]")), "wants i32 pivots", {}),),
         exact=False,
     ),
     "svd": OpSamples(

@@ -13,7 +13,7 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.opdef import Attr, Attrs, Evaluate, OpDef, Vjp, register
 from graphc.ir.ops import factorisations_vjp as gradients
-from graphc.ir.ops import lapack
+from graphc.ir.ops import lapack, reflections
 from graphc.ir.ops.checks import check_arity, check_same_dtype
 from graphc.ir.types import TensorType, f32, f64, i32, i64
 
@@ -72,6 +72,15 @@ def _infer_permutation(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType(i64, (*pivots.shape[:-1], attrs["size"]), pivots.device)
 
 
+def _infer_ldl_solve(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("ldl_solve", types, 3)
+    factors, pivots, right = types
+    made = _of_two("ldl_solve", 0)((factors, right), attrs)
+    if pivots.dtype is not i32 or pivots.shape != factors.shape[:-1]:
+        raise ShapeError(f"ldl_solve: wants i32 pivots, one for each row of {factors}, got {pivots}")
+    return made
+
+
 def _full(lead: Shape, m: int, n: int, attrs: Attrs) -> Shape:
     return (*lead, m + 1 + n, max(m, n) if attrs["full"] else min(m, n))
 
@@ -89,8 +98,9 @@ def _host(
     doc: str,
     *attrs: Attr,
     arity: int = 1,
+    why: str = "",
 ) -> OpDef:
-    why = "" if vjp is not None else "zero: an order of rows does not change"
+    why = "" if vjp is not None else why or "zero: an order of rows does not change"
     return register(OpDef(name, "host", arity, doc, infer, _typed(evaluate), attrs, vjp, why))
 
 
@@ -104,6 +114,7 @@ def _typed(evaluate: Evaluate) -> Evaluate:
 
 
 _UPPER = Attr("upper", "bool")
+_NONE = "undefined: PyTorch has none"
 
 CHOLESKY = _host(
     "cholesky",
@@ -160,6 +171,32 @@ QR = _host(
     gradients.qr,
     "Orthogonal Q over upper triangular R, with zeros at their right; `complete`: Q is square.",
     Attr("complete", "bool"),
+)
+GEQRF = _host(
+    "geqrf",
+    _of_one("geqrf", False, lambda lead, m, n, attrs: (*lead, m + 1, n)),
+    reflections.geqrf,
+    None,
+    "R and, below it, the vectors of Householder's reflections without their ones, over their scales.",
+    why=_NONE,
+)
+LDL = _host(
+    "ldl",
+    _of_one("ldl", True, lambda lead, m, n, attrs: (*lead, n + 2, n)),
+    reflections.ldl,
+    None,
+    "D and, below it, L of symmetric x = L D L^T, over the pivots (from 1, negative for blocks of two), over a row "
+    "that begins with the number of the first zero block (0: none); the lower triangle of x is read.",
+    why=_NONE,
+)
+LDL_SOLVE = _host(
+    "ldl_solve",
+    _infer_ldl_solve,
+    reflections.ldl_solve,
+    None,
+    "The matrix X with L D L^T X = z, for the factors x and pivots y (i32) of an `ldl`.",
+    arity=3,
+    why=_NONE,
 )
 SVD = _host(
     "svd",

@@ -354,21 +354,22 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
         raise UnsupportedError(f"{name}: tau of dtype {name_of(tau)} for input of dtype {name_of(A)}; convert one")
     need_matrices(name, A, kernel="orgqr_cpu", any_dtype=True)
 
-    def emit(b: Builder, x: Node, t: Node) -> Node:
-        vectors = tril(b, x, -1)
-        vectors = b.add(vectors, triu(b, tril(b, b.constant(1, x.type))))
-        made = eye(b, x.type)
-        rank = x.type.rank
-        for i in reversed(range(k)):
-            start = (*(0,) * (rank - 1), i)
-            v = b.slice(vectors, start, (*x.shape[:-1], 1), (1,) * rank)
-            scale = b.slice(t, start[1:], (*t.shape[:-1], 1), (1,) * (rank - 1))
-            row = matmul(b, transpose(b, v), made)
-            scaled = b.mul(row, b.broadcast(b.reshape(scale, (*scale.shape, 1)), row.shape))
-            made = b.sub(made, product_node(b, v, scaled))
-        return made
+    return record("LinalgHouseholderProductBackward0", (A, tau), lambda b, x, t: reflected(b, x, t, eye(b, x.type)))
 
-    return record("LinalgHouseholderProductBackward0", (A, tau), emit)
+
+def reflected(b: Builder, x: Node, t: Node, made: Node, reverse: bool = False) -> Node:
+    """The product of the reflections of `x` with scales `t`, in order or in reverse, times the matrices `made`."""
+    vectors = tril(b, x, -1)
+    vectors = b.add(vectors, triu(b, tril(b, b.constant(1, x.type))))
+    rank, count = x.type.rank, t.shape[-1]
+    for i in range(count) if reverse else reversed(range(count)):
+        start = (*(0,) * (rank - 1), i)
+        v = b.slice(vectors, start, (*x.shape[:-1], 1), (1,) * rank)
+        scale = b.slice(t, start[1:], (*t.shape[:-1], 1), (1,) * (rank - 1))
+        row = matmul(b, transpose(b, v), made)
+        scaled = b.mul(row, b.broadcast(b.reshape(scale, (*scale.shape, 1)), row.shape))
+        made = b.sub(made, product_node(b, v, scaled))
+    return made
 
 
 orgqr = householder_product

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphc.tensors import products, vectors
 from graphc.tensors.core import TensorBase
-from graphc.tensors.linear import factorisations, solving, spectral
+from graphc.tensors.linear import factorisations, reflections, solving, spectral
 from graphc.tensors.linear import lu as lu_factors
 from graphc.tensors.methods.inplace import inplace
 
@@ -46,6 +46,7 @@ class LinalgMethods(TensorBase):
     cholesky_solve, cholesky_inverse = solving.cholesky_solve, solving.cholesky_inverse
     inverse, det, slogdet, logdet = solving.inverse, solving.det, solving.slogdet, solving.logdet
     triangular_solve, matrix_power, matrix_exp = solving.triangular_solve, solving.matrix_power, solving.matrix_exp
+    geqrf, ormqr = reflections.geqrf, reflections.ormqr
     orgqr, pinverse, lu_solve = solving.orgqr, spectral.pinverse, lu_factors.lu_solve
 
     def lu(self: Any, pivot: bool = True, get_infos: bool = False) -> Any:

@@ -18,6 +18,7 @@ from tests.differential.samples.pointwise import POINTWISE
 from tests.differential.samples.pointwise_unary import POINTWISE_UNARY
 from tests.differential.samples.products import PRODUCTS
 from tests.differential.samples.reduction import REDUCTION
+from tests.differential.samples.reflections import REFLECTIONS
 from tests.differential.samples.scan import SCAN
 from tests.differential.samples.slopes import SLOPES
 from tests.differential.samples.sorting import SORTING
@@ -47,6 +48,7 @@ OPERATORS: tuple[Op, ...] = (
     *PRODUCTS,
     *RANDOM,
     *REDUCTION,
+    *REFLECTIONS,
     *SCAN,
     *SLOPES,
     *SORTING,
