@@ -400,7 +400,9 @@ class _Lowering:
                 totals[k] = visit({**point, var: place}, masks, totals[k])
             if tail:
                 mask = self.e.op("lt", self.e.lanes(i64, self.schedule.lanes), tail)
-                last = visit({**point, var: Ix(count * step) + across}, Masks(mask, masks.conditions), totals[-1])
+                last = visit(
+                    {**point, var: Ix(count * step) + across}, Masks(mask, masks.conditions, masks.scalars), totals[-1]
+                )
                 totals = [*totals[:-1], last]
             return totals
 

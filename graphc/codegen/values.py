@@ -17,10 +17,14 @@ from graphc.ir.types import DType, bf16, f16, f32, i64
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """What restricts loads: `tail` (lanes that exist), `conditions` (bools, scalar or vector, that must all hold)."""
+    """What restricts loads: `tail` (lanes that exist), `conditions` (bools, scalar or vector, that must all hold).
+
+    `scalars` are the parts of the conditions that are the same for all lanes: they restrict the load of one element.
+    """
 
     tail: Value | None = None
     conditions: tuple[Value, ...] = ()
+    scalars: tuple[Value, ...] = ()
 
 
 NO_MASKS = Masks()
@@ -135,6 +139,7 @@ class Values:
     def _read(self, operand: Node, read: Read, masks: Masks) -> Generator[_Request, Value, tuple[Value, Value | None]]:
         """The operand's value at a read place, and the condition under which it counts (None: always)."""
         condition: Value | None = None
+        scalar: Value | None = None
         for c in read.conditions:
             yield from self._prepare(c.index, masks)
             index = self.index(c.index)
@@ -144,8 +149,13 @@ class Values:
                 holds = self.e.op("lt", index, c.extent) if c.index.lo >= 0 else self.e.op("ge", index, 0)
                 if c.index.lo < 0 and c.index.hi >= c.extent:
                     holds = self.e.op("and", holds, self.e.op("lt", index, c.extent))
+            if holds.type.lanes == 1:
+                scalar = holds if scalar is None else self.e.op("and", scalar, holds)
             condition = holds if condition is None else self.e.op("and", condition, holds)
-        inner = masks if condition is None else Masks(masks.tail, (*masks.conditions, condition))
+        inner = masks
+        if condition is not None:
+            scalars = masks.scalars if scalar is None else (*masks.scalars, scalar)
+            inner = Masks(masks.tail, (*masks.conditions, condition), scalars)
         yield from self._prepare_symbols(read.at, inner)
         value = yield operand, read.at, inner
         return value, condition
@@ -284,9 +294,8 @@ class Values:
         affine, stride, offsets = self.address(ix)
         wide = stride != 0 or offsets is not None
         mask: Value | None = masks.tail if wide else None
-        for condition in masks.conditions:
-            if condition.type.lanes > 1 and not wide:
-                continue  # it restricts a dimension that this address does not depend on
+        # One element does not depend on the dimension of the lanes, and so not on what restricts that.
+        for condition in masks.conditions if wide else masks.scalars:
             mask = condition if mask is None else self.e.op("and", mask, condition)
         if mask is not None and wide:
             mask = self.e.splat(mask, self.lane_count)

@@ -174,7 +174,9 @@ def movement_base(node: Node) -> Node:
 
 
 def is_scatter(node: Node) -> bool:
-    """Whether each element of the operand goes to one place of its own in the result."""
+    """Whether each element of the operand goes to one place of its own in the result, and there are some."""
+    if not node.inputs or not node.inputs[0].type.size:
+        return False
     if node.op == "pad":
         return node.attr("value") == 0 and str(node.attr("value")) != "-0.0"  # the rest is zero bytes
     if node.op != "fold":

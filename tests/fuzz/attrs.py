@@ -7,13 +7,11 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc.ir import DType, TensorType
-from graphc.ir.types import boolean, f32, f64, i32, i64, u8
+from graphc.ir import DTYPES, TensorType
+from graphc.ir.types import i32, i64
 
 Attrs = dict[str, Any]
 Types = Sequence[TensorType]
-
-DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, u8, boolean)
 
 
 def random_attrs(rng: random.Random, op: str, types: Types) -> Attrs:
@@ -134,6 +132,22 @@ def _cast(rng: random.Random, types: Types) -> Attrs:
     return {"dtype": rng.choice(DTYPES)}
 
 
+def _scan(rng: random.Random, types: Types) -> Attrs:
+    return {**_concat(rng, types), "reverse": rng.random() < 0.5}
+
+
+def _scatter_reduce(rng: random.Random, types: Types) -> Attrs:
+    return {**_concat(rng, types), "mode": rng.choice(["prod", "max", "min"])}
+
+
+def _argsort(rng: random.Random, types: Types) -> Attrs:
+    return {**_concat(rng, types), "descending": rng.random() < 0.5}
+
+
+def _flag(name: str) -> Callable[[random.Random, Types], Attrs]:
+    return lambda rng, types: {name: rng.random() < 0.5}
+
+
 def _contract(rng: random.Random, types: Types) -> Attrs:
     """A formula with shared labels, sometimes a dimension of the first operand that is a sum, as in a convolution."""
     x, y = types[0].shape, types[1].shape
@@ -180,6 +194,13 @@ _MAKERS: dict[str, Callable[[random.Random, Types], Attrs]] = {
     "scatter_add": _concat,
     "index_set": _concat,
     "scatter_set": _concat,
+    "scatter_reduce": _scatter_reduce,
+    **dict.fromkeys(("scan_sum", "scan_prod", "scan_max", "scan_min", "recurrence"), _scan),
+    "argsort": _argsort,
+    "searchsorted": _flag("right"),
+    "eigvalsh": _flag("upper"),
+    "qr": _flag("complete"),
+    "solve_triangular": lambda rng, types: {"upper": rng.random() < 0.5, "unit": rng.random() < 0.5},
 }
 
 DIMENSIONS = (1, 1, 2, 3, 4, 5, 7, 8, 16, 17)

@@ -9,66 +9,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphc.ir import Graph, Node
 from graphc.ir.contraction import parse_spec
-from graphc.ir.types import DType, f64
+from graphc.ir.types import DType
+from tests.fuzz.functions import DOMAINS, PAIR_DOMAINS, function_bound
+from tests.fuzz.hosted import host_bound
+from tests.fuzz.interval import (
+    EPSILON,
+    LARGEST,
+    LARGEST_ERROR,
+    Bound,
+    Rejected,
+    exactly_held,
+    fit,
+    need,
+    rounded,
+    whole_range,
+)
 
-EPSILON = {"f32": 2.0**-24, "f64": 2.0**-51}  # one rounding; for f64 both sides round, by functions of some ulp
 ULPS = 4  # of the math functions
-LARGEST = 1e5
-LARGEST_ERROR = 1e-3
 LONGEST_SUM = 256
+LONGEST_PRODUCT = 8
+LONGEST_RECURRENCE = 17
 
 INPUT_RANGE = {"float": (-2.0, 2.0), "int": (-100.0, 100.0), "uint": (0.0, 255.0), "bool": (0.0, 1.0)}
-
-
-class Rejected(Exception):
-    """The node would make errors too large to be worth comparing."""
-
-
-@dataclass(frozen=True)
-class Bound:
-    lo: float
-    hi: float
-    error: float = 0.0
-
-    @property
-    def most(self) -> float:
-        """The largest absolute value."""
-        return max(abs(self.lo), abs(self.hi))
-
-
-def _need(condition: bool) -> None:
-    if not condition:
-        raise Rejected
-
-
-def whole_range(dtype: DType) -> Bound:
-    if dtype.kind == "bool":
-        return Bound(0, 1)
-    return (
-        Bound(0, 2.0**dtype.bits - 1)
-        if dtype.kind == "uint"
-        else Bound(-(2.0 ** (dtype.bits - 1)), 2.0 ** (dtype.bits - 1))
-    )
-
-
-def _fit(dtype: DType, lo: float, hi: float, error: float = 0.0) -> Bound:
-    """The bound, or every value of the dtype where an integer may wrap around."""
-    if dtype.is_float:
-        return Bound(lo, hi, error)
-    whole = whole_range(dtype)
-    return Bound(lo, hi) if whole.lo <= lo and hi < whole.hi else whole
 
 
 def bound_of(node: Node, operands: Sequence[Bound]) -> Bound:
     """The bound of `node` from those of its operands. Raises Rejected when it grows out of hand."""
     result = _bound(node, operands)
     if node.dtype.is_float:
-        _need(result.most <= LARGEST and result.error <= LARGEST_ERROR * max(1.0, result.most))
-        _need(math.isfinite(result.most))
+        name = node.dtype.name
+        if name == "f16" and result.error:
+            result = Bound(result.lo, result.hi, result.error + 2.0**-24)  # what a subnormal is rounded by
+        need(result.most <= LARGEST[name] and result.error <= LARGEST_ERROR[name] * max(1.0, result.most))
+        need(math.isfinite(result.most))
     return result
 
 
@@ -86,10 +62,15 @@ def _bound(node: Node, operands: Sequence[Bound]) -> Bound:
     rule = _RULES.get(node.op)
     if rule is not None:
         return rule(node, operands, eps)
+    if node.op in DOMAINS or node.op in PAIR_DOMAINS:
+        return function_bound(node, operands)
+    found = host_bound(node, operands)
+    if found is not None:
+        return found
     if node.op in _KEEPS:
         return operands[0]
     if node.op in _STEPS:
-        _need(all(operand.error == 0 for operand in operands))
+        need(all(operand.error == 0 for operand in operands))
     if dtype.kind == "bool":
         return Bound(0, 1)
     if not dtype.is_float and node.op in (
@@ -99,6 +80,9 @@ def _bound(node: Node, operands: Sequence[Bound]) -> Bound:
         "bitwise_xor",
         *_SHIFTS,
         *_DIVIDES,
+        "fmod",
+        "gcd",
+        "pow",
     ):
         return whole_range(dtype)
     if node.op == "random_bits":
@@ -122,6 +106,8 @@ _KEEPS = (
     "take_along",
     "reduce_max",
     "reduce_min",
+    "scan_max",
+    "scan_min",
 )
 _SHIFTS = ("shift_left", "shift_right", "shift_right_logical")
 _DIVIDES = ("floor_divide", "remainder")
@@ -139,23 +125,24 @@ def _constant(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
 
 
 def _iota(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
-    return _fit(node.dtype, 0, max(node.shape[node.integer("axis")] - 1, 0))
+    need(not node.dtype.is_float or node.shape[node.integer("axis")] <= exactly_held(node.dtype))
+    return fit(node.dtype, 0, max(node.shape[node.integer("axis")] - 1, 0))
 
 
 def _neg(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     (x,) = operands
-    return _fit(node.dtype, -x.hi, -x.lo, x.error)
+    return fit(node.dtype, -x.hi, -x.lo, x.error)
 
 
 def _abs(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     (x,) = operands
-    return _fit(node.dtype, 0.0 if x.lo <= 0 <= x.hi else min(abs(x.lo), abs(x.hi)), x.most, x.error)
+    return fit(node.dtype, 0.0 if x.lo <= 0 <= x.hi else min(abs(x.lo), abs(x.hi)), x.most, x.error)
 
 
 def _add(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     x, y = operands
     lo, hi = x.lo + y.lo, x.hi + y.hi
-    return _fit(node.dtype, lo, hi, x.error + y.error + eps * max(abs(lo), abs(hi)))
+    return fit(node.dtype, lo, hi, x.error + y.error + eps * max(abs(lo), abs(hi)))
 
 
 def _sub(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
@@ -169,13 +156,13 @@ def _mul(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     if node.inputs[0] is node.inputs[1]:
         corners = [0.0 if x.lo <= 0 <= x.hi else min(corners[0], corners[3]), corners[0], corners[3]]
     error = x.error * y.most + y.error * x.most + x.error * y.error + eps * max(map(abs, corners))
-    return _fit(node.dtype, min(corners), max(corners), error)
+    return fit(node.dtype, min(corners), max(corners), error)
 
 
 def _div(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     x, y = operands
     low = y.lo - y.error
-    _need(low >= 0.25)
+    need(low >= 0.25)
     most = x.most / low
     return Bound(-most if x.lo < 0 else 0.0, most, x.error / low + y.error * most / low + eps * most)
 
@@ -195,10 +182,10 @@ def _divide(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     x, y = operands
     if not node.dtype.is_float:
         return whole_range(node.dtype)
-    _need(x.error == 0 and y.error == 0 and y.lo >= 0.25)
+    need(x.error == 0 and y.error == 0 and y.lo >= 0.25)
     if node.op == "floor_divide":
         return Bound(math.floor(-x.most / y.lo), math.ceil(x.most / y.lo))
-    return Bound(0.0, y.hi, 2 * eps * y.hi)
+    return Bound(-x.most if node.op == "fmod" else 0.0, y.hi, 2 * eps * y.hi)
 
 
 def _function(value: Callable[[float], float], low: float, high: float, slope: Callable[[Bound], float]) -> object:
@@ -207,41 +194,44 @@ def _function(value: Callable[[float], float], low: float, high: float, slope: C
     def rule(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
         (x,) = operands
         inside = Bound(x.lo - x.error, x.hi + x.error)
-        _need(low <= inside.lo and inside.hi <= high)
+        need(low <= inside.lo and inside.hi <= high)
         lo, hi = value(x.lo), value(x.hi)
-        return Bound(lo, hi, x.error * slope(inside) + ULPS * 2 * eps * max(abs(lo), abs(hi)))
+        return Bound(lo, hi, x.error * slope(inside) + rounded(node.dtype, ULPS * 2, max(abs(lo), abs(hi))))
 
     return rule
 
 
 def _wave(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
-    _need(operands[0].most <= 50)
-    return Bound(-1.0, 1.0, operands[0].error + ULPS * 2 * eps)
+    need(operands[0].most <= 50)
+    return Bound(-1.0, 1.0, operands[0].error + rounded(node.dtype, ULPS * 2, 1.0))
 
 
 def _pow(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     x, y = operands
+    if not node.dtype.is_float:
+        return whole_range(node.dtype)
     low = x.lo - x.error
-    _need(low >= 0.3 and x.hi <= 20 and y.most <= 3)
+    need(low >= 0.3 and x.hi <= 20 and y.most <= 3)
     most = max(low**-y.most, (x.hi + x.error) ** y.most)
     steep = x.error * y.most / low + y.error * max(abs(math.log(low)), math.log(x.hi + 1))
-    return Bound(0.0, most, most * (2 * steep + 4 * ULPS * eps))
+    return Bound(0.0, most, most * 2 * steep + rounded(node.dtype, 4 * ULPS, most))
 
 
 def _cast(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     (x,) = operands
     source, target = node.inputs[0].dtype, node.dtype
     if target.kind == "bool":
-        _need(x.error == 0)
+        need(x.error == 0)
         return Bound(0, 1)
     if source.is_float and target.is_integer:
-        _need(x.error == 0 and x.most < 2**30)
-        return _fit(target, math.trunc(x.lo), math.trunc(x.hi))
+        need(x.error == 0 and x.most < 2**30)
+        return fit(target, math.trunc(x.lo), math.trunc(x.hi))
     if target.is_float and not source.is_float:
-        _need(x.most <= 2**20)
+        need(x.most <= exactly_held(target))
         return x
-    # From f64 a value rounds, unless it is one of those that an f32 holds; exactness is not followed so far.
-    return _fit(target, x.lo, x.hi, x.error + (eps * x.most if source is f64 else 0.0))
+    # To fewer bits a value rounds, unless it is one that they hold; exactness is not followed so far.
+    rounds = target.bits < source.bits or (target is not source and target.bits == 16)
+    return fit(target, x.lo, x.hi, x.error + (eps * x.most if target.is_float and rounds else 0.0))
 
 
 def _pad(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
@@ -256,9 +246,9 @@ def _concat(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
 
 def _total(dtype: DType, x: Bound, count: int, eps: float) -> Bound:
     """A sum of up to `count` values."""
-    _need(not dtype.is_float or count <= LONGEST_SUM)
-    error = count * x.error + (eps * count * count * x.most if count > 1 else 0.0)
-    return _fit(dtype, min(0.0, count * x.lo), max(0.0, count * x.hi), error)
+    need(not dtype.is_float or count <= LONGEST_SUM)
+    error = count * x.error + (rounded(dtype, count, count * x.most) if count > 1 else 0.0)
+    return fit(dtype, min(0.0, count * x.lo), max(0.0, count * x.hi), error)
 
 
 def _taken(node: Node) -> int:
@@ -270,12 +260,39 @@ def _sum(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
 
 
 def _prod(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
-    (x,), count = operands, _taken(node)
+    return _product(node.dtype, operands[0], _taken(node))
+
+
+def _product(dtype: DType, x: Bound, count: int) -> Bound:
+    """A product of up to `count` values."""
+    if not dtype.is_float:
+        return whole_range(dtype)
+    need(count <= LONGEST_PRODUCT)
+    most = max(1.0, x.most + x.error) ** count
+    return Bound(-most, most, count * most * x.error + rounded(dtype, count, most))
+
+
+def _scan_sum(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    return _total(node.dtype, operands[0], node.shape[node.integer("axis")], eps)
+
+
+def _scan_prod(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    return _product(node.dtype, operands[0], node.shape[node.integer("axis")])
+
+
+def _recurrence(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     if not node.dtype.is_float:
         return whole_range(node.dtype)
-    _need(count <= 8)
-    most = max(1.0, x.most + x.error) ** count
-    return Bound(-most, most, count * most * (x.error + eps))
+    a, b = operands
+    count = node.shape[node.integer("axis")]
+    need(count <= LONGEST_RECURRENCE)
+    most = error = 0.0
+    for _ in range(count):
+        error = a.error * most + a.most * error + a.error * error + b.error
+        most = a.most * most + b.most
+        error += rounded(node.dtype, 2, most)
+        need(most <= LARGEST["f32"])
+    return Bound(-most, most, error)
 
 
 def _fold(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
@@ -283,7 +300,7 @@ def _fold(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
 
 
 def _arg(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
-    _need(operands[0].error == 0)
+    need(operands[0].error == 0)
     return Bound(0, max(_taken(node) - 1, 0))
 
 
@@ -297,13 +314,44 @@ def _contract(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
 
 
 def _index_add(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    """Each addition rounds what stands there by then."""
     x, _, source = operands
-    added = _total(node.dtype, source, node.inputs[1].type.size, eps)
-    return _add(node, (x, added), eps)
+    count = node.inputs[1].type.size
+    need(not node.dtype.is_float or count <= LONGEST_SUM)
+    lo, hi = x.lo + min(0.0, count * source.lo), x.hi + max(0.0, count * source.hi)
+    most = x.most + count * source.most
+    return fit(node.dtype, lo, hi, x.error + count * (source.error + eps * most))
 
 
 def _index_set(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     return _concat(node, (operands[0], operands[2]), eps)
+
+
+def _scatter_reduce(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    x, _, source = operands
+    if node.text("mode") != "prod" or not node.dtype.is_float:
+        return whole_range(node.dtype) if node.dtype.is_integer else _index_set(node, operands, eps)
+    # Each product is rounded where it is stored, to the dtype of the result.
+    count = node.inputs[1].shape[node.integer("axis")]
+    need(count < LONGEST_PRODUCT)
+    most = max(1.0, x.most + x.error) * max(1.0, source.most + source.error) ** count
+    return Bound(-most, most, most * (x.error + count * (source.error + eps)))
+
+
+def _copysign(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    x, y = operands
+    need(y.error == 0)
+    return Bound(-x.most, x.most, x.error)
+
+
+def _bitcast(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    """The oracle knows the bits of f64 and of integers; an f64 comes from bits that lie between those of 1 and 2."""
+    (x,), source = operands, node.inputs[0]
+    if not node.dtype.is_float:
+        need(source.dtype.is_integer or (source.dtype.bits == 64 and x.error == 0))
+        return whole_range(node.dtype)
+    need(node.dtype.bits == 64 and (source.dtype.is_float or source.op == "bitwise_or"))
+    return x if source.dtype.is_float else Bound(1.0, 2.0)
 
 
 _RULES: dict[str, Callable[..., Bound]] = {
@@ -321,14 +369,17 @@ _RULES: dict[str, Callable[..., Bound]] = {
     "select": _select,
     "floor_divide": _divide,
     "remainder": _divide,
+    "fmod": _divide,
     "exp": _function(math.exp, -30, 8, lambda x: math.exp(x.hi)),
     "expm1": _function(math.expm1, -30, 8, lambda x: math.exp(x.hi)),
-    "log": _function(math.log, 0.05, LARGEST, lambda x: 1 / x.lo),
-    "log1p": _function(math.log1p, -0.9, LARGEST, lambda x: 1 / (1 + x.lo)),
-    "sqrt": _function(math.sqrt, 0.05, LARGEST, lambda x: 0.5 / math.sqrt(x.lo)),
-    "tanh": _function(math.tanh, -LARGEST, LARGEST, lambda x: 1.0),
-    "sigmoid": _function(lambda x: 0.5 + 0.5 * math.tanh(x / 2), -LARGEST, LARGEST, lambda x: 0.25),
-    "erf": _function(math.erf, -LARGEST, LARGEST, lambda x: 1.13),
+    "log": _function(math.log, 0.05, LARGEST["f32"], lambda x: 1 / x.lo),
+    "log2": _function(math.log2, 0.05, LARGEST["f32"], lambda x: 1.45 / x.lo),
+    "log10": _function(math.log10, 0.05, LARGEST["f32"], lambda x: 1 / x.lo),
+    "log1p": _function(math.log1p, -0.9, LARGEST["f32"], lambda x: 1 / (1 + x.lo)),
+    "sqrt": _function(math.sqrt, 0.05, LARGEST["f32"], lambda x: 0.5 / math.sqrt(x.lo)),
+    "tanh": _function(math.tanh, -LARGEST["f32"], LARGEST["f32"], lambda x: 1.0),
+    "sigmoid": _function(lambda x: 0.5 + 0.5 * math.tanh(x / 2), -LARGEST["f32"], LARGEST["f32"], lambda x: 0.25),
+    "erf": _function(math.erf, -LARGEST["f32"], LARGEST["f32"], lambda x: 1.13),
     "sin": _wave,
     "cos": _wave,
     "pow": _pow,
@@ -345,4 +396,10 @@ _RULES: dict[str, Callable[..., Bound]] = {
     "scatter_add": _index_add,
     "index_set": _index_set,
     "scatter_set": _index_set,
+    "scatter_reduce": _scatter_reduce,
+    "scan_sum": _scan_sum,
+    "scan_prod": _scan_prod,
+    "recurrence": _recurrence,
+    "copysign": _copysign,
+    "bitcast": _bitcast,
 }  # type: ignore[dict-item]

@@ -17,7 +17,7 @@ from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
-from graphc.ir.types import DType, TensorType, boolean, dtype_of_numpy, f32, f64, i32, i64, u8
+from graphc.ir.types import DType, TensorType, bf16, boolean, dtype_of_numpy, f16, f32, f64, i32, i64, u8
 from tests.codegen.programs import difference, free_signs, run
 from tests.samples import SAMPLES
 
@@ -223,7 +223,66 @@ def test_operands_in_every_layout(op: str) -> None:
     check(*laid_out(op, LAYOUTS, (0, 1, 9)))
 
 
+# zeros
+
+
+EXTREMES = ("maximum", "reduce", "scan", "scatter_reduce")
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("dtype", [f16, bf16, f32, f64])
+@pytest.mark.parametrize("kind", EXTREMES)
+def test_positive_zeros_are_above_negative_ones(kind: str, dtype: DType, largest: bool) -> None:
+    """In code for one element and for vectors, also where one operand is a constant; by the reference and native."""
+    b, inputs, outputs, arrays, expected = Builder(), [], [], [], []
+    rng = np.random.default_rng(5)
+    suffix = "max" if largest else "min"
+    winner, loser = (0.0, -0.0) if largest else (-0.0, 0.0)
+
+    def feed(array: np.ndarray) -> Node:
+        inputs.append(b.input(len(inputs), TensorType(i64 if array.dtype == np.int64 else dtype, array.shape)))
+        arrays.append(array.astype(inputs[-1].dtype.numpy))
+        return inputs[-1]
+
+    for n in (1, 2, 7, 19):
+        left, right = (np.where(rng.random((3, n)) < 0.7, loser, winner) for _ in range(2))
+        x, y = feed(left), feed(right)
+        wins = np.signbit(left) == np.signbit(winner), np.signbit(right) == np.signbit(winner)
+        if kind == "maximum":
+            outputs.append(b.elementwise(f"{suffix}imum", x, y))
+            expected.append(wins[0] | wins[1])
+            outputs.append(b.elementwise(f"{suffix}imum", x, loser))
+            expected.append(wins[0])
+        elif kind == "reduce":
+            outputs += [b.apply(f"reduce_{suffix}", (x,), {"axes": (axis,), "ties": "even"}) for axis in (0, 1)]
+            expected += [wins[0].any(axis) for axis in (0, 1)]
+        elif kind == "scan":
+            outputs += [b.scan(f"scan_{suffix}", x, axis) for axis in (0, 1)]
+            expected += [np.logical_or.accumulate(wins[0], axis) for axis in (0, 1)]
+        else:
+            index = feed(np.zeros((3, n), np.int64))
+            outputs.append(b.apply("scatter_reduce", (x, index, y), {"axis": 1, "mode": suffix}))
+            expected.append(wins[0].copy())
+            expected[-1][:, 0] |= wins[1].any(1)
+    graph = Graph(tuple(inputs), tuple(outputs))
+    for results in (run(graph, arrays), evaluate(graph, arrays)):
+        for node, got, won in zip(outputs, results, expected, strict=True):
+            wanted = np.where(won, winner, loser).astype(dtype.numpy)
+            assert got.tobytes() == wanted.tobytes(), node
+
+
 # sizes
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_padding_around_nothing_is_all_there_is(value: float) -> None:
+    """Zeros around a value may be set at once and the value be stored among them."""
+    b, inputs, outputs = Builder(), [], []
+    for shape in ((0,), (4, 17, 0), (0, 20), (3, 0, 5)):
+        inputs.append(b.input(len(inputs), TensorType(f32, shape)))
+        ones = (1,) * len(shape)
+        outputs += [b.pad(inputs[-1], ones, ones, value=value), b.pad(inputs[-1], ones, ones, ones, value)]
+    check(Graph(tuple(inputs), tuple(outputs)), [np.zeros(x.shape, np.float32) for x in inputs])
 
 
 SHAPES = ((), (0,), (0, 3), (3, 0), (0, 0), (2, 0, 3), (1, 1), (1, 0))
