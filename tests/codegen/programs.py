@@ -101,16 +101,17 @@ def _classes(array: np.ndarray) -> np.ndarray:
 def _has_subnormals(array: np.ndarray) -> bool:
     if array.dtype.kind in "iub":
         return False
-    size = np.abs(array)
-    return bool(((size > 0) & (size < ml_dtypes.finfo(array.dtype).smallest_normal)).any())
+    with np.errstate(invalid="ignore"):
+        size = np.abs(array)
+        return bool(((size > 0) & (size < ml_dtypes.finfo(array.dtype).smallest_normal)).any())
 
 
 def mismatches(graph: Graph, arrays: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> list[str]:
     """How results differ from the NumPy oracle in f64 by more than the bounds allow.
 
     Where the reference in the graph's own dtypes is NaN or infinite and the oracle is not, or the other way round (a
-    product was too small or too large for the dtype), what is computed from it is the reference's. With subnormals among
-    the inputs a rounded zero may be a number that was too small, and have that number's sign.
+    product was too small or too large for the dtype), what is computed from it is the reference's. With subnormals
+    among the inputs a rounded zero may be a number that was too small, and have that number's sign.
     """
     tiny = any(map(_has_subnormals, arrays))
     expected = evaluate(graph, arrays, floats=f64)
