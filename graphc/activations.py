@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc.dropping import record_drawn
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, InputError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, f32, i64
+from graphc.naming import named
 from graphc.random import uniform_node
 from graphc.refusing import need_float
 from graphc.tensors import elementwise, normalising
@@ -60,7 +61,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x cut off at both ends; no gradient at and beyond the ends. Integers stay integers."""
     if min_val > max_val:
-        raise ValueError("min_val cannot be greater than max_val")
+        raise InputError("min_val cannot be greater than max_val")
     dtype = input._type.dtype
     if dtype is boolean:
         raise DTypeError("Bool inputs not supported for hardtanh")
@@ -100,7 +101,7 @@ def rrelu(
 ) -> Tensor:
     """x where x > 0, else a * x: in training `a` is drawn in [lower, upper) for each element, else it is their mean."""
     if lower > upper:
-        raise RuntimeError(f"Lower bound should be less than or equal to the upper bound, but got {lower} > {upper}")
+        raise UsageError(f"Lower bound should be less than or equal to the upper bound, but got {lower} > {upper}")
     if not training:
         slope = (lower + upper) / 2
         return _activation("RreluWithNoise", "leaky_relu_cpu", input, lambda b, x: _leaky_node(b, x, slope), inplace)
@@ -161,7 +162,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x brought nearer to 0 by `lambd`; 0 within. RuntimeError for a negative `lambd`."""
     need_float("softshrink_check", input)
     if lambd < 0:
-        raise RuntimeError(
+        raise UsageError(
             f"lambda must be in range [0, max] for input dtype {type_name(input._type.dtype)}, but found {lambd}"
         )
 
@@ -231,7 +232,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(x, 0) + min(0, alpha * (exp(x / alpha) - 1)). RuntimeError when alpha is 0."""
     if alpha == 0:
-        raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
+        raise UsageError("ZeroDivisionError: alpha cannot be 0 for CELU")
     return _activation("Celu", "elu_cpu", input, lambda b, x: _elu_node(b, x, alpha, 1.0, 1.0 / alpha), inplace)
 
 
@@ -253,7 +254,7 @@ def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
             lambda b, x: b.mul(b.mul(x, 0.5), b.add(b.apply("erf", (b.mul(x, 1 / math.sqrt(2)),)), 1.0)),
         )
     if approximate != "tanh":
-        raise RuntimeError("approximate argument must be either none or tanh.")
+        raise UsageError("approximate argument must be either none or tanh.")
 
     def emit(b: Builder, x: Node) -> Node:
         cubic = b.add(x, b.mul(b.mul(b.mul(x, x), x), 0.044715))
@@ -371,9 +372,7 @@ def _in_place_form(function: Callable[..., Any]) -> Callable[..., Any]:
     def form(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return in_place(input, function(input, *args, **kwargs))
 
-    form.__name__ = f"{function.__name__}_"
-    form.__doc__ = f"In place: {function.__doc__}"
-    return form
+    return named(form, f"{function.__name__}_", f"In place: {function.__doc__}")
 
 
 relu_, hardtanh_, threshold_ = _in_place_form(relu), _in_place_form(hardtanh), _in_place_form(threshold)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import ShapeError
+from graphc.errors import InputError, KindError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, i64
@@ -27,28 +27,28 @@ def _sizes(name: str, rank: int, input: Tensor, output_size: Any) -> tuple[int, 
         given = (output_size,) if isinstance(output_size, int) else output_size
         if given is None or None in given:
             found = "not NoneType" if given is None else "but found element of type NoneType at pos 0"
-            raise TypeError(f"{name}(): argument 'output_size' (position 2) must be tuple of ints, {found}")
+            raise KindError(f"{name}(): argument 'output_size' (position 2) must be tuple of ints, {found}")
         if len(given) != 1:
-            raise RuntimeError(f"{name}() argument 'output_size' should contain one int (got {len(given)})")
+            raise UsageError(f"{name}() argument 'output_size' should contain one int (got {len(given)})")
     elif isinstance(output_size, int):
         given = (output_size,) * rank
     else:
         count = len(output_size)
         if len(shape) <= count:
-            raise ValueError(f"Input dimension should be at least {count + 1}")
+            raise InputError(f"Input dimension should be at least {count + 1}")
         ends = shape[len(shape) - count :]
         given = tuple(n if o is None else o for n, o in zip(ends, output_size, strict=True))
     _check_input(name, rank, shape)
     if len(given) != rank:
         internal = f"{name}(): internal error: output_size.size()" if "max" in name else f"{name}: output_size"
-        raise RuntimeError(f"{internal} must be {rank}")
+        raise UsageError(f"{internal} must be {rank}")
     if min(given) < 0:
         if "max" in name:
             made = [*shape[: len(shape) - rank], *((1,) if rank == 1 else ()), *given]
-            raise RuntimeError(f"Trying to create tensor with negative dimension {min(given)}: {made}")
+            raise UsageError(f"Trying to create tensor with negative dimension {min(given)}: {made}")
         pair = (1, *given) if rank == 1 else given
         shown = _BRACES[len(pair)] % tuple(pair)
-        raise RuntimeError(
+        raise UsageError(
             f"adaptive_avg_pool{len(pair)}d: elements of output_size must be greater than or equal to 0 but received "
             f"{shown}"
         )

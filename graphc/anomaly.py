@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.errors import UsageError
 from graphc.gates import Gate, Grads, Run, local
 from graphc.grad_mode import MODE
 from graphc.ir.node import Node
@@ -54,7 +55,7 @@ def _watching(body: Callable[[Run, Grads], Grads], value: Value) -> Callable[[Ru
             for place, gradient in enumerate(made):
                 if gradient is not None and np.isnan(run.tensor(gradient)._array().astype(np.float64)).any():
                     _tell(value)
-                    raise RuntimeError(f"Function '{value.name}' returned nan values in its {place}th output.")
+                    raise UsageError(f"Function '{value.name}' returned nan values in its {place}th output.")
         return made
 
     return watched

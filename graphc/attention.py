@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from graphc.dropping import dropout, dropped_node, kept_node
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import CheckError, DTypeError, InputError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, boolean, broadcast_shapes, i64
@@ -61,7 +61,7 @@ def scaled_dot_product_attention(
             f"{attn_mask.dtype} and query.dtype: {query.dtype} instead."
         )
     if not 0 <= dropout_p <= 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {dropout_p}")
+        raise InputError(f"dropout probability has to be between 0 and 1, but got {dropout_p}")
     groups = _groups(q, k, v) if enable_gqa else 1
     batch = broadcast_shapes(q[:-2], *(_repeated(s, groups)[:-2] for s in (k, v)))
     mask_shape = () if attn_mask is None else attn_mask._type.shape
@@ -172,7 +172,7 @@ def multi_head_attention_forward(
     """
     batched = _is_batched(query, key, value, key_padding_mask, attn_mask, num_heads)
     if is_causal and attn_mask is None:
-        raise RuntimeError(
+        raise UsageError(
             "Need attn_mask if specifying the is_causal hint. You may use the Transformer module method "
             "`generate_square_subsequent_mask` to create this mask."
         )
@@ -181,21 +181,19 @@ def multi_head_attention_forward(
         key_padding_mask = key_padding_mask.unsqueeze(0) if key_padding_mask is not None else None
     length, count, embed = query.shape
     if embed != embed_dim_to_check:
-        raise AssertionError(f"was expecting embedding dimension of {embed_dim_to_check}, but got {embed}")
+        raise CheckError(f"was expecting embedding dimension of {embed_dim_to_check}, but got {embed}")
     size = embed // num_heads
     if size * num_heads != embed:
-        raise AssertionError(f"embed_dim {embed} not divisible by num_heads {num_heads}")
+        raise CheckError(f"embed_dim {embed} not divisible by num_heads {num_heads}")
     if use_separate_proj_weight:
         if key.shape[:2] != value.shape[:2]:
-            raise AssertionError(
-                f"key's sequence and batch dims {key.shape[:2]} do not match value's {value.shape[:2]}"
-            )
+            raise CheckError(f"key's sequence and batch dims {key.shape[:2]} do not match value's {value.shape[:2]}")
         weights = _separate(q_proj_weight, k_proj_weight, v_proj_weight)
     else:
         if key.shape != value.shape:
-            raise AssertionError(f"key shape {key.shape} does not match value shape {value.shape}")
+            raise CheckError(f"key shape {key.shape} does not match value shape {value.shape}")
         if in_proj_weight is None:
-            raise AssertionError("use_separate_proj_weight is False but in_proj_weight is None")
+            raise CheckError("use_separate_proj_weight is False but in_proj_weight is None")
         weights = in_proj_weight.chunk(3)
     biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
     q, k, v = (linear(t, w, o) for t, w, o in zip((query, key, value), weights, biases, strict=True))
@@ -207,7 +205,7 @@ def multi_head_attention_forward(
     added = int(bias_k is not None and bias_v is not None)
     if bias_k is not None and bias_v is not None:
         if static_k is not None or static_v is not None:
-            raise AssertionError("bias cannot be added to static key or value.")
+            raise CheckError("bias cannot be added to static key or value.")
         k, v = (cat([t, bias.repeat(1, count, 1)]) for t, bias in ((k, bias_k), (v, bias_v)))
     heads = [_heads(t, count * num_heads, size) for t in (q, k, v)]
     for place, fixed in ((1, static_k), (2, static_v)):
@@ -252,7 +250,7 @@ def _with_weights(heads: list[Tensor], mask: Tensor | None, rate: float) -> tupl
 def _separate(q: Tensor | None, k: Tensor | None, v: Tensor | None) -> Parts:
     if q is None or k is None or v is None:
         names = [n for n, w in (("q", q), ("k", k), ("v", v)) if w is None]
-        raise AssertionError(f"use_separate_proj_weight is True but {names[0]}_proj_weight is None")
+        raise CheckError(f"use_separate_proj_weight is True but {names[0]}_proj_weight is None")
     return q, k, v
 
 
@@ -267,25 +265,25 @@ def _is_batched(
     """Whether there is a batch dimension; AssertionError when the ranks do not go together."""
     rank = query.dim()
     if rank not in (2, 3):
-        raise AssertionError(f"query should be unbatched 2D or batched 3D tensor but received {rank}-D query tensor")
+        raise CheckError(f"query should be unbatched 2D or batched 3D tensor but received {rank}-D query tensor")
     word = "batched" if rank == 3 else "unbatched"
     if key.dim() != rank or value.dim() != rank:
-        raise AssertionError(
+        raise CheckError(
             f"For {word} ({rank}-D) `query`, expected `key` and `value` to be {rank}-D but found {key.dim()}-D and "
             f"{value.dim()}-D tensors respectively"
         )
     if padding is not None and padding.dim() != rank - 1:
-        raise AssertionError(
+        raise CheckError(
             f"For {word} ({rank}-D) `query`, expected `key_padding_mask` to be `None` or {rank - 1}-D but found "
             f"{padding.dim()}-D tensor instead"
         )
     if mask is not None and mask.dim() not in (2, 3):
-        raise AssertionError(
+        raise CheckError(
             f"For {word} ({rank}-D) `query`, expected `attn_mask` to be `None`, 2-D or 3-D but found {mask.dim()}-D "
             "tensor instead"
         )
     if mask is not None and rank == 2 and mask.dim() == 3 and mask.shape != (heads, query.shape[0], key.shape[0]):
-        raise AssertionError(
+        raise CheckError(
             f"Expected `attn_mask` shape to be {(heads, query.shape[0], key.shape[0])} but got {mask.shape}"
         )
     return rank == 3
@@ -296,7 +294,7 @@ def _float_mask(name: str, mask: Tensor | None, like: Tensor) -> Tensor | None:
     if mask is None or mask._type.dtype.is_float:
         return mask
     if mask._type.dtype is not boolean:
-        raise AssertionError(f"only bool and floating types of {name} are supported")
+        raise CheckError(f"only bool and floating types of {name} are supported")
     dtype = like._type.dtype
 
     def emit(b: Builder, m: Node) -> Node:
@@ -309,7 +307,7 @@ def _float_mask(name: str, mask: Tensor | None, like: Tensor) -> Tensor | None:
 def _mask_of_heads(mask: Tensor, length: int, source: int, heads: int) -> Tensor:
     wanted = (length, source) if mask.dim() == 2 else (heads, length, source)
     if mask.shape != wanted:
-        raise RuntimeError(f"The shape of the {mask.dim()}D attn_mask is {mask.shape}, but should be {wanted}.")
+        raise UsageError(f"The shape of the {mask.dim()}D attn_mask is {mask.shape}, but should be {wanted}.")
     return mask.unsqueeze(0) if mask.dim() == 2 else mask
 
 
@@ -327,8 +325,6 @@ def _joined(
     padding = longer(padding)
     for place, wanted in enumerate((count, source)):
         if padding.shape[place] != wanted:
-            raise AssertionError(
-                f"Expected key_padded_mask.shape[{place}] to be {wanted}, but got {padding.shape[place]}"
-            )
+            raise CheckError(f"Expected key_padded_mask.shape[{place}] to be {wanted}, but got {padding.shape[place]}")
     wide = padding.reshape(count, 1, 1, source).expand(-1, heads, -1, -1).reshape(count * heads, 1, source)
     return wide if mask is None else mask + wide

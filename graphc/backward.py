@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.anomaly import inspected
 from graphc.counting import FRONT
-from graphc.errors import ShapeError
+from graphc.errors import InputError, ShapeError, UsageError
 from graphc.gates import Gate, Run, Sweep, call_after, call_before, call_tensor_hooks
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.hooks import LeafHooks, note_hooks, task
@@ -97,7 +97,7 @@ def walk(roots: Sequence[Value]) -> Found:
     while stack:
         value = stack.pop()
         if value.freed and not _is_left(value):
-            raise RuntimeError(_TWICE)
+            raise UsageError(_TWICE)
         if value.name == "AccumulateGrad":
             found.leaves.append(value)
             continue
@@ -139,10 +139,10 @@ def _seed(
 ) -> Node:
     if given is None:
         if tensor._type.size != 1:
-            raise RuntimeError("grad can be implicitly created only for scalar outputs")
+            raise UsageError("grad can be implicitly created only for scalar outputs")
         return recorder.b.constant(1, node.type)
     if given._type.shape != node.shape:
-        raise RuntimeError(
+        raise UsageError(
             f"Mismatch in shape: grad_output[0] has a shape of torch.Size({list(given._type.shape)}) and "
             f"output[0] has a shape of "
             f"torch.Size({list(node.shape)})."
@@ -173,7 +173,7 @@ def _prepare(
     keeps: list[Any] = []
     for place, (tensor, seed) in enumerate(zip(tensors, given, strict=True)):
         if not tensor.requires_grad:
-            raise RuntimeError(_NO_GRAD_FN.format(place))
+            raise UsageError(_NO_GRAD_FN.format(place))
         node, value = history_of(recorder, tensor)
         nodes.append(node)
         roots.append(value)
@@ -202,12 +202,10 @@ def backward(
     if grad_variables is not None:
         warnings.warn("`grad_variables` is deprecated. Use `grad_tensors` instead.", FutureWarning, stacklevel=2)
         if grad_tensors is not None:
-            raise RuntimeError(
-                "`grad_tensors` and `grad_variables` (deprecated) arguments both passed to `backward()`."
-            )
+            raise UsageError("`grad_tensors` and `grad_variables` (deprecated) arguments both passed to `backward()`.")
         grad_tensors = grad_variables
     if inputs is not None and not isinstance(inputs, TensorBase) and not list(inputs):
-        raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
+        raise UsageError("`inputs` argument to `backward()` cannot be empty.")
     outputs = _sequence(tensors)
     given = given_seeds(outputs, grad_tensors)
     recorder = current()
@@ -233,7 +231,7 @@ def given_seeds(outputs: Sequence[Any], given: Any) -> list[Any]:
     """The given gradients of `outputs`, one each."""
     seeds = [None] * len(outputs) if given is None else _sequence(given)[: len(outputs)]
     if len(seeds) != len(outputs):
-        raise RuntimeError(f"got {len(outputs)} tensors and {len(seeds)} gradients")
+        raise UsageError(f"got {len(outputs)} tensors and {len(seeds)} gradients")
     return seeds
 
 
@@ -244,7 +242,7 @@ def _targets(recorder: Recorder, found: Found, inputs: Any) -> dict[Node, list[T
     if inputs is not None:
         for place, tensor in enumerate(_sequence(inputs)):
             if not tensor.requires_grad:
-                raise RuntimeError(f"One of the differentiated Tensors does not require grad (`inputs[{place}]`)")
+                raise UsageError(f"One of the differentiated Tensors does not require grad (`inputs[{place}]`)")
             targets.setdefault(history_of(recorder, tensor)[0], []).append(tensor)
         return targets
     for value in (*found.leaves, *found.passed):
@@ -355,19 +353,19 @@ def grad(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the sum of `outputs` with respect to `inputs`, as new tensors; `.grad` is not touched."""
     if materialize_grads and allow_unused is False:
-        raise ValueError(
+        raise InputError(
             "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False."
         )
     out, wanted = _sequence(outputs), _sequence(inputs)
     if not wanted:
-        raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
+        raise UsageError("`inputs` argument to `grad()` cannot be empty.")
     recorder = current()
     with recorder.lock, set_grad_enabled(True), task():
         recorder.begin()
         nodes, seeds, roots, keeps = _prepare(recorder, out, given_seeds(out, grad_outputs), create_graph)
         for tensor in wanted:
             if not tensor.requires_grad:
-                raise RuntimeError("One of the differentiated Tensors does not require grad")
+                raise UsageError("One of the differentiated Tensors does not require grad")
         found = walk(roots)
         check_unwritten(recorder, found.passed)
         run = Run(recorder, keeps, create_graph)
@@ -379,7 +377,7 @@ def grad(
             if gradient is None and materialize_grads:
                 gradient = recorder.b.constant(0, tensor._type)
             if gradient is None and not allow_unused:
-                raise RuntimeError(
+                raise UsageError(
                     f"The differentiated Tensor at index {place} appears to not have been used in the graph. Set "
                     "allow_unused=True if this is the desired behavior."
                 )

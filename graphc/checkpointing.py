@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc.backward import backward, pull, walk
 from graphc.custom_function import Function
+from graphc.errors import UsageError
 from graphc.gates import Gate, Grads, Run
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.random import Draws, noting_draws, repeating_draws
@@ -139,7 +140,7 @@ class CheckpointFunction(Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         """Calls it again, with gradients."""
         if ctx._partial:
-            raise RuntimeError(
+            raise UsageError(
                 "When use_reentrant=True, torch.utils.checkpoint is incompatible with .grad() or passing an `inputs` "
                 "parameter to .backward(). To resolve this error, you can either set use_reentrant=False, or call "
                 ".backward() without passing the `inputs` argument."
@@ -151,6 +152,6 @@ class CheckpointFunction(Function):
         outs = [made] if isinstance(made, TensorBase) else list(made)
         live = [(o, g) for o, g in zip(outs, grads, strict=True) if isinstance(o, TensorBase) and o.requires_grad]
         if not live:
-            raise RuntimeError("none of output has requires_grad=True, this checkpoint() is not necessary")
+            raise UsageError("none of output has requires_grad=True, this checkpoint() is not necessary")
         backward([o for o, _ in live], [g for _, g in live])
         return (None, None, *(a._grad if isinstance(a, TensorBase) else None for a in inner))

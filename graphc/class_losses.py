@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphc.activations import positive_part, softplus_node
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, InputError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, broadcast_shapes, i64, u8
@@ -32,11 +32,11 @@ def _check_target(input: Tensor, target: Tensor, axis: int) -> None:
     """PyTorch's errors for the shape and the dtype of class numbers."""
     shape, found = input._type.shape, target._type.shape
     if not shape:
-        raise ValueError(f"Expected 1 or more dimensions (got {len(shape)})")
+        raise InputError(f"Expected 1 or more dimensions (got {len(shape)})")
     wanted = tuple(n for i, n in enumerate(shape) if i != axis)
     if found != wanted and not (len(shape) == 1 and found == (1,)):
         if len(shape) > 1 and (not found or found[0] != shape[0]):
-            raise ValueError(
+            raise InputError(
                 f"Expected input batch_size ({shape[0]}) to match target batch_size ({found[0] if found else ()})."
             )
         if len(shape) == 4:
@@ -113,7 +113,7 @@ def _class_loss(
     classes = input._type.shape[axis]
     if weight is not None:
         if weight._type.shape != (classes,):
-            raise RuntimeError(
+            raise UsageError(
                 f"weight tensor should be defined either for all {classes} classes or no classes but got weight "
                 f"tensor of shape: {list(weight._type.shape)}"
             )
@@ -179,7 +179,7 @@ def cross_entropy(
     reduction = reduction_name(size_average, reduce, reduction)
     check_reduction(reduction)
     if not 0 <= label_smoothing <= 1:
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+        raise UsageError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if target._type.shape != input._type.shape:
         return _class_loss(input, target, weight, ignore_index, reduction, label_smoothing, True)
     if not target._type.dtype.is_float:
@@ -187,7 +187,7 @@ def cross_entropy(
             f"Expected floating point type for target with class probabilities, got {type_name(target._type.dtype)}"
         )
     if ignore_index >= 0:
-        raise RuntimeError("ignore_index is not supported for floating point target")
+        raise UsageError("ignore_index is not supported for floating point target")
     return _probability_loss(input, target, weight, reduction, label_smoothing)
 
 
@@ -195,10 +195,10 @@ def _probability_loss(input: Tensor, target: Tensor, weight: Tensor | None, redu
     need_float("log_softmax_lastdim_kernel_impl", input)
     axis, shape = _class_axis(input._type.shape), input._type.shape
     if not shape:
-        raise ValueError("Expected 1 or more dimensions (got 0)")
+        raise InputError("Expected 1 or more dimensions (got 0)")
     classes = shape[axis]
     if weight is not None and weight._type.shape != (classes,):
-        raise RuntimeError(
+        raise UsageError(
             f"cross_entropy: weight tensor should be defined either for all {classes} classes or no classes but got "
             f"weight tensor of shape: {list(weight._type.shape)}"
         )
@@ -250,7 +250,7 @@ def _rows(name: str, input: Tensor) -> tuple[int, int]:
     """How many samples and classes an input of (C), (N, C) or no dimension holds."""
     shape = input._type.shape
     if len(shape) > 2 or (len(shape) == 2 and not shape[1]):
-        raise RuntimeError(f"{name}: Expected non-empty vector or matrix with optional 0-dim batch size, got {shape}")
+        raise UsageError(f"{name}: Expected non-empty vector or matrix with optional 0-dim batch size, got {shape}")
     return (shape[0] if len(shape) == 2 else 1), (shape[-1] if shape else 1)
 
 
@@ -267,19 +267,19 @@ def multi_margin_loss(
     """The mean over classes j other than y of weight[y] * max(0, margin - x[y] + x[j])^p."""
     reduction = reduction_name(size_average, reduce, reduction)
     if p not in (1, 2):
-        raise ValueError("only p == 1 and p == 2 supported")
+        raise InputError("only p == 1 and p == 2 supported")
     if weight is not None and weight.ndim != 1:
-        raise ValueError("weight must be one-dimensional")
+        raise InputError("weight must be one-dimensional")
     check_reduction(reduction)
     count, classes = _rows("multi_margin_loss", input)
     if target.ndim > 1 or target.numel() != count:
-        raise RuntimeError(
+        raise UsageError(
             "multi_margin_loss: target tensor should be 1-D with size equal to the number of input samples (batch "
             f"size). Expected target size [{count}], but got {list(target._type.shape)}. Input has shape "
             f"{list(input._type.shape)}."
         )
     if weight is not None and weight.numel() != classes:
-        raise RuntimeError(f"inconsistent weight size, expected {classes} but got {list(weight._type.shape)}")
+        raise UsageError(f"inconsistent weight size, expected {classes} but got {list(weight._type.shape)}")
     need_float("multi_margin_loss_cpu_kernel", input)
     if target._type.dtype is not i64:
         raise DTypeError(f"expected scalar type Long but found {type_name(target._type.dtype)}")
@@ -317,7 +317,7 @@ def _check_places(recorder: Recorder, index: Node, keep: Any, size: int, low: in
     b = recorder.b
     below, above = b.constant(low, index.type), b.constant(size, index.type)
     wrong = b.apply("bitwise_or", (b.apply("lt", (index, below)), b.apply("ge", (index, above))))
-    check_values(recorder, wrong, keep, RuntimeError(message))
+    check_values(recorder, wrong, keep, UsageError(message))
 
 
 def multilabel_margin_loss(
@@ -335,7 +335,7 @@ def multilabel_margin_loss(
     check_reduction(reduction)
     count, classes = _rows("multilabel_margin_loss", input)
     if target.numel() != count * classes or target.ndim > 2 or (target.ndim == 2) != (input.ndim == 2):
-        raise RuntimeError(
+        raise UsageError(
             f"inconsistent target size: {list(target._type.shape)} for input of size: {list(input._type.shape)}"
         )
     need_float("multilabel_margin_loss_forward_out_frame", input)
@@ -388,7 +388,7 @@ def multilabel_soft_margin_loss(
     """The mean over classes (the last dimension) of the binary cross entropy of sigmoid(x)."""
     reduction = reduction_name(size_average, reduce, reduction)
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{reduction} is not valid")
+        raise InputError(f"{reduction} is not valid")
     need_float("log_sigmoid_cpu", input)
     tensors = given(input, target, weight)
     shape = broadcast_shapes(*(t._type.shape for t in tensors))

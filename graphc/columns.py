@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphc.errors import ShapeError
+from graphc.errors import ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _pair(value: Extents, name: str) -> tuple[int, int]:
     given = (value,) if isinstance(value, int) else tuple(value)
     if len(given) != 2 and not isinstance(value, int):
-        raise RuntimeError(f"It is expected {name} equals to 2, but got size {len(given)}")
+        raise UsageError(f"It is expected {name} equals to 2, but got size {len(given)}")
     return given[0], given[-1]
 
 
@@ -29,9 +29,9 @@ def _check_numbers(size: Sequence[int], gaps: Sequence[int], pads: Sequence[int]
     for name, short, values in least:
         if min(values) < 1:
             given = f"{short}_height: {values[0]} {short}_width: {values[1]}"
-            raise RuntimeError(f"{name} should be greater than zero, but got {given}")
+            raise UsageError(f"{name} should be greater than zero, but got {given}")
     if min(pads) < 0:
-        raise RuntimeError(f"padding should be non-negative, but got pad_height: {pads[0]} pad_width: {pads[1]}")
+        raise UsageError(f"padding should be non-negative, but got pad_height: {pads[0]} pad_width: {pads[1]}")
 
 
 def _places(

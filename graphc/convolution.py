@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, KindError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
@@ -36,7 +36,7 @@ def _check_types(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         kinds = [_C_NAMES.get(type_name(d), type_name(d)) for d in (x, bias._type.dtype)]
         raise DTypeError(f"Input type ({kinds[0]}) and bias type ({kinds[1]}) should be the same")
     if x is boolean:
-        raise NotImplementedError("\"slow_conv2d_cpu\" not implemented for 'Bool'")
+        raise UnsupportedError("\"slow_conv2d_cpu\" not implemented for 'Bool'")
 
 
 def _check_input(name: str, input: Tensor, rank: int) -> None:
@@ -49,11 +49,11 @@ def _check_input(name: str, input: Tensor, rank: int) -> None:
 
 def _check_numbers(stride: Sequence[int], dilation: Sequence[int], groups: int) -> None:
     if groups <= 0:
-        raise RuntimeError("non-positive groups is not supported")
+        raise UsageError("non-positive groups is not supported")
     if min(stride) <= 0:
-        raise RuntimeError("non-positive stride is not supported")
+        raise UsageError("non-positive stride is not supported")
     if min(dilation) <= 0:
-        raise RuntimeError(f"dilation should be greater than zero, but got {list(dilation)}")
+        raise UsageError(f"dilation should be greater than zero, but got {list(dilation)}")
 
 
 def _check_weight(
@@ -104,14 +104,14 @@ def _pads(padding: Any, size: Sequence[int], stride: Sequence[int], dilation: Se
     if not isinstance(padding, str):
         amounts = per_axis(padding, "padding", len(size))
         if min(amounts) < 0:
-            raise RuntimeError("negative padding is not supported")
+            raise UsageError("negative padding is not supported")
         return [(p, p) for p in amounts]
     if padding == "valid":
         return [(0, 0)] * len(size)
     if padding != "same":
-        raise RuntimeError(f"Invalid padding string: '{padding}'")
+        raise UsageError(f"Invalid padding string: '{padding}'")
     if max(stride) > 1:
-        raise RuntimeError("padding='same' is not supported for strided convolutions")
+        raise UsageError("padding='same' is not supported for strided convolutions")
     totals = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
     return [(t // 2, t - t // 2) for t in totals]
 
@@ -235,7 +235,7 @@ def _check_output(
     outs: Sequence[int],
 ) -> None:  # fmt: skip
     if min(output_padding) < 0:
-        raise RuntimeError("negative output_padding is not supported")
+        raise UsageError("negative output_padding is not supported")
     if any(o >= s and o >= d for o, s, d in zip(output_padding, stride, dilation, strict=True)):
         if len(stride) == 1:
             output_padding, stride, dilation = (0, *output_padding), (1, *stride), (1, *dilation)
@@ -244,7 +244,7 @@ def _check_output(
             for what, values in (("output_padding", output_padding), ("stride", stride), ("dilation", dilation))
             for axis, n in zip(_AXES[-len(values) :], values, strict=True)
         )
-        raise RuntimeError(f"output padding must be smaller than either stride or dilation, but got {shown}")
+        raise UsageError(f"output padding must be smaller than either stride or dilation, but got {shown}")
     if min(outs) < 1:
         raise ShapeError(
             f"Given input size per channel: ({' x '.join(map(str, extents))}). Calculated output size per channel: "
@@ -265,7 +265,7 @@ def _conv_transpose(
 ) -> Tensor:
     name = f"conv_transpose{rank}d"
     if isinstance(padding, str):
-        raise TypeError(f"{name}(): argument 'padding' must be tuple of ints, not str")
+        raise KindError(f"{name}(): argument 'padding' must be tuple of ints, not str")
     _check_input(name, input, rank)
     kernel = weight._type.shape
     if len(kernel) != rank + 2:
@@ -273,7 +273,7 @@ def _conv_transpose(
     steps, gaps = per_axis(stride, "stride", rank), per_axis(dilation, "dilation", rank)
     cuts, more = per_axis(padding, "padding", rank), per_axis(output_padding, "output_padding", rank)
     if min(cuts) < 0:
-        raise RuntimeError("negative padding is not supported")
+        raise UsageError("negative padding is not supported")
     _check_numbers(steps, gaps, groups)
     shape = _batched(input, rank)
     extents = shape[2:]

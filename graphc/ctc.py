@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.errors import KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, boolean, i64
@@ -39,10 +40,10 @@ def ctc_loss(
     single = log_probs.ndim == 2
     logs = log_probs.unsqueeze(1) if single else log_probs
     if logs.ndim != 3:
-        raise RuntimeError(f"ctc_loss: log_probs of 3 dimensions are wanted, (T, N, C), but got {log_probs._type}")
+        raise UsageError(f"ctc_loss: log_probs of 3 dimensions are wanted, (T, N, C), but got {log_probs._type}")
     times, count, classes = logs._type.shape
     if not 0 <= blank < classes:
-        raise RuntimeError("blank must be in label range")
+        raise UsageError("blank must be in label range")
     need_float("ctc_loss_cpu", log_probs)
     used = _lengths("input_lengths", input_lengths, count)
     sizes = _lengths("target_lengths", target_lengths, count)
@@ -78,12 +79,12 @@ def _lengths(name: str, lengths: Lengths, count: int) -> Tensor:
     """Lengths as i64 [count]."""
     if not isinstance(lengths, TensorBase):
         if not isinstance(lengths, Sequence):
-            raise TypeError(f"ctc_loss(): {name} must be a tensor or a sequence of integers, not {lengths!r}")
+            raise KindError(f"ctc_loss(): {name} must be a tensor or a sequence of integers, not {lengths!r}")
         lengths = from_array(np.array(lengths, np.int64), i64)
     if lengths._type.dtype.is_float or lengths._type.dtype is boolean:
-        raise RuntimeError(f"{name} must be integral")
+        raise UsageError(f"{name} must be integral")
     if lengths._type.size != count:
-        raise RuntimeError(f"{name} must be of size batch_size")
+        raise UsageError(f"{name} must be of size batch_size")
     return record("", (lengths,), lambda b, x: b.reshape(b.cast(x, i64), (count,)))
 
 
@@ -91,16 +92,16 @@ def _padded(targets: Tensor, sizes: Tensor, count: int) -> Tensor:
     """Targets as i64 [count, places]; those in one dimension are cut apart by looking at their sizes."""
     if targets.ndim == 2:
         if targets._type.shape[0] != count:
-            raise RuntimeError(
+            raise UsageError(
                 f"Expected tensor to have size {count} at dimension 0, but got size {targets._type.shape[0]} for "
                 "argument #2 'targets' (while checking arguments for ctc_loss)"
             )
         return record("", (targets,), lambda b, x: b.cast(x, i64))
     if targets.ndim != 1:
-        raise RuntimeError(f"ctc_loss: targets of 1 or 2 dimensions are wanted, but got {targets._type}")
+        raise UsageError(f"ctc_loss: targets of 1 or 2 dimensions are wanted, but got {targets._type}")
     lengths = np.asarray(sizes._array())
     if int(lengths.sum()) != targets._type.size:
-        raise RuntimeError(
+        raise UsageError(
             f"Expected tensor to have size {int(lengths.sum())} at dimension 0, but got size {targets._type.size} for "
             "argument #2 'targets' (while checking arguments for ctc_loss)"
         )
@@ -116,6 +117,6 @@ def _check_length(recorder: Recorder, length: Node, keep: Any, most: int, name: 
     b = recorder.b
     where = "(while checking arguments for ctc_loss)"
     negative = b.apply("lt", (length, b.zeros_like(length)))
-    check_values(recorder, negative, keep, RuntimeError(f"Expected {name} to have value at least 0 {where}"))
+    check_values(recorder, negative, keep, UsageError(f"Expected {name} to have value at least 0 {where}"))
     long = b.apply("gt", (length, b.constant(most, length.type)))
-    check_values(recorder, long, keep, RuntimeError(f"Expected {name} to have value at most {most} {where}"))
+    check_values(recorder, long, keep, UsageError(f"Expected {name} to have value at most {most} {where}"))

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphc.errors import CheckError, KindError, UnsupportedError, UsageError
 from graphc.gates import Gate, Grads, Run
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.gradient_nodes import Node as GradientNode
@@ -80,7 +81,7 @@ class _Saved:
                 counter[0],
                 self.version,
             )
-            raise RuntimeError(text)
+            raise UsageError(text)
         if self.output is None:
             return self.tensor
         made = alias(self.tensor)
@@ -110,7 +111,7 @@ class FunctionCtx:
         """Accepted for PyTorch's sake: forward mode needs nothing saved."""
         for tensor in tensors:
             if not isinstance(tensor, TensorBase) and tensor is not None:
-                raise AssertionError("save_for_forward expects all arguments to be tensors")
+                raise CheckError("save_for_forward expects all arguments to be tensors")
 
     def mark_dirty(self, *args: Any) -> None:
         """Say which inputs forward wrote in place; they must be outputs too."""
@@ -128,7 +129,7 @@ class FunctionCtx:
     def saved_tensors(self) -> tuple[Any, ...]:
         """What was saved, as tensors with their history."""
         if self._is_freed:
-            raise RuntimeError(FREED)
+            raise UsageError(FREED)
         name = type(self).__name__
         return tuple(None if s is None else s.unpack(name) for s in self._saved)
 
@@ -168,7 +169,7 @@ class BackwardCFunction(FunctionCtx):
     def _alive(self) -> Gate:
         gate = self._gate() if self._gate is not None else None
         if gate is None:
-            raise RuntimeError(f"{self.name()}: the outputs of this call are gone")
+            raise UsageError(f"{self.name()}: the outputs of this call are gone")
         return gate
 
     def _release(self) -> None:
@@ -185,7 +186,7 @@ class BackwardCFunction(FunctionCtx):
         given = [self._gradient(run, slot, node) for slot, node in self._spread(grads)]
         user = function.vjp if function.vjp is not Function.vjp else function.backward
         if user is not function.backward and function.backward is not Function.backward:
-            raise RuntimeError(
+            raise UsageError(
                 "Implementing both 'backward' and 'vjp' for a custom Function is not allowed. You should only "
                 "implement one of them."
             )
@@ -212,7 +213,7 @@ class BackwardCFunction(FunctionCtx):
         while len(made) > count and made[-1] is None:
             made = made[:-1]
         if len(made) != count:
-            raise RuntimeError(
+            raise UsageError(
                 f"function {self.name()} returned an incorrect number of gradients (expected {count}, got {len(made)})"
             )
         result: Grads = []
@@ -220,13 +221,13 @@ class BackwardCFunction(FunctionCtx):
         for place, (gradient, is_tensor) in enumerate(zip(made, self._tensors, strict=True)):
             if not is_tensor:
                 if gradient is not None:
-                    raise RuntimeError(
+                    raise UsageError(
                         f"function {self.name()} returned a gradient different than None at position {place + 1}, but "
                         "the corresponding forward input was not a Variable"
                     )
                 continue
             if gradient is not None and not isinstance(gradient, TensorBase):
-                raise RuntimeError(f"expected Variable or None (got {type(gradient).__name__})")
+                raise UsageError(f"expected Variable or None (got {type(gradient).__name__})")
             if next(wanted):
                 result.append(None if gradient is None else self._fitted(run, place, gradient, self._types[place]))
         return result
@@ -239,7 +240,7 @@ class BackwardCFunction(FunctionCtx):
         if node.shape != wanted.shape:
             extra = node.type.rank - wanted.rank
             if extra < 0 or any(w not in (1, n) for w, n in zip(wanted.shape, node.shape[extra:], strict=True)):
-                raise RuntimeError(
+                raise UsageError(
                     f"Function {self.name()} returned an invalid gradient at index {place} - got "
                     f"{list(node.shape)} but expected shape compatible with {list(wanted.shape)}"
                 )
@@ -277,7 +278,7 @@ class Function(metaclass=_Meta):
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError(
+        raise UsageError(
             "Legacy autograd function with non-static forward method is deprecated. Please use new-style autograd "
             "function with static forward method. (Example: "
             "https://pytorch.org/docs/stable/autograd.html#torch.autograd.Function)"
@@ -286,17 +287,17 @@ class Function(metaclass=_Meta):
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
         """Computes the outputs. To be overridden."""
-        raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
+        raise UnsupportedError("You must implement the forward function for custom autograd.Function.")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
         """Saves what backward needs, where forward takes no ctx."""
-        raise NotImplementedError("setup_context is not implemented.")
+        raise UnsupportedError("setup_context is not implemented.")
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Computes the gradients of the arguments. To be overridden."""
-        raise NotImplementedError(
+        raise UnsupportedError(
             "You must implement either the backward or vjp method for your custom autograd.Function to use it with "
             "backward mode AD."
         )
@@ -306,14 +307,14 @@ class Function(metaclass=_Meta):
     @staticmethod
     def jvp(ctx: Any, *grad_inputs: Any) -> Any:
         """Forward mode; graphc derives it from backward."""
-        raise NotImplementedError(
+        raise UnsupportedError(
             "You must implement the jvp function for custom autograd.Function to use it with forward mode AD."
         )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         """The batched operation."""
-        raise NotImplementedError(
+        raise UnsupportedError(
             "To use autograd.Function with vmap, you must either override the vmap staticmethod or set "
             "generate_vmap_rule=True."
         )
@@ -324,7 +325,7 @@ class Function(metaclass=_Meta):
         recorder = current()
         split = cls.setup_context is not Function.setup_context
         if kwargs and not split:
-            raise TypeError(f"apply() takes no keyword arguments: {', '.join(kwargs)}")
+            raise KindError(f"apply() takes no keyword arguments: {', '.join(kwargs)}")
         ctx = cls._backward_cls()
         ctx.needs_input_grad = tuple(isinstance(a, TensorBase) and a.requires_grad for a in args)
         ctx._tensors = [isinstance(a, TensorBase) for a in args]
@@ -353,7 +354,7 @@ def _finish(
     is_tuple = isinstance(output, tuple)
     outputs: list[Any] = list(output) if is_tuple else [output]
     if not is_tuple and not isinstance(output, TensorBase):
-        raise TypeError(
+        raise KindError(
             f"{type(ctx)._forward_cls.__name__}.forward: expected to return a Tensor or tuple of Tensors, got "
             f"{type(output).__name__}"
         )
@@ -389,7 +390,7 @@ def _finish(
     for place, tensor in enumerate(ctx.to_save):
         if tensor is not None and not isinstance(tensor, TensorBase):
             kind = type(tensor).__name__
-            raise TypeError(f"save_for_backward can only save variables, but argument {place} is of type {kind}")
+            raise KindError(f"save_for_backward can only save variables, but argument {place} is of type {kind}")
     if flows:
         kind = _PackedTensor if MODE.packing else _Saved
         ctx._saved = [None if t is None else kind(t, values.get(id(t))) for t in ctx.to_save]
@@ -400,19 +401,19 @@ def _finish(
 def _check_marks(ctx: BackwardCFunction, args: tuple[Any, ...], outputs: Sequence[Any]) -> None:
     for place, tensor in enumerate(ctx.dirty_tensors):
         if not isinstance(tensor, TensorBase):
-            raise TypeError(
+            raise KindError(
                 f"mark_dirty can only accept variables, but argument {place} is of type {type(tensor).__name__}"
             )
         if MODE.enabled and tensor._lineage.requires_grad:
-            raise RuntimeError("a leaf Variable that requires grad has been used in an in-place operation.")
+            raise UsageError("a leaf Variable that requires grad has been used in an in-place operation.")
         if not any(tensor is o for o in outputs):
-            raise RuntimeError(
+            raise UsageError(
                 "Some elements marked as dirty during the forward method were not returned as output. The inputs that "
                 "are modified inplace must all be outputs of the Function."
             )
     for place, tensor in enumerate(ctx.non_differentiable):
         if not isinstance(tensor, TensorBase):
-            raise TypeError(
+            raise KindError(
                 f"mark_non_differentiable only accepts variable arguments, but got {type(tensor).__name__}"
                 f" at place {place}"
             )
@@ -465,7 +466,7 @@ class _DelayedError(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(ctx.message)
+        raise UsageError(ctx.message)
 
 
 def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from graphc.errors import DeviceError
+from graphc.errors import DeviceError, KindError, UsageError
 
 _TYPES = (
     *("cpu", "cuda", "ipu", "xpu", "mkldnn", "opengl", "opencl", "ideep", "hip", "ve", "fpga", "maia", "xla"),
@@ -33,18 +33,16 @@ class Device:
         if isinstance(type, int) and not isinstance(type, bool):
             raise DeviceError("Cannot access accelerator device when none is available.")
         if not isinstance(type, str):
-            raise TypeError(
+            raise KindError(
                 f"device() received an invalid combination of arguments - got ({_name(type)}), but expected a string "
                 "and, optionally, an index"
             )
         self.type, self.index = _parse(type)
         if index is not None:
             if self.index is not None:
-                raise RuntimeError(
-                    f"type (string) must not include an index because index was passed explicitly: {type}"
-                )
+                raise UsageError(f"type (string) must not include an index because index was passed explicitly: {type}")
             if index < 0:
-                raise RuntimeError("Device index must not be negative")
+                raise UsageError("Device index must not be negative")
             self.index = index
 
     def __repr__(self) -> str:
@@ -78,10 +76,10 @@ def _name(value: object) -> str:
 def _parse(text: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"([a-z_]+)(?::(0|[1-9][0-9]*))?", text)
     if found is None:
-        raise RuntimeError(f"Invalid device string: '{text}'")
+        raise UsageError(f"Invalid device string: '{text}'")
     name, index = found.groups()
     if name not in _TYPES:
-        raise RuntimeError(f"Expected one of {', '.join(_TYPES)} device type at start of device string: {name}")
+        raise UsageError(f"Expected one of {', '.join(_TYPES)} device type at start of device string: {name}")
     return name, None if index is None else int(index)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from graphc.errors import ShapeError
+from graphc.errors import InputError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes
@@ -40,7 +40,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     """x1 . x2 over the product of their lengths along `dim`, each length at least `eps`."""
     dtype = promote_types(x1._type.dtype, x2._type.dtype)
     if not dtype.is_float:
-        raise RuntimeError(f"expected common dtype to be floating point, yet common dtype is {type_name(dtype)}")
+        raise UsageError(f"expected common dtype to be floating point, yet common dtype is {type_name(dtype)}")
     shape = broadcast_shapes(x1._type.shape, x2._type.shape)
     axes = (wrap_dim(dim, len(shape)),) if shape else ()
 
@@ -77,7 +77,7 @@ def hinge_embedding_loss(
     check_reduction(reduction)
     shape = broadcast_shapes(input._type.shape, target._type.shape)
     if not input._type.dtype.is_float:
-        raise RuntimeError(f"hinge_embedding_loss: the input must hold floats, but is {input._type}")
+        raise UsageError(f"hinge_embedding_loss: the input must hold floats, but is {input._type}")
 
     def emit(b: Builder, x: Node, y: Node) -> Node:
         x, y = b.broadcast(x, shape), b.broadcast(y, shape)
@@ -103,7 +103,7 @@ def margin_ranking_loss(
     reduction = reduction_name(size_average, reduce, reduction)
     check_reduction(reduction)
     if not input1.ndim == input2.ndim == target.ndim:
-        raise RuntimeError(
+        raise UsageError(
             "margin_ranking_loss : All input tensors should have same dimension but got sizes: input1: "
             f"{input1.shape}, input2: {input2.shape}, target: {target.shape} "
         )
@@ -124,9 +124,9 @@ def cosine_embedding_loss(
     reduction = reduction_name(size_average, reduce, reduction)
     check_reduction(reduction)
     if target.ndim > 1:
-        raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
+        raise UsageError("0D or 1D target tensor expected, multi-target not supported")
     if input1.ndim != target.ndim + 1 or input2.ndim != target.ndim + 1:
-        raise RuntimeError(
+        raise UsageError(
             f"{target.ndim}D target tensor expects {target.ndim + 1}D input tensors, but found inputs with sizes "
             f"{list(input1._type.shape)} and {list(input2._type.shape)}."
         )
@@ -156,7 +156,7 @@ def cosine_embedding_loss(
 
 def _check_triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> None:
     if margin <= 0:
-        raise ValueError(f"margin must be greater than 0, got {margin}")
+        raise InputError(f"margin must be greater than 0, got {margin}")
     if not anchor.ndim == positive.ndim == negative.ndim:
         raise ShapeError(
             "The anchor, positive, and negative tensors are expected to have the same number of dimensions, but got: "

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, InputError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import f32
@@ -68,7 +68,7 @@ def _drop(
     by_channel: bool = False,
 ) -> Tensor:
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise InputError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0 or not input._type.size:
         return input
     if not input._type.dtype.is_float:
@@ -101,7 +101,7 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
 def drop_channels(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
     """Dropout of whole channels: one draw for each entry of the first two dimensions."""
     if input.ndim < 2:
-        raise RuntimeError(f"Feature dropout requires at least 2 dimensions in the input, but got {input._type}")
+        raise UsageError(f"Feature dropout requires at least 2 dimensions in the input, but got {input._type}")
     return _drop("MulBackward0", dropped_node, input, p, training, inplace, by_channel=True)
 
 
@@ -114,9 +114,9 @@ def _as_one_sample(input: Tensor, p: float, training: bool, inplace: bool) -> Te
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of (N, C, L) or (C, L)."""
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise InputError(f"dropout probability has to be between 0 and 1, but got {p}")
     if input.ndim not in (2, 3):
-        raise RuntimeError(
+        raise UsageError(
             f"dropout1d: Expected 2D or 3D input, but received a {input.ndim}D input. Note that dropout1d exists to "
             "provide channel-wise dropout on inputs with 1 spatial dimension, a channel dimension, and an optional "
             "batch dimension (i.e. 2D or 3D inputs)."
@@ -137,7 +137,7 @@ def _warn_rank(name: str, rank: int, spatial: int) -> None:
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of (N, C, H, W). Three dimensions count as (N, C, L), with PyTorch's warning."""
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise InputError(f"dropout probability has to be between 0 and 1, but got {p}")
     if input.ndim not in (3, 4):
         _warn_rank("dropout2d", input.ndim, 2)
     if input.ndim == 3:
@@ -154,7 +154,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of (N, C, D, H, W) or (C, D, H, W)."""
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise InputError(f"dropout probability has to be between 0 and 1, but got {p}")
     if input.ndim not in (4, 5):
         _warn_rank("dropout3d", input.ndim, 3)
     return (drop_channels if input.ndim == 5 else _as_one_sample)(input, p, training, inplace)

@@ -7,7 +7,7 @@ import builtins
 import ml_dtypes
 import numpy as np
 
-from graphc.errors import UnsupportedError
+from graphc.errors import KindError, UnsupportedError
 from graphc.ir import types as ir
 
 
@@ -99,7 +99,7 @@ def to_ir(given: object) -> ir.DType:
             found = ir.dtype_of_numpy(np.dtype(given))
     if found is None:
         known = ", ".join(map(repr, _ALL.values()))
-        raise TypeError(
+        raise KindError(
             f"argument 'dtype' must be torch.dtype, not {type(given).__name__} ({given!r}); known are {known}"
         )
     return found
@@ -114,11 +114,11 @@ def set_default_dtype(d: dtype) -> None:
     """Set the float type of Python floats and of creation functions; it must be a float type (TypeError)."""
     global _default
     if not isinstance(d, dtype):
-        raise TypeError(
+        raise KindError(
             f"invalid dtype object: only floating-point types are supported as the default type, got {type(d).__name__}"
         )
     if not d.ir.is_float:
-        raise TypeError(f"only floating-point types are supported as the default type, not {d}")
+        raise KindError(f"only floating-point types are supported as the default type, not {d}")
     _default = d.ir
 
 
@@ -136,9 +136,9 @@ class finfo:
     def __init__(self, type: dtype | None = None) -> None:
         found = get_default_dtype() if type is None else type
         if not isinstance(found, dtype):
-            raise TypeError(f"finfo(): argument 'type' (position 1) must be torch.dtype, not {type.__class__.__name__}")
+            raise KindError(f"finfo(): argument 'type' (position 1) must be torch.dtype, not {type.__class__.__name__}")
         if not found.is_floating_point:
-            raise TypeError(f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle '{found}'")
+            raise KindError(f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle '{found}'")
         known = ml_dtypes.finfo(found.ir.numpy)
         self.bits = found.ir.bits
         self.eps, self.max, self.min = (builtins.float(v) for v in (known.eps, known.max, known.min))
@@ -165,11 +165,11 @@ class iinfo:
 
     def __init__(self, type: dtype) -> None:
         if not isinstance(type, dtype):
-            raise TypeError(f"iinfo(): argument 'type' (position 1) must be torch.dtype, not {type.__class__.__name__}")
+            raise KindError(f"iinfo(): argument 'type' (position 1) must be torch.dtype, not {type.__class__.__name__}")
         if type is bool:
-            raise TypeError("torch.bool is not supported by torch.iinfo")
+            raise KindError("torch.bool is not supported by torch.iinfo")
         if type.is_floating_point:
-            raise TypeError(f"torch.iinfo() requires an integer input type. Use torch.finfo to handle '{type}'")
+            raise KindError(f"torch.iinfo() requires an integer input type. Use torch.finfo to handle '{type}'")
         known = np.iinfo(type.ir.numpy)
         self.bits, self.max, self.min = type.ir.bits, builtins.int(known.max), builtins.int(known.min)
         self.dtype = type.name

@@ -6,9 +6,56 @@ in PyTorch code keeps working.
 
 from __future__ import annotations
 
+import inspect
+import os
+from collections.abc import Iterable, Iterator
+from functools import singledispatch
+from types import FrameType, TracebackType
+from typing import Any
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+COMMANDS = PACKAGE + "cli" + os.sep
+_LONGEST = 40  # characters of a value that a message shows
+_MOST = 4  # members of a sequence that a message shows
+
 
 class GraphcError(Exception):
-    """Base of every error that graphc raises on purpose."""
+    """Base of every error that graphc raises on purpose.
+
+    Its text ends with the call that the user made, the shapes and dtypes it was given, and the user's line. Lines that
+    are known when it is made are its `locs`; else its traceback tells, so that an error costs nothing until it is read.
+    """
+
+    locs: Iterable[object] = ()
+
+    @property
+    def message(self) -> str:
+        """What was wrong, without the place."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        lines = ", ".join(sorted(map(str, self.locs)))
+        return self.message + (f"\n  at {lines}" if lines else _place(self.__traceback__))
+
+
+class UsageError(GraphcError, RuntimeError):
+    """A call that cannot be done as things are. The message says what stands in the way."""
+
+
+class InputError(GraphcError, ValueError):
+    """An argument has a value that the function does not take."""
+
+
+class KindError(GraphcError, TypeError):
+    """An argument is of a kind that the function does not take."""
+
+
+class RangeError(GraphcError, IndexError):
+    """A dimension or an index that there is not."""
+
+
+class CheckError(GraphcError, AssertionError):
+    """What PyTorch asserts about arguments does not hold."""
 
 
 class ShapeError(GraphcError, RuntimeError):
@@ -51,3 +98,85 @@ class OutOfRange(GraphcError, IndexError, RuntimeError):
     """An index tensor holds an index that is out of range. Some operators of PyTorch raise IndexError then, others
     RuntimeError. Cure: fix the indices.
     """
+
+
+@singledispatch
+def describe(value: Any) -> str:
+    """`value` in a few characters: types of tensors, not their elements. Other modules register their classes."""
+    return type(value).__name__
+
+
+@describe.register(bool)
+@describe.register(int)
+@describe.register(float)
+@describe.register(str)
+@describe.register(type(None))
+def _(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+@describe.register(tuple)
+@describe.register(list)
+def _(value: Any) -> str:
+    members = [*map(describe, value[:_MOST]), *(["..."] if len(value) > _MOST else [])]
+    opening, closing = "[]" if isinstance(value, list) else "()"
+    return opening + ", ".join(members) + ("," if len(value) == 1 and opening == "(" else "") + closing
+
+
+def _place(traceback: TracebackType | None) -> str:
+    """The call of the user that `traceback` went through, and its line; nothing when it shows none."""
+    line, ours = None, []
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if os.path.abspath(frame.f_code.co_filename).startswith(PACKAGE):
+            ours.append(frame)
+        else:
+            line, ours = f"{frame.f_code.co_filename}:{traceback.tb_lineno}", []
+        traceback = traceback.tb_next
+    if line is None or not ours or ours[0].f_code.co_filename.startswith(COMMANDS):
+        return ""
+    call = next((text for text in map(_call, ours) if text), "")
+    return (f"\n  in {call}" if call else "") + f"\n  at {line}"
+
+
+def _call(frame: FrameType) -> str:
+    """The call that made `frame`, where it has a public name."""
+    code, values = frame.f_code, frame.f_locals
+    name = code.co_name
+    if "<" in code.co_qualname or (name.startswith("_") and not name.endswith("__")):
+        return ""
+    given = list(_given(frame))
+    owner = values.get("self")
+    if owner is not None and given and given[0][0] == "self":
+        kind = type(owner).__name__
+        if name == "__call__" and hasattr(owner, "forward"):
+            return ""  # of a module; its `forward` comes next
+        name = kind if name == "__init__" else f"{kind}.{name}"
+        if type(owner) not in describe.registry and describe(owner) == kind:
+            del given[0]
+    texts = [f"{key}={describe(value)}" if key and not _is_operand(value) else describe(value) for key, value in given]
+    return f"{name}({', '.join(texts)})"
+
+
+def _is_operand(value: Any) -> bool:
+    """Whether `value` is a tensor, or some of them."""
+    if isinstance(value, tuple | list):
+        return any(hasattr(type(member), "shape") for member in value[:_MOST])
+    return hasattr(type(value), "shape")
+
+
+def _given(frame: FrameType) -> Iterator[tuple[str, Any]]:
+    """The arguments of the call that made `frame` which are not None, with the names of those that have one."""
+    code, values = frame.f_code, frame.f_locals
+    count = code.co_argcount + code.co_kwonlyargcount
+    names = code.co_varnames
+    for name in names[:count]:
+        if values.get(name) is not None:
+            yield name, values[name]
+    if code.co_flags & inspect.CO_VARARGS:
+        for value in values.get(names[count], ()):
+            yield "", value
+        count += 1
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        yield from values.get(names[count], {}).items()

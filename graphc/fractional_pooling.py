@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, InputError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, i64
@@ -30,7 +30,7 @@ def _sizes(rank: int, input: Tensor, kernel_size: Any, output_size: Any, output_
     """Extents of a window and numbers of places."""
     name = f"fractional_max_pool{rank}d"
     if output_size is None and output_ratio is None:
-        raise ValueError(f"{name} requires specifying either an output_size or an output_ratio")
+        raise InputError(f"{name} requires specifying either an output_size or an output_ratio")
     shape, size = input._type.shape, _per_axis(kernel_size, rank)
     if len(shape) not in (rank + 1, rank + 2):
         prefix = name if rank == 2 else f"{name}_out"

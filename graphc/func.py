@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
+from graphc.errors import InputError, UsageError
 from graphc.tensors.core import TensorBase
 from graphc.tensors.creation import eye, zeros_like
 from graphc.tensors.joining import stack
@@ -46,7 +47,7 @@ def _numbers(argnums: Any, count: int) -> list[int]:
     numbers = [argnums] if isinstance(argnums, int) else list(argnums)
     for number in numbers:
         if not -count <= number < count:
-            raise RuntimeError(f"Got argnum={number}, but only {count} positional inputs")
+            raise UsageError(f"Got argnum={number}, but only {count} positional inputs")
     return [n % count for n in numbers]
 
 
@@ -159,12 +160,12 @@ def functional_call(
         for part in parameter_and_buffer_dicts:
             repeated = [key for key in part if key in given]
             if repeated:
-                raise ValueError(
+                raise InputError(
                     f"{repeated} appeared in multiple dictionaries; behavior of functional call is ambiguous"
                 )
             given |= part
     else:
-        raise ValueError(
+        raise InputError(
             "Expected parameter_and_buffer_dicts to be a dict, or a list/tuple of dicts, but got "
             f"{type(parameter_and_buffer_dicts)}"
         )
@@ -185,7 +186,7 @@ def _swapped(
     if strict and (missing or unexpected):
         texts = [f"Missing key(s): {', '.join(map(repr, missing))}."] if missing else []
         texts += [f"Unexpected key(s): {', '.join(map(repr, unexpected))}."] if unexpected else []
-        raise RuntimeError(f"Error(s) in loading state_dict for {type(module).__name__}:\n\t" + "\n\t".join(texts))
+        raise UsageError(f"Error(s) in loading state_dict for {type(module).__name__}:\n\t" + "\n\t".join(texts))
     if unexpected:
         raise KeyError(f"{type(module).__name__} has no parameter or buffer {unexpected[0]!r}")
     by_identity = {id(places[name][0][places[name][1]]): value for name, value in given.items()} if tie else {}
@@ -205,11 +206,11 @@ def _swapped(
 def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters and buffers of several modules of one class stacked along a new first dimension, for `vmap`."""
     if len(models) == 0:
-        raise RuntimeError("stack_module_state: Expected at least one model, got 0.")
+        raise UsageError("stack_module_state: Expected at least one model, got 0.")
     if not (all(m.training for m in models) or all(not m.training for m in models)):
-        raise RuntimeError("stack_module_state: Expected all models to have the same training/eval mode.")
+        raise UsageError("stack_module_state: Expected all models to have the same training/eval mode.")
     if not all(type(m) is type(models[0]) for m in models):
-        raise RuntimeError("stack_module_state: Expected all models to be of the same class.")
+        raise UsageError("stack_module_state: Expected all models to be of the same class.")
     parameters = [dict(m.named_parameters()) for m in models]
     buffers = [dict(m.named_buffers()) for m in models]
     return (
@@ -233,7 +234,7 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
     def pushed(*tangents: Any) -> Any:
         given, other = flatten(tangents)
         if other != structure:
-            raise RuntimeError(
+            raise UsageError(
                 f"Expected the tangents {structure_text(tangents)} to have the same argspec as the primals "
                 f"{structure_text(primals)}"
             )
@@ -241,7 +242,7 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
             for what in ("shape", "device", "dtype"):
                 got, wanted = getattr(tangent, what), getattr(primal, what)
                 if got != wanted:
-                    raise RuntimeError(
+                    raise UsageError(
                         f"tangent:{place} with {what} {got} in flattened pytree doesn't match the {what} {wanted} of "
                         "the corresponding primal."
                     )
@@ -253,7 +254,7 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
 def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Callable[..., Any]:
     """`func` itself: writes in place are recorded as new values in any case."""
     if remove not in ("mutations", "mutations_and_views"):
-        raise RuntimeError(
+        raise UsageError(
             f"functionalize(f, remove='mutations'): received invalid argument for remove={remove}."
             " Valid options are:\n"
             "     remove='mutations': all inplace and out= operators will be removed from the program, and replaced"

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import AutodiffError
+from graphc.errors import AutodiffError, KindError, UsageError
 from graphc.grad_mode import set_grad_enabled
 from graphc.hooks import Table, name_of
 from graphc.ir.node import Node
@@ -127,12 +127,12 @@ def call_tensor_hooks(table: Table, gradient: Tensor, create_graph: bool) -> Ten
 
 def _replaced(hook: Any, before: Tensor, made: Any) -> Tensor:
     if not isinstance(made, TensorBase):
-        raise TypeError(f"expected Variable, but hook returned '{type(made).__name__}'")
+        raise KindError(f"expected Variable, but hook returned '{type(made).__name__}'")
     if made._type.dtype is not before._type.dtype:
         was, got = (f"torch.{type_name(t._type.dtype)}Tensor" for t in (before, made))
-        raise RuntimeError(f"hook '{name_of(hook)}' has changed the type of value (was {was} got {got})")
+        raise UsageError(f"hook '{name_of(hook)}' has changed the type of value (was {was} got {got})")
     if made._type.shape != before._type.shape:
-        raise RuntimeError(f"hook '{name_of(hook)}' has changed the size of value")
+        raise UsageError(f"hook '{name_of(hook)}' has changed the size of value")
     return made  # type: ignore[return-value]
 
 
@@ -143,7 +143,7 @@ def _tensors(run: Run, grads: Grads) -> tuple[Tensor | None, ...]:
 def _checked(run: Run, hook: Any, before: Sequence[Any], made: Any) -> Grads:
     given = made if isinstance(made, tuple) else (made,)
     if len(given) != len(before):
-        raise RuntimeError(f"hook '{name_of(hook)}' has changed the number of values")
+        raise UsageError(f"hook '{name_of(hook)}' has changed the number of values")
     return [
         None if m is None else run.node(m if b is None else _replaced(hook, b, m))
         for b, m in zip(before, given, strict=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from graphc.errors import UsageError
 from graphc.gates import Gate, local
 from graphc.hooks import LeafHooks, RemovableHandle, add
 from graphc.recording import current
@@ -61,7 +62,7 @@ class Node(metaclass=ABCMeta):
 
     def _gate(self, through: bool) -> Gate:
         if self._value is None:
-            raise RuntimeError(f"hooks on {self._name}: the node of a view has none, register the hook on the tensor")
+            raise UsageError(f"hooks on {self._name}: the node of a view has none, register the hook on the tensor")
         gate = self._value.gate
         if gate is None:
             gate = self._value.gate = Gate([self._value.node], 1, None), 0
@@ -197,7 +198,7 @@ def own_history(tensor: Any) -> Value:
 def register_hook(tensor: Any, hook: Callable[..., Any]) -> RemovableHandle:
     """Call `hook` with the gradient of `tensor`, which it may replace."""
     if not tensor.requires_grad:
-        raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        raise UsageError("cannot register a hook on a tensor that doesn't require gradient")
     if tensor.is_leaf:
         return add(_leaf_hooks(tensor).tensor, hook, of_leaf=True)
     value = own_history(tensor)
@@ -227,9 +228,9 @@ def _gated(tensor: Any, value: Value) -> Value:
 def register_post_accumulate_grad_hook(tensor: Any, hook: Callable[..., Any]) -> RemovableHandle:
     """Call `hook(tensor)` each time after a gradient was added to `.grad` of this leaf."""
     if not tensor.requires_grad:
-        raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        raise UsageError("cannot register a hook on a tensor that doesn't require gradient")
     if not tensor.is_leaf:
-        raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        raise UsageError("post accumulate grad hooks cannot be registered on non-leaf tensors")
     return add(_leaf_hooks(tensor).post, hook, of_leaf=True)
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, InputError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, i64
@@ -144,11 +144,11 @@ def grid_sample(
     "nearest" or, in two dimensions, "bicubic"; `padding_mode` says what lies outside: "zeros", "border", "reflection".
     """
     if mode not in ("bilinear", "nearest", "bicubic"):
-        raise ValueError(
+        raise InputError(
             f"nn.functional.grid_sample(): expected mode to be 'bilinear', 'nearest' or 'bicubic', but got: '{mode}'"
         )
     if padding_mode not in ("zeros", "border", "reflection"):
-        raise ValueError(
+        raise InputError(
             "nn.functional.grid_sample(): expected padding_mode to be 'zeros', 'border', or 'reflection', but got: "
             f"'{padding_mode}'"
         )
@@ -178,7 +178,7 @@ def _check_sampled(input: Tensor, grid: Tensor, mode: str) -> None:
     if len(x) not in (4, 5) or len(g) != len(x):
         raise ShapeError(f"grid_sampler(): expected 4D or 5D input and grid with same number of dimensions, {sizes}")
     if len(x) == 5 and mode == "bicubic":
-        raise RuntimeError("grid_sampler(): bicubic interpolation only supports 4D input")
+        raise UsageError("grid_sampler(): bicubic interpolation only supports 4D input")
     need_float(f"grid_sampler_{len(x) - 2}d_cpu_kernel_impl", input)
     if grid._type.dtype is not input._type.dtype:
         raise DTypeError(f"expected scalar type {type_name(input._type.dtype)} but found {type_name(grid._type.dtype)}")
@@ -193,17 +193,17 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     Or of (N, 3, 4) for (N, C, D, H, W): (N, D, H, W, 3).
     """
     if not theta._type.dtype.is_float:
-        raise ValueError(f"Expected theta to have floating point type, but got {theta.dtype}")
+        raise InputError(f"Expected theta to have floating point type, but got {theta.dtype}")
     wanted = list(size)
     if len(wanted) not in (4, 5):
-        raise NotImplementedError(
+        raise UnsupportedError(
             "affine_grid only supports 4D and 5D sizes, for 2D and 3D affine transforms, respectively. Got size "
             f"{wanted}."
         )
     rank = len(wanted) - 2
     shape = theta._type.shape
     if len(shape) != 3 or shape[1:] != (rank, rank + 1):
-        raise ValueError(
+        raise InputError(
             f"Expected a batch of {rank}D affine matrices of shape Nx{rank}x{rank + 1} for size {wanted}. Got "
             f"{theta.shape}."
         )
@@ -217,7 +217,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
             stacklevel=2,
         )
     if min(wanted) <= 0:
-        raise ValueError(f"Expected non-zero, positive output size. Got {wanted}")
+        raise InputError(f"Expected non-zero, positive output size. Got {wanted}")
     if shape[0] != wanted[0]:
         raise ShapeError(
             f"Expected size for first two dimensions of batch2 tensor to be: [{wanted[0]}, {rank + 1}] but got: "

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from graphc.capture import Capture
+from graphc.errors import CheckError
 
 _ids = itertools.count()
 
@@ -113,7 +114,7 @@ def task() -> Iterator[None]:
 def at_end(key: Any, function: Callable[[], None]) -> bool:
     """Call `function` at the end of the innermost backward. False where `key` asked already."""
     if not _TASKS.stack:
-        raise AssertionError("expected this hook to be called inside a backward call")
+        raise CheckError("expected this hook to be called inside a backward call")
     known = _TASKS.stack[-1]
     if key in known:
         return False

@@ -20,6 +20,7 @@ from typing import Any
 
 from graphc.capture import Capture
 from graphc.counting import FRONT
+from graphc.errors import KindError, UsageError
 from graphc.grad_mode import MODE
 from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
@@ -190,7 +191,7 @@ class Compiled:
             if stand_in is not tensor and stand_in._storage.version:
                 tensor.copy_(stand_in)
         if self._fullgraph and not capture.broken.startswith("new state"):
-            raise RuntimeError(f"{self._name} cannot be captured as a whole: {capture.broken}")
+            raise UsageError(f"{self._name} cannot be captured as a whole: {capture.broken}")
         return originals(result, tensors, stand_ins)
 
     def _entry(
@@ -365,5 +366,5 @@ def compile(
     if hasattr(model, "forward") and hasattr(model, "parameters"):
         return CompiledModule(model, fullgraph)
     if not callable(model):
-        raise TypeError(f"graphc.compile wants a function or a module, not {type(model).__name__}")
+        raise KindError(f"graphc.compile wants a function or a module, not {type(model).__name__}")
     return Compiled(model, getattr(model, "__qualname__", type(model).__name__), fullgraph)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.errors import ShapeError, UnsupportedError
+from graphc.errors import KindError, ShapeError, UnsupportedError, UsageError
 
 Order = tuple[int, ...]
 
@@ -52,7 +52,7 @@ def check_layout(given: object, name: str) -> None:
         return
     if isinstance(given, layout):
         raise UnsupportedError(f"{name}: graphc has no sparse tensors ({given})")
-    raise TypeError(f"{name}(): argument 'layout' must be torch.layout, not {type(given).__name__}")
+    raise KindError(f"{name}(): argument 'layout' must be torch.layout, not {type(given).__name__}")
 
 
 def order_of(format: object, shape: Order, strides: Order | None = None) -> Order:
@@ -65,10 +65,10 @@ def order_of(format: object, shape: Order, strides: Order | None = None) -> Orde
     if format is None or format is contiguous_format:
         return usual
     if not isinstance(format, memory_format):
-        raise TypeError(f"argument 'memory_format' must be torch.memory_format, not {type(format).__name__}")
+        raise KindError(f"argument 'memory_format' must be torch.memory_format, not {type(format).__name__}")
     if format is preserve_format:
         if strides is None:
-            raise RuntimeError("unsupported memory format option Preserve")
+            raise UsageError("unsupported memory format option Preserve")
         order = tuple(sorted(usual, key=lambda i: -strides[i]))
         return order if _dense(shape, strides, order) else usual
     order = _CHANNELS_LAST[format]
@@ -91,6 +91,6 @@ def _dense(shape: Order, strides: Order, order: Order) -> bool:
 def follows(format: memory_format, shape: Order, strides: Order) -> bool:
     """Whether a tensor's elements lie in the order of a memory format; a rank that does not fit gives False."""
     if format is preserve_format:
-        raise RuntimeError("preserve memory format is unsupported by the contiguous operator")
+        raise UsageError("preserve memory format is unsupported by the contiguous operator")
     order = _CHANNELS_LAST.get(format, tuple(range(len(shape))))
     return len(order) == len(shape) and (0 in shape or _dense(shape, strides, order))

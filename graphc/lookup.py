@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError, ShapeError, UnsupportedError
+from graphc.errors import CheckError, DTypeError, InputError, ShapeError, UnsupportedError, UsageError
 from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -94,7 +94,7 @@ def embedding(
     """
     if padding_idx is not None:
         if not -weight._type.shape[0] <= padding_idx < weight._type.shape[0]:
-            raise AssertionError("Padding_idx must be within num_embeddings")
+            raise CheckError("Padding_idx must be within num_embeddings")
         padding_idx %= weight._type.shape[0]
     _check_table("embedding", input, weight)
     _no_sparse("embedding", sparse)
@@ -150,7 +150,7 @@ def embedding_bag(
         w, keep = read(recorder, weight, grad)
         index, keep_index = read(recorder, input, False)
         keeps = [keep, keep_index]
-        error = RuntimeError(f"embedding_bag: Expected i < index_size to be true: an index is not in [0, {w.shape[0]})")
+        error = UsageError(f"embedding_bag: Expected i < index_size to be true: an index is not in [0, {w.shape[0]})")
         check_values(recorder, _outside(b, index, 0, w.shape[0]), keep_index, error)
         rows = _rows(b, w, index, None, scale_grad_by_freq)
         counted = b.constant(True, index.type.with_dtype(boolean))
@@ -257,17 +257,17 @@ def _check_offsets(recorder: Recorder, start: Node, keep: Any, count: int) -> No
     first = b.slice(start, (0,), (1,), (1,))
     moved = b.apply("ne", (first, b.zeros_like(first)))
     error = "offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from position 0."
-    check_values(recorder, moved, keep, RuntimeError(error))
+    check_values(recorder, moved, keep, UsageError(error))
     last = b.slice(start, (start.shape[0] - 1,), (1,), (1,))
     beyond = b.apply("gt", (last, b.constant(count, last.type)))
-    check_values(recorder, beyond, keep, RuntimeError(f"offsets[-1] can not be greater than input's length {count}"))
+    check_values(recorder, beyond, keep, UsageError(f"offsets[-1] can not be greater than input's length {count}"))
 
 
 def _bag_padding(padding_idx: int | None, rows: int) -> int | None:
     if padding_idx is None:
         return None
     if not -rows <= padding_idx < rows:
-        raise RuntimeError(
+        raise UsageError(
             f"padding_idx must be within the number of embeddings, -{rows} through {rows - 1}, but got {padding_idx}"
         )
     return padding_idx % rows
@@ -283,31 +283,31 @@ def _check_bag(
 ) -> None:
     """PyTorch's errors for arguments that do not go together."""
     if per_sample_weights is not None and per_sample_weights._type.shape != input._type.shape:
-        raise ValueError(
+        raise InputError(
             f"embedding_bag: If per_sample_weights ({per_sample_weights.shape}) is not None, then it must have the "
             f"same shape as the input ({input.shape})"
         )
     if input.ndim == 2:
         if offsets is not None:
-            raise ValueError(
+            raise InputError(
                 "if input is 2D, then offsets has to be None, as input is treated is a mini-batch of fixed length "
                 f"sequences. However, found offsets of type {type(offsets)}"
             )
     elif input.ndim == 1:
         if not isinstance(offsets, TensorBase):
-            raise ValueError(f"offsets has to be a 1D Tensor but got {offsets}")
+            raise InputError(f"offsets has to be a 1D Tensor but got {offsets}")
         if offsets.ndim != 1:
-            raise ValueError("offsets has to be a 1D Tensor")
+            raise InputError("offsets has to be a 1D Tensor")
         if include_last_offset and not offsets.numel():
-            raise RuntimeError("include_last_offset: number of offset should be at least 1")
+            raise UsageError("include_last_offset: number of offset should be at least 1")
     else:
-        raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {input.ndim}")
+        raise InputError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {input.ndim}")
     if mode not in ("sum", "mean", "max"):
-        raise ValueError("mode has to be one of sum, mean or max")
+        raise InputError("mode has to be one of sum, mean or max")
     if mode == "max" and scale_grad_by_freq:
-        raise ValueError("max mode does not support scaling the gradient by the frequency")
+        raise InputError("max mode does not support scaling the gradient by the frequency")
     if per_sample_weights is not None and mode != "sum":
-        raise NotImplementedError(
+        raise UnsupportedError(
             "embedding_bag: per_sample_weights was not None. per_sample_weights is only supported for mode='sum' "
             f"(got mode='{mode}')."
         )
@@ -325,18 +325,18 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise DTypeError("one_hot is only applicable to index tensor of type LongTensor.")
     if num_classes == -1:
         if not tensor._type.size:
-            raise RuntimeError("Can not infer total number of classes from empty tensor.")
+            raise UsageError("Can not infer total number of classes from empty tensor.")
         if int(tensor._array().min()) < 0:
-            raise RuntimeError("Class values must be non-negative.")
+            raise UsageError("Class values must be non-negative.")
         num_classes = int(tensor._array().max()) + 1
     elif num_classes < 1 and tensor._type.size:
-        raise RuntimeError("Class values must be smaller than num_classes.")
+        raise UsageError("Class values must be smaller than num_classes.")
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
         node, keep = read(recorder, tensor, False)
         negative = b.apply("lt", (node, b.zeros_like(node)))
-        check_values(recorder, negative, keep, RuntimeError("Class values must be non-negative."))
+        check_values(recorder, negative, keep, UsageError("Class values must be non-negative."))
         large = b.apply("ge", (node, b.constant(num_classes, node.type)))
-        check_values(recorder, large, keep, RuntimeError("Class values must be smaller than num_classes."))
+        check_values(recorder, large, keep, UsageError("Class values must be smaller than num_classes."))
         return finish(recorder, one_hot_node(b, node, num_classes, i64), (keep,), "", False)

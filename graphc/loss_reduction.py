@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from graphc.errors import InputError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.recording import Recorder
@@ -34,7 +35,7 @@ def reduction_name(size_average: bool | None, reduce: bool | None, reduction: st
 def check_reduction(reduction: str) -> None:
     """ValueError unless it is none, mean or sum."""
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{reduction} is not a valid value for reduction")
+        raise InputError(f"{reduction} is not a valid value for reduction")
 
 
 def reduced_node(b: Builder, x: Node, reduction: str) -> Node:

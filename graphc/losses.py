@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from graphc.activations import softplus_node
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, InputError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, broadcast_shapes
@@ -61,10 +61,10 @@ def _pairwise(
         for tensor in tensors[1:]:
             dtype = promote_types(dtype, tensor._type.dtype)
     if not dtype.is_float:
-        raise NotImplementedError(f"\"{kernel}\" not implemented for '{type_name(dtype)}'")
+        raise UnsupportedError(f"\"{kernel}\" not implemented for '{type_name(dtype)}'")
     shape = broadcast_shapes(*(t._type.shape for t in tensors))
     if fixed and shape != tensors[0]._type.shape:
-        raise RuntimeError(
+        raise UsageError(
             f"output with shape {list(tensors[0]._type.shape)} doesn't match the broadcast shape {list(shape)}"
         )
 
@@ -86,9 +86,9 @@ def _warn_of_shapes(input: Tensor, target: Tensor) -> None:
 def _weighted(losses: Tensor, weight: Tensor, input: Tensor, reduction: str, share: bool) -> Tensor:
     """Losses times weights; with `share`, the mean is taken by the weights."""
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"Invalid reduction mode: {reduction}. Expected one of 'none', 'mean', 'sum'.")
+        raise InputError(f"Invalid reduction mode: {reduction}. Expected one of 'none', 'mean', 'sum'.")
     if weight._type.shape != input._type.shape:
-        raise ValueError("Weights and input must have the same size.")
+        raise InputError("Weights and input must have the same size.")
     made = elementwise.mul(losses, weight)
     if share and reduction == "mean":
         return elementwise.div(reductions.sum(made), reductions.sum(weight))
@@ -144,7 +144,7 @@ def smooth_l1_loss(
     _warn_of_shapes(input, target)
     reduction = reduction_name(size_average, reduce, reduction)
     if beta < 0:
-        raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
+        raise UsageError("smooth_l1_loss does not support negative values for beta.")
     if beta == 0:
         return reduced(elementwise.abs(elementwise.sub(input, target)), reduction)
 
@@ -162,7 +162,7 @@ def huber_loss(
     """Half the square where |x - y| < delta, else delta * (|x - y| - delta / 2); in the input's dtype."""
     _warn_of_shapes(input, target)
     if delta <= 0:
-        raise RuntimeError("huber_loss does not support non-positive values for delta.")
+        raise UsageError("huber_loss does not support non-positive values for delta.")
     need_float("huber_cpu", input)
 
     def emit(b: Builder, x: Node, y: Node) -> Node:
@@ -250,7 +250,7 @@ def binary_cross_entropy(
     """
     reduction = reduction_name(size_average, reduce, reduction)
     if input._type.shape != target._type.shape:
-        raise ValueError(
+        raise InputError(
             f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is deprecated. "
             "Please ensure they have the same size."
         )
@@ -272,7 +272,7 @@ def binary_cross_entropy(
         x, y = nodes[:2]
         zero, one = b.zeros_like(x), b.constant(1, x.type)
         outside = b.apply("bitwise_or", (b.apply("lt", (x, zero)), b.apply("gt", (x, one))))
-        error = RuntimeError("all elements of input should be between 0 and 1")
+        error = UsageError("all elements of input should be between 0 and 1")
         check_values(recorder, outside, keeps[0], error)
         loss = _entropy_node(b, x, y)
         if len(nodes) > 2:
@@ -312,7 +312,7 @@ def binary_cross_entropy_with_logits(
     """Binary cross entropy of sigmoid(x), computed without overflow: (1 - y) x + w log(1 + exp(-x))."""
     reduction = reduction_name(size_average, reduce, reduction)
     if input._type.shape != target._type.shape:
-        raise ValueError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
+        raise InputError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
     need_float("log_sigmoid_cpu", input)
     refuse_gradient("binary_cross_entropy_with_logits", weight=weight, pos_weight=pos_weight)
 
@@ -373,7 +373,7 @@ def gaussian_nll_loss(
     """
     if not isinstance(var, TensorBase):
         if var < 0:
-            raise ValueError("var has negative entry/entries")
+            raise InputError("var has negative entry/entries")
         number = float(var)
         var = record("", (), lambda b: b.constant(number, input._type))
     shape, held = input._type.shape, var._type.shape
@@ -381,9 +381,9 @@ def gaussian_nll_loss(
         if held == shape[:-1]:
             held = (*held, 1)
         elif not (len(held) == len(shape) and held[:-1] == shape[:-1] and held[-1] == 1):
-            raise ValueError("var is of incorrect size")
+            raise InputError("var is of incorrect size")
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{reduction} is not valid")
+        raise InputError(f"{reduction} is not valid")
     _check_variance(var)
 
     def emit(b: Builder, x: Node, y: Node, v: Node) -> Node:
@@ -404,4 +404,4 @@ def _check_variance(var: TensorBase) -> None:
         b = recorder.begin()
         node, keep = read(recorder, var, False)
         negative = b.apply("lt", (node, b.zeros_like(node)))
-        check_values(recorder, negative, keep, ValueError("var has negative entry/entries"))
+        check_values(recorder, negative, keep, InputError("var has negative entry/entries"))

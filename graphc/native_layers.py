@@ -11,7 +11,7 @@ from graphc.dropping import alpha_dropout as functional_alpha_dropout
 from graphc.dropping import drop_channels, kept_node
 from graphc.dropping import dropout as functional_dropout
 from graphc.dropping import feature_alpha_dropout as functional_feature_alpha_dropout
-from graphc.errors import ShapeError
+from graphc.errors import InputError, ShapeError, UsageError
 from graphc.grids import affine_grid, grid_sample
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -171,7 +171,7 @@ def norm_except_dim(v: Tensor, pow: int = 2, dim: int = 0) -> Tensor:
 
 def _check_chance(p: float) -> None:
     if not 0 <= p <= 1:
-        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {p:g}")
+        raise UsageError(f"dropout probability has to be between 0 and 1, but got {p:g}")
 
 
 def dropout(input: Tensor, p: float, train: bool) -> Tensor:
@@ -271,7 +271,7 @@ def embedding_bag(
     sums of float32.
     """
     if mode not in (0, 1, 2):
-        raise RuntimeError("`mode` must be sum, mean, or max.")
+        raise UsageError("`mode` must be sum, mean, or max.")
     made = functional_embedding_bag(
         indices,
         weight,
@@ -301,7 +301,7 @@ def grid_sampler(
     """
     for name, number in (("interpolation_mode", interpolation_mode), ("padding_mode", padding_mode)):
         if number not in (0, 1, 2):
-            raise ValueError(f"grid_sampler(): expected {name} to be 0, 1 or 2, but got {number}")
+            raise InputError(f"grid_sampler(): expected {name} to be 0, 1 or 2, but got {number}")
     mode, padding = _INTERPOLATIONS[interpolation_mode], _PADDINGS[padding_mode]
     return grid_sample(input, grid, mode, padding, bool(align_corners))
 

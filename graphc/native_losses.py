@@ -15,6 +15,7 @@ from graphc.distances import cosine_embedding_loss as functional_cosine_embeddin
 from graphc.distances import hinge_embedding_loss as functional_hinge_embedding_loss
 from graphc.distances import margin_ranking_loss as functional_margin_ranking_loss
 from graphc.distances import triplet_margin_loss as functional_triplet_margin_loss
+from graphc.errors import KindError
 from graphc.losses import binary_cross_entropy_with_logits as functional_binary_cross_entropy_with_logits
 from graphc.losses import kl_div as functional_kl_div
 from graphc.losses import poisson_nll_loss as functional_poisson_nll_loss
@@ -28,7 +29,7 @@ _REDUCTIONS = ("none", "mean", "sum")
 def _reduction(name: str, number: object) -> str:
     """The reduction's name; numbers without a meaning are none, as in PyTorch."""
     if not isinstance(number, int):
-        raise TypeError(f"{name}(): argument 'reduction' must be int, not {type(number).__name__}")
+        raise KindError(f"{name}(): argument 'reduction' must be int, not {type(number).__name__}")
     return _REDUCTIONS[number] if 0 <= number <= 2 else "none"
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, InputError, KindError, ShapeError, UsageError
 from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -75,7 +75,7 @@ def _check_counts(channels: int, **parameters: Tensor | None) -> None:
 
 def _last_axes(name: str, input: Tensor, normalized_shape: Sequence[int], star: str) -> tuple[int, ...]:
     if isinstance(normalized_shape, int):
-        raise TypeError(f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints, not int")
+        raise KindError(f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints, not int")
     wanted, shape = tuple(normalized_shape), input._type.shape
     if not wanted:
         raise ShapeError(
@@ -161,11 +161,11 @@ def batch_norm(
     shape = input._type.shape
     axes = (0, *range(2, len(shape)))
     if training and math.prod(shape[a] for a in axes if a < len(shape)) == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+        raise InputError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
     if (running_mean is None) != (running_var is None):
-        raise ValueError("running_mean and running_var must either both be None or neither be None")
+        raise InputError("running_mean and running_var must either both be None or neither be None")
     if not training and running_mean is None:
-        raise RuntimeError("running_mean must be defined in evaluation mode")
+        raise UsageError("running_mean must be defined in evaluation mode")
     channels = shape[1] if len(shape) > 1 else 0
     _check_counts(channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if len(shape) < 2:
@@ -227,9 +227,9 @@ def instance_norm(
     """
     shape = input._type.shape
     if use_input_stats and math.prod(shape[2:]) == 1:
-        raise ValueError(f"Expected more than 1 spatial element when training, got input size {input.shape}")
+        raise InputError(f"Expected more than 1 spatial element when training, got input size {input.shape}")
     if not use_input_stats and (running_mean is None or running_var is None):
-        raise RuntimeError("Expected running_mean and running_var to be defined when use_input_stats is false")
+        raise UsageError("Expected running_mean and running_var to be defined when use_input_stats is false")
     need_float("batch_norm", input)
     channels = shape[1]
     _check_counts(channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
@@ -266,7 +266,7 @@ def group_norm(
         raise ZeroDivisionError(f"group_norm: num_groups must be greater than 0, got {num_groups}")
     channels = shape[1]
     if shape[0] * (channels // num_groups) * math.prod(shape[2:]) == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(shape)}")
+        raise InputError(f"Expected more than 1 value per channel when training, got input size {list(shape)}")
     if channels % num_groups:
         raise ShapeError(
             "Expected number of channels in input to be divisible by num_groups, but got input of shape "
@@ -295,9 +295,9 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     """x / (k + alpha * mean of squares over `size` channels around)^beta; channels outside count as 0."""
     shape = input._type.shape
     if len(shape) < 3:
-        raise ValueError(f"Expected 3D or higher dimensionality input (got {len(shape)} dimensions)")
+        raise InputError(f"Expected 3D or higher dimensionality input (got {len(shape)} dimensions)")
     if size <= 0:
-        raise RuntimeError(f"local_response_norm: size should be greater than zero, but got {size}")
+        raise UsageError(f"local_response_norm: size should be greater than zero, but got {size}")
     low = tuple(size // 2 if i == 1 else 0 for i in range(len(shape)))
     high = tuple((size - 1) // 2 if i == 1 else 0 for i in range(len(shape)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphc.errors import KindError, UsageError
 from graphc.gates import Gate, Grads, Run
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.ir.node import Node
@@ -23,7 +24,7 @@ from graphc.tensors.core import SAVING, TensorBase, finish, read
 def push_hooks(pack: Callable[[Any], Any], unpack: Callable[[Any], Any]) -> None:
     """From now on, operations of this thread give what they save to `pack`."""
     if MODE.packing_refused is not None:
-        raise RuntimeError(MODE.packing_refused)
+        raise UsageError(MODE.packing_refused)
     MODE.packing = (*MODE.packing, (pack, unpack))
 
 
@@ -35,7 +36,7 @@ def pop_hooks() -> None:
 def refuse_hooks(message: str | None) -> str | None:
     """Let `push_hooks` raise RuntimeError with this message, or let it be; gives what was set before."""
     if message is not None and MODE.packing:
-        raise RuntimeError(message)
+        raise UsageError(message)
     before, MODE.packing_refused = MODE.packing_refused, message
     return before
 
@@ -52,7 +53,7 @@ def packed(tensor: Any) -> Any:
     finally:
         MODE.packing = stack
     if tensor._counter is not None and tensor._counter[0] != before:
-        raise RuntimeError(
+        raise UsageError(
             "A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook cannot "
             "be modified by in-place operations as this can lead to unexpected side-effects. Please open an issue if "
             "you need to perform in-place operations on the input to a pack hook."
@@ -65,7 +66,7 @@ def unpacked(unpack: Callable[[Any], Any], item: Any) -> Any:
     with set_grad_enabled(False):
         made = unpack(item)
     if not isinstance(made, TensorBase):
-        raise TypeError(
+        raise KindError(
             f"Output of saved tensor unpack_hook expected to be a Tensor but got result of type {type(made).__name__}"
         )
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphc.errors import ShapeError
+from graphc.errors import KindError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
@@ -30,9 +30,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     """
     amounts = _amounts(pad)
     if len(amounts) % 2:
-        raise RuntimeError("Padding length must be divisible by 2")
+        raise UsageError("Padding length must be divisible by 2")
     if len(amounts) > 2 * input.ndim:
-        raise RuntimeError(
+        raise UsageError(
             "Padding length should be less than or equal to two times the input dimension but got padding length "
             f"{len(amounts)} and input of dimension {input.ndim}"
         )
@@ -40,12 +40,12 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if mode == "constant":
         return _constant(input, pads, 0 if value is None else value)
     if value is not None and value != 0:
-        raise RuntimeError(f'Padding mode "{mode}" doesn\'t take in value argument')
+        raise UsageError(f'Padding mode "{mode}" doesn\'t take in value argument')
     if mode not in ("reflect", "replicate", "circular"):
-        raise NotImplementedError(f"Unrecognised padding mode {mode}")
+        raise UnsupportedError(f"Unrecognised padding mode {mode}")
     count = len(pads)
     if count not in (1, 2, 3) or input.ndim not in (count + 1, count + 2):
-        raise NotImplementedError(
+        raise UnsupportedError(
             f"Padding size {len(amounts)} is not supported for {input.ndim}D input tensor. Only 2D, 3D, 4D, 5D "
             "padding with non-constant padding are supported for now"
         )
@@ -74,10 +74,10 @@ def constant_pad_nd(input: Tensor, pad: Sequence[int], value: float = 0) -> Tens
 
 def _amounts(pad: Sequence[int]) -> list[int]:
     if isinstance(pad, int):
-        raise TypeError("pad(): argument 'pad' (position 2) must be tuple of ints, not int")
+        raise KindError("pad(): argument 'pad' (position 2) must be tuple of ints, not int")
     for place, amount in enumerate(pad):
         if isinstance(amount, float):
-            raise TypeError(
+            raise KindError(
                 "pad(): argument 'pad' (position 2) must be tuple of ints, but found element of type float at pos "
                 f"{place}"
             )
@@ -116,7 +116,7 @@ def _check_mirrored(input: Tensor, pads: Pads, mode: str) -> None:
         made = " ".join(f"{name}: {n}" for name, n in zip(names, outs, strict=True))
         raise ShapeError(f"input ({given}) is too small. Calculated output {made}")
     if input._type.dtype is boolean:
-        raise NotImplementedError(f"\"{_KERNELS[mode]}{count}d\" not implemented for 'Bool'")
+        raise UnsupportedError(f"\"{_KERNELS[mode]}{count}d\" not implemented for 'Bool'")
 
 
 def _check_circular(shape: Sequence[int], pads: Pads) -> None:

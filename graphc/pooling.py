@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import ShapeError
+from graphc.errors import ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, i64
@@ -60,16 +60,16 @@ def _numbers(name: str, what: str, value: Extents, rank: int) -> tuple[int, ...]
     if name == "max_pool1d":
         none = "" if what in ("kernel_size", "dilation") else "None, " if what == "stride" else ""
         comma = "" if what in ("kernel_size", "dilation") else ","
-        raise RuntimeError(
+        raise UsageError(
             f"max_pool1d() {what} must be {none}an int, list of ints{comma} or tuple of ints of size 1 but got size "
             f"{len(given)}"
         )
     if rank == 1:
-        raise RuntimeError(f"{name}() argument '{what}' should contain one int (got {len(given)})")
+        raise UsageError(f"{name}() argument '{what}' should contain one int (got {len(given)})")
     either = "" if name == "avg_pool3d" else "be either " if what == "dilation" else "either "
     be = "" if either.startswith("be") else "be "
     omitted = "omitted, " if what == "stride" else ""
-    raise RuntimeError(f"{name}: {what} must {either}{be}{omitted}a single int, or a tuple of {_WORDS[rank]}")
+    raise UsageError(f"{name}: {what} must {either}{be}{omitted}a single int, or a tuple of {_WORDS[rank]}")
 
 
 def _check_shape(name: str, input: Tensor, rank: int) -> None:
@@ -106,27 +106,27 @@ def _check_numbers(
     if name == "max_pool1d":
         for what, (value,) in (("kernel_size", size), ("stride", stride)):
             if value <= 0:
-                raise RuntimeError(f"max_pool1d() {what} must be greater than zero, but got {value}")
+                raise UsageError(f"max_pool1d() {what} must be greater than zero, but got {value}")
         if padding[0] < 0:
-            raise RuntimeError(f"max_pool1d() padding must be non-negative, but got {padding[0]}")
+            raise UsageError(f"max_pool1d() padding must be non-negative, but got {padding[0]}")
         if padding[0] > size[0] // 2:
-            raise RuntimeError(
+            raise UsageError(
                 f"max_pool1d() padding should be at most half of kernel size, but got padding={padding[0]} and "
                 f"kernel_size={size[0]}"
             )
         if dilation[0] <= 0:
-            raise RuntimeError(f"max_pool1d() dilation must be greater than zero, but got {dilation[0]}")
+            raise UsageError(f"max_pool1d() dilation must be greater than zero, but got {dilation[0]}")
         return
     if min(*size, *stride) <= 0:
-        raise RuntimeError(f"stride should not be zero, nor the kernel size; got {list(stride)} and {list(size)}")
+        raise UsageError(f"stride should not be zero, nor the kernel size; got {list(stride)} and {list(size)}")
     if min(dilation) <= 0:
         given = " ".join(f"dilation{s}: {d}" for s, d in zip(_SIDES[-len(dilation) :], dilation, strict=True))
-        raise RuntimeError(f"dilation should be greater than zero, but got {given}")
+        raise UsageError(f"dilation should be greater than zero, but got {given}")
     for k, p, d in zip(size, padding, dilation, strict=True):
         if p < 0:
-            raise RuntimeError(f"pad must be non-negative, but got pad: {p}")
+            raise UsageError(f"pad must be non-negative, but got pad: {p}")
         if p > (d * (k - 1) + 1) // 2:
-            raise RuntimeError(
+            raise UsageError(
                 f"pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k} and "
                 f"dilation={d}"
             )
@@ -178,7 +178,7 @@ def _too_small(name: str, shape: Sequence[int], size: Sequence[int], places: Seq
 
 def _refuse_bool(kernel: str, input: Tensor) -> None:
     if input._type.dtype is boolean:
-        raise NotImplementedError(f"\"{kernel}\" not implemented for 'Bool'")
+        raise UnsupportedError(f"\"{kernel}\" not implemented for 'Bool'")
 
 
 # maximum
@@ -237,7 +237,7 @@ def max_pool1d(
     """The largest element of each window of the last dimension, with `return_indices` also its place (int64)."""
     windows = _windows("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode)
     if not input._type.dtype.is_float:
-        raise NotImplementedError(f'"max_pool1d_impl" not implemented for {input._type}')
+        raise UnsupportedError(f'"max_pool1d_impl" not implemented for {input._type}')
     return _max_pool("max_pool1d", 1, input, windows, return_indices)
 
 
@@ -352,7 +352,7 @@ def _avg_pool(
 ) -> Tensor:
     windows = _windows(name, rank, input, kernel_size, stride, padding, 1, ceil_mode)
     if divisor == 0:
-        raise RuntimeError("divisor must be not zero")
+        raise UsageError("divisor must be not zero")
     _refuse_bool("avg_pool3d_out_frame" if rank == 3 else "avg_pool2d", input)
     whole = all(h <= 0 for h in windows.high) and not any(windows.low)
 

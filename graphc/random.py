@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.devices import CPU, Device, use_device
+from graphc.errors import InputError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, f32, f64, i32, i64, u8
@@ -49,7 +50,7 @@ class Generator:
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed` (any integer of 64 bits, negative ones count from the top)."""
         if isinstance(seed, float) or not hasattr(seed, "__index__"):
-            raise RuntimeError(f"manual_seed expected a long, but got {type(seed).__name__}")
+            raise UsageError(f"manual_seed expected a long, but got {type(seed).__name__}")
         seed = seed.__index__()
         if not -(2**63) <= seed < 2**64:
             raise SeedError(f"Overflow when unpacking long long: the seed {seed} does not fit 64 bits")
@@ -94,9 +95,9 @@ class Generator:
     def set_state(self, new_state: Tensor) -> Generator:
         """Go on from a state that `get_state` gave. TypeError or RuntimeError for what is no state."""
         if not isinstance(new_state, TensorBase) or new_state._type.dtype is not u8:
-            raise TypeError("RNG state must be a torch.ByteTensor")
+            raise KindError("RNG state must be a torch.ByteTensor")
         if new_state._type.shape != (16,):
-            raise RuntimeError(f"RNG state is wrong size: a state has 16 bytes, not {list(new_state._type.shape)}")
+            raise UsageError(f"RNG state is wrong size: a state has 16 bytes, not {list(new_state._type.shape)}")
         _not_in_capture("the state of a random generator was set")
         seed, offset = np.ascontiguousarray(new_state._array()).view(np.uint64).tolist()
         with self._lock:
@@ -110,7 +111,7 @@ class Generator:
         return made
 
 
-class SeedError(ValueError, RuntimeError):
+class SeedError(InputError, UsageError):
     """A seed that does not fit 64 bits."""
 
 
@@ -170,11 +171,11 @@ def key_buffer(generator: Generator) -> Buffer:
 def draw_key(generator: Generator | None) -> Binding:
     """A leaf with the key of the next draw; `graphc.compile` draws again at each call."""
     if generator is not None and not isinstance(generator, Generator):
-        raise TypeError(f"argument 'generator' must be torch.Generator, not {type(generator).__name__}")
+        raise KindError(f"argument 'generator' must be torch.Generator, not {type(generator).__name__}")
     source = generator or default_generator
     recorder = current()
     if recorder.randomness == "error":
-        raise RuntimeError(
+        raise UsageError(
             "vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' "
             "randomness flags on vmap or perform the randomness operation out of vmap"
         )

@@ -28,6 +28,7 @@ import numpy as np
 from graphc import programs
 from graphc.capture import Capture
 from graphc.counting import FRONT
+from graphc.errors import GraphcError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
@@ -198,6 +199,8 @@ class Recorder:
 
     def check(self, node: Node, keep: Value, error: Problem) -> None:
         """Raise `error` at the next flush if the bool scalar `node` is true; a function finds the error, if any."""
+        if isinstance(error, GraphcError):
+            error.locs = self.b.locs
         self.checks.append((node, keep, error))
 
     def flush(self, reason: str) -> None:
@@ -232,7 +235,7 @@ class Recorder:
     def look(self, storage: Storage) -> None:
         """The value of `storage` is looked at: it is computed, with all that is pending."""
         if storage.serial >= (self.example_since or storage.serial + 1) or self._is_example(storage):
-            raise RuntimeError(
+            raise UsageError(
                 "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on "
                 "a Tensor, please try to rewrite what you're doing with other operations. So it is with everything "
                 "that looks at a value, such as `if` on a Tensor or printing it."
@@ -346,7 +349,8 @@ def raise_checks(checks: Sequence[Check], results: dict[Node, Buffer]) -> None:
 def found(problem: Problem, data: np.ndarray) -> Exception | None:
     """The error that a check finds in the bytes of its node."""
     if isinstance(problem, Exception):
-        return problem if data[0] else None
+        # It may be raised again, by a replay: what the last time left in it would grow.
+        return problem.with_traceback(None) if data[0] else None
     return problem(data)
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from graphc.errors import UsageError
 from graphc.functional import dropout as drop
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
+from graphc.naming import named
 from graphc.tensors.core import TensorBase, record_many
 from graphc.tensors.joining import cat, stack
 from graphc.tensors.shaping import transpose
@@ -162,7 +164,7 @@ def _network(
     size = len(params) // (num_layers * directions)
     x = transpose(input, 0, 1) if batch_first else input
     if x._type.shape[0] == 0:
-        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        raise UsageError("Expected sequence length to be larger than 0 in RNN")
     finals: list[list[Tensor]] = [[] for _ in hx]
     for layer in range(num_layers):
         outputs: list[Tensor] = []
@@ -219,9 +221,8 @@ def _single(kind: _Kind, what: str) -> Callable[..., tuple[Tensor, Tensor]]:
             kind, input, (hx,), params, has_biases, num_layers, dropout, train, bidirectional, batch_first, mask
         )  # type: ignore[return-value]
 
-    function.__name__ = function.__qualname__ = kind.name
-    function.__doc__ = f"{what} over (time, batch, features): outputs and last hidden states. Arguments as `lstm`'s."
-    return function
+    about = f"{what} over (time, batch, features): outputs and last hidden states. Arguments as `lstm`'s."
+    return named(function, kind.name, about)
 
 
 gru = _single(_GRU, "Gated recurrent units")
@@ -232,14 +233,12 @@ rnn_relu = _single(_RELU, "A recurrent network with max(x, 0)")
 def _check_cell(input: Tensor, states: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor) -> None:
     (rows, features), size = input._type.shape, w_hh._type.shape[1]
     if features != w_ih._type.shape[1]:
-        raise RuntimeError(f"input has inconsistent input_size: got {features} expected {w_ih._type.shape[1]}")
+        raise UsageError(f"input has inconsistent input_size: got {features} expected {w_ih._type.shape[1]}")
     for place, state in enumerate(states):
         if state._type.shape[0] != rows:
-            raise RuntimeError(f"Input batch size {rows} doesn't match hidden{place} batch size {state._type.shape[0]}")
+            raise UsageError(f"Input batch size {rows} doesn't match hidden{place} batch size {state._type.shape[0]}")
         if state._type.shape[1] != size:
-            raise RuntimeError(
-                f"hidden{place} has inconsistent hidden_size: got {state._type.shape[1]}, expected {size}"
-            )
+            raise UsageError(f"hidden{place} has inconsistent hidden_size: got {state._type.shape[1]}, expected {size}")
 
 
 def _cell(
@@ -285,9 +284,8 @@ def _single_cell(kind: _Kind, what: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         return _cell(kind, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
 
-    function.__name__ = function.__qualname__ = f"{kind.name}_cell"
-    function.__doc__ = f"One step of {what}: (batch, features) and the hidden state give the new one."
-    return function
+    about = f"One step of {what}: (batch, features) and the hidden state give the new one."
+    return named(function, f"{kind.name}_cell", about)
 
 
 gru_cell = _single_cell(_GRU, "gated recurrent units")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.errors import UnsupportedError, UsageError
 from graphc.tensors.core import TensorBase, wants_grad
 from graphc.tensors.writing import type_name
 
@@ -12,7 +13,7 @@ def need_float(kernel: str, *tensors: TensorBase | None) -> None:
     """NotImplementedError in PyTorch's words, naming its `kernel`, unless every tensor holds floats."""
     for tensor in tensors:
         if tensor is not None and not tensor._type.dtype.is_float:
-            raise NotImplementedError(
+            raise UnsupportedError(
                 f"\"{kernel}\" not implemented for '{type_name(tensor._type.dtype)}': floats expected, but got "
                 f"{tensor._type}; convert it with .to(dtype)"
             )
@@ -23,7 +24,7 @@ def need_same_dtype(name: str, first: TensorBase, *others: TensorBase | None) ->
     wanted = first._type.dtype
     for other in others:
         if other is not None and other._type.dtype is not wanted:
-            raise RuntimeError(
+            raise UsageError(
                 f"{name}: expected scalar type {type_name(wanted)} but found {type_name(other._type.dtype)}"
             )
 
@@ -32,7 +33,7 @@ def refuse_gradient(name: str, **arguments: Any) -> None:
     """PyTorch's error for arguments that a function has no gradient for, where one of them requires it."""
     for argument, value in arguments.items():
         if isinstance(value, TensorBase) and wants_grad((value,)):
-            raise RuntimeError(
+            raise UsageError(
                 f"The function '{name}' is not differentiable with respect to argument '{argument}'. This input cannot "
                 "have requires_grad True."
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import adaptive_pooling
-from graphc.errors import ShapeError
+from graphc.errors import InputError, KindError, ShapeError, UnsupportedError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, i64, u8
@@ -165,24 +165,24 @@ def _extents(
     rank = len(spatial)
     form = "Please provide input tensor in (N, C, d1, d2, ...,dK) format and"
     if size is not None and scale_factor is not None:
-        raise ValueError("only one of size or scale_factor should be defined")
+        raise InputError("only one of size or scale_factor should be defined")
     if size is not None:
         sizes = list(size) if isinstance(size, list | tuple) else [size] * rank
         if len(sizes) != rank:
-            raise ValueError(
+            raise InputError(
                 "Input and output must have the same number of spatial dimensions, but got input with spatial "
                 f"dimensions of {spatial} and output size of {size}. {form} output size in (o1, o2, ...,oK) format."
             )
         if any(not isinstance(n, int | np.integer) for n in sizes):
-            raise TypeError(f"expected size to be one of int or Tuple[int, ...], but got size {size}")
+            raise KindError(f"expected size to be one of int or Tuple[int, ...], but got size {size}")
         if recompute:
-            raise ValueError("recompute_scale_factor is not meaningful with an explicit size.")
+            raise InputError("recompute_scale_factor is not meaningful with an explicit size.")
         return [int(n) for n in sizes], [None] * rank
     if scale_factor is None:
-        raise ValueError("either size or scale_factor should be defined")
+        raise InputError("either size or scale_factor should be defined")
     scales = list(scale_factor) if isinstance(scale_factor, list | tuple) else [scale_factor] * rank
     if len(scales) != rank:
-        raise ValueError(
+        raise InputError(
             "Input and scale_factor must have the same number of spatial dimensions, but got input with spatial "
             f"dimensions of {spatial} and scale_factor of shape {scale_factor}. {form} scale_factor in (s1, s2, "
             "...,sK) format."
@@ -195,20 +195,20 @@ def _check_mode(input: Tensor, mode: str, align_corners: bool | None, antialias:
     rank = input.ndim
     if mode in ("nearest", "area", "nearest-exact"):
         if align_corners is not None:
-            raise ValueError(
+            raise InputError(
                 "align_corners option can only be set with the interpolating modes: linear | bilinear | bicubic | "
                 "trilinear"
             )
     elif mode == "lanczos":
-        raise ValueError("Lanczos mode requires antialias=True; graphc has no Lanczos filter")
+        raise InputError("Lanczos mode requires antialias=True; graphc has no Lanczos filter")
     if antialias and not (mode in ("bilinear", "bicubic") and rank == 4):
-        raise ValueError(
+        raise InputError(
             "Anti-alias option is restricted to bilinear, bicubic, and lanczos modes and requires a 4-D tensor as input"
         )
     if mode in _RANKS and rank in (3, 4, 5) and rank != _RANKS[mode] + 2:
-        raise NotImplementedError(f"Got {rank}D input, but {mode} mode needs {_RANKS[mode] + 2}D input")
+        raise UnsupportedError(f"Got {rank}D input, but {mode} mode needs {_RANKS[mode] + 2}D input")
     if rank not in (3, 4, 5) or mode not in ("area", *_GRADIENTS):
-        raise NotImplementedError(
+        raise UnsupportedError(
             f"Input Error: Only 3D, 4D and 5D input Tensors supported (got {rank}D) for the modes: {_MODES} "
             f"(got {mode})"
         )

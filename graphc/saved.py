@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphc.errors import AutodiffError
+from graphc.errors import AutodiffError, UsageError
 from graphc.grad_mode import MODE
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
@@ -86,10 +86,10 @@ def _check(recorder: Recorder, value: Value) -> None:
         return  # times a number
     read = _read_by(recorder, value)
     if _is_written(value) and ("result" in keeps if keeps is not None else value.node in read):
-        raise RuntimeError(_message(value, value.node, value.name))
+        raise UsageError(_message(value, value.node, value.name))
     for parent in _operands(value, read):
         if _is_written(parent):
-            raise RuntimeError(_message(parent, *_shown(value, parent)))
+            raise UsageError(_message(parent, *_shown(value, parent)))
 
 
 # What takes its operands apart in the order of their names in PyTorch ("mat2", "other", "self").

@@ -20,6 +20,7 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.devices import Device, use_device
+from graphc.errors import InputError, KindError
 from graphc.ir.types import bf16, dtype_by_name
 from graphc.storage import Storage
 from graphc.tensors.core import TensorBase, alias, from_array
@@ -70,14 +71,14 @@ class _Writer:
             return {"device": str(value)}
         if kind in (list, tuple, dict, OrderedDict):
             return self._container(value, path)
-        raise TypeError(
+        raise KindError(
             f"save: the object at {path} is a {kind.__module__}.{kind.__qualname__}; graphc stores tensors, numbers, "
             "str, bytes, None, list, tuple, dict and OrderedDict of such (a module's or an optimizer's state_dict())"
         )
 
     def _container(self, value: Any, path: str) -> Any:
         if id(value) in self._open:
-            raise ValueError(f"save: the container at {path} holds itself")
+            raise InputError(f"save: the container at {path} holds itself")
         self._open.add(id(value))
         name = type(value).__name__
         if isinstance(value, dict):
@@ -163,28 +164,28 @@ def _read(data: bytes, name: Any) -> Any:
     import safetensors
 
     if data[:4] == b"PK\x03\x04" or data[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-        raise ValueError(
+        raise InputError(
             f"load: {name} is a pickle file, as torch.save writes it; graphc never unpickles, since such files can run "
             "any code. Convert it with PyTorch: safetensors.torch.save_file(torch.load(...), path)"
         )
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(_LARGEST_HEADER, len(data) - 8):
-        raise ValueError(f"load: {name} is no safetensors file, or a truncated one ({len(data):,} bytes)")
+        raise InputError(f"load: {name} is no safetensors file, or a truncated one ({len(data):,} bytes)")
     try:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         entries = dict(safetensors.deserialize(data))
     except (safetensors.SafetensorError, ValueError, AttributeError) as error:
-        raise ValueError(f"load: {name} is damaged or truncated: {error}") from None
+        raise InputError(f"load: {name} is damaged or truncated: {error}") from None
     if "graphc" not in metadata:
         return {key: _foreign(key, entry, name) for key, entry in entries.items()}
     try:
         header = json.loads(metadata["graphc"])
         if header["version"] > VERSION:
-            raise ValueError(f"it was written by a newer graphc (version {header['version']} of the format)")
+            raise InputError(f"it was written by a newer graphc (version {header['version']} of the format)")
         flats = [_flat(entries[f"storage.{i}"], dtype) for i, dtype in enumerate(header["storages"])]
         return _decode(header["object"], flats)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"load: {name} is damaged: {error}") from None
+        raise InputError(f"load: {name} is damaged: {error}") from None
 
 
 _DTYPES = {
@@ -195,7 +196,7 @@ _DTYPES = {
 
 def _foreign(key: str, entry: Any, name: Any) -> Tensor:
     if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"load: tensor {key!r} of {name} has the dtype {entry['dtype']}, which graphc does not have")
+        raise InputError(f"load: tensor {key!r} of {name} has the dtype {entry['dtype']}, which graphc does not have")
     return _flat(entry, _DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphc.errors import UsageError
 from graphc.functional import pad
 from graphc.recording import current
 from graphc.tensors.core import from_array, wants_grad
@@ -27,7 +28,7 @@ def pad_sequences(sequences: Sequence[Tensor], batch_first: bool, value: float, 
     rest = first.shape[1:]
     for place, sequence in enumerate(sequences):
         if sequence._type.shape[1:] != rest:
-            raise RuntimeError(
+            raise UsageError(
                 f"The size of tensor a ({longest}) must match: sequence {place} has shape "
                 f"{list(sequence._type.shape)}, the first one {list(first.shape)}; only first dimensions may differ"
             )

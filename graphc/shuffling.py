@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphc.errors import ShapeError
+from graphc.errors import ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.tensors.core import record
@@ -19,7 +19,7 @@ def _check(name: str, input: Tensor, factor_name: str, factor: int) -> None:
             f"{name} expects input to have at least 3 dimensions, but got input with {input.ndim} dimension(s)"
         )
     if factor <= 0:
-        raise RuntimeError(f"{name} expects a positive {factor_name}, but got {factor}")
+        raise UsageError(f"{name} expects a positive {factor_name}, but got {factor}")
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
@@ -78,7 +78,7 @@ def _channel_shuffle(gradient: str, input: Tensor, groups: int) -> Tensor:
     if len(shape) <= 2:
         raise ShapeError(f"channel_shuffle expects input with > 2 dims, but got input with sizes {list(shape)}")
     if groups <= 0:
-        raise RuntimeError(f"Number of groups to divide channels in must be positive. Value of groups:{groups}")
+        raise UsageError(f"Number of groups to divide channels in must be positive. Value of groups:{groups}")
     if shape[1] % groups:
         raise ShapeError(
             f"Number of channels must be divisible by groups. Got {shape[1]} channels and {groups} groups."

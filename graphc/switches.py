@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from graphc.errors import CheckError, KindError, UsageError
 from graphc.grad_mode import MODE
 
 _PRECISIONS = ("highest", "high", "medium")
@@ -35,7 +36,7 @@ def set_float32_matmul_precision(precision: str) -> None:
     It has no effect: they are computed in float32 always. Other words warn and change nothing.
     """
     if not isinstance(precision, str):
-        raise RuntimeError(f"set_float32_matmul_precision expects a str, but got {type(precision).__name__}")
+        raise UsageError(f"set_float32_matmul_precision expects a str, but got {type(precision).__name__}")
     if precision not in _PRECISIONS:
         warnings.warn(
             f"{precision} is not one of 'highest', 'high', or 'medium'; the current setFloat32MatmulPrecision call "
@@ -52,7 +53,7 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
     """
     for name, value in (("'mode' (position 1)", mode), ("'warn_only'", warn_only)):
         if not isinstance(value, bool):
-            raise TypeError(
+            raise KindError(
                 f"_set_deterministic_algorithms(): argument {name} must be bool, not {type(value).__name__}"
             )
     _Switches.deterministic, _Switches.warn_only = mode, warn_only
@@ -76,22 +77,22 @@ def get_deterministic_debug_mode() -> int:
 def set_deterministic_debug_mode(debug_mode: int | str) -> None:
     """`use_deterministic_algorithms` by a number or a word: 0 "default", 1 "warn", 2 "error"."""
     if not isinstance(debug_mode, int | str):
-        raise TypeError(f"debug_mode must be str or int, but got {type(debug_mode)}")
+        raise KindError(f"debug_mode must be str or int, but got {type(debug_mode)}")
     if isinstance(debug_mode, str):
         if debug_mode not in _DEBUG_MODES:
-            raise RuntimeError(
+            raise UsageError(
                 f"invalid value of debug_mode, expected one of `default`, `warn`, `error`, but got {debug_mode}"
             )
         debug_mode = _DEBUG_MODES.index(debug_mode)
     if debug_mode not in (0, 1, 2):
-        raise RuntimeError(f"invalid value of debug_mode, expected 0, 1, or 2, but got {debug_mode}")
+        raise UsageError(f"invalid value of debug_mode, expected 0, 1, or 2, but got {debug_mode}")
     use_deterministic_algorithms(debug_mode > 0, warn_only=debug_mode == 1)
 
 
 def set_flush_denormal(mode: bool) -> bool:
     """False: the smallest floats are never flushed to zero here, as on machines where PyTorch cannot do it."""
     if not isinstance(mode, bool):
-        raise RuntimeError(f"flush_denormal expects a bool, but got {type(mode).__name__}")
+        raise UsageError(f"flush_denormal expects a bool, but got {type(mode).__name__}")
     return False
 
 
@@ -111,11 +112,11 @@ def set_num_interop_threads(num: int) -> None:
     RuntimeError, as in PyTorch, for a second call.
     """
     if isinstance(num, bool) or not isinstance(num, int):
-        raise RuntimeError(f"set_num_interop_threads expects an int, but got {type(num).__name__}")
+        raise UsageError(f"set_num_interop_threads expects an int, but got {type(num).__name__}")
     if num <= 0:
-        raise RuntimeError("set_num_interop_threads expects a positive integer")
+        raise UsageError("set_num_interop_threads expects a positive integer")
     if _Switches.interop_threads:
-        raise RuntimeError(
+        raise UsageError(
             "Error: cannot set number of interop threads after parallel work has started or set_num_interop_threads "
             "called"
         )
@@ -127,7 +128,7 @@ def set_warn_always(b: bool, /) -> None:
     time here, whose filters decide; this has no effect.
     """
     if not isinstance(b, bool):
-        raise RuntimeError(f"setWarnOnlyOnce expects a bool, but got {type(b).__name__}")
+        raise UsageError(f"setWarnOnlyOnce expects a bool, but got {type(b).__name__}")
     _Switches.warn_always = b
 
 
@@ -167,7 +168,7 @@ def sym_min(a: Any, b: Any) -> Any:
 def sym_ite(b: bool, t: Any, f: Any) -> Any:
     """`t` if `b` holds, else `f`; both of one type."""
     if not isinstance(b, bool) or type(t) is not type(f):
-        raise AssertionError(f"sym_ite expects a bool and two values of one type, got {b!r}, {t!r} and {f!r}")
+        raise CheckError(f"sym_ite expects a bool and two values of one type, got {b!r}, {t!r} and {f!r}")
     return t if b else f
 
 

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from graphc.capture import Capture
+from graphc.errors import KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -97,7 +98,7 @@ class Tracer(Recorder):
 
     def flush(self, reason: str) -> None:
         where = ", ".join(map(str, sorted(user_location())))
-        raise RuntimeError(
+        raise UsageError(
             f"trace: the function looks at a value{f' at {where}' if where else ''}, but values do not exist "
             f"while tracing"
         )
@@ -133,7 +134,7 @@ def _outputs(recorder: Recorder, result: Any) -> list[Node]:
         elif isinstance(item, dict):
             stack.extend(reversed(list(item.values())))
         elif item is not None:
-            raise TypeError(f"trace: the function gives a {type(item).__name__}, not tensors")
+            raise KindError(f"trace: the function gives a {type(item).__name__}, not tensors")
     return nodes
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphc.backward import pull, walk
+from graphc.errors import InputError, UsageError
 from graphc.gates import Gate, Run
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.ir.node import Node
@@ -38,11 +39,11 @@ class Level:
         self.is_open = False  # results are over the variables, which pass gradients on
         for tensor in tensors:
             if not isinstance(tensor, TensorBase):
-                raise ValueError(f"Thing passed to transform API must be Tensor, got {type(tensor)}")
+                raise InputError(f"Thing passed to transform API must be Tensor, got {type(tensor)}")
         self.outer_grad = MODE.enabled and any(t.requires_grad for t in tensors)
         for tensor in tensors:
             if not tensor._type.dtype.is_float:
-                raise RuntimeError("only Tensors of floating point dtype can require gradients")
+                raise UsageError("only Tensors of floating point dtype can require gradients")
             node, keep = read(recorder, tensor, MODE.enabled)
             self.outer.append(node)
             self.keeps.append(keep)
@@ -96,11 +97,11 @@ class Level:
 
 def _chosen(argnums: int | Sequence[int], args: tuple[Any, ...]) -> list[int]:
     if not isinstance(argnums, int | tuple | list):
-        raise RuntimeError(f"argnums must be int or Tuple[int, ...], got: {type(argnums)}")
+        raise UsageError(f"argnums must be int or Tuple[int, ...], got: {type(argnums)}")
     numbers = [argnums] if isinstance(argnums, int) else list(argnums)
     for number in numbers:
         if not -len(args) <= number < len(args):
-            raise RuntimeError(f"Got argnum={number}, but only {len(args)} positional inputs")
+            raise UsageError(f"Got argnum={number}, but only {len(args)} positional inputs")
     return [n % len(args) for n in numbers]
 
 
@@ -108,7 +109,7 @@ def _with_aux(name: str, output: Any, has_aux: bool) -> tuple[Any, Any]:
     if not has_aux:
         return output, None
     if not (isinstance(output, tuple) and len(output) == 2):
-        raise RuntimeError(f"{name}: output of function f should be a tuple: (output, aux) if has_aux is True")
+        raise UsageError(f"{name}: output of function f should be a tuple: (output, aux) if has_aux is True")
     return output
 
 
@@ -168,14 +169,14 @@ def grad_and_value(
 def _check_scalar(output: Any) -> None:
     prefix = "grad_and_value(f)(*args): Expected f(*args) to return a"
     if not isinstance(output, TensorBase):
-        raise RuntimeError(f"{prefix} Tensor, got {type(output)}")
+        raise UsageError(f"{prefix} Tensor, got {type(output)}")
     if output.ndim:
-        raise RuntimeError(
+        raise UsageError(
             f"{prefix} scalar Tensor, got tensor with {output.ndim} dims. Maybe you wanted to use the vjp or jacrev "
             "APIs instead?"
         )
     if not output._type.dtype.is_float:
-        raise RuntimeError(f"{prefix} float Tensor, got {output._type}")
+        raise UsageError(f"{prefix} float Tensor, got {output._type}")
 
 
 def grad(func: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -193,7 +194,7 @@ def _only_tensors(name: str, output: Any) -> tuple[list[Any], Any]:
     outs, shape = flatten(output)
     for out in outs:
         if not isinstance(out, TensorBase):
-            raise RuntimeError(f"{name}: expected f(*primals) to return only tensors, got unsupported type {type(out)}")
+            raise UsageError(f"{name}: expected f(*primals) to return only tensors, got unsupported type {type(out)}")
     return outs, shape
 
 
@@ -220,10 +221,10 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     def pulled(*cotangents: Any) -> Any:
         given, _ = flatten(cotangents)
         if len(given) != len(nodes):
-            raise RuntimeError(f"Expected {len(nodes)} cotangents, one for each output of f, got {len(given)}")
+            raise UsageError(f"Expected {len(nodes)} cotangents, one for each output of f, got {len(given)}")
         for place, (cotangent, node) in enumerate(zip(given, nodes, strict=True)):
             if tuple(cotangent.shape) != node.shape:
-                raise RuntimeError(
+                raise UsageError(
                     f"Mismatch in shape: grad_output[{place}] has a shape of torch.Size({list(cotangent.shape)}) and "
                     f"output[{place}] has a shape of torch.Size({list(node.shape)})."
                 )
@@ -249,23 +250,23 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
     """
     name = "jvp(f, primals, tangents)"
     if not isinstance(primals, tuple):
-        raise RuntimeError(f"{name}: Expected primals to be a tuple. E.g. it should be valid to call f(*primals).")
+        raise UsageError(f"{name}: Expected primals to be a tuple. E.g. it should be valid to call f(*primals).")
     leaves, structure = flatten(primals)
     directions, other = flatten(tangents)
     if structure != other:
-        raise RuntimeError(
+        raise UsageError(
             f"{name}: Expected primals and tangents to have the same python structure. For example, if primals is a "
             f"tuple of 3 tensors, tangents also must be. Got primals with structure {structure_text(primals)} and "
             f"tangents with structure {structure_text(tangents)}"
         )
     if not leaves:
-        raise RuntimeError(f"{name}: Expected primals to contain at least one Tensor.")
+        raise UsageError(f"{name}: Expected primals to contain at least one Tensor.")
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
         for x, t in zip(leaves, directions, strict=True):
             if tuple(x.shape) != tuple(t.shape):
-                raise RuntimeError(
+                raise UsageError(
                     "Trying to set a forward gradient that has a different size than that of the original Tensor, "
                     f"this is not supported. Tensor is of size {list(x.shape)} while the given forward gradient is "
                     f"of size {list(t.shape)}."

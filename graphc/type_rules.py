@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from graphc import dtypes, promotion
+from graphc.errors import KindError
 from graphc.tensors.operands import common
 
 
 def _ir(name: str, given: Any, argument: str, position: int) -> Any:
     if not isinstance(given, dtypes.dtype):
         kind = type(given).__name__
-        raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be torch.dtype, not {kind}")
+        raise KindError(f"{name}(): argument '{argument}' (position {position}) must be torch.dtype, not {kind}")
     return given.ir
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, InputError, ShapeError, UsageError
 from graphc.ir.node import Node
 from graphc.ir.types import i64
 from graphc.loss_reduction import check_values
@@ -45,13 +45,13 @@ def _sizes(
     if len(wanted) == rank + 2:
         wanted = wanted[2:]
     if len(wanted) != rank:
-        raise ValueError(
+        raise InputError(
             f"output_size should be a sequence containing {rank} or {rank + 2} elements, but it has a length of "
             f"'{len(wanted)}'"
         )
     for d, (have, want, step) in enumerate(zip(usual, wanted, steps, strict=True)):
         if not have - step < want < have + step:
-            raise ValueError(
+            raise InputError(
                 f'invalid output_size "{tuple(wanted)}" (dim {d} must be between {have - step} and {have + step})'
             )
     return wanted
@@ -81,7 +81,7 @@ def _max_unpool(
             f"with shape: {list(indices._type.shape)}"
         )
     volume = "x".join(map(str, sizes if rank > 1 else (*sizes, 1)))
-    error = RuntimeError(f"Found an invalid max index: one is outside (output volumes are of size {volume})")
+    error = UsageError(f"Found an invalid max index: one is outside (output volumes are of size {volume})")
     front = shape[: len(shape) - rank]
     lines, room = math.prod(front), math.prod(sizes)
     recorder = current()

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc.backward import walk
 from graphc.custom_function import BackwardCFunction
+from graphc.errors import InputError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
@@ -45,12 +46,12 @@ def _in_dims(func: Any, in_dims: Any, args: tuple[Any, ...]) -> tuple[list[Any],
     """The leaves of the arguments and the dimension of each (None: not batched)."""
     name = _name(func)
     if not isinstance(in_dims, int | tuple | list):
-        raise ValueError(
+        raise InputError(
             f"vmap({name}, in_dims={in_dims}, ...)(<inputs>): expected `in_dims` to be int or a (potentially nested) "
             f"tuple matching the structure of inputs, got: {type(in_dims)}."
         )
     if not args:
-        raise ValueError(
+        raise InputError(
             f"vmap({name})(<inputs>): got no inputs. Maybe you forgot to add inputs, or you are trying to vmap over a "
             "function with no inputs. The latter is unsupported."
         )
@@ -58,7 +59,7 @@ def _in_dims(func: Any, in_dims: Any, args: tuple[Any, ...]) -> tuple[list[Any],
     leaves, _ = flatten(args)
     dims = _spread(in_dims if isinstance(in_dims, int) else tuple(in_dims), args)
     if dims is None:
-        raise ValueError(
+        raise InputError(
             f"{prefix}in_dims is not compatible with the structure of `inputs`. in_dims has structure "
             f"{structure_text(in_dims)} but inputs has structure {structure_text(args)}."
         )
@@ -66,16 +67,16 @@ def _in_dims(func: Any, in_dims: Any, args: tuple[Any, ...]) -> tuple[list[Any],
         if dim is None:
             continue
         if not isinstance(dim, int):
-            raise ValueError(
+            raise InputError(
                 f"{prefix}Got in_dim={dim} for an input but in_dim must be either an integer dimension or None."
             )
         if not isinstance(leaf, TensorBase):
-            raise ValueError(
+            raise InputError(
                 f"{prefix}Got in_dim={dim} for an input but the input is of type {type(leaf)}. We cannot vmap over "
                 "non-Tensor arguments, please use None as the respective in_dim"
             )
         if not -leaf.ndim <= dim < leaf.ndim:
-            raise ValueError(
+            raise InputError(
                 f"{prefix}Got in_dim={dim} for some input, but that input is a Tensor of dimensionality {leaf.ndim} so "
                 f"expected in_dim to satisfy -{leaf.ndim} <= in_dim < {leaf.ndim}."
             )
@@ -86,9 +87,9 @@ def _in_dims(func: Any, in_dims: Any, args: tuple[Any, ...]) -> tuple[list[Any],
 def _size(leaves: Sequence[Any], dims: Sequence[Any]) -> int:
     sizes = [leaf.shape[dim] for leaf, dim in zip(leaves, dims, strict=True) if dim is not None]
     if not sizes:
-        raise ValueError("vmap: Expected at least one Tensor to vmap over")
+        raise InputError("vmap: Expected at least one Tensor to vmap over")
     if any(n != sizes[0] for n in sizes):
-        raise ValueError(
+        raise InputError(
             f"vmap: Expected all tensors to have the same size in the mapped dimension, got sizes {sizes} for the "
             "mapped dimension"
         )
@@ -172,7 +173,7 @@ class _Example:
         for (node, _), batched, dim in zip(pairs, rewritten, dims, strict=True):
             if dim is None:
                 if batched is not None:
-                    raise ValueError(
+                    raise InputError(
                         f"vmap({_name(func)}, ...): `{_name(func)}` can not return a BatchedTensor when out_dim is None"
                     )
                 whole = node
@@ -187,11 +188,11 @@ class _Example:
         for gate, _ in found.gates.values():
             if isinstance(gate.owner, BackwardCFunction):
                 name = gate.owner._forward_cls.__name__
-                raise RuntimeError(
+                raise UsageError(
                     f"You tried to vmap over {name}, but it does not have vmap support. Please override and implement "
                     "the vmap staticmethod or set generate_vmap_rule=True. graphc has neither: write it with operators."
                 )
-            raise RuntimeError("vmap: hooks on tensors inside the function are not supported")
+            raise UsageError("vmap: hooks on tensors inside the function are not supported")
 
     def _checks(self, batching: Batching) -> None:
         """What is checked when the work runs, such as indices, for all examples."""
@@ -209,7 +210,7 @@ class _Example:
             if storage is None or storage.serial >= self.since or storage.value is None:
                 continue
             if storage.value.serial >= self.since and any(n in self.mapping for n in topological([storage.value.node])):
-                raise RuntimeError(
+                raise UsageError(
                     "vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor `other` "
                     "in extra_args that has more elements than `self`. This happened due to `other` being vmapped over "
                     "but `self` not being vmapped over in a vmap. Please try to use out-of-place operators instead of "
@@ -241,9 +242,9 @@ def vmap(
     "error", "same" or "different" numbers for each example. With `chunk_size` so many examples at a time.
     """
     if randomness not in ("error", "different", "same"):
-        raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
+        raise UsageError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
     if chunk_size is not None and not (chunk_size > 0):
-        raise ValueError(f"vmap: chunk_size should be None or greater than 0. (got {chunk_size})")
+        raise InputError(f"vmap: chunk_size should be None or greater than 0. (got {chunk_size})")
 
     @functools.wraps(func)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -305,7 +306,7 @@ def _apply(
         results, shape = flatten(output)
         for result in results:
             if not isinstance(result, TensorBase):
-                raise ValueError(
+                raise InputError(
                     f"vmap({_name(func)}, ...): `{_name(func)}` must only return Tensors, got type {type(result)}. Did "
                     "you mean to set out_dims= to None for output?"
                 )
@@ -315,7 +316,7 @@ def _apply(
 def _out_dims(func: Any, out_dims: Any, output: Any) -> list[Any]:
     prefix = f"vmap({_name(func)}, ..., out_dims={out_dims})"
     if not isinstance(out_dims, int | tuple | list | dict) and out_dims is not None:
-        raise ValueError(
+        raise InputError(
             f"{prefix}: `out_dims` must be an int, None or a python collection of ints representing where in the "
             "outputs the vmapped dimension should appear."
         )
@@ -324,7 +325,7 @@ def _out_dims(func: Any, out_dims: Any, output: Any) -> list[Any]:
         wanted = wanted[0]
     found = _spread(wanted, output)
     if found is None:
-        raise ValueError(
+        raise InputError(
             f"{prefix}(<inputs>): out_dims is not compatible with the structure of `outputs`. out_dims has structure "
             f"{structure_text(out_dims)} but outputs has structure {structure_text(output)}."
         )

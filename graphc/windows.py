@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.errors import UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 
@@ -19,7 +20,7 @@ def per_axis(value: Extents, name: str, count: int) -> tuple[int, ...]:
     if len(given) == 1:
         given *= count
     if len(given) != count:
-        raise RuntimeError(
+        raise UsageError(
             f"expected {name} to be a single integer value or a list of {count} values to match the convolution "
             f"dimensions, but got {name}={list(given)}"
         )

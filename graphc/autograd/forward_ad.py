@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from graphc import Tensor, enable_grad, zeros_like
 from graphc.autograd.gradient import grad
+from graphc.errors import InputError, UsageError
 from graphc.gradients import is_grad_enabled
 
 
@@ -30,7 +31,7 @@ class _Levels:
 def enter_dual_level() -> int:
     """Open the level and give its number. RuntimeError when it is open: levels do not nest."""
     if _Levels.duals is not None:
-        raise RuntimeError("Nested forward mode AD is not supported at the moment")
+        raise UsageError("Nested forward mode AD is not supported at the moment")
     _Levels.duals = []
     return 0
 
@@ -38,9 +39,9 @@ def enter_dual_level() -> int:
 def exit_dual_level(*, level: int | None = None) -> None:
     """Close the level: tangents are gone."""
     if _Levels.duals is None and level is None:
-        raise RuntimeError("Dual level must be a positive number.")
+        raise UsageError("Dual level must be a positive number.")
     if _Levels.duals is None or level not in (None, 0):
-        raise RuntimeError(
+        raise UsageError(
             "Trying to exit a forward AD level that was not the last one that was created. This is not supported."
         )
     _Levels.duals = None
@@ -68,20 +69,20 @@ class dual_level:
 def make_dual(tensor: Tensor, tangent: Tensor, *, level: int | None = None) -> Tensor:
     """`tensor` with a tangent. ValueError unless both are floats, RuntimeError for other shapes or without a level."""
     if _Levels.duals is None or (level is not None and level < 0):
-        raise RuntimeError(
+        raise UsageError(
             "Trying to create a dual Tensor for forward AD but no level exists, make sure to enter_dual_level() first."
         )
     for what, given in (("primal", tensor), ("tangent", tangent)):
         if not given.is_floating_point():
-            raise ValueError(f"Expected {what} to be floating point or complex, but got: {given.dtype}")
+            raise InputError(f"Expected {what} to be floating point or complex, but got: {given.dtype}")
     if tensor.shape != tangent.shape:
-        raise RuntimeError(
+        raise UsageError(
             "Trying to set a forward gradient that has a different size than that of the original Tensor, this is not "
             f"supported. Tensor is of size {list(tensor.shape)} while the given forward gradient is of size "
             f"{list(tangent.shape)}."
         )
     if tensor.dtype != tangent.dtype:
-        raise RuntimeError(
+        raise UsageError(
             "Expected the forward gradient to have the dtype of the original Tensor: "
             f"{tangent.dtype} for a tensor of {tensor.dtype}"
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphc import Tensor, enable_grad, eye, is_grad_enabled, ones_like, stack, zeros, zeros_like
 from graphc.autograd.gradient import grad
+from graphc.errors import InputError, KindError, UsageError
 
 Function = Callable[..., Any]
 
@@ -25,8 +26,8 @@ def _as_tuple(value: Any, argument: str | None, name: str) -> tuple[bool, tuple[
             start = f"The {argument} given to {name} must be either a Tensor or a tuple of Tensors"
             given = f"the given {argument}"
         if isinstance(value, tuple):
-            raise TypeError(f"{start} but the value at index {place} has type {type(element)}.")
-        raise TypeError(f"{start} but {given} has type {type(element)}.")
+            raise KindError(f"{start} but the value at index {place} has type {type(element)}.")
+        raise KindError(f"{start} but {given} has type {type(element)}.")
     return isinstance(value, tuple), listed
 
 
@@ -41,22 +42,22 @@ def _vectors(v: Any, others: Sequence[Any], name: str, missing: str, is_tuple: b
     """The vectors to multiply by, of the shapes of `others`; 1 when None and there is one number."""
     if v is None:
         if len(others) != 1 or others[0].numel() != 1:
-            raise RuntimeError(f"The vector v can only be None if {missing}.")
+            raise UsageError(f"The vector v can only be None if {missing}.")
         return tuple(ones_like(o) for o in others)
     _, listed = _as_tuple(v, "v", name)
     if len(listed) != len(others):
-        raise RuntimeError(f"v is a tuple of invalid length: should be {len(others)} but got {len(listed)}.")
+        raise UsageError(f"v is a tuple of invalid length: should be {len(others)} but got {len(listed)}.")
     for place, (vector, other) in enumerate(zip(listed, others, strict=True)):
         if vector.shape != other.shape:
             entry = f"Entry {place} in " if is_tuple else ""
-            raise RuntimeError(f"{entry}v has invalid size: should be {other.shape} but got {vector.shape}.")
+            raise UsageError(f"{entry}v has invalid size: should be {other.shape} but got {vector.shape}.")
     return tuple(vector.detach() if not vector.requires_grad else vector for vector in listed)
 
 
 def _strictly(outputs: Sequence[Any], what: str) -> None:
     for place, output in enumerate(outputs):
         if not output.requires_grad:
-            raise RuntimeError(
+            raise UsageError(
                 f"{what} {place} of the user-provided function does not require gradients. The outputs must be "
                 "computed in a differentiable manner from the input when running in strict mode."
             )
@@ -72,7 +73,7 @@ def _pull(
         found = grad([o for o, _ in live], inputs, [s for _, s in live], True, create_graph, allow_unused=True)
     if strict and any(g is None for g in found):
         place = [g is None for g in found].index(True)
-        raise RuntimeError(
+        raise UsageError(
             f"The output of the user-provided function is independent of input {place}. This is not allowed in strict "
             "mode."
         )
@@ -94,7 +95,7 @@ def jacobian(
 ) -> Any:
     """The Jacobian of `func` at `inputs`: of the output's and the input's dimensions, for each output and input."""
     if strategy not in ("reverse-mode", "forward-mode"):
-        raise ValueError(
+        raise InputError(
             'Expected strategy to be either "forward-mode" or "reverse-mode". Hint: If your function has more outputs '
             'than inputs, "forward-mode" tends to be more performant. Otherwise, prefer to use "reverse-mode".'
         )
@@ -133,8 +134,8 @@ def _scalar(name: str, made: Any) -> Any:
     many, outputs = _as_tuple(made, None, name)
     if many or outputs[0].numel() != 1:
         if many:
-            raise RuntimeError(f"The function given to {name} should return a single Tensor")
-        raise RuntimeError(f"The Tensor returned by the function given to {name} should contain a single element")
+            raise UsageError(f"The function given to {name} should return a single Tensor")
+        raise UsageError(f"The Tensor returned by the function given to {name} should contain a single element")
     return outputs[0].reshape(())
 
 
@@ -149,7 +150,7 @@ def hessian(
     """The second derivatives of `func`, which gives one number, for each pair of inputs."""
     many, given = _as_tuple(inputs, "inputs", "hessian")
     if outer_jacobian_strategy not in ("reverse-mode", "forward-mode"):
-        raise ValueError('Expected strategy to be either "forward-mode" or "reverse-mode".')
+        raise InputError('Expected strategy to be either "forward-mode" or "reverse-mode".')
 
     def slope(*args: Any) -> Any:
         return jacobian(lambda *x: _scalar("hessian", func(*x)), args if many else args[0], create_graph=True)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from graphc import Tensor, from_numpy, randn, zeros_like
+from graphc.errors import CheckError, InputError, UsageError
 from graphc.gradients import grad as autograd_grad
 from graphc.gradients import is_grad_enabled
 
 
-class GradcheckError(RuntimeError):
+class GradcheckError(UsageError):
     """A gradient differs from the finite difference, or breaks another rule of `gradcheck`."""
 
 
@@ -71,7 +72,7 @@ def _analytical(output: Tensor, x: Tensor, check_dtype: bool) -> np.ndarray:
 
 def _check_inputs(given: Sequence[Any]) -> None:
     if not any(isinstance(x, Tensor) and x.requires_grad for x in given):
-        raise ValueError(
+        raise InputError(
             "gradcheck expects at least one input tensor to require gradient, but none of them have requires_grad=True."
         )
     for place, x in enumerate(given):
@@ -84,7 +85,7 @@ def _check_inputs(given: Sequence[Any]) -> None:
                 stacklevel=4,
             )
         if any(step == 0 and extent > 1 for step, extent in zip(x.stride(), x.shape, strict=True)):
-            raise RuntimeError(
+            raise UsageError(
                 f"The {place}th input has a dimension with stride 0. gradcheck only supports inputs that are "
                 "non-overlapping to be able to compute the numerical gradients correctly. You should call "
                 ".contiguous on the input before passing it to gradcheck."
@@ -162,11 +163,11 @@ def gradcheck(
     compared, also with `fast_mode`; forward mode is derived from backward, so it has no check of its own.
     """
     if not (check_forward_ad or check_backward_ad):
-        raise AssertionError("Expected at least one of check_forward_ad or check_backward_ad to be True")
+        raise CheckError("Expected at least one of check_forward_ad or check_backward_ad to be True")
     if check_batched_grad and not check_backward_ad:
-        raise AssertionError("Setting check_batched_grad=True requires check_backward_ad to be True")
+        raise CheckError("Setting check_batched_grad=True requires check_backward_ad to be True")
     if check_batched_forward_grad and not check_forward_ad:
-        raise AssertionError("Setting check_batched_forward_grad=True requires check_forward_ad to be True")
+        raise CheckError("Setting check_batched_forward_grad=True requires check_forward_ad to be True")
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     try:
         _check_inputs(given)
@@ -199,7 +200,7 @@ def gradgradcheck(
 ) -> bool:
     """`gradcheck` of the gradient of `func`, by the inputs and by `grad_outputs` (random ones when None)."""
     if not (check_fwd_over_rev or check_rev_over_rev):
-        raise AssertionError("Expected at least one of check_fwd_over_rev or check_rev_over_rev to be True")
+        raise CheckError("Expected at least one of check_fwd_over_rev or check_rev_over_rev to be True")
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     outputs = _outputs(func(*given))
     if grad_outputs is None:

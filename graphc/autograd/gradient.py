@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc import Tensor, vmap
+from graphc.errors import UsageError
 from graphc.gradients import grad as plain_grad
 
 
@@ -31,10 +32,10 @@ def grad(
         return plain_grad(outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads)
     out, seeds = _listed(outputs), _listed(grad_outputs)
     if len(seeds) != len(out) or any(s is None for s in seeds):
-        raise RuntimeError("grad can be implicitly created only for scalar outputs")
+        raise UsageError("grad can be implicitly created only for scalar outputs")
     for place, (output, seed) in enumerate(zip(out, seeds, strict=True)):
         if seed.ndim == 0 or tuple(seed.shape[1:]) != tuple(output.shape):
-            raise RuntimeError(
+            raise UsageError(
                 "If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch "
                 "dimension. The sizes of the remaining dimensions are expected to match the shape of corresponding "
                 f"output, but a mismatch was detected: grad_output[{place}] has a shape of torch.Size("

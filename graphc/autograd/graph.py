@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from graphc import Tensor
+from graphc.errors import InputError, UsageError
 from graphc.gradients import (
     Node,
     RemovableHandle,
@@ -29,7 +30,7 @@ class GradientEdge(NamedTuple):
 def get_gradient_edge(tensor: Tensor) -> GradientEdge:
     """The gradient node that a tensor comes from; of a leaf, the one that adds to its `.grad`."""
     if not tensor.requires_grad:
-        raise RuntimeError(
+        raise UsageError(
             "It is not possible to get the gradient edge for a Tensor that does not require gradients",
         )
     if tensor.grad_fn is not None:
@@ -109,7 +110,7 @@ def register_multi_grad_hook(
     """Call `fn` once in each backward: with the gradients of all tensors, None for those that have none (mode "all", at
     the end), or with the first one that is known (mode "any")."""
     if mode not in ("all", "any"):
-        raise ValueError(f"Expects mode to be one of ('all', 'any') but got {mode}")
+        raise InputError(f"Expects mode to be one of ('all', 'any') but got {mode}")
     key = object()
     if mode == "any":
 

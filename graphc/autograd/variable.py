@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from graphc import Tensor, empty
+from graphc.errors import KindError, UsageError
 
 
 class VariableMeta(type):
@@ -26,7 +27,7 @@ class Variable(metaclass=VariableMeta):
         if data is None:
             data = empty(0)
         if not isinstance(data, Tensor):
-            raise TypeError(f"Variable data has to be a tensor, but got {type(data).__name__}")
+            raise KindError(f"Variable data has to be a tensor, but got {type(data).__name__}")
         if requires_grad and not data.is_floating_point():
-            raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
+            raise UsageError("Only Tensors of floating point and complex dtype can require gradients")
         return data.detach().requires_grad_(requires_grad)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from graphc.errors import GraphcError
 from graphc.ir import ops  # noqa: F401  fills the registry
 from graphc.ir.graph import Graph
 from graphc.ir.node import NO_LOCATIONS, AttrValue, Location, Node
@@ -92,12 +91,6 @@ class Builder(OpMethods):
             if locs is not known.locs and not locs <= known.locs:
                 known.locs |= locs
             return known
-        try:
-            type = record.infer([i.type for i in inputs], given)
-        except GraphcError as error:
-            lines = ", ".join(map(str, sorted(self.locs)))
-            if lines:
-                error.add_note(f"at {lines}")
-            raise
+        type = record.infer([i.type for i in inputs], given)
         node = self._applied[key] = self.make(op, inputs, ordered, type)
         return node

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from graphc import Tensor, bool, empty, where, zeros_like
+from graphc.errors import CheckError, InputError
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.linear import Linear
@@ -19,7 +20,7 @@ def added_mask(mask: Tensor | None, name: str, dtype: Any, other: Tensor | None 
     if mask is None:
         return None
     if mask.dtype != bool and not mask.is_floating_point():
-        raise AssertionError(f"only bool and floating types of {name} are supported")
+        raise CheckError(f"only bool and floating types of {name} are supported")
     if other is not None and mask.dtype != other.dtype:
         warnings.warn(
             f"Support for mismatched {name} and {other_name} is deprecated. Use same type for both instead.",
@@ -64,7 +65,7 @@ class MultiheadAttention(Module):
         dtype: Any = None,
     ) -> None:
         if embed_dim <= 0 or num_heads <= 0:
-            raise ValueError(
+            raise InputError(
                 "embed_dim and num_heads must be greater than 0, "
                 f"got embed_dim={embed_dim} and num_heads={num_heads} instead"
             )
@@ -78,7 +79,7 @@ class MultiheadAttention(Module):
         self.batch_first = batch_first
         self.head_dim = embed_dim // num_heads
         if self.head_dim * num_heads != embed_dim:
-            raise AssertionError("embed_dim must be divisible by num_heads")
+            raise CheckError("embed_dim must be divisible by num_heads")
         shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(("in_proj_weight", "q_proj_weight"))
         if self._qkv_same_embed_dim:
             shapes = {"in_proj_weight": (3 * embed_dim, embed_dim)}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby
 from typing import Any, Self
 
+from graphc.errors import CheckError, InputError, KindError, RangeError
 from graphc.nn.hook_tables import count_write
 from graphc.nn.module import Module, _indent
 
@@ -17,7 +18,7 @@ def pairs(name: str, given: Any) -> Iterator[tuple[str, Any]]:
     `update`."""
     holder = name.replace("Parameters", "Parameter")
     if not isinstance(given, Iterable):
-        raise TypeError(
+        raise KindError(
             f"{name}.update should be called with an iterable of key/value pairs, but got {type(given).__name__}"
         )
     if isinstance(given, Mapping) or hasattr(given, "items"):
@@ -25,10 +26,10 @@ def pairs(name: str, given: Any) -> Iterator[tuple[str, Any]]:
         return
     for place, entry in enumerate(given):
         if not isinstance(entry, Iterable):
-            raise TypeError(f"{holder} update sequence element #{place} should be Iterable; is{type(entry).__name__}")
+            raise KindError(f"{holder} update sequence element #{place} should be Iterable; is{type(entry).__name__}")
         items = list(entry)
         if len(items) != 2:
-            raise ValueError(f"{holder} update sequence element #{place} has length {len(items)}; 2 is required")
+            raise InputError(f"{holder} update sequence element #{place} has length {len(items)}; 2 is required")
         yield items[0], items[1]
 
 
@@ -40,7 +41,7 @@ class _Ordered(Module):
         index = operator.index(index)
         size = len(self._modules)
         if not -size <= index < size:
-            raise IndexError(f"index {index} is out of range")
+            raise RangeError(f"index {index} is out of range")
         return list(self._modules)[index]
 
     def _renumber(self, modules: Iterable[Any]) -> None:
@@ -96,7 +97,7 @@ class Sequential(_Ordered):
 
     def _check_other(self, other: object) -> None:
         if not isinstance(other, Sequential):
-            raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
+            raise InputError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
 
     def __add__(self, other: Sequential) -> Sequential:
         self._check_other(other)
@@ -110,9 +111,9 @@ class Sequential(_Ordered):
 
     def _check_factor(self, other: object) -> int:
         if not isinstance(other, int):
-            raise TypeError(f"unsupported operand type(s) for *: {type(self)} and {type(other)}")
+            raise KindError(f"unsupported operand type(s) for *: {type(self)} and {type(other)}")
         if other <= 0:
-            raise ValueError(f"Non-positive multiplication factor {other} for {type(self)}")
+            raise InputError(f"Non-positive multiplication factor {other} for {type(self)}")
         return other
 
     def __mul__(self, other: int) -> Sequential:
@@ -130,10 +131,10 @@ class Sequential(_Ordered):
     def insert(self, index: int, module: Module) -> Self:
         """Puts a module before position `index`."""
         if not isinstance(module, Module):
-            raise AssertionError(f"module should be of type: {Module}")
+            raise CheckError(f"module should be of type: {Module}")
         size = len(self)
         if not -size <= index <= size:
-            raise IndexError(f"Index out of range: {index}")
+            raise RangeError(f"Index out of range: {index}")
         items = list(self)
         items.insert(index, module)
         self._renumber(items)
@@ -179,7 +180,7 @@ class ModuleList(_Ordered):
     def extend(self, modules: Iterable[Any]) -> Self:
         """Adds several modules at the end."""
         if not isinstance(modules, Iterable):
-            raise TypeError(f"ModuleList.extend should be called with an iterable, but got {type(modules).__name__}")
+            raise KindError(f"ModuleList.extend should be called with an iterable, but got {type(modules).__name__}")
         for position, module in enumerate(list(modules), len(self)):
             self.add_module(str(position), module)
         return self

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc import Tensor, empty
+from graphc.errors import InputError
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
@@ -48,19 +49,19 @@ class _ConvNd(Module):
     ) -> None:
         super().__init__()
         if groups <= 0:
-            raise ValueError("groups must be a positive integer")
+            raise InputError("groups must be a positive integer")
         if in_channels % groups != 0:
-            raise ValueError("in_channels must be divisible by groups")
+            raise InputError("in_channels must be divisible by groups")
         if out_channels % groups != 0:
-            raise ValueError("out_channels must be divisible by groups")
+            raise InputError("out_channels must be divisible by groups")
         steps = _per_axis(stride, self.rank)
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
-                raise ValueError(f"Invalid padding string {padding!r}, should be one of {{'valid', 'same'}}")
+                raise InputError(f"Invalid padding string {padding!r}, should be one of {{'valid', 'same'}}")
             if padding == "same" and any(step != 1 for step in steps):
-                raise ValueError("padding='same' is not supported for strided convolutions")
+                raise InputError("padding='same' is not supported for strided convolutions")
         if padding_mode not in _MODES:
-            raise ValueError(f"padding_mode must be one of {set(_MODES)}, but got padding_mode={padding_mode!r}")
+            raise InputError(f"padding_mode must be one of {set(_MODES)}, but got padding_mode={padding_mode!r}")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _per_axis(kernel_size, self.rank)
@@ -201,7 +202,7 @@ class _ConvTransposeNd(_ConvNd):
         dtype: Any = None,
     ) -> None:
         if padding_mode != "zeros":
-            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
+            raise InputError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, output_padding, groups, bias,
             padding_mode, device, dtype,
@@ -219,7 +220,7 @@ class _ConvTransposeNd(_ConvNd):
         if len(wanted) == front + self.rank:
             wanted = wanted[front:]
         if len(wanted) != self.rank:
-            raise ValueError(
+            raise InputError(
                 f"ConvTranspose{self.rank}D: for {input.dim()}D input, output_size must have {self.rank} or "
                 f"{front + self.rank} elements (got {len(wanted)})"
             )
@@ -231,7 +232,7 @@ class _ConvTransposeNd(_ConvNd):
         ]
         most = [low + s - 1 for low, s in zip(least, self.stride, strict=True)]
         if any(not low <= size <= high for low, size, high in zip(least, wanted, most, strict=True)):
-            raise ValueError(
+            raise InputError(
                 f"requested an output size of {wanted}, but valid sizes range from {least} to {most} (for an input of "
                 f"{input.shape[2:]})"
             )

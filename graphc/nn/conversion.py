@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from graphc import Tensor, dtype, no_grad
+from graphc.errors import KindError
 from graphc.nn.hook_tables import count_write
 from graphc.nn.tree import ModuleTree
 
@@ -41,7 +42,7 @@ class ModuleConversion(ModuleTree):
         for given in (*args, kwargs.get("dtype")):
             wanted = given.dtype if isinstance(given, Tensor) else given
             if isinstance(wanted, dtype) and not wanted.is_floating_point:
-                raise TypeError(
+                raise KindError(
                     f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={wanted}"
                 )
 

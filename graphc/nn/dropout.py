@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from graphc import Tensor
+from graphc.errors import InputError
 from graphc.nn import functional as F
 from graphc.nn.module import Module
 
@@ -18,7 +19,7 @@ class _DropoutNd(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+            raise InputError(f"dropout probability has to be between 0 and 1, but got {p}")
         self.p = p
         self.inplace = inplace
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from graphc import Tensor, empty
+from graphc.errors import CheckError
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
@@ -35,7 +36,7 @@ class _Table(Module):
         self.embedding_dim = embedding_dim
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
-                raise AssertionError(
+                raise CheckError(
                     f"Padding_idx must be within num_embeddings; got {padding_idx} for {num_embeddings} rows"
                 )
             padding_idx %= num_embeddings
@@ -49,7 +50,7 @@ class _Table(Module):
             self.reset_parameters()
         else:
             if list(weight.shape) != [num_embeddings, embedding_dim]:
-                raise AssertionError("Shape of weight does not match num_embeddings and embedding_dim")
+                raise CheckError("Shape of weight does not match num_embeddings and embedding_dim")
             self.weight = Parameter(weight, requires_grad=not freeze)
         self.sparse = sparse
 
@@ -131,7 +132,7 @@ class Embedding(_Table):
     ) -> Self:
         """A layer over the given two-dimensional table, which is trained unless `freeze`."""
         if embeddings.dim() != 2:
-            raise AssertionError("Embeddings parameter is expected to be 2-dimensional")
+            raise CheckError("Embeddings parameter is expected to be 2-dimensional")
         rows, width = embeddings.shape
         return cls(
             rows,
@@ -213,7 +214,7 @@ class EmbeddingBag(_Table):
     ) -> Self:
         """A layer over the given two-dimensional table, which is trained unless `freeze`."""
         if embeddings.dim() != 2:
-            raise AssertionError("Embeddings parameter is expected to be 2-dimensional")
+            raise CheckError("Embeddings parameter is expected to be 2-dimensional")
         rows, width = embeddings.shape
         made = cls(
             rows,

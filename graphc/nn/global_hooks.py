@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphc.errors import UsageError
 from graphc.gradients import RemovableHandle
 from graphc.nn.hook_tables import HookTable, enter
 
@@ -80,7 +81,7 @@ def register_module_forward_hook(
 def register_module_backward_hook(hook: Callable[..., Any]) -> RemovableHandle:
     """`Module.register_backward_hook` for all modules. Deprecated: `register_module_full_backward_hook`."""
     if GlobalHooks.is_full is True:
-        raise RuntimeError(_REGULAR_AND_FULL)
+        raise UsageError(_REGULAR_AND_FULL)
     GlobalHooks.is_full = False
     return enter(GlobalHooks.backward, hook)
 
@@ -93,6 +94,6 @@ def register_module_full_backward_pre_hook(hook: Callable[..., Any]) -> Removabl
 def register_module_full_backward_hook(hook: Callable[..., Any]) -> RemovableHandle:
     """`hook(module, grad_input, grad_output)` runs when the gradients of any module's inputs are there."""
     if GlobalHooks.is_full is False:
-        raise RuntimeError(_REGULAR_AND_FULL)
+        raise UsageError(_REGULAR_AND_FULL)
     GlobalHooks.is_full = True
     return enter(GlobalHooks.backward, hook)

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc import Tensor, is_grad_enabled, zeros_like
 from graphc.autograd import Function
+from graphc.errors import UsageError
 from graphc.nn.global_hooks import CALLED, GlobalHooks
 
 
@@ -76,7 +77,7 @@ class _BackwardHooks:
                 continue
             made = made if isinstance(made, tuple) else (made,)
             if len(made) != count:
-                raise RuntimeError(
+                raise UsageError(
                     f"Backward pre hook returned an invalid number of grad_output, got {len(made)}, but expected "
                     f"{count}"
                 )
@@ -98,7 +99,7 @@ class _BackwardHooks:
         for hook in self._hooks:
             made = hook(self._module, (None,) * self._inputs, outputs)
             if made is not None and not (isinstance(made, tuple) and all(part is None for part in made)):
-                raise RuntimeError(
+                raise UsageError(
                     "Backward hook for Modules where no input requires gradient should always return None or None for "
                     "all gradients."
                 )
@@ -119,7 +120,7 @@ class _BackwardHooks:
                 continue
             made = made if isinstance(made, tuple) else (made,)
             if len(made) != self._inputs:
-                raise RuntimeError(
+                raise UsageError(
                     f"Backward hook returned an invalid number of grad_input, got {len(made)}, but expected "
                     f"{self._inputs}"
                 )
@@ -136,7 +137,7 @@ def _before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if made is None:
                 continue
             if not (isinstance(made, tuple) and len(made) == 2):
-                raise RuntimeError(
+                raise UsageError(
                     f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {made}."
                 )
             args, kwargs = made

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc import Tensor, arange, empty_like, float64, no_grad, randperm, where
+from graphc.errors import InputError
 
 _UNIT_GAIN = (
     "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid",
@@ -29,18 +30,18 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         return math.sqrt(2.0)
     if nonlinearity == "leaky_relu":
         if param is not None and (isinstance(param, bool) or not isinstance(param, int | float)):
-            raise ValueError(f"negative_slope {param} not a valid number")
+            raise InputError(f"negative_slope {param} not a valid number")
         slope = 0.01 if param is None else param
         return math.sqrt(2.0 / (1 + slope**2))
     if nonlinearity == "selu":
         return 3.0 / 4
-    raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+    raise InputError(f"Unsupported nonlinearity {nonlinearity}")
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:
     """Inputs and outputs that one element of a weight `[out, in, *kernel]` meets."""
     if tensor.dim() < 2:
-        raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
+        raise InputError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
     receptive = math.prod(tensor.shape[2:])
     return tensor.size(1) * receptive, tensor.size(0) * receptive
 
@@ -76,7 +77,7 @@ def zeros_(tensor: Tensor) -> Tensor:
 def eye_(tensor: Tensor) -> Tensor:
     """Fills a matrix with ones on its diagonal and zeros elsewhere."""
     if tensor.dim() != 2:
-        raise ValueError("Only tensors with 2 dimensions are supported")
+        raise InputError("Only tensors with 2 dimensions are supported")
     rows, columns = tensor.shape
     with no_grad():
         return tensor.copy_(arange(rows).unsqueeze(1) == arange(columns).unsqueeze(0))
@@ -85,9 +86,9 @@ def eye_(tensor: Tensor) -> Tensor:
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """Fills a convolution's weight so that it passes as many channels as it can, in each of `groups` groups."""
     if tensor.dim() not in (3, 4, 5):
-        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+        raise InputError("Only tensors with 3, 4, or 5 dimensions are supported")
     if tensor.size(0) % groups:
-        raise ValueError("dim 0 must be divisible by groups")
+        raise InputError("dim 0 must be divisible by groups")
     outputs = tensor.size(0) // groups
     middle = tuple(extent // 2 for extent in tensor.shape[2:])
     with no_grad():
@@ -149,7 +150,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> 
 def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
     mode = mode.lower()
     if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out']")
+        raise InputError(f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out']")
     fan = _fans(tensor)[mode == "fan_out"]
     return calculate_gain(nonlinearity, a) / math.sqrt(fan)
 
@@ -178,7 +179,7 @@ def kaiming_normal_(
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
     """Fills with a (semi-)orthogonal matrix, trailing dimensions flattened, times `gain` (A. Saxe et al., 2013)."""
     if tensor.dim() < 2:
-        raise ValueError("Only tensors with 2 or more dimensions are supported")
+        raise InputError("Only tensors with 2 or more dimensions are supported")
     if tensor.numel() == 0:
         return tensor
     rows = tensor.size(0)
@@ -206,7 +207,7 @@ def _orthonormal(columns: Tensor) -> Tensor:
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """Fills a matrix with draws from N(0, std²), the share `sparsity` of each column with zeros."""
     if tensor.dim() != 2:
-        raise ValueError("Only tensors with 2 dimensions are supported")
+        raise InputError("Only tensors with 2 dimensions are supported")
     rows, columns = tensor.shape
     zeros = math.ceil(sparsity * rows)
     with no_grad():

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 from graphc import Tensor, int64, no_grad, tensor
+from graphc.errors import CheckError, InputError, UnsupportedError, UsageError
 from graphc.gradients import RemovableHandle
 from graphc.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Extents
 from graphc.nn.linear import Linear
@@ -53,7 +54,7 @@ class LazyModuleMixin:
 
     def initialize_parameters(self, *args: Any, **kwargs: Any) -> None:
         """Gives all parameters their shapes, with the arguments of the first call."""
-        raise NotImplementedError(f"initialize_parameters is not implemented for {type(self).__name__}")
+        raise UnsupportedError(f"initialize_parameters is not implemented for {type(self).__name__}")
 
     def has_uninitialized_params(self) -> bool:
         """Whether a parameter or buffer has no shape yet."""
@@ -63,7 +64,7 @@ class LazyModuleMixin:
         """Runs before the first `forward`."""
         module.initialize_parameters(*args, **(kwargs or {}))
         if module.has_uninitialized_params():
-            raise RuntimeError(f"module {type(self).__name__} has not been fully initialized")
+            raise UsageError(f"module {type(self).__name__} has not been fully initialized")
         module._initialize_hook.remove()
         module._load_hook.remove()
         del module._initialize_hook
@@ -72,7 +73,7 @@ class LazyModuleMixin:
             module.__class__ = module.cls_to_become
 
     def _replicate_for_data_parallel(self) -> Any:
-        raise RuntimeError(
+        raise UsageError(
             "Modules with uninitialized parameters can't be used with `DataParallel`. Run a dummy forward pass to "
             "correctly initialize the modules"
         )
@@ -108,7 +109,7 @@ class LazyLinear(LazyModuleMixin, Linear):
                 self.reset_parameters()
         if self.in_features == 0:
             if input.shape[-1] != self.weight.shape[-1]:
-                raise AssertionError(
+                raise CheckError(
                     f"The in_features inferred from input: {input.shape[-1]} is not equal to in_features from "
                     f"self.weight: {self.weight.shape[-1]}"
                 )
@@ -144,7 +145,7 @@ class _LazyKernel(LazyModuleMixin):
             return
         self.in_channels = self._get_in_channels(input)
         if self.in_channels % self.groups != 0:
-            raise ValueError("in_channels must be divisible by groups")
+            raise InputError("in_channels must be divisible by groups")
         channels = (self.out_channels, self.in_channels // self.groups)
         if self.transposed:
             channels = (self.in_channels, self.out_channels // self.groups)
@@ -156,7 +157,7 @@ class _LazyKernel(LazyModuleMixin):
     def _get_in_channels(self, input: Tensor) -> int:
         alone = self.rank + 1
         if input.dim() not in (alone, alone + 1):
-            raise RuntimeError(
+            raise UsageError(
                 f"Expected {alone}D (unbatched) or {alone + 1}D (batched) input to {type(self).__name__}, but got "
                 f"input of size: {input.shape}"
             )

@@ -14,6 +14,7 @@ from typing import Any
 
 from graphc import Tensor
 from graphc import compile as compile_step
+from graphc.errors import InputError, KindError, UnsupportedError, UsageError
 from graphc.gradients import RemovableHandle
 from graphc.nn.conversion import ModuleConversion
 from graphc.nn.global_hooks import CALLED, GlobalHooks, replaced
@@ -56,11 +57,11 @@ class Module(ModuleState, ModuleConversion):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.call_super_init:
             if kwargs:
-                raise TypeError(
+                raise KindError(
                     f"{self._get_name()}.__init__() got an unexpected keyword argument '{next(iter(kwargs))}'"
                 )
             if args:
-                raise TypeError(
+                raise KindError(
                     f"{self._get_name()}.__init__() takes 1 positional argument but {len(args) + 1} were given"
                 )
         fields = self.__dict__
@@ -74,7 +75,7 @@ class Module(ModuleState, ModuleConversion):
             super().__init__(*args, **kwargs)
 
     def _unimplemented(self, *input: Any) -> None:
-        raise NotImplementedError(f'Module [{self._get_name()}] is missing the required "forward" function')
+        raise UnsupportedError(f'Module [{self._get_name()}] is missing the required "forward" function')
 
     forward: Callable[..., Any] = _unimplemented
 
@@ -132,7 +133,7 @@ class Module(ModuleState, ModuleConversion):
 
     def _enter_backward(self, hook: Callable[..., Any], full: bool, prepend: bool) -> RemovableHandle:
         if self._is_full_backward_hook is not None and self._is_full_backward_hook is not full:
-            raise RuntimeError(
+            raise UsageError(
                 "Cannot use both regular backward hooks and full backward hooks on a single Module. Please use only "
                 "one of them."
             )
@@ -160,7 +161,7 @@ class Module(ModuleState, ModuleConversion):
             return
         if name in fields.get("_parameters", ()):
             if value is not None:
-                raise TypeError(
+                raise KindError(
                     f"cannot assign '{typename(value)}' as parameter '{name}' (torch.nn.Parameter or None expected)"
                 )
             self.register_parameter(name, None)
@@ -172,7 +173,7 @@ class Module(ModuleState, ModuleConversion):
             return
         if name in fields.get("_modules", ()):
             if value is not None:
-                raise TypeError(
+                raise KindError(
                     f"cannot assign '{typename(value)}' as child module '{name}' (torch.nn.Module or None expected)"
                 )
             self._modules[name] = replaced(GlobalHooks.module_registration, self, name, None)
@@ -188,7 +189,7 @@ class Module(ModuleState, ModuleConversion):
 
     def _set_buffer(self, name: str, value: Any) -> None:
         if value is not None and not isinstance(value, Tensor):
-            raise TypeError(
+            raise KindError(
                 f"cannot assign '{typename(value)}' as buffer '{name}' (torch.nn.Buffer, torch.Tensor or None expected)"
             )
         if isinstance(value, Buffer):
@@ -231,7 +232,7 @@ class Module(ModuleState, ModuleConversion):
         if own not in fields:
             raise AttributeError(f"cannot assign {what} before Module.__init__() call")
         if not isinstance(name, str):
-            raise TypeError(f"{what} name should be a string. Got {typename(name)}")
+            raise KindError(f"{what} name should be a string. Got {typename(name)}")
         if what == "module":
             self._refuse_taken(name, own)
         if "." in name:
@@ -248,11 +249,11 @@ class Module(ModuleState, ModuleConversion):
         """Adds a parameter, or None to keep the name for one. TypeError unless it is a `Parameter`."""
         self._check_name(name, "_parameters", "parameter")
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(
+            raise KindError(
                 f"cannot assign '{typename(param)}' object to parameter '{name}' (torch.nn.Parameter or None required)"
             )
         if param is not None and not param.is_leaf:
-            raise ValueError(
+            raise InputError(
                 f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly. To "
                 f"express '{name}' as a function of another Tensor, compute the value in the forward() method."
             )
@@ -265,7 +266,7 @@ class Module(ModuleState, ModuleConversion):
         """Adds a tensor that is state but not trained; it is saved in `state_dict` when `persistent`."""
         self._check_name(name, "_buffers", "buffer")
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(
+            raise KindError(
                 f"cannot assign '{typename(tensor)}' object to buffer '{name}' (torch Tensor or None required)"
             )
         self._buffers[name] = replaced(GlobalHooks.buffer_registration, self, name, tensor)
@@ -278,7 +279,7 @@ class Module(ModuleState, ModuleConversion):
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a child module, or None to keep the name for one. KeyError when `name` is another attribute."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{typename(module)} is not a Module subclass")
+            raise KindError(f"{typename(module)} is not a Module subclass")
         self._check_name(name, "_modules", "module")
         self._modules[name] = replaced(GlobalHooks.module_registration, self, name, module)
         count_write()

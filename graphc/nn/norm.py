@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from graphc import Tensor, empty, int64, ones, tensor, zeros
-from graphc.errors import UnsupportedError
+from graphc.errors import InputError, UnsupportedError
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
@@ -16,7 +16,7 @@ from graphc.nn.parameter import Parameter
 def _check_rank(input: Tensor, ranks: tuple[int, ...]) -> None:
     if input.dim() not in ranks:
         wanted = " or ".join(f"{rank}D" for rank in ranks)
-        raise ValueError(f"expected {wanted} input (got {input.dim()}D input)")
+        raise InputError(f"expected {wanted} input (got {input.dim()}D input)")
 
 
 class _NormBase(Module):
@@ -189,7 +189,7 @@ class _InstanceNorm(_NormBase):
         dim = input.dim() - alone
         if input.size(dim) != self.num_features:
             if self.affine:
-                raise ValueError(
+                raise InputError(
                     f"expected input's size at dim={dim} to match num_features ({self.num_features}), but got: "
                     f"{input.size(dim)}."
                 )
@@ -248,7 +248,7 @@ class GroupNorm(Module):
     ) -> None:
         super().__init__()
         if num_channels % num_groups:
-            raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
+            raise InputError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
         self.num_groups = num_groups
         self.num_channels = num_channels
         self.eps = eps

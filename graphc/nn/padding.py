@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphc import Tensor
+from graphc.errors import InputError
 from graphc.nn import functional as F
 from graphc.nn.module import Module
 
@@ -126,7 +127,7 @@ class _CircularPad(_Pad):
 
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() not in (self.rank + 1, self.rank + 2):
-            raise ValueError(f"expected {self.rank + 1}D or {self.rank + 2}D input (got {input.dim()}D input)")
+            raise InputError(f"expected {self.rank + 1}D or {self.rank + 2}D input (got {input.dim()}D input)")
         return super().forward(input)
 
 

@@ -6,6 +6,7 @@ from types import MemberDescriptorType
 from typing import Any, Self
 
 from graphc import Tensor, empty
+from graphc.errors import InputError, UsageError
 
 
 class Parameter(Tensor):
@@ -92,7 +93,7 @@ class UninitializedTensorMixin:
 
     @property
     def shape(self) -> Any:
-        raise RuntimeError(
+        raise UsageError(
             "Can't access the shape of an uninitialized parameter or buffer. This error usually happens in "
             "`load_state_dict` when trying to load an uninitialized parameter into an initialized one. Call `forward` "
             "to initialize the parameters before accessing their attributes."
@@ -100,7 +101,7 @@ class UninitializedTensorMixin:
 
     def share_memory_(self) -> Any:
         """RuntimeError: there is no memory yet."""
-        raise RuntimeError(
+        raise UsageError(
             "Can't share memory on an uninitialized parameter or buffer. Call `forward` to initialize the parameters "
             "before calling `module.share_memory()`."
         )
@@ -127,7 +128,7 @@ class UninitializedTensorMixin:
     def __getattr__(self, name: str) -> Any:
         if not isinstance(getattr(Tensor, name, None), MemberDescriptorType):
             return super().__getattr__(name)  # type: ignore[misc]
-        raise ValueError(
+        raise InputError(
             "Attempted to use an uninitialized parameter in an operation. This error happens when you are using a "
             f"`LazyModule` or explicitly manipulating `torch.nn.parameter.{type(self).__name__}` objects. When using "
             "LazyModules Call `forward` with a dummy batch to initialize the parameters before calling torch functions"

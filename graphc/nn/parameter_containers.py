@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, Self
 
 from graphc import Tensor
+from graphc.errors import KindError, RangeError, UsageError
 from graphc.nn.containers import pairs
 from graphc.nn.module import Module, typename
 from graphc.nn.parameter import Parameter
@@ -34,7 +35,7 @@ class ParameterList(Module):
     def _at(self, index: int) -> str:
         index = index.__index__()
         if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is out of range")
+            raise RangeError(f"index {index} is out of range")
         return str(index % len(self))
 
     def __getitem__(self, index: int | slice) -> Any:
@@ -64,7 +65,7 @@ class ParameterList(Module):
     def extend(self, values: Iterable[Any]) -> Self:
         """Adds several values at the end."""
         if not isinstance(values, Iterable) or isinstance(values, Tensor):
-            raise TypeError(f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}")
+            raise KindError(f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}")
         for value in list(values):
             self.append(value)
         return self
@@ -73,7 +74,7 @@ class ParameterList(Module):
         return "\n".join(_line(str(place), value, str(getattr(value, "dtype", ""))) for place, value in enumerate(self))
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError("ParameterList should not be called.")
+        raise UsageError("ParameterList should not be called.")
 
 
 class ParameterDict(Module):
@@ -87,7 +88,7 @@ class ParameterDict(Module):
 
     def _attribute(self, key: str) -> str:
         if not isinstance(key, str):
-            raise TypeError(
+            raise KindError(
                 "Index given to ParameterDict cannot be used as a key as it is not a string (type is "
                 f"'{type(key).__name__}'). Open an issue on github if you need non-string keys."
             )
@@ -173,7 +174,7 @@ class ParameterDict(Module):
         return "\n".join(_line(key, value, typename(value)) for key, value in self.items())
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError("ParameterDict should not be called.")
+        raise UsageError("ParameterDict should not be called.")
 
     def __or__(self, other: ParameterDict) -> ParameterDict:
         made = self.copy()

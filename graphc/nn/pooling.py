@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc import Tensor
+from graphc.errors import InputError
 from graphc.nn import functional as F
 from graphc.nn.module import Module
 
@@ -337,11 +338,11 @@ class _FractionalMaxPool(Module):
         ratios = output_ratio if isinstance(output_ratio, tuple | list) else (output_ratio,) * self.rank
         self.output_ratio = None if output_ratio is None else tuple(ratios)
         if output_size is None and output_ratio is None:
-            raise ValueError(f"{type(self).__name__} requires specifying either an output size, or a pooling ratio")
+            raise InputError(f"{type(self).__name__} requires specifying either an output size, or a pooling ratio")
         if output_size is not None and output_ratio is not None:
-            raise ValueError("only one of output_size and output_ratio may be specified")
+            raise InputError("only one of output_size and output_ratio may be specified")
         if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):  # type: ignore[operator]
-            raise ValueError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
+            raise InputError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
 
     def forward(self, input: Tensor) -> Any:
         return type(self).function(

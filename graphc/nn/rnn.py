@@ -19,6 +19,7 @@ from graphc import (
     rnn_tanh_cell,
     zeros,
 )
+from graphc.errors import InputError, KindError, UsageError
 from graphc.nn import init
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
@@ -30,7 +31,7 @@ _NETWORKS: dict[str, Any] = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn_tanh, "RN
 
 def _of_type(name: str, value: Any, kind: type) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{name} should be of type {kind.__name__}, got: {type(value).__name__}")
+        raise KindError(f"{name} should be of type {kind.__name__}, got: {type(value).__name__}")
 
 
 def _draw(module: Module, hidden_size: int) -> None:
@@ -63,7 +64,7 @@ class RNNBase(Module):
     ) -> None:
         super().__init__()
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
-            raise ValueError(
+            raise InputError(
                 "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
             )
         if dropout > 0 and num_layers == 1:
@@ -77,15 +78,15 @@ class RNNBase(Module):
         for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
             _of_type(name, value, int)
             if value <= 0:
-                raise ValueError(f"{name} must be greater than zero")
+                raise InputError(f"{name} must be greater than zero")
         if num_layers <= 0:
-            raise ValueError("num_layers must be greater than zero")
+            raise InputError("num_layers must be greater than zero")
         if proj_size < 0:
-            raise ValueError("proj_size should be a positive integer or zero to disable projections")
+            raise InputError("proj_size should be a positive integer or zero to disable projections")
         if proj_size >= hidden_size:
-            raise ValueError("proj_size has to be smaller than hidden_size")
+            raise InputError("proj_size has to be smaller than hidden_size")
         if mode not in _GATES:
-            raise ValueError("Unrecognized RNN mode: " + mode)
+            raise InputError("Unrecognized RNN mode: " + mode)
         self.mode = mode
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -149,12 +150,12 @@ class RNNBase(Module):
         """Errors for an input of another dtype or shape than the layer's."""
         wanted = self._flat_weights[0].dtype
         if input.dtype != wanted:
-            raise ValueError(
+            raise InputError(
                 f"RNN input dtype ({input.dtype}) does not match weight dtype ({wanted}). Convert input: "
                 f"input.to({wanted}), or convert model: model.to({input.dtype})"
             )
         if input.size(-1) != self.input_size:
-            raise RuntimeError(
+            raise UsageError(
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.size(-1)}"
             )
 
@@ -169,7 +170,7 @@ class RNNBase(Module):
             texts = ("Expected hidden size {}, got {}",)
         for state, shape, text in zip(states, self._state_shapes(batch), texts, strict=True):
             if tuple(state.shape) != shape:
-                raise RuntimeError(text.format(shape, list(state.shape)))
+                raise UsageError(text.format(shape, list(state.shape)))
 
     def _check_ranks(self, states: tuple[Tensor, ...], batched: bool) -> None:
         rank = 3 if batched else 2
@@ -177,11 +178,11 @@ class RNNBase(Module):
             return
         what = "batched 3-D" if batched else "unbatched 2-D"
         if self.mode == "LSTM":
-            raise RuntimeError(
+            raise UsageError(
                 f"For {what} input, hx and cx should also be {rank}-D but got ({states[0].dim()}-D, "
                 f"{states[1].dim()}-D) tensors"
             )
-        raise RuntimeError(f"For {what} input, hx should also be {rank}-D but got {states[0].dim()}-D tensor")
+        raise UsageError(f"For {what} input, hx should also be {rank}-D but got {states[0].dim()}-D tensor")
 
     # forward
 
@@ -234,7 +235,7 @@ class RNNBase(Module):
         kind = "RNN" if self.mode.startswith("RNN") else self.mode
         if input.dim() not in (2, 3):
             tensor = " tensor" if kind == "RNN" else ""
-            raise ValueError(f"{kind}: Expected input to be 2D or 3D, got {input.dim()}D{tensor} instead")
+            raise InputError(f"{kind}: Expected input to be 2D or 3D, got {input.dim()}D{tensor} instead")
         batched = input.dim() == 3
         batch_dim = 0 if self.batch_first else 1
         states = self._given(hx)
@@ -261,13 +262,13 @@ class RNN(RNNBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "proj_size" in kwargs:
-            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+            raise InputError("proj_size argument is only supported for LSTM, not RNN or GRU")
         if len(args) > 3:
             nonlinearity, args = args[3], args[:3] + args[4:]
         else:
             nonlinearity = kwargs.pop("nonlinearity", "tanh")
         if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
+            raise InputError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
         super().__init__(f"RNN_{nonlinearity.upper()}", *args, **kwargs)
         self.nonlinearity = nonlinearity
 
@@ -284,7 +285,7 @@ class GRU(RNNBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "proj_size" in kwargs:
-            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+            raise InputError("proj_size argument is only supported for LSTM, not RNN or GRU")
         super().__init__("GRU", *args, **kwargs)
 
 
@@ -326,12 +327,12 @@ class RNNCellBase(Module):
     def _step(self, cell: Any, input: Tensor, hx: Any, count: int) -> tuple[Tensor, ...]:
         name = self._get_name()
         if input.dim() not in (1, 2):
-            raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
+            raise InputError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
         states = None if hx is None else tuple(hx) if count == 2 else (hx,)
         for place, state in enumerate(states or ()):
             if state.dim() not in (1, 2):
                 which = f"hx[{place}]" if count == 2 else "hidden"
-                raise ValueError(f"{name}: Expected {which} to be 1D or 2D, got {state.dim()}D instead")
+                raise InputError(f"{name}: Expected {which} to be 1D or 2D, got {state.dim()}D instead")
         batched = input.dim() == 2
         if not batched:
             input = input.unsqueeze(0)
@@ -364,7 +365,7 @@ class RNNCell(RNNCellBase):
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         cells = {"tanh": rnn_tanh_cell, "relu": rnn_relu_cell}
         if self.nonlinearity not in cells:
-            raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
+            raise UsageError(f"Unknown nonlinearity: {self.nonlinearity}")
         return self._step(cells[self.nonlinearity], input, hx, 1)[0]
 
 

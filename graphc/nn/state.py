@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from graphc import Tensor, no_grad
+from graphc.errors import CheckError, KindError, UsageError
 from graphc.gradients import RemovableHandle
 from graphc.nn.hook_tables import LoadHook, enter
 from graphc.nn.parameter import Parameter, is_lazy
@@ -38,11 +39,11 @@ class ModuleState(ModuleTree):
 
     def get_extra_state(self) -> Any:
         """What else a subclass saves; it overrides this together with `set_extra_state`."""
-        raise RuntimeError(f"{self._get_name()} has no extra state: override get_extra_state and set_extra_state")
+        raise UsageError(f"{self._get_name()} has no extra state: override get_extra_state and set_extra_state")
 
     def set_extra_state(self, state: Any) -> None:
         """Takes back what `get_extra_state` gave."""
-        raise RuntimeError(f"{self._get_name()} has no extra state: override get_extra_state and set_extra_state")
+        raise UsageError(f"{self._get_name()} has no extra state: override get_extra_state and set_extra_state")
 
     def _has_extra(self, method: str) -> bool:
         return getattr(type(self), method) is not getattr(ModuleState, method)
@@ -61,7 +62,7 @@ class ModuleState(ModuleTree):
 
     def _register_state_dict_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         if getattr(hook, "_from_public_api", False):
-            raise RuntimeError(
+            raise UsageError(
                 "Cannot register the same function as the state dict post hook that was previously registered via "
                 "register_state_dict_post_hook"
             )
@@ -124,7 +125,7 @@ class ModuleState(ModuleTree):
             if made is None:
                 continue
             if getattr(hook, "_from_public_api", False):
-                raise RuntimeError("state_dict post-hook must return None")
+                raise UsageError("state_dict post-hook must return None")
             destination = made
         return destination
 
@@ -216,7 +217,7 @@ class ModuleState(ModuleTree):
         fit have been copied all the same, as in PyTorch.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+            raise KindError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
         missing: list[str] = []
         unexpected: list[str] = []
         errors: list[str] = []
@@ -235,7 +236,7 @@ class ModuleState(ModuleTree):
             keys = IncompatibleKeys(missing, unexpected)
             for hook in tuple(module._load_state_dict_post_hooks.values()):
                 if hook(module, keys) is not None:
-                    raise AssertionError(
+                    raise CheckError(
                         "Hooks registered with ``register_load_state_dict_post_hook`` are not expected to return new "
                         "values, if incompatible_keys need to be modified, it should be done inplace."
                     )
@@ -248,5 +249,5 @@ class ModuleState(ModuleTree):
                     errors.insert(0, f"{what} key(s) in state_dict: {listed}. ")
         if errors:
             listed = "\n\t".join(errors)
-            raise RuntimeError(f"Error(s) in loading state_dict for {self._get_name()}:\n\t{listed}")
+            raise UsageError(f"Error(s) in loading state_dict for {self._get_name()}:\n\t{listed}")
         return IncompatibleKeys(missing, unexpected)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc import Tensor, full, is_grad_enabled, triu
+from graphc.errors import UsageError
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.activation import GELU, ReLU
@@ -25,7 +26,7 @@ def _activation(given: Activation) -> Any:
     if not isinstance(given, str):
         return given
     if given not in ("relu", "gelu"):
-        raise RuntimeError(f"activation should be relu/gelu, not {given}")
+        raise UsageError(f"activation should be relu/gelu, not {given}")
     return F.relu if given == "relu" else F.gelu
 
 
@@ -324,9 +325,9 @@ class Transformer(Module):
     ) -> Tensor:
         batch_dim = 0 if self.batch_first else 1
         if src.dim() == 3 and src.size(batch_dim) != tgt.size(batch_dim):
-            raise RuntimeError("the batch number of src and tgt must be equal")
+            raise UsageError("the batch number of src and tgt must be equal")
         if src.size(-1) != self.d_model or tgt.size(-1) != self.d_model:
-            raise RuntimeError("the feature number of src and tgt must be equal to d_model")
+            raise UsageError("the feature number of src and tgt must be equal to d_model")
         memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal)
         return self.decoder(
             tgt,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 from graphc import Tensor
+from graphc.errors import InputError
 from graphc.nn.hook_tables import HookTable
 from graphc.nn.parameter import Parameter
 
@@ -125,9 +126,9 @@ class ModuleTree:
     def set_submodule(self, target: str, module: Any, strict: bool = False) -> None:
         """Put `module` at the dotted name `target`; with `strict`, only where there is a module already."""
         if target == "":
-            raise ValueError("Cannot set the submodule without a target name!")
+            raise InputError("Cannot set the submodule without a target name!")
         if not isinstance(module, ModuleTree):
-            raise ValueError(f"`module` is not an nn.Module, found {type(module)}")
+            raise InputError(f"`module` is not an nn.Module, found {type(module)}")
         owner, _, name = target.rpartition(".")
         parent = self.get_submodule(owner)
         if strict and not hasattr(parent, name):
@@ -169,7 +170,7 @@ class ModuleTree:
     def train(self, mode: bool = True) -> Self:
         """Sets training mode on this module and all below; it matters to dropout and batch normalisation."""
         if not isinstance(mode, bool):
-            raise ValueError("training mode is expected to be boolean")
+            raise InputError("training mode is expected to be boolean")
         self.training = mode
         for child in self.children():
             child.train(mode)

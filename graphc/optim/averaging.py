@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc import Tensor, float32, float64, full_like, tensor
+from graphc.errors import InputError
 from graphc.optim.optimizer import Params
 from graphc.optim.stepped import SteppedOptimizer, check_settings
 from graphc.recorder import state_zeros
@@ -131,7 +132,7 @@ class Adadelta(SteppedOptimizer):
     ) -> None:
         check_settings(("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay))
         if not 0.0 <= rho <= 1.0:
-            raise ValueError(f"Invalid rho value: {rho}")
+            raise InputError(f"Invalid rho value: {rho}")
         super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize})
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from graphc.errors import InputError, KindError
 from graphc.optim.optimizer import Optimizer
 from graphc.optim.schedules import LRScheduler
 
@@ -17,7 +18,7 @@ def _each(name: str, given: Rates, groups: list[dict[str, Any]]) -> list[float]:
     """A setting for each group."""
     values = [given] * len(groups) if isinstance(given, int | float) else list(given)
     if len(values) != len(groups):
-        raise ValueError(f"expected {len(groups)} values for {name}, got {len(values)}")
+        raise InputError(f"expected {len(groups)} values for {name}, got {len(values)}")
     return [float(v) for v in values]
 
 
@@ -32,9 +33,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
         if not isinstance(T_0, int) or T_0 <= 0:
-            raise ValueError(f"Expected positive integer T_0, but got {T_0}")
+            raise InputError(f"Expected positive integer T_0, but got {T_0}")
         if not isinstance(T_mult, int) or T_mult < 1:
-            raise ValueError(f"Expected integer T_mult >= 1, but got {T_mult}")
+            raise InputError(f"Expected integer T_mult >= 1, but got {T_mult}")
         self.T_0, self.T_i, self.T_mult, self.eta_min = T_0, T_0, T_mult, eta_min
         self.T_cur: float = last_epoch
         super().__init__(optimizer, last_epoch)
@@ -53,7 +54,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
                 self.T_i *= self.T_mult
         else:
             if epoch < 0:
-                raise ValueError(f"Expected non-negative epoch, but got {epoch}")
+                raise InputError(f"Expected non-negative epoch, but got {epoch}")
             self.T_cur, self.T_i = epoch, self.T_0
             if epoch >= self.T_0 and self.T_mult == 1:
                 self.T_cur = epoch % self.T_0
@@ -91,7 +92,7 @@ class CyclicLR(LRScheduler):
     ) -> None:
         groups = optimizer.param_groups
         if mode not in ("triangular", "triangular2", "exp_range") and scale_fn is None:
-            raise ValueError("mode is invalid and scale_fn is None")
+            raise InputError("mode is invalid and scale_fn is None")
         lows = _each("base_lr", base_lr, groups)
         if last_epoch == -1:
             for group, low in zip(groups, lows, strict=True):
@@ -107,7 +108,7 @@ class CyclicLR(LRScheduler):
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
             if not {"momentum", "betas"} & optimizer.defaults.keys():
-                raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+                raise InputError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
             self.base_momentums = _each("base_momentum", base_momentum, groups)
             self.max_momentums = _each("max_momentum", max_momentum, groups)
             for group, high in zip(groups, self.max_momentums, strict=True):
@@ -169,14 +170,14 @@ class OneCycleLR(LRScheduler):
     ) -> None:
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
-                raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
+                raise InputError("You must define either total_steps OR (epochs AND steps_per_epoch)")
             total_steps = epochs * steps_per_epoch
         if total_steps <= 0 or not isinstance(total_steps, int):
-            raise ValueError(f"Expected positive integer total_steps, but got {total_steps}")
+            raise InputError(f"Expected positive integer total_steps, but got {total_steps}")
         if not 0 <= pct_start <= 1:
-            raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
+            raise InputError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
         if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
+            raise InputError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
         self.total_steps = total_steps
         self.anneal_strategy = anneal_strategy
         rise = float(pct_start * total_steps) - 1
@@ -194,7 +195,7 @@ class OneCycleLR(LRScheduler):
         groups = optimizer.param_groups
         self.cycle_momentum = cycle_momentum
         if cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
-            raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+            raise InputError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
         if last_epoch == -1:
             highs = _each("max_lr", max_lr, groups)
             lows, tops = _each("base_momentum", base_momentum, groups), _each("max_momentum", max_momentum, groups)
@@ -214,7 +215,7 @@ class OneCycleLR(LRScheduler):
     def get_lr(self) -> list[float]:
         step = self.last_epoch
         if step > self.total_steps:
-            raise ValueError(f"Tried to step {step} times. The specified number of total steps is {self.total_steps}")
+            raise InputError(f"Tried to step {step} times. The specified number of total steps is {self.total_steps}")
         first: float = 0
         phases = iter(self.phases)
         last, *names = next(phases)
@@ -250,13 +251,13 @@ class ReduceLROnPlateau(LRScheduler):
         eps: float = 1e-8,
     ) -> None:
         if factor >= 1.0:
-            raise ValueError("Factor should be < 1.0.")
+            raise InputError("Factor should be < 1.0.")
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+            raise KindError(f"{type(optimizer).__name__} is not an Optimizer")
         if mode not in ("min", "max"):
-            raise ValueError(f"mode {mode} is unknown!")
+            raise InputError(f"mode {mode} is unknown!")
         if threshold_mode not in ("rel", "abs"):
-            raise ValueError(f"threshold mode {threshold_mode} is unknown!")
+            raise InputError(f"threshold mode {threshold_mode} is unknown!")
         self.optimizer = optimizer
         self.factor, self.patience, self.cooldown, self.eps = factor, patience, cooldown, eps
         self.mode, self.threshold, self.threshold_mode = mode, threshold, threshold_mode
@@ -304,10 +305,10 @@ class ChainedScheduler(LRScheduler):
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
         if not schedulers:
-            raise ValueError("ChainedScheduler expects at least one scheduler to be chained, but got no scheduler.")
+            raise InputError("ChainedScheduler expects at least one scheduler to be chained, but got no scheduler.")
         self.optimizer = optimizer or schedulers[0].optimizer
         if any(s.optimizer is not self.optimizer for s in schedulers):
-            raise ValueError("ChainedScheduler expects all schedulers to belong to the same optimizer")
+            raise InputError("ChainedScheduler expects all schedulers to belong to the same optimizer")
         self._schedulers = list(schedulers)
         self._last_lr = self._current()
 
@@ -337,11 +338,11 @@ class SequentialLR(LRScheduler):
         self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int], last_epoch: int = -1
     ) -> None:
         if not schedulers:
-            raise ValueError("SequentialLR expects at least one scheduler to be chained, but got no scheduler.")
+            raise InputError("SequentialLR expects at least one scheduler to be chained, but got no scheduler.")
         if any(s.optimizer is not optimizer for s in schedulers):
-            raise ValueError("SequentialLR expects all schedulers to belong to the same optimizer")
+            raise InputError("SequentialLR expects all schedulers to belong to the same optimizer")
         if len(milestones) != len(schedulers) - 1:
-            raise ValueError(
+            raise InputError(
                 "Sequential Schedulers expects number of schedulers provided to be one more than the number of "
                 f"milestone points, but got number of schedulers {len(schedulers)} and the number of milestones to be "
                 f"equal to {len(milestones)}"

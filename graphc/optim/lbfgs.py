@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from graphc import Tensor, cat, enable_grad, no_grad
+from graphc.errors import InputError, KindError, UsageError
 from graphc.optim.optimizer import Optimizer, Params
 from graphc.optim.wolfe import strong_wolfe
 
@@ -34,7 +35,7 @@ class LBFGS(Optimizer):
         line_search_fn: str | None = None,
     ) -> None:
         if lr < 0.0:
-            raise ValueError(f"Invalid learning rate: {lr}")
+            raise InputError(f"Invalid learning rate: {lr}")
         settings = {
             "lr": lr,
             "max_iter": max_iter,
@@ -46,9 +47,9 @@ class LBFGS(Optimizer):
         }
         super().__init__(params, settings)
         if len(self.param_groups) != 1:
-            raise ValueError("LBFGS doesn't support per-parameter options (parameter groups)")
+            raise InputError("LBFGS doesn't support per-parameter options (parameter groups)")
         if line_search_fn not in (None, "strong_wolfe"):
-            raise RuntimeError("only 'strong_wolfe' is supported")
+            raise UsageError("only 'strong_wolfe' is supported")
         self._params: list[Tensor] = self.param_groups[0]["params"]
 
     def _flat_gradient(self) -> Tensor:
@@ -78,7 +79,7 @@ class LBFGS(Optimizer):
     def step(self, closure: Closure | None = None) -> Any:
         """Runs the iterations; gives the loss before them."""
         if closure is None:
-            raise TypeError("LBFGS.step() needs a closure that computes the loss and its gradients again")
+            raise KindError("LBFGS.step() needs a closure that computes the loss and its gradients again")
         group = self.param_groups[0]
         state = self.state[self._params[0]]
         state.setdefault("func_evals", 0)

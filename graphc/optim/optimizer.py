@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from graphc import Tensor, enable_grad, float32, no_grad, tensor
+from graphc.errors import InputError, KindError
 from graphc.recorder import runtime_choice, runtime_scalar
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -29,7 +30,7 @@ class Optimizer:
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
-            raise TypeError(
+            raise KindError(
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, but got a Tensor"
             )
         self.defaults = defaults
@@ -37,7 +38,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         groups: list[Any] = list(params)
         if not groups:
-            raise ValueError("optimizer got an empty parameter list")
+            raise InputError("optimizer got an empty parameter list")
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for group in groups:
@@ -46,26 +47,26 @@ class Optimizer:
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group: a dictionary with "params" (a tensor or an iterable of them) and its own hyper-parameters."""
         if not isinstance(param_group, dict):
-            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+            raise KindError(f"param_group must be a dict, but got {type(param_group)}")
         group = dict(param_group)
         given = group["params"]
         if isinstance(given, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, not in a set")
+            raise KindError("optimizer parameters need to be organized in ordered collections, not in a set")
         members = [given] if isinstance(given, Tensor) else list(given)
         members = [item[1] if isinstance(item, tuple) else item for item in members]
         for parameter in members:
             if not isinstance(parameter, Tensor):
-                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(parameter)}")
+                raise KindError(f"optimizer can only optimize Tensors, but one of the params is {type(parameter)}")
             if not parameter.is_leaf:
-                raise ValueError("can't optimize a non-leaf Tensor")
+                raise InputError("can't optimize a non-leaf Tensor")
         group["params"] = members
         for name, value in self.defaults.items():
             group.setdefault(name, value)
         taken = {id(p) for other in self.param_groups for p in other["params"]}
         if any(id(p) in taken for p in members):
-            raise ValueError("some parameters appear in more than one parameter group")
+            raise InputError("some parameters appear in more than one parameter group")
         if len({id(p) for p in members}) != len(members):
-            raise ValueError("optimizer contains a parameter group with duplicate parameters")
+            raise InputError("optimizer contains a parameter group with duplicate parameters")
         self.param_groups.append(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -121,10 +122,10 @@ class Optimizer:
         sizes."""
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
-            raise ValueError("loaded state dict has a different number of parameter groups")
+            raise InputError("loaded state dict has a different number of parameter groups")
         sizes = zip(self.param_groups, saved, strict=True)
         if any(len(group["params"]) != len(other["params"]) for group, other in sizes):
-            raise ValueError(
+            raise InputError(
                 "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
             )
         for group, other in zip(self.param_groups, saved, strict=True):

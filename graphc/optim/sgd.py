@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc import Tensor
+from graphc.errors import InputError
 from graphc.optim.optimizer import Optimizer, Params
 from graphc.recorder import state_zeros
 
@@ -33,9 +34,9 @@ class SGD(Optimizer):
     ) -> None:
         for what, value in (("learning rate", lr), ("momentum value", momentum), ("weight_decay value", weight_decay)):
             if value < 0.0:
-                raise ValueError(f"Invalid {what}: {value}")
+                raise InputError(f"Invalid {what}: {value}")
         if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+            raise InputError("Nesterov momentum requires a momentum and zero dampening")
         defaults = {
             "lr": lr,
             "momentum": momentum,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc import Tensor, float32, float64, tensor, where
+from graphc.errors import InputError
 from graphc.optim.optimizer import Params
 from graphc.optim.stepped import SteppedOptimizer, check_settings
 from graphc.recorder import state_zeros
@@ -31,7 +32,7 @@ class Rprop(SteppedOptimizer):
     ) -> None:
         check_settings(("learning rate", lr))
         if not 0.0 < etas[0] < 1.0 < etas[1]:
-            raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}")
+            raise InputError(f"Invalid eta values: {etas[0]}, {etas[1]}")
         super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize})
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from graphc import Tensor, float32, tensor
+from graphc.errors import InputError
 from graphc.optim.optimizer import Optimizer
 from graphc.recorder import state_zeros
 
@@ -16,14 +17,14 @@ def check_settings(*settings: tuple[str, float]) -> None:
     """ValueError for a negative setting, given as (what it is, value)."""
     for what, value in settings:
         if not value >= 0.0:
-            raise ValueError(f"Invalid {what}: {value}")
+            raise InputError(f"Invalid {what}: {value}")
 
 
 def check_betas(betas: tuple[float, float]) -> None:
     """ValueError for a decay rate of a mean outside of [0, 1)."""
     for i, beta in enumerate(betas):
         if not 0.0 <= beta < 1.0:
-            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+            raise InputError(f"Invalid beta parameter at index {i}: {beta}")
 
 
 class SteppedOptimizer(Optimizer):

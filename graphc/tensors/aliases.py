@@ -6,6 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from graphc.errors import KindError
+from graphc.naming import named
+
 _NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input"}
 
 
@@ -17,8 +20,8 @@ def numpy_names(function: Callable[..., Any]) -> Callable[..., Any]:
         for theirs, ours in _NAMES.items():
             if theirs in kwargs:
                 if ours in kwargs:
-                    raise TypeError(f"{function.__name__.rstrip('_')}() got both '{theirs}' and '{ours}'")
+                    raise KindError(f"{function.__name__.rstrip('_')}() got both '{theirs}' and '{ours}'")
                 kwargs[ours] = kwargs.pop(theirs)
         return function(*args, **kwargs)
 
-    return renamed
+    return named(renamed, function.__name__)

@@ -11,9 +11,10 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.devices import use_device
-from graphc.errors import DTypeError, ShapeError, UnsupportedError
+from graphc.errors import DTypeError, KindError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.types import DType, TensorType, boolean
 from graphc.layouts import Order, check_layout
+from graphc.naming import named
 from graphc.tensors.core import TensorBase, alias
 from graphc.tensors.operands import plain
 from graphc.tensors.out import into, refuse_gradients
@@ -59,17 +60,17 @@ def shape_of(name: str, size: Sequence[Any], kwargs: dict[str, Any]) -> tuple[in
     if "size" in kwargs:
         size = (kwargs.pop("size"),)
         if _is_extent(size[0]):
-            raise TypeError(f"{name}(): argument 'size' must be tuple of ints, not {kind(size[0])}")
+            raise KindError(f"{name}(): argument 'size' must be tuple of ints, not {kind(size[0])}")
     if kwargs:
-        raise TypeError(f"{name}() got an unexpected keyword argument '{next(iter(kwargs))}'")
+        raise KindError(f"{name}() got an unexpected keyword argument '{next(iter(kwargs))}'")
     if not size:
-        raise TypeError(f'{name}() missing 1 required positional arguments: "size"')
+        raise KindError(f'{name}() missing 1 required positional arguments: "size"')
     if _is_extent(size[0]):
         values = size
     elif len(size) == 1 and isinstance(size[0], list | tuple):
         values = size[0]
     else:
-        raise TypeError(f"{name}(): argument 'size' (position 1) must be tuple of ints, not {kind(size[0])}")
+        raise KindError(f"{name}(): argument 'size' (position 1) must be tuple of ints, not {kind(size[0])}")
     return extents(name, values)
 
 
@@ -77,7 +78,7 @@ def extents(name: str, values: Sequence[Any]) -> tuple[int, ...]:
     """Whole numbers of at least 0 as a shape."""
     for place, value in enumerate(values, 1):
         if not _is_extent(value):
-            raise TypeError(
+            raise KindError(
                 f"{name}(): argument 'size' failed to unpack the object at pos {place} with error \"type must be "
                 f'tuple of ints,but got {kind(value)}"'
             )
@@ -99,14 +100,14 @@ def sized(shape: tuple[int, ...], dtype: DType) -> TensorType:
     return TensorType(dtype, shape)
 
 
-class _TooLarge(RuntimeError, MemoryError):
+class _TooLarge(UsageError, MemoryError):
     """More memory than there are addresses."""
 
 
 def tensor_argument(name: str, value: object, argument: str = "input", position: int = 1) -> Tensor:
     """`value`, which must be a tensor (TypeError)."""
     if not isinstance(value, TensorBase):
-        raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {kind(value)}")
+        raise KindError(f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {kind(value)}")
     return value  # type: ignore[return-value]
 
 
@@ -119,7 +120,7 @@ def number_argument(name: str, value: object, argument: str, position: int) -> i
     if isinstance(value, complex):
         raise UnsupportedError(f"{name}: graphc has no complex numbers, got {value}")
     if not isinstance(value, int | float):
-        raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be Number, not {kind(value)}")
+        raise KindError(f"{name}(): argument '{argument}' (position {position}) must be Number, not {kind(value)}")
     return value
 
 
@@ -154,7 +155,7 @@ def check_flags(name: str, requires_grad: object, device: Any, layout: Any) -> N
     use_device(device)
     check_layout(layout, name)
     if not isinstance(requires_grad, bool):
-        raise TypeError(f"{name}(): argument 'requires_grad' must be bool, not {kind(requires_grad)}")
+        raise KindError(f"{name}(): argument 'requires_grad' must be bool, not {kind(requires_grad)}")
 
 
 def constructor(function: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -190,7 +191,7 @@ def constructor(function: Callable[..., Tensor]) -> Callable[..., Any]:
             out.resize_(made._type.shape)  # without the warning that other functions give
         return into(out, made, name)
 
-    return made
+    return named(made, function.__name__)
 
 
 def arranged(make: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...], order: Order) -> Tensor:

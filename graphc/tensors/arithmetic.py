@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, f64
@@ -36,7 +36,7 @@ def _check_alpha(name: str, operands: tuple[Operand, Operand], alpha: object) ->
     if not is_number(alpha) and not (isinstance(alpha, TensorBase) and alpha.numel() == 1):
         if isinstance(alpha, complex):
             refuse(name, alpha, "alpha", 3)
-        raise TypeError(f"{name}(): argument 'alpha' must be Number, not {type(alpha).__name__}")
+        raise KindError(f"{name}(): argument 'alpha' must be Number, not {type(alpha).__name__}")
     dtype = common(operands)[0]
     if isinstance(alpha, bool) and dtype is not boolean:
         raise DTypeError("Boolean alpha only supported for Boolean results.")
@@ -128,7 +128,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     if rounding_mode is None:
         return combine("DivBackward0", (input, other), _div, as_float(found))
     if rounding_mode not in ("floor", "trunc"):
-        raise RuntimeError(
+        raise UsageError(
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
         )
     if found is boolean:
@@ -238,7 +238,7 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
 def _power_of_number(input: Operand, exponent: Number, dtype: DType) -> Tensor:
     if not dtype.is_float:
         if exponent < 0:
-            raise RuntimeError("Integers to negative integer powers are not allowed.")
+            raise UsageError("Integers to negative integer powers are not allowed.")
         return combine("PowBackward0", (input,), lambda b, x: _power(b, x, int(exponent)), dtype)
     value = float(exponent)
     if value.is_integer() and 0 <= value <= 4:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, KindError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, f32, f64, i32
@@ -60,7 +60,7 @@ def bitwise_not(input: Tensor) -> Tensor:
 def invert(input: Tensor) -> Tensor:
     """The operator ~. TypeError for floats."""
     if input._type.dtype.is_float:
-        raise TypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
+        raise KindError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
     return bitwise_not(input)
 
 

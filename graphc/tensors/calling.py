@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import UnsupportedError
+from graphc.errors import KindError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, dtype_of_numpy
+from graphc.naming import named
 from graphc.promotion import as_float
 from graphc.recording import current
 from graphc.storage import Value
@@ -37,7 +38,7 @@ def refuse(name: str, value: object, argument: str = "other", position: int = 2)
     """PyTorch's error for an argument that is neither tensor nor number; complex numbers are not supported."""
     if isinstance(value, complex | np.complexfloating):
         raise UnsupportedError(f"{name}(): complex numbers are not supported, got {argument}={value!r}")
-    raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(value).__name__}")
+    raise KindError(f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(value).__name__}")
 
 
 def want_tensor(name: str, value: object, argument: str = "input", position: int = 1) -> None:
@@ -58,7 +59,7 @@ def want_numbers(name: str, **numbers: object) -> None:
         if not is_number(value):
             if isinstance(value, complex):
                 refuse(name, value, argument)
-            raise TypeError(f"{name}(): argument '{argument}' must be Number, not {type(value).__name__}")
+            raise KindError(f"{name}(): argument '{argument}' must be Number, not {type(value).__name__}")
 
 
 def simple(op: str) -> Emit:
@@ -72,17 +73,10 @@ def simple(op: str) -> Emit:
 
 def not_implemented(name: str, dtype: DType) -> NotImplementedError:
     """PyTorch's error for a dtype without a kernel."""
-    return NotImplementedError(f"\"{name}\" not implemented for '{type_name(dtype)}'")
+    return UnsupportedError(f"\"{name}\" not implemented for '{type_name(dtype)}'")
 
 
 # makers
-
-
-def named(function: Callable[..., Any], name: str, doc: str) -> Callable[..., Any]:
-    """`function` under a name, with documentation."""
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = doc
-    return function
 
 
 def unary(name: str, node_name: str, emit: Emit, doc: str) -> Callable[..., Any]:
@@ -172,7 +166,7 @@ def refuse_zero(divisor: Operand, dtype: DType, size: int) -> None:
     """
     if dtype.is_float or not size:
         return
-    error = RuntimeError("ZeroDivisionError")
+    error = UsageError("ZeroDivisionError")
     if not isinstance(divisor, TensorBase):
         if plain(divisor) == 0:
             raise error

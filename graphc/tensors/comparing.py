@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, f64
@@ -33,7 +33,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
         raise DTypeError(f"{type_name(a._type.dtype)} did not match {type_name(c._type.dtype)}")
     for name, value in (("rtol", rtol), ("atol", atol)):
         if value < 0:
-            raise RuntimeError(f"{name} must be greater than or equal to zero, but got {value:g}")
+            raise UsageError(f"{name} must be greater than or equal to zero, but got {value:g}")
 
     def emit(b: Builder, x: Node, y: Node) -> Node:
         same = b.apply("eq", (x, y))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphc.errors import UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
@@ -170,5 +171,5 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
         if not isinstance(value, TensorBase):
             refuse("heaviside", value, ("input", "values")[place - 1], place)
     if input._type.dtype is not values._type.dtype:
-        raise RuntimeError("heaviside is not yet implemented for tensors with different dtypes.")
+        raise UsageError("heaviside is not yet implemented for tensors with different dtypes.")
     return combine("HeavisideBackward0", (input, values), _heaviside)

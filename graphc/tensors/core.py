@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.devices import CPU, Device
+from graphc.errors import RangeError, UsageError, describe
 from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 Keep = Value | Binding
 _size = tuple.__new__  # the extents are checked: `Size` itself would look at them again
 Emit = Callable[..., Node]
+
+
+@describe.register(DType)
+@describe.register(Device)
+@describe.register(dtypes.dtype)
+def _(value: DType | Device | dtypes.dtype) -> str:
+    return str(value)
 
 
 class TensorBase:
@@ -135,7 +143,7 @@ class TensorBase:
     @property
     def _version(self) -> int:
         if self._counter is None:
-            raise RuntimeError("Inference tensors do not track version counter.")
+            raise UsageError("Inference tensors do not track version counter.")
         return self._counter[0]
 
     @property
@@ -171,17 +179,17 @@ class TensorBase:
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set whether this leaf collects gradients. RuntimeError for integers and for non-leaves."""
         if requires_grad and not self._type.dtype.is_float:
-            raise RuntimeError("only Tensors of floating point dtype can require gradients")
+            raise UsageError("only Tensors of floating point dtype can require gradients")
         if not self.is_leaf:
             if requires_grad:
                 return self  # type: ignore[return-value]
-            raise RuntimeError(
+            raise UsageError(
                 "you can only change requires_grad flags of leaf variables. If you want to use a computed "
                 "variable in a "
                 "subgraph that doesn't require differentiation use var_no_grad = var.detach()."
             )
         if requires_grad and self._counter is None and not MODE.inference:
-            raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
+            raise UsageError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
         if self._lineage.requires_grad != requires_grad:
             if self._lineage.depth != len(self._chain):
                 self._lineage = Lineage(len(self._chain))
@@ -198,7 +206,7 @@ class TensorBase:
     def retain_grad(self) -> None:
         """Let `backward` fill `.grad` of this non-leaf too."""
         if not self.requires_grad:
-            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+            raise UsageError("can't retain_grad on Tensor that has requires_grad=False")
         self._retains = True
 
     @property
@@ -212,6 +220,11 @@ class TensorBase:
         if not self._chain:
             return self._storage.array()
         return laid_out(self._storage.realise().array, self._type, self._strides, self._offset)
+
+
+@describe.register(TensorBase)
+def _(value: TensorBase) -> str:
+    return str(value._type)
 
 
 _classes: list[type[Any]] = []
@@ -266,7 +279,7 @@ def wrap_dim(dim: int, rank: int) -> int:
     """`dim` counted from the front; IndexError in PyTorch's words when out of range."""
     places = max(rank, 1)
     if not -places <= dim < places:
-        raise IndexError(
+        raise RangeError(
             f"Dimension out of range (expected to be in range of [{-places}, {places - 1}], but got {dim})"
         )
     return dim + places if dim < 0 else dim

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.errors import ShapeError, UnsupportedError
+from graphc.errors import KindError, ShapeError, UnsupportedError
 from graphc.ir.types import DType, boolean, i64
 from graphc.layouts import memory_format as MemoryFormat
 from graphc.layouts import order_of, preserve_format
+from graphc.naming import named
 from graphc.tensors.arguments import (
     arranged,
     check_flags,
@@ -116,7 +117,7 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, **flag
     check_flags("empty_permuted", requires_grad, flags.pop("device", None), flags.pop("layout", None))
     flags.pop("pin_memory", None)
     if flags:
-        raise TypeError(f"empty_permuted() got an unexpected keyword argument '{next(iter(flags))}'")
+        raise KindError(f"empty_permuted() got an unexpected keyword argument '{next(iter(flags))}'")
     return finished(arranged(lambda s: constant(0, s, found), shape, order), requires_grad)
 
 
@@ -133,7 +134,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None) -> Tensor:
     DTypeError when the dtype cannot hold the value.
     """
     if not isinstance(size, list | tuple):
-        raise TypeError(f"full(): argument 'size' (position 1) must be tuple of ints, not {kind(size)}")
+        raise KindError(f"full(): argument 'size' (position 1) must be tuple of ints, not {kind(size)}")
     value = number_argument("full", fill_value, "fill_value", 2)
     return _full(extents("full", size), value, _fill_dtype(value) if dtype is None else dtypes.to_ir(dtype))
 
@@ -167,7 +168,7 @@ def like(function: Callable[..., Tensor]) -> Callable[..., Any]:
         order = order_of(memory_format, shape, given._strides)
         return finished(arranged(lambda s: function(s, found, *args, **kwargs), shape, order), requires_grad)
 
-    return made
+    return named(made, function.__name__)
 
 
 @like
@@ -196,7 +197,7 @@ def full_like(shape: tuple[int, ...], dtype: DType, fill_value: Any) -> Tensor:
 
 def _extent(name: str, value: Any, argument: str) -> int:
     if isinstance(value, bool | float) or not hasattr(value, "__index__"):
-        raise TypeError(
+        raise KindError(
             f"{name}(): argument '{argument}' (position {'nm'.index(argument) + 1}) must be int, not {kind(value)}"
         )
     if value.__index__() < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError, ShapeError, UnsupportedError
+from graphc.errors import DTypeError, InputError, RangeError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes, f32, f64
@@ -25,7 +25,7 @@ _MODES = (
 
 def _need_distances(name: str, x: Tensor, p: float) -> None:
     if p < 0:
-        raise RuntimeError(f"{name} only supports non-negative p values")
+        raise UsageError(f"{name} only supports non-negative p values")
     if x._type.dtype not in (f32, f64):
         raise UnsupportedError(f"\"{name}\" not implemented for '{name_of(x)}'")
 
@@ -44,7 +44,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_fo
     """
     need_tensors("cdist", x1=x1, x2=x2)
     if compute_mode not in _MODES:
-        raise ValueError(f"{compute_mode} is not a valid value for compute_mode")
+        raise InputError(f"{compute_mode} is not a valid value for compute_mode")
     for name, x in (("X1", x1), ("X2", x2)):
         if x.ndim < 2:
             raise ShapeError(f"cdist only supports at least 2D tensors, {name} got: {x.ndim}D")
@@ -102,7 +102,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         if n != m:
             raise ShapeError(f"bilinear(): input batch dimensions do not match at dim {i}: got {n} and {m}")
     if len(w) != 3:
-        raise IndexError(
+        raise RangeError(
             f"Dimension out of range (expected to be in range of [{-len(w)}, {len(w) - 1}], but got 2); bilinear wants "
             f"a weight of 3 dimensions, got {weight._type}"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, InputError, KindError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
@@ -27,7 +27,7 @@ _ELLIPSIS = -1
 
 
 def _usage() -> ValueError:
-    return ValueError(
+    return InputError(
         "einsum(): must specify the equation string and at least one operand, or at least one operand and its "
         "subscripts list"
     )
@@ -74,9 +74,9 @@ def _sublists(args: Sequence[Any]) -> tuple[list[Tensor], list[list[int]], list[
         made = [_ELLIPSIS if item is Ellipsis else item for item in given]
         for item in made:
             if not isinstance(item, int):
-                raise ValueError("einsum(): expected subscript to be an integer or an Ellipsis")
+                raise InputError("einsum(): expected subscript to be an integer or an Ellipsis")
             if item != _ELLIPSIS and not 0 <= item < len(_LETTERS):
-                raise ValueError("einsum(): subscript in subscript list is not within the valid range [0, 52)")
+                raise InputError("einsum(): subscript in subscript list is not within the valid range [0, 52)")
         return made
 
     operands = list(args[: len(args) - len(args) % 2 : 2])
@@ -177,7 +177,7 @@ def einsum(*args: Any) -> Tensor:
         operands, terms, out = _sublists(args)
     for place, operand in enumerate(operands):
         if not isinstance(operand, TensorBase):
-            raise TypeError(
+            raise KindError(
                 f"einsum(): expected Tensor as element {place} in argument 1, but got {type(operand).__name__}"
             )
     formula = _resolve(operands, terms, out)

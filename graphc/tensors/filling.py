@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphc.errors import UsageError
 from graphc.ir.types import DType, TensorType
 from graphc.promotion import Number
 from graphc.tensors.core import TensorBase, record
@@ -51,5 +52,5 @@ def held_number(value: Number, dtype: DType) -> Number:
         bad = not lowest <= whole <= int(info.max)
         value = whole
     if bad:
-        raise RuntimeError(f"value cannot be converted to type {_C_TYPES[dtype.name]} without overflow")
+        raise UsageError(f"value cannot be converted to type {_C_TYPES[dtype.name]} without overflow")
     return float(value) if dtype.is_float else fit(value, dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, boolean, f64, i64
@@ -24,14 +24,14 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     """How often each whole number stands in a vector, or the sum of its weights. Looks at the values for the length."""
     dtype = input._type.dtype
     if not dtype.is_integer:
-        raise NotImplementedError(f"\"bincount_cpu\" not implemented for '{type_name(dtype)}'")
+        raise UnsupportedError(f"\"bincount_cpu\" not implemented for '{type_name(dtype)}'")
     if minlength < 0:
-        raise RuntimeError("minlength should be >= 0")
+        raise UsageError("minlength should be >= 0")
     values = input._array()
     if input.ndim != 1 or (values.size and values.min() < 0):
-        raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
+        raise UsageError("bincount only supports 1-d non-negative integral inputs.")
     if weights is not None and weights._type.shape != input._type.shape:
-        raise RuntimeError("weights should be 1-d and have the same length as input")
+        raise UsageError("weights should be 1-d and have the same length as input")
     length = max(int(values.max()) + 1 if values.size else 0, minlength)
     given = [input] if weights is None else [input, weights.detach()]
 
@@ -74,14 +74,14 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     """Counts of elements in `bins` equal parts of [min, max], or of the range of the data when both are 0."""
     dtype = input._type.dtype
     if not dtype.is_float:
-        raise NotImplementedError(f"\"histogram_cpu\" not implemented for '{type_name(dtype)}'")
+        raise UnsupportedError(f"\"histogram_cpu\" not implemented for '{type_name(dtype)}'")
     if bins <= 0:
-        raise RuntimeError(f"torch.histogram(): bins must be > 0, but got {bins} for dimension 0")
+        raise UsageError(f"torch.histogram(): bins must be > 0, but got {bins} for dimension 0")
     low, high = float(plain(min)), float(plain(max))
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise RuntimeError(f"torch.histc: range of [{low}, {high}] is not finite")
+        raise UsageError(f"torch.histc: range of [{low}, {high}] is not finite")
     if low > high:
-        raise RuntimeError("torch.histc: max must be larger than min")
+        raise UsageError("torch.histc: max must be larger than min")
 
     def emit(b: Builder, x: Node) -> Node:
         flat = b.reshape(x, (x.type.size,))
@@ -115,7 +115,7 @@ def histogram(
     """Counts (or sums of weights) between edges, and the edges: those given, or `bins` equal parts of the range."""
     dtype = input._type.dtype
     if not dtype.is_float:
-        raise NotImplementedError(f"\"histogramdd\" not implemented for '{type_name(dtype)}'")
+        raise UnsupportedError(f"\"histogramdd\" not implemented for '{type_name(dtype)}'")
     given = [input.detach()]
     if isinstance(bins, TensorBase):
         if bins._type.dtype is not dtype:
@@ -124,7 +124,7 @@ def histogram(
                 f"{_cpp_name(dtype)} and bins for dimension 0 with dtype {_cpp_name(bins._type.dtype)}"
             )
         if bins.ndim != 1 or bins._type.size == 0:
-            raise RuntimeError(
+            raise UsageError(
                 f"torch.histogramdd: bins tensor should have one dimension, but got {bins.ndim} dimensions"
             )
         given.append(bins.detach())  # type: ignore[arg-type]
@@ -132,15 +132,13 @@ def histogram(
     else:
         count = int(bins)
         if count <= 0:
-            raise RuntimeError(f"torch.histogramdd(): bins must be > 0, but got {count} for dimension 0")
+            raise UsageError(f"torch.histogramdd(): bins must be > 0, but got {count} for dimension 0")
     low, high = (float(plain(end)) for end in range) if range is not None else (0.0, 0.0)
     if low > high:
-        raise RuntimeError(
-            f"torch.histogramdd: min should not exceed max, but got min {low} max {high} for dimension 0"
-        )
+        raise UsageError(f"torch.histogramdd: min should not exceed max, but got min {low} max {high} for dimension 0")
     if weight is not None:
         if weight._type.dtype is not dtype or weight._type.shape != input._type.shape:
-            raise RuntimeError("torch.histogramdd: weight should have the shape and dtype of the input")
+            raise UsageError("torch.histogramdd: weight should have the shape and dtype of the input")
         given.append(weight.detach())
 
     def emit(b: Builder, x: Node, *more: Node) -> list[Node]:
@@ -165,7 +163,7 @@ def _check_dimensions(input: Tensor, bins: Any) -> list[Any]:
     """The bins of each dimension: numbers or vectors of edges."""
     dtype, name = input._type.dtype, "torch.histogramdd"
     if not dtype.is_float:
-        raise NotImplementedError(f"\"histogramdd\" not implemented for '{type_name(dtype)}'")
+        raise UnsupportedError(f"\"histogramdd\" not implemented for '{type_name(dtype)}'")
     if input.ndim < 2:
         raise ShapeError(f"{name}: input tensor should have at least 2 dimensions")
     count = input._type.shape[-1]
@@ -175,7 +173,7 @@ def _check_dimensions(input: Tensor, bins: Any) -> list[Any]:
     for place, each in enumerate(wanted):
         if not isinstance(each, TensorBase):
             if each <= 0:
-                raise RuntimeError(f"torch.histogram(): bins must be > 0, but got {each} for dimension {place}")
+                raise UsageError(f"torch.histogram(): bins must be > 0, but got {each} for dimension {place}")
             continue
         if each._type.dtype is not dtype:
             raise DTypeError(
@@ -196,7 +194,7 @@ def _check_range_and_weight(input: Tensor, range: Any, weight: Tensor | None) ->
         )
     for place, (low, high) in enumerate(zip(ends[::2], ends[1::2], strict=True)):
         if low > high:
-            raise RuntimeError(
+            raise UsageError(
                 f"{name}: min should not exceed max, but got min {low:g} max {high:g} for dimension {place}"
             )
     if weight is not None:

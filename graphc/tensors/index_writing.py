@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, RangeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, i32, i64
@@ -72,10 +72,10 @@ def scatter_reduce(
     with what stands there or, without `include_self`, instead of it.
     """
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
-        raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
+        raise UsageError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
     at = scatter_arguments("scatter_reduce", input, dim, index, src)
     if reduce == "mean" and input._type.dtype is boolean:
-        raise NotImplementedError("\"scatter_reduce\" with 'mean' is not implemented for 'Bool'")
+        raise UnsupportedError("\"scatter_reduce\" with 'mean' is not implemented for 'Bool'")
     if not index._type.size:
         return record("ScatterReduceBackward0", (input,), lambda b, x: x)
     shape = index._type.shape or (1,)
@@ -121,19 +121,19 @@ def _vector(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -
         raise DTypeError(f"{name}(): Expected dtype int32/int64 for index but got: {type_name(index._type.dtype)}")
     same_dtype(f"{name}(): self ({{}}) and source ({{}}) must have the same scalar type", input, source)
     if index.ndim > 1:
-        raise IndexError(
+        raise RangeError(
             f"{name}(): Index is supposed to be a vector, but got dim: {index.ndim} with type: "
             f"{type_name(index._type.dtype)} and size: {list(index._type.shape)}"
         )
     whole, given, count = input._type.shape, source._type.shape, index._type.size
     if whole and not given and count != 1:
-        raise IndexError("Dimension specified as 0 but tensor has no dimensions")
+        raise RangeError("Dimension specified as 0 but tensor has no dimensions")
     if len(whole) == len(given) and whole and given[at] != count:
-        raise RuntimeError(
+        raise UsageError(
             f"{name}(): Number of indices ({count}) should be equal to source.size(dim): ({given[at]}), for dim: {at}"
         )
     if len(whole) != len(given) or (whole[:at], whole[at + 1 :]) != (given[:at], given[at + 1 :]):
-        raise RuntimeError(
+        raise UsageError(
             "source tensor shape must match self tensor shape, excluding the specified dimension. Got self.shape = "
             f"{list(whole)} source.shape = {list(given)}"
         )
@@ -167,7 +167,7 @@ def index_reduce(
     or "amin", with what stands there or, without `include_self`, instead of it.
     """
     if reduce not in ("prod", "mean", "amax", "amin"):
-        raise RuntimeError(f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}.")
+        raise UsageError(f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}.")
     at, size, given = _vector("index_reduce_", input, dim, index, source)
     whole = input._type.shape or (1,)
 
@@ -191,24 +191,24 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     )
     whole, given = input._type.shape, source._type.shape
     if index.ndim > 1:
-        raise IndexError(f"{name}: Index should have dimension 1 or 0 (got {index.ndim})")
+        raise RangeError(f"{name}: Index should have dimension 1 or 0 (got {index.ndim})")
     if whole and given and len(whole) != len(given):
-        raise IndexError(
+        raise RangeError(
             f"{name}: When source and destination are not scalars, their dimensionality must match. Source "
             f"dimensionality ({len(given)}), destination dimensionality ({len(whole)})"
         )
     count = index._type.size
     if not given and count != 1:
-        raise IndexError(f"{name}: When source is scalar, index should have one element (got {count})")
+        raise RangeError(f"{name}: When source is scalar, index should have one element (got {count})")
     if (whole[:at], whole[at + 1 :]) != (given[:at], given[at + 1 :]):
-        raise RuntimeError(
+        raise UsageError(
             f"{name}: Source/destination tensor must have same slice shapes. Destination slice shape: "
             f"{[*whole[:at], *whole[at + 1 :]]} at dimension {at} and source slice shape: "
             f"{[*given[:at], *given[at + 1 :]]} at dimension 0."
         )
     parts = given[min(at, len(given) - 1)] if given else count
     if parts != count:
-        raise IndexError(f"{name}: Number of indices ({count}) should be equal to source.size(dim) ({parts})")
+        raise RangeError(f"{name}: Number of indices ({count}) should be equal to source.size(dim) ({parts})")
     full, size = whole or (1,), whole[at] if whole else 1
     part = (*full[:at], count, *full[at + 1 :])
 
@@ -225,11 +225,11 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """
     at = wrap_dim(dim, input.ndim)
     if index._type.dtype is not i64:
-        raise IndexError("index_fill_(): Expected dtype int64 for index.")
+        raise RangeError("index_fill_(): Expected dtype int64 for index.")
     if index.ndim > 1:
-        raise RuntimeError("Index has to be a vector/scalar")
+        raise UsageError("Index has to be a vector/scalar")
     if isinstance(value, TensorBase) and value.ndim:
-        raise RuntimeError(
+        raise UsageError(
             f"index_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
         )
     whole = input._type.shape or (1,)
@@ -255,7 +255,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 def _through(name: str, input: Tensor, seen: Tensor, src: Tensor) -> Tensor:
     """A copy of `input` with `src` stored where `seen`, a view of it, would see it."""
     if seen._type.shape != src._type.shape:
-        raise RuntimeError(
+        raise UsageError(
             f"expected src to have a size equal to the slice of self. src size = {list(src._type.shape)}, slice size = "
             f"{list(seen._type.shape)}"
         )
@@ -275,7 +275,7 @@ def slice_scatter(
 ) -> Tensor:
     """A copy with `src` stored where the slice start:end:step of `dim` looks."""
     if step <= 0:
-        raise RuntimeError("slice step must be positive")
+        raise UsageError("slice step must be positive")
     at = wrap_dim(dim, input.ndim)
     first, last, _ = slice(start, end, step).indices(input._type.shape[at])
     size = max(0, -(-(last - first) // step))

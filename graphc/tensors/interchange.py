@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import UnsupportedError
+from graphc.errors import UnsupportedError, UsageError
 from graphc.ir.types import bf16, dtype_of_numpy
 from graphc.tensors.core import TensorBase, alias
 from graphc.tensors.export import export
@@ -62,7 +62,7 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
         return made.clone() if copy else made
     capsule = type(ext_tensor).__name__ == "PyCapsule"
     if not capsule and not hasattr(ext_tensor, "__dlpack__"):
-        raise RuntimeError(
+        raise UsageError(
             f"from_dlpack received an invalid capsule: {type(ext_tensor).__name__} has no __dlpack__. Note that "
             "DLTensor capsules can be consumed only once, so you might have already constructed a tensor from it once."
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.errors import ShapeError
+from graphc.errors import InputError, KindError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, i64
@@ -30,12 +30,12 @@ Tensors = Sequence[Any]
 def _listed(tensors: Any, name: str) -> list[Any]:
     """The tensors of a list or tuple. TypeError for anything else."""
     if isinstance(tensors, TensorBase) or not isinstance(tensors, list | tuple):
-        raise TypeError(
+        raise KindError(
             f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not {type(tensors).__name__}"
         )
     for place, tensor in enumerate(tensors):
         if not isinstance(tensor, TensorBase):
-            raise TypeError(f"expected Tensor as element {place} in argument 0, but got {type(tensor).__name__}")
+            raise KindError(f"expected Tensor as element {place} in argument 0, but got {type(tensor).__name__}")
     return list(tensors)
 
 
@@ -54,10 +54,10 @@ def cat(tensors: Tensors, dim: int = 0) -> Tensor:
     """
     given = _listed(tensors, "cat")
     if not given:
-        raise ValueError("torch.cat(): expected a non-empty list of Tensors")
+        raise InputError("torch.cat(): expected a non-empty list of Tensors")
     for place, tensor in enumerate(given):
         if tensor.ndim == 0:
-            raise RuntimeError(f"zero-dimensional tensor (at position {place}) cannot be concatenated")
+            raise UsageError(f"zero-dimensional tensor (at position {place}) cannot be concatenated")
     kept = [x for x in given if x._type.shape != (0,)] or given[:1]
     at = wrap_dim(whole(dim, "cat"), kept[0].ndim)
     first = kept[0]._type.shape
@@ -86,7 +86,7 @@ def stack(tensors: Tensors, dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension `dim`; dtypes are promoted."""
     given = _listed(tensors, "stack")
     if not given:
-        raise RuntimeError("stack expects a non-empty TensorList")
+        raise UsageError("stack expects a non-empty TensorList")
     at = wrap_dim(whole(dim, "stack"), given[0].ndim + 1)
     first = given[0]._type.shape
     dtype = _common(given)
@@ -142,7 +142,7 @@ def atleast_3d(*tensors: Any) -> Any:
 def _nonempty(tensors: Any, name: str) -> list[Any]:
     given = _listed(tensors, name)
     if not given:
-        raise RuntimeError(f"{name} expects a non-empty TensorList")
+        raise UsageError(f"{name} expects a non-empty TensorList")
     return given
 
 
@@ -184,7 +184,7 @@ def block_diag(*tensors: Any) -> Tensor:
         return from_array(np.zeros((1, 0)), dtypes.default_ir())
     for place, tensor in enumerate(tensors):
         if tensor.ndim > 2:
-            raise RuntimeError(
+            raise UsageError(
                 "torch.block_diag: Input tensors must have 2 or fewer dimensions. "
                 f"Input {place} has {tensor.ndim} dimensions"
             )
@@ -208,7 +208,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     rank = input.ndim + 1
     first, second = wrap_dim(dim1, rank), wrap_dim(dim2, rank)
     if first == second:
-        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+        raise UsageError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
     order = [i for i in range(rank) if i not in (first, second)]
     perm = [0] * rank
     for place, target in enumerate((*order, first, second)):
@@ -235,7 +235,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     if input.ndim == 1:
         return diag_embed(input, diagonal)
     if input.ndim != 2:
-        raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {input.ndim}D")
+        raise UsageError(f"diag(): Supports 1D or 2D tensors. Got {input.ndim}D")
     rows, columns = input._type.shape
     length = max(min(rows, columns - diagonal) if diagonal >= 0 else min(rows + diagonal, columns), 0)
     first = diagonal if diagonal >= 0 else -diagonal * columns
@@ -259,14 +259,14 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     """Views of vectors over the grid that they span; "xy" exchanges the first two dimensions."""
     given = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
     if not given:
-        raise RuntimeError("meshgrid expects a non-empty TensorList")
+        raise UsageError("meshgrid expects a non-empty TensorList")
     if indexing not in (None, "ij", "xy"):
-        raise RuntimeError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
+        raise UsageError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
     if any(t._type.dtype is not given[0]._type.dtype for t in given):
-        raise RuntimeError("meshgrid expects all tensors to have the same dtype")
+        raise UsageError("meshgrid expects all tensors to have the same dtype")
     for tensor in given:
         if tensor.ndim > 1:
-            raise RuntimeError(f"torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {tensor!r}")
+            raise UsageError(f"torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {tensor!r}")
     swap = indexing == "xy" and len(given) > 1
     if swap:
         given[:2] = given[1::-1]
@@ -282,7 +282,7 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
 
 def _vector(input: Tensor) -> None:
     if input.ndim != 1:
-        raise RuntimeError(f"Expect a 1D vector, but got shape {list(input._type.shape)}")
+        raise UsageError(f"Expect a 1D vector, but got shape {list(input._type.shape)}")
 
 
 def cartesian_prod(*tensors: Any) -> Tensor:
@@ -298,7 +298,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     """All choices of `r` elements of a vector in their order, a row each."""
     _vector(input)
     if r < 0:
-        raise RuntimeError(f"Expect a non-negative number, but got {r}")
+        raise UsageError(f"Expect a non-negative number, but got {r}")
     if r == 0:
         return from_array(np.zeros(0), input._type.dtype)
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
@@ -324,11 +324,11 @@ def broadcast_shapes(*shapes: Any) -> Size:
     for place, shape in enumerate(given):
         for i in range(-1, -1 - len(shape), -1):
             if shape[i] < 0:
-                raise RuntimeError(f"Trying to create tensor with negative dimension ({shape[i]}): ({shape[i]})")
+                raise UsageError(f"Trying to create tensor with negative dimension ({shape[i]}): ({shape[i]})")
             if shape[i] == 1 or shape[i] == result[i]:
                 continue
             if result[i] != 1:
-                raise RuntimeError(
+                raise UsageError(
                     f"Attempting to broadcast a dimension of length {shape[i]} at {i}! Mismatching argument at index "
                     f"{place} had {shape}; but expected shape should be broadcastable to {result}"
                 )
@@ -359,12 +359,12 @@ def _joined_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
 def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     """Row-major indices as one tensor of places for each dimension of `shape`."""
     if not indices._type.dtype.is_integer:
-        raise TypeError(f"expected 'indices' to be integer dtype, but got {indices.dtype}")
+        raise KindError(f"expected 'indices' to be integer dtype, but got {indices.dtype}")
     if not isinstance(shape, int | Sequence):
-        raise TypeError(f"expected 'shape' to be int or sequence of ints, but got {type(shape)}")
+        raise KindError(f"expected 'shape' to be int or sequence of ints, but got {type(shape)}")
     extents = (shape,) if isinstance(shape, int) else tuple(shape)
     if any(n < 0 for n in extents):
-        raise ValueError(f"'shape' cannot have negative values, but got {extents}")
+        raise InputError(f"'shape' cannot have negative values, but got {extents}")
     made: list[Any] = []
     rest: Any = indices
     for n in reversed(extents):

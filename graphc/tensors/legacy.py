@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.devices import CPU, Device
+from graphc.errors import InputError, KindError, UsageError
 from graphc.ir.types import DType
 from graphc.layouts import strided
 from graphc.tensors.arguments import extents, kind
@@ -26,12 +27,12 @@ def construct(dtype: DType, args: tuple[Any, ...], kwargs: dict[str, Any], any_d
     the same dtype (the same memory; with `any_dtype`, of every dtype).
     """
     if "device" in kwargs and Device(kwargs.pop("device")) != CPU:
-        raise RuntimeError("legacy constructor expects device type: cpu")
+        raise UsageError("legacy constructor expects device type: cpu")
     if "size" in kwargs:
         args = (Size(kwargs.pop("size")),)
     if kwargs:
         got = ", ".join([*map(kind, args), *(f"{k}={kind(v)}" for k, v in kwargs.items())])
-        raise TypeError(
+        raise KindError(
             f"new() received an invalid combination of arguments - got ({got}), but expected one of: (), "
             "(*size), (tensor), (sequence)"
         )
@@ -41,12 +42,12 @@ def construct(dtype: DType, args: tuple[Any, ...], kwargs: dict[str, Any], any_d
     if len(args) == 1:
         if isinstance(first, TensorBase):
             if first._type.dtype is not dtype and not any_dtype:
-                raise TypeError(f"expected a tensor of {dtypes.public(dtype)} (got {first.dtype})")
+                raise KindError(f"expected a tensor of {dtypes.public(dtype)} (got {first.dtype})")
             return alias(first)
         if isinstance(first, Size):
             return constant(0, tuple(first), dtype)
         if isinstance(first, bool | float) or first is None:
-            raise TypeError(f"new(): data must be a sequence (got {kind(first)})")
+            raise KindError(f"new(): data must be a sequence (got {kind(first)})")
         if not isinstance(first, int | np.integer):
             return from_data(first, dtype)
     return constant(0, extents("new", args), dtype)
@@ -105,11 +106,11 @@ def legacy_dtype(given: object) -> dtypes.dtype:
             return dtypes.get_default_dtype()
         given = given.__name__
     if not isinstance(given, str):
-        raise TypeError("dtype must be a type, str, or dtype object")
+        raise KindError("dtype must be a type, str, or dtype object")
     if given == "torch.Tensor":
         return dtypes.get_default_dtype()
     if given not in _NAMED:
-        raise ValueError(f"invalid type: '{given}'")
+        raise InputError(f"invalid type: '{given}'")
     return _NAMED[given]
 
 
@@ -122,5 +123,5 @@ def set_default_tensor_type(t: object) -> None:
     )
     found = legacy_dtype(t)
     if not found.is_floating_point:
-        raise TypeError("only floating-point types are supported as the default type")
+        raise KindError("only floating-point types are supported as the default type")
     dtypes.set_default_dtype(found)

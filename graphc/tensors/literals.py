@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.errors import DTypeError, UnsupportedError
+from graphc.errors import DTypeError, InputError, KindError, UnsupportedError, UsageError
 from graphc.ir.types import DType, TensorType, boolean, dtype_of_numpy, f64, i64
 from graphc.promotion import promote_types
 from graphc.tensors.arguments import check_flags, constructor, finished, kind, number_argument, wanted_type
@@ -30,13 +30,13 @@ _MOST_DIMENSIONS = 64
 def array_dtype(array: np.ndarray) -> DType:
     """The dtype of an array; TypeError for what tensors cannot hold, ValueError for foreign byte orders."""
     if not array.dtype.isnative:
-        raise ValueError(
+        raise InputError(
             "given numpy array has byte order different from the native byte order. Conversion between byte orders is "
             "currently not supported."
         )
     found = dtype_of_numpy(array.dtype)
     if found is None:
-        raise TypeError(
+        raise KindError(
             f"can't convert np.ndarray of type {array.dtype.type.__module__}.{array.dtype.type.__name__}. The only "
             f"supported types are: {_KNOWN}."
         )
@@ -45,7 +45,7 @@ def array_dtype(array: np.ndarray) -> DType:
 
 def _check_strides(array: np.ndarray) -> None:
     if any(s < 0 for s in array.strides):
-        raise ValueError(
+        raise InputError(
             "At least one stride in the given numpy array is negative, and tensors with negative strides are not "
             "currently supported. (You can probably work around this by making a copy of your array  with "
             "array.copy().)"
@@ -68,19 +68,19 @@ def _flat(data: Any) -> tuple[tuple[int, ...], list[Any]]:
     while _is_sequence(first):
         shape.append(len(first))
         if len(shape) > _MOST_DIMENSIONS:
-            raise ValueError(f"too many dimensions '{kind(first)}'")
+            raise InputError(f"too many dimensions '{kind(first)}'")
         if not shape[-1]:
             return tuple(shape), []
         first = first[0]
     if isinstance(first, str) and shape:
-        raise ValueError("too many dimensions 'str'")
+        raise InputError("too many dimensions 'str'")
     level: list[Any] = [data]
     for dim, length in enumerate(shape):
         for part in level:
             if not _is_sequence(part):
-                raise TypeError("not a sequence")
+                raise KindError("not a sequence")
             if len(part) != length:
-                raise ValueError(f"expected sequence of length {length} at dim {dim} (got {len(part)})")
+                raise InputError(f"expected sequence of length {length} at dim {dim} (got {len(part)})")
         if dim and any(isinstance(part, np.ndarray) for part in level):
             warnings.warn(
                 "Creating a tensor from a list of numpy.ndarrays is extremely slow. Please consider converting the "
@@ -103,10 +103,10 @@ def _type_of(kinds: type, example: Any) -> DType:
     if issubclass(kinds, complex):
         raise UnsupportedError(f"tensor: graphc has no complex numbers, got {example}")
     if issubclass(kinds, str):
-        raise TypeError("new(): invalid data type 'str'")
+        raise KindError("new(): invalid data type 'str'")
     if issubclass(kinds, list | tuple):
-        raise TypeError(f"'{kinds.__name__}' object cannot be interpreted as an integer")
-    raise RuntimeError(f"Could not infer dtype of {kinds.__name__}")
+        raise KindError(f"'{kinds.__name__}' object cannot be interpreted as an integer")
+    raise UsageError(f"Could not infer dtype of {kinds.__name__}")
 
 
 def _elements(flat: list[Any]) -> tuple[list[Any], DType | None]:
@@ -129,8 +129,8 @@ def _elements(flat: list[Any]) -> tuple[list[Any], DType | None]:
 def _single(tensor: TensorBase) -> Any:
     if tensor._type.size != 1:
         if tensor._type.dtype.is_float:
-            raise ValueError("only one element tensors can be converted to Python scalars")
-        raise TypeError("only integer tensors of a single element can be converted to an index")
+            raise InputError("only one element tensors can be converted to Python scalars")
+        raise KindError("only integer tensors of a single element can be converted to an index")
     return (
         tensor._array()
         .reshape(())
@@ -159,7 +159,7 @@ def _converted(flat: list[Any], shape: tuple[int, ...], dtype: DType) -> np.ndar
     try:
         whole = np.array(flat, np.int64).reshape(shape)
     except OverflowError:
-        raise ValueError("Overflow when unpacking long long") from None
+        raise InputError("Overflow when unpacking long long") from None
     if dtype is not i64 and whole.size:
         info = np.iinfo(dtype.numpy)
         low = -int(info.max) if dtype.kind == "uint" else int(info.min)
@@ -268,7 +268,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     broadcasts. An array that is not writable is shared too, with a warning.
     """
     if not isinstance(ndarray, np.ndarray):
-        raise TypeError(f"expected np.ndarray (got {kind(ndarray)})")
+        raise KindError(f"expected np.ndarray (got {kind(ndarray)})")
     dtype = array_dtype(ndarray)
     _check_strides(ndarray)
     if not ndarray.flags.writeable:
@@ -317,7 +317,7 @@ def asarray(
         made = from_numpy(made) if isinstance(made, np.ndarray) else made
         if wanted is not None and wanted is not made._type.dtype:
             if copy is False:
-                raise ValueError(
+                raise InputError(
                     f"can't alias tensor with dtype '{type_name(made._type.dtype)}' into dtype '{type_name(wanted)}'."
                 )
             made = to_dtype(made, wanted)  # type: ignore[arg-type]
@@ -330,7 +330,7 @@ def asarray(
         made = clone(made) if copy else made
     else:
         if copy is False:
-            raise ValueError("can't alias arbitrary sequence into a tensor.")
+            raise InputError("can't alias arbitrary sequence into a tensor.")
         made = from_data(obj, wanted)
     return finished(made, True) if requires_grad else made  # type: ignore[return-value,arg-type]
 
@@ -345,21 +345,21 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0) -> 
     try:
         view = memoryview(buffer).cast("B")
     except TypeError:
-        raise ValueError("object does not implement Python buffer protocol.") from None
+        raise InputError("object does not implement Python buffer protocol.") from None
     size, length = found.itemsize, view.nbytes
     if length == 0 or count == 0:
-        raise ValueError(f"both buffer length ({length}) and count ({count}) must not be 0")
+        raise InputError(f"both buffer length ({length}) and count ({count}) must not be 0")
     if not 0 <= offset < length:
-        raise ValueError(
+        raise InputError(
             f"offset ({offset} bytes) must be non-negative and no greater than buffer length ({length} bytes) minus 1"
         )
     rest = length - offset
     if count < 0 and rest % size:
-        raise ValueError(
+        raise InputError(
             f"buffer length ({rest} bytes) after offset ({offset} bytes) must be a multiple of element size ({size})"
         )
     if count > 0 and count * size > rest:
-        raise ValueError(
+        raise InputError(
             f"requested buffer length ({count} * {size} bytes) after offset ({offset} bytes) must not be greater than "
             f"actual buffer length ({length} bytes)"
         )

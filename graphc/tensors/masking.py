@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, broadcast_shapes, i64
@@ -29,7 +29,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
             f"masked_fill_ only supports boolean masks, but got mask with dtype {c_name(mask._type.dtype)}"
         )
     if isinstance(value, TensorBase) and value.ndim:
-        raise RuntimeError(
+        raise UsageError(
             f"masked_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
         )
     filler: Any = value if isinstance(value, TensorBase) else fill_value(plain(value), input)
@@ -80,7 +80,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     shape = common_shape(input._type.shape, mask._type.shape)
     places = np.flatnonzero(np.broadcast_to(mask._array(), shape))
     if len(places) > source._type.size:
-        raise RuntimeError("Number of elements of source < number of ones in mask")
+        raise UsageError("Number of elements of source < number of ones in mask")
     index = from_array(places, i64)
     count = len(places)
 

@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
+from graphc.errors import UnsupportedError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.tensors.core import record, wrap_dim
@@ -38,7 +39,7 @@ def _along(kernel: str, name: str, input: Tensor, dim: int, dtype: Any, node: An
     axis = wrap_dim(whole(dim, kernel), input.ndim)
     wanted = input._type.dtype if dtype is None else dtypes.to_ir(dtype)
     if not wanted.is_float:
-        raise NotImplementedError(f"\"{kernel}_kernel_impl\" not implemented for '{type_name(wanted)}'")
+        raise UnsupportedError(f"\"{kernel}_kernel_impl\" not implemented for '{type_name(wanted)}'")
 
     def emit(b: Builder, x: Node) -> Node:
         x = b.cast(x, wanted)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType
@@ -71,7 +71,7 @@ def vector_norm(input: Tensor, order: Any, dim: Dims, keepdim: bool, dtype: obje
     if (power < 0 or power == math.inf) and any(input._type.shape[a] == 0 for a in axes):
         if len(axes) == input.ndim:
             text = "inf" if power == math.inf else "-inf" if math.isinf(power) else str(plain(order))
-            raise RuntimeError(
+            raise UsageError(
                 f"{_NAME} cannot compute the {text} norm on an empty tensor because the operation does not have an "
                 "identity"
             )
@@ -118,7 +118,7 @@ def norm(
     if p == "nuc":
         return nuclear(input, dim, keepdim, dtype)
     if isinstance(p, str) and p != "fro":
-        raise RuntimeError(f"linalg.matrix_norm: Order {p} not supported.")
+        raise UsageError(f"linalg.matrix_norm: Order {p} not supported.")
     return vector_norm(input, 2 if p is None or p == "fro" else p, dim, keepdim, dtype)
 
 
@@ -139,11 +139,11 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Sub-tensors along `dim` whose p-norm is above `maxnorm` are scaled down to it."""
     order, most = float(plain(p)), float(plain(maxnorm))
     if order <= 0:
-        raise RuntimeError("renorm: non-positive-norm not supported")
+        raise UsageError("renorm: non-positive-norm not supported")
     if most < 0:
-        raise RuntimeError(f"renorm: expected maxnorm to be >= 0 but got {plain(maxnorm)}")
+        raise UsageError(f"renorm: expected maxnorm to be >= 0 but got {plain(maxnorm)}")
     if input.ndim < 2:
-        raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions")
+        raise UsageError(f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions")
     axis = wrap_dim(dim, input.ndim)
     others = tuple(i for i in range(input.ndim) if i != axis)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, KindError, UsageError
 from graphc.grad_mode import MODE
+from graphc.naming import named
 from graphc.promotion import can_cast
 from graphc.recording import current
 from graphc.storage import Lineage, Storage
@@ -29,7 +30,7 @@ def into(out: Tensor, made: Tensor, name: str) -> Tensor:
     DTypeError when the result's dtype cannot be cast to that of `out`. A resize of a tensor that has elements warns.
     """
     if not isinstance(out, TensorBase):
-        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+        raise KindError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
     wanted, held = made._type, out._type
     if not can_cast(wanted.dtype, held.dtype):
         raise DTypeError(
@@ -65,7 +66,7 @@ def _resize(out: Tensor, shape: tuple[int, ...]) -> None:
 def refuse_gradients(name: str, tensors: Sequence[Any]) -> None:
     """PyTorch's error for `out=` while an argument, or the output itself, requires gradients."""
     if wants_grad([t for t in tensors if isinstance(t, TensorBase)]):
-        raise RuntimeError(
+        raise UsageError(
             f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the "
             "arguments requires grad."
         )
@@ -89,4 +90,4 @@ def out_form(function: Callable[..., Any]) -> Callable[..., Any]:
         stored = [into(o, m, name) for o, m in zip(out, made, strict=True)]
         return type(made)(*stored) if hasattr(made, "_fields") else type(made)(stored)
 
-    return with_out
+    return named(with_out, function.__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphc.errors import KindError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType
@@ -36,7 +37,7 @@ def _polynomial(name: str, family: str, doc: str, shifted: bool = False) -> Call
     def function(x: Any, n: Any) -> Tensor:
         tensors = [isinstance(v, TensorBase) for v in (x, n)]
         if not any(tensors) or not all(t or is_number(v) for t, v in zip(tensors, (x, n), strict=True)):
-            raise TypeError(
+            raise KindError(
                 f"special_{name}() received an invalid combination of arguments - got ({type(x).__name__}, "
                 f"{type(n).__name__}), but expected two tensors, or a tensor and a Number"
             )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError, ShapeError, UnsupportedError
+from graphc.errors import DTypeError, KindError, ShapeError, UnsupportedError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, broadcast_shapes
@@ -51,7 +51,7 @@ def need_tensors(name: str, **arguments: object) -> None:
     """PyTorch's TypeError for an argument that is no tensor; `arguments` in the order of the signature."""
     for place, (argument, value) in enumerate(arguments.items(), 1):
         if not isinstance(value, TensorBase):
-            raise TypeError(
+            raise KindError(
                 f"{name}(): argument '{argument}' (position {place}) must be Tensor, not {type(value).__name__}"
             )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.ops.scan import shifted
@@ -45,7 +45,7 @@ def _median(name: str, skips_nan: bool, doc: str) -> Callable[..., Any]:
 
     def function(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         if input._type.dtype is boolean:
-            raise NotImplementedError("\"median_cpu\" not implemented for 'Bool'")
+            raise UnsupportedError("\"median_cpu\" not implemented for 'Bool'")
         if dim is None:
             return record(f"{label}Backward0", (input,), lambda b, x: _whole_median(b, x, skips_nan))
         axis = wrap_dim(whole(dim, name), input.ndim)
@@ -125,9 +125,9 @@ def _quantile(name: str, skips_nan: bool, doc: str) -> Callable[..., Any]:
         if dtype not in (f32, f64):
             raise DTypeError(f"{name}() input tensor must be either float or double dtype")
         if input._type.size == 0:
-            raise RuntimeError(f"{name}() input tensor must be non-empty")
+            raise UsageError(f"{name}() input tensor must be non-empty")
         if interpolation not in _INTERPOLATIONS:
-            raise RuntimeError(
+            raise UsageError(
                 f"{name}() interpolation must be one of linear, lower, higher, midpoint or nearest, but got "
                 f"{interpolation}"
             )
@@ -157,14 +157,14 @@ def _checked_q(name: str, input: Tensor, q: Any) -> Tensor:
     """`q` as a tensor of the input's dtype, its values in [0, 1]."""
     if not isinstance(q, TensorBase):
         if not 0 <= q <= 1:
-            raise RuntimeError(f"{name}() q must be in the range [0, 1] but got {q}")
+            raise UsageError(f"{name}() q must be in the range [0, 1] but got {q}")
         return from_array(np.array(q), input._type.dtype)
     if q.ndim > 1:
-        raise RuntimeError(f"{name}() q must be a scalar or 1D tensor")
+        raise UsageError(f"{name}() q must be a scalar or 1D tensor")
     if q._type.dtype is not input._type.dtype:
         raise DTypeError(f"{name}() q tensor must be same dtype as the input tensor")
     if current().capture is None and not ((q._array() >= 0) & (q._array() <= 1)).all():
-        raise RuntimeError(f"{name}() q values must be in the range [0, 1]")
+        raise UsageError(f"{name}() q values must be in the range [0, 1]")
     return q  # type: ignore[return-value]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.errors import DTypeError, ShapeError, UnsupportedError
+from graphc.errors import DTypeError, InputError, KindError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, f64, i64
@@ -26,7 +26,7 @@ Number = int | float | bool
 
 def _combination(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError:
     got = ", ".join([*map(kind, args), *(f"{k}={kind(v)}" for k, v in kwargs.items())])
-    return TypeError(
+    return KindError(
         f"{name}() received an invalid combination of arguments - got ({got}), but expected one of: (end), "
         "(start, end), (start, end, step)"
     )
@@ -53,11 +53,11 @@ def _range_arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def _check_range(start: Number, end: Number, step: Number) -> None:
     if step == 0:
-        raise RuntimeError("step must be nonzero")
+        raise UsageError("step must be nonzero")
     if not (math.isfinite(start) and math.isfinite(end)):
-        raise RuntimeError(f"unsupported range: {start} -> {end}")
+        raise UsageError(f"unsupported range: {start} -> {end}")
     if (end - start) * step < 0:
-        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
+        raise UsageError("upper bound and lower bound inconsistent with step sign")
 
 
 @constructor
@@ -74,7 +74,7 @@ def arange(*args: Any, dtype: Any = None, **kwargs: Any) -> Tensor:
     if found is i64:
         start, end, step = int(start), int(end), int(step)
         if step == 0:
-            raise ValueError("step must be nonzero")
+            raise InputError("step must be nonzero")
         count = max(0, -((start - end) // step))
     else:
         count = math.ceil((end - start) / step)
@@ -106,7 +106,7 @@ def range_(*args: Any, dtype: Any = None, **kwargs: Any) -> Tensor:
 def _end_number(name: str, start: Any, end: Any) -> tuple[Number, Number]:
     ranks = [v._type.rank if isinstance(v, TensorBase) else 0 for v in (start, end)]
     if any(ranks):
-        raise RuntimeError(
+        raise UsageError(
             f"{name} only supports 0-dimensional start and end tensors, but got start with {ranks[0]} dimension(s) and "
             f"end with {ranks[1]} dimension(s)."
         )
@@ -116,9 +116,9 @@ def _end_number(name: str, start: Any, end: Any) -> tuple[Number, Number]:
 
 def _count(name: str, steps: Any) -> int:
     if isinstance(steps, float | bool) or not hasattr(steps, "__index__"):
-        raise TypeError(f"{name}() received an invalid combination of arguments - steps must be int, not {kind(steps)}")
+        raise KindError(f"{name}() received an invalid combination of arguments - steps must be int, not {kind(steps)}")
     if steps.__index__() < 0:
-        raise RuntimeError("number of steps must be non-negative")
+        raise UsageError("number of steps must be non-negative")
     return steps.__index__()
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, i32, i64
+from graphc.naming import named
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, from_array, record, wrap_dim
 from graphc.tensors.out import out_form
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def _given(name: str, numbers: tuple[Any, ...], keyword: str, value: Any) -> tuple[int, ...]:
     """Numbers given one by one, as one sequence, or by `keyword`. TypeError when there are none, or both."""
     if (value is None) != bool(numbers):
-        raise TypeError(f"{name}() wants its '{keyword}' once, by position or by name")
+        raise KindError(f"{name}() wants its '{keyword}' once, by position or by name")
     return ints(numbers if value is None else (value,))
 
 
@@ -36,11 +37,11 @@ def repeat(input: Tensor, *sizes: Any, repeats: Any = None) -> Tensor:
     times = _given("repeat", sizes, "repeats", repeats)
     rank = input.ndim
     if len(times) < rank:
-        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
+        raise UsageError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
     shape = (1,) * (len(times) - rank) + input._type.shape
     target = tuple(n * k for n, k in zip(shape, times, strict=True))
     if any(k < 0 for k in times):
-        raise RuntimeError(f"Trying to create tensor with negative dimension {min(target)}: {list(target)}")
+        raise UsageError(f"Trying to create tensor with negative dimension {min(target)}: {list(target)}")
 
     def emit(b: Builder, x: Node) -> Node:
         split_shape = tuple(n for extent in shape for n in (1, extent))
@@ -70,7 +71,7 @@ def repeat_interleave(
     number: Any = repeats
     count = int(number)
     if count < 0:
-        raise RuntimeError("Repeats must be non-negative")
+        raise UsageError("Repeats must be non-negative")
     if dim is None:
         input, dim = flatten(input), 0
     at = wrap_dim(whole(dim, "repeat_interleave"), input.ndim)
@@ -87,18 +88,18 @@ def repeat_interleave(
 def _counts(repeats: Tensor) -> np.ndarray:
     """The counts, whose sum is the extent of the result, so they are looked at."""
     if repeats.ndim > 1:
-        raise RuntimeError("repeats must be 0-dim or 1-dim tensor")
+        raise UsageError("repeats must be 0-dim or 1-dim tensor")
     if repeats._type.dtype not in (i32, i64):
         raise DTypeError("repeats has to be Long or Int tensor")
     found = repeats._array().reshape(-1)
     if (found < 0).any():
-        raise RuntimeError("repeats can not be negative")
+        raise UsageError("repeats can not be negative")
     return found
 
 
 def _places(repeats: Tensor) -> Tensor:
     if repeats.ndim != 1:
-        raise RuntimeError("repeat_interleave only accept 1D vector as repeat")
+        raise UsageError("repeat_interleave only accept 1D vector as repeat")
     counts = _counts(repeats)
     return from_array(np.repeat(np.arange(len(counts)), counts), repeats._type.dtype)
 
@@ -106,13 +107,13 @@ def _places(repeats: Tensor) -> Tensor:
 def _by_counts(input: Tensor, repeats: Tensor, axis: int, output_size: int | None) -> Tensor:
     n = input._type.shape[axis] if input.ndim else 1
     if repeats.ndim == 1 and repeats.numel() not in (1, n):
-        raise RuntimeError(
+        raise UsageError(
             "repeats must have the same size as input along dim, but got repeats.size(0) = "
             f"{repeats.numel()} and input.size({axis}) = {n}"
         )
     counts = np.broadcast_to(_counts(repeats), (n,))
     if output_size is not None and output_size != counts.sum():
-        raise RuntimeError("allocated size does not match required size")
+        raise UsageError("allocated size does not match required size")
     places = from_array(np.repeat(np.arange(n), counts), i64)
 
     def emit(b: Builder, x: Node, at: Node) -> Node:
@@ -134,14 +135,14 @@ def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
 def fliplr(input: Tensor) -> Tensor:
     """The second dimension reversed."""
     if input.ndim < 2:
-        raise RuntimeError("Input must be >= 2-d.")
+        raise UsageError("Input must be >= 2-d.")
     return flip(input, 1)
 
 
 def flipud(input: Tensor) -> Tensor:
     """The first dimension reversed."""
     if input.ndim < 1:
-        raise RuntimeError("Input must be >= 1-d.")
+        raise UsageError("Input must be >= 1-d.")
     return flip(input, 0)
 
 
@@ -151,7 +152,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
     """
     by, along = ints((shifts,)), ints((dims,)) if dims is not None else ()
     if not by:
-        raise RuntimeError("`shifts` required")
+        raise UsageError("`shifts` required")
     if not along and len(by) == 1:
         return record(
             "RollBackward0",
@@ -159,7 +160,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
             lambda b, x: b.reshape(_rolled(b, b.reshape(x, (x.type.size,)), 0, by[0]), x.shape),
         )
     if len(by) != len(along):
-        raise RuntimeError(f"shifts and dimensions must align. shifts: {len(by)}, dims:{len(along)}")
+        raise UsageError(f"shifts and dimensions must align. shifts: {len(by)}, dims:{len(along)}")
     moves = [(wrap_dim(d, input.ndim), s) for d, s in zip(along, by, strict=True)]
 
     def emit(b: Builder, x: Node) -> Node:
@@ -188,11 +189,11 @@ def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     """Turned by `k` right angles in the plane of two dimensions, from the first towards the second."""
     plane = tuple(dims)
     if len(plane) != 2:
-        raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(plane)}")
+        raise UsageError(f"expected total rotation dims == 2, but got dims = {len(plane)}")
     if input.ndim < 2:
-        raise RuntimeError(f"expected total dims >= 2, but got total dims = {input.ndim}")
+        raise UsageError(f"expected total dims >= 2, but got total dims = {input.ndim}")
     if plane[0] == plane[1] or abs(plane[0] - plane[1]) == input.ndim:
-        raise RuntimeError(f"expected rotation dims to be different, but got dim0 = {plane[0]} and dim1 = {plane[1]}")
+        raise UsageError(f"expected rotation dims to be different, but got dim0 = {plane[0]} and dim1 = {plane[1]}")
     first, second = (wrap_dim(d, input.ndim) for d in plane)
     order = list(range(input.ndim))
     order[first], order[second] = second, first
@@ -211,7 +212,7 @@ def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
 def _triangle(name: str, compare: str, side: str) -> Callable[..., Any]:
     def function(input: Tensor, diagonal: int = 0) -> Tensor:
         if input.ndim < 2:
-            raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions")
+            raise UsageError(f"{name}: input tensor must have at least 2 dimensions")
 
         def emit(b: Builder, x: Node) -> Node:
             type = TensorType(i64, x.shape)
@@ -220,9 +221,7 @@ def _triangle(name: str, compare: str, side: str) -> Callable[..., Any]:
 
         return record(f"{name.capitalize()}Backward0", (input,), emit)
 
-    function.__name__ = name
-    function.__doc__ = f"The part of matrices on and {side} a diagonal, zero elsewhere."
-    return out_form(function)
+    return out_form(named(function, name, f"The part of matrices on and {side} a diagonal, zero elsewhere."))
 
 
 tril, triu = _triangle("tril", "le", "below"), _triangle("triu", "ge", "above")

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, KindError, RangeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, bf16, boolean, f16, f32, i64, u8
+from graphc.naming import named
 from graphc.promotion import as_float
 from graphc.tensors import elementwise, results
 from graphc.tensors.aliases import numpy_names
@@ -36,16 +37,16 @@ def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         if args and not isinstance(args[0], TensorBase):
-            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(args[0]).__name__}")
+            raise KindError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(args[0]).__name__}")
         return inner(*args, **kwargs)
 
-    return checked
+    return named(checked, name)
 
 
 def whole(value: Any, name: str, argument: str = "dim") -> int:
     """`value` as an integer; TypeError for anything else, bools included."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}(): argument '{argument}' must be int, not {type(value).__name__}")
+        raise KindError(f"{name}(): argument '{argument}' must be int, not {type(value).__name__}")
     return operator.index(value)
 
 
@@ -59,14 +60,14 @@ def axes_of(dim: Dims, rank: int, name: str = "sum") -> tuple[int, ...]:
     axes = tuple(wrap_dim(whole(d, name), rank) for d in dims)
     if len(set(axes)) != len(axes):
         twice = next(a for a in axes if axes.count(a) > 1)
-        raise RuntimeError(f"dim {twice} appears multiple times in the list of dims")
+        raise UsageError(f"dim {twice} appears multiple times in the list of dims")
     return tuple(sorted(a for a in axes if a < rank))
 
 
 def check_keepdim(keepdim: Any) -> None:
     """TypeError when `keepdim` is no bool: x.sum(0, 1) does not sum over two dimensions."""
     if not isinstance(keepdim, bool):
-        raise TypeError(f"argument 'keepdim' must be bool, not {type(keepdim).__name__}")
+        raise KindError(f"argument 'keepdim' must be bool, not {type(keepdim).__name__}")
 
 
 def keep(b: Builder, node: Node, axes: tuple[int, ...], shape: tuple[int, ...], keepdim: bool) -> Node:
@@ -105,7 +106,7 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     wanted, shape = ints(size), input._type.shape
     extra = len(shape) - len(wanted)
     if extra < 0 or any(n not in (1, m) for n, m in zip(wanted, shape[extra:], strict=True)):
-        raise RuntimeError(f"size {{{list(wanted)}}} is not expandable to size {{{list(shape)}}}.")
+        raise UsageError(f"size {{{list(wanted)}}} is not expandable to size {{{list(shape)}}}.")
     axes = tuple(i for i, n in enumerate(shape) if i < extra or (wanted[i - extra] == 1 and n != 1))
     if wanted == shape:
         return input
@@ -199,13 +200,13 @@ def need_elements(input: Tensor, axes: tuple[int, ...], name: str, whole: type[E
             f"{name}(): Expected reduction dim to be specified for input.numel() == 0. "
             "Specify the reduction dim with the 'dim' argument."
         )
-    raise IndexError(f"{name}(): Expected reduction dim {empty[0]} to have non-zero size.")
+    raise RangeError(f"{name}(): Expected reduction dim {empty[0]} to have non-zero size.")
 
 
 def need_extent(input: Tensor, axis: int, name: str, colon: str = "():") -> None:
     """IndexError for a choice among no elements along `axis`."""
     if input.ndim and input._type.shape[axis] == 0:
-        raise IndexError(f"{name}{colon} Expected reduction dim {axis} to have non-zero size.")
+        raise RangeError(f"{name}{colon} Expected reduction dim {axis} to have non-zero size.")
 
 
 def extreme_node(b: Builder, op: str, x: Node, axes: tuple[int, ...], keepdim: bool, ties: str) -> Node:
@@ -239,11 +240,11 @@ def _arg(op: str, input: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor
 def _max_min(op: str, input: Tensor, dim: Any, keepdim: bool | None, other: Any) -> Any:
     if other is not None or isinstance(dim, TensorBase):
         if keepdim is not None or (other is not None and dim is not None):
-            raise TypeError(f"{op}() received an invalid combination of arguments: two tensors, or one and a dimension")
+            raise KindError(f"{op}() received an invalid combination of arguments: two tensors, or one and a dimension")
         return getattr(elementwise, f"{op}imum")(input, dim if other is None else other)
     if dim is None:
         if keepdim is not None:
-            raise TypeError(f"{op}() received an invalid combination of arguments: keepdim without dim")
+            raise KindError(f"{op}() received an invalid combination of arguments: keepdim without dim")
         axes = axes_of(None, input.ndim)
         need_elements(input, axes, op)
         return _extreme(op, input, axes, False, "even", f"{op.capitalize()}Backward1")
@@ -285,9 +286,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     """The smallest and the largest elements, of all or along `dim`."""
     axes = axes_of(None if dim is None else whole(dim, "aminmax"), input.ndim)
     if dim is None and input._type.size == 0:
-        raise RuntimeError(
-            "aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity."
-        )
+        raise UsageError("aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity.")
     for axis in axes:
         need_extent(input, axis, "aminmax", ":")
     return results.aminmax(
@@ -305,14 +304,13 @@ def _position(op: str, which: str) -> Callable[..., Any]:
             raise DTypeError(f"arg{op}(): does not support bool input")
         axes = axes_of(None if dim is None else whole(dim, f"arg{op}"), input.ndim)
         if dim is None and input._type.size == 0:
-            raise IndexError(f"arg{op}(): Expected reduction dim to be specified for input.numel() == 0.")
+            raise RangeError(f"arg{op}(): Expected reduction dim to be specified for input.numel() == 0.")
         for axis in axes:
             need_extent(input, axis, f"arg{op}")
         return _arg(op, input, axes, keepdim)
 
-    function.__name__ = f"arg{op}"
-    function.__doc__ = f"Index of the first {which} element, along `dim` or in row-major order; int64."
-    return reduction(function)
+    about = f"Index of the first {which} element, along `dim` or in row-major order; int64."
+    return reduction(named(function, f"arg{op}", about))
 
 
 argmax, argmin = _position("max", "largest"), _position("min", "smallest")

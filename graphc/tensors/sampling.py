@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.errors import DTypeError, ShapeError, UnsupportedError
+from graphc.errors import DTypeError, InputError, KindError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, f32, f64, i64
@@ -64,7 +64,7 @@ def _refuse(operand: TensorBase, wrong: Callable[[Builder, Node], Node], message
             else bad
         )
         if bad.type.size:
-            recorder.check(found, _kept(found, keep), RuntimeError(message))
+            recorder.check(found, _kept(found, keep), UsageError(message))
 
 
 def _kept(node: Node, keep: Keep) -> Value:
@@ -119,7 +119,7 @@ _EXACT = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}  # bits of
 
 def _check_bounds(low: int, high: int, dtype: DType) -> None:
     if low >= high:
-        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+        raise UsageError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     if dtype.is_float:
         bits = _EXACT[dtype.torch_name]
         for name, value in (("from", low), ("to - 1", high - 1)):
@@ -132,9 +132,9 @@ def _check_bounds(low: int, high: int, dtype: DType) -> None:
         return
     name, smallest, largest = _RANGES[dtype.torch_name]
     if not smallest <= low <= largest:
-        raise RuntimeError(f"from is out of bounds for {name}")
+        raise UsageError(f"from is out of bounds for {name}")
     if not smallest <= high - 1 <= largest:
-        raise RuntimeError(f"to - 1 is out of bounds for {name}")
+        raise UsageError(f"to - 1 is out of bounds for {name}")
 
 
 def _integers(shape: tuple[int, ...], dtype: DType, low: int, high: int, generator: Generator | None) -> Tensor:
@@ -151,7 +151,7 @@ def _whole(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[in
     good = all(hasattr(v, "__index__") and not isinstance(v, bool | float) for v in values.values())
     if kwargs or "high" not in values or len(args) > 2 or not good:
         got = ", ".join(map(kind, args))
-        raise TypeError(
+        raise KindError(
             f"{name}() received an invalid combination of arguments - got ({got}), but expected one of: "
             "(int high, tuple of ints size), (int low, int high, tuple of ints size)"
         )
@@ -169,7 +169,7 @@ def randint(*args: Any, generator: Generator | None = None, dtype: Any = None, *
         size = None
         kwargs["size"] = size
     if size is not None and not isinstance(size, list | tuple):
-        raise TypeError(
+        raise KindError(
             f"randint(): argument 'size' (position {len(args) + 1}) must be tuple of ints, not {kind(size)}"
         )
     low, high = _whole("randint", args, kwargs)
@@ -191,7 +191,7 @@ def randint_like(
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
     """The numbers 0 to n - 1 in random order: the order that sorts random numbers of 63 bits."""
     if isinstance(n, bool | float) or not hasattr(n, "__index__"):
-        raise TypeError(f"randperm(): argument 'n' (position 1) must be int, not {kind(n)}")
+        raise KindError(f"randperm(): argument 'n' (position 1) must be int, not {kind(n)}")
     shape, found = extents("randperm", (n,)), i64 if dtype is None else dtypes.to_ir(dtype)
     if not found.is_float and shape[0] - 1 > _RANGES[found.torch_name][2]:
         raise DTypeError(f"value cannot be converted to type {found.torch_name}_t without overflow")
@@ -220,10 +220,10 @@ def normal(
     """
     tensors = [v for v in (mean, std) if isinstance(v, TensorBase)]
     if not isinstance(std, TensorBase) and std < 0:
-        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
+        raise UsageError(f"normal expects std >= 0.0, but found std {std:g}")
     if not tensors:
         if size is None:
-            raise TypeError(
+            raise KindError(
                 f"normal() received an invalid combination of arguments - got ({kind(mean)}, {kind(std)}), but numbers "
                 "need a size"
             )
@@ -275,7 +275,7 @@ def _check_chances(p: TensorBase) -> None:
 
 def _chance(p: float) -> Emit:
     if not 0 <= p <= 1:
-        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
+        raise UsageError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
 
     def emit(b: Builder, key: Node, type: TensorType) -> Node:
         drawn = uniform_node(b, key, type.with_dtype(f64))
@@ -305,9 +305,9 @@ def multinomial(
     if not type.dtype.is_float:
         raise DTypeError(f"multinomial only supports floating-point dtypes for input, got: {type_name(type.dtype)}")
     if num_samples <= 0:
-        raise RuntimeError("cannot sample n_sample <= 0 samples")
+        raise UsageError("cannot sample n_sample <= 0 samples")
     if not replacement and num_samples > type.shape[-1]:
-        raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+        raise UsageError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
     _refuse(weights, _no_weight, "probability tensor contains either `inf`, `nan` or element < 0")
     work = weights.double()
     _refuse(
@@ -352,7 +352,7 @@ def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) ->
     counts, chances = tensor_argument("binomial", count, "count"), tensor_argument("binomial", prob, "prob", 2)
     for name, given in (("count", counts), ("prob", chances)):
         if not given._type.dtype.is_float:
-            raise ValueError(
+            raise InputError(
                 f"binomial only supports floating-point dtypes for {name}, got: {type_name(given._type.dtype)}"
             )
     shape = combine("", (alias(counts), alias(chances)), lambda b, x, y: x)._type.shape
@@ -374,14 +374,14 @@ def uniform_(
     """Fill with uniform numbers in [a, b); the bounds have PyTorch's names `from` and `to` too."""
     low, high = float(named.pop("from", a)), float(named.pop("to", b))
     if named:
-        raise TypeError(f"uniform_() got an unexpected keyword argument '{next(iter(named))}'")
+        raise KindError(f"uniform_() got an unexpected keyword argument '{next(iter(named))}'")
     _float("check_uniform_bounds", input._type.dtype)
     largest = dtypes.limits(input._type.dtype).max
     for name, value in (("from", low), ("to", high)):
         if not abs(value) <= largest:
-            raise RuntimeError(f"{name} is out of bounds for {input._type.dtype.torch_name}")
+            raise UsageError(f"{name} is out of bounds for {input._type.dtype.torch_name}")
     if low > high:
-        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}")
+        raise UsageError(f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}")
     return _fill(
         input, generator, lambda builder, k, t: builder.add(builder.mul(uniform_node(builder, k, t), high - low), low)
     )
@@ -390,7 +390,7 @@ def uniform_(
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with normal numbers."""
     if std < 0:
-        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
+        raise UsageError(f"normal expects std >= 0.0, but found std {std:g}")
     _float("normal_kernel_cpu", input._type.dtype)
     return _fill(input, generator, lambda b, k, t: b.add(b.mul(normal_node(b, k, t), float(std)), float(mean)))
 
@@ -398,7 +398,7 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
 def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with e to the power of normal numbers."""
     if std <= 0:
-        raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
+        raise UsageError(f"log_normal_ expects std > 0.0, but found std={std:g}")
     _float("log_normal_cpu", input._type.dtype)
     return _fill(input, generator, lambda b, k, t: b.exp(b.add(b.mul(normal_node(b, k, t), float(std)), float(mean))))
 
@@ -421,7 +421,7 @@ def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | No
             f"specified {type_name(input._type.dtype)}"
         )
     if lambd <= 0:
-        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
+        raise UsageError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
     return _by_uniform(input, generator, lambda b, u: b.mul(b.log(u), -1.0 / lambd))
 
 
@@ -433,7 +433,7 @@ def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator
             f"specified {type_name(input._type.dtype)}"
         )
     if sigma <= 0:
-        raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
+        raise UsageError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
 
     def emit(b: Builder, u: Node) -> Node:
         angle = b.mul(b.add(u, -0.5), math.pi)
@@ -445,7 +445,7 @@ def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator
 def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
     """Fill with the numbers of trials until the first success of probability `p`."""
     if not 0 < p < 1:
-        raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
+        raise UsageError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
     return _by_uniform(input, generator, lambda b, u: b.apply("ceil", (b.mul(b.log(u), float(1 / np.log1p(-p))),)))
 
 
@@ -468,7 +468,7 @@ def random_(input: Tensor, *args: int, generator: Generator | None = None, **nam
     low = named.pop("from", None) if len(args) < 2 else args[0]
     high = args[-1] if args else named.pop("to", None)
     if named or len(args) > 2:
-        raise TypeError("random_() received an invalid combination of arguments: it takes (), (to) or (from, to)")
+        raise KindError("random_() received an invalid combination of arguments: it takes (), (to) or (from, to)")
     if high is None:
         largest = 2 ** _EXACT[dtype.torch_name] if dtype.is_float else _RANGES[dtype.torch_name][2]
         high = largest + 1

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
+from graphc.errors import UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.ops.scan import extreme_places, shifted
 from graphc.ir.types import bf16, boolean, f16, f32, i64
+from graphc.naming import named
 from graphc.tensors import elementwise, results
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, record, record_many, wrap_dim
@@ -57,9 +59,8 @@ def _running(name: str, op: str, which: str) -> Callable[..., Any]:
 
         return getattr(results, name)(*record_many(f"{name.capitalize()}Backward0", (input,), emit))
 
-    function.__name__ = name
-    function.__doc__ = f"The {which} of the elements up to each one along `dim`, and where it stands (the last place)."
-    return reduction(function)
+    about = f"The {which} of the elements up to each one along `dim`, and where it stands (the last place)."
+    return reduction(named(function, name, about))
 
 
 cummax, cummin = _running("cummax", "scan_max", "largest"), _running("cummin", "scan_min", "smallest")
@@ -70,7 +71,7 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log of the running sums of exp(x) along `dim`, without overflow."""
     axis = wrap_dim(whole(dim, "logcumsumexp"), input.ndim)
     if not input._type.dtype.is_float:
-        raise NotImplementedError(f"\"logcumsumexp_out_cpu\" not implemented for '{type_name(input._type.dtype)}'")
+        raise UnsupportedError(f"\"logcumsumexp_out_cpu\" not implemented for '{type_name(input._type.dtype)}'")
 
     def emit(b: Builder, x: Node) -> Node:
         if x.type.size == 0 or not x.shape:
@@ -106,9 +107,9 @@ def diff(
 ) -> Tensor:
     """Differences of neighbours along `dim`, taken `n` times; of bools "not equal"."""
     if input.ndim == 0:
-        raise RuntimeError("diff expects input to be at least one-dimensional")
+        raise UsageError("diff expects input to be at least one-dimensional")
     if n < 0:
-        raise RuntimeError(f"order must be non-negative but got {n}")
+        raise UsageError(f"order must be non-negative but got {n}")
     axis = wrap_dim(dim, input.ndim)
     for name, more in (("prepend", prepend), ("append", append)):
         _check_joined(input, more, axis, name)
@@ -127,10 +128,10 @@ def _check_joined(input: Tensor, more: Tensor | None, axis: int, name: str) -> N
     if more is None:
         return
     if more.ndim != input.ndim:
-        raise RuntimeError("diff expects prepend or append to be the same dimension as input")
+        raise UsageError("diff expects prepend or append to be the same dimension as input")
     for i, (mine, theirs) in enumerate(zip(input._type.shape, more._type.shape, strict=True)):
         if i != axis and mine != theirs:
-            raise RuntimeError(
+            raise UsageError(
                 f"diff expects the shape of tensor to {name} to match that of input except along the differencing "
                 f"dimension; {name} has size {theirs} at dimension {i}, but input has size {mine}"
             )
@@ -139,11 +140,11 @@ def _check_joined(input: Tensor, more: Tensor | None, axis: int, name: str) -> N
 def _steps(name: str, y: Tensor, x: Any, axis: int) -> Any:
     """The distances of the places x, shaped so that they broadcast against differences of y along `axis`."""
     if x.ndim == 0:
-        raise RuntimeError(f"{name}: There must be one `x` value for each sample point")
+        raise UsageError(f"{name}: There must be one `x` value for each sample point")
     along = axis if x.ndim == y.ndim else 0 if x.ndim == 1 else x.ndim - (y.ndim - axis)
     if x.ndim == 1 and y.ndim > 1:
         if x._type.shape[0] != y._type.shape[axis]:
-            raise RuntimeError(f"{name}: There must be one `x` value for each sample point")
+            raise UsageError(f"{name}: There must be one `x` value for each sample point")
         gaps = diff(x)
         for _ in range(y.ndim - axis - 1):
             gaps = unsqueeze(gaps, -1)
@@ -155,11 +156,11 @@ def _panels(name: str, y: Tensor, x: Any, dx: Any, dim: int) -> tuple[Any, Any, 
     """Sums of neighbours of y, distances, and the axis."""
     axis = wrap_dim(dim, y.ndim)
     if y._type.dtype is boolean:
-        raise RuntimeError(f"{name}: received a bool input for `y`, but bool is not supported")
+        raise UsageError(f"{name}: received a bool input for `y`, but bool is not supported")
     if x is not None and not isinstance(x, TensorBase):
         x, dx = None, x
     if isinstance(x, TensorBase) and x._type.dtype is boolean:
-        raise RuntimeError(f"{name}: received a bool input for `x`, but bool is not supported")
+        raise UsageError(f"{name}: received a bool input for `x`, but bool is not supported")
     n = y._type.shape[axis]
     both = elementwise.add(_part(y, axis, 1, n), _part(y, axis, 0, n - 1))
     return both, (1 if dx is None else dx) if x is None else _steps(name, y, x, axis), axis

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, KindError, RangeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, broadcast_shapes, i32, i64
@@ -49,10 +49,10 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         return record("GatherBackward0", (input,), lambda b, x: _nothing(b, x, index._type.shape))
     source, places = _ranked(input, index)
     if source.ndim != places.ndim:
-        raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
+        raise UsageError("Index tensor must have the same number of dimensions as input tensor")
     for d, (n, m) in enumerate(zip(places._type.shape, source._type.shape, strict=True)):
         if d != at and n > m:
-            raise RuntimeError(
+            raise UsageError(
                 f"Size does not match at dimension {d} expected index {list(index._type.shape)} to be no larger than "
                 f"self {list(input._type.shape)} apart from dimension {at}"
             )
@@ -79,12 +79,12 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries of `dim` that the vector `index` names."""
     at = wrap_dim(dim, input.ndim)
     if index.ndim > 1:
-        raise IndexError("index_select(): Index is supposed to be a vector")
+        raise RangeError("index_select(): Index is supposed to be a vector")
     if index._type.dtype not in (i64, i32):
         raise DTypeError("index_select(): Expected dtype int32 or int64 for index")
     source, vector = _ranked(input, index)
     if not input.ndim and index._type.size != 1:
-        raise RuntimeError(f"index_select(): Index to scalar can have only 1 value, got {index._type.size} value(s)")
+        raise UsageError(f"index_select(): Index to scalar can have only 1 value, got {index._type.size} value(s)")
     made = at_index("gather", "IndexSelectBackward0", (source,), vector, at, "index out of range in self")
     return _in_shape(made, () if not input.ndim else made._type.shape)
 
@@ -99,7 +99,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements of the flat tensor at `index`, negative ones from the end, in the shape of `index`."""
     _long_only("take", index)
     if not input._type.size and index._type.size:
-        raise IndexError("take(): tried to take from an empty tensor")
+        raise RangeError("take(): tried to take from an empty tensor")
     count = input._type.size
 
     def emit(b: Builder, x: Node, at: Node) -> Node:
@@ -135,13 +135,13 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
         source,
     )
     if source._type.size != index._type.size:
-        raise IndexError(
+        raise RangeError(
             "put_(): Expected source and index to have the same number of elements, but got source.numel() = "
             f"{source._type.size}, index.numel() = {index._type.size}"
         )
     count, several = input._type.size, (index._type.size,)
     if not count and several[0]:
-        raise IndexError("put_(): Tried to put elements into an empty tensor")
+        raise RangeError("put_(): Tried to put elements into an empty tensor")
     op = "index_add" if accumulate else "index_set"
 
     def emit(b: Builder, x: Node, at: Node, src: Node) -> Node:
@@ -172,7 +172,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     if dim is None:
         return gather(viewing.reshape(input, -1), 0, viewing.reshape(indices, -1))
     if input.ndim != indices.ndim:
-        raise RuntimeError(
+        raise UsageError(
             "torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
             f"{input.ndim} dimensions for input, and {indices.ndim} dimensions for indices"
         )
@@ -200,16 +200,16 @@ def scatter_arguments(name: str, input: Tensor, dim: int, index: Tensor, source:
         return at
     rank = max(index.ndim, 1)
     if rank != max(input.ndim, 1):
-        raise RuntimeError("Index tensor must have the same number of dimensions as self tensor")
+        raise UsageError("Index tensor must have the same number of dimensions as self tensor")
     if source is not None and rank != max(source.ndim, 1):
-        raise RuntimeError("Index tensor must have the same number of dimensions as src tensor")
+        raise UsageError("Index tensor must have the same number of dimensions as src tensor")
     shape, whole = index._type.shape, input._type.shape
     given = source._type.shape if source is not None else shape
     if any(n > m for i, (n, m) in enumerate(zip(shape, whole, strict=False)) if i != at) or any(
         n > m for n, m in zip(shape, given, strict=False)
     ):
         extra = f" and to be no larger size than src {list(given)}" if source is not None else ""
-        raise RuntimeError(
+        raise UsageError(
             f"Expected index {list(shape)} to be no larger than self {list(whole)} apart from dimension {at}{extra}"
         )
     return at
@@ -243,11 +243,11 @@ def scatter(
     """
     given = value if src is None else src
     if given is None:
-        raise TypeError("scatter(): missing argument 'src' or 'value'")
+        raise KindError("scatter(): missing argument 'src' or 'value'")
     source: Any = given if isinstance(given, TensorBase) else None
     at = scatter_arguments("scatter", input, dim, index, source)
     if reduce is not None and reduce not in ("add", "multiply"):
-        raise RuntimeError("reduce argument must be either add or multiply.")
+        raise UsageError("reduce argument must be either add or multiply.")
     if reduce is not None and source is not None:
         warnings.warn(
             "The reduce argument of torch.scatter with Tensor src is deprecated and will be removed in a future "

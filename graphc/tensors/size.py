@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, SupportsIndex, overload
 
+from graphc.errors import KindError
+
 
 class Size(tuple[int, ...]):
     """A tuple of extents; prints as `torch.Size([2, 3])`. TypeError for what is no whole number."""
@@ -18,7 +20,7 @@ class Size(tuple[int, ...]):
         whole = []
         for place, n in enumerate(extents):
             if isinstance(n, float) or not hasattr(n, "__index__"):
-                raise TypeError(f"torch.Size() takes an iterable of 'int' (item {place} is '{type(n).__name__}')")
+                raise KindError(f"torch.Size() takes an iterable of 'int' (item {place} is '{type(n).__name__}')")
             whole.append(n.__index__())
         return tuple.__new__(cls, whole)
 
@@ -42,7 +44,7 @@ class Size(tuple[int, ...]):
 
     def __add__(self, other):  # type: ignore[override]
         if not isinstance(other, tuple):
-            raise TypeError(f"can only concatenate tuple (not {type(other).__name__}) to torch.Size")
+            raise KindError(f"can only concatenate tuple (not {type(other).__name__}) to torch.Size")
         return Size(tuple.__add__(self, other))
 
     def __radd__(self, other: tuple[int, ...]) -> Size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphc.errors import UsageError
 from graphc.tensors.core import TensorBase
 from graphc.tensors.joining import cat
 from graphc.tensors.operands import is_number
@@ -25,11 +26,11 @@ def gradient(input: Tensor, *, spacing: Any = None, dim: Any = None, edge_order:
     axes = [axes_of(d, input.ndim, "gradient")[0] for d in _dims(input, dim)]
     axes_of(axes, input.ndim, "gradient")  # refuses repeated ones
     if edge_order not in (1, 2):
-        raise RuntimeError("torch.gradient only supports edge_order=1 and edge_order=2.")
+        raise UsageError("torch.gradient only supports edge_order=1 and edge_order=2.")
     if isinstance(spacing, Sequence):
         gaps = list(spacing)
         if len(gaps) != len(axes):
-            raise RuntimeError(
+            raise UsageError(
                 "torch.gradient expected spacing to be unspecified, a scalar or it's spacing and dim arguments to have "
                 f"the same length, but got a spacing argument of length {len(gaps)} and a dim argument of length "
                 f"{len(axes)}."
@@ -37,7 +38,7 @@ def gradient(input: Tensor, *, spacing: Any = None, dim: Any = None, edge_order:
     else:
         gaps = [1 if spacing is None else spacing] * len(axes)
     if any(input._type.shape[axis] < edge_order + 1 for axis in axes):
-        raise RuntimeError("torch.gradient expected each dimension size to be at least edge_order+1")
+        raise UsageError("torch.gradient expected each dimension size to be at least edge_order+1")
     return [_along(input, axis, gap, edge_order) for axis, gap in zip(axes, gaps, strict=True)]
 
 
@@ -62,7 +63,7 @@ def _along(f: Any, axis: int, gap: Any, edge_order: int) -> Tensor:
             last = (1.5 * part(n - 1, 1) - 2 * part(n - 2, 1) + 0.5 * part(n - 3, 1)) / gap
         return cat([first, inside, last], axis)
     if not isinstance(gap, TensorBase) or gap._type.shape != (n,):
-        raise RuntimeError(
+        raise UsageError(
             f"torch.gradient expected a vector of {n} places for dimension {axis}, but got spacing of shape "
             f"{list(gap._type.shape)}"
         )

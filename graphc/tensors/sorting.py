@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, f64, i32, i64
@@ -86,7 +86,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     if input._type.dtype is boolean:
         raise DTypeError("topk does not support bool dtypes on CPU")
     if not 0 <= count <= (input._type.shape[axis] if input.ndim else 1):
-        raise RuntimeError("selected index k out of range")
+        raise UsageError("selected index k out of range")
 
     def emit(b: Builder, x: Node) -> list[Node]:
         places = first_places(b, order_node(b, x, axis, bool(largest)), axis, 0, count)
@@ -106,10 +106,10 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     """The `k`-th smallest element along `dim` (counted from 1), and where it stands."""
     axis = wrap_dim(whole(dim, "kthvalue"), input.ndim)
     if input._type.dtype is boolean:
-        raise NotImplementedError("\"kthvalue_cpu\" not implemented for 'Bool'")
+        raise UnsupportedError("\"kthvalue_cpu\" not implemented for 'Bool'")
     need_extent(input, axis, "kthvalue")
     if not 1 <= whole(k, "kthvalue", "k") <= (input._type.shape[axis] if input.ndim else 1):
-        raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {axis}")
+        raise UsageError(f"kthvalue(): selected number k out of range for dimension {axis}")
 
     def emit(b: Builder, x: Node) -> list[Node]:
         places = first_places(b, order_node(b, x, axis), axis, k - 1, 1)
@@ -125,9 +125,9 @@ def _right(name: str, side: str | None, right: bool) -> bool:
     if side is None:
         return right
     if side not in ("left", "right"):
-        raise RuntimeError(f"torch.{name}(): side can only be 'left' or 'right' but got {side}")
+        raise UsageError(f"torch.{name}(): side can only be 'left' or 'right' but got {side}")
     if side == "left" and right:
-        raise RuntimeError(
+        raise UsageError(
             f"torch.{name}(): side and right can't be set to opposites, got side of left while right was True"
         )
     return side == "right"
@@ -150,16 +150,14 @@ def searchsorted(
     rows = sorted_sequence._type.shape
     values = input._type.shape if isinstance(input, TensorBase) else ()
     if not rows:
-        raise RuntimeError(
-            "torch.searchsorted(): boundaries tensor should have positive dimension, but got 0 dimension"
-        )
+        raise UsageError("torch.searchsorted(): boundaries tensor should have positive dimension, but got 0 dimension")
     if not values and len(rows) != 1:
-        raise RuntimeError(
+        raise UsageError(
             "torch.searchsorted(): input value can be a scalar only when boundaries tensor dimension is 1, but we got "
             f"boundaries tensor dim({len(rows)}) and input value's dim(0) numel(1)"
         )
     if len(rows) != 1 and rows[:-1] != values[:-1]:
-        raise RuntimeError(
+        raise UsageError(
             "torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
             f"tensor and input value tensor must match, but we got boundaries tensor {list(rows)} and input value "
             f"tensor {list(values)}"
@@ -180,7 +178,7 @@ def _check_sorter(sequence: Tensor, sorter: Tensor) -> None:
             f"torch.searchsorted(): sorter must be a tensor of long dtype but got dtype {type_name(sorter._type.dtype)}"
         )
     if sorter._type.shape != sequence._type.shape:
-        raise RuntimeError(
+        raise UsageError(
             "torch.searchsorted(): boundary and sorter must have the same size, but got boundary tensor "
             f"{list(sequence._type.shape)} and got sorter tensor {list(sorter._type.shape)}"
         )
@@ -210,5 +208,5 @@ def _number(value: Any, like: Tensor) -> Tensor:
 def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """The bucket between sorted `boundaries` that each element falls into; see `searchsorted`."""
     if boundaries.ndim != 1:
-        raise RuntimeError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
+        raise UsageError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
     return _search(boundaries, input, right, out_int32)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphc.errors import KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.promotion import as_float
@@ -102,7 +103,7 @@ def polygamma(n: int, input: Tensor) -> Tensor:
         refuse("polygamma", n, "n", 1)
     want_tensor("polygamma", input, "input", 2)
     if n < 0:
-        raise RuntimeError("polygamma(n, x) does not support negative n.")
+        raise UsageError("polygamma(n, x) does not support negative n.")
     return record("PolygammaBackward0", (input,), _polygamma(n))
 
 
@@ -111,9 +112,9 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p."""
     want_tensor("mvlgamma", input)
     if isinstance(p, bool) or not isinstance(p, int):
-        raise TypeError(f"mvlgamma(): argument 'p' (position 2) must be int, not {type(p).__name__}")
+        raise KindError(f"mvlgamma(): argument 'p' (position 2) must be int, not {type(p).__name__}")
     if p < 1:
-        raise RuntimeError("p has to be greater than or equal to 1")
+        raise UsageError("p has to be greater than or equal to 1")
 
     def emit(b: Builder, x: Node) -> Node:
         x = b.cast(x, as_float(x.dtype))

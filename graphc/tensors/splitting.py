@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphc.errors import RangeError, UsageError
 from graphc.ir.types import i64
 from graphc.tensors.core import TensorBase, wrap_dim
 from graphc.tensors.viewing import ints, select, slice_view
@@ -20,7 +21,7 @@ Views = tuple["Tensor", ...]
 def unbind(input: Tensor, dim: int = 0) -> Views:
     """All indices of `dim`, as views."""
     if input.ndim == 0:
-        raise IndexError("Dimension specified as 0 but tensor has no dimensions")
+        raise RangeError("Dimension specified as 0 but tensor has no dimensions")
     at = wrap_dim(dim, input.ndim)
     return tuple(select(input, at, i, "UnbindBackward0", i) for i in range(input._type.shape[at]))
 
@@ -41,28 +42,28 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> Views:
         return split_with_sizes(input, size, dim)
     size = operator.index(split_size_or_sections)  # type: ignore[arg-type]
     if input.ndim == 0:
-        raise RuntimeError("split expects at least a 1-dimensional tensor")
+        raise UsageError("split expects at least a 1-dimensional tensor")
     if size < 0:
-        raise RuntimeError(f"split expects split_size be non-negative, but got split_size={size}")
+        raise UsageError(f"split expects split_size be non-negative, but got split_size={size}")
     at = wrap_dim(dim, input.ndim)
     n = input._type.shape[at]
     if not size and n:
-        raise RuntimeError(f"split_size can only be 0 if dimension size is 0, but got dimension size of {n}")
+        raise UsageError(f"split_size can only be 0 if dimension size is 0, but got dimension size of {n}")
     return _pieces(input, at, [min(size, n - i) for i in range(0, n, size or 1)] or [0], "SplitBackward0")
 
 
 def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> Views:
     """Views of the given sizes along `dim`."""
     if input.ndim == 0:
-        raise RuntimeError("split_with_sizes expects at least a 1-dimensional tensor")
+        raise UsageError("split_with_sizes expects at least a 1-dimensional tensor")
     at, sizes = wrap_dim(dim, input.ndim), ints((split_sizes,))
     n = input._type.shape[at]
     if any(size < 0 for size in sizes):
-        raise RuntimeError(
+        raise UsageError(
             f"split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes={list(sizes)}"
         )
     if sum(sizes) != n:
-        raise RuntimeError(
+        raise UsageError(
             f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {at}), "
             f"but got split_sizes={list(sizes)}"
         )
@@ -72,9 +73,9 @@ def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> Views:
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> Views:
     """At most `chunks` views of equal size along `dim`."""
     if input.ndim == 0:
-        raise RuntimeError("chunk expects at least a 1-dimensional tensor")
+        raise UsageError("chunk expects at least a 1-dimensional tensor")
     if chunks <= 0:
-        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+        raise UsageError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     n = input._type.shape[wrap_dim(dim, input.ndim)]
     if not n:
         return split_with_sizes(input, [0] * chunks, dim)
@@ -99,25 +100,25 @@ def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> Views:
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> Views:
     """Views along `dim`: a number of nearly equal ones, or cut at the given indices."""
     if input.ndim == 0:
-        raise RuntimeError("tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims")
+        raise UsageError("tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims")
     at = wrap_dim(dim, input.ndim)
     n = input._type.shape[at]
     where: Any = indices_or_sections
     if isinstance(where, TensorBase):
         if where._type.dtype is not i64:
-            raise RuntimeError(
+            raise UsageError(
                 "tensor_split expected tensor_indices_or_sections to have dtype of long, but got "
                 f"{type_name(where._type.dtype)}"
             )
         if where.ndim > 1:
-            raise RuntimeError(
+            raise UsageError(
                 "tensor_split expected tensor_indices_or_sections to be a zero-dimensional or one-dimensional tensor, "
                 f"but got a tensor with {where.ndim} dims"
             )
         where = where._array().tolist()
     if isinstance(where, int):
         if where <= 0:
-            raise RuntimeError(f"number of sections must be larger than 0, got {where}")
+            raise UsageError(f"number of sections must be larger than 0, got {where}")
         small, larger = divmod(n, where)
         return _pieces(input, at, [small + (i < larger) for i in range(where)], "SliceBackward0", several=False)
     ends = [*ints((where,)), n]
@@ -132,13 +133,13 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> Views
 
 def _along(name: str, input: Tensor, where: Any, dim: int, least: int) -> Views:
     if input.ndim < least:
-        raise RuntimeError(
+        raise UsageError(
             f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {input.ndim} "
             "dimensions!"
         )
     n = input._type.shape[dim]
     if isinstance(where, int) and (where <= 0 or n % where):
-        raise RuntimeError(
+        raise UsageError(
             f"torch.{name} attempted to split along dimension {dim}, but the size of the dimension {n} is not "
             f"divisible by the split_size {where}!"
         )

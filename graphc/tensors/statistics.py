@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import bf16, boolean, f16, f32
+from graphc.naming import named
 from graphc.promotion import Number, as_float
 from graphc.recording import current
 from graphc.tensors import elementwise
@@ -48,10 +49,10 @@ def _spread_arguments(
     """The axes and the correction that the overloads (dim, unbiased), (unbiased) and (dim, correction) mean."""
     if isinstance(dim, bool):
         if unbiased is not None:
-            raise TypeError(f"{name}() received an invalid combination of arguments: unbiased is given twice")
+            raise KindError(f"{name}() received an invalid combination of arguments: unbiased is given twice")
         dim, unbiased = None, dim
     if unbiased is not None and correction is not None:
-        raise TypeError(f"{name}() received an invalid combination of arguments: unbiased and correction")
+        raise KindError(f"{name}() received an invalid combination of arguments: unbiased and correction")
     if not input._type.dtype.is_float:
         what = "std and var" if name in ("std", "var") else name
         raise DTypeError(f"{what} only support floating point and complex dtypes")
@@ -82,9 +83,8 @@ def _spread(name: str, node: Callable[..., Node], doc: str) -> Callable[..., Any
             lambda b, x: keep(b, node(b, x, axes, less), axes, x.shape, keepdim),
         )
 
-    function.__name__ = name
-    function.__doc__ = f"{doc} over `dim`; divided by n - 1 (n when not `unbiased`), or by n - correction."
-    return reduction(function)
+    about = f"{doc} over `dim`; divided by n - 1 (n when not `unbiased`), or by n - correction."
+    return reduction(named(function, name, about))
 
 
 var = _spread("var", variance_node, "Variance")
@@ -110,9 +110,7 @@ def _spread_and_mean(name: str, node: Callable[..., Node], doc: str) -> Callable
         )
         return first, middle
 
-    function.__name__ = name
-    function.__doc__ = f"{doc} and mean over `dim`; see `var`."
-    return reduction(function)
+    return reduction(named(function, name, f"{doc} and mean over `dim`; see `var`."))
 
 
 var_mean = _spread_and_mean("var_mean", variance_node, "Variance")
@@ -125,7 +123,7 @@ std_mean = _spread_and_mean("std_mean", deviation_node, "Standard deviation")
 def _observations(name: str, input: Tensor) -> Tensor:
     """The input as a matrix: a row for each variable, a column for each observation."""
     if input.ndim > 2:
-        raise RuntimeError(
+        raise UsageError(
             f"{name}(): expected input to have two or fewer dimensions but got an input with {input.ndim} dimensions"
         )
     if input._type.dtype is boolean:
@@ -135,7 +133,7 @@ def _observations(name: str, input: Tensor) -> Tensor:
 
 def _checked_weights(weights: Tensor, count: int, name: str, integral: bool) -> None:
     if weights.ndim > 1:
-        raise RuntimeError(
+        raise UsageError(
             f"cov(): expected {name} to have one or fewer dimensions but got {name} with {weights.ndim} dimensions"
         )
     if weights._type.dtype.is_integer != integral:
@@ -144,12 +142,12 @@ def _checked_weights(weights: Tensor, count: int, name: str, integral: bool) -> 
             f"cov(): expected {name} to have {kind} dtype but got {name} with {type_name(weights._type.dtype)} dtype"
         )
     if weights._type.size != count:
-        raise RuntimeError(
+        raise UsageError(
             f"cov(): expected {name} to have the same numel as there are observations in the input but got "
             f"{weights._type.size} != {count}"
         )
     if current().capture is None and weights._type.size and weights._array().min() < 0:
-        raise RuntimeError(f"cov(): {name} cannot be negative")
+        raise UsageError(f"cov(): {name} cannot be negative")
 
 
 def cov(

@@ -9,7 +9,7 @@ from typing import Any
 from graphc import backward as autograd
 from graphc import dtypes, gradient_nodes
 from graphc.absence import no_attribute
-from graphc.errors import ShapeError
+from graphc.errors import KindError, ShapeError, UsageError
 from graphc.grad_mode import set_grad_enabled
 from graphc.hooks import RemovableHandle
 from graphc.recording import current
@@ -75,17 +75,15 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
             if not isinstance(value, TensorBase):
-                raise TypeError(
+                raise KindError(
                     f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}"
                 )
             if value._type.shape != self._type.shape:
-                raise RuntimeError(
+                raise UsageError(
                     f"assigned grad has data of a different size: a gradient {value._type} for a tensor {self._type}"
                 )
             if value._type.dtype is not self._type.dtype:
-                raise RuntimeError(
-                    f"assigned grad has data of a different type: {value._type} for a tensor {self._type}"
-                )
+                raise UsageError(f"assigned grad has data of a different type: {value._type} for a tensor {self._type}")
         capture = current().capture
         if capture is not None:
             capture.write_grad(self)
@@ -102,7 +100,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
     @data.setter
     def data(self, value: Tensor) -> None:
         if not isinstance(value, TensorBase):
-            raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
+            raise KindError(f"Variable data has to be a tensor, but got {type(value).__name__}")
         requires, hooks = self._lineage.requires_grad, self._lineage.hooks
         self._storage, self._chain, self._type = value._storage, value._chain, value._type
         self._strides, self._offset = value._strides, value._offset
@@ -117,7 +115,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
     def detach_(self) -> Tensor:
         """Make this tensor a leaf without history. RuntimeError for views."""
         if self._root is not None:
-            raise RuntimeError("Can't detach views in-place. Use detach() instead.")
+            raise UsageError("Can't detach views in-place. Use detach() instead.")
         self._lineage = Lineage(len(self._chain), None, False, self._storage.version)
         return self
 
@@ -164,17 +162,17 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
 
     def __len__(self) -> int:
         if not self._type.shape:
-            raise TypeError("len() of a 0-d tensor")
+            raise KindError("len() of a 0-d tensor")
         return self._type.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self._type.shape:
-            raise TypeError("iteration over a 0-d tensor")
+            raise KindError("iteration over a 0-d tensor")
         return iter(shaping.unbind(self, 0))
 
     def __contains__(self, element: Any) -> bool:
         if not isinstance(element, TensorBase | int | float | complex):
-            raise RuntimeError(
+            raise UsageError(
                 f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}."
             )
         return bool(elementwise.eq(self, element).any().item())
@@ -196,7 +194,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
     def copy_(self, src: Any, non_blocking: Any = False) -> Tensor:
         """Store the elements of a tensor, or a number, broadcast and converted."""
         if not isinstance(src, TensorBase) and not is_number(src):
-            raise TypeError(f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}")
+            raise KindError(f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}")
         source = src if isinstance(src, TensorBase) else literals.from_data(src, None)
         check_broadcast(source._type.shape, self._type.shape)
         if source is self:

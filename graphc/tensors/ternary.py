@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
@@ -48,7 +48,7 @@ def _check_value(name: str, tensors: tuple[Tensor, Tensor, Tensor], value: objec
     for place, tensor in enumerate(tensors):
         want_tensor(name, tensor, ("input", "tensor1", "tensor2")[place], place + 1)
     if not is_number(value) and not (isinstance(value, TensorBase) and value.numel() == 1):
-        raise TypeError(f"{name}(): argument 'value' must be Number, not {type(value).__name__}")
+        raise KindError(f"{name}(): argument 'value' must be Number, not {type(value).__name__}")
     dtype = common(tensors)[0]
     if dtype is boolean:
         raise not_implemented(f"{name}_cpu_out", boolean)
@@ -72,7 +72,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Operand =
     """input + value * tensor1 / tensor2, broadcast; not for integers."""
     dtype = _check_value("addcdiv", (input, tensor1, tensor2), value)
     if not common((tensor1, tensor2))[0].is_float:
-        raise RuntimeError(
+        raise UsageError(
             "Integer division with addcdiv is no longer supported, and in a future release addcdiv will perform a true "
             "division of tensor1 and tensor2. Use (input + value * torch.trunc(tensor1 / tensor2)).to(input.dtype) or "
             "(input + value * tensor1 / tensor2)."
@@ -104,14 +104,14 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
     """
     want_tensor("clamp", input)
     if min is None and max is None:
-        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+        raise UsageError("torch.clamp: At least one of 'min' or 'max' must not be None")
     for place, bound in enumerate((min, max), 2):
         if bound is not None and not is_operand(bound):
             refuse("clamp", bound, ("min", "max")[place - 2], place)
     if isinstance(min, TensorBase) or isinstance(max, TensorBase):
         for bound in (min, max):
             if bound is not None and not isinstance(bound, TensorBase):
-                raise TypeError("clamp(): bounds must be two tensors or two numbers, got one of each")
+                raise KindError("clamp(): bounds must be two tensors or two numbers, got one of each")
     bounds = [bound for bound in (min, max) if bound is not None]
     dtype = common((input, *bounds))[0]
     if dtype is boolean:
@@ -165,7 +165,7 @@ def where(condition: Tensor, input: Operand = None, other: Operand = None) -> An
     if input is None and other is None:
         return nonzero(condition, as_tuple=True)
     if input is None or other is None:
-        raise TypeError("where(): give both values or none: where(condition, input, other) or where(condition)")
+        raise KindError("where(): give both values or none: where(condition, input, other) or where(condition)")
     if condition._type.dtype is not boolean:
         raise DTypeError(
             f"where expected condition to be a boolean tensor, but got a tensor with dtype "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
@@ -176,7 +176,7 @@ real = conj_physical = resolve_conj = resolve_neg = conj
 def imag(input: Tensor) -> Tensor:
     """RuntimeError: no tensor is complex."""
     want_tensor("imag", input)
-    raise RuntimeError("imag is not implemented for tensors with non-complex dtypes.")
+    raise UsageError("imag is not implemented for tensors with non-complex dtypes.")
 
 
 @out_form

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.errors import UsageError
 from graphc.ir.types import bf16, i64
 from graphc.tensors.core import from_array, wrap_dim
 
@@ -25,9 +26,9 @@ def _rows(input: Tensor, dim: int | None) -> tuple[np.ndarray, int]:
         return array.reshape(1, 1), 0
     zeros = [i for i, n in enumerate(array.shape) if n == 0]
     if len(zeros) > 1:
-        raise RuntimeError("Number of zero sized dimensions is more than one, so unique cannot be applied ")
+        raise UsageError("Number of zero sized dimensions is more than one, so unique cannot be applied ")
     if zeros and zeros != [axis]:
-        raise RuntimeError("There are 0 sized dimensions, and they aren't selected, so unique cannot be applied")
+        raise UsageError("There are 0 sized dimensions, and they aren't selected, so unique cannot be applied")
     moved = np.moveaxis(array, axis, 0)
     return moved.reshape(len(moved), -1 if moved.size else 1), axis
 

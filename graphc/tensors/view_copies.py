@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.errors import ShapeError
+from graphc.errors import KindError, RangeError, ShapeError, UsageError
 from graphc.tensors import splitting, striding, viewing
 from graphc.tensors.arguments import tensor_argument
 from graphc.tensors.core import record, wrap_dim
@@ -57,7 +57,7 @@ def _view(input: Tensor, *sizes: Any, size: Any = None, dtype: Any = None) -> Te
     if dtype is not None:
         return viewing.view_(input, dtype=dtype)
     if not isinstance(size, list | tuple):
-        raise TypeError(
+        raise KindError(
             f"view_copy() received an invalid combination of arguments - got {len(sizes)} sizes, but expected "
             "(Tensor input, torch.dtype dtype) or (Tensor input, tuple of ints size)"
         )
@@ -74,10 +74,10 @@ def _slice(
 ) -> Tensor:  # fmt: skip
     """Elements from `start` to before `end` by `step` along `dim`."""
     if not input.ndim:
-        raise IndexError("slice() cannot be applied to a 0-dim tensor.")
+        raise RangeError("slice() cannot be applied to a 0-dim tensor.")
     at = wrap_dim(dim, input.ndim)
     if step <= 0:
-        raise RuntimeError("slice step must be positive")
+        raise UsageError("slice step must be positive")
     first, last, step = slice(start, end, step).indices(input._type.shape[at])
     return viewing.slice_view(input, at, first, len(range(first, last, step)), step)
 
@@ -85,7 +85,7 @@ def _slice(
 def _split(input: Tensor, split_size: int, dim: int = 0) -> Any:
     """Parts of `split_size` elements along `dim`, the last one shorter."""
     if not isinstance(split_size, int):
-        raise TypeError(
+        raise KindError(
             f"split_copy(): argument 'split_size' (position 2) must be int, not {type(split_size).__name__}"
         )
     return splitting.split(input, split_size, dim)

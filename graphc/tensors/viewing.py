@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.errors import ShapeError
+from graphc.errors import KindError, RangeError, ShapeError, UsageError
 from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType
 from graphc.storage import Lineage
@@ -104,7 +104,7 @@ def view_(input: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Te
     if dtype is not None:
         return view_dtype(input, dtypes.to_ir(dtype))
     if not given:
-        raise TypeError("view() received an invalid combination of arguments - got (), but expected sizes or a dtype")
+        raise KindError("view() received an invalid combination of arguments - got (), but expected sizes or a dtype")
     wanted = infer_shape(ints(given), input._type.size)
     seen = _reshape_view(input, wanted)
     if seen is None:
@@ -139,7 +139,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     if not shape:
         return reshape(input, 1)
     if first > last:
-        raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+        raise UsageError("flatten() has invalid args: start_dim cannot come after end_dim")
     if first == last:
         return input
     return reshape(input, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
@@ -159,17 +159,17 @@ def copied(input: Tensor) -> Tensor:
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension `dim` split into `sizes`, of which one may be -1."""
     if not isinstance(sizes, Sequence):
-        raise TypeError(f"unflatten(): argument 'sizes' must be tuple of ints, not {type(sizes).__name__}")
+        raise KindError(f"unflatten(): argument 'sizes' must be tuple of ints, not {type(sizes).__name__}")
     at = wrap_dim(dim, input.ndim)
     if not sizes:
-        raise RuntimeError("unflatten: sizes must be non-empty")
+        raise UsageError("unflatten: sizes must be non-empty")
     if not input.ndim:
-        raise RuntimeError("unflatten: Dimension specified as 0 but tensor has no dimensions")
+        raise UsageError("unflatten: Dimension specified as 0 but tensor has no dimensions")
     shape = input._type.shape
     try:
         split = infer_shape(tuple(sizes), shape[at])
     except ShapeError:
-        raise RuntimeError(
+        raise UsageError(
             f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {at} ({shape[at]}) in the "
             "input tensor"
         ) from None
@@ -184,7 +184,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     chosen = list(range(len(shape))) if dim is None else [wrap_dim(d, len(shape)) for d in ints((dim,))]
     for d in chosen:
         if chosen.count(d) > 1:
-            raise RuntimeError(f"dim {d} appears multiple times in the list of dims")
+            raise UsageError(f"dim {d} appears multiple times in the list of dims")
     left = [i for i, n in enumerate(shape) if n != 1 or i not in chosen]
     return _reshaped(input, tuple(shape[i] for i in left), tuple(strides[i] for i in left), name)
 
@@ -208,13 +208,13 @@ def permute(input: Tensor, *dims: Any, name: str = "PermuteBackward0") -> Tensor
     rank = input.ndim
     given = ints(dims)
     if len(given) != rank:
-        raise RuntimeError(
+        raise UsageError(
             "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired "
             f"ordering of dimensions i.e. input.dim() = {rank} is not equal to len(dims) = {len(given)}"
         )
     perm = tuple(wrap_dim(d, rank) for d in given)
     if len(set(perm)) != rank:
-        raise RuntimeError("permute(): duplicate dims are not allowed.")
+        raise UsageError("permute(): duplicate dims are not allowed.")
     shape, strides = input._type.shape, input._strides
     return view(
         input,
@@ -250,7 +250,7 @@ def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
 def t(input: Tensor) -> Tensor:
     """The transposed matrix; tensors of fewer dimensions as they are."""
     if input.ndim > 2:
-        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
+        raise UsageError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
     return permute(input, (1, 0)[: input.ndim] if input.ndim == 2 else range(input.ndim), name="TBackward0")
 
 
@@ -273,7 +273,7 @@ def reversed_dims(input: Tensor) -> Tensor:
 def matrix_transpose(input: Tensor, name: str = "tensor.mT") -> Tensor:
     """`Tensor.mT`: the last two dimensions exchanged."""
     if input.ndim == 1:
-        raise RuntimeError(f"{name} is only supported on matrices or batches of matrices. Got 1-D tensor.")
+        raise UsageError(f"{name} is only supported on matrices or batches of matrices. Got 1-D tensor.")
     if not input.ndim:
         warnings.warn(
             f"{name} is deprecated on 0-D tensors. This function is the identity in these cases.", stacklevel=3
@@ -290,7 +290,7 @@ def adjoint(input: Tensor) -> Tensor:
 def hermitian(input: Tensor) -> Tensor:
     """`Tensor.H`: the transposed matrix; numbers are real."""
     if input.ndim not in (0, 2):
-        raise RuntimeError(
+        raise UsageError(
             f"tensor.H is only supported on matrices (2-D tensors). Got {input.ndim}-D tensor."
             + (" For batches of matrices, consider using tensor.mH" if input.ndim > 2 else "")
         )
@@ -302,14 +302,14 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     rank = input.ndim
     given, wanted = ints((source,)), ints((destination,))
     if len(given) != len(wanted):
-        raise RuntimeError(
+        raise UsageError(
             f"movedim: Invalid source or destination dims: source ({list(given)} dims) should contain the same number "
             f"of dims as destination ({list(wanted)} dims)"
         )
     sources, places = [wrap_dim(d, rank) for d in given], [wrap_dim(d, rank) for d in wanted]
     for what, dims, shown in (("source", sources, given), ("destination", places, wanted)):
         if len(set(dims)) != len(dims):
-            raise RuntimeError(f"movedim: repeated dim in `{what}` ({list(shown)})")
+            raise UsageError(f"movedim: repeated dim in `{what}` ({list(shown)})")
     if not rank:
         return same_view(input)
     order: list[int] = [-1] * rank
@@ -331,7 +331,7 @@ def real(input: Tensor) -> Tensor:
 
 def imag(input: Tensor) -> Tensor:
     """RuntimeError: numbers are real."""
-    raise RuntimeError("imag is not implemented for tensors with non-complex dtypes.")
+    raise UsageError("imag is not implemented for tensors with non-complex dtypes.")
 
 
 def detach(input: Tensor) -> Tensor:
@@ -420,16 +420,16 @@ def slice_view(
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     """`length` elements from `start` (a number or an integer tensor) along `dim`, as a view."""
     if input.ndim == 0:
-        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
+        raise UsageError("narrow() cannot be applied to a 0-dim tensor.")
     at, first = wrap_dim(dim, input.ndim), operator.index(start)
     n = input._type.shape[at]
     if length < 0:
-        raise RuntimeError("narrow(): length must be non-negative.")
+        raise UsageError("narrow(): length must be non-negative.")
     if not -n <= first <= n:
-        raise IndexError(f"start out of range (expected to be in range of [{-n}, {n}], but got {first})")
+        raise RangeError(f"start out of range (expected to be in range of [{-n}, {n}], but got {first})")
     first += n if first < 0 else 0
     if first + length > n:
-        raise RuntimeError(f"start ({first}) + length ({length}) exceeds dimension size ({n}).")
+        raise UsageError(f"start ({first}) + length ({length}) exceeds dimension size ({n}).")
     return slice_view(input, at, first, length, 1)
 
 
@@ -437,11 +437,11 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
 def select(input: Tensor, dim: int, index: Any, name: str = "SelectBackward0", place: int = -1) -> Tensor:
     """One index of `dim`, which vanishes; a view."""
     if input.ndim == 0:
-        raise IndexError("select() cannot be applied to a 0-dim tensor.")
+        raise RangeError("select() cannot be applied to a 0-dim tensor.")
     at, row = wrap_dim(dim, input.ndim), operator.index(index)
     shape, strides, n = input._type.shape, input._strides, input._type.shape[at]
     if not -n <= row < n:
-        raise IndexError(f"select(): index {row} out of range for tensor of size {list(shape)} at dimension {at}")
+        raise RangeError(f"select(): index {row} out of range for tensor of size {list(shape)} at dimension {at}")
     row %= n
     ones = (1,) * len(shape)
     cut = ViewStep(
@@ -468,7 +468,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     """The elements on a diagonal of two dimensions, along a new last dimension; a view."""
     a, c = wrap_dim(dim1, input.ndim), wrap_dim(dim2, input.ndim)
     if a == c:
-        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+        raise UsageError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
     shape, strides = input._type.shape, input._strides
     rest = [d for d in range(len(shape)) if d not in (a, c)]
     rows, columns = shape[a], shape[c]

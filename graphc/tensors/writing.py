@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, ShapeError, UsageError
 from graphc.grad_mode import MODE
 from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, broadcast_shapes
@@ -42,12 +42,12 @@ def check_writable(tensor: TensorBase, sources: Sequence[TensorBase] = (), unifo
     written with one number (`uniform`).
     """
     if not uniform and repeats_elements(tensor._type.shape, tensor._strides):
-        raise RuntimeError(
+        raise UsageError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation."
         )
     if tensor._counter is None and not MODE.inference:
-        raise RuntimeError(
+        raise UsageError(
             "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
             "normal tensor before doing inplace update.See https://github.com/pytorch/rfcs/pull/17 for more details."
         )
@@ -63,9 +63,9 @@ def check_tracked(tensor: TensorBase, sources: Sequence[TensorBase] = ()) -> Non
         _check_kind(tensor)
     root = tensor if tensor._root is None else tensor._root
     if requires and root.is_leaf and root is not tensor:
-        raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+        raise UsageError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
     if tensor._lineage.requires_grad:
-        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        raise UsageError("a leaf Variable that requires grad is being used in an in-place operation.")
 
 
 def _check_kind(view: TensorBase) -> None:
@@ -76,11 +76,11 @@ def _check_kind(view: TensorBase) -> None:
         return
     step, last = special[-1], view._chain[-1]
     if step.place < 0:
-        raise RuntimeError(_NO_GRAD + _AMBIGUOUS)
+        raise UsageError(_NO_GRAD + _AMBIGUOUS)
     tracked = not step.free and view.requires_grad
     name = last.name.rstrip("0123456789").removesuffix("Backward")
     origin = f"Output {max(last.place, 0)} of {name} is a view and is being modified inplace. " if tracked else _NO_GRAD
-    raise RuntimeError(origin + _SEVERAL)
+    raise UsageError(origin + _SEVERAL)
 
 
 def check_apart(target: TensorBase, sources: Sequence[object], wholly: bool = False) -> None:
@@ -92,7 +92,7 @@ def check_apart(target: TensorBase, sources: Sequence[object], wholly: bool = Fa
             left, right = _place(target, source), _place(source, target)
             how = "full" if source is target else overlap(left, right)
             if how == "partial" or (wholly and how):
-                raise RuntimeError(_SHARED)
+                raise UsageError(_SHARED)
 
 
 def _place(tensor: TensorBase, other: TensorBase) -> tuple[tuple[int, ...], tuple[int, ...], int]:

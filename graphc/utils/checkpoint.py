@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from graphc import Tensor
+from graphc.errors import InputError
 from graphc.gradients import CheckpointFunction, is_grad_enabled, run_again
 from graphc.nn import Sequential
 
@@ -45,9 +46,9 @@ def checkpoint(
     if not use_reentrant:
         return run_again(function, args, kwargs, preserve, context_fn)
     if kwargs:
-        raise ValueError("Unexpected keyword arguments: " + ",".join(kwargs))
+        raise InputError("Unexpected keyword arguments: " + ",".join(kwargs))
     if context_fn is not noop_context_fn or debug is not False:
-        raise ValueError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
+        raise InputError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
     if is_grad_enabled() and not any(isinstance(a, Tensor) and a.requires_grad for a in args):
         warnings.warn("None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2)
     return CheckpointFunction.apply(function, preserve, *args)
@@ -62,7 +63,7 @@ def checkpoint_sequential(
         use_reentrant = True
     preserve = kwargs.pop("preserve_rng_state", True)
     if kwargs:
-        raise ValueError("Unexpected keyword arguments: " + ",".join(kwargs))
+        raise InputError("Unexpected keyword arguments: " + ",".join(kwargs))
     listed = list(functions.children()) if isinstance(functions, Sequential) else list(functions)
     size = len(listed) // segments
     start = 0

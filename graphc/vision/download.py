@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from graphc.errors import InputError, UsageError
+
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
 
@@ -50,7 +52,7 @@ def fetch(urls: Iterable[str], path: Path, sha256: str) -> None:
             return
         part.unlink()
         failures.append(f"  {url}: its SHA-256 is {found}")
-    raise RuntimeError(
+    raise UsageError(
         f"cannot download {path.name}:\n" + "\n".join(failures) + f"\nWithout a network, put the file with SHA-256 "
         f"{sha256} into {path.parent} by hand."
     )
@@ -58,7 +60,7 @@ def fetch(urls: Iterable[str], path: Path, sha256: str) -> None:
 
 def _transfer(url: str, part: Path) -> None:
     if not url.startswith(("https://", "http://")):
-        raise ValueError("not an http address")
+        raise InputError("not an http address")
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -78,7 +80,7 @@ def read_exactly(file: BinaryIO, size: int, name: str) -> bytes:
     """`size` bytes, after which the file ends. RuntimeError otherwise; at most one byte more than `size` is read."""
     content = file.read(size)
     if len(content) != size or file.read(1):
-        raise RuntimeError(
+        raise UsageError(
             f"{name} is damaged: expected {size} bytes, found {'more' if len(content) == size else len(content)}"
         )
     return content
@@ -113,6 +115,6 @@ def take_members(archive: Path, wanted: dict[str, int], folder: Path) -> None:
                 if not left:
                     break
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise RuntimeError(f"{archive} is damaged: {error}") from error
+        raise UsageError(f"{archive} is damaged: {error}") from error
     if left:
-        raise RuntimeError(f"{archive} is damaged: it has no file {', '.join(sorted(left))}")
+        raise UsageError(f"{archive} is damaged: it has no file {', '.join(sorted(left))}")

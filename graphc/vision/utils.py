@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from graphc import Tensor, no_grad, stack
+from graphc.errors import KindError
 
 
 @no_grad()
@@ -27,11 +28,11 @@ def make_grid(
     the greatest value (of each image with `scale_each`).
     """
     if not isinstance(tensor, Tensor) and not isinstance(tensor, list):
-        raise TypeError(f"tensor or list of tensors expected, got {type(tensor)}")
+        raise KindError(f"tensor or list of tensors expected, got {type(tensor)}")
     if isinstance(tensor, list):
         for item in tensor:
             if not isinstance(item, Tensor):
-                raise TypeError(f"tensor or list of tensors expected, got a list containing {type(item)}")
+                raise KindError(f"tensor or list of tensors expected, got a list containing {type(item)}")
         images = stack(tensor, 0)
     else:
         images = tensor
@@ -43,7 +44,7 @@ def make_grid(
     if images.size(1) == 1:
         images = images.expand(-1, 3, -1, -1)
     if value_range is not None and not isinstance(value_range, tuple):
-        raise TypeError("value_range has to be a tuple (min, max) if specified. min and max are numbers")
+        raise KindError("value_range has to be a tuple (min, max) if specified. min and max are numbers")
     if normalize:
         parts = [_scaled(image, value_range) for image in images] if scale_each else [_scaled(images, value_range)]
         images = stack(parts, 0) if scale_each else parts[0]

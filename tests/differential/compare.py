@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.errors import GraphcError
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 torch.set_num_threads(1)
@@ -19,6 +20,16 @@ def to(library: types.ModuleType, array: np.ndarray, requires_grad: bool = False
     """`array` as a tensor of `library`, with a memory of its own."""
     made = library.tensor(array)
     return made.requires_grad_() if requires_grad else made
+
+
+def kind_of(error: BaseException) -> str:
+    """The name of the builtin type that an error is: graphc's classes are subclasses of those that PyTorch raises."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
+
+
+def message(error: BaseException) -> str:
+    """What an error says, without the user's call and line, which only graphc adds."""
+    return error.message if isinstance(error, GraphcError) else str(error)
 
 
 def forward_and_backward(

@@ -11,7 +11,7 @@ import numpy as np
 
 import graphc
 import graphc.nn
-from tests.differential.compare import floats, to, torch
+from tests.differential.compare import floats, kind_of, message, to, torch
 
 
 def outcome(function: Callable[[Any], Any], library: Any) -> Any:
@@ -22,7 +22,7 @@ def outcome(function: Callable[[Any], Any], library: Any) -> Any:
         try:
             made: Any = function(library)
         except Exception as error:
-            made = (type(error).__name__, str(error).strip("'\""))
+            made = (kind_of(error), message(error).strip("'\""))
     own = [str(w.message) for w in caught if w.category in (UserWarning, FutureWarning)]
     text = repr((made, own))
     return re.sub(r"(torch\.nn\.modules|graphc\.nn)\.(containers?|module|linear|activation)\.", "nn.", text)

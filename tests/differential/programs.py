@@ -413,6 +413,9 @@ def require(m: Machine, n: Numbers) -> None:
     base = pair.theirs if pair.theirs._base is None else pair.theirs._base
     if sum(p.theirs is base or p.theirs._base is base for p in m.pairs) > 1:
         return  # PyTorch makes leaves of the views that it has given already
+    memory = pair.theirs.untyped_storage().data_ptr()
+    if base is not pair.theirs and sum(p.theirs.untyped_storage().data_ptr() == memory for p in m.pairs) > 1:
+        return  # PyTorch loses the gradients of a leaf that is a view when another tensor over its memory is written
     m.both(f"requires_grad_ of {n[1] % len(m.pairs)}", lambda lib: pair.of(lib).requires_grad_())
     m.facts(pair)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import graphc
-from tests.differential.compare import torch
+from tests.differential.compare import kind_of, message, torch
 
 Say = Callable[..., None]
 Program = Callable[[Any, Say], None]
@@ -20,7 +20,7 @@ def shown(value: Any) -> str:
     if isinstance(value, torch.Tensor | graphc.Tensor):
         return f"{value.dtype} {rounded(value.tolist())}"
     if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {re.sub('0x[0-9a-f]+', '0x', str(value))}"
+        return f"{kind_of(value)}: {re.sub('0x[0-9a-f]+', '0x', message(value))}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(shown(v) for v in value)}]"
     if isinstance(value, dict):

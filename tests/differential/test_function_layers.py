@@ -11,7 +11,7 @@ import pytest
 
 import graphc
 import graphc.nn
-from tests.differential.compare import floats, to, torch
+from tests.differential.compare import floats, message, to, torch
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
@@ -197,7 +197,7 @@ def test_refusals_of_layers() -> None:
         for nn in (torch.nn, graphc.nn):
             with pytest.raises(error) as raised:
                 make(nn)
-            texts.append(str(raised.value))
+            texts.append(message(raised.value))
         assert texts[0] == texts[1]
 
 
@@ -279,7 +279,7 @@ def test_refusals_of_norms_and_tables() -> None:
         for library in (torch, graphc):
             with pytest.raises(error) as raised:
                 make(library.nn, to(library, X))
-            texts.append(str(raised.value))
+            texts.append(message(raised.value))
         assert texts[0] == texts[1]
     for nn in (torch.nn, graphc.nn):
         with pytest.raises(AssertionError, match="Padding_idx must be within num_embeddings"):

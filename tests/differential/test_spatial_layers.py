@@ -10,7 +10,7 @@ import pytest
 
 import graphc
 import graphc.nn
-from tests.differential.compare import floats, to, torch
+from tests.differential.compare import floats, message, to, torch
 from tests.differential.test_function_layers import compare
 
 Make = Callable[[Any], Any]
@@ -51,7 +51,7 @@ def test_transposed_convolution_of_a_wanted_size() -> None:
         for library, layer in ((torch, theirs), (graphc, ours)):
             with pytest.raises(ValueError) as raised:
                 layer(to(library, x), output_size=size)
-            texts.append(str(raised.value))
+            texts.append(message(raised.value))
         assert texts[0] == texts[1]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import graphc as torch
 import graphc.nn as nn
+from graphc.errors import UsageError
 from graphc.nn.module import attribute_version
 
 
@@ -109,9 +110,9 @@ def test_state_dict_round_trip_shares_on_saving_and_copies_on_loading() -> None:
 def test_load_state_dict_reports_everything_at_once() -> None:
     layer = nn.Linear(2, 2)
     wrong = {"weight": torch.ones(3), "extra": torch.ones(2)}
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(UsageError) as caught:
         layer.load_state_dict(wrong)
-    assert str(caught.value) == (
+    assert caught.value.message == (
         "Error(s) in loading state_dict for Linear:\n"
         '\tMissing key(s) in state_dict: "bias". \n'
         '\tUnexpected key(s) in state_dict: "extra". \n'

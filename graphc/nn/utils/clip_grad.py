@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphc import Tensor, clamp, no_grad, stack, tensor
+from graphc.errors import UsageError
 
 
 def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -29,7 +30,7 @@ def get_total_norm(
     with no_grad():
         total = stack([t.detach().norm(order) for t in given]).norm(order)
     if error_if_nonfinite and not bool(total.isfinite()):
-        raise RuntimeError(
+        raise UsageError(
             f"The total norm of order {order} for gradients from `parameters` is non-finite, so it cannot be clipped. "
             "To disable this error and scale the gradients by the non-finite norm anyway, set "
             "`error_if_nonfinite=False`"

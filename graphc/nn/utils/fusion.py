@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from graphc import Tensor, ones_like, rsqrt, zeros_like
+from graphc.errors import CheckError
 from graphc.nn.parameter import Parameter
 
 
@@ -33,9 +34,9 @@ def fuse_conv_bn_weights(
 
 def _check(layer: Any, bn: Any) -> None:
     if layer.training or bn.training:
-        raise AssertionError("Fusion only for eval!")
+        raise CheckError("Fusion only for eval!")
     if bn.running_mean is None or bn.running_var is None:
-        raise AssertionError("bn.running_mean and bn.running_var must not be None")
+        raise CheckError("bn.running_mean and bn.running_var must not be None")
 
 
 def fuse_conv_bn_eval(conv: Any, bn: Any, transpose: bool = False) -> Any:
@@ -52,7 +53,7 @@ def fuse_linear_bn_eval(linear: Any, bn: Any) -> Any:
     """A copy of a linear layer that does the batch normalisation behind it too. AssertionError while training."""
     _check(linear, bn)
     if linear.out_features != bn.num_features and bn.num_features != 1:
-        raise AssertionError(
+        raise CheckError(
             "To fuse, linear.out_features == bn.num_features or bn.num_features == 1, got linear.out_features="
             f"{linear.out_features} and bn.num_features={bn.num_features}"
         )

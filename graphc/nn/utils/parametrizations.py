@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc import Tensor, dot, mv, no_grad
+from graphc.errors import InputError, RangeError
 from graphc.nn import functional as F
 from graphc.nn.module import Module
 from graphc.nn.utils.parametrize import register_parametrization
@@ -51,9 +52,9 @@ class _SpectralNorm(Module):
         super().__init__()
         rank = weight.dim()
         if not -rank <= dim < rank:
-            raise IndexError(f"Dimension out of range (expected to be in range of [-{rank}, {rank - 1}] but got {dim})")
+            raise RangeError(f"Dimension out of range (expected to be in range of [-{rank}, {rank - 1}] but got {dim})")
         if n_power_iterations <= 0:
-            raise ValueError(
+            raise InputError(
                 f"Expected n_power_iterations to be positive, but got n_power_iterations={n_power_iterations}"
             )
         self.dim = dim % rank
@@ -90,6 +91,6 @@ def spectral_norm(
     """Divides a weight by its largest singular value, which power iteration follows while training."""
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
-        raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
+        raise InputError(f"Module '{module}' has no parameter or buffer with name '{name}'")
     dim = weight_dim(module) if dim is None else dim
     return register_parametrization(module, name, _SpectralNorm(weight, n_power_iterations, dim, eps))

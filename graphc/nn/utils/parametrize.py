@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from graphc import Tensor, no_grad
+from graphc.errors import InputError, UsageError
 from graphc.nn.containers import ModuleDict, ModuleList
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
@@ -46,7 +47,7 @@ class ParametrizationList(ModuleList):
 
     def __init__(self, modules: Sequence[Module], original: Tensor, unsafe: bool = False) -> None:
         if len(modules) == 0:
-            raise ValueError("ParametrizationList requires one or more modules.")
+            raise InputError("ParametrizationList requires one or more modules.")
         super().__init__(modules)
         self.unsafe = unsafe
         shape, dtype = original.shape, original.dtype
@@ -57,14 +58,14 @@ class ParametrizationList(ModuleList):
                     with suppress(NotImplementedError):
                         new = module.right_inverse(new)
         if not isinstance(new, Tensor | Sequence):
-            raise ValueError(
+            raise InputError(
                 "'right_inverse' must return a Tensor or a Sequence of tensors (list, tuple...). Got " + _kind(new)
             )
         self.is_tensor = isinstance(new, Tensor)
         self.ntensors = 1 if self.is_tensor else len(new)
         if isinstance(new, Tensor):
             if new.dtype != dtype:
-                raise ValueError(
+                raise InputError(
                     "When `right_inverse` outputs one tensor, it may not change the dtype.\n"
                     f"original.dtype: {dtype}\nright_inverse(original).dtype: {new.dtype}"
                 )
@@ -73,7 +74,7 @@ class ParametrizationList(ModuleList):
         else:
             for place, part in enumerate(new):
                 if not isinstance(part, Tensor):
-                    raise ValueError(
+                    raise InputError(
                         "'right_inverse' must return a Tensor or a Sequence of tensors (list, tuple...). Got element "
                         f"{place} of the sequence with type {_kind(part)}."
                     )
@@ -86,10 +87,10 @@ class ParametrizationList(ModuleList):
     def _check(self, shape: Any, dtype: Any) -> None:
         made = self()
         if not isinstance(made, Tensor):
-            raise ValueError(f"A parametrization must return a tensor. Got {_kind(made)}.")
+            raise InputError(f"A parametrization must return a tensor. Got {_kind(made)}.")
         for what, before, after in (("dtype", dtype, made.dtype), ("shape", shape, made.shape)):
             if before != after:
-                raise ValueError(
+                raise InputError(
                     f"Registering a parametrization may not change the {what} of the tensor, unless `unsafe` flag is "
                     f"enabled.\nunparametrized {what}: {before}\nparametrized {what}: {after}"
                 )
@@ -99,11 +100,11 @@ class ParametrizationList(ModuleList):
         with no_grad():
             for module in reversed(list(self)):
                 if not hasattr(module, "right_inverse"):
-                    raise RuntimeError(f"parametrization {_kind(module)} does not implement right_inverse.")
+                    raise UsageError(f"parametrization {_kind(module)} does not implement right_inverse.")
                 value = module.right_inverse(value)
             parts = (value,) if self.is_tensor else tuple(value)
             if len(parts) != self.ntensors:
-                raise ValueError(
+                raise InputError(
                     f"'right_inverse' must return a sequence of tensors of length {self.ntensors}. Got a sequence of "
                     f"length {len(parts)}."
                 )
@@ -140,7 +141,7 @@ def _own_class(module: Module) -> None:
     cls = type(module)
 
     def refuse(self: Any) -> Any:
-        raise RuntimeError(
+        raise UsageError(
             "Serialization of parametrized modules is only supported through state_dict(). See: "
             "https://pytorch.org/tutorials/beginner/saving_loading_models.html"
             "#saving-loading-a-general-checkpoint-for-inference-and-or-resuming-training"
@@ -170,10 +171,10 @@ def register_parametrization(
         if not unsafe:
             made = parametrization(before)
             if not isinstance(made, Tensor):
-                raise ValueError(f"A parametrization must return a tensor. Got {_kind(made)}.")
+                raise InputError(f"A parametrization must return a tensor. Got {_kind(made)}.")
             for what, old, new in (("dtype", before.dtype, made.dtype), ("shape", before.shape, made.shape)):
                 if old != new:
-                    raise ValueError(
+                    raise InputError(
                         f"Registering a parametrization may not change the {what} of the tensor, unless the `unsafe` "
                         f"flag is enabled.\nmodule.{tensor_name}.{what}: {old}\n"
                         f"parametrization(module.{tensor_name}).{what}: {new}"
@@ -184,7 +185,7 @@ def register_parametrization(
         held.unsafe = held.unsafe or unsafe
         return module
     if tensor_name not in module._buffers and tensor_name not in module._parameters:
-        raise ValueError(
+        raise InputError(
             f"Module '{module}' does not have a parameter, a buffer, or a parametrized element with name "
             f"'{tensor_name}'"
         )
@@ -211,7 +212,7 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
     """Makes the tensor an ordinary one again: as it is now, or, if not `leave_parametrized`, as it was computed
     from."""
     if not is_parametrized(module, tensor_name):
-        raise ValueError(f"Module {module} does not have a parametrization on {tensor_name}")
+        raise InputError(f"Module {module} does not have a parametrization on {tensor_name}")
     held = module.parametrizations[tensor_name]
     original = held._originals()[0]
     if leave_parametrized:
@@ -222,7 +223,7 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
         else:
             original = Parameter(made) if isinstance(original, Parameter) else made
     elif not held.is_tensor:
-        raise ValueError(
+        raise InputError(
             "Cannot leave unparametrized (`leave_parametrized=False`) a tensor that is parametrized in terms of a "
             "sequence of tensors."
         )

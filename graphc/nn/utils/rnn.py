@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from graphc import Tensor, arange, int64, tensor, where, zeros
+from graphc.errors import CheckError, InputError, UsageError
 from graphc.nn import functional as F
 from graphc.sequences import pad_sequences
 
@@ -66,7 +67,7 @@ class PackedSequence(tuple[Any, ...]):
     ) -> Self:
         if batch_sizes is None:
             if not (isinstance(data, list | tuple) and len(data) == 2):
-                raise AssertionError("Expected data to be a list or tuple of length 2")
+                raise CheckError("Expected data to be a list or tuple of length 2")
             data, batch_sizes = data
         if unsorted_indices is None:
             unsorted_indices = invert_permutation(sorted_indices)
@@ -221,25 +222,25 @@ def pack_padded_sequence(
         sorted_indices = tensor(order, dtype=int64)
         input = input.index_select(batch_dim, sorted_indices)
     if input.numel() == 0:
-        raise RuntimeError("Cannot pack empty tensors.")
+        raise UsageError("Cannot pack empty tensors.")
     if len(sizes) != input.shape[batch_dim]:
-        raise RuntimeError(
+        raise UsageError(
             f"Expected `len(lengths)` to be equal to batch_size, but got {len(sizes)} (batch_size="
             f"{input.shape[batch_dim]})"
         )
     if sizes[-1] <= 0:
-        raise RuntimeError(
+        raise UsageError(
             "Length of all samples has to be greater than 0, but found an element in 'lengths' that is <= 0"
         )
     if any(a < b for a, b in pairwise(sizes)):
-        raise RuntimeError(
+        raise UsageError(
             "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True. You can pass "
             "`enforce_sorted=False` to pack_padded_sequence and/or pack_sequence to sidestep this requirement if you "
             "do not need ONNX exportability."
         )
     padded = input.transpose(0, 1) if batch_first else input
     if sizes[0] > padded.shape[0]:
-        raise RuntimeError(f"Expected sequences of at least {sizes[0]} steps, but input has {padded.shape[0]}")
+        raise UsageError(f"Expected sequences of at least {sizes[0]} steps, but input has {padded.shape[0]}")
     if sizes[0] < padded.shape[0]:
         padded = padded[: sizes[0]]
     return PackedSequence.of_padded(
@@ -254,7 +255,7 @@ def pad_packed_sequence(
     padded, lengths, sizes = sequence.padded
     steps = len(sequence.batch_sizes)
     if total_length is not None and total_length < steps:
-        raise ValueError(
+        raise InputError(
             "Expected total_length to be at least the length of the longest sequence in input, but got "
             f"total_length={total_length} and max sequence length being {steps}"
         )
@@ -278,14 +279,12 @@ def pad_sequence(
     """Joins tensors (length, *) along a new dimension, filled up to the longest: (time, batch, *) or (batch, time,
     *)."""
     if not isinstance(sequences, Iterable):
-        raise RuntimeError(
-            f"pad_sequence: Expected iterable for input sequences, but got arg of type: {type(sequences)}"
-        )
+        raise UsageError(f"pad_sequence: Expected iterable for input sequences, but got arg of type: {type(sequences)}")
     given = tuple(sequences)
     if not given:
-        raise RuntimeError("received an empty list of sequences")
+        raise UsageError("received an empty list of sequences")
     if padding_side not in ("left", "right"):
-        raise RuntimeError(f"Expected padding_side to be one of left or right, but got {padding_side}.")
+        raise UsageError(f"Expected padding_side to be one of left or right, but got {padding_side}.")
     return pad_sequences(given, batch_first, padding_value, padding_side)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc import Tensor
+from graphc.errors import InputError, UsageError
 from graphc.nn.hook_tables import count_write
 from graphc.nn.module import Module
 
@@ -22,12 +23,12 @@ def _replacements(module: Module, given: Mapping[str, Tensor], tie_weights: bool
     if strict and (unexpected or missing):
         texts = [f"Unexpected key(s): {', '.join(sorted(unexpected))}."] if unexpected else []
         texts += [f"Missing key(s): {', '.join(sorted(n for group in missing for n in group))}."] if missing else []
-        raise RuntimeError(f"Error(s) in loading state_dict for {type(module).__name__}:\n\t" + "\n\t".join(texts))
+        raise UsageError(f"Error(s) in loading state_dict for {type(module).__name__}:\n\t" + "\n\t".join(texts))
     made = dict(given)
     for group in names.values() if tie_weights else ():
         values = [given[name] for name in group if name in given]
         if any(value is not values[0] for value in values):
-            raise ValueError(
+            raise InputError(
                 f"functional_call got multiple values for keys {group}, which are tied. Consider using "
                 "tie_weights=False"
             )

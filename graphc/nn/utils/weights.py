@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from graphc import Tensor, dot, empty, mv, no_grad
+from graphc.errors import InputError, UsageError
 from graphc.nn import functional as F
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
@@ -65,7 +66,7 @@ class SpectralNorm:
 
     def __init__(self, name: str, n_power_iterations: int, dim: int, eps: float) -> None:
         if n_power_iterations <= 0:
-            raise ValueError(
+            raise InputError(
                 f"Expected n_power_iterations to be positive, but got n_power_iterations={n_power_iterations}"
             )
         self.name = name
@@ -108,7 +109,7 @@ def _find(module: Module, kind: type, name: str) -> tuple[int, Any] | None:
 def _remove(module: Module, kind: type, name: str, what: str) -> Module:
     found = _find(module, kind, name)
     if found is None:
-        raise ValueError(f"{what} of '{name}' not found in {module}")
+        raise InputError(f"{what} of '{name}' not found in {module}")
     found[1].remove(module)
     del module._forward_pre_hooks[found[0]]
     return module
@@ -122,7 +123,7 @@ def weight_norm(module: Any, name: str = "weight", dim: int | None = 0) -> Any:
         stacklevel=2,
     )
     if _find(module, WeightNorm, name):
-        raise RuntimeError(f"Cannot register two weight_norm hooks on the same parameter {name}")
+        raise UsageError(f"Cannot register two weight_norm hooks on the same parameter {name}")
     hook = WeightNorm(name, -1 if dim is None else dim)
     weight = getattr(module, name).detach()
     delattr(module, name)
@@ -143,11 +144,11 @@ def spectral_norm(
 ) -> Any:
     """Divides a weight by its largest singular value before each call."""
     if _find(module, SpectralNorm, name):
-        raise RuntimeError(f"Cannot register two spectral_norm hooks on the same parameter {name}")
+        raise UsageError(f"Cannot register two spectral_norm hooks on the same parameter {name}")
     hook = SpectralNorm(name, n_power_iterations, weight_dim(module) if dim is None else dim, eps)
     weight = module._parameters[name]
     if weight is None:
-        raise ValueError(f"`SpectralNorm` cannot be applied as parameter `{name}` is None")
+        raise InputError(f"`SpectralNorm` cannot be applied as parameter `{name}` is None")
     rows, columns = matrix_of(weight.detach(), hook.dim).shape
     u, v = random_unit(rows, weight, eps), random_unit(columns, weight, eps)
     delattr(module, name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphc.errors import DTypeError, LinAlgError, ShapeError, UnsupportedError
+from graphc.errors import DTypeError, KindError, LinAlgError, ShapeError, UnsupportedError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.packed import last_row
@@ -34,7 +34,7 @@ def need_matrices(name: str, a: Tensor, square: bool = False, kernel: str = "", 
     """
     if not isinstance(a, TensorBase):
         function = name.replace("linalg.", "linalg_")
-        raise TypeError(f"{function}(): argument 'A' (position 1) must be Tensor, not {type(a).__name__}")
+        raise KindError(f"{function}(): argument 'A' (position 1) must be Tensor, not {type(a).__name__}")
     if a.ndim < 2:
         raise ShapeError(f"{name}: The input tensor A must have at least 2 dimensions.")
     rows, columns = a._type.shape[-2:]
@@ -89,7 +89,9 @@ def fact(b: Builder, packed: Node) -> Node:
     return b.cast(b.apply("detach", (first,)), i32)
 
 
-def report(name: str, text: str, lines: str, batched: bool) -> Callable[[np.ndarray], Exception | None]:
+def report(
+    name: str, text: str, batched: bool, locs: Iterable[object] = ()
+) -> Callable[[np.ndarray], Exception | None]:
     """From the bytes of an info tensor, the error for its first number that is not 0."""
 
     def look(data: np.ndarray) -> Exception | None:
@@ -98,7 +100,9 @@ def report(name: str, text: str, lines: str, batched: bool) -> Callable[[np.ndar
         if not len(bad):
             return None
         element = f"(Batch element {bad[0]}): " if batched else ""
-        return LinAlgError(f"{name}: {element}{text.format(info[bad[0]])}{lines}")
+        error = LinAlgError(f"{name}: {element}{text.format(info[bad[0]])}")
+        error.locs = locs
+        return error
 
     return look
 
@@ -111,6 +115,4 @@ def raise_later(info: Tensor, name: str, text: str) -> None:
     with recorder.lock:
         b = recorder.begin()
         node, keep = read(recorder, info, False)
-        lines = ", ".join(map(str, sorted(b.locs)))
-        look = report(name, text, f" (at {lines})" if lines else "", info.ndim > 0)
-        recorder.check(node, Value(node, (keep,)), look)
+        recorder.check(node, Value(node, (keep,)), report(name, text, info.ndim > 0, b.locs))

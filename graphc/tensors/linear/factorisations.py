@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import UnsupportedError
+from graphc.errors import UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.matrices import block, transpose
 from graphc.ir.node import Node
@@ -68,7 +68,7 @@ def cholesky(input: Tensor, upper: bool = False) -> Tensor:
 def _qr(a: Tensor, mode: str) -> tuple[Tensor, Tensor]:
     need_matrices("linalg.qr", a, kernel="geqrf_cpu")
     if mode not in ("reduced", "complete", "r"):
-        raise RuntimeError(
+        raise UsageError(
             f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'"
         )
     m, n = a._type.shape[-2:]
@@ -131,7 +131,7 @@ def _svd(a: Tensor, full: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 def _no_driver(driver: object) -> None:
     if driver is not None:
-        raise RuntimeError(
+        raise UsageError(
             "torch.linalg.svd: keyword argument `driver=` is only supported on CUDA inputs with cuSOLVER backend."
         )
 
@@ -174,7 +174,7 @@ def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
 def _is_upper(a: Tensor, triangle: str) -> bool:
     need_matrices("linalg.eigh", a, square=True, kernel="linalg_eigh_cpu", any_dtype=True)
     if triangle.upper() not in ("L", "U"):
-        raise RuntimeError(f"Expected UPLO argument to be 'L' or 'U', but got {triangle}")
+        raise UsageError(f"Expected UPLO argument to be 'L' or 'U', but got {triangle}")
     return triangle.upper() == "U"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError, LinAlgError, ShapeError
+from graphc.errors import DTypeError, KindError, LinAlgError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.matrices import block, columns_of, diagonal, nothing, on_diagonal, rows_of, transpose, tril, triu
 from graphc.ir.node import Node
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def _need_pivot(pivot: bool) -> None:
     if not pivot:
-        raise RuntimeError("linalg.lu_factor: LU without pivoting is not implemented on the CPU")
+        raise UsageError("linalg.lu_factor: LU without pivoting is not implemented on the CPU")
 
 
 def _pivots(b: Builder, packed: Node, m: int, n: int) -> Node:
@@ -192,7 +192,7 @@ def linalg_lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True,
     name = "linalg.lu_solve"
     for a, argument in ((LU, "LU"), (pivots, "pivots"), (B, "B")):
         if not isinstance(a, TensorBase):
-            raise TypeError(f"linalg_lu_solve(): argument '{argument}' must be Tensor, not {type(a).__name__}")
+            raise KindError(f"linalg_lu_solve(): argument '{argument}' must be Tensor, not {type(a).__name__}")
     need_matrices(name, LU, square=True, kernel="lu_solve_cpu")
     if pivots._type.dtype is not i32:
         raise DTypeError(f"{name}: pivots should be a Tensor of scalar type torch.int32")

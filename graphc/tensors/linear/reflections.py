@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, InputError, RangeError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.matrices import block, transpose
 from graphc.ir.node import Node
@@ -148,7 +148,7 @@ def ldl_solve(LD: Tensor, pivots: Tensor, B: Tensor, *, hermitian: bool = False)
     need_matrices(name, LD, square=True, kernel="ldl_solve_cpu")
     factors, right = LD._type, B._type
     if B.ndim < 2:
-        raise IndexError(
+        raise RangeError(
             f"Dimension out of range (expected to be in range of [-1, 0], but got -2): {name}: B is {right}"
         )
     if right.dtype is not factors.dtype:
@@ -207,9 +207,9 @@ def pca_lowrank(
     least = min(A._type.shape[-2:])
     wanted = min(6, least) if q is None else q
     if not 0 <= wanted <= least:
-        raise ValueError(f"q(={wanted}) must be non-negative integer and not greater than min(m, n)={least}")
+        raise InputError(f"q(={wanted}) must be non-negative integer and not greater than min(m, n)={least}")
     if niter < 0:
-        raise ValueError(f"niter(={niter}) must be non-negative integer")
+        raise InputError(f"niter(={niter}) must be non-negative integer")
     return svd_lowrank(A, wanted, niter, mean(A, -2, keepdim=True) if center else None)
 
 
@@ -238,7 +238,7 @@ def lobpcg(
     rows = A._type.shape[-2]
     count = (1 if X is None else X._type.shape[-1]) if k is None else k
     if rows < 3 * count:
-        raise ValueError(
+        raise InputError(
             f"LOBPCG algorithm is not applicable when the number of A rows (={rows}) is smaller than 3 x the number of "
             f"requested eigenpairs (={count})"
         )

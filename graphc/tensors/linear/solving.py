@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import ShapeError, UnsupportedError
+from graphc.errors import KindError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.matrices import eye, matmul, transpose, tril, triu
 from graphc.ir.node import Node
@@ -72,7 +72,7 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
     """A multiplied n times; negative powers are those of the inverse, n = 0 gives ones on the diagonal."""
     name = "linalg.matrix_power"
     if not isinstance(n, int):
-        raise TypeError(f"linalg_matrix_power(): argument 'n' (position 2) must be int, not {type(n).__name__}")
+        raise KindError(f"linalg_matrix_power(): argument 'n' (position 2) must be int, not {type(n).__name__}")
     if A.ndim < 2:
         raise ShapeError(f"{name}: The input tensor A must have at least 2 dimensions.")
     rows, columns = A._type.shape[-2:]
@@ -290,7 +290,7 @@ def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
 def tensorinv(A: Tensor, ind: int = 2, *, out: Any = None) -> Tensor:
     """The inverse of A seen as a matrix of its first `ind` dimensions by the others."""
     if ind <= 0:
-        raise RuntimeError(f"Expected a strictly positive integer for 'ind', but got {ind}")
+        raise UsageError(f"Expected a strictly positive integer for 'ind', but got {ind}")
     shape = A._type.shape
     rows, columns = math.prod(shape[:ind]), math.prod(shape[ind:])
     if rows != columns:
@@ -379,9 +379,9 @@ def linalg_vander(x: Tensor, N: int | None = None) -> Tensor:
     """Columns of powers 0 to N - 1 of the elements of x."""
     count = x._type.shape[-1] if N is None and x.ndim else N if N is not None else 0
     if count <= 1:
-        raise RuntimeError("N must be greater than 1.")
+        raise UsageError("N must be greater than 1.")
     if x._type.dtype.kind == "bool":
-        raise RuntimeError("linalg.vander supports floating point, complex, and integer tensors, but got Bool")
+        raise UsageError("linalg.vander supports floating point, complex, and integer tensors, but got Bool")
     return record("CatBackward0", (x,), lambda b, v: _powers(b, v, count))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, KindError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.matrices import nothing
 from graphc.ir.node import Node
@@ -131,7 +131,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
             f"dtype {name_of(B)}"
         )
     if driver is not None and driver not in _DRIVERS:
-        raise RuntimeError(f"{name}: parameter `driver` should be one of (gels, gelsy, gelsd, gelss)")
+        raise UsageError(f"{name}: parameter `driver` should be one of (gels, gelsy, gelsd, gelss)")
     if A._type.dtype not in (f32, f64):
         raise DTypeError("This function doesn't handle types other than float and double")
     vector = A.ndim - 1 == B.ndim and A._type.shape[:-1] == B._type.shape
@@ -169,7 +169,7 @@ _MATRIX_NORMS = ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf)
 def linalg_vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The `ord`-norm of the elements over `dim`."""
     if not is_number(ord):
-        raise TypeError(f"linalg_vector_norm(): argument 'ord' (position 2) must be Number, not {type(ord).__name__}")
+        raise KindError(f"linalg_vector_norm(): argument 'ord' (position 2) must be Number, not {type(ord).__name__}")
     return vector_norm(x, ord, dim, keepdim, dtype)
 
 
@@ -185,14 +185,14 @@ def matrix_norm(
     if not given.is_float:
         raise DTypeError(f"{name}: Expected a floating point or complex tensor as input. Got {name_of(A)}")
     if isinstance(dim, int):
-        raise TypeError(f"linalg_matrix_norm(): argument 'dim' must be tuple of ints, not int; {name} wants two")
+        raise KindError(f"linalg_matrix_norm(): argument 'dim' must be tuple of ints, not int; {name} wants two")
     if len(dim) != 2:
         raise ShapeError(f"{name}: dim must be a 2-tuple. Got {' '.join(map(str, dim))}")
     rows, columns = (wrap_dim(d, A.ndim) for d in dim)
     if rows == columns:
         raise ShapeError(f"{name}: dims must be different. Got ({rows}, {columns})")
     if ord not in _MATRIX_NORMS:
-        raise RuntimeError(f"{name}: Order {ord} not supported.")
+        raise UsageError(f"{name}: Order {ord} not supported.")
     if dtype is not None:
         wanted = dtypes.to_ir(dtype)
         if promote_types(given, wanted) is not wanted:
@@ -271,7 +271,7 @@ def cond(A: Tensor, p: Any = None) -> Tensor:
     if A.ndim < 2:
         raise ShapeError("linalg.cond: The input tensor must have at least 2 dimensions.")
     if p not in _CONDITION_NORMS:
-        raise RuntimeError(f"linalg.cond got an invalid norm type: {p}")
+        raise UsageError(f"linalg.cond got an invalid norm type: {p}")
     lead = A._type.shape[:-2]
     if not A._type.size:
         return creation.zeros(lead, dtype=A.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.devices import Device, use_device
 from graphc.dtypes import to_ir
-from graphc.errors import DeviceError, UnsupportedError
+from graphc.errors import DeviceError, InputError, KindError, UnsupportedError, UsageError
 from graphc.ir.types import bf16, boolean
 from graphc.layouts import follows, memory_format, order_of, preserve_format
 from graphc.tensors import shaping
@@ -91,7 +91,7 @@ class ConversionMethods(TensorBase):
         """
         place, kind, flags = _destination(args)
         if len(flags) > 2 or (device is not None and place is not None) or (dtype is not None and kind is not None):
-            raise TypeError("to() received an invalid combination of arguments")
+            raise KindError("to() received an invalid combination of arguments")
         device, dtype = device if place is None else place, dtype if kind is None else kind
         copy = flags[1] if len(flags) == 2 else copy
         if device is not None:
@@ -159,13 +159,13 @@ class ConversionMethods(TensorBase):
 
     def _one(self) -> Any:
         if self._type.size != 1:
-            raise ValueError("only one element tensors can be converted to Python scalars")
+            raise InputError("only one element tensors can be converted to Python scalars")
         return self.item()
 
     def item(self) -> Any:
         """The one element as a Python number. RuntimeError when there is not exactly one."""
         if self._type.size != 1:
-            raise RuntimeError(f"a Tensor with {self._type.size} elements cannot be converted to Scalar")
+            raise UsageError(f"a Tensor with {self._type.size} elements cannot be converted to Scalar")
         array = self._array()
         return (array.astype(np.float32) if self._type.dtype is bf16 else array).item()
 
@@ -177,8 +177,8 @@ class ConversionMethods(TensorBase):
     def __bool__(self):
         if self._type.size != 1:
             if self._type.size == 0:
-                raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
-            raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+                raise UsageError("Boolean value of Tensor with no values is ambiguous")
+            raise UsageError("Boolean value of Tensor with more than one value is ambiguous")
         return self.item() != 0
 
     def __int__(self):
@@ -192,7 +192,7 @@ class ConversionMethods(TensorBase):
 
     def __index__(self):
         if (not self._type.dtype.is_integer and self._type.dtype is not boolean) or self._type.size != 1:
-            raise TypeError("only integer tensors of a single element can be converted to an index")
+            raise KindError("only integer tensors of a single element can be converted to an index")
         return self._one().__index__()
 
     # arrays
@@ -200,14 +200,14 @@ class ConversionMethods(TensorBase):
     def numpy(self: Any, *, force: Any = False) -> np.ndarray:
         """The elements as an array that shares memory. RuntimeError for tensors that require gradients."""
         if self.requires_grad and not force:
-            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+            raise UsageError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         return export(self)
 
     def __array__(self: Any, dtype: Any = None, copy: Any = None) -> np.ndarray:
         array = self.numpy()
         if dtype is not None and array.dtype != dtype:
             if copy is False:
-                raise ValueError(f"a copy cannot be avoided: the tensor holds {array.dtype}, not {np.dtype(dtype)}")
+                raise InputError(f"a copy cannot be avoided: the tensor holds {array.dtype}, not {np.dtype(dtype)}")
             return array.astype(dtype)
         return array.copy() if copy else array
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, KindError, ShapeError, UsageError
 from graphc.storage import Lineage, Storage
 from graphc.tensors import creation, joining, shaping, striding
 from graphc.tensors.arguments import tensor_argument
@@ -84,7 +84,7 @@ class CopyingMethods(TensorBase):
 
     def __deepcopy__(self: Any, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
-            raise RuntimeError(
+            raise UsageError(
                 "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment"
             )
         if id(self) in memo:
@@ -105,7 +105,7 @@ class CopyingMethods(TensorBase):
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         if not self.is_leaf:
-            raise RuntimeError(
+            raise UsageError(
                 "Only Tensors created explicitly by the user (graph leaves) can be pickled; detach() gives one"
             )
         place = self._type.shape, self._strides, self._offset
@@ -138,7 +138,7 @@ class CopyingMethods(TensorBase):
         """
         shape = extent_of(self._type.shape, size)
         if self.requires_grad:
-            raise RuntimeError("cannot resize variables that require grad")
+            raise UsageError("cannot resize variables that require grad")
         if shape == self._type.shape:
             return self
         flat = memory_as(self._storage, self._type.dtype)[self._offset :]
@@ -166,7 +166,7 @@ class CopyingMethods(TensorBase):
     def apply_(self: Any, callable: Callable[[Any], Any]) -> Tensor:
         """Replace each element by what a Python function gives for it. Slow: for tests and small tables."""
         if self.requires_grad:
-            raise RuntimeError("Can't call apply_() on Variable that requires grad. Use var.detach().apply_() instead.")
+            raise UsageError("Can't call apply_() on Variable that requires grad. Use var.detach().apply_() instead.")
         values = [callable(v) for v in shaping.reshape(self, -1).tolist()]
         write(self, shaping.reshape(from_data(values, self._type.dtype), self._type.shape))
         return self
@@ -174,9 +174,9 @@ class CopyingMethods(TensorBase):
     def map_(self: Any, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
         """Replace each element by what a Python function gives for it and for the other tensor's."""
         if self.requires_grad or tensor.requires_grad:
-            raise RuntimeError("Can't call map_() on Variable that requires grad. Use var.detach().map_() instead.")
+            raise UsageError("Can't call map_() on Variable that requires grad. Use var.detach().map_() instead.")
         if tensor._type.dtype is not self._type.dtype:
-            raise TypeError(f"map_ expected {self.type()} for argument 'tensor', got {tensor.type()}")
+            raise KindError(f"map_ expected {self.type()} for argument 'tensor', got {tensor.type()}")
         other = shaping.expand(tensor, self._type.shape)
         pairs = zip(shaping.reshape(self, -1).tolist(), shaping.reshape(other, -1).tolist(), strict=True)
         values = [callable(a, b) for a, b in pairs]
@@ -186,11 +186,11 @@ class CopyingMethods(TensorBase):
     def map2_(self: Any, x: Tensor, y: Tensor, callable: Callable[[Any, Any, Any], Any]) -> Tensor:
         """Replace each element by what a Python function gives for it and for those of two other tensors."""
         if self.requires_grad or x.requires_grad or y.requires_grad:
-            raise RuntimeError("Can't call map2_() on Variable that requires grad. Use var.detach().map2_() instead.")
+            raise UsageError("Can't call map2_() on Variable that requires grad. Use var.detach().map2_() instead.")
         lists = [shaping.reshape(self, -1).tolist()]
         for name, other in (("x", x), ("y", y)):
             if other._type.dtype is not self._type.dtype:
-                raise TypeError(f"map2_: expected {self.type()} for argument '{name}' (got {other.type()})")
+                raise KindError(f"map2_: expected {self.type()} for argument '{name}' (got {other.type()})")
             lists.append(shaping.reshape(shaping.expand(other, self._type.shape), -1).tolist())
         values = [callable(a, b, c) for a, b, c in zip(*lists, strict=True)]
         write(self, shaping.reshape(from_data(values, self._type.dtype), self._type.shape))

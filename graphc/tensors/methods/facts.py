@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from graphc.errors import UsageError
 from graphc.layouts import contiguous_format, follows, layout, memory_format, strided
 from graphc.tensors import comparing
 from graphc.tensors.core import TensorBase
@@ -97,4 +98,4 @@ class FactsMethods(TensorBase):
     @property
     def imag(self) -> Tensor:
         """RuntimeError: there are no complex tensors."""
-        raise RuntimeError("imag is not implemented for tensors with non-complex dtypes.")
+        raise UsageError("imag is not implemented for tensors with non-complex dtypes.")

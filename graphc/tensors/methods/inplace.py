@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphc.naming import named
 from graphc.tensors.core import TensorBase
 from graphc.tensors.writing import check_apart, check_tracked, in_place
 
@@ -27,6 +28,4 @@ def inplace(function: Callable[..., Any], wholly: bool = False) -> Callable[...,
         check_apart(self, operands, wholly)
         return in_place(self, result)
 
-    method.__doc__ = f"In place: {function.__doc__}"
-    method.__name__ = f"{getattr(function, '__name__', 'operation')}_"
-    return method
+    return named(method, f"{function.__name__}_", f"In place: {function.__doc__}")

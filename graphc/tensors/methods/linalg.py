@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.naming import named
 from graphc.tensors import products, vectors
 from graphc.tensors.core import TensorBase
 from graphc.tensors.linear import factorisations, reflections, solving, spectral
@@ -16,7 +17,7 @@ class LinalgMethods(TensorBase):
 
     __slots__ = ()
 
-    matmul, __matmul__ = products.matmul, products.operator_matmul
+    matmul, __matmul__ = products.matmul, named(products.operator_matmul, "matmul")
     mm, bmm, mv, dot, vdot, inner = (
         products.mm,
         products.bmm,

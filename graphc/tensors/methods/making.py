@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.errors import UnsupportedError
+from graphc.errors import KindError, UnsupportedError
 from graphc.tensors import creation
 from graphc.tensors.arguments import check_flags, finished
 from graphc.tensors.core import TensorBase, alias
@@ -70,7 +70,7 @@ class MakingMethods(TensorBase):
     def as_subclass(self: Any, cls: Any) -> Any:
         """The same memory and history as an instance of a subclass."""
         if not (isinstance(cls, type) and issubclass(cls, TensorBase)):
-            raise TypeError(f"cls must be a type of tensors (got {cls})")
+            raise KindError(f"cls must be a type of tensors (got {cls})")
         made = alias(self, cls)
         made._lineage = self._lineage
         return made

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from graphc.naming import named
 from graphc.storage import Lineage
 from graphc.tensors import joining, rearranging, shaping, splitting, striding, viewing
 from graphc.tensors.core import TensorBase
@@ -32,9 +33,7 @@ def _retyped(function: Callable[..., Any]) -> Callable[..., Any]:
             self._lineage.owner = weakref.ref(self)
         return self
 
-    method.__doc__ = f"In place: {function.__doc__}"
-    method.__name__ = f"{function.__name__}_"
-    return method
+    return named(method, f"{function.__name__}_", f"In place: {function.__doc__}")
 
 
 _NEXT = {"SqueezeBackward0": 3, "SqueezeBackward1": 4, "SqueezeBackward2": 5}
@@ -45,7 +44,12 @@ class ShapingMethods(TensorBase):
 
     __slots__ = ()
 
-    view, reshape, view_as, reshape_as = viewing.view_, viewing.reshape, viewing.view_as, viewing.reshape_as
+    view, reshape, view_as, reshape_as = (
+        named(viewing.view_, "view"),
+        viewing.reshape,
+        viewing.view_as,
+        viewing.reshape_as,
+    )
     flatten, unflatten, permute, transpose = viewing.flatten, viewing.unflatten, viewing.permute, viewing.transpose
     ravel, swapaxes, swapdims = viewing.ravel, viewing.swapaxes, viewing.swapdims
     t, movedim, moveaxis, adjoint = viewing.t, viewing.movedim, viewing.moveaxis, viewing.adjoint

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from graphc import Generator, Tensor, as_tensor, float64, from_numpy, randint, stack, tensor
-from graphc.errors import UnsupportedError
+from graphc.errors import InputError, KindError, UnsupportedError, UsageError
 from graphc.utils.data.dataset import Dataset, IterableDataset, can_gather
 from graphc.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 from graphc.utils.data.workers import Job, Workers
@@ -37,12 +37,12 @@ def default_collate(batch: list[Any]) -> Any:
         return joined if type(first) is dict else type(first)(joined)  # type: ignore[call-arg]
     if isinstance(first, tuple | list):
         if any(len(sample) != len(first) for sample in batch):
-            raise RuntimeError("each element in list of batch should be of equal size")
+            raise UsageError("each element in list of batch should be of equal size")
         columns = [default_collate(list(column)) for column in zip(*batch, strict=True)]
         if isinstance(first, tuple) and hasattr(first, "_fields"):
             return type(first)(*columns)
         return columns
-    raise TypeError(
+    raise KindError(
         f"default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found {type(first)}"
     )
 
@@ -96,18 +96,18 @@ class DataLoader(Generic[T]):
         in_order: bool = True,
     ) -> None:
         if num_workers < 0:
-            raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
+            raise InputError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
         if timeout < 0:
-            raise ValueError("timeout option should be non-negative")
+            raise InputError("timeout option should be non-negative")
         if num_workers == 0 and prefetch_factor is not None:
-            raise ValueError(
+            raise InputError(
                 "prefetch_factor option could only be specified in multiprocessing. "
                 "let num_workers > 0 to enable multiprocessing, otherwise set prefetch_factor to None."
             )
         if prefetch_factor is not None and prefetch_factor < 0:
-            raise ValueError("prefetch_factor option should be non-negative")
+            raise InputError("prefetch_factor option should be non-negative")
         if persistent_workers and num_workers == 0:
-            raise ValueError("persistent_workers option needs num_workers > 0")
+            raise InputError("persistent_workers option needs num_workers > 0")
         method = getattr(multiprocessing_context, "get_start_method", lambda: multiprocessing_context)()
         if method not in (None, "fork"):
             raise UnsupportedError(
@@ -126,21 +126,21 @@ class DataLoader(Generic[T]):
         if self._stream:
             for name, given in (("shuffle", shuffle), ("sampler", sampler), ("batch_sampler", batch_sampler)):
                 if given:
-                    raise ValueError(
+                    raise InputError(
                         f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={given}"
                     )
         if sampler is not None and shuffle:
-            raise ValueError("sampler option is mutually exclusive with shuffle")
+            raise InputError("sampler option is mutually exclusive with shuffle")
         if batch_sampler is not None:
             if batch_size != 1 or shuffle or sampler is not None or drop_last:
-                raise ValueError(
+                raise InputError(
                     "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
                 )
             batch_size, drop_last = None, False
         elif batch_size is None and drop_last:
-            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+            raise InputError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
         elif batch_size is not None and batch_size <= 0:
-            raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
+            raise InputError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
         if sampler is None and not self._stream:
             sampler = (
                 RandomSampler(_sized(dataset), generator=generator) if shuffle else SequentialSampler(_sized(dataset))

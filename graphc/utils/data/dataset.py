@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from graphc import Generator, Tensor, randperm, tensor
+from graphc.errors import InputError, KindError, RangeError, UnsupportedError
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ class Dataset(Generic[T]):
     """Base of datasets with samples by number: define `__getitem__` and `__len__`."""
 
     def __getitem__(self, index: Any) -> T:
-        raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
+        raise UnsupportedError("Subclasses of Dataset should implement __getitem__.")
 
     def __add__(self, other: Dataset[T]) -> ConcatDataset[T]:
         return ConcatDataset([self, other])
@@ -34,7 +35,7 @@ class IterableDataset(Dataset[T]):
     """Base of datasets that are streams: define `__iter__`."""
 
     def __iter__(self) -> Iterator[T]:
-        raise NotImplementedError("Subclasses of IterableDataset should implement __iter__.")
+        raise UnsupportedError("Subclasses of IterableDataset should implement __iter__.")
 
 
 def can_gather(dataset: Any) -> bool:
@@ -49,10 +50,10 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
     def __init__(self, *tensors: Tensor) -> None:
         if not tensors:
-            raise ValueError("TensorDataset needs at least one tensor")
+            raise InputError("TensorDataset needs at least one tensor")
         sizes = [tensor.size(0) for tensor in tensors]
         if any(size != sizes[0] for size in sizes):
-            raise ValueError(f"Size mismatch between tensors: their first dimensions are {sizes}")
+            raise InputError(f"Size mismatch between tensors: their first dimensions are {sizes}")
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
@@ -95,9 +96,9 @@ class ConcatDataset(Dataset[T]):
     def __init__(self, datasets: Iterable[Dataset[T]]) -> None:
         self.datasets: list[Any] = list(datasets)
         if not self.datasets:
-            raise ValueError("datasets should not be an empty iterable")
+            raise InputError("datasets should not be an empty iterable")
         if any(isinstance(dataset, IterableDataset) for dataset in self.datasets):
-            raise ValueError("ConcatDataset does not support IterableDataset")
+            raise InputError("ConcatDataset does not support IterableDataset")
         self.cumulative_sizes = list(itertools.accumulate(len(dataset) for dataset in self.datasets))
 
     def __len__(self) -> int:
@@ -105,7 +106,7 @@ class ConcatDataset(Dataset[T]):
 
     def __getitem__(self, index: int) -> T:
         if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is out of range for a dataset of {len(self)} samples")
+            raise RangeError(f"index {index} is out of range for a dataset of {len(self)} samples")
         index %= len(self)
         which = bisect.bisect_right(self.cumulative_sizes, index)
         return self.datasets[which][index - (self.cumulative_sizes[which - 1] if which else 0)]
@@ -120,7 +121,7 @@ class ChainDataset(IterableDataset[T]):
     def __iter__(self) -> Iterator[T]:
         for stream in self.datasets:
             if not isinstance(stream, IterableDataset):
-                raise TypeError("ChainDataset only supports IterableDataset")
+                raise KindError("ChainDataset only supports IterableDataset")
             yield from stream
 
     def __len__(self) -> int:
@@ -132,11 +133,11 @@ class StackDataset(Dataset[Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if bool(args) == bool(kwargs):
-            raise ValueError("StackDataset wants datasets by position or by name, one or the other")
+            raise InputError("StackDataset wants datasets by position or by name, one or the other")
         self.datasets: Any = kwargs or args
         sizes = [len(dataset) for dataset in (kwargs.values() if kwargs else args)]
         if any(size != sizes[0] for size in sizes):
-            raise ValueError(f"Size mismatch between datasets: {sizes}")
+            raise InputError(f"Size mismatch between datasets: {sizes}")
         self._length = sizes[0]
 
     def __getitem__(self, index: Any) -> Any:
@@ -161,7 +162,7 @@ def random_split(
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
         for i, fraction in enumerate(lengths):
             if not 0 <= fraction <= 1:
-                raise ValueError(f"Fraction at index {i} is not between 0 and 1")
+                raise InputError(f"Fraction at index {i} is not between 0 and 1")
         sizes = [math.floor(total * fraction) for fraction in lengths]
         for i in range(total - sum(sizes)):
             sizes[i % len(sizes)] += 1
@@ -173,7 +174,7 @@ def random_split(
     else:
         sizes = [int(length) for length in lengths]
     if sum(sizes) != total:
-        raise ValueError(
+        raise InputError(
             f"Sum of input lengths does not equal the length of the input dataset: {sizes} add up to {sum(sizes)}, "
             f"the dataset has {total} samples"
         )

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from graphc import manual_seed
+from graphc.errors import UsageError
 
 _PATIENCE = 5.0  # seconds between looks whether the other side still lives
 
@@ -59,7 +60,7 @@ class _Failure:
         try:
             made = self.kind(self.text)
         except TypeError:  # a class that wants other arguments
-            made = RuntimeError(self.text)
+            made = UsageError(self.text)
         raise made
 
 
@@ -209,12 +210,12 @@ class Workers:
                 raise _lost(worker)
             waited += step
             if timeout and waited >= timeout:
-                raise RuntimeError(f"DataLoader timed out after {timeout} seconds")
+                raise UsageError(f"DataLoader timed out after {timeout} seconds")
 
 
 def _lost(worker: _Worker) -> RuntimeError:
     worker.process.join(_PATIENCE)
-    return RuntimeError(
+    return UsageError(
         f"DataLoader worker (pid {worker.process.pid}) exited unexpectedly with exit code {worker.process.exitcode}. "
         "Running with num_workers=0 shows what goes wrong in it."
     )

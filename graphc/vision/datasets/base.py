@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from graphc.errors import InputError
 from graphc.utils.data import Dataset
 
 Transform = Callable[[Any], Any]
@@ -43,7 +44,7 @@ class VisionDataset(Dataset[Any]):
         target_transform: Transform | None = None,
     ) -> None:
         if transforms is not None and (transform is not None or target_transform is not None):
-            raise ValueError("Only transforms or transform/target_transform can be passed as argument")
+            raise InputError("Only transforms or transform/target_transform can be passed as argument")
         self.root = Path(root).expanduser() if root is not None else None
         self.transform = transform
         self.target_transform = target_transform

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from graphc.errors import UsageError
 from graphc.vision.datasets.base import Transform, VisionDataset
 from graphc.vision.download import fetch, take_members
 
@@ -61,7 +62,7 @@ class CIFAR10(VisionDataset):
         records = np.concatenate(parts)
         self.targets: list[int] = records[:, self.label_bytes - 1].astype(int).tolist()
         if max(self.targets, default=0) >= len(self.classes):
-            raise RuntimeError(f"{self.folder} is damaged: there is a label {max(self.targets)}")
+            raise UsageError(f"{self.folder} is damaged: there is a label {max(self.targets)}")
         planes = records[:, self.label_bytes :].reshape(-1, 3, 32, 32)
         self.data: np.ndarray = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
 
@@ -81,11 +82,11 @@ class CIFAR10(VisionDataset):
         try:
             content = np.fromfile(path, np.uint8)
         except FileNotFoundError:
-            raise RuntimeError(
+            raise UsageError(
                 f"Dataset not found or corrupted: there is no {path}. You can use download=True to download it"
             ) from None
         if content.size % size:
-            raise RuntimeError(f"{path} is damaged: {content.size} bytes are not whole records of {size}")
+            raise UsageError(f"{path} is damaged: {content.size} bytes are not whole records of {size}")
         return content.reshape(-1, size)
 
     def download(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc import Tensor, tensor
+from graphc.errors import InputError, UsageError
 from graphc.utils.data import Dataset
 
 _DIGITS_FILE = "digits.npz"
@@ -22,7 +23,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     content = resources.files("graphc.vision").joinpath(_DIGITS_FILE).read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != _DIGITS_SHA256:
-        raise RuntimeError(
+        raise UsageError(
             f"graphc/vision/{_DIGITS_FILE} is damaged: its SHA-256 is {found}, expected {_DIGITS_SHA256}; "
             "reinstall graphc"
         )
@@ -71,7 +72,7 @@ class Digits(Dataset[Any]):
         target_transform: Callable[[int], Any] | None = None,
     ) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"size should be a positive integer value, but got size={size}")
+            raise InputError(f"size should be a positive integer value, but got size={size}")
         self.train = train
         self.size = size
         self.transform = transform

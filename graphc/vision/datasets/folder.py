@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from graphc.errors import InputError, RangeError
 from graphc.vision.datasets.base import Transform, VisionDataset
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -39,7 +40,7 @@ class DatasetFolder(VisionDataset):
     ) -> None:
         super().__init__(root, transform=transform, target_transform=target_transform)
         if (extensions is None) == (is_valid_file is None):
-            raise ValueError("Both extensions and is_valid_file cannot be None or not None at the same time")
+            raise InputError("Both extensions and is_valid_file cannot be None or not None at the same time")
         self.loader = loader
         self.extensions = extensions
         self.classes, self.class_to_idx = self.find_classes(str(self.root))
@@ -117,7 +118,7 @@ class FakeData(VisionDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         if not 0 <= index < self.size:
-            raise IndexError(f"{type(self).__name__} index out of range")
+            raise RangeError(f"{type(self).__name__} index out of range")
         rng = np.random.default_rng(index + self.random_offset)
         channels, height, width = self.image_size
         pixels = rng.integers(0, 256, (height, width, channels), np.uint8)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from graphc import Tensor, from_numpy
+from graphc.errors import UsageError
 from graphc.vision.datasets.base import Transform, VisionDataset
 from graphc.vision.download import fetch, open_maybe_gzip, read_exactly
 
@@ -28,16 +29,16 @@ def read_idx(path: Path) -> np.ndarray:
         try:
             magic = file.read(4)
             if len(magic) != 4 or magic[:3] != bytes((0, 0, _UNSIGNED_BYTES)) or magic[3] > _MOST_DIMENSIONS:
-                raise RuntimeError(f"{path} is no IDX file of unsigned bytes: it begins with {magic.hex(' ')}")
+                raise UsageError(f"{path} is no IDX file of unsigned bytes: it begins with {magic.hex(' ')}")
             sizes = file.read(4 * magic[3])
             if len(sizes) != 4 * magic[3]:
-                raise RuntimeError(f"{path} is damaged: it ends within its head")
+                raise UsageError(f"{path} is damaged: it ends within its head")
             shape = tuple(int(n) for n in np.frombuffer(sizes, ">i4"))
             if min(shape, default=0) < 0:
-                raise RuntimeError(f"{path} is damaged: its sizes are {shape}")
+                raise UsageError(f"{path} is damaged: its sizes are {shape}")
             return np.frombuffer(read_exactly(file, math.prod(shape), str(path)), np.uint8).reshape(shape)
         except (OSError, EOFError, zlib.error) as error:
-            raise RuntimeError(f"{path} is damaged: {error}") from error
+            raise UsageError(f"{path} is damaged: {error}") from error
 
 
 class MNIST(VisionDataset):
@@ -80,11 +81,11 @@ class MNIST(VisionDataset):
         try:
             images, labels = (read_idx(self.raw_folder / name) for name in names)
         except FileNotFoundError:
-            raise RuntimeError(
+            raise UsageError(
                 f"Dataset not found in {self.raw_folder}. You can use download=True to download it"
             ) from None
         if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise RuntimeError(
+            raise UsageError(
                 f"{self.raw_folder} is damaged: images of shape {images.shape}, labels of shape {labels.shape}"
             )
         self._images = images

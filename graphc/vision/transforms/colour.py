@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc import randperm
+from graphc.errors import InputError
 from graphc.vision.transforms import functional as F
 from graphc.vision.transforms.convert import between, chance
 
@@ -75,12 +76,12 @@ def _range(name: str, given: Range, middle: float, bounds: tuple[float, float]) 
     """The range of factors; None where nothing changes."""
     if isinstance(given, int | float):
         if given < 0:
-            raise ValueError(f"If {name} is a single number, it must be non negative.")
+            raise InputError(f"If {name} is a single number, it must be non negative.")
         low, high = middle - given, middle + given
         if middle:
             low = max(low, 0.0)
     else:
         low, high = (float(v) for v in given)
     if not bounds[0] <= low <= high <= bounds[1]:
-        raise ValueError(f"{name} values should be between {bounds}, but got {[low, high]}.")
+        raise InputError(f"{name} values should be between {bounds}, but got {[low, high]}.")
     return None if low == high == middle else (float(low), float(high))

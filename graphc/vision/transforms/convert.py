@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc import Tensor, rand, randperm
+from graphc.errors import InputError, KindError
 from graphc.vision.transforms import functional as F
 
 
@@ -102,7 +103,7 @@ class Lambda:
 
     def __init__(self, lambd: Callable[[Any], Any]) -> None:
         if not callable(lambd):
-            raise TypeError(f"Argument lambd should be callable, got {type(lambd).__name__!r}")
+            raise KindError(f"Argument lambd should be callable, got {type(lambd).__name__!r}")
         self.lambd = lambd
 
     def __call__(self, img: Any) -> Any:
@@ -133,7 +134,7 @@ class RandomChoice(Compose):
     def __init__(self, transforms: Sequence[Callable[[Any], Any]], p: Sequence[float] | None = None) -> None:
         super().__init__(transforms)
         if p is not None and len(p) != len(self.transforms):
-            raise ValueError(f"p has {len(p)} weights for {len(self.transforms)} transforms")
+            raise InputError(f"p has {len(p)} weights for {len(self.transforms)} transforms")
         self.p = p
 
     def __call__(self, img: Any) -> Any:

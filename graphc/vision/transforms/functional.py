@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 import graphc.nn.functional as F
 from graphc import Tensor, from_numpy, tensor
+from graphc.errors import InputError, KindError
 
 
 class InterpolationMode(Enum):
@@ -36,11 +37,11 @@ def is_tensor(img: Any) -> bool:
     """Whether the image is a tensor; TypeError for what is no image."""
     if isinstance(img, Tensor):
         if img.ndim < 2:
-            raise TypeError(f"Tensor is not a torch image: it has the shape {tuple(img.shape)}")
+            raise KindError(f"Tensor is not a torch image: it has the shape {tuple(img.shape)}")
         return True
     if isinstance(img, Image.Image):
         return False
-    raise TypeError(f"img should be PIL Image, ndarray or Tensor. Got {type(img)}")
+    raise KindError(f"img should be PIL Image, ndarray or Tensor. Got {type(img)}")
 
 
 def as_image(img: Any) -> Any:
@@ -81,12 +82,12 @@ def to_tensor(pic: Any) -> Tensor:
     """
     if isinstance(pic, np.ndarray):
         if pic.ndim not in (2, 3):
-            raise ValueError(f"pic should be 2/3 dimensional. Got {pic.ndim} dimensions.")
+            raise InputError(f"pic should be 2/3 dimensional. Got {pic.ndim} dimensions.")
         image = pic[:, :, None] if pic.ndim == 2 else pic
         image = np.ascontiguousarray(image.transpose(2, 0, 1))
         return from_numpy(image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image)
     if not isinstance(pic, Image.Image):
-        raise TypeError(f"pic should be PIL Image or ndarray. Got {type(pic)}")
+        raise KindError(f"pic should be PIL Image or ndarray. Got {type(pic)}")
     made = pil_to_tensor(pic)
     return from_numpy(made.numpy().astype(np.float32) / np.float32(255)) if made.numpy().dtype == np.uint8 else made
 
@@ -95,7 +96,7 @@ def to_pil_image(pic: Any, mode: str | None = None) -> Image.Image:
     """A tensor `[channels, height, width]` or array `[height, width(, channels)]` as a PIL image; floats are 0..1."""
     if isinstance(pic, Tensor):
         if pic.ndim not in (2, 3):
-            raise ValueError(f"pic should be 2/3 dimensional. Got {pic.ndim} dimensions.")
+            raise InputError(f"pic should be 2/3 dimensional. Got {pic.ndim} dimensions.")
         array = pic.detach().numpy()
         array = array[None] if array.ndim == 2 else array
         if array.dtype.kind == "f":
@@ -103,12 +104,12 @@ def to_pil_image(pic: Any, mode: str | None = None) -> Image.Image:
         array = array.transpose(1, 2, 0)
     elif isinstance(pic, np.ndarray):
         if pic.ndim not in (2, 3):
-            raise ValueError(f"pic should be 2/3 dimensional. Got {pic.ndim} dimensions.")
+            raise InputError(f"pic should be 2/3 dimensional. Got {pic.ndim} dimensions.")
         array = pic[:, :, None] if pic.ndim == 2 else pic
     else:
-        raise TypeError(f"pic should be Tensor or ndarray. Got {type(pic)}.")
+        raise KindError(f"pic should be Tensor or ndarray. Got {type(pic)}.")
     if array.shape[2] > 4:
-        raise ValueError(f"pic should not have > 4 channels. Got {array.shape[2]} channels.")
+        raise InputError(f"pic should not have > 4 channels. Got {array.shape[2]} channels.")
     image = Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array))
     return image if mode is None or image.mode == mode else image.convert(mode)
 
@@ -116,15 +117,15 @@ def to_pil_image(pic: Any, mode: str | None = None) -> Image.Image:
 def normalize(image: Tensor, mean: Sequence[float], std: Sequence[float], inplace: bool = False) -> Tensor:
     """(image - mean) / std for each channel. TypeError unless floats, ValueError when a std is zero."""
     if not isinstance(image, Tensor):
-        raise TypeError(f"img should be Tensor Image. Got {type(image)}")
+        raise KindError(f"img should be Tensor Image. Got {type(image)}")
     if not image.is_floating_point():
-        raise TypeError(f"Input tensor should be a float tensor. Got {image.dtype}.")
+        raise KindError(f"Input tensor should be a float tensor. Got {image.dtype}.")
     if image.ndim < 3:
-        raise ValueError(
+        raise InputError(
             f"Expected tensor to be a tensor image of size (..., C, H, W). Got tensor.size() = {image.size()}"
         )
     if any(value == 0 for value in std):
-        raise ValueError(f"std evaluated to zero after conversion to {image.dtype}, leading to division by zero.")
+        raise InputError(f"std evaluated to zero after conversion to {image.dtype}, leading to division by zero.")
     middle, scale = (tensor(list(values), dtype=image.dtype).view(-1, 1, 1) for values in (mean, std))
     return image.sub_(middle).div_(scale) if inplace else (image - middle) / scale
 
@@ -180,9 +181,9 @@ def pad(img: Any, padding: int | Sequence[int], fill: Any = 0, padding_mode: str
     img = as_image(img)
     given = [padding] if isinstance(padding, int) else list(padding)
     if len(given) not in (1, 2, 4):
-        raise ValueError(f"Padding must be an int or a 1, 2, or 4 element tuple, not a {len(given)} element tuple")
+        raise InputError(f"Padding must be an int or a 1, 2, or 4 element tuple, not a {len(given)} element tuple")
     if padding_mode not in ("constant", "edge", "reflect", "symmetric"):
-        raise ValueError("Padding mode should be either constant, edge, reflect or symmetric")
+        raise InputError("Padding mode should be either constant, edge, reflect or symmetric")
     left, top, right, bottom = given * 4 if len(given) == 1 else given * 2 if len(given) == 2 else given
     if is_tensor(img):
         if padding_mode == "constant":
@@ -212,7 +213,7 @@ def resize(
         new_short, new_long = wanted[0], int(wanted[0] * long / short)
         if max_size is not None:
             if max_size <= wanted[0]:
-                raise ValueError(
+                raise InputError(
                     f"max_size = {max_size} must be strictly greater than the requested size for the smaller edge "
                     f"size = {size}"
                 )
@@ -231,7 +232,7 @@ def resize(
 def _resize_tensor(img: Tensor, height: int, width: int, mode: InterpolationMode, antialias: bool) -> Tensor:
     """One matrix for the rows and one for the columns."""
     if mode not in (InterpolationMode.NEAREST, InterpolationMode.BILINEAR):
-        raise ValueError(f"This interpolation mode is unsupported with Tensor input: {mode.value}")
+        raise InputError(f"This interpolation mode is unsupported with Tensor input: {mode.value}")
     h, w = img.shape[-2:]
     if mode is InterpolationMode.NEAREST:
         rows = (np.arange(height) * (h / height)).astype(np.int64)
@@ -267,7 +268,7 @@ def rotate(
     """Turned counter-clockwise by `angle` degrees; PIL images only."""
     img = as_image(img)
     if is_tensor(img):
-        raise TypeError("rotate: only PIL images can be rotated; convert with to_pil_image")
+        raise KindError("rotate: only PIL images can be rotated; convert with to_pil_image")
     at = None if center is None else (center[0], center[1])
     return img.rotate(angle, _PIL_FILTERS[interpolation], expand, at, fillcolor=fill)
 
@@ -285,7 +286,7 @@ def erase(img: Tensor, i: int, j: int, h: int, w: int, v: Any, inplace: bool = F
 def to_grayscale(img: Any, num_output_channels: int = 1) -> Any:
     """Brightness by ITU-R 601-2: 0.2989 R + 0.587 G + 0.114 B; in one channel or three."""
     if num_output_channels not in (1, 3):
-        raise ValueError("num_output_channels should be either 1 or 3")
+        raise InputError("num_output_channels should be either 1 or 3")
     img = as_image(img)
     if not is_tensor(img):
         grey = img.convert("L")
@@ -338,10 +339,10 @@ def adjust_saturation(img: Any, saturation_factor: float) -> Any:
 def adjust_hue(img: Any, hue_factor: float) -> Any:
     """Hues turned by `hue_factor` of the circle (-0.5..0.5); PIL images only."""
     if not -0.5 <= hue_factor <= 0.5:
-        raise ValueError(f"hue_factor ({hue_factor}) is not in [-0.5, 0.5].")
+        raise InputError(f"hue_factor ({hue_factor}) is not in [-0.5, 0.5].")
     img = as_image(img)
     if is_tensor(img):
-        raise TypeError("adjust_hue: only PIL images are supported; convert with to_pil_image")
+        raise KindError("adjust_hue: only PIL images are supported; convert with to_pil_image")
     if img.mode in ("L", "1", "I", "F"):
         return img
     hue, saturation, value = img.convert("HSV").split()
@@ -352,4 +353,4 @@ def adjust_hue(img: Any, hue_factor: float) -> Any:
 
 def _not_negative(name: str, value: float) -> None:
     if value < 0:
-        raise ValueError(f"{name} ({value}) is not non-negative.")
+        raise InputError(f"{name} ({value}) is not non-negative.")

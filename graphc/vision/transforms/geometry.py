@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc import Tensor, randint, randn
+from graphc.errors import InputError, KindError
 from graphc.vision.transforms import functional as F
 from graphc.vision.transforms.convert import between, chance
 from graphc.vision.transforms.functional import InterpolationMode
@@ -30,9 +31,9 @@ class Resize:
         antialias: bool | None = True,
     ) -> None:
         if not isinstance(size, int | Sequence):
-            raise TypeError(f"Size should be int or sequence. Got {type(size)}")
+            raise KindError(f"Size should be int or sequence. Got {type(size)}")
         if not isinstance(size, int) and len(size) not in (1, 2):
-            raise ValueError("If size is a sequence, it should have 1 or 2 values")
+            raise InputError("If size is a sequence, it should have 1 or 2 values")
         self.size = size
         self.interpolation = interpolation
         self.max_size = max_size
@@ -104,7 +105,7 @@ class RandomCrop:
             img = F.pad(img, [0, height - h], self.fill, self.padding_mode)
         w, h = F.get_image_size(img)
         if h < height or w < width:
-            raise ValueError(f"Required crop size {(height, width)} is larger than input image size {(h, w)}")
+            raise InputError(f"Required crop size {(height, width)} is larger than input image size {(h, w)}")
         if (w, h) == (width, height):
             return img
         return F.crop(img, _below(h - height + 1), _below(w - width + 1), height, width)
@@ -196,7 +197,7 @@ class FiveCrop:
         height, width = self.size
         w, h = F.get_image_size(img)
         if width > w or height > h:
-            raise ValueError(f"Requested crop size {self.size} is bigger than input size {(h, w)}")
+            raise InputError(f"Requested crop size {self.size} is bigger than input size {(h, w)}")
         corners = [(0, 0), (0, w - width), (h - height, 0), (h - height, w - width)]
         return (*(F.crop(img, top, left, height, width) for top, left in corners), F.center_crop(img, self.size))
 
@@ -232,7 +233,7 @@ class RandomRotation:
     ) -> None:
         if isinstance(degrees, int | float):
             if degrees < 0:
-                raise ValueError("If degrees is a single number, it must be positive.")
+                raise InputError("If degrees is a single number, it must be positive.")
             degrees = (-degrees, degrees)
         self.degrees = [float(d) for d in degrees]
         self.interpolation = interpolation
@@ -263,9 +264,9 @@ class RandomErasing:
         inplace: bool = False,
     ) -> None:
         if isinstance(value, str) and value != "random":
-            raise ValueError("If value is str, it should be 'random'")
+            raise InputError("If value is str, it should be 'random'")
         if not 0 <= p <= 1:
-            raise ValueError("Random erasing probability should be between 0 and 1")
+            raise InputError("Random erasing probability should be between 0 and 1")
         self.p, self.scale, self.ratio, self.value, self.inplace = p, scale, ratio, value, inplace
 
     def __call__(self, img: Tensor) -> Tensor:

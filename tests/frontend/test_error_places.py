@@ -1,0 +1,86 @@
+"""Errors name the call, the shapes and dtypes it was given, and the user's line."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import linecache
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import graphc as torch
+import graphc.nn.functional as F
+from graphc import nn
+from graphc.errors import GraphcError, InputError, UsageError
+
+a, b, counts = torch.ones(3, 4), torch.ones(5, 6), torch.zeros(3, dtype=torch.int64)
+
+CALLS: dict[str, tuple[Callable[[], Any], str]] = {
+    "operator": (lambda: a @ b, "matmul(f32[3,4], f32[5,6])"),
+    "function": (lambda: torch.cat([a, b], dim=1), "cat([f32[3,4], f32[5,6]], dim=1)"),
+    "method": (lambda: a.view(5), "view(f32[3,4], 5)"),
+    "keywords": (lambda: torch.sum(a, dim=7, keepdim=True), "sum(f32[3,4], dim=7, keepdim=True)"),
+    "in_place": (lambda: counts.exp_(), "Tensor.exp_(i64[3])"),
+    "functional": (lambda: F.conv1d(a, b, padding=2), "conv1d(f32[3,4], f32[5,6], stride=1, padding=2, "),
+    "module": (lambda: nn.Linear(3, 4)(b), "Linear.forward(f32[5,6])"),
+    "constructor": (lambda: nn.GroupNorm(3, 4), "GroupNorm(num_groups=3, num_channels=4, "),
+    "dtype": (lambda: F.embedding(a, b), "embedding(f32[3,4], f32[5,6]"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_call_shapes_dtypes_and_line(name: str) -> None:
+    call, text = CALLS[name]
+    with pytest.raises(GraphcError) as caught:
+        call()
+    line = inspect.getsourcelines(call)[1]
+    assert f"\n  in {text}" in str(caught.value)
+    assert str(caught.value).endswith(f"\n  at {__file__}:{line}")
+    assert "\n  at " not in caught.value.message
+
+
+def test_the_innermost_user_frame_counts() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ b  # the line
+
+    with pytest.raises(RuntimeError) as caught:
+        nn.Sequential(Net())(a)
+    place = str(caught.value).rsplit(":", 1)[1]
+    assert linecache.getline(__file__, int(place)).endswith("# the line\n")
+
+
+def test_errors_that_come_later_name_the_line_that_caused_them() -> None:
+    rows = torch.ones(2)[torch.tensor([5])]  # the line
+    with pytest.raises(IndexError) as caught:
+        rows.tolist()
+    place = str(caught.value).rsplit(":", 1)[1]
+    assert linecache.getline(__file__, int(place)).endswith("# the line\n")
+
+
+def test_replays_raise_with_the_same_place_each_time() -> None:
+    @torch.compile
+    def pick(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+        return x[i]  # the line
+
+    assert pick(torch.ones(2), torch.tensor([1])).tolist() == [1.0]
+    told = []
+    for _ in range(3):
+        with pytest.raises(IndexError) as caught:
+            pick(torch.ones(2), torch.tensor([5])).tolist()
+        depth, entry = 0, caught.value.__traceback__
+        while entry is not None:
+            depth, entry = depth + 1, entry.tb_next
+        told.append((str(caught.value), depth))
+    assert told[1] == told[2] and told[0][0] == told[1][0]  # the first call after the capture goes another way
+    assert linecache.getline(__file__, int(told[0][0].rsplit(":", 1)[1])).endswith("# the line\n")
+
+
+def test_errors_without_a_place() -> None:
+    assert str(InputError("no such mode")) == "no such mode"
+    made = copy.copy(UsageError("raised by the user"))
+    with pytest.raises(UsageError) as caught:
+        raise made
+    assert str(caught.value) == "raised by the user"
