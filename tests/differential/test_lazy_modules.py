@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import graphc
+from tests.differential.compare import kind_of, message
 from tests.differential.side_by_side import Say, attempt, same
 
 
@@ -52,7 +53,7 @@ def test_errors() -> None:
             try:
                 function()
             except ValueError as error:
-                say(type(error), str(error).split(". ")[1:])
+                say(kind_of(error), message(error).split(". ")[1:])
         say(layer.weight.dtype, layer.weight.size(), layer.weight.grad, layer.weight.is_leaf, repr(layer.weight))
         attempt(say, lambda: t.nn.LazyConv1d(4, 3)(t.ones(3)))
         attempt(say, lambda: t.nn.LazyConv1d(4, 3, groups=2)(t.ones(1, 3, 9)))
