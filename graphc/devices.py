@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from graphc.errors import DeviceError, KindError, UsageError
+from graphc.errors import DeviceError, KindError, UsageError, describe
 
 _TYPES = (
     *("cpu", "cuda", "ipu", "xpu", "mkldnn", "opengl", "opencl", "ideep", "hip", "ve", "fpga", "maia", "xla"),
@@ -67,6 +67,9 @@ class Device:
 
     def __exit__(self, *exception: object) -> None:
         _default[0] = self._saved.pop()
+
+
+describe.register(Device, str)
 
 
 def _name(value: object) -> str:

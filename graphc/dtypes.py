@@ -7,7 +7,7 @@ import builtins
 import ml_dtypes
 import numpy as np
 
-from graphc.errors import KindError, UnsupportedError
+from graphc.errors import KindError, UnsupportedError, describe
 from graphc.ir import types as ir
 
 
@@ -51,6 +51,9 @@ class dtype:
     def __reduce__(self) -> tuple[object, ...]:
         return dtype_named, (self.name,)
 
+
+describe.register(dtype, str)
+describe.register(ir.DType, str)
 
 _ALL = {type: dtype(type) for type in ir.DTYPES}
 _NAMED = {d.name: d for d in _ALL.values()}

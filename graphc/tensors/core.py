@@ -36,13 +36,6 @@ _size = tuple.__new__  # the extents are checked: `Size` itself would look at th
 Emit = Callable[..., Node]
 
 
-@describe.register(DType)
-@describe.register(Device)
-@describe.register(dtypes.dtype)
-def _(value: DType | Device | dtypes.dtype) -> str:
-    return str(value)
-
-
 class TensorBase:
     """What every tensor has; `graphc.Tensor` adds the operations."""
 
