@@ -215,9 +215,7 @@ class TensorBase:
         return laid_out(self._storage.realise().array, self._type, self._strides, self._offset)
 
 
-@describe.register(TensorBase)
-def _(value: TensorBase) -> str:
-    return str(value._type)
+describe.register(TensorBase, lambda tensor: str(tensor._type))
 
 
 _classes: list[type[Any]] = []
