@@ -119,7 +119,15 @@ def _(value: Any) -> str:
 @describe.register(tuple)
 @describe.register(list)
 def _(value: Any) -> str:
-    members = [*map(describe, value[:_MOST]), *(["..."] if len(value) > _MOST else [])]
+    return _listed(value, 2)
+
+
+def _listed(value: tuple[Any, ...] | list[Any], depth: int) -> str:
+    """A sequence and those in it, `depth` deep: a list may hold itself."""
+    if not depth:
+        return type(value).__name__
+    members = [_listed(v, depth - 1) if isinstance(v, tuple | list) else describe(v) for v in value[:_MOST]]
+    members += ["..."] if len(value) > _MOST else []
     opening, closing = "[]" if isinstance(value, list) else "()"
     return opening + ", ".join(members) + ("," if len(value) == 1 and opening == "(" else "") + closing
 

@@ -180,3 +180,15 @@ def sym_sqrt(a: Any) -> float:
 def sym_sum(args: Any) -> Any:
     """The sum of a list of numbers."""
     return sum(args)
+
+
+def sym_constrain_range(size: int, *, min: int | None = None, max: int | None = None) -> None:
+    """RuntimeError for a number outside of a range."""
+    if (min is not None and size < min) or (max is not None and size > max):
+        low, high = -(2**63) if min is None else min, 2**63 - 1 if max is None else max
+        raise UsageError(f"Invalid value range for {size} between [{low}, {high}].")
+
+
+def sym_constrain_range_for_size(size: int, *, min: int | None = None, max: int | None = None) -> None:
+    """RuntimeError for an extent outside of a range, or below 0."""
+    sym_constrain_range(size, min=0 if min is None else min, max=max)

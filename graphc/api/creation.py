@@ -12,6 +12,8 @@ from graphc.tensors.creation import (
     is_tensor,
     ones,
     ones_like,
+    view_as_complex,
+    view_as_real,
     zeros,
     zeros_like,
 )

@@ -1,6 +1,7 @@
-"""Public names: switches of a process, and numbers that PyTorch lets be symbols."""
+"""Public names: switches of a process, numbers that PyTorch lets be symbols, and `cond`."""
 
 from graphc.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
+from graphc.conditions import cond
 from graphc.switches import (
     are_deterministic_algorithms_enabled,
     get_deterministic_debug_mode,
@@ -14,6 +15,8 @@ from graphc.switches import (
     set_flush_denormal,
     set_num_interop_threads,
     set_warn_always,
+    sym_constrain_range,
+    sym_constrain_range_for_size,
     sym_float,
     sym_int,
     sym_ite,

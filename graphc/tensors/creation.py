@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.errors import KindError, ShapeError, UnsupportedError
+from graphc.errors import KindError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.types import DType, boolean, i64
 from graphc.layouts import memory_format as MemoryFormat
 from graphc.layouts import order_of, preserve_format
@@ -217,6 +217,18 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None) -> Tensor:
 def is_tensor(obj: object) -> bool:
     """Whether `obj` is a tensor."""
     return isinstance(obj, TensorBase)
+
+
+def view_as_real(input: Tensor) -> Tensor:
+    """RuntimeError, as in PyTorch for all that is not complex."""
+    tensor_argument("view_as_real", input)
+    raise UsageError("view_as_real is only supported for complex tensors")
+
+
+def view_as_complex(input: Tensor) -> Tensor:
+    """UnsupportedError: graphc has no complex numbers."""
+    tensor_argument("view_as_complex", input)
+    raise UnsupportedError("view_as_complex: graphc has no complex dtypes; keep the parts in the last dimension")
 
 
 def complex(real: Any, imag: Any, *, out: Any = None) -> Tensor:

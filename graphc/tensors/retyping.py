@@ -29,16 +29,29 @@ def view_dtype(input: TensorBase, dtype: DType) -> Tensor:
     if dtype is type.dtype:
         return alias(input)
     shape, strides, offset = _laid_out(input, dtype)
-    if chain and chain[-1].types is not None:
-        # Of bits that are seen as other bits: none are lost on the way.
-        last = chain[-1]
-        chain, type = chain[:-1], TensorType(chain[-1].types[0], last.source, type.device)  # type: ignore[index]
+    chain, type = _as_before(chain, type)
     if dtype is not type.dtype:
         chain = (*chain, _bits(type, dtype, shape))
     lineage = Lineage(len(chain), None, False, input._storage.version)
     made = new(input._storage, TensorType(dtype, shape, type.device), lineage, chain, strides, offset)
     made._counter = input._counter
     return made
+
+
+def _as_before(chain: Chain, type: TensorType) -> tuple[Chain, TensorType]:
+    """`chain`, which ends with a tensor of `type`, without its last look at the bits as another dtype, if it can be
+    left out: so no byte of a bool is lost between two such looks.
+    """
+    for place in reversed(range(len(chain))):
+        types = chain[place].types
+        if types is None:
+            continue
+        if types[0].bits == types[1].bits:
+            return (*chain[:place], *chain[place + 1 :]), type.with_dtype(types[0])
+        if place == len(chain) - 1:
+            return chain[:-1], TensorType(types[0], chain[-1].source, type.device)
+        break
+    return chain, type
 
 
 def _laid_out(input: TensorBase, dtype: DType) -> tuple[Ints, Ints, int]:

@@ -80,7 +80,6 @@ PUBLIC_MODULES = (
     "graphc.errors",
     "graphc.functional",
     "graphc.gradients",
-    "graphc.linalg",
     "graphc.recorder",
     "graphc.sequences",
     *LIBRARY,

@@ -46,6 +46,10 @@ CALLS: dict[str, Callable[[Any], Any]] = {
         *(t.sym_ite(False, 1, 2), t.sym_sqrt(4), t.sym_sum([1, 2, 3])),
     ],
     "a symbol of two types": lambda t: t.sym_ite(True, 1, 2.0),
+    "ranges": lambda t: t.sym_constrain_range(2, min=0, max=3),
+    "outside of a range": lambda t: t.sym_constrain_range(5, min=0, max=3),
+    "below a size": lambda t: t.sym_constrain_range_for_size(-1, min=0, max=3),
+    "real parts": lambda t: t.view_as_real(t.ones(2)),
     "facts": lambda t: [t.ones(2).is_distributed(), t.ones(2, 1).dense_dim(), t.ones(2).sparse_dim()],
     "not dense": lambda t: t.ones(2).to_dense(t.float64),
 }
@@ -67,7 +71,9 @@ def _outcome(library: Any, call: Callable[[Any], Any]) -> Any:
         try:
             return repr(call(library))
         except Exception as error:
-            return next(k for k in type(error).__mro__ if k.__module__ == "builtins"), str(error)
+            return next(k for k in type(error).__mro__ if k.__module__ == "builtins"), getattr(
+                error, "message", str(error)
+            )
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -38,6 +38,8 @@ def test_bools_are_bytes() -> None:
     truth = bytes_.view(torch.bool)
     assert truth.tolist() == [False, True, True, False]
     assert truth.view(torch.uint8).tolist() == [0, 1, 2, 0]
+    assert truth.view(2, 2).t().view(torch.uint8).tolist() == [[0, 2], [1, 0]]
+    assert truth[:2].view(torch.int16).tolist() == [256] and truth[2:].view(torch.int16).tolist() == [2]
     truth[0] = True
     assert bytes_.tolist() == [1, 1, 2, 0]
     assert torch.tensor([True, False]).view(torch.int16).tolist() == [1]

@@ -2,7 +2,6 @@
 
 from graphc.nn.modules import (
     activation,
-    adaptive,
     batchnorm,
     channelshuffle,
     container,
@@ -27,7 +26,6 @@ from graphc.nn.modules import (
     utils,
 )
 from graphc.nn.modules.activation import *  # noqa: F403
-from graphc.nn.modules.adaptive import *  # noqa: F403
 from graphc.nn.modules.batchnorm import *  # noqa: F403
 from graphc.nn.modules.channelshuffle import *  # noqa: F403
 from graphc.nn.modules.container import *  # noqa: F403
@@ -52,7 +50,6 @@ from graphc.nn.modules.upsampling import *  # noqa: F403
 
 __all__ = [
     "activation",
-    "adaptive",
     "batchnorm",
     "channelshuffle",
     "container",

@@ -11,7 +11,6 @@ from graphc.utils.data.dataset import (
     TensorDataset,
     random_split,
 )
-from graphc.utils.data.distributed import DistributedSampler
 from graphc.utils.data.sampler import (
     BatchSampler,
     RandomSampler,
@@ -28,7 +27,6 @@ __all__ = [
     "ConcatDataset",
     "DataLoader",
     "Dataset",
-    "DistributedSampler",
     "IterableDataset",
     "RandomSampler",
     "Sampler",
