@@ -9,7 +9,7 @@ from graphc.ir.node import Location
 from graphc.storage import Binding
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class GradNote:
     """What a captured call did with `.grad` of one tensor: `before` is what it read first (False when it wrote first),
     `original` what stood there."""
@@ -19,7 +19,7 @@ class GradNote:
     original: Any = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Capture:
     """Notes of one captured call. `serial` is the number of the last storage made before it.
 

@@ -1,6 +1,6 @@
 """Neural network layers, under PyTorch's names."""
 
-from graphc.nn import functional, init, modules, parameter, utils
+from graphc.nn import functional, init, modules, parallel, parameter, utils
 from graphc.nn.activation import (
     CELU,
     ELU,
@@ -31,9 +31,11 @@ from graphc.nn.activation import (
     Tanhshrink,
     Threshold,
 )
+from graphc.nn.adaptive import AdaptiveLogSoftmaxWithLoss
 from graphc.nn.attention import MultiheadAttention
-from graphc.nn.containers import ModuleDict, ModuleList, Sequential
+from graphc.nn.containers import Container, ModuleDict, ModuleList, Sequential
 from graphc.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from graphc.nn.crossmap import CrossMapLRN2d
 from graphc.nn.distance import CosineSimilarity, PairwiseDistance
 from graphc.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from graphc.nn.embedding import Embedding, EmbeddingBag
@@ -64,12 +66,14 @@ from graphc.nn.loss import (
     HuberLoss,
     KLDivLoss,
     L1Loss,
+    LinearCrossEntropyLoss,
     MarginRankingLoss,
     MSELoss,
     MultiLabelMarginLoss,
     MultiLabelSoftMarginLoss,
     MultiMarginLoss,
     NLLLoss,
+    NLLLoss2d,
     PoissonNLLLoss,
     SmoothL1Loss,
     SoftMarginLoss,
@@ -107,6 +111,7 @@ from graphc.nn.padding import (
     ZeroPad2d,
     ZeroPad3d,
 )
+from graphc.nn.parallel import DataParallel
 from graphc.nn.parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
 from graphc.nn.parameter_containers import ParameterDict, ParameterList
 from graphc.nn.pooling import (
@@ -162,6 +167,7 @@ __all__ = [
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
+    "AdaptiveLogSoftmaxWithLoss",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
@@ -184,6 +190,7 @@ __all__ = [
     "ConstantPad1d",
     "ConstantPad2d",
     "ConstantPad3d",
+    "Container",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -193,6 +200,8 @@ __all__ = [
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
+    "CrossMapLRN2d",
+    "DataParallel",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
@@ -239,6 +248,7 @@ __all__ = [
     "LazyLinear",
     "LeakyReLU",
     "Linear",
+    "LinearCrossEntropyLoss",
     "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
@@ -259,6 +269,7 @@ __all__ = [
     "MultiMarginLoss",
     "MultiheadAttention",
     "NLLLoss",
+    "NLLLoss2d",
     "PReLU",
     "PairwiseDistance",
     "Parameter",
@@ -315,6 +326,7 @@ __all__ = [
     "functional",
     "init",
     "modules",
+    "parallel",
     "parameter",
     "utils",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby
@@ -252,3 +253,18 @@ class ModuleDict(Module):
         """Adds or replaces several modules: a mapping, or pairs of name and module."""
         for key, module in pairs("ModuleDict", modules):
             self[key] = module
+
+
+class Container(Module):
+    """A module whose children are given as keywords. Deprecated."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        warnings.warn(
+            "`nn.Container` is deprecated. All of its functionality is now implemented in `nn.Module`. Subclass that "
+            "instead.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        super().__init__()
+        for name, module in kwargs.items():
+            self.add_module(name, module)

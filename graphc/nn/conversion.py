@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from graphc import Tensor, dtype, no_grad
+from graphc import Tensor, dtype, empty_like, no_grad
 from graphc.errors import KindError
 from graphc.nn.hook_tables import count_write
 from graphc.nn.tree import ModuleTree
@@ -78,6 +78,10 @@ class ModuleConversion(ModuleTree):
     def cpu(self) -> Self:
         """Moves everything to the CPU, where it is."""
         return self._apply(lambda t: t.cpu())
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """Replaces all tensors by ones with arbitrary contents."""
+        return self._apply(lambda t: empty_like(t, device=device), recurse=recurse)
 
     def share_memory(self) -> Self:
         """The module itself: one process computes."""

@@ -80,6 +80,7 @@ PUBLIC_MODULES = (
     "graphc.errors",
     "graphc.functional",
     "graphc.gradients",
+    "graphc.linalg",
     "graphc.recorder",
     "graphc.sequences",
     *LIBRARY,

@@ -98,6 +98,12 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "datasets need not be picklable",
     ),
     ("`optim`", "`foreach`, `fused`, `capturable`, `differentiable` have no effect", "steps are compiled as a whole"),
+    ("`optim.Muon`", "steps agree to three digits", "its bf16 products are summed in another order"),
+    (
+        "`nn.DataParallel`, `DistributedDataParallel`, `DistributedSampler`",
+        "runs the module; refused; wants `num_replicas` and `rank`",
+        "there is one device and one process",
+    ),
     ("`CIFAR10`, `CIFAR100`", "the binary version is read", "nothing is unpickled"),
     ("`compile`", "`dynamic`, `backend`, `mode` have no effect", "there is one compiler"),
     ("`ndarray op tensor`", "works, gives a tensor", "PyTorch raises for some"),

@@ -243,6 +243,24 @@ def test_gradients_accumulate_over_replays() -> None:
         assert w.grad is not None and w.grad.tolist() == [i + 1.0] * 2
 
 
+def test_gradients_that_no_optimizer_clears_accumulate() -> None:
+    first, second = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(4))
+    optimizer = optim.SGD([first], lr=0.1)
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = (first**2).sum() + (second**3).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run = torch.compile(step)
+    for count in range(1, 5):
+        run()
+        assert second.grad is not None
+        assert second.grad.tolist() == [3.0 * count] * 4
+
+
 def test_an_error_inside_leaves_everything_usable() -> None:
     @torch.compile
     def f(x: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from graphc.nn.modules import (
     activation,
+    adaptive,
     batchnorm,
     channelshuffle,
     container,
@@ -26,6 +27,7 @@ from graphc.nn.modules import (
     utils,
 )
 from graphc.nn.modules.activation import *  # noqa: F403
+from graphc.nn.modules.adaptive import *  # noqa: F403
 from graphc.nn.modules.batchnorm import *  # noqa: F403
 from graphc.nn.modules.channelshuffle import *  # noqa: F403
 from graphc.nn.modules.container import *  # noqa: F403
@@ -50,6 +52,7 @@ from graphc.nn.modules.upsampling import *  # noqa: F403
 
 __all__ = [
     "activation",
+    "adaptive",
     "batchnorm",
     "channelshuffle",
     "container",

@@ -32,6 +32,19 @@ def fuse_conv_bn_weights(
     )
 
 
+def fuse_linear_bn_weights(
+    linear_w: Tensor,
+    linear_b: Tensor | None,
+    bn_rm: Tensor,
+    bn_rv: Tensor,
+    bn_eps: float,
+    bn_w: Tensor,
+    bn_b: Tensor,
+) -> tuple[Parameter, Parameter]:
+    """Weight and bias of one linear layer that does both."""
+    return fuse_conv_bn_weights(linear_w, linear_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b)
+
+
 def _check(layer: Any, bn: Any) -> None:
     if layer.training or bn.training:
         raise CheckError("Fusion only for eval!")

@@ -1,4 +1,4 @@
-"""Weight and spectral normalisation as parametrizations."""
+"""Weight and spectral normalisation, and orthogonal weights, as parametrizations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from graphc import Tensor, dot, mv, no_grad
 from graphc.errors import InputError, RangeError
 from graphc.nn import functional as F
 from graphc.nn.module import Module
+from graphc.nn.utils.orthogonal import orthogonal
 from graphc.nn.utils.parametrize import register_parametrization
 from graphc.nn.utils.weights import matrix_of, norm_except, random_unit, weight_dim
 
@@ -94,3 +95,6 @@ def spectral_norm(
         raise InputError(f"Module '{module}' has no parameter or buffer with name '{name}'")
     dim = weight_dim(module) if dim is None else dim
     return register_parametrization(module, name, _SpectralNorm(weight, n_power_iterations, dim, eps))
+
+
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]

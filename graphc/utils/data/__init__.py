@@ -11,6 +11,7 @@ from graphc.utils.data.dataset import (
     TensorDataset,
     random_split,
 )
+from graphc.utils.data.distributed import DistributedSampler
 from graphc.utils.data.sampler import (
     BatchSampler,
     RandomSampler,
@@ -27,6 +28,7 @@ __all__ = [
     "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "DistributedSampler",
     "IterableDataset",
     "RandomSampler",
     "Sampler",
