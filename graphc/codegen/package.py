@@ -94,11 +94,7 @@ def _place(node: Node, plan: MemoryPlan) -> Place:
 
 def _fills(group: Group, plan: MemoryPlan) -> list[Fill]:
     """Zero the targets that a scattering store does not cover."""
-    return [
-        Fill(plan.places[r.target], r.target.type.nbytes)
-        for r in group.roots
-        if r.scatter and r.value.type.size < r.target.type.size
-    ]
+    return [Fill(plan.places[r.target], r.target.type.nbytes) for r in group.roots if r.is_zeroed]
 
 
 def make_artifact(program: Program, target: Target, metadata: Mapping[str, str]) -> Artifact:

@@ -28,6 +28,11 @@ class Root:
     def target(self) -> Node:
         return self.scatter[-1] if self.scatter else self.value
 
+    @property
+    def is_zeroed(self) -> bool:
+        """Whether the target is filled with zeros before the kernel runs, since its stores do not cover it."""
+        return bool(self.scatter) and self.value.type.size < self.target.type.size
+
 
 @dataclass(frozen=True, eq=False)
 class Group:

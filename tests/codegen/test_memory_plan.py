@@ -7,17 +7,21 @@ import random
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import pytest
 
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import Program
 from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
+from graphc.ir.parser import parse_graph
 from graphc.ir.schedule import MemoryPlan
 from graphc.ir.types import TensorType, f32
 from graphc.passes.plan_memory import plan_memory
 from tests.codegen.networks import training_step
 from tests.codegen.plan_checker import Step, check_plan, steps_of
+from tests.codegen.programs import run
 from tests.codegen.raw import program_for
 from tests.fuzz.graphs import random_graph
 
@@ -96,6 +100,19 @@ def test_memory_that_is_zeroed_first_is_no_operands() -> None:
     middle = b.exp(b.slice(value, (10,), (80,), (1,)))
     program = program_for(Graph((x,), (b.reduce_sum(b.apply("materialize", (b.pad(middle, (10,), (10,)),)), (0,)),)))
     assert errors(program) == []
+
+
+def test_windows_are_not_folded_into_memory_that_they_are_read_from() -> None:
+    """Every second element is read and written at one place, which alone would allow it."""
+    graph = parse_graph("""graph @main(%x: f32[99], %s: f32[]) {
+      %2 = contract %x, %s {spec = "a,  -> a"}
+      %3 = window %2 {axes = [0], size = [1], stride = [2], dilation = [1]}
+      %4 = fold %3 {shape = [99], axes = [0], stride = [2], dilation = [1]}
+      %5 = contract %4, %s {spec = "a,  -> a"}
+      return %5
+    }""")
+    arrays = [np.arange(99, dtype=np.float32), np.float32(2)]
+    np.testing.assert_array_equal(run(graph, arrays)[0], evaluate(graph, arrays)[0])
 
 
 def test_outputs_that_are_inputs_or_stand_twice_are_copied() -> None:
