@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from graphc.codegen.accumulate import lower_accumulate
 from graphc.codegen.lower import lower
 from graphc.codegen.prepare import prepare
+from graphc.codegen.scans import lower_scan
 from graphc.codegen.target import Target
-from graphc.ir.demand import WRITES_AT_INDEX
+from graphc.ir.demand import SCANS, WRITES_AT_INDEX
 from graphc.ir.node import Node
 from graphc.ir.schedule import FusedGraph, MemoryPlan
 from graphc.passes.plan_memory import ALIGNMENT
@@ -36,10 +37,12 @@ def steps_of(fused: FusedGraph, plan: MemoryPlan, target: Target) -> list[Step]:
         if first.op in WRITES_AT_INDEX:
             lowered = lower_accumulate(first, "k", target)
             steps.append(Step((_stored(first.inputs[0]),), (first,), {}))
+        elif first.op in SCANS:
+            lowered = lower_scan(first, "k", target)
         else:
             lowered = lower(prepare(group, target), "k", target, merged)
             # What a scattering store leaves out is zeroed first.
-            scattered = [r.target for r in group.roots if r.scatter and r.value.type.size < r.target.type.size]
+            scattered = [r.target for r in group.roots if r.is_zeroed]
             steps.extend(Step((), (t,), {}) for t in scattered)
         modes = {n: p.mode for n, p in zip(lowered.buffers, lowered.kernel.params, strict=True)}
         reads = tuple(n for n, mode in modes.items() if mode == "in" or (mode == "inout" and n is not first))
