@@ -29,8 +29,20 @@ if TYPE_CHECKING:
 Form = Callable[[Builder, Node], Node]
 
 
+# In place their gradient reads the result, which stands in the operand's memory then.
+_OF_RESULT = frozenset(
+    f"{name}Backward0" for name in ("Elu", "Hardtanh", "LeakyRelu", "RreluWithNoise", "Threshold", "Celu")
+)
+
+
 def _finish(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
-    return in_place(input, result) if inplace else result
+    if not inplace:
+        return result
+    history = result._lineage.hist
+    in_place(input, result)
+    if history is not None and history.name in _OF_RESULT:
+        history.name = "CloneBackward0"  # so that nobody misses the operand
+    return input
 
 
 def _activation(name: str, kernel: str, input: Tensor, emit: Form, inplace: bool = False) -> Tensor:
@@ -370,7 +382,7 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
 
 def _in_place_form(function: Callable[..., Any]) -> Callable[..., Any]:
     def form(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return in_place(input, function(input, *args, **kwargs))
+        return _finish(input, function(input, *args, **kwargs), True)
 
     return named(form, f"{function.__name__}_", f"In place: {function.__doc__}")
 

@@ -79,6 +79,7 @@ def _drop(
     shape = input._type.shape
     if by_channel:
         shape = tuple(n if i < 2 else 1 for i, n in enumerate(shape))
+    name = "MulBackward0" if p == 1 else name  # times zeros
     made = record_drawn(name, input, lambda b, x, key: node(b, x, kept_node(b, x, key, shape, p), p))
     return in_place(input, made) if inplace else made
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
+# Nodes that PyTorch does not generate from formulas tell where they are defined.
+_NAMED_BY_PLACE = frozenset(("CopySlices", "CopyBackwards", "NotImplemented"))
+
+
 class Node(metaclass=ABCMeta):
     """A gradient node: what made a tensor with history. Its class and `name()` are PyTorch's."""
 
@@ -33,7 +37,7 @@ class Node(metaclass=ABCMeta):
 
     def name(self) -> str:
         """PyTorch's name of the gradient node."""
-        return self._name
+        return f"torch::autograd::{self._name}" if self._name in _NAMED_BY_PLACE else self._name
 
     @property
     def metadata(self) -> dict[Any, Any]:

@@ -172,4 +172,4 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
             refuse("heaviside", value, ("input", "values")[place - 1], place)
     if input._type.dtype is not values._type.dtype:
         raise UsageError("heaviside is not yet implemented for tensors with different dtypes.")
-    return combine("HeavisideBackward0", (input, values), _heaviside)
+    return combine("NotImplemented", (input, values), _heaviside)

@@ -121,7 +121,7 @@ def _two(x: Any) -> Tensor:
 
 
 def _three(x: Any) -> Tensor:
-    return x if x.ndim > 2 else unsqueeze(_two(x), -1)
+    return x if x.ndim > 2 else unsqueeze(_two(x), -1) if x.ndim else reshape(x, 1, 1, 1)
 
 
 def atleast_1d(*tensors: Any) -> Any:

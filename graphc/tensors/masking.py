@@ -38,7 +38,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     def emit(b: Builder, x: Node, v: Node, m: Node) -> Node:
         return b.select(b.broadcast(m, shape), b.broadcast(b.cast(v, x.dtype), shape), b.broadcast(x, shape))
 
-    return record("MaskedFillBackward0", (input, filler, mask), emit)
+    name = "MaskedFillBackward1" if filler is value else "MaskedFillBackward0"
+    return record(name, (input, filler, mask), emit)
 
 
 def common_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

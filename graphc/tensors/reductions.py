@@ -110,7 +110,8 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     axes = tuple(i for i, n in enumerate(shape) if i < extra or (wanted[i - extra] == 1 and n != 1))
     if wanted == shape:
         return input
-    return record("SumBackward1", (input,), lambda b, x: b.reshape(b.reduce_sum(x, axes), wanted))
+    name = "ViewBackward0" if extra else "SumBackward1"
+    return record(name, (input,), lambda b, x: b.reshape(b.reduce_sum(x, axes), wanted))
 
 
 def _without_nan(b: Builder, x: Node) -> Node:

@@ -363,8 +363,8 @@ def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) ->
 # in place
 
 
-def _fill(input: Tensor, generator: Generator | None, emit: Emit) -> Tensor:
-    write(input, _draw(input._type, generator, emit))
+def _fill(input: Tensor, name: str, generator: Generator | None, emit: Emit) -> Tensor:
+    write(input, _draw(input._type, generator, emit), name)
     return input
 
 
@@ -383,7 +383,10 @@ def uniform_(
     if low > high:
         raise UsageError(f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}")
     return _fill(
-        input, generator, lambda builder, k, t: builder.add(builder.mul(uniform_node(builder, k, t), high - low), low)
+        input,
+        "UniformBackward0",
+        generator,
+        lambda builder, k, t: builder.add(builder.mul(uniform_node(builder, k, t), high - low), low),
     )
 
 
@@ -392,7 +395,9 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
     if std < 0:
         raise UsageError(f"normal expects std >= 0.0, but found std {std:g}")
     _float("normal_kernel_cpu", input._type.dtype)
-    return _fill(input, generator, lambda b, k, t: b.add(b.mul(normal_node(b, k, t), float(std)), float(mean)))
+    return _fill(
+        input, "NormalBackward0", generator, lambda b, k, t: b.add(b.mul(normal_node(b, k, t), float(std)), float(mean))
+    )
 
 
 def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
@@ -400,17 +405,22 @@ def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator
     if std <= 0:
         raise UsageError(f"log_normal_ expects std > 0.0, but found std={std:g}")
     _float("log_normal_cpu", input._type.dtype)
-    return _fill(input, generator, lambda b, k, t: b.exp(b.add(b.mul(normal_node(b, k, t), float(std)), float(mean))))
+    return _fill(
+        input,
+        "LogNormalBackward0",
+        generator,
+        lambda b, k, t: b.exp(b.add(b.mul(normal_node(b, k, t), float(std)), float(mean))),
+    )
 
 
-def _by_uniform(input: Tensor, generator: Generator | None, emit: Callable[[Builder, Node], Node]) -> Tensor:
+def _by_uniform(input: Tensor, name: str, generator: Generator | None, emit: Callable[[Builder, Node], Node]) -> Tensor:
     """Fill with a function of uniform numbers in (0, 1), in f32 or f64."""
     work = f64 if input._type.dtype in (f64, i64) else f32
 
     def draw(b: Builder, key: Node, type: TensorType) -> Node:
         return b.cast(emit(b, open_uniform_node(b, key, type.with_dtype(work))), type.dtype)
 
-    return _fill(input, generator, draw)
+    return _fill(input, name, generator, draw)
 
 
 def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
@@ -422,7 +432,7 @@ def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | No
         )
     if lambd <= 0:
         raise UsageError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
-    return _by_uniform(input, generator, lambda b, u: b.mul(b.log(u), -1.0 / lambd))
+    return _by_uniform(input, "ExponentialBackward0", generator, lambda b, u: b.mul(b.log(u), -1.0 / lambd))
 
 
 def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
@@ -439,14 +449,19 @@ def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator
         angle = b.mul(b.add(u, -0.5), math.pi)
         return b.add(b.mul(b.div(b.apply("sin", (angle,)), b.apply("cos", (angle,))), float(sigma)), float(median))
 
-    return _by_uniform(input, generator, emit)
+    return _by_uniform(input, "CauchyBackward0", generator, emit)
 
 
 def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
     """Fill with the numbers of trials until the first success of probability `p`."""
     if not 0 < p < 1:
         raise UsageError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
-    return _by_uniform(input, generator, lambda b, u: b.apply("ceil", (b.mul(b.log(u), float(1 / np.log1p(-p))),)))
+    return _by_uniform(
+        input,
+        "GeometricBackward0",
+        generator,
+        lambda b, u: b.apply("ceil", (b.mul(b.log(u), float(1 / np.log1p(-p))),)),
+    )
 
 
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
@@ -455,9 +470,10 @@ def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = Non
         chances = expand(alias(p), input._type.shape)
         _check_chances(chances)
         dtype = input._type.dtype
-        write(input, _from((chances,), generator, lambda b, key, x: b.cast(_below(b, key, x), dtype)))
+        drawn = _from((chances,), generator, lambda b, key, x: b.cast(_below(b, key, x), dtype))
+        write(input, drawn, "BernoulliBackward1")
         return input
-    return _fill(input, generator, _chance(p))
+    return _fill(input, "BernoulliBackward2", generator, _chance(p))
 
 
 def random_(input: Tensor, *args: int, generator: Generator | None = None, **named: int | None) -> Tensor:
@@ -469,9 +485,10 @@ def random_(input: Tensor, *args: int, generator: Generator | None = None, **nam
     high = args[-1] if args else named.pop("to", None)
     if named or len(args) > 2:
         raise KindError("random_() received an invalid combination of arguments: it takes (), (to) or (from, to)")
+    name = f"RandomBackward{0 if low is not None else 1 if high is not None else 2}"
     if high is None:
         largest = 2 ** _EXACT[dtype.torch_name] if dtype.is_float else _RANGES[dtype.torch_name][2]
         high = largest + 1
     low = 0 if low is None else int(low)
     _check_bounds(low, int(high), dtype)
-    return _fill(input, generator, lambda b, k, t: randint_node(b, k, t, low, int(high)))
+    return _fill(input, name, generator, lambda b, k, t: randint_node(b, k, t, low, int(high)))

@@ -256,9 +256,9 @@ def scatter(
         )
     number = None if source is not None else plain(given)
     if reduce == "add":
-        return _added("ScatterBackward2", input, at, index, source, number)
+        return _added("NotImplemented", input, at, index, source, number)
     if reduce == "multiply":
-        return _scattered("scatter_reduce", "ScatterBackward2", input, at, index, source, number, mode="prod")
+        return _scattered("scatter_reduce", "NotImplemented", input, at, index, source, number, mode="prod")
     name = "ScatterBackward0" if source is not None else "ScatterBackward1"
     return _scattered("scatter_set", name, input, at, index, source, number)
 

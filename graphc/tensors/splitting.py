@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import RangeError, UsageError
@@ -82,19 +83,26 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> Views:
     return split(input, -(-n // chunks), dim)
 
 
+def _named(parts: Views, name: str) -> Views:
+    """The same views, made by the gradient node `name`."""
+    for part in parts:
+        part._chain = (*part._chain[:-1], replace(part._chain[-1], name=name))
+    return parts
+
+
 def unsafe_split(input: Tensor, split_size: int, dim: int = 0) -> Views:
     """`split`; writing the parts in place is not checked."""
-    return split(input, split_size, dim)
+    return _named(split(input, split_size, dim), "UnsafeSplitBackward0")
 
 
 def unsafe_split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> Views:
     """`split_with_sizes`; writing the parts in place is not checked."""
-    return split_with_sizes(input, split_sizes, dim)
+    return _named(split_with_sizes(input, split_sizes, dim), "UnsafeSplitWithSizesBackward0")
 
 
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> Views:
     """`chunk`; writing the parts in place is not checked."""
-    return chunk(input, chunks, dim)
+    return _named(chunk(input, chunks, dim), "UnsafeSplitBackward0")
 
 
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> Views:

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
-_OVERWRITES = frozenset(("CopyBackwards", "FillBackward2", "FillBackward3", "ZeroBackward0"))
+_DRAWS = ("Uniform", "Normal", "LogNormal", "Exponential", "Cauchy", "Geometric")
+_OVERWRITES = frozenset(
+    (
+        *("CopyBackwards", "FillBackward2", "FillBackward3", "ZeroBackward0"),
+        *(f"{name}Backward0" for name in _DRAWS),
+        *("BernoulliBackward1", "BernoulliBackward2", "RandomBackward0", "RandomBackward1", "RandomBackward2"),
+    )
+)
 _SHARED = (
     "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
     "location. Please clone() the tensor before performing the operation."

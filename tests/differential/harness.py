@@ -68,7 +68,7 @@ def differences(found: Any, wanted: Any, op: Op, values: bool = True) -> Iterato
         yield from differences(found.value, wanted.value, op, False)
         return
     if isinstance(wanted, Gradients):
-        yield from _gradients(found, wanted, op)
+        yield from _gradients(found, wanted, op, values)
         return
     if isinstance(wanted, list | tuple):
         fields = getattr(wanted, "_fields", None) or _struct_fields(wanted)
@@ -91,7 +91,7 @@ def differences(found: Any, wanted: Any, op: Op, values: bool = True) -> Iterato
         yield f"{found!r}, PyTorch {wanted!r}"
 
 
-def _gradients(found: Gradients, wanted: Gradients, op: Op) -> Iterator[str]:
+def _gradients(found: Gradients, wanted: Gradients, op: Op, values: bool) -> Iterator[str]:
     for order, (ours, theirs) in enumerate(zip(found.made, wanted.made, strict=True), 1):
         for place, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             if a is None and b is None:
@@ -102,7 +102,7 @@ def _gradients(found: Gradients, wanted: Gradients, op: Op) -> Iterator[str]:
             name = f"order {order}, argument {place}"
             if left.shape != right.shape or left.dtype != right.dtype:
                 yield f"{name}: {left.dtype}{list(left.shape)}, PyTorch {right.dtype}{list(right.shape)}"
-            else:
+            elif values:
                 yield from (f"{name}: {text}" for text in _values(left, right, op, str(right.dtype)))
 
 
@@ -178,7 +178,10 @@ def check_forward(op: Op, problems: list[str], pairs: list[Pair]) -> None:
 
 
 def check_gradients(op: Op, problems: list[str], pairs: list[Pair]) -> None:
-    """First and second order: of the results, weighted, then of those gradients that PyTorch can differentiate."""
+    """First and second order: of the results, weighted, then of those gradients that PyTorch can differentiate.
+
+    An order that PyTorch refuses is left out.
+    """
     for place, sample in enumerate(op.samples):
         followed: list[list[int]] = []  # at each order, the places that PyTorch differentiates
 
@@ -190,11 +193,20 @@ def check_gradients(op: Op, problems: list[str], pairs: list[Pair]) -> None:
             for order in range(min(op.grads, sample.grads)):
                 if library is torch:
                     followed.append([i for i, t in enumerate(level) if t is not None and t.requires_grad])
+                if order == len(followed):  # PyTorch refused
+                    break
                 level = [level[i] for i in followed[order]]
                 if not level or not wrt:
                     break
-                weights = [weight(library, t, order) for t in level]
-                level = list(library.autograd.grad(level, wrt, weights, create_graph=True, allow_unused=True))
+                weights = [weight(library, t, order) for t in level if t is not None]
+                level = [t for t in level if t is not None]
+                try:
+                    level = list(library.autograd.grad(level, wrt, weights, create_graph=True, allow_unused=True))
+                except Exception:
+                    if library is not torch:
+                        raise
+                    followed.pop()
+                    break
                 found.made.append(level)
                 wrt = wrt + weights
             return out, found

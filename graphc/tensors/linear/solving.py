@@ -98,7 +98,7 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
         return made
 
     name = "UnsafeViewBackward0" if A.ndim > 2 else "MmBackward0"
-    return record(name if count else "torch::autograd::CopyBackwards", (base,), emit)
+    return record(name if count else "CopyBackwards", (base,), emit)
 
 
 # determinants

@@ -151,10 +151,6 @@ class ConversionMethods(TensorBase):
         """A copy with its own memory, in row-major order or that of a memory format; gradients flow through."""
         return shaping.clone(self) if memory_format is None else ordered(self, memory_format, copies=True)
 
-    def ravel(self: Any) -> Tensor:
-        """The elements as a vector, a view where one can show them."""
-        return shaping.reshape(self, -1)
-
     # Python numbers
 
     def _one(self) -> Any:

@@ -28,7 +28,7 @@ DROPPING: tuple[Op, ...] = (
     _op("alpha_dropout", (3, 4)),
     _op("feature_alpha_dropout", (2, 3, 4)),
     # Without a batch dimension PyTorch's last step is a squeeze.
-    _op("dropout1d", (2, 3, 4), s(f(3, 4), 0.5), grad_fn=False),
-    _op("dropout2d", (2, 3, 4, 2), grad_fn=False),
-    _op("dropout3d", (2, 3, 2, 2, 2), s(f(3, 2, 2, 2), 0.5), grad_fn=False),
+    _op("dropout1d", (2, 3, 4), s(f(3, 4), 0.5)),
+    _op("dropout2d", (2, 3, 4, 2)),
+    _op("dropout3d", (2, 3, 2, 2, 2), s(f(3, 2, 2, 2), 0.5)),
 )

@@ -123,7 +123,6 @@ INDEXING: tuple[Op, ...] = (
             bad("self.dtype to be equal to src.dtype", f(3), 0, at(0), ints(1)),
             bad("add or multiply", f(3), 0, at(0), 1.0, reduce="foo"),
         ),
-        grads=1,
     ),
     Op(
         "Tensor.scatter",
@@ -132,7 +131,6 @@ INDEXING: tuple[Op, ...] = (
             s(f(4), 0, at(1, 3), 2.0, reduce="multiply"),
             s(f(4), 0, at(1, 1), f(2), reduce="multiply"),
         ),
-        grads=0,
         warns=True,
     ),
     Op(
@@ -159,7 +157,6 @@ INDEXING: tuple[Op, ...] = (
             bad("reduce argument must be", f(3), 0, at(0), f(1), "foo"),
             bad("out of bounds", f(3), 0, at(3), f(1), "sum"),
         ),
-        grads=1,
     ),
     Op(
         "index_add",
@@ -203,14 +200,12 @@ INDEXING: tuple[Op, ...] = (
             bad("int64", f(3), 0, at(0).astype("int32"), 1),
             bad("0-dimensional value", f(3), 0, at(0), f(1)),
         ),
-        grad_fn=False,
     ),
     Op(
         "index_reduce",
         tuple(s(distinct(3, 2), 0, at(0, 0), distinct(2, 2) + 0.03, r) for r in REDUCE[1:])
         + tuple(s(distinct(3, 2), 1, at(1, 1, 0), distinct(3, 3) + 0.03, r, include_self=False) for r in REDUCE[1:]),
         (bad("Expected reduce to be one of", f(3), 0, at(0), f(1), "sum"),),
-        grads=1,
         warns=True,
     ),
     Op(
@@ -244,7 +239,6 @@ INDEXING: tuple[Op, ...] = (
             bad("0-dimensional value", f(2), mask(2), f(1)),
             bad("must match", f(3), mask(2), 1),
         ),
-        grad_fn=False,
     ),
     Op(
         "masked_select",

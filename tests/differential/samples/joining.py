@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.differential.samples.base import Op, bad, f, forward, ints, mask, s
+from tests.differential.samples.base import Op, bad, f, ints, mask, s
 
 EMPTY = np.zeros(0)
 MATRIX, VECTOR = f(3, 4), f(4)
@@ -44,13 +44,12 @@ JOINING: tuple[Op, ...] = (
     ),
     *(Op(name, STACKS, (bad("non-empty TensorList", []),)) for name in ("hstack", "vstack", "row_stack", "dstack")),
     Op("column_stack", (*STACKS, s([f(3), f(3, 2)])), (bad("non-empty TensorList", []),)),
-    *(Op(f"atleast_{n}d", ATLEAST, grad_fn=False) for n in (1, 2, 3)),
+    *(Op(f"atleast_{n}d", ATLEAST) for n in (1, 2, 3)),
     Op("block_diag", (s(f(2, 3), f(4), f()), s(ints(2, 2), f(1, 2)), s()), (bad("2 or fewer dimensions", f(1, 1, 1)),)),
     Op(
         "diag",
         (s(f(3, 4)), s(f(3, 4), 1), s(f(4, 3), -2), s(f(3)), s(f(3), -1), s(f(2), diagonal=2), s(f(3, 4), 5)),
         (bad(r"Supports 1D or 2D tensors. Got 3D", f(2, 2, 2)), bad("Got 0D", f())),
-        grad_fn=False,
     ),
     Op("diagflat", (s(f(2, 3)), s(f(3), 1), s(f()), s(ints(2), offset=-1))),
     Op(
@@ -71,17 +70,15 @@ JOINING: tuple[Op, ...] = (
             bad("same dtype", f(2), ints(2), indexing="ij"),
             bad("Expected 0D or 1D tensor", f(2, 2), indexing="ij"),
         ),
-        grad_fn=False,
     ),
     Op(
         "cartesian_prod",
         (s(f(3), f(2)), s(f(2), f(2), f(3)), s(f(3))),
         (bad("Expect a 1D vector", f(2, 2)),),
-        grad_fn=False,
     ),
     Op(
         "combinations",
-        (s(f(4)), s(f(3), 3, True), s(f(3), r=1), s(ints(4), 2), s(f(2), 3), forward(s(f(3), 0))),
+        (s(f(4)), s(f(3), 3, True), s(f(3), r=1), s(ints(4), 2), s(f(2), 3), s(f(3), 0)),
         (bad("Expect a 1D vector", f(2, 2)), bad("Expect a non-negative number", f(3), -1)),
     ),
     Op(
@@ -104,7 +101,7 @@ JOINING: tuple[Op, ...] = (
         (s(f(3, 4), 2, 2), s(f(3), (2, 1, 2)), s(f(2, 2), 0, 1), s(f(), 3), s(mask(2), repeats=(2,))),
         (bad("can not be smaller than number of dimensions", f(2, 2), 2), bad("negative dimension", f(2), -1)),
     ),
-    Op("tile", (s(f(3, 4), (2,)), s(f(3), (2, 1, 2)), s(f(), (2,)), s(ints(2, 2), dims=(1, 2))), grad_fn=False),
+    Op("tile", (s(f(3, 4), (2,)), s(f(3), (2, 1, 2)), s(f(), (2,)), s(ints(2, 2), dims=(1, 2)))),
     Op(
         "repeat_interleave",
         (
@@ -164,14 +161,13 @@ JOINING: tuple[Op, ...] = (
     ),
     Op(
         "narrow_copy",
-        (s(f(3, 4), 0, 1, 2), forward(s(f(3, 4), dim=1, start=-2, length=2))),
+        (s(f(3, 4), 0, 1, 2), s(f(3, 4), dim=1, start=-2, length=2)),
         (bad("exceeds dimension size", f(3), 0, 1, 5),),
     ),
     Op(
         "kron",
         (s(f(2, 3), f(3, 2)), s(f(2), f(2, 2)), s(ints(2, 2), f(2)), s(f(2, 2), f())),
         layouts=False,
-        grad_fn=False,
     ),
     Op("clone", (s(f(3, 4)), s(ints(2)), s(mask()), s(f(0, 2)))),
 )

@@ -122,8 +122,8 @@ _POW = Op(
         s(v(0.0, -1.5, 2.0), -1),
         s(pos(3), -2.5),
         s(2, f(3)),
-        once(s(0.0, v(-1.0, 0.0, 2.0))),
-        once(s(v(0.0, 0.0, 0.0, 2.0), v(0.0, 1.0, 2.0, 0.0))),
+        once(s(0.0, v(-1.0, 0.0, 2.0))),  # PyTorch: NaN at 0
+        once(s(v(0.0, 0.0, 0.0, 2.0), v(0.0, 1.0, 2.0, 0.0))),  # PyTorch: NaN at 0
         s(ints(4), 3),
         s(WHOLE[:, None], w(0, 1, 2, 3, -1, -2)),
         s(w(3, 5, dtype="int8"), w(5, 7, dtype="int8")),
@@ -138,7 +138,7 @@ _POW = Op(
         bad("size", f(3), f(4)),
     ),
 )
-_LT = Op("lt", (*numbers(), s(*meet(EDGES)), s(mask(3), mask(3)), s(w(1, 2), 1.5)), (bad("size", f(3), f(4)),), grads=0)
+_LT = Op("lt", (*numbers(), s(*meet(EDGES)), s(mask(3), mask(3)), s(w(1, 2), 1.5)), (bad("size", f(3), f(4)),))
 _MODULO = (
     *numbers()[1:3],
     s(f(3, 4), pos(4)),
@@ -158,7 +158,7 @@ _REMAINDER = Op(
     (*_MODULO_BAD, bad("remainder", f(2), "a")),
 )
 _FMOD = Op("fmod", (*_MODULO, s(*meet(EDGES))), (*_MODULO_BAD, bad("fmod", 5, f(2))))
-_FLOOR_DIVIDE = Op("floor_divide", (*_MODULO, s(*meet(v(1.0, -2.5, 0.1, 0.3)))), _MODULO_BAD, grads=0, grad_fn=False)
+_FLOOR_DIVIDE = Op("floor_divide", (*_MODULO, s(*meet(v(1.0, -2.5, 0.1, 0.3)))), _MODULO_BAD)
 
 
 def _bits(name: str, *more: Sample) -> Op:
@@ -166,7 +166,6 @@ def _bits(name: str, *more: Sample) -> Op:
         name,
         (s(*meet(WHOLE)), s(WHOLE, 3), s(ints(2, 3, dtype="uint8"), ints(3, dtype="int8")), s(5, WHOLE), *more),
         (bad("not implemented", f(2), 2), bad("not implemented|float", f(2), f(2)), bad(name, ints(2), "a")),
-        grads=0,
     )
 
 
@@ -174,13 +173,12 @@ _BITS = (
     *(_bits(f"bitwise_{op}", s(mask(3), mask(3)), s(mask(3), True)) for op in ("and", "or", "xor")),
     _bits("bitwise_left_shift", s(w(1, 3), w(70, 2)), s(w(1, 5, dtype="int8"), w(7, 9, dtype="int8"))),
     _bits("bitwise_right_shift", s(w(-9, 9), w(70, 2)), s(w(-9, 9, dtype="int8"), w(1, 8, dtype="int8"))),
-    Op("bitwise_not", (s(WHOLE), s(mask(3)), s(ints(2, dtype="uint8"))), (bad("bitwise_not", f(2)),), grads=0),
+    Op("bitwise_not", (s(WHOLE), s(mask(3)), s(ints(2, dtype="uint8"))), (bad("bitwise_not", f(2)),)),
     *(
         Op(
             name,
             (s(*meet(w(0, 4, -6, 35, 48))), s(w(12, 200, dtype="uint8"), w(18, 75, dtype="uint8"))),
             (bad(name, f(2), f(2)), bad("must be Tensor", ints(2), 4)),
-            grads=0,
         )
         for name in ("gcd", "lcm")
     ),
@@ -240,9 +238,8 @@ POINTWISE: tuple[Op, ...] = (
         "float_power",
         (s(pos(3), f(3)), s(f(3), 2), s(ints(3), 2), s(2, ints(3)), s(ints(2, low=1), f(2))),
         (bad("float_power", f(2), "a"),),
-        grad_fn=False,
     ),
-    *(Op(name, _LT.samples, _LT.bad, grads=0) for name in ("eq", "ne", "le", "gt", "ge")),
+    *(Op(name, _LT.samples, _LT.bad) for name in ("eq", "ne", "le", "gt", "ge")),
     _LT,
     *(again(name, _LT) for name in ("greater", "greater_equal", "less", "less_equal", "not_equal")),
     *(
@@ -250,11 +247,10 @@ POINTWISE: tuple[Op, ...] = (
             f"logical_{name}",
             (s(EDGES, f(8)), s(mask(2, 3), mask(3)), s(ints(3, low=0, high=2), f(3)), s(mask(0), mask(1))),
             (bad("must be Tensor", mask(2), True),),
-            grads=0,
         )
         for name in ("and", "or", "xor")
     ),
-    Op("logical_not", (s(EDGES), s(mask(3)), s(ints(3, low=0, high=2)), s(f())), grads=0),
+    Op("logical_not", (s(EDGES), s(mask(3)), s(ints(3, low=0, high=2)), s(f()))),
     *_BITS,
     *(
         Op(name, only(s(*meet(EDGES)), s(mask(3), mask(3)), s(ints(3), f(3))), (bad("must be Tensor", f(2), 2),))
@@ -289,21 +285,19 @@ POINTWISE: tuple[Op, ...] = (
     ),
     Op(
         "copysign",
-        only(once(s(*meet(EDGES))), s(f(3), -0.0), s(ints(3), f(3)), s(ints(3), -1)),
+        only(once(s(*meet(EDGES))), s(f(3), -0.0), s(ints(3), f(3)), s(ints(3), -1)),  # PyTorch: NaN at 0
         (bad("copysign", f(2), "a"),),
     ),
     Op(
         "nextafter",
         only(s(*meet(EDGES)), s(v(1e-320, 5e-324, -5e-324), v(0.0, 0.0, 1.0))),
         (bad("must be Tensor", f(2), 1.0),),
-        grads=0,
-        grad_fn=False,
+        grads=0,  # PyTorch passes it on to the first operand
     ),
     Op(
         "hypot",
-        only(s(*meet(EDGES)), once(s(v(1e300, 1e-300), v(1e300, 1e-300)))),
+        only(s(*meet(EDGES)), once(s(v(1e300, 1e-300), v(1e300, 1e-300)))),  # the second one overflows
         (bad("must be Tensor", f(2), 1.0),),
-        slack=2,
     ),
     Op("atan2", only(s(*meet(EDGES)), s(ints(3), ints(3, low=1))), (bad("must be Tensor", f(2), 1.0),)),
     Op("logaddexp", only(s(*meet(EDGES)), s(v(700.0, -800.0), v(701.0, -800.0))), (bad("must be Tensor", f(2), 1.0),)),
@@ -313,8 +307,8 @@ POINTWISE: tuple[Op, ...] = (
         "heaviside",
         (s(EDGES, f(8)), s(f(2, 3), f(3)), s(ints(3), ints(3))),
         (bad("different dtypes", f(2), ints(2)),),
-        grads=0,
     ),
+    # For negative exponents that are integers the gradient is 0 in PyTorch.
     Op("ldexp", (forward(s(f(3, 4), ints(4))), s(f(3), f(3)), s(ints(3), ints(3, low=0)))),
     Op(
         "isin",
@@ -327,6 +321,5 @@ POINTWISE: tuple[Op, ...] = (
             s(v(1.0, NAN), v(NAN, 1.0)),
             s(ints(3, dtype="int32"), distinct(4)),
         ),
-        grads=0,
     ),
 )

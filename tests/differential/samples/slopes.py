@@ -31,6 +31,5 @@ SLOPES: tuple[Op, ...] = (
         "Tensor.sum_to_size",
         (s(f(3, 4), 1, 4), s(f(3, 4), 4), s(f(3, 4), 3, 4), s(f(3, 4), (3, 1)), s(f(2, 1, 3), 1, 1)),
         (bad("is not expandable to size", f(3, 4), 3, 5), bad("is not expandable", f(4), 3, 4)),
-        grad_fn=False,
     ),
 )

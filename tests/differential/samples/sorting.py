@@ -82,7 +82,7 @@ SORTING: tuple[Op, ...] = (
             s(EMPTY, dim=0),
         ),
         (bad("0 sized dimensions", EMPTY, dim=1), bad("more than one", np.zeros((0, 0)), dim=0), RANGE),
-        grads=0,
+        grads=0,  # PyTorch's result requires gradients and has none
     ),
     Op(
         "unique_consecutive",
@@ -93,7 +93,7 @@ SORTING: tuple[Op, ...] = (
             s(np.array([[1.0, 1.0], [1.0, 3.0]]), return_counts=True),
             s(np.zeros(0)),
         ),
-        grads=0,
+        grads=0,  # likewise
     ),
     Op(
         "searchsorted",

@@ -42,7 +42,7 @@ VIEWS: tuple[Op, ...] = (
         dtypes=("float64",),
     ),
     Op("Tensor.view_as", (s(f(3, 4), f(2, 6)),), layouts=False),
-    Op("Tensor.reshape_as", (s(f(3, 4), f(2, 6)),), grad_fn=False),
+    Op("Tensor.reshape_as", (s(f(3, 4), f(2, 6)),)),
     Op(
         "flatten",
         (
@@ -55,7 +55,6 @@ VIEWS: tuple[Op, ...] = (
             s(f(0, 3)),
         ),
         (bad("start_dim cannot come after end_dim", f(2, 3), 1, 0), bad("Dimension out of range", f(2), 3)),
-        grad_fn=False,
     ),
     Op("ravel", (s(f(2, 3)), s(f()), s(f(0, 2)))),
     Op(
@@ -143,8 +142,8 @@ VIEWS: tuple[Op, ...] = (
         ),
     ),
     Op("split_with_sizes", (s(f(5, 2), [2, 3]), s(f(2, 5), (0, 5), -1))),
-    Op("unsafe_split", (s(f(5, 2), 2),), grad_fn=False),
-    Op("unsafe_chunk", (s(f(5, 2), 2),), grad_fn=False),
+    Op("unsafe_split", (s(f(5, 2), 2),)),
+    Op("unsafe_chunk", (s(f(5, 2), 2),)),
     Op(
         "chunk",
         (s(f(5, 2), 2), s(f(2, 5), 7, 1), s(f(0, 2), 3)),
@@ -200,7 +199,7 @@ VIEWS: tuple[Op, ...] = (
         ),
         layouts=False,
     ),
-    Op("detach", (s(f(2, 3)), s(ints(3))), grads=0, forms=False),
+    Op("detach", (s(f(2, 3)), s(ints(3))), forms=False),
     Op("real", (s(f(2, 3)), s(ints(3)))),
     Op("imag", (), (bad("not implemented for tensors with non-complex", f(3)),)),
 )
