@@ -29,19 +29,24 @@ if TYPE_CHECKING:
 Form = Callable[[Builder, Node], Node]
 
 
-# In place their gradient reads the result, which stands in the operand's memory then.
-_OF_RESULT = frozenset(
-    f"{name}Backward0" for name in ("Elu", "Hardtanh", "LeakyRelu", "RreluWithNoise", "Threshold", "Celu")
-)
+# In place their gradient reads the result, which stands in the operand's memory then, and may have a name of its own.
+_OF_RESULT = {
+    "HardtanhBackward0": "HardtanhBackward0",
+    "ThresholdBackward0": "ThresholdBackward1",
+    **{f"{name}Backward0": f"{name}Backward1" for name in ("Elu", "Celu", "LeakyRelu", "RreluWithNoise")},
+}
 
 
 def _finish(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
     if not inplace:
         return result
     history = result._lineage.hist
+    name = "" if history is None else _OF_RESULT.get(history.name)
+    if history is None or not name:
+        return in_place(input, result)
+    history.name = name
     in_place(input, result)
-    if history is not None and history.name in _OF_RESULT:
-        history.name = "CloneBackward0"  # so that nobody misses the operand
+    history.name = "CloneBackward0"  # so that nobody misses the operand
     return input
 
 
