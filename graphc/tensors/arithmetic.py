@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphc.errors import DTypeError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, boolean, f64
+from graphc.ir.types import DType, boolean, f16, f64
 from graphc.promotion import Number, as_float
 from graphc.tensors.calling import (
     Operand,
@@ -67,7 +69,16 @@ def _mul(b: Builder, x: Node, y: Node) -> Node:
 
 
 _sub, _div = simple("sub"), simple("div")
-_floor_divide, _remainder = simple("floor_divide"), simple("remainder")
+_floor_divide = simple("floor_divide")
+
+
+def _remainder(b: Builder, x: Node, y: Node) -> Node:
+    """Of floats that divide each other the zero has the sign of the dividend, as in PyTorch."""
+    if not x.type.dtype.is_float:
+        return b.apply("remainder", (x, y))
+    rest, zero = b.apply("fmod", (x, y)), b.zeros_like(x)
+    apart = b.apply("ne", (b.apply("lt", (rest, zero)), b.apply("lt", (y, zero))))
+    return b.select(b.apply("bitwise_and", (apart, b.apply("ne", (rest, zero)))), b.add(rest, y), rest)
 
 
 def _want(name: str, input: Operand, other: Operand) -> None:
@@ -75,6 +86,24 @@ def _want(name: str, input: Operand, other: Operand) -> None:
         refuse(name, input, "input", 1)
     if not is_operand(other):
         refuse(name, other)
+
+
+def _is_bool(value: Operand) -> bool:
+    return value._type.dtype is boolean if isinstance(value, TensorBase) else isinstance(value, bool | np.bool_)
+
+
+def _refuse_bools(input: Operand, other: Operand) -> None:
+    """Truth values, tensors and Python's, are not subtracted."""
+    if _is_bool(input) and _is_bool(other):
+        raise DTypeError(
+            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
+            "operator instead."
+        )
+    if _is_bool(input) or _is_bool(other):
+        raise DTypeError(
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, "
+            "use the `~` or `logical_not()` operator instead."
+        )
 
 
 @out_form
@@ -88,17 +117,7 @@ def add(input: Operand, other: Operand, *, alpha: Operand = _ONE) -> Tensor:
 def sub(input: Operand, other: Operand, *, alpha: Operand = _ONE) -> Tensor:
     """input - alpha * other. RuntimeError for bool."""
     _want("sub", input, other)
-    if boolean in [o._type.dtype for o in (input, other) if isinstance(o, TensorBase)]:
-        left, right = (not isinstance(o, TensorBase) or o._type.dtype is boolean for o in (input, other))
-        if left and right:
-            raise DTypeError(
-                "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
-                "`logical_xor()` operator instead."
-            )
-        raise DTypeError(
-            "Subtraction, the `-` operator, with a bool tensor is not supported. "
-            "If you are trying to invert a mask, use the `~` or `logical_not()` operator instead."
-        )
+    _refuse_bools(input, other)
     return combine("SubBackward0", (input, other if alpha is _ONE else _scaled("sub", input, other, alpha)), _sub)
 
 
@@ -106,11 +125,7 @@ def sub(input: Operand, other: Operand, *, alpha: Operand = _ONE) -> Tensor:
 def rsub(input: Operand, other: Operand, *, alpha: Operand = _ONE) -> Tensor:
     """other - alpha * input. RuntimeError for bool."""
     _want("rsub", input, other)
-    if isinstance(input, TensorBase) and input._type.dtype is boolean:
-        raise DTypeError(
-            "Subtraction, the `-` operator, with a bool tensor is not supported. "
-            "If you are trying to invert a mask, use the `~` or `logical_not()` operator instead."
-        )
+    _refuse_bools(input, other)
     name = "RsubBackward0" if isinstance(other, TensorBase) else "RsubBackward1"
     return combine(name, (other, input if alpha is _ONE else _scaled("rsub", other, input, alpha)), _sub)
 
@@ -227,6 +242,8 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
     want_operand("pow", exponent, "exponent")
     dtype = common((input, exponent))[0]
     if dtype is boolean:
+        if is_number(exponent):  # x**True is x, x**False true
+            return combine("", (input, not exponent), lambda b, x, y: b.apply("bitwise_or", (x, y)))
         raise not_implemented("pow", boolean)
     if is_number(exponent):
         return _power_of_number(input, plain(exponent), dtype)
@@ -245,6 +262,10 @@ def _power_of_number(input: Operand, exponent: Number, dtype: DType) -> Tensor:
         return combine("PowBackward0", (input,), lambda b, x: _power(b, x, int(value)), dtype)
     if value == 0.5:
         return combine("PowBackward0", (input,), simple("sqrt"), dtype)
+    if value == -0.5 and dtype is not f16:
+        return combine(
+            "PowBackward0", (input,), lambda b, x: b.div(b.constant(1.0, x.type), b.apply("sqrt", (x,))), dtype
+        )
     if value in (-1.0, -2.0):
         return combine(
             "PowBackward0", (input,), lambda b, x: b.div(b.constant(1.0, x.type), _power(b, x, int(-value))), dtype

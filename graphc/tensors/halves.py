@@ -113,6 +113,8 @@ class _Widening:
         if node.op == "cast":
             target = f32 if node.dtype in HALVES else node.dtype
             inner = self._of(node.inputs[0], numbers=node.inputs[0].dtype in HALVES)
+            if node.dtype in HALVES and not inner.dtype.is_float and inner.shape:
+                inner = b.cast(inner, node.dtype)  # PyTorch rounds whole numbers first, if they are several
             return inner if inner.dtype is target else b.cast(inner, target)
         if OPS[node.op].kind == "source":
             return node

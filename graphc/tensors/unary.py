@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import DTypeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import boolean
+from graphc.ir.types import boolean, i64
 from graphc.promotion import as_float
 from graphc.tensors.calling import float_unary, is_operand, not_implemented, refuse, simple, unary, want_tensor
 from graphc.tensors.comparison import is_nan
@@ -147,8 +147,7 @@ sgn = unary("sgn", "SgnBackward0", _sign, "-1, 0 or 1; 0 for NaN.")
 
 
 def _square(b: Builder, x: Node) -> Node:
-    if x.dtype is boolean:
-        raise not_implemented("pow", boolean)
+    x = b.cast(x, i64) if x.dtype is boolean else x
     return b.mul(x, x)
 
 
