@@ -47,7 +47,9 @@ def _has_number(node: Node) -> bool:
     for operand in node.inputs:
         if operand.op == "constant" and operand.dtype.numpy.type(operand.attr("value")) != operand.attr("value"):
             return True
-        if operand.op == "cast" and operand.inputs[0].type.dtype is f32:
+        while operand.op == "broadcast":
+            operand = operand.inputs[0]
+        if operand.op == "cast" and (operand.inputs[0].type.dtype is f32 or not operand.shape):
             return True
     return False
 
