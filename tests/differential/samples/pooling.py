@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.differential.samples.base import Bad, Op, Sample, bad, distinct, f, fixed, forward, ints, mask, once, pos, s
+from tests.differential.samples.base import Bad, Op, Sample, bad, distinct, f, fixed, forward, ints, mask, pos, s
 
 LOW = np.array([[[-np.inf, -np.inf, -np.inf, 1.0, np.nan]]])
 PLACES = np.array([[[0, 2, 3], [3, 1, 0]]])
