@@ -79,6 +79,10 @@ class ModuleConversion(ModuleTree):
         """Moves everything to the CPU, where it is."""
         return self._apply(lambda t: t.cpu())
 
+    def cuda(self, device: Any = None) -> Self:
+        """Moves everything to a GPU. DeviceError: there is none."""
+        return self._apply(lambda t: t.cuda(device))
+
     def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
         """Replaces all tensors by ones with arbitrary contents."""
         return self._apply(lambda t: empty_like(t, device=device), recurse=recurse)

@@ -20,6 +20,12 @@ class Parameter(Tensor):
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Self:
         return cls._make_subclass(empty(0) if data is None else data.detach(), requires_grad)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """The values alone: no gradient, and no attributes of the user's."""
+        if id(self) not in memo:
+            memo[id(self)] = type(self)(self.data.clone(), self.requires_grad)
+        return memo[id(self)]
+
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
 

@@ -14,13 +14,16 @@ from typing import Any
 
 from graphc import Tensor, enable_grad, float32, no_grad, tensor
 from graphc.errors import InputError, KindError
+from graphc.optim.hooks import OptimizerHooks, with_hooks
+from graphc.optim.hooks import register_optimizer_step_post_hook as register_optimizer_step_post_hook
+from graphc.optim.hooks import register_optimizer_step_pre_hook as register_optimizer_step_pre_hook
 from graphc.recorder import runtime_choice, runtime_scalar
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Closure = Callable[[], Any]
 
 
-class Optimizer:
+class Optimizer(OptimizerHooks):
     """Base of optimizers: define `_update(group)`, which changes the group's parameters by their gradients.
 
     `params` is an iterable of tensors or of dictionaries with the key "params" and own hyper-parameters; `defaults`
@@ -34,6 +37,7 @@ class Optimizer:
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, but got a Tensor"
             )
         self.defaults = defaults
+        self._give_tables()
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         groups: list[Any] = list(params)
@@ -78,6 +82,7 @@ class Optimizer:
                 elif parameter.grad is not None:
                     parameter.grad.detach_().zero_()
 
+    @with_hooks
     def step(self, closure: Closure | None = None) -> Any:
         """Changes the parameters once. `closure`, if given, computes the loss and its gradients again; it is
         returned."""
@@ -106,6 +111,8 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """`{"state": {number: ...}, "param_groups": [...]}`, parameters written as numbers in the order of the
         groups."""
+        for hook in tuple(self._optimizer_state_dict_pre_hooks.values()):
+            hook(self)
         numbers: dict[int, int] = {}
         groups: list[dict[str, Any]] = []
         for group in self.param_groups:
@@ -115,11 +122,19 @@ class Optimizer:
             packed["params"] = [numbers[id(parameter)] for parameter in group["params"]]
             groups.append(packed)
         state = {numbers[id(p)]: dict(entries) for p, entries in self.state.items() if id(p) in numbers}
-        return {"state": state, "param_groups": groups}
+        saved: dict[str, Any] = {"state": state, "param_groups": groups}
+        for hook in tuple(self._optimizer_state_dict_post_hooks.values()):
+            made = hook(self, saved)
+            saved = saved if made is None else made
+        return saved
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over hyper-parameters and copies of the state; ValueError when the groups do not have the same
         sizes."""
+        for hook in tuple(self._optimizer_load_state_dict_pre_hooks.values()):
+            state_dict = dict(state_dict)
+            made = hook(self, state_dict)
+            state_dict = state_dict if made is None else made
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
             raise InputError("loaded state dict has a different number of parameter groups")
@@ -141,6 +156,8 @@ class Optimizer:
                     name: _adopt_step(value, steps) if name == "step" else _adopt(value, parameter)
                     for name, value in entries.items()
                 }
+        for hook in tuple(self._optimizer_load_state_dict_post_hooks.values()):
+            hook(self)
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
