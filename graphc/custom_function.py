@@ -21,7 +21,7 @@ from graphc.ir.node import Node
 from graphc.packing import packed, unpacked
 from graphc.recording import Recorder, current
 from graphc.saved import written_text
-from graphc.storage import Lineage, Value
+from graphc.storage import Lineage, Seen, Value
 from graphc.tensors.core import TensorBase, alias, fresh_variable, new, new_from_value, read
 from graphc.tensors.literals import tensor as make_tensor
 from graphc.tensors.views import write_chain
@@ -142,6 +142,7 @@ class BackwardCFunction(FunctionCtx):
     def __init__(self) -> None:
         super().__init__()
         self._parents: tuple[Any, ...] = ()
+        self._through: tuple[Sequence[Node], Sequence[Seen]] | None = None
         self._tensors: list[bool] = []
         self._wanted: list[bool] = []
         self._partial = False
@@ -156,7 +157,7 @@ class BackwardCFunction(FunctionCtx):
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
         """The gradient nodes of the tensors among the arguments."""
-        return edges(self._parents)
+        return edges(self._parents, self._through)
 
     def register_hook(self, fn: Callable[..., Any]) -> RemovableHandle:
         """Call `fn(grad_inputs, grad_outputs)` after backward."""
@@ -365,6 +366,7 @@ def _finish(
     values: dict[int, Value] = {}
     if flows:
         ctx._parents = tuple(keep for _, keep in reads)
+        ctx._through = [node for node, _ in reads], recorder.seen
         ctx._wanted = [type(keep) is Value and keep.grad for _, keep in reads]
         entries = [node for (node, _), wanted in zip(reads, ctx._wanted, strict=True) if wanted]
         marked = {id(t) for t in ctx.non_differentiable}

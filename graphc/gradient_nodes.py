@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import UsageError
 from graphc.gates import Gate, local
 from graphc.hooks import LeafHooks, RemovableHandle, add
+from graphc.ir.node import Node as GraphNode
 from graphc.recording import current
-from graphc.storage import Lineage, Value
+from graphc.storage import Lineage, Seen, Value
 from graphc.tensors.core import TensorBase, fresh_variable, read
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Nodes that PyTorch does not generate from formulas tell where they are defined.
 _NAMED_BY_PLACE = frozenset(("CopySlices", "CopyBackwards", "NotImplemented"))
+_OF_TWO = frozenset(("AddBackward0", "SubBackward0", "MulBackward0", "DivBackward0"))
 
 
 class Node(metaclass=ABCMeta):
@@ -34,6 +36,8 @@ class Node(metaclass=ABCMeta):
         self._parents = tuple(parents)
         self._name = name
         self._metadata: dict[Any, Any] = {}
+        self._next: tuple[Any, int] | None = None  # of a view
+        self._views: weakref.WeakValueDictionary[str, Node] = weakref.WeakValueDictionary()
 
     def name(self) -> str:
         """PyTorch's name of the gradient node."""
@@ -54,7 +58,11 @@ class Node(metaclass=ABCMeta):
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
         """The gradient nodes of the operands with the number of the output that each was; (None, 0) for constants."""
-        return edges(self._parents)
+        if self._next is not None:
+            return (self._next,)
+        found = edges(self._parents, None if self._value is None else self._source().through)
+        # A number is an operand too, but nothing is kept of one that never changed.
+        return (*found, (None, 0)) if len(found) == 1 and self._name in _OF_TWO else found
 
     def register_hook(self, fn: Callable[..., Any]) -> RemovableHandle:
         """Call `fn(grad_inputs, grad_outputs)` after this node ran; it may give new grad_inputs."""
@@ -75,18 +83,24 @@ class Node(metaclass=ABCMeta):
         return gate[0]
 
     def _source(self) -> Value:
-        """The recorded operation itself, behind the variable that a hook put in its place."""
+        """The recorded operation itself: behind the variable that a hook put in its place, and behind the write that
+        stored its result in a tensor.
+        """
         value = self._value
         assert value is not None
-        while value.gate is not None and value.parents:
+        while value.parents:
             parent = value.parents[0]
-            if type(parent) is not Value or parent.gate is None or parent.gate[0] is not value.gate[0]:
+            if type(parent) is not Value:
+                break
+            hooked = value.gate is not None and parent.gate is not None and parent.gate[0] is value.gate[0]
+            stored = value.name and parent.name == value.name and parent.node is value.node
+            if not (hooked or stored):
                 break
             value = parent
         return value
 
     def __repr__(self) -> str:
-        return f"<{self._name} object at {hex(id(self))}>"
+        return f"<{type(self).__name__} object at {hex(id(self))}>"
 
 
 class AccumulateGrad(Node):
@@ -126,9 +140,7 @@ def of_value(value: Value) -> Any:
         made = Node.__new__(_class_of(name))
         made.__init__(value, value.parents, name)
         value.fn, known = weakref.ref(made), made
-        source = made._source()
-        if source is not value:
-            made._parents = source.parents
+        made._parents = made._source().parents
     return known
 
 
@@ -151,22 +163,48 @@ def of_tensor(tensor: Any, name: str) -> Any:
         recorder = current()
         with recorder.lock:
             parent = hist if hist is not None else read(recorder, tensor, True)[1]
-        made = Node.__new__(_class_of(name))
-        made.__init__(None, (parent,), name)
-        tensor._fn = (hist, made)
+        tensor._fn = (hist, _edge(parent, tensor.view_names(lineage.depth))[0])
     return tensor._fn[1]
 
 
-def edges(parents: Sequence[Any]) -> tuple[tuple[Any, int], ...]:
-    """`next_functions` of what was made from `parents`."""
+def _edge(parent: Any, names: Sequence[str] = ()) -> tuple[Any, int]:
+    """The gradient node of an operand, which is `parent` or was made from it by views of these names."""
+    if type(parent) is not Value or not parent.grad:
+        return None, 0
+    edge = of_value(parent), parent.gate[1] if parent.gate is not None else 0
+    for name in names:
+        source = edge[0]
+        if source is None:  # a leaf that died
+            break
+        node = source._views.get(name)
+        if node is None:
+            node = Node.__new__(_class_of(name))
+            node.__init__(None, (), name)
+            node._next = edge
+            source._views[name] = node
+        edge = node, 0
+    return edge
+
+
+def edges(
+    parents: Sequence[Any], through: tuple[Sequence[GraphNode], Sequence[Seen]] | None = None
+) -> tuple[tuple[Any, int], ...]:
+    """`next_functions` of what was made from `parents`, `through` views of them (see `Value`); those that gradients
+    could go to.
+    """
+    if through is None:
+        return tuple([_edge(parent) for parent in parents if parent.node.dtype.is_float])
+    operands, seen = through
+    aligned = len(operands) == len(parents)
+    left = list(seen)
     found: list[tuple[Any, int]] = []
-    for parent in parents:
-        if type(parent) is Value and parent.grad:
-            found.append((of_value(parent), parent.gate[1] if parent.gate is not None else 0))
-        elif type(parent) is Value:
-            found.append((None, 0))
-        else:
-            found.append((None, 0))
+    for place, parent in enumerate(parents):
+        if not parent.node.dtype.is_float:  # indices, masks
+            continue
+        view = next((v for v in left if v.keep is parent and not (aligned and v.node is not operands[place])), None)
+        if view is not None:
+            left.remove(view)
+        found.append(_edge(parent, () if view is None else view.names))
     return tuple(found)
 
 

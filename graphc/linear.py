@@ -59,10 +59,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
                 f"output with shape {[*lead, w.shape[0]]} doesn't match the broadcast shape of {bias._type}"
             )
 
-    def added(b: Builder, p: Node, q: Node, r: Node) -> Node:
+    def added(b: Builder, r: Node, p: Node, q: Node) -> Node:
         made = emit(b, p, q)
         r = b.reshape(r, r.shape[-1:]) if made.type.rank == 1 else r
         return b.add(made, b.broadcast(r, made.shape))
 
     name = "AddmmBackward0" if x.rank == 2 else "ViewBackward0" if bias.ndim < 2 else "AddBackward0"
-    return record(name, (input, weight, bias), added)
+    return record(name, (bias, input, weight), added)

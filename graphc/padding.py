@@ -51,7 +51,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         )
     if mode == "circular":
         _check_circular(input._type.shape, pads)
-        return record("torch::autograd::CopySlices", (input,), lambda b, x: _around(b, x, pads))
+        return record("CopySlices", (input,), lambda b, x: _around(b, x, pads))
     _check_mirrored(input, pads, mode)
     return record(f"{_NAMES[mode]}Pad{count}DBackward0", (input,), lambda b, x: _mirrored(b, x, pads, mode))
 

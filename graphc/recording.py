@@ -33,7 +33,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.source import user_location
-from graphc.storage import Binding, Storage, Value
+from graphc.storage import Binding, Seen, Storage, Value
 from graphc_runtime.buffer import Buffer
 
 MAX_PENDING = 10_000
@@ -79,6 +79,7 @@ class Recorder:
         self.gradients: dict[tuple[object, ...], list[Node | None]] = {}
         self.needed: dict[Node, tuple[Node, ...]] = {}
         self.checks: list[Check] = []
+        self.seen: list[Seen] = []  # the views that the operation recorded last reads with gradients
         self.freed: list[Value] = []
         self.held: list[Binding] = []
         self.capture: Capture | None = None
@@ -185,6 +186,8 @@ class Recorder:
 
     def begin(self) -> Builder:
         """Before recording an operation: runs pending work that passed a bound, gives new nodes the user's line."""
+        if self.seen:
+            self.seen = []
         if (self._records >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES) and self.capture is None:
             self.flush("")
         b = self.b
@@ -288,6 +291,7 @@ class Recorder:
         return program
 
     def _settle(self, storages: Sequence[Storage], results: dict[Node, Buffer]) -> None:
+        self.seen = []
         inside = self.example_since is not None
         checks, self.checks = ([], self.checks) if inside else (self.checks, [])
         values = [s.value for s in storages]  # they hold bindings that others among them read

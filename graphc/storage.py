@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,16 @@ class Binding:
         self.recorder.release(self.node, self.index)
 
 
+class Seen(NamedTuple):
+    """A view that an operation read: the node of its elements, the value behind it, and the names of the gradient nodes
+    between the two.
+    """
+
+    node: Node
+    keep: Value | Binding
+    names: tuple[str, ...]
+
+
 class Value:
     """One recorded occurrence of a node: which values it was made from, and whether gradients flow through it.
 
@@ -57,7 +67,8 @@ class Value:
     bindings of its leaves; `binding` and `saved` stand for it and for what its gradient reads, once computed. `leaf`
     is set for the variable of a tensor that collects gradients. `serial` counts values, so parents have lower ones.
     `counter` counts the writes of the memory that held the value, `version` is what it showed then. `gate` is Python
-    code that gradients of the value go through, `fn` the object that `grad_fn` gave for it.
+    code that gradients of the value go through, `fn` the object that `grad_fn` gave for it. `through` is set for an
+    operation on views: the nodes of its operands, and which of them were views.
     """
 
     __slots__ = (
@@ -75,6 +86,7 @@ class Value:
         "parents",
         "saved",
         "serial",
+        "through",
         "version",
     )
 
@@ -93,6 +105,7 @@ class Value:
         self.version = 0
         self.gate: Any = None
         self.fn: Any = None
+        self.through: tuple[Sequence[Node], Sequence[Seen]] | None = None
 
 
 class Lineage:
@@ -223,3 +236,24 @@ class Storage:
     def array(self) -> np.ndarray:
         """The contents as an array of the base shape that shares the memory."""
         return self.realise().view(self.type.dtype.numpy, self.type.shape)
+
+
+def still_holds(storage: Storage, lineage: Lineage, value: Value) -> bool:
+    """Whether `storage` was not written since its contents became the variable `value`: not by NumPy either, which may
+    have seen the memory without writing it.
+    """
+    if not storage.is_exported and lineage.version == storage.version:
+        return True
+    if storage.value is not None or (value.counter is not None and value.counter[0] != value.version):
+        return False
+    keep, buffer = value.parents[0], storage.buffer
+    if type(keep) is not Binding or buffer is None or not np.array_equal(keep.buffer.array, buffer.array):
+        return False
+    lineage.version = storage.version
+    return True
+
+
+def untouched(hist: Value, storage: Storage) -> bool:
+    """Whether the memory still holds what was computed for `hist`, whatever NumPy did."""
+    held, buffer = hist.binding, storage.buffer
+    return held is not None and buffer is not None and bool(np.array_equal(held.buffer.array, buffer.array))

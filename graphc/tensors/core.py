@@ -16,7 +16,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
 from graphc.recording import SOURCES, Recorder, current
-from graphc.storage import Binding, Lineage, Storage, Value
+from graphc.storage import Binding, Lineage, Seen, Storage, Value, still_holds, untouched
 from graphc.tensors.export import laid_out
 from graphc.tensors.halves import rounded_once
 from graphc.tensors.size import Size
@@ -196,6 +196,14 @@ class TensorBase:
         lineage = self._lineage
         return lineage.hist is None and (not lineage.requires_grad or len(self._chain) == lineage.depth)
 
+    def view_names(self, depth: int) -> tuple[str, ...]:
+        """PyTorch's names of the gradient nodes of the views that this is, from the step `depth` of its chain on."""
+        # Of a memory that was written since, PyTorch makes its views anew.
+        counter, chain = self._counter, self._chain
+        if self._root is not None and counter is not None and chain[-1].version != counter[0]:
+            return ("AsStridedBackward0",)
+        return tuple([step.name for step in chain[depth:] if step.name])
+
     def retain_grad(self) -> None:
         """Let `backward` fill `.grad` of this non-leaf too."""
         if not self.requires_grad:
@@ -290,7 +298,7 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     """
     lineage, storage = tensor._lineage, tensor._storage
     value = lineage.variable() if lineage.variable is not None else None
-    if value is not None and _still_holds(storage, lineage, value):
+    if value is not None and still_holds(storage, lineage, value):
         return value
     if storage.value is not None and recorder.capture is None:
         # Run here, so that a loop without observations runs one program per step, and the first step is no different.
@@ -305,21 +313,6 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     lineage.variable = weakref.ref(value)
     lineage.version = storage.version
     return value
-
-
-def _still_holds(storage: Storage, lineage: Lineage, value: Value) -> bool:
-    """Whether `storage` was not written since its contents became the variable `value`: not by NumPy either, which may
-    have seen the memory without writing it.
-    """
-    if not storage.is_exported and lineage.version == storage.version:
-        return True
-    if storage.value is not None or (value.counter is not None and value.counter[0] != value.version):
-        return False
-    keep, buffer = value.parents[0], storage.buffer
-    if type(keep) is not Binding or buffer is None or not np.array_equal(keep.buffer.array, buffer.array):
-        return False
-    lineage.version = storage.version
-    return True
 
 
 def fresh_variable(recorder: Recorder, node: Node, keep: Keep) -> Value:
@@ -359,7 +352,7 @@ def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node,
         hist = lineage.hist
         if hist is not None:
             exported = storage.is_exported
-            if storage.value is None and (exported or lineage.version != storage.version) and _untouched(hist, storage):
+            if storage.value is None and (exported or lineage.version != storage.version) and untouched(hist, storage):
                 lineage.version = storage.version
                 exported = False
             behind = storage.value is not hist and (hist.freed or exported)
@@ -373,12 +366,6 @@ def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node,
             return value.node, value, lineage.depth
     node, keep = recorder.read(storage)
     return (_blocked(recorder.b, node) if grad else node), keep, 0
-
-
-def _untouched(hist: Value, storage: Storage) -> bool:
-    """Whether the memory still holds what was computed for `hist`, whatever NumPy did."""
-    held, buffer = hist.binding, storage.buffer
-    return held is not None and buffer is not None and bool(np.array_equal(held.buffer.array, buffer.array))
 
 
 def _changed_behind(recorder: Recorder, tensor: TensorBase, hist: Value) -> tuple[Node, Keep, int]:
@@ -412,7 +399,12 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
             binding = recorder.part(storage, tensor._type, tensor._offset)
             return binding.node, binding
     node, keep, depth = read_base(recorder, tensor, grad)
-    return (apply_chain(recorder.b, node, chain[depth:]) if chain else node), keep
+    if not chain:
+        return node, keep
+    node = apply_chain(recorder.b, node, chain[depth:])
+    if grad and len(chain) > depth and type(keep) is Value:
+        recorder.seen.append(Seen(node, keep, tensor.view_names(depth)))
+    return node, keep
 
 
 # recording
@@ -442,6 +434,8 @@ def finish(
     type = node.type
     if grad and type.dtype.is_float:
         value = Value(node, parents, name, True)
+        if recorder.seen:
+            value.through = operands, recorder.seen
         lineage = Lineage(0, value)
         value.lineage = weakref.ref(lineage)
     else:

@@ -151,11 +151,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         """PyTorch's name of the gradient node, as `repr` shows it."""
         hist = self._lineage.hist
         if len(self._chain) > self._lineage.depth:
-            step = self._chain[-1]
-            # Of a memory that was written since, PyTorch makes its views anew.
-            counter = self._counter
-            changed = self._root is not None and counter is not None and step.version != counter[0]
-            return "AsStridedBackward0" if changed else step.name
+            return self.view_names(len(self._chain) - 1)[-1]
         return hist.name if hist is not None and hist.name else "CloneBackward0"
 
     # observation

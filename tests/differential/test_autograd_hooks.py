@@ -180,3 +180,43 @@ PROGRAMS = [
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
 def test_hooks(program: Program) -> None:
     same(program)
+
+
+def _tree(node: Any, depth: int = 0) -> list[str]:
+    lines = ["  " * depth + ("None" if node is None else node.name())]
+    for parent, number in node.next_functions if node is not None else ():
+        assert number >= 0
+        lines += _tree(parent, depth + 1)
+    return lines
+
+
+def _trees(t: Any, say: Any) -> None:
+    x = t.arange(12.0).reshape(3, 4).requires_grad_()
+    y = x * 2
+    flat = y.view(-1).unsqueeze(0)
+    say(flat.exp().grad_fn.next_functions[0][0] is flat.grad_fn, type(flat.grad_fn).__name__)
+    written, row = y.clone(), None
+    row = written[0]
+    written.mul_(3)
+    first, second = y.split(2, 1)
+    for made in (
+        (x @ x.T).sum(),
+        (x.view(2, 6)[0] * 2).sum(),
+        flat,
+        (flat[:, :3] + flat[:, 1:4]).sum(),
+        t.where(x.T > 0, x.T, 0 * x.t()),
+        t.cat([x.T, y.t()[:2]]),
+        written,
+        row * 1,
+        first + second,
+        x.expand(2, 3, 4).sum(),
+        y.squeeze().squeeze(0).permute(1, 0).contiguous(),
+        t.gather(x.T, 0, t.zeros(1, 3, dtype=t.int64)),
+        t.nn.functional.conv1d(x[None], x[None], x[0, :1]),
+        t.relu(x.unflatten(1, (2, 2)).sum(-1)),
+    ):
+        say(_tree(made.grad_fn))
+
+
+def test_next_functions_show_views() -> None:
+    same(_trees)
