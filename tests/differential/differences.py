@@ -98,7 +98,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "datasets need not be picklable",
     ),
     ("`optim`", "`foreach`, `fused`, `capturable`, `differentiable` have no effect", "steps are compiled as a whole"),
-    ("`optim.Muon`", "steps agree to three digits", "its bf16 products are summed in another order"),
+    ("`optim.Muon`", "steps agree to one or two digits", "its bf16 products are summed in another order"),
     (
         "`nn.DataParallel`, `DistributedDataParallel`, `DistributedSampler`",
         "runs the module; refused; wants `num_replicas` and `rank`",
@@ -106,6 +106,49 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     ("`CIFAR10`, `CIFAR100`", "the binary version is read", "nothing is unpickled"),
     ("`compile`", "`dynamic`, `backend`, `mode` have no effect", "there is one compiler"),
+    (
+        "messages of errors",
+        "PyTorch's words and, behind them, the call, its shapes and dtypes and the user's line",
+        "`error.message` is the text without the place",
+    ),
+    (
+        "`grad_fn.next_functions`",
+        "of functions that PyTorch makes from others (`cross_entropy`) and of `CopySlices`: other nodes between",
+        "they are one operation here",
+    ),
+    (
+        "hooks on the node of a view",
+        "UsageError, also for `register_backward_hook` of a module that ends in a view",
+        "views are no operations; `Tensor.register_hook` works",
+    ),
+    (
+        "gradients of a leaf that is a view",
+        "are kept when its memory is written through another detached tensor",
+        "PyTorch loses them without a word",
+    ),
+    (
+        "the result of `elu_`, `leaky_relu_` and the like written before `backward`",
+        "no error: the gradient is that of the values of then",
+        "gradients read other values than PyTorch's",
+    ),
+    (
+        "`max`, `min`, `median`, `topk`, `kthvalue` of equal elements",
+        "+0 is above -0; the first of equals is taken",
+        "PyTorch takes either",
+    ),
+    ("`relu` of -0 in half precision", "+0", "PyTorch: -0, and +0 in float32"),
+    (
+        "`cholesky_solve`, `cholesky_inverse`",
+        "the gradient has the triangle that is read",
+        "PyTorch fills the other too",
+    ),
+    ("`nextafter`, `unique`, `histogram`, `bincount`", "results do not require gradients", "they have none"),
+    ("`ldexp` with negative whole exponents", "the gradient is 2 ** exponent", "PyTorch: 0, an integer power"),
+    (
+        "names of gradient nodes",
+        "`special.round`, `ndtr`, the older `norm`, `pairwise_distance`: others",
+        "made of others",
+    ),
     ("`ndarray op tensor`", "works, gives a tensor", "PyTorch raises for some"),
 )
 
