@@ -22,11 +22,14 @@ _MOST = 4  # members of a sequence that a message shows
 class GraphcError(Exception):
     """Base of every error that graphc raises on purpose.
 
-    Its text ends with the call that the user made, the shapes and dtypes it was given, and the user's line. Lines that
-    are known when it is made are its `locs`; else its traceback tells, so that an error costs nothing until it is read.
+    Its text ends with the call that the user made, the shapes and dtypes it was given, and the user's line. These are
+    read from its traceback when somebody asks, so that an error costs nothing until then. Lines that were recorded are
+    its `locs`; then the call is told only if it was `made_now`.
     """
 
     locs: Iterable[object] = ()
+    made_now = True
+    tells_place = True  # not where the message has a place of its own, in a text or a graph
 
     @property
     def message(self) -> str:
@@ -35,7 +38,8 @@ class GraphcError(Exception):
 
     def __str__(self) -> str:
         lines = ", ".join(sorted(map(str, self.locs)))
-        return self.message + (f"\n  at {lines}" if lines else _place(self.__traceback__))
+        call, line = _place(self.__traceback__) if self.tells_place and self.made_now else ("", "")
+        return self.message + (f"\n  in {call}" if call else "") + (f"\n  at {lines or line}" if lines or line else "")
 
 
 class UsageError(GraphcError, RuntimeError):
@@ -73,9 +77,13 @@ class DeviceError(GraphcError, AssertionError, RuntimeError):
 class VerifyError(GraphcError):
     """A graph breaks a rule of the IR. The message shows the guilty node inside the printed graph."""
 
+    tells_place = False
+
 
 class IRSyntaxError(GraphcError, ValueError):
     """Text is not valid IR. The message has line, column and a caret."""
+
+    tells_place = False
 
 
 class AutodiffError(GraphcError, RuntimeError):
@@ -88,6 +96,8 @@ class LinAlgError(GraphcError, RuntimeError):
 
 class CompileError(GraphcError, RuntimeError):
     """A graph could not be turned into native code."""
+
+    tells_place = False
 
 
 class UnsupportedError(GraphcError, NotImplementedError):
@@ -132,9 +142,9 @@ def _listed(value: tuple[Any, ...] | list[Any], depth: int) -> str:
     return opening + ", ".join(members) + ("," if len(value) == 1 and opening == "(" else "") + closing
 
 
-def _place(traceback: TracebackType | None) -> str:
-    """The call of the user that `traceback` went through, and its line; nothing when it shows none."""
-    line, ours = None, []
+def _place(traceback: TracebackType | None) -> tuple[str, str]:
+    """The call of the user that `traceback` went through, and its line; empty when it shows none."""
+    line, ours = "", []
     while traceback is not None:
         frame = traceback.tb_frame
         if os.path.abspath(frame.f_code.co_filename).startswith(PACKAGE):
@@ -142,10 +152,9 @@ def _place(traceback: TracebackType | None) -> str:
         else:
             line, ours = f"{frame.f_code.co_filename}:{traceback.tb_lineno}", []
         traceback = traceback.tb_next
-    if line is None or not ours or ours[0].f_code.co_filename.startswith(COMMANDS):
-        return ""
-    call = next((text for text in map(_call, ours) if text), "")
-    return (f"\n  in {call}" if call else "") + f"\n  at {line}"
+    if not line or not ours or ours[0].f_code.co_filename.startswith(COMMANDS):
+        return "", ""
+    return next((text for text in map(_call, ours) if text), ""), line
 
 
 def _call(frame: FrameType) -> str:
@@ -163,8 +172,15 @@ def _call(frame: FrameType) -> str:
         name = kind if name == "__init__" else f"{kind}.{name}"
         if type(owner) not in describe.registry and describe(owner) == kind:
             del given[0]
-    texts = [f"{key}={describe(value)}" if key and not _is_operand(value) else describe(value) for key, value in given]
+    texts = [f"{key}={_shown(value)}" if key and not _is_operand(value) else _shown(value) for key, value in given]
     return f"{name}({', '.join(texts)})"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return describe(value)
+    except Exception:  # an object that is being made, or one whose methods fail
+        return type(value).__name__
 
 
 def _is_operand(value: Any) -> bool:

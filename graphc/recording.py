@@ -203,7 +203,7 @@ class Recorder:
     def check(self, node: Node, keep: Value, error: Problem) -> None:
         """Raise `error` at the next flush if the bool scalar `node` is true; a function finds the error, if any."""
         if isinstance(error, GraphcError):
-            error.locs = self.b.locs
+            error.locs, error.made_now = self.b.locs, False
         self.checks.append((node, keep, error))
 
     def flush(self, reason: str) -> None:

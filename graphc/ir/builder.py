@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from graphc.errors import GraphcError
 from graphc.ir import ops  # noqa: F401  fills the registry
 from graphc.ir.graph import Graph
 from graphc.ir.node import NO_LOCATIONS, AttrValue, Location, Node
@@ -91,6 +92,10 @@ class Builder(OpMethods):
             if locs is not known.locs and not locs <= known.locs:
                 known.locs |= locs
             return known
-        type = record.infer([i.type for i in inputs], given)
+        try:
+            type = record.infer([i.type for i in inputs], given)
+        except GraphcError as error:
+            error.locs = self.locs
+            raise
         node = self._applied[key] = self.make(op, inputs, ordered, type)
         return node

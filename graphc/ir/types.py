@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import ml_dtypes
 import numpy as np
@@ -75,33 +74,40 @@ def dtype_of_numpy(dtype: np.dtype) -> DType | None:
     return _BY_NUMPY.get(dtype)
 
 
-@dataclass(frozen=True)
 class TensorType:
-    """Element type, static shape and device of a tensor value; printed as `f32[64,1,32,32]` (`@dev` if not the CPU)."""
+    """Element type, static shape and device of a tensor value; printed as `f32[64,1,32,32]` (`@dev` if not the CPU).
+
+    There is one object per type, so `is` and `==` agree: types are keys of what is looked up for each operation.
+    `size` is the number of elements. Immutable.
+    """
+
+    __slots__ = ("device", "dtype", "nbytes", "rank", "shape", "size")
 
     dtype: DType
     shape: tuple[int, ...]
-    device: str = "cpu"
+    device: str
+    rank: int
+    size: int
+    nbytes: int
 
-    @property
-    def rank(self) -> int:
-        return len(self.shape)
+    def __new__(cls, dtype: DType, shape: tuple[int, ...], device: str = "cpu") -> TensorType:
+        key = dtype, shape, device
+        known = _types.get(key)
+        if known is not None:
+            return known
+        self = super().__new__(cls)
+        size = math.prod(shape)
+        parts = (("dtype", dtype), ("shape", shape), ("device", device), ("rank", len(shape)), ("size", size))
+        for name, value in (*parts, ("nbytes", size * dtype.itemsize)):
+            object.__setattr__(self, name, value)
+        # 2.0 equals 2 as a key, but is no extent: such a type stays alone, for the verifier to refuse.
+        return _types.setdefault(key, self) if all(type(n) is int for n in shape) else self
 
-    @cached_property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a TensorType does not change; tried to set {name!r}")
 
-    @cached_property
-    def nbytes(self) -> int:
-        return self.size * self.dtype.itemsize
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.dtype, self.shape, self.device))
-
-    def __hash__(self) -> int:
-        return self._hash
+    def __reduce__(self) -> tuple[object, ...]:
+        return TensorType, (self.dtype, self.shape, self.device)
 
     def with_shape(self, shape: tuple[int, ...]) -> TensorType:
         return TensorType(self.dtype, shape, self.device)
@@ -114,6 +120,9 @@ class TensorType:
         return text if self.device == "cpu" else f"{text}@{self.device}"
 
     __repr__ = __str__
+
+
+_types: dict[tuple[DType, tuple[int, ...], str], TensorType] = {}
 
 
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:

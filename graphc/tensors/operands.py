@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +66,7 @@ def number_node(recorder: Recorder, value: Number, type: TensorType, role: str, 
     """`value` as a tensor of `type`: a constant, or, where the call site's number changes, a run-time scalar."""
     if changes_here(recorder, value, role):
         held = f32 if type.dtype in HALVES else type.dtype  # PyTorch computes with the number as f32 holds it
-        binding = recorder.bind(Buffer.from_array(np.array(value).astype(held.numpy)), _interned(held, ()), None)
+        binding = recorder.bind(Buffer.from_array(np.array(value).astype(held.numpy)), TensorType(held, ()), None)
         parents.append(binding)
         node = recorder.b.broadcast(binding.node, type.shape)
         return node if held is type.dtype else recorder.b.cast(node, type.dtype)
@@ -85,7 +84,6 @@ def fit(value: Number, dtype: DType) -> Number:
 
 Emit = Callable[..., Node]
 
-_interned = lru_cache(maxsize=4096)(TensorType)
 _decided: dict[tuple[object, ...], tuple[DType, tuple[int, ...]]] = {}
 
 
@@ -142,7 +140,7 @@ def combine(
     with recorder.lock:
         b = recorder.begin()
         grad = wants_grad([o for o in operands if isinstance(o, TensorBase)])
-        type = _interned(dtype, shape)
+        type = TensorType(dtype, shape)
         nodes: list[Node] = []
         sources: list[Node] = []
         parents: list[Keep] = []

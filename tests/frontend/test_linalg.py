@@ -14,7 +14,7 @@ def test_an_error_names_operator_and_line_and_leaves_pending_work() -> None:
     singular, other = torch.tensor(ONES), torch.arange(3.0) * 2
     made = torch.linalg.inv(singular)
     with pytest.raises(
-        torch.linalg.LinAlgError, match=r"linalg.inv: The diagonal element 2 is zero.*test_linalg.py:\d+"
+        torch.linalg.LinAlgError, match=r"linalg.inv: The diagonal element 2 is zero.*\n  at .*test_linalg.py:\d+$"
     ):
         made.tolist()
     assert other.tolist() == [0.0, 2.0, 4.0]

@@ -30,6 +30,7 @@ DOMAINS: dict[str, Interval] = {
     **dict.fromkeys(("modified_bessel_k0", "modified_bessel_k1"), _POSITIVE),
     **dict.fromkeys(("scaled_modified_bessel_k0", "scaled_modified_bessel_k1"), _POSITIVE),
     "acosh": (1.2, 30.0),
+    "airy_ai": (-4.0, 4.0),
     "erfc": (-5.0, 5.0),
     "erfcx": (-3.0, 20.0),
 }
@@ -45,7 +46,7 @@ PAIR_DOMAINS: dict[str, tuple[Interval, Interval]] = {
     "zeta": ((1.4, 6.0), (0.3, 8.0)),
 }
 # Evaluated element by element, so on few.
-_SLOW = ("gammainc", "gammaincc", "zeta")
+_SLOW = ("airy_ai", "gammainc", "gammaincc", "zeta")
 
 
 def domain_of(op: str) -> tuple[Interval, ...]:

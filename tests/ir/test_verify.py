@@ -113,7 +113,7 @@ CORRUPTIONS: dict[str, tuple[Corruption, str]] = {
     "cast to another dtype": (changed("cast", type=TensorType(f64, (6, 36))), "cast gives f32"),
     "reduction that keeps a dimension": (changed("reduce_sum", type=TensorType(f32, (3, 1))), "reduce_sum gives"),
     "negative size": (changed("constant", type=TensorType(f32, (-1,))), "is not a type"),
-    "size that is no integer": (changed("constant", type=TensorType(f32, (2.0,))), "is not a type"),  # type: ignore[arg-type]
+    "size that is no integer": (changed("constant", type=TensorType(f32, (2.5,))), "is not a type"),  # type: ignore[arg-type]
     "size beyond 64 bits": (changed("constant", type=TensorType(f32, (1 << 40, 1 << 40))), "is not a type"),
     "one operand too few": (operands("add", lambda g, xs: xs[:1]), "add takes 2 operand(s), it has 1"),
     "one operand too many": (operands("add", lambda g, xs: (*xs, xs[0])), "add takes 2 operand(s), it has 3"),

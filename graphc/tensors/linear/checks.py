@@ -101,7 +101,7 @@ def report(
             return None
         element = f"(Batch element {bad[0]}): " if batched else ""
         error = LinAlgError(f"{name}: {element}{text.format(info[bad[0]])}")
-        error.locs = locs
+        error.locs, error.made_now = locs, False
         return error
 
     return look
