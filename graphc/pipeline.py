@@ -21,7 +21,7 @@ from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import fuse
 from graphc.passes.layout import Layout
 from graphc.passes.order import order
-from graphc.passes.plan_memory import InPlace, plan_memory
+from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
 from graphc_runtime.artifact import Artifact
@@ -69,8 +69,8 @@ def build_program(graph: Graph, donated: frozenset[int] = frozenset(), target: T
     return make_program(fused, partial(_plan, fused, donated), machine)
 
 
-def _plan(fused: FusedGraph, donated: frozenset[int], in_place: InPlace) -> MemoryPlan:
-    return plan_memory(fused, in_place, donated)
+def _plan(fused: FusedGraph, donated: frozenset[int], in_place: InPlace, scratch: ScratchOf) -> MemoryPlan:
+    return plan_memory(fused, in_place, scratch, donated)
 
 
 def make(graph: Graph, donated: frozenset[int], target: Target) -> Artifact:

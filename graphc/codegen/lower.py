@@ -20,6 +20,7 @@ from graphc.ir.access import Index
 from graphc.ir.demand import demands, reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
 from graphc.ir.node import Node
+from graphc.ir.schedule import Scratch
 from graphc.ir.types import i64
 from graphc.ir.visit import topological
 
@@ -36,7 +37,7 @@ class Lowered:
     """A kernel and the value behind each of its parameters."""
 
     kernel: Kernel
-    buffers: tuple[Node, ...]
+    buffers: tuple[Node | Scratch, ...]
 
 
 def lower(prepared: Prepared, name: str, target: Target, merged: Mapping[Node, Node] = _NOTHING) -> Lowered:

@@ -14,10 +14,12 @@ from graphc.codegen.llvm.program import Copy, Fill, Launch, Step, emit_program
 from graphc.codegen.lower import Lowered, lower
 from graphc.codegen.prepare import Prepared, prepare
 from graphc.codegen.scans import lower_scan
+from graphc.codegen.searching import lower_search
+from graphc.codegen.sorting import lower_sort
 from graphc.codegen.target import Target
-from graphc.ir.demand import APART, SCANS, base_of
+from graphc.ir.demand import APART, WRITES_AT_INDEX, base_of
 from graphc.ir.node import Node
-from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place
+from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place, Scratch
 from graphc_runtime.artifact import Artifact, TensorSpec
 from graphc_runtime.artifact import Launch as LaunchRecord
 
@@ -25,7 +27,7 @@ PARALLEL_FLOPS = 200_000  # below that much arithmetic and that many bytes, waki
 PARALLEL_BYTES = 1 << 19
 ENTRY = "graphc_main"
 
-Planner = Callable[[Mapping[Group, Sequence[tuple[Node, Node]]]], MemoryPlan]
+Planner = Callable[[Mapping[Group, Sequence[tuple[Node, Node]]], Mapping[Group, Sequence[Scratch]]], MemoryPlan]
 
 
 @dataclass(frozen=True)
@@ -50,42 +52,58 @@ def _is_apart(group: Group) -> bool:
     return len(group.roots) == 1 and group.roots[0].target.op in APART
 
 
+def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
+    """The kernels of an operator that has kernels of its own, in the order in which they run."""
+    if node.op == "argsort":
+        return lower_sort(node, "kernel", target)
+    if node.op == "searchsorted":
+        return (lower_search(node, "kernel"),)
+    lower_one = lower_accumulate if node.op in WRITES_AT_INDEX else lower_scan
+    return (lower_one(node, "kernel", target),)
+
+
 def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program:
     """Schedule and lower every group; `planner` lays out memory once it is known what may run in place."""
     groups = fused.groups
     prepared: dict[Group, Prepared] = {g: prepare(g, target) for g in groups if not _is_apart(g)}
-    plan = planner({g: p.in_place for g, p in prepared.items()})
+    apart = {g: lower_apart(g.roots[0].target, target) for g in groups if g not in prepared}
+    scratch = {g: _scratch(parts) for g, parts in apart.items()}
+    plan = planner({g: p.in_place for g, p in prepared.items()}, scratch)
     steps: list[Step] = []
     kernels: list[Kernel] = []
     texts: list[str] = []
     records: list[LaunchRecord] = []
     for group, merged in zip(groups, plan.merged, strict=True):
-        lowered: Lowered
         if group in prepared:
-            lowered = lower(prepared[group], "kernel", target, merged)
+            parts: tuple[Lowered, ...] = (lower(prepared[group], "kernel", target, merged),)
             steps.extend(_fills(group, plan))
-        elif group.roots[0].target.op in SCANS:
-            lowered = lower_scan(group.roots[0].target, "kernel", target)
         else:
+            parts = apart[group]
             node = group.roots[0].target
-            lowered = lower_accumulate(node, "kernel", target)
-            steps.append(Copy(plan.places[node], _place(node.inputs[0], plan), node.type.nbytes))
-        text = emit_kernel(lowered.kernel, target)
-        symbol = f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-        text = text.replace("@kernel(", f"@{symbol}(")
-        kernel = lowered.kernel
-        parallel = kernel.flops >= PARALLEL_FLOPS or kernel.bytes >= PARALLEL_BYTES
-        arguments = tuple(plan.places[n] for n in lowered.buffers)
-        steps.append(Launch(symbol, arguments, kernel.grid, parallel))
-        kernels.append(kernel)
-        texts.append(text)
+            if node.op in WRITES_AT_INDEX:
+                steps.append(Copy(plan.places[node], _place(node.inputs[0], plan), node.type.nbytes))
         lines = tuple(sorted({str(loc) for n in group.inside for loc in n.locs}))
-        records.append(LaunchRecord(symbol, kernel.grid, kernel.flops, kernel.bytes, lines))
+        for lowered in parts:
+            text = emit_kernel(lowered.kernel, target)
+            symbol = f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+            text = text.replace("@kernel(", f"@{symbol}(")
+            kernel = lowered.kernel
+            parallel = kernel.flops >= PARALLEL_FLOPS or kernel.bytes >= PARALLEL_BYTES
+            arguments = tuple(plan.places[n] for n in lowered.buffers)
+            steps.append(Launch(symbol, arguments, kernel.grid, parallel))
+            kernels.append(kernel)
+            texts.append(text)
+            records.append(LaunchRecord(symbol, kernel.grid, kernel.flops, kernel.bytes, lines))
     first_output = len(fused.graph.inputs)
     for j, value in plan.copies:
         steps.append(Copy((first_output + j, 0), plan.places[value], value.type.nbytes))
     entry = emit_program(steps, target, ENTRY)
     return Program(fused, plan, tuple(kernels), tuple(texts), tuple(records), entry)
+
+
+def _scratch(parts: Sequence[Lowered]) -> tuple[Scratch, ...]:
+    """The scratch memory of an operator's kernels, which they share."""
+    return tuple(dict.fromkeys(b for part in parts for b in part.buffers if isinstance(b, Scratch)))
 
 
 def _place(node: Node, plan: MemoryPlan) -> Place:

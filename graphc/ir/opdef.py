@@ -20,7 +20,10 @@ Evaluate = Callable[[Sequence[np.ndarray], Attrs, TensorType], np.ndarray]
 Vjp = Callable[["Builder", Node, Node], Sequence["Node | None"]]
 Decompose = Callable[["Builder", Node], Node]
 
-KINDS = ("source", "elementwise", "movement", "reduction", "contraction", "indexing", "scan", "composite", "host")
+KINDS = (
+    *("source", "elementwise", "movement", "reduction", "contraction", "indexing", "scan", "sorting"),
+    *("composite", "host"),
+)
 
 
 @dataclass(frozen=True)

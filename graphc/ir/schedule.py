@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.types import TensorType
 
 MAX_SCATTERS = 4  # movement operators that one store may go through
 
@@ -58,20 +59,32 @@ class FusedGraph:
     groups: tuple[Group, ...]
 
 
+@dataclass(frozen=True)
+class Scratch:
+    """Memory that the kernels of one operator work in: its bytes are open before they run, and nobody reads it
+    after.
+    """
+
+    owner: Node
+    name: str
+    type: TensorType
+
+
 Place = tuple[int, int]
 """Where a value lies: its number in the program's table of buffers, and an offset in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryPlan:
-    """Where every stored value lies. The table of buffers holds the inputs, then the outputs, then the arena.
+    """Where every stored value and all scratch memory lies. The table of buffers holds the inputs, then the outputs,
+    then the arena.
 
     `merged[g]` maps targets of group `g` to operands whose memory they take over. `copies` are (output, value):
     outputs that need a copy of a value that lies elsewhere. `taken[j]` is the input whose buffer output `j` takes
     over, or -1.
     """
 
-    places: dict[Node, Place]
+    places: dict[Node | Scratch, Place]
     merged: tuple[dict[Node, Node], ...]
     copies: tuple[tuple[int, Node], ...]
     taken: tuple[int, ...]

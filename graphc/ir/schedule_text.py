@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.printer import print_graph, value_names
-from graphc.ir.schedule import FusedGraph, MemoryPlan
+from graphc.ir.schedule import FusedGraph, MemoryPlan, Scratch
 
 
 def print_fused(fused: FusedGraph) -> str:
@@ -40,6 +40,9 @@ def print_plan(fused: FusedGraph, plan: MemoryPlan) -> str:
             where = f"arena + {offset}"
         note = f", in place of {names[merged[node]]}" if node in merged else ""
         lines.append(f"// {names[node]}: {where}, {node.type.nbytes} bytes{note}")
+    for node, (_, offset) in plan.places.items():
+        if isinstance(node, Scratch):
+            lines.append(f"// {node.name} for {names[node.owner]}: arena + {offset}, {node.type.nbytes} bytes")
     lines.extend(f"// output {j} is a copy of {names[value]}" for j, value in plan.copies)
     return "\n".join([*lines, _text(fused.graph)])
 

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
-from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place
+from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place, Scratch
 
 ALIGNMENT = 64  # bytes: a cache line and the widest vector
 
 InPlace = Mapping[Group, Sequence[tuple[Node, Node]]]
+ScratchOf = Mapping[Group, Sequence[Scratch]]
+_NO_SCRATCH: ScratchOf = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -27,13 +30,17 @@ class _Block:
 
 
 def plan_memory(
-    fused: FusedGraph, in_place: InPlace, donated: frozenset[int] = frozenset(), reuse: bool = True
+    fused: FusedGraph,
+    in_place: InPlace,
+    scratch: ScratchOf = _NO_SCRATCH,
+    donated: frozenset[int] = frozenset(),
+    reuse: bool = True,
 ) -> MemoryPlan:
-    """Lay out all values of `fused`. `donated` inputs may be overwritten; `reuse=False` gives every value its own
-    memory.
+    """Lay out all values of `fused`, and what its groups want for the time that they run. `donated` inputs may be
+    overwritten; `reuse=False` gives every value its own memory.
     """
     graph, groups = fused.graph, fused.groups
-    places: dict[Node, Place] = {node: (i, 0) for i, node in enumerate(graph.inputs)}
+    places: dict[Node | Scratch, Place] = {node: (i, 0) for i, node in enumerate(graph.inputs)}
     first_output, arena = len(graph.inputs), len(graph.inputs) + len(graph.outputs)
     copies: list[tuple[int, Node]] = []
     for j, output in enumerate(map(base_of, graph.outputs)):
@@ -44,7 +51,7 @@ def plan_memory(
     last_use = _last_uses(fused)
     taken = [-1] * len(graph.outputs)
     merged: list[dict[Node, Node]] = []
-    blocks: dict[Node, _Block] = {}
+    blocks: dict[Node | Scratch, _Block] = {}
     for time, group in enumerate(groups):
         shared: dict[Node, Node] = {}
         for target, operand in in_place.get(group, ()) if reuse else ():
@@ -61,6 +68,8 @@ def plan_memory(
         for target in group.targets:
             if target not in places and target not in blocks:
                 blocks[target] = _Block(max(target.type.nbytes, 1), time, last_use.get(target, time))
+        for wanted in scratch.get(group, ()):
+            blocks[wanted] = _Block(max(wanted.type.nbytes, 1), time, time)
         merged.append(shared)
     nbytes = _assign(_unique(blocks), reuse)
     places.update({node: (arena, block.offset) for node, block in blocks.items()})
@@ -72,7 +81,7 @@ def plan_memory(
     return MemoryPlan(places, tuple(merged), tuple(copies), tuple(taken), nbytes)
 
 
-def _unique(blocks: Mapping[Node, _Block]) -> list[_Block]:
+def _unique(blocks: Mapping[Node | Scratch, _Block]) -> list[_Block]:
     return list({id(b): b for b in blocks.values()}.values())
 
 

@@ -1,4 +1,4 @@
-"""Sorting and searching: orders come from the host, values are taken at them natively, so that gradients flow."""
+"""Sorting and searching: kernels find orders, values are taken at them, so that gradients flow."""
 
 from __future__ import annotations
 

@@ -9,23 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.codegen.accumulate import lower_accumulate
 from graphc.codegen.lower import lower
+from graphc.codegen.package import lower_apart
 from graphc.codegen.prepare import prepare
-from graphc.codegen.scans import lower_scan
 from graphc.codegen.target import Target
-from graphc.ir.demand import SCANS, WRITES_AT_INDEX
+from graphc.ir.demand import APART, WRITES_AT_INDEX
 from graphc.ir.node import Node
-from graphc.ir.schedule import FusedGraph, MemoryPlan
+from graphc.ir.schedule import FusedGraph, MemoryPlan, Scratch
 from graphc.passes.plan_memory import ALIGNMENT
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one kernel (or copy) reads and writes. `merged` maps values written to values read whose memory they get."""
+    """What one kernel (or copy, or all kernels of one operator) reads and writes. `merged` maps values written to
+    values read whose memory they get.
+    """
 
     reads: tuple[Node, ...]
-    writes: tuple[Node, ...]
+    writes: tuple[Node | Scratch, ...]
     merged: dict[Node, Node]
 
 
@@ -34,22 +35,22 @@ def steps_of(fused: FusedGraph, plan: MemoryPlan, target: Target) -> list[Step]:
     steps: list[Step] = []
     for group, merged in zip(fused.groups, plan.merged, strict=True):
         (first, *_) = group.targets
-        if first.op in WRITES_AT_INDEX:
-            lowered = lower_accumulate(first, "k", target)
-            steps.append(Step((_stored(first.inputs[0]),), (first,), {}))
-        elif first.op in SCANS:
-            lowered = lower_scan(first, "k", target)
+        if first.op in APART:
+            parts = lower_apart(first, target)
+            if first.op in WRITES_AT_INDEX:
+                steps.append(Step((_stored(first.inputs[0]),), (first,), {}))
         else:
-            lowered = lower(prepare(group, target), "k", target, merged)
+            parts = (lower(prepare(group, target), "k", target, merged),)
             # What a scattering store leaves out is zeroed first.
             scattered = [r.target for r in group.roots if r.is_zeroed]
             steps.extend(Step((), (t,), {}) for t in scattered)
-        modes = {n: p.mode for n, p in zip(lowered.buffers, lowered.kernel.params, strict=True)}
+        every = {n: p.mode for part in parts for n, p in zip(part.buffers, part.kernel.params, strict=True)}
+        scratch = tuple(n for n in every if isinstance(n, Scratch))
+        modes = {n: mode for n, mode in every.items() if not isinstance(n, Scratch)}
         reads = tuple(n for n, mode in modes.items() if mode == "in" or (mode == "inout" and n is not first))
         taken = {o: t for t, o in merged.items()}
-        writes = tuple(n for n, mode in modes.items() if mode == "out") + tuple(
-            taken[n] for n, mode in modes.items() if mode == "inout" and n in taken
-        )
+        made = tuple(n for n, mode in modes.items() if mode == "out")
+        writes = made + tuple(taken[n] for n, mode in modes.items() if mode == "inout" and n in taken) + scratch
         steps.append(Step(reads, writes, dict(merged)))
     return steps
 
@@ -67,7 +68,7 @@ class _Player:
         self.donated = donated
         self.inputs, self.outputs = fused.graph.inputs, fused.graph.outputs
         self.errors: list[str] = []
-        self.owned: dict[int, list[tuple[int, int, Node]]] = {}
+        self.owned: dict[int, list[tuple[int, int, Node | Scratch]]] = {}
         for i, node in enumerate(self.inputs):
             self.owned[i] = [(0, node.type.nbytes, node)]
         self.arena = len(self.inputs) + len(self.outputs)
@@ -81,7 +82,7 @@ class _Player:
                 self._expect(node, buffer, lo, hi, f"{where} reads")
             for k, (node, *place) in enumerate(writes):
                 for other, *theirs in reads:
-                    same = step.merged.get(node) is other and place == theirs
+                    same = isinstance(node, Node) and step.merged.get(node) is other and place == theirs
                     if not same and _overlap(place, theirs):
                         self.errors.append(f"{where} writes {node!r} over {other!r}, which it reads")
                 for other, *theirs in writes[:k]:
@@ -98,7 +99,7 @@ class _Player:
         taken = self.plan.taken[j] if 0 <= j < len(self.outputs) else -1
         return taken if taken >= 0 else number
 
-    def _range(self, node: Node, where: str) -> tuple[int, int, int]:
+    def _range(self, node: Node | Scratch, where: str) -> tuple[int, int, int]:
         if node not in self.plan.places:
             self.errors.append(f"{where}: {node!r} has no place")
             return -1, 0, 0
@@ -115,7 +116,7 @@ class _Player:
         if (lo, hi, node) not in self.owned.get(buffer, []):
             self.errors.append(f"{where} {node!r}, which is not in memory")
 
-    def _write(self, node: Node, buffer: int, lo: int, hi: int, where: str) -> None:
+    def _write(self, node: Node | Scratch, buffer: int, lo: int, hi: int, where: str) -> None:
         if buffer < len(self.inputs) and buffer not in self.donated:
             self.errors.append(f"{where} writes {node!r} into input {buffer}")
         kept = [r for r in self.owned.get(buffer, []) if r[1] <= lo or hi <= r[0]]

@@ -15,8 +15,9 @@ from graphc.codegen.package import Program
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
+from graphc.ir.node import Node
 from graphc.ir.parser import parse_graph
-from graphc.ir.schedule import MemoryPlan
+from graphc.ir.schedule import MemoryPlan, Scratch
 from graphc.ir.types import TensorType, f32
 from graphc.passes.plan_memory import plan_memory
 from tests.codegen.networks import training_step
@@ -133,7 +134,7 @@ def _live_pairs(program: Program, steps: list[Step]) -> list[tuple[int, int]]:
     """Pairs (a, b) of numbers of arena values: b is written before a is, and read after that."""
     nodes = list(program.plan.places)
     written = {n: t for t, s in enumerate(steps) for n in s.writes if n.type.size}
-    read = {n: t for t, s in enumerate(steps) for n in s.reads}
+    read: dict[Node | Scratch, int] = {n: t for t, s in enumerate(steps) for n in s.reads}
     arena = max(number for number, _ in program.plan.places.values())
     values = [n for n in written if program.plan.places[n][0] == arena]
     return [
@@ -234,6 +235,21 @@ def test_the_checker_finds_corrupted_plans(corrupt: Corruption) -> None:
         assert check_plan(program.fused, program.plan, steps) == []
         assert check_plan(program.fused, plan, steps), f"graph {seed}: the corruption was not found"
     assert found >= 3, f"only {found} graphs to corrupt"
+
+
+def test_scratch_memory_overlaps_nothing_alive_and_is_used_again() -> None:
+    b = Builder()
+    x = b.input(0, TensorType(f32, (3, 5000)), "x")
+    y = b.apply("materialize", (b.exp(x),))
+    orders = [b.apply("argsort", (v,), {"axis": 1, "descending": False}) for v in (x, y)]
+    program = program_for(Graph((x,), (*orders, b.mul(y, 2.0))))
+    assert errors(program) == []
+    scratch = [n for n in program.plan.places if isinstance(n, Scratch)]
+    assert len(scratch) == 4
+    own = max(n.type.nbytes for n in scratch)
+    assert program.plan.arena_bytes < 2 * own, "the second order works where the first did"
+    moved = {**program.plan.places, scratch[-1]: program.plan.places[y]}
+    assert errors(program, dataclasses.replace(program.plan, places=moved)), "the checker finds scratch over a value"
 
 
 def test_planning_again_gives_the_same_plan() -> None:

@@ -154,8 +154,6 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
 
 # Which functions use each operator that runs on the host.
 HOST_NOTES: dict[str, str] = {
-    "argsort": "`argsort`, `sort`, `msort`, `topk`, `kthvalue`, `median`, `mode`, `quantile`, `randperm`",
-    "searchsorted": "`searchsorted`, `bucketize`, `histc`, `histogram`",
     "ctc_loss": "`nn.functional.ctc_loss`",
     "ctc_loss_slope": "the gradient of `nn.functional.ctc_loss`",
     "random_poisson": "`poisson`",

@@ -354,7 +354,19 @@ def _bitcast(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     return x if source.dtype.is_float else Bound(1.0, 2.0)
 
 
+def _argsort(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    need(operands[0].error == 0)
+    return Bound(0, max(node.shape[node.integer("axis")] - 1, 0))
+
+
+def _searchsorted(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    need(all(operand.error == 0 for operand in operands))
+    return Bound(0, node.inputs[0].shape[-1])
+
+
 _RULES: dict[str, Callable[..., Bound]] = {
+    "argsort": _argsort,
+    "searchsorted": _searchsorted,
     "input": _input,
     "constant": _constant,
     "iota": _iota,

@@ -70,16 +70,6 @@ def _exact(*operands: Bound) -> None:
     need(all(operand.error == 0 for operand in operands))
 
 
-def _argsort(node: Node, operands: Sequence[Bound]) -> Bound:
-    _exact(*operands)
-    return Bound(0, max(node.shape[node.integer("axis")] - 1, 0))
-
-
-def _searchsorted(node: Node, operands: Sequence[Bound]) -> Bound:
-    _exact(*operands)
-    return Bound(0, node.inputs[0].shape[-1])
-
-
 def _permutation(node: Node, operands: Sequence[Bound]) -> Bound:
     return Bound(0, max(node.integer("size") - 1, 0))
 
@@ -110,8 +100,6 @@ def _ctc_loss_slope(node: Node, operands: Sequence[Bound]) -> Bound:
 
 
 _RULES: dict[str, Callable[[Node, Sequence[Bound]], Bound]] = {
-    "argsort": _argsort,
-    "searchsorted": _searchsorted,
     "permutation": _permutation,
     "random_poisson": _poisson,
     "random_binomial": _binomial,

@@ -21,7 +21,7 @@ from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import make_program
 from graphc.ir.graph import Graph
 from graphc.ir.schedule import FusedGraph, MemoryPlan
-from graphc.passes.plan_memory import InPlace, plan_memory
+from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
 from graphc.pipeline import schedule
 from tests.codegen.networks import arrays_for, training_step
 from tests.codegen.programs import same_bits
@@ -56,9 +56,11 @@ class Guarded:
             raise OSError(ctypes.get_errno(), "mprotect")
 
 
-def apart(fused: FusedGraph, in_place: InPlace, at_end: bool) -> tuple[MemoryPlan, list[tuple[int, int]]]:
+def apart(
+    fused: FusedGraph, in_place: InPlace, scratch: ScratchOf, at_end: bool
+) -> tuple[MemoryPlan, list[tuple[int, int]]]:
     """A plan with pages between the values of the arena, and those pages as (offset, size)."""
-    plan = plan_memory(fused, in_place, reuse=False)
+    plan = plan_memory(fused, in_place, scratch, reuse=False)
     arena = len(fused.graph.inputs) + len(fused.graph.outputs)
     places, gaps, offset = dict(plan.places), [], 0
     for node, (number, _) in plan.places.items():
@@ -74,8 +76,8 @@ def run_guarded(graph: Graph, arrays: Sequence[np.ndarray], at_end: bool) -> lis
     target, gaps = host_target(), []
     fused = schedule(graph, target)
 
-    def planner(in_place: InPlace) -> MemoryPlan:
-        plan, found = apart(fused, in_place, at_end)
+    def planner(in_place: InPlace, scratch: ScratchOf) -> MemoryPlan:
+        plan, found = apart(fused, in_place, scratch, at_end)
         gaps.extend(found)
         return plan
 

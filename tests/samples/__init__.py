@@ -8,6 +8,7 @@ from tests.samples.host import HOST
 from tests.samples.indexing import INDEXING
 from tests.samples.linear import LINEAR
 from tests.samples.scans import SCANS
+from tests.samples.sorting import SORTING
 from tests.samples.structured import STRUCTURED
 
 SAMPLES: dict[str, OpSamples] = {
@@ -17,6 +18,7 @@ SAMPLES: dict[str, OpSamples] = {
     **INDEXING,
     **HOST,
     **SCANS,
+    **SORTING,
     **ALIGNMENT,
     **LINEAR,
 }

@@ -1,4 +1,4 @@
-"""Orders of elements: what a nest of loops over affine maps cannot say. They run on the host."""
+"""Orders of elements, and places in them. Kernels of their own compute these (`graphc/codegen/sorting.py`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _evaluate_argsort(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorTy
 ARGSORT = register(
     OpDef(
         name="argsort",
-        kind="host",
+        kind="sorting",
         arity=1,
         doc="Indices (i64) that sort along `axis`; equal elements keep their order, NaN is the largest. Any dtype.",
         infer=_infer_argsort,
@@ -70,7 +70,7 @@ def _evaluate_searchsorted(arrays: Sequence[np.ndarray], attrs: Attrs, type: Ten
 SEARCHSORTED = register(
     OpDef(
         name="searchsorted",
-        kind="host",
+        kind="sorting",
         arity=2,
         doc=(
             "Where each element of x belongs in its sorted row (i64): before equal elements, or after them with "

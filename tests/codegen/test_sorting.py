@@ -1,0 +1,164 @@
+"""Kernels of orders: every dtype and length, ties, special values, any axis and any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from graphc.codegen import sorting
+from graphc.codegen.kernel_parser import parse_kernel
+from graphc.codegen.kernel_text import print_kernel
+from graphc.codegen.kernel_verify import verify_kernel
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.sort_keys import Digits
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.types import DTYPES, DType, TensorType, bf16, f16, f32, f64, i8, i64, u8
+from graphc_runtime import Buffer, get_num_threads, set_num_threads
+from graphc_runtime.devices import get_device
+from graphc_runtime.executor import Executable
+from tests.codegen.raw import artifact_of, program_for
+
+Rng = np.random.Generator
+LENGTHS = (0, 1, 2, 3, 17, 64, 1000)
+SPECIAL = (np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = get_num_threads()
+    yield
+    set_num_threads(before)
+
+
+def elements(rng: Rng, shape: tuple[int, ...], dtype: DType, few: bool) -> np.ndarray:
+    """Numbers over the whole range of `dtype`, or few different ones; floats with infinities, NaN and both zeros."""
+    if dtype.kind == "bool":
+        return rng.random(shape) < 0.5
+    if not dtype.is_float:
+        info = np.iinfo(dtype.numpy)
+        made = rng.integers(info.min, info.max, shape, dtype.numpy, endpoint=True)
+        return made % 5 if few else made
+    made = rng.standard_normal(shape) * 10.0 ** rng.integers(-4, 4, shape)
+    made = np.where(rng.random(shape) < 0.2, rng.choice(SPECIAL, shape), np.round(made) if few else made)
+    return made.astype(dtype.numpy)
+
+
+def orders(arrays: list[np.ndarray], dtype: DType, axis: int) -> Graph:
+    """The orders of all arrays, both ways."""
+    b = Builder()
+    inputs = [b.input(i, TensorType(dtype, a.shape)) for i, a in enumerate(arrays)]
+    attrs = [{"axis": axis, "descending": down} for down in (False, True)]
+    return Graph(tuple(inputs), tuple(b.apply("argsort", (x,), a) for x in inputs for a in attrs))
+
+
+def check(graph: Graph, arrays: list[np.ndarray], counts: tuple[int, ...] = (2,)) -> None:
+    program = Executable(artifact_of(program_for(graph)), get_device("cpu"))
+    expected = evaluate(graph, arrays)
+    for count in counts:
+        set_num_threads(count)
+        results = program.run([Buffer.from_array(np.array(a, order="C")) for a in arrays])
+        for node, result, wanted in zip(graph.outputs, results, expected, strict=True):
+            np.testing.assert_array_equal(result.view(np.int64, node.shape), wanted, err_msg=f"{node.inputs} {count}")
+
+
+@pytest.mark.parametrize("few", [False, True], ids=["different", "ties"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_single_rows(threads: None, dtype: DType, few: bool) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [elements(rng, (n,), dtype, few) for n in LENGTHS]
+    check(orders(arrays, dtype, 0), arrays)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [f32, f64, f16, bf16, i64, u8], ids=str)
+def test_rows_along_any_axis(threads: None, dtype: DType, axis: int) -> None:
+    rng = np.random.default_rng(1)
+    arrays = [elements(rng, shape, dtype, True) for shape in ((5, 3, 4), (19, 40, 7), (200, 2, 3), (3, 2, 333))]
+    check(orders(arrays, dtype, axis), arrays, (1, 2, 3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_long_rows_are_sorted_in_chunks(threads: None, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorting, "LONG", 0)
+    monkeypatch.setattr(sorting, "_CHUNK", 100)
+    rng = np.random.default_rng(2)
+    few = dtype in (f32, i64)
+    arrays = [elements(rng, (n,), dtype, few) for n in (70_000, 1001)]
+    graph = orders(arrays, dtype, 0)
+    if host_target().cores > 1:
+        assert len(program_for(graph).kernels) > 8
+    check(graph, arrays, (1, 2, 3))
+
+
+@pytest.mark.parametrize("dtype", [f64, f32, i8], ids=str)
+def test_long_rows_without_chunks(threads: None, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorting, "LONG", 1 << 60)
+    arrays = [elements(np.random.default_rng(3), (70_000,), dtype, dtype is f32)]
+    graph = orders(arrays, dtype, 0)
+    assert len(program_for(graph).kernels) == 2
+    check(graph, arrays)
+
+
+@pytest.mark.parametrize("shape", [(500,), (40, 300)])
+def test_digits_that_all_elements_share_are_skipped(threads: None, shape: tuple[int, ...]) -> None:
+    """In none, some and all of the passes; the parts of a 64-bit key too."""
+    rng = np.random.default_rng(4)
+    arrays = [rng.integers(0, 4, shape) << shift for shift in (0, 9, 30, 31, 33, 60, 62)]
+    arrays += [np.full(shape, -7), (rng.integers(-2, 2, shape) << 40) + rng.integers(0, 2, shape)]
+    check(orders(arrays, i64, len(shape) - 1), arrays)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [2, 1000, 1 << 20, (1 << 31) + 1, 1 << 40])
+def test_words_hold_keys_and_indices(dtype: DType, n: int) -> None:
+    digits = Digits(dtype, n)
+    assert digits.words * digits.word_bits >= (1 if dtype.kind == "bool" else dtype.bits)
+    assert digits.word_bits + digits.index_bits < digits.packed.bits
+    assert digits.passes * digits.width >= digits.word_bits
+    assert n <= 1 << digits.index_bits
+
+
+def test_kernels_keep_the_rules_and_have_a_text() -> None:
+    for n, dtype in ((5, f32), (300, f64), (100_000, bf16)):
+        b = Builder()
+        x = b.input(0, TensorType(dtype, (n, 1)))
+        graph = Graph((x,), (b.apply("argsort", (x,), {"axis": 0, "descending": True}),))
+        for kernel in program_for(graph).kernels:
+            verify_kernel(kernel)
+            text = print_kernel(kernel)
+            assert print_kernel(parse_kernel(text)) == text
+
+
+def test_a_graph_of_orders_is_one_program() -> None:
+    """What is sorted is computed before, values are taken after, without leaving native code."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (4, 600)))
+    doubled = b.mul(x, 2.0)
+    order = b.apply("argsort", (doubled,), {"axis": 1, "descending": False})
+    places = b.apply("searchsorted", (b.apply("take_along", (doubled, order), {"axis": 1}), b.neg(x)), {"right": True})
+    graph = Graph((x,), (places,))
+    array = np.random.default_rng(5).standard_normal((4, 600)).astype(np.float32)
+    got = Executable(artifact_of(program_for(graph)), get_device("cpu")).run([Buffer.from_array(array)])
+    np.testing.assert_array_equal(got[0].view(np.int64, (4, 600)), evaluate(graph, [array])[0])
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_places_in_rows_that_are_out_of_order_or_end_in_nan(right: bool) -> None:
+    """The same middles as the reference's are looked at."""
+    rng = np.random.default_rng(6)
+    for rows, x in (((33,), (5, 60)), ((3, 100), (3, 500)), ((2, 1), (2, 7))):
+        b = Builder()
+        nodes = tuple(b.input(i, TensorType(f32, shape)) for i, shape in enumerate((rows, x)))
+        graph = Graph(nodes, (b.apply("searchsorted", nodes, {"right": right}),))
+        for arrays in (
+            [elements(rng, s, f32, True) for s in (rows, x)],
+            [np.sort(elements(rng, s, f32, True)) for s in (rows, x)],
+        ):
+            got = Executable(artifact_of(program_for(graph)), get_device("cpu")).run(
+                list(map(Buffer.from_array, arrays))
+            )
+            np.testing.assert_array_equal(got[0].view(np.int64, x), evaluate(graph, arrays)[0])
