@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphc.activations import positive_part, softplus_node
-from graphc.errors import DTypeError, InputError, ShapeError, UsageError
+from graphc.errors import DTypeError, InputError, OutOfRange, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, broadcast_shapes, i64, u8
@@ -14,14 +14,20 @@ from graphc.linear import linear
 from graphc.loss_reduction import check_reduction, check_values, given, reduced_name, reduced_node, reduction_name
 from graphc.recording import Recorder, current
 from graphc.refusing import need_float, need_same_dtype, refuse_gradient
+from graphc.storage import Value
 from graphc.tensors.core import finish, read, record, wants_grad
-from graphc.tensors.indexing import check_range
+from graphc.tensors.halves import rounded_once
+from graphc.tensors.indexing import outside
 from graphc.tensors.normalising import log_softmax_node
+from graphc.tensors.plans import Plans
 from graphc.tensors.widening import in_single
 from graphc.tensors.writing import type_name
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
+
+
+_plans: Plans[bool] = Plans()
 
 
 def _class_axis(shape: Sequence[int]) -> int:
@@ -106,6 +112,39 @@ def _class_loss(
     smoothing: float,
     logits: bool,
 ) -> Tensor:
+    arguments = (ignore_index, reduction, smoothing, logits)
+    key = _plans.key(input, target, weight, *arguments)
+    if _plans.get(key) is None:
+        _check_class_loss(input, target, weight, reduction, logits)
+        _plans.keep(key, True)
+    if weight is not None:
+        refuse_gradient("nll_loss", weight=weight)
+    axis = _class_axis(input._type.shape)
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        # The weight of class numbers gets no gradient.
+        grad = wants_grad((input,))
+        x, keep = read(recorder, input, grad)
+        y, keep_y = read(recorder, target, False)
+        nodes, keeps = [x, y], [keep, keep_y]
+        if weight is not None:
+            w, keep_w = read(recorder, weight, False)
+            nodes.append(w)
+            keeps.append(keep_w)
+        _check_classes(recorder, y, keep_y, input._type.shape[axis], ignore_index)
+
+        def emit(b: Builder, x: Node, y: Node, w: Node | None = None) -> Node:
+            logs = log_softmax_node(b, x, axis) if logits and x.type.size else x
+            return _nll_node(b, logs, y, w, axis, ignore_index, reduction, smoothing)
+
+        kept = ("class_loss", *arguments, *nodes)
+        made = b.made(kept) or b.keep(kept, rounded_once(b, emit(b, *nodes), nodes))
+        name = _nll_name(input.ndim, reduction, smoothing)
+        return finish(recorder, made, tuple(keeps), name, grad, nodes, True)
+
+
+def _check_class_loss(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, logits: bool) -> None:
     check_reduction(reduction)
     axis = _class_axis(input._type.shape)
     need_float("log_softmax_lastdim_kernel_impl" if logits else "nll_loss_out_frame", input)
@@ -118,34 +157,22 @@ def _class_loss(
                 f"tensor of shape: {list(weight._type.shape)}"
             )
         need_same_dtype("cross_entropy" if logits else "nll_loss", input, weight)
-        refuse_gradient("nll_loss", weight=weight)
-    recorder = current()
-    with recorder.lock:
-        b = recorder.begin()
-        # The weight of class numbers gets no gradient.
-        grad = wants_grad((input,))
-        x, keep = read(recorder, input, grad)
-        y, keep_y = read(recorder, target, False)
-        keeps = [keep, keep_y]
-        w = None
-        if weight is not None:
-            w, keep_w = read(recorder, weight, False)
-            keeps.append(keep_w)
-        _check_classes(recorder, y, keep_y, classes, ignore_index)
-        logs = log_softmax_node(b, x, axis) if logits and x.type.size else x
-        made = _nll_node(b, logs, y, w, axis, ignore_index, reduction, smoothing)
-        name = _nll_name(input.ndim, reduction, smoothing)
-        return finish(recorder, made, tuple(keeps), name, grad, (x,) if w is None else (x, w))
 
 
 def _check_classes(recorder: Recorder, target: Node, keep: Any, classes: int, ignore_index: int) -> None:
+    if not target.type.size:
+        return
     b = recorder.b
-    target = b.cast(target, i64)
-    ignored = b.apply("eq", (target, b.constant(ignore_index, target.type)))
-    seen = b.select(ignored, b.zeros_like(target), target)
-    check_range(
-        recorder, seen, keep, classes, 0, f"Target is out of bounds: classes are numbered from 0 to {classes - 1}."
-    )
+    kept = ("class_range", classes, ignore_index, target)
+    flag = b.made(kept)
+    if flag is None:
+        target = b.cast(target, i64)
+        ignored = b.apply("eq", (target, b.constant(ignore_index, target.type)))
+        flag = b.keep(kept, outside(b, b.select(ignored, b.zeros_like(target), target), classes, 0))
+    message = f"Target is out of bounds: classes are numbered from 0 to {classes - 1}."
+    if not classes:
+        raise OutOfRange(message)
+    recorder.check(flag, Value(flag, (keep,)), OutOfRange(message))
 
 
 def nll_loss(

@@ -9,13 +9,17 @@ from graphc.errors import DTypeError, KindError, ShapeError, UnsupportedError, U
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
-from graphc.tensors.core import TensorBase, record
+from graphc.tensors.core import record
+from graphc.tensors.plans import Plans
 from graphc.tensors.writing import type_name
 from graphc.windows import Extents, Pads, pad_or_cut, per_axis
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
+Plan = tuple[str, Callable[..., Node]]  # the name of the gradient node, and what makes the result
+
+_plans: Plans[Plan] = Plans()
 _PLACES, _OFFSETS = ("d", "h", "w"), ("q", "r", "s")
 _AXES = ("depth", "height", "width")
 _C_NAMES = {"Double": "double", "Float": "float", "Half": "c10::Half", "BFloat16": "c10::BFloat16"}
@@ -139,17 +143,16 @@ def _batched(input: Tensor, rank: int) -> tuple[int, ...]:
     return shape if len(shape) == rank + 2 else (1, *shape)
 
 
-def _recorded(input: Tensor, weight: Tensor, bias: Tensor | None, rank: int, emit: Callable[..., Node]) -> Tensor:
-    """The result of `emit`, without the batch where `input` has none."""
-    operands = [t for t in (input, weight, bias) if isinstance(t, TensorBase)]
+def _for_batch(input: Tensor, rank: int, emit: Callable[..., Node]) -> Plan:
+    """What makes the result of `emit`, without the batch where `input` has none."""
     if input.ndim == rank + 2:
-        return record("ConvolutionBackward0", operands, emit)
+        return "ConvolutionBackward0", emit
 
     def single(b: Builder, *nodes: Node) -> Node:
         made = emit(b, *nodes)
         return b.reshape(made, made.shape[1:])
 
-    return record("SqueezeBackward1", operands, single)
+    return "SqueezeBackward1", single
 
 
 def _conv(
@@ -163,6 +166,25 @@ def _conv(
     dilation: Extents,
     groups: int,
 ) -> Tensor:
+    key = _plans.key(name, input, weight, bias, stride, padding, dilation, groups)
+    plan = _plans.get(key) or _plans.keep(
+        key, _conv_plan(name, rank, input, weight, bias, stride, padding, dilation, groups)
+    )
+    return record(plan[0], (input, weight) if bias is None else (input, weight, bias), plan[1], True)
+
+
+def _conv_plan(
+    name: str,
+    rank: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Extents,
+    padding: Any,
+    dilation: Extents,
+    groups: int,
+) -> Plan:
+    """Checks the arguments of a convolution."""
     _check_input(name, input, rank)
     kernel = weight._type.shape
     strides = per_axis(stride, "stride", max(len(kernel) - 2, 1))
@@ -182,7 +204,7 @@ def _conv(
         padded = pad_or_cut(b, b.reshape(x, shape), pads)
         return _plus_bias(b, _grouped(b, padded, w, spec, groups, False), rest)
 
-    return _recorded(input, weight, bias, rank, emit)
+    return _for_batch(input, rank, emit)
 
 
 def conv1d(
@@ -294,7 +316,8 @@ def _conv_transpose(
         turned = b.flip(w, tuple(i + 2 for i, k in enumerate(kernel[2:]) if k > 1))
         return _plus_bias(b, _grouped(b, pad_or_cut(b, spread, pads), turned, spec, groups, True), rest)
 
-    return _recorded(input, weight, bias, rank, emit)
+    node, whole = _for_batch(input, rank, emit)
+    return record(node, (input, weight) if bias is None else (input, weight, bias), whole)
 
 
 def conv_transpose1d(

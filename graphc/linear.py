@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from graphc.errors import DTypeError, ShapeError
@@ -10,25 +11,40 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes
 from graphc.tensors import shaping
-from graphc.tensors.core import record
+from graphc.tensors.core import TensorBase, record
+from graphc.tensors.plans import Plans
 from graphc.tensors.products import c_name, name_of, need_numbers, need_tensors, product, rows_node
+from graphc.tensors.views import is_contiguous
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
+_plans: Plans[tuple[str, Callable[..., Node]]] = Plans()
+
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias: (*, in) and (out, in) give (*, out); a weight of shape (in) gives (*)."""
-    need_tensors("linear", input=input, weight=weight)
+    key = _plans.key(input, weight, bias)
+    if isinstance(input, TensorBase) and not is_contiguous(input._type.shape, input._strides):
+        key = (*key, "strided")
+    plan = _plans.get(key)
+    if plan is None:
+        need_tensors("linear", input=input, weight=weight)
+        if weight.ndim == 1 and input.ndim and bias is None:
+            return product(input, weight)
+        plan = _plans.keep(key, _plan(input, weight, bias))
+    return record(plan[0], (input, weight) if bias is None else (bias, input, weight), plan[1], True)
+
+
+def _plan(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[str, Callable[..., Node]]:
+    """Checks the operands; the name of the gradient node, and what makes the result."""
     x, w = input._type, weight._type
     if not x.rank or not w.rank:
         raise ShapeError(f"both arguments to linear need to be at least 1D, but they are {x.rank}D and {w.rank}D")
     if w.rank > 2:
         raise ShapeError(f"t() expects a tensor with <= 2 dimensions, but self is {w.rank}D; linear got weight {w}")
     if w.rank == 1:
-        if bias is not None:
-            raise ShapeError(f"mat2 must be a matrix, got 1-D tensor; linear got input {x} and weight {w}")
-        return product(input, weight)
+        raise ShapeError(f"mat2 must be a matrix, got 1-D tensor; linear got input {x} and weight {w}")
     lead = x.shape[:-1]
     rows = math.prod(lead)
     if x.shape[-1] != w.shape[1]:
@@ -45,7 +61,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     emit = rows_node(input, "o k", "o")
     if bias is None:
         name = ("SqueezeBackward4", "MmBackward0", "UnsafeViewBackward0")[min(x.rank, 3) - 1]
-        return record(name, (input, weight), emit)
+        return name, emit
     if bias._type.dtype is not w.dtype:
         raise DTypeError(
             f"self and mat2 must have the same dtype, but got {name_of(bias)} and {name_of(weight)}; linear got input "
@@ -65,4 +81,4 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return b.add(made, b.broadcast(r, made.shape))
 
     name = "AddmmBackward0" if x.rank == 2 else "ViewBackward0" if bias.ndim < 2 else "AddBackward0"
-    return record(name, (bias, input, weight), added)
+    return name, added

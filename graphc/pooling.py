@@ -12,14 +12,16 @@ import numpy as np
 from graphc.errors import ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, boolean, i64
+from graphc.ir.types import DType, TensorType, boolean, i64
 from graphc.tensors import elementwise
 from graphc.tensors.core import record, record_many
+from graphc.tensors.plans import Plans
 from graphc.windows import Extents, pad_or_cut
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
+_plans: Plans[tuple[Callable[..., Node], Callable[..., Any]]] = Plans()
 _WORDS = {1: "one int", 2: "two ints", 3: "three ints"}
 _SIDES = ("T", "H", "W")
 
@@ -211,9 +213,35 @@ def _places(b: Builder, seen: Node, windows: _Windows, extents: Sequence[int]) -
     return flat
 
 
-def _max_pool(name: str, rank: int, input: Tensor, windows: _Windows, indices: bool) -> Any:
-    value = least(input._type.dtype)
-    extents = input._type.shape[-rank:]
+def _max_pool(
+    name: str,
+    rank: int,
+    input: Tensor,
+    kernel_size: Extents,
+    stride: Extents | None,
+    padding: Extents,
+    dilation: Extents,
+    ceil_mode: bool,
+    indices: bool,
+) -> Any:
+    key = _plans.key(name, input, kernel_size, stride, padding, dilation, ceil_mode)
+    plan = _plans.get(key)
+    if plan is None:
+        windows = _windows(name, rank, input, kernel_size, stride, padding, dilation, ceil_mode)
+        if rank == 1 and not input._type.dtype.is_float:
+            raise UnsupportedError(f'"max_pool1d_impl" not implemented for {input._type}')
+        _refuse_bool(name, input)
+        plan = _plans.keep(key, _max_emitters(input._type, rank, windows))
+    gradient = "SqueezeBackward1" if rank == 1 else f"MaxPool{rank}DWithIndicesBackward0"
+    if indices:
+        return tuple(record_many(gradient, (input,), plan[1]))
+    return record(gradient, (input,), plan[0], True)
+
+
+def _max_emitters(type: TensorType, rank: int, windows: _Windows) -> tuple[Callable[..., Node], Callable[..., Any]]:
+    """What makes the largest elements of windows, and what makes these and their places."""
+    value = least(type.dtype)
+    extents = type.shape[-rank:]
 
     def largest(b: Builder, x: Node) -> Node:
         return b.reduce_max(windows.over(b, x, value), windows.inner(x), "first")
@@ -221,8 +249,7 @@ def _max_pool(name: str, rank: int, input: Tensor, windows: _Windows, indices: b
     def both(b: Builder, x: Node) -> tuple[Node, Node]:
         return largest(b, x), _places(b, windows.over(b, x, value), windows, extents)
 
-    gradient = "SqueezeBackward1" if rank == 1 else f"MaxPool{rank}DWithIndicesBackward0"
-    return tuple(record_many(gradient, (input,), both)) if indices else record(gradient, (input,), largest)
+    return largest, both
 
 
 def max_pool1d(
@@ -235,10 +262,7 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Any:
     """The largest element of each window of the last dimension, with `return_indices` also its place (int64)."""
-    windows = _windows("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode)
-    if not input._type.dtype.is_float:
-        raise UnsupportedError(f'"max_pool1d_impl" not implemented for {input._type}')
-    return _max_pool("max_pool1d", 1, input, windows, return_indices)
+    return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool2d(
@@ -254,9 +278,7 @@ def max_pool2d(
 
     With `return_indices` also its row-major place in these dimensions (int64).
     """
-    windows = _windows("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode)
-    _refuse_bool("max_pool2d", input)
-    return _max_pool("max_pool2d", 2, input, windows, return_indices)
+    return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool3d(
@@ -269,9 +291,7 @@ def max_pool3d(
     return_indices: bool = False,
 ) -> Any:
     """The largest element of each window of the last three dimensions, with `return_indices` also its place (int64)."""
-    windows = _windows("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode)
-    _refuse_bool("max_pool3d", input)
-    return _max_pool("max_pool3d", 3, input, windows, return_indices)
+    return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool1d_with_indices(

@@ -1,16 +1,19 @@
-"""What libraries over tensors need of the recorder: numbers that programs read at run time."""
+"""What libraries over tensors need of the recorder: numbers that programs read at run time, and repeated updates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc import dtypes
+from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType, f64
 from graphc.recording import current
 from graphc.tensors.core import from_buffer
+from graphc.tensors.core import read as read_node
+from graphc.tensors.writing import write_node
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -43,6 +46,33 @@ def state_zeros(like: Tensor, value: float = 0) -> Tensor:
     if recorder.capture is not None:
         made._storage.serial = 0
     return made
+
+
+def update(key: tuple[Any, ...], written: Sequence[Tensor], read: Sequence[Tensor], run: Callable[[], None]) -> None:
+    """Run `run`, which changes the tensors `written` in place by what it reads of them and of `read`, and does nothing
+    else. What it records is remembered under `key`, which tells what else it depends on: repeated on the same
+    operands, as in every step of a training loop, only its results are noted.
+    """
+    recorder = current()
+    plain = all(not t._chain and t._counter is not None and t._lineage.hist is None for t in written)
+    if not plain or MODE.enabled or recorder.capture is not None:
+        run()
+        return
+    with recorder.lock:
+        builder = recorder.begin()
+        pairs = [read_node(recorder, tensor, False) for tensor in (*written, *read)]
+        operands = (*key, *[node for node, _ in pairs])
+        nodes = recorder.updates.get(operands)
+        if nodes is not None:
+            keeps = tuple([keep for _, keep in pairs])
+            for tensor, node in zip(written, nodes, strict=True):
+                write_node(recorder, tensor, node, keeps, "", False)
+            return
+        run()
+        storages = [tensor._storage for tensor in written]
+        values = [s.value for s in storages if s.recorder is recorder and s.value is not None]
+        if recorder.b is builder and len(values) == len(storages):  # else something was run in between
+            recorder.updates[operands] = tuple([value.node for value in values])
 
 
 def runtime_choice(compute: Callable[[], Any]) -> Any:

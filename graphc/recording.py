@@ -78,6 +78,7 @@ class Recorder:
         self.variables: weakref.WeakValueDictionary[Node, Value] = weakref.WeakValueDictionary()
         self.gradients: dict[tuple[object, ...], list[Node | None]] = {}
         self.needed: dict[Node, tuple[Node, ...]] = {}
+        self.updates: dict[tuple[object, ...], tuple[Node, ...]] = {}
         self.checks: list[Check] = []
         self.seen: list[Seen] = []  # the views that the operation recorded last reads with gradients
         self.freed: list[Value] = []
@@ -337,6 +338,7 @@ class Recorder:
         self._programs.clear()
         self.gradients.clear()
         self.needed.clear()
+        self.updates.clear()
         if not self.bound:
             self._free.clear()
             self._leaves = 0

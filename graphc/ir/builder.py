@@ -31,7 +31,9 @@ class Builder(OpMethods):
     def __init__(self) -> None:
         self._nodes: dict[tuple[object, ...], Node] = {}
         self._applied: dict[tuple[object, ...], Node] = {}  # the same nodes by what `apply` is given
+        self._inputs: dict[tuple[object, ...], Node] = {}
         self._constants: dict[tuple[object, ...], Node] = {}  # of these too, those that equality tells apart
+        self._made: dict[tuple[object, ...], Node] = {}  # what whole functions of nodes gave
         self.locs: frozenset[Location] = NO_LOCATIONS
 
     def __len__(self) -> int:
@@ -66,6 +68,16 @@ class Builder(OpMethods):
             node.locs |= self.locs
         return node
 
+    def input(self, index: int, type: TensorType, name: str = "") -> Node:
+        """Input number `index` of the graph; `name` is a hint for printing."""
+        key = (index, name, type)
+        node = self._inputs.get(key)
+        if node is None:
+            node = self._inputs[key] = super().input(index, type, name)
+        elif self.locs is not node.locs and not self.locs <= node.locs:
+            node.locs |= self.locs
+        return node
+
     def constant(self, value: float | int | bool, type: TensorType) -> Node:
         """A tensor of `type` with every element `value` (converted to the dtype's kind)."""
         if value != value or (value == 0 and value.__class__ is float):
@@ -76,6 +88,16 @@ class Builder(OpMethods):
             node = self._constants[key] = super().constant(value, type)
         elif self.locs is not node.locs and not self.locs <= node.locs:
             node.locs |= self.locs
+        return node
+
+    def made(self, key: tuple[object, ...]) -> Node | None:
+        """What was kept for `key` by `keep`, unless its nodes are to learn of a line that they do not know yet."""
+        node = self._made.get(key)
+        return node if node is not None and (self.locs is node.locs or self.locs <= node.locs) else None
+
+    def keep(self, key: tuple[object, ...], node: Node) -> Node:
+        """`node`, found by `made` from now on. `key` is a function without state and the nodes it was given."""
+        self._made[key] = node
         return node
 
     def apply(self, op: str, inputs: tuple[Node, ...], attrs: dict[str, AttrValue] | None = None) -> Node:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from graphc import Tensor, float64, maximum
 from graphc.optim.optimizer import Params
 from graphc.optim.stepped import SteppedOptimizer, check_betas, check_settings
-from graphc.recorder import state_zeros
+from graphc.recorder import state_zeros, update
 
 
 class Adam(SteppedOptimizer):
@@ -72,21 +73,35 @@ class Adam(SteppedOptimizer):
             count = step.to(float64)
             rate = lr / (1 - beta1**count)
             root = (1 - beta2**count).sqrt()
-            for parameter in members:
-                state = self.state[parameter]
+            numbers = [n for n in (rate, root, beta2, rest1, rest2, eps, decay, shrink) if n is not None]
+
+            def move(
+                parameter: Tensor,
+                mean: Tensor,
+                square: Tensor,
+                largest: Tensor | None = None,
+                rate: Tensor = rate,
+                root: Tensor = root,
+            ) -> None:
                 assert parameter.grad is not None
                 gradient: Tensor = -parameter.grad if maximize else parameter.grad
                 if decay is not None:
                     gradient = gradient.addcmul(parameter, decay)
                 if shrink is not None:
                     parameter.mul_(shrink)
-                mean, square = state["exp_avg"], state["exp_avg_sq"]
                 mean.lerp_(gradient, rest1)
                 square.mul_(beta2).addcmul_(gradient, gradient, value=rest2)
-                if amsgrad:
-                    state["max_exp_avg_sq"].copy_(maximum(state["max_exp_avg_sq"], square))
-                    square = state["max_exp_avg_sq"]
+                if largest is not None:
+                    square = largest.copy_(maximum(largest, square))
                 parameter.addcdiv_(mean, square.sqrt() / root + eps, value=rate)
+
+            for parameter in members:
+                assert parameter.grad is not None
+                state = self.state[parameter]
+                names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
+                written = [parameter, *[state[name] for name in names]]
+                key = ("adam", maximize, amsgrad, decays, decoupled)
+                update(key, written, [parameter.grad, *numbers], partial(move, *written))
 
 
 class AdamW(Adam):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from graphc import Tensor
 from graphc.errors import InputError
 from graphc.optim.optimizer import Optimizer, Params
-from graphc.recorder import state_zeros
+from graphc.recorder import state_zeros, update
 
 
 class SGD(Optimizer):
@@ -58,20 +59,30 @@ class SGD(Optimizer):
         damping = self._scalar(lambda: 1 - group["dampening"]) if moves else None
         # Without dampening the first step, b = d, is what every step does when b was zero before.
         undamped = self._structure(lambda: group["dampening"] == 0)
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
+        numbers = [n for n in (rate, decay, momentum, damping) if n is not None]
+
+        def move(parameter: Tensor, buffer: Tensor | None) -> None:
+            assert parameter.grad is not None
             direction: Tensor = -parameter.grad if maximize else parameter.grad
             if decay is not None:
                 direction = direction.addcmul(parameter, decay)
             if momentum is not None and damping is not None:
-                state = self.state[parameter]
-                buffer = state.get("momentum_buffer")
-                if buffer is None and undamped:
-                    buffer = state["momentum_buffer"] = state_zeros(parameter)
                 if buffer is None:
-                    buffer = state["momentum_buffer"] = direction.detach().clone()
+                    buffer = self.state[parameter]["momentum_buffer"] = direction.detach().clone()
                 else:
                     buffer.mul_(momentum).addcmul_(direction, damping)
                 direction = direction.addcmul(buffer, momentum) if nesterov else buffer
             parameter.addcmul_(direction, rate)
+
+        key = ("sgd", maximize, decays, moves, nesterov)
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            buffer = self.state[parameter].get("momentum_buffer") if moves else None
+            if moves and buffer is None and undamped:
+                buffer = self.state[parameter]["momentum_buffer"] = state_zeros(parameter)
+            if moves and buffer is None:
+                move(parameter, None)
+                continue
+            written = [parameter] if buffer is None else [parameter, buffer]
+            update(key, written, [parameter.grad, *numbers], partial(move, parameter, buffer))

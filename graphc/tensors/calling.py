@@ -85,7 +85,7 @@ def unary(name: str, node_name: str, emit: Emit, doc: str) -> Callable[..., Any]
     def function(input: Tensor) -> Tensor:
         if not isinstance(input, TensorBase):
             refuse(name, input, "input", 1)
-        return record(node_name, (input,), emit)
+        return record(node_name, (input,), emit, True)
 
     return out_form(named(function, name, doc))
 
@@ -127,11 +127,11 @@ def binary(
         if not isinstance(input, TensorBase):
             node = names[-1]
         if dtype is None and check is None:
-            return combine(node, (input, other), emit)
+            return combine(node, (input, other), emit, steady=True)
         found = common((input, other))[0]
         if check is not None:
             check(name, found)
-        return combine(node, (input, other), emit, found if dtype is None else dtype(found))
+        return combine(node, (input, other), emit, found if dtype is None else dtype(found), steady=True)
 
     return out_form(named(function, name, doc))
 

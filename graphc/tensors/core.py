@@ -18,7 +18,7 @@ from graphc.ir.types import DType, TensorType
 from graphc.recording import SOURCES, Recorder, current
 from graphc.storage import Binding, Lineage, Seen, Storage, Value, still_holds, untouched
 from graphc.tensors.export import laid_out
-from graphc.tensors.halves import rounded_once
+from graphc.tensors.halves import emitted, rounded_once
 from graphc.tensors.size import Size
 from graphc.tensors.views import (
     Chain,
@@ -427,9 +427,11 @@ def finish(
     name: str,
     grad: bool,
     operands: Sequence[Node] = (),
+    rounded: bool = False,
 ) -> Tensor:
-    """A new tensor for the recorded `node`, rounded once if it was made from `operands` of half precision."""
-    node = rounded_once(recorder.b, node, operands)
+    """A new tensor for the recorded `node`; rounded once, unless it is, if `operands` are of half precision."""
+    if not rounded:
+        node = rounded_once(recorder.b, node, operands)
     recorder.recorded(node)
     type = node.type
     if grad and type.dtype.is_float:
@@ -450,9 +452,9 @@ def finish(
 SAVING: list[Callable[[Recorder, Value], None]] = []  # what is done while there are hooks of saved tensors
 
 
-def record(name: str, tensors: Sequence[TensorBase], emit: Emit) -> Tensor:
+def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = False) -> Tensor:
     """Record `emit(builder, *nodes)`, which makes one node from those of `tensors`. `name` is PyTorch's name of the
-    gradient node.
+    gradient node. `steady`: the same function object does the same for the same nodes, now and later.
     """
     recorder = current()
     with recorder.lock:
@@ -464,7 +466,7 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit) -> Tensor:
             node, keep = read(recorder, tensor, grad)
             nodes.append(node)
             parents.append(keep)
-        return finish(recorder, emit(b, *nodes), tuple(parents), name, grad, nodes)
+        return finish(recorder, emitted(b, emit, nodes, nodes, steady), tuple(parents), name, grad, nodes, True)
 
 
 def record_many(name: str, tensors: Sequence[TensorBase], emit: Callable[..., Sequence[Node]]) -> list[Tensor]:

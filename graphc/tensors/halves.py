@@ -6,7 +6,7 @@ the result are therefore made again in f32. The gradient, which is derived from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -14,6 +14,8 @@ from graphc.ir.opdef import OPS, attrs_of
 from graphc.ir.types import bf16, f16, f32
 
 HALVES = (f16, bf16)
+
+Emit = Callable[..., Node]
 
 # What gives an element of its operands, up to the sign, or no float at all: nothing is rounded.
 _COMPARING = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
@@ -40,6 +42,17 @@ def rounded_once(b: Builder, made: Node, operands: Sequence[Node]) -> Node:
     if not rounding or (len(rounding) == 1 and rounding[0].op in _SINGLE and not _has_number(rounding[0])):
         return made
     return _Widening(b, order).result(made)
+
+
+def emitted(b: Builder, emit: Emit, nodes: Sequence[Node], operands: Sequence[Node], steady: bool) -> Node:
+    """What `emit(b, *nodes)` makes, rounded once; `nodes` were made from `operands`. It is remembered for a function
+    that depends on nothing else: one without a closure, or one that is `steady`.
+    """
+    if not steady and emit.__closure__ is not None:  # type: ignore[attr-defined]
+        return rounded_once(b, emit(b, *nodes), operands)
+    key = (emit if steady else emit.__code__, *nodes, None, *operands)  # type: ignore[attr-defined]
+    node = b.made(key)
+    return b.keep(key, rounded_once(b, emit(b, *nodes), operands)) if node is None else node
 
 
 def _has_number(node: Node) -> bool:

@@ -192,13 +192,17 @@ def check_range(recorder: Recorder, index: Node, keep: Any, size: int, low: int,
         return
     if size == 0:
         raise OutOfRange(message)
-    b = recorder.b
+    flag = outside(recorder.b, index, size, low)
+    recorder.check(flag, Value(flag, (keep,)), OutOfRange(message))
+
+
+def outside(b: Builder, index: Node, size: int, low: int) -> Node:
+    """Whether an element of `index`, which has some, lies outside [low, size)."""
     below = b.apply("lt", (index, b.constant(low, index.type)))
     above = b.apply("ge", (index, b.constant(size, index.type)))
     bad = b.apply("bitwise_or", (below, above))
     axes = tuple(range(bad.type.rank))
-    flag = b.apply("reduce_max", (bad,), {"axes": axes, "ties": "even"}) if axes else bad
-    recorder.check(flag, Value(flag, (keep,)), OutOfRange(message))
+    return b.apply("reduce_max", (bad,), {"axes": axes, "ties": "even"}) if axes else bad
 
 
 def _combined(

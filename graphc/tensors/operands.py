@@ -14,7 +14,7 @@ from graphc.promotion import Number, result_type
 from graphc.recording import Recorder, current
 from graphc.source import call_site
 from graphc.tensors.core import Keep, TensorBase, finish, read, record, wants_grad
-from graphc.tensors.halves import HALVES
+from graphc.tensors.halves import HALVES, emitted
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -124,14 +124,15 @@ def combine(
     emit: Emit,
     dtype: DType | None = None,
     masks: Sequence[TensorBase] = (),
+    steady: bool = False,
 ) -> Tensor:
     """Record `emit(b, *masks, *operands)` over nodes brought to one shape; operands to `dtype` (their common one by
-    default).
+    default). `steady` as `record`'s.
     """
     if not masks and len(operands) == 2:
         x, y = operands
         if isinstance(x, TensorBase) and isinstance(y, TensorBase) and x._type == y._type and dtype is None:
-            return record(name, (x, y), emit)
+            return record(name, (x, y), emit, steady)
     found, shape = common(operands)
     if masks:
         shape = broadcast_shapes(shape, *(m._type.shape for m in masks))
@@ -158,4 +159,5 @@ def combine(
                 nodes.append(node if node.type.shape == shape else b.broadcast(node, shape))
             else:
                 nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", parents))
-        return finish(recorder, emit(b, *nodes), tuple(parents), name, grad, sources)
+        made = emitted(b, emit, nodes, sources, steady)
+        return finish(recorder, made, tuple(parents), name, grad, sources, True)

@@ -7,6 +7,7 @@ import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
@@ -64,7 +65,9 @@ def chained(tensor: TensorBase, chain: Chain, type: TensorType, strides: Ints, o
     """A view of the memory of `tensor` through `chain`, whose last step is new."""
     enabled = MODE.enabled
     counter = tensor._counter
-    chain = (*chain[:-1], replace(chain[-1], free=not enabled, version=counter[0] if counter is not None else 0))
+    version = counter[0] if counter is not None else 0
+    if version or not enabled:
+        chain = (*chain[:-1], replace(chain[-1], free=not enabled, version=version))
     apart = not enabled and (lineage.requires_grad or lineage.hist is not None)
     root: Any = tensor if tensor._root is None else tensor._root
     if apart:
@@ -77,7 +80,13 @@ def chained(tensor: TensorBase, chain: Chain, type: TensorType, strides: Ints, o
 
 
 def _reshaped(input: Tensor, shape: Ints, strides: Ints, name: str = "ViewBackward0") -> Tensor:
-    return view(input, ViewStep("reshape", input._type.shape, shape), shape, strides, input._offset, name)
+    chain = (*input._chain, _reshape_step(input._type.shape, shape, name))
+    return chained(input, chain, input._type.with_shape(shape), strides, input._offset, input._lineage)
+
+
+@lru_cache(maxsize=4096)
+def _reshape_step(source: Ints, shape: Ints, name: str) -> ViewStep:
+    return ViewStep("reshape", source, shape, name=name)
 
 
 def same_view(input: Tensor) -> Tensor:
