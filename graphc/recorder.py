@@ -61,7 +61,7 @@ def update(key: tuple[Any, ...], written: Sequence[Tensor], read: Sequence[Tenso
     with recorder.lock:
         builder = recorder.begin()
         pairs = [read_node(recorder, tensor, False) for tensor in (*written, *read)]
-        operands = (*key, *[node for node, _ in pairs])
+        operands = (*key, dtypes.default_ir(), *[node for node, _ in pairs])
         nodes = recorder.updates.get(operands)
         if nodes is not None:
             keeps = tuple([keep for _, keep in pairs])

@@ -7,7 +7,9 @@ the result are therefore made again in f32. The gradient, which is derived from 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 
+from graphc.dtypes import default_ir
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
@@ -46,11 +48,20 @@ def rounded_once(b: Builder, made: Node, operands: Sequence[Node]) -> Node:
 
 def emitted(b: Builder, emit: Emit, nodes: Sequence[Node], operands: Sequence[Node], steady: bool) -> Node:
     """What `emit(b, *nodes)` makes, rounded once; `nodes` were made from `operands`. It is remembered for a function
-    that depends on nothing else: one without a closure, or one that is `steady`.
+    that depends on nothing else but the default dtype: one without a closure, or one that is `steady`.
     """
-    if not steady and emit.__closure__ is not None:  # type: ignore[attr-defined]
+    if steady:
+        key = (emit, default_ir(), *nodes, None, *operands)
+    elif type(emit) is FunctionType and emit.__closure__ is None and emit.__defaults__ is None:
+        key = (
+            emit.__code__,
+            default_ir(),
+            *nodes,
+            None,
+            *operands,
+        )  # a new function object for each call, but the same code
+    else:
         return rounded_once(b, emit(b, *nodes), operands)
-    key = (emit if steady else emit.__code__, *nodes, None, *operands)  # type: ignore[attr-defined]
     node = b.made(key)
     return b.keep(key, rounded_once(b, emit(b, *nodes), operands)) if node is None else node
 

@@ -1,0 +1,85 @@
+"""What recording remembers of operations never answers for something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import graphc as torch
+import graphc.nn.functional as F
+from graphc import optim
+from graphc.recording import current
+
+
+@pytest.fixture
+def default_dtype() -> Iterator[None]:
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_the_default_dtype_is_part_of_what_is_remembered(default_dtype: None) -> None:
+    x = torch.arange(3)
+    assert torch.exp(x).dtype is torch.float32
+    torch.set_default_dtype(torch.float64)
+    assert torch.exp(x).dtype is torch.float64
+    assert torch.sigmoid(x).dtype is torch.float64
+
+
+def test_numbers_of_another_kind_are_other_arguments() -> None:
+    x = torch.ones(1, 1, 4, 4)
+    assert F.max_pool2d(x, 2, 2).shape == (1, 1, 2, 2)
+    for bad in (2.0, "2", [2, 2, 2]):
+        with pytest.raises((TypeError, RuntimeError)):
+            F.max_pool2d(x, bad)
+    assert F.max_pool2d(x, [2, 2]).shape == (1, 1, 2, 2)
+    weight = torch.ones(1, 1, 2, 2)
+    assert F.conv2d(x, weight, stride=[2, 2]).shape == F.conv2d(x, weight, stride=2).shape
+    assert F.conv2d(x, weight, stride=(1, 2)).shape == (1, 1, 3, 2)
+
+
+def test_errors_come_again() -> None:
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="channels"):
+            F.conv2d(torch.ones(1, 2, 4, 4), torch.ones(1, 3, 2, 2))
+        with pytest.raises(RuntimeError, match="cannot be multiplied"):
+            F.linear(torch.ones(2, 3), torch.ones(4, 5))
+
+
+def test_strides_decide_how_rows_are_multiplied() -> None:
+    weight = torch.arange(6.0).reshape(2, 3)
+    x = torch.arange(12.0).reshape(2, 2, 3)
+    assert torch.equal(F.linear(x, weight), F.linear(x.transpose(0, 1), weight).transpose(0, 1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optim.SGD(p, lr=0.1),
+        lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
+        lambda p: optim.Adam(p, lr=0.1, amsgrad=True),
+        lambda p: optim.AdamW(p, lr=0.1),
+    ],
+)
+def test_a_repeated_update_is_the_recorded_one(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(steps: int) -> list[list[float]]:
+        a, b = torch.tensor([1.0, -2.0]).requires_grad_(), torch.tensor([3.0]).requires_grad_()
+        optimizer = make([a, b])
+        for step in range(steps):
+            optimizer.zero_grad()
+            ((a * b).sum() * (step + 1) + (a * a).sum()).backward()
+            for group in optimizer.param_groups:
+                group["lr"] *= 0.5
+            optimizer.step()
+        return [a.tolist(), b.tolist()]
+
+    current().reset()
+    remembered = train(6)
+    assert current().updates
+    for module in ("sgd", "adam"):
+        monkeypatch.setattr(f"graphc.optim.{module}.update", lambda key, written, read, run: run())
+    current().reset()
+    assert train(6) == remembered
+    assert not current().updates
+    assert train(5) != remembered
