@@ -54,7 +54,7 @@ def _is_apart(group: Group) -> bool:
 
 def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
     """The kernels of an operator that has kernels of its own, in the order in which they run."""
-    if node.op == "argsort":
+    if node.op in ("argsort", "argselect"):
         return lower_sort(node, "kernel", target)
     if node.op == "searchsorted":
         return (lower_search(node, "kernel"),)

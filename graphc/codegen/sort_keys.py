@@ -48,7 +48,7 @@ def signed_key(e: Emitter, raw: Value, descending: bool) -> Value:
 
 @dataclass(frozen=True)
 class Digits:
-    """How rows of `n` elements of `dtype` are sorted by digits, the last ones first.
+    """How rows of `n` elements of `dtype`, or `expected` ones of each, are sorted by digits, the last ones first.
 
     A word is a part of the key that fits into one integer `packed` above the index of the element; of 64-bit keys
     there are several. Each pass sorts by `width` bits of a word, in `passes` passes.
@@ -56,6 +56,7 @@ class Digits:
 
     dtype: DType
     n: int
+    expected: int
 
     @cached_property
     def index_bits(self) -> int:
@@ -82,7 +83,7 @@ class Digits:
         """The number of passes with the least work."""
 
         def cost(passes: int) -> float:
-            return passes * ((1 << -(-self.word_bits // passes)) * _COUNTER_COST + self.n * _ELEMENT_COST)
+            return passes * ((1 << -(-self.word_bits // passes)) * _COUNTER_COST + self.expected * _ELEMENT_COST)
 
         return min(range(-(-self.word_bits // MAX_DIGIT), self.word_bits + 1), key=cost)
 

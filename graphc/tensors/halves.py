@@ -24,7 +24,7 @@ _COMPARING = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 _EXACT = _COMPARING.union(
     ("constant", "iota", "input", "reshape", "permute", "broadcast", "slice", "pad", "concat", "window", "cast"),
     ("bitcast", "detach", "materialize", "select", "neg", "abs", "sign", "floor", "ceil", "round", "trunc"),
-    ("maximum", "minimum", "reduce_max", "reduce_min", "argmax", "argmin", "argsort", "searchsorted"),
+    ("maximum", "minimum", "reduce_max", "reduce_min", "argmax", "argmin", "argsort", "argselect", "searchsorted"),
     ("gather", "take_along", "index_set", "scatter_set", "scan_max", "scan_min"),
 )
 # What computes in f32 by itself, and whose derivative is of its own kind.

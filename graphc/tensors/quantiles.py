@@ -16,7 +16,7 @@ from graphc.recording import current
 from graphc.tensors import results
 from graphc.tensors.core import TensorBase, from_array, record, record_many, wrap_dim
 from graphc.tensors.reductions import arg_node, is_nan, need_extent, reduction, whole
-from graphc.tensors.sorting import first_places, order_node, taken, without
+from graphc.tensors.sorting import order_node, order_part, taken, without
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -25,19 +25,16 @@ if TYPE_CHECKING:
 def _median_place(b: Builder, x: Node, axis: int, skips_nan: bool) -> Node:
     """Where the lower median of x along `axis` stands; the first NaN, if there is one and NaN is not skipped."""
     n = x.shape[axis]
-    order = order_node(b, x, axis)
     if not x.dtype.is_float:
-        return first_places(b, order, axis, (n - 1) // 2, 1)
+        return order_part(b, x, axis, (n - 1) // 2, 1)
     kept = tuple(1 if i == axis else m for i, m in enumerate(x.shape))
     numbers = b.reshape(b.reduce_sum(b.cast(b.apply("eq", (x, x)), i64), (axis,)), kept)
     if skips_nan:
-        last = b.elementwise("maximum", b.sub(numbers, 1), 0)
-        rank = b.elementwise("shift_right", last, 1)
-    else:
-        # NaN is sorted behind all numbers, the first one at their count.
-        some = b.elementwise("lt", numbers, n)
-        rank = b.select(some, numbers, (n - 1) // 2)
-    return b.apply("take_along", (order, rank), {"axis": axis})
+        # NaN is sorted behind all numbers.
+        rank = b.elementwise("shift_right", b.elementwise("maximum", b.sub(numbers, 1), 0), 1)
+        return b.apply("take_along", (order_node(b, x, axis), rank), {"axis": axis})
+    first_nan = arg_node(b, "max", x, (axis,), keepdim=True)
+    return b.select(b.elementwise("lt", numbers, n), first_nan, order_part(b, x, axis, (n - 1) // 2, 1))
 
 
 def _median(name: str, skips_nan: bool, doc: str) -> Callable[..., Any]:

@@ -48,6 +48,13 @@ def first_places(b: Builder, places: Node, axis: int, start: int, count: int) ->
     return b.slice(places, starts, size, (1,) * places.type.rank)
 
 
+def order_part(b: Builder, x: Node, axis: int, start: int, count: int, descending: bool = False) -> Node:
+    """`count` of the places that sort x along `axis`, from `start` on."""
+    if not x.shape or not 0 < 4 * count <= x.shape[axis]:  # to sort all is as fast
+        return first_places(b, order_node(b, x, axis, descending), axis, start, count)
+    return b.apply("argselect", (x,), {"axis": axis, "descending": descending, "start": start, "count": count})
+
+
 def _sorted(input: Tensor, dim: int, descending: bool, name: str) -> list[Tensor]:
     axis = wrap_dim(whole(dim, "sort"), input.ndim)
 
@@ -89,7 +96,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         raise UsageError("selected index k out of range")
 
     def emit(b: Builder, x: Node) -> list[Node]:
-        places = first_places(b, order_node(b, x, axis, bool(largest)), axis, 0, count)
+        places = order_part(b, x, axis, 0, count, bool(largest))
         return [taken(b, x, places, axis), places]
 
     return results.topk(*record_many("TopkBackward0", (input,), emit))
@@ -112,7 +119,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
         raise UsageError(f"kthvalue(): selected number k out of range for dimension {axis}")
 
     def emit(b: Builder, x: Node) -> list[Node]:
-        places = first_places(b, order_node(b, x, axis), axis, k - 1, 1)
+        places = order_part(b, x, axis, k - 1, 1)
         return [without(b, n, axis, keepdim) for n in (taken(b, x, places, axis), places)]
 
     return results.kthvalue(*record_many("KthvalueBackward0", (input,), emit))

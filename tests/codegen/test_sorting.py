@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from graphc.codegen import sorting
+from graphc.codegen import sort_chunks, sorting
 from graphc.codegen.kernel_parser import parse_kernel
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.kernel_verify import verify_kernel
@@ -84,7 +84,7 @@ def test_rows_along_any_axis(threads: None, dtype: DType, axis: int) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_long_rows_are_sorted_in_chunks(threads: None, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sorting, "LONG", 0)
-    monkeypatch.setattr(sorting, "_CHUNK", 100)
+    monkeypatch.setattr(sort_chunks, "SHORTEST", 100)
     rng = np.random.default_rng(2)
     few = dtype in (f32, i64)
     arrays = [elements(rng, (n,), dtype, few) for n in (70_000, 1001)]
@@ -112,10 +112,26 @@ def test_digits_that_all_elements_share_are_skipped(threads: None, shape: tuple[
     check(orders(arrays, i64, len(shape) - 1), arrays)
 
 
+@pytest.mark.parametrize("few", [False, True], ids=["different", "ties"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_parts_of_orders(threads: None, dtype: DType, few: bool) -> None:
+    """Short and long rows, the ends of the order and its middle, in both directions, along any axis."""
+    rng = np.random.default_rng(7)
+    b, inputs, outputs, arrays = Builder(), [], [], []
+    for shape, axis in (((3, 50), 1), ((3, 400), 1), ((2000,), 0), ((600, 2), 0), ((2, 1000, 3), 1), ((70_000,), 0)):
+        n = shape[axis]
+        arrays.append(elements(rng, shape, dtype, few))
+        inputs.append(b.input(len(inputs), TensorType(dtype, shape)))
+        for number, (start, count) in enumerate(((0, 1), (0, 7), (n // 2, 1), (n - 3, 3), (n // 3, n // 3), (0, n))):
+            attrs = {"axis": axis, "descending": number % 2 == 0, "start": start, "count": count}
+            outputs.append(b.apply("argselect", (inputs[-1],), attrs))
+    check(Graph(tuple(inputs), tuple(outputs)), arrays)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("n", [2, 1000, 1 << 20, (1 << 31) + 1, 1 << 40])
 def test_words_hold_keys_and_indices(dtype: DType, n: int) -> None:
-    digits = Digits(dtype, n)
+    digits = Digits(dtype, n, n)
     assert digits.words * digits.word_bits >= (1 if dtype.kind == "bool" else dtype.bits)
     assert digits.word_bits + digits.index_bits < digits.packed.bits
     assert digits.passes * digits.width >= digits.word_bits

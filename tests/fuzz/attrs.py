@@ -144,6 +144,13 @@ def _argsort(rng: random.Random, types: Types) -> Attrs:
     return {**_concat(rng, types), "descending": rng.random() < 0.5}
 
 
+def _argselect(rng: random.Random, types: Types) -> Attrs:
+    made = _argsort(rng, types)
+    n = types[0].shape[made["axis"]]
+    start = rng.randint(0, n)
+    return {**made, "start": start, "count": rng.randint(0, n - start)}
+
+
 def _flag(name: str) -> Callable[[random.Random, Types], Attrs]:
     return lambda rng, types: {name: rng.random() < 0.5}
 
@@ -197,6 +204,7 @@ _MAKERS: dict[str, Callable[[random.Random, Types], Attrs]] = {
     "scatter_reduce": _scatter_reduce,
     **dict.fromkeys(("scan_sum", "scan_prod", "scan_max", "scan_min", "recurrence"), _scan),
     "argsort": _argsort,
+    "argselect": _argselect,
     "searchsorted": _flag("right"),
     "eigvalsh": _flag("upper"),
     "qr": _flag("complete"),

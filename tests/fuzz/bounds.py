@@ -356,7 +356,7 @@ def _bitcast(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
 
 def _argsort(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     need(operands[0].error == 0)
-    return Bound(0, max(node.shape[node.integer("axis")] - 1, 0))
+    return Bound(0, max(node.inputs[0].shape[node.integer("axis")] - 1, 0))
 
 
 def _searchsorted(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
@@ -366,6 +366,7 @@ def _searchsorted(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
 
 _RULES: dict[str, Callable[..., Bound]] = {
     "argsort": _argsort,
+    "argselect": _argsort,
     "searchsorted": _searchsorted,
     "input": _input,
     "constant": _constant,

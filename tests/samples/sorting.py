@@ -25,6 +25,24 @@ def _argsort(rng: Rng) -> list[Sample]:
     return samples + [Sample((rng.permutation(specials(f32)),), attrs(0, down)) for down in (False, True)]
 
 
+def _argselect(rng: Rng) -> list[Sample]:
+    def attrs(axis: int, start: int, count: int) -> dict[str, Any]:
+        return {"axis": axis, "descending": bool(rng.random() < 0.5), "start": start, "count": count}
+
+    samples = [Sample((array(rng, (3, 7), dtype),), attrs(1, 2, 3)) for dtype in DTYPES]
+    samples += [Sample((array(rng, (2, 400), dtype),), attrs(1, 150, 90)) for dtype in DTYPES]
+    cases: list[tuple[tuple[int, ...], int, int, int]] = [
+        ((500, 3), 0, 0, 5),
+        ((2, 600, 3), 1, 595, 5),
+        ((600,), 0, 300, 1),
+        ((600,), 0, 0, 600),
+        ((5,), 0, 2, 0),
+        ((0,), 0, 0, 0),
+        ((2, 0, 3), 1, 0, 0),
+    ]
+    return samples + [Sample((array(rng, shape, f32),), attrs(*places)) for shape, *places in cases]
+
+
 def _searchsorted(rng: Rng) -> list[Sample]:
     def rows(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
         return np.sort(array(rng, shape, dtype).astype(np.float64 if dtype.is_float else dtype.numpy)).astype(
@@ -49,6 +67,16 @@ SORTING: dict[str, OpSamples] = {
     "argsort": OpSamples(
         _argsort,
         (BadSample((t("f32[2]"),), r"argsort: axis 1 is out of range for f32\[2\]", {"axis": 1, "descending": False}),),
+    ),
+    "argselect": OpSamples(
+        _argselect,
+        (
+            BadSample(
+                (t("f32[2,3]"),),
+                r"argselect: places 1 to 4 are not all in axis 1 of f32\[2,3\]",
+                {"axis": 1, "descending": False, "start": 1, "count": 3},
+            ),
+        ),
     ),
     "searchsorted": OpSamples(
         _searchsorted,

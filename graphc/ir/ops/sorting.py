@@ -40,6 +40,34 @@ ARGSORT = register(
 )
 
 
+def _infer_argselect(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("argselect", types, 1)
+    (x,), axis, start, count = types, attrs["axis"], attrs["start"], attrs["count"]
+    check_axis("argselect", axis, x)
+    if start < 0 or count < 0 or start + count > x.shape[axis]:
+        raise ShapeError(f"argselect: places {start} to {start + count} are not all in axis {axis} of {x}")
+    return x.with_shape((*x.shape[:axis], count, *x.shape[axis + 1 :])).with_dtype(i64)
+
+
+def _evaluate_argselect(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    order = _evaluate_argsort(arrays, attrs, type)
+    return np.take(order, range(attrs["start"], attrs["start"] + attrs["count"]), attrs["axis"])
+
+
+ARGSELECT = register(
+    OpDef(
+        name="argselect",
+        kind="sorting",
+        arity=1,
+        doc="The `count` indices of `argsort` along `axis` that begin at `start`, for less work where they are few.",
+        infer=_infer_argselect,
+        evaluate=_evaluate_argselect,
+        attrs=(Attr("axis", "int"), Attr("descending", "bool"), Attr("start", "int"), Attr("count", "int")),
+        why_no_vjp="zero: indices do not depend smoothly on the elements",
+    )
+)
+
+
 def _infer_searchsorted(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     check_arity("searchsorted", types, 2)
     check_device("searchsorted", types)

@@ -1,0 +1,107 @@
+"""Radix sort of few long rows. Each pass is three kernels: count the digits of each chunk, turn counts into
+places, move each chunk. None of their stores meet.
+"""
+
+from __future__ import annotations
+
+from graphc.codegen.kernel import INDEX, Param, Value, VType
+from graphc.codegen.lower import Lowered
+from graphc.codegen.sort_keys import Digits, signed_key
+from graphc.codegen.sort_rows import Rows
+from graphc.codegen.target import Target
+from graphc.ir.node import Node
+from graphc.ir.types import i64
+
+SHORTEST = 1 << 13  # the least length of a chunk
+_PER_CORE = 4
+
+
+class Chunks(Rows):
+    """Radix sort of few long rows, each in chunks that are counted and moved in parallel."""
+
+    def __init__(self, node: Node, target: Target) -> None:
+        super().__init__(node, target)
+        self.digits = Digits(self.x.dtype, self.n, self.n)
+        wanted = min(target.cores * _PER_CORE, self.n // SHORTEST)
+        self.size = -(-self.n // wanted)
+        self.chunks = -(-self.n // self.size)
+        packed, length = self.digits.packed, self.rows * self.n
+        self.halves = tuple(self.scratch(f"half{i}", packed, length) for i in (0, 1))
+        counters = self.rows * self.chunks * self.digits.radix
+        self.counts = self.scratch("counts", self.digits.counter, counters)
+
+    def kernels(self, name: str) -> tuple[Lowered, ...]:
+        digits = self.digits
+        made: list[Lowered] = []
+        source, other = self.halves
+        for word in range(digits.words):
+            for number in range(digits.passes):
+                last = (word, number) == (digits.words - 1, digits.passes - 1)
+                made.append(self._count(name, source, number, word))
+                made.append(self._starts(name))
+                made.append(self._move(name, source, self.out if last else other, number))
+                source, other = other, source
+        return tuple(made)
+
+    def _chunk(self) -> tuple[Value, Value, Value]:
+        """The row of this place of the parallel range, and the bounds of its chunk."""
+        e = self.e
+        row, chunk = self.grid, self.grid
+        if self.rows > 1:
+            row, chunk = e.op("floordiv", self.grid, self.chunks), e.op("mod", self.grid, self.chunks)
+        else:
+            row = e.const(0, INDEX)
+        return row, *self.part(chunk, self.size, self.n)
+
+    def _count(self, name: str, source: Param, number: int, word: int) -> Lowered:
+        """Count the digits of each chunk; before the first digit of a word its keys are packed."""
+        self.begin()
+        e, digits = self.e, self.digits
+        row, lo, hi = self._chunk()
+        zero = e.const(0, VType(digits.counter))
+        with e.loop("c", 0, digits.radix, 1) as c:
+            self.write(self.counts, zero, (self.grid, digits.radix), (c.var, 1))
+        with e.loop("i", lo, hi, 1) as i:
+            item = ((row, self.n), (i.var, 1))
+            if number:
+                value = self.read(source, *item)
+            else:
+                at = digits.index(e, self.read(source, *item)) if word else i.var
+                raw = self.read(self.x, *self.first(row, self.n), (at, self.after))
+                value = digits.pack(e, signed_key(e, raw, self.descending), at, word)
+                self.write(source, value, *item)
+            counter = ((self.grid, digits.radix), (digits.digit(e, value, number), 1))
+            self.write(self.counts, e.op("add", self.read(self.counts, *counter), 1), *counter)
+        own = (source, self.counts) if number else (self.x, source, self.counts)
+        return self.end(name, self.rows * self.chunks, 2, *own)
+
+    def _starts(self, name: str) -> Lowered:
+        """Turn counts into places: those of a digit in all chunks, then those of the next digit."""
+        self.begin()
+        e, digits = self.e, self.digits
+        zero = e.const(0, VType(digits.counter))
+        with e.loop("d", 0, digits.radix, 1, (zero,)) as d:
+            with e.loop("c", 0, self.chunks, 1, (d.phis[0],)) as c:
+                counter = ((self.grid, self.chunks * digits.radix), (c.var, digits.radix), (d.var, 1))
+                count = self.read(self.counts, *counter)
+                self.write(self.counts, c.phis[0], *counter)
+                c.yields = (e.op("add", c.phis[0], count),)
+            d.yields = c.results
+        return self.end(name, self.rows, 0, self.counts)
+
+    def _move(self, name: str, source: Param, to: Param, number: int) -> Lowered:
+        """Move each chunk to the places of its digits; the last time only indices, into the result."""
+        self.begin()
+        e, digits = self.e, self.digits
+        row, lo, hi = self._chunk()
+        with e.loop("i", lo, hi, 1) as i:
+            value = self.read(source, (row, self.n), (i.var, 1))
+            counter = ((self.grid, digits.radix), (digits.digit(e, value, number), 1))
+            count = self.read(self.counts, *counter)
+            self.write(self.counts, e.op("add", count, 1), *counter)
+            place = count if count.type == INDEX else e.op("cast", count, to=i64)
+            if to is self.out:
+                self.write(to, digits.index(e, value), *self.first(row, self.n), (place, self.after))
+            else:
+                self.write(to, value, (row, self.n), (place, 1))
+        return self.end(name, self.rows * self.chunks, 3, source, to, self.counts)
