@@ -31,8 +31,8 @@ lint: .venv/.test ## check style and types
 fuzz: .venv/.test ## run the slow tests: long random searches, big tensors
 	@$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
 
-bench: .venv/.bench ## time LeNet training beside PyTorch, JAX and tinygrad (installs them: large)
-	@$(BIN)/python benchmarks/lenet.py $(ARGS)
+bench: .venv/.bench ## time networks and kernels beside PyTorch, JAX and others (installs them: large), ARGS="--list"
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove .venv and what the tools left
 	@rm -rf .venv build dist graphc.egg-info runtime/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,92 @@
+"""Systems in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workload import OURS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment(threads: int, cache: Path) -> dict[str, str]:
+    """The environment of a system: libraries find the project, caches lie in a folder, threads are limited."""
+    paths = [str(ROOT), str(ROOT / "runtime"), os.environ.get("PYTHONPATH", "")]
+    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS")
+    return {
+        **os.environ,
+        **dict.fromkeys(limits, str(threads)),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "GRAPHC_CACHE_DIR": str(cache / "graphc"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "TORCHINDUCTOR_FX_GRAPH_CACHE": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(cache / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "CACHEDB": str(cache / "tinygrad.db"),
+    }
+
+
+def interpreter(name: str, peer_python: str) -> str:
+    """The Python that a system runs in; ours and the machine's always run in this one."""
+    return sys.executable if name in (*OURS, "machine") else peer_python
+
+
+class SystemProcess:
+    """One system (or "machine"), asked by JSON lines."""
+
+    def __init__(self, name: str, threads: int, python: str, cache: Path, timeout: float, tiny: bool = False) -> None:
+        self.name, self.timeout = name, timeout
+        self.process = subprocess.Popen(
+            [python, "-m", "benchmarks.worker", name, str(threads), *(["tiny"] if tiny else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment(threads, cache),
+        )
+
+    def send(self, do: str, **arguments: Any) -> None:
+        """Asks something; `answer` must be called next."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return
+
+    def answer(self) -> dict[str, Any]:
+        """The answer; `{"failed": ...}` when the process is gone or silent for too long, which ends it."""
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], self.timeout)
+        if not ready:
+            self.process.kill()
+            self.process.wait()
+            return {"failed": f"no answer within {self.timeout:.0f} s"}
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"failed": f"the process ended with status {self.process.wait()}"}
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Both."""
+        self.send(do, **arguments)
+        return self.answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            self.process.kill()
+        self.process.stdout.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,182 @@
+"""PyTorch, and graphc by the same code; both plain and compiled.
+
+Settings of PyTorch: its threads, inference mode, fused optimizers, channels_last where a trial finds it faster (images
+only); torch.compile with max-autotune, and frozen weights for inference, else its default mode.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from benchmarks.systems.base import Prepared, System, several
+from benchmarks.workload import Arrays, Workload
+
+AUTOTUNED, CHANNELS_LAST, FREEZING = "max-autotune-no-cudagraphs", "channels_last", "freezing"
+
+
+class Lib:
+    """The modules that workloads are written in."""
+
+    def __init__(self, package: str) -> None:
+        self.torch: Any = importlib.import_module(package)
+        self.nn: Any = importlib.import_module(f"{package}.nn")
+        self.F: Any = importlib.import_module(f"{package}.nn.functional")
+        self.optim: Any = importlib.import_module(f"{package}.optim")
+
+
+class TorchLike(System):
+    """`package` is "torch" or "graphc"."""
+
+    def __init__(self, package: str, compiled: bool) -> None:
+        self.package = package
+        self.compiled = compiled
+
+    def start(self, threads: int) -> str:
+        self.lib = Lib(self.package)
+        self.lib.torch.set_num_threads(threads)
+        return self.lib.torch.__version__
+
+    def settings(self, workload: Workload) -> list[str]:
+        if self.package == "graphc":
+            return [""]
+        layout = [CHANNELS_LAST] if workload.images and self._channels_last_is_faster(workload) else []
+        modes: list[list[str]] = [[]]
+        if self.compiled:
+            modes = [[AUTOTUNED], []]
+            if workload.network is not None and not workload.training:
+                modes.insert(0, [AUTOTUNED, FREEZING])
+        return [" ".join(layout + mode) for mode in modes]
+
+    def _channels_last_is_faster(self, workload: Workload) -> bool:
+        """Whether PyTorch without compiling is faster in that layout, after one call to warm up."""
+        best: dict[str, float] = {}
+        for layout in ("", CHANNELS_LAST):
+            prepared = TorchLike.prepare(self, workload, workload.form("torch"), layout, compiled=False)
+            with prepared.context():
+                prepared.wait(prepared.call())
+                times: list[float] = []
+                for _ in range(5):
+                    begin = time.perf_counter()
+                    prepared.wait(prepared.call())
+                    times.append(time.perf_counter() - begin)
+            best[layout] = min(times)
+        return best[CHANNELS_LAST] < best[""]
+
+    def prepare(self, workload: Workload, form: Any, setting: str, compiled: bool | None = None) -> Prepared:
+        words = setting.split()
+        arrays, cotangent = workload.operands()
+        tensors = {name: self._tensor(array, words) for name, array in arrays.items()}
+        compile_ = self._compiler(words) if (self.compiled if compiled is None else compiled) else None
+        if workload.network is not None:
+            return self._network(workload, form, tensors, words, compile_)
+        if cotangent is not None:
+            return self._gradients(workload, form, tensors, self._tensor(cotangent, words), compile_)
+        lib, operands = self.lib, tuple(tensors.values())
+
+        def compute(*operands: Any) -> Any:
+            return form(lib, *operands)
+
+        function = compute if compile_ is None else compile_(compute)
+        return self._prepared(lambda: function(*operands), self.lib.torch.inference_mode, observe=workload.observe)
+
+    def _tensor(self, array: np.ndarray, words: list[str]) -> Any:
+        tensor = self.lib.torch.tensor(array)
+        if CHANNELS_LAST in words and array.ndim == 4:
+            return tensor.to(memory_format=self.lib.torch.channels_last)
+        return tensor
+
+    def _compiler(self, words: list[str]) -> Callable[[Any], Any]:
+        torch = self.lib.torch
+        if self.package == "graphc":
+            return torch.compile
+        inductor: Any = importlib.import_module("torch._inductor.config")
+        inductor.freezing = FREEZING in words
+        return lambda function: torch.compile(function, mode=AUTOTUNED if AUTOTUNED in words else None)
+
+    def _prepared(
+        self,
+        call: Callable[[], Any],
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        weights: Callable[[], Arrays] | None = None,
+        observe: bool = True,
+    ) -> Prepared:
+        def wait(results: Any) -> None:
+            # graphc computes what is looked at; an address is asked for, so that nothing is copied.
+            if observe:
+                for tensor in several(results):
+                    tensor.data_ptr()
+
+        return Prepared(call, wait, lambda results: [t.detach().numpy() for t in several(results)], weights, context)
+
+    def _gradients(
+        self, workload: Workload, form: Any, tensors: dict[str, Any], cotangent: Any, compile_: Any
+    ) -> Prepared:
+        lib, torch = self.lib, self.lib.torch
+        for name in workload.gradients:
+            tensors[name].requires_grad_()
+        operands = tuple(tensors.values())
+        places = [list(tensors).index(name) for name in workload.gradients]
+
+        def forward(*operands: Any) -> Any:
+            return form(lib, *operands)
+
+        # PyTorch compiles the backward pass of what it compiles; graphc takes both as one program.
+        if compile_ is not None and self.package == "torch":
+            forward = compile_(forward)
+
+        def both(*operands: Any) -> Any:
+            result = forward(*operands)
+            found = torch.autograd.grad(result, [operands[i] for i in places], cotangent)
+            return (result.detach(), *found)
+
+        if compile_ is not None and self.package == "graphc":
+            both = compile_(both)
+        return self._prepared(lambda: both(*operands))
+
+    def _network(
+        self, workload: Workload, form: Any, tensors: dict[str, Any], words: list[str], compile_: Any
+    ) -> Prepared:
+        network, lib = workload.network, self.lib
+        assert network is not None
+        net = form(lib)
+        drawn = {name: lib.torch.tensor(array) for name, array in network.weights().items()}
+        missing = net.load_state_dict(drawn, strict=False).missing_keys
+        assert not set(missing) & set(network.parameters), f"no weights for {missing}"
+        if CHANNELS_LAST in words:
+            net = net.to(memory_format=lib.torch.channels_last)
+        x, y = tensors["x"], tensors["y"]
+        if not workload.training:
+            net.eval()
+            function = net if compile_ is None else compile_(net)
+            return self._prepared(lambda: function(x), lib.torch.inference_mode)
+        rule = {"sgd": lib.optim.SGD, "adamw": lib.optim.AdamW}[network.optimizer]
+        fused = {"fused": True} if self.package == "torch" else {}
+        optimizer = rule(net.parameters(), lr=network.rate, **fused)
+
+        def loss_of(x: Any, y: Any) -> Any:
+            logits = net(x)
+            return lib.F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
+
+        if compile_ is not None and self.package == "torch":
+            loss_of = compile_(loss_of)
+
+        def train(x: Any, y: Any) -> Any:
+            optimizer.zero_grad()
+            loss = loss_of(x, y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        if compile_ is not None and self.package == "graphc":
+            train = compile_(train)
+
+        def weights() -> Arrays:
+            return {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
+
+        return self._prepared(lambda: train(x, y), weights=weights)

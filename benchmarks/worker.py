@@ -1,0 +1,215 @@
+"""The process that one system lives in: `python -m benchmarks.worker SYSTEM THREADS`.
+
+It reads one JSON object a line from standard input and answers with one a line:
+
+    {"do": "start"}                              import the system
+    {"do": "prepare", "workload": "sum"}         make inputs, time the first call, tell the results
+    {"do": "measure", "seconds": 0.5}            times of single calls
+
+The system "machine" measures what the machine can do: a copy of the workload's bytes, and multiply-adds.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.systems import System, system
+from benchmarks.systems.base import Prepared
+from benchmarks.workload import Arrays, Workload, digest
+from benchmarks.workloads import workloads
+
+CHECKED_STEPS = 4
+# Training steps whose losses nobody reads: loops print now and then, not at each step.
+STEPS_A_LOOK = 10
+SHORTEST_CHUNK = 1e-3
+
+
+class Missing(Exception):
+    """The system has no form of the workload."""
+
+
+def check(prepared: Prepared, before: Arrays | None, result: Any) -> list[dict[str, Any]]:
+    """Digests of a result; for a training step of the first losses, and of how the weights moved under them."""
+    if prepared.weights is None or before is None:
+        return [digest(array) for array in prepared.arrays(result)]
+    losses = [float(prepared.arrays(result)[0])]
+    losses += [float(prepared.arrays(prepared.call())[0]) for _ in range(CHECKED_STEPS - 1)]
+    after = prepared.weights()
+    return [digest(np.array(losses)), *(digest(after[name] - before[name]) for name in sorted(before))]
+
+
+def loop(prepared: Prepared, look_every: int) -> Callable[[int], None]:
+    """Runs that many calls, waiting for the results of every `look_every`-th and of the last."""
+    call, wait = prepared.call, prepared.wait
+
+    def run(count: int) -> None:
+        result: Any = None
+        with prepared.context():
+            for i in range(1, count + 1):
+                result = call()
+                if i % look_every == 0 or i == count:
+                    wait(result)
+
+    return run
+
+
+def time_calls(run: Callable[[int], None], seconds: float, chunk: int) -> list[float]:
+    """Seconds a call, of chunks of at least `chunk` calls and a millisecond, until the time is over."""
+    begin = time.perf_counter()
+    run(chunk)
+    first = time.perf_counter() - begin
+    chunk *= max(1, int(SHORTEST_CHUNK / max(first, 1e-9)))
+    times: list[float] = []
+    while not times or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        run(chunk)
+        times.append((time.perf_counter() - start) / chunk)
+    return times
+
+
+def reset_peak() -> None:
+    """Lets `peak_bytes` start from what is used now, where the system can do that (Linux)."""
+    gc.collect()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process had since the last reset, or ever."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class SystemWorker:
+    """Answers for one system."""
+
+    def __init__(self, name: str, threads: int, tiny: bool) -> None:
+        self.name, self.threads, self.tiny = name, threads, tiny
+        self.system: System = system(name)
+        self.run: Callable[[int], None] | None = None
+        self.peak = 0
+
+    def start(self) -> dict[str, Any]:
+        """Imports the system."""
+        begin = time.perf_counter()
+        version = self.system.start(self.threads)
+        return {"version": version, "import_s": time.perf_counter() - begin}
+
+    def prepare(self, workload: str) -> dict[str, Any]:
+        """Makes the work ready, by the first setting that does not fail, and tells its results."""
+        self.work: Workload = workloads(self.tiny)[workload]
+        form = self.work.form(self.name)
+        if form is None:
+            raise Missing(f"no form of {workload}")
+        settings = self.system.settings(self.work)
+        for setting in settings:
+            try:
+                return {**self._prepare(form, setting), "setting": setting}
+            except Exception:
+                if setting == settings[-1]:
+                    raise
+        raise Missing("no settings")
+
+    def _prepare(self, form: Any, setting: str) -> dict[str, Any]:
+        prepared = self.system.prepare(self.work, form, setting)
+        before = None if prepared.weights is None else prepared.weights()
+        # What a trial of settings took, and what comparing takes, is no memory of the workload.
+        reset_peak()
+        with prepared.context():
+            begin = time.perf_counter()
+            result = prepared.call()
+            prepared.wait(result)
+            first = time.perf_counter() - begin
+            self.peak = peak_bytes()
+            results = check(prepared, before, result)
+        del before, result
+        reset_peak()
+        self.run = loop(prepared, STEPS_A_LOOK if self.work.training else 1)
+        # Some systems compile at the second call, too.
+        self.run(2)
+        self.peak = max(self.peak, peak_bytes())
+        return {"first_s": first, "results": results, "peak_bytes": self.peak}
+
+    def measure(self, seconds: float) -> dict[str, Any]:
+        """The median and the least time of a call."""
+        assert self.run is not None, "measure comes after prepare"
+        times = time_calls(self.run, seconds, STEPS_A_LOOK if self.work.training else 1)
+        per, self.peak = self.work.per, max(self.peak, peak_bytes())
+        return {"median_s": statistics.median(times) / per, "min_s": min(times) / per, "peak_bytes": self.peak}
+
+
+class MachineWorker:
+    """Answers for the machine."""
+
+    def __init__(self, threads: int, tiny: bool) -> None:
+        self.threads, self.tiny = threads, tiny
+
+    def start(self) -> dict[str, Any]:
+        """Builds the loops."""
+        # Needs llvmlite, which the interpreter of the other systems may lack.
+        from benchmarks.roofline import Machine
+
+        self.machine = Machine(self.threads)
+        return {"version": ""}
+
+    def prepare(self, workload: str) -> dict[str, Any]:
+        """Makes the arrays of the copy."""
+        self.work = workloads(self.tiny)[workload]
+        self.copy = self.machine.copier(self.work.bytes)
+        return {}
+
+    def measure(self, seconds: float) -> dict[str, Any]:
+        """The median time of the copy, and operations a second."""
+
+        def run(count: int) -> None:
+            for _ in range(count):
+                self.copy()
+
+        times = time_calls(run, seconds / 2, 1)
+        return {"copy_s": statistics.median(times), "flops": self.machine.peak_flops(self.work.dtype)}
+
+
+def serve(worker: SystemWorker | MachineWorker) -> None:
+    """Answers until standard input ends."""
+    # Libraries print to standard output; the answers go out on a descriptor that only this function knows.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    actions = {"start": worker.start, "prepare": worker.prepare, "measure": worker.measure}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = actions[request.pop("do")](**request)
+        except ModuleNotFoundError as error:
+            answer = {"missing": str(error)}
+        except Missing as error:
+            answer = {"not_for_it": str(error)}
+        except Exception as error:  # whatever a system raises is reported as its result
+            answer = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+        answers.write(json.dumps(answer) + "\n")
+
+
+def main() -> None:
+    name, threads, tiny = sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["tiny"]
+    # Before anything makes threads.
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    serve(MachineWorker(threads, tiny) if name == "machine" else SystemWorker(name, threads, tiny))
+
+
+if __name__ == "__main__":
+    main()

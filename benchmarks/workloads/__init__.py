@@ -1,0 +1,15 @@
+"""All workloads by name, in the order of the report."""
+
+from __future__ import annotations
+
+from benchmarks.workload import Workload
+from benchmarks.workloads import convolutions, elementwise, overheads, products, rows, training
+
+
+def workloads(tiny: bool = False) -> dict[str, Workload]:
+    """All workloads; `tiny` makes them small enough for tests, under the same names."""
+    families = (training, elementwise, rows, products, convolutions, overheads)
+    made = [workload for family in families for workload in family.workloads(tiny)]
+    by_name = {workload.name: workload for workload in made}
+    assert len(by_name) == len(made), "two workloads have one name"
+    return by_name

@@ -1,0 +1,35 @@
+"""The benchmark's workloads, made tiny, agree in every system that is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import graphc
+from benchmarks.session import disagreement
+from benchmarks.systems import System, system
+from benchmarks.worker import check
+from benchmarks.workload import Workload
+from benchmarks.workloads import workloads
+
+TINY = workloads(tiny=True)
+
+
+def computed(name: str, workload: Workload) -> list[dict[str, Any]]:
+    one: System = system(name)
+    one.start(graphc.get_num_threads())
+    ready = one.prepare(workload, workload.form(name), "")
+    before = None if ready.weights is None else ready.weights()
+    with ready.context():
+        return check(ready, before, ready.call())
+
+
+@pytest.mark.parametrize("peer", ["torch", "jax", "tinygrad", "numexpr"])
+@pytest.mark.parametrize("name", TINY)
+def test_peers_agree(name: str, peer: str) -> None:
+    workload = TINY[name]
+    if workload.form(peer) is None or not workload.observe:
+        pytest.skip("nothing to compare")
+    pytest.importorskip(peer)
+    assert disagreement(workload, computed("graphc-compiled", workload), computed(peer, workload)) == ""
