@@ -84,7 +84,8 @@ def _walk(draft: _Draft, stored: dict[Node, None]) -> None:
     """Fill in what is computed inside and what is read."""
     own = {r.target for r in draft.roots} | draft.internal
     accumulates = any(r.target.op in APART for r in draft.roots)
-    inside: set[Node] = set(own)
+    # What a store goes through belongs to it, or the value would seem to die before it is stored.
+    inside: set[Node] = own | {node for r in draft.roots for node in r.scatter}
     reads: set[Node] = set()
     stack: list[Node] = [r.value for r in draft.roots]
     seen: set[Node] = set()

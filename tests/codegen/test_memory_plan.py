@@ -257,3 +257,34 @@ def test_planning_again_gives_the_same_plan() -> None:
     in_place = {g: tuple(m.items()) for g, m in zip(program.fused.groups, program.plan.merged, strict=True)}
     again = plan_memory(program.fused, in_place)
     assert (again.places, again.arena_bytes) == (program.plan.places, program.plan.arena_bytes)
+
+
+def test_a_value_lives_until_it_is_stored_through_two_pads() -> None:
+    """The gradient of a convolution with a stride pads its cotangent along two axes in one kernel that only stores."""
+    graph = parse_graph("""graph @main(%0: f32[1,1,8,8], %1: f32[1,1,3,3], %2: f32[1,1,1,1], %3: f32[1,1,4,4]) {
+      %4 = pad %0 {low = [0,0,1,1], high = [0,0,1,1], interior = [0,0,0,0], value = 0.0} : f32[1,1,10,10]
+      %5 = contract %4, %1 {spec = "b c 2h+r 2w+s, o c r s -> b o h w"} : f32[1,1,4,4]
+      %6 = contract %0, %2 {spec = "b c 2h+r 2w+s, o c r s -> b o h w"} : f32[1,1,4,4]
+      %7 = add %5, %6 : f32[1,1,4,4]
+      %8 = constant {value = 0.0} : f32[1,1,4,4]
+      %9 = le %7, %8 : bool[1,1,4,4]
+      %10 = select %9, %8, %3 : f32[1,1,4,4]
+      %11 = pad %10 {low = [0,0,0,0], high = [0,0,1,0], interior = [0,0,1,0], value = 0.0} : f32[1,1,8,4]
+      %12 = pad %11 {low = [0,0,0,0], high = [0,0,0,1], interior = [0,0,0,1], value = 0.0} : f32[1,1,8,8]
+      %13 = contract %12, %2 {spec = "b o p0+r p1+s, o c r s -> b c p0 p1"} : f32[1,1,8,8]
+      %14 = pad %10 {low = [0,0,2,0], high = [0,0,3,0], interior = [0,0,1,0], value = 0.0} : f32[1,1,12,4]
+      %15 = pad %14 {low = [0,0,0,2], high = [0,0,0,3], interior = [0,0,0,1], value = 0.0} : f32[1,1,12,12]
+      %16 = contract %15, %1 {spec = "b o p0+r p1+s, o c r s -> b c p0 p1"} : f32[1,1,10,10]
+      %17 = slice %16 {start = [0,0,1,1], size = [1,1,8,8], step = [1,1,1,1]} : f32[1,1,8,8]
+      %18 = add %13, %17 : f32[1,1,8,8]
+      %19 = slice %4 {start = [0,0,0,0], size = [1,1,9,9], step = [1,1,1,1]} : f32[1,1,9,9]
+      %20 = contract %10, %19 {spec = "b o h w, b c 2h+r 2w+s -> o c r s"} : f32[1,1,3,3]
+      return %18, %20
+    }""")
+    program = program_for(graph)
+    through_two = [r for g in program.fused.groups for r in g.roots if len(r.scatter) == 2]
+    assert through_two, "nothing is stored through two pads"
+    assert errors(program) == []
+    arrays = [np.random.default_rng(0).standard_normal(x.shape).astype(np.float32) for x in graph.inputs]
+    for found, wanted in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
