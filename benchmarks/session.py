@@ -84,9 +84,10 @@ class Session:
         self.results.rows.append(row)
         with (
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-            self._started([*self._systems_for(workload), "machine"], threads, Path(folder)) as running,
+            self._started([*self._systems_for(workload), "machine"], threads, Path(folder)) as started,
         ):
-            machine = running.pop("machine", None)
+            running = {name: process for name, process in started.items() if name != "machine"}
+            machine = started.get("machine")
             if machine is not None:
                 machine.ask("prepare", workload=workload.name)
             self._prepare(workload, row, running)

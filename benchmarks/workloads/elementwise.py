@@ -12,6 +12,8 @@ from benchmarks.workload import Workload, normal, uniform
 
 SECTION = "Vectors of 16 M floats"
 KEPT = 0.9
+# PyTorch adds up long dot products and norms in float32 with an error of several parts in ten thousand.
+ACCUMULATED = 2e-3
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -24,7 +26,7 @@ def _gelu(x: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _generator() -> np.random.Generator:
-    return np.random.default_rng(1)
+    return np.random.default_rng(7)  # not the seed of the numbers that it drops
 
 
 def _numpy_dropout(x: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -89,6 +91,7 @@ def workloads(tiny: bool) -> list[Workload]:
             tinygrad=lambda tg, a, b: (a * b).sum(),
             numpy=np.dot,
             numexpr="sum(a * b)",
+            tolerance=ACCUMULATED,
         ),
         Workload(
             name="norm",
@@ -100,6 +103,7 @@ def workloads(tiny: bool) -> list[Workload]:
             jax=lambda j, x: j.np.linalg.norm(x),
             tinygrad=lambda tg, x: (x * x).sum().sqrt(),
             numpy=np.linalg.norm,
+            tolerance=ACCUMULATED,
         ),
         Workload(
             name="dropout",
