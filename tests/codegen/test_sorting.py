@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,17 +13,22 @@ from graphc.codegen.kernel_parser import parse_kernel
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.kernel_verify import verify_kernel
 from graphc.codegen.llvm.host import host_target
+from graphc.codegen.package import make_artifact, make_program
 from graphc.codegen.sort_keys import Digits
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.types import DTYPES, DType, TensorType, bf16, f16, f32, f64, i8, i64, u8
+from graphc.passes.plan_memory import plan_memory
+from graphc.pipeline import schedule
 from graphc_runtime import Buffer, get_num_threads, set_num_threads
 from graphc_runtime.devices import get_device
 from graphc_runtime.executor import Executable
 from tests.codegen.raw import artifact_of, program_for
+from tests.codegen.targets import runnable
 
 Rng = np.random.Generator
+RUNNABLE = runnable()
 LENGTHS = (0, 1, 2, 3, 17, 64, 1000)
 SPECIAL = (np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0)
 
@@ -178,3 +184,16 @@ def test_places_in_rows_that_are_out_of_order_or_end_in_nan(right: bool) -> None
                 list(map(Buffer.from_array, arrays))
             )
             np.testing.assert_array_equal(got[0].view(np.int64, x), evaluate(graph, arrays)[0])
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_other_machines(name: str) -> None:
+    """Narrower vectors, one core and many: rows then go other ways."""
+    rng = np.random.default_rng(8)
+    arrays = [elements(rng, shape, f32, True) for shape in ((9,), (150,), (70_000,))]
+    graph, target = orders(arrays, f32, 0), RUNNABLE[name]
+    fused = schedule(graph, target)
+    artifact = make_artifact(make_program(fused, partial(plan_memory, fused), target), target, {})
+    results = Executable(artifact, get_device("cpu")).run(list(map(Buffer.from_array, arrays)))
+    for node, result, wanted in zip(graph.outputs, results, evaluate(graph, arrays), strict=True):
+        np.testing.assert_array_equal(result.view(np.int64, node.shape), wanted)
