@@ -18,6 +18,8 @@ from tests.fuzz.pool import Pool
 
 Step = Callable[[Pool], Node]
 _SCANS = ("scan_sum", "scan_prod", "scan_max", "scan_min")
+_COMPILED = tuple(op for op in DOMAINS if OPS[op].kind != "host")
+_HOST = tuple(op for op in DOMAINS if OPS[op].kind == "host")
 _COMPILED_PAIRS = tuple(op for op in PAIR_DOMAINS if OPS[op].kind != "host")
 _HOST_PAIRS = tuple(op for op in PAIR_DOMAINS if OPS[op].kind == "host")
 
@@ -34,9 +36,16 @@ def _into(p: Pool, x: Node, domain: Interval) -> Node:
     return p.keep(b.add(b.mul(p.apply("tanh", x), 0.45 * (high - low)), 0.5 * (low + high)))
 
 
-def function(p: Pool) -> Node:
-    op = p.rng.choice(tuple(DOMAINS))
+def _function(p: Pool, op: str) -> Node:
     return p.apply(op, _into(p, p.any("float"), DOMAINS[op]))
+
+
+def function(p: Pool) -> Node:
+    return _function(p, p.rng.choice(_COMPILED))
+
+
+def host_function(p: Pool) -> Node:
+    return _function(p, p.rng.choice(_HOST))
 
 
 def _function_of_two(p: Pool, op: str) -> Node:
@@ -182,5 +191,5 @@ STEPS: tuple[tuple[Step, float], ...] = (
     (gradient, 1.5),
 )  # fmt: skip
 HOST_STEPS: tuple[tuple[Step, float], ...] = (
-    (host_function_of_two, 1.5), (draw, 1.5), (matrix, 3), (permutation, 0.5), (alignment, 1),
+    (host_function, 0.3), (host_function_of_two, 1.5), (draw, 1.5), (matrix, 3), (permutation, 0.5), (alignment, 1),
 )  # fmt: skip
