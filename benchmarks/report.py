@@ -187,8 +187,8 @@ def page(results: Results) -> str:
         "Every system has a process of its own for each workload; they take turns: "
         f"{settings['rounds']} rounds of {settings['seconds']} s each after one to warm up, the median of the rounds' "
         "medians. Processes are held to as many CPUs as threads. Results (of training steps the first four losses and "
-        "how the weights moved at the first) agree, or the system counts as failed. A training step's loss is read after "
-        "every ten steps; all other results are waited for at once.",
+        "how the weights moved at the first) agree, or the system counts as failed. A training step's loss is read "
+        "after every ten steps; all other results are waited for at once.",
         "Between the turns the machine itself is measured: a loop of vector multiply-adds, and a plain copy of as many "
         "bytes as the work must read and write. The roofline is the longer of the arithmetic at that speed and that "
         f"copy. {_machine_speed(results, threads)}",
