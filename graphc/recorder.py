@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from graphc import dtypes
 from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType, f64
-from graphc.recording import current
+from graphc.recording import Recorder, current
 from graphc.tensors.core import from_buffer
 from graphc.tensors.core import read as read_node
 from graphc.tensors.writing import write_node
@@ -48,31 +48,55 @@ def state_zeros(like: Tensor, value: float = 0) -> Tensor:
     return made
 
 
-def update(key: tuple[Any, ...], written: Sequence[Tensor], read: Sequence[Tensor], run: Callable[[], None]) -> None:
-    """Run `run`, which changes the tensors `written` in place by what it reads of them and of `read`, and does nothing
-    else. What it records is remembered under `key`, which tells what else it depends on: repeated on the same
-    operands, as in every step of a training loop, only its results are noted.
+class Update(NamedTuple):
+    """`run` changes the tensors `written` in place, by what it reads of them, of `read`, and of numbers that updates
+    given together share; it does nothing else.
+    """
+
+    written: Sequence[Tensor]
+    read: Sequence[Tensor]
+    run: Callable[[], None]
+
+
+_TOGETHER = 16  # updates: few enough that the work that passes a bound is not among what they record
+
+
+def update(key: tuple[Any, ...], updates: Sequence[Update], numbers: Sequence[Tensor]) -> None:
+    """Run the updates. What they record is remembered under `key`, which tells what else they depend on: repeated on
+    the same operands, as in every step of a training loop, only the results are noted.
     """
     recorder = current()
-    plain = all(not t._chain and t._counter is not None and t._lineage.hist is None for t in written)
-    if not plain or MODE.enabled or recorder.capture is not None:
-        run()
+    if MODE.enabled or recorder.capture is not None or not all(map(_is_plain, updates)):
+        for one in updates:
+            one.run()
         return
     with recorder.lock:
-        builder = recorder.begin()
-        pairs = [read_node(recorder, tensor, False) for tensor in (*written, *read)]
-        operands = (*key, dtypes.default_ir(), *[node for node, _ in pairs])
-        nodes = recorder.updates.get(operands)
-        if nodes is not None:
-            keeps = tuple([keep for _, keep in pairs])
-            for tensor, node in zip(written, nodes, strict=True):
-                write_node(recorder, tensor, node, keeps, "", False)
-            return
-        run()
-        storages = [tensor._storage for tensor in written]
-        values = [s.value for s in storages if s.recorder is recorder and s.value is not None]
-        if recorder.b is builder and len(values) == len(storages):  # else something was run in between
-            recorder.updates[operands] = tuple([value.node for value in values])
+        for start in range(0, len(updates), _TOGETHER):
+            _repeat(recorder, key, updates[start : start + _TOGETHER], numbers)
+
+
+def _is_plain(one: Update) -> bool:
+    return all(not t._chain and t._counter is not None and t._lineage.hist is None for t in one.written)
+
+
+def _repeat(recorder: Recorder, key: tuple[Any, ...], updates: Sequence[Update], numbers: Sequence[Tensor]) -> None:
+    builder = recorder.begin()
+    written = [tensor for one in updates for tensor in one.written]
+    read = [tensor for one in updates for tensor in one.read]
+    pairs = [read_node(recorder, tensor, False) for tensor in (*written, *read, *numbers)]
+    operands = (*key, len(written), len(read), dtypes.default_ir(), *[node for node, _ in pairs])
+    nodes = recorder.updates.get(operands)
+    if nodes is not None:
+        keeps = tuple([keep for _, keep in pairs])
+        for tensor, node in zip(written, nodes, strict=True):
+            write_node(recorder, tensor, node, keeps, "", False)
+        return
+    for one in updates:
+        one.run()
+    storages = [tensor._storage for tensor in written]
+    values = [s.value for s in storages if s.recorder is recorder and s.value is not None]
+    if recorder.b is builder and len(values) == len(storages):  # else something was run in between
+        recorder.updates[operands] = tuple([value.node for value in values])
 
 
 def runtime_choice(compute: Callable[[], Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from graphc import Tensor, float64, maximum
 from graphc.optim.optimizer import Params
 from graphc.optim.stepped import SteppedOptimizer, check_betas, check_settings
-from graphc.recorder import state_zeros, update
+from graphc.recorder import Update, state_zeros, update
 
 
 class Adam(SteppedOptimizer):
@@ -95,13 +95,14 @@ class Adam(SteppedOptimizer):
                     square = largest.copy_(maximum(largest, square))
                 parameter.addcdiv_(mean, square.sqrt() / root + eps, value=rate)
 
+            updates: list[Update] = []
             for parameter in members:
                 assert parameter.grad is not None
                 state = self.state[parameter]
                 names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
                 written = [parameter, *[state[name] for name in names]]
-                key = ("adam", maximize, amsgrad, decays, decoupled)
-                update(key, written, [parameter.grad, *numbers], partial(move, *written))
+                updates.append(Update(written, [parameter.grad], partial(move, *written)))
+            update(("adam", maximize, amsgrad, decays, decoupled), updates, numbers)
 
 
 class AdamW(Adam):

@@ -8,7 +8,7 @@ from typing import Any
 from graphc import Tensor
 from graphc.errors import InputError
 from graphc.optim.optimizer import Optimizer, Params
-from graphc.recorder import state_zeros, update
+from graphc.recorder import Update, state_zeros, update
 
 
 class SGD(Optimizer):
@@ -74,7 +74,7 @@ class SGD(Optimizer):
                 direction = direction.addcmul(buffer, momentum) if nesterov else buffer
             parameter.addcmul_(direction, rate)
 
-        key = ("sgd", maximize, decays, moves, nesterov)
+        updates: list[Update] = []
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
@@ -85,4 +85,5 @@ class SGD(Optimizer):
                 move(parameter, None)
                 continue
             written = [parameter] if buffer is None else [parameter, buffer]
-            update(key, written, [parameter.grad, *numbers], partial(move, parameter, buffer))
+            updates.append(Update(written, [parameter.grad], partial(move, parameter, buffer)))
+        update(("sgd", maximize, decays, moves, nesterov), updates, numbers)

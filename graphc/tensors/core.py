@@ -320,10 +320,10 @@ def fresh_variable(recorder: Recorder, node: Node, keep: Keep) -> Value:
     b = recorder.b
     while node.op == "detach":
         node = node.inputs[0]
-    while True:
+    key = ("variable", node)
+    node = b.made(key) or b.keep(key, b.apply("detach", (b.apply("detach", (node,)),)))
+    while node in recorder.variables:
         node = b.apply("detach", (b.apply("detach", (node,)),))
-        if node not in recorder.variables:
-            break
     value = recorder.variables[node] = Value(node, (keep,), "AccumulateGrad", True)
     return value
 
