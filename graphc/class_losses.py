@@ -16,7 +16,7 @@ from graphc.recording import Recorder, current
 from graphc.refusing import need_float, need_same_dtype, refuse_gradient
 from graphc.storage import Value
 from graphc.tensors.core import finish, read, record, wants_grad
-from graphc.tensors.halves import rounded_once
+from graphc.tensors.halves import Emit, emitted
 from graphc.tensors.indexing import outside
 from graphc.tensors.normalising import log_softmax_node
 from graphc.tensors.plans import Plans
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
-_plans: Plans[bool] = Plans()
+_plans: Plans[Emit] = Plans()
 
 
 def _class_axis(shape: Sequence[int]) -> int:
@@ -114,9 +114,10 @@ def _class_loss(
 ) -> Tensor:
     arguments = (ignore_index, reduction, smoothing, logits)
     key = _plans.key(input, target, weight, *arguments)
-    if _plans.get(key) is None:
+    emit = _plans.get(key)
+    if emit is None:
         _check_class_loss(input, target, weight, reduction, logits)
-        _plans.keep(key, True)
+        emit = _plans.keep(key, _class_loss_emitter(_class_axis(input._type.shape), *arguments))
     if weight is not None:
         refuse_gradient("nll_loss", weight=weight)
     axis = _class_axis(input._type.shape)
@@ -133,15 +134,17 @@ def _class_loss(
             nodes.append(w)
             keeps.append(keep_w)
         _check_classes(recorder, y, keep_y, input._type.shape[axis], ignore_index)
-
-        def emit(b: Builder, x: Node, y: Node, w: Node | None = None) -> Node:
-            logs = log_softmax_node(b, x, axis) if logits and x.type.size else x
-            return _nll_node(b, logs, y, w, axis, ignore_index, reduction, smoothing)
-
-        kept = ("class_loss", *arguments, *nodes)
-        made = b.made(kept) or b.keep(kept, rounded_once(b, emit(b, *nodes), nodes))
+        made = emitted(b, emit, nodes, nodes, True)
         name = _nll_name(input.ndim, reduction, smoothing)
         return finish(recorder, made, tuple(keeps), name, grad, nodes, True)
+
+
+def _class_loss_emitter(axis: int, ignore_index: int, reduction: str, smoothing: float, logits: bool) -> Emit:
+    def emit(b: Builder, x: Node, y: Node, w: Node | None = None) -> Node:
+        logs = log_softmax_node(b, x, axis) if logits and x.type.size else x
+        return _nll_node(b, logs, y, w, axis, ignore_index, reduction, smoothing)
+
+    return emit
 
 
 def _check_class_loss(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, logits: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.source import PACKAGE
+from graphc.errors import PACKAGE
 from graphc.tensors.core import TensorBase
 
 # A captured object graph larger than this is not walked to its end: the function is then run plainly.

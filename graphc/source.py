@@ -8,9 +8,8 @@ import os
 import sys
 from types import CodeType, FrameType
 
+from graphc.errors import PACKAGE
 from graphc.ir.node import NO_LOCATIONS, Location
-
-PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 OPERATORS = PACKAGE + "tensors" + os.sep
 
