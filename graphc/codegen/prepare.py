@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from graphc.codegen.loops import Schedule, make_schedule
+from graphc.codegen.loops import make_schedule
+from graphc.codegen.schedule import Schedule
 from graphc.codegen.sites import Nest, build_nest
 from graphc.codegen.target import Target
 from graphc.ir.index import Ix

@@ -1,0 +1,92 @@
+"""Register tiles of contractions: how many points are computed at once, so that operands are loaded seldom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from graphc.codegen.schedule import MAX_UNROLLED, Schedule
+from graphc.codegen.sites import Nest, Site
+from graphc.codegen.target import Target
+from graphc.ir.index import Var
+
+TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
+
+
+def tile_contraction(site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
+    """Choose the register tile with the most multiply-adds per load that fits the registers with little waste."""
+    budget = target.registers - 3  # accumulators; the rest holds operands
+    axes = [v for v in nest.axes if v.hi > 0]
+    lanes = schedule.lanes
+    extents = [max(1, (v.hi + 1) // lanes) if v is schedule.lane else v.hi + 1 for v in axes]
+    sizes = [[t for t in TILES if t <= n] for n in extents]
+    taps = math.prod(v.hi + 1 for v in schedule.unrolled[site])
+    per_point = len(site.points)
+    loads = _LoadCounter(site, axes, schedule.unrolled[site], schedule)
+    best, chosen = math.inf, (1,) * len(axes)
+    for tile in _products(sizes, min(budget, max(1, MAX_UNROLLED // taps)) // per_point):
+        points = math.prod(tile) * per_point
+        steps = points * taps
+        waste = math.prod(math.ceil(n / t) * t / n for n, t in zip(extents, tile, strict=True))
+        chain = max(1.0, 8 / points)  # too few independent sums wait for each other
+        cost = (max(steps / 2 * chain, loads.count(tile) * taps / 2) + 0.6) / steps * waste
+        if cost < best - 1e-9 and points + loads.registers(tile) < target.registers:
+            best, chosen = cost, tile
+    schedule.tile.update(zip(axes, chosen, strict=True))
+    points = math.prod(chosen) * per_point
+    schedule.split[site] = max(1, 8 // points) if taps == 1 else 1
+
+
+def _products(sizes: list[list[int]], limit: int) -> Iterator[tuple[int, ...]]:
+    """All choices of one size per axis whose product is at most `limit` (at least the choice of the first sizes)."""
+    if not sizes:
+        yield ()
+        return
+    for size in sizes[0]:
+        if size > max(limit, 1):
+            break
+        for rest in _products(sizes[1:], limit // size):
+            yield (size, *rest)
+
+
+class _LoadCounter:
+    """Counts the loads for one element of the reduction in an unrolled contraction body; equal addresses count once."""
+
+    def __init__(self, site: Site, axes: list[Var], unrolled: tuple[Var, ...], schedule: Schedule) -> None:
+        lane = schedule.lane or schedule.site_lane.get(site)
+        forms: dict[tuple[object, ...], set[int]] = {}
+        for per_point in site.operands:
+            for buffer, ix in per_point:
+                across = ix.coefficient(lane) if lane is not None else 0
+                steps = tuple(ix.coefficient(v) * (schedule.lanes if v is schedule.lane else 1) for v in axes)
+                taps = tuple(ix.coefficient(v) for v in unrolled)
+                forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)
+        self._forms: list[tuple[float, tuple[int, ...], set[int]]] = []
+        for (_, steps, _, across), places in forms.items():
+            wide = abs(across)  # type: ignore[arg-type]
+            each = 1.0 if wide <= 1 else 1.0 + wide if wide <= 4 else float(schedule.lanes)
+            self._forms.append((each, steps, places))  # type: ignore[arg-type]
+        self._known: dict[tuple[int, tuple[int, ...]], int] = {}
+
+    def count(self, tile: tuple[int, ...]) -> float:
+        """Loads for a tile of these sizes along the axes."""
+        return sum(each * n for (each, _, _), n in zip(self._forms, self._distinct(tile), strict=True))
+
+    def registers(self, tile: tuple[int, ...]) -> int:
+        """Registers for operands: all elements but the most numerous ones, which stream through one register."""
+        counts = self._distinct(tile)
+        return sum(counts) - max(counts, default=0) + 1
+
+    def _distinct(self, tile: tuple[int, ...]) -> list[int]:
+        counts = []
+        for number, (_, steps, places) in enumerate(self._forms):
+            relevant = tuple(t if c else 1 for t, c in zip(tile, steps, strict=True))
+            known = self._known.get((number, relevant))
+            if known is None:
+                found = places
+                for c, t in zip(steps, relevant, strict=True):
+                    if t > 1:
+                        found = {p + c * i for p in found for i in range(t)}
+                known = self._known[number, relevant] = len(found)
+            counts.append(known)
+        return counts
