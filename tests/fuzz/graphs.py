@@ -78,9 +78,8 @@ class _Maker(Pool):
     """Grows a pool of nodes by random steps."""
 
     def __init__(self, rng: random.Random, nodes: int, host: bool) -> None:
-        super().__init__(rng)
+        super().__init__(rng, host)
         self.most = rng.randint(3, nodes)
-        self.host = host
 
     def graph(self) -> Graph:
         rng = self.rng

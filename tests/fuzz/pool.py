@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from graphc.ir import Builder, DType, Node, TensorType
+from graphc.ir import OPS, Builder, DType, Node, TensorType
 from graphc.ir.types import boolean
 from tests.fuzz.attrs import random_attrs
 from tests.fuzz.bounds import bound_of
@@ -16,8 +16,9 @@ MOST_ELEMENTS = 4096
 class Pool:
     """A growing set of nodes over one builder; `bounds` has every node made, `pool` those that are used on."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, host: bool = True) -> None:
         self.rng = rng
+        self.host = host  # whether operators that run on the host may come in, from a gradient too
         self.builder = Builder()
         self.inputs: list[Node] = []
         self.pool: list[Node] = []
@@ -33,7 +34,7 @@ class Pool:
                 stack.extend(waiting)
                 continue
             stack.pop()
-            if node.type.size > MOST_ELEMENTS or node.type.rank > 6:
+            if node.type.size > MOST_ELEMENTS or node.type.rank > 6 or (OPS[node.op].kind == "host" and not self.host):
                 raise Rejected
             self.bounds[node] = bound_of(node, [self.bounds[operand] for operand in node.inputs])
         return root
