@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.accumulate import lower_accumulate
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.build import build_many
-from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.program import Copy, Fill, Launch, Step, emit_program
-from graphc.codegen.lower import Lowered, lower
-from graphc.codegen.prepare import Prepared, prepare
+from graphc.codegen.lower import Lowered
+from graphc.codegen.reuse import NAME, Kernels
 from graphc.codegen.scans import lower_scan
 from graphc.codegen.searching import lower_search
 from graphc.codegen.sorting import lower_sort
@@ -55,27 +53,28 @@ def _is_apart(group: Group) -> bool:
 def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
     """The kernels of an operator that has kernels of its own, in the order in which they run."""
     if node.op in ("argsort", "argselect"):
-        return lower_sort(node, "kernel", target)
+        return lower_sort(node, NAME, target)
     if node.op == "searchsorted":
-        return (lower_search(node, "kernel"),)
+        return (lower_search(node, NAME),)
     lower_one = lower_accumulate if node.op in WRITES_AT_INDEX else lower_scan
-    return (lower_one(node, "kernel", target),)
+    return (lower_one(node, NAME, target),)
 
 
 def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program:
     """Schedule and lower every group; `planner` lays out memory once it is known what may run in place."""
     groups = fused.groups
-    prepared: dict[Group, Prepared] = {g: prepare(g, target) for g in groups if not _is_apart(g)}
-    apart = {g: lower_apart(g.roots[0].target, target) for g in groups if g not in prepared}
+    made = Kernels(target)
+    in_place = {g: made.in_place(g) for g in groups if not _is_apart(g)}
+    apart = {g: lower_apart(g.roots[0].target, target) for g in groups if g not in in_place}
     scratch = {g: _scratch(parts) for g, parts in apart.items()}
-    plan = planner({g: p.in_place for g, p in prepared.items()}, scratch)
+    plan = planner(in_place, scratch)
     steps: list[Step] = []
     kernels: list[Kernel] = []
     texts: list[str] = []
     records: list[LaunchRecord] = []
     for group, merged in zip(groups, plan.merged, strict=True):
-        if group in prepared:
-            parts: tuple[Lowered, ...] = (lower(prepared[group], "kernel", target, merged),)
+        if group in in_place:
+            parts: tuple[Lowered, ...] = (made.lower(group, merged),)
             steps.extend(_fills(group, plan))
         else:
             parts = apart[group]
@@ -84,10 +83,8 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program
                 steps.append(Copy(plan.places[node], _place(node.inputs[0], plan), node.type.nbytes))
         lines = tuple(sorted({str(loc) for n in group.inside for loc in n.locs}))
         for lowered in parts:
-            text = emit_kernel(lowered.kernel, target)
-            symbol = f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-            text = text.replace("@kernel(", f"@{symbol}(")
             kernel = lowered.kernel
+            symbol, text = made.emit(kernel)
             parallel = kernel.flops >= PARALLEL_FLOPS or kernel.bytes >= PARALLEL_BYTES
             arguments = tuple(plan.places[n] for n in lowered.buffers)
             steps.append(Launch(symbol, arguments, kernel.grid, parallel))
@@ -124,7 +121,7 @@ def make_artifact(program: Program, target: Target, metadata: Mapping[str, str])
         outputs=tuple(TensorSpec(n.dtype.name, n.shape) for n in graph.outputs),
         output_aliases=program.plan.taken,
         arena_bytes=program.plan.arena_bytes,
-        objects=tuple(build_many(program.modules, target)),
+        objects=tuple(build_many(program.modules, target, plain=frozenset({program.entry}))),
         entry=ENTRY,
         launches=program.records,
         metadata=dict(metadata),

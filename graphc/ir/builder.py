@@ -8,18 +8,10 @@ from contextlib import contextmanager
 from graphc.errors import GraphcError
 from graphc.ir import ops  # noqa: F401  fills the registry
 from graphc.ir.graph import Graph
-from graphc.ir.node import NO_LOCATIONS, AttrValue, Location, Node
+from graphc.ir.node import NO_LOCATIONS, AttrValue, Location, Node, attrs_key
 from graphc.ir.opdef import OPS
 from graphc.ir.sugar import OpMethods
 from graphc.ir.types import TensorType
-
-
-def _key_attrs(attrs: tuple[tuple[str, AttrValue], ...]) -> tuple[object, ...]:
-    """Attributes as an interning key: floats by their bits, so that -0.0 is not 0.0 and NaN equals itself."""
-    for _, value in attrs:
-        if type(value) is float:
-            return tuple((k, v.hex(), "float") if type(v) is float else (k, v) for k, v in attrs)
-    return attrs
 
 
 class Builder(OpMethods):
@@ -44,7 +36,7 @@ class Builder(OpMethods):
         """A builder that already knows the nodes of `graph`, so that what does not change stays the same object."""
         builder = cls()
         for node in graph.nodes:
-            builder._nodes[(node.op, node.inputs, _key_attrs(node.attrs), node.type)] = node
+            builder._nodes[(node.op, node.inputs, attrs_key(node.attrs), node.type)] = node
         return builder
 
     @contextmanager
@@ -60,7 +52,7 @@ class Builder(OpMethods):
         self, op: str, inputs: tuple[Node, ...], attrs: tuple[tuple[str, AttrValue], ...], type: TensorType
     ) -> Node:
         """The node with exactly these parts; `type` is trusted. Sources and readers of text use it directly."""
-        key = (op, inputs, _key_attrs(attrs), type)
+        key = (op, inputs, attrs_key(attrs), type)
         node = self._nodes.get(key)
         if node is None:
             node = self._nodes[key] = Node(op, inputs, attrs, type, self.locs)
@@ -107,7 +99,7 @@ class Builder(OpMethods):
         ordered: tuple[tuple[str, AttrValue], ...] = ()
         if record.attrs:
             ordered = tuple([(a.name, given[a.name]) for a in record.attrs])
-        key = (op, inputs, _key_attrs(ordered) if ordered else ordered)
+        key = (op, inputs, attrs_key(ordered) if ordered else ordered)
         known = self._applied.get(key)
         if known is not None:  # its type was inferred before
             locs = self.locs

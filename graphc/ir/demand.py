@@ -16,6 +16,8 @@ from graphc.ir.index import ZERO, Data, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 
+COMPUTED = frozenset({"constant", "iota"})  # sources that every kernel computes for itself
+
 UNROLLED_REDUCTION = 16  # a reduction over at most so many elements is computed in line, without a loop
 
 REDUCTIONS = frozenset({"reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "argmax", "argmin"})

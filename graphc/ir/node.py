@@ -9,6 +9,14 @@ from graphc.ir.types import DType, TensorType
 AttrValue = int | float | bool | str | DType | tuple[int, ...]
 
 
+def attrs_key(attrs: tuple[tuple[str, AttrValue], ...]) -> tuple[object, ...]:
+    """Attributes as a key: floats by their bits, so that -0.0 is not 0.0 and NaN equals itself."""
+    for _, value in attrs:
+        if type(value) is float:
+            return tuple((k, v.hex(), "float") if type(v) is float else (k, v) for k, v in attrs)
+    return attrs
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Location:
     """A line of the user's code."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from graphc.ir.access import Index
 from graphc.ir.demand import (
     APART,
+    COMPUTED,
     UNROLLED_REDUCTION,
     Demands,
     TooLarge,
@@ -29,7 +30,6 @@ from graphc.ir.index import ZERO, Ix, Symbol, Var, reshape_index
 from graphc.ir.node import Node
 from graphc.ir.schedule import MAX_SCATTERS, FusedGraph, Group, Root
 from graphc.passes.stored import (
-    COMPUTED,
     MAX_GROUP,
     MAX_PAIRS,
     choose_stored,

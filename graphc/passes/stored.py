@@ -6,6 +6,7 @@ import math
 
 from graphc.ir.demand import (
     APART,
+    COMPUTED,
     HEAVY_MAPS,
     Demands,
     TooLarge,
@@ -26,7 +27,6 @@ MAX_PAIRS = 8 * MAX_GROUP  # (value, index) pairs in a whole kernel, pure moveme
 MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places than that are stored
 HEAVY = 8  # scalar operations that exp and its like count for
 SOURCES = frozenset({"input", "constant", "iota"})
-COMPUTED = frozenset({"constant", "iota"})  # sources that every kernel computes for itself
 MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
 _LIGHT = frozenset(
     {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "materialize"}

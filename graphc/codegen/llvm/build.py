@@ -18,7 +18,7 @@ from typing import Any
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
 
-_OPTIMIZATION = 2
+_OPTIMIZED, _PLAIN = 2, 0  # LLVM's levels of code generation
 _local = threading.local()
 
 
@@ -35,13 +35,26 @@ def build_assembly(text: str, target: Target) -> str:
     return _generate(text, target, use_object=False).decode()
 
 
-def build_many(texts: Sequence[str], target: Target, workers: int | None = None) -> list[bytes]:
-    """The objects of several modules, in order, built on `workers` threads (by default the cores of the target)."""
+def build_many(
+    texts: Sequence[str], target: Target, workers: int | None = None, plain: frozenset[str] = frozenset()
+) -> list[bytes]:
+    """The objects of several modules, in order, built on `workers` threads (by default the cores of the target).
+
+    Those in `plain` are made as quickly as LLVM can: code that runs once.
+    """
+
+    def build(number: int) -> bytes:
+        text = texts[number]
+        return _generate(text, target, use_object=True, level=_PLAIN if text in plain else _OPTIMIZED)
+
     workers = min(len(texts), workers or target.cores)
     if workers <= 1:
-        return [build_object(text, target) for text in texts]
+        return list(map(build, range(len(texts))))
+    # The longest begin first, so that no thread is left with one of them at the end.
+    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
     with ThreadPoolExecutor(workers, thread_name_prefix="graphc-build") as pool:
-        return list(pool.map(lambda text: build_object(text, target), texts))
+        objects = dict(zip(order, pool.map(build, order), strict=True))
+    return [objects[number] for number in range(len(texts))]
 
 
 @cache
@@ -78,17 +91,17 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _target_machine(target: Target) -> ctypes.c_void_p:
+def _target_machine(target: Target, level: int) -> ctypes.c_void_p:
     """The code generator of this thread for `target`; it serves one module at a time."""
-    machines: dict[tuple[str, str, str], Any] = _local.__dict__.setdefault("machines", {})
-    key = target.triple, target.cpu, target.features
+    machines: dict[tuple[str, str, str, int], Any] = _local.__dict__.setdefault("machines", {})
+    key = target.triple, target.cpu, target.features, level
     if key not in machines:
         try:
             machines[key] = (
                 _binding()
                 .Target.from_triple(target.triple)
                 .create_target_machine(
-                    cpu=target.cpu, features=target.features, opt=_OPTIMIZATION, reloc="pic", codemodel="small"
+                    cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="small"
                 )
             )
         except RuntimeError as error:
@@ -112,8 +125,8 @@ class _Message:
         return (text or b"").decode(errors="replace")
 
 
-def _generate(text: str, target: Target, use_object: bool) -> bytes:
-    library, machine = _library(), _target_machine(target)
+def _generate(text: str, target: Target, use_object: bool, level: int = _OPTIMIZED) -> bytes:
+    library, machine = _library(), _target_machine(target, level)
     context = library.LLVMPY_ContextCreate()
     try:
         message = _Message(library)

@@ -1,0 +1,99 @@
+"""Equal groups are scheduled, lowered and emitted once: the layers of a network, the steps of a recurrence.
+
+Two groups are equal when they compute the same from values of the same types; which values these are does not matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from graphc.codegen.kernel import Kernel
+from graphc.codegen.llvm.emit import emit_kernel
+from graphc.codegen.lower import Lowered, lower
+from graphc.codegen.prepare import Prepared, prepare
+from graphc.codegen.target import Target
+from graphc.ir.demand import COMPUTED
+from graphc.ir.node import Node, attrs_key
+from graphc.ir.schedule import Group, Scratch
+
+NAME = "kernel"  # of every kernel until its text is known
+
+
+def group_key(group: Group) -> tuple[tuple[object, ...], tuple[Node, ...]]:
+    """What decides the kernel of `group`, and the values in the order of their numbers in it.
+
+    Values are numbered as they are met on the way from the roots to the leaves. A leaf is its type alone.
+    """
+    number: dict[Node, int] = {}
+    nodes: list[Node] = []
+
+    def number_of(node: Node) -> int:
+        if node not in number:
+            number[node] = len(nodes)
+            nodes.append(node)
+        return number[node]
+
+    roots = tuple((number_of(r.value), r.dims, tuple(map(number_of, r.scatter))) for r in group.roots)
+    parts: list[tuple[object, ...]] = []
+    for node in nodes:  # grows on the way
+        inside = node in group.inside
+        if inside or node.op == "reshape" or node.op in COMPUTED:
+            parts.append((node.op, attrs_key(node.attrs), node.type, inside, *map(number_of, node.inputs)))
+        else:
+            parts.append((node.type,))
+    return (group.domain, roots, *parts), tuple(nodes)
+
+
+@dataclass(slots=True)
+class _Made:
+    """A group that was prepared, its values by number, and its kernels by what runs in place (pairs of numbers)."""
+
+    prepared: Prepared
+    nodes: tuple[Node, ...]
+    lowered: dict[tuple[tuple[int, int], ...], Lowered] = field(default_factory=dict)
+
+
+class Kernels:
+    """The kernels of one program for `target`."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._made: dict[tuple[object, ...], _Made] = {}
+        self._of: dict[Group, tuple[_Made, tuple[Node, ...]]] = {}
+        self._texts: dict[int, tuple[Kernel, str, str]] = {}
+
+    def in_place(self, group: Group) -> tuple[tuple[Node, Node], ...]:
+        """Pairs (target, operand) of `group`: the operand's memory may become the target's. Chooses the loops."""
+        key, nodes = group_key(group)
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = _Made(prepare(group, self._target), nodes)
+        self._of[group] = made, nodes
+        if made.nodes is nodes:
+            return made.prepared.in_place
+        mine = dict(zip(made.nodes, nodes, strict=True))
+        return tuple((mine[target], mine[operand]) for target, operand in made.prepared.in_place)
+
+    def lower(self, group: Group, merged: Mapping[Node, Node]) -> Lowered:
+        """The kernel of a group that `in_place` has seen; `merged` maps targets to operands whose memory they take."""
+        made, nodes = self._of[group]
+        number = {node: i for i, node in enumerate(nodes)}
+        key = tuple(sorted((number[target], number[operand]) for target, operand in merged.items()))
+        known = made.lowered.get(key)
+        if known is None:
+            pairs = {made.nodes[target]: made.nodes[operand] for target, operand in key}
+            known = made.lowered[key] = lower(made.prepared, NAME, self._target, pairs)
+        mine: dict[Node | Scratch, Node] = dict(zip(made.nodes, nodes, strict=True))
+        return Lowered(known.kernel, tuple(mine[b] for b in known.buffers))
+
+    def emit(self, kernel: Kernel) -> tuple[str, str]:
+        """The symbol of `kernel`, which follows from its code, and its LLVM module."""
+        known = self._texts.get(id(kernel))
+        if known is None:
+            text = emit_kernel(kernel, self._target)
+            symbol = f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+            # The kernel is kept, so that its identity stays its own.
+            known = self._texts[id(kernel)] = kernel, symbol, text.replace(f"@{NAME}(", f"@{symbol}(")
+        return known[1], known[2]

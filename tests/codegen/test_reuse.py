@@ -1,0 +1,150 @@
+"""Equal groups are scheduled, lowered and emitted once, and what is not equal is kept apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from graphc.codegen import reuse
+from graphc.codegen.llvm import build
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.package import make_artifact
+from graphc.codegen.reuse import Kernels, group_key
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.schedule import Group
+from graphc.ir.types import TensorType, f32
+from graphc.pipeline import build_program, schedule
+from tests.codegen.programs import run
+
+SQUARE = TensorType(f32, (48, 48))
+
+
+def layers(count: int) -> Graph:
+    """`x = tanh(x @ w[i]) * 0.5 + row sums of x`, again and again: two kernels a layer or more, equal ones."""
+    b = Builder()
+    x = b.input(0, SQUARE)
+    inputs = [x]
+    for number in range(count):
+        weight = b.input(number + 1, SQUARE)
+        inputs.append(weight)
+        product = b.apply("tanh", (b.contract(x, weight, "m k, k n -> m n"),))
+        sums = b.broadcast(b.reshape(b.reduce_sum(product, (1,)), (48, 1)), (48, 48))
+        x = b.add(b.mul(product, b.constant(0.5, SQUARE)), b.div(product, b.add(sums, b.constant(9.0, SQUARE))))
+    return Graph(tuple(inputs), (x,))
+
+
+def counted(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[str], int]:
+    """How often groups are prepared, lowered and emitted for `graph`, and its number of kernel launches."""
+    calls: Counter[str] = Counter()
+
+    def counting(name: str) -> object:
+        function = getattr(reuse, name)
+
+        def count(*args: object) -> object:
+            calls[name] += 1
+            return function(*args)
+
+        return count
+
+    with monkeypatch.context() as patch:
+        for name in ("prepare", "lower", "emit_kernel"):
+            patch.setattr(reuse, name, counting(name))
+        program = build_program(graph)
+    return calls, len(program.kernels)
+
+
+def test_layers_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, launches = counted(layers(4), monkeypatch)
+    many, more_launches = counted(layers(12), monkeypatch)
+    assert more_launches == 3 * launches
+    assert many == few
+    # The first layer, those between, the last one: these may differ in what runs in place.
+    assert many["prepare"] <= 3 * launches // 4
+
+
+def test_layers_that_share_kernels_are_right() -> None:
+    graph = layers(6)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((48, 48), np.float32) * 0.2 for _ in graph.inputs]
+    for got, expected in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def groups(*outputs: Node) -> list[Group]:
+    inputs = [n for n in Graph((), outputs).nodes if n.op == "input"]
+    ordered = tuple(sorted(inputs, key=lambda n: n.integer("index")))
+    return list(schedule(Graph(ordered, outputs), host_target()).groups)
+
+
+def test_equal_groups_have_one_key_and_number_their_own_values() -> None:
+    b = Builder()
+    x, y, z, w = (b.input(i, SQUARE) for i in range(4))
+    one, two = groups(b.exp(b.contract(x, y, "m k, k n -> m n")), b.exp(b.contract(z, w, "m k, k n -> m n")))
+    (key, nodes), (other, others) = group_key(one), group_key(two)
+    assert key == other
+    assert {x, y} <= set(nodes) and {z, w} <= set(others)
+    mine = dict(zip(nodes, others, strict=True))
+    assert (mine[x], mine[y], mine[one.targets[0]]) == (z, w, two.targets[0])
+
+
+def different(b: Builder, x: Node, y: Node) -> list[Node]:
+    """Values that must not share a kernel."""
+    small = TensorType(f32, (40, 40))
+    return [
+        b.apply("sub", (x, y)),
+        b.apply("sub", (x, x)),  # one leaf twice
+        b.add(x, y),
+        b.mul(x, b.constant(0.0, SQUARE)),
+        b.mul(x, b.constant(-0.0, SQUARE)),
+        b.mul(x, b.constant(float("nan"), SQUARE)),
+        b.exp(b.slice(x, (0, 0), (40, 40), (1, 1))),
+        b.exp(b.slice(x, (8, 0), (40, 40), (1, 1))),
+        b.exp(b.reshape(x, (36, 64))),
+        b.exp(b.input(9, small)),
+        b.permute(x, (1, 0)),
+    ]
+
+
+def test_different_groups_have_different_keys() -> None:
+    b = Builder()
+    x, y = b.input(0, SQUARE), b.input(1, SQUARE)
+    values = different(b, x, y)
+    keys = [group_key(groups(value)[0])[0] for value in values]
+    assert len(set(keys)) == len(values)
+
+
+def test_what_runs_in_place_is_part_of_the_kernel() -> None:
+    b = Builder()
+    x, y = b.input(0, SQUARE), b.input(1, SQUARE)
+    one, two = groups(b.exp(x), b.exp(y))
+    kernels = Kernels(host_target())
+    ((target, operand),) = kernels.in_place(one)
+    ((other_target, other_operand),) = kernels.in_place(two)
+    assert (operand, other_operand) == (x, y)
+    apart, together = kernels.lower(one, {}), kernels.lower(one, {target: operand})
+    assert [[p.mode for p in found.kernel.params] for found in (apart, together)] == [["in", "out"], ["inout"]]
+    others = kernels.lower(two, {}), kernels.lower(two, {other_target: other_operand})
+    assert others[0].kernel is apart.kernel and others[1].kernel is together.kernel
+    assert [found.buffers for found in others] == [(y, other_target), (y,)]
+
+
+def test_only_the_entry_is_made_without_optimization(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: dict[str, int] = {}
+    generate = build._generate
+
+    def noting(text: str, target: object, use_object: bool, level: int = 2) -> bytes:
+        levels[text] = level
+        return generate(text, target, use_object, level)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build, "_generate", noting)
+    target = host_target()
+    program = build_program(layers(3), target=target)
+    make_artifact(program, target, {})
+    assert levels.pop(program.entry) == 0
+    assert set(levels.values()) == {2}
+    assert set(levels) == set(program.texts)
