@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+from graphc.codegen.extremes import is_place
 from graphc.codegen.register_tiles import tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
 from graphc.codegen.sites import Access, Nest, Site
@@ -20,7 +21,9 @@ def lane_count(nest: Nest, target: Target) -> int:
     """Lanes for the widest element type that takes part in arithmetic (index values of `argmax` not counted)."""
     sizes = [a.buffer.dtype.itemsize for site in nest.sites for a in site.accesses if a.buffer.dtype.is_float]
     if not sizes:
-        sizes = [a.buffer.dtype.itemsize for site in nest.sites for a in site.accesses]
+        places = any(s.stage is not None and is_place(s.stage) for s in nest.sites)
+        accesses = [a for site in nest.sites for a in site.accesses if not (places and a.is_store)]
+        sizes = [a.buffer.dtype.itemsize for a in accesses]
     return target.lanes(max(4, *sizes) if sizes else 4)
 
 
@@ -93,10 +96,9 @@ def _site_cost(site: Site, nest: Nest, lane: Var | None, lanes: int) -> float:
 
 def _own_lane(site: Site, lanes: int) -> Var | None:
     """The loop variable of the site itself that is best across lanes, if one beats scalar code."""
-    if site.stage is not None and site.stage.op.startswith("arg"):
-        return None
     best: tuple[float, Var | None] = (len(site.accesses) * 0.6 * lanes, None)
-    for var in site.loops:
+    in_order = site.stage is not None and is_place(site.stage)  # each lane must see its places in their order
+    for var in [v for v in site.loops if v.hi > 0][-1:] if in_order else site.loops:
         extent = var.hi + 1
         waste = math.ceil(extent / lanes) * lanes / extent
         cost = waste * sum(_access_cost(a, var, lanes) for a in site.accesses)
@@ -118,10 +120,11 @@ def _inner_cost(nest: Nest, lanes: int) -> float:
 
 def _reduction_loops(site: Site, schedule: Schedule) -> None:
     """Split a site's own loops into unrolled ones and looped ones, the most contiguous innermost."""
-    if site.stage is not None and site.stage.op.startswith("arg"):  # the first extreme wins: keep the order
-        schedule.unrolled[site], schedule.loop_order[site] = (), site.loops
-        return
     own_lane = schedule.site_lane.get(site)
+    if site.stage is not None and is_place(site.stage):  # the first extreme wins: keep the order
+        own = () if own_lane is None else (own_lane,)
+        schedule.unrolled[site], schedule.loop_order[site] = (), (*(v for v in site.loops if v is not own_lane), *own)
+        return
     unrolled: list[Var] = []
     if site.stage is not None:
         budget = MAX_UNROLLED // 24
@@ -162,6 +165,6 @@ def _choose_tiles(nest: Nest, schedule: Schedule, target: Target) -> None:
         want = 4 if work <= 12 or has_stage else 2 if work <= 40 else 1
         schedule.tile[lane] = max(1, min(want, vectors))
     for site in nest.sites:
-        if site.stage is not None and not site.stage.op.startswith("arg"):
+        if site.stage is not None:
             points = len(site.points) * schedule.tile.get(lane, 1) if lane is not None else len(site.points)
             schedule.split[site] = max(1, SPLIT // points)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 
+from graphc.codegen import extremes
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value
 from graphc.codegen.loops import CHUNK_VECTORS
 from graphc.codegen.math import expand_cast
@@ -285,7 +286,7 @@ class _Lowering:
         first = together[0]
         if "contract" in (first.op, stage.op) or reduction_extents(first) != reduction_extents(stage):
             return False
-        if first.op.startswith("arg") != stage.op.startswith("arg"):
+        if extremes.is_place(first) != extremes.is_place(stage):
             return False
         below = set(topological([stage], stop=lambda n: n not in self.group.inside))
         return not any(s in below for s in together)
@@ -311,7 +312,7 @@ class _Lowering:
                 position = 0
                 for stage, at in items:
                     over = tuple(taps[v] if v in taps else point[v] for v in site.loops)
-                    width = 2 if stage.op.startswith("arg") else 1
+                    width = 2 if extremes.is_place(stage) else 1
                     old = result[position : position + width]
                     new = self._accumulate(stage, at, over, old, inner)
                     if inner.tail is not None and own_lane is not None:
@@ -326,8 +327,9 @@ class _Lowering:
         self.e.pinned = pinned
         position = 0
         for stage, at in items:
-            if stage.op.startswith("arg"):
-                value = partial[0][position + 1]
+            if extremes.is_place(stage):
+                parts = [(p[position], p[position + 1]) for p in partial]
+                value = extremes.combine(self.e, stage.op, parts, own_lane is not None)
                 position += 2
             else:
                 value = self._gather_up(stage, [p[position] for p in partial], own_lane is not None)
@@ -360,10 +362,10 @@ class _Lowering:
             self.values.at(operand, read, masks)
             for operand, read in zip(stage.inputs, reduction_reads(stage, at, over), strict=True)
         ]
-        if stage.op.startswith("arg"):
-            number = self.values.index(linear(over, reduction_extents(stage)))
-            return list(self.values.step_arg(stage, old[0], old[1], parts[0], expand_cast(e, number, stage.dtype)))
         dtype = accumulator_dtype(stage.inputs[0].dtype)
+        if extremes.is_place(stage):
+            number = self.values.number(linear(over, reduction_extents(stage)), extremes.number_dtype(stage))
+            return list(extremes.step(e, stage.op, old[0], old[1], expand_cast(e, parts[0], dtype), number))
         wide = [expand_cast(e, p, dtype) for p in parts]
         if stage.op != "contract":
             return [self.values.combine(stage.op, old[0], wide[0])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
+from graphc.codegen import extremes
 from graphc.codegen.kernel import INDEX, Affine, Param, Value, VType
 from graphc.codegen.math import expand, expand_cast
 from graphc.codegen.scope import ScopedEmitter
@@ -164,11 +165,13 @@ class Values:
 
     def _finish(self, node: Node, parts: list[Value]) -> Value:
         """Combine the elements of an unrolled reduction, in order."""
-        if node.op in ("argmax", "argmin"):
-            best, index = self.start(node)
+        if extremes.is_place(node):
+            best, place = self.start(node)
             for number, part in enumerate(parts):
-                best, index = self.step_arg(node, best, index, part, self.e.const(number, VType(node.dtype)))
-            return index
+                wide = expand_cast(self.e, part, best.type.dtype)
+                here = self.e.const(number, VType(place.type.dtype))
+                best, place = extremes.step(self.e, node.op, best, place, wide, here)
+            return expand_cast(self.e, place, node.dtype)
         # A sum of floats begins with +0.0, so it is never -0.0.
         total = self.start(node)[0] if node.op == "reduce_sum" and node.dtype.is_float else None
         for part in parts:
@@ -177,7 +180,7 @@ class Values:
         return expand_cast(self.e, total if total is not None else self.start(node)[0], node.dtype)
 
     def start(self, node: Node) -> tuple[Value, ...]:
-        """The values that a reduction starts from: the identity, and for `argmax`/`argmin` the index 0 too."""
+        """The values that a reduction starts from: the identity, and for `argmax`/`argmin` the place 0 too."""
         dtype = accumulator_dtype(node.inputs[0].dtype)
         type = VType(dtype)
         if node.op in ("reduce_sum", "contract"):
@@ -193,7 +196,9 @@ class Values:
             low = 0 if dtype.kind == "uint" else -(1 << (dtype.bits - 1))
             identity = low if lowest else low + (1 << dtype.bits) - 1
         first = self.e.const(identity, type)
-        return (first, self.e.const(0, VType(node.dtype))) if node.op.startswith("arg") else (first,)
+        if extremes.is_place(node):
+            return first, self.e.const(0, VType(extremes.number_dtype(node)))
+        return (first,)
 
     def combine(self, op: str, total: Value, part: Value) -> Value:
         """One step of a reduction other than `contract`, `argmax` and `argmin`."""
@@ -204,19 +209,6 @@ class Values:
         if part.type.dtype.kind == "bool":
             return self.e.op("or" if op == "reduce_max" else "and", total, part)
         return self.e.op("maximum" if op == "reduce_max" else "minimum", total, part)
-
-    def step_arg(self, node: Node, best: Value, index: Value, part: Value, number: Value) -> tuple[Value, Value]:
-        """One step of `argmax`/`argmin`: the first extreme wins, the first NaN wins over all."""
-        e = self.e
-        part = expand_cast(e, part, accumulator_dtype(part.type.dtype))
-        if part.type.dtype.kind == "bool":
-            ones = e.op("and", part, e.op("not", best)), e.op("and", best, e.op("not", part))
-            wins = ones[0] if node.op == "argmax" else ones[1]
-        else:
-            wins = e.op("gt" if node.op == "argmax" else "lt", part, best)
-        if part.type.dtype.is_float:
-            wins = e.op("or", wins, e.op("and", e.op("ne", part, part), e.op("eq", best, best)))
-        return e.op("select", wins, part, best), e.op("select", wins, number, index)
 
     # indices
 
@@ -255,6 +247,19 @@ class Values:
         if total is None:
             return self.e.const(ix.const, INDEX)
         return self.e.op("add", total, ix.const) if ix.const else total
+
+    def number(self, ix: Ix, dtype: DType) -> Value:
+        """The index as a value of `dtype`, which it fits; what varies across lanes is never computed in i64."""
+        stride = sum(c for s, c in ix.terms if isinstance(s, Var) and s.lane)
+        if not stride:
+            return expand_cast(self.e, self.index(ix), dtype)
+        same = self.index(Ix(0, tuple((s, c) for s, c in ix.terms if not (isinstance(s, Var) and s.lane))))
+        across = self.e.lanes(dtype, self.lane_count)
+        if stride != 1:
+            across = self.e.op("mul", across, stride)
+        if ix.const:
+            across = self.e.op("add", across, ix.const)
+        return self.e.op("add", across, expand_cast(self.e, same, dtype))
 
     def _mod(self, index: Value, number: int) -> Value:
         return self.e.op("mod" if index.type.lanes == 1 else "urem", index, number)

@@ -1,0 +1,90 @@
+"""Reductions along rows: which run in vectors, and that ties, NaN, tails and partial results come out right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from graphc.codegen.kernel_text import print_kernel
+from graphc.codegen.target import Target
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.types import DTYPES, TensorType
+from graphc.pipeline import build_program
+from tests.codegen.programs import run, same_bits
+from tests.codegen.targets import AVX2, AVX512, SSE2, runnable
+
+TARGETS = runnable()
+BY_NAME = {d.name: d for d in DTYPES}
+
+
+def _places(shape: tuple[int, ...], dtype: str, axes: tuple[int, ...], kept: str) -> Graph:
+    b = Builder()
+    x = b.input(0, TensorType(BY_NAME[dtype], shape))
+    attrs = {"axes": axes, "dtype": BY_NAME[kept]}
+    return Graph((x,), tuple(b.apply(op, (x,), attrs) for op in ("argmax", "argmin")))
+
+
+def _rows(dtype: str, length: int) -> Iterator[np.ndarray]:
+    """Rows with ties, with extremes at every place, all equal, all the identity of the reduction, with NaN."""
+    rng = np.random.default_rng(length)
+    type = BY_NAME[dtype].numpy
+    yield rng.integers(0, 2, (5, length)).astype(type)
+    yield rng.permutation(length).astype(type)[None]
+    extreme = np.eye(length, dtype=np.int64)
+    yield (extreme * 3 + 1).astype(type)
+    yield (1 - extreme).astype(type)
+    yield np.full((2, length), 7, type)
+    if dtype[0] in "iu":
+        info = np.iinfo(type)
+        yield np.full((2, length), info.min, type)
+        yield np.full((2, length), info.max, type)
+        return
+    yield np.full((2, length), -np.inf, type)
+    yield np.full((2, length), np.inf, type)
+    zeros = np.zeros((3, length), type)
+    zeros[0, ::2] = -0.0
+    zeros[1, 1::2] = -0.0
+    yield zeros
+    with np.errstate(invalid="ignore"):
+        one_nan = rng.standard_normal((length, length)).astype(type)
+        np.fill_diagonal(one_nan, np.nan)
+        yield one_nan
+        yield np.where(rng.random((9, length)) < 0.3, np.nan, np.inf).astype(type)
+        yield np.where(rng.random((9, length)) < 0.3, np.nan, -np.inf).astype(type)
+    yield np.full((2, length), np.nan, type)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "f16", "i32", "i64", "u8"])
+@pytest.mark.parametrize("length", [2, 9, 33, 77])
+def test_places_of_extremes(length: int, dtype: str) -> None:
+    x = np.concatenate(list(_rows(dtype, length)))
+    for kept in ("i64", "i32"):
+        graph = _places(x.shape, dtype, (1,), kept)
+        for got, expected in zip(run(graph, [x]), evaluate(graph, [x]), strict=True):
+            assert same_bits(got, expected), (got, expected)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("axes", [(2,), (1, 2), (0, 2), (0, 1, 2), (1,), (0,), (0, 1)])
+def test_places_along_several_axes(axes: tuple[int, ...], target: str) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.integers(-3, 4, (6, 5, 43)).astype(np.float32)
+    x[rng.random(x.shape) < 0.02] = np.nan
+    graph = _places(x.shape, "f32", axes, "i64")
+    for got, expected in zip(run(graph, [x], TARGETS[target]), evaluate(graph, [x]), strict=True):
+        assert same_bits(got, expected), (got, expected)
+
+
+@pytest.mark.parametrize(("target", "lanes"), [(SSE2, 4), (AVX2, 8), (AVX512, 16)])
+@pytest.mark.parametrize("dtype", ["f32", "i32"])
+def test_places_are_looked_for_in_vectors_of_one_width(dtype: str, target: Target, lanes: int) -> None:
+    for kernel in build_program(_places((64, 1024), dtype, (1,), "i64"), target=target).kernels:
+        text = print_kernel(kernel)
+        loop = text[text.index("carry") : text.index("yield")]
+        assert f": {dtype}x{lanes}" in loop
+        assert f": i32x{lanes}" in loop
+        assert "i64x" not in loop
