@@ -26,6 +26,7 @@ from graphc.passes.order import order
 from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
+from graphc.passes.split_reductions import SplitReductions
 from graphc_runtime.artifact import Artifact
 
 STAGES: Mapping[str, str] = {
@@ -45,7 +46,9 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
     `target`.
     """
     machine_independent: list[Pass] = [StripDetach(), Decompose(), Simplify()]
-    return machine_independent + ([Layout(target.lanes(4)), SharePads()] if target is not None else [])
+    return machine_independent + (
+        [Layout(target.lanes(4)), SharePads(), SplitReductions()] if target is not None else []
+    )
 
 
 def optimize(graph: Graph, target: Target | None = None) -> Graph:

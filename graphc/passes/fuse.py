@@ -219,8 +219,6 @@ def _try_merge(
         return None
     if sum(n.op == "contract" for g in (producer, reader) for n in g.inside) > 1:
         return None
-    if any(r.target in reader.reads and r.target is not node for r in producer.roots):
-        return None
     outside = {r.target: r.target in kept or any(g is not reader for g in readers[r.target]) for r in producer.roots}
     axes, roots = _symbols(reader)
     wanted = _wanted(node, reader, roots)
@@ -228,6 +226,9 @@ def _try_merge(
         return None
     merged: _Draft | None
     place = _alignment(node, wanted, axes)
+    also = [r for r in producer.roots if r.target is not node and r.target in reader.reads]
+    if also and (place is None or not _all_aligned(producer, reader, node, place, also)):
+        return None
     if place is not None:
         merged = _aligned(producer, reader, node, place, outside)
     elif any(outside.values()) or len(producer.roots) > 1:
@@ -289,6 +290,21 @@ def _alignment(node: Node, wanted: list[Index], axes: list[Var]) -> tuple[int, .
     return tuple(place)
 
 
+def _all_aligned(producer: _Draft, reader: _Draft, node: Node, place: tuple[int, ...], also: list[Root]) -> bool:
+    """Whether `reader` reads the producer's roots `also` at the point of the producer's domain at which it reads
+    `node`.
+    """
+    axes, roots = _symbols(reader)
+    source = next(r for r in producer.roots if r.target is node)
+    point = {d: p for d, p in zip(source.dims, place, strict=True) if p >= 0}
+    for root in also:
+        wanted = _wanted(root.target, reader, roots)
+        own = None if wanted is None else _alignment(root.target, wanted, axes)
+        if own is None or any(point.get(d, -1) != p for d, p in zip(root.dims, own, strict=True) if p >= 0):
+            return False
+    return True
+
+
 def _is_windowed(node: Node, wanted: list[Index], axes: list[Var]) -> bool:
     """Whether each point of the reader's domain reads elements of `node` that no other point reads."""
     if len(wanted) > UNROLLED_REDUCTION:
@@ -331,7 +347,7 @@ def _aligned(
     roots = [
         Root(r.value, tuple(moved.get(d, d) if d >= 0 else d for d in r.dims), r.scatter)
         for r in producer.roots
-        if r.target is not node or outside[node]
+        if outside[r.target]
     ]
     if any(d >= 0 and d not in moved and producer.domain[d] > 1 for r in producer.roots for d in r.dims):
         return None

@@ -27,10 +27,13 @@ MAX_PAIRS = 8 * MAX_GROUP  # (value, index) pairs in a whole kernel, pure moveme
 MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places than that are stored
 HEAVY = 8  # scalar operations that exp and its like count for
 SOURCES = frozenset({"input", "constant", "iota"})
+CHEAP = 8  # operations of a value that is computed again rather than stored and read
+SMALL = 8  # an operand this many times smaller than a value costs next to nothing to read again
 MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
 _LIGHT = frozenset(
     {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "materialize"}
 )
+_CHEAP = _LIGHT | {"add", "sub", "mul", "abs", "maximum", "minimum", "select"}
 
 
 def choose_stored(graph: Graph) -> dict[Node, None]:
@@ -76,33 +79,63 @@ def _resolve_shared(graph: Graph, chosen: set[Node]) -> None:
     """
     users = graph.users
     kept = {base_of(o) for o in graph.outputs}
-    owner: dict[Node, Node | None] = {}
+    owners: dict[Node, frozenset[Node]] = {}  # the stored values that want it
     repeats: dict[Node, int] = {}
     size: dict[Node, int] = {}
     for node in reversed(graph.nodes):
         if node.op in SOURCES:
             continue
         if node in chosen or node in kept:
-            owner[node], repeats[node], size[node] = node, 1, 0
+            owners[node], repeats[node], size[node] = frozenset((node,)), 1, 0
             continue
-        owners = {owner[u] for u in users[node] if u in owner}
+        wanted_by = frozenset[Node]().union(*(owners[u] for u in users[node] if u in owners))
         # Users mostly want the same element, and that is computed once.
-        times = max((repeats[u] * _reads_per_element(u, node) for u in users[node] if u in owner), default=1)
+        times = max((repeats[u] * _reads_per_element(u, node) for u in users[node] if u in owners), default=1)
         work = times * (HEAVY if node.op in HEAVY_MAPS else 1)
-        only = next(iter(owners)) if len(owners) == 1 else None
         if node.op in MOVEMENT:
             fits = True
-        elif only is None:
-            fits = node.op in _LIGHT and all(i.op in SOURCES or movement_base(i) in chosen for i in node.inputs)
         else:
-            fits = times <= MAX_REPEATS and size[only] + work <= MAX_INLINE
+            fits = times <= MAX_REPEATS and all(size[o] + work <= MAX_INLINE for o in wanted_by)
+            fits = fits and (len(wanted_by) == 1 or _is_cheap(node, len(wanted_by), chosen))
         if not fits:
             chosen.add(node)
-            owner[node], repeats[node], size[node] = node, 1, 0
+            owners[node], repeats[node], size[node] = frozenset((node,)), 1, 0
             continue
-        owner[node], repeats[node] = only, times
-        if only is not None:
-            size[only] += work
+        owners[node], repeats[node] = wanted_by, times
+        for owner in wanted_by:
+            size[owner] += work
+
+
+def _is_cheap(node: Node, times: int, chosen: set[Node]) -> bool:
+    """Whether computing `node` at `times` places moves no more memory than storing it and reading it there.
+
+    That takes `loads` reads at each of them; the other way it is computed once, written (which reads the memory first)
+    where it is computed, and read at all other places. Small operands are then stored: `chosen` grows.
+    """
+    if node.op not in _CHEAP:
+        return False
+    loads: set[Node] = set()
+    small: set[Node] = set()
+    stack, seen, work = [node], {node}, 1
+    while stack:
+        for operand in stack.pop().inputs:
+            base = movement_base(operand)
+            if base in seen or base.op in COMPUTED:
+                continue
+            seen.add(base)
+            if base.type.size * SMALL <= node.type.size:
+                small.add(base)
+            elif base.op in SOURCES or base in chosen:
+                loads.add(base)
+            elif base.op in _CHEAP:
+                work += 1
+                stack.append(base)
+            else:
+                return False
+    if work > CHEAP or len(loads) * (times - 1) > times + 1:
+        return False
+    chosen.update(n for n in small if n.op not in SOURCES)
+    return True
 
 
 def operations(walk: Demands) -> int:

@@ -1,0 +1,94 @@
+"""Long reductions in parts: which are cut and how, and that the results stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.types import DTYPES, TensorType
+from graphc.passes.fuse import fuse
+from graphc.passes.split_reductions import SplitReductions
+from graphc.pipeline import schedule
+from tests.codegen.programs import run
+from tests.codegen.targets import AVX512
+
+BY_NAME = {d.name: d for d in DTYPES}
+
+
+def reduction(shape: tuple[int, ...], axes: tuple[int, ...], op: str = "reduce_sum", dtype: str = "f32") -> Graph:
+    b = Builder()
+    x = b.input(0, TensorType(BY_NAME[dtype], shape))
+    attrs = {"axes": axes, "ties": "even"} if op in ("reduce_max", "reduce_min") else {"axes": axes}
+    return Graph((x,), (b.apply(op, (x,), attrs),))
+
+
+def steps(graph: Graph) -> list[tuple[int, ...]]:
+    """The shapes that reductions read, in order."""
+    return [n.inputs[0].shape for n in graph.nodes if n.op.startswith("reduce")]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "expected"),
+    [
+        ((4096, 1024), (0,), [(512, 8, 1024), (64, 8, 1024), (64, 1024)]),  # eight rows at a time
+        ((2, 2048, 512), (1,), [(2, 256, 8, 512), (2, 256, 512)]),
+        ((4500, 512), (0,), [(750, 6, 512), (750, 512)]),
+        ((1 << 20,), (0,), [(64, 1 << 14), (64,)]),  # parts for several cores
+        ((32, 128, 128, 16), (0, 1, 2), [(32, 1, 128, 128, 16), (32, 16)]),
+        ((4, 512, 512), (1, 2), [(4, 64, 8, 512), (4, 64)]),
+        ((1024, 1024), (1,), [(1024, 1024)]),  # rows are read in order as they are
+        ((1024, 256), (0,), [(1024, 256)]),  # too short
+    ],
+)
+def test_what_is_cut(shape: tuple[int, ...], axes: tuple[int, ...], expected: list[tuple[int, ...]]) -> None:
+    graph = SplitReductions().run(reduction(shape, axes))
+    assert steps(graph) == expected
+    assert graph.outputs[0].type == reduction(shape, axes).outputs[0].type
+
+
+def test_a_graph_without_long_reductions_stays_the_same_object() -> None:
+    for graph in (reduction((64, 64), (0,)), reduction((1024, 1024), (1,)), reduction((1 << 22,), (0,), dtype="f16")):
+        assert SplitReductions().run(graph) is graph
+
+
+def test_what_is_reduced_is_computed_where_it_is_read() -> None:
+    """Products of two operands are eight streams at four rows; they are not stored."""
+    b = Builder()
+    x, y = (b.input(k, TensorType(BY_NAME["f32"], (2048, 1024))) for k in (0, 1))
+    graph = Graph((x, y), (b.reduce_sum(b.mul(x, y), (0,)),))
+    assert steps(SplitReductions().run(graph))[0] == (512, 4, 1024)
+    assert max(t.type.size for g in schedule(graph, AVX512).groups for t in g.targets) == 512 * 1024
+
+
+def test_costly_elements_are_not_computed_for_several_rows_at_once() -> None:
+    b = Builder()
+    x = y = b.input(0, TensorType(BY_NAME["f32"], (2048, 1024)))
+    for _ in range(5):
+        y = b.exp(y)
+    graph = Graph((x,), (b.reduce_sum(y, (0,)),))
+    assert SplitReductions().run(graph) is graph
+
+
+@pytest.mark.parametrize("op", ["reduce_sum", "reduce_prod", "reduce_max", "reduce_min"])
+@pytest.mark.parametrize(("shape", "axes"), [((1031, 517), (0,)), ((3, 1030, 2, 129), (1,)), ((4 * 131101,), (0,))])
+@pytest.mark.parametrize("dtype", ["f32", "i64"])
+def test_results(shape: tuple[int, ...], axes: tuple[int, ...], op: str, dtype: str) -> None:
+    graph = reduction(shape, axes, op, dtype)
+    assert SplitReductions().run(graph) is not graph
+    rng = np.random.default_rng(0)
+    x = rng.integers(-(1 << 40), 1 << 40, shape) if dtype == "i64" else 1 + 1e-3 * rng.standard_normal(shape)
+    arrays = [x.astype(BY_NAME[dtype].numpy)]
+    (got,), (expected,) = run(graph, arrays), evaluate(graph, arrays)
+    if dtype == "i64":
+        np.testing.assert_array_equal(got, expected)
+    else:
+        exact = evaluate(graph, arrays, floats=BY_NAME["f64"])[0]
+        np.testing.assert_allclose(got, exact, rtol=2e-4)
+
+
+def test_parts_keep_the_rules_of_groups() -> None:
+    groups = fuse(SplitReductions().run(reduction((4096, 1024), (0,)))).groups
+    assert [g.domain for g in groups] == [(512, 1024), (1024,)]
