@@ -14,6 +14,8 @@ from graphc.codegen.target import Target
 from graphc.ir.index import Ix, Var
 
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
+LINE = 64  # bytes of a cache line
+BLOCK = 128  # places of the lane axis (each in a page of its own) for which a transposition walks all other axes
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
 
 
@@ -33,7 +35,8 @@ def make_schedule(nest: Nest, target: Target) -> Schedule:
     options: list[tuple[float, int, Var | None]] = []
     for number, var in enumerate(nest.axes):
         if var.hi > 0:
-            options.append((sum(_site_cost(s, nest, var, lanes) for s in nest.sites), -number, var))
+            turns = _turned_axis(nest, var, lanes) is not None
+            options.append((sum(_site_cost(s, nest, var, lanes, turns) for s in nest.sites), -number, var))
     options.append((_inner_cost(nest, lanes), 1, None))
     _, _, lane = min(options, key=lambda o: o[:2])
     schedule = Schedule(lanes, lane, [v for v in nest.axes if v is not lane], dict.fromkeys(nest.axes, 1))
@@ -50,32 +53,50 @@ def make_schedule(nest: Nest, target: Target) -> Schedule:
     return schedule
 
 
-def _turn(nest: Nest, schedule: Schedule) -> None:
-    """For a kernel that only moves elements: transpose in registers when loads are contiguous along another axis."""
-    lane, lanes = schedule.lane, schedule.lanes
-    if lane is None or any(s.stage is not None or s.loops for s in nest.sites):
-        return
+def _turned_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
+    """In a kernel that only moves elements: an axis along which all loads that are strided along `lane` are contiguous.
+
+    Such loads are made along that axis, and transposed in registers.
+    """
+    if any(s.stage is not None or s.loops for s in nest.sites):
+        return None
     strided = [a for s in nest.sites for a in s.accesses if not a.is_store and abs(a.address.coefficient(lane)) > 4]
-    work = sum(s.maps + 8 * s.heavy + len(s.accesses) for s in nest.sites)
-    if work * lanes > MAX_UNROLLED:  # every place is computed in line
-        return
+    if _work(nest) * lanes > MAX_UNROLLED:  # every place is computed in line
+        return None
     if not strided or lane.hi + 1 < lanes or any(a.buffer.dtype.itemsize != 4 for a in strided):
+        return None
+    fits = (v for v in nest.axes if v is not lane and v.hi + 1 >= lanes)
+    return next((v for v in fits if all(a.address.coefficient(v) == 1 for a in strided)), None)
+
+
+def _work(nest: Nest) -> int:
+    return sum(s.maps + 8 * s.heavy + len(s.accesses) for s in nest.sites)
+
+
+def _turn(nest: Nest, schedule: Schedule) -> None:
+    """Transpose in registers where that is possible."""
+    lane, lanes = schedule.lane, schedule.lanes
+    schedule.turned = var = _turned_axis(nest, lane, lanes) if lane is not None else None
+    if lane is None or var is None:
         return
-    for var in nest.axes:
-        if var is not lane and var.hi + 1 >= lanes and all(a.address.coefficient(var) == 1 for a in strided):
-            schedule.turned = var
-            schedule.tile.update({var: lanes, lane: 1})
-            return
+    # Blocks as long as a cache line on both sides, where code for them is not too long.
+    line = max(1, LINE // 4 // lanes)
+    if _work(nest) * lanes * line * line > MAX_UNROLLED or min(lane.hi, var.hi) + 1 < line * lanes:
+        line = 1
+    schedule.tile.update({var: lanes * line, lane: line})
+    schedule.lane_block = BLOCK
 
 
 def _iterations(variables: tuple[Var, ...], nest: Nest) -> int:
     return nest.points * math.prod(v.hi + 1 for v in variables)
 
 
-def _access_cost(access: Access, lane: Var, lanes: int) -> float:
-    """Cycles for one vector's worth of an access when `lane` runs across the lanes."""
+def _access_cost(access: Access, lane: Var, lanes: int, turns: bool = False) -> float:
+    """Cycles for one vector's worth of an access when `lane` runs across the lanes (and strided loads are turned)."""
     stride = abs(access.address.coefficient(lane))
     varies = any(not isinstance(s, Var) and lane in Ix.of(s).symbols() for s, _ in access.address.terms)
+    if turns and stride > 4 and not access.is_store:
+        return min(lanes, 1.0 + math.log2(lanes))
     if varies or stride > 4:
         return lanes * (1.5 if access.is_store else 1.0)
     if stride == 0:
@@ -83,15 +104,15 @@ def _access_cost(access: Access, lane: Var, lanes: int) -> float:
     return 1.0 if stride == 1 else 1.0 + stride
 
 
-def _site_cost(site: Site, nest: Nest, lane: Var | None, lanes: int) -> float:
-    """Estimated cycles of a site with `lane` across lanes (None: scalar code)."""
+def _site_cost(site: Site, nest: Nest, lane: Var | None, lanes: int, turns: bool = False) -> float:
+    """Estimated cycles of a site with `lane` across lanes (None: scalar code); `turns`: strided loads are turned."""
     count = _iterations(site.loops, nest)
     work = site.maps * 0.5 + site.heavy * 8
     if lane is None:
         return count * (len(site.accesses) * 0.6 + work)
     extent = lane.hi + 1
     vectors = count / extent * math.ceil(extent / lanes)
-    return vectors * (sum(_access_cost(a, lane, lanes) for a in site.accesses) + work)
+    return vectors * (sum(_access_cost(a, lane, lanes, turns) for a in site.accesses) + work)
 
 
 def _own_lane(site: Site, lanes: int) -> Var | None:

@@ -101,7 +101,10 @@ class _Lowering:
         chunks = self._chunks(grid if not outer else wanted)
         rest = index
         lane_chunk: Value | None = None
-        if chunks > 1:
+        if chunks > 1 and self.schedule.lane_block and shared:  # the chunk is the outermost loop
+            lane_chunk = self.e.op("floordiv", index, grid)
+            rest = self.e.op("mod", index, grid)
+        elif chunks > 1:
             lane_chunk = self.e.op("mod", index, chunks) if shared else index
             rest = self.e.op("floordiv", index, chunks)
         bases: dict[Var, tuple[Var, Value]] = {}
@@ -119,13 +122,14 @@ class _Lowering:
     def _chunks(self, grid: int) -> int:
         """Into how many parallel pieces the lane axis is cut, when the other axes give too few."""
         lane = self.schedule.lane
-        if lane is None or grid >= self.target.cores * 2:
+        if lane is None or (grid >= self.target.cores * 2 and not self.schedule.lane_block):
             return 1
         return max(1, math.ceil((lane.hi + 1) // self.schedule.lanes / self._chunk_vectors(lane)))
 
     def _chunk_vectors(self, lane: Var) -> int:
         tile = self.schedule.tile[lane]
-        return math.ceil(CHUNK_VECTORS / tile) * tile
+        wanted = self.schedule.lane_block // self.schedule.lanes or CHUNK_VECTORS
+        return math.ceil(wanted / tile) * tile
 
     def _base(self, var: Var, number: Value) -> tuple[Var, Value]:
         """The first index of tile `number` along `var`; the last tile is moved back so that it ends with the axis."""
@@ -204,18 +208,18 @@ class _Lowering:
         masks = Masks(tail)
         places = [self._place(p) for p in points]
         self._stages(places, masks)
-        pending: list[tuple[Site, Index, Value]] = []
-        for site in self.nest.sites:
-            if site.root is None:
-                continue
-            if not site.loops:
-                for place in places:
-                    at = root_index(site.root, place, {})
-                    self._turn_to(place, bases)
-                    pending.append((site, at, values.at(site.root.value, at, masks)))
+        # What is transposed in registers is stored place by place, or it would need too many registers.
+        for together in [places] if schedule.turned is None else [[place] for place in places]:
+            pending: list[tuple[Site, Index, Value]] = []
+            for site in self.nest.sites:
+                if site.root is not None and not site.loops:
+                    for place in together:
+                        at = root_index(site.root, place, {})
+                        self._turn_to(place, bases)
+                        pending.append((site, at, values.at(site.root.value, at, masks)))
+            for site, at, value in pending:
+                self._store(site, at, value, masks)
         values.turned = None
-        for site, at, value in pending:
-            self._store(site, at, value, masks)
         for site in self.nest.sites:
             if site.root is not None and site.loops:
                 self._store_loops(site, places, masks)
@@ -225,7 +229,7 @@ class _Lowering:
         if self.schedule.turned is not None:
             base = bases[self.schedule.turned][0]
             (own,) = [ix for ix in place if ix.coefficient(base)]
-            self.values.turned = base, own.const
+            self.values.turned = base, own.const % self.schedule.lanes
 
     def _place(self, point: Point) -> tuple[Ix, ...]:
         """The index of each axis of the group's domain at a point of the nest."""

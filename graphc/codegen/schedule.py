@@ -29,3 +29,4 @@ class Schedule:
     loop_order: dict[Site, tuple[Var, ...]] = field(default_factory=dict)
     split: dict[Site, int] = field(default_factory=dict)
     turned: Var | None = None  # an axis whose places are loaded as vectors and transposed in registers
+    lane_block: int = 0  # run all else for so many places of the lane axis, then for the next ones (0: for all places)

@@ -14,7 +14,9 @@ from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.types import DTYPES, TensorType
 from graphc.pipeline import build_program
-from tests.codegen.programs import run, same_bits
+from tests.codegen.programs import buffers as copies
+from tests.codegen.programs import executable, run, same_bits
+from tests.codegen.programs import results as arrays_of
 from tests.codegen.targets import AVX2, AVX512, SSE2, runnable
 
 TARGETS = runnable()
@@ -88,3 +90,36 @@ def test_places_are_looked_for_in_vectors_of_one_width(dtype: str, target: Targe
         assert f": {dtype}x{lanes}" in loop
         assert f": i32x{lanes}" in loop
         assert "i64x" not in loop
+
+
+def _transposed(shape: tuple[int, ...], perm: tuple[int, ...], with_other: bool) -> Graph:
+    b = Builder()
+    x = b.input(0, TensorType(BY_NAME["f32"], shape))
+    moved = b.permute(x, perm)
+    if not with_other:
+        return Graph((x,), (moved,))
+    y = b.input(1, moved.type)
+    return Graph((x, y), (b.sub(y, moved), b.mul(moved, 2.0)))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("with_other", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "perm"),
+    [((300, 37), (1, 0)), ((16, 16), (1, 0)), ((9, 500), (1, 0)), ((33, 3, 70), (2, 1, 0)), ((5, 129, 31), (0, 2, 1))],
+)
+def test_transpositions(shape: tuple[int, ...], perm: tuple[int, ...], with_other: bool, target: str) -> None:
+    graph = _transposed(shape, perm, with_other)
+    rng = np.random.default_rng(2)
+    arrays = [rng.standard_normal(x.shape).astype(np.float32) for x in graph.inputs]
+    donated = executable(graph, TARGETS[target], donated=range(1, len(arrays)))
+    for got, expected in zip(arrays_of(graph, donated.run(copies(arrays))), evaluate(graph, arrays), strict=True):
+        assert same_bits(got, expected)
+
+
+@pytest.mark.parametrize(("target", "lanes"), [(SSE2, 4), (AVX2, 8), (AVX512, 16)])
+def test_a_transposition_reads_and_writes_whole_cache_lines_block_by_block(target: Target, lanes: int) -> None:
+    (kernel,) = build_program(_transposed((4096, 1024), (1, 0), False), target=target).kernels
+    assert kernel.grid == 4096 // 128 * (1024 // 16)
+    text = print_kernel(kernel)
+    assert text.count("load") == text.count("store") == 16 * 16 // lanes
