@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from graphc.codegen.kernel import For
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
@@ -123,3 +124,34 @@ def test_a_transposition_reads_and_writes_whole_cache_lines_block_by_block(targe
     assert kernel.grid == 4096 // 128 * (1024 // 16)
     text = print_kernel(kernel)
     assert text.count("load") == text.count("store") == 16 * 16 // lanes
+
+
+def _scan(op: str, shape: tuple[int, ...], axis: int, reverse: bool = False, dtype: str = "f32") -> Graph:
+    b = Builder()
+    x = b.input(0, TensorType(BY_NAME[dtype], shape))
+    return Graph((x,), (b.apply(op, (x,), {"axis": axis, "reverse": reverse}),))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((1, 9), 1), ((7, 33), 1), ((64, 5), 1), ((50, 4, 3), 1), ((9, 300), 0), ((3, 6, 129), 1), ((40, 5, 9), 1)],
+)
+def test_scans_of_chains_side_by_side(shape: tuple[int, ...], axis: int, reverse: bool, target: str) -> None:
+    rng = np.random.default_rng(3)
+    for op, dtype in (("scan_sum", "i32"), ("scan_max", "f32"), ("scan_sum", "f64")):
+        x = rng.integers(-1000, 1000, shape).astype(BY_NAME[dtype].numpy)
+        graph = _scan(op, shape, axis, reverse, dtype)
+        (got,), (expected,) = run(graph, [x], TARGETS[target]), evaluate(graph, [x])
+        assert same_bits(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "chains", "grid"),
+    [((4096, 1024), 1, 4, 1024), ((4096, 1024), 0, 8, 32), ((4096, 3, 2), 1, 4, 1024), ((3, 1024), 1, 1, 3)],
+)
+def test_how_many_chains_run_side_by_side(shape: tuple[int, ...], axis: int, chains: int, grid: int) -> None:
+    (kernel,) = build_program(_scan("scan_sum", shape, axis), target=AVX2).kernels
+    (loop,) = (s for s in kernel.body if isinstance(s, For))
+    assert (len(loop.phis), kernel.grid) == (chains, grid)
