@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 
 from graphc.codegen.extremes import is_place
+from graphc.codegen.panels import choose_blocks, choose_panels, copying_cost
 from graphc.codegen.register_tiles import tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
 from graphc.codegen.sites import Access, Nest, Site
@@ -32,13 +33,26 @@ def lane_count(nest: Nest, target: Target) -> int:
 def make_schedule(nest: Nest, target: Target) -> Schedule:
     """Choose lanes, tiles and loop orders for `nest`."""
     lanes = lane_count(nest, target)
+    axes = [v for v in nest.axes if v.hi > 0]
+    contraction = next((s for s in nest.sites if s.stage is not None and s.stage.op == "contract"), None)
+    if contraction is not None:
+        others = [s for s in nest.sites if s is not contraction]
+        made = [_contraction_schedule(nest, contraction, others, lane, lanes, target) for lane in (*axes, None)]
+        return min(made, key=lambda pair: pair[0])[1]
     options: list[tuple[float, int, Var | None]] = []
-    for number, var in enumerate(nest.axes):
-        if var.hi > 0:
-            turns = _turned_axis(nest, var, lanes) is not None
-            options.append((sum(_site_cost(s, nest, var, lanes, turns) for s in nest.sites), -number, var))
-    options.append((_inner_cost(nest, lanes), 1, None))
+    for number, var in enumerate(axes):
+        turns = _turned_axis(nest, var, lanes) is not None
+        options.append((sum(_site_cost(s, nest, var, lanes, turns) for s in nest.sites), -number, var))
+    options.append((_inner_cost(nest, nest.sites, lanes), 1, None))
     _, _, lane = min(options, key=lambda o: o[:2])
+    schedule = _with_lane(nest, lane, lanes)
+    _choose_tiles(nest, schedule)
+    _turn(nest, schedule)
+    return schedule
+
+
+def _with_lane(nest: Nest, lane: Var | None, lanes: int) -> Schedule:
+    """A schedule with its lanes and reduction loops chosen, and no tiles."""
     schedule = Schedule(lanes, lane, [v for v in nest.axes if v is not lane], dict.fromkeys(nest.axes, 1))
     if lane is not None:
         schedule.order.append(lane)
@@ -48,9 +62,23 @@ def make_schedule(nest: Nest, target: Target) -> Schedule:
             if best is not None:
                 schedule.site_lane[site] = best
         _reduction_loops(site, schedule)
-    _choose_tiles(nest, schedule, target)
-    _turn(nest, schedule)
     return schedule
+
+
+def _contraction_schedule(
+    nest: Nest, site: Site, others: list[Site], lane: Var | None, lanes: int, target: Target
+) -> tuple[float, Schedule]:
+    """The best schedule of a contraction with `lane` across the lanes, and its estimated cycles."""
+    schedule = _with_lane(nest, lane, lanes)
+    cost = tile_contraction(site, nest, schedule, target)
+    schedule.panels = choose_panels(site, nest, schedule, target)
+    choose_blocks(site, nest, schedule, target)
+    cost += copying_cost(schedule.panels)
+    if lane is not None:
+        return cost + sum(_site_cost(s, nest, lane, lanes) for s in others), schedule
+    if site in schedule.site_lane:
+        cost += _across_cost(site, nest, lanes)
+    return cost + _inner_cost(nest, others, lanes), schedule
 
 
 def _turned_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
@@ -128,15 +156,20 @@ def _own_lane(site: Site, lanes: int) -> Var | None:
     return best[1]
 
 
-def _inner_cost(nest: Nest, lanes: int) -> float:
+def _inner_cost(nest: Nest, sites: list[Site], lanes: int) -> float:
     """Cost when each site uses a loop of its own for the lanes; reductions then end with a sum across lanes."""
     total = 0.0
-    for site in nest.sites:
+    for site in sites:
         lane = _own_lane(site, lanes)
         total += _site_cost(site, nest, lane, lanes)
         if site.stage is not None and lane is not None:
-            total += nest.points * len(site.points) * 2 * math.log2(lanes)
+            total += _across_cost(site, nest, lanes)
     return total
+
+
+def _across_cost(site: Site, nest: Nest, lanes: int) -> float:
+    """Cost of the sums across lanes that end a reduction."""
+    return nest.points * len(site.points) * 2 * math.log2(lanes)
 
 
 def _reduction_loops(site: Site, schedule: Schedule) -> None:
@@ -173,11 +206,7 @@ def _in_window(site: Site, var: Var) -> bool:
     return False
 
 
-def _choose_tiles(nest: Nest, schedule: Schedule, target: Target) -> None:
-    contractions = [s for s in nest.sites if s.stage is not None and s.stage.op == "contract"]
-    if contractions:
-        tile_contraction(contractions[0], nest, schedule, target)
-        return
+def _choose_tiles(nest: Nest, schedule: Schedule) -> None:
     lane = schedule.lane
     if lane is not None:
         vectors = (lane.hi + 1) // schedule.lanes

@@ -9,9 +9,10 @@ from itertools import product
 from types import MappingProxyType
 
 from graphc.codegen import extremes
-from graphc.codegen.kernel import INDEX, Kernel, Param, Value
-from graphc.codegen.loops import CHUNK_VECTORS
+from graphc.codegen.domain import Bases, Domain
+from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
 from graphc.codegen.math import expand_cast
+from graphc.codegen.panels import axes_of_points
 from graphc.codegen.prepare import Prepared
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Site, inner_dims, root_index, store_address
@@ -24,8 +25,6 @@ from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
 from graphc.ir.types import i64
 from graphc.ir.visit import topological
-
-GRID_PER_CORE = 8  # parallel pieces wanted for each core, so that an uneven finish costs little
 
 _NOTHING: Mapping[Node, Node] = MappingProxyType({})
 
@@ -54,8 +53,12 @@ class _Lowering:
         self.target = target
         self.e = ScopedEmitter()
         self.params = self._parameters(merged)
+        self.work: dict[Scratch, Param] = {}
+        self.panels = {p.operand: (p, self._scratch(p.memory, "in")) for p in schedule.panels}
+        self.sums = self._scratch(schedule.chunk.sums, "inout") if schedule.chunk is not None else None
         self.values = Values(self.e, group.inside, self.params)
         self.values.lane_count = schedule.lanes
+        self.domain = Domain(self.e, self.values.env, schedule, target, self._body)
         self.lane = Var("lane", schedule.lanes - 1, lane=True)
         self.sites = {s.stage: s for s in nest.sites if s.stage is not None}
         order = topological([r.value for r in group.roots], stop=lambda n: n not in group.inside)
@@ -71,125 +74,27 @@ class _Lowering:
             if node not in merged:
                 mode = "out" if node in targets else "inout" if node in taken else "in"
                 params[node] = Param(f"p{len(params)}", node.dtype, node.type.size, mode)
-        self.own = tuple(params)
+        self.own: tuple[Node | Scratch, ...] = tuple(params)
         for target, operand in merged.items():
             params[target] = params[operand]
         return params
 
+    def _scratch(self, memory: Scratch, mode: str) -> Param:
+        """A parameter for memory to work in."""
+        param = self.work[memory] = Param(f"w{len(self.work)}", memory.type.dtype, memory.type.size, mode)
+        self.own = (*self.own, memory)
+        return param
+
     def run(self, name: str) -> Lowered:
         index = self.e.bind(Value(INDEX, "g"))
-        grid = self._domain(index)
-        kernel = Kernel(
-            name, tuple(self.params[n] for n in self.own), grid, index, tuple(self.e.body), self._flops(), self._bytes()
-        )
+        grid = self.domain.run(index)
+        params = tuple(self.work[n] if isinstance(n, Scratch) else self.params[n] for n in self.own)
+        kernel = Kernel(name, params, grid, index, tuple(self.e.body), self._flops(), self._bytes())
         return Lowered(kernel, self.own)
-
-    # the loops over the domain
-
-    def _count(self, var: Var) -> int:
-        return math.ceil((var.hi + 1) / self.schedule.tile[var])
-
-    def _domain(self, index: Value) -> int:
-        """Emit the loops over the domain; gives the size of the parallel range."""
-        outer = [v for v in self.schedule.order if v is not self.schedule.lane]
-        wanted = self.target.cores * GRID_PER_CORE
-        shared: list[Var] = []
-        grid = 1
-        while outer and (grid < wanted or self._count(outer[0]) == 1):
-            grid *= self._count(outer[0])
-            shared.append(outer.pop(0))
-        chunks = self._chunks(grid if not outer else wanted)
-        rest = index
-        lane_chunk: Value | None = None
-        if chunks > 1 and self.schedule.lane_block and shared:  # the chunk is the outermost loop
-            lane_chunk = self.e.op("floordiv", index, grid)
-            rest = self.e.op("mod", index, grid)
-        elif chunks > 1:
-            lane_chunk = self.e.op("mod", index, chunks) if shared else index
-            rest = self.e.op("floordiv", index, chunks)
-        bases: dict[Var, tuple[Var, Value]] = {}
-        for position, var in enumerate(shared):
-            inner = math.prod(self._count(v) for v in shared[position + 1 :])
-            if self._count(var) == 1:
-                bases[var] = self._base(var, self.e.const(0, INDEX))
-                continue
-            number = self.e.op("floordiv", rest, inner) if inner > 1 else rest
-            rest = self.e.op("mod", rest, inner) if inner > 1 else rest
-            bases[var] = self._base(var, number)
-        self._loops(outer, bases, lane_chunk, chunks)
-        return grid * chunks
-
-    def _chunks(self, grid: int) -> int:
-        """Into how many parallel pieces the lane axis is cut, when the other axes give too few."""
-        lane = self.schedule.lane
-        if lane is None or (grid >= self.target.cores * 2 and not self.schedule.lane_block):
-            return 1
-        return max(1, math.ceil((lane.hi + 1) // self.schedule.lanes / self._chunk_vectors(lane)))
-
-    def _chunk_vectors(self, lane: Var) -> int:
-        tile = self.schedule.tile[lane]
-        wanted = self.schedule.lane_block // self.schedule.lanes or CHUNK_VECTORS
-        return math.ceil(wanted / tile) * tile
-
-    def _base(self, var: Var, number: Value) -> tuple[Var, Value]:
-        """The first index of tile `number` along `var`; the last tile is moved back so that it ends with the axis."""
-        tile, extent = self.schedule.tile[var], var.hi + 1
-        value = self.e.op("mul", number, tile) if tile > 1 else number
-        if extent % tile:
-            value = self.e.op("select", self.e.op("lt", value, extent - tile), value, extent - tile)
-        return Var(var.name, extent - tile), value
-
-    def _loops(self, outer: list[Var], bases: dict[Var, tuple[Var, Value]], chunk: Value | None, chunks: int) -> None:
-        if outer:
-            var = outer[0]
-            if self._count(var) == 1:
-                self._loops(outer[1:], {**bases, var: self._base(var, self.e.const(0, INDEX))}, chunk, chunks)
-                return
-            with self.e.loop(var.name, 0, self._count(var), 1) as loop:
-                self._loops(outer[1:], {**bases, var: self._base(var, loop.var)}, chunk, chunks)
-            return
-        lane = self.schedule.lane
-        if lane is None:
-            self._body(bases, None, 0, None)
-            return
-        lanes, tile = self.schedule.lanes, self.schedule.tile[lane]
-        full, tail = divmod(lane.hi + 1, lanes)
-        whole = full // tile * tile
-        if chunk is not None:
-            size = self._chunk_vectors(lane) * lanes
-            lo = self.e.op("mul", chunk, size)
-            hi = self.e.op("add", lo, size)
-            end = whole * lanes
-            hi = self.e.op("select", self.e.op("lt", hi, end), hi, end)
-            with self.e.loop(lane.name, lo, hi, tile * lanes) as loop:
-                self._body(bases, (Var(lane.name, lane.hi), loop.var), tile, None)
-            if whole < full or tail:
-                with self.e.guard(self.e.op("eq", chunk, chunks - 1)):
-                    self._lane_rest(bases, lane, whole, full, tail)
-            return
-        if whole > tile:
-            with self.e.loop(lane.name, 0, whole * lanes, tile * lanes) as loop:
-                self._body(bases, (Var(lane.name, lane.hi), loop.var), tile, None)
-        elif whole:
-            self._body(bases, (Var(lane.name, lane.hi), self.e.const(0, INDEX)), tile, None)
-        self._lane_rest(bases, lane, whole, full, tail)
-
-    def _lane_rest(self, bases: dict[Var, tuple[Var, Value]], lane: Var, whole: int, full: int, tail: int) -> None:
-        """What the tiled lane loop leaves: whole vectors, then one masked vector."""
-        lanes = self.schedule.lanes
-        if whole < full:
-            start = self.e.const(whole * lanes, INDEX)
-            self._body(bases, (Var(lane.name, lane.hi), start), full - whole, None)
-        if tail:
-            mask = self.e.op("lt", self.e.lanes(i64, lanes), tail)
-            start = self.e.const(full * lanes, INDEX)
-            self._body(bases, (Var(lane.name, lane.hi), start), 1, mask)
 
     # one tile of the domain
 
-    def _body(
-        self, bases: dict[Var, tuple[Var, Value]], lane: tuple[Var, Value] | None, vectors: int, tail: Value | None
-    ) -> None:
+    def _body(self, bases: Bases, lane: tuple[Var, Value] | None, vectors: range, tail: Value | None) -> None:
         """Compute all roots for one tile: `vectors` of the lane axis (the last one restricted by `tail`)."""
         values, schedule = self.values, self.schedule
         values.stages.clear()
@@ -199,7 +104,7 @@ class _Lowering:
                 assert lane is not None
                 values.env[lane[0]] = lane[1]
                 across = Ix.of(lane[0]) + Ix.of(self.lane)
-                ranges.append([(var, across + t * schedule.lanes) for t in range(vectors)])
+                ranges.append([(var, across + t * schedule.lanes) for t in vectors])
             else:
                 base, value = bases[var]
                 values.env[base] = value
@@ -208,6 +113,8 @@ class _Lowering:
         masks = Masks(tail)
         places = [self._place(p) for p in points]
         self._stages(places, masks)
+        if self.domain.part is not None and not self.domain.part.is_last:
+            return
         # What is transposed in registers is stored place by place, or it would need too many registers.
         for together in [places] if schedule.turned is None else [[place] for place in places]:
             pending: list[tuple[Site, Index, Value]] = []
@@ -224,7 +131,7 @@ class _Lowering:
             if site.root is not None and site.loops:
                 self._store_loops(site, places, masks)
 
-    def _turn_to(self, place: tuple[Ix, ...], bases: dict[Var, tuple[Var, Value]]) -> None:
+    def _turn_to(self, place: tuple[Ix, ...], bases: Bases) -> None:
         """Tell the values which place of a transposed block is computed next."""
         if self.schedule.turned is not None:
             base = bases[self.schedule.turned][0]
@@ -307,6 +214,9 @@ class _Lowering:
         for stage, at in items:
             wide = own_lane is not None or any(self.lane in ix.symbols() for ix in at)
             inits += [self.e.splat(v, self.schedule.lanes) if wide else v for v in self.values.start(stage)]
+        zeros = list(inits)
+        if is_product and self.domain.part is not None:
+            inits = [self._sum_so_far(at, zero) for (_, at), zero in zip(items, zeros, strict=True)]
 
         def visit(point: Point, inner: Masks, totals: list[Value]) -> list[Value]:
             result = list(totals)
@@ -327,7 +237,7 @@ class _Lowering:
 
         pinned = self.e.pinned
         self.e.pinned = is_product
-        partial = self._iterate(site, [list(inits) for _ in range(split)], masks, visit)
+        partial = self._iterate(site, [inits, *(list(zeros) for _ in range(1, split))], masks, visit)
         self.e.pinned = pinned
         position = 0
         for stage, at in items:
@@ -338,7 +248,45 @@ class _Lowering:
             else:
                 value = self._gather_up(stage, [p[position] for p in partial], own_lane is not None)
                 position += 1
+                if is_product and self.domain.part is not None and not self.domain.part.is_last:
+                    assert self.sums is not None
+                    address, stride, _ = self.values.address(self._sum_place(at))
+                    self.e.store(self.sums, address, value, stride, None, None)
             self.values.stages[stage, at] = expand_cast(self.e, value, stage.dtype)
+
+    def _sum_place(self, at: Index) -> Ix:
+        """Where the part of a long sum for the point `at` is kept: tile after tile, in the order in which they run."""
+        schedule = self.schedule
+        (site,) = (s for s in self.nest.sites if s.stage is not None and s.stage.op == "contract")
+        own = {v: ix for v, ix in zip(axes_of_points(site) or (), at, strict=True) if v is not None}
+        lane = schedule.lane
+        assert lane is not None
+        width = math.prod(schedule.tile[v] for v in self.nest.axes) * schedule.lanes
+        columns = math.ceil((lane.hi + 1) / (schedule.tile[lane] * schedule.lanes))
+        address, inner, step = Ix(), schedule.tile[lane] * schedule.lanes, columns * width
+        ix = own[lane]
+        start = Ix(0, tuple((s, c) for s, c in ix.terms if s is not self.lane))
+        address += start * (width // inner) + Ix.of(self.lane, 1, ix.const)
+        for var in reversed([v for v in self.nest.axes if v is not lane]):
+            ix, tile = own[var], schedule.tile[var]
+            if tile > 1:
+                ((base, _),) = ix.terms
+                address += Ix.of(self.domain.tile_numbers[base], step, ix.const * inner)  # type: ignore[index]
+            else:
+                address += ix * step
+            inner, step = inner * tile, step * self.domain.tiles(var)
+        return address
+
+    def _sum_so_far(self, at: Index, zero: Value) -> Value:
+        """The part of a long sum that was kept for the point `at`; zero before the first steps."""
+        assert self.domain.part is not None and self.sums is not None
+        address, stride, _ = self.values.address(self._sum_place(at))
+        pinned, self.e.pinned = self.e.pinned, True  # each part of the sum reads what the one before stored
+        kept = self.e.load(zero.type, self.sums, address, stride, None, None)
+        self.e.pinned = pinned
+        if self.domain.part.first is None:
+            return kept
+        return self.e.op("select", self.e.op("eq", self.domain.part.first, 0), zero, kept)
 
     def _gather_up(self, stage: Node, parts: list[Value], across: bool) -> Value:
         """Combine partial results pairwise, then across lanes."""
@@ -363,8 +311,10 @@ class _Lowering:
     def _accumulate(self, stage: Node, at: Index, over: tuple[Ix, ...], old: list[Value], masks: Masks) -> list[Value]:
         e = self.e
         parts = [
-            self.values.at(operand, read, masks)
-            for operand, read in zip(stage.inputs, reduction_reads(stage, at, over), strict=True)
+            self._from_panel(stage, number, at, over)
+            if stage.op == "contract" and number in self.panels
+            else self.values.at(operand, read, masks)
+            for number, (operand, read) in enumerate(zip(stage.inputs, reduction_reads(stage, at, over), strict=True))
         ]
         dtype = accumulator_dtype(stage.inputs[0].dtype)
         if extremes.is_place(stage):
@@ -377,6 +327,27 @@ class _Lowering:
             return [e.op("fma", wide[0], wide[1], old[0])]
         return [e.op("add", old[0], e.op("mul", wide[0], wide[1]))]
 
+    def _from_panel(self, stage: Node, number: int, at: Index, over: tuple[Ix, ...]) -> Value:
+        """The element of a copied operand. All lanes of a panel can be read, so no mask is needed."""
+        panel, param = self.panels[number]
+        site = self.sites[stage]
+        address = Ix()
+        for var, ix in zip(axes_of_points(site) or (), at, strict=True):
+            if var is panel.axis and panel.is_lane:  # tiles begin at multiples of the width
+                lane = ix.coefficient(self.lane)
+                base = Ix(0, tuple((s, c) for s, c in ix.terms if s is not self.lane))
+                address += base * (panel.length // panel.width) + Ix.of(self.lane, lane, ix.const)
+            elif var is panel.axis:
+                ((base_var, _),) = ix.terms
+                address += Ix.of(self.domain.tile_numbers[base_var], panel.length, ix.const)  # type: ignore[index]
+            elif var is not None:
+                address += ix * panel.stride(var)
+        for var, ix in zip(site.loops, over, strict=True):
+            address += ix * panel.stride(var)
+        affine, stride, _ = self.values.address(address)
+        type = VType(param.dtype, self.schedule.lanes if stride else 1)
+        return self.e.load(type, param, affine, stride, None, None)
+
     # loops of one site
 
     def _iterate(self, site: Site, carried: list[list[Value]], masks: Masks, visit: _Visit) -> list[list[Value]]:
@@ -386,16 +357,26 @@ class _Lowering:
         order = self.schedule.loop_order[site]
         own_lane = self.schedule.site_lane.get(site)
         split = len(carried)
+        chunk = self.schedule.chunk
+
+        def bounds(var: Var) -> tuple[Ix, int]:
+            """The first index of a loop and its number of steps: all of them, or those of a part."""
+            if self.domain.part is not None and chunk is not None and var is chunk.var:
+                return self.domain.part.start, self.domain.part.count
+            return Ix(), var.hi + 1
 
         def at_level(level: int, point: Point, totals: list[list[Value]]) -> list[list[Value]]:
             if level == len(order):
                 return [visit(point, masks, totals[0]), *totals[1:]]
             var = order[level]
+            first, extent = bounds(var)
             if level < len(order) - 1:
-                return looped(var, 0, var.hi + 1, 1, totals, lambda ix, t: at_level(level + 1, {**point, var: ix}, t))
+                return looped(
+                    var, 0, extent, 1, totals, lambda ix, t: at_level(level + 1, {**point, var: first + ix}, t)
+                )
             step = self.schedule.lanes if var is own_lane else 1
-            across = Ix.of(self.lane) if var is own_lane else Ix()
-            count, tail = divmod(var.hi + 1, step)
+            across = first + Ix.of(self.lane) if var is own_lane else first
+            count, tail = divmod(extent, step)
             whole = count // split * split
 
             def innermost(ix: Ix, t: list[list[Value]]) -> list[list[Value]]:

@@ -67,6 +67,7 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program
     in_place = {g: made.in_place(g) for g in groups if not _is_apart(g)}
     apart = {g: lower_apart(g.roots[0].target, target) for g in groups if g not in in_place}
     scratch = {g: _scratch(parts) for g, parts in apart.items()}
+    scratch.update({g: made.scratch(g) for g in in_place})
     plan = planner(in_place, scratch)
     steps: list[Step] = []
     kernels: list[Kernel] = []
@@ -74,7 +75,7 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program
     records: list[LaunchRecord] = []
     for group, merged in zip(groups, plan.merged, strict=True):
         if group in in_place:
-            parts: tuple[Lowered, ...] = (made.lower(group, merged),)
+            parts = made.lower(group, merged)
             steps.extend(_fills(group, plan))
         else:
             parts = apart[group]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from graphc.codegen.panels import can_copy
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
 from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import Target
@@ -13,8 +14,11 @@ from graphc.ir.index import Var
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
 
 
-def tile_contraction(site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
-    """Choose the register tile with the most multiply-adds per load that fits the registers with little waste."""
+def tile_contraction(site: Site, nest: Nest, schedule: Schedule, target: Target) -> float:
+    """Choose the register tile with the most multiply-adds per load that fits the registers with little waste.
+
+    Gives the estimated cycles of the whole contraction.
+    """
     budget = target.registers - 3  # accumulators; the rest holds operands
     axes = [v for v in nest.axes if v.hi > 0]
     lanes = schedule.lanes
@@ -35,6 +39,17 @@ def tile_contraction(site: Site, nest: Nest, schedule: Schedule, target: Target)
     schedule.tile.update(zip(axes, chosen, strict=True))
     points = math.prod(chosen) * per_point
     schedule.split[site] = max(1, 8 // points) if taps == 1 else 1
+    return best * per_point * _vector_steps(site, nest, schedule)
+
+
+def _vector_steps(site: Site, nest: Nest, schedule: Schedule) -> float:
+    """Multiply-adds of vectors (of scalars, when nothing runs across lanes) for one point of each domain point."""
+    steps = float(nest.points * math.prod(v.hi + 1 for v in site.loops))
+    across = schedule.lane or schedule.site_lane.get(site)
+    if across is None:
+        return steps
+    extent = across.hi + 1
+    return steps / extent * math.ceil(extent / schedule.lanes)
 
 
 def _products(sizes: list[list[int]], limit: int) -> Iterator[tuple[int, ...]]:
@@ -56,8 +71,10 @@ class _LoadCounter:
         lane = schedule.lane or schedule.site_lane.get(site)
         forms: dict[tuple[object, ...], set[int]] = {}
         for per_point in site.operands:
-            for buffer, ix in per_point:
+            for number, (buffer, ix) in enumerate(per_point):
                 across = ix.coefficient(lane) if lane is not None else 0
+                if across and can_copy(number, site, axes, lane):
+                    across = 1
                 steps = tuple(ix.coefficient(v) * (schedule.lanes if v is schedule.lane else 1) for v in axes)
                 taps = tuple(ix.coefficient(v) for v in unrolled)
                 forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.lower import Lowered, lower
+from graphc.codegen.pack import lower_panel
 from graphc.codegen.prepare import Prepared, prepare
 from graphc.codegen.target import Target
 from graphc.ir.demand import COMPUTED
@@ -52,7 +53,7 @@ class _Made:
 
     prepared: Prepared
     nodes: tuple[Node, ...]
-    lowered: dict[tuple[tuple[int, int], ...], Lowered] = field(default_factory=dict)
+    lowered: dict[tuple[tuple[int, int], ...], tuple[Lowered, ...]] = field(default_factory=dict)
 
 
 class Kernels:
@@ -76,17 +77,29 @@ class Kernels:
         mine = dict(zip(made.nodes, nodes, strict=True))
         return tuple((mine[target], mine[operand]) for target, operand in made.prepared.in_place)
 
-    def lower(self, group: Group, merged: Mapping[Node, Node]) -> Lowered:
-        """The kernel of a group that `in_place` has seen; `merged` maps targets to operands whose memory they take."""
+    def scratch(self, group: Group) -> tuple[Scratch, ...]:
+        """The memory that the kernels of a group that `in_place` has seen work in."""
+        made, nodes = self._of[group]
+        mine = dict(zip(made.nodes, nodes, strict=True))
+        return tuple(Scratch(mine[s.owner], s.name, s.type) for s in made.prepared.schedule.memory)
+
+    def lower(self, group: Group, merged: Mapping[Node, Node]) -> tuple[Lowered, ...]:
+        """The kernels of a group that `in_place` has seen, in the order in which they run; `merged` maps targets to
+        operands whose memory they take.
+        """
         made, nodes = self._of[group]
         number = {node: i for i, node in enumerate(nodes)}
         key = tuple(sorted((number[target], number[operand]) for target, operand in merged.items()))
         known = made.lowered.get(key)
         if known is None:
             pairs = {made.nodes[target]: made.nodes[operand] for target, operand in key}
-            known = made.lowered[key] = lower(made.prepared, NAME, self._target, pairs)
-        mine: dict[Node | Scratch, Node] = dict(zip(made.nodes, nodes, strict=True))
-        return Lowered(known.kernel, tuple(mine[b] for b in known.buffers))
+            known = made.lowered[key] = (
+                *(lower_panel(panel, NAME, self._target) for panel in made.prepared.schedule.panels),
+                lower(made.prepared, NAME, self._target, pairs),
+            )
+        mine: dict[Node | Scratch, Node | Scratch] = dict(zip(made.nodes, nodes, strict=True))
+        mine.update(zip(made.prepared.schedule.memory, self.scratch(group), strict=True))
+        return tuple(Lowered(part.kernel, tuple(mine[b] for b in part.buffers)) for part in known)
 
     def emit(self, kernel: Kernel) -> tuple[str, str]:
         """The symbol of `kernel`, which follows from its code, and its LLVM module."""

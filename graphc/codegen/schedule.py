@@ -2,12 +2,75 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from graphc.codegen.sites import Site
-from graphc.ir.index import Var
+from graphc.ir.index import Ix, Var
+from graphc.ir.node import Node
+from graphc.ir.schedule import Scratch
 
 MAX_UNROLLED = 600  # multiply-adds (or other operations) in one unrolled body
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Panel:
+    """A copy of operand number `operand`: for each choice of the `outer` axes and each tile of `axis`, for each step of
+    `loops` (outermost first), the `width` elements of the tile.
+
+    `address` is where an element lies in `source`. The last tile of the lane axis is filled up; on another axis it is
+    moved back, as the kernel's own last tile is.
+    """
+
+    operand: int
+    source: Node
+    address: Ix
+    axis: Var
+    is_lane: bool
+    width: int
+    outer: tuple[Var, ...]
+    loops: tuple[Var, ...]
+    memory: Scratch
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of the axis."""
+        return -(-(self.axis.hi + 1) // self.width)
+
+    @property
+    def length(self) -> int:
+        """Elements of one tile's panel."""
+        return self.width * math.prod(v.hi + 1 for v in self.loops)
+
+    def stride(self, var: Var) -> int:
+        """How far apart neighbours along a loop or an outer axis lie; 0 for a variable that the operand has not."""
+        step = self.width
+        for loop in reversed(self.loops):
+            if loop is var:
+                return step
+            step *= loop.hi + 1
+        step *= self.tiles
+        for axis in reversed(self.outer):
+            if axis is var:
+                return step
+            step *= axis.hi + 1
+        return 0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Chunk:
+    """A sum over `var` that is made `size` steps at a time, for all tiles of a piece of the domain before the next
+    steps, so that the operands of one chunk stay in the nearest cache. `sums` holds what the tiles have so far.
+    """
+
+    var: Var
+    size: int
+    sums: Scratch
+
+    @property
+    def last(self) -> int:
+        """The first step of the last chunk."""
+        return self.var.hi // self.size * self.size
 
 
 @dataclass(slots=True)
@@ -30,3 +93,11 @@ class Schedule:
     split: dict[Site, int] = field(default_factory=dict)
     turned: Var | None = None  # an axis whose places are loaded as vectors and transposed in registers
     lane_block: int = 0  # run all else for so many places of the lane axis, then for the next ones (0: for all places)
+    panels: tuple[Panel, ...] = ()  # operands of the contraction that are copied before the kernel runs
+    block: tuple[Var | None, int] = (None, 1)  # an axis of which so many tiles are gone through inside the lane loop
+    chunk: Chunk | None = None  # a long sum is made in parts
+
+    @property
+    def memory(self) -> tuple[Scratch, ...]:
+        """What the kernels of the nest work in."""
+        return (*(p.memory for p in self.panels), *((self.chunk.sums,) if self.chunk is not None else ()))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from graphc.codegen.domain import GRID_PER_CORE
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
-from graphc.codegen.lower import GRID_PER_CORE, Lowered
+from graphc.codegen.lower import Lowered
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import Target
 from graphc.ir.demand import base_of

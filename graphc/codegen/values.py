@@ -38,6 +38,17 @@ def accumulator_dtype(dtype: DType) -> DType:
     return f32 if dtype in (f16, bf16) else dtype
 
 
+def transposed(e: ScopedEmitter, rows: list[Value]) -> list[Value]:
+    """The columns of a square block of `n` vectors of `n` lanes (a power of two).
+
+    After each of log2(n) rounds of zipping row i with row i + n/2, the rows are closer to columns; then they are.
+    """
+    half = len(rows) // 2
+    for _ in range(len(rows).bit_length() - 1):
+        rows = [e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
+    return rows
+
+
 class Values:
     """Computes node values. `env` maps loop variables to kernel values, `stages` holds finished reductions by node
     and index.
@@ -312,10 +323,7 @@ class Values:
         return self.e.load(type, self.buffers[base], affine, stride, offsets, mask)
 
     def _load_turned(self, base: Node, affine: Affine, stride: int, place: int) -> Value:
-        """One vector of a square block that is loaded along another axis and transposed in registers.
-
-        After each of log2(n) rounds of zipping row i with row i + n/2, the rows are closer to columns; then they are.
-        """
+        """One vector of a square block that is loaded along another axis and transposed in registers."""
         origin = Affine(affine.const - place, affine.terms)
         key = ("block", base, origin, stride)
         known = self.e.find((*key, place))
@@ -323,15 +331,13 @@ class Values:
             return known
         count = self.lane_count
         type = VType(base.dtype, count)
-        rows = [
-            self.e.load(type, self.buffers[base], Affine(origin.const + j * stride, origin.terms), 1, None, None)
-            for j in range(count)
-        ]
-        half = count // 2
-        width = 1
-        while width < count:
-            rows = [self.e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
-            width *= 2
+        rows = transposed(
+            self.e,
+            [
+                self.e.load(type, self.buffers[base], Affine(origin.const + j * stride, origin.terms), 1, None, None)
+                for j in range(count)
+            ],
+        )
         for number, row in enumerate(rows):
             self.e.remember((*key, number), row)
         return rows[place]

@@ -126,11 +126,25 @@ def test_what_runs_in_place_is_part_of_the_kernel() -> None:
     ((target, operand),) = kernels.in_place(one)
     ((other_target, other_operand),) = kernels.in_place(two)
     assert (operand, other_operand) == (x, y)
-    apart, together = kernels.lower(one, {}), kernels.lower(one, {target: operand})
+    (apart,), (together,) = kernels.lower(one, {}), kernels.lower(one, {target: operand})
     assert [[p.mode for p in found.kernel.params] for found in (apart, together)] == [["in", "out"], ["inout"]]
-    others = kernels.lower(two, {}), kernels.lower(two, {other_target: other_operand})
+    others = *kernels.lower(two, {}), *kernels.lower(two, {other_target: other_operand})
     assert others[0].kernel is apart.kernel and others[1].kernel is together.kernel
     assert [found.buffers for found in others] == [(y, other_target), (y,)]
+
+
+def test_equal_groups_have_memory_of_their_own_to_work_in() -> None:
+    b = Builder()
+    x, y, w = (b.input(i, TensorType(f32, (128, 128))) for i in range(3))
+    one, two = groups(*(b.contract(v, w, "m k, n k -> m n") for v in (x, y)))
+    kernels = Kernels(host_target())
+    kernels.in_place(one), kernels.in_place(two)
+    (mine,), (other,) = kernels.scratch(one), kernels.scratch(two)
+    assert mine != other and mine.type == other.type
+    first, second = kernels.lower(one, {}), kernels.lower(two, {})
+    assert [a.kernel is b.kernel for a, b in zip(first, second, strict=True)] == [True, True]
+    assert first[0].buffers == (w, mine) and mine in first[1].buffers and mine not in second[1].buffers
+    assert second[0].buffers == (w, other) and other in second[1].buffers
 
 
 def test_only_the_entry_is_made_without_optimization(monkeypatch: pytest.MonkeyPatch) -> None:

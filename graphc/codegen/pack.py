@@ -1,0 +1,144 @@
+"""The kernel that copies an operand of a contraction into panels."""
+
+from __future__ import annotations
+
+import math
+
+from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
+from graphc.codegen.lower import Lowered
+from graphc.codegen.math import expand_cast
+from graphc.codegen.panels import Panel
+from graphc.codegen.scope import ScopedEmitter
+from graphc.codegen.target import Target
+from graphc.codegen.values import transposed
+from graphc.ir.index import Var
+from graphc.ir.types import i64
+
+
+def lower_panel(panel: Panel, name: str, target: Target) -> Lowered:
+    """The kernel that fills `panel`. Its parallel range covers the outer axes and the tiles."""
+    return _Packing(panel, target).run(name)
+
+
+class _Packing:
+    def __init__(self, panel: Panel, target: Target) -> None:
+        self.panel = panel
+        self.e = ScopedEmitter()
+        self.source = Param("p0", panel.source.dtype, panel.source.type.size, "in")
+        self.out = Param("p1", panel.memory.type.dtype, panel.memory.type.size, "out")
+        self.lanes = target.lanes(max(4, panel.memory.type.dtype.itemsize))
+        self.extent = panel.axis.hi + 1
+        self.step = panel.address.coefficient(panel.axis)
+
+    def run(self, name: str) -> Lowered:
+        panel, e = self.panel, self.e
+        grid = e.bind(Value(INDEX, "g"))
+        rest, read, write = grid, [], []
+        tile = e.op("mod", rest, panel.tiles) if panel.tiles > 1 else e.const(0, INDEX)
+        rest = e.op("floordiv", rest, panel.tiles) if panel.tiles > 1 else rest
+        for var in reversed(panel.outer):
+            place = e.op("mod", rest, var.hi + 1)
+            rest = e.op("floordiv", rest, var.hi + 1)
+            read.append((place, panel.address.coefficient(var)))
+            write.append((place, panel.stride(var)))
+        write.append((tile, panel.length))
+        first = e.op("mul", tile, panel.width)
+        if not panel.is_lane and self.extent % panel.width:
+            first = e.op("minimum", first, self.extent - panel.width)
+        self._loops(list(panel.loops), first, read, write)
+        size = panel.memory.type.size
+        count = panel.tiles * math.prod(v.hi + 1 for v in panel.outer)
+        moved = panel.source.type.nbytes + panel.memory.type.nbytes
+        kernel = Kernel(name, (self.source, self.out), count, grid, tuple(e.body), size, moved)
+        return Lowered(kernel, (panel.source, panel.memory))
+
+    def _loops(
+        self, loops: list[Var], first: Value, read: list[tuple[Value, int]], write: list[tuple[Value, int]]
+    ) -> None:
+        """Loop over all but one of the steps, then copy along that one."""
+        panel, e = self.panel, self.e
+        along = next((v for v in loops if panel.address.coefficient(v) == 1), None)
+        turn = (
+            along is not None
+            and self.step != 1
+            and panel.width * 2 >= self.lanes
+            and along.hi + 1 >= self.lanes
+            and panel.source.dtype.itemsize == 4
+        )
+        ordered = [v for v in loops if v is not along or not turn]
+
+        def nest(level: int, read: list[tuple[Value, int]], write: list[tuple[Value, int]]) -> None:
+            if level == len(ordered):
+                if turn:
+                    assert along is not None
+                    self._turned(along, first, read, write)
+                else:
+                    self._rows(first, read, write)
+                return
+            var = ordered[level]
+            with e.loop(var.name, 0, var.hi + 1, 1) as loop:
+                nest(
+                    level + 1,
+                    [*read, (loop.var, panel.address.coefficient(var))],
+                    [*write, (loop.var, panel.stride(var))],
+                )
+
+        nest(0, read, write)
+
+    def _rows(self, first: Value, read: list[tuple[Value, int]], write: list[tuple[Value, int]]) -> None:
+        """The elements of one step: vectors along the tile where they lie side by side, else one by one."""
+        panel, e = self.panel, self.e
+        const = panel.address.const
+        start = [(first, self.step)]
+        for low in range(0, panel.width, self.lanes):
+            count = min(self.lanes, panel.width - low)
+            if count < self.lanes and self.step != 1:
+                for j in range(low, panel.width):
+                    place = Affine(const + j * self.step, (*read, *start))
+                    value = e.load(VType(panel.source.dtype), self.source, place, 0, None, None)
+                    e.store(self.out, Affine(j, tuple(write)), expand_cast(e, value, self.out.dtype), 0, None, None)
+                continue
+            part = e.op("lt", e.lanes(i64, self.lanes), count) if count < self.lanes else None
+            mask = part
+            if panel.is_lane and self.extent % panel.width:
+                mask = e.op("lt", e.lanes(i64, self.lanes), e.op("sub", self.extent - low, first))
+            place = Affine(const + low * self.step, (*read, *start))
+            value = e.load(VType(panel.source.dtype, self.lanes), self.source, place, self.step, None, mask)
+            e.store(self.out, Affine(low, tuple(write)), expand_cast(e, value, self.out.dtype), 1, None, part)
+
+    def _turned(self, along: Var, first: Value, read: list[tuple[Value, int]], write: list[tuple[Value, int]]) -> None:
+        """Square blocks, loaded along the steps, transposed in registers and stored along the tile."""
+        panel, e, lanes = self.panel, self.e, self.lanes
+        rows = []
+        for j in range(panel.width):
+            row = e.op("add", first, j) if j else first
+            if panel.is_lane and self.extent % panel.width:  # the rows that fill up the last tile are never used
+                row = e.op("minimum", row, self.extent - 1)
+            rows.append(row)
+        whole, tail = divmod(along.hi + 1, lanes)
+
+        def blocks(step: tuple[tuple[Value, int], ...], at: int, count: int, mask: Value | None) -> None:
+            for low in range(0, panel.width, lanes):
+                here = rows[low : low + lanes]
+                part = e.op("lt", e.lanes(i64, lanes), len(here)) if len(here) < lanes else None
+                here += here[-1:] * (lanes - len(here))
+                loaded = [
+                    e.load(
+                        VType(panel.source.dtype, lanes),
+                        self.source,
+                        Affine(panel.address.const + at, (*read, (row, self.step), *step)),
+                        1,
+                        None,
+                        mask,
+                    )
+                    for row in here
+                ]
+                for k, value in enumerate(transposed(e, loaded)[:count]):
+                    to = (*write, *((v, panel.stride(along)) for v, _ in step))
+                    place = Affine(low + (at + k) * panel.stride(along), to)
+                    e.store(self.out, place, expand_cast(e, value, self.out.dtype), 1, None, part)
+
+        with e.loop(along.name, 0, whole * lanes, lanes) as loop:
+            blocks(((loop.var, 1),), 0, lanes, None)
+        if tail:
+            blocks((), whole * lanes, tail, e.op("lt", e.lanes(i64, lanes), tail))

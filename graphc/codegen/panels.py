@@ -1,0 +1,150 @@
+"""Panels: an operand of a contraction copied into the order in which register tiles read it.
+
+The rows of a large matrix lie far apart, so that each step of a sum touches other cache lines and other pages. In a
+panel the elements of one register tile, for one step after the other, lie side by side; the copy costs little when each
+element is used many times (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from graphc.codegen.schedule import Chunk, Panel, Schedule
+from graphc.codegen.sites import Nest, Site
+from graphc.codegen.target import Target
+from graphc.codegen.values import accumulator_dtype
+from graphc.ir.index import Ix, Var
+from graphc.ir.schedule import Scratch
+from graphc.ir.types import TensorType
+
+LINE = 64  # bytes of a cache line
+BLOCKS_PER_CORE = 8  # pieces of a contraction for each core, so that an uneven finish costs little
+MIN_USES = 24  # multiply-adds that each element of an operand must take part in, or copying it does not pay
+
+
+def choose_panels(site: Site, nest: Nest, schedule: Schedule, target: Target) -> tuple[Panel, ...]:
+    """The operands of the contraction `site` to copy, given its tiles and loop order."""
+    if len(site.points) != 1 or len(site.operands[0]) != 2:
+        return ()
+    found = (_panel(k, site, nest, schedule, target) for k in (0, 1))
+    return tuple(p for p in found if p is not None)
+
+
+def axes_of_points(site: Site) -> list[Var | None] | None:
+    """The axis that runs along each dimension of the contraction (None: index 0 throughout); None if that is not so
+    simple.
+    """
+    axes: list[Var | None] = []
+    for ix in site.points[0]:
+        if ix == Ix():
+            axes.append(None)
+        elif ix.const == 0 and len(ix.terms) == 1 and ix.terms[0][1] == 1 and isinstance(ix.terms[0][0], Var):
+            axes.append(ix.terms[0][0])
+        else:
+            return None
+    return axes
+
+
+def can_copy(number: int, site: Site, axes: Sequence[Var], lane: Var | None) -> bool:
+    """Whether operand `number` may be copied into panels along `lane`: its elements have one place each, and each is
+    used often.
+    """
+    if len(site.points) != 1 or len(site.operands[0]) != 2 or lane is None:
+        return False
+    source, address = site.operands[0][number]
+    known = axes_of_points(site)
+    if known is None or any(not isinstance(symbol, Var) for symbol, _ in address.terms):
+        return False
+    mine = [v for v in axes if address.coefficient(v)]
+    elements = math.prod(v.hi + 1 for v in (*mine, *site.loops) if address.coefficient(v))
+    uses = math.prod(v.hi + 1 for v in axes if v not in mine)
+    return (
+        lane in mine
+        and all(v in known for v in mine)
+        and any(address.coefficient(v) for v in site.loops)
+        and elements <= source.type.size  # a copy of sliding windows would repeat elements
+        and uses >= MIN_USES
+    )
+
+
+def _panel(number: int, site: Site, nest: Nest, schedule: Schedule, target: Target) -> Panel | None:
+    source, address = site.operands[0][number]
+    mine = [v for v in nest.axes if address.coefficient(v)]
+    tiled = [v for v in mine if v is schedule.lane or schedule.tile[v] > 1]
+    if len(tiled) != 1 or not can_copy(number, site, nest.axes, tiled[0]):
+        return None
+    axis = tiled[0]
+    is_lane = axis is schedule.lane
+    width = schedule.tile[axis] * (schedule.lanes if is_lane else 1)
+    loops = tuple(v for v in (*schedule.loop_order[site], *schedule.unrolled[site]) if address.coefficient(v))
+    outer = tuple(v for v in mine if v is not axis)
+    itemsize = source.dtype.itemsize
+    step = abs(address.coefficient(loops[-1])) * itemsize
+    steps = math.prod(v.hi + 1 for v in loops)
+    touched = steps * max(width * itemsize, min(step, LINE))
+    is_far = step >= LINE and touched > target.l1_bytes // 2 and source.type.nbytes > target.l2_bytes // 4
+    if not is_far and not (is_lane and address.coefficient(axis) != 1):
+        return None
+    dtype = accumulator_dtype(source.dtype)
+    tiles = -(-(axis.hi + 1) // width)
+    size = tiles * width * steps * math.prod(v.hi + 1 for v in outer)
+    assert site.stage is not None
+    memory = Scratch(site.stage, f"panel{number}", TensorType(dtype, (size,), source.type.device))
+    return Panel(number, source, address, axis, is_lane, width, outer, loops, memory)
+
+
+def copying_cost(panels: Sequence[Panel]) -> float:
+    """Estimated cycles for filling `panels`."""
+    return sum(p.memory.type.size * (0.5 if p.address.coefficient(p.axis) == 1 else 1.5) for p in panels)
+
+
+def choose_blocks(site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
+    """Set how many tiles of the axis next to the lanes are taken for each tile of the lane axis, and into which chunks
+    a long sum is cut.
+
+    The lane axis's operand then comes from the nearest cache for all but the first tile of a block. The other operand's
+    part of the block stays in the second-level cache.
+    """
+    lane = schedule.lane
+    outer = [v for v in schedule.order if v is not lane]
+    if lane is None or not outer or len(site.operands[0]) != 2 or len(site.points) != 1:
+        return
+    var = outer[-1]
+    (wide, narrow) = sorted((ix for _, ix in site.operands[0]), key=lambda ix: not ix.coefficient(lane))
+    if not wide.coefficient(lane) or wide.coefficient(var) or narrow.coefficient(lane) or not narrow.coefficient(var):
+        return  # both axes belong to one operand: nothing is read twice
+    itemsize = max(accumulator_dtype(leaf.dtype).itemsize for leaf, _ in site.operands[0])
+    steps = math.prod(v.hi + 1 for v in site.loops)
+    if (lane.hi + 1) * steps * itemsize <= target.l1_bytes:
+        return  # the whole operand stays in the nearest cache as it is
+    width = schedule.tile[lane] * schedule.lanes
+    schedule.chunk = _chunk(site, nest, schedule, steps, max(1, target.l1_bytes // (width * itemsize)))
+    if schedule.chunk is not None:
+        steps = steps // (schedule.chunk.var.hi + 1) * schedule.chunk.size
+    room = target.l2_bytes // 2 - steps * width * itemsize
+    most = max(1, room // (steps * schedule.tile[var] * itemsize))
+    tiles = -(-(var.hi + 1) // schedule.tile[var])
+    pieces = math.prod(-(-(v.hi + 1) // schedule.tile[v]) for v in outer[:-1])
+    wanted = max(1, math.ceil(target.cores * BLOCKS_PER_CORE / pieces))
+    size = min(most, max(1, tiles // wanted))
+    if size > 1:
+        schedule.block = (var, size)
+
+
+def _chunk(site: Site, nest: Nest, schedule: Schedule, steps: int, wanted: int) -> Chunk | None:
+    """Chunks of about `wanted` steps of the outermost loop, if there are at least two of them."""
+    loops, known = schedule.loop_order[site], axes_of_points(site)
+    if not loops or known is None or any(v not in known for v in nest.axes) or site.stage is None:
+        return None
+    extent = loops[0].hi + 1
+    inner = steps // extent
+    count = min(round(steps / wanted), extent)
+    if count < 2 or inner > 2 * wanted:
+        return None
+    size = -(-extent // count)
+    lane = schedule.lane
+    widths = {v: schedule.tile[v] * (schedule.lanes if v is lane else 1) for v in nest.axes}
+    held = math.prod(-(-(v.hi + 1) // w) * w for v, w in widths.items())
+    type = TensorType(accumulator_dtype(site.stage.inputs[0].dtype), (held,), site.stage.type.device)
+    return Chunk(loops[0], size, Scratch(site.stage, "sums", type))

@@ -1,0 +1,119 @@
+"""Contractions whose operands do not fit the caches: copied into panels, gone through in blocks, summed in parts."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc.codegen.kernel_verify import verify_kernel
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.prepare import prepare
+from graphc.codegen.schedule import Schedule
+from graphc.ir.builder import Builder
+from graphc.ir.contraction import format_spec, parse_spec
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.types import DType, TensorType, bf16, f32, f64, i32
+from graphc.pipeline import build_program, schedule
+from tests.codegen.programs import run
+
+SMALL = replace(host_target(), l1_bytes=512, l2_bytes=4096, cores=2)
+TARGETS = {
+    "small caches": SMALL,
+    "narrow": replace(SMALL, vector_bytes=16, registers=16),
+    "one core": replace(SMALL, cores=1),
+    "no second level": replace(SMALL, l2_bytes=512),
+}
+SPECS = (
+    "a b, b c -> a c",
+    "a b, c b -> a c",
+    "b a, b c -> a c",
+    "b a, c b -> c a",
+    "n a b, n b c -> n a c",
+    "a n b, c n b -> n c a",
+    "a b d, d c b -> a c",
+    "a b d e, c d -> c e a b",
+    "b c h+r w+s, o c r s -> b o h w",
+    "b c 2h+r 2w+s, o c r s -> b o h w",
+    "b c h w, b o h+r w+s -> o c r s",
+)
+
+
+def _graph(rng: random.Random, text: str, dtype: DType, epilogue: bool) -> Graph:
+    """A contraction of random extents, and what may follow it in the kernel."""
+    spec = parse_spec(text)
+    labels = sorted({label for dims in spec.operands for dim in dims for label, _ in dim})
+    slides = any(len(dim) > 1 for dims in spec.operands for dim in dims)
+    extents = {label: rng.choice((1, 2, 5, 8, 9) if slides else (1, 3, 16, 31, 40, 65)) for label in labels}
+    if slides:
+        extents.update(r=rng.choice((1, 3)), s=rng.choice((1, 3)))
+    b = Builder()
+    shapes = [
+        tuple(sum(scale * (extents[label] - 1) for label, scale in dim) + 1 for dim in dims) for dims in spec.operands
+    ]
+    x, y = (
+        b.input(i, TensorType(dtype, shape), name) for i, (shape, name) in enumerate(zip(shapes, "xy", strict=True))
+    )
+    z = b.contract(x, y, format_spec(*spec.operands, spec.out))
+    inputs = [x, y]
+    if epilogue:
+        inputs.append(b.input(2, TensorType(dtype, z.shape[-1:]), "bias"))
+        z = b.elementwise("maximum", b.add(z, b.broadcast(inputs[-1], z.shape)), b.constant(0, z.type))
+    return Graph(tuple(inputs), (z,))
+
+
+def _arrays(graph: Graph, seed: int) -> list[np.ndarray]:
+    """Small whole numbers: sums of their products are exact in every dtype but for the last rounding."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(-3, 4, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
+
+
+def _schedules(graph: Graph, target: str) -> list[Schedule]:
+    return [prepare(group, TARGETS[target]).schedule for group in schedule(graph, TARGETS[target]).groups]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(
+    ("target", "dtype"), [*((t, f32) for t in TARGETS), *(("small caches", d) for d in (f64, bf16, i32))], ids=str
+)
+def test_contractions(target: str, spec: str, dtype: DType) -> None:
+    rng = random.Random(f"{spec} {dtype}")
+    for number in range(2):
+        graph = _graph(rng, spec, dtype, epilogue=number % 2 == 1)
+        for kernel in build_program(graph, target=TARGETS[target]).kernels:
+            verify_kernel(kernel)
+        arrays = _arrays(graph, number)
+        (got,) = run(graph, arrays, TARGETS[target])
+        (expected,) = evaluate(graph, arrays)
+        np.testing.assert_array_equal(got, expected, err_msg=str([n.shape for n in graph.inputs]))
+
+
+def _square(n: int, spec: str) -> Graph:
+    b = Builder()
+    x, y = (b.input(i, TensorType(f32, (n, n)), name) for i, name in enumerate("xy"))
+    return Graph((x, y), (b.contract(x, y, spec),))
+
+
+@pytest.mark.parametrize("spec", SPECS[:4])
+def test_large_matrices_use_all_levels(spec: str) -> None:
+    (choice,) = _schedules(_square(200, spec), "small caches")
+    assert choice.panels and choice.chunk is not None
+    (choice,) = _schedules(_square(64, spec), "small caches")
+    assert choice.panels
+
+
+def test_matrices_that_fit_the_nearest_cache_stay_as_they_are() -> None:
+    graph = _square(16, "a b, b c -> a c")
+    (group,) = schedule(graph, host_target()).groups
+    choice = prepare(group, host_target()).schedule
+    assert choice.panels == () and choice.chunk is None and choice.block == (None, 1)
+
+
+def test_a_transposed_operand_is_copied_rather_than_read_across() -> None:
+    graph = _square(128, "a b, c b -> a c")
+    (group,) = schedule(graph, host_target()).groups
+    (panel,) = prepare(group, host_target()).schedule.panels
+    assert panel.is_lane and panel.source is graph.inputs[panel.operand]
