@@ -39,6 +39,7 @@ from graphc.passes.stored import (
 )
 
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
+MAX_STRIDED = 1 << 17  # elements that stay near a core, however they are walked
 MIN_ROWS, MIN_ROW = 16, 1 << 12  # fewer rows than that keep too few cores busy, unless a row is short
 
 
@@ -339,6 +340,8 @@ def _aligned(
         length = math.prod(reader.domain[a] for a in inner)
         if any(needs_loop(n) for n in reader.inside) or any(n.op == "contract" for n in producer.inside):
             return None
+        if min(inner) < max(moved_axes, default=-1) and math.prod(reader.domain) > MAX_STRIDED:
+            return None  # the inner loops would stride through memory; by itself the reader walks it in order
         if any(r.scatter for r in reader.roots) or length > MAX_ROW or (node.type.size < MIN_ROWS and length > MIN_ROW):
             return None
     axes = [a for a in range(len(reader.domain)) if a not in inner]

@@ -63,10 +63,15 @@ def _split(b: Builder, node: Node) -> Node:
         return b.apply(COMBINE[node.op], (_split(b, head), tail))
     pieces = b.reshape(x, (*x.shape[:axis], parts, n // parts, *x.shape[axis + 1 :]))
     inner = tuple(a + (a >= axis) for a in axes)
-    partial = _reduce(b, node, pieces, inner)
-    if math.prod(pieces.shape[a] for a in inner) <= UNROLLED_REDUCTION:  # or it would be computed in line
-        partial = b.apply("materialize", (partial,))
-    return _split(b, _reduce(b, node, partial, (axis - sum(a < axis for a in axes),)))
+    partial = _stored(b, _reduce(b, node, pieces, inner))
+    rest = _reduce(b, node, partial, (axis - sum(a < axis for a in axes),))
+    return _split(b, rest) if _is_long(rest) else _stored(b, rest)
+
+
+def _stored(b: Builder, node: Node) -> Node:
+    """The reduction `node` in memory: a short one would otherwise be computed in line wherever it is wanted."""
+    short = math.prod(node.inputs[0].shape[a] for a in node.ints("axes")) <= UNROLLED_REDUCTION
+    return b.apply("materialize", (node,)) if short else node
 
 
 def _choose(node: Node) -> tuple[int, int] | None:

@@ -63,6 +63,14 @@ def test_what_is_reduced_is_computed_where_it_is_read() -> None:
     assert max(t.type.size for g in schedule(graph, AVX512).groups for t in g.targets) == 512 * 1024
 
 
+def test_a_short_last_step_is_not_repeated_for_each_reader() -> None:
+    b = Builder()
+    x = b.input(0, TensorType(BY_NAME["f32"], (1024, 4096)))
+    graph = Graph((x,), (b.sub(x, b.expand_dims(b.reduce_max(x, (0,)), (0,), x.shape)),))
+    groups = schedule(graph, AVX512).groups
+    assert [g.targets[0].shape for g in groups] == [(128, 4096), (16, 4096), (4096,), (1024, 4096)]
+
+
 def test_costly_elements_are_not_computed_for_several_rows_at_once() -> None:
     b = Builder()
     x = y = b.input(0, TensorType(BY_NAME["f32"], (2048, 1024)))
