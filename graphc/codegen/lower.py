@@ -34,10 +34,11 @@ _Visit = Callable[[Point, Masks, list[Value]], list[Value]]
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel and the value behind each of its parameters."""
+    """A kernel, the value behind each of its parameters, and how many bytes into it each begins (not given: 0)."""
 
     kernel: Kernel
     buffers: tuple[Node | Scratch, ...]
+    starts: tuple[int, ...] = ()
 
 
 def lower(prepared: Prepared, name: str, target: Target, merged: Mapping[Node, Node] = _NOTHING) -> Lowered:

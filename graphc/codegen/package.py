@@ -87,7 +87,9 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program
             kernel = lowered.kernel
             symbol, text = made.emit(kernel)
             parallel = kernel.flops >= PARALLEL_FLOPS or kernel.bytes >= PARALLEL_BYTES
-            arguments = tuple(plan.places[n] for n in lowered.buffers)
+            places = [plan.places[n] for n in lowered.buffers]
+            starts = lowered.starts or (0,) * len(places)
+            arguments = tuple((number, offset + start) for (number, offset), start in zip(places, starts, strict=True))
             steps.append(Launch(symbol, arguments, kernel.grid, parallel))
             kernels.append(kernel)
             texts.append(text)

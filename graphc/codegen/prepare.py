@@ -48,9 +48,9 @@ def _in_place(nest: Nest, schedule: Schedule) -> Iterator[tuple[Node, Node]]:
         for access in site.accesses:
             if not access.is_store:
                 loads.setdefault(access.buffer, set()).add(access.address)
-    zeroed = {site.root.target for site in nest.sites if site.root is not None and site.root.is_zeroed}
+    partial = {site.root.target for site in nest.sites if site.root is not None and site.root.is_partial}
     for target, place in stores.items():
-        if target in zeroed:
+        if target in partial:
             continue  # the operand would be gone before it is read
         for leaf, addresses in loads.items():
             if (

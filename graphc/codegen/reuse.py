@@ -1,6 +1,7 @@
 """Equal groups are scheduled, lowered and emitted once: the layers of a network, the steps of a recurrence.
 
-Two groups are equal when they compute the same from values of the same types; which values these are does not matter.
+Two groups are equal when they compute the same from values of the same types; which values these are does not matter,
+nor where in them slices begin: that is the address a kernel is given.
 """
 
 from __future__ import annotations
@@ -9,42 +10,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from graphc.codegen.canonical import Form, form_of, moved
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.lower import Lowered, lower
 from graphc.codegen.pack import lower_panel
 from graphc.codegen.prepare import Prepared, prepare
 from graphc.codegen.target import Target
-from graphc.ir.demand import COMPUTED
-from graphc.ir.node import Node, attrs_key
+from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
 
 NAME = "kernel"  # of every kernel until its text is known
-
-
-def group_key(group: Group) -> tuple[tuple[object, ...], tuple[Node, ...]]:
-    """What decides the kernel of `group`, and the values in the order of their numbers in it.
-
-    Values are numbered as they are met on the way from the roots to the leaves. A leaf is its type alone.
-    """
-    number: dict[Node, int] = {}
-    nodes: list[Node] = []
-
-    def number_of(node: Node) -> int:
-        if node not in number:
-            number[node] = len(nodes)
-            nodes.append(node)
-        return number[node]
-
-    roots = tuple((number_of(r.value), r.dims, tuple(map(number_of, r.scatter))) for r in group.roots)
-    parts: list[tuple[object, ...]] = []
-    for node in nodes:  # grows on the way
-        inside = node in group.inside
-        if inside or node.op == "reshape" or node.op in COMPUTED:
-            parts.append((node.op, attrs_key(node.attrs), node.type, inside, *map(number_of, node.inputs)))
-        else:
-            parts.append((node.type,))
-    return (group.domain, roots, *parts), tuple(nodes)
 
 
 @dataclass(slots=True)
@@ -62,33 +38,34 @@ class Kernels:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._made: dict[tuple[object, ...], _Made] = {}
-        self._of: dict[Group, tuple[_Made, tuple[Node, ...]]] = {}
+        self._of: dict[Group, tuple[_Made, Form]] = {}
         self._texts: dict[int, tuple[Kernel, str, str]] = {}
 
     def in_place(self, group: Group) -> tuple[tuple[Node, Node], ...]:
         """Pairs (target, operand) of `group`: the operand's memory may become the target's. Chooses the loops."""
-        key, nodes = group_key(group)
-        made = self._made.get(key)
+        form = form_of(group)
+        made = self._made.get(form.key)
         if made is None:
-            made = self._made[key] = _Made(prepare(group, self._target), nodes)
-        self._of[group] = made, nodes
-        if made.nodes is nodes:
-            return made.prepared.in_place
-        mine = dict(zip(made.nodes, nodes, strict=True))
-        return tuple((mine[target], mine[operand]) for target, operand in made.prepared.in_place)
+            first, nodes = moved(group, form)
+            made = self._made[form.key] = _Made(prepare(first, self._target), nodes)
+        self._of[group] = made, form
+        mine = dict(zip(made.nodes, form.nodes, strict=True))
+        later = form.bytes_before()
+        pairs = ((mine[target], mine[operand]) for target, operand in made.prepared.in_place)
+        return tuple((target, operand) for target, operand in pairs if operand not in later)
 
     def scratch(self, group: Group) -> tuple[Scratch, ...]:
         """The memory that the kernels of a group that `in_place` has seen work in."""
-        made, nodes = self._of[group]
-        mine = dict(zip(made.nodes, nodes, strict=True))
+        made, form = self._of[group]
+        mine = dict(zip(made.nodes, form.nodes, strict=True))
         return tuple(Scratch(mine[s.owner], s.name, s.type) for s in made.prepared.schedule.memory)
 
     def lower(self, group: Group, merged: Mapping[Node, Node]) -> tuple[Lowered, ...]:
         """The kernels of a group that `in_place` has seen, in the order in which they run; `merged` maps targets to
         operands whose memory they take.
         """
-        made, nodes = self._of[group]
-        number = {node: i for i, node in enumerate(nodes)}
+        made, form = self._of[group]
+        number = {node: i for i, node in enumerate(form.nodes)}
         key = tuple(sorted((number[target], number[operand]) for target, operand in merged.items()))
         known = made.lowered.get(key)
         if known is None:
@@ -97,9 +74,11 @@ class Kernels:
                 *(lower_panel(panel, NAME, self._target) for panel in made.prepared.schedule.panels),
                 lower(made.prepared, NAME, self._target, pairs),
             )
-        mine: dict[Node | Scratch, Node | Scratch] = dict(zip(made.nodes, nodes, strict=True))
+        mine: dict[Node | Scratch, Node | Scratch] = dict(zip(made.nodes, form.nodes, strict=True))
         mine.update(zip(made.prepared.schedule.memory, self.scratch(group), strict=True))
-        return tuple(Lowered(part.kernel, tuple(mine[b] for b in part.buffers)) for part in known)
+        later: dict[Node | Scratch, int] = dict(form.bytes_before())
+        parts = [(part.kernel, tuple(mine[b] for b in part.buffers)) for part in known]
+        return tuple(Lowered(kernel, buffers, tuple(later.get(b, 0) for b in buffers)) for kernel, buffers in parts)
 
     def emit(self, kernel: Kernel) -> tuple[str, str]:
         """The symbol of `kernel`, which follows from its code, and its LLVM module."""

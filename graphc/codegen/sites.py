@@ -70,6 +70,10 @@ def store_address(root: Root, at: Index) -> Ix:
                 ix * (between + 1) + low
                 for ix, low, between in zip(at, node.ints("low"), node.ints("interior"), strict=True)
             )
+        elif node.op == "concat":
+            axis = node.integer("axis")
+            before = sum(x.shape[axis] for x in node.inputs[: root.part])
+            at = (*at[:axis], at[axis] + before, *at[axis + 1 :])
         else:
             rank = node.type.rank
             out = list(at[:rank])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,12 +51,28 @@ class Data:
 Symbol = Var | Derived | Data
 
 
-@dataclass(frozen=True, slots=True)
 class Ix:
-    """`const + sum(symbol * coefficient)`."""
+    """`const + sum(symbol * coefficient)`.
 
-    const: int = 0
-    terms: tuple[tuple[Symbol, int], ...] = ()
+    Immutable as a value; a class by hand, because walking a large graph makes hundreds of thousands of them.
+    """
+
+    __slots__ = ("_hash", "const", "terms")
+
+    def __init__(self, const: int = 0, terms: tuple[tuple[Symbol, int], ...] = ()) -> None:
+        self.const = const
+        self.terms = terms
+        self._hash = hash((const, terms))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if other.__class__ is not Ix:
+            return NotImplemented
+        return self._hash == other._hash and self.const == other.const and self.terms == other.terms  # type: ignore[attr-defined]
 
     @staticmethod
     def of(symbol: Symbol, coefficient: int = 1, const: int = 0) -> Ix:
@@ -65,16 +82,20 @@ class Ix:
         if isinstance(other, int):
             return self if other == 0 else Ix(self.const + other, self.terms)
         if not other.terms:
-            return self + other.const
+            return Ix(self.const + other.const, self.terms) if other.const else self
+        if not self.terms:
+            return Ix(self.const + other.const, other.terms) if self.const else other
         total = dict(self.terms)
         for symbol, coefficient in other.terms:
             total[symbol] = total.get(symbol, 0) + coefficient
-        return Ix(self.const + other.const, tuple((s, c) for s, c in total.items() if c))
+        return Ix(self.const + other.const, tuple([item for item in total.items() if item[1]]))
 
     def __mul__(self, factor: int) -> Ix:
         if factor == 1:
             return self
-        return Ix(self.const * factor, tuple((s, c * factor) for s, c in self.terms) if factor else ())
+        if not self.terms:
+            return Ix(self.const * factor)
+        return Ix(self.const * factor, tuple([(s, c * factor) for s, c in self.terms]) if factor else ())
 
     @property
     def hi(self) -> int:
@@ -134,6 +155,7 @@ def derived(op: str, of: Ix, number: int) -> Ix:
     return Ix.of(Derived(op, of, number))
 
 
+@lru_cache(maxsize=4096)
 def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Element strides of a contiguous tensor."""
     strides = [1] * len(shape)
@@ -144,15 +166,20 @@ def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def linear(idx: tuple[Ix, ...], shape: tuple[int, ...]) -> Ix:
     """The row-major element number of `idx` in `shape`."""
-    total = ZERO
+    const = 0
+    terms: dict[Symbol, int] = {}
     for ix, stride in zip(idx, row_major_strides(shape), strict=True):
-        total = total + ix * stride
-    return total
+        const += ix.const * stride
+        for symbol, coefficient in ix.terms:
+            terms[symbol] = terms.get(symbol, 0) + coefficient * stride
+    return Ix(const, tuple([item for item in terms.items() if item[1]]))
 
 
-def reshape_blocks(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[range, range]]:
+@lru_cache(maxsize=4096)
+def reshape_blocks(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[range, range], ...]:
     """Smallest runs of dimensions of `a` and `b` with equal products, in order (both shapes have the same size > 0)."""
-    blocks, i, j = [], 0, 0
+    blocks: list[tuple[range, range]] = []
+    i = j = 0
     while i < len(a) or j < len(b):
         i0, j0 = i, j
         p = q = 1
@@ -166,7 +193,7 @@ def reshape_blocks(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[range, 
             else:
                 q, j = q * b[j], j + 1
         blocks.append((range(i0, i), range(j0, j)))
-    return blocks
+    return tuple(blocks)
 
 
 def reshape_index(idx: tuple[Ix, ...], shape: tuple[int, ...], source: tuple[int, ...]) -> tuple[Ix, ...]:

@@ -9,6 +9,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 
 MAX_SCATTERS = 4  # movement operators that one store may go through
+MAX_PARTS = 128  # operands of a concatenation that one kernel stores side by side
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,21 +19,28 @@ class Root:
     `value` is computed at every point of its shape: its dimension `d` runs along axis `dims[d]` of the group's
     domain, or, when
     `dims[d]` is negative, along an inner loop of its own. `scatter` lists the `pad`/`fold` nodes, innermost first,
-    through which the value is written to its place in `target`; without any, `target is value`.
+    through which the value is written to its place in `target`; without any, `target is value`. A `concat` may stand
+    there too, alone: the value is then its operand number `part`, and the other roots of the group are its others.
     """
 
     value: Node
     dims: tuple[int, ...]
     scatter: tuple[Node, ...] = ()
+    part: int = -1
 
     @property
     def target(self) -> Node:
         return self.scatter[-1] if self.scatter else self.value
 
     @property
+    def is_partial(self) -> bool:
+        """Whether the root's stores leave out some of its target."""
+        return bool(self.scatter) and self.value.type.size < self.target.type.size
+
+    @property
     def is_zeroed(self) -> bool:
         """Whether the target is filled with zeros before the kernel runs, since its stores do not cover it."""
-        return bool(self.scatter) and self.value.type.size < self.target.type.size
+        return self.is_partial and self.part < 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +56,7 @@ class Group:
 
     @property
     def targets(self) -> tuple[Node, ...]:
-        return tuple(r.target for r in self.roots)
+        return tuple(dict.fromkeys(r.target for r in self.roots))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from graphc.ir.access import Index
 from graphc.ir.demand import (
@@ -33,6 +33,7 @@ from graphc.passes.stored import (
     MAX_GROUP,
     MAX_PAIRS,
     choose_stored,
+    is_joined,
     is_scatter,
     movement_base,
     operations,
@@ -41,9 +42,6 @@ from graphc.passes.stored import (
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
 MAX_STRIDED = 1 << 17  # elements that stay near a core, however they are walked
 MIN_ROWS, MIN_ROW = 16, 1 << 12  # fewer rows than that keep too few cores busy, unless a row is short
-
-
-_Replace = Callable[[list["_Draft"], "_Draft"], None]
 
 
 @dataclass(eq=False)
@@ -62,14 +60,21 @@ def fuse(graph: Graph) -> FusedGraph:
     """Split `graph` (decomposed, laid out) into kernels."""
     stored = choose_stored(graph)
     drafts = {node: _draft(node, stored, i) for i, node in enumerate(stored)}
-    _merge(graph, stored, drafts)
-    groups = _ordered(list(dict.fromkeys(drafts.values())))
+    merging = _Drafts(drafts)
+    _merge(graph, stored, merging)
+    groups = _ordered(list(dict.fromkeys(merging.maker.values())))
     made = [Group(g.domain, tuple(g.roots), frozenset(g.inside)) for g in groups]
     return FusedGraph(graph, tuple(g for g in made if any(t.type.size for t in g.targets)))
 
 
 def _draft(node: Node, stored: dict[Node, None], order: int) -> _Draft:
     """A group that computes one stored value."""
+    if is_joined(node):
+        # Each operand is stored to its place, rather than every element chosen from all operands.
+        dims = tuple(range(node.type.rank))
+        draft = _Draft([Root(x, dims, (node,), i) for i, x in enumerate(node.inputs)], node.inputs[0].shape, order)
+        _walk(draft, stored)
+        return draft
     scatter: list[Node] = []
     value = node
     while is_scatter(value) and len(scatter) < MAX_SCATTERS and (value is node or value not in stored):
@@ -117,63 +122,84 @@ def _symbols(draft: _Draft) -> tuple[list[Var], list[tuple[Root, Index]]]:
     return axes, roots
 
 
-def _merge(graph: Graph, stored: dict[Node, None], drafts: dict[Node, _Draft]) -> None:
-    """Merge producers into their readers while the result stays a legal kernel."""
-    kept = {base_of(o) for o in graph.outputs}
-    readers: dict[Node, set[_Draft]] = defaultdict(set)
-    for draft in drafts.values():
-        for leaf in draft.reads:
-            readers[leaf].add(draft)
+class _Drafts:
+    """All drafts while they are merged: who makes each stored value, who reads it, and which drafts follow which.
 
-    def replace(old: list[_Draft], new: _Draft) -> None:
+    `after[d]` has the bit of `d` and of all drafts that need, by way of others too, what `d` makes.
+    """
+
+    def __init__(self, drafts: dict[Node, _Draft]) -> None:
+        self.maker = drafts
+        self.readers: dict[Node, set[_Draft]] = defaultdict(set)
+        for draft in drafts.values():
+            for leaf in draft.reads:
+                self.readers[leaf].add(draft)
+        self._made: dict[_Draft, list[Node]] = {draft: [node] for node, draft in drafts.items()}
+        self._bit = {draft: 1 << i for i, draft in enumerate(drafts.values())}
+        self._after: dict[_Draft, int] = {}
+        for draft in reversed(drafts.values()):  # in topological order, so readers come first
+            self._after[draft] = self._bit[draft] | self._follow(draft)
+
+    def _follow(self, draft: _Draft, skip: Sequence[_Draft] = ()) -> int:
+        """The bits of all drafts after those that read `draft` and are not in `skip`, these included."""
+        found = 0
+        for root in draft.roots:
+            for reader in self.readers[root.target]:
+                if reader not in skip:
+                    found |= self._after[reader]
+        return found
+
+    def makes_cycle(self, parts: Sequence[_Draft]) -> bool:
+        """Whether a draft outside `parts` both reads from and is read by them."""
+        whole = 0
+        for part in parts:
+            whole |= self._bit[part]
+        return any(self._follow(part, parts) & whole for part in parts)
+
+    def replace(self, old: Sequence[_Draft], new: _Draft) -> None:
+        """Put `new`, which makes and reads what `old` do, in their place."""
         for draft in old:
             for leaf in draft.reads:
-                readers[leaf].discard(draft)
+                self.readers[leaf].discard(draft)
         for leaf in new.reads:
-            readers[leaf].add(new)
-        for node, draft in drafts.items():
-            if draft in old:
-                drafts[node] = new
+            self.readers[leaf].add(new)
+        nodes = [node for draft in old for node in self._made.pop(draft)]
+        self._made[new] = nodes
+        self.maker.update(dict.fromkeys(nodes, new))
+        bits = after = 0
+        for draft in old:
+            bits |= self._bit[draft]
+            after |= self._after.pop(draft)
+        self._bit[new], self._after[new] = self._bit[old[0]], after
+        for draft, known in self._after.items():
+            if known & bits:
+                self._after[draft] = known | after
 
+
+def _merge(graph: Graph, stored: dict[Node, None], drafts: _Drafts) -> None:
+    """Merge producers into their readers while the result stays a legal kernel."""
+    kept = {base_of(o) for o in graph.outputs}
+    readers, maker = drafts.readers, drafts.maker
     for node in stored:
-        if drafts[node].roots[0].scatter or node.op in APART or node.type.size == 0:
+        if maker[node].roots[0].scatter or node.op in APART or node.type.size == 0:
             continue
-        _merge_siblings(node, readers, stored, replace)
+        _merge_siblings(node, drafts, stored)
         for reader in sorted(readers[node], key=lambda g: g.order):
-            producer = drafts[node]
+            producer = maker[node]
             if reader is producer or reader not in readers[node]:
                 continue
             merged = _try_merge(producer, reader, node, readers, stored, kept)
-            if merged is not None and not _makes_cycle([producer, reader], readers):
-                replace([producer, reader], merged)
+            if merged is not None and not drafts.makes_cycle([producer, reader]):
+                drafts.replace([producer, reader], merged)
 
 
-def _reaches(start: _Draft, goal: set[_Draft], readers: dict[Node, set[_Draft]], skip: set[_Draft]) -> bool:
-    """Whether some path of readers leads from `start` through a group not in `skip` to a group in `goal`."""
-    stack = [r for root in start.roots for r in readers[root.target] if r not in skip]
-    seen = set(stack)
-    while stack:
-        group = stack.pop()
-        if group in goal:
-            return True
-        for root in group.roots:
-            for reader in readers[root.target]:
-                if reader not in seen:
-                    seen.add(reader)
-                    stack.append(reader)
-    return False
-
-
-def _makes_cycle(parts: list[_Draft], readers: dict[Node, set[_Draft]]) -> bool:
-    """Whether a group outside `parts` both reads from and is read by them."""
-    whole = set(parts)
-    return any(_reaches(part, whole, readers, whole) for part in parts)
-
-
-def _merge_siblings(node: Node, readers: dict[Node, set[_Draft]], stored: dict[Node, None], replace: _Replace) -> None:
+def _merge_siblings(node: Node, drafts: _Drafts, stored: dict[Node, None]) -> None:
     """Join groups that read `node` and walk equal domains, so that `node` may then move into all of them at once."""
+    readers = drafts.readers
     if len(readers[node]) < 2:
         return
+    if node.type.size == 1 and not any(needs_loop(n) for n in drafts.maker[node].inside):
+        return  # a number costs little to read: it is no reason to put, say, updates of all parameters together
     by_domain: dict[tuple[int, ...], list[_Draft]] = defaultdict(list)
     for reader in sorted(readers[node], key=lambda g: g.order):
         if any(r.target.op in APART for r in reader.roots):
@@ -184,7 +210,7 @@ def _merge_siblings(node: Node, readers: dict[Node, set[_Draft]], stored: dict[N
     first, *rest = next(iter(by_domain.values()))
     for other in rest:
         whole = [first, other]
-        if any(n.op == "contract" for g in whole for n in g.inside) or _makes_cycle(whole, readers):
+        if any(n.op == "contract" for g in whole for n in g.inside) or drafts.makes_cycle(whole):
             return
         if any(r.target in g.reads for g in whole for h in whole for r in h.roots):
             return
@@ -193,7 +219,7 @@ def _merge_siblings(node: Node, readers: dict[Node, set[_Draft]], stored: dict[N
         _walk(merged, stored)
         if _size(merged) is None:
             return
-        replace(whole, merged)
+        drafts.replace(whole, merged)
         first = merged
 
 
@@ -348,19 +374,17 @@ def _aligned(
     onto = {a: i for i, a in enumerate(axes)}
     moved = {d: onto[p] for d, p in zip(source.dims, place, strict=True) if p >= 0}
     roots = [
-        Root(r.value, tuple(moved.get(d, d) if d >= 0 else d for d in r.dims), r.scatter)
+        replace(r, dims=tuple(moved.get(d, d) if d >= 0 else d for d in r.dims))
         for r in producer.roots
         if outside[r.target]
     ]
     if any(d >= 0 and d not in moved and producer.domain[d] > 1 for r in producer.roots for d in r.dims):
         return None
-    roots += [Root(r.value, tuple(onto.get(d, -1 - k) for k, d in enumerate(r.dims)), r.scatter) for r in reader.roots]
+    roots += [replace(r, dims=tuple(onto.get(d, -1 - k) for k, d in enumerate(r.dims))) for r in reader.roots]
     domain = tuple(reader.domain[a] for a in axes)
     fixed = [
-        Root(
-            r.value,
-            tuple(_sized(d, n, domain, k) for k, (d, n) in enumerate(zip(r.dims, r.value.shape, strict=True))),
-            r.scatter,
+        replace(
+            r, dims=tuple(_sized(d, n, domain, k) for k, (d, n) in enumerate(zip(r.dims, r.value.shape, strict=True)))
         )
         for r in roots
     ]

@@ -13,6 +13,7 @@ from graphc.passes.base import Pass
 # name -> "module:Class"; modules are loaded when a pass is asked for, so that listing names costs nothing
 PASSES: dict[str, str] = {
     "decompose": "graphc.passes.decompose:Decompose",
+    "join_pads": "graphc.passes.join_pads:JoinPads",
     "layout": "graphc.passes.layout:Layout",
     "share_pads": "graphc.passes.share_pads:SharePads",
     "simplify": "graphc.passes.simplify:Simplify",

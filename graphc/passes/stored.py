@@ -19,6 +19,7 @@ from graphc.ir.demand import (
 from graphc.ir.graph import Graph
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
+from graphc.ir.schedule import MAX_PARTS
 
 MAX_INLINE = 400  # scalar operations computed in line for one element of a stored value
 MAX_REPEATS = 64  # places at which one element of a stored value may want another value computed
@@ -204,6 +205,13 @@ def movement_base(node: Node) -> Node:
     while node.op in MOVEMENT:
         node = node.inputs[0]
     return node
+
+
+def is_joined(node: Node) -> bool:
+    """Whether the node is a concatenation of parts of one shape, few enough for one kernel that stores them all."""
+    if node.op != "concat" or not 1 < len(node.inputs) <= MAX_PARTS or not node.type.size:
+        return False
+    return all(x.shape == node.inputs[0].shape for x in node.inputs)
 
 
 def is_scatter(node: Node) -> bool:

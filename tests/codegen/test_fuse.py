@@ -160,7 +160,10 @@ def test_random_graphs_keep_the_rules() -> None:
 
 def check_groups(fused: FusedGraph) -> None:
     for group in fused.groups:
-        assert len(set(group.targets)) == len(group.roots) > 0
+        assert len({(r.target, r.part) for r in group.roots}) == len(group.roots) > 0
+        for target in group.targets:
+            parts = [r.part for r in group.roots if r.target is target]
+            assert parts == [-1] or sorted(parts) == list(range(len(target.inputs)))
         assert sum(n.op == "contract" for n in group.inside) <= 1
         assert all(t.type.size or all(not s.type.size for s in group.targets) for t in group.targets)
         _, roots = fusion._symbols(fusion._Draft(list(group.roots), group.domain, 0))

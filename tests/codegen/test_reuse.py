@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from graphc.codegen import reuse
+from graphc.codegen.canonical import form_of
 from graphc.codegen.llvm import build
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import make_artifact
-from graphc.codegen.reuse import Kernels, group_key
+from graphc.codegen.reuse import Kernels
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
@@ -85,10 +86,10 @@ def test_equal_groups_have_one_key_and_number_their_own_values() -> None:
     b = Builder()
     x, y, z, w = (b.input(i, SQUARE) for i in range(4))
     one, two = groups(b.exp(b.contract(x, y, "m k, k n -> m n")), b.exp(b.contract(z, w, "m k, k n -> m n")))
-    (key, nodes), (other, others) = group_key(one), group_key(two)
-    assert key == other
-    assert {x, y} <= set(nodes) and {z, w} <= set(others)
-    mine = dict(zip(nodes, others, strict=True))
+    form, other = form_of(one), form_of(two)
+    assert form.key == other.key
+    assert {x, y} <= set(form.nodes) and {z, w} <= set(other.nodes)
+    mine = dict(zip(form.nodes, other.nodes, strict=True))
     assert (mine[x], mine[y], mine[one.targets[0]]) == (z, w, two.targets[0])
 
 
@@ -103,7 +104,9 @@ def different(b: Builder, x: Node, y: Node) -> list[Node]:
         b.mul(x, b.constant(-0.0, SQUARE)),
         b.mul(x, b.constant(float("nan"), SQUARE)),
         b.exp(b.slice(x, (0, 0), (40, 40), (1, 1))),
-        b.exp(b.slice(x, (8, 0), (40, 40), (1, 1))),
+        b.exp(b.slice(x, (0, 0), (40, 24), (1, 2))),
+        b.add(b.slice(x, (0, 0), (40, 40), (1, 1)), b.slice(x, (8, 0), (40, 40), (1, 1))),
+        b.add(b.slice(x, (0, 0), (40, 40), (1, 1)), b.slice(x, (4, 0), (40, 40), (1, 1))),
         b.exp(b.reshape(x, (36, 64))),
         b.exp(b.input(9, small)),
         b.permute(x, (1, 0)),
@@ -114,8 +117,55 @@ def test_different_groups_have_different_keys() -> None:
     b = Builder()
     x, y = b.input(0, SQUARE), b.input(1, SQUARE)
     values = different(b, x, y)
-    keys = [group_key(groups(value)[0])[0] for value in values]
+    keys = [form_of(groups(value)[0]).key for value in values]
     assert len(set(keys)) == len(values)
+
+
+def steps(b: Builder, x: Node, count: int, rows: int) -> list[Node]:
+    """What a recurrence does with its input: each step reads rows of its own, two neighbours at once."""
+    made: list[Node] = []
+    for number in range(count):
+        here = b.slice(x, (number * rows, 0), (rows, 48), (1, 1))
+        there = b.slice(x, (number * rows + 2, 0), (rows, 48), (1, 1))
+        made.append(b.sub(b.exp(here), there))
+    return made
+
+
+def test_slices_of_one_value_share_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    b = Builder()
+    x = b.input(0, SQUARE)
+    graph = Graph((x,), tuple(steps(b, x, 9, 5)))
+    calls, launches = counted(graph, monkeypatch)
+    assert launches == 9
+    assert calls == {"prepare": 1, "lower": 1, "emit_kernel": 1}
+    array = np.random.default_rng(1).standard_normal((48, 48), np.float32)
+    for got, expected in zip(run(graph, [array]), evaluate(graph, [array]), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_slices_of_reshaped_reversed_and_wholly_read_values_are_right() -> None:
+    b = Builder()
+    x = b.input(0, SQUARE)
+    long = b.reshape(x, (2304,))
+    outputs: list[Node] = []
+    for number in range(3):
+        outputs.append(b.exp(b.slice(long, (number * 100 + 7,), (90,), (3,))))
+        outputs.append(b.exp(b.slice(x, (47 - number, 9), (20, 7), (-1, 1))))
+        outputs.append(b.add(b.slice(x, (number + 1, number), (40, 40), (1, 1)), b.slice(x, (3, 4), (40, 40), (1, 1))))
+        outputs.append(b.mul(b.reduce_sum(x, (1,)), b.reshape(b.slice(x, (number, 0), (1, 48), (1, 1)), (48,))))
+        outputs.append(b.pad(b.neg(b.slice(x, (number + 1, 0), (40, 48), (1, 1))), (0, 0), (8, 0)))
+    graph = Graph((x,), tuple(outputs))
+    array = np.random.default_rng(2).standard_normal((48, 48), np.float32)
+    for got, expected in zip(run(graph, [array]), evaluate(graph, [array]), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_value_read_from_a_later_place_is_not_overwritten() -> None:
+    b = Builder()
+    x = b.input(0, SQUARE)
+    later = b.pad(b.exp(b.slice(x, (8, 0), (40, 48), (1, 1))), (0, 0), (8, 0))
+    (group,) = groups(b.add(later, b.constant(1.0, SQUARE)))
+    assert Kernels(host_target()).in_place(group) == ()
 
 
 def test_what_runs_in_place_is_part_of_the_kernel() -> None:
