@@ -76,7 +76,7 @@ class Kernels:
             )
         mine: dict[Node | Scratch, Node | Scratch] = dict(zip(made.nodes, form.nodes, strict=True))
         mine.update(zip(made.prepared.schedule.memory, self.scratch(group), strict=True))
-        later: dict[Node | Scratch, int] = dict(form.bytes_before())
+        later: dict[Node | Scratch, int] = {**form.bytes_before()}
         parts = [(part.kernel, tuple(mine[b] for b in part.buffers)) for part in known]
         return tuple(Lowered(kernel, buffers, tuple(later.get(b, 0) for b in buffers)) for kernel, buffers in parts)
 
