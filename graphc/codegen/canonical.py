@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from graphc.ir.builder import Builder
 from graphc.ir.demand import COMPUTED, base_of
 from graphc.ir.index import row_major_strides
 from graphc.ir.node import AttrValue, Node, attrs_key
+from graphc.ir.opdef import OPS
 from graphc.ir.schedule import Group, Root
 from graphc.ir.visit import topological
+
+_MOST_SINKS = 16  # operators that slices are moved through
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +22,15 @@ class Form:
     """`key` is equal for groups that can share a kernel; `nodes` are a group's values in the order of their numbers.
 
     `starts` are values in memory that are read through slices alone, and where the first of these begins, by dimension:
-    the kernel reads from there on.
+    the kernel reads from there on. `group` is the group with its slices moved to where they read memory, `inner` are
+    its values by number.
     """
 
     key: tuple[object, ...]
     nodes: tuple[Node, ...]
     starts: Mapping[Node, tuple[int, ...]]
+    group: Group
+    inner: tuple[Node, ...]
 
     def bytes_before(self) -> dict[Node, int]:
         """How many bytes into each value in memory the kernel's parameter begins, where that is not 0."""
@@ -35,8 +41,9 @@ class Form:
         }
 
 
-def form_of(group: Group) -> Form:
-    """The form of `group`. Values are numbered as they are met on the way from the roots to what lies in memory."""
+def form_of(given: Group) -> Form:
+    """The form of a group. Values are numbered as they are met on the way from the roots to what lies in memory."""
+    group, original = _sunk(given)
     number: dict[Node, int] = {}
     nodes: list[Node] = []
     users: dict[Node, list[Node | None]] = defaultdict(list)
@@ -62,7 +69,8 @@ def form_of(group: Group) -> Form:
             parts.append((node.type,))
         else:
             parts.append((node.op, attrs_key(_attrs(node, starts)), node.type, node in group.inside, *places))
-    return Form((group.domain, roots, *parts), tuple(nodes), starts)
+    outer = tuple(original.get(n, n) for n in nodes)
+    return Form((group.domain, roots, *parts), outer, starts, group, tuple(nodes))
 
 
 def _starts(group: Group, nodes: list[Node], users: dict[Node, list[Node | None]]) -> dict[Node, tuple[int, ...]]:
@@ -96,20 +104,86 @@ def _attrs(node: Node, starts: Mapping[Node, tuple[int, ...]]) -> tuple[tuple[st
     return tuple((name, start if name == "start" else value) for name, value in node.attrs)
 
 
-def moved(group: Group, form: Form) -> tuple[Group, tuple[Node, ...]]:
-    """`group` as it reads from `form.starts` on, and its values by number. The same ones when there are no starts."""
+def moved(form: Form) -> tuple[Group, tuple[Node, ...]]:
+    """The group as it reads from `form.starts` on, and its values by number. The same ones when there are no starts."""
     if not form.starts:
-        return group, form.nodes
+        return form.group, form.inner
+
+    def begun(builder: Builder, node: Node, inputs: tuple[Node, ...]) -> Node | None:
+        return builder.make(node.op, inputs, _attrs(node, form.starts), node.type) if node.op == "slice" else None
+
+    group, new = _rewrite(form.group, begun)
+    return group, tuple(new.get(n, n) for n in form.inner)
+
+
+_Change = Callable[[Builder, Node, tuple[Node, ...]], Node | None]
+
+
+def _rewrite(group: Group, change: _Change) -> tuple[Group, dict[Node, Node]]:
+    """`group` with nodes replaced by `change(builder, node, operands)`, where that is not None, and all new nodes by
+    those that they replace. The same object when nothing changes.
+    """
     builder = Builder()
     new: dict[Node, Node] = {}
+    inside: set[Node] = set(group.inside)
     wanted = [n for root in group.roots for n in (root.value, *root.scatter)]
     for node in topological(wanted, stop=lambda n: n not in group.inside and n.op != "reshape"):
+        if node not in group.inside:
+            continue
         inputs = tuple(new.get(i, i) for i in node.inputs)
-        attrs = _attrs(node, form.starts)
-        if inputs != node.inputs or attrs is not node.attrs:
-            new[node] = builder.make(node.op, inputs, attrs, node.type)
+        made = change(builder, node, inputs)
+        if made is None and inputs != node.inputs:
+            made = builder.make(node.op, inputs, node.attrs, node.type)
+        if made is not None and made is not node:
+            new[node] = made
+    if not new:
+        return group, new
     roots = tuple(
         Root(new.get(r.value, r.value), r.dims, tuple(new.get(n, n) for n in r.scatter), r.part) for r in group.roots
     )
-    inside = frozenset(new.get(n, n) for n in group.inside)
-    return Group(group.domain, roots, inside), tuple(new.get(n, n) for n in form.nodes)
+    leaves = {n for n in topological(wanted, stop=lambda n: n not in inside and n.op != "reshape") if n not in inside}
+    starts = [n for root in roots for n in (root.value, *root.scatter)]
+    kept = topological(starts, stop=lambda n: n in leaves and n.op != "reshape")
+    return Group(group.domain, roots, frozenset(n for n in kept if n not in leaves)), new
+
+
+def _sunk(given: Group) -> tuple[Group, dict[Node, Node]]:
+    """The group with slices of what is computed element by element as that of slices, and what its new values were."""
+    group: Group = given
+    original: dict[Node, Node] = {}
+    for _ in range(_MOST_SINKS):
+        below = group.inside.difference(group.targets)
+        if not any(n.op == "slice" and n.inputs[0] in below for n in group.inside):
+            break
+
+        def sink(builder: Builder, node: Node, inputs: tuple[Node, ...], below: frozenset[Node] = below) -> Node | None:
+            return _slice_below(builder, node, inputs[0]) if node.op == "slice" and node.inputs[0] in below else None
+
+        sunk, new = _rewrite(group, sink)
+        if sunk is group:
+            break
+        if len(sunk.targets) < len(group.targets):
+            return given, {}  # what were two values has become one, but each has memory of its own
+        before = original
+        original = {new.get(node, node): old for node, old in before.items()}
+        original |= {made: before.get(node, node) for node, made in new.items()}
+        group = sunk
+    return group, original
+
+
+def _slice_below(builder: Builder, node: Node, below: Node) -> Node | None:
+    """The slice `node` of `below`, made of slices of the operands of `below`."""
+    start, size, step = node.ints("start"), node.ints("size"), node.ints("step")
+    if below.op == "broadcast":
+        (source,) = below.inputs
+        skip = below.type.rank - source.type.rank
+        alone = [n == 1 for n in source.shape]
+        begin = tuple(0 if one else s for one, s in zip(alone, start[skip:], strict=True))
+        count = tuple(1 if one else n for one, n in zip(alone, size[skip:], strict=True))
+        by = tuple(1 if one else s for one, s in zip(alone, step[skip:], strict=True))
+        whole = count == source.shape and all(s == 1 for s in by)
+        return builder.broadcast(source if whole else builder.slice(source, begin, count, by), size)
+    if OPS[below.op].kind != "elementwise":
+        return None
+    parts = tuple(builder.slice(operand, start, size, step) for operand in below.inputs)
+    return builder.make(below.op, parts, below.attrs, node.type)

@@ -46,7 +46,7 @@ class Kernels:
         form = form_of(group)
         made = self._made.get(form.key)
         if made is None:
-            first, nodes = moved(group, form)
+            first, nodes = moved(form)
             made = self._made[form.key] = _Made(prepare(first, self._target), nodes)
         self._of[group] = made, form
         mine = dict(zip(made.nodes, form.nodes, strict=True))

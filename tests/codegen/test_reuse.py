@@ -17,7 +17,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.ir.schedule import Group
+from graphc.ir.schedule import Group, Root
 from graphc.ir.types import TensorType, f32
 from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run
@@ -158,6 +158,33 @@ def test_slices_of_reshaped_reversed_and_wholly_read_values_are_right() -> None:
     array = np.random.default_rng(2).standard_normal((48, 48), np.float32)
     for got, expected in zip(run(graph, [array]), evaluate(graph, [array]), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_slices_of_sums_share_a_kernel() -> None:
+    b = Builder()
+    x, bias, one = b.input(0, SQUARE), b.input(1, TensorType(f32, (48,))), b.input(2, TensorType(f32, (48, 1)))
+    moved = b.add(b.add(x, b.broadcast(bias, (48, 48))), b.neg(b.broadcast(one, (48, 48))))
+    parts = [b.exp(b.slice(moved, (first, 3), (8, 20), (1, 2))) for first in (0, 8, 40)]
+    (zero,), (eight,), (last,) = (groups(part) for part in parts)
+    assert form_of(eight).key == form_of(last).key == form_of(zero).key
+    rng = np.random.default_rng(3)
+    arrays = [rng.standard_normal(n.shape).astype(np.float32) for n in (x, bias, one)]
+    for part in parts:
+        (got,), (expected,) = (f(Graph((x, bias, one), (part,)), arrays) for f in (run, evaluate))
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_equal_values_in_two_places_stay_two() -> None:
+    b = Builder()
+    x, y = b.input(0, SQUARE), b.input(1, SQUARE)
+    where = ((8, 0), (8, 48), (1, 1))
+    sliced = b.slice(b.add(x, y), *where)
+    summed = b.add(b.slice(x, *where), b.slice(y, *where))
+    values = [sliced, *sliced.inputs, summed, *summed.inputs]
+    group = Group((8, 48), (Root(sliced, (0, 1)), Root(summed, (0, 1))), frozenset(values))
+    form = form_of(group)
+    assert {sliced, summed} <= set(form.nodes)
+    assert len(form.group.targets) == 2
 
 
 def test_a_value_read_from_a_later_place_is_not_overwritten() -> None:
