@@ -10,13 +10,15 @@ from graphc.codegen.extremes import is_place
 from graphc.codegen.panels import choose_blocks, choose_panels, copying_cost
 from graphc.codegen.register_tiles import tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
-from graphc.codegen.sites import Access, Nest, Site
+from graphc.codegen.sites import Access, Nest, Site, unrolled
 from graphc.codegen.target import Target
+from graphc.ir.demand import UNROLLED_REDUCTION
 from graphc.ir.index import Ix, Var
 
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
 LINE = 64  # bytes of a cache line
 BLOCK = 128  # places of the lane axis (each in a page of its own) for which a transposition walks all other axes
+SHARED = 0.75  # places of a short axis are computed together when that costs less than so much of the usual way
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
 
 
@@ -44,11 +46,44 @@ def make_schedule(nest: Nest, target: Target) -> Schedule:
         turns = _turned_axis(nest, var, lanes) is not None
         options.append((sum(_site_cost(s, nest, var, lanes, turns) for s in nest.sites), -number, var))
     options.append((_inner_cost(nest, nest.sites, lanes), 1, None))
-    _, _, lane = min(options, key=lambda o: o[:2])
+    cost, _, lane = min(options, key=lambda o: o[:2])
+    together = _together(nest, lanes, cost * SHARED)
+    if together is not None:
+        lane, short = together
+        schedule = _with_lane(nest, lane, lanes)
+        schedule.whole, schedule.tile[short] = short, short.hi + 1
+        return schedule
     schedule = _with_lane(nest, lane, lanes)
     _choose_tiles(nest, schedule)
     _turn(nest, schedule)
     return schedule
+
+
+def _together(nest: Nest, lanes: int, limit: float) -> tuple[Var, Var] | None:
+    """A lane axis and a short one, all of whose places are computed together, if that costs less than `limit`.
+
+    Places of a short axis that is reduced in line share their operands: the exponentials of a softmax over few classes.
+    """
+    if any(s.stage is not None or s.loops for s in nest.sites):
+        return None
+    best: tuple[float, tuple[Var, Var] | None] = (limit, None)
+    for short in nest.axes:
+        if not 0 < short.hi < UNROLLED_REDUCTION or all(s.maps < short.hi for s in nest.sites):
+            continue
+        walk = unrolled(nest, short)
+        work = walk.maps * 0.5 + walk.heavy_maps * 8
+        stores = [(a, short.hi + 1) for s in nest.sites for a in s.accesses if a.is_store]
+        if walk.maps + 7 * walk.heavy_maps > MAX_UNROLLED:
+            continue
+        for lane in nest.axes:
+            if lane is short or lane.hi + 1 < lanes:
+                continue
+            each = work + sum(_access_cost(Access(n, ix), lane, lanes) for n, ix in walk.loads)
+            each += sum(count * _access_cost(a, lane, lanes) for a, count in stores)
+            cost = each * nest.points / (short.hi + 1) / (lane.hi + 1) * math.ceil((lane.hi + 1) / lanes)
+            if cost < best[0]:
+                best = cost, (lane, short)
+    return best[1]
 
 
 def _with_lane(nest: Nest, lane: Var | None, lanes: int) -> Schedule:

@@ -106,6 +106,8 @@ class _Lowering:
                 values.env[lane[0]] = lane[1]
                 across = Ix.of(lane[0]) + Ix.of(self.lane)
                 ranges.append([(var, across + t * schedule.lanes) for t in vectors])
+            elif var is schedule.whole:
+                ranges.append([(var, Ix(t)) for t in range(var.hi + 1)])
             else:
                 base, value = bases[var]
                 values.env[base] = value

@@ -93,6 +93,7 @@ class Schedule:
     split: dict[Site, int] = field(default_factory=dict)
     turned: Var | None = None  # an axis whose places are loaded as vectors and transposed in registers
     lane_block: int = 0  # run all else for so many places of the lane axis, then for the next ones (0: for all places)
+    whole: Var | None = None  # a short axis of which all places are computed together, as they share operands
     panels: tuple[Panel, ...] = ()  # operands of the contraction that are copied before the kernel runs
     block: tuple[Var | None, int] = (None, 1)  # an axis of which so many tiles are gone through inside the lane loop
     chunk: Chunk | None = None  # a long sum is made in parts

@@ -53,6 +53,7 @@ class Nest:
     place: tuple[Ix, ...]  # index of each axis of the group's domain
     sites: list[Site]
     other: set[Symbol]
+    inside: frozenset[Node]  # what is computed here
 
     def extent(self, var: Var) -> int:
         return var.hi + 1
@@ -190,7 +191,16 @@ def _walk(group: Group, axes: tuple[Var, ...], place: tuple[Ix, ...]) -> Nest:
         for stage in [s for s in wanted if s not in done]:
             done.add(stage)
             sites.append(_stage_site(stage, list(wanted[stage]), group, take))
-    return Nest(axes, place, sites, other)
+    return Nest(axes, place, sites, other, group.inside)
+
+
+def unrolled(nest: Nest, var: Var) -> Demands:
+    """What the nest's roots want when all places of the axis `var` are computed together."""
+    requests: list[tuple[Node, Index]] = []
+    for k in range(var.hi + 1):
+        place = tuple(Ix(k) if ix.coefficient(var) else ix for ix in nest.place)
+        requests.extend((s.root.value, root_index(s.root, place, {})) for s in nest.sites if s.root is not None)
+    return demands(requests, nest.inside)
 
 
 def _stage_site(stage: Node, points: list[Index], group: Group, take) -> Site:

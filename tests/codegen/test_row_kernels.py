@@ -155,3 +155,27 @@ def test_how_many_chains_run_side_by_side(shape: tuple[int, ...], axis: int, cha
     (kernel,) = build_program(_scan("scan_sum", shape, axis), target=AVX2).kernels
     (loop,) = (s for s in kernel.body if isinstance(s, For))
     assert (len(loop.phis), kernel.grid) == (chains, grid)
+
+
+def _softmax(shape: tuple[int, ...]) -> Graph:
+    b = Builder()
+    x = b.input(0, TensorType(BY_NAME["f32"], shape))
+    powers = b.exp(b.sub(x, b.expand_dims(b.reduce_max(x, (1,)), (1,), shape)))
+    return Graph((x,), (b.div(powers, b.expand_dims(b.reduce_sum(powers, (1,)), (1,), shape)),))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", [(100, 10), (7, 3), (1029, 16), (40, 2)])
+def test_softmax_over_few_classes(shape: tuple[int, ...], target: str) -> None:
+    graph = _softmax(shape)
+    x = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+    (got,), (expected,) = run(graph, [x], TARGETS[target]), evaluate(graph, [x])
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_a_softmax_over_few_classes_computes_each_exponential_once() -> None:
+    (kernel,) = build_program(_softmax((4096, 10)), target=AVX2).kernels
+    text = print_kernel(kernel)
+    assert text.count("stride 10 : f32x8") == 20  # loads and stores: rows run across lanes
+    assert text.count("= div %") == 10
+    assert text.count("lshr") == 10  # one in each exponential
