@@ -22,6 +22,7 @@ from graphc.passes.base import Pass, run_passes
 from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import fuse
 from graphc.passes.join_pads import JoinPads
+from graphc.passes.join_products import JoinProducts
 from graphc.passes.layout import Layout
 from graphc.passes.order import order
 from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
@@ -46,7 +47,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
     """The passes from a recorded graph to one that can be fused, in order: those for every machine, then those for
     `target`.
     """
-    machine_independent: list[Pass] = [StripDetach(), Decompose(), Simplify(), JoinPads()]
+    machine_independent: list[Pass] = [StripDetach(), Decompose(), Simplify(), JoinPads(), JoinProducts()]
     return machine_independent + (
         [Layout(target.lanes(4)), SharePads(), SplitReductions()] if target is not None else []
     )

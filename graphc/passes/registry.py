@@ -14,6 +14,7 @@ from graphc.passes.base import Pass
 PASSES: dict[str, str] = {
     "decompose": "graphc.passes.decompose:Decompose",
     "join_pads": "graphc.passes.join_pads:JoinPads",
+    "join_products": "graphc.passes.join_products:JoinProducts",
     "layout": "graphc.passes.layout:Layout",
     "share_pads": "graphc.passes.share_pads:SharePads",
     "simplify": "graphc.passes.simplify:Simplify",
