@@ -18,7 +18,10 @@ from graphc.ir.visit import topological
 from graphc_runtime.buffer import Buffer
 
 # A larger graph is cut into several programs, so that compile time stays linear and long chains repeat one program.
-SEGMENT_NODES = 2_000
+# What crosses a cut is stored, so the steps of most networks should stay whole.
+SEGMENT_NODES = 4_000
+# Values made again in each program that reads them rather than handed on: they would be stored for nothing.
+_MADE_AGAIN = frozenset({"constant", "iota", "broadcast", "reshape"})
 # Executables kept by structure, the least recently used goes first.
 KEPT_EXECUTABLES = 256
 
@@ -98,17 +101,20 @@ def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: froze
     """
     order = [n for n in topological(outputs, known) if not known(n)]
     pieces = [part[i : i + SEGMENT_NODES] for part in stages(order) for i in range(0, len(part), SEGMENT_NODES)]
+    if len(pieces) > 1:
+        pieces = [piece if is_host(piece[0]) else _with_cheap(piece, known) for piece in pieces]
     wanted = set(outputs)
+    operands = [_operands(piece) for piece in pieces]
+    maker: dict[Node, int] = {}
     last_use: dict[Node, int] = {}
     for place, piece in enumerate(pieces):
         for node in piece:
-            for operand in node.inputs:
-                last_use[operand] = place
+            maker.setdefault(node, place)
+        last_use.update(dict.fromkeys(operands[place], place))
     program: list[Segment] = []
     for place, piece in enumerate(pieces):
-        mine = set(piece)
-        taken = dict.fromkeys(i for n in piece for i in n.inputs if i not in mine)
-        given = [n for n in piece if n in wanted or last_use.get(n, -1) > place]
+        taken = operands[place]
+        given = [n for n in piece if maker[n] == place and (n in wanted or last_use.get(n, -1) > place)]
         if len(pieces) == 1:
             given = list(dict.fromkeys(outputs))
         if is_host(piece[0]):
@@ -118,6 +124,19 @@ def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: froze
         lent = tuple(i for i, n in enumerate(taken) if n in donated) if len(pieces) == 1 else ()
         program.append(Segment(executable_for(graph, key, lent), tuple(taken), tuple(given)))
     return tuple(program)
+
+
+def _operands(piece: Sequence[Node]) -> dict[Node, None]:
+    """What the nodes of `piece` read and do not make."""
+    mine = set(piece)
+    return dict.fromkeys(i for n in piece for i in n.inputs if i not in mine)
+
+
+def _with_cheap(piece: list[Node], known: Callable[[Node], bool]) -> list[Node]:
+    """`piece`, and what it reads that is made again, before it."""
+    read = _operands(piece)
+    again = topological(read, lambda n: known(n) or n.op not in _MADE_AGAIN)
+    return [n for n in again if n.op in _MADE_AGAIN and not known(n)] + piece
 
 
 def run(program: Program, bound: dict[Node, Buffer]) -> dict[Node, Buffer]:
