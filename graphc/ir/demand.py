@@ -7,8 +7,10 @@ A kernel computes *roots* at symbolic indices. Walking from them through pure ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 
 from graphc.ir.access import SINGLE_READ, Index, concat_reads, fold_reads
 from graphc.ir.contraction import parse_spec
@@ -31,11 +33,16 @@ APART = (
 )  # no loop nest computes these: each has kernels of its own, with operands in memory
 
 
-def summed_labels(node: Node) -> dict[str, int]:
+def summed_labels(node: Node) -> Mapping[str, int]:
     """Extents of the labels that a `contract` node sums over."""
-    spec = parse_spec(node.text("spec"))
-    extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
-    return {label: extents[label] for label in spec.summed}
+    return _summed(node.text("spec"), node.inputs[0].shape, node.inputs[1].shape)
+
+
+@lru_cache(maxsize=4096)
+def _summed(text: str, x: tuple[int, ...], y: tuple[int, ...]) -> Mapping[str, int]:
+    spec = parse_spec(text)
+    extents = spec.extents(x, y)
+    return MappingProxyType({label: extents[label] for label in spec.summed})
 
 
 def reduction_extents(node: Node) -> tuple[int, ...]:

@@ -186,10 +186,10 @@ def _merge(graph: Graph, stored: dict[Node, None], drafts: _Drafts) -> None:
         _merge_siblings(node, drafts, stored)
         for reader in sorted(readers[node], key=lambda g: g.order):
             producer = maker[node]
-            if reader is producer or reader not in readers[node]:
+            if reader is producer or reader not in readers[node] or drafts.makes_cycle([producer, reader]):
                 continue
             merged = _try_merge(producer, reader, node, readers, stored, kept)
-            if merged is not None and not drafts.makes_cycle([producer, reader]):
+            if merged is not None:
                 drafts.replace([producer, reader], merged)
 
 
@@ -248,13 +248,14 @@ def _try_merge(
         return None
     outside = {r.target: r.target in kept or any(g is not reader for g in readers[r.target]) for r in producer.roots}
     axes, roots = _symbols(reader)
-    wanted = _wanted(node, reader, roots)
+    also = [r for r in producer.roots if r.target is not node and r.target in reader.reads]
+    reads = _wanted([node, *(r.target for r in also)], reader, roots)
+    wanted = reads[node]
     if wanted is None:
         return None
     merged: _Draft | None
     place = _alignment(node, wanted, axes)
-    also = [r for r in producer.roots if r.target is not node and r.target in reader.reads]
-    if also and (place is None or not _all_aligned(producer, reader, node, place, also)):
+    if also and (place is None or not _all_aligned(producer, node, place, {r: reads[r.target] for r in also}, axes)):
         return None
     if place is not None:
         merged = _aligned(producer, reader, node, place, outside)
@@ -273,30 +274,33 @@ def _try_merge(
     return merged if _size(merged) is not None else None
 
 
-def _wanted(node: Node, reader: _Draft, roots: list[tuple[Root, Index]]) -> list[Index] | None:
-    """The indices at which `reader` reads `node`; None when a contraction multiplies it (operands stay in memory)."""
-    found: dict[Index, None] = {}
+def _wanted(nodes: Sequence[Node], reader: _Draft, roots: list[tuple[Root, Index]]) -> dict[Node, list[Index] | None]:
+    """For each of `nodes` the indices at which `reader` reads it; None when there are none, or a contraction multiplies
+    it (operands stay in memory).
+    """
+    found: dict[Node, dict[Index, None]] = {node: {} for node in nodes}
+    multiplied: set[Node] = set()
     todo = [(r.value, at) for r, at in roots]
     stages: set[tuple[Node, Index]] = set()
     try:
         while todo:
             walk = demands(todo, reader.inside)
             for form, ats in walk.indices.items():
-                if base_of(form) is node:
-                    found.update(dict.fromkeys(reshape_index(at, form.shape, node.shape) for at in ats))
+                base = base_of(form)
+                if base in found:
+                    found[base].update(dict.fromkeys(reshape_index(at, form.shape, base.shape) for at in ats))
             todo = []
             for stage, at in walk.stages:
                 if (stage, at) in stages:
                     continue
                 stages.add((stage, at))
                 if stage.op == "contract":
-                    if any(movement_base(i) is node for i in stage.inputs):
-                        return None
+                    multiplied.update(movement_base(i) for i in stage.inputs)
                     continue
                 todo.extend(stage_reads(stage, at))
     except TooLarge:
-        return None
-    return list(found) or None
+        return dict.fromkeys(nodes)
+    return {node: list(ats) if ats and node not in multiplied else None for node, ats in found.items()}
 
 
 def _alignment(node: Node, wanted: list[Index], axes: list[Var]) -> tuple[int, ...] | None:
@@ -317,15 +321,19 @@ def _alignment(node: Node, wanted: list[Index], axes: list[Var]) -> tuple[int, .
     return tuple(place)
 
 
-def _all_aligned(producer: _Draft, reader: _Draft, node: Node, place: tuple[int, ...], also: list[Root]) -> bool:
-    """Whether `reader` reads the producer's roots `also` at the point of the producer's domain at which it reads
-    `node`.
+def _all_aligned(
+    producer: _Draft,
+    node: Node,
+    place: tuple[int, ...],
+    also: dict[Root, list[Index] | None],
+    axes: list[Var],
+) -> bool:
+    """Whether a reader of the producer's roots `also`, at the indices given with them, reads them at the point of the
+    producer's domain at which it reads `node`.
     """
-    axes, roots = _symbols(reader)
     source = next(r for r in producer.roots if r.target is node)
     point = {d: p for d, p in zip(source.dims, place, strict=True) if p >= 0}
-    for root in also:
-        wanted = _wanted(root.target, reader, roots)
+    for root, wanted in also.items():
         own = None if wanted is None else _alignment(root.target, wanted, axes)
         if own is None or any(point.get(d, -1) != p for d, p in zip(root.dims, own, strict=True) if p >= 0):
             return False

@@ -14,12 +14,14 @@ from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import make_artifact
 from graphc.codegen.reuse import Kernels
 from graphc.ir.builder import Builder
+from graphc.ir.demand import demands
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Root
 from graphc.ir.types import TensorType, f32
-from graphc.pipeline import build_program, schedule
+from graphc.passes import fuse as fusion
+from graphc.pipeline import build_program, optimize, schedule
 from tests.codegen.programs import run
 
 SQUARE = TensorType(f32, (48, 48))
@@ -66,6 +68,21 @@ def test_layers_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert many == few
     # The first layer, those between, the last one: these may differ in what runs in place.
     assert many["prepare"] <= 3 * launches // 4
+
+
+def test_the_work_of_fusion_grows_with_the_graph_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks = 0
+
+    def noting(*args: object, **options: object) -> object:
+        nonlocal walks
+        walks += 1
+        return demands(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fusion, "demands", noting)
+    fusion.fuse(optimize(layers(10), host_target()))
+    few, walks = walks, 0
+    fusion.fuse(optimize(layers(40), host_target()))
+    assert 0 < walks <= 4.5 * few
 
 
 def test_layers_that_share_kernels_are_right() -> None:
