@@ -13,7 +13,7 @@ from graphc.ir.access import SINGLE_READ, Divides, Index, Read, concat_reads, fo
 from graphc.ir.demand import base_of, indexed_read, is_reduction, needs_loop, places, reduction_extents, reduction_reads
 from graphc.ir.index import Data, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
-from graphc.ir.types import DType, bf16, f16, f32, i64
+from graphc.ir.types import DType, bf16, f16, f32, i32, i64
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Values:
         scalar: Value | None = None
         for c in read.conditions:
             yield from self._prepare(c.index, masks)
-            index = self.index(c.index)
+            index = self._compared(c.index)
             if isinstance(c, Divides):
                 holds = self.e.op("eq", self._mod(index, c.number), 0)
             else:
@@ -271,6 +271,12 @@ class Values:
         if ix.const:
             across = self.e.op("add", across, ix.const)
         return self.e.op("add", across, expand_cast(self.e, same, dtype))
+
+    def _compared(self, ix: Ix) -> Value:
+        """The index for comparisons: in i32 where it varies across lanes and fits, since that takes half a register."""
+        across = any(isinstance(s, Var) and s.lane for s, _ in ix.terms)
+        fits = ix.lo >= -extremes.MAX_I32 and ix.hi <= extremes.MAX_I32
+        return self.number(ix, i32) if across and fits else self.index(ix)
 
     def _mod(self, index: Value, number: int) -> Value:
         return self.e.op("mod" if index.type.lanes == 1 else "urem", index, number)

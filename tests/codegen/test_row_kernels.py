@@ -179,3 +179,28 @@ def test_a_softmax_over_few_classes_computes_each_exponential_once() -> None:
     assert text.count("stride 10 : f32x8") == 20  # loads and stores: rows run across lanes
     assert text.count("= div %") == 10
     assert text.count("lshr") == 10  # one in each exponential
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_joined_and_padded_rows(dtype: str, target: str) -> None:
+    b = Builder()
+    x = b.input(0, TensorType(BY_NAME[dtype], (9, 45)))
+    turned = b.apply("concat", (b.slice(x, (0, 42), (9, 3), (1, 1)), b.slice(x, (0, 0), (9, 42), (1, 1))), {"axis": 1})
+    padded = b.apply("pad", (x,), {"low": (1, 2), "high": (0, 5), "interior": (0, 1), "value": -1.0})
+    graph = Graph((x,), (b.mul(turned, 2.0), b.mul(padded, 2.0)))
+    array = np.random.default_rng(5).standard_normal((9, 45)).astype(BY_NAME[dtype].numpy)
+    for got, expected in zip(run(graph, [array], TARGETS[target]), evaluate(graph, [array]), strict=True):
+        assert same_bits(got, expected)
+
+
+def test_conditions_across_lanes_are_compared_in_vectors_of_one_register() -> None:
+    b = Builder()
+    x = b.input(0, TensorType(BY_NAME["f32"], (64, 1024)))
+    first = b.slice(x, (0, 0), (64, 3), (1, 1))
+    graph = Graph((x,), (b.apply("concat", (first, x), {"axis": 1}),))
+    (kernel,) = build_program(graph, target=AVX2).kernels
+    text = print_kernel(kernel)
+    loop = text[text.index("for %") :].split("}")[0]
+    assert "lt %" in loop
+    assert "i64x" not in loop
