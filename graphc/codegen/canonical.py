@@ -162,11 +162,13 @@ def _sunk(given: Group) -> tuple[Group, dict[Node, Node]]:
         sunk, new = _rewrite(group, sink)
         if sunk is group:
             break
-        if len(sunk.targets) < len(group.targets):
-            return given, {}  # what were two values has become one, but each has memory of its own
         before = original
-        original = {new.get(node, node): old for node, old in before.items()}
-        original |= {made: before.get(node, node) for node, made in new.items()}
+        original = {node: old for node, old in before.items() if node not in new}
+        for node, made in new.items():
+            if made in sunk.inside and made not in given.inside:
+                original[made] = before.get(node, node)
+        if tuple(original.get(target, target) for target in sunk.targets) != given.targets:
+            return given, {}  # what is stored has become another value of the group, which may have memory of its own
         group = sunk
     return group, original
 

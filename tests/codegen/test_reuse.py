@@ -11,6 +11,7 @@ from graphc.codegen import reuse
 from graphc.codegen.canonical import form_of
 from graphc.codegen.llvm import build
 from graphc.codegen.llvm.host import host_target
+from graphc.codegen.lower import Lowered
 from graphc.codegen.package import make_artifact
 from graphc.codegen.reuse import Kernels
 from graphc.ir.builder import Builder
@@ -91,6 +92,12 @@ def test_layers_that_share_kernels_are_right() -> None:
     arrays = [rng.standard_normal((48, 48), np.float32) * 0.2 for _ in graph.inputs]
     for got, expected in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def _lowered(group: Group) -> tuple[Lowered, ...]:
+    kernels = Kernels(host_target())
+    kernels.in_place(group)
+    return kernels.lower(group, {})
 
 
 def groups(*outputs: Node) -> list[Group]:
@@ -189,6 +196,33 @@ def test_slices_of_sums_share_a_kernel() -> None:
     for part in parts:
         (got,), (expected,) = (f(Graph((x, bias, one), (part,)), arrays) for f in (run, evaluate))
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_slices_of_spread_values_are_those_values() -> None:
+    b = Builder()
+    x = b.input(0, TensorType(f32, (1, 3)))
+    spread, other = b.broadcast(x, (4, 3)), b.broadcast(b.exp(x), (4, 3))
+    first, second = (b.slice(n, (2, 0), (1, 3), (1, 1)) for n in (spread, other))
+    graph = Graph((x,), (b.neg(first), first, second, b.exp(x), b.add(second, first)))
+    (group,) = groups(b.neg(first))
+    assert set(form_of(group).nodes) == {x, *group.targets}
+    arrays = [np.array([[0.5, -1.0, 2.0]], np.float32)]
+    for got, expected in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_what_is_stored_keeps_its_place_when_it_is_another_value() -> None:
+    b = Builder()
+    x = b.input(0, TensorType(f32, (1, 3)))
+    power = b.exp(x)
+    spread = b.broadcast(power, (4, 3))
+    part = b.slice(spread, (2, 0), (1, 3), (1, 1))
+    for roots in ((part,), (part, power), (power, part)):
+        group = Group((1, 3), tuple(Root(r, (0, 1)) for r in roots), frozenset({power, spread, part}))
+        form = form_of(group)
+        assert {x, *roots} <= set(form.nodes)
+        (lowered,) = _lowered(group)
+        assert set(lowered.buffers) == {x, *roots}
 
 
 def test_equal_values_in_two_places_stay_two() -> None:
