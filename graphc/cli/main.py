@@ -21,6 +21,7 @@ from graphc.errors import GraphcError, IRSyntaxError, UnsupportedError
 VERBS = {
     "train": "Train LeNet on handwritten digits.",
     "trace": "Print what a function compiles to, at any stage.",
+    "profile": "Time each kernel of a function, and show its memory.",
     "opt": "Run passes over graphs in text form.",
     "passes": "List the passes of the compiler.",
     "cache": "Show, check or clear the cache of compiled kernels.",

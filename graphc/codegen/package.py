@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.accumulate import lower_accumulate
 from graphc.codegen.kernel import Kernel
@@ -30,7 +30,10 @@ Planner = Callable[[Mapping[Group, Sequence[tuple[Node, Node]]], Mapping[Group, 
 
 @dataclass(frozen=True)
 class Program:
-    """A program before native code: kernels in text-independent form, in launch order, and the steps that run them."""
+    """A program before native code: kernels in text-independent form, in launch order, and the steps that run them.
+
+    `launched[i]` is the group that launch number `i` belongs to.
+    """
 
     fused: FusedGraph
     plan: MemoryPlan
@@ -38,6 +41,8 @@ class Program:
     texts: tuple[str, ...]
     records: tuple[LaunchRecord, ...]
     entry: str
+    steps: tuple[Step, ...]
+    launched: tuple[Group, ...]
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -73,6 +78,7 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program
     kernels: list[Kernel] = []
     texts: list[str] = []
     records: list[LaunchRecord] = []
+    launched: list[Group] = []
     for group, merged in zip(groups, plan.merged, strict=True):
         if group in in_place:
             parts = made.lower(group, merged)
@@ -92,13 +98,34 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program
             arguments = tuple((number, offset + start) for (number, offset), start in zip(places, starts, strict=True))
             steps.append(Launch(symbol, arguments, kernel.grid, parallel))
             kernels.append(kernel)
+            launched.append(group)
             texts.append(text)
             records.append(LaunchRecord(symbol, kernel.grid, kernel.flops, kernel.bytes, lines))
     first_output = len(fused.graph.inputs)
     for j, value in plan.copies:
         steps.append(Copy((first_output + j, 0), plan.places[value], value.type.nbytes))
     entry = emit_program(steps, target, ENTRY)
-    return Program(fused, plan, tuple(kernels), tuple(texts), tuple(records), entry)
+    parts = tuple(kernels), tuple(texts), tuple(records)
+    return Program(fused, plan, *parts, entry, tuple(steps), tuple(launched))
+
+
+def _clocked_entry(program: Program, target: Target) -> str:
+    """The entry of `program` with one more output, before the arena: the processor's counter after each step."""
+    graph = program.fused.graph
+    arena = len(graph.inputs) + len(graph.outputs)
+
+    def moved(place: Place) -> Place:
+        return (arena + 1, place[1]) if place[0] == arena else place
+
+    steps: list[Step] = []
+    for step in program.steps:
+        if isinstance(step, Launch):
+            steps.append(replace(step, arguments=tuple(map(moved, step.arguments))))
+        elif isinstance(step, Copy):
+            steps.append(Copy(moved(step.destination), moved(step.source), step.nbytes))
+        elif isinstance(step, Fill):
+            steps.append(replace(step, argument=moved(step.argument)))
+    return emit_program(steps, target, ENTRY, (arena, 0))
 
 
 def _scratch(parts: Sequence[Lowered]) -> tuple[Scratch, ...]:
@@ -115,16 +142,22 @@ def _fills(group: Group, plan: MemoryPlan) -> list[Fill]:
     return [Fill(plan.places[r.target], r.target.type.nbytes) for r in group.roots if r.is_zeroed]
 
 
-def make_artifact(program: Program, target: Target, metadata: Mapping[str, str]) -> Artifact:
-    """Build native code for `program`."""
+def make_artifact(program: Program, target: Target, metadata: Mapping[str, str], clock: bool = False) -> Artifact:
+    """Build native code for `program`.
+
+    With `clock` it has one more output, i64[steps + 1]: the processor's counter before the first step and after each.
+    """
     graph = program.fused.graph
+    entry = _clocked_entry(program, target) if clock else program.entry
+    clocks = (TensorSpec("i64", (len(program.steps) + 1,)),) if clock else ()
+    modules = (*dict.fromkeys(program.texts), entry)
     return Artifact(
         name=graph.name,
         inputs=tuple(TensorSpec(n.dtype.name, n.shape) for n in graph.inputs),
-        outputs=tuple(TensorSpec(n.dtype.name, n.shape) for n in graph.outputs),
-        output_aliases=program.plan.taken,
+        outputs=(*(TensorSpec(n.dtype.name, n.shape) for n in graph.outputs), *clocks),
+        output_aliases=(*program.plan.taken, *(-1 for _ in clocks)),
         arena_bytes=program.plan.arena_bytes,
-        objects=tuple(build_many(program.modules, target, plain=frozenset({program.entry}))),
+        objects=tuple(build_many(modules, target, plain=frozenset({entry}))),
         entry=ENTRY,
         launches=program.records,
         metadata=dict(metadata),

@@ -67,9 +67,12 @@ class Region:
 Step = Launch | Fill | Copy | Region
 
 
-def emit_program(steps: Sequence[Step], target: Target, entry: str = "graphc_main") -> str:
+def emit_program(
+    steps: Sequence[Step], target: Target, entry: str = "graphc_main", clock: Reference | None = None
+) -> str:
     """The LLVM module with the function `entry`, which runs `steps` in order.
 
+    With a `clock` it writes the ticks of the processor's counter (i64) there, before the first step and after each.
     The kernels are external functions. Raises CompileError when a region's grid does not divide a launch's, or when one
     symbol is launched with different numbers of buffers.
     """
@@ -77,7 +80,13 @@ def emit_program(steps: Sequence[Step], target: Target, entry: str = "graphc_mai
     parts: list[str] = []
     for first in range(0, len(steps), _STEPS_PER_FUNCTION):
         parts.append(f"{entry}.part{len(parts)}")
-        body = [line for step in steps[first : first + _STEPS_PER_FUNCTION] for line in writer.step(step)]
+        body: list[str] = []
+        for number, step in enumerate(steps[first : first + _STEPS_PER_FUNCTION], first):
+            if clock is not None and number == 0:
+                body += writer.tick(clock, 0, target)
+            body += writer.step(step)
+            if clock is not None:
+                body += writer.tick(clock, number + 1, target)
         writer.functions.append(_function(f"internal void @{parts[-1]}(ptr %buffers, ptr %runtime)", body))
     calls = [f"call void @{part}(ptr %buffers, ptr %runtime)" for part in parts]
     lines = [
@@ -87,6 +96,7 @@ def emit_program(steps: Sequence[Step], target: Target, entry: str = "graphc_mai
             f"declare void @{name}({', '.join(['ptr'] * count + ['i64', 'i64'])})"
             for name, count in writer.kernels.items()
         ),
+        "declare i64 @llvm.readcyclecounter()",
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
         *writer.functions,
@@ -126,6 +136,16 @@ class _ProgramWriter:
             destination = yield from self._pointer(step.destination)
             source = yield from self._pointer(step.source)
             yield f"call void @llvm.memcpy.p0.p0.i64(ptr {destination}, ptr {source}, i64 {step.nbytes}, i1 false)"
+
+    def tick(self, clock: Reference, number: int, target: Target) -> Iterator[str]:
+        """Write the counter to entry `number` of the clock."""
+        pointer = yield from self._pointer((clock[0], clock[1] + 8 * number))
+        now = self._fresh()
+        # Reading the cycle counter traps on aarch64; its timer does not.
+        is_arm = target.triple.startswith("aarch64")
+        source = 'asm sideeffect "mrs $0, cntvct_el0", "=r"()' if is_arm else "@llvm.readcyclecounter()"
+        yield f"{now} = call i64 {source}"
+        yield f"store i64 {now}, ptr {pointer}"
 
     def _fresh(self) -> str:
         self._count += 1

@@ -1,0 +1,78 @@
+"""`graphc profile`: where a program spends its time, kernel by kernel, and what it keeps in memory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from graphc.cli.common import json_option, note, size_text, to_json, write_text
+from graphc.cli.target import parse_arguments, read_graphs
+from graphc.cli.trace import trace_target, with_gradients
+from graphc.profiling import KernelTime, Profile, profile_graph
+from graphc_runtime import get_num_threads, set_num_threads
+
+
+@click.command("profile")
+@click.argument("target", metavar="FILE.py:NAME|FILE.gir|-")
+@click.option("--args", "arguments", default="", metavar="TYPES", help='Types of the arguments: "x=f32[64,1,32,32]".')
+@click.option("--grad", is_flag=True, help="Append the gradients by every float input.")
+@click.option("--runs", default=20, show_default=True, type=click.IntRange(1), help="Runs to take medians over.")
+@click.option("--threads", type=click.IntRange(1), help="Threads to use; as many as there are cores by default.")
+@click.option("--top", default=20, show_default=True, type=click.IntRange(1), help="Kernels to show.")
+@click.option("--memory", is_flag=True, help="Show the memory plan too: where each value lies.")
+@json_option
+def profile_command(
+    target: str, arguments: str, grad: bool, runs: int, threads: int | None, top: int, memory: bool, as_json: bool
+) -> None:
+    """Compile NAME in FILE.py, or graphs in text form, run them on random inputs, and show the slowest kernels.
+
+    Times are medians, measured within the program. Arithmetic and traffic are what the compiler counts for a kernel;
+    traffic counts each buffer once.
+    """
+    if target == "-" or target.endswith(".gir"):
+        if arguments:
+            raise click.UsageError("--args belongs to FILE.py:NAME; a graph in text form has its types already")
+        graphs = [with_gradients(graph) if grad else graph for graph in read_graphs(target)]
+    else:
+        graphs = [trace_target(target, parse_arguments(arguments), grad)]
+    before = get_num_threads()
+    set_num_threads(threads or before)
+    try:
+        profiles = [profile_graph(graph, runs) for graph in graphs]
+    finally:
+        set_num_threads(before)
+    note(f"{threads or before} thread{'s' if (threads or before) > 1 else ''}, median of {runs} runs")
+    if as_json:
+        write_text("-", to_json({"threads": threads or before, "profiles": [asdict(p) for p in profiles]}))
+    else:
+        write_text("-", "\n\n".join(_text(p, top, memory) for p in profiles))
+
+
+def _text(profile: Profile, top: int, memory: bool) -> str:
+    inside = sum(step.seconds for step in profile.steps)
+    lines = [
+        f"@{profile.name}: {profile.seconds * 1e6:.1f} us a run, {len(profile.steps)} steps",
+        f"memory: inputs {size_text(profile.input_bytes)}, outputs {size_text(profile.output_bytes)}, "
+        f"intermediates {size_text(profile.arena_bytes)}",
+        "",
+        f"{'us':>10}  {'share':>5}  {'GFLOP/s':>8}  {'GB/s':>7}  kernel",
+    ]
+    ranked = sorted(profile.steps, key=lambda step: -step.seconds)
+    for step in ranked[:top]:
+        lines.append(_line(step, inside))
+        if step.lines:
+            lines.append(f"{'':38}at {', '.join(step.lines[:3])}{' ...' if len(step.lines) > 3 else ''}")
+    rest = ranked[top:]
+    if rest:
+        taken = sum(step.seconds for step in rest)
+        share = taken / inside if inside else 0.0
+        lines.append(f"{taken * 1e6:10.1f}  {share:5.1%}  {'':8}  {'':7}  {len(rest)} more steps")
+    return "\n".join([*lines, *(["", profile.plan] if memory else [])])
+
+
+def _line(step: KernelTime, whole: float) -> str:
+    seconds = max(step.seconds, 1e-12)
+    share = step.seconds / whole if whole else 0.0
+    rate = f"{step.flops / seconds / 1e9:8.1f}" if step.flops else f"{'':8}"
+    return f"{step.seconds * 1e6:10.1f}  {share:5.1%}  {rate}  {step.bytes / seconds / 1e9:7.1f}  {step.operators}"
