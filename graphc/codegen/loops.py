@@ -7,12 +7,13 @@ from __future__ import annotations
 import math
 
 from graphc.codegen.extremes import is_place
-from graphc.codegen.panels import choose_blocks, choose_panels, copying_cost
+from graphc.codegen.panels import choose_chunk, choose_panels, copying_cost
 from graphc.codegen.register_tiles import tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
 from graphc.codegen.sites import Access, Nest, Site, unrolled
 from graphc.codegen.target import Target
 from graphc.ir.demand import UNROLLED_REDUCTION
+from graphc.codegen.traffic import choose_order
 from graphc.ir.index import Ix, Var
 
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
@@ -40,7 +41,10 @@ def make_schedule(nest: Nest, target: Target) -> Schedule:
     if contraction is not None:
         others = [s for s in nest.sites if s is not contraction]
         made = [_contraction_schedule(nest, contraction, others, lane, lanes, target) for lane in (*axes, None)]
-        return min(made, key=lambda pair: pair[0])[1]
+        schedule = min(made, key=lambda pair: pair[0])[1]
+        schedule.chunk = choose_chunk(contraction, nest, schedule, target)
+        choose_order(contraction, nest, schedule, target)
+        return schedule
     options: list[tuple[float, int, Var | None]] = []
     for number, var in enumerate(axes):
         turns = _turned_axis(nest, var, lanes) is not None
@@ -107,7 +111,6 @@ def _contraction_schedule(
     schedule = _with_lane(nest, lane, lanes)
     cost = tile_contraction(site, nest, schedule, target)
     schedule.panels = choose_panels(site, nest, schedule, target)
-    choose_blocks(site, nest, schedule, target)
     cost += copying_cost(schedule.panels)
     if lane is not None:
         return cost + sum(_site_cost(s, nest, lane, lanes) for s in others), schedule

@@ -19,8 +19,7 @@ from graphc.ir.schedule import Scratch
 from graphc.ir.types import TensorType
 
 LINE = 64  # bytes of a cache line
-BLOCKS_PER_CORE = 8  # pieces of a contraction for each core, so that an uneven finish costs little
-MIN_USES = 24  # multiply-adds that each element of an operand must take part in, or copying it does not pay
+MIN_USES = 48  # multiply-adds that each element of an operand must take part in, or copying it does not pay
 
 
 def choose_panels(site: Site, nest: Nest, schedule: Schedule, target: Target) -> tuple[Panel, ...]:
@@ -62,7 +61,7 @@ def can_copy(number: int, site: Site, axes: Sequence[Var], lane: Var | None) -> 
     return (
         lane in mine
         and all(v in known for v in mine)
-        and any(address.coefficient(v) for v in site.loops)
+        and any(v.hi and address.coefficient(v) for v in site.loops)
         and elements <= source.type.size  # a copy of sliding windows would repeat elements
         and uses >= MIN_USES
     )
@@ -77,13 +76,12 @@ def _panel(number: int, site: Site, nest: Nest, schedule: Schedule, target: Targ
     axis = tiled[0]
     is_lane = axis is schedule.lane
     width = schedule.tile[axis] * (schedule.lanes if is_lane else 1)
-    loops = tuple(v for v in (*schedule.loop_order[site], *schedule.unrolled[site]) if address.coefficient(v))
+    loops = tuple(v for v in (*schedule.loop_order[site], *schedule.unrolled[site]) if v.hi and address.coefficient(v))
     outer = tuple(v for v in mine if v is not axis)
     itemsize = source.dtype.itemsize
     step = abs(address.coefficient(loops[-1])) * itemsize
     steps = math.prod(v.hi + 1 for v in loops)
-    touched = steps * max(width * itemsize, min(step, LINE))
-    is_far = step >= LINE and touched > target.l1_bytes // 2 and source.type.nbytes > target.l2_bytes // 4
+    is_far = step >= LINE and step * steps > target.l1_bytes
     if not is_far and not (is_lane and address.coefficient(axis) != 1):
         return None
     dtype = accumulator_dtype(source.dtype)
@@ -99,52 +97,24 @@ def copying_cost(panels: Sequence[Panel]) -> float:
     return sum(p.memory.type.size * (0.5 if p.address.coefficient(p.axis) == 1 else 1.5) for p in panels)
 
 
-def choose_blocks(site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
-    """Set how many tiles of the axis next to the lanes are taken for each tile of the lane axis, and into which chunks
-    a long sum is cut.
-
-    The lane axis's operand then comes from the nearest cache for all but the first tile of a block. The other operand's
-    part of the block stays in the second-level cache.
+def choose_chunk(site: Site, nest: Nest, schedule: Schedule, target: Target) -> Chunk | None:
+    """Chunks of the outermost loop of a long sum, so that what a tile of the lane axis reads in one of them fits the
+    nearest cache; None when the sum is not that long.
     """
-    lane = schedule.lane
-    outer = [v for v in schedule.order if v is not lane]
-    if lane is None or not outer or len(site.operands[0]) != 2 or len(site.points) != 1:
-        return
-    var = outer[-1]
-    (wide, narrow) = sorted((ix for _, ix in site.operands[0]), key=lambda ix: not ix.coefficient(lane))
-    if not wide.coefficient(lane) or wide.coefficient(var) or narrow.coefficient(lane) or not narrow.coefficient(var):
-        return  # both axes belong to one operand: nothing is read twice
+    loops, lane = schedule.loop_order[site], schedule.lane
+    if lane is None or len(site.points) != 1 or len(site.operands[0]) != 2 or not loops or site.stage is None:
+        return None
+    known = axes_of_points(site)
+    if known is None or any(v not in known for v in nest.axes):
+        return None
     itemsize = max(accumulator_dtype(leaf.dtype).itemsize for leaf, _ in site.operands[0])
+    wanted = max(1, target.l1_bytes // (schedule.tile[lane] * schedule.lanes * itemsize))
     steps = math.prod(v.hi + 1 for v in site.loops)
-    if (lane.hi + 1) * steps * itemsize <= target.l1_bytes:
-        return  # the whole operand stays in the nearest cache as it is
-    width = schedule.tile[lane] * schedule.lanes
-    schedule.chunk = _chunk(site, nest, schedule, steps, max(1, target.l1_bytes // (width * itemsize)))
-    if schedule.chunk is not None:
-        steps = steps // (schedule.chunk.var.hi + 1) * schedule.chunk.size
-    room = target.l2_bytes // 2 - steps * width * itemsize
-    most = max(1, room // (steps * schedule.tile[var] * itemsize))
-    tiles = -(-(var.hi + 1) // schedule.tile[var])
-    pieces = math.prod(-(-(v.hi + 1) // schedule.tile[v]) for v in outer[:-1])
-    wanted = max(1, math.ceil(target.cores * BLOCKS_PER_CORE / pieces))
-    size = min(most, max(1, tiles // wanted))
-    if size > 1:
-        schedule.block = (var, size)
-
-
-def _chunk(site: Site, nest: Nest, schedule: Schedule, steps: int, wanted: int) -> Chunk | None:
-    """Chunks of about `wanted` steps of the outermost loop, if there are at least two of them."""
-    loops, known = schedule.loop_order[site], axes_of_points(site)
-    if not loops or known is None or any(v not in known for v in nest.axes) or site.stage is None:
-        return None
     extent = loops[0].hi + 1
-    inner = steps // extent
     count = min(round(steps / wanted), extent)
-    if count < 2 or inner > 2 * wanted:
+    if count < 2 or steps // extent > 2 * wanted:
         return None
-    size = -(-extent // count)
-    lane = schedule.lane
     widths = {v: schedule.tile[v] * (schedule.lanes if v is lane else 1) for v in nest.axes}
     held = math.prod(-(-(v.hi + 1) // w) * w for v, w in widths.items())
     type = TensorType(accumulator_dtype(site.stage.inputs[0].dtype), (held,), site.stage.type.device)
-    return Chunk(loops[0], size, Scratch(site.stage, "sums", type))
+    return Chunk(loops[0], -(-extent // count), Scratch(site.stage, "sums", type))

@@ -97,6 +97,7 @@ def emit_program(
             for name, count in writer.kernels.items()
         ),
         "declare i64 @llvm.readcyclecounter()",
+        "declare i64 @llvm.readsteadycounter()",
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
         *writer.functions,
@@ -143,8 +144,7 @@ class _ProgramWriter:
         now = self._fresh()
         # Reading the cycle counter traps on aarch64; its timer does not.
         is_arm = target.triple.startswith("aarch64")
-        source = 'asm sideeffect "mrs $0, cntvct_el0", "=r"()' if is_arm else "@llvm.readcyclecounter()"
-        yield f"{now} = call i64 {source}"
+        yield f"{now} = call i64 @llvm.{'readsteadycounter' if is_arm else 'readcyclecounter'}()"
         yield f"store i64 {now}, ptr {pointer}"
 
     def _fresh(self) -> str:

@@ -1,0 +1,143 @@
+"""How much a contraction moves between caches by the order of its loops, and the order that moves least.
+
+For each loop, from the innermost out: when all that one of its iterations touches fits a cache, the next iteration
+finds there what it touches again; otherwise every iteration brings in its data anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
+
+from graphc.codegen.schedule import Panel, Schedule
+from graphc.codegen.sites import Nest, Site
+from graphc.codegen.target import Target
+from graphc.ir.index import Ix, Var
+
+LINE = 64  # bytes of a cache line
+FULL = 0.75  # share of a cache that a working set may fill
+NEAR, FAR = 1 / 16, 1 / 5  # cycles for a byte that comes from the second-level cache, and from beyond it
+MAX_AXES = 4  # more axes have too many orders to look at; the order of the others stays
+PIECES_PER_CORE = 8  # of a contraction, so that an uneven finish costs little
+GAIN = 0.98  # what another order must bring
+
+
+def footprint(address: Ix, extents: Mapping[Var, int], itemsize: int) -> int:
+    """About how many bytes, in whole cache lines, are touched when each variable takes so many neighbouring values."""
+    span, count = 1, 1  # elements of a contiguous run, and runs
+    for stride, extent in sorted((abs(c), extents.get(s, 1)) for s, c in address.terms if isinstance(s, Var)):
+        if extent == 1:
+            continue
+        if stride <= span or stride * itemsize < LINE:
+            span += stride * (extent - 1)
+        else:
+            count *= extent
+    return count * math.ceil(span * itemsize / LINE) * LINE
+
+
+class Traffic:
+    """The loops of one scheduled contraction, and the bytes that it moves for an order of its axes."""
+
+    def __init__(self, site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
+        self.schedule = schedule
+        self.target = target
+        self.caches = ((target.l1_bytes, NEAR), (target.l2_bytes, FAR))
+        self.axes = nest.axes
+        self.step = {v: schedule.tile[v] * (schedule.lanes if v is schedule.lane else 1) for v in nest.axes}
+        self.tiles = {v: -(-(v.hi + 1) // self.step[v]) for v in nest.axes}
+        self.sums = {v: v.hi + 1 for v in site.loops}
+        panels = {p.operand: p for p in schedule.panels}
+        self._operands = [(ix, leaf.dtype.itemsize, panels.get(k)) for k, (leaf, ix) in enumerate(site.operands[0])]
+        self._known: dict[tuple[int, ...], list[int]] = {}
+
+    def _level(self, extents: Mapping[Var, int]) -> list[int]:
+        key = tuple(extents.values())
+        if key not in self._known:
+            self._known[key] = [
+                footprint(ix, extents, size) if panel is None else _packed(panel, extents)
+                for ix, size, panel in self._operands
+            ]
+        return self._known[key]
+
+    @property
+    def whole(self) -> int:
+        """Bytes of both operands, as far as the contraction reads them."""
+        return sum(self._level({**{v: v.hi + 1 for v in self.axes}, **self.sums}))
+
+    def cycles(self, order: Sequence[Var], block: tuple[Var | None, int], columns: int) -> float:
+        """Estimated cycles for moving the operands with these outer axes, outermost first, this block, and so many
+        places of the lane axis at a time (0: all).
+        """
+        schedule, (blocked, size) = self.schedule, block
+        lane, chunk = schedule.lane, schedule.chunk
+        loops: list[tuple[Var, int]] = []  # innermost first: variable, values that it has taken after the loop
+        if blocked is not None:
+            loops.append((blocked, min(size * self.step[blocked], blocked.hi + 1)))
+        if lane is not None:
+            loops.append((lane, columns or lane.hi + 1))
+        extents = {**self.step, **self.sums}
+        if chunk is not None:
+            extents[chunk.var] = chunk.size
+            loops.append((chunk.var, chunk.var.hi + 1))
+        loops += [(v, v.hi + 1) for v in reversed(order)]
+        if lane is not None and columns:
+            loops.append((lane, lane.hi + 1))
+        levels, trips = [self._level(extents)], []
+        for var, reached in loops:
+            trips.append(-(-reached // extents[var]))
+            extents[var] = reached
+            levels.append(self._level(extents))
+        total = 0.0
+        for capacity, cost in self.caches:
+            moved = [float(n) for n in levels[0]]
+            for inner, outer, trip in zip(levels, levels[1:], trips, strict=False):
+                stays = sum(inner) <= capacity * FULL
+                moved = [m * (b / a if stays else trip) for m, a, b in zip(moved, inner, outer, strict=True)]
+            total += cost * sum(moved)
+        return total
+
+
+def _packed(panel: Panel, extents: Mapping[Var, int]) -> int:
+    """Bytes of so much of a copied operand, which lies without gaps."""
+    elements = math.prod(extents.get(v, 1) for v in (panel.axis, *panel.outer, *panel.loops))
+    return elements * panel.memory.type.dtype.itemsize
+
+
+def choose_order(site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
+    """Set the order of the axes and the block of the contraction `site` so that it moves least between caches."""
+    lane = schedule.lane
+    outer = [v for v in schedule.order if v is not lane]
+    if not outer or len(site.points) != 1 or len(site.operands[0]) != 2:
+        return
+    traffic = Traffic(site, nest, schedule, target)
+    if traffic.whole <= target.l1_bytes * FULL:
+        return
+    kept, moving = outer[:-MAX_AXES], outer[-MAX_AXES:]
+    best = math.inf
+    for order in permutations(moving):
+        for block, columns in _blocks(order[-1], [*kept, *order], traffic):
+            cycles = traffic.cycles([*kept, *order], block, columns)
+            if cycles < best * GAIN:
+                best = cycles
+                schedule.order = [*kept, *order, *([lane] if lane is not None else [])]
+                schedule.block, schedule.lane_block = block, columns
+
+
+def _blocks(var: Var, order: Sequence[Var], traffic: Traffic) -> Iterator[tuple[tuple[Var | None, int], int]]:
+    """Sizes of a block of `var` inside the lane loop, with the places of the lane axis to take at a time so that there
+    are pieces for all cores.
+    """
+    yield (None, 1), 0
+    lane = traffic.schedule.lane
+    if lane is None or traffic.tiles[lane] == 1:
+        return
+    others = math.prod(traffic.tiles[v] for v in order if v is not var)
+    size = 2
+    while size < 2 * traffic.tiles[var]:
+        size = min(size, traffic.tiles[var])
+        pieces = others * -(-traffic.tiles[var] // size)
+        wanted = -(-traffic.target.cores * PIECES_PER_CORE // pieces)
+        tiles = -(-traffic.tiles[lane] // wanted)
+        yield (var, size), tiles * traffic.step[lane] if wanted > 1 else 0
+        size *= 2

@@ -1,0 +1,64 @@
+"""The traffic model, and the loop orders that it leads to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from graphc.codegen.prepare import prepare
+from graphc.codegen.schedule import Schedule
+from graphc.codegen.traffic import LINE, footprint
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.index import Ix, Var
+from graphc.ir.types import TensorType, f32
+from graphc.pipeline import schedule
+from tests.codegen.targets import AVX2
+
+TARGET = replace(AVX2, l2_bytes=512 << 10, cores=2)
+
+
+def test_footprints() -> None:
+    i, j = Var("i", 99), Var("j", 9)
+    rows = Ix.of(i, 1000) + Ix.of(j)
+    assert footprint(rows, {i: 1, j: 10}, 4) == LINE
+    assert footprint(rows, {i: 100, j: 10}, 4) == 100 * LINE
+    assert footprint(Ix.of(i) + Ix.of(j), {i: 100, j: 10}, 4) == 7 * LINE  # a sliding window: 109 elements
+    assert footprint(Ix.of(i, 10) + Ix.of(j), {i: 100, j: 10}, 4) == 63 * LINE  # whole rows: 1000 elements
+    assert footprint(Ix(5), {i: 100}, 4) == LINE
+
+
+def _contraction(spec: str, x: tuple[int, ...], y: tuple[int, ...]) -> Schedule:
+    b = Builder()
+    inputs = b.input(0, TensorType(f32, x)), b.input(1, TensorType(f32, y))
+    graph = Graph(inputs, (b.contract(*inputs, spec),))
+    (group,) = (g for g in schedule(graph, TARGET).groups if any(n.op == "contract" for n in g.inside))
+    return prepare(group, TARGET).schedule
+
+
+def test_a_picture_is_read_once_for_all_output_channels() -> None:
+    """The rows of a large picture stay in the cache while all channels are computed from them."""
+    choice = _contraction("b c h+r w+s, o c r s -> b o h w", (8, 64, 58, 58), (64, 64, 3, 3))
+    assert [v.hi + 1 for v in choice.order].index(64) > [v.hi + 1 for v in choice.order].index(56)
+
+
+def test_few_rows_walk_down_all_of_them_for_each_block_of_columns() -> None:
+    choice = _contraction("a b, b c -> a c", (64, 256), (256, 3136))
+    var, size = choice.block
+    assert var is not None and size * choice.tile[var] >= 64
+    assert 0 < choice.lane_block < 3136  # the columns give the pieces for several cores
+
+
+@pytest.mark.parametrize("n", [1024, 2048])
+def test_the_block_of_a_square_product_fits_the_second_level_cache(n: int) -> None:
+    choice = _contraction("a b, b c -> a c", (n, n), (n, n))
+    var, size = choice.block
+    steps = choice.chunk.size if choice.chunk is not None else n
+    assert var is not None and size > 1
+    assert size * choice.tile[var] * steps * 4 < TARGET.l2_bytes
+
+
+def test_small_contractions_keep_their_order() -> None:
+    choice = _contraction("a b, b c -> a c", (24, 24), (24, 24))
+    assert choice.block == (None, 1) and choice.lane_block == 0
