@@ -12,8 +12,8 @@ from graphc.codegen.register_tiles import tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
 from graphc.codegen.sites import Access, Nest, Site, unrolled
 from graphc.codegen.target import Target
-from graphc.ir.demand import UNROLLED_REDUCTION
 from graphc.codegen.traffic import choose_order
+from graphc.ir.demand import UNROLLED_REDUCTION
 from graphc.ir.index import Ix, Var
 
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
