@@ -28,6 +28,7 @@ from graphc.passes.order import order
 from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
+from graphc.passes.split_labels import SplitLabels
 from graphc.passes.split_reductions import SplitReductions
 from graphc_runtime.artifact import Artifact
 
@@ -47,7 +48,14 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
     """The passes from a recorded graph to one that can be fused, in order: those for every machine, then those for
     `target`.
     """
-    machine_independent: list[Pass] = [StripDetach(), Decompose(), Simplify(), JoinPads(), JoinProducts()]
+    machine_independent: list[Pass] = [
+        StripDetach(),
+        Decompose(),
+        SplitLabels(),
+        Simplify(),
+        JoinPads(),
+        JoinProducts(),
+    ]
     return machine_independent + (
         [Layout(target.lanes(4)), SharePads(), SplitReductions()] if target is not None else []
     )

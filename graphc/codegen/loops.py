@@ -7,17 +7,16 @@ from __future__ import annotations
 import math
 
 from graphc.codegen.extremes import is_place
-from graphc.codegen.panels import choose_chunk, choose_panels, copying_cost
+from graphc.codegen.panels import can_copy, choose_chunk, choose_panels, copying_cost
 from graphc.codegen.register_tiles import tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
 from graphc.codegen.sites import Access, Nest, Site, unrolled
-from graphc.codegen.target import Target
+from graphc.codegen.target import LINE, Target
 from graphc.codegen.traffic import choose_order
 from graphc.ir.demand import UNROLLED_REDUCTION
 from graphc.ir.index import Ix, Var
 
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
-LINE = 64  # bytes of a cache line
 BLOCK = 128  # places of the lane axis (each in a page of its own) for which a transposition walks all other axes
 SHARED = 0.75  # places of a short axis are computed together when that costs less than so much of the usual way
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
@@ -109,8 +108,13 @@ def _contraction_schedule(
 ) -> tuple[float, Schedule]:
     """The best schedule of a contraction with `lane` across the lanes, and its estimated cycles."""
     schedule = _with_lane(nest, lane, lanes)
-    cost = tile_contraction(site, nest, schedule, target)
+    copied = frozenset(k for k in (0, 1) if can_copy(k, site, nest.axes, lane))
+    cost = tile_contraction(site, nest, schedule, target, copied)
     schedule.panels = choose_panels(site, nest, schedule, target)
+    missing = copied - {panel.operand for panel in schedule.panels}
+    if any(abs(site.operands[0][k][1].coefficient(lane)) > 1 for k in missing if lane is not None):
+        cost = tile_contraction(site, nest, schedule, target)
+        schedule.panels = choose_panels(site, nest, schedule, target)
     cost += copying_cost(schedule.panels)
     if lane is not None:
         return cost + sum(_site_cost(s, nest, lane, lanes) for s in others), schedule

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 
 from graphc.codegen.schedule import Chunk, Panel, Schedule
 from graphc.codegen.sites import Nest, Site
-from graphc.codegen.target import Target
+from graphc.codegen.target import LINE, Target
 from graphc.codegen.values import accumulator_dtype
 from graphc.ir.index import Ix, Var
 from graphc.ir.schedule import Scratch
 from graphc.ir.types import TensorType
 
-LINE = 64  # bytes of a cache line
 MIN_USES = 48  # multiply-adds that each element of an operand must take part in, or copying it does not pay
 
 

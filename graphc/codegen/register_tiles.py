@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from graphc.codegen.panels import can_copy
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
 from graphc.codegen.sites import Nest, Site
-from graphc.codegen.target import Target
-from graphc.ir.index import Var
+from graphc.codegen.target import LINE, Target
+from graphc.ir.index import Ix, Var
 
+SCATTERED = 1.05  # cost of a tile that takes an operand's elements from several rows far apart
+FAR = 1 << 20  # elements: more than any cache line or page has
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
 
 
-def tile_contraction(site: Site, nest: Nest, schedule: Schedule, target: Target) -> float:
+def tile_contraction(
+    site: Site, nest: Nest, schedule: Schedule, target: Target, copied: frozenset[int] = frozenset()
+) -> float:
     """Choose the register tile with the most multiply-adds per load that fits the registers with little waste.
 
-    Gives the estimated cycles of the whole contraction.
+    Operands whose number is in `copied` will lie in panels. Gives the estimated cycles of the whole contraction.
     """
     budget = target.registers - 3  # accumulators; the rest holds operands
     axes = [v for v in nest.axes if v.hi > 0]
@@ -26,14 +29,17 @@ def tile_contraction(site: Site, nest: Nest, schedule: Schedule, target: Target)
     sizes = [[t for t in TILES if t <= n] for n in extents]
     taps = math.prod(v.hi + 1 for v in schedule.unrolled[site])
     per_point = len(site.points)
-    loads = _LoadCounter(site, axes, schedule.unrolled[site], schedule)
+    loads = _LoadCounter(site, axes, schedule, copied)
     best, chosen = math.inf, (1,) * len(axes)
+    far = _far_axes(site, axes, schedule)
     for tile in _products(sizes, min(budget, max(1, MAX_UNROLLED // taps)) // per_point):
         points = math.prod(tile) * per_point
         steps = points * taps
         waste = math.prod(math.ceil(n / t) * t / n for n, t in zip(extents, tile, strict=True))
         chain = max(1.0, 8 / points)  # too few independent sums wait for each other
         cost = (max(steps / 2 * chain, loads.count(tile) * taps / 2) + 0.6) / steps * waste
+        if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
+            cost *= SCATTERED
         if cost < best - 1e-9 and points + loads.registers(tile) < target.registers:
             best, chosen = cost, tile
     schedule.tile.update(zip(axes, chosen, strict=True))
@@ -52,6 +58,27 @@ def _vector_steps(site: Site, nest: Nest, schedule: Schedule) -> float:
     return steps / extent * math.ceil(extent / schedule.lanes)
 
 
+def _far_axes(site: Site, axes: list[Var], schedule: Schedule) -> list[list[int]]:
+    """For each operand whose elements lie far apart along the sum, the axes that it has, by number.
+
+    It can be copied into panels when the tile has only one of them.
+    """
+    order = [v for v in (*schedule.loop_order[site], *schedule.unrolled[site]) if v.hi]
+    if len(site.points) != 1 or not order:
+        return []
+    return [
+        [n for n, v in enumerate(axes) if _step(ix, v)]
+        for leaf, ix in site.operands[0]
+        if abs(_step(ix, order[-1])) * leaf.dtype.itemsize >= LINE
+    ]
+
+
+def _step(address: Ix, var: Var) -> int:
+    """How far apart neighbours along `var` lie; far where the address divides it."""
+    step = address.coefficient(var)
+    return step if step or var not in address.symbols() else FAR
+
+
 def _products(sizes: list[list[int]], limit: int) -> Iterator[tuple[int, ...]]:
     """All choices of one size per axis whose product is at most `limit` (at least the choice of the first sizes)."""
     if not sizes:
@@ -67,15 +94,16 @@ def _products(sizes: list[list[int]], limit: int) -> Iterator[tuple[int, ...]]:
 class _LoadCounter:
     """Counts the loads for one element of the reduction in an unrolled contraction body; equal addresses count once."""
 
-    def __init__(self, site: Site, axes: list[Var], unrolled: tuple[Var, ...], schedule: Schedule) -> None:
+    def __init__(self, site: Site, axes: list[Var], schedule: Schedule, copied: frozenset[int]) -> None:
+        unrolled = schedule.unrolled[site]
         lane = schedule.lane or schedule.site_lane.get(site)
         forms: dict[tuple[object, ...], set[int]] = {}
         for per_point in site.operands:
             for number, (buffer, ix) in enumerate(per_point):
-                across = ix.coefficient(lane) if lane is not None else 0
-                if across and can_copy(number, site, axes, lane):
+                across = _step(ix, lane) if lane is not None else 0
+                if across and number in copied:
                     across = 1
-                steps = tuple(ix.coefficient(v) * (schedule.lanes if v is schedule.lane else 1) for v in axes)
+                steps = tuple(_step(ix, v) * (schedule.lanes if v is schedule.lane else 1) for v in axes)
                 taps = tuple(ix.coefficient(v) for v in unrolled)
                 forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)
         self._forms: list[tuple[float, tuple[int, ...], set[int]]] = []

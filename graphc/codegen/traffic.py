@@ -12,10 +12,9 @@ from itertools import permutations
 
 from graphc.codegen.schedule import Panel, Schedule
 from graphc.codegen.sites import Nest, Site
-from graphc.codegen.target import Target
+from graphc.codegen.target import LINE, Target
 from graphc.ir.index import Ix, Var
 
-LINE = 64  # bytes of a cache line
 FULL = 0.75  # share of a cache that a working set may fill
 NEAR, FAR = 1 / 16, 1 / 5  # cycles for a byte that comes from the second-level cache, and from beyond it
 MAX_AXES = 4  # more axes have too many orders to look at; the order of the others stays

@@ -8,7 +8,8 @@ import pytest
 
 from graphc.codegen.prepare import prepare
 from graphc.codegen.schedule import Schedule
-from graphc.codegen.traffic import LINE, footprint
+from graphc.codegen.target import LINE
+from graphc.codegen.traffic import footprint
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.index import Ix, Var
