@@ -24,7 +24,9 @@ CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
 
 def lane_count(nest: Nest, target: Target) -> int:
     """Lanes for the widest element type that takes part in arithmetic (index values of `argmax` not counted)."""
-    sizes = [a.buffer.dtype.itemsize for site in nest.sites for a in site.accesses if a.buffer.dtype.is_float]
+    floats = [a for site in nest.sites for a in site.accesses if a.buffer.dtype.is_float]
+    # A single number, such as a learning rate in f64, is converted before it meets a vector.
+    sizes = [a.buffer.dtype.itemsize for a in floats if a.buffer.type.size > 1]
     if not sizes:
         places = any(s.stage is not None and is_place(s.stage) for s in nest.sites)
         accesses = [a for site in nest.sites for a in site.accesses if not (places and a.is_store)]
