@@ -50,7 +50,7 @@ def rules_for(no_signed_zeros: bool, no_nans: bool, reassociates: bool) -> tuple
 
 
 def _order_contractions(graph: Graph) -> Graph:
-    """A contraction read by one permutation alone makes its result in that order.
+    """A contraction read by one permutation alone makes its result in that order, by one slice alone only that part.
 
     This is no rule, because it looks at all users: with another user the contraction would be computed twice.
     """
@@ -61,13 +61,43 @@ def _order_contractions(graph: Graph) -> Graph:
         with builder.at(node.locs):
             operands = tuple(done[operand] for operand in node.inputs)
             done[node] = builder.make(node.op, operands, node.attrs, node.type)
-            source = node.inputs[0] if node.op == "permute" else None
-            if source is not None and source.op == "contract" and source not in kept and len(graph.users[source]) == 1:
-                spec = parse_spec(source.text("spec"))
+            source = node.inputs[0] if node.op in ("permute", "slice") else None
+            if source is None or done[source].op != "contract" or source in kept or len(graph.users[source]) > 1:
+                continue
+            if node.op == "permute":
+                spec = parse_spec(done[source].text("spec"))
                 out = tuple(spec.out[p] for p in node.ints("perm"))
                 left, right = done[source].inputs
                 done[node] = builder.contract(left, right, format_spec(spec.x, spec.y, out))
+            else:
+                done[node] = _part_of_contraction(builder, done[source], node) or done[node]
     return graph.with_outputs(tuple(done[node] for node in graph.outputs))
+
+
+def _part_of_contraction(b: Builder, product: Node, part: Node) -> Node | None:
+    """The slice `part` of a contraction, from slices of its operands; None when a step meets a sliding window.
+
+    Padding that a convolution adds is cut off again from the gradient: that border need not be computed.
+    """
+    spec = parse_spec(product.text("spec"))
+    ranges = zip(part.ints("start"), part.ints("size"), part.ints("step"), strict=True)
+    wanted = dict(zip(spec.out, ranges, strict=True))
+    extents = spec.extents(product.inputs[0].shape, product.inputs[1].shape)
+    operands: list[Node] = []
+    for operand, dims in zip(product.inputs, spec.operands, strict=True):
+        starts, sizes, steps = [0] * len(dims), list(operand.shape), [1] * len(dims)
+        for d, dim in enumerate(dims):
+            for label, coefficient in dim:
+                start, size, step = wanted.get(label, (0, extents[label], 1))
+                if len(dim) == 1 and coefficient == 1:
+                    starts[d], sizes[d], steps[d] = start, size, step
+                elif step != 1 or size == 0:
+                    return None
+                else:
+                    starts[d] += coefficient * start
+                    sizes[d] -= coefficient * (extents[label] - size)
+        operands.append(b.slice(operand, tuple(starts), tuple(sizes), tuple(steps)))
+    return b.contract(operands[0], operands[1], product.text("spec"))
 
 
 @dataclass(frozen=True)
