@@ -60,7 +60,9 @@ class Domain:
     def run(self, index: Value) -> int:
         """Emit the loops over the domain; gives the size of the parallel range."""
         outer = [v for v in self._schedule.order if v is not self._schedule.lane]
-        wanted = self._target.cores * GRID_PER_CORE
+        # Tiles that read the same chunk of a sum across lanes run one after the other: few pieces with many tiles.
+        apart = self._schedule.chunk is not None and self._schedule.lane is None
+        wanted = self._target.cores * (2 if apart else GRID_PER_CORE)
         shared: list[Var] = []
         grid = 1
         while outer and (grid < wanted or self._count(outer[0]) == 1):
@@ -84,7 +86,10 @@ class Domain:
             number = self._e.op("floordiv", rest, inner) if inner > 1 else rest
             rest = self._e.op("mod", rest, inner) if inner > 1 else rest
             bases[var] = self._base(var, number)
-        self._loops(outer, bases, lane_chunk, chunks)
+        if apart:
+            self._parts(lambda: self._loops(outer, bases, lane_chunk, chunks))
+        else:
+            self._loops(outer, bases, lane_chunk, chunks)
         return grid * chunks
 
     def _chunks(self, grid: int) -> int:
@@ -127,17 +132,22 @@ class Domain:
             with self._e.loop(var.name, 0, self._count(var), 1) as loop:
                 self._loops(outer[1:], {**bases, var: self._base(var, loop.var)}, chunk, chunks)
             return
-        if self._schedule.chunk is None:
+        if self._schedule.chunk is None or self._schedule.lane is None:
             self._lane_loop(bases, chunk, chunks)
-            return
-        var, size, last = self._schedule.chunk.var, self._schedule.chunk.size, self._schedule.chunk.last
-        with self._e.loop("part", 0, last, size) as loop:
-            base = Var("part", last - size)
+        else:
+            self._parts(lambda: self._lane_loop(bases, chunk, chunks))
+
+    def _parts(self, inside: Callable[[], None]) -> None:
+        """Go through the chunks of a long sum; the last one finishes it."""
+        chunk = self._schedule.chunk
+        assert chunk is not None
+        with self._e.loop("part", 0, chunk.last, chunk.size) as loop:
+            base = Var("part", chunk.last - chunk.size)
             self._env[base] = loop.var
-            self.part = Part(Ix.of(base), size, loop.var, False)
-            self._lane_loop(bases, chunk, chunks)
-        self.part = Part(Ix(last), var.hi + 1 - last, None, True)
-        self._lane_loop(bases, chunk, chunks)
+            self.part = Part(Ix.of(base), chunk.size, loop.var, False)
+            inside()
+        self.part = Part(Ix(chunk.last), chunk.var.hi + 1 - chunk.last, None, True)
+        inside()
         self.part = None
 
     def _lane_loop(self, bases: Bases, chunk: Value | None, chunks: int) -> None:

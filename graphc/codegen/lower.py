@@ -249,12 +249,15 @@ class _Lowering:
                 value = extremes.combine(self.e, stage.op, parts, own_lane is not None)
                 position += 2
             else:
-                value = self._gather_up(stage, [p[position] for p in partial], own_lane is not None)
+                continues = is_product and self.domain.part is not None and not self.domain.part.is_last
+                across = own_lane is not None and not continues  # a sum that goes on stays in its lanes
+                value = self._gather_up(stage, [p[position] for p in partial], across)
                 position += 1
-                if is_product and self.domain.part is not None and not self.domain.part.is_last:
+                if continues:
                     assert self.sums is not None
                     address, stride, _ = self.values.address(self._sum_place(at))
                     self.e.store(self.sums, address, value, stride, None, None)
+                    continue
             self.values.stages[stage, at] = expand_cast(self.e, value, stage.dtype)
 
     def _sum_place(self, at: Index) -> Ix:
@@ -263,13 +266,14 @@ class _Lowering:
         (site,) = (s for s in self.nest.sites if s.stage is not None and s.stage.op == "contract")
         own = {v: ix for v, ix in zip(axes_of_points(site) or (), at, strict=True) if v is not None}
         lane = schedule.lane
-        assert lane is not None
-        width = math.prod(schedule.tile[v] for v in self.nest.axes) * schedule.lanes
-        columns = math.ceil((lane.hi + 1) / (schedule.tile[lane] * schedule.lanes))
-        address, inner, step = Ix(), schedule.tile[lane] * schedule.lanes, columns * width
-        ix = own[lane]
-        start = Ix(0, tuple((s, c) for s, c in ix.terms if s is not self.lane))
-        address += start * (width // inner) + Ix.of(self.lane, 1, ix.const)
+        inner = schedule.lanes if lane is not None or site in schedule.site_lane else 1
+        step = math.prod(schedule.tile[v] for v in self.nest.axes) * inner
+        address = Ix.of(self.lane) if inner > 1 else Ix()
+        if lane is not None:
+            ix = own[lane]
+            inner *= schedule.tile[lane]
+            address += Ix(0, tuple((s, c) for s, c in ix.terms if s is not self.lane)) * (step // inner) + ix.const
+            step *= math.ceil((lane.hi + 1) / inner)
         for var in reversed([v for v in self.nest.axes if v is not lane]):
             ix, tile = own[var], schedule.tile[var]
             if tile > 1:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from graphc.codegen.schedule import Chunk, Panel, Schedule
 from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import LINE, Target
+from graphc.codegen.traffic import FULL, footprint
 from graphc.codegen.values import accumulator_dtype
 from graphc.ir.index import Ix, Var
 from graphc.ir.schedule import Scratch
@@ -97,23 +98,36 @@ def copying_cost(panels: Sequence[Panel]) -> float:
 
 
 def choose_chunk(site: Site, nest: Nest, schedule: Schedule, target: Target) -> Chunk | None:
-    """Chunks of the outermost loop of a long sum, so that what a tile of the lane axis reads in one of them fits the
-    nearest cache; None when the sum is not that long.
+    """Chunks of the outermost loop of a long sum; None when the sum is not that long.
+
+    What a tile of the lane axis reads in one chunk fits the nearest cache. When the sum itself runs across lanes, what
+    all tiles read in one chunk fits the second-level cache.
     """
     loops, lane = schedule.loop_order[site], schedule.lane
-    if lane is None or len(site.points) != 1 or len(site.operands[0]) != 2 or not loops or site.stage is None:
+    if len(site.points) != 1 or len(site.operands[0]) != 2 or not loops or site.stage is None:
         return None
     known = axes_of_points(site)
     if known is None or any(v not in known for v in nest.axes):
         return None
-    itemsize = max(accumulator_dtype(leaf.dtype).itemsize for leaf, _ in site.operands[0])
-    wanted = max(1, target.l1_bytes // (schedule.tile[lane] * schedule.lanes * itemsize))
-    steps = math.prod(v.hi + 1 for v in site.loops)
     extent = loops[0].hi + 1
-    count = min(round(steps / wanted), extent)
-    if count < 2 or steps // extent > 2 * wanted:
+    if lane is not None:
+        itemsize = max(accumulator_dtype(leaf.dtype).itemsize for leaf, _ in site.operands[0])
+        wanted = max(1, target.l1_bytes // (schedule.tile[lane] * schedule.lanes * itemsize))
+        steps = math.prod(v.hi + 1 for v in site.loops)
+        count = min(round(steps / wanted), extent)
+        if steps // extent > 2 * wanted:
+            return None
+    else:
+        if schedule.site_lane.get(site) in (None, loops[0]):
+            return None
+        extents = {v: v.hi + 1 for v in (*nest.axes, *site.loops)}
+        whole = sum(footprint(ix, extents, leaf.dtype.itemsize) for leaf, ix in site.operands[0])
+        count = min(math.ceil(whole / (target.l2_bytes * FULL)), extent)
+        if whole / extent > target.l2_bytes:
+            return None
+    if count < 2:
         return None
     widths = {v: schedule.tile[v] * (schedule.lanes if v is lane else 1) for v in nest.axes}
-    held = math.prod(-(-(v.hi + 1) // w) * w for v, w in widths.items())
+    held = math.prod(-(-(v.hi + 1) // w) * w for v, w in widths.items()) * (1 if lane is not None else schedule.lanes)
     type = TensorType(accumulator_dtype(site.stage.inputs[0].dtype), (held,), site.stage.type.device)
     return Chunk(loops[0], -(-extent // count), Scratch(site.stage, "sums", type))

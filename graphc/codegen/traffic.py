@@ -36,7 +36,9 @@ def footprint(address: Ix, extents: Mapping[Var, int], itemsize: int) -> int:
 
 
 class Traffic:
-    """The loops of one scheduled contraction, and the bytes that it moves for an order of its axes."""
+    """The loops of one scheduled contraction with all that its kernel touches, and the bytes that it moves for an order
+    of its axes.
+    """
 
     def __init__(self, site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
         self.schedule = schedule
@@ -47,7 +49,12 @@ class Traffic:
         self.tiles = {v: -(-(v.hi + 1) // self.step[v]) for v in nest.axes}
         self.sums = {v: v.hi + 1 for v in site.loops}
         panels = {p.operand: p for p in schedule.panels}
-        self._operands = [(ix, leaf.dtype.itemsize, panels.get(k)) for k, (leaf, ix) in enumerate(site.operands[0])]
+        others = [a for s in nest.sites if s is not site and not s.loops for a in s.accesses]
+        self._operands: list[tuple[Ix, int, Panel | None]] = [
+            *((ix, leaf.dtype.itemsize, panels.get(k)) for k, (leaf, ix) in enumerate(site.operands[0])),
+            # A store brings in its line first, and writes it back later.
+            *((a.address, a.buffer.dtype.itemsize * (2 if a.is_store else 1), None) for a in others),
+        ]
         self._known: dict[tuple[int, ...], list[int]] = {}
 
     def _level(self, extents: Mapping[Var, int]) -> list[int]:
@@ -61,11 +68,11 @@ class Traffic:
 
     @property
     def whole(self) -> int:
-        """Bytes of both operands, as far as the contraction reads them."""
+        """Bytes of all that the kernel touches."""
         return sum(self._level({**{v: v.hi + 1 for v in self.axes}, **self.sums}))
 
     def cycles(self, order: Sequence[Var], block: tuple[Var | None, int], columns: int) -> float:
-        """Estimated cycles for moving the operands with these outer axes, outermost first, this block, and so many
+        """Estimated cycles for moving all that with these outer axes, outermost first, this block, and so many
         places of the lane axis at a time (0: all).
         """
         schedule, (blocked, size) = self.schedule, block
@@ -78,8 +85,12 @@ class Traffic:
         extents = {**self.step, **self.sums}
         if chunk is not None:
             extents[chunk.var] = chunk.size
-            loops.append((chunk.var, chunk.var.hi + 1))
+        parts = [(chunk.var, chunk.var.hi + 1)] if chunk is not None else []
+        if lane is not None:
+            loops += parts
         loops += [(v, v.hi + 1) for v in reversed(order)]
+        if lane is None:
+            loops += parts
         if lane is not None and columns:
             loops.append((lane, lane.hi + 1))
         levels, trips = [self._level(extents)], []

@@ -25,6 +25,7 @@ TARGETS = {
     "small caches": SMALL,
     "narrow": replace(SMALL, vector_bytes=16, registers=16),
     "one core": replace(SMALL, cores=1),
+    "some second level": replace(SMALL, l2_bytes=1 << 14),
     "no second level": replace(SMALL, l2_bytes=512),
 }
 SPECS = (
@@ -103,6 +104,18 @@ def test_large_matrices_use_all_levels(spec: str) -> None:
     assert choice.panels and choice.chunk is not None
     (choice,) = _schedules(_square(64, spec), "small caches")
     assert choice.panels
+
+
+@pytest.mark.parametrize("rows", [12, 7])
+def test_a_long_sum_across_lanes_is_made_in_parts(rows: int) -> None:
+    b = Builder()
+    x, y = (b.input(i, TensorType(f32, (n, 41, 70)), name) for i, (n, name) in enumerate(((rows, "x"), (10, "y"))))
+    graph = Graph((x, y), (b.contract(x, y, "o a b, c a b -> o c"),))
+    (choice,) = _schedules(graph, "some second level")
+    assert choice.lane is None and choice.site_lane and choice.chunk is not None and 41 % choice.chunk.size
+    arrays = _arrays(graph, rows)
+    for target in TARGETS.values():
+        np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
 
 
 def test_matrices_that_fit_the_nearest_cache_stay_as_they_are() -> None:
