@@ -30,6 +30,9 @@ _LIBRARIES = tuple(
     p for p in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_path("purelib")} if p
 )
 
+# Classes of the standard library whose objects hold what a user put there.
+_NAMESPACES = frozenset((("types", "SimpleNamespace"), ("argparse", "Namespace")))
+
 # What a module holds that has no part in computing.
 _UNREAD = "_non_persistent_buffers_set"
 
@@ -85,6 +88,51 @@ def _is_user_class(cls: type) -> bool:
     return cls.__module__ != "builtins" and (file is None or not file.startswith((PACKAGE, *_LIBRARIES)))
 
 
+class _Quick:
+    """Guards in the form in which they nearly always hold: everything is the very object that it was.
+
+    `hold` is True only when all guards hold; when it is False, they may hold all the same.
+    """
+
+    def __init__(self, guards: Guards) -> None:
+        # A subscript is quicker than `get`, but of other kinds of mappings it may do more than look.
+        self._dicts = [(m, k, v) for m, k, v, *_ in guards._in_dicts if type(m) is dict]
+        self._mappings = [(m.get, k, v) for m, k, v, *_ in guards._in_dicts if type(m) is not dict]
+        self._cells = [(cell, expected) for cell, expected, *_ in guards._cells]
+        self._sizes = [(holder, size) for holder, size, _ in guards._sizes]
+        self._sequences = [(holder, items) for holder, items, _ in guards._in_sequences]
+        self._tensors = [(t, storage, views, requires) for t, storage, views, requires, _ in guards._tensors]
+
+    def hold(self) -> bool:
+        """Whether all guards hold but those of counted objects and calls."""
+        try:
+            for mapping, key, expected in self._dicts:
+                if mapping[key] is not expected:
+                    return False
+            for cell, expected in self._cells:
+                if cell.cell_contents is not expected:
+                    return False
+        except (KeyError, ValueError):  # no such entry; an empty cell
+            return False
+        for get, key, expected in self._mappings:
+            if get(key, _MISSING) is not expected:
+                return False
+        for holder, size in self._sizes:
+            if len(holder) != size:
+                return False
+        for holder, items in self._sequences:
+            for value, expected in zip(holder, items, strict=False):  # their sizes are guarded
+                if value is not expected:
+                    return False
+        for tensor, storage, views, requires in self._tensors:
+            if tensor._storage is not storage or tensor._chain is not views:
+                return False
+            lineage = tensor._lineage
+            if (lineage.requires_grad or lineage.hist is not None) is not requires:
+                return False
+        return True
+
+
 class Guards:
     """All guards of one capture. `failure()` gives the first that no longer holds, in words, or None."""
 
@@ -105,6 +153,7 @@ class Guards:
         self._count = 0
         self._queue: list[tuple[Any, str]] = []
         self._states: list[tuple[Mapping[Any, Any], str]] = []  # of graphc's optimizers
+        self._quick: _Quick | None = None
 
     def storages(self) -> dict[int, Any]:
         """The storages of the tensors that were met, by identity."""
@@ -134,6 +183,20 @@ class Guards:
 
     def failure(self) -> str | None:
         """The first guard that does not hold: which value, what it was, what it is."""
+        quick = self._quick
+        if quick is None:
+            quick = self._quick = _Quick(self)
+        if not quick.hold():
+            return self._failure()
+        if self._writes is not None and self._writes() != self._writes_seen:
+            return self._failure()
+        for compute, expected in self._calls:
+            value = compute()
+            if value is not expected and not _same(value, expected):
+                return self._failure()
+        return None
+
+    def _failure(self) -> str | None:
         reason = _dict_failure(self._in_dicts)
         if reason is not None:
             return reason
@@ -234,7 +297,8 @@ class Guards:
         if not isinstance(attributes, dict):
             return
         module = type(value).__module__
-        if module.partition(".")[0] in sys.stdlib_module_names or module.startswith("numpy"):
+        known = module.partition(".")[0] in sys.stdlib_module_names or module.startswith("numpy")
+        if known and (module, type(value).__name__) not in _NAMESPACES:
             return
         if module.startswith("graphc.") and not module.startswith(_HOLDERS):
             return

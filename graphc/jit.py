@@ -75,8 +75,12 @@ class Compiled:
             recent = self._recent
             if recent is not None and not kwargs and recent[0].fits(args):
                 # The same kinds of arguments as the last time, all of them tensors.
-                if recent[1].failure(args) is None:
-                    return self._replay(recorder, recent[1], args, ())
+                entry = recent[1]
+                if entry.failure(args) is None:
+                    FRONT.replays += 1
+                    if recorder.pending:
+                        recorder.flush("")
+                    return entry.run(recorder, args, ())
                 self._recent = None
             return self._call(recorder, args, kwargs)
 

@@ -91,8 +91,11 @@ def _repeat(recorder: Recorder, key: tuple[Any, ...], updates: Sequence[Update],
         for tensor, node in zip(written, nodes, strict=True):
             write_node(recorder, tensor, node, keeps, "", False)
         return
+    leaves = len(recorder.held)
     for one in updates:
         one.run()
+    if len(recorder.held) != leaves:
+        return  # they read more than they said, such as a Python number that changes from call to call
     storages = [tensor._storage for tensor in written]
     values = [s.value for s in storages if s.recorder is recorder and s.value is not None]
     if recorder.b is builder and len(values) == len(storages):  # else something was run in between

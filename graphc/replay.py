@@ -76,15 +76,16 @@ class Recorded:
 
 @dataclass(slots=True)
 class _Scratch:
-    """Memory of a replay in flight, used again by later ones: numbers, outputs that only checks read, and `spares`:
-    what written storages held before, for their next values.
+    """Memory of a replay in flight, used again by later ones: numbers with their buffers, and `outputs` that are there
+    already: those that only checks read (their contents are `flags`), and what written storages held before, for their
+    next values. `missing` says where such an output must be made.
     """
 
     numbers: list[np.ndarray]
     buffers: list[Buffer]
-    outputs: list[Buffer]
+    outputs: list[Buffer | None]
     flags: list[np.ndarray]
-    spares: list[Buffer | None]
+    missing: list[tuple[int, TensorType]]
 
 
 class Replay:
@@ -109,9 +110,10 @@ class Replay:
 
     def failure(self, tensors: Sequence[Any]) -> str | None:
         """Why this replay does not fit now and these arguments, or None."""
-        for tensor, shared in zip(tensors, self._shared, strict=True):
-            if self._captured.get(id(tensor._storage)) is not shared:
-                return "an argument shares memory with other captured tensors than before"
+        if self._captured:
+            for tensor, shared in zip(tensors, self._shared, strict=True):
+                if self._captured.get(id(tensor._storage)) is not shared:
+                    return "an argument shares memory with other captured tensors than before"
         for tensor, expected in self._grads:
             held = tensor._grad
             if held is not None and held._chain:
@@ -188,16 +190,25 @@ class Replay:
                 if place in owners:
                     self._new_gradients.append((owners[place], _recipe_of(recorded, owners[place])))
         self._blank: list[Any] = [None] * len(recorded.fresh)
+        # The commonest result by far: one new tensor over all of its own memory.
+        self._whole: tuple[TensorType, tuple[int, ...], int] | None = None
+        result = recorded.result
+        if len(self._fresh) == 1 and not self._fresh[0][3] and result is not None and result[0] == "made":
+            made = result[2]
+            if _is_plain(made) and made.storage == self._fresh[0][0] and not made.offset and not self._new_gradients:
+                self._whole = (made.type, made.strides, self._fresh[0][2])
+                self._fresh = []
 
     def _plan_outputs(self, recorded: Recorded) -> None:
         """Of a program of one segment: where each output goes."""
         self._aliases: list[tuple[int, int]] = []
         self._allocated: list[int] = []
-        self._exchanged: list[tuple[int, TensorType]] = []
-        self._spares: list[tuple[Storage, int]] = []
+        # Storages whose memory is exchanged for that of the output, which they had before.
+        self._exchanged: list[tuple[Storage, int, TensorType]] = []
         self._scratched: list[int] = []
         self._kept_outputs: list[tuple[Any, TensorType, int]] = []
         self._outputs: list[Any] = []
+        self._is_simple = self._in_order = False
         flags: dict[Node, int] = {}
         if len(recorded.program) == 1:
             segment = recorded.program[0]
@@ -215,12 +226,23 @@ class Replay:
                     flags[node] = len(self._scratched)
                     self._scratched.append(j)
                 elif slot in exchanged and node.type.nbytes <= _SPARE_BYTES:
-                    self._spares.append((exchanged[slot], len(self._exchanged)))
-                    self._exchanged.append((j, node.type))
+                    self._exchanged.append((exchanged[slot], j, node.type))
                 else:
                     self._allocated.append(j)
             self._types = [segment.outputs[j].type for j in self._allocated]
             self._sizes = [type.nbytes for type in self._types]
+            places = self._segments[0][1]
+            # Nothing is written in place, used again or checked.
+            self._is_simple = len(self._allocated) == len(self._outputs) and not (
+                self._written
+                or self._written_arguments
+                or self._written_gradients
+                or self._new_gradients
+                or recorded.checks
+            )
+            self._in_order = places == list(range(self._first_output))
+            taken = {id(storage) for storage, *_ in self._exchanged}
+            self._written = [entry for entry in self._written if id(entry[0]) not in taken]
             self._scratch_bytes = [segment.outputs[j].type.nbytes for j in self._scratched]
         # Checks: by the place of their scratch memory, or by slot.
         self._flags = [(flags[n], error) for n, error in recorded.checks if n in flags]
@@ -228,10 +250,12 @@ class Replay:
 
     def _new_scratch(self) -> _Scratch:
         numbers = [np.zeros(1, dtype) for dtype in self._number_types]
-        outputs = [Buffer.allocate(nbytes) for nbytes in self._scratch_bytes] if self._scratched else []
-        flags = [b.array for b in outputs]
-        spares: list[Buffer | None] = [None] * len(self._exchanged)
-        return _Scratch(numbers, [Buffer.from_array(n) for n in numbers], outputs, flags, spares)
+        outputs = self._outputs.copy()
+        for place, j in enumerate(self._scratched):
+            outputs[j] = Buffer.allocate(self._scratch_bytes[place])
+        flags = [outputs[j].array for j in self._scratched]
+        missing = [(j, type) for _, j, type in self._exchanged]
+        return _Scratch(numbers, [Buffer.from_array(n) for n in numbers], outputs, flags, missing)
 
     # running
 
@@ -244,7 +268,8 @@ class Replay:
         except IndexError:
             scratch = self._new_scratch()
         slots = self._gather(scratch, tensors, floats)
-        storages = self._blank.copy()
+        if self._is_simple:
+            return self._run_simple(recorder, slots, scratch, tensors)
         if len(self._segments) == 1:
             self._run_one(recorder, slots, scratch)
         else:
@@ -252,26 +277,20 @@ class Replay:
                 slots += executable.run([slots[i] for i in places])
             for owner, type, slot in self._kept:
                 owner._grad = new(Storage(recorder, type, None, slots[slot]), type, Lineage())
-        old = [storage.buffer for storage, _ in self._spares]
+        if self._exchanged:
+            self._exchange(slots, scratch)
         for storage, slot, copied in self._written:
             _write(storage, slots[slot].copy() if copied else slots[slot])
-        for i, (storage, place) in enumerate(self._spares):
-            buffer = old[i]
-            # `old`, `slots` and the variable hold it: when there is more, somebody looks at the old value.
-            if buffer is None or buffer is storage.buffer:
-                continue
-            if sys.getrefcount(buffer) == _ALONE + 1 and buffer.of_pool:
-                scratch.spares[place] = buffer
         for tensor, slot, copied in self._written_gradients:
             _write(tensor._grad._storage, slots[slot].copy() if copied else slots[slot])
         for place, slot, copied in self._written_arguments:
             _write(tensors[place]._storage, slots[slot].copy() if copied else slots[slot])
-        for place, type, slot, copied in self._fresh:
-            storages[place] = Storage(recorder, type, None, slots[slot].copy() if copied else slots[slot])
+        storages = self._made(recorder, slots)
         for tensor, recipe in self._new_gradients:
             tensor._grad = None if recipe is None else restore(recipe, storages, tensors)
-        flags = scratch.flags
-        failed = next((e for place, problem in self._flags if (e := found(problem, flags[place])) is not None), None)
+        failed = None
+        for place, problem in self._flags:
+            failed = failed or found(problem, scratch.flags[place])
         self._scratch.append(scratch)
         if failed is not None:
             raise failed
@@ -279,10 +298,44 @@ class Replay:
             failed = found(problem, slots[slot].array)
             if failed is not None:
                 raise failed
+        return self._results(recorder, slots, storages, tensors)
+
+    def _run_simple(self, recorder: Recorder, slots: list[Any], scratch: _Scratch, tensors: Sequence[Any]) -> Any:
+        executable, places = self._segments[0]
+        inputs = slots if self._in_order else [slots[i] for i in places]
+        made = self._allocate()
+        executable.launch(inputs, made)
+        self._scratch.append(scratch)
+        slots += made
+        return self._results(recorder, slots, self._made(recorder, slots), tensors)
+
+    def _allocate(self) -> list[Buffer]:
+        """Memory for the outputs that get a place of their own."""
+        sizes = self._sizes
+        if len(sizes) == 1:
+            return [Buffer.allocate(sizes[0], self._types[0])]
+        return Buffer.allocate_all(sizes, self._types)
+
+    def _made(self, recorder: Recorder, slots: list[Any]) -> list[Any]:
+        """Storages of new tensors, by their places."""
+        if not self._fresh:
+            return self._blank  # nobody asks for one
+        storages = self._blank.copy()
+        for place, type, slot, copied in self._fresh:
+            storages[place] = Storage.over(recorder, type, slots[slot].copy() if copied else slots[slot])
+        return storages
+
+    def _results(self, recorder: Recorder, slots: list[Any], storages: list[Any], tensors: Sequence[Any]) -> Any:
+        whole = self._whole
+        if whole is not None:
+            type, strides, slot = whole
+            return new(Storage.over(recorder, type, slots[slot]), type, Lineage(), (), strides)
         return restore(self._result, storages, tensors)
 
     def _gather(self, scratch: _Scratch, tensors: Sequence[Any], floats: Sequence[float]) -> list[Any]:
-        slots = [s.buffer if s.value is None else s.realise() for s in self._storages]
+        slots: list[Any] = []
+        for storage in self._storages:
+            slots.append(storage.buffer if storage.value is None else storage.realise())
         for place in self._arguments:
             tensor = tensors[place]
             storage = tensor._storage
@@ -300,13 +353,36 @@ class Replay:
                 slots.append(key_buffer(generator))
             else:
                 generator.skip()
-        slots += self._constants
+        if self._constants:
+            slots += self._constants
         return slots
+
+    def _exchange(self, slots: list[Any], scratch: _Scratch) -> None:
+        """Written storages get their outputs; the memory that they had is kept for the next ones."""
+        count = sys.getrefcount
+        first, spares, missing = self._first_output, scratch.outputs, []
+        for storage, j, type in self._exchanged:
+            before, buffer = storage.buffer, slots[first + j]
+            if storage.value is storage.external is storage.export is None:
+                storage.version += 1
+                if storage.counter is not None:
+                    storage.counter[0] += 1
+                storage.buffer = buffer
+                storage.slot = storage.slots = None
+            else:
+                _write(storage, buffer)
+            # `slots` and the variable hold it: when there is more, somebody looks at the old value.
+            if before is not None and before is not storage.buffer and count(before) == _ALONE and before.of_pool:
+                spares[j] = before
+            else:
+                spares[j] = None
+                missing.append((j, type))
+        scratch.missing = missing
 
     def _run_one(self, recorder: Recorder, slots: list[Any], scratch: _Scratch) -> None:
         executable, places = self._segments[0]
         inputs = [slots[i] for i in places]
-        outputs = self._outputs.copy()
+        outputs: list[Any] = scratch.outputs.copy()
         count = sys.getrefcount
         for j, alias in self._aliases:
             buffer = inputs[alias]
@@ -314,15 +390,10 @@ class Replay:
             if count(buffer) != _ALONE + 2 or not buffer.of_pool:
                 inputs[alias] = buffer = buffer.copy()
             outputs[j] = buffer
-        for j, buffer in zip(self._allocated, Buffer.allocate_all(self._sizes, self._types), strict=True):
+        for j, buffer in zip(self._allocated, self._allocate(), strict=True):
             outputs[j] = buffer
-        for j, buffer in zip(self._scratched, scratch.outputs, strict=True):
-            outputs[j] = buffer
-        spares = scratch.spares
-        for place, (j, type) in enumerate(self._exchanged):
-            buffer = spares[place]
-            outputs[j] = Buffer.allocate(type.nbytes, type) if buffer is None else buffer
-            spares[place] = None
+        for j, type in scratch.missing:
+            outputs[j] = Buffer.allocate(type.nbytes, type)
         anew: list[tuple[Any, TensorType, Buffer]] = []
         for owner, type, j in self._kept_outputs:
             held = owner._grad

@@ -47,11 +47,12 @@ def aliasing(tensors: Sequence[Any]) -> tuple[int, ...]:
 class Plain:
     """Positional arguments that are all tensors, none over another's memory: a signature that is quickly compared."""
 
-    __slots__ = ("_enabled", "_types")
+    __slots__ = ("_count", "_enabled", "_types")
 
     def __init__(self, args: Sequence[Any]) -> None:
         self._enabled = MODE.enabled
-        self._types = [(t._type, t.requires_grad) for t in args]
+        self._count = len(args)
+        self._types = [(place, type(t), t._type, t.requires_grad) for place, t in enumerate(args)]
 
     @staticmethod
     def suits(args: Sequence[Any]) -> bool:
@@ -60,19 +61,20 @@ class Plain:
 
     def fits(self, args: Sequence[Any]) -> bool:
         """Whether `args` are tensors of the same kinds."""
-        if len(args) != len(self._types) or MODE.enabled is not self._enabled:
+        if len(args) != self._count or MODE.enabled is not self._enabled:
             return False
-        seen = set()
-        for tensor, (type, requires) in zip(args, self._types, strict=True):
-            if not isinstance(tensor, TensorBase) or tensor._chain or tensor._wrapped:
+        for place, cls, kind, requires in self._types:
+            tensor = args[place]
+            if type(tensor) is not cls or tensor._chain or tensor._wrapped:
                 return False
-            if tensor._type is not type and tensor._type != type:
+            if tensor._type is not kind and tensor._type != kind:
                 return False
             lineage = tensor._lineage
             if (lineage.requires_grad or lineage.hist is not None) is not requires:
                 return False
-            seen.add(tensor._storage)
-        return len(seen) == len(args)
+        if self._count == 2:
+            return args[0]._storage is not args[1]._storage
+        return self._count < 2 or len({t._storage for t in args}) == self._count
 
 
 def rebuild(value: Any, tensors: list[Any], floats: list[Any]) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 _serials = itertools.count(1)
+_make_storage = object.__new__
 
 
 def next_serial() -> int:
@@ -173,6 +174,19 @@ class Storage:
         if value is not None:
             value.counter = self.counter
             recorder.add_pending(self)
+
+    @staticmethod
+    def over(recorder: Recorder, type: TensorType, buffer: Buffer) -> Storage:
+        """`Storage(recorder, type, None, buffer)`, written out for results of replays."""
+        self = _make_storage(Storage)
+        self.recorder = recorder
+        self.type = type
+        self.buffer = buffer
+        self.version = 0
+        self.counter = None if MODE.inference else [0]
+        self.serial = next(_serials)
+        self.value = self.slots = self.slot = self.export = self.external = self.origin = None
+        return self
 
     def __del__(self) -> None:
         if self.value is not None:

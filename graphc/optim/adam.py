@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from graphc import Tensor, float64, maximum
 from graphc.optim.optimizer import Params
 from graphc.optim.stepped import SteppedOptimizer, check_betas, check_settings
-from graphc.recorder import Update, state_zeros, update
+from graphc.recorder import state_zeros
 
 
 class Adam(SteppedOptimizer):
@@ -62,7 +61,7 @@ class Adam(SteppedOptimizer):
         rest1 = self._scalar(lambda: 1 - group["betas"][0])
         rest2 = self._scalar(lambda: 1 - group["betas"][1])
         eps = self._scalar(lambda: group["eps"])
-        maximize = self._structure(lambda: bool(group["maximize"]))
+        maximize = self._maximize(group)
         amsgrad = self._structure(lambda: bool(group["amsgrad"]))
         decays = self._structure(lambda: group["weight_decay"] != 0)
         decoupled = self._structure(lambda: bool(group["decoupled_weight_decay"]))
@@ -73,36 +72,20 @@ class Adam(SteppedOptimizer):
             count = step.to(float64)
             rate = lr / (1 - beta1**count)
             root = (1 - beta2**count).sqrt()
-            numbers = [n for n in (rate, root, beta2, rest1, rest2, eps, decay, shrink) if n is not None]
+            numbers = [rate, root, beta2, rest1, rest2, eps, decay, shrink]
 
-            def move(
-                parameter: Tensor,
-                mean: Tensor,
-                square: Tensor,
-                largest: Tensor | None = None,
-                rate: Tensor = rate,
-                root: Tensor = root,
-            ) -> None:
-                assert parameter.grad is not None
-                gradient: Tensor = -parameter.grad if maximize else parameter.grad
-                if decay is not None:
-                    gradient = gradient.addcmul(parameter, decay)
+            def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor = rate, root: Tensor = root) -> None:
+                gradient = self._gradient(parameter, maximize, decay)
                 if shrink is not None:
                     parameter.mul_(shrink)
-                mean.lerp_(gradient, rest1)
-                square.mul_(beta2).addcmul_(gradient, gradient, value=rest2)
-                if largest is not None:
+                mean = state["exp_avg"].lerp_(gradient, rest1)
+                square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=rest2)
+                if amsgrad:
+                    largest = state["max_exp_avg_sq"]
                     square = largest.copy_(maximum(largest, square))
                 parameter.addcdiv_(mean, square.sqrt() / root + eps, value=rate)
 
-            updates: list[Update] = []
-            for parameter in members:
-                assert parameter.grad is not None
-                state = self.state[parameter]
-                names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
-                written = [parameter, *[state[name] for name in names]]
-                updates.append(Update(written, [parameter.grad], partial(move, *written)))
-            update(("adam", maximize, amsgrad, decays, decoupled), updates, numbers)
+            self._move((maximize, amsgrad, decays, decoupled), members, numbers, move)
 
 
 class AdamW(Adam):

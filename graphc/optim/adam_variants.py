@@ -44,14 +44,18 @@ class Adamax(SteppedOptimizer):
         lr, eps = self._scalar(lambda: -group["lr"]), self._scalar(lambda: group["eps"])
         beta1, rest1 = self._scalar(lambda: group["betas"][0]), self._scalar(lambda: 1 - group["betas"][0])
         beta2, decay = self._scalar(lambda: group["betas"][1]), self._decay(group)
+        maximize = self._maximize(group)
         for step, members in self._advance(group):
             rate = lr / (1 - beta1 ** step.to(float64))
-            for parameter in members:
-                state, gradient = self.state[parameter], self._gradient(parameter, group, decay)
+
+            def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor = rate) -> None:
+                gradient = self._gradient(parameter, maximize, decay)
                 mean = state["exp_avg"].lerp_(gradient, rest1)
                 largest = state["exp_inf"]
                 largest.copy_(maximum(largest * beta2, gradient.abs() + eps))
                 parameter.addcdiv_(mean, largest, value=rate)
+
+            self._move((maximize, decay is not None), members, [rate, rest1, beta2, eps, decay], move)
 
 
 class NAdam(SteppedOptimizer):
@@ -96,22 +100,36 @@ class NAdam(SteppedOptimizer):
         decoupled = self._structure(lambda: bool(group["decoupled_weight_decay"]))
         decay = self._decay(group)
         shrink = self._scalar(lambda: 1 - group["lr"] * group["weight_decay"])
+        maximize = self._maximize(group)
         for step, members in self._advance(group):
             count = step.to(float64)
             now = beta1 * (1 - 0.5 * 0.96 ** (count * slowing))
             following = beta1 * (1 - 0.5 * 0.96 ** ((count + 1) * slowing))
             correction = 1 - beta2**count
-            for parameter in members:
-                state = self.state[parameter]
+
+            def move(
+                parameter: Tensor,
+                state: dict[str, Tensor],
+                now: Tensor = now,
+                following: Tensor = following,
+                correction: Tensor = correction,
+            ) -> None:
                 if decoupled and decay is not None:
                     parameter.mul_(shrink)
-                gradient = self._gradient(parameter, group, None if decoupled else decay)
+                gradient = self._gradient(parameter, maximize, None if decoupled else decay)
                 product = state["mu_product"].mul_(now.to(float32)).to(float64)
                 mean = state["exp_avg"].lerp_(gradient, rest1)
                 square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=rest2)
                 scale = (square / correction).sqrt().add_(eps)
                 parameter.addcdiv_(gradient, scale, value=lr * (1 - now) / (1 - product))
                 parameter.addcdiv_(mean, scale, value=lr * following / (1 - product * following))
+
+            self._move(
+                (maximize, decay is not None, decoupled),
+                members,
+                [lr, now, following, correction, rest1, beta2, rest2, eps, decay, shrink],
+                move,
+            )
 
 
 class RAdam(SteppedOptimizer):
@@ -152,6 +170,7 @@ class RAdam(SteppedOptimizer):
         decoupled = self._structure(lambda: bool(group["decoupled_weight_decay"]))
         decay = self._decay(group)
         shrink = self._scalar(lambda: 1 - group["lr"] * group["weight_decay"])
+        maximize = self._maximize(group)
         for step, members in self._advance(group):
             count = step.to(float64)
             power = beta2**count
@@ -161,11 +180,24 @@ class RAdam(SteppedOptimizer):
             rectified = ((sure - 4) * (sure - 2) * limit / ((limit - 4) * (limit - 2) * sure)).sqrt()
             factor = rectified * (1 - power).sqrt()
             rate = lr / (1 - beta1**count)
-            for parameter in members:
-                state = self.state[parameter]
+
+            def move(
+                parameter: Tensor,
+                state: dict[str, Tensor],
+                known: Tensor = known,
+                factor: Tensor = factor,
+                rate: Tensor = rate,
+            ) -> None:
                 if decoupled and decay is not None:
                     parameter.mul_(shrink)
-                gradient = self._gradient(parameter, group, None if decoupled else decay)
+                gradient = self._gradient(parameter, maximize, None if decoupled else decay)
                 mean = state["exp_avg"].lerp_(gradient, rest1)
                 square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=rest2)
                 parameter.add_(mean * rate * where(known, factor / (square.sqrt() + eps), 1.0))
+
+            self._move(
+                (maximize, decay is not None, decoupled),
+                members,
+                [known, factor, rate, rest1, beta2, rest2, eps, decay, shrink],
+                move,
+            )

@@ -51,9 +51,11 @@ class RMSprop(SteppedOptimizer):
         moving = self._structure(lambda: group["momentum"] > 0)
         momentum = self._scalar(lambda: group["momentum"])
         decay = self._decay(group)
+        maximize = self._maximize(group)
         for _, members in self._advance(group):
-            for parameter in members:
-                state, gradient = self.state[parameter], self._gradient(parameter, group, decay)
+
+            def move(parameter: Tensor, state: dict[str, Tensor]) -> None:
+                gradient = self._gradient(parameter, maximize, decay)
                 square = state["square_avg"].mul_(alpha).addcmul_(gradient, gradient, value=rest)
                 if centered:
                     mean = state["grad_avg"].lerp_(gradient, rest)
@@ -64,6 +66,10 @@ class RMSprop(SteppedOptimizer):
                     parameter.add_(buffer * lr)
                 else:
                     parameter.addcdiv_(gradient, scale, value=lr)
+
+            self._move(
+                (maximize, centered, moving, decay is not None), members, [lr, alpha, rest, eps, momentum, decay], move
+            )
 
 
 class Adagrad(SteppedOptimizer):
@@ -103,12 +109,16 @@ class Adagrad(SteppedOptimizer):
     def _update(self, group: dict[str, Any]) -> None:
         lr, slowing = self._scalar(lambda: -group["lr"]), self._scalar(lambda: group["lr_decay"])
         eps, decay = self._scalar(lambda: group["eps"]), self._decay(group)
+        maximize = self._maximize(group)
         for step, members in self._advance(group):
             rate = lr / (1 + (step.to(float64) - 1) * slowing)
-            for parameter in members:
-                gradient = self._gradient(parameter, group, decay)
-                total = self.state[parameter]["sum"].addcmul_(gradient, gradient)
+
+            def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor = rate) -> None:
+                gradient = self._gradient(parameter, maximize, decay)
+                total = state["sum"].addcmul_(gradient, gradient)
                 parameter.addcdiv_(gradient, total.sqrt().add_(eps), value=rate)
+
+            self._move((maximize, decay is not None), members, [rate, eps, decay], move)
 
 
 class Adadelta(SteppedOptimizer):
@@ -142,10 +152,14 @@ class Adadelta(SteppedOptimizer):
         lr, rho = self._scalar(lambda: -group["lr"]), self._scalar(lambda: group["rho"])
         rest, eps = self._scalar(lambda: 1 - group["rho"]), self._scalar(lambda: group["eps"])
         decay = self._decay(group)
+        maximize = self._maximize(group)
         for _, members in self._advance(group):
-            for parameter in members:
-                state, gradient = self.state[parameter], self._gradient(parameter, group, decay)
+
+            def move(parameter: Tensor, state: dict[str, Tensor]) -> None:
+                gradient = self._gradient(parameter, maximize, decay)
                 square = state["square_avg"].mul_(rho).addcmul_(gradient, gradient, value=rest)
                 change = state["acc_delta"].add(eps).sqrt_().div_(square.add(eps).sqrt_()).mul_(gradient)
                 state["acc_delta"].mul_(rho).addcmul_(change, change, value=rest)
                 parameter.add_(change * lr)
+
+            self._move((maximize, decay is not None), members, [lr, rho, rest, eps, decay], move)

@@ -61,20 +61,26 @@ class Adafactor(SteppedOptimizer):
         threshold = self._scalar(lambda: group["d"])
         decays = self._structure(lambda: group["weight_decay"] != 0)
         shrink = self._scalar(lambda: 1 - group["lr"] * group["weight_decay"]) if decays else None
+        maximize = self._maximize(group)
         for step, members in self._advance(group):
             count = step.to(float64)
             fresh = count**decay2
             rate = (1 / count.sqrt()).clamp(max=lr)
-            for parameter in members:
-                gradient = self._gradient(parameter, group, None)
+
+            def move(parameter: Tensor, state: dict[str, Tensor], fresh: Tensor = fresh, rate: Tensor = rate) -> None:
+                gradient = self._gradient(parameter, maximize, None)
                 alpha = (_rms(parameter).to(float64)).clamp(min=least) * rate
                 if shrink is not None:
                     parameter.mul_(shrink)
                 tiny = finfo(parameter.dtype).eps if group["eps"][0] is None else group["eps"][0]
-                estimate = self._estimate(self.state[parameter], gradient, fresh, tiny)
+                estimate = self._estimate(state, gradient, fresh, tiny)
                 update = estimate.clamp(min=tiny * tiny).rsqrt() * gradient
                 scale = alpha / (_rms(update).to(float64) / threshold).clamp(min=1.0)
                 parameter.sub_(update * scale.to(update.dtype))
+
+            self._move(
+                (maximize, shrink is not None, group["eps"][0]), members, [fresh, rate, least, threshold, shrink], move
+            )
 
     @staticmethod
     def _estimate(state: dict[str, Tensor], gradient: Tensor, fresh: Tensor, tiny: float) -> Tensor:
@@ -83,13 +89,18 @@ class Adafactor(SteppedOptimizer):
         if gradient.dim() < 2:
             return state["variance"].lerp_(gradient * gradient, fresh)
         rows, columns = state["row_var"], state["col_var"]
-        rows.lerp_(norm(gradient, dim=-1, keepdim=True).square() / gradient.size(-1), fresh)
-        columns.lerp_(norm(gradient, dim=-2, keepdim=True).square() / gradient.size(-2), fresh)
+        rows.lerp_(_over(norm(gradient, dim=-1, keepdim=True).square(), gradient.size(-1)), fresh)
+        columns.lerp_(_over(norm(gradient, dim=-2, keepdim=True).square(), gradient.size(-2)), fresh)
         return (rows @ columns) / rows.mean(dim=-2, keepdim=True).clamp(min=tiny)
 
 
 def _rms(tensor: Tensor) -> Tensor:
-    return norm(tensor) / tensor.numel() ** 0.5
+    return _over(norm(tensor), tensor.numel() ** 0.5)
+
+
+def _over(tensor: Tensor, number: float) -> Tensor:
+    """`tensor / number` with the number as a constant: it depends on nothing but shapes."""
+    return tensor / tensor.new_full((), number)
 
 
 def _orthogonalised(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -17,7 +18,7 @@ from graphc.errors import InputError, KindError
 from graphc.optim.hooks import OptimizerHooks, with_hooks
 from graphc.optim.hooks import register_optimizer_step_post_hook as register_optimizer_step_post_hook
 from graphc.optim.hooks import register_optimizer_step_pre_hook as register_optimizer_step_pre_hook
-from graphc.recorder import runtime_choice, runtime_scalar
+from graphc.recorder import Update, runtime_choice, runtime_scalar, update
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Closure = Callable[[], Any]
@@ -75,12 +76,14 @@ class Optimizer(OptimizerHooks):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or fills them with zeros."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if set_to_none:
-                    parameter.grad = None
-                elif parameter.grad is not None:
-                    parameter.grad.detach_().zero_()
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        if set_to_none:
+            for parameter in parameters:
+                parameter.grad = None
+            return
+        gradients = [p.grad.detach_() for p in parameters if p.grad is not None]
+        with no_grad():
+            update(("zero_grad",), [Update([g], [], partial(_clear, g)) for g in gradients], ())
 
     @with_hooks
     def step(self, closure: Closure | None = None) -> Any:
@@ -165,6 +168,10 @@ class Optimizer(OptimizerHooks):
             lines.append(f"Parameter Group {i}")
             lines.extend(f"    {name}: {group[name]}" for name in sorted(group) if name != "params")
         return "\n".join([*lines, ")"])
+
+
+def _clear(gradient: Tensor) -> None:
+    gradient.zero_()
 
 
 def _adopt_step(value: Any, steps: dict[float, Tensor]) -> Tensor:

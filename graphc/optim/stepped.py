@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from graphc import Tensor, float32, tensor
 from graphc.errors import InputError
 from graphc.optim.optimizer import Optimizer
-from graphc.recorder import state_zeros
+from graphc.recorder import Update, state_zeros, update
+
+Move = Callable[[Tensor, dict[str, Any]], None]
 
 _COUNT = tensor(0.0, dtype=float32)  # what a count of steps looks like
 
@@ -60,10 +63,30 @@ class SteppedOptimizer(Optimizer):
             step.add_(1)
             yield step, members
 
-    def _gradient(self, parameter: Tensor, group: dict[str, Any], decay: Any) -> Tensor:
+    def _move(self, key: tuple[Any, ...], members: list[Tensor], numbers: list[Tensor | None], move: Move) -> None:
+        """Call `move` with each parameter and its state, whose entries but `step` it changes by the gradient and
+        `numbers`. What it records is remembered (`graphc.recorder.update`): `key` holds the choices that it makes.
+        """
+        updates: list[Update] = []
+        names: list[str] = []
+        for parameter in members:
+            assert parameter.grad is not None
+            state = self.state[parameter]
+            changed = sorted(name for name in state if name != "step")
+            names += changed
+            written = [parameter, *[state[name] for name in changed]]
+            updates.append(Update(written, [parameter.grad], partial(move, parameter, state)))
+        update((type(self).__name__, *key, *names), updates, [n for n in numbers if n is not None])
+
+    def _maximize(self, group: dict[str, Any]) -> bool:
+        """Whether gradients are turned around."""
+        return self._structure(lambda: bool(group["maximize"]))
+
+    @staticmethod
+    def _gradient(parameter: Tensor, maximize: bool, decay: Any) -> Tensor:
         """The gradient, turned around by `maximize`, with `decay` times the parameter added (None: nothing)."""
         assert parameter.grad is not None
-        gradient: Tensor = -parameter.grad if self._structure(lambda: bool(group["maximize"])) else parameter.grad
+        gradient: Tensor = -parameter.grad if maximize else parameter.grad
         return gradient if decay is None else gradient.addcmul(parameter, decay)
 
     def _decay(self, group: dict[str, Any]) -> Any:

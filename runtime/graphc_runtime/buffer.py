@@ -82,6 +82,20 @@ class _Pool:
             COUNTERS.add_peak(live)
         return taken
 
+    def again(self, nbytes: int) -> Memory | None:
+        """The block that came back last, if it serves `nbytes`: what a repeated call frees, its next run takes.
+
+        It never stopped to count as live, so there is nothing else to do.
+        """
+        try:
+            memory = self._returned.pop()
+        except IndexError:
+            return None
+        if memory[0] == self._capacities.get(nbytes) and self._live <= COUNTERS.peak_bytes:
+            return memory
+        self.give_back(memory)
+        return None
+
     def _capacity(self, nbytes: int) -> int:
         if nbytes < 0:
             raise ValueError(f"a buffer cannot have {nbytes} bytes")
@@ -134,7 +148,10 @@ class _Pool:
     def _collect(self) -> None:
         returned, free = self._returned, self._free
         while returned:
-            memory = returned.popleft()
+            try:
+                memory = returned.popleft()
+            except IndexError:  # another thread took the last one again
+                break
             capacity = memory[0]
             self._live -= capacity
             self._idle += capacity
@@ -199,11 +216,11 @@ class Buffer:
         """
         self = Buffer.__new__(Buffer)
         self._memory = self._array = None
-        self._memory = memory = _POOL.take((nbytes,), (what,))[0]
+        self._memory = memory = _POOL.again(nbytes) or _POOL.take((nbytes,), (what,))[0]
         self.ptr = memory[1]
         self.nbytes = nbytes
         if POISON.get():
-            ctypes.memset(memory[1], 0xFF, memory[0])
+            self.poison()
         return self
 
     @staticmethod
@@ -218,7 +235,7 @@ class Buffer:
             self.ptr = memory[1]
             self.nbytes = nbytes
             if poison:
-                ctypes.memset(memory[1], 0xFF, memory[0])
+                self.poison()
             made.append(self)
         return made
 
@@ -249,6 +266,11 @@ class Buffer:
         made = Buffer.allocate(self.nbytes)
         np.copyto(made.array, self.array)
         return made
+
+    def poison(self) -> None:
+        """Fill memory of the pool with bytes 0xFF, as the option `poison` does with what is allocated."""
+        assert self._memory is not None
+        ctypes.memset(self.ptr, 0xFF, self._memory[0])
 
     @property
     def of_pool(self) -> bool:

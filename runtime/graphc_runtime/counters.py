@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass
 
 _NAMES: tuple[str, ...] = (
     "traces",  # calls recorded whole: by `graphc.trace`, or captured by `graphc.compile`
@@ -20,11 +21,32 @@ _NAMES: tuple[str, ...] = (
 )
 
 
+@dataclass(slots=True, eq=False)
+class Tally:
+    """What one thread has run. Nobody else writes it, so counting takes no lock."""
+
+    runs: int = 0
+    launches: int = 0
+
+
+class _Own(threading.local):
+    """The tally of the thread that asks."""
+
+    def __init__(self, all_tallies: list[Tally]) -> None:
+        self.tally = Tally()
+        all_tallies.append(self.tally)
+
+
 class Counters:
-    """Integers by name. Safe from several threads; a fork starts with the parent's values."""
+    """Integers by name. Safe from several threads; a fork starts with the parent's values.
+
+    `own.tally` counts the runs of this thread.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # re-entrant: a finalizer may count while its thread counts
+        self._tallies: list[Tally] = []
+        self.own = _Own(self._tallies)
         self._values: dict[str, int] = dict.fromkeys(_NAMES, 0)
         self.peak_bytes = 0  # largest sum of live tensor and arena memory
 
@@ -34,10 +56,9 @@ class Counters:
 
     def add_run(self, launches: int) -> None:
         """One call of a program with so many kernels."""
-        with self._lock:
-            values = self._values
-            values["runs"] += 1
-            values["launches"] += launches
+        tally = self.own.tally
+        tally.runs += 1
+        tally.launches += launches
 
     def add_peak(self, live_bytes: int) -> None:
         """So much memory is in use now."""
@@ -46,12 +67,22 @@ class Counters:
 
     def snapshot(self) -> dict[str, int]:
         with self._lock:
-            return {**self._values, "peak_bytes": self.peak_bytes}
+            runs, launches = self._run()
+            values = self._values
+            counted = {"runs": values["runs"] + runs, "launches": values["launches"] + launches}
+            return {**values, **counted, "peak_bytes": self.peak_bytes}
 
     def reset(self) -> None:
         with self._lock:
-            self._values = dict.fromkeys(_NAMES, 0)
+            # Tallies belong to their threads: what they show now is taken off from now on.
+            runs, launches = self._run()
+            self._values = {**dict.fromkeys(_NAMES, 0), "runs": -runs, "launches": -launches}
             self.peak_bytes = 0
+
+    def _run(self) -> tuple[int, int]:
+        """Runs and launches of all threads since the start."""
+        tallies = tuple(self._tallies)
+        return sum(t.runs for t in tallies), sum(t.launches for t in tallies)
 
     def after_fork(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""

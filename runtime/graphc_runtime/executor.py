@@ -11,8 +11,11 @@ from graphc_runtime.buffer import Buffer
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.device import Device
 from graphc_runtime.errors import CallError
+from graphc_runtime.options import POISON
 
-_Table = tuple[ctypes.Array[ctypes.c_char], int]  # the addresses of a call's buffers, and where they stand
+# The addresses of a call's buffers, where they stand, and the arena if it is a small one.
+_Table = tuple[ctypes.Array[ctypes.c_char], int, Buffer | None]
+_SMALL_ARENA = 1 << 14  # bytes of an arena that programs keep while they do not run
 
 
 class Executable:
@@ -23,7 +26,8 @@ class Executable:
     def __init__(self, artifact: Artifact, device: Device) -> None:
         self.artifact = artifact
         self.device = device
-        self._run = device.load(artifact).run
+        self._program = device.load(artifact)
+        self._run = self._program.run
         self._input_bytes = [spec.nbytes for spec in artifact.inputs]
         self._outputs = [
             (spec.nbytes, alias, spec) for spec, alias in zip(artifact.outputs, artifact.output_aliases, strict=True)
@@ -37,6 +41,7 @@ class Executable:
         self._arena_name = f"the arena of {artifact.name}"
         self._tables: list[_Table] = []  # free ones; append and pop are atomic
         self._launches = len(artifact.launches)
+        self._counts = COUNTERS.own
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None] | None = None) -> list[Buffer]:
         """Run once and give the output buffers.
@@ -62,22 +67,32 @@ class Executable:
 
         An output that takes over an input must be given that input's buffer.
         """
-        # From the pool for each call, so that programs which are not running hold no memory.
-        arena = Buffer.allocate(self._arena_bytes, self._arena_name) if self._arena_bytes else None
+        pointers = [b.ptr for b in (*inputs, *outputs)]
         try:
             table = self._tables.pop()
         except IndexError:
             table = self._new_table()
-        addresses, at = table
-        self._place(addresses, 0, *[b.ptr for b in inputs], *[b.ptr for b in outputs], arena.ptr if arena else 0)
+        addresses, at, arena = table
+        if not self._arena_bytes:
+            pass
+        elif arena is None:
+            # From the pool for each call, so that programs which are not running hold no memory.
+            arena = Buffer.allocate(self._arena_bytes, self._arena_name)
+        elif POISON.get():
+            arena.poison()
+        self._place(addresses, 0, *pointers, 0 if arena is None else arena.ptr)
         self._run(at)
         self._tables.append(table)
-        COUNTERS.add_run(self._launches)
+        tally = self._counts.tally
+        tally.runs += 1
+        tally.launches += self._launches
 
     def _new_table(self) -> _Table:
         count = len(self._input_bytes) + len(self._outputs) + 1
         addresses = ctypes.create_string_buffer(8 * count)
-        return addresses, ctypes.addressof(addresses)
+        small = 0 < self._arena_bytes <= _SMALL_ARENA
+        arena = Buffer.allocate(self._arena_bytes, self._arena_name) if small else None
+        return addresses, ctypes.addressof(addresses), arena
 
     def _given(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None]) -> list[Buffer]:
         if len(outputs) != len(self._outputs):

@@ -10,6 +10,7 @@ import pytest
 import graphc as torch
 import graphc.nn.functional as F
 from graphc import optim
+from graphc.recorder import Update, update
 from graphc.recording import current
 
 
@@ -60,6 +61,15 @@ def test_strides_decide_how_rows_are_multiplied() -> None:
         lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
         lambda p: optim.Adam(p, lr=0.1, amsgrad=True),
         lambda p: optim.AdamW(p, lr=0.1),
+        lambda p: optim.Adamax(p, lr=0.1, maximize=True),
+        lambda p: optim.NAdam(p, lr=0.1, weight_decay=0.01, decoupled_weight_decay=True),
+        lambda p: optim.RAdam(p, lr=0.1, weight_decay=0.01),
+        lambda p: optim.RMSprop(p, lr=0.1, momentum=0.9, centered=True),
+        lambda p: optim.Adagrad(p, lr=0.1, lr_decay=0.1),
+        lambda p: optim.Adadelta(p, lr=0.5),
+        lambda p: optim.Rprop(p, lr=0.1, etas=(0.4, 1.5)),
+        lambda p: optim.ASGD(p, lr=0.1, lambd=0.1, t0=2),
+        lambda p: optim.Adafactor(p, lr=0.1, weight_decay=0.01),
     ],
 )
 def test_a_repeated_update_is_the_recorded_one(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +87,38 @@ def test_a_repeated_update_is_the_recorded_one(make: Any, monkeypatch: pytest.Mo
     current().reset()
     remembered = train(6)
     assert current().updates
-    for module in ("sgd", "adam"):
+    for module in ("sgd", "stepped"):
         monkeypatch.setattr(f"graphc.optim.{module}.update", lambda key, updates, numbers: [u.run() for u in updates])
     current().reset()
     assert train(6) == remembered
     assert not current().updates
     assert train(5) != remembered
+
+
+def test_an_update_that_reads_numbers_of_its_own_is_not_remembered() -> None:
+    current().reset()
+    tensors = [torch.ones(2), torch.ones(3), torch.ones(5)]
+
+    def grow(tensor: Any) -> None:
+        tensor.add_(tensor.numel() ** 0.5)  # another number at each call of this line: read at run time
+
+    for _ in range(3):
+        with torch.no_grad():
+            update(("grow",), [Update([t], [], lambda t=t: grow(t)) for t in tensors], ())
+        for tensor in tensors:
+            tensor.data_ptr()
+    assert not current().updates
+    for tensor in tensors:
+        assert tensor.tolist() == pytest.approx([1 + 3 * tensor.numel() ** 0.5] * tensor.numel())
+
+
+def test_gradients_filled_with_zeros_are_remembered() -> None:
+    current().reset()
+    parameters = [torch.ones(size).requires_grad_() for size in (2, 3)]
+    optimizer = optim.SGD(parameters, lr=0.1)
+    for _ in range(4):
+        (parameters[0].sum() * 2 + parameters[1].sum() * 3).backward()
+        assert [p.grad.tolist() for p in parameters] == [[2.0] * 2, [3.0] * 3]
+        optimizer.zero_grad(set_to_none=False)
+        assert [p.grad.tolist() for p in parameters] == [[0.0] * 2, [0.0] * 3]
+    assert len(current().updates) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +12,23 @@ import pytest
 
 import graphc as torch
 import graphc.nn as nn
-from graphc import optim
+from graphc import optim, recorder
+
+FACTOR = 2.0  # a global that a compiled function reads
 
 MAKERS = {
     "sgd": lambda p: optim.SGD(p, lr=0.1),
     "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
     "adam": lambda p: optim.Adam(p, lr=0.01),
+    "adamax": lambda p: optim.Adamax(p, lr=0.01),
+    "nadam": lambda p: optim.NAdam(p, lr=0.01),
+    "radam": lambda p: optim.RAdam(p, lr=0.01),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=0.01, momentum=0.9, centered=True),
+    "adagrad": lambda p: optim.Adagrad(p, lr=0.01),
+    "adadelta": lambda p: optim.Adadelta(p, lr=0.01),
+    "rprop": lambda p: optim.Rprop(p, lr=0.01),
+    "asgd": lambda p: optim.ASGD(p, lr=0.01),
+    "adafactor": lambda p: optim.Adafactor(p, lr=0.01),
 }
 
 
@@ -79,6 +92,46 @@ def test_plain_steps_are_one_program(name: str) -> None:
     seen = counted(lambda: [observed() for _ in range(6)])
     assert seen["programs_built"] <= 2, "the first step has a program of its own at most"
     assert counted(observed)["program_hits"] == 1
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_replayed_step_asks_nothing_of_each_parameter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choices of an optimizer and its numbers are looked up once for all parameters."""
+    asked: list[str] = []
+
+    def watched(what: str, given: Any) -> Any:
+        def ask(compute: Callable[[], Any], *rest: Any) -> Any:
+            def counting() -> Any:
+                asked.append(what)
+                return compute()
+
+            return given(counting, *rest)
+
+        return ask
+
+    for what in ("runtime_choice", "runtime_scalar"):
+        monkeypatch.setattr(f"graphc.optim.optimizer.{what}", watched(what, getattr(recorder, what)))
+
+    def asked_for(count: int) -> int:
+        parameters = [torch.ones(2).requires_grad_() for _ in range(count)]
+        for parameter in parameters:
+            parameter.data_ptr()
+        optimizer = MAKERS[name](parameters)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            torch.stack([(p * p).sum() for p in parameters]).sum().backward()
+            optimizer.step()
+
+        run = torch.compile(step)
+        for _ in range(3):
+            run()
+        asked.clear()
+        seen = counted(run)
+        assert seen["replays"] == 1
+        return len(asked)
+
+    assert 0 < asked_for(2) == asked_for(7)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -201,3 +254,82 @@ def test_a_number_that_an_optimizer_reads_is_new_at_each_replay() -> None:
         optimizer.param_groups[0]["lr"] = rate
         assert counted(step)["replays"] == (i > 0)
     assert w.tolist() == [8 - 3.75]
+
+
+@pytest.mark.parametrize("name", ["global", "attribute", "item", "cell", "gradient", "mode", "length", "storage"])
+def test_a_changed_guard_is_noticed_where_calls_repeat(name: str) -> None:
+    """The call before was replayed by the shortest way there is; the next must not be."""
+    weight = torch.tensor([2.0, 3.0])
+    state = types.SimpleNamespace(scale=3.0)
+    table, values, cell = {"shift": 1.0}, [1.0], 5.0
+
+    def body(x: Any) -> Any:
+        y = x * weight * FACTOR * state.scale + table["shift"] + cell
+        for value in values:
+            y = y + value
+        return y
+
+    function = types.FunctionType(body.__code__, dict(globals()), "body", None, body.__closure__)
+    run = torch.compile(function)
+    x = torch.tensor([1.0, 2.0])
+    for _ in range(4):
+        run(x)
+    assert counted(lambda: run(x))["replays"] == 1
+    if name == "global":
+        function.__globals__["FACTOR"] = 7.0
+    elif name == "attribute":
+        state.scale = 4.0
+    elif name == "item":
+        table["shift"] = 2.0
+    elif name == "cell":
+        cell = 6.0
+    elif name == "gradient":
+        weight.requires_grad_()
+    elif name == "mode":
+        weight.requires_grad_()
+        for _ in range(3):
+            with torch.no_grad():
+                run(x)
+        assert run(x).grad_fn is not None
+        return
+    elif name == "length":
+        values.append(3.0)
+    else:
+        weight.data = torch.tensor([5.0, 7.0])
+    seen = counted(lambda: np.testing.assert_allclose(run(x).tolist(), function(x).tolist()))
+    assert seen["replays"] == 0
+    assert seen["captures"] == 1
+
+
+def test_what_is_equal_but_another_object_is_no_change() -> None:
+    state = types.SimpleNamespace(scale=float("3.5"))
+    run = torch.compile(lambda x: x * state.scale)
+    x = torch.tensor([1.0, 2.0])
+    for _ in range(3):
+        run(x)
+    state.scale = float("3.5")
+    assert counted(lambda: run(x))["replays"] == 1
+
+
+def test_a_missing_entry_of_a_default_dictionary_is_not_made_by_looking() -> None:
+    table: defaultdict[str, float] = defaultdict(float, {"a": 2.0})
+    run = torch.compile(lambda x: x * table.get("a", 9.0))
+    x = torch.tensor([1.0, 2.0])
+    for _ in range(3):
+        run(x)
+    del table["a"]
+    assert run(x).tolist() == [9.0, 18.0]
+    assert not table
+
+
+def test_arguments_of_another_kind_leave_the_shortest_way() -> None:
+    run = torch.compile(lambda a, b: a + b)
+    a, b = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    for _ in range(3):
+        run(a, b)
+    assert run(a, a).tolist() == [2.0, 4.0]
+    assert run(a, torch.tensor([1, 2])).dtype is torch.float32
+    assert run(a, torch.tensor([1.0, 2.0, 3.0])[1:]).tolist() == [3.0, 5.0]
+    assert run(a, torch.tensor([[1.0], [2.0]])).tolist() == [[2.0, 3.0], [3.0, 4.0]]
+    assert run(a.requires_grad_(), b).requires_grad
+    assert run(a.detach(), b).tolist() == [4.0, 6.0]

@@ -108,13 +108,15 @@ class CpuProgram:
 
     def __init__(self, artifact: Artifact) -> None:
         self._library = Library(artifact.name, artifact.objects, (artifact.entry,))
-        self._entry = _ENTRY(self._library[artifact.entry])
-        self._table, self._wanted = POOL.table(_link_pool)
+        entry = _ENTRY(self._library[artifact.entry])
+        table, wanted = POOL.table(_link_pool)
 
-    def run(self, pointers: int, /) -> None:
-        self._entry(pointers, self._table)
-        if self._wanted.value:
-            POOL.start()
+        def run(pointers: int, /) -> None:
+            entry(pointers, table)
+            if wanted.value:
+                POOL.start()
+
+        self.run = run
 
 
 class CpuDevice:
