@@ -40,7 +40,7 @@ def tile_contraction(
         cost = (max(steps / 2 * chain, loads.count(tile) * taps / 2) + 0.6) / steps * waste
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
             cost *= SCATTERED
-        if cost < best - 1e-9 and points + loads.registers(tile) < target.registers:
+        if cost < best - 1e-9 and points + loads.registers(tile) <= target.registers:
             best, chosen = cost, tile
     schedule.tile.update(zip(axes, chosen, strict=True))
     points = math.prod(chosen) * per_point
