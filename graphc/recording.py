@@ -248,7 +248,8 @@ class Recorder:
 
     def _flush(self) -> None:
         FRONT.flushes += 1
-        alive = list(self.cuts.values())  # else garbage collection, which runs at any time, may end what is bound
+        # Else garbage collection, which runs at any time, may end what is bound.
+        alive = list(self.cuts.values()) if len(self.cuts) else ()
         storages, nodes = self.outputs()
         saved = {value: needed_later(self, value) for value in self._histories(storages)}
         for needed in saved.values():
@@ -279,7 +280,7 @@ class Recorder:
 
     def program(self, outputs: tuple[Node, ...], donated: frozenset[Node] = frozenset()) -> programs.Program:
         """The program for `outputs`, by one look-up when it was built before. It may overwrite the leaves `donated`."""
-        key = (outputs, tuple(self.cuts.keys()), donated)
+        key = (outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated)
         program = self._programs.get(key)
         if program is None:
             program = programs.build(outputs, self.bound.__contains__, donated)

@@ -303,18 +303,11 @@ class Replay:
     def _run_simple(self, recorder: Recorder, slots: list[Any], scratch: _Scratch, tensors: Sequence[Any]) -> Any:
         executable, places = self._segments[0]
         inputs = slots if self._in_order else [slots[i] for i in places]
-        made = self._allocate()
+        made = Buffer.allocate_all(self._sizes, self._types)
         executable.launch(inputs, made)
         self._scratch.append(scratch)
         slots += made
         return self._results(recorder, slots, self._made(recorder, slots), tensors)
-
-    def _allocate(self) -> list[Buffer]:
-        """Memory for the outputs that get a place of their own."""
-        sizes = self._sizes
-        if len(sizes) == 1:
-            return [Buffer.allocate(sizes[0], self._types[0])]
-        return Buffer.allocate_all(sizes, self._types)
 
     def _made(self, recorder: Recorder, slots: list[Any]) -> list[Any]:
         """Storages of new tensors, by their places."""
@@ -390,7 +383,7 @@ class Replay:
             if count(buffer) != _ALONE + 2 or not buffer.of_pool:
                 inputs[alias] = buffer = buffer.copy()
             outputs[j] = buffer
-        for j, buffer in zip(self._allocated, self._allocate(), strict=True):
+        for j, buffer in zip(self._allocated, Buffer.allocate_all(self._sizes, self._types), strict=True):
             outputs[j] = buffer
         for j, type in scratch.missing:
             outputs[j] = Buffer.allocate(type.nbytes, type)

@@ -226,6 +226,8 @@ class Buffer:
     @staticmethod
     def allocate_all(sizes: Sequence[int], what: Sequence[object]) -> list[Buffer]:
         """A buffer for each of `sizes`, as `allocate` makes them, in one visit to the pool. Either all or none."""
+        if len(sizes) == 1:
+            return [Buffer.allocate(sizes[0], what[0])]
         made: list[Buffer] = []
         poison = POISON.get()
         for memory, nbytes in zip(_POOL.take(sizes, what), sizes, strict=True):
