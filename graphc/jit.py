@@ -73,14 +73,14 @@ class Compiled:
             return self._function(*args, **kwargs)
         with recorder.lock:
             recent = self._recent
-            if recent is not None and not kwargs and recent[0].fits(args):
-                # The same kinds of arguments as the last time, all of them tensors.
+            if recent is not None and not kwargs and (tensors := recent[0].fits(args)) is not None:
+                # The same kinds of arguments as the last time.
                 entry = recent[1]
-                if entry.failure(args) is None:
+                if entry.failure(tensors) is None:
                     FRONT.replays += 1
                     if recorder.pending:
                         recorder.flush("")
-                    return entry.run(recorder, args, ())
+                    return entry.run(recorder, tensors, ())
                 self._recent = None
             return self._call(recorder, args, kwargs)
 

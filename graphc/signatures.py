@@ -44,37 +44,54 @@ def aliasing(tensors: Sequence[Any]) -> tuple[int, ...]:
     return first if len(places) < len(tensors) else ()
 
 
-class Plain:
-    """Positional arguments that are all tensors, none over another's memory: a signature that is quickly compared."""
+# Constants among arguments that are quickly compared: floats are not among them, as they may turn out to change.
+_CONSTANTS = (int, str, bool, bytes, type(None))
 
-    __slots__ = ("_count", "_enabled", "_types")
+
+class Plain:
+    """Positional arguments that are tensors, none over another's memory, or constants: a signature that is quickly
+    compared.
+    """
+
+    __slots__ = ("_constants", "_count", "_enabled", "_types")
 
     def __init__(self, args: Sequence[Any]) -> None:
         self._enabled = MODE.enabled
         self._count = len(args)
-        self._types = [(place, type(t), t._type, t.requires_grad) for place, t in enumerate(args)]
+        self._types = [(i, type(t), t._type, t.requires_grad) for i, t in enumerate(args) if isinstance(t, TensorBase)]
+        self._constants = [(i, type(v), v) for i, v in enumerate(args) if not isinstance(v, TensorBase)]
 
     @staticmethod
     def suits(args: Sequence[Any]) -> bool:
         """Whether there is such a signature for `args`."""
-        return all(isinstance(t, TensorBase) and not (t._chain or t._wrapped) for t in args) and not aliasing(args)
+        tensors = [t for t in args if isinstance(t, TensorBase)]
+        constants = [v for v in args if type(v) in _CONSTANTS]
+        plain = len(tensors) + len(constants) == len(args) and not any(t._chain or t._wrapped for t in tensors)
+        return plain and not aliasing(tensors)
 
-    def fits(self, args: Sequence[Any]) -> bool:
-        """Whether `args` are tensors of the same kinds."""
+    def fits(self, args: Sequence[Any]) -> Sequence[Any] | None:
+        """The tensors of `args` if these are of the same kinds, else None."""
         if len(args) != self._count or MODE.enabled is not self._enabled:
-            return False
+            return None
         for place, cls, kind, requires in self._types:
             tensor = args[place]
             if type(tensor) is not cls or tensor._chain or tensor._wrapped:
-                return False
+                return None
             if tensor._type is not kind and tensor._type != kind:
-                return False
+                return None
             lineage = tensor._lineage
             if (lineage.requires_grad or lineage.hist is not None) is not requires:
-                return False
-        if self._count == 2:
-            return args[0]._storage is not args[1]._storage
-        return self._count < 2 or len({t._storage for t in args}) == self._count
+                return None
+        if self._constants:
+            for place, cls, value in self._constants:
+                given = args[place]
+                if given is not value and (type(given) is not cls or given != value):
+                    return None
+            args = [args[place] for place, *_ in self._types]
+        count = len(args)
+        if count == 2:
+            return None if args[0]._storage is args[1]._storage else args
+        return args if count < 2 or len({t._storage for t in args}) == count else None
 
 
 def rebuild(value: Any, tensors: list[Any], floats: list[Any]) -> Any:

@@ -333,3 +333,20 @@ def test_arguments_of_another_kind_leave_the_shortest_way() -> None:
     assert run(a, torch.tensor([[1.0], [2.0]])).tolist() == [[2.0, 3.0], [3.0, 4.0]]
     assert run(a.requires_grad_(), b).requires_grad
     assert run(a.detach(), b).tolist() == [4.0, 6.0]
+
+
+def test_constants_among_arguments_are_compared() -> None:
+    run = torch.compile(lambda x, k, name, flag: x * k + (1 if name == "one" else 2) + (10 if flag else 0))
+    x = torch.tensor([1.0, 2.0])
+    for _ in range(3):
+        run(x, 2, "one", False)
+    assert counted(lambda: run(x, 2, "one", False))["replays"] == 1
+    assert run(x, 3, "one", False).tolist() == [4.0, 7.0]
+    assert run(x, 3, "two", False).tolist() == [5.0, 8.0]
+    assert run(x, 3, "two", True).tolist() == [15.0, 18.0]
+    assert run(x, True, "two", True).tolist() == [13.0, 14.0]
+    assert run(x, 1, "two", True).tolist() == [13.0, 14.0]
+    assert (run(x, 1, "two", 0).tolist(), run(x, 1, "two", 1).tolist()) == ([3.0, 4.0], [13.0, 14.0])
+    kinds = torch.compile(lambda x, k: x if k is True else x + k)
+    for k in (1, 1, 1, True, 1, 2.5, 2.5, 3.5, 1):
+        assert kinds(x, k).tolist() == ([1.0, 2.0] if k is True else [1.0 + k, 2.0 + k])
