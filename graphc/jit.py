@@ -73,7 +73,7 @@ class Compiled:
             return self._function(*args, **kwargs)
         with recorder.lock:
             recent = self._recent
-            if recent is not None and not kwargs and (tensors := recent[0].fits(args)) is not None:
+            if recent is not None and (tensors := recent[0].fits(args, kwargs)) is not None:
                 # The same kinds of arguments as the last time.
                 entry = recent[1]
                 if entry.failure(tensors) is None:
@@ -94,7 +94,7 @@ class Compiled:
         for entry in self._entries.get(key, ()):
             reason = entry.failure(tensors)
             if reason is None:
-                self._recent = (Plain(args), entry) if not kwargs and Plain.suits(args) else None
+                self._recent = (Plain(args, kwargs), entry) if Plain.suits(args, kwargs) else None
                 return self._replay(recorder, entry, tensors, floats)
         if reason is not None:
             FRONT.recompiles += 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -240,6 +241,7 @@ class Replay:
                 or self._new_gradients
                 or recorded.checks
             )
+            self._pick = itemgetter(*places) if len(places) > 1 else None  # of one place it gives no tuple
             self._in_order = places == list(range(self._first_output))
             taken = {id(storage) for storage, *_ in self._exchanged}
             self._written = [entry for entry in self._written if id(entry[0]) not in taken]
@@ -336,10 +338,11 @@ class Replay:
         for tensor in self._gradients:
             slots.append(argument_buffer(tensor._grad))
         if scratch.numbers:
-            values = [compute() for compute in self._computes]
-            values += [floats[place] for place in self._places]
-            for array, value in zip(scratch.numbers, values, strict=True):
-                array[0] = value
+            arrays = iter(scratch.numbers)
+            for compute in self._computes:
+                next(arrays)[0] = compute()
+            for place in self._places:
+                next(arrays)[0] = floats[place]
             slots += scratch.buffers
         for generator, read in self._draws:
             if read:
@@ -374,7 +377,7 @@ class Replay:
 
     def _run_one(self, recorder: Recorder, slots: list[Any], scratch: _Scratch) -> None:
         executable, places = self._segments[0]
-        inputs = [slots[i] for i in places]
+        inputs = [slots[i] for i in places] if self._pick is None else list(self._pick(slots))
         outputs: list[Any] = scratch.outputs.copy()
         count = sys.getrefcount
         for j, alias in self._aliases:

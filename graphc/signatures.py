@@ -49,28 +49,33 @@ _CONSTANTS = (int, str, bool, bytes, type(None))
 
 
 class Plain:
-    """Positional arguments that are tensors, none over another's memory, or constants: a signature that is quickly
-    compared.
-    """
+    """Arguments that are tensors, none over another's memory, or constants: a signature that is quickly compared."""
 
-    __slots__ = ("_constants", "_count", "_enabled", "_types")
+    __slots__ = ("_constants", "_count", "_enabled", "_names", "_types")
 
-    def __init__(self, args: Sequence[Any]) -> None:
+    def __init__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         self._enabled = MODE.enabled
+        self._names = tuple(kwargs)
+        args = (*args, *kwargs.values())
         self._count = len(args)
         self._types = [(i, type(t), t._type, t.requires_grad) for i, t in enumerate(args) if isinstance(t, TensorBase)]
         self._constants = [(i, type(v), v) for i, v in enumerate(args) if not isinstance(v, TensorBase)]
 
     @staticmethod
-    def suits(args: Sequence[Any]) -> bool:
-        """Whether there is such a signature for `args`."""
+    def suits(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Whether there is such a signature for these arguments."""
+        args = (*args, *kwargs.values())
         tensors = [t for t in args if isinstance(t, TensorBase)]
         constants = [v for v in args if type(v) in _CONSTANTS]
         plain = len(tensors) + len(constants) == len(args) and not any(t._chain or t._wrapped for t in tensors)
         return plain and not aliasing(tensors)
 
-    def fits(self, args: Sequence[Any]) -> Sequence[Any] | None:
-        """The tensors of `args` if these are of the same kinds, else None."""
+    def fits(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any] | None:
+        """The tensors among the arguments if these are of the same kinds, else None."""
+        if kwargs or self._names:
+            if tuple(kwargs) != self._names:
+                return None
+            args = (*args, *kwargs.values())
         if len(args) != self._count or MODE.enabled is not self._enabled:
             return None
         for place, cls, kind, requires in self._types:
@@ -126,16 +131,13 @@ class _Made:
 
 def _make(made: _Made, storages: list[Storage]) -> Any:
     storage = storages[made.storage] if isinstance(made.storage, int) else made.storage
-    lineage = Lineage(len(made.chain), None, made.requires_grad, storage.version)
     if made.name:
-        lineage = Lineage(0, Value(_no_node(), (), made.name, True), False, storage.version)
-        assert lineage.hist is not None
-        lineage.hist.freed = True
+        hist = Value(_NOTHING, (), made.name, True)
+        hist.freed = True
+        lineage = Lineage(0, hist, False, storage.version)
+    else:
+        lineage = Lineage(len(made.chain), None, made.requires_grad, storage.version)
     return new(storage, made.type, lineage, made.chain, made.strides, made.offset)
-
-
-def _no_node() -> Node:
-    return _NOTHING
 
 
 _NOTHING = Node("constant", (), (("value", 0.0),), TensorType(f64, ()))

@@ -350,3 +350,18 @@ def test_constants_among_arguments_are_compared() -> None:
     kinds = torch.compile(lambda x, k: x if k is True else x + k)
     for k in (1, 1, 1, True, 1, 2.5, 2.5, 3.5, 1):
         assert kinds(x, k).tolist() == ([1.0, 2.0] if k is True else [1.0 + k, 2.0 + k])
+
+
+def test_named_arguments_are_compared_by_name() -> None:
+    run = torch.compile(lambda a, b=None, k=1: a * k if b is None else a * k - b)
+    a, b = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0])
+    for _ in range(3):
+        assert run(a, b=b, k=2).tolist() == [-1.0, -1.0]
+    assert counted(lambda: run(a, b=b, k=2))["replays"] == 1
+    assert run(a, k=2, b=b).tolist() == [-1.0, -1.0]
+    assert run(b=a, a=b).tolist() == [2.0, 3.0]
+    assert run(a=a, b=b).tolist() == [-2.0, -3.0]
+    assert run(a, b).tolist() == [-2.0, -3.0]
+    assert run(a, b=b, k=3).tolist() == [0.0, 1.0]
+    assert run(a, k=3).tolist() == [3.0, 6.0]
+    assert run(a, b=a, k=3).tolist() == [2.0, 4.0]
