@@ -28,6 +28,7 @@ from graphc.passes.order import order
 from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
+from graphc.passes.skip_zeros import SkipZeros
 from graphc.passes.split_labels import SplitLabels
 from graphc.passes.split_reductions import SplitReductions
 from graphc_runtime.artifact import Artifact
@@ -55,6 +56,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         Simplify(),
         JoinPads(),
         JoinProducts(),
+        SkipZeros(),
     ]
     return machine_independent + (
         [Layout(target.lanes(4)), SharePads(), SplitReductions()] if target is not None else []

@@ -18,6 +18,7 @@ PASSES: dict[str, str] = {
     "layout": "graphc.passes.layout:Layout",
     "share_pads": "graphc.passes.share_pads:SharePads",
     "simplify": "graphc.passes.simplify:Simplify",
+    "skip_zeros": "graphc.passes.skip_zeros:SkipZeros",
     "split_labels": "graphc.passes.split_labels:SplitLabels",
     "split_reductions": "graphc.passes.split_reductions:SplitReductions",
     "strip_detach": "graphc.passes.simplify:StripDetach",

@@ -1,0 +1,375 @@
+"""Contractions that multiply by zeros between elements become contractions of the elements alone.
+
+The gradient of a convolution of stride s by its input slides a window over the cotangent with s-1 zeros between its
+elements. Of the results whose position leaves the rest p when it is divided by s, only every s-th tap of the kernel
+meets an element: these results, a *phase*, are a contraction of the cotangent as it is with those taps. The phases are
+stored next to each other, element by element.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+from graphc.ir.builder import Builder
+from graphc.ir.contraction import ContractSpec, Dim, format_spec, parse_spec
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.schedule import MAX_PARTS
+from graphc.passes.base import PRIMITIVE, Pass
+
+COPY = 16  # products that storing an element of a phase once more counts for
+
+
+@dataclass(frozen=True)
+class SkipZeros(Pass):
+    """Split contractions over an operand with zeros between its elements into phases, which read none of those zeros,
+    and compute no results that a slice drops, where that takes fewer multiplications.
+
+    As exact as the contraction, but that products of those zeros with infinities and NaN are gone.
+    """
+
+    name = "skip_zeros"
+    doc = "split contractions over operands with zeros between elements into phases without them"
+    requires = (PRIMITIVE,)
+
+    def run(self, graph: Graph) -> Graph:
+        while (result := _rewrite(graph)) is not graph:
+            graph = result  # each round multiplies less: the other operand may have zeros too
+        return graph
+
+
+def _rewrite(graph: Graph) -> Graph:
+    if not any(n.op == "contract" and any(x.op in ("pad", "slice") for x in n.inputs) for n in graph.nodes):
+        return graph
+    kept = set(graph.outputs)
+    b = Builder.of(graph)
+    done: dict[Node, Node] = {}
+    for node in graph.nodes:
+        operands = tuple(done[x] for x in node.inputs)
+        with b.at(node.locs):
+            made = node if operands == node.inputs else b.make(node.op, operands, node.attrs, node.type)
+        source = node.inputs[0] if node.op == "slice" else node
+        users = graph.users.get(source, ())
+        if source.op == "contract":
+            sliced = source not in kept and len(users) == 1 and next(iter(users)).op == "slice"
+            if sliced == (node is not source):
+                with b.at(source.locs):
+                    made = _without_zeros(b, done[source] if sliced else made, made if sliced else None) or made
+        done[node] = made
+    return graph.with_outputs(tuple(done[o] for o in graph.outputs))
+
+
+def _without_zeros(b: Builder, node: Node, cut: Node | None) -> Node | None:
+    """The contraction `node`, or the slice `cut` of it, in phases; None when that is no gain."""
+    if not math.prod((node.type.size, *(x.type.size for x in node.inputs), 1 if cut is None else cut.type.size)):
+        return None
+    spec = parse_spec(node.text("spec"))
+    for side in (0, 1):
+        plan = _plan(node, cut, spec, side)
+        if plan is not None:
+            return plan.build(b)
+    return None
+
+
+# where the elements of an operand lie
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Along one dimension: element `j` of `first <= j < end` lies at `low + step * j` of `size` places, zeros
+    elsewhere.
+    """
+
+    low: int
+    step: int
+    first: int
+    end: int
+    size: int
+
+    def padded(self, low: int, high: int, interior: int) -> _Spread:
+        step = interior + 1
+        size = low + high + (self.size - 1) * step + 1
+        return _Spread(low + step * self.low, step * self.step, self.first, self.end, size)._within()
+
+    def sliced(self, start: int, size: int, step: int) -> _Spread | None:
+        """None when a place of the result may be any place of the operand."""
+        if step < 1 or self.step % step or (self.low - start) % step:
+            return None
+        return _Spread((self.low - start) // step, self.step // step, self.first, self.end, size)._within()
+
+    def _within(self) -> _Spread:
+        first = max(self.first, -(self.low // self.step))
+        end = min(self.end, (self.size - 1 - self.low) // self.step + 1)
+        return _Spread(self.low, self.step, first, max(end, first), self.size)
+
+
+def _spread(x: Node) -> tuple[Node, list[_Spread]]:
+    """The value whose elements `x` shows among zeros, and where."""
+    path: list[Node] = []
+    while x.op == "slice" or (x.op == "pad" and x.attr("value") == 0):
+        path.append(x)
+        x = x.inputs[0]
+    while path and path[-1].op == "slice":
+        x = path.pop()
+    dims = [_Spread(0, 1, 0, n, n) for n in x.shape]
+    while path:
+        node = path.pop()
+        names = ("low", "high", "interior") if node.op == "pad" else ("start", "size", "step")
+        parts = zip(dims, *(node.ints(name) for name in names), strict=True)
+        found = [d.padded(*p) if node.op == "pad" else d.sliced(*p) for d, *p in parts]
+        if None in found:
+            x, found = node, [_Spread(0, 1, 0, n, n) for n in node.shape]
+        dims = [d for d in found if d is not None]
+    return x, dims
+
+
+# the phases along one dimension
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Results `rest + count * q` meet the taps `tap + every * k` for k below `taps`, at element `offset + ...`."""
+
+    rest: int
+    tap: int
+    taps: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A dimension of the operand that is indexed by a label of the result, and perhaps by one of the kernel's: result
+    p and tap r meet at place `coefficient * p + dilation * r`. `size` results are wanted.
+    """
+
+    dim: int
+    out: int
+    label: str
+    coefficient: int
+    tap_label: str | None
+    tap_dim: int
+    dilation: int
+    taps: int
+    size: int
+    spread: _Spread
+
+    @property
+    def count(self) -> int:
+        """How many phases there are."""
+        return self.spread.step // math.gcd(self.coefficient, self.spread.step)
+
+    @property
+    def every(self) -> int:
+        """The distance of the taps of one phase."""
+        return self.spread.step // math.gcd(self.dilation, self.spread.step)
+
+    @cached_property
+    def phases(self) -> tuple[_Phase, ...]:
+        """Those that meet elements at all."""
+        found = []
+        for rest in range(min(self.count, self.size)):
+            places = [self.coefficient * rest + self.dilation * r - self.spread.low for r in range(self.taps)]
+            real = [r for r, place in enumerate(places) if place % self.spread.step == 0]
+            if real:
+                found.append(_Phase(rest, real[0], len(real), places[real[0]] // self.spread.step))
+        return tuple(found)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether phases stand side by side; one alone is spread out among zeros."""
+        return len(self.phases) > 1
+
+    def extent(self, phase: _Phase) -> int:
+        """How many results of a phase are computed: equally many of each that stand side by side."""
+        return -(-(self.size - (0 if self.is_joined else phase.rest)) // self.count)
+
+    @property
+    def products(self) -> int:
+        return sum(self.extent(phase) * phase.taps for phase in self.phases)
+
+    def terms(self, phase: _Phase) -> Dim:
+        """The index of the operand's element, less the offset."""
+        step = self.spread.step
+        dim = ((self.label, self.coefficient * self.count // step),)
+        return dim if phase.taps == 1 else (*dim, (str(self.tap_label), self.dilation * self.every // step))
+
+    def reach(self, phase: _Phase) -> int:
+        """How many elements a phase walks over."""
+        extents = (self.extent(phase), phase.taps)
+        return 1 + sum(c * (n - 1) for (_, c), n in zip(self.terms(phase), extents, strict=False))
+
+
+# the whole
+
+
+def _plan(node: Node, cut: Node | None, spec: ContractSpec, side: int) -> _Plan | None:
+    """How to compute `cut` or all of `node` from the elements of operand `side`, if that takes fewer products."""
+    base, spreads = _spread(node.inputs[side])
+    if cut is None and all(d.step == 1 for d in spreads):
+        return None
+    extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
+    other = spec.operands[1 - side]
+    axes = []
+    for dim, terms in enumerate(spec.operands[side]):
+        place = _place(terms, spec.out, other)
+        if place is None:
+            continue
+        (label, coefficient), (tap_label, dilation) = place
+        out = spec.out.index(label)
+        start, size, step = _range(cut, out, extents[label])
+        spread = spreads[dim]
+        moved = _Spread(spread.low - coefficient * start, spread.step, spread.first, spread.end, spread.size)
+        taps, tap_dim = (1, -1) if tap_label is None else (extents[tap_label], other.index(((tap_label, 1),)))
+        axes.append(_Axis(dim, out, label, coefficient * step, tap_label, tap_dim, dilation, taps, size, moved))
+    before = math.prod(extents[a.label] * a.taps for a in axes)
+    after = math.prod(a.products for a in axes)
+    joined = math.prod(a.count for a in axes if a.is_joined)
+    rest = math.prod(extents.values()) // before
+    copies = COPY * (node if cut is None else cut).type.size if joined > 1 else 0
+    if joined > MAX_PARTS or rest * after + copies >= rest * before:
+        return None
+    return _Plan(node, cut, spec, side, base, tuple(spreads), tuple(axes))
+
+
+def _place(
+    terms: Dim, out: tuple[str, ...], other: tuple[Dim, ...]
+) -> tuple[tuple[str, int], tuple[str | None, int]] | None:
+    """The label of the result and that of the kernel (or None) in a dimension of the operand, if it is of that form."""
+    elsewhere = {label for dim in other for label, _ in dim}
+    results = [t for t in terms if t[0] in out and t[0] not in elsewhere]
+    taps = [t for t in terms if t[0] not in out and ((t[0], 1),) in other]
+    if len(results) != 1 or len(results) + len(taps) != len(terms) or len(taps) > 1:
+        return None
+    return results[0], taps[0] if taps else (None, 0)
+
+
+def _range(cut: Node | None, dim: int, extent: int) -> tuple[int, int, int]:
+    """First, number and distance of the results that `cut` wants along a dimension, in ascending order."""
+    if cut is None:
+        return 0, extent, 1
+    start, size, step = (cut.ints(name)[dim] for name in ("start", "size", "step"))
+    return (start, size, step) if step > 0 else (start + (size - 1) * step, size, -step)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A contraction `node`, or a slice `cut` of it, over `base` in operand `side`, in phases along `axes`."""
+
+    node: Node
+    cut: Node | None
+    spec: ContractSpec
+    side: int
+    base: Node
+    spreads: tuple[_Spread, ...]
+    axes: tuple[_Axis, ...]
+
+    def build(self, b: Builder) -> Node:
+        if not all(axis.phases for axis in self.axes):
+            return b.zeros_like(self.node if self.cut is None else self.cut)
+        operand, before = self._operand(b)
+        parts = {
+            tuple(phase.rest for phase in chosen): self._phase(b, operand, before, chosen)
+            for chosen in product(*(axis.phases for axis in self.axes))
+        }
+        return self._cut_rest(b, self._apart(b, self._together(b, parts)))
+
+    def _operand(self, b: Builder) -> tuple[Node, list[int]]:
+        """The elements, with as many zeros at the ends as any phase walks over, and how many those in front are."""
+        rank = self.base.type.rank
+        along = {axis.dim: axis for axis in self.axes}
+        ranges = [
+            (0, n) if d not in along else (s.first, s.end)
+            for d, (n, s) in enumerate(zip(self.base.shape, self.spreads, strict=True))
+        ]
+        x = self.base
+        if any(r != (0, n) for r, n in zip(ranges, x.shape, strict=True)):
+            x = b.slice(x, tuple(lo for lo, _ in ranges), tuple(hi - lo for lo, hi in ranges), (1,) * rank)
+        low, high, interior, before = [0] * rank, [0] * rank, [0] * rank, [0] * rank
+        for d, (spread, (lo, hi)) in enumerate(zip(self.spreads, ranges, strict=True)):
+            axis = along.get(d)
+            if axis is None:
+                low[d], interior[d] = spread.low, spread.step - 1
+                high[d] = spread.size - 1 - (spread.low + spread.step * (hi - 1))
+                continue
+            low[d] = max(0, *(lo - phase.offset for phase in axis.phases))
+            high[d] = max(0, *(phase.offset + axis.reach(phase) - hi for phase in axis.phases))
+            before[d] = low[d] - lo
+        return b.pad(x, tuple(low), tuple(high), tuple(interior)), before
+
+    def _phase(self, b: Builder, x: Node, before: list[int], chosen: tuple[_Phase, ...]) -> Node:
+        """The results of one phase along each axis."""
+        y = self.node.inputs[1 - self.side]
+        x_dims, y_dims = list(self.spec.operands[self.side]), list(self.spec.operands[1 - self.side])
+        start, size = [0] * x.type.rank, list(x.shape)
+        y_start, y_size, y_step = [0] * y.type.rank, list(y.shape), [1] * y.type.rank
+        gone: set[int] = set()
+        for axis, phase in zip(self.axes, chosen, strict=True):
+            d, t = axis.dim, axis.tap_dim
+            start[d], size[d] = before[d] + phase.offset, axis.reach(phase)
+            x_dims[d] = axis.terms(phase)
+            if axis.tap_label is not None:
+                y_start[t], y_size[t], y_step[t] = phase.tap, phase.taps, axis.every if phase.taps > 1 else 1
+                gone |= {t} if phase.taps == 1 else set()
+        x = _slice(b, x, start, size, [1] * x.type.rank)
+        y = _slice(b, y, y_start, y_size, y_step)
+        y = b.reshape(y, tuple(n for d, n in enumerate(y.shape) if d not in gone))
+        dims = [tuple(x_dims), tuple(dim for d, dim in enumerate(y_dims) if d not in gone)]
+        operands = [x, y]
+        if self.side:
+            dims.reverse()
+            operands.reverse()
+        return b.contract(operands[0], operands[1], format_spec(dims[0], dims[1], self.spec.out))
+
+    def _together(self, b: Builder, parts: dict[tuple[int, ...], Node]) -> Node:
+        """The results of all phases, in order."""
+        joined = [(k, axis) for k, axis in enumerate(self.axes) if axis.is_joined]
+        first = next(iter(parts.values()))
+        if not joined:
+            return first
+        order = sorted(joined, key=lambda pair: pair[1].out)
+        after = {axis.out for _, axis in order}
+        split = tuple(n for d, size in enumerate(first.shape) for n in ((size, 1) if d in after else (size,)))
+        zeros = b.zeros_like(first)
+        rests = [range(axis.count) if axis.is_joined else (axis.phases[0].rest,) for axis in self.axes]
+        level = {at: b.reshape(parts.get(at, zeros), split) for at in product(*rests)}
+        for position, (k, axis) in reversed(list(enumerate(order))):
+            heads = dict.fromkeys((*at[:k], 0, *at[k + 1 :]) for at in level)
+            ranks = {at: tuple(level[(*at[:k], rest, *at[k + 1 :])] for rest in range(axis.count)) for at in heads}
+            level = {at: b.concat(ranks[at], axis.out + position + 1) for at in heads}
+        (whole,) = level.values()
+        counts = {axis.out: axis.count for _, axis in order}
+        x = b.reshape(whole, tuple(n * counts.get(d, 1) for d, n in enumerate(first.shape)))
+        wanted = list(x.shape)
+        for _, axis in order:
+            wanted[axis.out] = axis.size
+        return _slice(b, x, [0] * x.type.rank, wanted, [1] * x.type.rank)
+
+    def _apart(self, b: Builder, x: Node) -> Node:
+        """Zeros around the results of phases that stand alone."""
+        low, high, interior = ([0] * x.type.rank for _ in range(3))
+        for axis in self.axes:
+            if not axis.is_joined:
+                (phase,), d = axis.phases, axis.out
+                low[d], interior[d] = phase.rest, axis.count - 1
+                high[d] = axis.size - 1 - (phase.rest + axis.count * (x.shape[d] - 1))
+        return b.pad(x, tuple(low), tuple(high), tuple(interior))
+
+    def _cut_rest(self, b: Builder, x: Node) -> Node:
+        """What is left of the slice: other dimensions, and the order along those of the axes."""
+        if self.cut is None:
+            return x
+        start, size, step = (list(self.cut.ints(name)) for name in ("start", "size", "step"))
+        for axis in self.axes:
+            backwards = step[axis.out] < 0
+            start[axis.out], step[axis.out] = (axis.size - 1, -1) if backwards else (0, 1)
+        return _slice(b, x, start, size, step)
+
+
+def _slice(b: Builder, x: Node, start: list[int], size: list[int], step: list[int]) -> Node:
+    """A slice, or `x` itself when that is all of it."""
+    if not any(start) and tuple(size) == x.shape and all(n == 1 for n in step):
+        return x
+    return b.slice(x, tuple(start), tuple(size), tuple(step))
