@@ -316,7 +316,13 @@ class _Plan:
         x = _slice(b, x, start, size, [1] * x.type.rank)
         y = _slice(b, y, y_start, y_size, y_step)
         y = b.reshape(y, tuple(n for d, n in enumerate(y.shape) if d not in gone))
-        dims = [tuple(x_dims), tuple(dim for d, dim in enumerate(y_dims) if d not in gone)]
+        y_dims = [dim for d, dim in enumerate(y_dims) if d not in gone]
+        if any(axis.every > 1 and phase.taps > 1 for axis, phase in zip(self.axes, chosen, strict=True)):
+            # Whole lines of taps, in the order in which they are summed up, rather than a few out of each.
+            perm = sorted(range(len(y_dims)), key=lambda d: y_dims[d][0][0] in self.spec.out)
+            y = b.apply("materialize", (b.permute(y, tuple(perm)),))
+            y_dims = [y_dims[d] for d in perm]
+        dims = [tuple(x_dims), tuple(y_dims)]
         operands = [x, y]
         if self.side:
             dims.reverse()
