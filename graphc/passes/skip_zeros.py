@@ -3,7 +3,8 @@
 The gradient of a convolution of stride s by its input slides a window over the cotangent with s-1 zeros between its
 elements. Of the results whose position leaves the rest p when it is divided by s, only every s-th tap of the kernel
 meets an element: these results, a *phase*, are a contraction of the cotangent as it is with those taps. The phases are
-stored next to each other, element by element.
+stored next to each other, element by element. Where the kernel is a multiple of s long, all phases have as many taps,
+and become one contraction with the phase as one more label of the kernel.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from graphc.ir.builder import Builder
 from graphc.ir.contraction import ContractSpec, Dim, format_spec, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.ir.schedule import MAX_PARTS
 from graphc.passes.base import PRIMITIVE, Pass
 
 COPY = 16  # products that storing an element of a phase once more counts for
+STEP = 1 << 13  # products that one more kernel counts for
+MAX_PHASES = 32  # more of them are too many kernels
+MERGED_EXCESS = 1.2  # products of phases in one contraction, which are cut to the size of the result, over those apart
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,39 @@ class _Axis:
 
     @cached_property
     def phases(self) -> tuple[_Phase, ...]:
-        """Those that meet elements at all."""
+        """Those that meet elements at all; just one that stands for all where they are merged."""
+        if self.is_merged:
+            return (_Phase(0, 0, self.taps // self.spread.step, -self._before // self.spread.step),)
+        return self._apart
+
+    @property
+    def _before(self) -> int:
+        """Tap `s*k + s-1-t` and element `u + k` meet at the result `s*u + t + before`."""
+        return self.spread.low - self.spread.step + 1
+
+    @cached_property
+    def is_merged(self) -> bool:
+        """Whether one contraction computes all phases."""
+        step = self.spread.step
+        if step == 1 or self.coefficient != 1 or self.dilation != 1 or self.taps % step:
+            return False
+        together = self._merged_extent * self.taps
+        apart = sum(-(-self.size // step) * phase.taps for phase in self._apart)
+        return step > MAX_PHASES or together <= MERGED_EXCESS * apart
+
+    @property
+    def _merged_extent(self) -> int:
+        """How many results of each merged phase cover all that are wanted."""
+        step = self.spread.step
+        return (self.size - 1 - self._before) // step + -(-self._before // step) + 1
+
+    @property
+    def merged_start(self) -> int:
+        """The first result wanted of those that merged phases compute."""
+        return -self._before % self.spread.step
+
+    @cached_property
+    def _apart(self) -> tuple[_Phase, ...]:
         found = []
         for rest in range(min(self.count, self.size)):
             places = [self.coefficient * rest + self.dilation * r - self.spread.low for r in range(self.taps)]
@@ -184,11 +219,14 @@ class _Axis:
 
     def extent(self, phase: _Phase) -> int:
         """How many results of a phase are computed: equally many of each that stand side by side."""
+        if self.is_merged:
+            return self._merged_extent
         return -(-(self.size - (0 if self.is_joined else phase.rest)) // self.count)
 
     @property
     def products(self) -> int:
-        return sum(self.extent(phase) * phase.taps for phase in self.phases)
+        each = self.spread.step if self.is_merged else 1
+        return each * sum(self.extent(phase) * phase.taps for phase in self.phases)
 
     def terms(self, phase: _Phase) -> Dim:
         """The index of the operand's element, less the offset."""
@@ -228,8 +266,8 @@ def _plan(node: Node, cut: Node | None, spec: ContractSpec, side: int) -> _Plan 
     after = math.prod(a.products for a in axes)
     joined = math.prod(a.count for a in axes if a.is_joined)
     rest = math.prod(extents.values()) // before
-    copies = COPY * (node if cut is None else cut).type.size if joined > 1 else 0
-    if joined > MAX_PARTS or rest * after + copies >= rest * before:
+    copies = COPY * (node if cut is None else cut).type.size + STEP * joined if joined > 1 else 0
+    if joined > MAX_PHASES or rest * after + copies >= rest * before:
         return None
     return _Plan(node, cut, spec, side, base, tuple(spreads), tuple(axes))
 
@@ -301,33 +339,66 @@ class _Plan:
 
     def _phase(self, b: Builder, x: Node, before: list[int], chosen: tuple[_Phase, ...]) -> Node:
         """The results of one phase along each axis."""
-        y = self.node.inputs[1 - self.side]
-        x_dims, y_dims = list(self.spec.operands[self.side]), list(self.spec.operands[1 - self.side])
-        start, size = [0] * x.type.rank, list(x.shape)
-        y_start, y_size, y_step = [0] * y.type.rank, list(y.shape), [1] * y.type.rank
-        gone: set[int] = set()
+        x_dims, start, size = list(self.spec.operands[self.side]), [0] * x.type.rank, list(x.shape)
         for axis, phase in zip(self.axes, chosen, strict=True):
-            d, t = axis.dim, axis.tap_dim
-            start[d], size[d] = before[d] + phase.offset, axis.reach(phase)
-            x_dims[d] = axis.terms(phase)
-            if axis.tap_label is not None:
-                y_start[t], y_size[t], y_step[t] = phase.tap, phase.taps, axis.every if phase.taps > 1 else 1
-                gone |= {t} if phase.taps == 1 else set()
+            d = axis.dim
+            start[d], size[d], x_dims[d] = before[d] + phase.offset, axis.reach(phase), axis.terms(phase)
         x = _slice(b, x, start, size, [1] * x.type.rank)
-        y = _slice(b, y, y_start, y_size, y_step)
-        y = b.reshape(y, tuple(n for d, n in enumerate(y.shape) if d not in gone))
-        y_dims = [dim for d, dim in enumerate(y_dims) if d not in gone]
-        if any(axis.every > 1 and phase.taps > 1 for axis, phase in zip(self.axes, chosen, strict=True)):
-            # Whole lines of taps, in the order in which they are summed up, rather than a few out of each.
-            perm = sorted(range(len(y_dims)), key=lambda d: y_dims[d][0][0] in self.spec.out)
-            y = b.apply("materialize", (b.permute(y, tuple(perm)),))
-            y_dims = [y_dims[d] for d in perm]
-        dims = [tuple(x_dims), tuple(y_dims)]
-        operands = [x, y]
+        y, y_dims, out = self._taps(b, chosen)
+        dims, operands = [tuple(x_dims), y_dims], [x, y]
         if self.side:
             dims.reverse()
             operands.reverse()
-        return b.contract(operands[0], operands[1], format_spec(dims[0], dims[1], self.spec.out))
+        result = b.contract(operands[0], operands[1], format_spec(dims[0], dims[1], out))
+        merged = {axis.out: axis for axis in self.axes if axis.is_merged}
+        if not merged:
+            return result
+        labels = self.spec.out
+        sizes = [result.shape[out.index(label)] for label in labels]
+        start, wanted = [0] * len(labels), list(sizes)
+        for d, axis in merged.items():
+            sizes[d] *= axis.spread.step
+            start[d], wanted[d] = axis.merged_start, axis.size
+        return _slice(b, b.reshape(result, tuple(sizes)), start, wanted, [1] * len(labels))
+
+    def _taps(self, b: Builder, chosen: tuple[_Phase, ...]) -> tuple[Node, tuple[Dim, ...], tuple[str, ...]]:
+        """The taps of one phase along each axis, what their dimensions stand for, and the labels of the result.
+
+        A dimension of taps of merged phases becomes one of the taps of a phase, and one of the phases.
+        """
+        y = self.node.inputs[1 - self.side]
+        along = {axis.tap_dim: (axis, phase) for axis, phase in zip(self.axes, chosen, strict=True)}
+        start, size, step = [0] * y.type.rank, list(y.shape), [1] * y.type.rank
+        shape: list[int] = []
+        dims: list[Dim] = []
+        turned: list[int] = []
+        out = list(self.spec.out)
+        for d, dim in enumerate(self.spec.operands[1 - self.side]):
+            if d not in along:
+                dims.append(dim)
+                shape.append(y.shape[d])
+                continue
+            axis, phase = along[d]
+            if not axis.is_merged:
+                start[d], size[d], step[d] = phase.tap, phase.taps, axis.every if phase.taps > 1 else 1
+            if phase.taps > 1:
+                dims.append(dim)
+                shape.append(phase.taps)
+            if axis.is_merged:
+                turned.append(len(shape))
+                label = _fresh({*self.spec.labels, *out})
+                dims.append(((label, 1),))
+                shape.append(axis.spread.step)
+                out.insert(out.index(axis.label) + 1, label)
+        y = b.reshape(_slice(b, y, start, size, step), tuple(shape))
+        if turned:
+            y = b.flip(y, tuple(turned))
+        if any(axis.every > 1 and (phase.taps > 1 or axis.is_merged) for axis, phase in along.values()):
+            # Whole lines of taps, in the order in which they are summed up, rather than a few out of each.
+            perm = sorted(range(len(dims)), key=lambda d: any(label in out for label, _ in dims[d]))
+            y = b.apply("materialize", (b.permute(y, tuple(perm)),))
+            dims = [dims[d] for d in perm]
+        return y, tuple(dims), tuple(out)
 
     def _together(self, b: Builder, parts: dict[tuple[int, ...], Node]) -> Node:
         """The results of all phases, in order."""
@@ -357,7 +428,7 @@ class _Plan:
         """Zeros around the results of phases that stand alone."""
         low, high, interior = ([0] * x.type.rank for _ in range(3))
         for axis in self.axes:
-            if not axis.is_joined:
+            if not axis.is_joined and not axis.is_merged:
                 (phase,), d = axis.phases, axis.out
                 low[d], interior[d] = phase.rest, axis.count - 1
                 high[d] = axis.size - 1 - (phase.rest + axis.count * (x.shape[d] - 1))
@@ -372,6 +443,11 @@ class _Plan:
             backwards = step[axis.out] < 0
             start[axis.out], step[axis.out] = (axis.size - 1, -1) if backwards else (0, 1)
         return _slice(b, x, start, size, step)
+
+
+def _fresh(known: set[str]) -> str:
+    """A label that is not in use."""
+    return next(label for label in (f"t{k}" for k in range(len(known) + 1)) if label not in known)
 
 
 def _slice(b: Builder, x: Node, start: list[int], size: list[int], step: list[int]) -> Node:
