@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 
 from graphc.ir.builder import Builder
@@ -19,11 +18,11 @@ from graphc.ir.contraction import ContractSpec, Dim, format_spec, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.passes.base import PRIMITIVE, Pass
+from graphc.passes.phases import Axis, Phase, Spread, spread_of
 
 COPY = 16  # products that storing an element of a phase once more counts for
 STEP = 1 << 13  # products that one more kernel counts for
 MAX_PHASES = 32  # more of them are too many kernels
-MERGED_EXCESS = 1.2  # products of phases in one contraction, which are cut to the size of the result, over those apart
 
 
 @dataclass(frozen=True)
@@ -77,175 +76,9 @@ def _without_zeros(b: Builder, node: Node, cut: Node | None) -> Node | None:
     return None
 
 
-# where the elements of an operand lie
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """Along one dimension: element `j` of `first <= j < end` lies at `low + step * j` of `size` places, zeros
-    elsewhere.
-    """
-
-    low: int
-    step: int
-    first: int
-    end: int
-    size: int
-
-    def padded(self, low: int, high: int, interior: int) -> _Spread:
-        step = interior + 1
-        size = low + high + (self.size - 1) * step + 1
-        return _Spread(low + step * self.low, step * self.step, self.first, self.end, size)._within()
-
-    def sliced(self, start: int, size: int, step: int) -> _Spread | None:
-        """None when a place of the result may be any place of the operand."""
-        if step < 1 or self.step % step or (self.low - start) % step:
-            return None
-        return _Spread((self.low - start) // step, self.step // step, self.first, self.end, size)._within()
-
-    def _within(self) -> _Spread:
-        first = max(self.first, -(self.low // self.step))
-        end = min(self.end, (self.size - 1 - self.low) // self.step + 1)
-        return _Spread(self.low, self.step, first, max(end, first), self.size)
-
-
-def _spread(x: Node) -> tuple[Node, list[_Spread]]:
-    """The value whose elements `x` shows among zeros, and where."""
-    path: list[Node] = []
-    while x.op == "slice" or (x.op == "pad" and x.attr("value") == 0):
-        path.append(x)
-        x = x.inputs[0]
-    while path and path[-1].op == "slice":
-        x = path.pop()
-    dims = [_Spread(0, 1, 0, n, n) for n in x.shape]
-    while path:
-        node = path.pop()
-        names = ("low", "high", "interior") if node.op == "pad" else ("start", "size", "step")
-        parts = zip(dims, *(node.ints(name) for name in names), strict=True)
-        found = [d.padded(*p) if node.op == "pad" else d.sliced(*p) for d, *p in parts]
-        if None in found:
-            x, found = node, [_Spread(0, 1, 0, n, n) for n in node.shape]
-        dims = [d for d in found if d is not None]
-    return x, dims
-
-
-# the phases along one dimension
-
-
-@dataclass(frozen=True)
-class _Phase:
-    """Results `rest + count * q` meet the taps `tap + every * k` for k below `taps`, at element `offset + ...`."""
-
-    rest: int
-    tap: int
-    taps: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """A dimension of the operand that is indexed by a label of the result, and perhaps by one of the kernel's: result
-    p and tap r meet at place `coefficient * p + dilation * r`. `size` results are wanted.
-    """
-
-    dim: int
-    out: int
-    label: str
-    coefficient: int
-    tap_label: str | None
-    tap_dim: int
-    dilation: int
-    taps: int
-    size: int
-    spread: _Spread
-
-    @property
-    def count(self) -> int:
-        """How many phases there are."""
-        return self.spread.step // math.gcd(self.coefficient, self.spread.step)
-
-    @property
-    def every(self) -> int:
-        """The distance of the taps of one phase."""
-        return self.spread.step // math.gcd(self.dilation, self.spread.step)
-
-    @cached_property
-    def phases(self) -> tuple[_Phase, ...]:
-        """Those that meet elements at all; just one that stands for all where they are merged."""
-        if self.is_merged:
-            return (_Phase(0, 0, self.taps // self.spread.step, -self._before // self.spread.step),)
-        return self._apart
-
-    @property
-    def _before(self) -> int:
-        """Tap `s*k + s-1-t` and element `u + k` meet at the result `s*u + t + before`."""
-        return self.spread.low - self.spread.step + 1
-
-    @cached_property
-    def is_merged(self) -> bool:
-        """Whether one contraction computes all phases."""
-        step = self.spread.step
-        if step == 1 or self.coefficient != 1 or self.dilation != 1 or self.taps % step:
-            return False
-        together = self._merged_extent * self.taps
-        apart = sum(-(-self.size // step) * phase.taps for phase in self._apart)
-        return step > MAX_PHASES or together <= MERGED_EXCESS * apart
-
-    @property
-    def _merged_extent(self) -> int:
-        """How many results of each merged phase cover all that are wanted."""
-        step = self.spread.step
-        return (self.size - 1 - self._before) // step + -(-self._before // step) + 1
-
-    @property
-    def merged_start(self) -> int:
-        """The first result wanted of those that merged phases compute."""
-        return -self._before % self.spread.step
-
-    @cached_property
-    def _apart(self) -> tuple[_Phase, ...]:
-        found = []
-        for rest in range(min(self.count, self.size)):
-            places = [self.coefficient * rest + self.dilation * r - self.spread.low for r in range(self.taps)]
-            real = [r for r, place in enumerate(places) if place % self.spread.step == 0]
-            if real:
-                found.append(_Phase(rest, real[0], len(real), places[real[0]] // self.spread.step))
-        return tuple(found)
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether phases stand side by side; one alone is spread out among zeros."""
-        return len(self.phases) > 1
-
-    def extent(self, phase: _Phase) -> int:
-        """How many results of a phase are computed: equally many of each that stand side by side."""
-        if self.is_merged:
-            return self._merged_extent
-        return -(-(self.size - (0 if self.is_joined else phase.rest)) // self.count)
-
-    @property
-    def products(self) -> int:
-        each = self.spread.step if self.is_merged else 1
-        return each * sum(self.extent(phase) * phase.taps for phase in self.phases)
-
-    def terms(self, phase: _Phase) -> Dim:
-        """The index of the operand's element, less the offset."""
-        step = self.spread.step
-        dim = ((self.label, self.coefficient * self.count // step),)
-        return dim if phase.taps == 1 else (*dim, (str(self.tap_label), self.dilation * self.every // step))
-
-    def reach(self, phase: _Phase) -> int:
-        """How many elements a phase walks over."""
-        extents = (self.extent(phase), phase.taps)
-        return 1 + sum(c * (n - 1) for (_, c), n in zip(self.terms(phase), extents, strict=False))
-
-
-# the whole
-
-
 def _plan(node: Node, cut: Node | None, spec: ContractSpec, side: int) -> _Plan | None:
     """How to compute `cut` or all of `node` from the elements of operand `side`, if that takes fewer products."""
-    base, spreads = _spread(node.inputs[side])
+    base, spreads = spread_of(node.inputs[side])
     if cut is None and all(d.step == 1 for d in spreads):
         return None
     extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
@@ -259,14 +92,15 @@ def _plan(node: Node, cut: Node | None, spec: ContractSpec, side: int) -> _Plan 
         out = spec.out.index(label)
         start, size, step = _range(cut, out, extents[label])
         spread = spreads[dim]
-        moved = _Spread(spread.low - coefficient * start, spread.step, spread.first, spread.end, spread.size)
+        moved = Spread(spread.low - coefficient * start, spread.step, spread.first, spread.end, spread.size)
         taps, tap_dim = (1, -1) if tap_label is None else (extents[tap_label], other.index(((tap_label, 1),)))
-        axes.append(_Axis(dim, out, label, coefficient * step, tap_label, tap_dim, dilation, taps, size, moved))
+        axes.append(Axis(dim, out, label, coefficient * step, tap_label, tap_dim, dilation, taps, size, moved))
     before = math.prod(extents[a.label] * a.taps for a in axes)
     after = math.prod(a.products for a in axes)
     joined = math.prod(a.count for a in axes if a.is_joined)
     rest = math.prod(extents.values()) // before
-    copies = COPY * (node if cut is None else cut).type.size + STEP * joined if joined > 1 else 0
+    moves = joined > 1 or any(a.is_merged for a in axes)
+    copies = COPY * (node if cut is None else cut).type.size + STEP * joined if moves else 0
     if joined > MAX_PHASES or rest * after + copies >= rest * before:
         return None
     return _Plan(node, cut, spec, side, base, tuple(spreads), tuple(axes))
@@ -301,10 +135,11 @@ class _Plan:
     spec: ContractSpec
     side: int
     base: Node
-    spreads: tuple[_Spread, ...]
-    axes: tuple[_Axis, ...]
+    spreads: tuple[Spread, ...]
+    axes: tuple[Axis, ...]
 
     def build(self, b: Builder) -> Node:
+        """The whole result, in order."""
         if not all(axis.phases for axis in self.axes):
             return b.zeros_like(self.node if self.cut is None else self.cut)
         operand, before = self._operand(b)
@@ -337,32 +172,38 @@ class _Plan:
             before[d] = low[d] - lo
         return b.pad(x, tuple(low), tuple(high), tuple(interior)), before
 
-    def _phase(self, b: Builder, x: Node, before: list[int], chosen: tuple[_Phase, ...]) -> Node:
+    def _phase(self, b: Builder, x: Node, before: list[int], chosen: tuple[Phase, ...]) -> Node:
         """The results of one phase along each axis."""
         x_dims, start, size = list(self.spec.operands[self.side]), [0] * x.type.rank, list(x.shape)
         for axis, phase in zip(self.axes, chosen, strict=True):
             d = axis.dim
             start[d], size[d], x_dims[d] = before[d] + phase.offset, axis.reach(phase), axis.terms(phase)
         x = _slice(b, x, start, size, [1] * x.type.rank)
-        y, y_dims, out = self._taps(b, chosen)
+        y, y_dims, out, merged = self._taps(b, chosen)
         dims, operands = [tuple(x_dims), y_dims], [x, y]
         if self.side:
             dims.reverse()
             operands.reverse()
         result = b.contract(operands[0], operands[1], format_spec(dims[0], dims[1], out))
-        merged = {axis.out: axis for axis in self.axes if axis.is_merged}
-        if not merged:
-            return result
-        labels = self.spec.out
-        sizes = [result.shape[out.index(label)] for label in labels]
-        start, wanted = [0] * len(labels), list(sizes)
-        for d, axis in merged.items():
-            sizes[d] *= axis.spread.step
-            start[d], wanted[d] = axis.merged_start, axis.size
-        return _slice(b, b.reshape(result, tuple(sizes)), start, wanted, [1] * len(labels))
+        return self._interleaved(b, result, out, merged) if merged else result
 
-    def _taps(self, b: Builder, chosen: tuple[_Phase, ...]) -> tuple[Node, tuple[Dim, ...], tuple[str, ...]]:
-        """The taps of one phase along each axis, what their dimensions stand for, and the labels of the result.
+    def _interleaved(self, b: Builder, x: Node, labels: tuple[str, ...], merged: dict[int, str]) -> Node:
+        """A contraction with merged phases as further dimensions as what is wanted of its results in order."""
+        order = [n for d, label in enumerate(self.spec.out) for n in ((label, merged[d]) if d in merged else (label,))]
+        x = b.permute(x, tuple(labels.index(label) for label in order))
+        shape = [x.shape[order.index(label)] for label in self.spec.out]
+        start, size = [0] * len(shape), list(shape)
+        for axis in self.axes:
+            if axis.is_merged:
+                shape[axis.out] *= axis.spread.step
+                start[axis.out], size[axis.out] = axis.merged_start, axis.size
+        return _slice(b, b.reshape(x, tuple(shape)), start, size, [1] * len(shape))
+
+    def _taps(
+        self, b: Builder, chosen: tuple[Phase, ...]
+    ) -> tuple[Node, tuple[Dim, ...], tuple[str, ...], dict[int, str]]:
+        """The taps of one phase along each axis, what their dimensions stand for, the labels of the result, and those
+        among them that stand for merged phases, by the dimension of the whole's result.
 
         A dimension of taps of merged phases becomes one of the taps of a phase, and one of the phases.
         """
@@ -372,6 +213,7 @@ class _Plan:
         shape: list[int] = []
         dims: list[Dim] = []
         turned: list[int] = []
+        merged: dict[int, str] = {}
         out = list(self.spec.out)
         for d, dim in enumerate(self.spec.operands[1 - self.side]):
             if d not in along:
@@ -389,16 +231,18 @@ class _Plan:
                 label = _fresh({*self.spec.labels, *out})
                 dims.append(((label, 1),))
                 shape.append(axis.spread.step)
-                out.insert(out.index(axis.label) + 1, label)
+                out.insert(0, label)  # phases one after the other: rows of results are stored side by side
+                merged[axis.out] = label
         y = b.reshape(_slice(b, y, start, size, step), tuple(shape))
         if turned:
             y = b.flip(y, tuple(turned))
-        if any(axis.every > 1 and (phase.taps > 1 or axis.is_merged) for axis, phase in along.values()):
+        is_kernel = all(phase.taps <= axis.extent(phase) for axis, phase in along.values())
+        if is_kernel and any(axis.every > 1 and (phase.taps > 1 or axis.is_merged) for axis, phase in along.values()):
             # Whole lines of taps, in the order in which they are summed up, rather than a few out of each.
             perm = sorted(range(len(dims)), key=lambda d: any(label in out for label, _ in dims[d]))
             y = b.apply("materialize", (b.permute(y, tuple(perm)),))
             dims = [dims[d] for d in perm]
-        return y, tuple(dims), tuple(out)
+        return y, tuple(dims), tuple(out), merged
 
     def _together(self, b: Builder, parts: dict[tuple[int, ...], Node]) -> Node:
         """The results of all phases, in order."""
@@ -428,7 +272,7 @@ class _Plan:
         """Zeros around the results of phases that stand alone."""
         low, high, interior = ([0] * x.type.rank for _ in range(3))
         for axis in self.axes:
-            if not axis.is_joined and not axis.is_merged:
+            if axis.stands_alone:
                 (phase,), d = axis.phases, axis.out
                 low[d], interior[d] = phase.rest, axis.count - 1
                 high[d] = axis.size - 1 - (phase.rest + axis.count * (x.shape[d] - 1))
