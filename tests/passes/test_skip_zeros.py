@@ -201,9 +201,9 @@ def test_one_dimension(stride: int, kernel: int, dilation: int, eager: None) -> 
             begin = start if step > 0 else length - 1 - start
             graph = sliced(graph, (0, 1, begin), (1, 2, count), (1, 1, step))
         result = check(graph)
-        if stride > 1 and kernel * size > 1:
-            assert products(result) <= products(graph)
-            assert not reads_between(result) or products(result) == products(graph)
+        assert products(result) <= products(graph)
+        # A few results alone may need no zero of those that lie between elements.
+        assert not reads_between(result) or length < stride or products(result) == products(graph)
 
 
 @pytest.mark.parametrize("dtype", [f32, f64, i32], ids=str)
