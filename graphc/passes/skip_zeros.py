@@ -100,8 +100,10 @@ def _plan(node: Node, cut: Node | None, spec: ContractSpec, side: int) -> _Plan 
     joined = math.prod(a.count for a in axes if a.is_joined)
     rest = math.prod(extents.values()) // before
     moves = joined > 1 or any(a.is_merged for a in axes)
-    copies = COPY * (node if cut is None else cut).type.size + STEP * joined if moves else 0
-    if joined > MAX_PHASES or rest * after + copies >= rest * before:
+    cost = STEP if any(a.spread.step > 1 for a in axes) else 0  # infinities and NaN may be lost: not for a trifle
+    if moves:
+        cost += COPY * (node if cut is None else cut).type.size + STEP * joined
+    if joined > MAX_PHASES or rest * after + cost >= rest * before:
         return None
     return _Plan(node, cut, spec, side, base, tuple(spreads), tuple(axes))
 

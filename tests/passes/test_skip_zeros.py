@@ -168,6 +168,21 @@ def test_what_is_no_gain_stays_the_same_object() -> None:
         assert SkipZeros().run(graph) is graph
 
 
+def test_nan_reaches_the_results_that_meet_it(eager: None) -> None:
+    """Where the reference multiplies it by the zeros between elements too: the one thing that is not kept."""
+    graph = spread((4,), (3,), (2,), (2,), (3,), channels=(1, 1, 1), flipped=False)
+    x, w = np.ones((1, 1, 4)), np.array([[[1.0, np.nan, 2.0]]])
+    (expected,), (got,) = evaluate(graph, [x, w]), evaluate(SkipZeros().run(graph), [x, w])
+    assert np.isnan(expected).all()
+    np.testing.assert_array_equal(got[0, 0], [2, np.nan, 3, np.nan, 3, np.nan, 3, np.nan, 1, np.nan])
+
+
+def test_few_products_are_left_alone() -> None:
+    """A single phase needs no copy; still some hundred products are not worth what an infinity would have given."""
+    graph = spread((4,), (1,), (2,), (0,), (1,), channels=(1, 4, 4))
+    assert SkipZeros().run(graph) is graph
+
+
 def test_a_value_between_elements_other_than_zero_stays() -> None:
     b = Builder()
     x, w = b.input(0, TensorType(f32, (1, 64, 56))), b.input(1, TensorType(f32, (64, 64, 3)))
