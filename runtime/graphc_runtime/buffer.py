@@ -226,11 +226,23 @@ class Buffer:
     @staticmethod
     def allocate_all(sizes: Sequence[int], what: Sequence[object]) -> list[Buffer]:
         """A buffer for each of `sizes`, as `allocate` makes them, in one visit to the pool. Either all or none."""
-        if len(sizes) == 1:
-            return [Buffer.allocate(sizes[0], what[0])]
+        taken: list[Memory] = []
+        for nbytes in sizes:
+            memory = _POOL.again(nbytes)
+            if memory is None:
+                break
+            taken.append(memory)
+        count = len(taken)
+        if count < len(sizes):
+            try:
+                taken += _POOL.take(sizes[count:], what[count:])
+            except BaseException:
+                for memory in reversed(taken):
+                    _POOL.give_back(memory)
+                raise
         made: list[Buffer] = []
         poison = POISON.get()
-        for memory, nbytes in zip(_POOL.take(sizes, what), sizes, strict=True):
+        for memory, nbytes in zip(taken, sizes, strict=True):
             self = Buffer.__new__(Buffer)
             self._array = None
             self._memory = memory

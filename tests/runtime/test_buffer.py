@@ -11,6 +11,7 @@ import pytest
 
 from graphc_runtime import Buffer, OutOfMemory, TensorSpec, counters, memory_stats, release_memory, reset_peak
 from graphc_runtime.buffer import size_class
+from graphc_runtime.counters import reset as counters_reset
 from graphc_runtime.options import IDLE_BYTES, scope
 from tests.runtime.native import python
 
@@ -117,6 +118,32 @@ def test_memory_is_used_again() -> None:
         assert Buffer.allocate(10_000).ptr == keep
         assert Buffer.allocate(9_999).array.size == 9_999
     assert counters()["allocations"] == before
+
+
+def test_what_came_back_last_is_taken_first() -> None:
+    gc.collect()
+    first, second = Buffer.allocate(5000), Buffer.allocate(9000)
+    places, live = (first.ptr, second.ptr), memory_stats().live_bytes
+    for _ in range(3):
+        del second, first  # the first comes back last, and is asked for first
+        first, second = Buffer.allocate_all([5000, 9000], ["one", "two"])
+        assert (first.ptr, second.ptr) == places
+    del first, second
+    small = Buffer.allocate(5000)
+    assert small.ptr == places[0]
+    assert memory_stats().live_bytes == live - size_class(9000)
+    with pytest.raises(OutOfMemory, match="for the huge one"):
+        Buffer.allocate_all([9000, 1 << 62], ["the small one", "the huge one"])
+    assert memory_stats().live_bytes == live - size_class(9000)
+
+
+def test_the_counted_peak_starts_again_with_what_is_taken_again() -> None:
+    held = Buffer.allocate(5000)
+    del held
+    counters_reset()
+    held = Buffer.allocate(5000)
+    assert counters()["peak_bytes"] == memory_stats().live_bytes
+    assert held.nbytes == 5000
 
 
 def test_idle_memory_is_capped() -> None:
