@@ -23,6 +23,7 @@ def tile_contraction(
     Operands whose number is in `copied` will lie in panels. Gives the estimated cycles of the whole contraction.
     """
     budget = target.registers - 3  # accumulators; the rest holds operands
+    free = target.registers - (0 if target.fma else 1)  # a product that is added by itself needs a place too
     axes = [v for v in nest.axes if v.hi > 0]
     lanes = schedule.lanes
     extents = [max(1, (v.hi + 1) // lanes) if v is schedule.lane else v.hi + 1 for v in axes]
@@ -40,7 +41,7 @@ def tile_contraction(
         cost = (max(steps / 2 * chain, loads.count(tile) * taps / 2) + 0.6) / steps * waste
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
             cost *= SCATTERED
-        if cost < best - 1e-9 and points + loads.registers(tile) <= target.registers:
+        if cost < best - 1e-9 and points + loads.registers(tile) <= free:
             best, chosen = cost, tile
     schedule.tile.update(zip(axes, chosen, strict=True))
     points = math.prod(chosen) * per_point
