@@ -11,6 +11,7 @@ import numpy as np
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.program import Launch
 from graphc.codegen.package import make_artifact
+from graphc.errors import InputError
 from graphc.ir import Graph, TensorType
 from graphc.ir.schedule import Group
 from graphc.ir.schedule_text import print_plan
@@ -52,10 +53,10 @@ def profile_graph(graph: Graph, runs: int = 20, seed: int = 0) -> Profile:
     """Compile `graph` for this machine and time its steps over `runs` runs on random inputs.
 
     Float inputs are standard normal numbers, others zeros and ones, which are valid indices and classes almost
-    everywhere. Raises UnsupportedError for a graph with operators that run on the host.
+    everywhere. Raises InputError for no runs, UnsupportedError for a graph with operators that run on the host.
     """
     if runs < 1:
-        raise ValueError(f"a profile needs at least one run, not {runs}")
+        raise InputError(f"a profile needs at least one run, not {runs}")
     target = host_target()
     program = build_program(graph, target=target)
     executable = Executable(make_artifact(program, target, {}, clock=True), get_device("cpu"))

@@ -7,8 +7,7 @@ from dataclasses import asdict
 import click
 
 from graphc.cli.common import json_option, note, size_text, to_json, write_text
-from graphc.cli.target import parse_arguments, read_graphs
-from graphc.cli.trace import trace_target, with_gradients
+from graphc.cli.trace import graphs_of
 from graphc.profiling import KernelTime, Profile, profile_graph
 from graphc_runtime import get_num_threads, set_num_threads
 
@@ -30,12 +29,7 @@ def profile_command(
     Times are medians, measured within the program. Arithmetic and traffic are what the compiler counts for a kernel;
     traffic counts each buffer once.
     """
-    if target == "-" or target.endswith(".gir"):
-        if arguments:
-            raise click.UsageError("--args belongs to FILE.py:NAME; a graph in text form has its types already")
-        graphs = [with_gradients(graph) if grad else graph for graph in read_graphs(target)]
-    else:
-        graphs = [trace_target(target, parse_arguments(arguments), grad)]
+    graphs = graphs_of(target, arguments, grad)
     before = get_num_threads()
     set_num_threads(threads or before)
     try:

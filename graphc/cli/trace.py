@@ -33,17 +33,24 @@ def trace_command(target: str, arguments: str, stage: str, grad: bool, loc: bool
     """
     if stage not in STAGES:
         raise unknown("stage", stage, STAGES)
-    if target == "-" or target.endswith(".gir"):
-        if arguments:
-            raise click.UsageError("--args belongs to FILE.py:NAME; a graph in text form has its types already")
-        graphs = [with_gradients(graph) if grad else graph for graph in read_graphs(target)]
-    else:
-        graphs = [trace_target(target, parse_arguments(arguments), grad)]
+    graphs = graphs_of(target, arguments, grad)
     texts = [stage_text(graph, stage, loc) for graph in graphs]
     if as_json:
         write_text(output, to_json({"stage": stage, "graphs": [graph.name for graph in graphs], "texts": texts}))
     else:
         write_text(output, "\n\n".join(text.rstrip("\n") for text in texts))
+
+
+def graphs_of(target: str, arguments: str, grad: bool) -> list[Graph]:
+    """The graphs of a file in text form, or the one of `FILE.py:NAME` called with the types of `--args`.
+
+    A usage error when `--args` comes with graphs in text form.
+    """
+    if target == "-" or target.endswith(".gir"):
+        if arguments:
+            raise click.UsageError("--args belongs to FILE.py:NAME; a graph in text form has its types already")
+        return [with_gradients(graph) if grad else graph for graph in read_graphs(target)]
+    return [trace_target(target, parse_arguments(arguments), grad)]
 
 
 def trace_target(target: str, arguments: list[Argument], grad: bool) -> Graph:

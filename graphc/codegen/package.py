@@ -148,16 +148,16 @@ def make_artifact(program: Program, target: Target, metadata: Mapping[str, str],
     With `clock` it has one more output, i64[steps + 1]: the processor's counter before the first step and after each.
     """
     graph = program.fused.graph
-    entry = _clocked_entry(program, target) if clock else program.entry
+    if clock:
+        program = replace(program, entry=_clocked_entry(program, target))
     clocks = (TensorSpec("i64", (len(program.steps) + 1,)),) if clock else ()
-    modules = (*dict.fromkeys(program.texts), entry)
     return Artifact(
         name=graph.name,
         inputs=tuple(TensorSpec(n.dtype.name, n.shape) for n in graph.inputs),
         outputs=(*(TensorSpec(n.dtype.name, n.shape) for n in graph.outputs), *clocks),
         output_aliases=(*program.plan.taken, *(-1 for _ in clocks)),
         arena_bytes=program.plan.arena_bytes,
-        objects=tuple(build_many(modules, target, plain=frozenset({entry}))),
+        objects=tuple(build_many(program.modules, target, plain=frozenset({program.entry}))),
         entry=ENTRY,
         launches=program.records,
         metadata=dict(metadata),

@@ -11,7 +11,7 @@ from graphc.ir.demand import COMPUTED, HEAVY_MAPS, UNROLLED_REDUCTION
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
-from graphc.passes.base import PRIMITIVE, Pass
+from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.stored import HEAVY, SOURCES, movement_base
 
 COMBINE = {"reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum"}
@@ -37,35 +37,26 @@ class SplitReductions(Pass):
     requires = (PRIMITIVE,)
 
     def run(self, graph: Graph) -> Graph:
-        if not any(_is_long(n) for n in graph.nodes):
-            return graph
-        b = Builder.of(graph)
-        done: dict[Node, Node] = {}
-        for node in graph.nodes:
-            with b.at(node.locs):
-                operands = tuple(done[x] for x in node.inputs)
-                made = node if operands == node.inputs else b.make(node.op, operands, node.attrs, node.type)
-                done[node] = _split(b, made)
-        return graph.with_outputs(tuple(done[o] for o in graph.outputs))
+        return rebuild(graph, _split)
 
 
-def _split(b: Builder, node: Node) -> Node:
-    """`node`, or what gives the same in steps."""
+def _split(b: Builder, node: Node) -> Node | None:
+    """What gives the same as `node` in steps; None for what stays as it is."""
     cut = _choose(node) if _is_long(node) else None
     if cut is None:
-        return node
+        return None
     axis, parts = cut
     x, axes = node.inputs[0], node.ints("axes")
     n = x.shape[axis]
     if n % parts:
         middle = n // parts * parts
         head, tail = (_reduce(b, node, _slice(b, x, axis, *ends), axes) for ends in ((0, middle), (middle, n)))
-        return b.apply(COMBINE[node.op], (_split(b, head), tail))
+        return b.apply(COMBINE[node.op], (_split(b, head) or head, tail))
     pieces = b.reshape(x, (*x.shape[:axis], parts, n // parts, *x.shape[axis + 1 :]))
     inner = tuple(a + (a >= axis) for a in axes)
     partial = _stored(b, _reduce(b, node, pieces, inner))
     rest = _reduce(b, node, partial, (axis - sum(a < axis for a in axes),))
-    return _split(b, rest) if _is_long(rest) else _stored(b, rest)
+    return (_split(b, rest) or rest) if _is_long(rest) else _stored(b, rest)
 
 
 def _stored(b: Builder, node: Node) -> Node:
