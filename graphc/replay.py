@@ -208,6 +208,8 @@ class Replay:
         self._exchanged: list[tuple[Storage, int, TensorType]] = []
         self._scratched: list[int] = []
         self._kept_outputs: list[tuple[Any, TensorType, int]] = []
+        # Gradients that lie in memory that an input had.
+        self._taken_over: list[tuple[Any, TensorType, int]] = []
         self._outputs: list[Any] = []
         self._is_simple = self._in_order = False
         flags: dict[Node, int] = {}
@@ -221,6 +223,8 @@ class Replay:
                 slot = self._first_output + j
                 if alias >= 0:
                     self._aliases.append((j, alias))
+                    if slot in kept:
+                        self._taken_over.append((*kept[slot], j))
                 elif slot in kept:
                     self._kept_outputs.append((*kept[slot], j))
                 elif slot not in self._claimed:
@@ -390,7 +394,7 @@ class Replay:
             outputs[j] = buffer
         for j, type in scratch.missing:
             outputs[j] = Buffer.allocate(type.nbytes, type)
-        anew: list[tuple[Any, TensorType, Buffer]] = []
+        anew = [(owner, type, outputs[j]) for owner, type, j in self._taken_over]
         for owner, type, j in self._kept_outputs:
             held = owner._grad
             if held is not None and held._type is type and count(held) == _ALONE:

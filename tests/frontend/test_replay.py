@@ -365,3 +365,35 @@ def test_named_arguments_are_compared_by_name() -> None:
     assert run(a, b=b, k=3).tolist() == [0.0, 1.0]
     assert run(a, k=3).tolist() == [3.0, 6.0]
     assert run(a, b=a, k=3).tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+def test_gradients_of_a_replayed_step_are_those_of_a_plain_one(name: str, native: None) -> None:
+    """Also those that lie in memory that a parameter of the same size had."""
+
+    def run(compiled: bool, held: bool) -> list[np.ndarray]:
+        torch.manual_seed(0)
+        net = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(4, 4), nn.ReLU())))
+        optimizer = MAKERS[name](net.parameters())
+
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = (net(x) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        call = torch.compile(step) if compiled else step
+        seen: list[np.ndarray] = []
+        kept: list[Any] = []
+        for i in range(6):
+            call(torch.full((2, 4), 1.0 + i))
+            if held:
+                kept += [p.grad for p in net.parameters()]
+            seen += [p.grad.numpy().copy() for p in net.parameters()]
+            seen += [p.detach().numpy().copy() for p in net.parameters()]
+        return seen + [gradient.numpy() for gradient in kept]
+
+    for held in (False, True):
+        for ours, plain in zip(run(True, held), run(False, held), strict=True):
+            np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
