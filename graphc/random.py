@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -231,6 +231,9 @@ def repeating_draws(draws: Draws | None) -> Iterator[None]:
 # nodes
 
 
+BLOCK = 16  # elements with the first words of so many counters, then as many with the second: what vectors can share
+
+
 def uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
     """Uniform numbers in [0, 1): 24 random bits for f32, 53 for f64, as many as the significand holds for others."""
     if type.dtype is f64:
@@ -238,25 +241,49 @@ def uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
         low = _bits(b, key, type, 1, 27)
         return b.mul(b.add(b.mul(b.cast(high, f64), float(2**27)), b.cast(low, f64)), 2.0**-53)
     bits = 24 if type.dtype is f32 else 11 if type.dtype.name == "f16" else 8
-    return b.cast(b.mul(b.cast(_bits(b, key, type, 0, bits), f32), 2.0**-bits), type.dtype)
+    return b.cast(b.mul(b.cast(_top(b, _words(b, key, type), bits), f32), 2.0**-bits), type.dtype)
 
 
-def _bits(b: Builder, key: Node, type: TensorType, stream: int, count: int) -> Node:
-    """`count` random bits per element as i32; streams of one key are independent."""
-    shape = (*type.shape, 2)
-    both = b.random_bits(key, TensorType(i32, shape))
-    part = b.slice(both, (*(0,) * type.rank, stream), (*type.shape, 1), (1,) * (type.rank + 1))
-    words = b.reshape(part, type.shape)
-    return b.apply("shift_right_logical", (words, b.constant(32 - count, words.type)))
+def _bits(b: Builder, key: Node, type: TensorType, word: int, count: int) -> Node:
+    """`count` random bits per element as i32, from word 0 or 1 of the counter that each element has to itself."""
+    return _top(b, b.random_bits(key, type.with_dtype(i32), word), count)
+
+
+def _words(b: Builder, key: Node, type: TensorType) -> Node:
+    """One word per element as i32; a counter has two, and serves two elements."""
+    return _in_turn(b, type.with_dtype(i32), lambda counters: [b.random_bits(key, counters, word) for word in (0, 1)])
+
+
+def _in_turn(b: Builder, type: TensorType, pair: Callable[[TensorType], Sequence[Node]]) -> Node:
+    """A value of `type` made of the two that `pair` gives for a type of half the size (or a little more).
+
+    BLOCK elements of the first are followed by as many of the second, and so on.
+    """
+    blocks = -(-type.size // (2 * BLOCK))
+    half, both = type.with_shape((blocks, 1, BLOCK)), type.with_shape((blocks, 2, BLOCK))
+    first, second = (b.broadcast(b.reshape(part, half.shape), both.shape) for part in pair(half))
+    which = b.iota(1, both.with_dtype(i32))
+    made = b.select(b.elementwise("eq", which, 0), first, second)
+    flat = b.reshape(made, (both.size,))
+    return b.reshape(b.slice(flat, (0,), (type.size,), (1,)), type.shape)
+
+
+def _top(b: Builder, words: Node, count: int) -> Node:
+    """The upper `count` bits of each word."""
+    return b.elementwise("shift_right_logical", words, 32 - count)
 
 
 def normal_node(b: Builder, key: Node, type: TensorType) -> Node:
-    """Normal numbers by Box and Muller's transform of two uniform ones."""
+    """Normal numbers by Box and Muller's transform: a pair of them from a pair of uniform ones."""
     work = type.with_dtype(f64 if type.dtype is f64 else f32)
-    u = b.add(b.mul(b.cast(_bits(b, key, type, 0, 24), work.dtype), 2.0**-24), 2.0**-25)
-    v = b.mul(b.cast(_bits(b, key, type, 1, 24), work.dtype), 2.0**-24 * 2 * math.pi)
-    radius = b.apply("sqrt", (b.mul(b.log(u), -2.0),))
-    return b.cast(b.mul(radius, b.apply("cos", (v,))), type.dtype)
+
+    def pair(counters: TensorType) -> tuple[Node, Node]:
+        u = b.add(b.mul(b.cast(_bits(b, key, counters, 0, 24), work.dtype), 2.0**-24), 2.0**-25)
+        v = b.mul(b.cast(_bits(b, key, counters, 1, 24), work.dtype), 2.0**-24 * 2 * math.pi)
+        radius = b.apply("sqrt", (b.mul(b.log(u), -2.0),))
+        return b.mul(radius, b.apply("cos", (v,))), b.mul(radius, b.apply("sin", (v,)))
+
+    return b.cast(_in_turn(b, work, pair), type.dtype)
 
 
 def open_uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
@@ -264,7 +291,7 @@ def open_uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
     step = 2.0**-54 if type.dtype is f64 else 2.0**-25
     if type.dtype is f64:
         return b.add(uniform_node(b, key, type), step)
-    return b.add(b.mul(b.cast(_bits(b, key, type, 0, 24), type.dtype), 2.0**-24), step)
+    return b.add(b.mul(b.cast(_top(b, _words(b, key, type), 24), type.dtype), 2.0**-24), step)
 
 
 def wide_bits(b: Builder, key: Node, type: TensorType) -> Node:

@@ -159,6 +159,7 @@ class Domain:
         lanes, tile = self._schedule.lanes, self._schedule.tile[lane]
         full, tail = divmod(lane.hi + 1, lanes)
         whole = full // tile * tile
+        start = Var(lane.name, lane.hi, multiple=tile * lanes)
         if chunk is not None:
             size = self._chunk_vectors(lane) * lanes
             lo = self._e.op("mul", chunk, size)
@@ -166,16 +167,16 @@ class Domain:
             end = whole * lanes
             hi = self._e.op("select", self._e.op("lt", hi, end), hi, end)
             with self._e.loop(lane.name, lo, hi, tile * lanes) as loop:
-                self._block(bases, (Var(lane.name, lane.hi), loop.var), range(tile), None)
+                self._block(bases, (start, loop.var), range(tile), None)
             if whole < full or tail:
                 with self._e.guard(self._e.op("eq", chunk, chunks - 1)):
                     self._lane_rest(bases, lane, whole, full, tail)
             return
         if whole > tile:
             with self._e.loop(lane.name, 0, whole * lanes, tile * lanes) as loop:
-                self._block(bases, (Var(lane.name, lane.hi), loop.var), range(tile), None)
+                self._block(bases, (start, loop.var), range(tile), None)
         elif whole:
-            self._block(bases, (Var(lane.name, lane.hi), self._e.const(0, INDEX)), range(tile), None)
+            self._block(bases, (start, self._e.const(0, INDEX)), range(tile), None)
         self._lane_rest(bases, lane, whole, full, tail)
 
     def _lane_rest(self, bases: Bases, lane: Var, whole: int, full: int, tail: int) -> None:
@@ -184,7 +185,8 @@ class Domain:
             return
         lanes = self._schedule.lanes
         # The start is that of a whole tile for both, which is where panels can be entered.
-        start = (Var(lane.name, lane.hi), self._e.const(whole * lanes, INDEX))
+        multiple = self._schedule.tile[lane] * lanes
+        start = (Var(lane.name, lane.hi, multiple=multiple), self._e.const(whole * lanes, INDEX))
         if whole < full:
             self._block(bases, start, range(full - whole), None)
         if tail:

@@ -10,15 +10,16 @@ from graphc.codegen.extremes import is_place
 from graphc.codegen.panels import can_copy, choose_chunk, choose_panels, copying_cost
 from graphc.codegen.register_tiles import tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
-from graphc.codegen.sites import Access, Nest, Site, unrolled
+from graphc.codegen.sites import Access, Nest, Site, tile_work, unrolled
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.traffic import choose_order
 from graphc.ir.demand import UNROLLED_REDUCTION
-from graphc.ir.index import Ix, Var
+from graphc.ir.index import Derived, Ix, Var
 
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
 BLOCK = 128  # places of the lane axis (each in a page of its own) for which a transposition walks all other axes
 SHARED = 0.75  # places of a short axis are computed together when that costs less than so much of the usual way
+MAX_TOGETHER = 8  # vectors of the lane axis that may be computed at once because they share work
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
 
 
@@ -62,6 +63,22 @@ def make_schedule(nest: Nest, target: Target) -> Schedule:
     _choose_tiles(nest, schedule)
     _turn(nest, schedule)
     return schedule
+
+
+def _vectors_together(nest: Nest, lane: Var, lanes: int, most: int, usual: int) -> int:
+    """How many vectors of the lane axis to compute at once.
+
+    `usual`, or a power of two up to `most` for which they share so much (the words of one counter of random bits) that
+    each takes less work.
+    """
+    best, least = usual, tile_work(nest, lane, lanes, 1)
+    count = 2
+    while count <= most:
+        each = tile_work(nest, lane, lanes, count) / count
+        if each < SHARED * least:
+            best, least = count, each
+        count *= 2
+    return best
 
 
 def _together(nest: Nest, lanes: int, limit: float) -> tuple[Var, Var] | None:
@@ -257,6 +274,8 @@ def _choose_tiles(nest: Nest, schedule: Schedule) -> None:
         work = sum(s.maps + 8 * s.heavy for s in nest.sites) + 1
         has_stage = any(s.stage is not None for s in nest.sites)
         want = 4 if work <= 12 or has_stage else 2 if work <= 40 else 1
+        if not has_stage and any(isinstance(s, Derived) for ix in nest.other for s, _ in ix.terms):
+            want = _vectors_together(nest, lane, schedule.lanes, min(vectors, MAX_TOGETHER), want)
         schedule.tile[lane] = max(1, min(want, vectors))
     for site in nest.sites:
         if site.stage is not None:

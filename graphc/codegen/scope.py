@@ -4,7 +4,8 @@ depend on.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import operator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 from graphc.codegen.kernel import (
@@ -22,7 +23,13 @@ from graphc.codegen.kernel import (
     VType,
     result_type,
 )
-from graphc.ir.types import DType, i64
+from graphc.ir.types import DType, i32, i64
+
+_COMPARE: dict[str, Callable[[Number, Number], bool]] = {
+    name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")
+}
+_NUMBERS = (i32, i64)
+_LIMIT = 1 << 31
 
 
 class _Scope:
@@ -41,6 +48,7 @@ class ScopedEmitter(Emitter):
     def __init__(self) -> None:
         self.scopes = [_Scope()]
         self._depth: dict[Value, int] = {}
+        self._literals: dict[Value, Number] = {}
         self.pinned = False  # keep loads in the innermost loop, where they fold into the instructions that use them
         self.epoch = 0  # pinned loads of another epoch are not reused: that would only keep registers busy
 
@@ -86,11 +94,15 @@ class ScopedEmitter(Emitter):
         if key in self.scopes[0].memo:
             return self.scopes[0].memo[key]
         result = Value(type)
+        self._literals[result] = value
         return self._place(key, 0, Op(result, "const", (), value), result)
 
     def op(self, name: str, *operands: Value | Number, to: DType | None = None) -> Value:
         args = self._unify(name, operands)
         type = result_type(name, args, to)
+        known = self._folded(name, args, type)
+        if known is not None:
+            return known
         depth = max(map(self.depth_of, args))
         key = (name, args, type)
         if key in self.scopes[depth].memo:
@@ -98,9 +110,29 @@ class ScopedEmitter(Emitter):
         result = Value(type)
         return self._place(key, depth, Op(result, name, args), result)
 
+    def _folded(self, name: str, args: tuple[Value, ...], type: VType) -> Value | None:
+        """The result of choosing by, or comparing, numbers that are known now: the back end runs no pass that would."""
+        first = self._literals.get(args[0])
+        if name == "select":
+            return None if first is None else args[1] if first else args[2]
+        if name in ("and", "or") and type.dtype.kind == "bool":
+            for value, other in (args, args[::-1]):
+                literal = self._literals.get(value)
+                if literal is not None:
+                    return other if bool(literal) == (name == "and") else value
+            return None
+        if first is None or args[0].type.dtype not in _NUMBERS or not -_LIMIT <= first < _LIMIT:
+            return None
+        if name == "cast" and type.dtype in _NUMBERS:
+            return self.const(first, type)
+        second = self._literals.get(args[1]) if name in _COMPARE else None
+        return None if second is None else self.const(_COMPARE[name](first, second), type)
+
     def splat(self, value: Value, lanes: int) -> Value:
         if value.type.lanes == lanes:
             return value
+        if value in self._literals:
+            return self.const(self._literals[value], VType(value.type.dtype, lanes))
         depth = self.depth if self.pinned else self.depth_of(value)
         key = ("splat", value, lanes, self.epoch if self.pinned else -1)
         if key in self.scopes[depth].memo:

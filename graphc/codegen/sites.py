@@ -52,7 +52,7 @@ class Nest:
     axes: tuple[Var, ...]
     place: tuple[Ix, ...]  # index of each axis of the group's domain
     sites: list[Site]
-    other: set[Symbol]
+    other: dict[Ix, None]  # indices whose value is used other than as an address
     inside: frozenset[Node]  # what is computed here
 
     def extent(self, var: Var) -> int:
@@ -125,17 +125,13 @@ def _walk_without_units(group: Group, axes: tuple[Var, ...]) -> Nest:
 
 def _collapsible(nest: Nest) -> list[list[Var]]:
     """Runs of neighbouring axes that all accesses step through as one contiguous axis."""
-    fixed = {s for s in nest.other if isinstance(s, Var)}
     runs: list[list[Var]] = []
     axes = nest.axes
-    addresses = [a.address for site in nest.sites for a in site.accesses]
+    addresses = [*(a.address for site in nest.sites for a in site.accesses), *nest.other]
     for var in axes:
         previous = runs[-1][-1] if runs else None
-        if (
-            previous is not None
-            and var not in fixed
-            and previous not in fixed
-            and all(a.coefficient(previous) == a.coefficient(var) * (var.hi + 1) for a in addresses)
+        if previous is not None and all(
+            a.coefficient(previous) == a.coefficient(var) * (var.hi + 1) for a in addresses
         ):
             runs[-1].append(var)
         else:
@@ -170,7 +166,7 @@ def _same(nest: Nest, collapsed: Nest, replaced: dict[Var, Ix]) -> bool:
 
 def _walk(group: Group, axes: tuple[Var, ...], place: tuple[Ix, ...]) -> Nest:
     sites: list[Site] = []
-    other: set[Symbol] = set()
+    other: dict[Ix, None] = {}
     wanted: dict[Node, dict[Index, None]] = {}
 
     def take(found: Demands) -> None:
@@ -201,6 +197,17 @@ def unrolled(nest: Nest, var: Var) -> Demands:
         place = tuple(Ix(k) if ix.coefficient(var) else ix for ix in nest.place)
         requests.extend((s.root.value, root_index(s.root, place, {})) for s in nest.sites if s.root is not None)
     return demands(requests, nest.inside)
+
+
+def tile_work(nest: Nest, lane: Var, lanes: int, count: int) -> int:
+    """Operations for `count` vectors of the axis `lane` that begin at a multiple of all their lanes, each made once."""
+    start = Ix.of(Var(lane.name, lane.hi, multiple=lanes * count)) + Ix.of(Var("lane", lanes - 1, lane=True))
+    requests: list[tuple[Node, Index]] = []
+    for t in range(count):
+        place = tuple(start + t * lanes if ix.coefficient(lane) else ix for ix in nest.place)
+        requests.extend((s.root.value, root_index(s.root, place, {})) for s in nest.sites if s.root is not None)
+    found = demands(requests, nest.inside)
+    return found.maps + 7 * found.heavy_maps
 
 
 def _stage_site(stage: Node, points: list[Index], group: Group, take) -> Site:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from graphc.ir.access import SINGLE_READ, Index, concat_reads, fold_reads
 from graphc.ir.contraction import parse_spec
-from graphc.ir.index import ZERO, Data, Ix, Symbol, Var, linear
+from graphc.ir.index import ZERO, Data, Derived, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 
@@ -113,7 +113,8 @@ class Demands:
     """Result of a walk. `loads` are (leaf, element index), `stages` (reduction, index); `maps` counts scalar
     operations.
 
-    `other` holds symbols whose value is used other than in addresses (so loops over them cannot be merged or re-based).
+    `other` holds indices whose value is used other than as an address: loops over them are merged where an address
+    would allow it.
     """
 
     loads: dict[tuple[Node, Ix], None] = field(default_factory=dict)
@@ -121,7 +122,21 @@ class Demands:
     indices: dict[Node, dict[Index, None]] = field(default_factory=dict)
     maps: int = 0
     heavy_maps: int = 0
-    other: set[Symbol] = field(default_factory=set)
+    other: dict[Ix, None] = field(default_factory=dict)
+
+    def note(self, ix: Ix) -> None:
+        """Add `ix`, and what is computed or read from, inside it, to `other`."""
+        stack = [ix]
+        while stack:
+            at = stack.pop()
+            if at in self.other:
+                continue
+            self.other[at] = None
+            for symbol, _ in at.terms:
+                if isinstance(symbol, Derived):
+                    stack.append(symbol.of)
+                elif isinstance(symbol, Data):
+                    stack.extend(symbol.at)
 
 
 HEAVY_MAPS = frozenset(
@@ -158,7 +173,7 @@ def demands(roots: Iterable[tuple[Node, Index]], inside: frozenset[Node] | set[N
         if node.op == "constant":
             continue
         if node.op == "iota":
-            found.other.update(idx[node.integer("axis")].symbols())
+            found.note(idx[node.integer("axis")])
             continue
         base = base_of(node)
         if base not in inside:
@@ -166,7 +181,7 @@ def demands(roots: Iterable[tuple[Node, Index]], inside: frozenset[Node] | set[N
             found.loads[base, address] = None
             for symbol, _ in address.terms:
                 if not isinstance(symbol, Var):
-                    found.other.update(Ix.of(symbol).symbols())
+                    found.note(Ix.of(symbol))
                     stack.extend(_data_reads(symbol))
             continue
         if needs_loop(node):
@@ -211,11 +226,11 @@ def _operands(node: Node, idx: Index, found: Demands) -> list[tuple[Node, Index]
     for operand, read in zip(operands, places_read, strict=True):
         for condition in read.conditions:
             found.maps += 1
-            found.other.update(condition.index.symbols())
+            found.note(condition.index)
         for ix in read.at:
             for symbol, _ in ix.terms:
                 if not isinstance(symbol, Var):
-                    found.other.update(Ix.of(symbol).symbols())
+                    found.note(Ix.of(symbol))
         result.append((operand, read.at))
     return result
 

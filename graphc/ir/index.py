@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Var:
-    """A loop variable with values 0 .. hi. Compared by identity. `lane` marks the variable that runs across vector
-    lanes.
+    """A loop variable with values 0 .. hi, all of them multiples of `multiple`. Compared by identity. `lane` marks the
+    variable that runs across vector lanes.
     """
 
     name: str
     hi: int
     lane: bool = False
+    multiple: int = 1
 
     def __repr__(self) -> str:
         return self.name
@@ -148,11 +149,21 @@ def derived(op: str, of: Ix, number: int) -> Ix:
         return Ix.of(Derived(op, of, number))
     if number == 1:
         return of if op == "floordiv" else ZERO
-    whole = tuple((s, c // number) for s, c in of.terms if c % number == 0)
-    rest = Ix(of.const % number, tuple((s, c) for s, c in of.terms if c % number))
-    if rest.lo >= 0 and rest.hi < number:
-        return Ix(of.const // number, whole) if op == "floordiv" else rest
-    return Ix.of(Derived(op, of, number))
+    whole, stepped, left = [], [], []
+    for s, c in of.terms:
+        if c % number == 0:
+            whole.append((s, c // number))
+        elif isinstance(s, Var) and c > 0 and c * s.multiple % number == 0:
+            stepped.append((s, c))
+        else:
+            left.append((s, c))
+    rest = Ix(of.const % number, tuple(left))
+    if rest.lo < 0 or rest.hi >= number:
+        return Ix.of(Derived(op, of, number))
+    if op == "mod":
+        return rest
+    quotient = Ix(of.const // number, tuple(whole))
+    return quotient + Ix.of(Derived(op, Ix(0, tuple(stepped)), number)) if stepped else quotient
 
 
 @lru_cache(maxsize=4096)

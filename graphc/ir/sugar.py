@@ -43,9 +43,12 @@ class OpMethods:
         """The index along `axis` at each element."""
         return self.make("iota", (), (("axis", axis),), type)
 
-    def random_bits(self, key: Node, type: TensorType) -> Node:
-        """i32 bits that depend on `key` (i64[2]: seed and offset) and the element's row-major index alone."""
-        return self.make("random_bits", (key,), (), type)
+    def random_bits(self, key: Node, type: TensorType, word: int = 0) -> Node:
+        """i32 bits that depend on `key` (i64[2]: seed and offset) and the element's row-major index alone.
+
+        There are two words of them for each element: 0 and 1.
+        """
+        return self.make("random_bits", (key,), (("word", word),), type)
 
     # elementwise
 

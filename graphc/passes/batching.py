@@ -199,7 +199,7 @@ def _random_bits(t: Batching, node: Node) -> Node:
     key = node.inputs[0]
     if key in t.batched:
         return t._each(node)
-    return t.b.random_bits(key, node.type.with_shape((t.size, *node.shape)))
+    return t.b.random_bits(key, node.type.with_shape((t.size, *node.shape)), node.integer("word"))
 
 
 Rule = Callable[[Batching, Node], Node]

@@ -156,7 +156,8 @@ CORRUPTIONS: dict[str, tuple[Corruption, str]] = {
     "iota axis": (attr("iota", axis=2), "axis 2 is out of range"),
     "iota of bools": (changed("iota", type=TensorType(boolean, (6, 36))), "iota gives numbers"),
     "random bits from a wrong key": (
-        lambda g: with_node(g, Node("random_bits", (g.inputs[2],), (), TensorType(i32, (4,)))), "from a key i64[2]",
+        lambda g: with_node(g, Node("random_bits", (g.inputs[2],), (("word", 0),), TensorType(i32, (4,)))),
+        "from a key i64[2]",
     ),
     "cycle": (cycle, "an operand is not computed before"),
     "node that uses itself": (self_loop, "an operand is not computed before"),

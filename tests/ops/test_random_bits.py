@@ -50,10 +50,11 @@ def test_bits_depend_on_key_and_flat_index_alone() -> None:
     assert len({tuple(d) for d in different}) == len(different)
 
 
-def test_bits_look_uniform() -> None:
+@pytest.mark.parametrize("word", [0, 1])
+def test_bits_look_uniform(word: int) -> None:
     b = Builder()
     key = b.input(0, TensorType(i64, (2,)))
-    graph = Graph((key,), (b.random_bits(key, TensorType(i32, (1 << 16,))),))
+    graph = Graph((key,), (b.random_bits(key, TensorType(i32, (1 << 16,)), word),))
     bits = evaluate(graph, [np.array([7, 0], np.int64)])[0].view(np.uint32)
     ones = np.unpackbits(bits.view(np.uint8)).reshape(-1, 32).mean(axis=0)
     assert np.all(np.abs(ones - 0.5) < 5 * 0.5 / 256)  # five standard deviations of a fair bit over 2**16 draws

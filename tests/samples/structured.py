@@ -247,7 +247,12 @@ def _constants() -> list[tuple[TensorType, dict[str, Any]]]:
 def _random(rng: Rng) -> list[Sample]:
     keys = [(0, 0), (1, 2), (2**40 + 5, 2**33 + 1), (-1, -(2**63))]
     shapes = ["i32[3,7]", "i32[]", "i32[0]", "i32[65]"]
-    return [Sample((np.array(key, np.int64),), {}, t(shape)) for key in keys for shape in shapes]
+    return [
+        Sample((np.array(key, np.int64),), {"word": word}, t(shape))
+        for key in keys
+        for shape in shapes
+        for word in (0, 1)
+    ]
 
 
 STRUCTURED: dict[str, OpSamples] = {

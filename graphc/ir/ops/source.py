@@ -68,7 +68,7 @@ def _evaluate_random_bits(arrays: Sequence[np.ndarray], attrs: Attrs, type: Tens
     low = 0xFFFF_FFFF
     index = np.arange(type.size, dtype=np.uint64).astype(np.uint32)
     second = np.full_like(index, ((seed >> 32) + (offset >> 32) * _SPREAD) & low)
-    bits, _ = threefry2x32((seed & low, offset & low), index, second)
+    bits = threefry2x32((seed & low, offset & low), index, second)[attrs["word"]]
     return bits.view(np.int32).reshape(type.shape)
 
 
@@ -108,7 +108,7 @@ def _decompose_random_bits(b: Builder, node: Node) -> Node:
             x1 = b.elementwise("bitwise_xor", b.elementwise("bitwise_or", left, right), x0)
         x0 = b.add(x0, b.broadcast(keys[(group + 1) % 3], type.shape))
         x1 = b.add(x1, b.broadcast(b.add(keys[(group + 2) % 3], group + 1), type.shape))
-    return x0
+    return x1 if node.integer("word") else x0
 
 
 INPUT = register(
@@ -153,11 +153,13 @@ RANDOM_BITS = register(
         kind="composite",
         arity=1,
         doc=(
-            "i32 random bits of any shape from `key`, i64[2] = (seed, offset): the first word of Threefry-2x32 (20 "
-            "rounds; Salmon et al., SC11). Key words: the low halves of seed and offset. Counter words: the row-major "
-            "index; the high half of the seed plus 0x9E3779B9 times that of the offset; all modulo 2**32."
+            "i32 random bits of any shape from `key`, i64[2] = (seed, offset): word number `word` (0 or 1) of "
+            "Threefry-2x32 (20 rounds; Salmon et al., SC11). Key words: the low halves of seed and offset. Counter "
+            "words: the row-major index; the high half of the seed plus 0x9E3779B9 times that of the offset; all "
+            "modulo 2**32."
         ),
         infer=given("random_bits"),
+        attrs=(Attr("word", "int"),),
         evaluate=_evaluate_random_bits,
         why_no_vjp="zero: it gives integers",
         decompose=_decompose_random_bits,
