@@ -29,6 +29,7 @@ from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
 from graphc.passes.skip_zeros import SkipZeros
+from graphc.passes.sort_values import SortValues
 from graphc.passes.split_labels import SplitLabels
 from graphc.passes.split_reductions import SplitReductions
 from graphc_runtime.artifact import Artifact
@@ -54,6 +55,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         Decompose(),
         SplitLabels(),
         Simplify(),
+        SortValues(),
         JoinPads(),
         JoinProducts(),
         SkipZeros(),

@@ -57,7 +57,7 @@ def _is_apart(group: Group) -> bool:
 
 def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
     """The kernels of an operator that has kernels of its own, in the order in which they run."""
-    if node.op in ("argsort", "argselect"):
+    if node.op in ("argsort", "sort", "argselect"):
         return lower_sort(node, NAME, target)
     if node.op == "searchsorted":
         return (lower_search(node, NAME),)

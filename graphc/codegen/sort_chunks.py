@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from graphc.codegen.kernel import INDEX, Param, Value, VType
 from graphc.codegen.lower import Lowered
-from graphc.codegen.sort_keys import Digits, signed_key
+from graphc.codegen.sort_keys import Digits
 from graphc.codegen.sort_rows import Rows
 from graphc.codegen.target import Target
 from graphc.ir.node import Node
@@ -21,7 +21,7 @@ class Chunks(Rows):
 
     def __init__(self, node: Node, target: Target) -> None:
         super().__init__(node, target)
-        self.digits = Digits(self.x.dtype, self.n, self.n)
+        self.digits = Digits(self.x.dtype, self.n, self.n, self.alone)
         wanted = min(target.cores * _PER_CORE, self.n // SHORTEST)
         self.size = -(-self.n // wanted)
         self.chunks = -(-self.n // self.size)
@@ -67,12 +67,13 @@ class Chunks(Rows):
                 value = self.read(source, *item)
             else:
                 at = digits.index(e, self.read(source, *item)) if word else i.var
-                raw = self.read(self.x, *self.first(row, self.n), (at, self.after))
-                value = digits.pack(e, signed_key(e, raw, self.descending), at, word)
-                self.write(source, value, *item)
+                value = self._from_elements(row, at, word)
+                if not self.alone:
+                    self.write(source, value, *item)
             counter = ((self.grid, digits.radix), (digits.digit(e, value, number), 1))
             self.write(self.counts, e.op("add", self.read(self.counts, *counter), 1), *counter)
-        own = (source, self.counts) if number else (self.x, source, self.counts)
+        own = (source,) if number else (self.x,) if self.alone else (self.x, source)
+        own = (*own, self.counts)
         return self.end(name, self.rows * self.chunks, 2, *own)
 
     def _starts(self, name: str) -> Lowered:
@@ -90,18 +91,27 @@ class Chunks(Rows):
         return self.end(name, self.rows, 0, self.counts)
 
     def _move(self, name: str, source: Param, to: Param, number: int) -> Lowered:
-        """Move each chunk to the places of its digits; the last time only indices, into the result."""
+        """Move each chunk to the places of its digits; the last time indices (or elements) into the result."""
         self.begin()
         e, digits = self.e, self.digits
         row, lo, hi = self._chunk()
+        packs = self.alone and not number  # nothing moved yet, and nothing is kept of what was counted
         with e.loop("i", lo, hi, 1) as i:
-            value = self.read(source, (row, self.n), (i.var, 1))
+            if packs:
+                value = self._from_elements(row, i.var, 0)
+            else:
+                value = self.read(source, (row, self.n), (i.var, 1))
             counter = ((self.grid, digits.radix), (digits.digit(e, value, number), 1))
             count = self.read(self.counts, *counter)
             self.write(self.counts, e.op("add", count, 1), *counter)
             place = count if count.type == INDEX else e.op("cast", count, to=i64)
             if to is self.out:
-                self.write(to, digits.index(e, value), *self.first(row, self.n), (place, self.after))
+                self.write(to, self.result(digits, value), *self.first(row, self.n), (place, self.after))
             else:
                 self.write(to, value, (row, self.n), (place, 1))
-        return self.end(name, self.rows * self.chunks, 3, source, to, self.counts)
+        return self.end(name, self.rows * self.chunks, 3, self.x if packs else source, to, self.counts)
+
+    def _from_elements(self, row: Value, at: Value, word: int) -> Value:
+        """Word number `word` of the key of element `at`, packed."""
+        raw = self.read(self.x, *self.first(row, self.n), (at, self.after))
+        return self.packed(self.digits, raw, at, word)

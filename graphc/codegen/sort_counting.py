@@ -25,7 +25,7 @@ class Counting(Rows):
         with e.loop("row", *self.part(self.grid, each, self.rows), 1) as row:
             first, to = self.first(row.var, n), self.first(row.var, self.kept)
             self._vectors(lanes, lambda i, mask: self._make_keys(keys, lanes, first, i, mask, mine))
-            self._vectors(lanes, lambda i, mask: self._place(keys, lanes, to, i, mask, mine))
+            self._vectors(lanes, lambda i, mask: self._place(keys, lanes, first, to, i, mask, mine))
         return self.end(name, pieces, n // lanes + 1, self.x, self.out, keys)
 
     def _vectors(self, lanes: int, body: Callable[[Value, Value | None], None]) -> None:
@@ -50,9 +50,16 @@ class Counting(Rows):
         e.epoch += 1
 
     def _place(
-        self, keys: Param, lanes: int, first: Terms, i: Value, mask: Value | None, mine: tuple[Value, int]
+        self,
+        keys: Param,
+        lanes: int,
+        source: Terms,
+        to: Terms,
+        i: Value,
+        mask: Value | None,
+        mine: tuple[Value, int],
     ) -> None:
-        """Count what stands before each element of the vector at `i`, and store the indices there."""
+        """Count what stands before each element of the vector at `i`, and store its index (or itself) there."""
         e, n = self.e, self.n
         own = e.load(VType(keys.dtype, lanes), keys, Affine(0, (mine, (i, 1))), int(lanes > 1), None, None)
         numbers = e.lanes(keys.dtype, lanes)
@@ -74,9 +81,15 @@ class Counting(Rows):
         count = counted(0, i, e.const(0, own.type), lambda key, _: e.op("le", key, own))
         count = counted(i, end, count, inside)
         count = counted(end, n, count, lambda key, _: e.op("lt", key, own))
-        index = e.op("add", e.lanes(i64, lanes), i)
+        if self.alone:
+            stride = self.after if lanes > 1 else 0
+            result = e.load(
+                VType(self.x.dtype, lanes), self.x, Affine(0, (*source, (i, self.after))), stride, None, mask
+            )
+        else:
+            result = e.op("add", e.lanes(i64, lanes), i)
         place, kept = self.kept_place(count if keys.dtype is i64 else e.op("cast", count, to=i64))
         if kept is not None:
             mask = kept if mask is None else e.op("and", mask, kept)
-        e.store(self.out, Affine(0, first), index, 0, e.op("mul", place, self.after), mask)
+        e.store(self.out, Affine(0, to), result, 0, e.op("mul", place, self.after), mask)
         e.epoch += 1

@@ -32,11 +32,7 @@ def signed_key(e: Emitter, raw: Value, descending: bool) -> Value:
     dtype = raw.type.dtype
     wide = i64 if dtype.bits == 64 else i32
     if dtype.is_float:
-        bits = e.op("bitcast", raw, to=_INTEGER[dtype.bits])
-        if bits.type.dtype is not wide:
-            bits = e.op("cast", bits, to=wide)
-        infinity = int(np.asarray(np.inf).astype(dtype.numpy).view(_INTEGER[dtype.bits].numpy))
-        magnitude = e.op("and", bits, (1 << (dtype.bits - 1)) - 1)
+        bits, magnitude, infinity = float_bits(e, raw)
         key = e.op("select", e.op("lt", bits, 0), e.op("neg", magnitude), magnitude)
         key = e.op("select", e.op("gt", magnitude, infinity), infinity + 1, key)
     else:
@@ -46,25 +42,68 @@ def signed_key(e: Emitter, raw: Value, descending: bool) -> Value:
     return e.op("not", key) if descending else key
 
 
+def float_bits(e: Emitter, raw: Value) -> tuple[Value, Value, int]:
+    """The bits of a float as i32 or i64, sign extended; those of its magnitude; and those of infinity."""
+    dtype = raw.type.dtype
+    wide, own = i64 if dtype.bits == 64 else i32, _INTEGER[dtype.bits]
+    bits = e.op("bitcast", raw, to=own)
+    if own is not wide:
+        bits = e.op("cast", bits, to=wide)
+    infinity = int(np.asarray(np.inf).astype(dtype.numpy).view(own.numpy))
+    return bits, e.op("and", bits, (1 << (dtype.bits - 1)) - 1), infinity
+
+
+def distinct_key(e: Emitter, raw: Value, descending: bool) -> Value:
+    """As `signed_key`, but -0.0 has the key before that of 0.0, so that `element` finds each element again.
+
+    All NaN have the key of one quiet NaN.
+    """
+    dtype = raw.type.dtype
+    if not dtype.is_float:
+        return signed_key(e, raw, descending)
+    bits, magnitude, infinity = float_bits(e, raw)
+    key = e.op("select", e.op("lt", bits, 0), e.op("not", magnitude), magnitude)
+    quiet = infinity | (infinity & -infinity) >> 1
+    key = e.op("select", e.op("gt", magnitude, infinity), quiet, key)
+    return e.op("not", key) if descending else key
+
+
+def element(e: Emitter, key: Value, dtype: DType, descending: bool) -> Value:
+    """The element of `dtype` that has this `distinct_key`."""
+    if descending:
+        key = e.op("not", key)
+    if dtype.is_float:
+        sign = -1 << (dtype.bits - 1)
+        bits = e.op("select", e.op("lt", key, 0), e.op("xor", e.op("not", key), sign), key)
+        own = _INTEGER[dtype.bits]
+        return e.op("bitcast", bits if bits.type.dtype is own else e.op("cast", bits, to=own), to=dtype)
+    if dtype.kind != "int":
+        key = e.op("add", key, 1 << (key_bits(dtype) - 1))
+    return key if key.type.dtype is dtype else e.op("cast", key, to=dtype)
+
+
 @dataclass(frozen=True)
 class Digits:
     """How rows of `n` elements of `dtype`, or `expected` ones of each, are sorted by digits, the last ones first.
 
     A word is a part of the key that fits into one integer `packed` above the index of the element; of 64-bit keys
-    there are several. Each pass sorts by `width` bits of a word, in `passes` passes.
+    there are several. `alone`, without its index, any key is one word. Each pass sorts by `width` bits of a word, in
+    `passes` passes.
     """
 
     dtype: DType
     n: int
     expected: int
+    alone: bool = False
 
     @cached_property
     def index_bits(self) -> int:
-        return max(self.n - 1, 1).bit_length()
+        return 0 if self.alone else max(self.n - 1, 1).bit_length()
 
     @property
     def words(self) -> int:
-        return -(-key_bits(self.dtype) // min(key_bits(self.dtype), 63 - self.index_bits))
+        bits = key_bits(self.dtype)
+        return 1 if self.alone else -(-bits // min(bits, 63 - self.index_bits))
 
     @property
     def word_bits(self) -> int:
@@ -72,7 +111,7 @@ class Digits:
 
     @property
     def packed(self) -> DType:
-        return i32 if key_bits(self.dtype) + self.index_bits <= 31 else i64
+        return i32 if key_bits(self.dtype) + self.index_bits <= (32 if self.alone else 31) else i64
 
     @property
     def counter(self) -> DType:
@@ -98,6 +137,10 @@ class Digits:
     def pack(self, e: Emitter, key: Value, index: Value, word: int) -> Value:
         """Word number `word` of a signed key, above the index of the element."""
         bits = key_bits(self.dtype)
+        if self.alone:
+            return (
+                e.op("xor", key, -1 << (bits - 1)) if bits == key.type.dtype.bits else e.op("add", key, 1 << (bits - 1))
+            )
         if key.type.dtype is not self.packed:
             key = e.op("cast", key, to=self.packed)
         unsigned = e.op("xor", key, -1 << 63) if bits == 64 else e.op("add", key, 1 << (bits - 1))
@@ -106,6 +149,13 @@ class Digits:
         if index.type.dtype is not self.packed:
             index = e.op("cast", index, to=self.packed)
         return e.op("or", e.op("shl", unsigned, self.index_bits), index)
+
+    def alone_element(self, e: Emitter, value: Value, descending: bool) -> Value:
+        """The element whose key alone was packed."""
+        bits = key_bits(self.dtype)
+        full = bits == value.type.dtype.bits
+        key = e.op("xor", value, -1 << (bits - 1)) if full else e.op("sub", value, 1 << (bits - 1))
+        return element(e, key, self.dtype, descending)
 
     def index(self, e: Emitter, value: Value) -> Value:
         """The index (i64) in a packed value."""

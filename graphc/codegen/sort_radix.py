@@ -19,7 +19,7 @@ class Radix(Rows):
     def __init__(self, node: Node, target: Target, expected: int | None = None) -> None:
         """`expected` is the number of elements of a row that will be sorted, all if it is not given."""
         super().__init__(node, target)
-        self.digits = Digits(self.x.dtype, self.n, expected or self.n)
+        self.digits = Digits(self.x.dtype, self.n, expected or self.n, self.alone)
         self.pieces, self.each = self.cut()
         self.work = self.scratch("work", self.digits.packed, self.pieces * 2 * self.n)
         counters = self.pieces * self.digits.passes * self.digits.radix
@@ -62,8 +62,7 @@ class Radix(Rows):
             self.write(self.counts, zero, (self.grid, size), (c.var, 1))
         with e.loop("i", 0, some, 1) as i:
             at = digits.index(e, self.read(self.work, *self._item(half, i.var))) if word or chosen else i.var
-            key = signed_key(e, self.read(self.x, *first, (at, self.after)), self.descending)
-            value = digits.pack(e, key, at, word)
+            value = self.packed(digits, self.read(self.x, *first, (at, self.after)), at, word)
             self.write(self.work, value, *self._item(half, i.var))
             for number in range(digits.passes):
                 terms, const = self._counter(digits.digit(e, value, number), number)
@@ -119,7 +118,7 @@ class Radix(Rows):
         with e.loop("i", 0, some, 1) as i:
             value = self.read(self.work, *self._item(half, i.var))
             place, kept = self.kept_place(e.op("add", self._next_place(value, number), before))
-            self.write(self.out, self.digits.index(e, value), *to, (place, self.after), mask=kept)
+            self.write(self.out, self.result(self.digits, value), *to, (place, self.after), mask=kept)
 
     def _as_counter(self, value: Value) -> Value:
         dtype = self.digits.counter

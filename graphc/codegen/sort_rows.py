@@ -8,11 +8,12 @@ from graphc.codegen.domain import GRID_PER_CORE
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lower import Lowered
 from graphc.codegen.scope import ScopedEmitter
+from graphc.codegen.sort_keys import Digits, distinct_key, signed_key
 from graphc.codegen.target import Target
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
-from graphc.ir.types import DType, TensorType, i64
+from graphc.ir.types import DType, TensorType
 
 _LARGE = 1 << 14  # elements of a row from which on few rows are sorted at once, for the sake of memory
 
@@ -21,7 +22,7 @@ Terms = tuple[tuple[Value, int], ...]
 
 class Rows:
     """The rows that are sorted, and what all kernels have in common. `kept` places of each order, from `start` on, are
-    wanted.
+    wanted. `alone`: the elements in their order are wanted, not their indices.
     """
 
     def __init__(self, node: Node, target: Target) -> None:
@@ -32,10 +33,11 @@ class Rows:
         self.rows = x.size // self.n
         self.start = node.integer("start") if node.op == "argselect" else 0
         self.kept = node.shape[axis]
+        self.alone = node.op == "sort"
         self.descending = bool(node.attr("descending"))
         source = base_of(node.inputs[0])
         self.x = Param("x", source.dtype, source.type.size, "in")
-        self.out = Param("out", i64, node.type.size, "out")
+        self.out = Param("out", node.dtype, node.type.size, "out")
         self.owners: dict[Param, Node | Scratch] = {self.x: source, self.out: node}
         self.begin()
 
@@ -65,6 +67,17 @@ class Rows:
     ) -> None:
         self.e.store(buffer, Affine(const, terms), value, 0, None, mask)
         self.e.epoch += 1
+
+    def packed(self, digits: Digits, raw: Value, index: Value, word: int) -> Value:
+        """Word number `word` of the key of the element `raw`, packed with its index unless it is wanted alone."""
+        key = distinct_key if self.alone else signed_key
+        return digits.pack(self.e, key(self.e, raw, self.descending), index, word)
+
+    def result(self, digits: Digits, value: Value) -> Value:
+        """What a packed value stands for in the result: an index, or an element."""
+        if self.alone:
+            return digits.alone_element(self.e, value, self.descending)
+        return digits.index(self.e, value)
 
     def part(self, number: Value, size: int, total: int) -> tuple[Value, Value]:
         """The bounds of part `number` of `total` things in parts of `size`."""

@@ -6,6 +6,7 @@ from graphc.codegen.lower import Lowered
 from graphc.codegen.sort_chunks import Chunks
 from graphc.codegen.sort_counting import Counting
 from graphc.codegen.sort_radix import Radix, Selection
+from graphc.codegen.sort_zeros import Zeros
 from graphc.codegen.target import Target
 from graphc.ir.node import Node
 
@@ -15,7 +16,7 @@ LONG = 1 << 16  # rows from this length on are cut into chunks when there are fe
 
 
 def lower_sort(node: Node, name: str, target: Target) -> tuple[Lowered, ...]:
-    """The kernels of one `argsort` or `argselect`, in the order in which they run."""
+    """The kernels of one `argsort`, `sort` or `argselect`, in the order in which they run."""
     x, axis = node.inputs[0].type, node.integer("axis")
     n = x.shape[axis]
     rows = x.size // n
@@ -23,6 +24,10 @@ def lower_sort(node: Node, name: str, target: Target) -> tuple[Lowered, ...]:
         return (Counting(node, target).kernel(name),)
     if node.op == "argselect" and n >= SELECTED:
         return (Selection(node, target).kernel(name),)
-    if node.op == "argsort" and rows < target.cores and n >= LONG:
-        return Chunks(node, target).kernels(name)
-    return (Radix(node, target).kernel(name),)
+    if node.op != "argselect" and rows < target.cores and n >= LONG:
+        kernels = Chunks(node, target).kernels(name)
+    else:
+        kernels = (Radix(node, target).kernel(name),)
+    if node.op == "sort" and x.dtype.is_float:
+        return (*kernels, Zeros(node, target).kernel(name))
+    return kernels

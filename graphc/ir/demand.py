@@ -27,7 +27,7 @@ REDUCTIONS = frozenset({"reduce_sum", "reduce_prod", "reduce_max", "reduce_min",
 # Operators that write into a copy of their first operand, at indices read from memory; each is a kernel by itself.
 WRITES_AT_INDEX = frozenset({"index_add", "scatter_add", "index_set", "scatter_set", "scatter_reduce"})
 SCANS = frozenset({"scan_sum", "scan_prod", "scan_max", "scan_min", "recurrence"})
-SORTS = frozenset({"argsort", "argselect", "searchsorted"})
+SORTS = frozenset({"argsort", "sort", "argselect", "searchsorted"})
 APART = (
     WRITES_AT_INDEX | SCANS | SORTS
 )  # no loop nest computes these: each has kernels of its own, with operands in memory

@@ -210,7 +210,7 @@ _RULES: dict[str, Rule] = {
     "slice": _slice,
     "pad": _pad,
     **dict.fromkeys(["concat", "take_along", "scatter_add", "scatter_set", "scatter_reduce"], _along),
-    **dict.fromkeys(["argsort", "argselect"], _along),
+    **dict.fromkeys(["argsort", "sort", "argselect"], _along),
     **dict.fromkeys(["scan_sum", "scan_prod", "scan_max", "scan_min"], _along),
     "index_set": _index_set,
     **dict.fromkeys(

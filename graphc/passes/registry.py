@@ -19,6 +19,7 @@ PASSES: dict[str, str] = {
     "share_pads": "graphc.passes.share_pads:SharePads",
     "simplify": "graphc.passes.simplify:Simplify",
     "skip_zeros": "graphc.passes.skip_zeros:SkipZeros",
+    "sort_values": "graphc.passes.sort_values:SortValues",
     "split_labels": "graphc.passes.split_labels:SplitLabels",
     "split_reductions": "graphc.passes.split_reductions:SplitReductions",
     "strip_detach": "graphc.passes.simplify:StripDetach",

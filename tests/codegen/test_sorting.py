@@ -18,8 +18,10 @@ from graphc.codegen.sort_keys import Digits
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
+from graphc.ir.node import Node
 from graphc.ir.types import DTYPES, DType, TensorType, bf16, f16, f32, f64, i8, i64, u8
 from graphc.passes.plan_memory import plan_memory
+from graphc.passes.sort_values import SortValues
 from graphc.pipeline import schedule
 from graphc_runtime import Buffer, get_num_threads, set_num_threads
 from graphc_runtime.devices import get_device
@@ -54,11 +56,23 @@ def elements(rng: Rng, shape: tuple[int, ...], dtype: DType, few: bool) -> np.nd
 
 
 def orders(arrays: list[np.ndarray], dtype: DType, axis: int) -> Graph:
-    """The orders of all arrays, both ways."""
+    """The orders of all arrays, both ways, and their elements in these orders."""
     b = Builder()
     inputs = [b.input(i, TensorType(dtype, a.shape)) for i, a in enumerate(arrays)]
     attrs = [{"axis": axis, "descending": down} for down in (False, True)]
-    return Graph(tuple(inputs), tuple(b.apply("argsort", (x,), a) for x in inputs for a in attrs))
+    return Graph(
+        tuple(inputs), tuple(b.apply(op, (x,), a) for x in inputs for a in attrs for op in ("argsort", "sort"))
+    )
+
+
+def same(result: Buffer, node: Node, wanted: np.ndarray, message: str = "") -> None:
+    """Equal, zeros of one sign too; any NaN is the same."""
+    found = result.view(node.dtype.numpy, node.shape)
+    if node.dtype.is_float:
+        found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+        number = ~np.isnan(wanted)
+        np.testing.assert_array_equal(np.signbit(found)[number], np.signbit(wanted)[number], err_msg=message)
+    np.testing.assert_array_equal(found, wanted, err_msg=message)
 
 
 def check(graph: Graph, arrays: list[np.ndarray], counts: tuple[int, ...] = (2,)) -> None:
@@ -68,7 +82,7 @@ def check(graph: Graph, arrays: list[np.ndarray], counts: tuple[int, ...] = (2,)
         set_num_threads(count)
         results = program.run([Buffer.from_array(np.array(a, order="C")) for a in arrays])
         for node, result, wanted in zip(graph.outputs, results, expected, strict=True):
-            np.testing.assert_array_equal(result.view(np.int64, node.shape), wanted, err_msg=f"{node.inputs} {count}")
+            same(result, node, wanted, f"{node.inputs} {count}")
 
 
 @pytest.mark.parametrize("few", [False, True], ids=["different", "ties"])
@@ -105,7 +119,7 @@ def test_long_rows_without_chunks(threads: None, dtype: DType, monkeypatch: pyte
     monkeypatch.setattr(sorting, "LONG", 1 << 60)
     arrays = [elements(np.random.default_rng(3), (70_000,), dtype, dtype is f32)]
     graph = orders(arrays, dtype, 0)
-    assert len(program_for(graph).kernels) == 2
+    assert len(program_for(graph).kernels) == (6 if dtype.is_float else 4)
     check(graph, arrays)
 
 
@@ -148,7 +162,8 @@ def test_kernels_keep_the_rules_and_have_a_text() -> None:
     for n, dtype in ((5, f32), (300, f64), (100_000, bf16)):
         b = Builder()
         x = b.input(0, TensorType(dtype, (n, 1)))
-        graph = Graph((x,), (b.apply("argsort", (x,), {"axis": 0, "descending": True}),))
+        attrs = {"axis": 0, "descending": True}
+        graph = Graph((x,), (b.apply("argsort", (x,), attrs), b.apply("sort", (x,), attrs)))
         for kernel in program_for(graph).kernels:
             verify_kernel(kernel)
             text = print_kernel(kernel)
@@ -196,4 +211,20 @@ def test_other_machines(name: str) -> None:
     artifact = make_artifact(make_program(fused, partial(plan_memory, fused), target), target, {})
     results = Executable(artifact, get_device("cpu")).run(list(map(Buffer.from_array, arrays)))
     for node, result, wanted in zip(graph.outputs, results, evaluate(graph, arrays), strict=True):
-        np.testing.assert_array_equal(result.view(np.int64, node.shape), wanted)
+        same(result, node, wanted)
+
+
+@pytest.mark.parametrize("n", [5, 1000])
+def test_elements_are_sorted_without_indices_where_nobody_wants_these(n: int) -> None:
+    b = Builder()
+    x = b.input(0, TensorType(f32, (3, n)))
+    order = b.apply("argsort", (x,), {"axis": 1, "descending": False})
+    values = b.apply("take_along", (x, order), {"axis": 1})
+    alone = SortValues().run(Graph((x,), (values,)))
+    assert [node.op for node in alone.nodes] == ["input", "sort"]
+    wider = {p.dtype for k in program_for(Graph((x,), (values,))).kernels for p in k.params if p.dtype.bits > 32}
+    assert not wider  # neither indices nor keys packed with them
+    both = Graph((x,), (values, order))
+    assert SortValues().run(both) is both or "sort" not in [node.op for node in SortValues().run(both).nodes]
+    other = b.apply("take_along", (b.neg(x), order), {"axis": 1})
+    assert "sort" not in [node.op for node in SortValues().run(Graph((x,), (other,))).nodes]

@@ -204,6 +204,7 @@ _MAKERS: dict[str, Callable[[random.Random, Types], Attrs]] = {
     "scatter_reduce": _scatter_reduce,
     **dict.fromkeys(("scan_sum", "scan_prod", "scan_max", "scan_min", "recurrence"), _scan),
     "argsort": _argsort,
+    "sort": _argsort,
     "argselect": _argselect,
     "searchsorted": _flag("right"),
     "eigvalsh": _flag("upper"),

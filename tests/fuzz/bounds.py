@@ -359,6 +359,11 @@ def _argsort(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     return Bound(0, max(node.inputs[0].shape[node.integer("axis")] - 1, 0))
 
 
+def _sort(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    need(operands[0].error == 0)
+    return operands[0]
+
+
 def _searchsorted(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     need(all(operand.error == 0 for operand in operands))
     return Bound(0, node.inputs[0].shape[-1])
@@ -366,6 +371,7 @@ def _searchsorted(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
 
 _RULES: dict[str, Callable[..., Bound]] = {
     "argsort": _argsort,
+    "sort": _sort,
     "argselect": _argsort,
     "searchsorted": _searchsorted,
     "input": _input,

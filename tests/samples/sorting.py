@@ -68,6 +68,10 @@ SORTING: dict[str, OpSamples] = {
         _argsort,
         (BadSample((t("f32[2]"),), r"argsort: axis 1 is out of range for f32\[2\]", {"axis": 1, "descending": False}),),
     ),
+    "sort": OpSamples(
+        _argsort,
+        (BadSample((t("f32[2]"),), r"sort: axis 1 is out of range for f32\[2\]", {"axis": 1, "descending": False}),),
+    ),
     "argselect": OpSamples(
         _argselect,
         (

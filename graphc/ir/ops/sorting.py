@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc.errors import ShapeError
+from graphc.ir.node import Node
 from graphc.ir.opdef import Attr, Attrs, OpDef, register
 from graphc.ir.ops.checks import check_arity, check_axis, check_device, check_same_dtype, widen
 from graphc.ir.types import TensorType, i64
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+
+Gradients = Sequence["Node | None"]
 
 
 def _infer_argsort(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -36,6 +43,36 @@ ARGSORT = register(
         evaluate=_evaluate_argsort,
         attrs=(Attr("axis", "int"), Attr("descending", "bool")),
         why_no_vjp="zero: indices do not depend smoothly on the elements",
+    )
+)
+
+
+def _infer_sort(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("sort", types, 1)
+    check_axis("sort", attrs["axis"], types[0])
+    return types[0]
+
+
+def _evaluate_sort(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    return np.take_along_axis(arrays[0], _evaluate_argsort(arrays, attrs, type), attrs["axis"])
+
+
+def _sort_vjp(b: Builder, node: Node, ct: Node) -> Gradients:
+    (x,) = node.inputs
+    places = b.apply("argsort", (x,), dict(node.attrs))
+    return [b.apply("scatter_add", (b.zeros_like(x), places, ct), {"axis": node.integer("axis")})]
+
+
+SORT = register(
+    OpDef(
+        name="sort",
+        kind="sorting",
+        arity=1,
+        doc="The elements in the order of `argsort`, for less work where nobody wants their indices. Any dtype.",
+        infer=_infer_sort,
+        evaluate=_evaluate_sort,
+        attrs=(Attr("axis", "int"), Attr("descending", "bool")),
+        vjp=_sort_vjp,
     )
 )
 
