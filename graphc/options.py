@@ -20,11 +20,20 @@ from graphc_runtime.options import (
     scope,
 )
 
+MINIMAL_FILTERING = declare(
+    "minimal_filtering",
+    True,
+    "compute convolutions over many channels with fewer multiplications, in which an infinity or NaN spreads to its "
+    "neighbours",
+    affects_code=True,
+)
+
 __all__ = [
     "CACHE",
     "CACHE_BYTES",
     "CACHE_DIR",
     "IDLE_BYTES",
+    "MINIMAL_FILTERING",
     "POISON",
     "THREADS",
     "Option",

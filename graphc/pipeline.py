@@ -18,12 +18,14 @@ from graphc.ir.opdef import OPS
 from graphc.ir.printer import print_graph
 from graphc.ir.schedule import FusedGraph, MemoryPlan
 from graphc.ir.schedule_text import print_fused, print_plan
+from graphc.options import MINIMAL_FILTERING
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import fuse
 from graphc.passes.join_pads import JoinPads
 from graphc.passes.join_products import JoinProducts
 from graphc.passes.layout import Layout
+from graphc.passes.minimal_filtering import MinimalFiltering
 from graphc.passes.order import order
 from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
 from graphc.passes.share_pads import SharePads
@@ -60,9 +62,10 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         JoinProducts(),
         SkipZeros(),
     ]
-    return machine_independent + (
-        [Layout(target.lanes(4)), SharePads(), SplitReductions()] if target is not None else []
-    )
+    if target is None:
+        return machine_independent
+    filtering = [MinimalFiltering()] if MINIMAL_FILTERING.get() else []
+    return [*machine_independent, Layout(target.lanes(4)), *filtering, SharePads(), SplitReductions()]
 
 
 def optimize(graph: Graph, target: Target | None = None) -> Graph:

@@ -15,6 +15,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
+from graphc.options import code_key
 from graphc_runtime.buffer import Buffer
 
 # A larger graph is cut into several programs, so that compile time stays linear and long chains repeat one program.
@@ -78,7 +79,7 @@ def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ..
 
     It may overwrite the inputs numbered in `donated`.
     """
-    key = (donated, *key)
+    key = (donated, code_key(), *key)
     with _lock:
         found = _executables.get(key)
         if found is not None:

@@ -29,6 +29,8 @@ def tile_contraction(
     extents = [max(1, (v.hi + 1) // lanes) if v is schedule.lane else v.hi + 1 for v in axes]
     sizes = [[t for t in TILES if t <= n] for n in extents]
     taps = math.prod(v.hi + 1 for v in schedule.unrolled[site])
+    if taps > 1:
+        free -= 1  # LLVM moves loads of the next tap up, and spills sums where no register is left for them
     per_point = len(site.points)
     loads = _LoadCounter(site, axes, schedule, copied)
     best, chosen = math.inf, (1,) * len(axes)

@@ -1,0 +1,262 @@
+"""Convolutions with fewer multiplications: minimal filtering along an axis.
+
+A contraction that slides a short window along an axis (a convolution or its gradient by the input), or that gives a
+result for each of a few shifts (the gradient by the weights), is computed a tile at a time: `m` neighbouring positions
+with a window of `r` take `m + r - 1` products instead of `m * r` (Winograd 1980; Lavin and Gray, "Fast Algorithms for
+Convolutional Neural Networks", 2016). Both operands are transformed, which are additions of rows; one contraction with
+the place in the tile as one more label multiplies; its results are added up to those of the convolution.
+
+Along one axis this asks for half the products, in tiles of four with three taps, and no more than one and a half times
+the memory. Two axes ask for fewer products yet, but for two and a quarter times to four times the memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from graphc.ir.builder import Builder
+from graphc.ir.contraction import ContractSpec, Dim, format_spec, is_plain, parse_spec
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.types import f32
+from graphc.passes.base import PRIMITIVE, Pass, rebuild
+from graphc.passes.cook_toom import MAX_PLACES, Filter, minimal_filter
+
+COPY = 24  # products that making, storing and reading an element of a transformed tensor counts for
+STEP = 1 << 13  # products that one more kernel counts for
+GAIN = 1.15  # how many times fewer products there must be, with all that counts as such
+MIN_ROW = 8  # elements that lie side by side at each place of the axis, so that transforms add whole vectors
+
+
+@dataclass(frozen=True)
+class MinimalFiltering(Pass):
+    """Compute convolutions in f32 by minimal filtering along one axis where that takes less time.
+
+    Sums are formed in another order, with rounding errors of the same size; an infinity or NaN turns all results of
+    its tile into NaN.
+    """
+
+    name = "minimal_filtering"
+    doc = "compute convolutions over many channels with fewer multiplications"
+    requires = (PRIMITIVE,)
+
+    def run(self, graph: Graph) -> Graph:
+        if not any(n.op == "contract" for n in graph.nodes):
+            return graph
+        return rebuild(graph, _rewrite)
+
+
+def _rewrite(b: Builder, node: Node) -> Node | None:
+    if node.op != "contract" or any(x.dtype is not f32 for x in (node, *node.inputs)):
+        return None
+    tiling = min(_tilings(node), key=lambda t: t.cost, default=None)
+    if tiling is None or tiling.cost * GAIN > tiling.products:
+        return None
+    return tiling.build(b)
+
+
+def _tilings(node: Node) -> Iterator[_Tiling]:
+    """All ways to tile one axis of a contraction."""
+    spec = parse_spec(node.text("spec"))
+    extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
+    if 0 in extents.values():
+        return
+    for side in (0, 1):
+        mine, other = spec.operands[side], spec.operands[1 - side]
+        for dim, terms in enumerate(mine):
+            if len(terms) != 2 or any(c != 1 for _, c in terms):
+                continue
+            for (met, _), (kept, _) in (terms, terms[::-1]):
+                if ((met, 1),) not in other or met in spec.out or kept not in spec.out:
+                    continue
+                if any(kept == label for dims in other for label, _ in dims):
+                    continue
+                long, short = (met, kept) if extents[met] > extents[kept] else (kept, met)
+                for size in range(2, min(MAX_PLACES - extents[short] + 1, extents[long]) + 1):
+                    if extents[short] > 1:
+                        yield _Tiling(node, spec, side, dim, met, kept, long, extents[long], extents[short], size)
+
+
+@dataclass(frozen=True)
+class _Tiling:
+    """How to compute the contraction `node` in tiles of `size` along dimension `dim` of operand `side`.
+
+    The label `met` is summed over and stands in the other operand too, `kept` is one of the result. `long` is that of
+    the two which is tiled, of extent `length`; the other has the extent `short`.
+    """
+
+    node: Node
+    spec: ContractSpec
+    side: int
+    dim: int
+    met: str
+    kept: str
+    long: str
+    length: int
+    short: int
+    size: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.length // self.size)
+
+    @property
+    def places(self) -> int:
+        """Products of one tile."""
+        return self.size + self.short - 1
+
+    @property
+    def products(self) -> int:
+        """Products of the contraction as it is."""
+        extents = self.spec.extents(self.node.inputs[0].shape, self.node.inputs[1].shape)
+        return math.prod(extents.values())
+
+    @property
+    def _is_over_taps(self) -> bool:
+        """Whether the sum runs over the window, rather than over the positions."""
+        return self.met != self.long
+
+    @property
+    def cost(self) -> float:
+        """About how many products take as long as the tiled contraction with all transformations."""
+        x, y = self.node.inputs[self.side], self.node.inputs[1 - self.side]
+        rows = ((self.node, self._kept_dim) if self._is_over_taps else (y, self._met_dim), (x, self.dim))
+        if any(self._row(*row) < MIN_ROW for row in rows):
+            return math.inf
+        each = self.tiles * self.places
+        moved = x.type.size // x.shape[self.dim] * each
+        for other, extent in ((y, y.shape[self._met_dim]), (self.node, self.node.shape[self._kept_dim])):
+            moved += other.type.size // extent * (each if extent == self.length else self.places)
+        return self.products / (self.length * self.short) * each + COPY * moved + 3 * STEP
+
+    @property
+    def _met_dim(self) -> int:
+        return self.spec.operands[1 - self.side].index(((self.met, 1),))
+
+    @property
+    def _kept_dim(self) -> int:
+        return self.spec.out.index(self.kept)
+
+    @staticmethod
+    def _row(x: Node, dim: int) -> int:
+        """Elements that lie side by side at one place of a dimension."""
+        return math.prod(x.shape[dim + 1 :])
+
+    def build(self, b: Builder) -> Node:
+        """The result of the contraction."""
+        place = _fresh(self.spec.labels)
+        outputs, taps = (self.size, self.short) if self._is_over_taps else (self.short, self.size)
+        plan = minimal_filter(outputs, taps)
+        x, x_dims = self._data(b, plan, place)
+        y, y_dims = self._taps(b, plan, place)
+        out = list(self.spec.out)
+        if self._is_over_taps:
+            at = min(1, self._kept_dim)
+        else:
+            at = 0
+            out.remove(self.kept)
+        out.insert(at, place)
+        operands, dims = [x, y], [x_dims, y_dims]
+        if self.side:
+            operands.reverse()
+            dims.reverse()
+        made = b.contract(operands[0], operands[1], format_spec(dims[0], dims[1], tuple(out)))
+        return self._results(b, plan, made, at)
+
+    def _data(self, b: Builder, plan: Filter, place: str) -> tuple[Node, tuple[Dim, ...]]:
+        """The operand with the window, transformed: its dimension becomes the tiles, with a dimension of places."""
+        x = self.node.inputs[self.side]
+        tiled = _rows(b, x, self.dim, self.tiles, self.size, self.places)
+        dims = list(self.spec.operands[self.side])
+        dims[self.dim] = ((self.long, 1),)
+        at = min(1, self.dim)
+        dims.insert(at, ((place, 1),))
+        return _joined(b, [_combined(b, row, tiled) for row in plan.data], at), tuple(dims)
+
+    def _taps(self, b: Builder, plan: Filter, place: str) -> tuple[Node, tuple[Dim, ...]]:
+        """The other operand, transformed."""
+        y, dim = self.node.inputs[1 - self.side], self._met_dim
+        dims = list(self.spec.operands[1 - self.side])
+        if self._is_over_taps:
+            tiled = [_one(b, x, dim) for x in _rows(b, y, dim, 1, self.short, self.short)]
+            del dims[dim]
+            # What is summed over lies side by side, with the taps along other axes last.
+            order = sorted(range(len(dims)), key=lambda d: self._summed_rank(dims[d]))
+            tiled = [b.permute(x, tuple(order)) for x in tiled]
+            dims = [dims[d] for d in order]
+            at = 0
+        else:
+            tiled = _rows(b, y, dim, self.tiles, self.size, self.size)
+            at = min(1, dim)
+        dims.insert(at, ((place, 1),))
+        return _joined(b, [_combined(b, row, tiled) for row in plan.taps], at), tuple(dims)
+
+    def _summed_rank(self, dim: Dim) -> int:
+        label = dim[0][0]
+        if label in self.spec.out:
+            return 0
+        slides = any(not is_plain(d) and any(x == label for x, _ in d) for d in self.spec.operands[self.side])
+        return 2 if slides else 1
+
+    def _results(self, b: Builder, plan: Filter, made: Node, at: int) -> Node:
+        """The results of the convolution from those of all places."""
+        parts = []
+        for k in range(self.places):
+            start = tuple(k if d == at else 0 for d in range(made.type.rank))
+            size = tuple(1 if d == at else n for d, n in enumerate(made.shape))
+            part = b.slice(made, start, size, (1,) * made.type.rank)
+            parts.append(b.reshape(part, (*size[:at], *size[at + 1 :])))
+        d = self._kept_dim
+        results = _joined(b, [_combined(b, row, parts) for row in plan.results], d + self._is_over_taps)
+        shape = list(self.node.shape)
+        shape[d] = self.tiles * self.size if self._is_over_taps else self.short
+        results = b.reshape(results, tuple(shape))
+        if results.shape == self.node.shape:
+            return results
+        return b.slice(results, (0,) * len(shape), self.node.shape, (1,) * len(shape))
+
+
+def _fresh(known: Sequence[str]) -> str:
+    """A label that is not in use."""
+    return next(label for label in (f"m{k}" for k in range(len(known) + 1)) if label not in known)
+
+
+def _rows(b: Builder, x: Node, dim: int, tiles: int, step: int, count: int) -> list[Node]:
+    """For each of `count` places in a tile the elements of all tiles, which begin `step` apart; zeros past the end."""
+    rank = x.type.rank
+    missing = (tiles - 1) * step + count - x.shape[dim]
+    if missing > 0:
+        x = b.pad(x, (0,) * rank, tuple(missing if d == dim else 0 for d in range(rank)))
+    size = tuple(tiles if d == dim else n for d, n in enumerate(x.shape))
+    steps = tuple(step if d == dim and tiles > 1 else 1 for d in range(rank))
+    return [b.slice(x, tuple(k if d == dim else 0 for d in range(rank)), size, steps) for k in range(count)]
+
+
+def _one(b: Builder, x: Node, dim: int) -> Node:
+    """`x` without its dimension `dim`, which has one place."""
+    return b.reshape(x, (*x.shape[:dim], *x.shape[dim + 1 :]))
+
+
+def _joined(b: Builder, parts: Sequence[Node], at: int) -> Node:
+    """The parts side by side along a new dimension."""
+    shape = parts[0].shape
+    return b.concat(tuple(b.reshape(x, (*shape[:at], 1, *shape[at:])) for x in parts), at)
+
+
+def _combined(b: Builder, row: Sequence[Fraction], xs: Sequence[Node]) -> Node:
+    """The sum of `xs` with the factors `row`, the largest factors first, so that the first is positive if one is."""
+    total: Node | None = None
+    for factor, x in sorted(zip(row, xs, strict=True), key=lambda term: -term[0]):
+        if factor == 0:
+            continue
+        if total is None:
+            total = x if factor == 1 else b.mul(x, float(factor))
+        elif factor == -1:
+            total = b.sub(total, x)
+        else:
+            total = b.add(total, x if factor == 1 else b.mul(x, float(factor)))
+    assert total is not None
+    return total
