@@ -24,6 +24,8 @@ from graphc.errors import KindError, UsageError
 from graphc.grad_mode import MODE
 from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
+from graphc.native.library import MISSED
+from graphc.native.plans import Direct, direct
 from graphc.recorder import runtime_scalar
 from graphc.recording import Recorder, current
 from graphc.replay import Recorded, Replay, Source
@@ -51,6 +53,27 @@ def _report(text: str) -> None:
         print(f"graphc: {text}", file=sys.stderr)
 
 
+class _Recent:
+    """The last signature and its replay. `call` is the native form of the replay, if there is one."""
+
+    __slots__ = ("call", "entry", "native", "plain", "tried")
+
+    def __init__(self, plain: Plain, entry: Replay) -> None:
+        self.plain = plain
+        self.entry = entry
+        self.native: Direct | None = None
+        self.call: Callable[..., Any] | None = None
+        self.tried = False
+
+    def again(self) -> None:
+        """A call of this signature was replayed in Python: let the next one be native, if it can be."""
+        if not self.tried:
+            self.tried = True
+            self.native = direct(self.entry, self.plain)
+        if self.native is not None:
+            self.call = self.native.renewed()
+
+
 class Compiled:
     """A function compiled by `graphc.compile`; call it as the function."""
 
@@ -59,7 +82,7 @@ class Compiled:
         self._name = name
         self._fullgraph = fullgraph
         self._entries: dict[Any, list[Replay]] = {}
-        self._recent: tuple[Plain, Replay] | None = None
+        self._recent: _Recent | None = None
         self._captures: dict[Any, int] = {}
         self._failures: dict[Any, int] = {}
         self._floats: dict[int, float] = {}
@@ -68,15 +91,31 @@ class Compiled:
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        recent = self._recent
+        if (
+            recent is not None
+            and (call := recent.call) is not None
+            and (not kwargs or tuple(kwargs) == recent.plain.names)
+        ):
+            result = call(*args, *kwargs.values()) if kwargs else call(*args)
+            if result is not MISSED:
+                return result
+            recorder = current()
+            if recorder.pending and recorder.capture is None:
+                recorder.flush("")
+                result = call(*args, *kwargs.values())
+                if result is not MISSED:
+                    return result
         recorder = current()
         if recorder.capture is not None:
             return self._function(*args, **kwargs)
         with recorder.lock:
             recent = self._recent
-            if recent is not None and (tensors := recent[0].fits(args, kwargs)) is not None:
+            if recent is not None and (tensors := recent.plain.fits(args, kwargs)) is not None:
                 # The same kinds of arguments as the last time.
-                entry = recent[1]
+                entry = recent.entry
                 if entry.failure(tensors) is None:
+                    recent.again()
                     FRONT.replays += 1
                     if recorder.pending:
                         recorder.flush("")
@@ -94,7 +133,7 @@ class Compiled:
         for entry in self._entries.get(key, ()):
             reason = entry.failure(tensors)
             if reason is None:
-                self._recent = (Plain(args, kwargs), entry) if Plain.suits(args, kwargs) else None
+                self._recent = _Recent(Plain(args, kwargs), entry) if Plain.suits(args, kwargs) else None
                 return self._replay(recorder, entry, tensors, floats)
         if reason is not None:
             FRONT.recompiles += 1

@@ -371,19 +371,19 @@ class _Threads(threading.local):
         self.recorder = Recorder()
 
 
-_threads = _Threads()
+THREADS = _Threads()
 
 
 def current() -> Recorder:
     """The recorder of this thread."""
-    return _threads.recorder
+    return THREADS.recorder
 
 
 @contextmanager
 def using(recorder: Recorder) -> Iterator[None]:
     """Record with `recorder` inside the `with` block."""
-    saved, _threads.recorder = _threads.recorder, recorder
+    saved, THREADS.recorder = THREADS.recorder, recorder
     try:
         yield
     finally:
-        _threads.recorder = saved
+        THREADS.recorder = saved

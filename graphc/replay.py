@@ -101,6 +101,7 @@ class Replay:
         self._captured = guards.storages()
         self._result = recorded.result
         self._scratch: list[_Scratch] = []
+        self.natives: dict[Any, Any] = {}  # native forms, by the classes of the arguments; None where there is none
         self._slots: dict[Node, int] = {}
         self._claimed: set[int] = set()
         self._plan_inputs(recorded)
@@ -286,11 +287,11 @@ class Replay:
         if self._exchanged:
             self._exchange(slots, scratch)
         for storage, slot, copied in self._written:
-            _write(storage, slots[slot].copy() if copied else slots[slot])
+            write_buffer(storage, slots[slot].copy() if copied else slots[slot])
         for tensor, slot, copied in self._written_gradients:
-            _write(tensor._grad._storage, slots[slot].copy() if copied else slots[slot])
+            write_buffer(tensor._grad._storage, slots[slot].copy() if copied else slots[slot])
         for place, slot, copied in self._written_arguments:
-            _write(tensors[place]._storage, slots[slot].copy() if copied else slots[slot])
+            write_buffer(tensors[place]._storage, slots[slot].copy() if copied else slots[slot])
         storages = self._made(recorder, slots)
         for tensor, recipe in self._new_gradients:
             tensor._grad = None if recipe is None else restore(recipe, storages, tensors)
@@ -370,7 +371,7 @@ class Replay:
                 storage.buffer = buffer
                 storage.slot = storage.slots = None
             else:
-                _write(storage, buffer)
+                write_buffer(storage, buffer)
             # `slots` and the variable hold it: when there is more, somebody looks at the old value.
             if before is not None and before is not storage.buffer and count(before) == _ALONE and before.of_pool:
                 spares[j] = before
@@ -418,7 +419,7 @@ class Replay:
         slots += outputs
 
 
-def _write(storage: Storage, buffer: Buffer) -> None:
+def write_buffer(storage: Storage, buffer: Buffer) -> None:
     storage.version += 1
     if storage.counter is not None:
         storage.counter[0] += 1

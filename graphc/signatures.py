@@ -51,15 +51,15 @@ _CONSTANTS = (int, str, bool, bytes, type(None))
 class Plain:
     """Arguments that are tensors, none over another's memory, or constants: a signature that is quickly compared."""
 
-    __slots__ = ("_constants", "_count", "_enabled", "_names", "_types")
+    __slots__ = ("constants", "count", "enabled", "names", "types")
 
     def __init__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        self._enabled = MODE.enabled
-        self._names = tuple(kwargs)
+        self.enabled = MODE.enabled
+        self.names = tuple(kwargs)
         args = (*args, *kwargs.values())
-        self._count = len(args)
-        self._types = [(i, type(t), t._type, t.requires_grad) for i, t in enumerate(args) if isinstance(t, TensorBase)]
-        self._constants = [(i, type(v), v) for i, v in enumerate(args) if not isinstance(v, TensorBase)]
+        self.count = len(args)
+        self.types = [(i, type(t), t._type, t.requires_grad) for i, t in enumerate(args) if isinstance(t, TensorBase)]
+        self.constants = [(i, type(v), v) for i, v in enumerate(args) if not isinstance(v, TensorBase)]
 
     @staticmethod
     def suits(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
@@ -72,13 +72,13 @@ class Plain:
 
     def fits(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any] | None:
         """The tensors among the arguments if these are of the same kinds, else None."""
-        if kwargs or self._names:
-            if tuple(kwargs) != self._names:
+        if kwargs or self.names:
+            if tuple(kwargs) != self.names:
                 return None
             args = (*args, *kwargs.values())
-        if len(args) != self._count or MODE.enabled is not self._enabled:
+        if len(args) != self.count or MODE.enabled is not self.enabled:
             return None
-        for place, cls, kind, requires in self._types:
+        for place, cls, kind, requires in self.types:
             tensor = args[place]
             if type(tensor) is not cls or tensor._chain or tensor._wrapped:
                 return None
@@ -87,12 +87,12 @@ class Plain:
             lineage = tensor._lineage
             if (lineage.requires_grad or lineage.hist is not None) is not requires:
                 return None
-        if self._constants:
-            for place, cls, value in self._constants:
+        if self.constants:
+            for place, cls, value in self.constants:
                 given = args[place]
                 if given is not value and (type(given) is not cls or given != value):
                     return None
-            args = [args[place] for place, *_ in self._types]
+            args = [args[place] for place, *_ in self.types]
         count = len(args)
         if count == 2:
             return None if args[0]._storage is args[1]._storage else args
@@ -129,8 +129,9 @@ class _Made:
     requires_grad: bool
 
 
-def _make(made: _Made, storages: list[Storage]) -> Any:
-    storage = storages[made.storage] if isinstance(made.storage, int) else made.storage
+def make_result(made: _Made, storages: list[Storage] | dict[int, Storage]) -> Any:
+    """A tensor made as `made` says."""
+    storage: Storage = storages[made.storage] if isinstance(made.storage, int) else made.storage
     if made.name:
         hist = Value(_NOTHING, (), made.name, True)
         hist.freed = True
@@ -188,7 +189,7 @@ class Recipes:
 def restore(recipe: Any, storages: list[Storage], tensors: Sequence[Any]) -> Any:
     tag, kind, what = recipe
     if tag == "made":
-        return _make(what, storages)
+        return make_result(what, storages)
     if tag in ("value", "object"):
         return what
     if tag == "arg":

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from graphc.recording import Recorder
 
 
-_serials = itertools.count(1)
+SERIALS = itertools.count(1)
 _make_storage = object.__new__
 
 
 def next_serial() -> int:
     """A number above those of all storages made so far and below those of all made later."""
-    return next(_serials)
+    return next(SERIALS)
 
 
 class Binding:
@@ -101,7 +101,7 @@ class Value:
         self.saved: tuple[Binding, ...] = ()
         self.leaf: weakref.ref[Any] | None = None
         self.lineage: weakref.ref[Lineage] | None = None
-        self.serial = next(_serials)
+        self.serial = next(SERIALS)
         self.counter: list[int] | None = None
         self.version = 0
         self.gate: Any = None
@@ -165,7 +165,7 @@ class Storage:
         self.buffer = buffer
         self.version = 0
         self.counter: list[int] | None = None if MODE.inference else [0]
-        self.serial = next(_serials)
+        self.serial = next(SERIALS)
         self.slots: dict[tuple[object, ...], weakref.ref[Binding]] | None = None
         self.slot: weakref.ref[Binding] | None = None
         self.export: Callable[[], object] | None = None
@@ -184,7 +184,7 @@ class Storage:
         self.buffer = buffer
         self.version = 0
         self.counter = None if MODE.inference else [0]
-        self.serial = next(_serials)
+        self.serial = next(SERIALS)
         self.value = self.slots = self.slot = self.export = self.external = self.origin = None
         return self
 

@@ -1,8 +1,8 @@
 """Memory of tensors: contiguous blocks, re-used through a pool of size classes.
 
 A block goes back to the pool when nothing refers to its buffer any more; arrays made from a buffer refer to it. The
-buffer then only appends to a queue, which is safe at any point where Python may run a finalizer; the next allocation
-takes from the queue.
+buffer then only appends to a list, which is safe at any point where Python may run a finalizer; the next allocation
+takes from the list.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,8 +41,8 @@ class _Pool:
     """Free blocks by capacity, least recently used capacity first."""
 
     def __init__(self) -> None:
-        self._returned: deque[Memory] = deque()
-        self.give_back = self._returned.append
+        self.returned: list[Memory] = []  # blocks that came back, until they are taken or sorted in
+        self.give_back = self.returned.append
         self._free: OrderedDict[int, list[Memory]] = OrderedDict()
         self._lock = threading.RLock()  # re-entrant: the collector may run a finalizer that allocates
         self._capacities: dict[int, int] = {}  # of sizes seen; it spares the arithmetic
@@ -56,7 +56,7 @@ class _Pool:
         taken: list[Memory] = []
         capacities, free = self._capacities, self._free
         with self._lock:
-            if self._returned:
+            if self.returned:
                 self._collect()
             live = self._live
             try:
@@ -88,7 +88,7 @@ class _Pool:
         It never stopped to count as live, so there is nothing else to do.
         """
         try:
-            memory = self._returned.pop()
+            memory = self.returned.pop()
         except IndexError:
             return None
         if memory[0] == self._capacities.get(nbytes) and self._live <= COUNTERS.peak_bytes:
@@ -146,12 +146,13 @@ class _Pool:
         return capacity, address + (-address) % ALIGNMENT, holder
 
     def _collect(self) -> None:
-        returned, free = self._returned, self._free
-        while returned:
+        free, batch = self._free, list[Memory]()
+        while self.returned:
             try:
-                memory = returned.popleft()
+                batch.append(self.returned.pop())
             except IndexError:  # another thread took the last one again
                 break
+        for memory in reversed(batch):
             capacity = memory[0]
             self._live -= capacity
             self._idle += capacity
@@ -192,6 +193,7 @@ def _refusal(nbytes: int, what: object, reason: str) -> str:
 
 
 _POOL = _Pool()
+RETURNED = _POOL.returned  # the very list, for native code
 os.register_at_fork(after_in_child=_POOL.after_fork)
 
 

@@ -40,13 +40,15 @@ class _Own(threading.local):
 class Counters:
     """Integers by name. Safe from several threads; a fork starts with the parent's values.
 
-    `own.tally` counts the runs of this thread.
+    `own.tally` counts the runs of this thread, `locked` those of native replays.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # re-entrant: a finalizer may count while its thread counts
         self._tallies: list[Tally] = []
         self.own = _Own(self._tallies)
+        self.locked = Tally()  # of whoever counts with the interpreter's lock held throughout
+        self._tallies.append(self.locked)
         self._values: dict[str, int] = dict.fromkeys(_NAMES, 0)
         self.peak_bytes = 0  # largest sum of live tensor and arena memory
 

@@ -10,6 +10,10 @@ from graphc_runtime.artifact import Artifact
 class Program(Protocol):
     """An artifact loaded on a device. It keeps its code alive."""
 
+    # Addresses, where the program is code of this process: of its entry, of the table that is the entry's second
+    # operand, and of an i32 that is not 0 when the pool should be started after a run.
+    native: tuple[int, int, int] | None
+
     def run(self, pointers: int, /) -> None:
         """Run once. `pointers` is the address of an array of addresses: inputs, outputs, arena. Safe from several
         threads.

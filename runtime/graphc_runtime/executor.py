@@ -15,7 +15,7 @@ from graphc_runtime.options import POISON
 
 # The addresses of a call's buffers, where they stand, and the arena if it is a small one.
 _Table = tuple[ctypes.Array[ctypes.c_char], int, Buffer | None]
-_SMALL_ARENA = 1 << 14  # bytes of an arena that programs keep while they do not run
+SMALL_ARENA = 1 << 14  # bytes of an arena that programs keep while they do not run
 
 
 class Executable:
@@ -28,6 +28,7 @@ class Executable:
         self.device = device
         self._program = device.load(artifact)
         self._run = self._program.run
+        self.native = self._program.native
         self._input_bytes = [spec.nbytes for spec in artifact.inputs]
         self._outputs = [
             (spec.nbytes, alias, spec) for spec, alias in zip(artifact.outputs, artifact.output_aliases, strict=True)
@@ -37,8 +38,8 @@ class Executable:
         self._new_sizes = [spec.nbytes for spec in self._new_specs]
         self._taken = [(i, alias) for i, (_, alias, _) in enumerate(self._outputs) if alias >= 0]
         self._place = struct.Struct(f"={len(artifact.inputs) + len(artifact.outputs) + 1}Q").pack_into
-        self._arena_bytes = artifact.arena_bytes
-        self._arena_name = f"the arena of {artifact.name}"
+        self.arena_bytes = artifact.arena_bytes
+        self.arena_name = f"the arena of {artifact.name}"
         self._tables: list[_Table] = []  # free ones; append and pop are atomic
         self._launches = len(artifact.launches)
         self._counts = COUNTERS.own
@@ -73,11 +74,11 @@ class Executable:
         except IndexError:
             table = self._new_table()
         addresses, at, arena = table
-        if not self._arena_bytes:
+        if not self.arena_bytes:
             pass
         elif arena is None:
             # From the pool for each call, so that programs which are not running hold no memory.
-            arena = Buffer.allocate(self._arena_bytes, self._arena_name)
+            arena = Buffer.allocate(self.arena_bytes, self.arena_name)
         elif POISON.get():
             arena.poison()
         self._place(addresses, 0, *pointers, 0 if arena is None else arena.ptr)
@@ -90,8 +91,8 @@ class Executable:
     def _new_table(self) -> _Table:
         count = len(self._input_bytes) + len(self._outputs) + 1
         addresses = ctypes.create_string_buffer(8 * count)
-        small = 0 < self._arena_bytes <= _SMALL_ARENA
-        arena = Buffer.allocate(self._arena_bytes, self._arena_name) if small else None
+        small = 0 < self.arena_bytes <= SMALL_ARENA
+        arena = Buffer.allocate(self.arena_bytes, self.arena_name) if small else None
         return addresses, ctypes.addressof(addresses), arena
 
     def _given(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None]) -> list[Buffer]:

@@ -23,7 +23,8 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 _UNSET = object()
 
-_scope: ContextVar[Mapping[str, Value]] = ContextVar("graphc_options", default=MappingProxyType({}))
+NO_SCOPE: Mapping[str, Value] = MappingProxyType({})
+SCOPE: ContextVar[Mapping[str, Value]] = ContextVar("graphc_options", default=NO_SCOPE)
 _registry: dict[str, Option] = {}
 
 
@@ -50,7 +51,7 @@ class Option(Generic[T]):
 
     def get(self) -> T:
         """The value now; OptionError when the environment variable cannot be read as one."""
-        overrides = _scope.get()
+        overrides = SCOPE.get()
         if overrides and self.name in overrides:
             return overrides[self.name]  # type: ignore[return-value]  # checked on the way in
         if self._value is _UNSET:
@@ -133,11 +134,11 @@ def scope(**values: Value) -> Iterator[None]:
         if not declared.scoped:
             raise OptionError(f"option {name} belongs to the whole process and cannot be changed for a scope")
         checked[name] = declared.check(value, f"option {name}")
-    token = _scope.set(MappingProxyType({**_scope.get(), **checked}))
+    token = SCOPE.set(MappingProxyType({**SCOPE.get(), **checked}))
     try:
         yield
     finally:
-        _scope.reset(token)
+        SCOPE.reset(token)
 
 
 def code_key() -> tuple[tuple[str, str], ...]:
@@ -150,4 +151,5 @@ CACHE = declare("cache", True, "keep compiled code on disk", scoped=False)
 CACHE_DIR = declare("cache_dir", "", "folder of the kernel cache, empty = the user's cache folder", scoped=False)
 CACHE_BYTES = declare("cache_bytes", 1 << 30, "size that the kernel cache on disk is kept under", scoped=False)
 IDLE_BYTES = declare("idle_bytes", 1 << 30, "freed tensor memory that is kept for re-use, at most", scoped=False)
+NATIVE_CALLS = declare("native_calls", True, "replay compiled calls in native code where that can be", scoped=False)
 POISON = declare("poison", False, "fill fresh buffers with bytes 0xFF (NaN), to find reads of unwritten memory")

@@ -52,7 +52,7 @@ class ThreadPool:
         address = ctypes.addressof(self._memory)
         self._address = address + (-address) % 64
         self._table = (ctypes.c_void_p * 2)(None, self._address)
-        self._wanted = self._field(_WANTED)
+        self.wanted = self._field(_WANTED)
         self._code: Mapping[str, int] | None = None
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
@@ -72,12 +72,12 @@ class ThreadPool:
             with self._lock:
                 if self._code is None:
                     self._prepare(code)
-        return ctypes.addressof(self._table), self._wanted
+        return ctypes.addressof(self._table), self.wanted
 
     def start(self) -> None:
         """Start workers if there are none and there should be some; otherwise nothing."""
         with self._lock:
-            self._wanted.value = 0
+            self.wanted.value = 0
             if self._code is None or self._threads or self._closed or self._changing:
                 return
             count = get_num_threads() - 1

@@ -110,6 +110,7 @@ class CpuProgram:
         self._library = Library(artifact.name, artifact.objects, (artifact.entry,))
         entry = _ENTRY(self._library[artifact.entry])
         table, wanted = POOL.table(_link_pool)
+        self.native: tuple[int, int, int] | None = (self._library[artifact.entry], table, ctypes.addressof(wanted))
 
         def run(pointers: int, /) -> None:
             entry(pointers, table)
@@ -132,11 +133,16 @@ CPU = CpuDevice()
 
 
 def _link_pool(text: str, symbols: tuple[str, ...]) -> Library:
-    """The pool's code, from the kernel cache or compiled now. It uses no features beyond the architecture's base."""
+    return link_text("pool", text + _relax(_llvm().get_process_triple()), symbols)
+
+
+def link_text(kind: str, text: str, symbols: tuple[str, ...]) -> Library:
+    """Code of the runtime's own, LLVM IR, from the kernel cache or compiled now. It uses no features beyond the
+    architecture's base. LoadError when it cannot be linked.
+    """
     llvm = _llvm()
     triple = llvm.get_process_triple()
-    text += _relax(triple)
-    key = {"kind": "pool", "text": text, "triple": triple, "llvm": ".".join(map(str, llvm.llvm_version_info))}
+    key = {"kind": kind, "text": text, "triple": triple, "llvm": ".".join(map(str, llvm.llvm_version_info))}
     store = default_cache()
     code = store.get(key, frozenset())
     if code is None:
@@ -146,7 +152,7 @@ def _link_pool(text: str, symbols: tuple[str, ...]) -> Library:
             module.verify()
             code = machine.emit_object(module)
         store.put(key, code, frozenset())
-    return Library("pool", (code,), symbols)
+    return Library(kind, (code,), symbols)
 
 
 def _relax(triple: str) -> str:

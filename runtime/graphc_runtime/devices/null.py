@@ -12,6 +12,8 @@ from graphc_runtime.artifact import Artifact
 class NullProgram:
     """Writes zeros to every output that has a buffer of its own."""
 
+    native: tuple[int, int, int] | None = None
+
     def __init__(self, artifact: Artifact) -> None:
         first = len(artifact.inputs)
         self._fills = tuple(

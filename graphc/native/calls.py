@@ -1,0 +1,628 @@
+"""The text of the native replay: what `Replay` does for a call whose guards hold, over the words of a plan.
+
+Functions give 1 to go on, 0 when the call cannot be done here (then nothing has changed), -1 when an error is set.
+What may run Python code comes first; from the guards on nothing does until the kernels run, so what is checked still
+holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphc.native.code import Function
+from graphc.native.tables import ARGUMENT, GIVEN, GRADIENT, LIST, MADE, OBJECT, ONE, STORAGE, TABLES, P, S, T
+
+Slots = Mapping[str, int]
+_EQUAL = 2  # Py_EQ
+_LOOK_BACK = 8  # blocks that came back last and are looked at
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Offsets of the slots of the objects that a replay touches, and of what every object begins with."""
+
+    references: int
+    type: int
+    tensor: Slots
+    storage: Slots
+    lineage: Slots
+    value: Slots
+    buffer: Slots
+    front: Slots
+    tally: Slots
+
+
+class _Writer(Function):
+    """A function that knows the layout."""
+
+    def __init__(self, layout: Layout, name: str, *parameters: str, exported: bool = False) -> None:
+        super().__init__(name, parameters, exported)
+        self.layout = layout
+
+    def follow(self, address: str, offset: int) -> str:
+        """The object in a slot; the function gives 0 when the slot is empty."""
+        found = self.load(address, offset)
+        self.need(self.differ(found, 0))
+        return found
+
+    def single(self, plan: str, name: str) -> str:
+        """A word of the plan."""
+        return self.load(plan, P[name])
+
+    def shared(self, plan: str, name: str) -> str:
+        """A word that all plans share."""
+        return self.load(self.load(plan, P["shared"]), S[name])
+
+    def replace(self, address: str, offset: int, value: str) -> None:
+        """Put a reference that is ours into a slot; what was there is let go."""
+        before = self.load(address, offset)
+        self.store(value, address, offset)
+        self.call("Py_DecRef", before)
+
+    def put(self, address: str, offset: int, value: str) -> None:
+        """Put an object into a slot."""
+        self.call("Py_IncRef", value)
+        self.replace(address, offset, value)
+
+    def own(self, plan: str, value: str) -> None:
+        """Let a reference go when the call ends."""
+        count = self.single(plan, "owned_count")
+        self.store(value, self.scaled(self.single(plan, "owned"), count))
+        self.store(self.add(count, 1), plan, P["owned_count"])
+
+    def is_alone(self, value: str) -> str:
+        """Whether there is one reference to an object."""
+        return self.equal(self.load(value, self.layout.references, bits=32), 1)
+
+    def requires(self, plan: str, lineage: str) -> str:
+        """1 if a tensor of this lineage requires gradients, else 0."""
+        flag = self.equal(self.load(lineage, self.layout.lineage["requires_grad"]), self.shared(plan, "true"))
+        history = self.differ(self.load(lineage, self.layout.lineage["hist"]), self.shared(plan, "none"))
+        return self.number(self.either(flag, history))
+
+    def storage_of(self, plan: str, arguments: str, record: str) -> str:
+        """The storage that a record of inputs or of written memory names."""
+        kind, what, tensor = self.load(record), self.load(record, 8), self.layout.tensor
+        found = self.variable(what)
+        with self.when(self.equal(kind, ARGUMENT)):
+            self.set(found, self.follow(self.load(self.scaled(arguments, what)), tensor["_storage"]))
+        with self.when(self.equal(kind, GRADIENT)):
+            held = self.follow(what, tensor["_grad"])
+            self.need(self.differ(held, self.shared(plan, "none")))
+            self.set(found, self.follow(held, tensor["_storage"]))
+        return self.get(found)
+
+
+def _clone(layout: Layout) -> Function:
+    """A new object with the slots of a prototype."""
+    f = _Writer(layout, "clone", "plan", "prototype")
+    made = f.call_address(f.shared("%plan", "make"), f.load("%prototype"), f.shared("%plan", "empty"), "0")
+    f.need(f.differ(made, 0))
+    source = f.load("%prototype", 8)
+    with f.each("%prototype", (16, 24), 1) as record:
+        offset = f.load(record)
+        held = f.load(f.add(source, offset))
+        with f.when(f.differ(held, 0)):
+            f.call("Py_IncRef", held)
+            f.store(held, f.add(made, offset))
+    f.give(made)
+    return f
+
+
+def _take(layout: Layout) -> Function:
+    """A new buffer: over a block that came back just now, or else as `Buffer.allocate` makes it. 0 with an error."""
+    f = _Writer(layout, "take", "plan", "record")
+    returned = f.shared("%plan", "returned")
+    size = f.call("PyList_Size", returned)
+    place, least = f.variable(f.add(size, -1)), f.variable(-1)
+    with f.when(f.above(size, _LOOK_BACK)):
+        f.set(least, f.add(size, -1 - _LOOK_BACK))
+    with f.while_above(place, f.get(least)):
+        now = f.get(place)
+        memory = f.call("PyList_GetItem", returned, now)
+        capacity = f.call("PyLong_AsLongLong", f.call("PyTuple_GetItem", memory, 0))
+        with f.when(f.equal(capacity, f.load("%record"))):
+            # While the counter of the most memory is reset, blocks must pass through the pool.
+            peak = f.call("PyObject_GetAttr", f.shared("%plan", "counters"), f.shared("%plan", "peak_name"))
+            counted = f.call("PyObject_IsTrue", peak)
+            f.call("Py_DecRef", peak)
+            with f.when(f.equal(counted, 1)):
+                made = f.call("clone", "%plan", f.load("%record", 16))
+                f.need(f.differ(made, 0))
+                f.put(made, layout.buffer["_memory"], memory)
+                f.put(made, layout.buffer["ptr"], f.call("PyTuple_GetItem", memory, 1))
+                f.call("PyList_SetSlice", returned, now, f.add(now, 1), 0)
+                f.give(made)
+        f.set(place, f.add(now, -1))
+    f.give(f.call("PyObject_CallObject", f.shared("%plan", "allocate"), f.load("%record", 8)))
+    return f
+
+
+def _settings(layout: Layout) -> Function:
+    """Nothing is recorded or captured, gradients are on or off as they were, no memory is poisoned."""
+    f = _Writer(layout, "settings", "plan")
+    plan = "%plan"
+
+    def attribute(holder: str, name: str) -> str:
+        found = f.call("PyObject_GetAttr", holder, f.shared(plan, name))
+        f.need(f.differ(found, 0), -1)
+        return found
+
+    def is_flag(holder: str, name: str, expected: str) -> None:
+        found = attribute(f.shared(plan, holder), name)
+        f.call("Py_DecRef", found)
+        f.need(f.equal(found, expected))
+
+    is_flag("mode", "enabled_name", f.single(plan, "enabled"))
+    is_flag("mode", "inference_name", f.shared(plan, "false"))
+    is_flag("poison", "value_name", f.shared(plan, "false"))
+    scope = f.variable(0)
+    f.call("PyContextVar_Get", f.shared(plan, "scope"), 0, f.address(scope))
+    f.call("Py_DecRef", f.get(scope))
+    f.need(f.equal(f.get(scope), f.shared(plan, "no_scope")))
+    recorder = attribute(f.shared(plan, "threads"), "recorder_name")
+    f.own(plan, recorder)
+    f.store(recorder, plan, P["recorder"])
+    capture = attribute(recorder, "capture_name")
+    f.call("Py_DecRef", capture)
+    f.need(f.equal(capture, f.shared(plan, "none")))
+    pending = attribute(recorder, "pending_name")
+    f.call("Py_DecRef", pending)
+    f.need(f.equal(f.call("PyDict_Size", pending), 0))
+    f.give(1)
+    return f
+
+
+def _arguments(layout: Layout) -> Function:
+    """The arguments are of the same kinds, and share memory with what they shared it with."""
+    f = _Writer(layout, "arguments", "plan", "args")
+    plan, tensor = "%plan", layout.tensor
+    with f.each(plan, T["arguments"], TABLES["arguments"]) as record:
+        given = f.load(f.scaled("%args", f.load(record)))
+        f.need(f.equal(f.load(given, layout.type), f.load(record, 8)))
+        f.need(f.equal(f.load(given, tensor["_type"]), f.load(record, 16)))
+        f.need(f.equal(f.load(given, tensor["_chain"]), f.shared(plan, "empty")))
+        f.need(f.equal(f.load(given, tensor["_wrapped"]), f.shared(plan, "false")))
+        f.need(f.equal(f.requires(plan, f.follow(given, tensor["_lineage"])), f.load(record, 24)))
+        storage, expected = f.follow(given, tensor["_storage"]), f.load(record, 32)
+        with f.when(f.differ(expected, 0)):
+            f.need(f.equal(storage, expected))
+        with f.when(f.equal(expected, 0)), f.each(plan, T["captured"], 1) as captured:
+            f.need(f.differ(f.load(captured), storage))
+        other = f.variable(record)
+        with f.while_above(other, f.load(plan, T["arguments"][0])):
+            f.set(other, f.add(f.get(other), -8 * TABLES["arguments"]))
+            f.need(f.differ(f.load(f.get(other), 40), storage))
+        f.store(storage, record, 40)
+    with f.each(plan, T["constants"], TABLES["constants"]) as record:
+        given, expected = f.load(f.scaled("%args", f.load(record))), f.load(record, 8)
+        with f.when(f.differ(given, expected)):
+            f.need(f.equal(f.load(given, layout.type), f.load(expected, layout.type)))
+            f.need(f.equal(f.call("PyObject_RichCompareBool", given, expected, _EQUAL), 1))
+    with f.each(plan, T["gradients"], TABLES["gradients"]) as record:
+        held, expected = f.follow(f.load(record), tensor["_grad"]), f.load(record, 8)
+        with f.when(f.equal(expected, 0)):
+            f.need(f.equal(held, f.shared(plan, "none")))
+        with f.when(f.differ(expected, 0)):
+            f.need(f.differ(held, f.shared(plan, "none")))
+            f.need(f.equal(f.load(held, tensor["_type"]), expected))
+            f.need(f.equal(f.load(held, tensor["_chain"]), f.shared(plan, "empty")))
+    f.give(1)
+    return f
+
+
+def _calls(layout: Layout) -> Function:
+    """Python functions that guard, or compute numbers."""
+    f = _Writer(layout, "calls", "plan")
+    plan = "%plan"
+    with f.each(plan, T["calls"], TABLES["calls"]) as record:
+        found, expected = f.call("PyObject_CallNoArgs", f.load(record)), f.load(record, 8)
+        f.need(f.differ(found, 0), -1)
+        same = f.variable(1)
+        with f.when(f.differ(found, expected)):
+            f.set(same, 0)
+            with f.when(f.equal(f.load(found, layout.type), f.load(expected, layout.type))):
+                f.set(same, f.call("PyObject_RichCompareBool", found, expected, _EQUAL))
+        f.call("Py_DecRef", found)
+        f.proceed(f.get(same))
+    writes = f.single(plan, "writes")
+    with f.when(f.differ(writes, 0)):
+        found = f.call("PyObject_CallNoArgs", writes)
+        f.need(f.differ(found, 0), -1)
+        count = f.call("PyLong_AsLongLong", found)
+        f.call("Py_DecRef", found)
+        f.need(f.equal(count, f.single(plan, "writes_seen")))
+    with f.each(plan, T["computes"], TABLES["computes"]) as record:
+        found = f.call("PyObject_CallNoArgs", f.load(record))
+        f.need(f.differ(found, 0), -1)
+        number = f.call("PyFloat_AsDouble", found)
+        f.call("Py_DecRef", found)
+        f.need(f.equal(f.call("PyErr_Occurred"), 0), -1)
+        f.store_double(number, f.load(record, 8))
+    f.give(1)
+    return f
+
+
+def _make(layout: Layout) -> Function:
+    """The objects of a new tensor, but for its buffer."""
+    f = _Writer(layout, "make", "plan", "record")
+    plan, record = "%plan", "%record"
+    serials, zero = f.shared(plan, "serials"), f.shared(plan, "zero")
+
+    def new(name: str, *operands: str | int) -> str:
+        found = f.call(name, *operands)
+        f.need(f.differ(found, 0), -1)
+        return found
+
+    storage = new("clone", plan, f.load(record))
+    counter = new("PyList_New", 1)
+    f.call("Py_IncRef", zero)
+    f.call("PyList_SetItem", counter, 0, zero)
+    f.replace(storage, layout.storage["counter"], counter)
+    f.replace(storage, layout.storage["serial"], new("PyIter_Next", serials))
+    f.put(storage, layout.storage["recorder"], f.single(plan, "recorder"))
+    lineage = new("clone", plan, f.load(record, 8))
+    with f.when(f.differ(f.load(record, 16), 0)):
+        value = new("clone", plan, f.load(record, 16))
+        f.replace(value, layout.value["serial"], new("PyIter_Next", serials))
+        f.replace(lineage, layout.lineage["hist"], value)
+    made = new("clone", plan, f.load(record, 24))
+    f.replace(made, layout.tensor["_storage"], storage)
+    f.replace(made, layout.tensor["_lineage"], lineage)
+    f.put(made, layout.tensor["_counter"], counter)
+    f.own(plan, made)
+    f.store(made, record, 40)
+    f.store(storage, record, 48)
+    f.give(1)
+    return f
+
+
+def _reusable(layout: Layout) -> Function:
+    """Whether nothing but the tensor holds its gradient, and what that consists of."""
+    f = _Writer(layout, "reusable", "plan", "owner", "type")
+    none, tensor, storage = f.shared("%plan", "none"), layout.tensor, layout.storage
+    held = f.follow("%owner", tensor["_grad"])
+    f.need(f.differ(held, none))
+    f.need(f.equal(f.load(held, tensor["_type"]), "%type"))
+    f.need(f.equal(f.load(held, tensor["_chain"]), f.shared("%plan", "empty")))
+    f.need(f.equal(f.load(held, tensor["_grad"]), none))
+    memory, lineage = f.follow(held, tensor["_storage"]), f.follow(held, tensor["_lineage"])
+    f.need(f.equal(f.load(memory, storage["value"]), none))
+    f.need(f.equal(f.requires("%plan", lineage), 0))
+    buffer = f.follow(memory, storage["buffer"])
+    for part in (held, memory, lineage, buffer):
+        f.need(f.is_alone(part))
+    f.need(f.differ(f.follow(buffer, layout.buffer["_memory"]), none))
+    f.give(1)
+    return f
+
+
+def _memory(layout: Layout) -> Function:
+    """Memory and objects of what the call will make."""
+    f = _Writer(layout, "memory", "plan")
+    plan, none = "%plan", f.shared("%plan", "none")
+    spares = f.single(plan, "spares")
+
+    def taken(record: str) -> str:
+        found = f.call("take", plan, record)
+        f.need(f.differ(found, 0), -1)
+        return found
+
+    with f.each(plan, T["takes"], TABLES["takes"]) as record:
+        found = taken(f.load(record, 8))
+        f.own(plan, found)
+        f.store(found, f.load(record))
+    with f.each(plan, T["spare"], TABLES["spare"]) as record:
+        place = f.load(record)
+        held = f.variable(f.call("PyList_GetItem", spares, place))
+        with f.when(f.equal(f.get(held), none)):
+            f.set(held, taken(f.load(record, 16)))
+            f.call("PyList_SetItem", spares, place, f.get(held))
+        f.store(f.get(held), f.load(record, 8))
+    with f.each(plan, T["kept"], TABLES["kept"]) as record:
+        again = f.call("reusable", plan, f.load(record), f.load(record, 8))
+        f.store(again, record, 40)
+        with f.when(f.equal(again, 0)):
+            f.proceed(f.call("make", plan, f.load(record, 24)))
+            with f.when(f.differ(f.load(record, 32), 0)):
+                found = taken(f.load(record, 32))
+                f.own(plan, found)
+                f.store(found, f.load(record, 16))
+    with f.each(plan, T["made"], TABLES["made"]) as record:
+        f.proceed(f.call("make", plan, record))
+    f.give(1)
+    return f
+
+
+def _guards(layout: Layout) -> Function:
+    """Everything that the captured call read is the very object that it was."""
+    f = _Writer(layout, "guards", "plan", "args")
+    plan, tensor = "%plan", layout.tensor
+
+    def hold(record: str, offset: int, value: str) -> None:
+        # While the kernels run, other threads may put something else in its place.
+        f.call("Py_IncRef", value)
+        f.own(plan, value)
+        f.store(value, record, offset)
+
+    with f.each(plan, T["dicts"], TABLES["dicts"]) as record:
+        found = f.call("PyDict_GetItemWithError", f.load(record), f.load(record, 8))
+        with f.when(f.differ(found, f.load(record, 16))):
+            f.call("PyErr_Clear")  # comparing keys failed: the slow way finds the same error
+            f.give(0)
+    with f.each(plan, T["proxies"], TABLES["proxies"]) as record:
+        found = f.call("PyObject_GetItem", f.load(record), f.load(record, 8))
+        f.call("Py_DecRef", found)
+        with f.when(f.differ(found, f.load(record, 16))):
+            f.call("PyErr_Clear")  # there is no such entry
+            f.give(0)
+    with f.each(plan, T["cells"], TABLES["cells"]) as record:
+        found = f.call("PyCell_Get", f.load(record))
+        f.call("Py_DecRef", found)
+        f.need(f.equal(found, f.load(record, 8)))
+    for name, size in (("dict_sizes", "PyDict_Size"), ("list_sizes", "PyList_Size")):
+        with f.each(plan, T[name], TABLES[name]) as record:
+            f.need(f.equal(f.call(size, f.load(record)), f.load(record, 8)))
+    with f.each(plan, T["items"], TABLES["items"]) as record:
+        found = f.call("PyList_GetItem", f.load(record), f.load(record, 8))
+        f.need(f.equal(found, f.load(record, 16)))
+    with f.each(plan, T["tensors"], TABLES["tensors"]) as record:
+        given = f.load(record)
+        f.need(f.equal(f.load(given, tensor["_storage"]), f.load(record, 8)))
+        f.need(f.equal(f.load(given, tensor["_chain"]), f.load(record, 16)))
+        f.need(f.equal(f.requires(plan, f.follow(given, tensor["_lineage"])), f.load(record, 24)))
+    with f.each(plan, T["kept"], TABLES["kept"]) as record, f.when(f.differ(f.load(record, 40), 0)):
+        f.need(f.equal(f.call("reusable", plan, f.load(record), f.load(record, 8)), 1))
+        held = f.load(f.load(record), tensor["_grad"])
+        with f.when(f.differ(f.load(record, 32), 0)):
+            memory = f.load(held, tensor["_storage"])
+            f.store(f.load(memory, layout.storage["buffer"]), f.load(record, 16))
+        hold(record, 40, held)
+    with f.each(plan, T["written"], TABLES["written"]) as record:
+        hold(record, 32, f.storage_of(plan, "%args", record))
+    f.give(1)
+    return f
+
+
+def _gather(layout: Layout) -> Function:
+    """Addresses of all buffers."""
+    f = _Writer(layout, "gather", "plan", "args")
+    plan, none, buffers = "%plan", f.shared("%plan", "none"), layout.buffer
+    with f.each(plan, T["inputs"], TABLES["inputs"]) as record:
+        storage = f.storage_of(plan, "%args", record)
+        f.need(f.equal(f.load(storage, layout.storage["value"]), none))
+        buffer, lent = f.follow(storage, layout.storage["buffer"]), f.load(record, 24)
+        f.need(f.differ(buffer, none))
+        with f.when(f.differ(lent, 0)):
+            # When there is more than the storage that holds it, somebody may look at the old value.
+            f.need(f.both(f.is_alone(buffer), f.differ(f.load(buffer, buffers["_memory"]), none)))
+            f.call("Py_IncRef", buffer)
+            f.store(buffer, lent)
+        f.call("Py_IncRef", buffer)
+        f.own(plan, buffer)
+        f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 16))
+    with f.each(plan, T["outputs"], TABLES["outputs"]) as record:
+        buffer = f.load(f.load(record))
+        f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 8))
+    with f.each(plan, T["draws"], TABLES["draws"]) as record:
+        found, place = f.call("PyObject_CallObject", f.load(record), f.load(record, 8)), f.load(record, 16)
+        f.need(f.differ(found, 0), -1)
+        f.own(plan, found)
+        with f.when(f.differ(place, 0)):
+            f.store(f.call("PyLong_AsVoidPtr", f.load(found, buffers["ptr"])), place)
+    f.give(1)
+    return f
+
+
+def _release(layout: Layout) -> Function:
+    """Let go what the call owns, down to a number of references."""
+    f = _Writer(layout, "release", "plan", "down_to")
+    count = f.variable(f.single("%plan", "owned_count"))
+    with f.while_above(count, "%down_to"):
+        last = f.add(f.get(count), -1)
+        f.set(count, last)
+        f.store(last, "%plan", P["owned_count"])
+        f.call("Py_DecRef", f.load(f.scaled(f.single("%plan", "owned"), last)))
+    f.give(1)
+    return f
+
+
+def _write(layout: Layout) -> Function:
+    """A storage gets a buffer, as `graphc.replay` writes one."""
+    f = _Writer(layout, "write", "plan", "memory", "buffer")
+    plan, memory, none, slots = "%plan", "%memory", f.shared("%plan", "none"), layout.storage
+    plain = f.equal(f.load(memory, slots["value"]), none)
+    for name in ("external", "export"):
+        plain = f.both(plain, f.equal(f.load(memory, slots[name]), none))
+    with f.when(f.either(plain, f.equal(f.load(memory, slots["buffer"]), "%buffer"))):
+        f.call("bump", memory, slots["version"], 1)
+        counter = f.load(memory, slots["counter"])
+        with f.when(f.differ(counter, none)):
+            number = f.call("PyLong_AsLongLong", f.call("PyList_GetItem", counter, 0))
+            f.call("PyList_SetItem", counter, 0, f.call("PyLong_FromLongLong", f.add(number, 1)))
+        f.put(memory, slots["buffer"], "%buffer")
+        f.put(memory, slots["slot"], none)
+        f.put(memory, slots["slots"], none)
+        f.give(1)
+    operands = f.call("PyTuple_New", 2)
+    f.need(f.differ(operands, 0), -1)
+    for place, operand in enumerate((memory, "%buffer")):
+        f.call("Py_IncRef", operand)
+        f.call("PyTuple_SetItem", operands, place, operand)
+    found = f.call("PyObject_CallObject", f.shared(plan, "write"), operands)
+    f.call("Py_DecRef", operands)
+    f.need(f.differ(found, 0), -1)
+    f.call("Py_DecRef", found)
+    f.give(1)
+    return f
+
+
+def _bump(layout: Layout) -> Function:
+    """Add to the integer in a slot."""
+    f = _Writer(layout, "bump", "holder", "offset", "amount")
+    place = f.add("%holder", "%offset")
+    f.replace(place, 0, f.call("PyLong_FromLongLong", f.add(f.call("PyLong_AsLongLong", f.load(place)), "%amount")))
+    f.give(1)
+    return f
+
+
+def _settle(layout: Layout) -> Function:
+    """After the kernels: gradients, written memory, results get their buffers, in the order of `Replay.run`."""
+    f = _Writer(layout, "settle", "plan")
+    plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
+    zero, spares = f.shared(plan, "zero"), f.single(plan, "spares")
+    with f.each(plan, T["kept"], TABLES["kept"]) as record:
+        owner, buffer, made = f.load(record), f.load(f.load(record, 16)), f.load(record, 24)
+        again = f.load(record, 40)
+        with f.when(f.equal(again, 0)):
+            f.put(f.load(made, 48), slots["buffer"], buffer)
+            f.put(owner, tensor["_grad"], f.load(made, 40))
+        with f.when(f.differ(again, 0)):
+            memory, lineage = f.load(again, tensor["_storage"]), f.load(again, tensor["_lineage"])
+            f.put(memory, slots["version"], zero)
+            f.put(lineage, layout.lineage["version"], zero)
+            f.put(memory, slots["slot"], none)
+            f.put(memory, slots["slots"], none)
+            f.put(memory, slots["buffer"], buffer)
+    with f.each(plan, T["written"], TABLES["written"]) as record:
+        memory, buffer = f.load(record, 32), f.load(f.load(record, 16))
+        before, place = f.load(memory, slots["buffer"]), f.load(record, 24)
+        f.call("Py_IncRef", before)
+        f.proceed(f.call("write", plan, memory, buffer))
+        with f.when(f.equal(place, -1)):
+            f.call("Py_DecRef", before)
+        with f.when(f.differ(place, -1)):
+            spare = f.variable(none)
+            with (
+                f.when(f.both(f.differ(before, buffer), f.is_alone(before))),
+                f.when(f.differ(f.load(before, layout.buffer["_memory"]), none)),
+            ):
+                f.set(spare, before)
+            f.call("Py_IncRef", f.get(spare))
+            f.call("PyList_SetItem", spares, place, f.get(spare))
+            f.call("Py_DecRef", before)
+    with f.each(plan, T["made"], TABLES["made"]) as record:
+        f.put(f.load(record, 48), slots["buffer"], f.load(f.load(record, 32)))
+    with f.each(plan, T["cleared"], 1) as record:
+        f.put(f.load(record), tensor["_grad"], none)
+    f.call("bump", f.shared(plan, "front"), layout.front["replays"], 1)
+    f.call("bump", f.shared(plan, "tally"), layout.tally["runs"], 1)
+    f.call("bump", f.shared(plan, "tally"), layout.tally["launches"], f.single(plan, "launches"))
+    found = f.variable(f.single(plan, "always_check"))
+    with f.each(plan, T["flags"], 1) as record, f.when(f.differ(f.load(f.load(record), bits=8), 0)):
+        f.set(found, 1)
+    for condition, name in (
+        (f.differ(f.load(f.shared(plan, "wanted"), bits=32), 0), f.shared(plan, "start_pool")),
+        (f.differ(f.get(found), 0), f.single(plan, "check")),
+    ):
+        with f.when(condition):
+            done = f.call("PyObject_CallNoArgs", name)
+            f.need(f.differ(done, 0), -1)
+            f.call("Py_DecRef", done)
+    f.give(1)
+    return f
+
+
+def _run(layout: Layout) -> Function:
+    """All of a call but its result."""
+    f = _Writer(layout, "run", "plan", "args")
+    plan, args = "%plan", "%args"
+    for name, operands in (
+        ("settings", ()),
+        ("arguments", (args,)),
+        ("calls", ()),
+        ("memory", ()),
+        ("guards", (args,)),
+    ):
+        f.proceed(f.call(name, plan, *operands))
+    own = f.single(plan, "owned_count")
+    f.proceed(f.call("gather", plan, args))
+    entry, operands = f.single(plan, "entry"), (f.single(plan, "addresses"), f.single(plan, "runtime"))
+    releases = f.differ(f.single(plan, "release"), 0)
+    with f.unless(releases):
+        f.run_address(entry, *operands)
+    with f.when(releases):
+        state = f.call("PyEval_SaveThread")
+        f.run_address(entry, *operands)
+        f.call("PyEval_RestoreThread", state)
+    f.call("release", plan, own)
+    f.give(f.call("settle", plan))
+    return f
+
+
+def _leaf(layout: Layout) -> Function:
+    """A new reference to one object of the result."""
+    f = _Writer(layout, "leaf", "args", "record")
+    kind, what = f.load("%record"), f.load("%record", 8)
+    found = f.variable(what)
+    with f.when(f.equal(kind, MADE)):
+        f.set(found, f.load(what))
+    with f.when(f.equal(kind, GIVEN)):
+        f.set(found, f.load(f.scaled("%args", what)))
+    f.call("Py_IncRef", f.get(found))
+    f.give(f.get(found))
+    return f
+
+
+def _result(layout: Layout) -> Function:
+    """What the call returns; 0 with an error."""
+    f = _Writer(layout, "result", "plan", "args")
+    plan, kind = "%plan", f.single("%plan", "result_kind")
+    with f.when(f.equal(kind, ONE)):
+        f.give(f.call("leaf", "%args", f.load(plan, T["leaves"][0])))
+    count = f.single(plan, "leaves_count")
+    is_list = f.equal(kind, LIST)
+    made = f.variable(0)
+    with f.when(is_list):
+        f.set(made, f.call("PyList_New", count))
+    with f.unless(is_list):
+        f.set(made, f.call("PyTuple_New", count))
+    f.need(f.differ(f.get(made), 0))
+    place = f.variable(0)
+    with f.each(plan, T["leaves"], TABLES["leaves"]) as record:
+        item = f.call("leaf", "%args", record)
+        with f.when(is_list):
+            f.call("PyList_SetItem", f.get(made), f.get(place), item)
+        with f.unless(is_list):
+            f.call("PyTuple_SetItem", f.get(made), f.get(place), item)
+        f.set(place, f.add(f.get(place), 1))
+    f.give(f.get(made))
+    return f
+
+
+def _entry(layout: Layout) -> Function:
+    """`PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t count)`: `self` is a tuple that begins with the
+    plan's address.
+    """
+    f = _Writer(layout, "graphc_replay", "self", "args", "count", exported=True)
+    plan = f.call("PyLong_AsVoidPtr", f.call("PyTuple_GetItem", "%self", 0))
+    missed = f.shared(plan, "missed")
+    with f.unless(f.both(f.equal("%count", f.single(plan, "count")), f.equal(f.single(plan, "busy"), 0))):
+        f.call("Py_IncRef", missed)
+        f.give(missed)
+    f.store("1", plan, P["busy"])
+    code, result = f.variable(f.call("run", plan, "%args")), f.variable(0)
+    with f.when(f.equal(f.get(code), 1)):
+        f.set(result, f.call("result", plan, "%args"))
+        f.store("0", plan, P["missed_calls"])
+    f.call("release", plan, 0)
+    with f.each(plan, T["inputs"], TABLES["inputs"]) as record:
+        place = f.load(record, 24)
+        with f.when(f.differ(place, 0)):
+            lent = f.load(place)
+            f.store("0", place)
+            f.call("Py_DecRef", lent)
+    f.store("0", plan, P["busy"])
+    with f.when(f.equal(f.get(code), 0)):
+        f.call("Py_IncRef", missed)
+        f.give(missed)
+    f.give(f.get(result))
+    return f
+
+
+def functions(layout: Layout) -> list[Function]:
+    """All functions of the native replay. `graphc_replay` is the one to call."""
+    assert STORAGE not in (ARGUMENT, GRADIENT) and OBJECT not in (MADE, GIVEN)  # what is tested for by neither
+    makers = (_clone, _take, _settings, _arguments, _calls, _make, _reusable, _memory, _guards, _gather, _release)
+    return [make(layout) for make in (*makers, _write, _bump, _settle, _run, _leaf, _result, _entry)]

@@ -1,0 +1,249 @@
+"""A writer of LLVM IR for code that handles Python objects.
+
+Every value is an i64: an address of an object or of memory, or a number. Control flow is written with context managers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+# Functions of Python's C interface that are called: the type of the result (None: nothing) and the number of operands.
+INTERFACE: dict[str, tuple[str | None, int]] = {
+    "PyCell_Get": ("i64", 1),
+    "PyContextVar_Get": ("i32", 3),
+    "PyDict_GetItemWithError": ("i64", 2),
+    "PyDict_Size": ("i64", 1),
+    "PyErr_Clear": (None, 0),
+    "PyErr_Occurred": ("i64", 0),
+    "PyEval_RestoreThread": (None, 1),
+    "PyEval_SaveThread": ("i64", 0),
+    "PyFloat_AsDouble": ("double", 1),
+    "PyIter_Next": ("i64", 1),
+    "PyList_GetItem": ("i64", 2),
+    "PyList_New": ("i64", 1),
+    "PyList_SetItem": ("i32", 3),
+    "PyList_SetSlice": ("i32", 4),
+    "PyList_Size": ("i64", 1),
+    "PyLong_AsLongLong": ("i64", 1),
+    "PyLong_AsVoidPtr": ("i64", 1),
+    "PyLong_FromLongLong": ("i64", 1),
+    "PyObject_CallNoArgs": ("i64", 1),
+    "PyObject_CallObject": ("i64", 2),
+    "PyObject_GetAttr": ("i64", 2),
+    "PyObject_GetItem": ("i64", 2),
+    "PyObject_IsTrue": ("i32", 1),
+    "PyObject_RichCompareBool": ("i32", 3),
+    "PyTuple_GetItem": ("i64", 2),
+    "PyTuple_New": ("i64", 1),
+    "PyTuple_SetItem": ("i32", 3),
+    "Py_DecRef": (None, 1),
+    "Py_IncRef": (None, 1),
+}
+
+
+class Function:
+    """The text of one function, `i64 NAME(i64 ...)`, as it is written."""
+
+    def __init__(self, name: str, parameters: Sequence[str], exported: bool = False) -> None:
+        self.name = name
+        self._head = (
+            f"define {'' if exported else 'internal '}i64 @{name}({', '.join(f'i64 %{p}' for p in parameters)})"
+        )
+        self._cells: list[str] = []
+        self._lines: list[str] = []
+        self._count = 0
+        self._is_open = True
+
+    def text(self) -> str:
+        """The whole function."""
+        assert not self._is_open, f"{self.name} ends without a result"
+        return "\n".join([f"{self._head} {{", "entry:", *self._cells, "  br label %begin", "begin:", *self._lines, "}"])
+
+    # values
+
+    def load(self, address: str, offset: int = 0, bits: int = 64) -> str:
+        """What stands at an address, extended by zeros."""
+        found = self._value(f"load i{bits}, ptr {self._pointer(address, offset)}, align {bits // 8}")
+        return found if bits == 64 else self._value(f"zext i{bits} {found} to i64")
+
+    def store(self, value: str, address: str, offset: int = 0) -> None:
+        """Write 64 bits."""
+        self._line(f"store i64 {value}, ptr {self._pointer(address, offset)}, align 8")
+
+    def add(self, left: str, right: str | int) -> str:
+        """The sum."""
+        return self._value(f"add i64 {left}, {right}")
+
+    def scaled(self, base: str, index: str) -> str:
+        """The address of word number `index`."""
+        return self.add(base, self._value(f"shl i64 {index}, 3"))
+
+    def equal(self, left: str, right: str | int) -> str:
+        """Whether two values are the same, as a condition."""
+        return self._value(f"icmp eq i64 {left}, {right}")
+
+    def differ(self, left: str, right: str | int) -> str:
+        """Whether two values are not the same, as a condition."""
+        return self._value(f"icmp ne i64 {left}, {right}")
+
+    def above(self, left: str, right: str | int) -> str:
+        """Whether a number is greater than another, as a condition."""
+        return self._value(f"icmp sgt i64 {left}, {right}")
+
+    def both(self, left: str, right: str) -> str:
+        """Whether two conditions hold."""
+        return self._value(f"and i1 {left}, {right}")
+
+    def either(self, left: str, right: str) -> str:
+        """Whether one of two conditions holds, or both."""
+        return self._value(f"or i1 {left}, {right}")
+
+    def number(self, condition: str) -> str:
+        """1 for a condition that holds, else 0."""
+        return self._value(f"zext i1 {condition} to i64")
+
+    def call(self, name: str, *operands: str | int) -> str:
+        """Call one of Python's functions, or one of this module's."""
+        kind, count = INTERFACE.get(name, ("i64", len(operands)))
+        assert count == len(operands), name
+        text = f"call {kind or 'void'} @{name}({', '.join(f'i64 {o}' for o in operands)})"
+        if kind is None:
+            self._line(text)
+            return ""
+        made = self._value(text)
+        return self._value(f"sext i32 {made} to i64") if kind == "i32" else made
+
+    def call_address(self, address: str, *operands: str) -> str:
+        """Call the function at an address."""
+        target = self._pointer(address, 0)
+        return self._value(f"call i64 {target}({', '.join(f'i64 {o}' for o in operands)})")
+
+    def run_address(self, address: str, *operands: str) -> None:
+        """Call the function at an address, which gives nothing."""
+        target = self._pointer(address, 0)
+        self._line(f"call void {target}({', '.join(f'i64 {o}' for o in operands)})")
+
+    def store_double(self, value: str, address: str) -> None:
+        """Write a double."""
+        self._line(f"store double {value}, ptr {self._pointer(address, 0)}, align 8")
+
+    # variables
+
+    def variable(self, value: str | int) -> str:
+        """A cell of the function's own, to be read with `get` and written with `set`."""
+        self._count += 1
+        cell = f"%c{self._count}"
+        self._cells.append(f"  {cell} = alloca i64, align 8")
+        self.set(cell, value)
+        return cell
+
+    def get(self, cell: str) -> str:
+        """What a variable holds."""
+        return self._value(f"load i64, ptr {cell}, align 8")
+
+    def set(self, cell: str, value: str | int) -> None:
+        """Change a variable."""
+        self._line(f"store i64 {value}, ptr {cell}, align 8")
+
+    def address(self, cell: str) -> str:
+        """Where a variable lies."""
+        return self._value(f"ptrtoint ptr {cell} to i64")
+
+    # control flow
+
+    def give(self, value: str | int) -> None:
+        """End the function."""
+        self._line(f"ret i64 {value}")
+        self._is_open = False
+
+    @contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """What is written inside runs if the condition holds."""
+        self._count += 1
+        inside, after = f"then{self._count}", f"after{self._count}"
+        self._line(f"br i1 {condition}, label %{inside}, label %{after}")
+        self._label(inside)
+        yield
+        if self._is_open:
+            self._line(f"br label %{after}")
+        self._label(after)
+
+    @contextmanager
+    def unless(self, condition: str) -> Iterator[None]:
+        """What is written inside runs if the condition does not hold."""
+        with self.when(self._value(f"xor i1 {condition}, true")):
+            yield
+
+    def need(self, condition: str, otherwise: int = 0) -> None:
+        """End the function with `otherwise` unless the condition holds."""
+        with self.unless(condition):
+            self.give(otherwise)
+
+    def proceed(self, code: str) -> None:
+        """End the function with `code` unless it is 1."""
+        with self.when(self.differ(code, 1)):
+            self.give(code)
+
+    @contextmanager
+    def each(self, plan: str, table: tuple[int, int], words: int) -> Iterator[str]:
+        """Run what is written inside for the address of each record, of so many words, of a table of `plan`.
+
+        `table` says at which offsets the plan holds the address of the table and the number of records.
+        """
+        begin, count = self.load(plan, table[0]), self.load(plan, table[1])
+        end = self.add(begin, self._value(f"mul i64 {count}, {8 * words}"))
+        place = self.variable(begin)
+        self._count += 1
+        head, inside, after = (f"{name}{self._count}" for name in ("head", "body", "end"))
+        self._line(f"br label %{head}")
+        self._label(head)
+        now = self.get(place)
+        self._line(f"br i1 {self.differ(now, end)}, label %{inside}, label %{after}")
+        self._label(inside)
+        yield now
+        if self._is_open:
+            self.set(place, self.add(now, 8 * words))
+            self._line(f"br label %{head}")
+        self._label(after)
+
+    @contextmanager
+    def while_above(self, cell: str, least: str | int) -> Iterator[None]:
+        """Repeat what is written inside while a variable is greater than `least`."""
+        self._count += 1
+        head, inside, after = (f"{name}{self._count}" for name in ("head", "body", "end"))
+        self._line(f"br label %{head}")
+        self._label(head)
+        self._line(f"br i1 {self.above(self.get(cell), least)}, label %{inside}, label %{after}")
+        self._label(inside)
+        yield
+        if self._is_open:
+            self._line(f"br label %{head}")
+        self._label(after)
+
+    # writing
+
+    def _pointer(self, address: str, offset: int) -> str:
+        where = self.add(address, offset) if offset else address
+        return self._value(f"inttoptr i64 {where} to ptr")
+
+    def _value(self, text: str) -> str:
+        self._count += 1
+        self._line(f"%v{self._count} = {text}")
+        return f"%v{self._count}"
+
+    def _line(self, text: str) -> None:
+        assert self._is_open, f"{self.name}: nothing gets here: {text}"
+        self._lines.append(f"  {text}")
+
+    def _label(self, name: str) -> None:
+        self._lines.append(f"{name}:")
+        self._is_open = True
+
+
+def module_text(functions: Sequence[Function]) -> str:
+    """A module of these functions."""
+    declared = [
+        f"declare {kind or 'void'} @{name}({', '.join(['i64'] * count)})" for name, (kind, count) in INTERFACE.items()
+    ]
+    return "\n".join([*declared, *(function.text() for function in functions), ""])

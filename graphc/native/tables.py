@@ -1,0 +1,153 @@
+"""The memory that a plan of a native replay consists of: words in a fixed order, and tables of records.
+
+Addresses in it are borrowed: whoever makes a plan keeps the objects alive as long as the plan.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Sequence
+
+WORD = 8
+
+# Words that all plans of the process share, in order.
+SHARED = (
+    "none",
+    "true",
+    "false",
+    "empty",  # the tuple ()
+    "zero",
+    "missed",  # what a call gives that cannot be done here
+    "make",  # the function behind `object.__new__`
+    "mode",
+    "enabled_name",
+    "inference_name",
+    "threads",
+    "recorder_name",
+    "capture_name",
+    "pending_name",
+    "poison",
+    "value_name",
+    "scope",
+    "no_scope",
+    "counters",
+    "peak_name",
+    "returned",  # the pool's list of blocks that came back
+    "allocate",
+    "serials",
+    "write",
+    "front",
+    "tally",
+    "start_pool",
+    "wanted",
+)
+# Words of a plan, in order.
+SINGLE = (
+    "shared",
+    "busy",
+    "count",
+    "enabled",
+    "recorder",
+    "release",
+    "entry",
+    "runtime",
+    "addresses",
+    "launches",
+    "writes",
+    "writes_seen",
+    "spares",
+    "owned",
+    "owned_count",
+    "check",
+    "always_check",
+    "result_kind",
+    "leaves_count",
+    "missed_calls",
+)
+# Tables of a plan, each with the number of words of a record.
+TABLES = {
+    "arguments": 6,  # place, class, type, whether it needs gradients, the storage it shares, (its storage)
+    "constants": 2,  # place, value
+    "captured": 1,  # storage
+    "gradients": 2,  # tensor, the type of its gradient or 0
+    "calls": 2,  # function, what it must give
+    "computes": 2,  # function, where the number goes
+    "spare": 3,  # place in the list of spares, where the buffer goes, record of `take`
+    "takes": 2,  # where the buffer goes, record of `take`
+    "made": 7,  # prototypes of storage, lineage, value or 0, tensor; where the buffer is; (tensor, storage)
+    "kept": 6,  # tensor, type, where the buffer goes, record of `made`, record of `take` or 0, (gradient used again)
+    "dicts": 3,  # dictionary, key, value
+    "proxies": 3,  # mapping, key, value
+    "cells": 2,  # cell, value
+    "dict_sizes": 2,  # dictionary, length
+    "list_sizes": 2,  # list, length
+    "items": 3,  # list, place, value
+    "tensors": 4,  # tensor, storage, chain, whether it needs gradients
+    "inputs": 4,  # kind, what, where the address goes, where the buffer goes if it is given away, else 0
+    "draws": 3,  # function, arguments, where the address goes or 0
+    "outputs": 2,  # where the buffer is, where the address goes
+    "written": 5,  # kind, what, where the buffer is, place in the list of spares or -1, (storage)
+    "cleared": 1,  # tensor
+    "flags": 1,  # address
+    "leaves": 2,  # kind, what
+}
+# Kinds of inputs and of written memory.
+STORAGE, ARGUMENT, GRADIENT = 0, 1, 2
+# Kinds of leaves of results, and of results.
+MADE, OBJECT, GIVEN = 0, 1, 2
+ONE, TUPLE, LIST = 0, 1, 2
+
+TAKE = 3  # words of a record of `take`: capacity, arguments of `allocate`, prototype of the buffer
+PROTOTYPE = 4  # words of a prototype: class, object, where its slots are, how many
+
+S = {name: WORD * place for place, name in enumerate(SHARED)}
+P = {name: WORD * place for place, name in enumerate(SINGLE)}
+T = {
+    name: (WORD * (len(SINGLE) + 2 * place), WORD * (len(SINGLE) + 2 * place + 1)) for place, name in enumerate(TABLES)
+}
+PLAN_WORDS = len(SINGLE) + 2 * len(TABLES)
+
+
+class Words:
+    """Numbers of 64 bits in memory that stays where it is."""
+
+    def __init__(self, values: Iterable[int]) -> None:
+        held = list(values)
+        self.values = (ctypes.c_int64 * max(1, len(held)))(*held)
+        self.address = ctypes.addressof(self.values)
+
+    def at(self, place: int) -> int:
+        """The address of word number `place`."""
+        return self.address + WORD * place
+
+
+class Plan:
+    """A plan being filled in. `keep` holds what its addresses point to."""
+
+    def __init__(self) -> None:
+        self.words = Words([0] * PLAN_WORDS)
+        self.keep: list[object] = []
+
+    def set(self, name: str, value: int) -> None:
+        """Set a single word."""
+        self.words.values[P[name] // WORD] = value
+
+    def get(self, name: str) -> int:
+        """A single word."""
+        return self.words.values[P[name] // WORD]
+
+    def table(self, name: str, records: Sequence[Sequence[int]]) -> Words:
+        """Set a table."""
+        assert all(len(record) == TABLES[name] for record in records), name
+        made = Words(word for record in records for word in record)
+        begin, count = T[name]
+        self.words.values[begin // WORD] = made.address
+        self.words.values[count // WORD] = len(records)
+        self.keep.append(made)
+        return made
+
+    def own(self, values: Sequence[int]) -> Words:
+        """Memory that lives as long as the plan."""
+        made = Words(values)
+        self.keep.append(made)
+        return made

@@ -1,0 +1,523 @@
+"""Replays in native code: they do what replays in Python do, hold no reference too many, leave the rest to Python."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import tracemalloc
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as torch
+import graphc.nn as nn
+from graphc import optim
+from graphc.native.library import library
+from graphc.options import NATIVE_CALLS, scope
+from graphc_runtime.buffer import memory_stats
+from graphc_runtime.counters import COUNTERS
+
+SCALE = 2.0  # a global that a compiled function reads
+
+
+@pytest.fixture(autouse=True)
+def over_the_compiler(native: None) -> Iterator[None]:
+    """Only compiled programs are run natively."""
+    assert library() is not None
+    yield
+    NATIVE_CALLS.reset()
+
+
+def natively(run: Callable[[], Any]) -> int:
+    """How many programs `run` runs in native replays."""
+    before = COUNTERS.locked.runs
+    run()
+    return COUNTERS.locked.runs - before
+
+
+def warm(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Capture, replay, make the plan."""
+    for _ in range(3):
+        function(*args, **kwargs)
+
+
+def numbers(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().numpy().copy()
+    return [numbers(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.scale = 2.0
+
+    def forward(self, x: Any) -> Any:
+        return torch.relu(self.layer(x)) * self.scale
+
+
+def training(make: Callable[..., Any], size: int = 4, dropout: float = 0.0) -> tuple[Any, Any, Any]:
+    torch.manual_seed(0)
+    layers = (nn.Linear(size, size), nn.Dropout(dropout), nn.ReLU(), nn.Linear(size, size), nn.Linear(size, 3))
+    net = nn.Sequential(*layers)
+    optimizer, criterion = make(net.parameters()), nn.CrossEntropyLoss()
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = criterion(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return net, optimizer, torch.compile(step)
+
+
+MAKERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1),
+    "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-3),
+    "adam": lambda p: optim.Adam(p, lr=0.01),
+    "adamw": lambda p: optim.AdamW(p, lr=0.01),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=0.01, momentum=0.5),
+}
+
+
+def batch(i: int) -> tuple[Any, Any]:
+    x = np.random.default_rng(i).standard_normal((5, 4)).astype(np.float32)
+    return torch.tensor(x), torch.tensor((np.arange(5) + i) % 3)
+
+
+# what runs natively
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "one": lambda x, y: x @ y,
+    "tuple": lambda x, y: (x + y, x - y),
+    "list": lambda x, y: [x * y, x.sum()],
+    "argument": lambda x, y: (x, x + y),
+    "constant": lambda x, y: (x + y, 3, None),
+    "written": lambda x, y: x.add_(y),
+    "integers": lambda x, y: (x > y).sum(),
+    "drawn": lambda x, y: x + torch.rand(4, 4) * y,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_call_is_native_and_gives_what_python_gives(name: str) -> None:
+    def run(native: bool) -> list[Any]:
+        NATIVE_CALLS.set(native)
+        torch.manual_seed(1)
+        compiled = torch.compile(FUNCTIONS[name])
+        x, y = torch.randn(4, 4), torch.randn(4, 4)
+        results: list[Any] = []
+        seen = natively(lambda: results.extend(numbers(compiled(x, y)) for _ in range(10)))
+        assert seen == (7 if native else 0)
+        return [*results, numbers(x)]
+
+    for ours, theirs in zip(run(True), run(False), strict=True):
+        for a, b in zip(ours, theirs, strict=True) if isinstance(ours, list) else [(ours, theirs)]:
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_argument_itself_is_returned() -> None:
+    compiled = torch.compile(lambda x: (x, x + 1))
+    x = torch.ones(3)
+    warm(compiled, x)
+    assert natively(lambda: compiled(x)) == 1 and compiled(x)[0] is x
+
+
+def test_named_arguments_and_constants_are_native() -> None:
+    compiled = torch.compile(lambda x, y, power=1, label="": (x + y) * power)
+    x, y = torch.ones(3), torch.ones(3)
+    warm(compiled, x, y=y, power=3, label="a")
+    assert natively(lambda: compiled(x, y=y, power=3, label="a")) == 1
+    assert natively(lambda: compiled(x, y=y, power=2, label="a")) == 0
+    assert compiled(x, power=2, y=y, label="a").tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("name", MAKERS)
+def test_steps_are_native_and_train_as_in_python(name: str, dropout: float) -> None:
+    def run(native: bool) -> list[Any]:
+        NATIVE_CALLS.set(native)
+        net, optimizer, step = training(MAKERS[name], dropout=dropout)
+        results: list[Any] = []
+
+        def steps() -> None:
+            for i in range(12):
+                if i == 8:
+                    optimizer.param_groups[0]["lr"] *= 0.5
+                results.append(numbers(step(*batch(i))))
+                results.extend(numbers(p.grad) for p in net.parameters())
+                results.extend(numbers(p) for p in net.parameters())
+
+        seen = natively(steps)
+        assert seen >= 6 if native else seen == 0
+        return results
+
+    for ours, theirs in zip(run(True), run(False), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_accumulated_gradients_are_native() -> None:
+    def run(native: bool) -> list[Any]:
+        NATIVE_CALLS.set(native)
+        torch.manual_seed(0)
+        net = nn.Linear(4, 2)
+
+        def step(x: Any) -> Any:
+            loss = (net(x) ** 2).mean()
+            loss.backward()
+            return loss
+
+        compiled = torch.compile(step)
+        results: list[Any] = []
+
+        def steps() -> None:
+            for i in range(8):
+                results.append(numbers(compiled(batch(i)[0])))
+                results.extend(numbers(p.grad) for p in net.parameters())
+
+        assert (natively(steps) > 0) is native
+        return results
+
+    for ours, theirs in zip(run(True), run(False), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+# references
+
+
+def watched(call: Callable[[], Any], objects: list[Any], count: int) -> tuple[list[int], int]:
+    """How counts of references of `objects`, and of all objects together, grow in `count` calls; bytes of growth."""
+    objects = [*objects, (), None, True, False, 0]
+
+    def counts() -> list[int]:
+        return [sys.getrefcount(o) for o in objects]
+
+    for _ in range(50):
+        call()
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(50):
+        call()
+    gc.collect()
+    then, bytes_then = counts(), tracemalloc.get_traced_memory()[0]
+    live = memory_stats().live_bytes
+    for _ in range(count):
+        call()
+    gc.collect()
+    grown = [now - before for now, before in zip(counts(), then, strict=True)]
+    bytes_grown = tracemalloc.get_traced_memory()[0] - bytes_then
+    tracemalloc.stop()
+    assert memory_stats().live_bytes == live
+    return grown, bytes_grown
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_calls_hold_no_reference(name: str) -> None:
+    compiled = torch.compile(FUNCTIONS[name])
+    x, y = torch.randn(4, 4), torch.randn(4, 4)
+    warm(compiled, x, y)
+    parts = [x, y, x._storage, y._storage, y._storage.buffer, x._type, x._lineage, type(x), type(x._storage), compiled]
+    grown, bytes_grown = watched(lambda: compiled(x, y), parts, 100_000 if name == "one" else 5_000)
+    assert max(map(abs, grown)) <= 1, grown  # the test itself may hold None once more or less
+    assert bytes_grown < 4096
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_steps_hold_no_reference(name: str) -> None:
+    net, optimizer, step = training(MAKERS[name], dropout=0.5)
+    x, y = batch(0)
+    warm(step, x, y)
+    parts: list[Any] = [x, y, net, optimizer, optimizer.param_groups[0], step]
+    for p in net.parameters():
+        parts += [p, p._storage, p._lineage, p._storage.type, p.grad, p.grad._storage, p.grad._lineage]
+    parts = [part for part in parts if part is not None]
+    grown, bytes_grown = watched(lambda: step(x, y), parts, 5_000)
+    assert max(map(abs, grown)) <= 1, grown  # the test itself may hold None once more or less
+    assert bytes_grown < 8192
+
+
+def test_calls_that_cannot_be_native_hold_no_reference_either() -> None:
+    net, _, step = training(MAKERS["adam"])
+    x, y = batch(0)
+    warm(step, x, y)
+    held = [p.detach() for p in net.parameters()]  # somebody looks at the memory that is given away
+
+    def call() -> None:
+        for other in held:
+            other._storage.buffer  # noqa: B018
+        with scope(poison=False):
+            step(x, y)
+
+    grown, bytes_grown = watched(call, [x, y, net, step, *net.parameters()], 500)
+    assert max(map(abs, grown)) <= 1, grown  # the test itself may hold None once more or less
+    assert bytes_grown < 8192
+
+
+def test_a_compiled_function_that_nobody_holds_is_collected() -> None:
+    def made() -> list[weakref.ref[Any]]:
+        net = Scaled()
+        compiled = torch.compile(lambda x: net(x).detach())
+        warm(compiled, torch.ones(2, 4))
+        assert natively(lambda: compiled(torch.ones(2, 4))) == 1
+        return [weakref.ref(compiled), weakref.ref(net)]
+
+    gone = made()
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+
+
+# what somebody still looks at
+
+
+def test_results_that_are_kept_stay_as_they_were() -> None:
+    compiled = torch.compile(lambda x, y: x + y)
+    x = torch.zeros(5)
+    warm(compiled, x, x + 1)
+    results = [compiled(x, torch.full((5,), float(i))) for i in range(20)]
+    assert [r.tolist() for r in results] == [[float(i)] * 5 for i in range(20)]
+
+
+def test_parameters_and_gradients_that_somebody_holds_stay_as_they_were() -> None:
+    net, _, step = training(MAKERS["momentum"])
+    x, y = batch(0)
+    warm(step, x, y)
+    arrays = [p.detach().numpy() for p in net.parameters()]
+    gradients = [p.grad for p in net.parameters()]
+    before = [numbers(g) for g in gradients]
+    step(x, y)
+    for gradient, was, p in zip(gradients, before, net.parameters(), strict=True):
+        np.testing.assert_array_equal(numbers(gradient), was)
+        assert p.grad is not gradient
+    for array, p in zip(arrays, net.parameters(), strict=True):
+        np.testing.assert_array_equal(array, p.detach().numpy())  # memory that NumPy sees is written in place
+    del arrays, gradients, array, gradient
+    for _ in range(3):
+        step(x, y)
+    assert natively(lambda: step(x, y)) == 1
+
+
+def test_writes_are_counted() -> None:
+    net, _, step = training(MAKERS["sgd"])
+    x, y = batch(0)
+    warm(step, x, y)
+    weight = net[0].weight
+    version, count = weight._storage.version, weight._version
+    assert natively(lambda: step(x, y)) == 1
+    assert (weight._storage.version, weight._version) == (version + 1, count + 1)
+
+
+# what must be seen
+
+
+def test_changes_of_what_is_read_are_seen() -> None:
+    global SCALE
+    factor = 1.0
+    model = Scaled()
+    compiled = torch.compile(lambda x: (model(x) * SCALE * factor).detach())
+    x = torch.ones(2, 4)
+
+    def agrees() -> None:
+        assert compiled(x).tolist() == (model(x) * SCALE * factor).tolist()
+
+    def settled() -> int:
+        warm(compiled, x)
+        return natively(lambda: compiled(x))
+
+    changes: list[Callable[[], Any]] = [
+        lambda: setattr(model, "scale", 3.0),
+        lambda: setattr(model, "training", False),
+        lambda: setattr(model.layer, "bias", nn.Parameter(torch.ones(4))),
+        lambda: model.layer.weight.data.fill_(0.5),
+        lambda: setattr(model.layer.weight, "data", torch.full((4, 4), 0.25)),
+        lambda: model.layer.weight.requires_grad_(False),
+        lambda: model.register_forward_hook(lambda module, given, result: result + 1),
+    ]
+    assert settled() == 1
+    for change in changes:
+        change()
+        agrees()
+        assert settled() == 1
+    SCALE = 5.0
+    agrees()
+    factor = 7.0
+    agrees()
+    SCALE = 2.0
+    agrees()
+
+
+def test_an_attribute_that_is_gone_is_an_error_as_ever() -> None:
+    model = Scaled()
+    compiled = torch.compile(model)
+    x = torch.ones(2, 4)
+    warm(compiled, x)
+    del model.scale
+    with pytest.raises(AttributeError, match="scale"):
+        compiled(x)
+    model.scale = 2.0
+    assert compiled(x).tolist() == model(x).tolist()
+
+
+def test_modes_are_seen() -> None:
+    model = Scaled()
+    compiled = torch.compile(lambda x: (model(x) * 2).detach())
+    x = torch.ones(2, 4)
+    warm(compiled, x)
+    assert natively(lambda: compiled(x)) == 1
+    with torch.no_grad():
+        assert natively(lambda: compiled(x)) == 0
+    with torch.inference_mode():
+        assert compiled(x).is_inference()
+    with scope(poison=True):
+        assert natively(lambda: compiled(x)) == 0
+    assert not compiled(x).is_inference()
+
+
+def test_other_arguments_are_left_to_python() -> None:
+    compiled = torch.compile(lambda x, y: x * 2 + y)
+    x, y = torch.ones(3), torch.ones(3)
+    warm(compiled, x, y)
+    for args in ((x[:2], y[:2]), (x.double(), y.double()), (x, x), (torch.ones(6)[::2], y), (x, 1.5), (x, np.ones(3))):
+        expected = (torch.as_tensor(args[0]) * 2 + args[1]).tolist()
+        assert compiled(*args).tolist() == expected
+    needs = torch.ones(3, requires_grad=True)
+    assert compiled(needs, y).requires_grad
+    warm(compiled, x, y)
+    assert natively(lambda: compiled(x, y)) == 1
+    with pytest.raises(TypeError):
+        compiled(x)
+    with pytest.raises(TypeError):
+        compiled(x, y, z=y)
+
+
+class Special(torch.Tensor):
+    """A subclass of the user's."""
+
+
+def test_subclasses_are_arguments_too() -> None:
+    compiled = torch.compile(lambda x: x + 1)
+    plain, special = torch.ones(3), torch.ones(3).as_subclass(Special)
+    for _ in range(5):
+        assert compiled(plain).tolist() == compiled(special).tolist() == [2, 2, 2]
+    warm(compiled, special)
+    assert natively(lambda: compiled(special)) == 1
+    assert natively(lambda: compiled(plain)) == 0
+
+
+def test_work_that_is_pending_runs_before() -> None:
+    compiled = torch.compile(lambda x: x + 1)
+    x = torch.zeros(3)
+    warm(compiled, x)
+    x.add_(5)
+    assert compiled(x).tolist() == [6, 6, 6]
+    pending = torch.zeros(3) + 2
+    assert compiled(x).tolist() == [6, 6, 6] and pending.tolist() == [2, 2, 2]
+
+
+def test_inside_another_compiled_function_it_is_captured() -> None:
+    inner = torch.compile(lambda x: x + 1)
+    x = torch.zeros(3)
+    warm(inner, x)
+    outer = torch.compile(lambda x: inner(x) * 2)
+    warm(outer, x)
+    assert natively(lambda: outer(x)) == 1 and outer(x).tolist() == [2, 2, 2]
+
+
+# errors and threads
+
+
+def test_a_failed_check_is_raised_after_what_was_written() -> None:
+    def run(native: bool) -> list[Any]:
+        NATIVE_CALLS.set(native)
+        net, _, step = training(MAKERS["sgd"])
+        x, y = batch(0)
+        warm(step, x, y)
+        with pytest.raises(IndexError, match="out of bounds"):
+            step(x, torch.tensor([0, 1, 7, 0, 1]))
+        seen = natively(lambda: step(x, y))
+        assert seen == int(native)
+        return [np.isnan(numbers(p)).any() for p in net.parameters()]
+
+    assert run(True) == run(False)
+
+
+def test_errors_of_numbers_read_from_python_are_raised() -> None:
+    _, optimizer, step = training(MAKERS["adam"])
+    x, y = batch(0)
+    warm(step, x, y)
+    group = optimizer.param_groups[0]
+    group["lr"] = "fast"
+    for _ in range(2):
+        with pytest.raises((TypeError, ValueError)):
+            step(x, y)
+    group["lr"] = 0.01
+    assert natively(lambda: step(x, y)) == 1
+
+
+class Reentrant:
+    """A learning rate that calls the step while it is being read."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call: Callable[[], Any] | None = call
+        self.calls = 0
+
+    def __neg__(self) -> float:
+        call, self.call = self.call, None
+        if call is not None:
+            self.calls += 1
+            call()
+        return -0.01
+
+
+def test_a_call_inside_a_call_is_left_to_python() -> None:
+    net, optimizer, step = training(MAKERS["sgd"])
+    x, y = batch(0)
+    warm(step, x, y)
+    rate = Reentrant(lambda: step(x, y))
+    optimizer.param_groups[0]["lr"] = rate
+    assert natively(lambda: step(x, y)) == 1 and rate.calls == 1
+    assert all(np.isfinite(numbers(p)).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("size", [4, 96], ids=["short", "long"])
+def test_threads_call_at_once(size: int) -> None:
+    """Long programs let other threads run Python meanwhile."""
+    compiled = torch.compile(lambda x, y: x @ y + 1)
+    wrong: list[Any] = []
+    start = threading.Barrier(4)
+
+    def work(seed: int) -> None:
+        x = torch.full((size, size), float(seed))
+        y = torch.eye(size)
+        x.data_ptr(), y.data_ptr()
+        start.wait()
+        for _ in range(200):
+            result = compiled(x, y)
+            if not (result.numpy() == seed + 1).all():
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+
+    def run() -> None:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert natively(run) > 0 and not wrong
+
+
+def test_programs_that_take_long_let_the_lock_go() -> None:
+    def releases(size: int) -> bool:
+        compiled = torch.compile(lambda x: x @ x)
+        warm(compiled, torch.ones(size, size))
+        native = compiled._recent.native
+        return bool(native._plan.get("release"))
+
+    assert [releases(size) for size in (8, 256)] == [False, True]
