@@ -289,16 +289,13 @@ class _Maker:
             (STORAGE, id(storage), self._buffers.at(j), place, 0)
             for place, (storage, j, _) in enumerate(replay._exchanged)
         ]
-        groups: tuple[tuple[int, list[Any]], ...] = (
-            (STORAGE, replay._written),
-            (GRADIENT, replay._written_gradients),
-            (ARGUMENT, replay._written_arguments),
-        )
-        for kind, group in groups:
-            for what, slot, copied in group:
-                _require(not copied)
-                who = self._plain.types[what][0] if kind == ARGUMENT else id(what)
-                records.append((kind, who, self._buffers.at(slot - first), -1, 0))
+        held = [(STORAGE, id(what), slot, copied) for what, slot, copied in replay._written]
+        held += [(GRADIENT, id(what), slot, copied) for what, slot, copied in replay._written_gradients]
+        types = self._plain.types
+        held += [(ARGUMENT, types[what][0], slot, copied) for what, slot, copied in replay._written_arguments]
+        for kind, what, slot, copied in held:
+            _require(not copied)
+            records.append((kind, what, self._buffers.at(slot - first), -1, 0))
         plan.table("written", records)
         _require(all(recipe is None for _, recipe in replay._new_gradients))
         plan.table("cleared", [(id(owner),) for owner, _ in replay._new_gradients])
