@@ -7,141 +7,17 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
+from graphc.native import objects
 from graphc.native.code import Function
-from graphc.native.tables import ARGUMENT, GIVEN, GRADIENT, LIST, MADE, OBJECT, ONE, STORAGE, TABLES, P, S, T
+from graphc.native.objects import Layout, Writer
+from graphc.native.tables import ARGUMENT, GIVEN, GRADIENT, LIST, MADE, OBJECT, ONE, STORAGE, TABLES, P, T
 
-Slots = Mapping[str, int]
 _EQUAL = 2  # Py_EQ
-_LOOK_BACK = 8  # blocks that came back last and are looked at
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Offsets of the slots of the objects that a replay touches, and of what every object begins with."""
-
-    references: int
-    type: int
-    tensor: Slots
-    storage: Slots
-    lineage: Slots
-    value: Slots
-    buffer: Slots
-    front: Slots
-    tally: Slots
-
-
-class _Writer(Function):
-    """A function that knows the layout."""
-
-    def __init__(self, layout: Layout, name: str, *parameters: str, exported: bool = False) -> None:
-        super().__init__(name, parameters, exported)
-        self.layout = layout
-
-    def follow(self, address: str, offset: int) -> str:
-        """The object in a slot; the function gives 0 when the slot is empty."""
-        found = self.load(address, offset)
-        self.need(self.differ(found, 0))
-        return found
-
-    def single(self, plan: str, name: str) -> str:
-        """A word of the plan."""
-        return self.load(plan, P[name])
-
-    def shared(self, plan: str, name: str) -> str:
-        """A word that all plans share."""
-        return self.load(self.load(plan, P["shared"]), S[name])
-
-    def replace(self, address: str, offset: int, value: str) -> None:
-        """Put a reference that is ours into a slot; what was there is let go."""
-        before = self.load(address, offset)
-        self.store(value, address, offset)
-        self.call("Py_DecRef", before)
-
-    def put(self, address: str, offset: int, value: str) -> None:
-        """Put an object into a slot."""
-        self.call("Py_IncRef", value)
-        self.replace(address, offset, value)
-
-    def own(self, plan: str, value: str) -> None:
-        """Let a reference go when the call ends."""
-        count = self.single(plan, "owned_count")
-        self.store(value, self.scaled(self.single(plan, "owned"), count))
-        self.store(self.add(count, 1), plan, P["owned_count"])
-
-    def is_alone(self, value: str) -> str:
-        """Whether there is one reference to an object."""
-        return self.equal(self.load(value, self.layout.references, bits=32), 1)
-
-    def requires(self, plan: str, lineage: str) -> str:
-        """1 if a tensor of this lineage requires gradients, else 0."""
-        flag = self.equal(self.load(lineage, self.layout.lineage["requires_grad"]), self.shared(plan, "true"))
-        history = self.differ(self.load(lineage, self.layout.lineage["hist"]), self.shared(plan, "none"))
-        return self.number(self.either(flag, history))
-
-    def storage_of(self, plan: str, arguments: str, record: str) -> str:
-        """The storage that a record of inputs or of written memory names."""
-        kind, what, tensor = self.load(record), self.load(record, 8), self.layout.tensor
-        found = self.variable(what)
-        with self.when(self.equal(kind, ARGUMENT)):
-            self.set(found, self.follow(self.load(self.scaled(arguments, what)), tensor["_storage"]))
-        with self.when(self.equal(kind, GRADIENT)):
-            held = self.follow(what, tensor["_grad"])
-            self.need(self.differ(held, self.shared(plan, "none")))
-            self.set(found, self.follow(held, tensor["_storage"]))
-        return self.get(found)
-
-
-def _clone(layout: Layout) -> Function:
-    """A new object with the slots of a prototype."""
-    f = _Writer(layout, "clone", "plan", "prototype")
-    made = f.call_address(f.shared("%plan", "make"), f.load("%prototype"), f.shared("%plan", "empty"), "0")
-    f.need(f.differ(made, 0))
-    source = f.load("%prototype", 8)
-    with f.each("%prototype", (16, 24), 1) as record:
-        offset = f.load(record)
-        held = f.load(f.add(source, offset))
-        with f.when(f.differ(held, 0)):
-            f.call("Py_IncRef", held)
-            f.store(held, f.add(made, offset))
-    f.give(made)
-    return f
-
-
-def _take(layout: Layout) -> Function:
-    """A new buffer: over a block that came back just now, or else as `Buffer.allocate` makes it. 0 with an error."""
-    f = _Writer(layout, "take", "plan", "record")
-    returned = f.shared("%plan", "returned")
-    size = f.call("PyList_Size", returned)
-    place, least = f.variable(f.add(size, -1)), f.variable(-1)
-    with f.when(f.above(size, _LOOK_BACK)):
-        f.set(least, f.add(size, -1 - _LOOK_BACK))
-    with f.while_above(place, f.get(least)):
-        now = f.get(place)
-        memory = f.call("PyList_GetItem", returned, now)
-        capacity = f.call("PyLong_AsLongLong", f.call("PyTuple_GetItem", memory, 0))
-        with f.when(f.equal(capacity, f.load("%record"))):
-            # While the counter of the most memory is reset, blocks must pass through the pool.
-            peak = f.call("PyObject_GetAttr", f.shared("%plan", "counters"), f.shared("%plan", "peak_name"))
-            counted = f.call("PyObject_IsTrue", peak)
-            f.call("Py_DecRef", peak)
-            with f.when(f.equal(counted, 1)):
-                made = f.call("clone", "%plan", f.load("%record", 16))
-                f.need(f.differ(made, 0))
-                f.put(made, layout.buffer["_memory"], memory)
-                f.put(made, layout.buffer["ptr"], f.call("PyTuple_GetItem", memory, 1))
-                f.call("PyList_SetSlice", returned, now, f.add(now, 1), 0)
-                f.give(made)
-        f.set(place, f.add(now, -1))
-    f.give(f.call("PyObject_CallObject", f.shared("%plan", "allocate"), f.load("%record", 8)))
-    return f
 
 
 def _settings(layout: Layout) -> Function:
     """Nothing is recorded or captured, gradients are on or off as they were, no memory is poisoned."""
-    f = _Writer(layout, "settings", "plan")
+    f = Writer(layout, "settings", "plan")
     plan = "%plan"
 
     def attribute(holder: str, name: str) -> str:
@@ -176,7 +52,7 @@ def _settings(layout: Layout) -> Function:
 
 def _arguments(layout: Layout) -> Function:
     """The arguments are of the same kinds, and share memory with what they shared it with."""
-    f = _Writer(layout, "arguments", "plan", "args")
+    f = Writer(layout, "arguments", "plan", "args")
     plan, tensor = "%plan", layout.tensor
     with f.each(plan, T["arguments"], TABLES["arguments"]) as record:
         given = f.load(f.scaled("%args", f.load(record)))
@@ -214,7 +90,7 @@ def _arguments(layout: Layout) -> Function:
 
 def _calls(layout: Layout) -> Function:
     """Python functions that guard, or compute numbers."""
-    f = _Writer(layout, "calls", "plan")
+    f = Writer(layout, "calls", "plan")
     plan = "%plan"
     with f.each(plan, T["calls"], TABLES["calls"]) as record:
         found, expected = f.call("PyObject_CallNoArgs", f.load(record)), f.load(record, 8)
@@ -244,63 +120,9 @@ def _calls(layout: Layout) -> Function:
     return f
 
 
-def _make(layout: Layout) -> Function:
-    """The objects of a new tensor, but for its buffer."""
-    f = _Writer(layout, "make", "plan", "record")
-    plan, record = "%plan", "%record"
-    serials, zero = f.shared(plan, "serials"), f.shared(plan, "zero")
-
-    def new(name: str, *operands: str | int) -> str:
-        found = f.call(name, *operands)
-        f.need(f.differ(found, 0), -1)
-        return found
-
-    storage = new("clone", plan, f.load(record))
-    counter = new("PyList_New", 1)
-    f.call("Py_IncRef", zero)
-    f.call("PyList_SetItem", counter, 0, zero)
-    f.replace(storage, layout.storage["counter"], counter)
-    f.replace(storage, layout.storage["serial"], new("PyIter_Next", serials))
-    f.put(storage, layout.storage["recorder"], f.single(plan, "recorder"))
-    lineage = new("clone", plan, f.load(record, 8))
-    with f.when(f.differ(f.load(record, 16), 0)):
-        value = new("clone", plan, f.load(record, 16))
-        f.replace(value, layout.value["serial"], new("PyIter_Next", serials))
-        f.replace(lineage, layout.lineage["hist"], value)
-    made = new("clone", plan, f.load(record, 24))
-    f.replace(made, layout.tensor["_storage"], storage)
-    f.replace(made, layout.tensor["_lineage"], lineage)
-    f.put(made, layout.tensor["_counter"], counter)
-    f.own(plan, made)
-    f.store(made, record, 40)
-    f.store(storage, record, 48)
-    f.give(1)
-    return f
-
-
-def _reusable(layout: Layout) -> Function:
-    """Whether nothing but the tensor holds its gradient, and what that consists of."""
-    f = _Writer(layout, "reusable", "plan", "owner", "type")
-    none, tensor, storage = f.shared("%plan", "none"), layout.tensor, layout.storage
-    held = f.follow("%owner", tensor["_grad"])
-    f.need(f.differ(held, none))
-    f.need(f.equal(f.load(held, tensor["_type"]), "%type"))
-    f.need(f.equal(f.load(held, tensor["_chain"]), f.shared("%plan", "empty")))
-    f.need(f.equal(f.load(held, tensor["_grad"]), none))
-    memory, lineage = f.follow(held, tensor["_storage"]), f.follow(held, tensor["_lineage"])
-    f.need(f.equal(f.load(memory, storage["value"]), none))
-    f.need(f.equal(f.requires("%plan", lineage), 0))
-    buffer = f.follow(memory, storage["buffer"])
-    for part in (held, memory, lineage, buffer):
-        f.need(f.is_alone(part))
-    f.need(f.differ(f.follow(buffer, layout.buffer["_memory"]), none))
-    f.give(1)
-    return f
-
-
 def _memory(layout: Layout) -> Function:
     """Memory and objects of what the call will make."""
-    f = _Writer(layout, "memory", "plan")
+    f = Writer(layout, "memory", "plan")
     plan, none = "%plan", f.shared("%plan", "none")
     spares = f.single(plan, "spares")
 
@@ -337,7 +159,7 @@ def _memory(layout: Layout) -> Function:
 
 def _guards(layout: Layout) -> Function:
     """Everything that the captured call read is the very object that it was."""
-    f = _Writer(layout, "guards", "plan", "args")
+    f = Writer(layout, "guards", "plan", "args")
     plan, tensor = "%plan", layout.tensor
 
     def hold(record: str, offset: int, value: str) -> None:
@@ -387,7 +209,7 @@ def _guards(layout: Layout) -> Function:
 
 def _gather(layout: Layout) -> Function:
     """Addresses of all buffers."""
-    f = _Writer(layout, "gather", "plan", "args")
+    f = Writer(layout, "gather", "plan", "args")
     plan, none, buffers = "%plan", f.shared("%plan", "none"), layout.buffer
     with f.each(plan, T["inputs"], TABLES["inputs"]) as record:
         storage = f.storage_of(plan, "%args", record)
@@ -415,61 +237,9 @@ def _gather(layout: Layout) -> Function:
     return f
 
 
-def _release(layout: Layout) -> Function:
-    """Let go what the call owns, down to a number of references."""
-    f = _Writer(layout, "release", "plan", "down_to")
-    count = f.variable(f.single("%plan", "owned_count"))
-    with f.while_above(count, "%down_to"):
-        last = f.add(f.get(count), -1)
-        f.set(count, last)
-        f.store(last, "%plan", P["owned_count"])
-        f.call("Py_DecRef", f.load(f.scaled(f.single("%plan", "owned"), last)))
-    f.give(1)
-    return f
-
-
-def _write(layout: Layout) -> Function:
-    """A storage gets a buffer, as `graphc.replay` writes one."""
-    f = _Writer(layout, "write", "plan", "memory", "buffer")
-    plan, memory, none, slots = "%plan", "%memory", f.shared("%plan", "none"), layout.storage
-    plain = f.equal(f.load(memory, slots["value"]), none)
-    for name in ("external", "export"):
-        plain = f.both(plain, f.equal(f.load(memory, slots[name]), none))
-    with f.when(f.either(plain, f.equal(f.load(memory, slots["buffer"]), "%buffer"))):
-        f.call("bump", memory, slots["version"], 1)
-        counter = f.load(memory, slots["counter"])
-        with f.when(f.differ(counter, none)):
-            number = f.call("PyLong_AsLongLong", f.call("PyList_GetItem", counter, 0))
-            f.call("PyList_SetItem", counter, 0, f.call("PyLong_FromLongLong", f.add(number, 1)))
-        f.put(memory, slots["buffer"], "%buffer")
-        f.put(memory, slots["slot"], none)
-        f.put(memory, slots["slots"], none)
-        f.give(1)
-    operands = f.call("PyTuple_New", 2)
-    f.need(f.differ(operands, 0), -1)
-    for place, operand in enumerate((memory, "%buffer")):
-        f.call("Py_IncRef", operand)
-        f.call("PyTuple_SetItem", operands, place, operand)
-    found = f.call("PyObject_CallObject", f.shared(plan, "write"), operands)
-    f.call("Py_DecRef", operands)
-    f.need(f.differ(found, 0), -1)
-    f.call("Py_DecRef", found)
-    f.give(1)
-    return f
-
-
-def _bump(layout: Layout) -> Function:
-    """Add to the integer in a slot."""
-    f = _Writer(layout, "bump", "holder", "offset", "amount")
-    place = f.add("%holder", "%offset")
-    f.replace(place, 0, f.call("PyLong_FromLongLong", f.add(f.call("PyLong_AsLongLong", f.load(place)), "%amount")))
-    f.give(1)
-    return f
-
-
 def _settle(layout: Layout) -> Function:
     """After the kernels: gradients, written memory, results get their buffers, in the order of `Replay.run`."""
-    f = _Writer(layout, "settle", "plan")
+    f = Writer(layout, "settle", "plan")
     plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
     zero, spares = f.shared(plan, "zero"), f.single(plan, "spares")
     with f.each(plan, T["kept"], TABLES["kept"]) as record:
@@ -526,7 +296,7 @@ def _settle(layout: Layout) -> Function:
 
 def _run(layout: Layout) -> Function:
     """All of a call but its result."""
-    f = _Writer(layout, "run", "plan", "args")
+    f = Writer(layout, "run", "plan", "args")
     plan, args = "%plan", "%args"
     for name, operands in (
         ("settings", ()),
@@ -553,7 +323,7 @@ def _run(layout: Layout) -> Function:
 
 def _leaf(layout: Layout) -> Function:
     """A new reference to one object of the result."""
-    f = _Writer(layout, "leaf", "args", "record")
+    f = Writer(layout, "leaf", "args", "record")
     kind, what = f.load("%record"), f.load("%record", 8)
     found = f.variable(what)
     with f.when(f.equal(kind, MADE)):
@@ -567,7 +337,7 @@ def _leaf(layout: Layout) -> Function:
 
 def _result(layout: Layout) -> Function:
     """What the call returns; 0 with an error."""
-    f = _Writer(layout, "result", "plan", "args")
+    f = Writer(layout, "result", "plan", "args")
     plan, kind = "%plan", f.single("%plan", "result_kind")
     with f.when(f.equal(kind, ONE)):
         f.give(f.call("leaf", "%args", f.load(plan, T["leaves"][0])))
@@ -595,7 +365,7 @@ def _entry(layout: Layout) -> Function:
     """`PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t count)`: `self` is a tuple that begins with the
     plan's address.
     """
-    f = _Writer(layout, "graphc_replay", "self", "args", "count", exported=True)
+    f = Writer(layout, "graphc_replay", "self", "args", "count", exported=True)
     plan = f.call("PyLong_AsVoidPtr", f.call("PyTuple_GetItem", "%self", 0))
     missed = f.shared(plan, "missed")
     with f.unless(f.both(f.equal("%count", f.single(plan, "count")), f.equal(f.single(plan, "busy"), 0))):
@@ -624,5 +394,5 @@ def _entry(layout: Layout) -> Function:
 def functions(layout: Layout) -> list[Function]:
     """All functions of the native replay. `graphc_replay` is the one to call."""
     assert STORAGE not in (ARGUMENT, GRADIENT) and OBJECT not in (MADE, GIVEN)  # what is tested for by neither
-    makers = (_clone, _take, _settings, _arguments, _calls, _make, _reusable, _memory, _guards, _gather, _release)
-    return [make(layout) for make in (*makers, _write, _bump, _settle, _run, _leaf, _result, _entry)]
+    makers = (_settings, _arguments, _calls, _memory, _guards, _gather, _settle, _run, _leaf, _result, _entry)
+    return [*objects.functions(layout), *(make(layout) for make in makers)]

@@ -11,9 +11,10 @@ from typing import Any
 
 from graphc.counting import FRONT
 from graphc.grad_mode import MODE
-from graphc.native.calls import Layout, functions
+from graphc.native.calls import functions
 from graphc.native.code import INTERFACE, module_text
 from graphc.native.layout import UnknownLayout, address_of, head, slots_of
+from graphc.native.objects import Layout
 from graphc.native.tables import SHARED, Words
 from graphc.recording import THREADS
 from graphc.replay import write_buffer

@@ -11,6 +11,8 @@ import pytest
 import graphc
 from graphc import programs
 from graphc.ir import Graph, evaluate
+from graphc.native.library import library
+from graphc.options import NATIVE_CALLS
 from graphc.recording import Recorder, using
 from graphc_runtime.buffer import Buffer
 
@@ -49,3 +51,11 @@ def reference(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def native() -> None:
     """The test runs over the compiler."""
+
+
+@pytest.fixture
+def native_replays(native: None) -> Iterator[None]:
+    """The test runs over the compiler, and this Python can have native replays."""
+    assert library() is not None
+    yield
+    NATIVE_CALLS.reset()

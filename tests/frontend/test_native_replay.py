@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import threading
-import tracemalloc
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,95 +11,24 @@ import pytest
 
 import graphc as torch
 import graphc.nn as nn
-from graphc import optim
-from graphc.native.library import library
 from graphc.options import NATIVE_CALLS, scope
-from graphc_runtime.buffer import memory_stats
-from graphc_runtime.counters import COUNTERS
+from tests.frontend.native_cases import (
+    FUNCTIONS,
+    MAKERS,
+    Scaled,
+    batch,
+    natively,
+    numbers,
+    training,
+    warm,
+)
+
+pytestmark = pytest.mark.usefixtures("native_replays")
 
 SCALE = 2.0  # a global that a compiled function reads
 
 
-@pytest.fixture(autouse=True)
-def over_the_compiler(native: None) -> Iterator[None]:
-    """Only compiled programs are run natively."""
-    assert library() is not None
-    yield
-    NATIVE_CALLS.reset()
-
-
-def natively(run: Callable[[], Any]) -> int:
-    """How many programs `run` runs in native replays."""
-    before = COUNTERS.locked.runs
-    run()
-    return COUNTERS.locked.runs - before
-
-
-def warm(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Capture, replay, make the plan."""
-    for _ in range(3):
-        function(*args, **kwargs)
-
-
-def numbers(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().numpy().copy()
-    return [numbers(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-class Scaled(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-        self.scale = 2.0
-
-    def forward(self, x: Any) -> Any:
-        return torch.relu(self.layer(x)) * self.scale
-
-
-def training(make: Callable[..., Any], size: int = 4, dropout: float = 0.0) -> tuple[Any, Any, Any]:
-    torch.manual_seed(0)
-    layers = (nn.Linear(size, size), nn.Dropout(dropout), nn.ReLU(), nn.Linear(size, size), nn.Linear(size, 3))
-    net = nn.Sequential(*layers)
-    optimizer, criterion = make(net.parameters()), nn.CrossEntropyLoss()
-
-    def step(x: Any, y: Any) -> Any:
-        optimizer.zero_grad()
-        loss = criterion(net(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return net, optimizer, torch.compile(step)
-
-
-MAKERS = {
-    "sgd": lambda p: optim.SGD(p, lr=0.1),
-    "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-3),
-    "adam": lambda p: optim.Adam(p, lr=0.01),
-    "adamw": lambda p: optim.AdamW(p, lr=0.01),
-    "rmsprop": lambda p: optim.RMSprop(p, lr=0.01, momentum=0.5),
-}
-
-
-def batch(i: int) -> tuple[Any, Any]:
-    x = np.random.default_rng(i).standard_normal((5, 4)).astype(np.float32)
-    return torch.tensor(x), torch.tensor((np.arange(5) + i) % 3)
-
-
 # what runs natively
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "one": lambda x, y: x @ y,
-    "tuple": lambda x, y: (x + y, x - y),
-    "list": lambda x, y: [x * y, x.sum()],
-    "argument": lambda x, y: (x, x + y),
-    "constant": lambda x, y: (x + y, 3, None),
-    "written": lambda x, y: x.add_(y),
-    "integers": lambda x, y: (x > y).sum(),
-    "drawn": lambda x, y: x + torch.rand(4, 4) * y,
-}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -187,90 +112,6 @@ def test_accumulated_gradients_are_native() -> None:
 
     for ours, theirs in zip(run(True), run(False), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-# references
-
-
-def watched(call: Callable[[], Any], objects: list[Any], count: int) -> tuple[list[int], int]:
-    """How counts of references of `objects`, and of all objects together, grow in `count` calls; bytes of growth."""
-    objects = [*objects, (), None, True, False, 0]
-
-    def counts() -> list[int]:
-        return [sys.getrefcount(o) for o in objects]
-
-    for _ in range(50):
-        call()
-    gc.collect()
-    tracemalloc.start()
-    for _ in range(50):
-        call()
-    gc.collect()
-    then, bytes_then = counts(), tracemalloc.get_traced_memory()[0]
-    live = memory_stats().live_bytes
-    for _ in range(count):
-        call()
-    gc.collect()
-    grown = [now - before for now, before in zip(counts(), then, strict=True)]
-    bytes_grown = tracemalloc.get_traced_memory()[0] - bytes_then
-    tracemalloc.stop()
-    assert memory_stats().live_bytes == live
-    return grown, bytes_grown
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_calls_hold_no_reference(name: str) -> None:
-    compiled = torch.compile(FUNCTIONS[name])
-    x, y = torch.randn(4, 4), torch.randn(4, 4)
-    warm(compiled, x, y)
-    parts = [x, y, x._storage, y._storage, y._storage.buffer, x._type, x._lineage, type(x), type(x._storage), compiled]
-    grown, bytes_grown = watched(lambda: compiled(x, y), parts, 100_000 if name == "one" else 5_000)
-    assert max(map(abs, grown)) <= 1, grown  # the test itself may hold None once more or less
-    assert bytes_grown < 4096
-
-
-@pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_steps_hold_no_reference(name: str) -> None:
-    net, optimizer, step = training(MAKERS[name], dropout=0.5)
-    x, y = batch(0)
-    warm(step, x, y)
-    parts: list[Any] = [x, y, net, optimizer, optimizer.param_groups[0], step]
-    for p in net.parameters():
-        parts += [p, p._storage, p._lineage, p._storage.type, p.grad, p.grad._storage, p.grad._lineage]
-    parts = [part for part in parts if part is not None]
-    grown, bytes_grown = watched(lambda: step(x, y), parts, 5_000)
-    assert max(map(abs, grown)) <= 1, grown  # the test itself may hold None once more or less
-    assert bytes_grown < 8192
-
-
-def test_calls_that_cannot_be_native_hold_no_reference_either() -> None:
-    net, _, step = training(MAKERS["adam"])
-    x, y = batch(0)
-    warm(step, x, y)
-    held = [p.detach() for p in net.parameters()]  # somebody looks at the memory that is given away
-
-    def call() -> None:
-        for other in held:
-            other._storage.buffer  # noqa: B018
-        with scope(poison=False):
-            step(x, y)
-
-    grown, bytes_grown = watched(call, [x, y, net, step, *net.parameters()], 500)
-    assert max(map(abs, grown)) <= 1, grown  # the test itself may hold None once more or less
-    assert bytes_grown < 8192
-
-
-def test_a_compiled_function_that_nobody_holds_is_collected() -> None:
-    def made() -> list[weakref.ref[Any]]:
-        net = Scaled()
-        compiled = torch.compile(lambda x: net(x).detach())
-        warm(compiled, torch.ones(2, 4))
-        assert natively(lambda: compiled(torch.ones(2, 4))) == 1
-        return [weakref.ref(compiled), weakref.ref(net)]
-
-    gone = made()
-    gc.collect()
-    assert [ref() for ref in gone] == [None, None]
 
 
 # what somebody still looks at
