@@ -58,6 +58,46 @@ define void @main_entry(ptr %buffers, ptr %runtime) {
 """
 
 
+# The first chunk to run stalls, as its thread would without a core, until the second buffer, i64[3], counts all other
+# indices (not for ever). Then it notes there how many chunks others ran, and how many indices it had itself.
+STALL_TASK = """
+define void @task(ptr %buffers, i64 %lo, i64 %hi) {
+entry:
+  %count.at = load ptr, ptr %buffers
+  %count = load i64, ptr %count.at
+  %out.at = getelementptr ptr, ptr %buffers, i64 1
+  %out = load ptr, ptr %out.at
+  %chunks = getelementptr i64, ptr %out, i64 1
+  %own = getelementptr i64, ptr %out, i64 2
+  %mine = sub i64 %hi, %lo
+  %taken = cmpxchg ptr %own, i64 0, i64 %mine seq_cst seq_cst
+  %first = extractvalue { i64, i1 } %taken, 1
+  br i1 %first, label %stall, label %other
+other:
+  %old1 = atomicrmw add ptr %chunks, i64 1 seq_cst
+  %old = atomicrmw add ptr %out, i64 %mine seq_cst
+  br label %end
+stall:
+  %rest = sub i64 %count, %mine
+  br label %wait
+wait:
+  %i = phi i64 [ 0, %stall ], [ %i1, %again ]
+  %done = load atomic i64, ptr %out seq_cst, align 8
+  %all = icmp sge i64 %done, %rest
+  br i1 %all, label %end, label %again
+again:
+  %i1 = add i64 %i, 1
+  %patient = icmp slt i64 %i1, 3000000000
+  br i1 %patient, label %wait, label %gave.up
+gave.up:
+  store atomic i64 -1, ptr %own seq_cst, align 8
+  br label %end
+end:
+  ret void
+}
+"""
+
+
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
     """Each test starts with one worker, whatever the machine, and leaves the setting as it was."""
@@ -82,6 +122,21 @@ def test_two_threads_work_at_the_same_time() -> None:
     out = zeros(2)
     parallel(MEET_TASK, (TensorSpec("i32", (2,)),)).run([number(2)], [out])
     assert out.array.view(np.int32).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_others_take_the_chunks_of_a_thread_that_stalls(workers: int) -> None:
+    """Chunks belong to nobody before they run: with shares of its own the stalled thread would wait for itself."""
+    set_num_threads(workers)
+    start_pool()
+    executable = parallel(STALL_TASK, (TensorSpec("i64", (3,)),))
+    for count in (workers * 4, 1000):
+        out = zeros(3, np.int64)
+        executable.run([number(count)], [out])
+        others, chunks, own = out.array.view(np.int64).tolist()
+        assert own == -(-count // (4 * workers))  # one chunk, about a quarter of a share
+        assert others == count - own
+        assert chunks == -(-count // own) - 1  # all the other chunks, while one stood still
 
 
 def test_many_small_jobs() -> None:
