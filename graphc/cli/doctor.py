@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -15,12 +15,15 @@ import click
 
 import graphc
 from graphc.cli.common import FAILED, json_option, size_text, to_json
-from graphc.codegen.llvm.host import host_target
+from graphc.codegen.llvm.host import cache_bytes, host_target
+from graphc.codegen.package import PARALLEL_BYTES, PARALLEL_FLOPS
+from graphc.codegen.target import PER_CYCLE, Target
+from graphc.codegen.traffic import FAR, NEAR
 from graphc.errors import GraphcError
 from graphc.options import options
 from graphc_runtime import default_cache, get_num_threads
 from graphc_runtime.errors import OptionError
-from graphc_runtime.machine import cpu_count
+from graphc_runtime.machine import affinity, core_quota, cpu_count, memory_limit, memory_quota
 
 # Instruction sets worth a line, widest last.
 _NOTABLE = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512bf16", "amx-tile", "neon", "sve")
@@ -69,8 +72,28 @@ def _compiler() -> Iterator[Check]:
     notable = " ".join(name for name in _NOTABLE if f"+{name}" in features)
     yield Check("cpu", "ok", f"{target.cpu} ({target.triple}): {notable or 'baseline only'}")
     yield Check("vectors", "ok", f"{target.vector_bytes * 8} bits, {target.registers} registers, fma: {target.fma}")
-    yield Check("caches", "ok", f"L1 {size_text(target.l1_bytes)}, L2 {size_text(target.l2_bytes)} per core")
+    yield Check("caches", "ok", ", ".join(_caches(target)))
+    yield Check("costs", "ok", _costs(target))
     yield _runs()
+
+
+def _caches(target: Target) -> Iterator[str]:
+    """What the cost model takes the caches of a core to be, and whether the system says so."""
+    for level, used in ((1, target.l1_bytes), (2, target.l2_bytes)):
+        yield f"L{level} {size_text(used)} per core ({'read' if cache_bytes(level) else 'assumed'})"
+    last = cache_bytes(3)
+    if last is not None:
+        yield f"L3 {size_text(last)} (costs do not use it)"
+
+
+def _costs(target: Target) -> str:
+    """What costs assume: they are cycles counted by rule, nothing is timed."""
+    peak = 2 * PER_CYCLE * target.lanes(4)
+    return (
+        f"cycles are counted, never timed: {PER_CYCLE} vector multiply-adds and loads each (a peak of {peak} f32 "
+        f"operations a core), {1 / NEAR:.3g} bytes from L2 or {1 / FAR:.3g} from beyond; several threads work from "
+        f"{PARALLEL_FLOPS:,} operations or {size_text(PARALLEL_BYTES)} on"
+    )
 
 
 def _runs() -> Check:
@@ -84,9 +107,28 @@ def _runs() -> Check:
     return Check("native code", "ok", "a small kernel compiles, runs and is right")
 
 
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as text: 0-3, 8."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
 def _machine() -> Iterator[Check]:
     cores, threads = cpu_count(), get_num_threads()
     value = f"{threads} of {cores} usable cores ({os.cpu_count()} in the machine)"
+    yield Check("affinity", "ok", f"cores {_ranges(affinity())}")
+    quota, memory = core_quota(), memory_quota()
+    limits = (
+        "no limit of cores" if quota is None else f"{quota:.3g} cores",
+        "no limit of memory" if memory is None else f"{size_text(memory)} of memory",
+    )
+    yield Check("control group", "ok", ", ".join(limits))
+    yield Check("memory", "ok", f"at most {size_text(memory_limit())} for this process")
     if threads > cores:
         yield Check("threads", "problem", value, f"more threads than cores are slower: GRAPHC_THREADS={cores}")
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
 from graphc.codegen.sites import Nest, Site
-from graphc.codegen.target import LINE, Target
+from graphc.codegen.target import LINE, PER_CYCLE, Target
 from graphc.ir.index import Ix, Var
 
 SCATTERED = 1.05  # cost of a tile that takes an operand's elements from several rows far apart
@@ -40,7 +40,7 @@ def tile_contraction(
         steps = points * taps
         waste = math.prod(math.ceil(n / t) * t / n for n, t in zip(extents, tile, strict=True))
         chain = max(1.0, 8 / points)  # too few independent sums wait for each other
-        cost = (max(steps / 2 * chain, loads.count(tile) * taps / 2) + 0.6) / steps * waste
+        cost = (max(steps * chain, loads.count(tile) * taps) / PER_CYCLE + 0.6) / steps * waste
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
             cost *= SCATTERED
         if cost < best - 1e-9 and points + loads.registers(tile) <= free:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LINE = 64  # bytes of a cache line
+PER_CYCLE = 2  # multiply-adds of vectors, and loads, that costs assume a core to do in a cycle
 
 
 @dataclass(frozen=True)

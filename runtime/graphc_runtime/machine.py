@@ -4,22 +4,42 @@ limits.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 _GROUPS = Path("/sys/fs/cgroup")
+_NONE = 1 << 62
 
 
 def cpu_count() -> int:
     """Cores that this process may use: its affinity mask, cut by the quota of its control group (rounded up)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for folder in _group_folders("cpu"):
-        quota, period = _quota(folder)
-        if quota > 0 and period > 0:
-            cores = min(cores, max(1, -(-quota // period)))
-    return max(1, cores)
+    cores, quota = len(affinity()), core_quota()
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def affinity() -> tuple[int, ...]:
+    """Numbers of the cores in this process's affinity mask; of all cores where there is none."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def core_quota() -> float | None:
+    """How many cores' time this process's control group may use, or None: any."""
+    quotas = [_quota(folder) for folder in _group_folders("cpu")]
+    return min((quota / period for quota, period in quotas if quota > 0 and period > 0), default=None)
+
+
+def memory_quota() -> int | None:
+    """How many bytes this process's control group may have, or None: any."""
+    values = [
+        _read(folder / name) for folder in _group_folders("memory") for name in ("memory.max", "memory.limit_in_bytes")
+    ]
+    # Version one writes nearly 2**63 for no limit.
+    return min((int(value) for value in values if value.isdigit() and int(value) < _NONE), default=None)
 
 
 def memory_limit() -> int:
@@ -28,12 +48,8 @@ def memory_limit() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         limit = min(limit, soft)
-    for folder in _group_folders("memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            value = _read(folder / name)
-            if value.isdigit():
-                limit = min(limit, int(value))
-    return limit
+    quota = memory_quota()
+    return limit if quota is None else min(limit, quota)
 
 
 def _physical() -> int:

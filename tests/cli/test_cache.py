@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from graphc.cli.common import size_text
+from graphc.codegen.llvm.host import host_target
+from graphc_runtime.machine import affinity
 from tests.cli.running import run_fresh
 
 
@@ -99,8 +102,13 @@ def test_doctor(tmp_path: Path) -> None:
     data = json.loads(done.stdout)
     assert data["version"] == 1 and data["ok"] is True
     checks = {c["name"]: c for c in data["checks"]}
-    for name in ("python", "numpy", "llvmlite", "cpu", "vectors", "caches", "native code", "threads", "cache"):
+    shown = ("python", "numpy", "llvmlite", "cpu", "vectors", "caches", "costs", "native code", "affinity")
+    for name in (*shown, "control group", "memory", "threads", "cache"):
         assert checks[name]["status"] == "ok", checks[name]
+    target = host_target()
+    assert f"L2 {size_text(target.l2_bytes)}" in checks["caches"]["value"]
+    assert f"{4 * target.lanes(4)} f32 operations a core" in checks["costs"]["value"]
+    assert str(affinity()[0]) in checks["affinity"]["value"]
     assert "LLVM" in checks["llvmlite"]["value"]
     assert all(c["fix"] for c in data["checks"] if c["status"] != "ok")
     text = run_fresh("doctor", GRAPHC_CACHE_DIR=str(tmp_path / "c")).stdout

@@ -54,6 +54,19 @@ def test_memory_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.memory_limit() == 4096
 
 
+def test_limits_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, {"/proc/self/cgroup": "0::/a"})
+    assert machine.core_quota() is None and machine.memory_quota() is None
+    quota = {"/sys/fs/cgroup/a/cpu.max": "150000 100000", "/sys/fs/cgroup/a/memory.max": "4096"}
+    fake(monkeypatch, {"/proc/self/cgroup": "0::/a", **quota})
+    assert machine.core_quota() == 1.5 and machine.memory_quota() == 4096
+    old = {"/proc/self/cgroup": "4:memory:/m", "/sys/fs/cgroup/memory/m/memory.limit_in_bytes": "9223372036854771712"}
+    fake(monkeypatch, old)
+    assert machine.memory_quota() is None
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 2, 3})
+    assert machine.affinity() == (2, 3, 5)
+
+
 def test_missing_files_are_no_error(tmp_path: Path) -> None:
     assert machine._read(tmp_path / "none") == ""
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")

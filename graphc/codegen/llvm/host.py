@@ -9,6 +9,7 @@ from pathlib import Path
 from graphc.codegen.target import Target
 from graphc_runtime.machine import cpu_count
 
+L1_ASSUMED, L2_ASSUMED = 32 << 10, 512 << 10  # bytes, where the system does not tell
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -30,8 +31,8 @@ def host_target() -> Target:
         vector_bytes=vector_bytes,
         registers=registers,
         fma="fma" in on or not triple.startswith(("x86_64", "i386", "i686")),
-        l1_bytes=_cache_bytes(1, 32 << 10),
-        l2_bytes=_cache_bytes(2, 512 << 10),
+        l1_bytes=cache_bytes(1) or L1_ASSUMED,
+        l2_bytes=cache_bytes(2) or L2_ASSUMED,
         cores=cpu_count(),
     )
 
@@ -61,8 +62,8 @@ def _vectors(triple: str, features: frozenset[str]) -> tuple[int, int]:
     return (32, 16) if "avx2" in features else (16, 16)
 
 
-def _cache_bytes(level: int, default: int) -> int:
-    """The size of a core's data cache at `level`, as Linux tells it."""
+def cache_bytes(level: int) -> int | None:
+    """The size of a core's data cache at `level`, as Linux tells it; None when it does not."""
     try:
         for folder in sorted(_CACHES.glob("index*")):
             if (folder / "level").read_text().strip() != str(level):
@@ -74,4 +75,4 @@ def _cache_bytes(level: int, default: int) -> int:
                 return int(found[1]) << {"": 0, "K": 10, "M": 20}[found[2]]
     except OSError:
         pass
-    return default
+    return None
