@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         passes,
         pipeline,
         return_types,
+        tuning,
         utils,
         vision,
     )
@@ -53,6 +54,7 @@ _SUBMODULES = frozenset(
             "pipeline",
             "return_types",
             "special",
+            "tuning",
             "utils",
             "vision",
         ),

@@ -7,16 +7,17 @@ from functools import cache
 from pathlib import Path
 
 import graphc
-from graphc.codegen.llvm.host import host_features, host_target, library_version
+from graphc.codegen.llvm.host import host_features, host_target, library_version, processor
 from graphc.codegen.target import Target
 from graphc.ir.graph import Graph
-from graphc.options import code_key
+from graphc.options import TUNE, code_key
 from graphc_runtime.artifact import Artifact
 from graphc_runtime.cache import default_cache
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.devices import get_device
 from graphc_runtime.errors import ArtifactError, LoadError
 from graphc_runtime.executor import Executable
+from graphc_runtime.pool import get_num_threads
 
 
 def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), device: str = "cpu") -> Executable:
@@ -36,7 +37,10 @@ def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), d
         except (ArtifactError, LoadError):
             pass  # a damaged entry counts as a miss and is replaced below
     COUNTERS.add("compiles")
-    artifact = graphc.pipeline.make(graph, donated, target)
+    if TUNE.get() > 0:
+        artifact = graphc.tuning.make(graph, donated, target, TUNE.get(), tuning_fields(target, device))
+    else:
+        artifact = graphc.pipeline.make(graph, donated, target)
     required = frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
     store.put(fields, artifact.to_bytes(), required)
     return Executable(artifact, get_device(device))
@@ -48,6 +52,25 @@ def key_fields(graph: Graph, donated: frozenset[int], target: Target, device: st
         "format": "program 1",
         "graph": str(graph),
         "donated": ",".join(map(str, sorted(donated))),
+        **_compiler_fields(target, device),
+        **(_machine_fields() if TUNE.get() > 0 else {}),
+    }
+
+
+def tuning_fields(target: Target, device: str) -> dict[str, str]:
+    """Everything besides the kernel that decides which of its schedules is the fastest."""
+    fields = {**_compiler_fields(target, device), **_machine_fields()}
+    del fields[f"option.{TUNE.name}"]
+    return fields
+
+
+def _machine_fields() -> dict[str, str]:
+    """What measured times depend on besides the target."""
+    return {"threads": str(get_num_threads()), "processor": processor()}
+
+
+def _compiler_fields(target: Target, device: str) -> dict[str, str]:
+    return {
         "device": device,
         **{f"target.{name}": str(getattr(target, name)) for name in target.__dataclass_fields__},
         "graphc": graphc.__version__,

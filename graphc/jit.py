@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,12 +21,13 @@ from typing import Any
 
 from graphc.capture import Capture
 from graphc.counting import FRONT
-from graphc.errors import KindError, UsageError
+from graphc.errors import InputError, KindError, UsageError
 from graphc.grad_mode import MODE
 from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
 from graphc.native.library import MISSED
 from graphc.native.plans import Direct, direct
+from graphc.options import TUNE, scope
 from graphc.recorder import runtime_scalar
 from graphc.recording import Recorder, current
 from graphc.replay import Recorded, Replay, Source
@@ -77,10 +79,13 @@ class _Recent:
 class Compiled:
     """A function compiled by `graphc.compile`; call it as the function."""
 
-    def __init__(self, function: Callable[..., Any], name: str, fullgraph: bool = False) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, fullgraph: bool = False, tune: float | None = None
+    ) -> None:
         self._function = function
         self._name = name
         self._fullgraph = fullgraph
+        self._options = {} if tune is None else {TUNE.name: tune}
         self._entries: dict[Any, list[Replay]] = {}
         self._recent: _Recent | None = None
         self._captures: dict[Any, int] = {}
@@ -287,9 +292,9 @@ class Compiled:
             return None
         bindings = {b.node: b for b in recorder.held}
         own = {id(s) for s, _ in written} - known.keys()
-        program = (
-            recorder.program(nodes, frozenset(n for n, b in bindings.items() if id(b.source) in own)) if nodes else ()
-        )
+        donated = frozenset(n for n, b in bindings.items() if id(b.source) in own)
+        with scope(**self._options):
+            program = recorder.program(nodes, donated) if nodes else ()
         made = [(s.type, s.value.node) for s in fresh if s.value is not None]
         read = dict.fromkeys(n for segment in program for n in segment.inputs)
         for segment in program:
@@ -366,9 +371,9 @@ def _source_of(node: Node, bindings: dict[Node, Binding], capture: Capture, know
 class CompiledModule:
     """A module whose call is compiled; everything else is the module's."""
 
-    def __init__(self, module: Any, fullgraph: bool) -> None:
+    def __init__(self, module: Any, fullgraph: bool, tune: float | None) -> None:
         self.__dict__["_orig_mod"] = module
-        self.__dict__["_compiled"] = Compiled(module.__call__, type(module).__name__, fullgraph)
+        self.__dict__["_compiled"] = Compiled(module.__call__, type(module).__name__, fullgraph, tune)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)
@@ -390,6 +395,7 @@ def compile(
     dynamic: bool | None = None,
     backend: Any = None,
     mode: str | None = None,
+    tune: float | None = None,
 ) -> Any:
     """Compile a function or a module: the first call is captured, later ones with the same kinds of arguments are
     replayed.
@@ -403,11 +409,26 @@ def compile(
     values (prints, `item`, `if` on a tensor) runs as ordinary code; with `fullgraph=True` that is a RuntimeError.
     `dynamic`, `backend`
     and `mode` are accepted for PyTorch's sake and have no effect. Usable as a decorator, with or without arguments.
+
+    `tune` is a number of seconds. When a program is compiled for the first time, schedules of its expensive kernels
+    are then compiled and timed on this machine for at most that long, with the number of threads of that moment, and
+    the fastest are kept, here and in the kernel cache. A schedule replaces the cost model's only when it is clearly
+    faster. 0 is no search, and so is None unless the environment variable GRAPHC_TUNE names seconds.
     """
+    seconds = None if tune is None else _seconds(tune)
     if model is None:
-        return functools.partial(compile, fullgraph=fullgraph)
+        return functools.partial(compile, fullgraph=fullgraph, tune=seconds)
     if hasattr(model, "forward") and hasattr(model, "parameters"):
-        return CompiledModule(model, fullgraph)
+        return CompiledModule(model, fullgraph, seconds)
     if not callable(model):
         raise KindError(f"graphc.compile wants a function or a module, not {type(model).__name__}")
-    return Compiled(model, getattr(model, "__qualname__", type(model).__name__), fullgraph)
+    return Compiled(model, getattr(model, "__qualname__", type(model).__name__), fullgraph, seconds)
+
+
+def _seconds(tune: object) -> float:
+    """`tune` as seconds; KindError or InputError when it is no such number."""
+    if isinstance(tune, bool) or not isinstance(tune, (int, float)):
+        raise KindError(f"graphc.compile: tune is a number of seconds, or None, not {tune!r}")
+    if not 0 <= tune < math.inf:
+        raise InputError(f"graphc.compile: tune is a number of seconds from 0 on, not {tune!r}")
+    return float(tune)

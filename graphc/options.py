@@ -38,6 +38,7 @@ __all__ = [
     "NATIVE_CALLS",
     "POISON",
     "THREADS",
+    "TUNE",
     "Option",
     "code_key",
     "declare",
@@ -45,3 +46,7 @@ __all__ = [
     "options",
     "scope",
 ]
+
+TUNE = declare(
+    "tune", 0.0, "seconds for which schedules of a new program's kernels are searched, 0 = not", affects_code=True
+)

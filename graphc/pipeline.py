@@ -11,6 +11,7 @@ from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.llvm.build import build_assembly
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import Program, make_artifact, make_program
+from graphc.codegen.reuse import NO_CHOICES, Choices
 from graphc.codegen.target import Target
 from graphc.errors import GraphcError, UnsupportedError
 from graphc.ir.graph import Graph
@@ -84,21 +85,26 @@ def schedule(graph: Graph, target: Target) -> FusedGraph:
     return order(fuse(optimize(graph, target)))
 
 
-def build_program(graph: Graph, donated: frozenset[int] = frozenset(), target: Target | None = None) -> Program:
-    """All phases before native code."""
+def build_program(
+    graph: Graph,
+    donated: frozenset[int] = frozenset(),
+    target: Target | None = None,
+    choices: Choices = NO_CHOICES,
+) -> Program:
+    """All phases before native code. `choices` are schedules of kernels other than the cost model's."""
     machine = target or host_target()
     fused = schedule(graph, machine)
-    return make_program(fused, partial(_plan, fused, donated), machine)
+    return make_program(fused, partial(_plan, fused, donated), machine, choices)
 
 
 def _plan(fused: FusedGraph, donated: frozenset[int], in_place: InPlace, scratch: ScratchOf) -> MemoryPlan:
     return plan_memory(fused, in_place, scratch, donated)
 
 
-def make(graph: Graph, donated: frozenset[int], target: Target) -> Artifact:
+def make(graph: Graph, donated: frozenset[int], target: Target, choices: Choices = NO_CHOICES) -> Artifact:
     """All phases: native code for `graph` on `target`."""
     with _no_collection():
-        return make_artifact(build_program(graph, donated, target), target, {"target": target.cpu})
+        return make_artifact(build_program(graph, donated, target, choices), target, {"target": target.cpu})
 
 
 @contextmanager

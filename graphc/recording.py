@@ -32,6 +32,7 @@ from graphc.errors import GraphcError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
+from graphc.options import TUNE
 from graphc.source import user_location
 from graphc.storage import Binding, Seen, Storage, Value
 from graphc_runtime.buffer import Buffer
@@ -280,7 +281,7 @@ class Recorder:
 
     def program(self, outputs: tuple[Node, ...], donated: frozenset[Node] = frozenset()) -> programs.Program:
         """The program for `outputs`, by one look-up when it was built before. It may overwrite the leaves `donated`."""
-        key = (outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated)
+        key = (outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated, TUNE.get())
         program = self._programs.get(key)
         if program is None:
             program = programs.build(outputs, self.bound.__contains__, donated)

@@ -12,6 +12,7 @@ from graphc.ir.index import row_major_strides
 from graphc.ir.node import AttrValue, Node, attrs_key
 from graphc.ir.opdef import OPS
 from graphc.ir.schedule import Group, Root
+from graphc.ir.types import DType, TensorType
 from graphc.ir.visit import topological
 
 _MOST_SINKS = 16  # operators that slices are moved through
@@ -32,6 +33,11 @@ class Form:
     group: Group
     inner: tuple[Node, ...]
 
+    @property
+    def text(self) -> str:
+        """`key` in text, the same in every process."""
+        return _text(self.key)
+
     def bytes_before(self) -> dict[Node, int]:
         """How many bytes into each value in memory the kernel's parameter begins, where that is not 0."""
         return {
@@ -39,6 +45,12 @@ class Form:
             * sum(s * n for s, n in zip(start, row_major_strides(view.shape), strict=True))
             for view, start in self.starts.items()
         }
+
+
+def _text(part: object) -> str:
+    if isinstance(part, tuple):
+        return f"({','.join(map(_text, part))})"
+    return str(part) if isinstance(part, TensorType | DType) else repr(part)
 
 
 def form_of(given: Group) -> Form:

@@ -5,11 +5,12 @@ facts.
 from __future__ import annotations
 
 import math
+from itertools import permutations
 
 from graphc.codegen.extremes import is_place
 from graphc.codegen.panels import can_copy, choose_chunk, choose_panels, copying_cost
 from graphc.codegen.register_tiles import tile_contraction
-from graphc.codegen.schedule import MAX_UNROLLED, Schedule
+from graphc.codegen.schedule import MAX_UNROLLED, MODEL, Choice, NoOption, Schedule, pick
 from graphc.codegen.sites import Access, Nest, Site, tile_work, unrolled
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.traffic import choose_order
@@ -21,6 +22,7 @@ BLOCK = 128  # places of the lane axis (each in a page of its own) for which a t
 SHARED = 0.75  # places of a short axis are computed together when that costs less than so much of the usual way
 MAX_TOGETHER = 8  # vectors of the lane axis that may be computed at once because they share work
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
+MOVED = 3  # innermost loops whose order may be another than the model's
 
 
 def lane_count(nest: Nest, target: Target) -> int:
@@ -35,33 +37,38 @@ def lane_count(nest: Nest, target: Target) -> int:
     return target.lanes(max(4, *sizes) if sizes else 4)
 
 
-def make_schedule(nest: Nest, target: Target) -> Schedule:
-    """Choose lanes, tiles and loop orders for `nest`."""
+def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL) -> Schedule:
+    """Choose lanes, tiles and loop orders for `nest`: the options of `choice`. NoOption when there are not so many."""
     lanes = lane_count(nest, target)
     axes = [v for v in nest.axes if v.hi > 0]
     contraction = next((s for s in nest.sites if s.stage is not None and s.stage.op == "contract"), None)
     if contraction is not None:
-        others = [s for s in nest.sites if s is not contraction]
-        made = [_contraction_schedule(nest, contraction, others, lane, lanes, target) for lane in (*axes, None)]
-        schedule = min(made, key=lambda pair: pair[0])[1]
-        schedule.chunk = choose_chunk(contraction, nest, schedule, target)
-        choose_order(contraction, nest, schedule, target)
-        return schedule
+        return _contraction_schedule(nest, contraction, axes, lanes, target, choice)
+    if choice.panels or choice.chunk:
+        raise NoOption
     options: list[tuple[float, int, Var | None]] = []
     for number, var in enumerate(axes):
         turns = _turned_axis(nest, var, lanes) is not None
         options.append((sum(_site_cost(s, nest, var, lanes, turns) for s in nest.sites), -number, var))
     options.append((_inner_cost(nest, nest.sites, lanes), 1, None))
-    cost, _, lane = min(options, key=lambda o: o[:2])
-    together = _together(nest, lanes, cost * SHARED)
-    if together is not None:
+    options.sort(key=lambda o: o[:2])
+    together = _together(nest, lanes, options[0][0] * SHARED)
+    if together is not None and not choice.lane:
+        if choice != MODEL:
+            raise NoOption
         lane, short = together
         schedule = _with_lane(nest, lane, lanes)
         schedule.whole, schedule.tile[short] = short, short.hi + 1
         return schedule
-    schedule = _with_lane(nest, lane, lanes)
-    _choose_tiles(nest, schedule)
-    _turn(nest, schedule)
+    lane = pick(options, choice.lane - (together is not None))[2]
+    schedule = _with_lane(nest, lane, lanes, choice.sums)
+    _choose_tiles(nest, schedule, choice.tile)
+    if not choice.tile:
+        _turn(nest, schedule)
+    outer = [v for v in schedule.order if v is not lane]
+    kept, moving = outer[:-MOVED], outer[-MOVED:]
+    order = pick([*permutations(moving)] if choice.order else [moving], choice.order)
+    schedule.order = [*kept, *order, *([lane] if lane is not None else [])]
     return schedule
 
 
@@ -108,33 +115,52 @@ def _together(nest: Nest, lanes: int, limit: float) -> tuple[Var, Var] | None:
     return best[1]
 
 
-def _with_lane(nest: Nest, lane: Var | None, lanes: int) -> Schedule:
-    """A schedule with its lanes and reduction loops chosen, and no tiles."""
+def _with_lane(nest: Nest, lane: Var | None, lanes: int, number: int = 0) -> Schedule:
+    """A schedule with its lanes and option `number` of its reduction loops chosen, and no tiles."""
     schedule = Schedule(lanes, lane, [v for v in nest.axes if v is not lane], dict.fromkeys(nest.axes, 1))
     if lane is not None:
         schedule.order.append(lane)
+    counts = [1]
     for site in nest.sites:
         if lane is None:
             best = _own_lane(site, lanes)
             if best is not None:
                 schedule.site_lane[site] = best
-        _reduction_loops(site, schedule)
+        options = _reduction_loops(site, schedule, bool(number))
+        schedule.unrolled[site], schedule.loop_order[site] = options[min(number, len(options) - 1)]
+        counts.append(len(options))
+    pick(range(max(counts)), number)
     return schedule
 
 
 def _contraction_schedule(
-    nest: Nest, site: Site, others: list[Site], lane: Var | None, lanes: int, target: Target
+    nest: Nest, site: Site, axes: list[Var], lanes: int, target: Target, choice: Choice
+) -> Schedule:
+    """The schedule of a contraction that takes the options of `choice`."""
+    made = [_contraction_with(nest, site, lane, lanes, target) for lane in (*axes, None)]
+    made.sort(key=lambda pair: pair[0])
+    schedule = pick(made, choice.lane)[1]
+    if choice.tile or choice.sums or choice.panels:
+        _, schedule = _contraction_with(nest, site, schedule.lane, lanes, target, choice)
+    schedule.chunk = choose_chunk(site, nest, schedule, target, choice.chunk)
+    choose_order(site, nest, schedule, target, choice.order)
+    return schedule
+
+
+def _contraction_with(
+    nest: Nest, site: Site, lane: Var | None, lanes: int, target: Target, choice: Choice = MODEL
 ) -> tuple[float, Schedule]:
-    """The best schedule of a contraction with `lane` across the lanes, and its estimated cycles."""
-    schedule = _with_lane(nest, lane, lanes)
+    """Estimated cycles of a contraction with `lane` across the lanes, and its schedule but for chunks and order."""
+    schedule = _with_lane(nest, lane, lanes, choice.sums)
     copied = frozenset(k for k in (0, 1) if can_copy(k, site, nest.axes, lane))
-    cost = tile_contraction(site, nest, schedule, target, copied)
-    schedule.panels = choose_panels(site, nest, schedule, target)
+    cost = tile_contraction(site, nest, schedule, target, copied, choice.tile)
+    schedule.panels = choose_panels(site, nest, schedule, target, choice.panels)
     missing = copied - {panel.operand for panel in schedule.panels}
     if any(abs(site.operands[0][k][1].coefficient(lane)) > 1 for k in missing if lane is not None):
-        cost = tile_contraction(site, nest, schedule, target)
-        schedule.panels = choose_panels(site, nest, schedule, target)
+        cost = tile_contraction(site, nest, schedule, target, number=choice.tile)
+        schedule.panels = choose_panels(site, nest, schedule, target, choice.panels)
     cost += copying_cost(schedule.panels)
+    others = [s for s in nest.sites if s is not site]
     if lane is not None:
         return cost + sum(_site_cost(s, nest, lane, lanes) for s in others), schedule
     if site in schedule.site_lane:
@@ -233,14 +259,19 @@ def _across_cost(site: Site, nest: Nest, lanes: int) -> float:
     return nest.points * len(site.points) * 2 * math.log2(lanes)
 
 
-def _reduction_loops(site: Site, schedule: Schedule) -> None:
-    """Split a site's own loops into unrolled ones and looped ones, the most contiguous innermost."""
+_Loops = tuple[tuple[Var, ...], tuple[Var, ...]]
+"""The loops of a site: unrolled ones, and looped ones, the outermost first."""
+
+
+def _reduction_loops(site: Site, schedule: Schedule, more: bool) -> list[_Loops]:
+    """A site's own loops split into unrolled ones and looped ones, the most contiguous innermost; with `more` in all
+    other ways after that.
+    """
     own_lane = schedule.site_lane.get(site)
+    own = () if own_lane is None else (own_lane,)
     if site.stage is not None and is_place(site.stage):  # the first extreme wins: keep the order
-        own = () if own_lane is None else (own_lane,)
-        schedule.unrolled[site], schedule.loop_order[site] = (), (*(v for v in site.loops if v is not own_lane), *own)
-        return
-    unrolled: list[Var] = []
+        return [((), (*(v for v in site.loops if v is not own_lane), *own))]
+    short: list[Var] = []
     if site.stage is not None:
         budget = MAX_UNROLLED // 24
         for var in sorted(site.loops, key=lambda v: v.hi):
@@ -248,14 +279,16 @@ def _reduction_loops(site: Site, schedule: Schedule) -> None:
             if var is own_lane or extent > 8 or extent > budget:
                 continue
             if extent == 1 or _in_window(site, var):
-                unrolled.append(var)
+                short.append(var)
                 budget //= extent
-    looped = [v for v in site.loops if v not in unrolled and v is not own_lane]
-    looped.sort(key=lambda v: -sum(abs(a.address.coefficient(v)) for a in site.accesses))
-    if own_lane is not None:
-        looped.append(own_lane)
-    schedule.unrolled[site] = tuple(v for v in site.loops if v in unrolled)
-    schedule.loop_order[site] = tuple(looped)
+    options: list[_Loops] = []
+    for inline in (short, [v for v in short if v.hi == 0]) if more else (short,):
+        looped = [v for v in site.loops if v not in inline and v is not own_lane]
+        looped.sort(key=lambda v: -sum(abs(a.address.coefficient(v)) for a in site.accesses))
+        kept, moving = looped[:-MOVED], looped[-MOVED:]
+        for order in permutations(moving) if more else (moving,):
+            options.append((tuple(v for v in site.loops if v in inline), (*kept, *order, *own)))
+    return list(dict.fromkeys(options))
 
 
 def _in_window(site: Site, var: Var) -> bool:
@@ -267,16 +300,19 @@ def _in_window(site: Site, var: Var) -> bool:
     return False
 
 
-def _choose_tiles(nest: Nest, schedule: Schedule) -> None:
+def _choose_tiles(nest: Nest, schedule: Schedule, number: int = 0) -> None:
     lane = schedule.lane
-    if lane is not None:
+    if lane is None:
+        pick((1,), number)
+    else:
         vectors = (lane.hi + 1) // schedule.lanes
         work = sum(s.maps + 8 * s.heavy for s in nest.sites) + 1
         has_stage = any(s.stage is not None for s in nest.sites)
         want = 4 if work <= 12 or has_stage else 2 if work <= 40 else 1
         if not has_stage and any(isinstance(s, Derived) for ix in nest.other for s, _ in ix.terms):
             want = _vectors_together(nest, lane, schedule.lanes, min(vectors, MAX_TOGETHER), want)
-        schedule.tile[lane] = max(1, min(want, vectors))
+        sizes = dict.fromkeys((min(want, vectors), 1, 2, 4, 8))
+        schedule.tile[lane] = max(1, pick([n for n in sizes if n <= vectors or n == 1], number))
     for site in nest.sites:
         if site.stage is not None:
             points = len(site.points) * schedule.tile.get(lane, 1) if lane is not None else len(site.points)

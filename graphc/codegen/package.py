@@ -10,7 +10,7 @@ from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.build import build_many
 from graphc.codegen.llvm.program import Copy, Fill, Launch, Step, emit_program
 from graphc.codegen.lower import Lowered
-from graphc.codegen.reuse import NAME, Kernels
+from graphc.codegen.reuse import NAME, NO_CHOICES, Choices, Kernels
 from graphc.codegen.scans import lower_scan
 from graphc.codegen.searching import lower_search
 from graphc.codegen.sorting import lower_sort
@@ -50,7 +50,7 @@ class Program:
         return (*dict.fromkeys(self.texts), self.entry)
 
 
-def _is_apart(group: Group) -> bool:
+def is_apart(group: Group) -> bool:
     """Whether the group is one operator that has a kernel of its own."""
     return len(group.roots) == 1 and group.roots[0].target.op in APART
 
@@ -65,11 +65,19 @@ def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
     return (lower_one(node, NAME, target),)
 
 
-def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program:
-    """Schedule and lower every group; `planner` lays out memory once it is known what may run in place."""
+def runs_parallel(kernel: Kernel) -> bool:
+    """Whether the kernel has so much to do that several threads share it."""
+    return kernel.flops >= PARALLEL_FLOPS or kernel.bytes >= PARALLEL_BYTES
+
+
+def make_program(fused: FusedGraph, planner: Planner, target: Target, choices: Choices = NO_CHOICES) -> Program:
+    """Schedule and lower every group; `planner` lays out memory once it is known what may run in place.
+
+    `choices` are schedules other than the cost model's.
+    """
     groups = fused.groups
-    made = Kernels(target)
-    in_place = {g: made.in_place(g) for g in groups if not _is_apart(g)}
+    made = Kernels(target, choices)
+    in_place = {g: made.in_place(g) for g in groups if not is_apart(g)}
     apart = {g: lower_apart(g.roots[0].target, target) for g in groups if g not in in_place}
     scratch = {g: _scratch(parts) for g, parts in apart.items()}
     scratch.update({g: made.scratch(g) for g in in_place})
@@ -92,11 +100,10 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target) -> Program
         for lowered in parts:
             kernel = lowered.kernel
             symbol, text = made.emit(kernel)
-            parallel = kernel.flops >= PARALLEL_FLOPS or kernel.bytes >= PARALLEL_BYTES
             places = [plan.places[n] for n in lowered.buffers]
             starts = lowered.starts or (0,) * len(places)
             arguments = tuple((number, offset + start) for (number, offset), start in zip(places, starts, strict=True))
-            steps.append(Launch(symbol, arguments, kernel.grid, parallel))
+            steps.append(Launch(symbol, arguments, kernel.grid, runs_parallel(kernel)))
             kernels.append(kernel)
             launched.append(group)
             texts.append(text)

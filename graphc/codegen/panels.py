@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 
-from graphc.codegen.schedule import Chunk, Panel, Schedule
+from graphc.codegen.schedule import Chunk, Panel, Schedule, pick
 from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.traffic import FULL, footprint
@@ -22,12 +23,16 @@ from graphc.ir.types import TensorType
 MIN_USES = 48  # multiply-adds that each element of an operand must take part in, or copying it does not pay
 
 
-def choose_panels(site: Site, nest: Nest, schedule: Schedule, target: Target) -> tuple[Panel, ...]:
-    """The operands of the contraction `site` to copy, given its tiles and loop order."""
+def choose_panels(site: Site, nest: Nest, schedule: Schedule, target: Target, number: int = 0) -> tuple[Panel, ...]:
+    """The operands of the contraction `site` to copy, given its tiles and loop order: those for which it pays, or as
+    option `number` others.
+    """
     if len(site.points) != 1 or len(site.operands[0]) != 2:
-        return ()
-    found = (_panel(k, site, nest, schedule, target) for k in (0, 1))
-    return tuple(p for p in found if p is not None)
+        return pick(((),), number)
+    panels = [p for p in (_panel(k, site, nest, schedule) for k in (0, 1)) if p is not None]
+    paying = tuple(p for p in panels if _pays(p, target))
+    subsets = [c for n in range(len(panels) + 1) for c in combinations(panels, n) if c != paying]
+    return pick([paying, *subsets], number)
 
 
 def axes_of_points(site: Site) -> list[Var | None] | None:
@@ -67,7 +72,7 @@ def can_copy(number: int, site: Site, axes: Sequence[Var], lane: Var | None) -> 
     )
 
 
-def _panel(number: int, site: Site, nest: Nest, schedule: Schedule, target: Target) -> Panel | None:
+def _panel(number: int, site: Site, nest: Nest, schedule: Schedule) -> Panel | None:
     source, address = site.operands[0][number]
     mine = [v for v in nest.axes if address.coefficient(v)]
     tiled = [v for v in mine if v is schedule.lane or schedule.tile[v] > 1]
@@ -78,12 +83,7 @@ def _panel(number: int, site: Site, nest: Nest, schedule: Schedule, target: Targ
     width = schedule.tile[axis] * (schedule.lanes if is_lane else 1)
     loops = tuple(v for v in (*schedule.loop_order[site], *schedule.unrolled[site]) if v.hi and address.coefficient(v))
     outer = tuple(v for v in mine if v is not axis)
-    itemsize = source.dtype.itemsize
-    step = abs(address.coefficient(loops[-1])) * itemsize
     steps = math.prod(v.hi + 1 for v in loops)
-    is_far = step >= LINE and step * steps > target.l1_bytes
-    if not is_far and not (is_lane and address.coefficient(axis) != 1):
-        return None
     dtype = accumulator_dtype(source.dtype)
     tiles = -(-(axis.hi + 1) // width)
     size = tiles * width * steps * math.prod(v.hi + 1 for v in outer)
@@ -92,42 +92,54 @@ def _panel(number: int, site: Site, nest: Nest, schedule: Schedule, target: Targ
     return Panel(number, source, address, axis, is_lane, width, outer, loops, memory)
 
 
+def _pays(panel: Panel, target: Target) -> bool:
+    """Whether the kernel would otherwise read the operand from afar, or have no vectors of it."""
+    step = abs(panel.address.coefficient(panel.loops[-1])) * panel.source.dtype.itemsize
+    is_far = step >= LINE and step * math.prod(v.hi + 1 for v in panel.loops) > target.l1_bytes
+    return is_far or (panel.is_lane and panel.address.coefficient(panel.axis) != 1)
+
+
 def copying_cost(panels: Sequence[Panel]) -> float:
     """Estimated cycles for filling `panels`."""
     return sum(p.memory.type.size * (0.5 if p.address.coefficient(p.axis) == 1 else 1.5) for p in panels)
 
 
-def choose_chunk(site: Site, nest: Nest, schedule: Schedule, target: Target) -> Chunk | None:
-    """Chunks of the outermost loop of a long sum; None when the sum is not that long.
-
-    What a tile of the lane axis reads in one chunk fits the nearest cache. When the sum itself runs across lanes, what
-    all tiles read in one chunk fits the second-level cache.
+def choose_chunk(site: Site, nest: Nest, schedule: Schedule, target: Target, number: int = 0) -> Chunk | None:
+    """Chunks of the outermost loop of a long sum, or as option `number` more or fewer of them; None when the sum is
+    made at once.
     """
     loops, lane = schedule.loop_order[site], schedule.lane
-    if len(site.points) != 1 or len(site.operands[0]) != 2 or not loops or site.stage is None:
-        return None
-    known = axes_of_points(site)
-    if known is None or any(v not in known for v in nest.axes):
-        return None
+    known = axes_of_points(site) if len(site.points) == 1 and len(site.operands[0]) == 2 else None
+    if known is None or not loops or site.stage is None or any(v not in known for v in nest.axes):
+        return pick((None,), number)
+    if lane is None and schedule.site_lane.get(site) in (None, loops[0]):
+        return pick((None,), number)
     extent = loops[0].hi + 1
-    if lane is not None:
-        itemsize = max(accumulator_dtype(leaf.dtype).itemsize for leaf, _ in site.operands[0])
-        wanted = max(1, target.l1_bytes // (schedule.tile[lane] * schedule.lanes * itemsize))
-        steps = math.prod(v.hi + 1 for v in site.loops)
-        count = min(round(steps / wanted), extent)
-        if steps // extent > 2 * wanted:
-            return None
-    else:
-        if schedule.site_lane.get(site) in (None, loops[0]):
-            return None
-        extents = {v: v.hi + 1 for v in (*nest.axes, *site.loops)}
-        whole = sum(footprint(ix, extents, leaf.dtype.itemsize) for leaf, ix in site.operands[0])
-        count = min(math.ceil(whole / (target.l2_bytes * FULL)), extent)
-        if whole / extent > target.l2_bytes:
-            return None
-    if count < 2:
+    best = _chunk_count(site, nest, schedule, target)
+    counts = dict.fromkeys((best, 2 * best, best // 2, 4 * best, 1))
+    count = pick([n for n in counts if 1 <= n <= extent], number)
+    if count == 1:
         return None
     widths = {v: schedule.tile[v] * (schedule.lanes if v is lane else 1) for v in nest.axes}
     held = math.prod(-(-(v.hi + 1) // w) * w for v, w in widths.items()) * (1 if lane is not None else schedule.lanes)
     type = TensorType(accumulator_dtype(site.stage.inputs[0].dtype), (held,), site.stage.type.device)
     return Chunk(loops[0], -(-extent // count), Scratch(site.stage, "sums", type))
+
+
+def _chunk_count(site: Site, nest: Nest, schedule: Schedule, target: Target) -> int:
+    """How many chunks pay, 1 when the sum is not that long.
+
+    What a tile of the lane axis reads in one chunk fits the nearest cache. When the sum itself runs across lanes, what
+    all tiles read in one chunk fits the second-level cache.
+    """
+    lane, extent = schedule.lane, schedule.loop_order[site][0].hi + 1
+    if lane is not None:
+        itemsize = max(accumulator_dtype(leaf.dtype).itemsize for leaf, _ in site.operands[0])
+        wanted = max(1, target.l1_bytes // (schedule.tile[lane] * schedule.lanes * itemsize))
+        steps = math.prod(v.hi + 1 for v in site.loops)
+        count = 1 if steps // extent > 2 * wanted else round(steps / wanted)
+    else:
+        extents = {v: v.hi + 1 for v in (*nest.axes, *site.loops)}
+        whole = sum(footprint(ix, extents, leaf.dtype.itemsize) for leaf, ix in site.operands[0])
+        count = 1 if whole / extent > target.l2_bytes else math.ceil(whole / (target.l2_bytes * FULL))
+    return max(1, min(count, extent))

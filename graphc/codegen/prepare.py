@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.loops import make_schedule
-from graphc.codegen.schedule import Schedule
+from graphc.codegen.schedule import MODEL, Choice, Schedule
 from graphc.codegen.sites import Nest, build_nest
 from graphc.codegen.target import Target
 from graphc.ir.index import Ix
@@ -28,10 +28,10 @@ class Prepared:
     in_place: tuple[tuple[Node, Node], ...]
 
 
-def prepare(group: Group, target: Target) -> Prepared:
-    """Choose the loops of `group` on `target`."""
+def prepare(group: Group, target: Target, choice: Choice = MODEL) -> Prepared:
+    """Choose the loops of `group` on `target`: the options of `choice`. NoOption when there are not so many."""
     nest = build_nest(group)
-    schedule = make_schedule(nest, target)
+    schedule = make_schedule(nest, target, choice)
     return Prepared(group, nest, schedule, tuple(_in_place(nest, schedule)))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Iterator
+from operator import itemgetter
 
-from graphc.codegen.schedule import MAX_UNROLLED, Schedule
+from graphc.codegen.schedule import MAX_UNROLLED, Schedule, pick
 from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import LINE, PER_CYCLE, Target
 from graphc.ir.index import Ix, Var
@@ -16,9 +18,10 @@ TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
 
 
 def tile_contraction(
-    site: Site, nest: Nest, schedule: Schedule, target: Target, copied: frozenset[int] = frozenset()
+    site: Site, nest: Nest, schedule: Schedule, target: Target, copied: frozenset[int] = frozenset(), number: int = 0
 ) -> float:
-    """Choose the register tile with the most multiply-adds per load that fits the registers with little waste.
+    """Choose the register tile with the most multiply-adds per load that fits the registers with little waste, or
+    option `number` after it.
 
     Operands whose number is in `copied` will lie in panels. Gives the estimated cycles of the whole contraction.
     """
@@ -33,7 +36,8 @@ def tile_contraction(
         free -= 1  # LLVM moves loads of the next tap up, and spills sums where no register is left for them
     per_point = len(site.points)
     loads = _LoadCounter(site, axes, schedule, copied)
-    best, chosen = math.inf, (1,) * len(axes)
+    ranked: list[tuple[float, tuple[int, ...]]] = []  # the best so far, not more than are asked for
+    limit = math.inf
     far = _far_axes(site, axes, schedule)
     for tile in _products(sizes, min(budget, max(1, MAX_UNROLLED // taps)) // per_point):
         points = math.prod(tile) * per_point
@@ -43,8 +47,11 @@ def tile_contraction(
         cost = (max(steps * chain, loads.count(tile) * taps) / PER_CYCLE + 0.6) / steps * waste
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
             cost *= SCATTERED
-        if cost < best - 1e-9 and points + loads.registers(tile) <= free:
-            best, chosen = cost, tile
+        if cost < limit - 1e-9 and points + loads.registers(tile) <= free:
+            insort(ranked, (cost, tile), key=itemgetter(0))
+            del ranked[number + 1 :]
+            limit = ranked[-1][0] if len(ranked) > number else math.inf
+    best, chosen = pick(ranked or [(math.inf, (1,) * len(axes))], number)
     schedule.tile.update(zip(axes, chosen, strict=True))
     points = math.prod(chosen) * per_point
     schedule.split[site] = max(1, 8 // points) if taps == 1 else 1

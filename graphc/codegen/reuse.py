@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from graphc.codegen.canonical import Form, form_of, moved
 from graphc.codegen.kernel import Kernel
@@ -16,11 +17,27 @@ from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.lower import Lowered, lower
 from graphc.codegen.pack import lower_panel
 from graphc.codegen.prepare import Prepared, prepare
+from graphc.codegen.schedule import MODEL, Choice
 from graphc.codegen.target import Target
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
 
 NAME = "kernel"  # of every kernel until its text is known
+Choices = Mapping[tuple[object, ...], Choice]
+NO_CHOICES: Choices = MappingProxyType({})
+
+
+def lower_all(prepared: Prepared, target: Target, merged: Mapping[Node, Node]) -> tuple[Lowered, ...]:
+    """The kernels of a prepared group, in the order in which they run: those that copy operands, then its own."""
+    panels = (lower_panel(panel, NAME, target) for panel in prepared.schedule.panels)
+    return (*panels, lower(prepared, NAME, target, merged))
+
+
+def emit_named(kernel: Kernel, target: Target) -> tuple[str, str]:
+    """The symbol of `kernel`, which follows from its code, and its LLVM module."""
+    text = emit_kernel(kernel, target)
+    symbol = f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    return symbol, text.replace(f"@{NAME}(", f"@{symbol}(")
 
 
 @dataclass(slots=True)
@@ -33,10 +50,13 @@ class _Made:
 
 
 class Kernels:
-    """The kernels of one program for `target`."""
+    """The kernels of one program for `target`; `choices` says by the key of its form where a group's schedule is not
+    the cost model's first.
+    """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, choices: Choices = NO_CHOICES) -> None:
         self._target = target
+        self._choices = choices
         self._made: dict[tuple[object, ...], _Made] = {}
         self._of: dict[Group, tuple[_Made, Form]] = {}
         self._texts: dict[int, tuple[Kernel, str, str]] = {}
@@ -47,7 +67,7 @@ class Kernels:
         made = self._made.get(form.key)
         if made is None:
             first, nodes = moved(form)
-            made = self._made[form.key] = _Made(prepare(first, self._target), nodes)
+            made = self._made[form.key] = _Made(prepare(first, self._target, self._choices.get(form.key, MODEL)), nodes)
         self._of[group] = made, form
         mine = dict(zip(made.nodes, form.nodes, strict=True))
         later = form.bytes_before()
@@ -70,10 +90,7 @@ class Kernels:
         known = made.lowered.get(key)
         if known is None:
             pairs = {made.nodes[target]: made.nodes[operand] for target, operand in key}
-            known = made.lowered[key] = (
-                *(lower_panel(panel, NAME, self._target) for panel in made.prepared.schedule.panels),
-                lower(made.prepared, NAME, self._target, pairs),
-            )
+            known = made.lowered[key] = lower_all(made.prepared, self._target, pairs)
         mine: dict[Node | Scratch, Node | Scratch] = dict(zip(made.nodes, form.nodes, strict=True))
         mine.update(zip(made.prepared.schedule.memory, self.scratch(group), strict=True))
         later: dict[Node | Scratch, int] = {**form.bytes_before()}
@@ -84,8 +101,6 @@ class Kernels:
         """The symbol of `kernel`, which follows from its code, and its LLVM module."""
         known = self._texts.get(id(kernel))
         if known is None:
-            text = emit_kernel(kernel, self._target)
-            symbol = f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}"
             # The kernel is kept, so that its identity stays its own.
-            known = self._texts[id(kernel)] = kernel, symbol, text.replace(f"@{NAME}(", f"@{symbol}(")
+            known = self._texts[id(kernel)] = kernel, *emit_named(kernel, self._target)
         return known[1], known[2]

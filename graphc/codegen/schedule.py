@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from graphc.codegen.sites import Site
 from graphc.ir.index import Ix, Var
@@ -11,6 +13,38 @@ from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
 
 MAX_UNROLLED = 600  # multiply-adds (or other operations) in one unrolled body
+T = TypeVar("T")
+
+
+class NoOption(Exception):
+    """A decision has fewer options than a `Choice` asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of its options each decision about a kernel takes, by its number in the order of their predicted cost:
+    with zeros throughout, the kernel is what the cost model likes best.
+
+    `lane` is the axis across the lanes, `tile` the points computed at once, `sums` the loops of reductions, `panels`
+    the operands to copy, `chunk` the parts of a long sum, `order` that of the axes, with blocks.
+    """
+
+    lane: int = 0
+    tile: int = 0
+    sums: int = 0
+    panels: int = 0
+    chunk: int = 0
+    order: int = 0
+
+
+MODEL = Choice()
+
+
+def pick(options: Sequence[T], number: int) -> T:
+    """Option `number`; NoOption when there are not so many."""
+    if number >= len(options):
+        raise NoOption
+    return options[number]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

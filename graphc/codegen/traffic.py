@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 
-from graphc.codegen.schedule import Panel, Schedule
+from graphc.codegen.schedule import Panel, Schedule, pick
 from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import LINE, Target
 from graphc.ir.index import Ix, Var
@@ -114,24 +114,30 @@ def _packed(panel: Panel, extents: Mapping[Var, int]) -> int:
     return elements * panel.memory.type.dtype.itemsize
 
 
-def choose_order(site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
-    """Set the order of the axes and the block of the contraction `site` so that it moves least between caches."""
+_Way = tuple[list[Var], tuple[Var | None, int], int]
+"""An order of the axes but the lane axis, a block, and how many places of the lane axis to take at a time."""
+
+
+def choose_order(site: Site, nest: Nest, schedule: Schedule, target: Target, number: int = 0) -> None:
+    """Set the order of the axes and the block of the contraction `site` so that it moves least between caches, or as
+    option `number` after that.
+    """
     lane = schedule.lane
     outer = [v for v in schedule.order if v is not lane]
-    if not outer or len(site.points) != 1 or len(site.operands[0]) != 2:
-        return
-    traffic = Traffic(site, nest, schedule, target)
-    if traffic.whole <= target.l1_bytes * FULL:
-        return
-    kept, moving = outer[:-MAX_AXES], outer[-MAX_AXES:]
-    best = math.inf
-    for order in permutations(moving):
-        for block, columns in _blocks(order[-1], [*kept, *order], traffic):
-            cycles = traffic.cycles([*kept, *order], block, columns)
-            if cycles < best * GAIN:
-                best = cycles
-                schedule.order = [*kept, *order, *([lane] if lane is not None else [])]
-                schedule.block, schedule.lane_block = block, columns
+    ways: list[tuple[float, _Way]] = []
+    best: tuple[float, _Way] = math.inf, (outer, schedule.block, schedule.lane_block)
+    traffic = Traffic(site, nest, schedule, target) if len(site.points) == 1 and len(site.operands[0]) == 2 else None
+    if outer and traffic is not None and traffic.whole > target.l1_bytes * FULL:
+        kept, moving = outer[:-MAX_AXES], outer[-MAX_AXES:]
+        for order in permutations(moving):
+            for block, columns in _blocks(order[-1], [*kept, *order], traffic):
+                way = traffic.cycles([*kept, *order], block, columns), ([*kept, *order], block, columns)
+                ways.append(way)
+                if way[0] < best[0] * GAIN:
+                    best = way
+    others = sorted((w for w in ways if w is not best), key=lambda w: w[0]) if number else []
+    _, (order, schedule.block, schedule.lane_block) = pick([best, *others], number)
+    schedule.order = [*order, *([lane] if lane is not None else [])]
 
 
 def _blocks(var: Var, order: Sequence[Var], traffic: Traffic) -> Iterator[tuple[tuple[Var | None, int], int]]:

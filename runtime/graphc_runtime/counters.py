@@ -11,6 +11,9 @@ from dataclasses import dataclass
 _NAMES: tuple[str, ...] = (
     "traces",  # calls recorded whole: by `graphc.trace`, or captured by `graphc.compile`
     "compiles",  # programs that went through code generation
+    "tuned_kernels",  # kernels whose schedules were searched
+    "tuned_faster",  # those of which another schedule than the cost model's was kept
+    "candidates",  # schedules that were compiled and timed for that, besides the cost model's
     "cache_hits",  # look-ups in the kernel cache answered from memory or disk
     "cache_disk_hits",  # those answered from disk
     "cache_misses",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -51,6 +53,17 @@ def library_version() -> str:
 def host_features() -> frozenset[str]:
     """Names of the features that this machine has."""
     return frozenset(f[1:] for f in host_target().features.split(",") if f.startswith("+"))
+
+
+@cache
+def processor() -> str:
+    """Model and caches of the processor, as Linux tells them: measured times hold for such a one only."""
+    model = ""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    sizes = "/".join(str(cache_bytes(level) or 0) for level in (1, 2, 3))
+    return f"{model or platform.machine()}, caches {sizes}"
 
 
 def _vectors(triple: str, features: frozenset[str]) -> tuple[int, int]:
