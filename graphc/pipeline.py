@@ -65,7 +65,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
     ]
     if target is None:
         return machine_independent
-    filtering = [MinimalFiltering()] if MINIMAL_FILTERING.get() else []
+    filtering = [MinimalFiltering(target.lanes(4))] if MINIMAL_FILTERING.get() else []
     return [*machine_independent, Layout(target.lanes(4)), *filtering, SharePads(), SplitReductions()]
 
 

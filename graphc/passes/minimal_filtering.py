@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import ContractSpec, Dim, format_spec, is_plain, parse_spec
@@ -24,6 +25,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.cook_toom import MAX_PLACES, Filter, minimal_filter
+from graphc.passes.positions import Positions
 
 COPY = 24  # products that making, storing and reading an element of a transformed tensor counts for
 STEP = 1 << 13  # products that one more kernel counts for
@@ -33,7 +35,8 @@ MIN_ROW = 8  # elements that lie side by side at each place of the axis, so that
 
 @dataclass(frozen=True)
 class MinimalFiltering(Pass):
-    """Compute convolutions in f32 by minimal filtering along one axis where that takes less time.
+    """Compute convolutions in f32 by minimal filtering along one axis where that takes less time; `lanes` is the
+    vector width in elements.
 
     Sums are formed in another order, with rounding errors of the same size; an infinity or NaN turns all results of
     its tile into NaN.
@@ -43,22 +46,24 @@ class MinimalFiltering(Pass):
     doc = "compute convolutions over many channels with fewer multiplications"
     requires = (PRIMITIVE,)
 
+    lanes: int = 8
+
     def run(self, graph: Graph) -> Graph:
         if not any(n.op == "contract" for n in graph.nodes):
             return graph
-        return rebuild(graph, _rewrite)
+        return rebuild(graph, partial(_rewrite, self.lanes))
 
 
-def _rewrite(b: Builder, node: Node) -> Node | None:
+def _rewrite(lanes: int, b: Builder, node: Node) -> Node | None:
     if node.op != "contract" or any(x.dtype is not f32 for x in (node, *node.inputs)):
         return None
-    tiling = min(_tilings(node), key=lambda t: t.cost, default=None)
+    tiling = min(_tilings(node, lanes), key=lambda t: t.cost, default=None)
     if tiling is None or tiling.cost * GAIN > tiling.products:
         return None
     return tiling.build(b)
 
 
-def _tilings(node: Node) -> Iterator[_Tiling]:
+def _tilings(node: Node, lanes: int) -> Iterator[_Tiling]:
     """All ways to tile one axis of a contraction."""
     spec = parse_spec(node.text("spec"))
     extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
@@ -77,7 +82,9 @@ def _tilings(node: Node) -> Iterator[_Tiling]:
                 long, short = (met, kept) if extents[met] > extents[kept] else (kept, met)
                 for size in range(2, min(MAX_PLACES - extents[short] + 1, extents[long]) + 1):
                     if extents[short] > 1:
-                        yield _Tiling(node, spec, side, dim, met, kept, long, extents[long], extents[short], size)
+                        yield _Tiling(
+                            node, spec, side, dim, met, kept, long, extents[long], extents[short], size, lanes
+                        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ class _Tiling:
     length: int
     short: int
     size: int
+    lanes: int
 
     @property
     def tiles(self) -> int:
@@ -150,21 +158,36 @@ class _Tiling:
         place = _fresh(self.spec.labels)
         outputs, taps = (self.size, self.short) if self._is_over_taps else (self.short, self.size)
         plan = minimal_filter(outputs, taps)
+        positions = Positions(*self._sides, self.spec.out, self.lanes)
+        if not self._is_over_taps and positions.fits:
+            return self._over_positions(b, plan, positions, place)
         x, x_dims = self._data(b, plan, place)
         y, y_dims = self._taps(b, plan, place)
-        out = list(self.spec.out)
-        if self._is_over_taps:
-            at = min(1, self._kept_dim)
-        else:
-            at = 0
-            out.remove(self.kept)
-        out.insert(at, place)
+        out = [label for label in self.spec.out if label != self.kept or self._is_over_taps]
+        out.insert(min(1, self._kept_dim) if self._is_over_taps else 0, place)
         operands, dims = [x, y], [x_dims, y_dims]
         if self.side:
             operands.reverse()
             dims.reverse()
         made = b.contract(operands[0], operands[1], format_spec(dims[0], dims[1], tuple(out)))
-        return self._results(b, plan, made, at)
+        return self._results(b, plan, made, out, place)
+
+    @property
+    def _sides(self) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+        """The dimensions of the operand with the window, and of the other one."""
+        return self.spec.operands[self.side], self.spec.operands[1 - self.side]
+
+    def _over_positions(self, b: Builder, plan: Filter, positions: Positions, place: str) -> Node:
+        """The result of a sum over positions."""
+        x, y = (self.node.inputs[k] for k in (self.side, 1 - self.side))
+        x, y = positions.arranged_x(b, x), positions.arranged_y(b, y)
+        rows = _rows(b, x, positions.place(self.dim), self.tiles, self.size, self.places)
+        dim = y.type.rank - len(positions.sums) + positions.sums.index(self.dim)
+        taps = _rows(b, y, dim, self.tiles, self.size, self.size)
+        x = _joined(b, [_combined(b, row, rows) for row in plan.data], 0)
+        y = _joined(b, [_combined(b, row, taps) for row in plan.taps], 0)
+        made, labels = positions.contract(b, x, y, self.dim, self.met, place)
+        return self._results(b, plan, made, labels, place)
 
     def _data(self, b: Builder, plan: Filter, place: str) -> tuple[Node, tuple[Dim, ...]]:
         """The operand with the window, transformed: its dimension becomes the tiles, with a dimension of places."""
@@ -201,14 +224,17 @@ class _Tiling:
         slides = any(not is_plain(d) and any(x == label for x, _ in d) for d in self.spec.operands[self.side])
         return 2 if slides else 1
 
-    def _results(self, b: Builder, plan: Filter, made: Node, at: int) -> Node:
-        """The results of the convolution from those of all places."""
+    def _results(self, b: Builder, plan: Filter, made: Node, labels: Sequence[str], place: str) -> Node:
+        """The results of the convolution from those of all places, whose dimensions are `labels`."""
         parts = []
+        at = labels.index(place)
+        rest = [label for label in labels if label != place]
+        perm = tuple(rest.index(label) for label in self.spec.out if label in rest)
         for k in range(self.places):
             start = tuple(k if d == at else 0 for d in range(made.type.rank))
             size = tuple(1 if d == at else n for d, n in enumerate(made.shape))
             part = b.slice(made, start, size, (1,) * made.type.rank)
-            parts.append(b.reshape(part, (*size[:at], *size[at + 1 :])))
+            parts.append(b.permute(b.reshape(part, (*size[:at], *size[at + 1 :])), perm))
         d = self._kept_dim
         results = _joined(b, [_combined(b, row, parts) for row in plan.results], d + self._is_over_taps)
         shape = list(self.node.shape)

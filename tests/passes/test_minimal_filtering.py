@@ -9,6 +9,7 @@ import pytest
 
 import graphc
 from graphc.codegen.llvm.host import host_target
+from graphc.codegen.prepare import prepare
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import parse_spec
 from graphc.ir.evaluate import evaluate
@@ -20,7 +21,7 @@ from graphc.options import scope
 from graphc.passes import minimal_filtering
 from graphc.passes.autodiff import vjp
 from graphc.passes.minimal_filtering import MinimalFiltering
-from graphc.pipeline import optimize
+from graphc.pipeline import optimize, schedule
 from tests.codegen.programs import run
 from tests.codegen.targets import AVX2
 
@@ -191,9 +192,18 @@ def test_depthwise_strided_dilated_and_other_dtypes_stay() -> None:
         assert MinimalFiltering().run(graph) is graph
 
 
-def test_a_weight_gradient_reads_the_input_as_the_convolution_transformed_it() -> None:
-    graph = MinimalFiltering().run(optimize(convolution(16, 64, 64, (32, 32), gradients=True)))
-    assert len({x for n in contracts(graph) for x in n.inputs}) == 5  # of three contractions
+@pytest.mark.parametrize("batch", [1, 16])
+def test_weight_gradients_have_channels_in_the_lanes(batch: int) -> None:
+    """Each sum over samples and positions ends in its lane, and operands are read from end to end."""
+    graph = convolution(batch, 64, 48, (32, 32), gradients=True)
+    fused = schedule(Graph(graph.inputs, graph.outputs[2:]), AVX2)
+    (group,) = (g for g in fused.groups if any(n.op == "contract" for n in g.inside))
+    prepared = prepare(group, AVX2)
+    (site,) = (s for s in prepared.nest.sites if s.stage is not None)
+    assert prepared.schedule.lane is not None
+    assert not any(loop.hi and loop is prepared.schedule.site_lane.get(site) for loop in site.loops)
+    inner = prepared.schedule.loop_order[site][-1]
+    assert sorted(ix.coefficient(inner) for _, ix in site.operands[0]) == [1, 16]
 
 
 def test_positions_side_by_side_in_memory_stay() -> None:
