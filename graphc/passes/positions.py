@@ -95,7 +95,8 @@ class Positions:
         stored = b.apply("materialize", (b.permute(b.reshape(base, split), perm),))
         if not padded:
             return stored
-        return b.pad(stored, *((*(n[d] for d in order), 0) for n in (low, high, between)))
+        before, after, gaps = ((*(n[d] for d in order), 0) for n in (low, high, between))
+        return b.pad(stored, before, after, gaps)
 
     def arranged_y(self, b: Builder, y: Node) -> Node:
         """`y` with its dimensions in the order: labels of both, its own, summed ones as those of `x`."""
