@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Form = Callable[[Builder, Node], Node]
 
+_relu: Callable[[Tensor], Tensor] = elementwise.relu.__wrapped__  # type: ignore[attr-defined]  # without `out`
+
 
 # In place their gradient reads the result, which stands in the operand's memory then, and may have a name of its own.
 _OF_RESULT = {
@@ -67,7 +69,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0); NaN stays. RuntimeError for bool."""
     if input._type.dtype is boolean:
         raise DTypeError("Boolean inputs not supported for relu; convert the input with .to(dtype)")
-    return _finish(input, elementwise.relu(input), inplace)
+    made = _relu(input)
+    return _finish(input, made, True) if inplace else made
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:

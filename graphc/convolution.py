@@ -166,10 +166,19 @@ def _conv(
     dilation: Extents,
     groups: int,
 ) -> Tensor:
-    key = _plans.key(name, input, weight, bias, stride, padding, dilation, groups)
-    plan = _plans.get(key) or _plans.keep(
-        key, _conv_plan(name, rank, input, weight, bias, stride, padding, dilation, groups)
-    )
+    same = (
+        name, input._type, weight._type, None if bias is None else bias._type,
+        id(stride), id(padding), id(dilation), id(groups),
+    )  # fmt: skip
+    found = _plans.same.get(same)
+    if found is not None:
+        plan = found[0]
+    else:
+        key = _plans.key(name, input, weight, bias, stride, padding, dilation, groups)
+        plan = _plans.get(key) or _plans.keep(
+            key, _conv_plan(name, rank, input, weight, bias, stride, padding, dilation, groups)
+        )
+        _plans.keep_same(same, plan, (stride, padding, dilation, groups))
     return record(plan[0], (input, weight) if bias is None else (input, weight, bias), plan[1], True)
 
 

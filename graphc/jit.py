@@ -122,7 +122,7 @@ class Compiled:
                 if entry.failure(tensors) is None:
                     recent.again()
                     FRONT.replays += 1
-                    if recorder.pending:
+                    if recorder.has_pending():
                         recorder.flush("")
                     return entry.run(recorder, tensors, ())
                 self._recent = None
@@ -152,7 +152,7 @@ class Compiled:
 
     def _replay(self, recorder: Recorder, entry: Replay, tensors: Sequence[Any], floats: Sequence[float]) -> Any:
         FRONT.replays += 1
-        if recorder.pending:
+        if recorder.has_pending():
             recorder.flush("")
         return entry.run(recorder, tensors, floats)
 

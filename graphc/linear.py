@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import broadcast_shapes
+from graphc.ir.types import TensorType, broadcast_shapes
 from graphc.tensors import shaping
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.plans import Plans
@@ -24,16 +24,21 @@ _plans: Plans[tuple[str, Callable[..., Node]]] = Plans()
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias: (*, in) and (out, in) give (*, out); a weight of shape (in) gives (*)."""
-    key = _plans.key(input, weight, bias)
-    if isinstance(input, TensorBase) and not is_contiguous(input._type.shape, input._strides):
-        key = (*key, "strided")
-    plan = _plans.get(key)
+    plan = None
+    if isinstance(input, TensorBase) and isinstance(weight, TensorBase):
+        type = input._type
+        key = type, weight._type, None if bias is None else bias._type, _in_order(type, input._strides)
+        plan = _plans.get(key)
     if plan is None:
         need_tensors("linear", input=input, weight=weight)
         if weight.ndim == 1 and input.ndim and bias is None:
             return product(input, weight)
         plan = _plans.keep(key, _plan(input, weight, bias))
     return record(plan[0], (input, weight) if bias is None else (bias, input, weight), plan[1], True)
+
+
+def _in_order(type: TensorType, strides: tuple[int, ...]) -> bool:
+    return strides == type.strides or is_contiguous(type.shape, strides)
 
 
 def _plan(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[str, Callable[..., Node]]:

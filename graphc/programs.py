@@ -142,12 +142,22 @@ def _with_cheap(piece: list[Node], known: Callable[[Node], bool]) -> list[Node]:
 
 def run(program: Program, bound: dict[Node, Buffer]) -> dict[Node, Buffer]:
     """Run the segments in order; the buffers of all that they gave. Nothing in `bound` is overwritten."""
+    if len(program) == 1:  # as most have
+        (segment,) = program
+        given = _given(segment.executable, [bound[n] for n in segment.inputs])
+        return dict(zip(segment.outputs, segment.executable.run(given), strict=True))
     results: dict[Node, Buffer] = {}
     for segment in program:
-        inputs = [results[n] if n in results else bound[n] for n in segment.inputs]
-        for alias in segment.executable.output_aliases:
+        given = _given(segment.executable, [results[n] if n in results else bound[n] for n in segment.inputs])
+        results.update(zip(segment.outputs, segment.executable.run(given), strict=True))
+    return results
+
+
+def _given(executable: Any, inputs: list[Buffer]) -> list[Buffer]:
+    """`inputs`, with copies of those that the executable overwrites."""
+    aliases = executable.output_aliases
+    if max(aliases, default=-1) >= 0:
+        for alias in aliases:
             if alias >= 0:
                 inputs[alias] = inputs[alias].copy()
-        for node, buffer in zip(segment.outputs, segment.executable.run(inputs), strict=True):
-            results[node] = buffer
-    return results
+    return inputs

@@ -15,12 +15,12 @@ they are also kept by structure.
 
 from __future__ import annotations
 
-import heapq
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import heappop
 from types import CodeType
 
 import numpy as np
@@ -73,7 +73,7 @@ class Recorder:
     def __init__(self) -> None:
         self.b = Builder()
         self.lock = threading.RLock()
-        self.pending: dict[int, weakref.ref[Storage]] = {}
+        self.pending: list[weakref.ref[Storage]] = []  # also of storages that died or were computed since
         self.bound: dict[Node, Buffer] = {}
         self.cuts: weakref.WeakValueDictionary[Node, Binding] = weakref.WeakValueDictionary()
         self.variables: weakref.WeakValueDictionary[Node, Value] = weakref.WeakValueDictionary()
@@ -84,6 +84,7 @@ class Recorder:
         self.seen: list[Seen] = []  # the views that the operation recorded last reads with gradients
         self.freed: list[Value] = []
         self.held: list[Binding] = []
+        self.parted: list[Storage] = []  # those of which parts are leaves now
         self.capture: Capture | None = None
         # In `vmap`: the serial from which on storages hold the values of one example, and what random draws do.
         self.example_since: int | None = None
@@ -92,7 +93,7 @@ class Recorder:
         self.repeated: list[Binding] = []
         self.randomness = ""
         self.sites: dict[tuple[int, int, str], tuple[CodeType, object, object]] = {}
-        self._free: list[int] = []
+        self.free: list[int] = []  # numbers of leaves that died
         self._leaves = 0
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
         self._records = 0
@@ -102,8 +103,8 @@ class Recorder:
 
     def bind(self, buffer: Buffer, type: TensorType, source: object) -> Binding:
         """A new leaf for `buffer`, with the smallest free number."""
-        if self._free:
-            index = heapq.heappop(self._free)
+        if self.free:
+            index = heappop(self.free)
         else:
             index = self._leaves
             self._leaves += 1
@@ -126,12 +127,6 @@ class Recorder:
         for binding in list(self.cuts.values()):
             if binding.buffer is buffer:
                 binding.buffer = self.bound[binding.node] = binding.buffer.copy()
-
-    def release(self, node: Node, index: int) -> None:
-        """A binding died."""
-        self.bound.pop(node, None)
-        if index >= 0:
-            heapq.heappush(self._free, index)
 
     def leaf(self, storage: Storage) -> Binding:
         """The leaf of a realised storage; the same one until its number is free again."""
@@ -166,6 +161,7 @@ class Recorder:
         array = storage.buffer.array[start : start + type.nbytes]
         binding = self.bind(Buffer.from_array(array.copy() if exported else array), type, storage)
         storage.slots[(offset, type)] = weakref.ref(binding)
+        self.parted.append(storage)
         return binding
 
     def read(self, storage: Storage) -> tuple[Node, Value | Binding]:
@@ -180,11 +176,13 @@ class Recorder:
 
     # pending work
 
-    def add_pending(self, storage: Storage) -> None:
-        self.pending[id(storage)] = weakref.ref(storage)
-
-    def drop_pending(self, storage: Storage) -> None:
-        self.pending.pop(id(storage), None)
+    def has_pending(self) -> bool:
+        """Whether something is recorded that a living storage waits for."""
+        if not self.pending:
+            return False
+        held = [(ref, ref()) for ref in self.pending]
+        self.pending = [ref for ref, s in held if s is not None and s.value is not None and s.recorder is self]
+        return bool(self.pending)
 
     def begin(self) -> Builder:
         """Before recording an operation: runs pending work that passed a bound, gives new nodes the user's line."""
@@ -193,7 +191,7 @@ class Recorder:
         if (self._records >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES) and self.capture is None:
             self.flush("")
         b = self.b
-        b.locs = user_location()
+        b.locs = user_location(3)
         return b
 
     def recorded(self, node: Node) -> None:
@@ -219,18 +217,23 @@ class Recorder:
 
     def outputs(self) -> tuple[list[Storage], tuple[Node, ...]]:
         """The pending storages that live, and the nodes that a program must compute for them and for the checks."""
-        storages = [s for s in [ref() for ref in list(self.pending.values())] if s is not None and s.value is not None]
-        if self.example_since is not None:
-            storages = [s for s in storages if s.serial < self.example_since and not self._is_example(s)]
+        storages: dict[Storage, None] = {}
         nodes: dict[Node, None] = {}
-        for storage in storages:
-            assert storage.value is not None
-            node = storage.value.node
-            if node not in self.bound and node.op != "constant":
+        bound, since = self.bound, self.example_since
+        for ref in self.pending:
+            storage = ref()
+            if storage is None or storage.recorder is not self:
+                continue
+            value = storage.value
+            if value is None or (since is not None and (storage.serial >= since or value.serial >= since)):
+                continue
+            storages[storage] = None
+            node = value.node
+            if node not in bound and node.op != "constant":
                 nodes[node] = None
-        for node, _, _ in self.checks if self.example_since is None else ():
-            nodes[node] = None
-        return storages, tuple(nodes)
+        if self.checks and since is None:
+            nodes |= dict.fromkeys([node for node, _, _ in self.checks])
+        return list(storages), tuple(nodes)
 
     def _is_example(self, storage: Storage) -> bool:
         """Whether a storage holds a value that was recorded inside `vmap`."""
@@ -239,7 +242,7 @@ class Recorder:
 
     def look(self, storage: Storage) -> None:
         """The value of `storage` is looked at: it is computed, with all that is pending."""
-        if storage.serial >= (self.example_since or storage.serial + 1) or self._is_example(storage):
+        if self.example_since is not None and (storage.serial >= self.example_since or self._is_example(storage)):
             raise UsageError(
                 "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on "
                 "a Tensor, please try to rewrite what you're doing with other operations. So it is with everything "
@@ -251,29 +254,31 @@ class Recorder:
         FRONT.flushes += 1
         # Else garbage collection, which runs at any time, may end what is bound.
         alive = list(self.cuts.values()) if len(self.cuts) else ()
+        count = len(self.pending)
         storages, nodes = self.outputs()
-        saved = {value: needed_later(self, value) for value in self._histories(storages)}
-        for needed in saved.values():
-            nodes = tuple(dict.fromkeys((*nodes, *(n for n in needed if n not in self.bound))))
+        saved = [(value, needed_later(self, value)) for value in self._histories(storages)]
+        for _, needed in saved:
+            nodes = tuple(dict.fromkeys((*nodes, *[n for n in needed if n not in self.bound])))
         results = self.compute(nodes) if nodes else {}
-        for value, needed in saved.items():
-            value.saved = tuple(self.bind_cut(node, results[node]) for node in needed if node in results)
-        self._settle(storages, results)
+        for value, needed in saved:
+            value.saved = tuple([self.bind_cut(node, results[node]) for node in needed if node in results])
+        self._settle(storages, results, count)
         del alive
 
     def flush_captured(self, program: programs.Program) -> None:
         """Run what a finished capture recorded, as `program`, which computes all its outputs."""
         FRONT.flushes += 1
         self.capture = None
+        count = len(self.pending)
         storages, _ = self.outputs()
-        self._settle(storages, programs.run(program, self.bound))
+        self._settle(storages, programs.run(program, self.bound), count)
 
     def _histories(self, storages: Sequence[Storage]) -> list[Value]:
         """Pending single numbers that `backward` may be called on later."""
         if self.capture is not None:
             return []
-        values = [s.value for s in storages if s.value is not None and s.type.size == 1]
-        return [v for v in values if v.grad and not v.freed and v.name != "AccumulateGrad"]
+        values = dict.fromkeys([s.value for s in storages if s.value is not None and s.value.grad and s.type.size == 1])
+        return [v for v in values if not v.freed and v.name != "AccumulateGrad"]
 
     def compute(self, outputs: tuple[Node, ...]) -> dict[Node, Buffer]:
         """The buffers of `outputs`, from what is bound now."""
@@ -293,7 +298,8 @@ class Recorder:
             self._programs.move_to_end(key)
         return program
 
-    def _settle(self, storages: Sequence[Storage], results: dict[Node, Buffer]) -> None:
+    def _settle(self, storages: Sequence[Storage], results: dict[Node, Buffer], count: int) -> None:
+        """Give the storages what was computed for them; the first `count` of what is pending is done with."""
         self.seen = []
         inside = self.example_since is not None
         checks, self.checks = ([], self.checks) if inside else (self.checks, [])
@@ -314,22 +320,28 @@ class Recorder:
             storage.set_buffer(buffer)
         del values
         self._records = self._bytes = 0
-        if not inside:
+        if inside:
+            self.has_pending()
+        else:
+            del self.pending[:count]
             self._forget()
-        raise_checks(checks, results)
+        if checks:
+            raise_checks(checks, results)
 
     def _forget(self) -> None:
         """After a flush nothing is pending: leaves that no history holds give their numbers back."""
-        freed, self.freed = self.freed, []
-        for value in freed:
-            lineage = value.lineage() if value.lineage is not None else None
-            if lineage is not None and lineage.hist is value:
-                lineage.hist = Value(value.node, (), value.name, True)
-                lineage.hist.freed = True
-        del freed
-        for binding in self.held:
-            if isinstance(binding.source, Storage):
-                binding.source.slots = None
+        if self.freed:
+            freed, self.freed = self.freed, []
+            for value in freed:
+                lineage = value.lineage() if value.lineage is not None else None
+                if lineage is not None and lineage.hist is value:
+                    lineage.hist = Value(value.node, (), value.name, True)
+                    lineage.hist.freed = True
+            del freed
+        if self.parted:
+            for storage in self.parted:
+                storage.slots = None
+            self.parted.clear()
         self.held.clear()
         if len(self.b) > MAX_NODES:
             self.reset()
@@ -342,7 +354,7 @@ class Recorder:
         self.needed.clear()
         self.updates.clear()
         if not self.bound:
-            self._free.clear()
+            self.free.clear()
             self._leaves = 0
 
 

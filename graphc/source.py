@@ -14,6 +14,7 @@ from graphc.ir.node import NO_LOCATIONS, Location
 OPERATORS = PACKAGE + "tensors" + os.sep
 
 _inside: dict[str, bool] = {}
+_INSIDE: set[str] = set()  # the names of this package's files, as far as they were seen
 _operators: dict[str, bool] = {}
 # By the identity of the code object, which is kept: code objects of equal text are equal, also from different files.
 _known: dict[tuple[int, int], tuple[CodeType, frozenset[Location]]] = {}
@@ -27,7 +28,10 @@ def is_inside(code: CodeType) -> bool:
     if inside is None:
         if len(_inside) > _MOST:
             _inside.clear()
+            _INSIDE.clear()
         inside = _inside[file] = os.path.abspath(file).startswith(PACKAGE)
+        if inside:
+            _INSIDE.add(file)
     return inside
 
 
@@ -39,26 +43,32 @@ def user_frame() -> FrameType | None:
     return frame
 
 
-def user_location() -> frozenset[Location]:
-    """The user's line as the set that nodes carry."""
-    frame: FrameType | None = sys._getframe(1)
-    known = _inside.get
+def user_location(above: int = 1) -> frozenset[Location]:
+    """The user's line as the set that nodes carry. The innermost `above` frames are known to be graphc's."""
+    # Nothing is recorded without this walk. Python makes an object of each frame that is looked at, so those that are
+    # known are skipped.
+    frame: FrameType | None
+    try:
+        frame = sys._getframe(above)
+    except ValueError:  # called by no Python code
+        frame = None
     while frame is not None:
         code = frame.f_code
-        # Nothing is recorded without this walk, so the common case is written out.
-        if not (known(code.co_filename) or is_inside(code)):
-            break
+        if code.co_filename not in _INSIDE:
+            found = _known.get((id(code), frame.f_lasti))
+            if found is not None:
+                return found[1]
+            if not is_inside(code):
+                break
         frame = frame.f_back
     if frame is None:
         return NO_LOCATIONS
+    if len(_known) > _MOST:
+        _known.clear()
     code = frame.f_code
-    key = id(code), frame.f_lasti
-    found = _known.get(key)
-    if found is None:
-        if len(_known) > _MOST:
-            _known.clear()
-        found = _known[key] = code, frozenset((Location(code.co_filename, frame.f_lineno),))
-    return found[1]
+    made = frozenset((Location(code.co_filename, frame.f_lineno),))
+    _known[id(code), frame.f_lasti] = code, made
+    return made
 
 
 def call_site() -> tuple[CodeType, int]:

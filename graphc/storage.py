@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
+from heapq import heappush
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 SERIALS = itertools.count(1)
-_make_storage = object.__new__
+_make: Any = object.__new__
+_weak = weakref.ref
 
 
 def next_serial() -> int:
@@ -47,7 +49,10 @@ class Binding:
         self.source = source
 
     def __del__(self) -> None:
-        self.recorder.release(self.node, self.index)
+        recorder = self.recorder
+        recorder.bound.pop(self.node, None)
+        if self.index >= 0:
+            heappush(recorder.free, self.index)
 
 
 class Seen(NamedTuple):
@@ -142,6 +147,12 @@ class Storage:
     recorded now, `slots` the leaves of contiguous parts of it.
     """
 
+    slot: weakref.ref[Binding] | None
+    slots: dict[tuple[object, ...], weakref.ref[Binding]] | None
+    export: Callable[[], object] | None
+    external: np.ndarray | None
+    origin: Callable[[], float] | None
+
     __slots__ = (
         "__weakref__",
         "buffer",
@@ -166,19 +177,51 @@ class Storage:
         self.version = 0
         self.counter: list[int] | None = None if MODE.inference else [0]
         self.serial = next(SERIALS)
-        self.slots: dict[tuple[object, ...], weakref.ref[Binding]] | None = None
-        self.slot: weakref.ref[Binding] | None = None
-        self.export: Callable[[], object] | None = None
-        self.external: np.ndarray | None = None
-        self.origin: Callable[[], float] | None = None
+        self.slots = self.slot = self.export = self.external = self.origin = None
         if value is not None:
             value.counter = self.counter
-            recorder.add_pending(self)
+            recorder.pending.append(_weak(self))
+
+    @staticmethod
+    def pending(
+        recorder: Recorder, node: Node, parents: tuple[Value | Binding, ...], name: str, grad: bool
+    ) -> tuple[Storage, Lineage]:
+        """`Storage(recorder, node.type, Value(node, parents, name, grad), None)` and the lineage of its tensor, written
+        out: each recorded operation makes these.
+        """
+        value = _make(Value)
+        value.node = node
+        value.parents = parents
+        value.name = name
+        value.grad = grad
+        value.freed = False
+        value.saved = ()
+        value.version = 0
+        value.binding = value.leaf = value.gate = value.fn = value.through = None
+        lineage = _make(Lineage)
+        lineage.depth = lineage.version = 0
+        lineage.requires_grad = False
+        lineage.owner = lineage.variable = lineage.hooks = None
+        if grad:
+            lineage.hist = value
+            value.lineage = _weak(lineage)
+        else:
+            lineage.hist = value.lineage = None
+        self = _make(Storage)
+        self.recorder = recorder
+        self.type = node.type
+        self.value = value
+        self.version = 0
+        self.counter = value.counter = None if MODE.inference else [0]
+        self.serial = value.serial = next(SERIALS)
+        self.buffer = self.slots = self.slot = self.export = self.external = self.origin = None
+        recorder.pending.append(_weak(self))
+        return self, lineage
 
     @staticmethod
     def over(recorder: Recorder, type: TensorType, buffer: Buffer) -> Storage:
         """`Storage(recorder, type, None, buffer)`, written out for results of replays."""
-        self = _make_storage(Storage)
+        self = _make(Storage)
         self.recorder = recorder
         self.type = type
         self.buffer = buffer
@@ -187,10 +230,6 @@ class Storage:
         self.serial = next(SERIALS)
         self.value = self.slots = self.slot = self.export = self.external = self.origin = None
         return self
-
-    def __del__(self) -> None:
-        if self.value is not None:
-            self.recorder.drop_pending(self)
 
     @property
     def is_exported(self) -> bool:
@@ -208,22 +247,17 @@ class Storage:
     def set_value(self, value: Value, recorder: Recorder) -> None:
         """A write: from now on the storage holds `value`, which `recorder` recorded."""
         if self.recorder is not recorder:
-            self.recorder.drop_pending(self)
             self.recorder = recorder
             self.value = None
-        fresh = self.value is None
+        if self.value is None:
+            recorder.pending.append(_weak(self))
         self.value = value
         self.slot = self.slots = None
         self.version += 1
-        if fresh:
-            self.recorder.add_pending(self)
 
     def set_buffer(self, buffer: Buffer) -> None:
         """The pending value is computed. Memory that NumPy sees stays where it is and takes the new contents."""
-        if self.value is not None:
-            self.value = None
-            self.recorder.drop_pending(self)
-        self.slot = self.slots = None
+        self.value = self.slot = self.slots = None
         if self.buffer is not None and self.is_exported:
             np.copyto(self.buffer.array, buffer.array)
         else:

@@ -108,7 +108,7 @@ class Tracer(Recorder):
         assert self.capture is not None
         for note in self.capture.grads.values():
             note.tensor._grad = note.original
-        for reference in list(self.pending.values()):
+        for reference in self.pending:
             storage = reference()
             if storage is not None and storage.buffer is not None:
                 storage.value = None

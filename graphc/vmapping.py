@@ -205,7 +205,7 @@ class _Example:
                 checks[place] = any_example, Value(any_example, (keep, *self.keeps)), error
 
     def _no_outer_writes(self) -> None:
-        for reference in list(self.recorder.pending.values()):
+        for reference in list(self.recorder.pending):
             storage = reference()
             if storage is None or storage.serial >= self.since or storage.value is None:
                 continue

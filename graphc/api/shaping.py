@@ -71,12 +71,12 @@ from graphc.tensors.view_copies import (
     unsqueeze_copy,
     view_copy,
 )
+from graphc.tensors.flattening import flatten, unflatten
 from graphc.tensors.viewing import (
     adjoint,
     broadcast_to,
     detach,
     diagonal,
-    flatten,
     imag,
     moveaxis,
     movedim,
@@ -91,6 +91,5 @@ from graphc.tensors.viewing import (
     swapdims,
     t,
     transpose,
-    unflatten,
     unsqueeze,
 )

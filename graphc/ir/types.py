@@ -74,14 +74,24 @@ def dtype_of_numpy(dtype: np.dtype) -> DType | None:
     return _BY_NUMPY.get(dtype)
 
 
+def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides in elements, as PyTorch counts them (a dimension of size 0 counts as 1)."""
+    strides: list[int] = []
+    step = 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= max(extent, 1)
+    return tuple(reversed(strides))
+
+
 class TensorType:
     """Element type, static shape and device of a tensor value; printed as `f32[64,1,32,32]` (`@dev` if not the CPU).
 
     There is one object per type, so `is` and `==` agree: types are keys of what is looked up for each operation.
-    `size` is the number of elements. Immutable.
+    `size` is the number of elements, `strides` the steps between them in row-major order. Immutable.
     """
 
-    __slots__ = ("device", "dtype", "nbytes", "rank", "shape", "size")
+    __slots__ = ("device", "dtype", "nbytes", "rank", "shape", "size", "strides")
 
     dtype: DType
     shape: tuple[int, ...]
@@ -89,6 +99,7 @@ class TensorType:
     rank: int
     size: int
     nbytes: int
+    strides: tuple[int, ...]
 
     def __new__(cls, dtype: DType, shape: tuple[int, ...], device: str = "cpu") -> TensorType:
         key = dtype, shape, device
@@ -98,7 +109,7 @@ class TensorType:
         self = super().__new__(cls)
         size = math.prod(shape)
         parts = (("dtype", dtype), ("shape", shape), ("device", device), ("rank", len(shape)), ("size", size))
-        for name, value in (*parts, ("nbytes", size * dtype.itemsize)):
+        for name, value in (*parts, ("nbytes", size * dtype.itemsize), ("strides", row_major_strides(shape))):
             object.__setattr__(self, name, value)
         # 2.0 equals 2 as a key, but is no extent: such a type stays alone, for the verifier to refuse.
         return _types.setdefault(key, self) if all(type(n) is int for n in shape) else self

@@ -9,7 +9,7 @@ from typing import Any
 from graphc import Tensor, is_grad_enabled, zeros_like
 from graphc.autograd import Function
 from graphc.errors import UsageError
-from graphc.nn.global_hooks import CALLED, GlobalHooks
+from graphc.nn.global_hooks import GlobalHooks
 
 
 class _Passing(Function):
@@ -154,18 +154,6 @@ def _backward_hooks(module: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     kinds.setdefault(GlobalHooks.is_full, []).extend(GlobalHooks.backward.values())
     kinds.setdefault(module._is_full_backward_hook, []).extend(module._backward_hooks.values())
     return tuple(kinds[True]), tuple(kinds[False])
-
-
-def has_hooks(module: Any) -> bool:
-    """Whether a call of `module` must go through `call_with_hooks`."""
-    fields = module.__dict__
-    return bool(
-        fields["_forward_hooks"]
-        or fields["_forward_pre_hooks"]
-        or fields["_backward_hooks"]
-        or fields["_backward_pre_hooks"]
-        or any(CALLED)
-    )
 
 
 def call_with_hooks(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

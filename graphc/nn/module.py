@@ -19,9 +19,11 @@ from graphc.gradients import RemovableHandle
 from graphc.nn.conversion import ModuleConversion
 from graphc.nn.global_hooks import CALLED, GlobalHooks, replaced
 from graphc.nn.hook_tables import TABLES, attribute_version, count_write, enter, give_tables
-from graphc.nn.hooks import call_with_hooks, has_hooks
+from graphc.nn.hooks import call_with_hooks
 from graphc.nn.parameter import Buffer, Parameter
 from graphc.nn.state import IncompatibleKeys, ModuleState
+
+_ALL_PRE, _ALL_AFTER, _ALL_BACKWARD_PRE, _ALL_BACKWARD = CALLED
 
 __all__ = ["IncompatibleKeys", "Module", "attribute_version"]
 
@@ -80,7 +82,19 @@ class Module(ModuleState, ModuleConversion):
     forward: Callable[..., Any] = _unimplemented
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return call_with_hooks(self, args, kwargs) if has_hooks(self) else self.forward(*args, **kwargs)
+        fields = self.__dict__
+        if (
+            fields["_forward_hooks"]
+            or fields["_forward_pre_hooks"]
+            or fields["_backward_hooks"]
+            or fields["_backward_pre_hooks"]
+            or _ALL_PRE
+            or _ALL_AFTER
+            or _ALL_BACKWARD_PRE
+            or _ALL_BACKWARD
+        ):
+            return call_with_hooks(self, args, kwargs)
+        return self.forward(*args, **kwargs)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -147,11 +161,21 @@ class Module(ModuleState, ModuleConversion):
 
     def __getattr__(self, name: str) -> Any:
         fields = self.__dict__
-        for table in ("_parameters", "_buffers", "_modules"):
-            entries = fields.get(table)
-            if entries is not None and name in entries:
+        if "_modules" in fields:  # the last table that `__init__` makes
+            if name in (entries := fields["_parameters"]):
+                return entries[name]
+            if name in (entries := fields["_buffers"]):
+                return entries[name]
+            if name in (entries := fields["_modules"]):
                 return entries[name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
+
+    def _own_parameters(self) -> tuple[Any, Any]:
+        """`self.weight, self.bias`, from the table of parameters at once where they are there, as in most layers."""
+        table = self._parameters
+        if "weight" in table and "bias" in table:
+            return table["weight"], table["bias"]
+        return self.weight, self.bias
 
     def __setattr__(self, name: str, value: Any) -> None:
         fields = self.__dict__

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc import dtypes
-from graphc.devices import CPU, Device
-from graphc.errors import RangeError, UsageError, describe
+from graphc.dtypes import default_ir
+from graphc.errors import UsageError, describe
 from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -18,12 +17,12 @@ from graphc.ir.types import DType, TensorType
 from graphc.recording import SOURCES, Recorder, current
 from graphc.storage import Binding, Lineage, Seen, Storage, Value, still_holds, untouched
 from graphc.tensors.export import laid_out
+from graphc.tensors.fields import TensorFields
+from graphc.tensors.fields import wrap_dim as wrap_dim
 from graphc.tensors.halves import emitted, rounded_once
-from graphc.tensors.size import Size
 from graphc.tensors.views import (
     Chain,
     apply_chain,
-    contiguous_strides,
     is_contiguous,
 )
 from graphc_runtime.buffer import Buffer
@@ -32,131 +31,13 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 Keep = Value | Binding
-_size = tuple.__new__  # the extents are checked: `Size` itself would look at them again
 Emit = Callable[..., Node]
 
 
-class TensorBase:
+class TensorBase(TensorFields):
     """What every tensor has; `graphc.Tensor` adds the operations."""
 
-    __slots__ = (
-        "__weakref__",
-        "_chain",
-        "_counter",
-        "_fn",
-        "_grad",
-        "_lineage",
-        "_offset",
-        "_retains",
-        "_root",
-        "_storage",
-        "_strides",
-        "_type",
-        "_wrapped",
-    )
-
-    _storage: Storage
-    _chain: Chain
-    _type: TensorType
-    _strides: tuple[int, ...]
-    _offset: int
-    _lineage: Lineage
-    _grad: Tensor | None
-    _counter: list[int] | None  # of the writes that PyTorch counts; None for tensors of inference mode
-    _fn: tuple[Any, Any] | None  # what `grad_fn` gave, and for what
-    _retains: bool
-    _root: Tensor | None  # what a view was made from, through all views in between
-    _wrapped: bool  # stands for a Python number in type promotion
-    _is_uninitialized = False  # of the classes whose tensors have no memory yet
-
-    # plain facts
-
-    @property
-    def shape(self) -> Size:
-        return _size(Size, self._type.shape)
-
-    def size(self, dim: int | None = None) -> Any:
-        """The shape, or the extent of one dimension."""
-        return _size(Size, self._type.shape) if dim is None else self._type.shape[wrap_dim(dim, self._type.rank)]
-
-    @property
-    def dtype(self) -> dtypes.dtype:
-        return dtypes.public(self._type.dtype)
-
-    @property
-    def device(self) -> Device:
-        return CPU
-
-    @property
-    def ndim(self) -> int:
-        return len(self._type.shape)
-
-    def dim(self) -> int:
-        """Number of dimensions."""
-        return len(self._type.shape)
-
-    ndimension = dim
-
-    def numel(self) -> int:
-        """Number of elements."""
-        return self._type.size
-
-    nelement = numel
-
-    def stride(self, dim: int | None = None) -> Any:
-        """Steps in elements from one index to the next, of all dimensions or of one."""
-        return self._strides if dim is None else self._strides[wrap_dim(dim, self.ndim)]
-
-    def storage_offset(self) -> int:
-        """Place of the first element in the storage."""
-        return self._offset
-
-    def element_size(self) -> int:
-        """Bytes of one element."""
-        return self._type.dtype.itemsize
-
-    @property
-    def itemsize(self) -> int:
-        return self._type.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        return self._type.nbytes
-
-    def is_floating_point(self) -> bool:
-        return self._type.dtype.is_float
-
-    def is_complex(self) -> bool:
-        return False
-
-    def data_ptr(self) -> int:
-        """Address of the first element; computes what is pending."""
-        return self._storage.realise().ptr + self._offset * self._type.dtype.itemsize
-
-    @property
-    def _version(self) -> int:
-        if self._counter is None:
-            raise UsageError("Inference tensors do not track version counter.")
-        return self._counter[0]
-
-    @property
-    def output_nr(self) -> int:
-        """Which output of `grad_fn` this tensor is."""
-        hist = self._lineage.hist
-        return 0 if hist is None or hist.gate is None else hist.gate[1]
-
-    def is_inference(self) -> bool:
-        """Whether this tensor was made in inference mode."""
-        return self._counter is None
-
-    @property
-    def _base(self) -> Tensor | None:
-        """The tensor that this is a view of, in the end; None when it is no view."""
-        return self._root
-
-    def _is_view(self) -> bool:
-        """Whether gradients treat this tensor as a view of another; what `detach` gives is none."""
-        return self._root is not None
+    __slots__ = ()
 
     # gradient side
 
@@ -251,7 +132,7 @@ def new(
     tensor._storage = storage
     tensor._type = type
     tensor._chain = chain
-    tensor._strides = contiguous_strides(type.shape) if strides is None else strides
+    tensor._strides = type.strides if strides is None else strides
     tensor._offset = offset
     tensor._lineage = lineage
     tensor._grad = None
@@ -274,16 +155,6 @@ def from_array(array: np.ndarray, dtype: DType) -> Tensor:
     return from_buffer(Buffer.from_array(made), TensorType(dtype, made.shape))
 
 
-def wrap_dim(dim: int, rank: int) -> int:
-    """`dim` counted from the front; IndexError in PyTorch's words when out of range."""
-    places = max(rank, 1)
-    if not -places <= dim < places:
-        raise RangeError(
-            f"Dimension out of range (expected to be in range of [{-places}, {places - 1}], but got {dim})"
-        )
-    return dim + places if dim < 0 else dim
-
-
 # reading
 
 
@@ -302,6 +173,7 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
         return value
     if storage.value is not None and recorder.capture is None:
         # Run here, so that a loop without observations runs one program per step, and the first step is no different.
+        value = None  # it would keep leaves, which then had other numbers in every other step
         storage.realise()
     base, keep = recorder.read(storage)
     b = recorder.b
@@ -434,18 +306,13 @@ def finish(
         node = rounded_once(recorder.b, node, operands)
     recorder.recorded(node)
     type = node.type
-    if grad and type.dtype.is_float:
-        value = Value(node, parents, name, True)
-        if recorder.seen:
-            value.through = operands, recorder.seen
-        lineage = Lineage(0, value)
-        value.lineage = weakref.ref(lineage)
-    else:
-        value = Value(node, parents, name)
-        lineage = Lineage()
-    made = new(Storage(recorder, type, value, None), type, lineage)
-    if MODE.packing and value.grad:
-        SAVING[0](recorder, value)
+    grad = grad and type.dtype.kind == "float"
+    storage, lineage = Storage.pending(recorder, node, parents, name, grad)
+    if grad and recorder.seen:
+        lineage.hist.through = operands, recorder.seen  # type: ignore[union-attr]
+    made = new(storage, type, lineage)
+    if grad and MODE.packing:
+        SAVING[0](recorder, lineage.hist)  # type: ignore[arg-type]
     return made
 
 
@@ -457,16 +324,33 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
     gradient node. `steady`: the same function object does the same for the same nodes, now and later.
     """
     recorder = current()
-    with recorder.lock:
+    lock = recorder.lock
+    lock.acquire()  # written out, here and below, is what most operations of a loop do
+    try:
         b = recorder.begin()
         grad = wants_grad(tensors)
         nodes: list[Node] = []
         parents: list[Keep] = []
         for tensor in tensors:
-            node, keep = read(recorder, tensor, grad)
+            storage = tensor._storage
+            keep: Keep | None = storage.value
+            if keep is None or grad or tensor._chain or storage.recorder is not recorder:
+                keep = None  # it may be computed now, and what it was made from is needed no more then
+                node, keep = read(recorder, tensor, grad)
+            else:
+                node = keep.node
             nodes.append(node)
             parents.append(keep)
-        return finish(recorder, emitted(b, emit, nodes, nodes, steady), tuple(parents), name, grad, nodes, True)
+        if steady:
+            key = (emit, default_ir(), *nodes)
+            made = b.made(key)
+            if made is None:
+                made = b.keep(key, rounded_once(b, emit(b, *nodes), nodes))
+        else:
+            made = emitted(b, emit, nodes, nodes, False)
+        return finish(recorder, made, tuple(parents), name, grad, nodes, True)
+    finally:
+        lock.release()
 
 
 def record_many(name: str, tensors: Sequence[TensorBase], emit: Callable[..., Sequence[Node]]) -> list[Tensor]:

@@ -14,13 +14,30 @@ from graphc.tensors.core import TensorBase
 Plan = TypeVar("Plan")
 
 _MOST = 20_000
+_FIXED = frozenset((int, bool, float, str, type(None)))
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether `value` is the same whenever it is the same object."""
+    return value.__class__ in _FIXED or (value.__class__ is tuple and all(n.__class__ in _FIXED for n in value))
 
 
 class Plans(Generic[Plan]):
-    """The plans of one function."""
+    """The plans of one function. `same` finds them by the identity of arguments, which layers give again and again:
+    its entries hold these arguments.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Plan] = {}
+        self.same: dict[tuple[Any, ...], tuple[Plan, tuple[Any, ...]]] = {}
+
+    def keep_same(self, key: tuple[Any, ...], plan: Plan, arguments: tuple[Any, ...]) -> Plan:
+        """`plan`, found in `same` from now on, if `arguments`, whose identities `key` holds, can never change."""
+        if all(map(_is_fixed, arguments)):
+            if len(self.same) >= _MOST:
+                self.same.clear()
+            self.same[key] = plan, arguments
+        return plan
 
     @staticmethod
     def key(*parts: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.errors import DTypeError
 from graphc.tensors.core import record
+from graphc.tensors.flattening import flatten, unflatten
 from graphc.tensors.splitting import chunk, split, unbind
 from graphc.tensors.viewing import (
     broadcast_to,
@@ -13,7 +14,6 @@ from graphc.tensors.viewing import (
     diagonal,
     expand,
     expand_as,
-    flatten,
     ints,
     movedim,
     narrow,
@@ -26,7 +26,6 @@ from graphc.tensors.viewing import (
     squeeze,
     t,
     transpose,
-    unflatten,
     unsqueeze,
     view_,
     view_as,

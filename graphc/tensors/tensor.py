@@ -17,6 +17,7 @@ from graphc.storage import Lineage
 from graphc.tensors import elementwise, indexing, literals, shaping
 from graphc.tensors.arguments import check_holds, number_argument
 from graphc.tensors.core import TensorBase, alias, set_class
+from graphc.tensors.fields import TensorFields
 from graphc.tensors.legacy import construct
 from graphc.tensors.methods import Operations
 from graphc.tensors.methods.conversion import ConversionMethods
@@ -54,7 +55,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
 
     def _become(self, other: Tensor) -> None:
         """Take over everything that `other` is, which is not used any more; for tensors made without any memory."""
-        for name in TensorBase.__slots__:
+        for name in TensorFields.__slots__:
             if name != "__weakref__":
                 setattr(self, name, getattr(other, name))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import warnings
 from collections.abc import Sequence
@@ -68,6 +67,13 @@ def chained(tensor: TensorBase, chain: Chain, type: TensorType, strides: Ints, o
     version = counter[0] if counter is not None else 0
     if version or not enabled:
         chain = (*chain[:-1], replace(chain[-1], free=not enabled, version=version))
+    return _shown(tensor, chain, type, strides, offset, lineage, enabled)
+
+
+def _shown(
+    tensor: TensorBase, chain: Chain, type: TensorType, strides: Ints, offset: int, lineage: Lineage, enabled: bool
+) -> Tensor:
+    """`chained`, whose last step knows already how it came to be."""
     apart = not enabled and (lineage.requires_grad or lineage.hist is not None)
     root: Any = tensor if tensor._root is None else tensor._root
     if apart:
@@ -79,19 +85,23 @@ def chained(tensor: TensorBase, chain: Chain, type: TensorType, strides: Ints, o
     return made
 
 
-def _reshaped(input: Tensor, shape: Ints, strides: Ints, name: str = "ViewBackward0") -> Tensor:
-    chain = (*input._chain, _reshape_step(input._type.shape, shape, name))
-    return chained(input, chain, input._type.with_shape(shape), strides, input._offset, input._lineage)
+def reshaped(input: Tensor, shape: Ints, strides: Ints, name: str = "ViewBackward0") -> Tensor:
+    """A view of `input` in another shape, in which its memory has the given strides."""
+    type, enabled, counter = input._type, MODE.enabled, input._counter
+    step = _reshape_step(type.shape, shape, name, not enabled, counter[0] if counter is not None else 0)
+    return _shown(
+        input, (*input._chain, step), type.with_shape(shape), strides, input._offset, input._lineage, enabled
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
-def _reshape_step(source: Ints, shape: Ints, name: str) -> ViewStep:
-    return ViewStep("reshape", source, shape, name=name)
+def _reshape_step(source: Ints, shape: Ints, name: str, free: bool, version: int) -> ViewStep:
+    return ViewStep("reshape", source, shape, name=name, free=free, version=version)
 
 
 def same_view(input: Tensor) -> Tensor:
     """Another tensor object for the same view."""
-    return _reshaped(input, input._type.shape, input._strides, "AliasBackward0")
+    return reshaped(input, input._type.shape, input._strides, "AliasBackward0")
 
 
 # other shapes
@@ -99,7 +109,7 @@ def same_view(input: Tensor) -> Tensor:
 
 def _reshape_view(input: Tensor, shape: Ints) -> Tensor | None:
     strides = view_strides(input._type.shape, input._strides, shape)
-    return None if strides is None else _reshaped(input, shape, strides)
+    return None if strides is None else reshaped(input, shape, strides)
 
 
 def view_(input: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Tensor:
@@ -141,19 +151,6 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     return reshape(input, other._type.shape)
 
 
-def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Dimensions from `start_dim` to `end_dim` merged into one."""
-    shape = input._type.shape
-    first, last = wrap_dim(start_dim, len(shape)), wrap_dim(end_dim, len(shape))
-    if not shape:
-        return reshape(input, 1)
-    if first > last:
-        raise UsageError("flatten() has invalid args: start_dim cannot come after end_dim")
-    if first == last:
-        return input
-    return reshape(input, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
-
-
 def ravel(input: Tensor) -> Tensor:
     """The elements in one dimension: a view when they lie in row-major order, else of a copy."""
     if is_contiguous(input._type.shape, input._strides):
@@ -166,26 +163,6 @@ def copied(input: Tensor) -> Tensor:
     return record("CloneBackward0", (input,), lambda b, x: x)
 
 
-def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
-    """Dimension `dim` split into `sizes`, of which one may be -1."""
-    if not isinstance(sizes, Sequence):
-        raise KindError(f"unflatten(): argument 'sizes' must be tuple of ints, not {type(sizes).__name__}")
-    at = wrap_dim(dim, input.ndim)
-    if not sizes:
-        raise UsageError("unflatten: sizes must be non-empty")
-    if not input.ndim:
-        raise UsageError("unflatten: Dimension specified as 0 but tensor has no dimensions")
-    shape = input._type.shape
-    try:
-        split = infer_shape(tuple(sizes), shape[at])
-    except ShapeError:
-        raise UsageError(
-            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {at} ({shape[at]}) in the "
-            "input tensor"
-        ) from None
-    return view_(input, (*shape[:at], *split, *shape[at + 1 :]))
-
-
 @numpy_names
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Dimensions of size 1 removed, all or those of `dim`."""
@@ -196,7 +173,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
         if chosen.count(d) > 1:
             raise UsageError(f"dim {d} appears multiple times in the list of dims")
     left = [i for i, n in enumerate(shape) if n != 1 or i not in chosen]
-    return _reshaped(input, tuple(shape[i] for i in left), tuple(strides[i] for i in left), name)
+    return reshaped(input, tuple(shape[i] for i in left), tuple(strides[i] for i in left), name)
 
 
 @numpy_names
@@ -205,7 +182,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     shape, strides = input._type.shape, input._strides
     at = wrap_dim(dim, len(shape) + 1)
     step = shape[at] * strides[at] if at < len(shape) else 1
-    return _reshaped(
+    return reshaped(
         input, (*shape[:at], 1, *shape[at:]), (*strides[:at], step, *strides[at:]), "UnsqueezeBackward0"
     )  # fmt: skip
 

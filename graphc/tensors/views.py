@@ -9,7 +9,7 @@ from functools import lru_cache
 from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, TensorType, boolean, i64
+from graphc.ir.types import DType, TensorType, boolean, i64, row_major_strides
 from graphc.tensors.bit_patterns import reinterpret
 
 Ints = tuple[int, ...]
@@ -143,15 +143,7 @@ def _may_repeat(step: ViewStep) -> bool:
     )
 
 
-@lru_cache(maxsize=4096)
-def contiguous_strides(shape: Ints) -> Ints:
-    """Row-major strides in elements, as PyTorch counts them (a dimension of size 0 counts as 1)."""
-    strides = []
-    step = 1
-    for extent in reversed(shape):
-        strides.append(step)
-        step *= max(extent, 1)
-    return tuple(reversed(strides))
+contiguous_strides = lru_cache(maxsize=4096)(row_major_strides)
 
 
 def is_contiguous(shape: Ints, strides: Ints) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.naming import named
 from graphc.storage import Lineage
-from graphc.tensors import joining, rearranging, shaping, splitting, striding, viewing
+from graphc.tensors import flattening, joining, rearranging, shaping, splitting, striding, viewing
 from graphc.tensors.core import TensorBase
 from graphc.tensors.methods.inplace import inplace
 from graphc.tensors.writing import check_writable
@@ -50,7 +50,12 @@ class ShapingMethods(TensorBase):
         viewing.view_as,
         viewing.reshape_as,
     )
-    flatten, unflatten, permute, transpose = viewing.flatten, viewing.unflatten, viewing.permute, viewing.transpose
+    flatten, unflatten, permute, transpose = (
+        flattening.flatten,
+        flattening.unflatten,
+        viewing.permute,
+        viewing.transpose,
+    )
     ravel, swapaxes, swapdims = viewing.ravel, viewing.swapaxes, viewing.swapdims
     t, movedim, moveaxis, adjoint = viewing.t, viewing.movedim, viewing.moveaxis, viewing.adjoint
     expand, expand_as, broadcast_to = viewing.expand, viewing.expand_as, viewing.broadcast_to
