@@ -122,8 +122,8 @@ class Compiled:
                 if entry.failure(tensors) is None:
                     recent.again()
                     FRONT.replays += 1
-                    if recorder.has_pending():
-                        recorder.flush("")
+                    if recorder.pending or recorder.kept:
+                        recorder.before_replay()
                     return entry.run(recorder, tensors, ())
                 self._recent = None
             return self._call(recorder, args, kwargs)
@@ -152,8 +152,8 @@ class Compiled:
 
     def _replay(self, recorder: Recorder, entry: Replay, tensors: Sequence[Any], floats: Sequence[float]) -> Any:
         FRONT.replays += 1
-        if recorder.has_pending():
-            recorder.flush("")
+        if recorder.pending or recorder.kept:
+            recorder.before_replay()
         return entry.run(recorder, tensors, floats)
 
     def _float_key(self, floats: list[float]) -> tuple[Any, ...]:

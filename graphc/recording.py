@@ -84,6 +84,7 @@ class Recorder:
         self.seen: list[Seen] = []  # the views that the operation recorded last reads with gradients
         self.freed: list[Value] = []
         self.held: list[Binding] = []
+        self.kept: list[weakref.ref[Storage]] = []  # those whose leaves wait for the next program
         self.parted: list[Storage] = []  # those of which parts are leaves now
         self.capture: Capture | None = None
         # In `vmap`: the serial from which on storages hold the values of one example, and what random draws do.
@@ -95,6 +96,7 @@ class Recorder:
         self.sites: dict[tuple[int, int, str], tuple[CodeType, object, object]] = {}
         self.free: list[int] = []  # numbers of leaves that died
         self._leaves = 0
+        self._turn = 0  # counts programs, for leaves to know that they were read by the last one
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
         self._records = 0
         self._bytes = 0
@@ -130,7 +132,7 @@ class Recorder:
 
     def leaf(self, storage: Storage) -> Binding:
         """The leaf of a realised storage; the same one until its number is free again."""
-        exported = storage.is_exported
+        exported = (storage.export is not None or storage.external is not None) and storage.is_exported
         binding = storage.slot() if storage.slot is not None else None
         if binding is None or binding.recorder is not self:
             assert storage.buffer is not None
@@ -140,12 +142,47 @@ class Recorder:
                 buffer = Buffer.from_array(buffer.array.copy())
             binding = self.bind(buffer, storage.type, storage)
             storage.slot = weakref.ref(binding)
+            if not exported:
+                if storage.last == (self._turn - 1, binding.index):
+                    binding.steady = weakref.ref(storage)
+                storage.last = self._turn, binding.index
         elif exported and not np.array_equal(binding.buffer.array, storage.buffer.array):  # type: ignore[union-attr]
             storage.slot = None
             return self.leaf(storage)
+        elif storage.kept is binding:  # it is read for the first time since a program ran
+            storage.kept = None
+            if binding.counter is not None and binding.counter[0] != binding.version:
+                storage.slot = None  # somebody counted a write
+                return self.leaf(storage)
+            binding.source = storage
+            self.held.append(binding)
         elif self.capture is not None:
             self.held.append(binding)  # the capture asks where its leaves come from
         return binding
+
+    def _keep_leaves(self) -> None:
+        """After a program: what was a leaf of it and, under the same number, of the one before is likely one of the
+        next. It keeps its number and its binding until a program does not read it, or its memory is written.
+        """
+        self.let_go()
+        for binding in self.held:
+            home, storage = binding.steady, binding.source
+            if home is None or not isinstance(storage, Storage):
+                continue
+            if storage.slot is not None and storage.slot() is binding:
+                binding.source = None  # the storage, which holds it now, may die
+                storage.kept = binding
+                self.kept.append(home)
+        self.held.clear()
+        self._turn += 1
+
+    def let_go(self) -> None:
+        """Keep no leaves for the next program."""
+        for home in self.kept:
+            storage = home()
+            if storage is not None and storage.kept is not None and storage.kept.recorder is self:
+                storage.kept = None
+        self.kept = []
 
     def part(self, storage: Storage, type: TensorType, offset: int) -> Binding:
         """The leaf of a part of a realised storage that lies in one piece from element `offset` on."""
@@ -175,6 +212,12 @@ class Recorder:
         return binding.node, binding
 
     # pending work
+
+    def before_replay(self) -> None:
+        """A replay works on memory as it is, and wants to know who else holds it."""
+        if self.has_pending():
+            self.flush("")
+        self.let_go()
 
     def has_pending(self) -> bool:
         """Whether something is recorded that a living storage waits for."""
@@ -342,12 +385,13 @@ class Recorder:
             for storage in self.parted:
                 storage.slots = None
             self.parted.clear()
-        self.held.clear()
+        self._keep_leaves()
         if len(self.b) > MAX_NODES:
             self.reset()
 
     def reset(self) -> None:
         """Forget every node but those that living history holds; only when nothing is pending."""
+        self.let_go()
         self.b = Builder()
         self._programs.clear()
         self.gradients.clear()

@@ -33,10 +33,11 @@ class Binding:
     """A node whose value is known: an input leaf (`index` >= 0) or a computed value that a later program reads
     (`index` -1).
 
-    While it lives, the node stands for this buffer; its death frees the leaf's number.
+    While it lives, the node stands for this buffer; its death frees the leaf's number. `source` is what the buffer
+    belongs to, `steady` is set for a leaf that is kept between programs.
     """
 
-    __slots__ = ("__weakref__", "buffer", "counter", "index", "node", "recorder", "source", "version")
+    __slots__ = ("__weakref__", "buffer", "counter", "index", "node", "recorder", "source", "steady", "version")
 
     def __init__(self, recorder: Recorder, node: Node, index: int, buffer: Buffer, source: object) -> None:
         # The counter of writes of the memory that is bound, and what it showed then.
@@ -47,6 +48,7 @@ class Binding:
         self.index = index
         self.buffer = buffer
         self.source = source
+        self.steady: weakref.ref[Storage] | None = None
 
     def __del__(self) -> None:
         recorder = self.recorder
@@ -144,11 +146,14 @@ class Storage:
     `export` is a weak reference to the owner of the NumPy arrays that see the memory; `external` the array that lent
     it.
     `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer in what is
-    recorded now, `slots` the leaves of contiguous parts of it.
+    recorded now, `slots` the leaves of contiguous parts of it. `kept` is the leaf while it waits for the next program,
+    `last` the program and the number that the leaf had when it was made last.
     """
 
     slot: weakref.ref[Binding] | None
     slots: dict[tuple[object, ...], weakref.ref[Binding]] | None
+    kept: Binding | None
+    last: tuple[int, int] | None
     export: Callable[[], object] | None
     external: np.ndarray | None
     origin: Callable[[], float] | None
@@ -159,6 +164,8 @@ class Storage:
         "counter",
         "export",
         "external",
+        "kept",
+        "last",
         "origin",
         "recorder",
         "serial",
@@ -177,7 +184,7 @@ class Storage:
         self.version = 0
         self.counter: list[int] | None = None if MODE.inference else [0]
         self.serial = next(SERIALS)
-        self.slots = self.slot = self.export = self.external = self.origin = None
+        self.slots = self.slot = self.export = self.external = self.origin = self.kept = self.last = None
         if value is not None:
             value.counter = self.counter
             recorder.pending.append(_weak(self))
@@ -214,7 +221,7 @@ class Storage:
         self.version = 0
         self.counter = value.counter = None if MODE.inference else [0]
         self.serial = value.serial = next(SERIALS)
-        self.buffer = self.slots = self.slot = self.export = self.external = self.origin = None
+        self.buffer = self.slots = self.slot = self.export = self.external = self.origin = self.kept = self.last = None
         recorder.pending.append(_weak(self))
         return self, lineage
 
@@ -228,7 +235,7 @@ class Storage:
         self.version = 0
         self.counter = None if MODE.inference else [0]
         self.serial = next(SERIALS)
-        self.value = self.slots = self.slot = self.export = self.external = self.origin = None
+        self.value = self.slots = self.slot = self.export = self.external = self.origin = self.kept = self.last = None
         return self
 
     @property
@@ -240,7 +247,7 @@ class Storage:
             return False
         if self.export() is not None:
             return True
-        self.export = self.slot = self.slots = None
+        self.export = self.slot = self.slots = self.kept = None
         self.version += 1
         return False
 
@@ -252,12 +259,12 @@ class Storage:
         if self.value is None:
             recorder.pending.append(_weak(self))
         self.value = value
-        self.slot = self.slots = None
+        self.slot = self.slots = self.kept = None
         self.version += 1
 
     def set_buffer(self, buffer: Buffer) -> None:
         """The pending value is computed. Memory that NumPy sees stays where it is and takes the new contents."""
-        self.value = self.slot = self.slots = None
+        self.value = self.slot = self.slots = self.kept = None
         if self.buffer is not None and self.is_exported:
             np.copyto(self.buffer.array, buffer.array)
         else:
@@ -272,7 +279,7 @@ class Storage:
             made = Buffer.allocate(self.buffer.nbytes)
             np.copyto(made.array, self.buffer.array)
             self.buffer = made
-            self.slot = self.slots = None
+            self.slot = self.slots = self.kept = None
 
     def realise(self) -> Buffer:
         """The buffer, computed now if it is pending."""

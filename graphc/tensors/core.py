@@ -334,12 +334,14 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
         for tensor in tensors:
             storage = tensor._storage
             keep: Keep | None = storage.value
-            if keep is None or grad or tensor._chain or storage.recorder is not recorder:
+            if grad or tensor._chain or (keep is not None and storage.recorder is not recorder):
                 keep = None  # it may be computed now, and what it was made from is needed no more then
                 node, keep = read(recorder, tensor, grad)
+                nodes.append(node)
             else:
-                node = keep.node
-            nodes.append(node)
+                if keep is None:
+                    keep = recorder.leaf(storage)
+                nodes.append(keep.node)
             parents.append(keep)
         if steady:
             key = (emit, default_ir(), *nodes)
