@@ -106,8 +106,8 @@ class Compiled:
             if result is not MISSED:
                 return result
             recorder = current()
-            if recorder.pending and recorder.capture is None:
-                recorder.flush("")
+            if (recorder.pending or recorder.kept) and recorder.capture is None:
+                recorder.before_replay()
                 result = call(*args, *kwargs.values())
                 if result is not MISSED:
                     return result

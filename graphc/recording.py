@@ -215,9 +215,10 @@ class Recorder:
 
     def before_replay(self) -> None:
         """A replay works on memory as it is, and wants to know who else holds it."""
-        if self.has_pending():
-            self.flush("")
-        self.let_go()
+        with self.lock:
+            if self.has_pending():
+                self.flush("")
+            self.let_go()
 
     def has_pending(self) -> bool:
         """Whether something is recorded that a living storage waits for."""

@@ -43,9 +43,10 @@ def _settings(layout: Layout) -> Function:
     capture = attribute(recorder, "capture_name")
     f.call("Py_DecRef", capture)
     f.need(f.equal(capture, f.shared(plan, "none")))
-    pending = attribute(recorder, "pending_name")
-    f.call("Py_DecRef", pending)
-    f.need(f.equal(f.call("PyDict_Size", pending), 0))
+    for name in ("pending_name", "kept_name"):
+        waiting = attribute(recorder, name)
+        f.call("Py_DecRef", waiting)
+        f.need(f.equal(f.call("PyList_Size", waiting), 0))
     f.give(1)
     return f
 

@@ -114,6 +114,7 @@ def _load() -> NativeLibrary:
         "recorder_name": "recorder",
         "capture_name": "capture",
         "pending_name": "pending",
+        "kept_name": "kept",
         "poison": POISON,
         "value_name": "_value",
         "scope": SCOPE,

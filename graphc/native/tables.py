@@ -26,6 +26,7 @@ SHARED = (
     "recorder_name",
     "capture_name",
     "pending_name",
+    "kept_name",
     "poison",
     "value_name",
     "scope",
