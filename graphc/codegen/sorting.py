@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphc.codegen.lower import Lowered
 from graphc.codegen.sort_chunks import Chunks
 from graphc.codegen.sort_counting import Counting
+from graphc.codegen.sort_network import Network
 from graphc.codegen.sort_radix import Radix, Selection
 from graphc.codegen.sort_zeros import Zeros
 from graphc.codegen.target import Target
@@ -20,6 +21,10 @@ def lower_sort(node: Node, name: str, target: Target) -> tuple[Lowered, ...]:
     x, axis = node.inputs[0].type, node.integer("axis")
     n = x.shape[axis]
     rows = x.size // n
+    if node.op == "sort":
+        network = Network(node, target)
+        if network.fits and network.pays:
+            return (network.kernel(name),)
     if n <= COUNTED * target.lanes(4):
         return (Counting(node, target).kernel(name),)
     if node.op == "argselect" and n >= SELECTED:

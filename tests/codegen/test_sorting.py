@@ -15,6 +15,7 @@ from graphc.codegen.kernel_verify import verify_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import make_artifact, make_program
 from graphc.codegen.sort_keys import Digits
+from graphc.codegen.sort_network import compared, phases
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
@@ -159,9 +160,9 @@ def test_words_hold_keys_and_indices(dtype: DType, n: int) -> None:
 
 
 def test_kernels_keep_the_rules_and_have_a_text() -> None:
-    for n, dtype in ((5, f32), (300, f64), (100_000, bf16)):
+    for n, rows, dtype in ((5, 1, f32), (300, 1, f64), (100_000, 1, bf16), (20, 32, f32)):
         b = Builder()
-        x = b.input(0, TensorType(dtype, (n, 1)))
+        x = b.input(0, TensorType(dtype, (n, rows)))
         attrs = {"axis": 0, "descending": True}
         graph = Graph((x,), (b.apply("argsort", (x,), attrs), b.apply("sort", (x,), attrs)))
         for kernel in program_for(graph).kernels:
@@ -212,6 +213,55 @@ def test_other_machines(name: str) -> None:
     results = Executable(artifact, get_device("cpu")).run(list(map(Buffer.from_array, arrays)))
     for node, result, wanted in zip(graph.outputs, results, evaluate(graph, arrays), strict=True):
         same(result, node, wanted)
+
+
+def sorts(arrays: list[np.ndarray], dtype: DType, axis: int) -> Graph:
+    """The elements of all arrays in order, both ways."""
+    b = Builder()
+    inputs = [b.input(i, TensorType(dtype, a.shape)) for i, a in enumerate(arrays)]
+    attrs = [{"axis": axis, "descending": down} for down in (False, True)]
+    return Graph(tuple(inputs), tuple(b.apply("sort", (x,), a) for x in inputs for a in attrs))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 100, 257])
+def test_a_network_sorts_zeros_and_ones(n: int) -> None:
+    """And then, by the 0-1 principle, everything. All of them up to 9 places, else random ones."""
+    rng = np.random.default_rng(n)
+    rows = (np.arange(1 << n)[:, None] >> np.arange(n)) & 1 if n < 10 else rng.random((500, n)) < rng.random((500, 1))
+    found, count = np.array(rows, np.int8), 0
+    for size, start, distance in phases(n):
+        i = np.array([i for i in range(n - distance) if i & size == start], int)
+        count += len(i)
+        low, high = found[:, i], found[:, i + distance]
+        found[:, i], found[:, i + distance] = np.minimum(low, high), np.maximum(low, high)
+    np.testing.assert_array_equal(found, np.sort(rows, axis=1))
+    assert count == compared(n)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_many_rows_are_sorted_in_the_lanes(threads: None, dtype: DType) -> None:
+    """Rows to the last of a group and beyond, whole and partial vectors of each; neighbours where they are read so."""
+    rng = np.random.default_rng(9)
+    for shapes, axis in ((((37, 50), (16, 257), (2000, 16)), 1), (((3, 33, 16), (2, 5, 64)), 1)):
+        arrays = [elements(rng, shape, dtype, few) for shape in shapes for few in (False, True)]
+        graph = sorts(arrays, dtype, axis)
+        check(graph, arrays, (1, 2))
+        if host_target().lanes(8) > 2:
+            assert all("keys" in {p.name for p in k.params} for k in program_for(graph).kernels)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_lanes_of_other_machines(name: str) -> None:
+    rng = np.random.default_rng(10)
+    target = RUNNABLE[name]
+    for shape, axis, dtype in (((37, 50), 1, f32), ((3, 33, 16), 1, bf16), ((70, 20), 1, f64)):
+        arrays = [elements(rng, shape, dtype, True)]
+        graph = sorts(arrays, dtype, axis)
+        fused = schedule(graph, target)
+        artifact = make_artifact(make_program(fused, partial(plan_memory, fused), target), target, {})
+        results = Executable(artifact, get_device("cpu")).run(list(map(Buffer.from_array, arrays)))
+        for node, result, wanted in zip(graph.outputs, results, evaluate(graph, arrays), strict=True):
+            same(result, node, wanted)
 
 
 @pytest.mark.parametrize("n", [5, 1000])
