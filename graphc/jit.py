@@ -138,7 +138,8 @@ class Compiled:
         for entry in self._entries.get(key, ()):
             reason = entry.failure(tensors)
             if reason is None:
-                self._recent = _Recent(Plain(args, kwargs), entry) if Plain.suits(args, kwargs) else None
+                constant = not floats or "changes" not in key[2]
+                self._recent = _Recent(Plain(args, kwargs), entry) if constant and Plain.suits(args, kwargs) else None
                 return self._replay(recorder, entry, tensors, floats)
         if reason is not None:
             FRONT.recompiles += 1

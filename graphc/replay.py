@@ -177,7 +177,7 @@ class Replay:
             if (
                 recipe is not None
                 and recipe[0] == "made"
-                and _is_plain(recipe[2])
+                and is_plain(recipe[2])
                 and places.count(recipe[2].storage) == 1
             ):
                 owners[recipe[2].storage] = owner
@@ -197,7 +197,7 @@ class Replay:
         result = recorded.result
         if len(self._fresh) == 1 and not self._fresh[0][3] and result is not None and result[0] == "made":
             made = result[2]
-            if _is_plain(made) and made.storage == self._fresh[0][0] and not made.offset and not self._new_gradients:
+            if is_plain(made) and made.storage == self._fresh[0][0] and not made.offset and not self._new_gradients:
                 self._whole = (made.type, made.strides, self._fresh[0][2])
                 self._fresh = []
 
@@ -430,7 +430,7 @@ def write_buffer(storage: Storage, buffer: Buffer) -> None:
         storage.set_buffer(buffer)
 
 
-def _is_plain(made: Any) -> bool:
+def is_plain(made: Any) -> bool:
     """Whether a result is the whole of a new storage, without history."""
     return type(made.storage) is int and not (made.chain or made.name or made.requires_grad)
 

@@ -44,12 +44,20 @@ def aliasing(tensors: Sequence[Any]) -> tuple[int, ...]:
     return first if len(places) < len(tensors) else ()
 
 
-# Constants among arguments that are quickly compared: floats are not among them, as they may turn out to change.
+# Constants among arguments that are quickly compared.
 _CONSTANTS = (int, str, bool, bytes, type(None))
 
 
+def _is_constant(value: Any) -> bool:
+    """Whether `==` tells if another argument is the same constant: not for zeros and NaN."""
+    return type(value) in _CONSTANTS or (type(value) is float and value != 0 and value == value)
+
+
 class Plain:
-    """Arguments that are tensors, none over another's memory, or constants: a signature that is quickly compared."""
+    """Arguments that are tensors, none over another's memory, or constants: a signature that is quickly compared.
+
+    Views that require gradients are not among them.
+    """
 
     __slots__ = ("constants", "count", "enabled", "names", "types")
 
@@ -58,7 +66,12 @@ class Plain:
         self.names = tuple(kwargs)
         args = (*args, *kwargs.values())
         self.count = len(args)
-        self.types = [(i, type(t), t._type, t.requires_grad) for i, t in enumerate(args) if isinstance(t, TensorBase)]
+        # Place, class, type, whether it requires gradients, whether it is a view.
+        self.types = [
+            (i, type(t), t._type, t.requires_grad, bool(t._chain))
+            for i, t in enumerate(args)
+            if isinstance(t, TensorBase)
+        ]
         self.constants = [(i, type(v), v) for i, v in enumerate(args) if not isinstance(v, TensorBase)]
 
     @staticmethod
@@ -66,9 +79,11 @@ class Plain:
         """Whether there is such a signature for these arguments."""
         args = (*args, *kwargs.values())
         tensors = [t for t in args if isinstance(t, TensorBase)]
-        constants = [v for v in args if type(v) in _CONSTANTS]
-        plain = len(tensors) + len(constants) == len(args) and not any(t._chain or t._wrapped for t in tensors)
-        return plain and not aliasing(tensors)
+        constants = [v for v in args if _is_constant(v)]
+        plain = len(tensors) + len(constants) == len(args)
+        return (
+            plain and not any(t._wrapped or (t._chain and t.requires_grad) for t in tensors) and not aliasing(tensors)
+        )
 
     def fits(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any] | None:
         """The tensors among the arguments if these are of the same kinds, else None."""
@@ -78,9 +93,9 @@ class Plain:
             args = (*args, *kwargs.values())
         if len(args) != self.count or MODE.enabled is not self.enabled:
             return None
-        for place, cls, kind, requires in self.types:
+        for place, cls, kind, requires, is_view in self.types:
             tensor = args[place]
-            if type(tensor) is not cls or tensor._chain or tensor._wrapped:
+            if type(tensor) is not cls or bool(tensor._chain) is not is_view or tensor._wrapped:
                 return None
             if tensor._type is not kind and tensor._type != kind:
                 return None

@@ -10,7 +10,19 @@ from __future__ import annotations
 from graphc.native import objects
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
-from graphc.native.tables import ARGUMENT, GIVEN, GRADIENT, LIST, MADE, OBJECT, ONE, STORAGE, TABLES, P, T
+from graphc.native.tables import (
+    BUILT,
+    GIVEN,
+    MADE,
+    MADE_STORAGE,
+    MADE_TENSOR,
+    ONE,
+    TABLES,
+    TUPLE,
+    VIEW,
+    P,
+    T,
+)
 
 _EQUAL = 2  # Py_EQ
 
@@ -30,8 +42,16 @@ def _settings(layout: Layout) -> Function:
         f.call("Py_DecRef", found)
         f.need(f.equal(found, expected))
 
-    is_flag("mode", "enabled_name", f.single(plan, "enabled"))
-    is_flag("mode", "inference_name", f.shared(plan, "false"))
+    modes = attribute(f.shared(plan, "mode"), "dict_name")
+    f.call("Py_DecRef", modes)  # the thread keeps it
+    for name, usual, expected in (
+        ("enabled_name", "true", f.single(plan, "enabled")),
+        ("inference_name", "false", f.shared(plan, "false")),
+    ):
+        found = f.variable(f.call("PyDict_GetItemWithError", modes, f.shared(plan, name)))
+        with f.when(f.equal(f.get(found), 0)):
+            f.set(found, f.shared(plan, usual))
+        f.need(f.equal(f.get(found), expected))
     is_flag("poison", "value_name", f.shared(plan, "false"))
     scope = f.variable(0)
     f.call("PyContextVar_Get", f.shared(plan, "scope"), 0, f.address(scope))
@@ -59,7 +79,14 @@ def _arguments(layout: Layout) -> Function:
         given = f.load(f.scaled("%args", f.load(record)))
         f.need(f.equal(f.load(given, layout.type), f.load(record, 8)))
         f.need(f.equal(f.load(given, tensor["_type"]), f.load(record, 16)))
-        f.need(f.equal(f.load(given, tensor["_chain"]), f.shared(plan, "empty")))
+        is_whole, strides = f.equal(f.load(given, tensor["_chain"]), f.shared(plan, "empty")), f.load(record, 48)
+        with f.when(f.equal(strides, 0)):
+            f.need(is_whole)
+        with f.when(f.differ(strides, 0)):
+            # A view whose elements lie in one piece.
+            f.need(f.differ(f.number(is_whole), 1))
+            own = f.load(given, tensor["_strides"])
+            f.need(f.equal(f.call("PyObject_RichCompareBool", own, strides, _EQUAL), 1))
         f.need(f.equal(f.load(given, tensor["_wrapped"]), f.shared(plan, "false")))
         f.need(f.equal(f.requires(plan, f.follow(given, tensor["_lineage"])), f.load(record, 24)))
         storage, expected = f.follow(given, tensor["_storage"]), f.load(record, 32)
@@ -145,15 +172,23 @@ def _memory(layout: Layout) -> Function:
         f.store(f.get(held), f.load(record, 8))
     with f.each(plan, T["kept"], TABLES["kept"]) as record:
         again = f.call("reusable", plan, f.load(record), f.load(record, 8))
-        f.store(again, record, 40)
+        f.store(again, record, 48)
         with f.when(f.equal(again, 0)):
-            f.proceed(f.call("make", plan, f.load(record, 24)))
+            f.proceed(f.call("make", plan, f.load(record, 24), 0))
             with f.when(f.differ(f.load(record, 32), 0)):
                 found = taken(f.load(record, 32))
                 f.own(plan, found)
                 f.store(found, f.load(record, 16))
     with f.each(plan, T["made"], TABLES["made"]) as record:
-        f.proceed(f.call("make", plan, record))
+        again = f.call("idle_result", plan, record)
+        f.proceed(f.call("make", plan, record, again))
+        take = f.load(record, 40)
+        with f.when(f.both(f.equal(again, 0), f.differ(take, 0))):
+            found = taken(take)
+            f.own(plan, found)
+            f.store(found, f.load(record, 32))
+        with f.when(f.differ(again, 0)):
+            f.store(f.load(again, layout.storage["buffer"]), f.load(record, 32))
     f.give(1)
     return f
 
@@ -174,6 +209,21 @@ def _guards(layout: Layout) -> Function:
         with f.when(f.differ(found, f.load(record, 16))):
             f.call("PyErr_Clear")  # comparing keys failed: the slow way finds the same error
             f.give(0)
+    for name, size in (("dict_sizes", "PyDict_Size"), ("list_sizes", "PyList_Size")):
+        with f.each(plan, T[name], TABLES[name]) as record:
+            f.need(f.equal(f.call(size, f.load(record)), f.load(record, 8)))
+    place, key, value = f.variable(0), f.variable(0), f.variable(0)
+    operands = f.address(place), f.address(key), f.address(value)
+    with f.each(plan, T["walks"], TABLES["walks"]) as record:
+        f.set(place, 0)
+        pair, left = f.variable(f.load(record, 8)), f.variable(f.load(record, 16))
+        with f.while_above(left, 0):
+            f.need(f.differ(f.call("PyDict_Next", f.load(record), *operands), 0))
+            expected = f.load(f.get(pair), 8)
+            f.need(f.equal(f.get(key), f.load(f.get(pair))))
+            f.need(f.either(f.equal(expected, 0), f.equal(f.get(value), expected)))
+            f.set(pair, f.add(f.get(pair), 16))
+            f.set(left, f.add(f.get(left), -1))
     with f.each(plan, T["proxies"], TABLES["proxies"]) as record:
         found = f.call("PyObject_GetItem", f.load(record), f.load(record, 8))
         f.call("Py_DecRef", found)
@@ -184,9 +234,6 @@ def _guards(layout: Layout) -> Function:
         found = f.call("PyCell_Get", f.load(record))
         f.call("Py_DecRef", found)
         f.need(f.equal(found, f.load(record, 8)))
-    for name, size in (("dict_sizes", "PyDict_Size"), ("list_sizes", "PyList_Size")):
-        with f.each(plan, T[name], TABLES[name]) as record:
-            f.need(f.equal(f.call(size, f.load(record)), f.load(record, 8)))
     with f.each(plan, T["items"], TABLES["items"]) as record:
         found = f.call("PyList_GetItem", f.load(record), f.load(record, 8))
         f.need(f.equal(found, f.load(record, 16)))
@@ -195,15 +242,15 @@ def _guards(layout: Layout) -> Function:
         f.need(f.equal(f.load(given, tensor["_storage"]), f.load(record, 8)))
         f.need(f.equal(f.load(given, tensor["_chain"]), f.load(record, 16)))
         f.need(f.equal(f.requires(plan, f.follow(given, tensor["_lineage"])), f.load(record, 24)))
-    with f.each(plan, T["kept"], TABLES["kept"]) as record, f.when(f.differ(f.load(record, 40), 0)):
+    with f.each(plan, T["kept"], TABLES["kept"]) as record, f.when(f.differ(f.load(record, 48), 0)):
         f.need(f.equal(f.call("reusable", plan, f.load(record), f.load(record, 8)), 1))
         held = f.load(f.load(record), tensor["_grad"])
         with f.when(f.differ(f.load(record, 32), 0)):
             memory = f.load(held, tensor["_storage"])
             f.store(f.load(memory, layout.storage["buffer"]), f.load(record, 16))
-        hold(record, 40, held)
+        hold(record, 48, held)
     with f.each(plan, T["written"], TABLES["written"]) as record:
-        hold(record, 32, f.storage_of(plan, "%args", record))
+        hold(record, 40, f.storage_of(plan, "%args", record))
     f.give(1)
     return f
 
@@ -224,7 +271,12 @@ def _gather(layout: Layout) -> Function:
             f.store(buffer, lent)
         f.call("Py_IncRef", buffer)
         f.own(plan, buffer)
-        f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 16))
+        begin = f.variable(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])))
+        with f.when(f.above(f.load(record), VIEW - 1)):
+            view = f.load(f.scaled("%args", f.load(record, 8)))
+            offset = f.call("PyLong_AsLongLong", f.load(view, layout.tensor["_offset"]))
+            f.set(begin, f.add(f.get(begin), f.times(offset, f.minus(f.load(record), str(VIEW - 1)))))
+        f.store(f.get(begin), f.load(record, 16))
     with f.each(plan, T["outputs"], TABLES["outputs"]) as record:
         buffer = f.load(f.load(record))
         f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 8))
@@ -245,36 +297,49 @@ def _settle(layout: Layout) -> Function:
     zero, spares = f.shared(plan, "zero"), f.single(plan, "spares")
     with f.each(plan, T["kept"], TABLES["kept"]) as record:
         owner, buffer, made = f.load(record), f.load(f.load(record, 16)), f.load(record, 24)
-        again = f.load(record, 40)
+        again = f.load(record, 48)
         with f.when(f.equal(again, 0)):
-            f.put(f.load(made, 48), slots["buffer"], buffer)
-            f.put(owner, tensor["_grad"], f.load(made, 40))
+            f.put(f.load(made, MADE_STORAGE), slots["buffer"], buffer)
+            f.put(owner, tensor["_grad"], f.load(made, MADE_TENSOR))
         with f.when(f.differ(again, 0)):
             memory, lineage = f.load(again, tensor["_storage"]), f.load(again, tensor["_lineage"])
             f.put(memory, slots["version"], zero)
             f.put(lineage, layout.lineage["version"], zero)
             f.put(memory, slots["slot"], none)
             f.put(memory, slots["slots"], none)
+            before, cell = f.load(memory, slots["buffer"]), f.load(record, 40)
+            with f.when(f.differ(cell, 0)):
+                # The gradient gets the memory of a parameter, whose next value is written to that of this gradient.
+                f.call("Py_IncRef", before)
+                f.store(before, cell)
             f.put(memory, slots["buffer"], buffer)
     with f.each(plan, T["written"], TABLES["written"]) as record:
-        memory, buffer = f.load(record, 32), f.load(f.load(record, 16))
+        memory, buffer, cell = f.load(record, 40), f.load(f.load(record, 16)), f.load(record, 32)
         before, place = f.load(memory, slots["buffer"]), f.load(record, 24)
         f.call("Py_IncRef", before)
         f.proceed(f.call("write", plan, memory, buffer))
         with f.when(f.equal(place, -1)):
             f.call("Py_DecRef", before)
         with f.when(f.differ(place, -1)):
-            spare = f.variable(none)
+            spare, free = f.variable(none), f.variable(before)
+            with f.when(f.differ(cell, 0)):
+                instead = f.load(cell)
+                with f.when(f.differ(instead, 0)):
+                    f.store("0", cell)
+                    f.call("Py_DecRef", before)
+                    f.set(free, instead)
+            last = f.get(free)
             with (
-                f.when(f.both(f.differ(before, buffer), f.is_alone(before))),
-                f.when(f.differ(f.load(before, layout.buffer["_memory"]), none)),
+                f.when(f.both(f.differ(last, buffer), f.is_alone(last))),
+                f.when(f.differ(f.load(last, layout.buffer["_memory"]), none)),
             ):
-                f.set(spare, before)
+                f.set(spare, last)
             f.call("Py_IncRef", f.get(spare))
             f.call("PyList_SetItem", spares, place, f.get(spare))
-            f.call("Py_DecRef", before)
+            f.call("Py_DecRef", last)
     with f.each(plan, T["made"], TABLES["made"]) as record:
-        f.put(f.load(record, 48), slots["buffer"], f.load(f.load(record, 32)))
+        f.put(f.load(record, MADE_STORAGE), slots["buffer"], f.load(f.load(record, 32)))
+        f.call("keep_result", plan, record)
     with f.each(plan, T["cleared"], 1) as record:
         f.put(f.load(record), tensor["_grad"], none)
     f.call("bump", f.shared(plan, "front"), layout.front["replays"], 1)
@@ -318,6 +383,11 @@ def _run(layout: Layout) -> Function:
         f.run_address(entry, *operands)
         f.call("PyEval_RestoreThread", state)
     f.call("release", plan, own)
+    with f.each(plan, T["copies"], TABLES["copies"]) as record:
+        source, target = (
+            f.call("PyLong_AsVoidPtr", f.load(f.load(f.load(record, place)), layout.buffer["ptr"])) for place in (0, 8)
+        )
+        f.copy(source, target, f.load(record, 16))
     f.give(f.call("settle", plan))
     return f
 
@@ -343,7 +413,7 @@ def _result(layout: Layout) -> Function:
     with f.when(f.equal(kind, ONE)):
         f.give(f.call("leaf", "%args", f.load(plan, T["leaves"][0])))
     count = f.single(plan, "leaves_count")
-    is_list = f.equal(kind, LIST)
+    is_list = f.differ(kind, TUPLE)
     made = f.variable(0)
     with f.when(is_list):
         f.set(made, f.call("PyList_New", count))
@@ -358,6 +428,12 @@ def _result(layout: Layout) -> Function:
         with f.unless(is_list):
             f.call("PyTuple_SetItem", f.get(made), f.get(place), item)
         f.set(place, f.add(f.get(place), 1))
+    with f.when(f.equal(kind, BUILT)):
+        operands = f.call("PyTuple_New", 1)
+        f.need(f.differ(operands, 0))
+        f.call("PyTuple_SetItem", operands, 0, f.get(made))
+        f.set(made, f.call("PyObject_CallObject", f.single(plan, "build"), operands))
+        f.call("Py_DecRef", operands)
     f.give(f.get(made))
     return f
 
@@ -394,6 +470,5 @@ def _entry(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """All functions of the native replay. `graphc_replay` is the one to call."""
-    assert STORAGE not in (ARGUMENT, GRADIENT) and OBJECT not in (MADE, GIVEN)  # what is tested for by neither
     makers = (_settings, _arguments, _calls, _memory, _guards, _gather, _settle, _run, _leaf, _result, _entry)
     return [*objects.functions(layout), *(make(layout) for make in makers)]

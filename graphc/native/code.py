@@ -13,6 +13,7 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyCell_Get": ("i64", 1),
     "PyContextVar_Get": ("i32", 3),
     "PyDict_GetItemWithError": ("i64", 2),
+    "PyDict_Next": ("i32", 4),
     "PyDict_Size": ("i64", 1),
     "PyErr_Clear": (None, 0),
     "PyErr_Occurred": ("i64", 0),
@@ -75,6 +76,14 @@ class Function:
         """The sum."""
         return self._value(f"add i64 {left}, {right}")
 
+    def minus(self, left: str, right: str) -> str:
+        """The difference."""
+        return self._value(f"sub i64 {left}, {right}")
+
+    def times(self, left: str, right: str) -> str:
+        """The product."""
+        return self._value(f"mul i64 {left}, {right}")
+
     def scaled(self, base: str, index: str) -> str:
         """The address of word number `index`."""
         return self.add(base, self._value(f"shl i64 {index}, 3"))
@@ -127,6 +136,11 @@ class Function:
     def store_double(self, value: str, address: str) -> None:
         """Write a double."""
         self._line(f"store double {value}, ptr {self._pointer(address, 0)}, align 8")
+
+    def copy(self, source: str, target: str, nbytes: str) -> None:
+        """Copy memory that does not overlap."""
+        places = f"ptr {self._pointer(target, 0)}, ptr {self._pointer(source, 0)}"
+        self._line(f"call void @llvm.memcpy.p0.p0.i64({places}, i64 {nbytes}, i1 false)")
 
     # variables
 
@@ -246,4 +260,5 @@ def module_text(functions: Sequence[Function]) -> str:
     declared = [
         f"declare {kind or 'void'} @{name}({', '.join(['i64'] * count)})" for name, (kind, count) in INTERFACE.items()
     ]
+    declared.append("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
     return "\n".join([*declared, *(function.text() for function in functions), ""])

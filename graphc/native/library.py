@@ -108,6 +108,7 @@ def _load() -> NativeLibrary:
         "zero": 0,
         "missed": MISSED,
         "mode": MODE,
+        "dict_name": "__dict__",
         "enabled_name": "enabled",
         "inference_name": "inference",
         "threads": THREADS,

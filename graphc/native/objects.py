@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphc.native.code import Function
-from graphc.native.tables import ARGUMENT, GRADIENT, P, S
+from graphc.native.tables import ARGUMENT, GRADIENT, MADE_STORAGE, MADE_TENSOR, VIEW, P, S
 
 Slots = Mapping[str, int]
 _LOOK_BACK = 8  # blocks that came back last and are looked at
@@ -79,7 +79,7 @@ class Writer(Function):
         """The storage that a record of inputs or of written memory names."""
         kind, what, tensor = self.load(record), self.load(record, 8), self.layout.tensor
         found = self.variable(what)
-        with self.when(self.equal(kind, ARGUMENT)):
+        with self.when(self.either(self.equal(kind, ARGUMENT), self.above(kind, VIEW - 1))):
             self.set(found, self.follow(self.load(self.scaled(arguments, what)), tensor["_storage"]))
         with self.when(self.equal(kind, GRADIENT)):
             held = self.follow(what, tensor["_grad"])
@@ -134,8 +134,8 @@ def _take(layout: Layout) -> Function:
 
 
 def _make(layout: Layout) -> Function:
-    """The objects of a new tensor, but for its buffer."""
-    f = Writer(layout, "make", "plan", "record")
+    """The objects of a new tensor, but for its buffer; over a storage that is used again if `again` is not 0."""
+    f = Writer(layout, "make", "plan", "record", "again")
     plan, record = "%plan", "%record"
     serials, zero = f.shared(plan, "serials"), f.shared(plan, "zero")
 
@@ -144,11 +144,20 @@ def _make(layout: Layout) -> Function:
         f.need(f.differ(found, 0), -1)
         return found
 
-    storage = new("clone", plan, f.load(record))
-    counter = new("PyList_New", 1)
+    memory, count = f.variable("%again"), f.variable(0)
+    with f.when(f.differ("%again", 0)):
+        f.call("Py_IncRef", "%again")
+        f.put("%again", layout.storage["version"], zero)
+        for name in ("slot", "slots", "export", "external", "origin"):
+            f.put("%again", layout.storage[name], f.shared(plan, "none"))
+        f.set(count, f.load("%again", layout.storage["counter"]))
+    with f.when(f.equal("%again", 0)):
+        f.set(memory, new("clone", plan, f.load(record)))
+        f.set(count, new("PyList_New", 1))
+        f.replace(f.get(memory), layout.storage["counter"], f.get(count))
+    storage, counter = f.get(memory), f.get(count)
     f.call("Py_IncRef", zero)
     f.call("PyList_SetItem", counter, 0, zero)
-    f.replace(storage, layout.storage["counter"], counter)
     f.replace(storage, layout.storage["serial"], new("PyIter_Next", serials))
     f.put(storage, layout.storage["recorder"], f.single(plan, "recorder"))
     lineage = new("clone", plan, f.load(record, 8))
@@ -161,8 +170,40 @@ def _make(layout: Layout) -> Function:
     f.replace(made, layout.tensor["_lineage"], lineage)
     f.put(made, layout.tensor["_counter"], counter)
     f.own(plan, made)
-    f.store(made, record, 40)
-    f.store(storage, record, 48)
+    f.store(made, record, MADE_TENSOR)
+    f.store(storage, record, MADE_STORAGE)
+    f.give(1)
+    return f
+
+
+def _idle_result(layout: Layout) -> Function:
+    """The storage of an earlier result that nobody holds any more, or 0."""
+    f = Writer(layout, "idle_result", "plan", "record")
+    first, slots, none = f.load("%record", 48), layout.storage, f.shared("%plan", "none")
+    f.need(f.differ(first, -1))
+    left = f.variable(2)
+    with f.while_above(left, 0):
+        f.set(left, f.add(f.get(left), -1))
+        held = f.call("PyList_GetItem", f.single("%plan", "results"), f.add(first, f.get(left)))
+        with f.when(f.is_alone(held)), f.when(f.equal(f.load(held, slots["value"]), none)):
+            buffer, counter = f.load(held, slots["buffer"]), f.load(held, slots["counter"])
+            with f.when(f.both(f.is_alone(buffer), f.is_alone(counter))):
+                f.give(held)
+    f.give(0)
+    return f
+
+
+def _keep_result(layout: Layout) -> Function:
+    """Keep the storage of a result for later results, unless it is kept already."""
+    f = Writer(layout, "keep_result", "plan", "record")
+    first, results, storage = f.load("%record", 48), f.single("%plan", "results"), f.load("%record", MADE_STORAGE)
+    f.need(f.differ(first, -1))
+    for place in (first, f.add(first, 1)):
+        f.need(f.differ(f.call("PyList_GetItem", results, place), storage))
+    turn = f.load("%record", 56)
+    f.call("Py_IncRef", storage)
+    f.call("PyList_SetItem", results, f.add(first, turn), storage)
+    f.store(f.minus("1", turn), "%record", 56)
     f.give(1)
     return f
 
@@ -241,4 +282,6 @@ def _bump(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """What a replay does to objects."""
-    return [make(layout) for make in (_clone, _take, _make, _reusable, _release, _write, _bump)]
+    return [
+        make(layout) for make in (_clone, _take, _make, _idle_result, _keep_result, _reusable, _release, _write, _bump)
+    ]

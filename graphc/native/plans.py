@@ -17,23 +17,29 @@ from graphc.native.layout import slots_of
 from graphc.native.library import NativeLibrary, library
 from graphc.native.tables import (
     ARGUMENT,
+    BUILT,
     GIVEN,
     GRADIENT,
     LIST,
     MADE,
+    MADE_TENSOR,
+    MADE_WORDS,
     OBJECT,
     ONE,
     STORAGE,
     TUPLE,
+    VIEW,
+    WORD,
     Plan,
     Words,
 )
 from graphc.random import key_buffer
 from graphc.recording import current, found
-from graphc.replay import Replay
+from graphc.replay import Replay, is_plain
 from graphc.signatures import Plain, make_result
 from graphc.storage import Lineage, Storage
 from graphc.tensors.core import new
+from graphc.tensors.views import contiguous_strides
 from graphc_runtime.buffer import Buffer, size_class
 from graphc_runtime.executor import SMALL_ARENA, Executable
 from graphc_runtime.options import NATIVE_CALLS
@@ -103,17 +109,20 @@ class _Maker:
         self._count = len(replay._outputs)
         self._scratch = replay._new_scratch()
         self._keep(self._scratch, executable, replay)
-        # Addresses of inputs, outputs, arena; the buffers of outputs and of the arena.
+        # Addresses of inputs, outputs, arena; the buffers of outputs, of the arena, and of copies.
         self._addresses = self._plan.own([0] * (len(self._input_slots) + self._count + 1))
-        self._buffers = self._plan.own([0] * (self._count + 1))
+        self._buffers = self._plan.own([0] * (self._count + 1 + len(replay._new_gradients)))
+        # Memory of gradients that written storages get for their next values, while a call settles.
+        self._cells = self._plan.own([0] * len(replay._exchanged))
+        self._results: set[int] = set()  # outputs that become results
 
     def made(self) -> Direct:
         """The finished plan."""
         self._guards()
         self._inputs()
+        self._result()
         self._memory()
         self._written()
-        self._result()
         self._checks()
         executable, plan = self._executable, self._plan
         assert executable.native is not None
@@ -146,8 +155,10 @@ class _Maker:
         plan.table(
             "arguments",
             [
-                (place, id(cls), id(kind), int(requires), 0 if storage is None else id(storage), 0)
-                for (place, cls, kind, requires), storage in zip(plain.types, shared, strict=True)
+                (place, id(cls), id(kind), int(requires), 0 if storage is None else id(storage), 0, strides)
+                for (place, cls, kind, requires, _), storage, strides in zip(
+                    plain.types, shared, map(self._strides, plain.types), strict=True
+                )
             ],
         )
         plan.table("constants", [(place, id(value)) for place, _, value in plain.constants])
@@ -156,13 +167,12 @@ class _Maker:
         plan.table("calls", [(id(compute), id(expected)) for compute, expected in guards._calls])
         if guards._writes is not None:
             plan.set("writes", id(guards._writes))
-        dicts: list[tuple[int, int, int]] = []
-        proxies: list[tuple[int, int, int]] = []
-        for mapping, key, value, *_ in guards._in_dicts:
-            _require(type(mapping) is MappingProxyType or _is_dict(mapping))
-            (proxies if type(mapping) is MappingProxyType else dicts).append((id(mapping), id(key), id(value)))
-        plan.table("dicts", dicts)
-        plan.table("proxies", proxies)
+        proxies = [e for e in guards._in_dicts if type(e[0]) is MappingProxyType]
+        others = [e for e in guards._in_dicts if type(e[0]) is not MappingProxyType]
+        _require(all(_is_dict(mapping) for mapping, *_ in others))
+        walked = self._walks({id(holder) for holder, *_ in guards._sizes}, others)
+        for name, entries in (("proxies", proxies), ("dicts", [e for e in others if id(e[0]) not in walked])):
+            plan.table(name, [(id(mapping), id(key), id(value)) for mapping, key, value, *_ in entries])
         plan.table("cells", [(id(cell), id(value)) for cell, value, *_ in guards._cells])
         sizes: dict[str, list[tuple[int, int]]] = {"dict_sizes": [], "list_sizes": []}
         for holder, size, _ in guards._sizes:
@@ -177,6 +187,33 @@ class _Maker:
             [(id(t), id(storage), id(chain), int(needs)) for t, storage, chain, needs, _ in guards._tensors],
         )
 
+    def _strides(self, kind: tuple[int, type, TensorType, bool, bool]) -> int:
+        """The strides that a view must have; 0 for what is none."""
+        if not kind[4]:
+            return 0
+        strides = contiguous_strides(kind[2].shape)
+        self._keep(strides)
+        return id(strides)
+
+    def _walks(self, sized: set[int], entries: Sequence[Any]) -> set[int]:
+        """Dictionaries of which most entries are guarded are gone through in order; gives their identities."""
+        guarded: dict[int, dict[Any, Any]] = {}
+        mappings: dict[int, dict[Any, Any]] = {}
+        for mapping, key, value, *_ in entries:
+            guarded.setdefault(id(mapping), {})[key] = value
+            mappings[id(mapping)] = mapping
+        records: list[tuple[int, int, int]] = []
+        for identity, mapping in mappings.items():
+            expected = guarded[identity]
+            if identity not in sized or 2 * len(expected) < len(mapping) or not expected.keys() <= mapping.keys():
+                continue
+            keys = list(mapping)
+            self._keep(keys)
+            pairs = self._plan.own([w for k in keys for w in (id(k), id(expected[k]) if k in expected else 0)])
+            records.append((identity, pairs.address, len(keys)))
+        self._plan.table("walks", records)
+        return {identity for identity, *_ in records}
+
     # inputs
 
     def _inputs(self) -> None:
@@ -184,7 +221,7 @@ class _Maker:
         _require(all(kind == np.float64 for kind in replay._number_types))
         sources = [
             *((STORAGE, id(storage)) for storage in replay._storages),
-            *((ARGUMENT, self._plain.types[place][0]) for place in replay._arguments),
+            *(self._argument(*self._plain.types[place]) for place in replay._arguments),
             *((GRADIENT, id(tensor)) for tensor in replay._gradients),
         ]
         lent = {alias: self._buffers.at(j) for j, alias in replay._aliases}
@@ -214,6 +251,10 @@ class _Maker:
             draws.append((id(key_buffer if is_read else type(generator).skip), id(operands), address))
         plan.table("draws", draws)
 
+    @staticmethod
+    def _argument(place: int, cls: type, kind: TensorType, requires: bool, is_view: bool) -> tuple[int, int]:
+        return (VIEW - 1 + kind.dtype.itemsize if is_view else ARGUMENT), place
+
     # memory
 
     def _take(self, nbytes: int, what: object) -> int:
@@ -231,12 +272,12 @@ class _Maker:
         self._keep(held)
         return self._plan.own([id(cls), id(held), places.address, len(slots_of(cls))]).address
 
-    def _record_of(self, tensor: Any, j: int) -> tuple[int, ...]:
+    def _record_of(self, tensor: Any, j: int, take: int = 0, place: int = -1) -> tuple[int, ...]:
         """A record of `made` for a tensor like this one over output `j`."""
         hist = tensor._lineage.hist
         value = 0 if hist is None else self._prototype(hist)
         prototypes = self._prototype(tensor._storage), self._prototype(tensor._lineage), value
-        return (*prototypes, self._prototype(tensor), self._buffers.at(j), 0, 0)
+        return (*prototypes, self._prototype(tensor), self._buffers.at(j), take, place, 0, 0, 0)
 
     def _storage(self, type: TensorType) -> Storage:
         return Storage(self._recorder, type, None, None)
@@ -246,13 +287,21 @@ class _Maker:
         takes = [
             (self._buffers.at(j), self._take(size, what))
             for j, size, what in zip(replay._allocated, replay._sizes, replay._types, strict=True)
+            if j not in self._results
         ]
+        places = {id(storage): place for place, (storage, *_) in enumerate(replay._exchanged)}
+        input_of = dict(replay._aliases)
         kept: list[tuple[int, ...]] = []
         for group, is_taken in ((replay._taken_over, False), (replay._kept_outputs, True)):
             for owner, kind, j in group:
                 made = plan.own(self._record_of(new(self._storage(kind), kind, Lineage()), j))
                 take = self._take(kind.nbytes, kind) if is_taken else 0
-                kept.append((id(owner), id(kind), self._buffers.at(j), made.address, take, 0))
+                cell = 0
+                if not is_taken and (slot := self._input_slots[input_of[j]]) < len(replay._storages):
+                    place = places.get(id(replay._storages[slot]))
+                    cell = 0 if place is None else self._cells.at(place)
+                kept.append((id(owner), id(kind), self._buffers.at(j), made.address, take, cell, 0))
+        kept += self._copied_gradients()
         plan.table("kept", kept)
         spares: list[Any] = [None] * len(replay._exchanged)
         plan.set("spares", id(spares))
@@ -281,12 +330,36 @@ class _Maker:
         plan.table("takes", takes)
         plan.table("outputs", outputs)
 
+    def _copied_gradients(self) -> list[tuple[int, ...]]:
+        """Gradients that are set to None, and those whose memory is another's, which are copied."""
+        replay, plan = self._replay, self._plan
+        slots = {place: slot for place, _, slot, copied in replay._fresh if copied}
+        cleared: list[tuple[int]] = []
+        copies: list[tuple[int, int, int]] = []
+        kept: list[tuple[int, ...]] = []
+        for owner, recipe in replay._new_gradients:
+            if recipe is None or (recipe[0] == "value" and recipe[2] is None):
+                cleared.append((id(owner),))
+                continue
+            _require(recipe[0] == "made" and is_plain(recipe[2]) and recipe[2].storage in slots)
+            kind, source = recipe[2].type, slots.pop(recipe[2].storage) - self._first
+            _require(source >= 0)
+            cell = self._count + 1 + len(copies)
+            copies.append((self._buffers.at(source), self._buffers.at(cell), kind.nbytes))
+            made = plan.own(self._record_of(new(self._storage(kind), kind, Lineage()), cell))
+            take = self._take(kind.nbytes, kind)
+            kept.append((id(owner), id(kind), self._buffers.at(cell), made.address, take, 0, 0))
+        _require(not slots)  # a result that is a copy
+        plan.table("cleared", cleared)
+        plan.table("copies", copies)
+        return kept
+
     # results
 
     def _written(self) -> None:
         replay, plan, first = self._replay, self._plan, self._first
         records = [
-            (STORAGE, id(storage), self._buffers.at(j), place, 0)
+            (STORAGE, id(storage), self._buffers.at(j), place, self._cells.at(place), 0)
             for place, (storage, j, _) in enumerate(replay._exchanged)
         ]
         held = [(STORAGE, id(what), slot, copied) for what, slot, copied in replay._written]
@@ -295,21 +368,18 @@ class _Maker:
         held += [(ARGUMENT, types[what][0], slot, copied) for what, slot, copied in replay._written_arguments]
         for kind, what, slot, copied in held:
             _require(not copied)
-            records.append((kind, what, self._buffers.at(slot - first), -1, 0))
+            records.append((kind, what, self._buffers.at(slot - first), -1, 0, 0))
         plan.table("written", records)
-        _require(all(recipe is None for _, recipe in replay._new_gradients))
-        plan.table("cleared", [(id(owner),) for owner, _ in replay._new_gradients])
 
     def _result(self) -> None:
         replay, plan = self._replay, self._plan
         recipe = replay._result
         _require(recipe is not None)
         fresh = {place: (kind, slot) for place, kind, slot, copied in replay._fresh if not copied}
-        _require(len(fresh) == len(replay._fresh))
         if replay._whole is not None:
             fresh[recipe[2].storage] = replay._whole[0], replay._whole[2]
-        tag, kind, what = recipe
-        recipes: Sequence[Any] = what if tag == "seq" else [recipe]
+        recipes: list[Any] = []
+        build = _builder(recipe, recipes)
         made: list[tuple[int, ...]] = []
         leaves: list[tuple[int, int]] = []
         for tag, _, what in recipes:
@@ -321,7 +391,7 @@ class _Maker:
                 storages: dict[int, Storage] = {place: self._storage(type_of)}
                 tensor = make_result(what, storages)
                 leaves.append((MADE, len(made)))
-                made.append(self._record_of(tensor, slot - self._first))
+                made.append(self._result_record(tensor, slot - self._first, 2 * len(made)))
             elif tag in ("value", "object"):
                 self._keep(what)
                 leaves.append((OBJECT, id(what)))
@@ -329,11 +399,25 @@ class _Maker:
                 _require(tag == "arg")
                 leaves.append((GIVEN, self._plain.types[what][0]))
         table = plan.table("made", made)
-        size = 7
-        leaves = [(kind, table.at(size * what + 5) if kind == MADE else what) for kind, what in leaves]
+        tensor_of = table.address + MADE_TENSOR
+        leaves = [(kind, tensor_of + WORD * MADE_WORDS * what if kind == MADE else what) for kind, what in leaves]
+        results: list[Any] = [None] * (2 * len(made))
+        self._keep(results)
+        plan.set("results", id(results))
         plan.table("leaves", leaves)
         plan.set("leaves_count", len(leaves))
-        plan.set("result_kind", ONE if recipe[0] != "seq" else LIST if kind is list else TUPLE)
+        flat = recipe[0] == "seq" and len(recipe[2]) == len(recipes)
+        kinds = {tuple: TUPLE, list: LIST}
+        plan.set("result_kind", ONE if recipes == [recipe] else kinds[recipe[1]] if flat else BUILT)
+        self._keep(build)
+        plan.set("build", id(build))
+
+    def _result_record(self, tensor: Any, j: int, place: int) -> tuple[int, ...]:
+        replay, kind = self._replay, tensor._storage.type
+        if j not in replay._allocated:
+            return self._record_of(tensor, j)  # in memory that was given away
+        self._results.add(j)
+        return self._record_of(tensor, j, self._take(kind.nbytes, kind), place if kind.nbytes <= SMALL_ARENA else -1)
 
     def _checks(self) -> None:
         replay, plan, scratch = self._replay, self._plan, self._scratch
@@ -354,6 +438,22 @@ class _Maker:
         self._keep(check)
         plan.set("check", id(check))
         plan.table("flags", flags)
+
+
+def _builder(recipe: Any, leaves: list[Any]) -> Callable[[list[Any]], Any]:
+    """What makes a result of the objects of its leaves, which are added to `leaves`."""
+    tag, kind, what = recipe
+    if tag not in ("seq", "named", "dict"):
+        place = len(leaves)
+        leaves.append(recipe)
+        return lambda made: made[place]
+    names = [name for name, _ in what] if tag == "dict" else ()
+    parts = [_builder(part, leaves) for part in ([part for _, part in what] if tag == "dict" else what)]
+    if tag == "dict":
+        return lambda made: {name: part(made) for name, part in zip(names, parts, strict=True)}
+    if tag == "named":
+        return lambda made: kind(*[part(made) for part in parts])
+    return lambda made: kind([part(made) for part in parts])
 
 
 def _is_dict(mapping: Mapping[Any, Any]) -> bool:

@@ -20,6 +20,7 @@ SHARED = (
     "missed",  # what a call gives that cannot be done here
     "make",  # the function behind `object.__new__`
     "mode",
+    "dict_name",
     "enabled_name",
     "inference_name",
     "threads",
@@ -57,17 +58,23 @@ SINGLE = (
     "writes",
     "writes_seen",
     "spares",
+    "results",
     "owned",
     "owned_count",
     "check",
     "always_check",
     "result_kind",
+    "build",
     "leaves_count",
     "missed_calls",
 )
+# Words of a record of `made`: prototypes of storage, lineage, value or 0, tensor; where the buffer is; record of `take`
+# or 0; place in the list of results or -1, which of its two storages is given up next; (tensor, storage).
+MADE_WORDS = 10
+MADE_TENSOR, MADE_STORAGE = 64, 72  # offsets
 # Tables of a plan, each with the number of words of a record.
 TABLES = {
-    "arguments": 6,  # place, class, type, whether it needs gradients, the storage it shares, (its storage)
+    "arguments": 7,  # place, class, type, whether it needs gradients, the storage it shares, (its storage), strides
     "constants": 2,  # place, value
     "captured": 1,  # storage
     "gradients": 2,  # tensor, the type of its gradient or 0
@@ -75,9 +82,10 @@ TABLES = {
     "computes": 2,  # function, where the number goes
     "spare": 3,  # place in the list of spares, where the buffer goes, record of `take`
     "takes": 2,  # where the buffer goes, record of `take`
-    "made": 7,  # prototypes of storage, lineage, value or 0, tensor; where the buffer is; (tensor, storage)
-    "kept": 6,  # tensor, type, where the buffer goes, record of `made`, record of `take` or 0, (gradient used again)
+    "made": MADE_WORDS,
+    "kept": 7,  # tensor, type, where the buffer goes, record of `made`, record of `take` or 0, cell, (gradient)
     "dicts": 3,  # dictionary, key, value
+    "walks": 3,  # dictionary, pairs of key and value (0: any) of all its entries in order, how many
     "proxies": 3,  # mapping, key, value
     "cells": 2,  # cell, value
     "dict_sizes": 2,  # dictionary, length
@@ -87,16 +95,17 @@ TABLES = {
     "inputs": 4,  # kind, what, where the address goes, where the buffer goes if it is given away, else 0
     "draws": 3,  # function, arguments, where the address goes or 0
     "outputs": 2,  # where the buffer is, where the address goes
-    "written": 5,  # kind, what, where the buffer is, place in the list of spares or -1, (storage)
+    "copies": 3,  # where the buffer is, where that of its copy is, bytes
+    "written": 6,  # kind, what, where the buffer is, place in the list of spares or -1, cell, (storage)
     "cleared": 1,  # tensor
     "flags": 1,  # address
     "leaves": 2,  # kind, what
 }
-# Kinds of inputs and of written memory.
-STORAGE, ARGUMENT, GRADIENT = 0, 1, 2
-# Kinds of leaves of results, and of results.
+# Kinds of inputs and of written memory. Of views it is VIEW - 1 and the bytes of an element.
+STORAGE, ARGUMENT, GRADIENT, VIEW = 0, 1, 2, 3
+# Kinds of leaves of results, and of results; `build` makes what it is BUILT from the list of leaves.
 MADE, OBJECT, GIVEN = 0, 1, 2
-ONE, TUPLE, LIST = 0, 1, 2
+ONE, TUPLE, LIST, BUILT = 0, 1, 2, 3
 
 TAKE = 3  # words of a record of `take`: capacity, arguments of `allocate`, prototype of the buffer
 PROTOTYPE = 4  # words of a prototype: class, object, where its slots are, how many

@@ -29,6 +29,8 @@ def warm(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
 def numbers(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().numpy().copy()
+    if isinstance(value, dict):
+        return {key: numbers(v) for key, v in value.items()}
     return [numbers(v) for v in value] if isinstance(value, list | tuple) else value
 
 
@@ -80,5 +82,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "constant": lambda x, y: (x + y, 3, None),
     "written": lambda x, y: x.add_(y),
     "integers": lambda x, y: (x > y).sum(),
+    "dictionary": lambda x, y: {"sum": x + y, "parts": [x * y, (y - x, 4)]},
+    "named": lambda x, y: (x + y).max(0),
+    "nested": lambda x, y: ((x, x + y), [y * 2]),
     "drawn": lambda x, y: x + torch.rand(4, 4) * y,
 }

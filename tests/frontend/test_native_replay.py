@@ -11,6 +11,7 @@ import pytest
 
 import graphc as torch
 import graphc.nn as nn
+from graphc import optim
 from graphc.options import NATIVE_CALLS, scope
 from tests.frontend.native_cases import (
     FUNCTIONS,
@@ -44,8 +45,48 @@ def test_a_call_is_native_and_gives_what_python_gives(name: str) -> None:
         return [*results, numbers(x)]
 
     for ours, theirs in zip(run(True), run(False), strict=True):
-        for a, b in zip(ours, theirs, strict=True) if isinstance(ours, list) else [(ours, theirs)]:
-            np.testing.assert_array_equal(a, b)
+        assert type(ours) is type(theirs) and repr(ours) == repr(theirs)
+
+
+def test_results_have_the_types_that_python_gives() -> None:
+    compiled = torch.compile(lambda x: {"max": x.max(0), "all": [x + 1, (x - 1,)]})
+    x = torch.randn(3, 2)
+    warm(compiled, x)
+    results: list[Any] = []
+    assert natively(lambda: results.append(compiled(x))) == 1
+    made, expected = results[0], x.max(0)
+    assert type(made) is dict and type(made["all"]) is list and type(made["all"][1]) is tuple
+    assert type(made["max"]) is type(expected) and made["max"].indices.tolist() == expected.indices.tolist()
+
+
+def test_parts_of_a_data_set_are_arguments() -> None:
+    compiled = torch.compile(lambda x, y: (x * 2).sum(1) + y)
+    data, labels = torch.randn(12, 3), torch.arange(12)
+    data.data_ptr(), labels.data_ptr()
+
+    def at(i: int) -> None:
+        made = compiled(data[i : i + 2], labels[i : i + 2])
+        x, y = data.numpy()[i : i + 2], labels.numpy()[i : i + 2]
+        np.testing.assert_allclose(made.numpy(), x.sum(1) * 2 + y, rtol=1e-5)
+
+    for i in range(4):
+        at(i)
+    assert natively(lambda: [at(i) for i in range(4, 10)]) == 6
+    x, y = data[2:8:3], labels[:2]
+    expected = (data.numpy()[2:8:3] * 2).sum(1) + labels.numpy()[:2]
+    np.testing.assert_allclose(compiled(x, y).numpy(), expected, rtol=1e-5)
+    assert natively(lambda: compiled(x, y)) == 0, "its elements do not lie in one piece"
+
+
+def test_float_constants_are_native_until_they_change() -> None:
+    compiled = torch.compile(lambda x, scale: x / scale)
+    x = torch.ones(2)
+    for _ in range(3):
+        assert compiled(x, 2.0).tolist() == [0.5, 0.5]
+    assert natively(lambda: compiled(x, 2.0)) == 1
+    assert compiled(x, 4.0).tolist() == [0.25, 0.25] and compiled(x, 2.0).tolist() == [0.5, 0.5]
+    for zero in (0.0, -0.0, 0.0):
+        assert compiled(x, zero).tolist() == [float("inf") if str(zero) == "0.0" else float("-inf")] * 2
 
 
 def test_the_argument_itself_is_returned() -> None:
@@ -86,6 +127,45 @@ def test_steps_are_native_and_train_as_in_python(name: str, dropout: float) -> N
 
     for ours, theirs in zip(run(True), run(False), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("ending", [False, True], ids=["begin", "end"])
+def test_gradients_over_one_value_and_gradients_that_are_cleared(ending: bool) -> None:
+    """Biases that are added have the same gradient, which each holds for itself; at the end none may be left."""
+
+    def run(native: bool) -> list[Any]:
+        NATIVE_CALLS.set(native)
+        torch.manual_seed(0)
+        weight, first, second = (torch.randn(4, requires_grad=True) for _ in range(3))
+        optimizer = optim.SGD([weight, first, second], lr=0.1)
+
+        def step(x: Any) -> Any:
+            if not ending:
+                optimizer.zero_grad()
+            loss = ((x * weight + first + second) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            if ending:
+                optimizer.zero_grad()
+            return loss
+
+        compiled = torch.compile(step)
+        results: list[Any] = []
+
+        def steps() -> None:
+            for i in range(8):
+                results.append(numbers(compiled(batch(i)[0])))
+                results.extend(numbers(p) for p in (weight, first, second))
+                results.extend(numbers(p.grad) for p in (weight, first, second))
+            if not ending:
+                first.grad.zero_()
+                results.append(numbers(second.grad))
+
+        assert (natively(steps) > 2) is native
+        return results
+
+    for ours, theirs in zip(run(True), run(False), strict=True):
+        assert repr(ours) == repr(theirs)
 
 
 def test_accumulated_gradients_are_native() -> None:
