@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir.builder import Builder
 from graphc.ir.demand import COMPUTED, base_of
@@ -70,6 +70,7 @@ def form_of(given: Group) -> Form:
     roots = tuple(
         (number_of(r.value, None), r.dims, r.part, *(number_of(n, None) for n in r.scatter)) for r in group.roots
     )
+    kept = tuple((number_of(r.value, None), r.dims) for r in group.kept)
     operands: list[tuple[int, ...] | None] = []
     for node in nodes:  # grows on the way
         walked = node in group.inside or node.op == "reshape" or node.op in COMPUTED
@@ -82,7 +83,7 @@ def form_of(given: Group) -> Form:
         else:
             parts.append((node.op, attrs_key(_attrs(node, starts)), node.type, node in group.inside, *places))
     outer = tuple(original.get(n, n) for n in nodes)
-    return Form((group.domain, roots, *parts), outer, starts, group, tuple(nodes))
+    return Form((group.domain, roots, kept, *parts), outer, starts, group, tuple(nodes))
 
 
 def _starts(group: Group, nodes: list[Node], users: dict[Node, list[Node | None]]) -> dict[Node, tuple[int, ...]]:
@@ -153,10 +154,11 @@ def _rewrite(group: Group, change: _Change) -> tuple[Group, dict[Node, Node]]:
     roots = tuple(
         Root(new.get(r.value, r.value), r.dims, tuple(new.get(n, n) for n in r.scatter), r.part) for r in group.roots
     )
+    kept_rows = tuple(replace(r, value=new.get(r.value, r.value)) for r in group.kept)
     leaves = {n for n in topological(wanted, stop=lambda n: n not in inside and n.op != "reshape") if n not in inside}
     starts = [n for root in roots for n in (root.value, *root.scatter)]
     kept = topological(starts, stop=lambda n: n in leaves and n.op != "reshape")
-    return Group(group.domain, roots, frozenset(n for n in kept if n not in leaves)), new
+    return Group(group.domain, roots, frozenset(n for n in kept if n not in leaves), kept_rows), new
 
 
 def _sunk(given: Group) -> tuple[Group, dict[Node, Node]]:
@@ -164,7 +166,7 @@ def _sunk(given: Group) -> tuple[Group, dict[Node, Node]]:
     group: Group = given
     original: dict[Node, Node] = {}
     for _ in range(_MOST_SINKS):
-        below = group.inside.difference(group.targets)
+        below = group.inside.difference(group.targets, (r.value for r in group.kept))
         if not any(n.op == "slice" and n.inputs[0] in below for n in group.inside):
             break
 

@@ -42,12 +42,15 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A buffer of `size` elements. Parameters never overlap: what is updated in place is one parameter, "inout"."""
+    """A buffer of `size` elements. Parameters never overlap: what is updated in place is one parameter, "inout".
+
+    Mode "own" is memory of the kernel itself, not a parameter: each call has its own, with arbitrary contents.
+    """
 
     name: str
     dtype: DType
     size: int
-    mode: str  # "in", "out" or "inout"
+    mode: str  # "in", "out", "inout" or "own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,14 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Say that the cache line of element `index` is read soon. The element need not exist."""
+
+    buffer: Param
+    index: Affine
+
+
+@dataclass(frozen=True, slots=True)
 class For:
     """`for var = lo to hi step step`, carrying values: `phis[i]` starts as `inits[i]`, becomes `yields[i]`; after the
     loop it is `results[i]`.
@@ -124,12 +135,14 @@ class If:
     body: tuple[Stmt, ...]
 
 
-Stmt = Op | Load | Store | For | If
+Stmt = Op | Load | Store | Prefetch | For | If
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel: buffers, the size of its parallel range, and what to do for one `index` of it."""
+    """A kernel: buffers, the size of its parallel range, and what to do for one `index` of it. `own` are small buffers
+    that are no parameters.
+    """
 
     name: str
     params: tuple[Param, ...]
@@ -138,6 +151,7 @@ class Kernel:
     body: tuple[Stmt, ...]
     flops: int = 0  # arithmetic of the whole kernel, for the decision to use threads and for reports
     bytes: int = 0  # memory traffic of the whole kernel, likewise
+    own: tuple[Param, ...] = ()
 
 
 # name -> (number of operands, meaning). All operands have one type unless said otherwise.

@@ -17,6 +17,7 @@ from graphc.codegen.kernel import (
     Number,
     Op,
     Param,
+    Prefetch,
     Stmt,
     Store,
     Value,
@@ -176,6 +177,9 @@ class _KernelParser:
         flops = self.integer() if self.accept("flops") else 0
         size = self.integer() if self.accept("bytes") else 0
         self.need("{")
+        own: list[Param] = []
+        while self.accept("own"):
+            own.append(self.param("own"))
         self.need("parallel")
         index = self.define(self.new_name(), INDEX)
         self.need("=")
@@ -190,9 +194,10 @@ class _KernelParser:
         self.need("}")
         if self.token.kind != "end":
             self.fail(f"expected the end of the text, found {self.found()}")
-        return Kernel(name, tuple(params), grid, index, body, flops, size)
+        return Kernel(name, tuple(params), grid, index, body, flops, size, tuple(own))
 
-    def param(self) -> Param:
+    def param(self, mode: str = "") -> Param:
+        """A buffer; its mode follows if it is not given."""
         name = self.new_name()
         self.need(":")
         at = self.token.at
@@ -202,9 +207,9 @@ class _KernelParser:
         self.need("[")
         size = self.integer()
         self.need("]")
-        if self.token.text not in ("in", "out", "inout"):
+        if not mode and self.token.text not in ("in", "out", "inout"):
             self.fail(f"expected in, out or inout, found {self.found()}")
-        self.buffers[name] = Param(name[1:], dtype.dtype, size, self.take().text)
+        self.buffers[name] = Param(name[1:], dtype.dtype, size, mode or self.take().text)
         return self.buffers[name]
 
     def block(self, depth: int) -> tuple[tuple[Stmt, ...], tuple[Value, ...]]:
@@ -246,6 +251,8 @@ class _KernelParser:
             if self.type() != value.type:
                 self.fail(f"the stored value has type {value.type}", at)
             return Store(buffer, index, value, stride, offsets, mask)
+        if self.accept("prefetch"):
+            return Prefetch(*self.place())
         if self.accept("for"):
             return self.loop(depth)
         if self.accept("if"):

@@ -1,12 +1,13 @@
 """The text form of kernels. `kernel_parser.parse_kernel` reads it back.
 
 kernel   = "kernel" "@" NAME "(" [param {"," param}] ")" ["flops" INT] ["bytes" INT]
-           "{" "parallel" VALUE "=" "0" "to" INT block "}"
+           "{" {"own" VALUE ":" DTYPE "[" INT "]"} "parallel" VALUE "=" "0" "to" INT block "}"
 param    = VALUE ":" DTYPE "[" INT "]" ("in" | "out" | "inout")
 block    = "{" {stmt} ["yield" VALUE {"," VALUE}] "}"
 stmt     = VALUE "=" OP [operand {"," operand}] ":" type
          | VALUE "=" "load" place access ":" type
          | "store" place "," VALUE access ":" type
+         | "prefetch" place
          | "for" VALUE "=" bound "to" bound "step" INT
            ["carry" "(" VALUE "=" VALUE ":" type {"," ...} ")"] block ["->" "(" VALUE ":" type {"," ...} ")"]
          | "if" VALUE block
@@ -22,7 +23,7 @@ import re
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 
-from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Number, Op, Param, Stmt, Store, Value
+from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Number, Op, Param, Prefetch, Stmt, Store, Value
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_]")
 
@@ -58,6 +59,8 @@ class KernelPrinter:
         if kernel.bytes:
             header += f" bytes {kernel.bytes}"
         yield header + " {", None
+        for buffer in kernel.own:
+            yield f"  own {self._define(buffer)}: {buffer.dtype}[{buffer.size}]", None
         yield f"  parallel {self._define(kernel.index)} = 0 to {kernel.grid} {{", None
         yield from self._block(kernel.body, 2)
         yield "  }", None
@@ -94,12 +97,12 @@ class KernelPrinter:
                 yield f"{pad}if {self._use(statement.condition)} {{", statement
                 yield from self._block(statement.body, depth + 1)
                 yield pad + "}", None
-            elif isinstance(statement, (Op, Load, Store)):
+            elif isinstance(statement, (Op, Load, Store, Prefetch)):
                 yield pad + self._simple(statement), statement
             else:
                 yield f"{pad}{statement!r}", statement
 
-    def _simple(self, statement: Op | Load | Store) -> str:
+    def _simple(self, statement: Op | Load | Store | Prefetch) -> str:
         if isinstance(statement, Op):
             operands = [self._use(a) for a in statement.args]
             if statement.attr is not None:
@@ -107,6 +110,8 @@ class KernelPrinter:
             text = " ".join([statement.name, ", ".join(operands)]).rstrip()
             return f"{self._define(statement.result)} = {text} : {statement.result.type}"
         place = f"{self._use(statement.buffer)}[{self._sum(statement.index)}]"
+        if isinstance(statement, Prefetch):
+            return f"prefetch {place}"
         access = "" if statement.stride == 1 else f" stride {statement.stride}"
         if statement.offsets is not None:
             access += f" offsets {self._use(statement.offsets)}"

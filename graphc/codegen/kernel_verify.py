@@ -18,6 +18,7 @@ from graphc.codegen.kernel import (
     Load,
     Op,
     Param,
+    Prefetch,
     Stmt,
     Store,
     Value,
@@ -47,7 +48,7 @@ def verify_kernel(kernel: Kernel) -> None:
 class _Verifier:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.params = set(kernel.params)
+        self.params = {*kernel.params, *kernel.own}
         self.visible: set[Value] = set()
         self.trail: list[Value] = []  # the visible values, in order of definition
         self.defined: set[Value] = set()
@@ -66,11 +67,15 @@ class _Verifier:
         kernel = self.kernel
         if not _NAME.fullmatch(kernel.name):
             self.fail(f"{kernel.name!r} cannot name a function")
-        if len(self.params) != len(kernel.params):
+        if len(self.params) != len(kernel.params) + len(kernel.own):
             self.fail("a buffer is listed twice")
         for param in kernel.params:
             if param.mode not in ("in", "out", "inout"):
                 self.fail(f"buffer {param.name} has mode {param.mode!r}; modes are in, out and inout")
+        for param in kernel.own:
+            if param.mode != "own":
+                self.fail(f"buffer {param.name} of the kernel's own has mode {param.mode!r}")
+        for param in self.params:
             if param.size < 0:
                 self.fail(f"buffer {param.name} has {param.size} elements")
         if kernel.grid < 0:
@@ -127,6 +132,10 @@ class _Verifier:
                 self.access(statement, statement.value.type)
                 if statement.buffer.mode == "in":
                     self.fail(f"a store to buffer {statement.buffer.name}, which may only be read")
+            elif isinstance(statement, Prefetch):
+                if statement.buffer not in self.params:
+                    self.fail(f"{statement.buffer.name} is not a buffer of this kernel")
+                self.affine(statement.index)
             elif isinstance(statement, For):
                 self.loop(statement)
             elif isinstance(statement, If):

@@ -46,11 +46,7 @@ def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL) -> Schedul
         return _contraction_schedule(nest, contraction, axes, lanes, target, choice)
     if choice.panels or choice.chunk:
         raise NoOption
-    options: list[tuple[float, int, Var | None]] = []
-    for number, var in enumerate(axes):
-        turns = _turned_axis(nest, var, lanes) is not None
-        options.append((sum(_site_cost(s, nest, var, lanes, turns) for s in nest.sites), -number, var))
-    options.append((_inner_cost(nest, nest.sites, lanes), 1, None))
+    options = _lane_options(nest, lanes)
     options.sort(key=lambda o: o[:2])
     together = _together(nest, lanes, options[0][0] * SHARED)
     if together is not None and not choice.lane:
@@ -86,6 +82,25 @@ def _vectors_together(nest: Nest, lane: Var, lanes: int, most: int, usual: int) 
             best, least = count, each
         count *= 2
     return best
+
+
+def _lane_options(nest: Nest, lanes: int) -> list[tuple[float, int, Var | None]]:
+    """Estimated cycles, and a number that decides between equals, for each axis across the lanes; None: for loops of
+    the sites' own. Rows are kept by these only.
+    """
+    options: list[tuple[float, int, Var | None]] = [(_inner_cost(nest, nest.sites, lanes), 1, None)]
+    if any(s.is_kept for s in nest.sites):
+        return options
+    for number, var in enumerate(v for v in nest.axes if v.hi > 0):
+        turns = _turned_axis(nest, var, lanes) is not None
+        options.append((sum(_site_cost(s, nest, var, lanes, turns) for s in nest.sites), -number, var))
+    return options
+
+
+def keeping_pays(kept: Nest, plain: Nest, target: Target) -> bool:
+    """Whether a nest that keeps rows costs no more than `plain`, which computes them again."""
+    costs = [min(o[0] for o in _lane_options(nest, lane_count(nest, target))) for nest in (kept, plain)]
+    return costs[0] <= costs[1]
 
 
 def _together(nest: Nest, lanes: int, limit: float) -> tuple[Var, Var] | None:

@@ -13,18 +13,19 @@ from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
 from graphc.codegen.math import expand_cast
 from graphc.codegen.panels import axes_of_points
+from graphc.codegen.prefetch import Ahead, choose_ahead
 from graphc.codegen.prepare import Prepared
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Site, inner_dims, root_index, store_address
-from graphc.codegen.target import Target
+from graphc.codegen.steps import Step, Steps
+from graphc.codegen.target import LINE, Target
 from graphc.codegen.values import Masks, Values, accumulator_dtype
 from graphc.ir.access import Index
-from graphc.ir.demand import demands, reduction_extents, reduction_reads
+from graphc.ir.demand import reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
 from graphc.ir.types import i64
-from graphc.ir.visit import topological
 
 _NOTHING: Mapping[Node, Node] = MappingProxyType({})
 
@@ -55,21 +56,26 @@ class _Lowering:
         self.e = ScopedEmitter()
         self.params = self._parameters(merged)
         self.work: dict[Scratch, Param] = {}
+        self.rows: dict[Node, Param] = {}
         self.panels = {p.operand: (p, self._scratch(p.memory, "in")) for p in schedule.panels}
         self.sums = self._scratch(schedule.chunk.sums, "inout") if schedule.chunk is not None else None
-        self.values = Values(self.e, group.inside, self.params)
+        self.values = Values(self.e, nest.inside, self.params)
         self.values.lane_count = schedule.lanes
+        self.values.kept = self._kept()
+        self.ahead: Ahead | None = None
+        self.point: Point = {}
+        self.steps = Steps(group, nest, schedule)
         self.domain = Domain(self.e, self.values.env, schedule, target, self._body)
         self.lane = Var("lane", schedule.lanes - 1, lane=True)
         self.sites = {s.stage: s for s in nest.sites if s.stage is not None}
-        order = topological([r.value for r in group.roots], stop=lambda n: n not in group.inside)
-        self.rank = {n: i for i, n in enumerate(order)}
 
     def _parameters(self, merged: Mapping[Node, Node]) -> dict[Node, Param]:
         """A parameter for each buffer; a merged target shares its operand's."""
         targets = set(self.group.targets)
         taken = set(merged.values())
-        nodes = dict.fromkeys(a.buffer for site in self.nest.sites for a in site.accesses)
+        own = {r.value for r in self.group.kept} - targets
+        used = dict.fromkeys(a.buffer for site in self.nest.sites for a in site.accesses)
+        nodes = [n for n in used if n not in own]
         params: dict[Node, Param] = {}
         for node in sorted(nodes, key=targets.__contains__):
             if node not in merged:
@@ -79,6 +85,18 @@ class _Lowering:
         for target, operand in merged.items():
             params[target] = params[operand]
         return params
+
+    def _kept(self) -> dict[Node, int]:
+        """For each value whose rows are kept the length of one in memory of the kernel's own; 0: it is a target."""
+        targets = set(self.group.targets)
+        kept: dict[Node, int] = {}
+        for site in self.nest.sites:
+            if site.root is not None and site.is_kept:
+                node = site.root.value
+                kept[node] = 0 if node in targets else math.prod(v.hi + 1 for v in site.loops)
+                if kept[node]:
+                    self.rows[node] = self.params[node] = Param(f"row{len(self.rows)}", node.dtype, kept[node], "own")
+        return kept
 
     def _scratch(self, memory: Scratch, mode: str) -> Param:
         """A parameter for memory to work in."""
@@ -90,7 +108,8 @@ class _Lowering:
         index = self.e.bind(Value(INDEX, "g"))
         grid = self.domain.run(index)
         params = tuple(self.work[n] if isinstance(n, Scratch) else self.params[n] for n in self.own)
-        kernel = Kernel(name, params, grid, index, tuple(self.e.body), self._flops(), self._bytes())
+        work = self._flops(), self._bytes()
+        kernel = Kernel(name, params, grid, index, tuple(self.e.body), *work, tuple(self.rows.values()))
         return Lowered(kernel, self.own)
 
     # one tile of the domain
@@ -115,14 +134,18 @@ class _Lowering:
         points = [dict(choice) for choice in product(*ranges)]
         masks = Masks(tail)
         places = [self._place(p) for p in points]
-        self._stages(places, masks)
+        steps, last = self.steps.before_stores(places), self.steps.stores()
+        self.point = points[0]
+        self.ahead = choose_ahead(self.nest, schedule, [*steps, *last])
+        for step in steps:
+            self._run(step, places, masks)
         if self.domain.part is not None and not self.domain.part.is_last:
             return
         # What is transposed in registers is stored place by place, or it would need too many registers.
         for together in [places] if schedule.turned is None else [[place] for place in places]:
             pending: list[tuple[Site, Index, Value]] = []
             for site in self.nest.sites:
-                if site.root is not None and not site.loops:
+                if site.root is not None and not site.loops and not site.is_kept:
                     for place in together:
                         at = root_index(site.root, place, {})
                         self._turn_to(place, bases)
@@ -130,9 +153,8 @@ class _Lowering:
             for site, at, value in pending:
                 self._store(site, at, value, masks)
         values.turned = None
-        for site in self.nest.sites:
-            if site.root is not None and site.loops:
-                self._store_loops(site, places, masks)
+        for step in last:
+            self._run(step, places, masks)
 
     def _turn_to(self, place: tuple[Ix, ...], bases: Bases) -> None:
         """Tell the values which place of a transposed block is computed next."""
@@ -147,65 +169,62 @@ class _Lowering:
 
     def _store(self, site: Site, at: Index, value: Value, masks: Masks) -> None:
         assert site.root is not None
-        address, stride, offsets = self.values.address(store_address(site.root, at))
+        ix = store_address(site.root, at)
+        address, stride, offsets = self.values.address(self.values.in_row(site.root.target, ix))
         wide = stride != 0 or offsets is not None
         if wide:
             value = self.e.splat(value, self.schedule.lanes)
         assert wide or value.type.lanes == 1, "a vector is stored to one place"
         self.e.store(self.params[site.root.target], address, value, stride, offsets, masks.tail if wide else None)
 
-    def _store_loops(self, site: Site, places: list[tuple[Ix, ...]], masks: Masks) -> None:
-        root = site.root
-        assert root is not None
-        dims = inner_dims(root)
-
-        def visit(point: Point, inner: Masks, carried: list[Value]) -> list[Value]:
-            own = {k: point[v] for k, v in zip(dims, site.loops, strict=True)}
-            indices = [root_index(root, place, own) for place in places]
-            computed = [self.values.at(root.value, at, inner) for at in indices]
-            for at, value in zip(indices, computed, strict=True):
-                self._store(site, at, value, inner)
-            return carried
-
-        self._iterate(site, [[]], masks, visit)
-
     # reductions
 
-    def _stages(self, places: list[tuple[Ix, ...]], masks: Masks) -> None:
-        """Compute every reduction that the tile's roots need, those that others need first."""
-        wanted: dict[Node, dict[Index, None]] = {}
-        requests: list[tuple[Node, Index]] = []
-        for site in self.nest.sites:
-            if site.root is not None:
-                dims = inner_dims(site.root)
-                own = {k: Ix.of(v) for k, v in zip(dims, site.loops, strict=True)}
-                requests.extend((site.root.value, root_index(site.root, place, own)) for place in places)
-        while requests:
-            found = demands(requests, self.group.inside)
-            requests = []
-            for stage, at in found.stages:
-                if at not in wanted.setdefault(stage, {}):
-                    wanted[stage][at] = None
-                    over = tuple(Ix.of(v) for v in self.sites[stage].loops)
-                    requests.extend(zip(stage.inputs, reduction_reads(stage, at, over), strict=True))
-        ordered = sorted(wanted, key=self.rank.__getitem__)
-        while ordered:
-            together = [ordered.pop(0)]
-            while ordered and self._may_join(together, ordered[0]):
-                together.append(ordered.pop(0))
-            self._reduce([(s, list(wanted[s])) for s in together], masks)
+    def _run(self, step: Step, places: list[tuple[Ix, ...]], masks: Masks) -> None:
+        """The loops of one step."""
+        if step.stages:
+            self._reduce(step, places, masks)
+            return
+        loops = step.rows[0].loops
 
-    def _may_join(self, together: list[Node], stage: Node) -> bool:
-        """Whether `stage` can run in the same loops as `together`: same extents, none needing another's result."""
-        first = together[0]
-        if "contract" in (first.op, stage.op) or reduction_extents(first) != reduction_extents(stage):
-            return False
-        if extremes.is_place(first) != extremes.is_place(stage):
-            return False
-        below = set(topological([stage], stop=lambda n: n not in self.group.inside))
-        return not any(s in below for s in together)
+        def visit(point: Point, inner: Masks, carried: list[Value]) -> list[Value]:
+            self._ask_ahead(step, point, inner)
+            self._store_rows(step.rows, places, tuple(point[v] for v in loops), inner)
+            return carried
 
-    def _reduce(self, stages: list[tuple[Node, list[Index]]], masks: Masks) -> None:
+        self._iterate(step.rows[0], [[]], masks, visit)
+
+    def _ask_ahead(self, step: Step, over: Point, masks: Masks) -> None:
+        """In the loop that has time for it, at the place `over`: ask for the lines of the next rows that begin here."""
+        ahead = self.ahead
+        if ahead is None or ahead.step is not step or masks.tail is not None:
+            return
+        (var,) = ahead.site.loops
+        place = Ix(over[var].const, tuple((s, c) for s, c in over[var].terms if s is not self.lane))
+        known = {**self.point, var: place}
+        for access in ahead.accesses:
+            if place.const * access.buffer.dtype.itemsize % LINE:
+                continue
+            ix = Ix(access.address.const + access.address.coefficient(self.nest.axes[-1]))
+            for symbol, coefficient in access.address.terms:
+                ix = ix + (known[symbol] if symbol in known else Ix.of(symbol)) * coefficient  # type: ignore[index]
+            self.e.prefetch(self.params[access.buffer], self.values.address(ix)[0])
+
+    def _store_rows(
+        self, rows: tuple[Site, ...], places: list[tuple[Ix, ...]], over: tuple[Ix, ...], masks: Masks
+    ) -> None:
+        """Store the elements of `rows` at the place `over` of their loops."""
+        for site in rows:
+            root = site.root
+            assert root is not None
+            own = dict(zip(inner_dims(root), over, strict=True))
+            indices = [root_index(root, place, own) for place in places]
+            compute = self.values.kept_at if site.is_kept else self.values.at
+            computed = [compute(root.value, at, masks) for at in indices]
+            for at, value in zip(indices, computed, strict=True):
+                self._store(site, at, value, masks)
+
+    def _reduce(self, step: Step, places: list[tuple[Ix, ...]], masks: Masks) -> None:
+        stages = step.stages
         site = self.sites[stages[0][0]]
         own_lane = self.schedule.site_lane.get(site)
         split = self.schedule.split.get(site, 1)
@@ -223,9 +242,13 @@ class _Lowering:
 
         def visit(point: Point, inner: Masks, totals: list[Value]) -> list[Value]:
             result = list(totals)
+            self._ask_ahead(step, point, inner)
             for choice in product(*(range(v.hi + 1) for v in self.schedule.unrolled[site])):
                 taps = dict(zip(self.schedule.unrolled[site], map(Ix, choice), strict=True))
                 self.e.epoch += 1
+                if step.rows:
+                    whole = tuple(taps[v] if v in taps else point[v] for v in site.loops)
+                    self._store_rows(step.rows, places, whole, inner)
                 position = 0
                 for stage, at in items:
                     over = tuple(taps[v] if v in taps else point[v] for v in site.loops)
@@ -433,7 +456,7 @@ class _Lowering:
         return total
 
     def _bytes(self) -> int:
-        return sum(n.type.nbytes for n in self.params)
+        return sum(n.type.nbytes for n in self.params if n not in self.rows)
 
 
 def _streamed(items: list[tuple[Node, Index]], site: Site) -> list[tuple[Node, Index]]:

@@ -5,9 +5,9 @@ may run in place.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from graphc.codegen.loops import make_schedule
+from graphc.codegen.loops import keeping_pays, make_schedule
 from graphc.codegen.schedule import MODEL, Choice, Schedule
 from graphc.codegen.sites import Nest, build_nest
 from graphc.codegen.target import Target
@@ -31,6 +31,11 @@ class Prepared:
 def prepare(group: Group, target: Target, choice: Choice = MODEL) -> Prepared:
     """Choose the loops of `group` on `target`: the options of `choice`. NoOption when there are not so many."""
     nest = build_nest(group)
+    if group.kept:
+        without = replace(group, kept=())
+        plain = build_nest(without)
+        if not keeping_pays(nest, plain, target):
+            group, nest = without, plain
     schedule = make_schedule(nest, target, choice)
     return Prepared(group, nest, schedule, tuple(_in_place(nest, schedule)))
 

@@ -17,6 +17,7 @@ from graphc.codegen.kernel import (
     Number,
     Op,
     Param,
+    Prefetch,
     Stmt,
     Store,
     Value,
@@ -163,6 +164,9 @@ class ScopedEmitter(Emitter):
         self, buffer: Param, index: Affine, value: Value, stride: int, offsets: Value | None, mask: Value | None
     ) -> None:
         self.body.append(Store(buffer, index, value, stride, offsets, mask))
+
+    def prefetch(self, buffer: Param, index: Affine) -> None:
+        self.body.append(Prefetch(buffer, index))
 
     @contextmanager
     def loop(

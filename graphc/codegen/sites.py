@@ -28,7 +28,7 @@ class Access:
 @dataclass(eq=False, slots=True)
 class Site:
     """`stage` is the reduction, or None for the stores of `root`. `loops` are the site's own variables besides the
-    domain's.
+    domain's. What a site with `is_kept` stores is read again by others.
     """
 
     stage: Node | None
@@ -41,6 +41,7 @@ class Site:
     operands: list[list[tuple[Node, Ix]]] = field(
         default_factory=list
     )  # for a contraction: loads of x and of y, per point
+    is_kept: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -53,7 +54,7 @@ class Nest:
     place: tuple[Ix, ...]  # index of each axis of the group's domain
     sites: list[Site]
     other: dict[Ix, None]  # indices whose value is used other than as an address
-    inside: frozenset[Node]  # what is computed here
+    inside: frozenset[Node]  # what is computed here, without values whose rows are kept
 
     def extent(self, var: Var) -> int:
         return var.hi + 1
@@ -174,20 +175,24 @@ def _walk(group: Group, axes: tuple[Var, ...], place: tuple[Ix, ...]) -> Nest:
         for stage, at in found.stages:
             wanted.setdefault(stage, {})[at] = None
 
-    for root in group.roots:
+    kept = {r.value for r in group.kept}
+    inside = group.inside - kept
+    for root in (*group.kept, *(r for r in group.roots if r.target not in kept)):
         inner = {k: Var(f"q{k}", root.value.shape[k] - 1) for k in inner_dims(root)}
         at = root_index(root, place, {k: Ix.of(v) for k, v in inner.items()})
-        found = demands([(root.value, at)], group.inside)
+        found = demands([(root.value, at)], inside | {root.value} if root.value in kept else inside)
         take(found)
         accesses = [Access(leaf, ix) for leaf, ix in found.loads]
         accesses.append(Access(root.target, store_address(root, at), True))
-        sites.append(Site(None, root, tuple(inner.values()), accesses, found.maps, found.heavy_maps, []))
+        site = Site(None, root, tuple(inner.values()), accesses, found.maps, found.heavy_maps, [])
+        site.is_kept = root.value in kept
+        sites.append(site)
     done: set[Node] = set()
     while len(done) < len(wanted):
         for stage in [s for s in wanted if s not in done]:
             done.add(stage)
-            sites.append(_stage_site(stage, list(wanted[stage]), group, take))
-    return Nest(axes, place, sites, other, group.inside)
+            sites.append(_stage_site(stage, list(wanted[stage]), inside, take))
+    return Nest(axes, place, sites, other, inside)
 
 
 def unrolled(nest: Nest, var: Var) -> Demands:
@@ -210,7 +215,7 @@ def tile_work(nest: Nest, lane: Var, lanes: int, count: int) -> int:
     return found.maps + 7 * found.heavy_maps
 
 
-def _stage_site(stage: Node, points: list[Index], group: Group, take) -> Site:
+def _stage_site(stage: Node, points: list[Index], inside: frozenset[Node], take) -> Site:
     loops = tuple(Var(f"r{i}", max(n - 1, 0)) for i, n in enumerate(reduction_extents(stage)))
     over = tuple(map(Ix.of, loops))
     accesses: dict[Access, None] = {}
@@ -220,7 +225,7 @@ def _stage_site(stage: Node, points: list[Index], group: Group, take) -> Site:
         reads = reduction_reads(stage, at, over)
         per_point = []
         for operand, read in zip(stage.inputs, reads, strict=True):
-            found = demands([(operand, read)], group.inside)
+            found = demands([(operand, read)], inside)
             take(found)
             accesses.update(dict.fromkeys(Access(leaf, ix) for leaf, ix in found.loads))
             per_point.extend(found.loads)

@@ -62,6 +62,8 @@ class Values:
         self.env: dict[Var, Value] = {}
         self.data: dict[Data, Value] = {}  # indices read from memory, as last prepared
         self.stages: dict[tuple[Node, Index], Value] = {}
+        self.kept: Mapping[Node, int] = {}  # values whose rows are kept; the length where the kernel has memory for one
+        self._making: Node | None = None  # the kept value that is being computed
         self.turned: tuple[Var, int] | None = None  # an axis whose neighbours are loaded together, and the place on it
 
     def at(self, node: Node, idx: Index, masks: Masks = NO_MASKS) -> Value:
@@ -93,6 +95,13 @@ class Values:
                 value, request = done.value, None
                 self.e.remember(key, value)  # type: ignore[arg-type]
 
+    def kept_at(self, node: Node, idx: Index, masks: Masks = NO_MASKS) -> Value:
+        """The value of a kept `node` at `idx`, computed. Who asks for it at the same place finds it then."""
+        self._making = node
+        value = self.at(node, idx, masks)
+        self._making = None
+        return value
+
     def _steps(self, node: Node, idx: Index, masks: Masks) -> _Steps:
         e = self.e
         if node.op == "constant":
@@ -101,7 +110,7 @@ class Values:
             yield from self._prepare(idx[node.integer("axis")], masks)
             return expand_cast(e, self._as_number(idx[node.integer("axis")]), node.dtype)
         base = base_of(node)
-        if base not in self.inside:
+        if base not in self.inside and node is not self._making:
             yield from self._prepare(linear(idx, node.shape), masks)
             return self._load(base, linear(idx, node.shape), masks)
         if needs_loop(node):
@@ -171,6 +180,11 @@ class Values:
         yield from self._prepare_symbols(read.at, inner)
         value = yield operand, read.at, inner
         return value, condition
+
+    def in_row(self, base: Node, ix: Ix) -> Ix:
+        """Where element `ix` of a value lies: for one with a row of the kernel's own, in that."""
+        length = self.kept.get(base, 0)
+        return Ix(ix.const % length, tuple((s, c) for s, c in ix.terms if abs(c) < length)) if length else ix
 
     # reductions, shared with the loops
 
@@ -313,7 +327,7 @@ class Values:
         return Affine(ix.const, tuple(terms)), 0 if offsets is not None else stride, offsets
 
     def _load(self, base: Node, ix: Ix, masks: Masks) -> Value:
-        affine, stride, offsets = self.address(ix)
+        affine, stride, offsets = self.address(self.in_row(base, ix))
         wide = stride != 0 or offsets is not None
         mask: Value | None = masks.tail if wide else None
         # One element does not depend on the dimension of the lanes, and so not on what restricts that.
@@ -326,7 +340,10 @@ class Values:
             if ix.coefficient(axis) == 1:
                 return self._load_turned(base, affine, stride, place)
         type = VType(base.dtype, self.lane_count if wide else 1)
-        return self.e.load(type, self.buffers[base], affine, stride, offsets, mask)
+        pinned, self.e.pinned = self.e.pinned, self.e.pinned or base in self.kept  # what was stored just now
+        value = self.e.load(type, self.buffers[base], affine, stride, offsets, mask)
+        self.e.pinned = pinned
+        return value
 
     def _load_turned(self, base: Node, affine: Affine, stride: int, place: int) -> Value:
         """One vector of a square block that is loaded along another axis and transposed in registers."""

@@ -47,12 +47,15 @@ class Root:
 class Group:
     """Nodes that become one kernel: for every point of `domain`, its reductions and then its roots are computed.
 
-    `inside` are the nodes computed in the kernel; what they read besides is a leaf, in memory.
+    `inside` are the nodes computed in the kernel; what they read besides is a leaf, in memory. `kept` are values, in
+    an order in which they can be computed, of which each point of the domain computes a row once and then reads it
+    again: from memory where the value is a target too, otherwise from memory of the kernel's own.
     """
 
     domain: tuple[int, ...]
     roots: tuple[Root, ...]
     inside: frozenset[Node]
+    kept: tuple[Root, ...] = ()
 
     @property
     def targets(self) -> tuple[Node, ...]:

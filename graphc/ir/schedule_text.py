@@ -18,7 +18,9 @@ def print_fused(fused: FusedGraph) -> str:
         stores = ", ".join(names[t] for t in group.targets)
         inside = ", ".join(names[n] for n in fused.graph.nodes if n in group.inside and n not in group.targets)
         computes = f", computing {inside}" if inside else ""
-        notes.append(f"// kernel {number}: over {list(group.domain)}, stores {stores}{computes}")
+        rows = ", ".join(names[r.value] for r in group.kept)
+        keeps = f", keeping rows of {rows}" if rows else ""
+        notes.append(f"// kernel {number}: over {list(group.domain)}, stores {stores}{computes}{keeps}")
     return "\n".join([*notes, _text(fused.graph)])
 
 

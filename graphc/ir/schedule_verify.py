@@ -12,7 +12,10 @@ def verify_fused(fused: FusedGraph) -> None:
     """Each value is stored by one kernel, after what it reads; every output is stored; roots fit their domain."""
     stored: set[Node] = set(fused.graph.inputs)
     for number, group in enumerate(fused.groups):
-        for root in group.roots:
+        for root in group.kept:
+            if root.value not in group.inside or root.scatter:
+                raise VerifyError(f"kernel {number} keeps rows of {root.value!r}, which it does not compute")
+        for root in (*group.roots, *group.kept):
             for d, (axis, extent) in enumerate(zip(root.dims, root.value.shape, strict=True)):
                 if axis >= 0 and group.domain[axis] != extent:
                     raise VerifyError(

@@ -101,7 +101,7 @@ def _embedding(b: Builder, x: Node) -> tuple[Node, ...]:
 KERNELS: dict[Callable[[Builder, Node], tuple[Node, ...]], int] = {
     _elementwise_chain: 1,
     _diamond: 1,
-    _softmax: 2,
+    _softmax: 1,
     _layer_norm: 1,
     _linear_with_epilogue: 1,
     _convolution_with_pooling: 1,

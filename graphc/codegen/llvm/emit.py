@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.kernel import For, If, Kernel, Load, Op, Stmt, Store, Value
+from graphc.codegen.kernel import For, If, Kernel, Load, Op, Prefetch, Stmt, Store, Value
 from graphc.codegen.llvm.function import Function
 from graphc.codegen.llvm.memory import Memory
 from graphc.codegen.llvm.operations import translate
-from graphc.codegen.llvm.spelling import register_type
+from graphc.codegen.llvm.spelling import memory_element, register_type
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
+
+OWN_ALIGNMENT = 64  # bytes: a cache line
 
 
 def emit_kernel(kernel: Kernel, target: Target) -> str:
@@ -40,6 +42,9 @@ class _KernelEmitter:
 
     def module(self) -> str:
         kernel, f = self.kernel, self.f
+        for number, buffer in enumerate(kernel.own):
+            element = memory_element(buffer.dtype)
+            f.run(f"%own{number} = alloca [{buffer.size} x {element}], align {OWN_ALIGNMENT}")
         f.run("%some = icmp slt i64 %lo, %hi")
         f.run("br i1 %some, label %index, label %done")
         scope = f.open("index")
@@ -89,6 +94,8 @@ class _KernelEmitter:
                 memory.load(statement)
             elif isinstance(statement, Store):
                 memory.store(statement)
+            elif isinstance(statement, Prefetch):
+                memory.prefetch(statement)
             elif isinstance(statement, For):
                 self._for(statement)
             elif isinstance(statement, If):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Param, Store, Value, VType
+from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Param, Prefetch, Store, Value, VType
 from graphc.codegen.llvm.function import Function
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, memory_element, memory_type, register_type, suffix
 
@@ -33,6 +33,7 @@ class Memory:
     def __init__(self, function: Function, kernel: Kernel) -> None:
         self.f = function
         self.pointers = {p: f"%p{i}" for i, p in enumerate(kernel.params)}
+        self.pointers.update({p: f"%own{i}" for i, p in enumerate(kernel.own)})
         self._uses = Counter((a.buffer, a.index.terms) for a in accesses(kernel))
 
     def address(self, buffer: Param, index: Affine, shift: int = 0) -> str:
@@ -216,6 +217,12 @@ class Memory:
     def _reverse(self, name: str, type: str, lanes: int, hint: str = "") -> str:
         order = lane_mask(list(range(lanes - 1, -1, -1)))
         return self.f.emit(f"shufflevector {type} {name}, {type} poison, {order}", hint)
+
+    def prefetch(self, statement: Prefetch) -> None:
+        """Translate one `Prefetch`: for reading, into all caches."""
+        self.f.declarations["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"] = None
+        address = self.address(statement.buffer, statement.index)
+        self.f.run(f"call void @llvm.prefetch.p0(ptr {address}, i32 0, i32 3, i32 1)")
 
     def store(self, statement: Store) -> None:
         """Translate one `Store`."""

@@ -1,0 +1,170 @@
+"""Kernels in the making: groups of values that fusion merges, who reads whom, and what a group wants."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir.access import Index
+from graphc.ir.demand import APART, COMPUTED, Demands, TooLarge, base_of, demands, stage_reads
+from graphc.ir.index import Ix, Var, reshape_index
+from graphc.ir.node import Node
+from graphc.ir.schedule import Root
+from graphc.passes.stored import MAX_GROUP, MAX_PAIRS, movement_base, operations
+
+MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
+MAX_STRIDED = 1 << 17  # elements that stay near a core, however they are walked
+MIN_ROWS, MIN_ROW = 16, 1 << 12  # fewer rows than that keep too few cores busy, unless a row is short
+
+
+@dataclass(eq=False)
+class Draft:
+    """A group in the making."""
+
+    roots: list[Root]
+    domain: tuple[int, ...]
+    order: int
+    internal: frozenset[Node] = frozenset()  # chosen to be stored, but computed here and wanted nowhere else
+    inside: set[Node] = field(default_factory=set)
+    reads: set[Node] = field(default_factory=set)
+    kept: list[Root] = field(default_factory=list)  # see Group
+
+
+def walk(draft: Draft, stored: dict[Node, None]) -> None:
+    """Fill in what is computed inside and what is read."""
+    own = {r.target for r in draft.roots} | draft.internal
+    accumulates = any(r.target.op in APART for r in draft.roots)
+    # What a store goes through belongs to it, or the value would seem to die before it is stored.
+    inside: set[Node] = own | {node for r in draft.roots for node in r.scatter}
+    reads: set[Node] = set()
+    stack: list[Node] = [r.value for r in draft.roots]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        base = base_of(node)
+        if base.op == "input" or (base in stored and base not in own and (base.op not in COMPUTED or accumulates)):
+            reads.add(base)
+            continue
+        inside.add(node)
+        stack.extend(node.inputs)
+    draft.inside, draft.reads = inside, reads
+
+
+def symbols(draft: Draft) -> tuple[list[Var], list[tuple[Root, Index]]]:
+    """Variables for the domain, and each root at its symbolic index."""
+    axes = [Var(f"p{i}", max(n - 1, 0)) for i, n in enumerate(draft.domain)]
+    roots = []
+    for root in draft.roots:
+        at = tuple(
+            Ix.of(axes[d]) if d >= 0 else Ix.of(Var(f"q{k}", max(n - 1, 0)))
+            for k, (d, n) in enumerate(zip(root.dims, root.value.shape, strict=True))
+        )
+        roots.append((root, at))
+    return axes, roots
+
+
+class Drafts:
+    """All drafts while they are merged: who makes each stored value, who reads it, and which drafts follow which.
+
+    `after[d]` has the bit of `d` and of all drafts that need, by way of others too, what `d` makes.
+    """
+
+    def __init__(self, drafts: dict[Node, Draft]) -> None:
+        self.maker = drafts
+        self.readers: dict[Node, set[Draft]] = defaultdict(set)
+        for draft in drafts.values():
+            for leaf in draft.reads:
+                self.readers[leaf].add(draft)
+        self._made: dict[Draft, list[Node]] = {draft: [node] for node, draft in drafts.items()}
+        self._bit = {draft: 1 << i for i, draft in enumerate(drafts.values())}
+        self._after: dict[Draft, int] = {}
+        for draft in reversed(drafts.values()):  # in topological order, so readers come first
+            self._after[draft] = self._bit[draft] | self._follow(draft)
+
+    def _follow(self, draft: Draft, skip: Sequence[Draft] = ()) -> int:
+        """The bits of all drafts after those that read `draft` and are not in `skip`, these included."""
+        found = 0
+        for root in draft.roots:
+            for reader in self.readers[root.target]:
+                if reader not in skip:
+                    found |= self._after[reader]
+        return found
+
+    def makes_cycle(self, parts: Sequence[Draft]) -> bool:
+        """Whether a draft outside `parts` both reads from and is read by them."""
+        whole = 0
+        for part in parts:
+            whole |= self._bit[part]
+        return any(self._follow(part, parts) & whole for part in parts)
+
+    def replace(self, old: Sequence[Draft], new: Draft) -> None:
+        """Put `new`, which makes and reads what `old` do, in their place."""
+        for draft in old:
+            for leaf in draft.reads:
+                self.readers[leaf].discard(draft)
+        for leaf in new.reads:
+            self.readers[leaf].add(new)
+        nodes = [node for draft in old for node in self._made.pop(draft)]
+        self._made[new] = nodes
+        self.maker.update(dict.fromkeys(nodes, new))
+        bits = after = 0
+        for draft in old:
+            bits |= self._bit[draft]
+            after |= self._after.pop(draft)
+        self._bit[new], self._after[new] = self._bit[old[0]], after
+        for draft, known in self._after.items():
+            if known & bits:
+                self._after[draft] = known | after
+
+
+def size_of(draft: Draft) -> Demands | None:
+    """The walk of a whole draft, or None when it is too large for one kernel."""
+    _, roots = symbols(draft)
+    try:
+        walk = demands([(r.value, at) for r, at in roots], draft.inside, limit=MAX_PAIRS)
+    except TooLarge:
+        return None
+    return walk if operations(walk) <= MAX_GROUP else None
+
+
+def wanted_at(nodes: Sequence[Node], reader: Draft, roots: list[tuple[Root, Index]]) -> dict[Node, list[Index] | None]:
+    """For each of `nodes` the indices at which `reader` reads it; None when there are none, or a contraction multiplies
+    it (operands stay in memory).
+    """
+    found: dict[Node, dict[Index, None]] = {node: {} for node in nodes}
+    multiplied: set[Node] = set()
+    todo = [(r.value, at) for r, at in roots]
+    stages: set[tuple[Node, Index]] = set()
+    try:
+        while todo:
+            walk = demands(todo, reader.inside)
+            for form, ats in walk.indices.items():
+                base = base_of(form)
+                if base in found:
+                    found[base].update(dict.fromkeys(reshape_index(at, form.shape, base.shape) for at in ats))
+            todo = []
+            for stage, at in walk.stages:
+                if (stage, at) in stages:
+                    continue
+                stages.add((stage, at))
+                if stage.op == "contract":
+                    multiplied.update(movement_base(i) for i in stage.inputs)
+                    continue
+                todo.extend(stage_reads(stage, at))
+    except TooLarge:
+        return dict.fromkeys(nodes)
+    return {node: list(ats) if ats and node not in multiplied else None for node, ats in found.items()}
+
+
+def is_long_for(length: int, rows: int) -> bool:
+    """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""
+    return length > MAX_ROW or (rows < MIN_ROWS and length > MIN_ROW)
+
+
+def fitting_axis(axis: int, extent: int, domain: tuple[int, ...], position: int) -> int:
+    """`axis`, or an inner loop of length 1 when a size-1 dimension has no axis of that length."""
+    return axis if 0 <= axis < len(domain) and domain[axis] == extent else -1 - position
