@@ -97,8 +97,13 @@ class Steps:
     def _may_join(self, together: list[Node], item: Node, below: set[Node]) -> bool:
         """Whether `item` can run in the same loops as `together`: the same extents, nothing needed before it is
         whole.
+
+        Costly rows run apart from reductions: those take several elements at once, for which there are not enough
+        registers, and a row that is stored costs little to read again.
         """
         site = self._site(item)
+        if any(n in self._kept and self._kept[n].heavy for n in (*together, item)):
+            return False
         for other in together:
             if "contract" in (other.op, item.op) or extremes.is_place(other) != extremes.is_place(item):
                 return False

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.ir.access import Index
-from graphc.ir.demand import APART, base_of, needs_loop
+from graphc.ir.demand import APART, UNROLLED_REDUCTION, base_of, needs_loop
 from graphc.ir.graph import Graph
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
@@ -81,8 +81,9 @@ def _merged(producer: Draft, reader: Draft, node: Node, shown: set[Node]) -> Dra
     if any(not _reads_row(r, wanted[r.target] or [], onto, axes) for r in read):
         return None
     rows = math.prod(reader.domain[p] for p in outer)
-    if node.type.size == rows or is_long_for(node.type.size // rows, rows):
-        return None
+    length = node.type.size // rows
+    if length <= UNROLLED_REDUCTION or is_long_for(length, rows):
+        return None  # short rows are computed in line, many side by side
     for draft, taken in ((producer, set(onto)), (reader, set(outer))):
         inner = [a for a, n in enumerate(draft.domain) if n > 1 and a not in taken]
         if inner and any(needs_loop(n) for n in draft.inside):

@@ -13,8 +13,8 @@ from graphc.ir.node import Node
 from graphc.ir.schedule import FusedGraph
 from graphc.ir.schedule_verify import reads_of, verify_fused
 from graphc.ir.types import TensorType, f32, i64
-from graphc.passes import fuse as fusion
 from graphc.passes.autodiff import vjp
+from graphc.passes.drafts import Draft, symbols
 from graphc.passes.fuse import fuse
 from graphc.passes.order import order, peak_bytes
 from graphc.passes.stored import MAX_GROUP, MAX_PAIRS
@@ -166,7 +166,7 @@ def check_groups(fused: FusedGraph) -> None:
             assert parts == [-1] or sorted(parts) == list(range(len(target.inputs)))
         assert sum(n.op == "contract" for n in group.inside) <= 1
         assert all(t.type.size or all(not s.type.size for s in group.targets) for t in group.targets)
-        _, roots = fusion._symbols(fusion._Draft(list(group.roots), group.domain, 0))
+        _, roots = symbols(Draft(list(group.roots), group.domain, 0))
         if len(group.roots) > 1:
             assert demands([(r.value, at) for r, at in roots], group.inside).maps <= MAX_GROUP
 
@@ -219,6 +219,6 @@ def test_a_tree_of_halves_is_cut_into_kernels_of_bounded_size(rows: int, columns
     assert gradient is not None
     program = build_program(Graph((x,), (gradient,)), frozenset(), AVX512)
     for group in program.fused.groups:
-        _, roots = fusion._symbols(fusion._Draft(list(group.roots), group.domain, 0))
+        _, roots = symbols(Draft(list(group.roots), group.domain, 0))
         assert demands([(r.value, at) for r, at in roots], group.inside, limit=MAX_PAIRS).maps <= MAX_GROUP
     assert max(map(len, program.texts)) < 300_000

@@ -72,6 +72,29 @@ def test_text_that_runs() -> None:
     assert (y == x * 2).all()
 
 
+def test_memory_of_its_own_and_lines_asked_for_in_advance() -> None:
+    """The line may lie behind the end of its buffer."""
+    text = """\
+kernel @turned(%x: f32[8] in, %y: f32[8] out) {
+  own %row: f32[8]
+  own %other: i32[3]
+  parallel %g = 0 to 2 {
+    prefetch %x[%g*4 + 1000000]
+    %v = load %x[%g*4] : f32x4
+    store %row[3], %v stride -1 : f32x4
+    %w = load %row[0] : f32x4
+    store %y[%g*4], %w : f32x4
+  }
+}
+"""
+    kernel = parse_kernel(text)
+    verify_kernel(kernel)
+    assert print_kernel(kernel) == text
+    x, y = np.arange(8, dtype=np.float32), np.zeros(8, np.float32)
+    run(kernel, [x, y])
+    assert y.tolist() == [3, 2, 1, 0, 7, 6, 5, 4]
+
+
 def test_names_are_hints_made_unique() -> None:
     a, b, c, d = Value(INDEX, "x"), Value(INDEX, "x"), Value(INDEX), Value(INDEX, "a b%")
     body = (*(Op(v, "const", (), i) for i, v in enumerate((a, b, c, d))), Op(Value(INDEX, "1"), "add", (a, b)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from graphc.codegen.kernel import INDEX, Kernel, Load, Op, Param, Store, Value, VType
+from graphc.codegen.kernel import INDEX, Affine, Kernel, Load, Op, Param, Prefetch, Store, Value, VType
 from graphc.codegen.kernel_parser import parse_kernel
 from graphc.codegen.kernel_verify import verify_kernel
 from graphc.errors import VerifyError
@@ -123,6 +123,10 @@ def test_structures_that_text_cannot_express() -> None:
         verify_kernel(kernel_of(Op(Value(scalar), "sinh", ())))
     with pytest.raises(VerifyError, match="not a statement"):
         verify_kernel(kernel_of("nonsense"))  # type: ignore[arg-type]
+    with pytest.raises(VerifyError, match="buffer r of the kernel's own has mode 'out'"):
+        verify_kernel(replace(kernel_of(), own=(Param("r", f32, 4, "out"),)))
+    with pytest.raises(VerifyError, match="r is not a buffer of this kernel"):
+        verify_kernel(kernel_of(Prefetch(Param("r", f32, 4, "in"), Affine())))  # type: ignore[arg-type]
     stranger = Param("z", f32, 4, "in")
     kernel = parse_kernel(GOOD)
     load = Load(Value(scalar), stranger, kernel.body[1].index)  # type: ignore[union-attr]

@@ -21,7 +21,8 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Root
 from graphc.ir.types import TensorType, f32
-from graphc.passes import fuse as fusion
+from graphc.passes import drafts
+from graphc.passes.fuse import fuse
 from graphc.pipeline import build_program, optimize, schedule
 from tests.codegen.programs import run
 
@@ -79,10 +80,10 @@ def test_the_work_of_fusion_grows_with_the_graph_alone(monkeypatch: pytest.Monke
         walks += 1
         return demands(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(fusion, "demands", noting)
-    fusion.fuse(optimize(layers(10), host_target()))
+    monkeypatch.setattr(drafts, "demands", noting)
+    fuse(optimize(layers(10), host_target()))
     few, walks = walks, 0
-    fusion.fuse(optimize(layers(40), host_target()))
+    fuse(optimize(layers(40), host_target()))
     assert 0 < walks <= 4.5 * few
 
 
