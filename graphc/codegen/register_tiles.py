@@ -11,7 +11,9 @@ from graphc.codegen.schedule import MAX_UNROLLED, Schedule, pick
 from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import LINE, PER_CYCLE, Target
 from graphc.ir.index import Ix, Var
+from graphc.ir.node import Node
 
+STREAMED = 0.2  # cycles for a vector of new data, beside the arithmetic: it comes from farther than the nearest cache
 SCATTERED = 1.05  # cost of a tile that takes an operand's elements from several rows far apart
 FAR = 1 << 20  # elements: more than any cache line or page has
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
@@ -35,8 +37,8 @@ def tile_contraction(
     if taps > 1:
         free -= 1  # LLVM moves loads of the next tap up, and spills sums where no register is left for them
     per_point = len(site.points)
-    loads = _LoadCounter(site, axes, schedule, copied)
-    ranked: list[tuple[float, tuple[int, ...]]] = []  # the best so far, not more than are asked for
+    loads = _LoadCounter(site, axes, schedule, target, copied)
+    ranked: list[tuple[float, float, tuple[int, ...]]] = []  # the best so far, not more than are asked for
     limit = math.inf
     far = _far_axes(site, axes, schedule)
     for tile in _products(sizes, min(budget, max(1, MAX_UNROLLED // taps)) // per_point):
@@ -47,11 +49,13 @@ def tile_contraction(
         cost = (max(steps * chain, loads.count(tile) * taps) / PER_CYCLE + 0.6) / steps * waste
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
             cost *= SCATTERED
-        if cost < limit - 1e-9 and points + loads.registers(tile) <= free:
-            insort(ranked, (cost, tile), key=itemgetter(0))
+        # Of tiles that the arithmetic bounds alike, those that take fewer new vectors for it wait less for them.
+        rank = cost + STREAMED * loads.streamed(tile) * taps / steps * waste
+        if rank < limit - 1e-9 and points + loads.registers(tile) <= free:
+            insort(ranked, (rank, cost, tile), key=itemgetter(0))
             del ranked[number + 1 :]
             limit = ranked[-1][0] if len(ranked) > number else math.inf
-    best, chosen = pick(ranked or [(math.inf, (1,) * len(axes))], number)
+    _, best, chosen = pick(ranked or [(math.inf, math.inf, (1,) * len(axes))], number)
     schedule.tile.update(zip(axes, chosen, strict=True))
     points = math.prod(chosen) * per_point
     schedule.split[site] = max(1, 8 // points) if taps == 1 else 1
@@ -104,28 +108,38 @@ def _products(sizes: list[list[int]], limit: int) -> Iterator[tuple[int, ...]]:
 class _LoadCounter:
     """Counts the loads for one element of the reduction in an unrolled contraction body; equal addresses count once."""
 
-    def __init__(self, site: Site, axes: list[Var], schedule: Schedule, copied: frozenset[int]) -> None:
+    def __init__(self, site: Site, axes: list[Var], schedule: Schedule, target: Target, copied: frozenset[int]) -> None:
         unrolled = schedule.unrolled[site]
         lane = schedule.lane or schedule.site_lane.get(site)
         forms: dict[tuple[object, ...], set[int]] = {}
+        held: set[Node] = set()  # operands of which the nearest cache holds all that the places of the lane axis read
         for per_point in site.operands:
             for number, (buffer, ix) in enumerate(per_point):
                 across = _step(ix, lane) if lane is not None else 0
                 if across and number in copied:
                     across = 1
+                read = math.prod(v.hi + 1 for v in {lane, *site.loops} if v is not None and ix.coefficient(v))
+                if read * buffer.dtype.itemsize <= target.l1_bytes:
+                    held.add(buffer)
                 steps = tuple(_step(ix, v) * (schedule.lanes if v is schedule.lane else 1) for v in axes)
                 taps = tuple(ix.coefficient(v) for v in unrolled)
                 forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)
         self._forms: list[tuple[float, tuple[int, ...], set[int]]] = []
-        for (_, steps, _, across), places in forms.items():
+        self._is_streamed: list[bool] = []
+        for (buffer, steps, _, across), places in forms.items():
             wide = abs(across)  # type: ignore[arg-type]
             each = 1.0 if wide <= 1 else 1.0 + wide if wide <= 4 else float(schedule.lanes)
             self._forms.append((each, steps, places))  # type: ignore[arg-type]
+            self._is_streamed.append(wide == 1 and buffer not in held)
         self._known: dict[tuple[int, tuple[int, ...]], int] = {}
 
     def count(self, tile: tuple[int, ...]) -> float:
         """Loads for a tile of these sizes along the axes."""
         return sum(each * n for (each, _, _), n in zip(self._forms, self._distinct(tile), strict=True))
+
+    def streamed(self, tile: tuple[int, ...]) -> int:
+        """Those of them that are vectors of an operand which the nearest cache does not hold."""
+        return sum(n for n, is_streamed in zip(self._distinct(tile), self._is_streamed, strict=True) if is_streamed)
 
     def registers(self, tile: tuple[int, ...]) -> int:
         """Registers for operands: all elements but the most numerous ones, which stream through one register."""

@@ -65,3 +65,20 @@ def test_the_block_of_a_square_product_fits_the_second_level_cache(n: int) -> No
 def test_small_contractions_keep_their_order() -> None:
     choice = _contraction("a b, b c -> a c", (24, 24), (24, 24))
     assert choice.block == (None, 1) and choice.lane_block == 0
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "m", "tile"),
+    [
+        (256, 512, 2048, {256: 6, 2048: 2}),  # vectors come from the second-level cache: few of them, for many rows
+        (512, 512, 512, {512: 6}),
+        (5000, 64, 48, {5000: 2, 48: 6}),  # the nearest cache holds them all: nothing is computed twice
+    ],
+)
+def test_tiles_take_few_vectors_where_the_nearest_cache_does_not_hold_them(
+    n: int, k: int, m: int, tile: dict[int, int]
+) -> None:
+    choice = _contraction("a b, b c -> a c", (n, k), (k, m))
+    rows, columns = (v for v in choice.tile)
+    assert choice.lane is columns
+    assert {v.hi + 1: choice.tile[v] for v in (columns, rows)} == tile
