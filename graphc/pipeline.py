@@ -17,7 +17,7 @@ from graphc.errors import GraphcError, UnsupportedError
 from graphc.ir.graph import Graph
 from graphc.ir.opdef import OPS
 from graphc.ir.printer import print_graph
-from graphc.ir.schedule import FusedGraph, MemoryPlan
+from graphc.ir.schedule import FusedGraph
 from graphc.ir.schedule_text import print_fused, print_plan
 from graphc.options import MINIMAL_FILTERING
 from graphc.passes.base import Pass, run_passes
@@ -28,12 +28,13 @@ from graphc.passes.join_products import JoinProducts
 from graphc.passes.layout import Layout
 from graphc.passes.minimal_filtering import MinimalFiltering
 from graphc.passes.order import order
-from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
+from graphc.passes.plan_memory import plan_memory
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
 from graphc.passes.skip_zeros import SkipZeros
 from graphc.passes.sort_values import SortValues
 from graphc.passes.split_labels import SplitLabels
+from graphc.passes.split_leading import SplitLeading
 from graphc.passes.split_reductions import SplitReductions
 from graphc_runtime.artifact import Artifact
 
@@ -66,7 +67,8 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
     if target is None:
         return machine_independent
     filtering = [MinimalFiltering(target.lanes(4))] if MINIMAL_FILTERING.get() else []
-    return [*machine_independent, Layout(target.lanes(4)), *filtering, SharePads(), SplitReductions()]
+    leading = SplitLeading(target.l2_bytes)
+    return [*machine_independent, Layout(target.lanes(4)), *filtering, SharePads(), leading, SplitReductions()]
 
 
 def optimize(graph: Graph, target: Target | None = None) -> Graph:
@@ -94,11 +96,7 @@ def build_program(
     """All phases before native code. `choices` are schedules of kernels other than the cost model's."""
     machine = target or host_target()
     fused = schedule(graph, machine)
-    return make_program(fused, partial(_plan, fused, donated), machine, choices)
-
-
-def _plan(fused: FusedGraph, donated: frozenset[int], in_place: InPlace, scratch: ScratchOf) -> MemoryPlan:
-    return plan_memory(fused, in_place, scratch, donated)
+    return make_program(fused, partial(plan_memory, donated=donated), machine, choices)
 
 
 def make(graph: Graph, donated: frozenset[int], target: Target, choices: Choices = NO_CHOICES) -> Artifact:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.codegen.llvm.host import host_target
-from graphc.codegen.llvm.program import Launch
+from graphc.codegen.llvm.program import Launch, Region
 from graphc.codegen.package import make_artifact
 from graphc.errors import InputError
 from graphc.ir import Graph, TensorType
 from graphc.ir.schedule import Group
 from graphc.ir.schedule_text import print_plan
 from graphc.pipeline import build_program
+from graphc_runtime.artifact import Launch as LaunchRecord
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.devices import get_device
 from graphc_runtime.executor import Executable
@@ -27,7 +29,7 @@ _QUIET = frozenset({"constant", "broadcast", "reshape", "permute", "slice", "win
 class KernelTime:
     """One step of a program. `seconds` is the median over the runs; `flops` and `bytes` are estimates of its work."""
 
-    kernel: str  # symbol, or "fill" and "copy"
+    kernel: str  # symbol, or "fill", "copy" and "region"
     operators: str  # what it computes, its stored shapes first
     seconds: float
     flops: int
@@ -78,6 +80,8 @@ def profile_graph(graph: Graph, runs: int = 20, seed: int = 0) -> Profile:
             record, group = next(launches)
             text = _operators(group)
             steps.append(KernelTime(step.symbol, text, float(taken), record.flops, record.bytes, record.lines))
+        elif isinstance(step, Region):
+            steps.append(_region(step, [next(launches) for s in step.steps if isinstance(s, Launch)], float(taken)))
         else:
             name = type(step).__name__.lower()
             moved = getattr(step, "nbytes", 0)
@@ -91,6 +95,19 @@ def profile_graph(graph: Graph, runs: int = 20, seed: int = 0) -> Profile:
         sum(n.type.nbytes for n in graph.outputs),
         program.plan.arena_bytes,
         print_plan(program.fused, program.plan),
+    )
+
+
+def _region(step: Region, launches: Sequence[tuple[LaunchRecord, Group]], seconds: float) -> KernelTime:
+    """The time of kernels that run block by block, which is that of all of them."""
+    kernels = "; ".join(_operators(group) for _, group in launches)
+    return KernelTime(
+        "region",
+        f"{step.blocks} blocks of {len(launches)} kernels: {kernels}",
+        seconds,
+        sum(record.flops for record, _ in launches),
+        sum(record.bytes for record, _ in launches),
+        tuple(dict.fromkeys(line for record, _ in launches for line in record.lines)),
     )
 
 

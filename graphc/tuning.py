@@ -19,7 +19,6 @@ from types import MappingProxyType
 
 from graphc.codegen.alone import Alone, kernels_alone
 from graphc.codegen.canonical import form_of, moved
-from graphc.codegen.package import is_apart
 from graphc.codegen.reuse import Choices
 from graphc.codegen.schedule import MODEL, Choice, NoOption
 from graphc.codegen.target import Target
@@ -127,7 +126,7 @@ def search(fused: FusedGraph, target: Target, seconds: float, facts: Mapping[str
     end = METER.now() + seconds
     kernels: dict[tuple[object, ...], _Kernel] = {}
     for group in fused.groups:
-        if not is_apart(group):
+        if not group.is_apart:
             form = form_of(group)
             if form.key not in kernels:
                 names = {"kind": "schedule", "form": form.text, **facts}

@@ -37,13 +37,16 @@ def lane_count(nest: Nest, target: Target) -> int:
     return target.lanes(max(4, *sizes) if sizes else 4)
 
 
-def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL) -> Schedule:
-    """Choose lanes, tiles and loop orders for `nest`: the options of `choice`. NoOption when there are not so many."""
+def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost: Var | None = None) -> Schedule:
+    """Choose lanes, tiles and loop orders for `nest`: the options of `choice`. NoOption when there are not so many.
+
+    `outermost` is an axis that lanes do not run along.
+    """
     lanes = lane_count(nest, target)
-    axes = [v for v in nest.axes if v.hi > 0]
+    axes = [v for v in nest.axes if v.hi > 0 and v is not outermost]
     contraction = next((s for s in nest.sites if s.stage is not None and s.stage.op == "contract"), None)
     if contraction is not None:
-        return _contraction_schedule(nest, contraction, axes, lanes, target, choice)
+        return _contraction_schedule(nest, contraction, axes, lanes, target, choice, outermost)
     if choice.panels or choice.chunk:
         raise NoOption
     options = _lane_options(nest, lanes)
@@ -149,24 +152,37 @@ def _with_lane(nest: Nest, lane: Var | None, lanes: int, number: int = 0) -> Sch
 
 
 def _contraction_schedule(
-    nest: Nest, site: Site, axes: list[Var], lanes: int, target: Target, choice: Choice
+    nest: Nest,
+    site: Site,
+    axes: list[Var],
+    lanes: int,
+    target: Target,
+    choice: Choice,
+    outermost: Var | None,
 ) -> Schedule:
     """The schedule of a contraction that takes the options of `choice`."""
-    made = [_contraction_with(nest, site, lane, lanes, target) for lane in (*axes, None)]
-    made.sort(key=lambda pair: pair[0])
-    schedule = pick(made, choice.lane)[1]
+    made = [_contraction_with(nest, site, lane, lanes, target, outermost) for lane in (*axes, None)]
+    made.sort(key=lambda schedule: schedule.cycles)
+    schedule = pick(made, choice.lane)
     if choice.tile or choice.sums or choice.panels:
-        _, schedule = _contraction_with(nest, site, schedule.lane, lanes, target, choice)
-    schedule.chunk = choose_chunk(site, nest, schedule, target, choice.chunk)
+        schedule = _contraction_with(nest, site, schedule.lane, lanes, target, outermost, choice)
+    schedule.chunk = choose_chunk(site, nest, schedule, target, choice.chunk) if outermost is None else None
     choose_order(site, nest, schedule, target, choice.order)
     return schedule
 
 
 def _contraction_with(
-    nest: Nest, site: Site, lane: Var | None, lanes: int, target: Target, choice: Choice = MODEL
-) -> tuple[float, Schedule]:
-    """Estimated cycles of a contraction with `lane` across the lanes, and its schedule but for chunks and order."""
+    nest: Nest,
+    site: Site,
+    lane: Var | None,
+    lanes: int,
+    target: Target,
+    outermost: Var | None,
+    choice: Choice = MODEL,
+) -> Schedule:
+    """The schedule of a contraction with `lane` across the lanes, but for chunks and order."""
     schedule = _with_lane(nest, lane, lanes, choice.sums)
+    schedule.outermost = outermost
     copied = frozenset(k for k in (0, 1) if can_copy(k, site, nest.axes, lane))
     cost = tile_contraction(site, nest, schedule, target, copied, choice.tile)
     schedule.panels = choose_panels(site, nest, schedule, target, choice.panels)
@@ -176,11 +192,13 @@ def _contraction_with(
         schedule.panels = choose_panels(site, nest, schedule, target, choice.panels)
     cost += copying_cost(schedule.panels)
     others = [s for s in nest.sites if s is not site]
-    if lane is not None:
-        return cost + sum(_site_cost(s, nest, lane, lanes) for s in others), schedule
-    if site in schedule.site_lane:
+    if lane is None and site in schedule.site_lane:
         cost += _across_cost(site, nest, lanes)
-    return cost + _inner_cost(nest, others, lanes), schedule
+    others_cost = (
+        _inner_cost(nest, others, lanes) if lane is None else sum(_site_cost(s, nest, lane, lanes) for s in others)
+    )
+    schedule.cycles = cost + others_cost
+    return schedule
 
 
 def _turned_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from graphc.codegen.accumulate import lower_accumulate
 from graphc.codegen.kernel import Kernel
+from graphc.codegen.launching import Launching
 from graphc.codegen.llvm.build import build_many
-from graphc.codegen.llvm.program import Copy, Fill, Launch, Step, emit_program
+from graphc.codegen.llvm.program import Argument, Copy, Fill, Launch, Step, emit_program
 from graphc.codegen.lower import Lowered
+from graphc.codegen.regions import find_regions
 from graphc.codegen.reuse import NAME, NO_CHOICES, Choices, Kernels
 from graphc.codegen.scans import lower_scan
 from graphc.codegen.searching import lower_search
 from graphc.codegen.sorting import lower_sort
 from graphc.codegen.target import Target
-from graphc.ir.demand import APART, WRITES_AT_INDEX, base_of
+from graphc.ir.demand import WRITES_AT_INDEX
 from graphc.ir.node import Node
-from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place, Scratch
+from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place, Region, Scratch
 from graphc_runtime.artifact import Artifact, TensorSpec
 from graphc_runtime.artifact import Launch as LaunchRecord
 
-PARALLEL_FLOPS = 200_000  # below that much arithmetic and that many bytes, waking a thread costs more than it brings
-PARALLEL_BYTES = 1 << 19
 ENTRY = "graphc_main"
 
-Planner = Callable[[Mapping[Group, Sequence[tuple[Node, Node]]], Mapping[Group, Sequence[Scratch]]], MemoryPlan]
+
+class Planner(Protocol):
+    """Lays out the memory of a program: see `passes.plan_memory`."""
+
+    def __call__(
+        self,
+        fused: FusedGraph,
+        in_place: Mapping[Group, Sequence[tuple[Node, Node]]],
+        scratch: Mapping[Group, Sequence[Scratch]],
+        *,
+        regions: Sequence[Region],
+        parts: int,
+    ) -> MemoryPlan: ...
 
 
 @dataclass(frozen=True)
@@ -50,11 +63,6 @@ class Program:
         return (*dict.fromkeys(self.texts), self.entry)
 
 
-def is_apart(group: Group) -> bool:
-    """Whether the group is one operator that has a kernel of its own."""
-    return len(group.roots) == 1 and group.roots[0].target.op in APART
-
-
 def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
     """The kernels of an operator that has kernels of its own, in the order in which they run."""
     if node.op in ("argsort", "sort", "argselect"):
@@ -65,55 +73,45 @@ def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
     return (lower_one(node, NAME, target),)
 
 
-def runs_parallel(kernel: Kernel) -> bool:
-    """Whether the kernel has so much to do that several threads share it."""
-    return kernel.flops >= PARALLEL_FLOPS or kernel.bytes >= PARALLEL_BYTES
-
-
 def make_program(fused: FusedGraph, planner: Planner, target: Target, choices: Choices = NO_CHOICES) -> Program:
-    """Schedule and lower every group; `planner` lays out memory once it is known what may run in place.
+    """Schedule and lower every group; `planner` lays out memory once it is known what may run in place, and which
+    groups run block by block.
 
     `choices` are schedules other than the cost model's.
     """
-    groups = fused.groups
     made = Kernels(target, choices)
-    in_place = {g: made.in_place(g) for g in groups if not is_apart(g)}
-    apart = {g: lower_apart(g.roots[0].target, target) for g in groups if g not in in_place}
+    fused, regions = find_regions(fused, made, target)
+    in_place = {g: made.in_place(g) for g in fused.groups if not g.is_apart}
+    apart = {g: lower_apart(g.roots[0].target, target) for g in fused.groups if g.is_apart}
     scratch = {g: _scratch(parts) for g, parts in apart.items()}
     scratch.update({g: made.scratch(g) for g in in_place})
-    plan = planner(in_place, scratch)
-    steps: list[Step] = []
-    kernels: list[Kernel] = []
-    texts: list[str] = []
-    records: list[LaunchRecord] = []
-    launched: list[Group] = []
-    for group, merged in zip(groups, plan.merged, strict=True):
-        if group in in_place:
-            parts = made.lower(group, merged)
-            steps.extend(_fills(group, plan))
+    plan = planner(fused, in_place, scratch, regions=regions, parts=target.cores)
+    writer = Launching(plan, made, len(fused.graph.inputs) + len(fused.graph.outputs))
+    memories = iter(plan.regions)
+    memory = next(memories, None)
+    for number, (group, merged) in enumerate(zip(fused.groups, plan.merged, strict=True)):
+        if memory is not None and number == memory.region.first + memory.region.size:
+            memory = next(memories, None)
+        if group.is_apart:
+            writer.apart(group, apart[group])
+        elif memory is None or number < memory.region.first:
+            writer.group(group, made.lower(group, merged))
         else:
-            parts = apart[group]
-            node = group.roots[0].target
-            if node.op in WRITES_AT_INDEX:
-                steps.append(Copy(plan.places[node], _place(node.inputs[0], plan), node.type.nbytes))
-        lines = tuple(sorted({str(loc) for n in group.inside for loc in n.locs}))
-        for lowered in parts:
-            kernel = lowered.kernel
-            symbol, text = made.emit(kernel)
-            places = [plan.places[n] for n in lowered.buffers]
-            starts = lowered.starts or (0,) * len(places)
-            arguments = tuple((number, offset + start) for (number, offset), start in zip(places, starts, strict=True))
-            steps.append(Launch(symbol, arguments, kernel.grid, runs_parallel(kernel)))
-            kernels.append(kernel)
-            launched.append(group)
-            texts.append(text)
-            records.append(LaunchRecord(symbol, kernel.grid, kernel.flops, kernel.bytes, lines))
+            writer.member(group, made.lower(group, merged), memory)
     first_output = len(fused.graph.inputs)
-    for j, value in plan.copies:
-        steps.append(Copy((first_output + j, 0), plan.places[value], value.type.nbytes))
+    copies = [Copy((first_output + j, 0), plan.places[value], value.type.nbytes) for j, value in plan.copies]
+    steps = (*writer.steps, *copies)
     entry = emit_program(steps, target, ENTRY)
-    parts = tuple(kernels), tuple(texts), tuple(records)
-    return Program(fused, plan, *parts, entry, tuple(steps), tuple(launched))
+    return Program(
+        fused,
+        plan,
+        tuple(writer.kernels),
+        tuple(writer.texts),
+        tuple(writer.records),
+        entry,
+        steps,
+        tuple(writer.launched),
+    )
 
 
 def _clocked_entry(program: Program, target: Target) -> str:
@@ -124,29 +122,28 @@ def _clocked_entry(program: Program, target: Target) -> str:
     def moved(place: Place) -> Place:
         return (arena + 1, place[1]) if place[0] == arena else place
 
-    steps: list[Step] = []
-    for step in program.steps:
-        if isinstance(step, Launch):
-            steps.append(replace(step, arguments=tuple(map(moved, step.arguments))))
-        elif isinstance(step, Copy):
-            steps.append(Copy(moved(step.destination), moved(step.source), step.nbytes))
-        elif isinstance(step, Fill):
-            steps.append(replace(step, argument=moved(step.argument)))
-    return emit_program(steps, target, ENTRY, (arena, 0))
+    return emit_program([_with_places(step, moved) for step in program.steps], target, ENTRY, (arena, 0))
+
+
+def _with_places(step: Step, moved: Callable[[Place], Place]) -> Step:
+    """`step` with its places in the table changed."""
+
+    def changed(argument: Argument) -> Argument:
+        return moved(argument) if isinstance(argument, tuple) else argument
+
+    if isinstance(step, Launch):
+        return replace(step, arguments=tuple(map(changed, step.arguments)))
+    if isinstance(step, Copy):
+        return replace(step, destination=moved(step.destination), source=moved(step.source))
+    if isinstance(step, Fill):
+        return replace(step, argument=changed(step.argument))
+    inner = tuple(s for s in (_with_places(inner, moved) for inner in step.steps) if isinstance(s, (Launch, Fill)))
+    return replace(step, memory=moved(step.memory), steps=inner)
 
 
 def _scratch(parts: Sequence[Lowered]) -> tuple[Scratch, ...]:
     """The scratch memory of an operator's kernels, which they share."""
     return tuple(dict.fromkeys(b for part in parts for b in part.buffers if isinstance(b, Scratch)))
-
-
-def _place(node: Node, plan: MemoryPlan) -> Place:
-    return plan.places[base_of(node)]
-
-
-def _fills(group: Group, plan: MemoryPlan) -> list[Fill]:
-    """Zero the targets that a scattering store does not cover."""
-    return [Fill(plan.places[r.target], r.target.type.nbytes) for r in group.roots if r.is_zeroed]
 
 
 def make_artifact(program: Program, target: Target, metadata: Mapping[str, str], clock: bool = False) -> Artifact:

@@ -28,15 +28,18 @@ class Prepared:
     in_place: tuple[tuple[Node, Node], ...]
 
 
-def prepare(group: Group, target: Target, choice: Choice = MODEL) -> Prepared:
-    """Choose the loops of `group` on `target`: the options of `choice`. NoOption when there are not so many."""
-    nest = build_nest(group)
+def prepare(group: Group, target: Target, choice: Choice = MODEL, first_apart: bool = False) -> Prepared:
+    """Choose the loops of `group` on `target`: the options of `choice`. NoOption when there are not so many.
+
+    With `first_apart` the first axis of its domain has the outermost loop, if that can be.
+    """
+    nest = build_nest(group, first_apart)
     if group.kept:
         without = replace(group, kept=())
-        plain = build_nest(without)
+        plain = build_nest(without, first_apart)
         if not keeping_pays(nest, plain, target):
             group, nest = without, plain
-    schedule = make_schedule(nest, target, choice)
+    schedule = make_schedule(nest, target, choice, nest.axes[0] if first_apart and nest.axes else None)
     return Prepared(group, nest, schedule, tuple(_in_place(nest, schedule)))
 
 

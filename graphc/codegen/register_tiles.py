@@ -32,7 +32,9 @@ def tile_contraction(
     axes = [v for v in nest.axes if v.hi > 0]
     lanes = schedule.lanes
     extents = [max(1, (v.hi + 1) // lanes) if v is schedule.lane else v.hi + 1 for v in axes]
-    sizes = [[t for t in TILES if t <= n] for n in extents]
+    sizes = [
+        [t for t in TILES if t <= (1 if v is schedule.outermost else n)] for v, n in zip(axes, extents, strict=True)
+    ]
     taps = math.prod(v.hi + 1 for v in schedule.unrolled[site])
     if taps > 1:
         free -= 1  # LLVM moves loads of the next tap up, and spills sums where no register is left for them

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from graphc.codegen.blocks import Blocks, blocks_of
 from graphc.codegen.canonical import Form, form_of, moved
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.emit import emit_kernel
@@ -22,6 +23,7 @@ from graphc.codegen.target import Target
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
 
+SLOWER = 1.15  # how much longer a contraction may take by itself in order to go by blocks
 NAME = "kernel"  # of every kernel until its text is known
 Choices = Mapping[tuple[object, ...], Choice]
 NO_CHOICES: Choices = MappingProxyType({})
@@ -59,16 +61,52 @@ class Kernels:
         self._choices = choices
         self._made: dict[tuple[object, ...], _Made] = {}
         self._of: dict[Group, tuple[_Made, Form]] = {}
+        self._by_blocks: dict[Group, tuple[_Made, Form]] = {}
         self._texts: dict[int, tuple[Kernel, str, str]] = {}
 
-    def in_place(self, group: Group) -> tuple[tuple[Node, Node], ...]:
-        """Pairs (target, operand) of `group`: the operand's memory may become the target's. Chooses the loops."""
+    def by_blocks(self, group: Group) -> Blocks | None:
+        """How `group` touches memory along the first axis of its domain, if its kernel can go along it by blocks.
+
+        Chooses the loops; `cut` says that these are the ones to take.
+        """
         form = form_of(group)
-        made = self._made.get(form.key)
+        self._of[group] = usual, _ = self._prepared(form, False), form
+        for made in (usual, None):
+            made = made or self._prepared(form, True)
+            mine = dict(zip(made.nodes, form.nodes, strict=True))
+            later = form.bytes_before()
+            found = blocks_of(made.prepared, {n: later[mine[n]] for n in made.nodes if mine[n] in later})
+            if found is not None and found.count == group.domain[0]:
+                break
+        else:
+            return None
+        if made.prepared.schedule.cycles > SLOWER * usual.prepared.schedule.cycles:
+            return None
+        self._by_blocks[group] = made, form
+        strides = {mine[node]: stride for node, stride in found.strides.items()}
+        return Blocks(found.count, strides, frozenset(mine[node] for node in found.copied), found.scratch)
+
+    def cut(self, group: Group) -> None:
+        """Take the loops of `group` that `by_blocks` found."""
+        self._of[group] = self._by_blocks[group]
+
+    def _prepared(self, form: Form, first_apart: bool) -> _Made:
+        key = (first_apart, form.key)
+        made = self._made.get(key)
         if made is None:
             first, nodes = moved(form)
-            made = self._made[form.key] = _Made(prepare(first, self._target, self._choices.get(form.key, MODEL)), nodes)
-        self._of[group] = made, form
+            choice = MODEL if first_apart else self._choices.get(form.key, MODEL)
+            made = self._made[key] = _Made(prepare(first, self._target, choice, first_apart), nodes)
+        return made
+
+    def in_place(self, group: Group) -> tuple[tuple[Node, Node], ...]:
+        """Pairs (target, operand) of `group`: the operand's memory may become the target's. Chooses the loops, unless
+        that was done.
+        """
+        if group not in self._of:
+            form = form_of(group)
+            self._of[group] = self._prepared(form, False), form
+        made, form = self._of[group]
         mine = dict(zip(made.nodes, form.nodes, strict=True))
         later = form.bytes_before()
         pairs = ((mine[target], mine[operand]) for target, operand in made.prepared.in_place)

@@ -131,6 +131,8 @@ class Schedule:
     panels: tuple[Panel, ...] = ()  # operands of the contraction that are copied before the kernel runs
     block: tuple[Var | None, int] = (None, 1)  # an axis of which so many tiles are gone through inside the lane loop
     chunk: Chunk | None = None  # a long sum is made in parts
+    outermost: Var | None = None  # an axis that must stay the outermost loop, one place after the other
+    cycles: float = 0.0  # the estimated cost of a contraction's tiles
 
     @property
     def memory(self) -> tuple[Scratch, ...]:

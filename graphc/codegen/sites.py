@@ -95,13 +95,13 @@ def inner_dims(root: Root) -> list[int]:
     return [k for k, (d, n) in enumerate(zip(root.dims, root.value.shape, strict=True)) if d < 0 and n > 1]
 
 
-def build_nest(group: Group) -> Nest:
+def build_nest(group: Group, first_apart: bool = False) -> Nest:
     """Walk `group` with one variable per axis, then again with adjacent axes collapsed where that changes no
-    address.
+    address. The first axis stays by itself when `first_apart`.
     """
     axes = tuple(Var(f"i{a}", max(n - 1, 0)) for a, n in enumerate(group.domain))
     nest = _walk(group, axes, tuple(ZERO if v.hi == 0 else Ix.of(v) for v in axes))
-    runs = _collapsible(nest)
+    runs = _collapsible(nest, first_apart)
     if all(len(run) == 1 for run in runs) and all(v.hi > 0 for v in axes):
         return nest
     merged: list[Var] = []
@@ -124,15 +124,17 @@ def _walk_without_units(group: Group, axes: tuple[Var, ...]) -> Nest:
     return _walk(group, kept, tuple(Ix.of(v) if v.hi > 0 else ZERO for v in axes))
 
 
-def _collapsible(nest: Nest) -> list[list[Var]]:
-    """Runs of neighbouring axes that all accesses step through as one contiguous axis."""
+def _collapsible(nest: Nest, first_apart: bool) -> list[list[Var]]:
+    """Runs of neighbouring axes that all accesses step through as one contiguous axis; `first_apart` is one alone."""
     runs: list[list[Var]] = []
     axes = nest.axes
     addresses = [*(a.address for site in nest.sites for a in site.accesses), *nest.other]
     for var in axes:
         previous = runs[-1][-1] if runs else None
-        if previous is not None and all(
-            a.coefficient(previous) == a.coefficient(var) * (var.hi + 1) for a in addresses
+        if (
+            previous is not None
+            and not (first_apart and previous is axes[0])
+            and all(a.coefficient(previous) == a.coefficient(var) * (var.hi + 1) for a in addresses)
         ):
             runs[-1].append(var)
         else:

@@ -127,8 +127,10 @@ def choose_order(site: Site, nest: Nest, schedule: Schedule, target: Target, num
     ways: list[tuple[float, _Way]] = []
     best: tuple[float, _Way] = math.inf, (outer, schedule.block, schedule.lane_block)
     traffic = Traffic(site, nest, schedule, target) if len(site.points) == 1 and len(site.operands[0]) == 2 else None
-    if outer and traffic is not None and traffic.whole > target.l1_bytes * FULL:
-        kept, moving = outer[:-MAX_AXES], outer[-MAX_AXES:]
+    fixed = [v for v in outer if v is schedule.outermost]
+    free = [v for v in outer if v is not schedule.outermost]
+    if free and traffic is not None and traffic.whole > target.l1_bytes * FULL:
+        kept, moving = [*fixed, *free[:-MAX_AXES]], free[-MAX_AXES:]
         for order in permutations(moving):
             for block, columns in _blocks(order[-1], [*kept, *order], traffic):
                 way = traffic.cycles([*kept, *order], block, columns), ([*kept, *order], block, columns)
@@ -146,7 +148,7 @@ def _blocks(var: Var, order: Sequence[Var], traffic: Traffic) -> Iterator[tuple[
     """
     yield (None, 1), 0
     lane = traffic.schedule.lane
-    if lane is None or traffic.tiles[lane] == 1:
+    if lane is None or traffic.tiles[lane] == 1 or traffic.schedule.outermost is not None:
         return
     others = math.prod(traffic.tiles[v] for v in order if v is not var)
     size = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.ir.demand import APART
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
@@ -61,6 +62,11 @@ class Group:
     def targets(self) -> tuple[Node, ...]:
         return tuple(dict.fromkeys(r.target for r in self.roots))
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether this is one operator that has kernels of its own."""
+        return len(self.roots) == 1 and self.roots[0].target.op in APART
+
 
 @dataclass(frozen=True, eq=False)
 class FusedGraph:
@@ -68,6 +74,34 @@ class FusedGraph:
 
     graph: Graph
     groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """`size` groups from number `first` on, which go through `blocks` blocks of their first axis, `together` at once.
+
+    Only they read the `local` values, of which no more than these blocks are kept.
+    """
+
+    first: int
+    size: int
+    blocks: int
+    together: int
+    local: frozenset[Node]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockMemory:
+    """The memory of a region for its local values: `nbytes` for each of `parts` threads, from `offset` in the arena on.
+
+    `places` are the values' offsets in it.
+    """
+
+    region: Region
+    parts: int
+    offset: int
+    nbytes: int
+    places: dict[Node, int]
 
 
 @dataclass(frozen=True)
@@ -92,7 +126,7 @@ class MemoryPlan:
 
     `merged[g]` maps targets of group `g` to operands whose memory they take over. `copies` are (output, value):
     outputs that need a copy of a value that lies elsewhere. `taken[j]` is the input whose buffer output `j` takes
-    over, or -1.
+    over, or -1. Local values of regions have no place but in `regions`.
     """
 
     places: dict[Node | Scratch, Place]
@@ -100,3 +134,4 @@ class MemoryPlan:
     copies: tuple[tuple[int, Node], ...]
     taken: tuple[int, ...]
     arena_bytes: int
+    regions: tuple[BlockMemory, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.printer import print_graph, value_names
-from graphc.ir.schedule import FusedGraph, MemoryPlan, Scratch
+from graphc.ir.schedule import BlockMemory, FusedGraph, MemoryPlan, Scratch
 
 
 def print_fused(fused: FusedGraph) -> str:
@@ -45,8 +45,21 @@ def print_plan(fused: FusedGraph, plan: MemoryPlan) -> str:
     for node, (_, offset) in plan.places.items():
         if isinstance(node, Scratch):
             lines.append(f"// {node.name} for {names[node.owner]}: arena + {offset}, {node.type.nbytes} bytes")
+    for number, memory in enumerate(plan.regions):
+        region = memory.region
+        last = region.first + region.size - 1
+        lines.append(
+            f"// region {number}: kernels {region.first} to {last} by {region.blocks} blocks, "
+            f"{region.together} at once, in {memory.parts} parts of {memory.nbytes} bytes from arena + {memory.offset}"
+        )
+        lines.extend(f"// {names[node]}: region {number} + {offset}" for node, offset in _in_order(memory))
     lines.extend(f"// output {j} is a copy of {names[value]}" for j, value in plan.copies)
     return "\n".join([*lines, _text(fused.graph)])
+
+
+def _in_order(memory: BlockMemory) -> list[tuple[Node, int]]:
+    """The local values of a region by where they lie."""
+    return sorted(memory.places.items(), key=lambda item: item[1])
 
 
 def _names(graph: Graph) -> dict[Node, str]:

@@ -4,13 +4,13 @@ buffers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
-from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place, Scratch
+from graphc.ir.schedule import BlockMemory, FusedGraph, Group, MemoryPlan, Place, Region, Scratch
 
 ALIGNMENT = 64  # bytes: a cache line and the widest vector
 
@@ -35,9 +35,11 @@ def plan_memory(
     scratch: ScratchOf = _NO_SCRATCH,
     donated: frozenset[int] = frozenset(),
     reuse: bool = True,
+    regions: Sequence[Region] = (),
+    parts: int = 1,
 ) -> MemoryPlan:
     """Lay out all values of `fused`, and what its groups want for the time that they run. `donated` inputs may be
-    overwritten; `reuse=False` gives every value its own memory.
+    overwritten; `reuse=False` gives every value its own memory. Of `regions` up to `parts` parts run at once.
     """
     graph, groups = fused.graph, fused.groups
     places: dict[Node | Scratch, Place] = {node: (i, 0) for i, node in enumerate(graph.inputs)}
@@ -49,6 +51,12 @@ def plan_memory(
         else:
             places[output] = (first_output + j, 0)
     last_use = _last_uses(fused)
+    local = {node: region for region in regions for node in region.local}
+    # Other values of a region are in use from its first group to its last, as each goes through all blocks.
+    inside = {time: region for region in regions for time in range(region.first, region.first + region.size)}
+    begin = {time: region.first for time, region in inside.items()}
+    end = {time: region.first + region.size - 1 for time, region in inside.items()}
+    last_use.update({n: end.get(time, time) for n, time in last_use.items() if n not in local})
     taken = [-1] * len(graph.outputs)
     merged: list[dict[Node, Node]] = []
     blocks: dict[Node | Scratch, _Block] = {}
@@ -56,6 +64,8 @@ def plan_memory(
         shared: dict[Node, Node] = {}
         for target, operand in in_place.get(group, ()) if reuse else ():
             if target in shared or operand in shared.values() or last_use.get(operand, time) != time:
+                continue
+            if time in inside and not (target in local and operand in local):
                 continue
             number = places[target][0] - first_output if target in places else -1
             if operand in blocks and number < 0:
@@ -67,22 +77,36 @@ def plan_memory(
                 shared[target] = operand
         for target in group.targets:
             if target not in places and target not in blocks:
-                blocks[target] = _Block(max(target.type.nbytes, 1), time, last_use.get(target, time))
+                if target in local:
+                    region = local[target]
+                    size, first = target.type.nbytes // region.blocks * region.together, time
+                else:
+                    size, first = max(target.type.nbytes, 1), begin.get(time, time)
+                blocks[target] = _Block(size, first, last_use.get(target, end.get(time, time)))
         for wanted in scratch.get(group, ()):
-            blocks[wanted] = _Block(max(wanted.type.nbytes, 1), time, time)
+            blocks[wanted] = _Block(max(wanted.type.nbytes, 1), begin.get(time, time), end.get(time, time))
         merged.append(shared)
-    nbytes = _assign(_unique(blocks), reuse)
+    own = {region: {node: blocks.pop(node) for node in region.local} for region in regions}
+    memory: list[tuple[Region, int, _Block]] = []
+    for region, mine in own.items():
+        each = -(-_assign(_unique(mine.values()), reuse) // ALIGNMENT) * ALIGNMENT
+        memory.append((region, each, _Block(each * parts, region.first, region.first + region.size - 1)))
+    nbytes = _assign([*_unique(blocks.values()), *(block for _, _, block in memory)], reuse)
     places.update({node: (arena, block.offset) for node, block in blocks.items()})
     for group in groups:
         for node in group.inside:
             for operand in map(base_of, node.inputs):
                 if operand.type.size == 0:
                     places.setdefault(operand, (arena, 0))  # nothing is stored, but kernels have a parameter for it
-    return MemoryPlan(places, tuple(merged), tuple(copies), tuple(taken), nbytes)
+    kept = tuple(
+        BlockMemory(region, parts, block.offset, each, {n: b.offset for n, b in own[region].items()})
+        for region, each, block in memory
+    )
+    return MemoryPlan(places, tuple(merged), tuple(copies), tuple(taken), nbytes, kept)
 
 
-def _unique(blocks: Mapping[Node | Scratch, _Block]) -> list[_Block]:
-    return list({id(b): b for b in blocks.values()}.values())
+def _unique(blocks: Iterable[_Block]) -> list[_Block]:
+    return list({id(b): b for b in blocks}.values())
 
 
 def _last_uses(fused: FusedGraph) -> dict[Node, int]:

@@ -22,6 +22,7 @@ PASSES: dict[str, str] = {
     "skip_zeros": "graphc.passes.skip_zeros:SkipZeros",
     "sort_values": "graphc.passes.sort_values:SortValues",
     "split_labels": "graphc.passes.split_labels:SplitLabels",
+    "split_leading": "graphc.passes.split_leading:SplitLeading",
     "split_reductions": "graphc.passes.split_reductions:SplitReductions",
     "strip_detach": "graphc.passes.simplify:StripDetach",
 }

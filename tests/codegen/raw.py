@@ -27,7 +27,7 @@ def program_for(graph: Graph, donated: frozenset[int] = frozenset(), reuse: bool
     """The program of `graph` for this machine; without `reuse` every value has memory of its own."""
     target = host_target()
     fused = schedule(graph, target)
-    return make_program(fused, partial(plan_memory, fused, donated=donated, reuse=reuse), target)
+    return make_program(fused, partial(plan_memory, donated=donated, reuse=reuse), target)
 
 
 def artifact_of(program: Program, target: Target | None = None) -> Artifact:

@@ -12,7 +12,7 @@ from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, V
 from graphc.codegen.llvm.build import build_many
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target
-from graphc.codegen.llvm.program import Copy, Fill, Launch, Region, Step, emit_program
+from graphc.codegen.llvm.program import Copy, Fill, Launch, Local, Region, Step, emit_program
 from graphc.errors import CompileError
 from graphc.ir.types import f32
 from tests.codegen.native import build, link, param
@@ -83,17 +83,39 @@ def test_fill_and_copy() -> None:
     assert list(a[:3]) == [0, 0, 2]
 
 
-def test_a_region_runs_its_launches_over_shares() -> None:
-    x, y, z = np.zeros(12, np.float32), np.zeros(12, np.float32), np.zeros(12, np.float32)
-    steps = [Region(4, (Launch("k", ((0, 0), (1, 0)), 12), Launch("k", ((1, 0), (2, 0)), 12)))]
-    assert execute([add_index("k", 12)], steps, [x, y, z]) == [(POOL, 4)]
+def test_a_region_takes_all_its_steps_for_some_blocks_at_a_time() -> None:
+    """Six blocks of two elements, two blocks at once, in two parts; what lies in between has memory for two blocks."""
+    x, z, own = np.zeros(12, np.float32), np.full(12, 7, np.float32), np.full(64, 9, np.uint8)
+    between = Local(8, 8)
+    inner = (
+        Launch("k", ((0, 0), between), 12),
+        Launch("k", (between, (1, 0)), 12),
+        Fill(between, 48, 3),
+    )
+    assert execute([add_index("k", 12)], [Region(6, 2, 2, (2, 4), 28, inner)], [x, z, own]) == [(POOL, 2)]
     assert (z == np.arange(12) * 2).all()
+    expected = np.full(64, 9, np.uint8)
+    for part in range(2):
+        start = 4 + 28 * part + 8
+        expected[start : start + 8] = 3  # of the last block, which stands alone
+        expected[start + 8 : start + 16] = 3
+    assert (own == expected).all()
+
+
+def test_one_call_uses_the_memory_of_its_first_part() -> None:
+    x, z, own = np.zeros(8, np.float32), np.zeros(8, np.float32), np.zeros(64, np.uint8)
+    inner = (Launch("k", ((0, 0), Local(0, 8)), 8), Launch("k", (Local(0, 8), (1, 0)), 8))
+    assert execute([add_index("k", 8)], [Region(4, 1, 4, (2, 0), 16, inner)], [x, z, own]) == [(POOL, 4)]
+    assert (z == np.arange(8) * 2).all()
+    used = own.view(np.float32).reshape(4, 4)[:, :2]
+    # Ranges of parts were [2, 4) and [0, 2).
+    assert used.tolist() == [[2, 3], [0, 0], [6, 7], [0, 0]]
 
 
 def test_small_and_empty_ranges_do_not_use_threads() -> None:
     x, y = np.ones(1, np.float32), np.zeros(1, np.float32)
     launch = Launch("k", ((0, 0), (1, 0)), 1, parallel=True)
-    steps = [launch, Region(1, (launch,)), Launch("k", ((0, 0), (1, 0)), 0, parallel=True), Region(0, ())]
+    steps = [launch, Region(1, 1, 1, (1, 0), 0, (launch,)), Launch("k", ((0, 0), (1, 0)), 0, parallel=True)]
     assert execute([add_index("k", 1)], steps, [x, y]) == []
     assert y[0] == 1
 
@@ -110,8 +132,10 @@ def test_long_programs_keep_their_order() -> None:
 def test_impossible_programs_are_refused() -> None:
     target = host_target()
     launch = Launch("k", ((0, 0),), 10)
-    with pytest.raises(CompileError, match="grid 3 does not divide the grid 10 of kernel k"):
-        emit_program([Region(3, (launch,))], target)
+    with pytest.raises(CompileError, match="3 blocks do not divide the grid 10 of kernel k"):
+        emit_program([Region(3, 1, 1, (0, 0), 0, (launch,))], target)
+    with pytest.raises(CompileError, match="3 blocks do not divide a fill of 10"):
+        emit_program([Region(3, 1, 1, (0, 0), 0, (Fill((0, 0), 10),))], target)
     with pytest.raises(CompileError, match="1 and with 2 buffers"):
         emit_program([launch, Launch("k", ((0, 0), (1, 0)), 10)], target)
     with pytest.raises(CompileError, match="256"):

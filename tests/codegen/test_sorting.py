@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import pytest
@@ -209,7 +208,7 @@ def test_other_machines(name: str) -> None:
     arrays = [elements(rng, shape, f32, True) for shape in ((9,), (150,), (70_000,))]
     graph, target = orders(arrays, f32, 0), RUNNABLE[name]
     fused = schedule(graph, target)
-    artifact = make_artifact(make_program(fused, partial(plan_memory, fused), target), target, {})
+    artifact = make_artifact(make_program(fused, plan_memory, target), target, {})
     results = Executable(artifact, get_device("cpu")).run(list(map(Buffer.from_array, arrays)))
     for node, result, wanted in zip(graph.outputs, results, evaluate(graph, arrays), strict=True):
         same(result, node, wanted)

@@ -22,23 +22,37 @@ _STEPS_PER_FUNCTION = 128
 
 
 @dataclass(frozen=True, slots=True)
+class Local:
+    """A place in the memory of the thread that runs a part of a region: an offset in bytes.
+
+    It holds the blocks that are at work only, `stride` bytes each.
+    """
+
+    offset: int
+    stride: int
+
+
+Argument = Reference | Local
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """Call the kernel `symbol` over [0, grid), on several threads when `parallel`.
 
-    One reference per kernel parameter.
+    One argument per kernel parameter; only launches in a region have local ones.
     """
 
     symbol: str
-    arguments: tuple[Reference, ...]
+    arguments: tuple[Argument, ...]
     grid: int
     parallel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Set `nbytes` bytes to `value` (0 to 255)."""
+    """Set `nbytes` bytes to `value` (0 to 255). In a region: of each block, `nbytes` being those of all blocks."""
 
-    argument: Reference
+    argument: Argument
     nbytes: int
     value: int = 0
 
@@ -54,14 +68,20 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Several launches in one parallel loop over [0, grid): each thread runs them one after another over its share.
+    """Several launches and fills that go through `blocks` blocks together: all of them for the first `together` blocks,
+    then all of them for the next ones.
 
-    A launch of grid `n` gets [lo * n / grid, hi * n / grid); `grid` divides `n`. The caller knows that no share needs
-    what another share writes.
+    `parts` parts of the blocks may run at the same time; part `i` has `own_bytes` bytes at `memory`, past those of the
+    parts before it, for its local places. A launch of grid `n` gets `n / blocks` of its range for a block; `blocks`
+    divides `n`. The caller knows that no block needs what another one writes.
     """
 
-    grid: int
-    steps: tuple[Launch, ...]
+    blocks: int
+    together: int
+    parts: int
+    memory: Reference
+    own_bytes: int
+    steps: tuple[Launch | Fill, ...]
 
 
 Step = Launch | Fill | Copy | Region
@@ -73,8 +93,8 @@ def emit_program(
     """The LLVM module with the function `entry`, which runs `steps` in order.
 
     With a `clock` it writes the ticks of the processor's counter (i64) there, before the first step and after each.
-    The kernels are external functions. Raises CompileError when a region's grid does not divide a launch's, or when one
-    symbol is launched with different numbers of buffers.
+    The kernels are external functions. Raises CompileError when the blocks of a region do not divide the work of one of
+    its steps, or when one symbol is launched with different numbers of buffers.
     """
     writer = _ProgramWriter()
     parts: list[str] = []
@@ -121,17 +141,16 @@ class _ProgramWriter:
         """The instructions of one step."""
         if isinstance(step, Launch):
             if step.parallel and step.grid > 1:
-                yield from self._parallel(Region(step.grid, (step,)))
+                yield from self._threads(step.grid, self._task(self._call(step, "%lo", "%hi")))
             elif step.grid > 0:
                 yield from self._call(step, "0", str(step.grid))
         elif isinstance(step, Region):
-            if step.grid > 0:
-                yield from self._parallel(step)
+            yield from self._threads(step.parts, self._task(self._blocks(step)))
         elif isinstance(step, Fill):
             if not 0 <= step.value <= 255:
                 raise CompileError(f"a fill value is a byte, not {step.value}")
             if step.nbytes:
-                pointer = yield from self._pointer(step.argument)
+                pointer = yield from self._place(step.argument)
                 yield f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 {step.value}, i64 {step.nbytes}, i1 false)"
         elif step.nbytes:
             destination = yield from self._pointer(step.destination)
@@ -162,6 +181,16 @@ class _ProgramWriter:
         yield f"{moved} = getelementptr i8, ptr {pointer}, i64 {offset}"
         return moved
 
+    def _place(self, argument: Argument) -> Iterator[str]:
+        """The address of an argument. In a region local ones are counted from `%own`, and begin with block `%block`."""
+        if isinstance(argument, tuple):
+            return (yield from self._pointer(argument))
+        skipped, offset, pointer = self._fresh(), self._fresh(), self._fresh()
+        yield f"{skipped} = mul nsw i64 %block, {-argument.stride}"
+        yield f"{offset} = add nsw i64 {skipped}, {argument.offset}"
+        yield f"{pointer} = getelementptr i8, ptr %own, i64 {offset}"
+        return pointer
+
     def _call(self, launch: Launch, lo: str, hi: str) -> Iterator[str]:
         count = self.kernels.setdefault(launch.symbol, len(launch.arguments))
         if count != len(launch.arguments):
@@ -169,35 +198,60 @@ class _ProgramWriter:
                 f"kernel {launch.symbol} is launched with {count} and with {len(launch.arguments)} buffers"
             )
         pointers = []
-        for reference in launch.arguments:
-            pointer = yield from self._pointer(reference)
+        for argument in launch.arguments:
+            pointer = yield from self._place(argument)
             pointers.append(f"ptr {pointer}")
         yield f"call void @{launch.symbol}({', '.join([*pointers, f'i64 {lo}', f'i64 {hi}'])})"
 
-    def _parallel(self, region: Region) -> Iterator[str]:
+    def _task(self, body: Iterator[str]) -> str:
+        """A function that runs `body` over its range [%lo, %hi)."""
         task = f"task{len(self.functions)}.{self._count}"
-        body: list[str] = []
-        for launch in region.steps:
-            if launch.grid % region.grid:
-                raise CompileError(
-                    f"the region's grid {region.grid} does not divide the grid {launch.grid} of kernel {launch.symbol}"
-                )
-            body += self._share(launch, launch.grid // region.grid)
-        self.functions.append(_function(f"internal void @{task}(ptr %buffers, i64 %lo, i64 %hi)", body))
-        if region.grid == 1:
+        self.functions.append(_function(f"internal void @{task}(ptr %buffers, i64 %lo, i64 %hi)", list(body)))
+        return task
+
+    def _threads(self, count: int, task: str) -> Iterator[str]:
+        """Run `task` over [0, count), on the threads of the runtime when there are several."""
+        if count == 1:
             yield f"call void @{task}(ptr %buffers, i64 0, i64 1)"
             return
         function, slot, pool = self._fresh(), self._fresh(), self._fresh()
         yield f"{function} = load ptr, ptr %runtime"
         yield f"{slot} = getelementptr ptr, ptr %runtime, i64 1"
         yield f"{pool} = load ptr, ptr {slot}"
-        yield f"call void {function}(ptr {pool}, ptr @{task}, ptr %buffers, i64 {region.grid})"
+        yield f"call void {function}(ptr {pool}, ptr @{task}, ptr %buffers, i64 {count})"
 
-    def _share(self, launch: Launch, factor: int) -> Iterator[str]:
-        if factor == 1:
-            yield from self._call(launch, "%lo", "%hi")
-            return
-        lo, hi = self._fresh(), self._fresh()
-        yield f"{lo} = mul nsw i64 %lo, {factor}"
-        yield f"{hi} = mul nsw i64 %hi, {factor}"
-        yield from self._call(launch, lo, hi)
+    def _blocks(self, region: Region) -> Iterator[str]:
+        """Go through the blocks of parts [%lo, %hi). One call uses the memory of its first part for all of them."""
+        memory = yield from self._pointer(region.memory)
+        yield f"%skipped = mul nsw i64 %lo, {region.own_bytes}"
+        yield f"%own = getelementptr i8, ptr {memory}, i64 %skipped"
+        for name, part in (("first", "%lo"), ("end", "%hi")):
+            yield f"%{name}.all = mul nsw i64 {part}, {region.blocks}"
+            yield f"%{name} = udiv i64 %{name}.all, {region.parts}"
+        yield "br label %head"
+        yield "head:"
+        yield "%block = phi i64 [ %first, %0 ], [ %next, %body ]"
+        yield "%more = icmp slt i64 %block, %end"
+        yield "br i1 %more, label %body, label %done"
+        yield "body:"
+        yield f"%after = add nsw i64 %block, {region.together}"
+        yield "%whole = icmp slt i64 %after, %end"
+        yield "%next = select i1 %whole, i64 %after, i64 %end"
+        for step in region.steps:
+            total = step.grid if isinstance(step, Launch) else step.nbytes
+            if total % region.blocks:
+                name = f"the grid {total} of kernel {step.symbol}" if isinstance(step, Launch) else f"a fill of {total}"
+                raise CompileError(f"{region.blocks} blocks do not divide {name}")
+            lo, hi = self._fresh(), self._fresh()
+            yield f"{lo} = mul nsw i64 %block, {total // region.blocks}"
+            yield f"{hi} = mul nsw i64 %next, {total // region.blocks}"
+            if isinstance(step, Launch):
+                yield from self._call(step, lo, hi)
+                continue
+            start = yield from self._place(step.argument)
+            pointer, size = self._fresh(), self._fresh()
+            yield f"{pointer} = getelementptr i8, ptr {start}, i64 {lo}"
+            yield f"{size} = sub nsw i64 {hi}, {lo}"
+            yield f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 {step.value}, i64 {size}, i1 false)"
+        yield "br label %head"
+        yield "done:"

@@ -1,0 +1,151 @@
+"""Regions: runs of kernels that go along their common outermost axis together, block by block.
+
+What one kernel writes for a block and only others of the region read lies in a small piece of memory that each thread
+uses again for all of its blocks, so that it does not leave the cache. The kernels stay as they are: their range is cut,
+and their pointers are moved.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.codegen.blocks import Blocks
+from graphc.codegen.reuse import Kernels
+from graphc.codegen.target import Target
+from graphc.ir.demand import base_of
+from graphc.ir.node import Node
+from graphc.ir.schedule import FusedGraph, Group, Region
+from graphc.ir.schedule_verify import reads_of
+
+MAX_SKIPPED = 8  # kernels that do not fit in which are passed over before a region ends
+SHARE = 0.75  # of the second cache that a region may take for what it works on at once
+GAIN = 1  # a region keeps at least so many times what the second cache holds from going further
+
+
+def find_regions(fused: FusedGraph, kernels: Kernels, target: Target) -> tuple[FusedGraph, tuple[Region, ...]]:
+    """The regions of a program, and its kernels in an order in which those of a region follow each other."""
+    finder = _Finder(fused, kernels, target)
+    if not finder.is_large():
+        return fused, ()
+    groups, regions = finder.run()
+    return (FusedGraph(fused.graph, groups), regions) if regions else (fused, ())
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A region in the making: its kernels, what they make, and what later kernels make of that."""
+
+    count: int
+    members: list[Group]
+    made: set[Node]
+    late: set[Node]
+
+
+class _Finder:
+    def __init__(self, fused: FusedGraph, kernels: Kernels, target: Target) -> None:
+        self._groups = fused.groups
+        self._kernels = kernels
+        self._target = target
+        self._budget = SHARE * target.l2_bytes
+        self._kept = {base_of(o) for o in fused.graph.outputs} | set(fused.graph.inputs)
+        self._reads = {g: reads_of(g) for g in fused.groups}
+        self._readers: dict[Node, list[Group]] = defaultdict(list)
+        for group, nodes in self._reads.items():
+            for node in nodes:
+                self._readers[node].append(group)
+        self._blocks: dict[Group, Blocks | None] = {}
+
+    def is_large(self) -> bool:
+        """Whether intermediates leave the second cache at all."""
+        stored = (t for g in self._groups for t in g.targets if t not in self._kept)
+        return sum(t.type.nbytes for t in stored) > self._target.l2_bytes
+
+    def run(self) -> tuple[tuple[Group, ...], tuple[Region, ...]]:
+        """All groups in their new order, and the regions in it."""
+        rest, done = list(self._groups), []
+        regions: list[Region] = []
+        while rest:
+            before, grown, after = self._grow(rest)
+            region = self._region(len(done) + len(before), grown)
+            if region is None:
+                done.append(rest.pop(0))
+                continue
+            for group in grown.members:
+                self._kernels.cut(group)
+            done += [*before, *grown.members]
+            regions.append(region)
+            rest = after
+        return tuple(done), tuple(regions)
+
+    def _grow(self, rest: Sequence[Group]) -> tuple[list[Group], _Growing, list[Group]]:
+        """A region that begins with the first of `rest`: what must run before it, itself, and what must run after."""
+        first = self._of(rest[0])
+        grown = _Growing(first.count if first else 0, [rest[0]], set(rest[0].targets), set())
+        end, skipped = 1, 0
+        before: list[Group] = []
+        after: list[Group] = []
+        pending: list[tuple[Group, bool]] = []  # passed over since the last member, and whether they wait for it
+        for place, group in enumerate(rest[1:], 1):
+            if first is None or skipped > MAX_SKIPPED:
+                break
+            if self._joins(group, grown):
+                grown.members.append(group)
+                grown.made.update(group.targets)
+                for one, waits in pending:
+                    (after if waits else before).append(one)
+                pending, skipped, end = [], 0, place + 1
+                continue
+            waits = any(n in grown.made or n in grown.late for n in self._reads[group])
+            if waits:
+                grown.late.update(group.targets)
+            pending.append((group, waits))
+            skipped += 1
+        return before, grown, [*after, *rest[end:]]
+
+    def _of(self, group: Group) -> Blocks | None:
+        """How a group can go by blocks. None also when its own blocks are too large for the cache."""
+        if group not in self._blocks:
+            found = None
+            if group.domain and group.domain[0] >= self._target.cores and not group.is_apart:
+                found = self._kernels.by_blocks(group)
+            own = sum(found.strides.values()) if found is not None else 0
+            shared = self._shared(found) if found is not None else 0
+            if own + shared > self._budget or shared > own:
+                found = None  # what all blocks read would come from further away again for each of them
+            if found is not None and found.count % self._target.cores and found.count < 4 * self._target.cores:
+                found = None  # the threads would have unequal work
+            self._blocks[group] = found
+        return self._blocks[group]
+
+    def _shared(self, blocks: Blocks) -> int:
+        """Bytes that all blocks read."""
+        read = (n for n, stride in blocks.strides.items() if not stride and n not in blocks.copied)
+        return blocks.scratch + sum(n.type.nbytes for n in read)
+
+    def _joins(self, group: Group, grown: _Growing) -> bool:
+        """Whether a kernel can run with those before it, block by block, and has to do with them."""
+        reads = self._reads[group]
+        if any(n in grown.late for n in reads):
+            return False
+        mine = [n for n in reads if n in grown.made]
+        if not mine:
+            return False
+        blocks = self._of(group)
+        if blocks is None or blocks.count != grown.count:
+            return False
+        return all(blocks.strides.get(n, 0) and n not in blocks.copied for n in mine)
+
+    def _region(self, first: int, grown: _Growing) -> Region | None:
+        """The region of these groups, if it keeps enough traffic in the cache."""
+        members = set(grown.members)
+        local = frozenset(n for n in grown.made if n not in self._kept and members.issuperset(self._readers[n]))
+        read = sum(n.type.nbytes for g in grown.members for n in self._reads[g] if n in grown.made)
+        if len(members) < 2 or read + sum(n.type.nbytes for n in local) < GAIN * self._target.l2_bytes:
+            return None
+        found = [b for b in map(self._of, grown.members) if b is not None]
+        each = max(*(sum(b.strides.values()) for b in found), sum(n.type.nbytes for n in local) // grown.count)
+        room = int(max(0, self._budget - sum(map(self._shared, found))) // each)
+        together = max(1, min(room, grown.count // (4 * self._target.cores)))
+        return Region(first, len(grown.members), grown.count, together, local)
