@@ -7,7 +7,6 @@ differentiable when asked for, and part of what `graphc.compile` captures.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.passes.autodiff import vjp
 from graphc.recording import Recorder
-from graphc.storage import Binding, Lineage, Storage, Value
+from graphc.storage import Binding, Storage, Value
 from graphc.tensors.core import TensorBase, new, read
 from graphc.tensors.writing import type_name
 
@@ -52,11 +51,8 @@ class Run:
 def wrap(recorder: Recorder, node: Node, keep: Sequence[Keep], grad: bool) -> Tensor:
     """A gradient as a tensor, with history if `grad`."""
     recorder.recorded(node)
-    value = Value(node, tuple(keep), "GradBackward0", grad)
-    lineage = Lineage(0, value if grad else None)
-    if grad:
-        value.lineage = weakref.ref(lineage)
-    return new(Storage(recorder, node.type, value, None), node.type, lineage)
+    storage, lineage = Storage.pending(recorder, node, tuple(keep), "GradBackward0", grad)
+    return new(storage, node.type, lineage)
 
 
 class Gate:

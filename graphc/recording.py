@@ -76,7 +76,7 @@ class Recorder:
         self.pending: list[weakref.ref[Storage]] = []  # also of storages that died or were computed since
         self.bound: dict[Node, Buffer] = {}
         self.cuts: weakref.WeakValueDictionary[Node, Binding] = weakref.WeakValueDictionary()
-        self.variables: weakref.WeakValueDictionary[Node, Value] = weakref.WeakValueDictionary()
+        self.variables: dict[Node, weakref.ref[Value]] = {}
         self.gradients: dict[tuple[object, ...], list[Node | None]] = {}
         self.needed: dict[Node, tuple[Node, ...]] = {}
         self.updates: dict[tuple[object, ...], tuple[Node, ...]] = {}
@@ -300,14 +300,25 @@ class Recorder:
         alive = list(self.cuts.values()) if len(self.cuts) else ()
         count = len(self.pending)
         storages, nodes = self.outputs()
-        saved = [(value, needed_later(self, value)) for value in self._histories(storages)]
+        saved = self._saved(storages) if self.capture is None else ()
         for _, needed in saved:
             nodes = tuple(dict.fromkeys((*nodes, *[n for n in needed if n not in self.bound])))
-        results = self.compute(nodes) if nodes else {}
+        results = programs.run(self.program(nodes), self.bound) if nodes else {}
         for value, needed in saved:
             value.saved = tuple([self.bind_cut(node, results[node]) for node in needed if node in results])
         self._settle(storages, results, count)
         del alive
+
+    def _saved(self, storages: Sequence[Storage]) -> list[tuple[Value, tuple[Node, ...]]]:
+        """Pending single numbers that `backward` may be called on later, and what it will read."""
+        found: list[tuple[Value, tuple[Node, ...]]] = []
+        for storage in storages:
+            value = storage.value
+            if value is None or not value.grad or storage.type.size != 1 or value.freed:
+                continue
+            if value.name != "AccumulateGrad":
+                found.append((value, needed_later(self, value)))
+        return found
 
     def flush_captured(self, program: programs.Program) -> None:
         """Run what a finished capture recorded, as `program`, which computes all its outputs."""
@@ -316,13 +327,6 @@ class Recorder:
         count = len(self.pending)
         storages, _ = self.outputs()
         self._settle(storages, programs.run(program, self.bound), count)
-
-    def _histories(self, storages: Sequence[Storage]) -> list[Value]:
-        """Pending single numbers that `backward` may be called on later."""
-        if self.capture is not None:
-            return []
-        values = dict.fromkeys([s.value for s in storages if s.value is not None and s.value.grad and s.type.size == 1])
-        return [v for v in values if not v.freed and v.name != "AccumulateGrad"]
 
     def compute(self, outputs: tuple[Node, ...]) -> dict[Node, Buffer]:
         """The buffers of `outputs`, from what is bound now."""
@@ -395,6 +399,7 @@ class Recorder:
         self.let_go()
         self.b = Builder()
         self._programs.clear()
+        self.variables = {node: ref for node, ref in self.variables.items() if ref() is not None}
         self.gradients.clear()
         self.needed.clear()
         self.updates.clear()

@@ -71,15 +71,14 @@ def user_location(above: int = 1) -> frozenset[Location]:
     return made
 
 
-def call_site() -> tuple[CodeType, int]:
+def call_site(above: int = 1) -> tuple[CodeType, int]:
     """The place of the call that reached an operator: code object and instruction of the innermost frame outside the
-    operators' own folder.
+    operators' own folder. The innermost `above` frames are known to be in it.
     """
-    frame = sys._getframe(1)
-    known = _operators.get
+    frame = sys._getframe(above)
     while frame.f_back is not None:
         code = frame.f_code
-        inside = known(code.co_filename)
+        inside = _operators.get(code.co_filename)
         if inside is None:
             if len(_operators) > _MOST:
                 _operators.clear()

@@ -297,7 +297,8 @@ def still_holds(storage: Storage, lineage: Lineage, value: Value) -> bool:
     """Whether `storage` was not written since its contents became the variable `value`: not by NumPy either, which may
     have seen the memory without writing it.
     """
-    if not storage.is_exported and lineage.version == storage.version:
+    exported = (storage.export is not None or storage.external is not None) and storage.is_exported
+    if not exported and lineage.version == storage.version:
         return True
     if storage.value is not None or (value.counter is not None and value.counter[0] != value.version):
         return False

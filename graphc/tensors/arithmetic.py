@@ -110,7 +110,9 @@ def _refuse_bools(input: Operand, other: Operand) -> None:
 def add(input: Operand, other: Operand, *, alpha: Operand = _ONE) -> Tensor:
     """input + alpha * other, broadcast; bool + bool is "or"."""
     _want("add", input, other)
-    return combine("AddBackward0", (input, other if alpha is _ONE else _scaled("add", input, other, alpha)), _add)
+    if alpha is not _ONE:
+        other = _scaled("add", input, other, alpha)
+    return combine("AddBackward0", (input, other), _add, steady=True)
 
 
 @out_form
@@ -118,7 +120,9 @@ def sub(input: Operand, other: Operand, *, alpha: Operand = _ONE) -> Tensor:
     """input - alpha * other. RuntimeError for bool."""
     _want("sub", input, other)
     _refuse_bools(input, other)
-    return combine("SubBackward0", (input, other if alpha is _ONE else _scaled("sub", input, other, alpha)), _sub)
+    if alpha is not _ONE:
+        other = _scaled("sub", input, other, alpha)
+    return combine("SubBackward0", (input, other), _sub, steady=True)
 
 
 @out_form
@@ -141,7 +145,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     _want("div", input, other)
     found, shape = common((input, other))
     if rounding_mode is None:
-        return combine("DivBackward0", (input, other), _div, as_float(found))
+        return combine("DivBackward0", (input, other), _div, as_float(found), steady=True)
     if rounding_mode not in ("floor", "trunc"):
         raise UsageError(
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"

@@ -27,11 +27,12 @@ Operand = Any  # a Tensor or a number; PyTorch's signatures take both
 Emit = Callable[..., Node]
 
 _POSITIONS = ("input", "other")
+_OPERANDS = (TensorBase, *NUMBERS)
 
 
 def is_operand(value: object) -> bool:
     """Whether `value` is a tensor or a number."""
-    return isinstance(value, (TensorBase, *NUMBERS))
+    return isinstance(value, _OPERANDS)
 
 
 def refuse(name: str, value: object, argument: str = "other", position: int = 2) -> None:

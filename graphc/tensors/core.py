@@ -175,9 +175,9 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
         # Run here, so that a loop without observations runs one program per step, and the first step is no different.
         value = None  # it would keep leaves, which then had other numbers in every other step
         storage.realise()
-    base, keep = recorder.read(storage)
-    b = recorder.b
-    node = apply_chain(b, base, tensor._chain[: lineage.depth])
+    node, keep = recorder.read(storage)
+    if tensor._chain:
+        node = apply_chain(recorder.b, node, tensor._chain[: lineage.depth])
     value = fresh_variable(recorder, node, keep)
     value.lineage = weakref.ref(lineage)
     value.counter = tensor._counter
@@ -194,9 +194,11 @@ def fresh_variable(recorder: Recorder, node: Node, keep: Keep) -> Value:
         node = node.inputs[0]
     key = ("variable", node)
     node = b.made(key) or b.keep(key, b.apply("detach", (b.apply("detach", (node,)),)))
-    while node in recorder.variables:
+    variables = recorder.variables
+    while (held := variables.get(node)) is not None and held() is not None:
         node = b.apply("detach", (b.apply("detach", (node,)),))
-    value = recorder.variables[node] = Value(node, (keep,), "AccumulateGrad", True)
+    value = Value(node, (keep,), "AccumulateGrad", True)
+    variables[node] = weakref.ref(value)
     return value
 
 
@@ -334,7 +336,14 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
         for tensor in tensors:
             storage = tensor._storage
             keep: Keep | None = storage.value
-            if grad or tensor._chain or (keep is not None and storage.recorder is not recorder):
+            if tensor._chain or (keep is not None and storage.recorder is not recorder):
+                whole = False
+            elif grad:
+                lineage = tensor._lineage
+                whole = keep is not None and keep is lineage.hist and lineage.version == storage.version == 0
+            else:
+                whole = True
+            if not whole:
                 keep = None  # it may be computed now, and what it was made from is needed no more then
                 node, keep = read(recorder, tensor, grad)
                 nodes.append(node)

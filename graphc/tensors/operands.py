@@ -45,7 +45,7 @@ def changes_here(recorder: Recorder, value: Number, role: str) -> bool:
     if recorder.capture is not None:
         return False
     sites = recorder.sites
-    code, place = call_site()
+    code, place = call_site(3)  # past `number_node`
     # By the identity of the code object, which is kept: comparing and hashing code objects is slow.
     key = id(code), place, role
     seen = sites.get(key)
@@ -129,9 +129,9 @@ def combine(
     """Record `emit(b, *masks, *operands)` over nodes brought to one shape; operands to `dtype` (their common one by
     default). `steady` as `record`'s.
     """
-    if not masks and len(operands) == 2:
+    if len(operands) == 2 and not masks:
         x, y = operands
-        if isinstance(x, TensorBase) and isinstance(y, TensorBase) and x._type == y._type and dtype is None:
+        if isinstance(x, TensorBase) and isinstance(y, TensorBase) and x._type is y._type and dtype is None:
             return record(name, (x, y), emit, steady)
     found, shape = common(operands)
     if masks:
