@@ -164,7 +164,8 @@ class Recorder:
         """After a program: what was a leaf of it and, under the same number, of the one before is likely one of the
         next. It keeps its number and its binding until a program does not read it, or its memory is written.
         """
-        self.let_go()
+        if self.kept:
+            self.let_go()
         for binding in self.held:
             home, storage = binding.steady, binding.source
             if home is None or not isinstance(storage, Storage):
@@ -292,7 +293,11 @@ class Recorder:
                 "a Tensor, please try to rewrite what you're doing with other operations. So it is with everything "
                 "that looks at a value, such as `if` on a Tensor or printing it."
             )
-        self.flush("an observation")
+        if self.capture is None and self.example_since is None:
+            with self.lock:
+                self._flush()
+        else:
+            self.flush("an observation")
 
     def _flush(self) -> None:
         FRONT.flushes += 1

@@ -25,7 +25,7 @@ class Builder(OpMethods):
         self._applied: dict[tuple[object, ...], Node] = {}  # the same nodes by what `apply` is given
         self._inputs: dict[tuple[object, ...], Node] = {}
         self._constants: dict[tuple[object, ...], Node] = {}  # of these too, those that equality tells apart
-        self._made: dict[tuple[object, ...], Node] = {}  # what whole functions of nodes gave
+        self.functions: dict[tuple[object, ...], Node] = {}  # what whole functions of nodes gave; see `made`
         self.locs: frozenset[Location] = NO_LOCATIONS
 
     def __len__(self) -> int:
@@ -84,12 +84,12 @@ class Builder(OpMethods):
 
     def made(self, key: tuple[object, ...]) -> Node | None:
         """What was kept for `key` by `keep`, unless its nodes are to learn of a line that they do not know yet."""
-        node = self._made.get(key)
+        node = self.functions.get(key)
         return node if node is not None and (self.locs is node.locs or self.locs <= node.locs) else None
 
     def keep(self, key: tuple[object, ...], node: Node) -> Node:
         """`node`, found by `made` from now on. `key` is a function without state and the nodes it was given."""
-        self._made[key] = node
+        self.functions[key] = node
         return node
 
     def apply(self, op: str, inputs: tuple[Node, ...], attrs: dict[str, AttrValue] | None = None) -> Node:

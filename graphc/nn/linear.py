@@ -53,8 +53,7 @@ class Linear(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
-        weight, bias = self._own_parameters()
-        return F.linear(input, weight, bias)
+        return F.linear(input, *self._own_parameters())
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

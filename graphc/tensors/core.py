@@ -14,7 +14,7 @@ from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
-from graphc.recording import SOURCES, Recorder, current
+from graphc.recording import SOURCES, THREADS, Recorder, current
 from graphc.storage import Binding, Lineage, Seen, Storage, Value, still_holds, untouched
 from graphc.tensors.export import laid_out
 from graphc.tensors.fields import TensorFields
@@ -325,12 +325,12 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
     """Record `emit(builder, *nodes)`, which makes one node from those of `tensors`. `name` is PyTorch's name of the
     gradient node. `steady`: the same function object does the same for the same nodes, now and later.
     """
-    recorder = current()
+    recorder = THREADS.recorder
     lock = recorder.lock
     lock.acquire()  # written out, here and below, is what most operations of a loop do
     try:
         b = recorder.begin()
-        grad = wants_grad(tensors)
+        grad = MODE.enabled and wants_grad(tensors)
         nodes: list[Node] = []
         parents: list[Keep] = []
         for tensor in tensors:
@@ -354,12 +354,16 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
             parents.append(keep)
         if steady:
             key = (emit, default_ir(), *nodes)
-            made = b.made(key)
-            if made is None:
+            made = b.functions.get(key)
+            if made is None or not (b.locs is made.locs or b.locs <= made.locs):
                 made = b.keep(key, rounded_once(b, emit(b, *nodes), nodes))
         else:
             made = emitted(b, emit, nodes, nodes, False)
-        return finish(recorder, made, tuple(parents), name, grad, nodes, True)
+        if grad:
+            return finish(recorder, made, tuple(parents), name, True, nodes, True)
+        recorder.recorded(made)
+        storage, lineage = Storage.pending(recorder, made, tuple(parents), name, False)
+        return new(storage, made.type, lineage)
     finally:
         lock.release()
 

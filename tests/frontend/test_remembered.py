@@ -40,6 +40,41 @@ def test_numbers_of_another_kind_are_other_arguments() -> None:
     assert F.conv2d(x, weight, stride=(1, 2)).shape == (1, 1, 3, 2)
 
 
+def test_what_a_function_closes_over_is_part_of_what_is_remembered() -> None:
+    x = torch.arange(6.0).reshape(2, 3)
+    for _ in range(2):
+        assert x.sum(0).tolist() == [3.0, 5.0, 7.0]
+        assert x.sum(1).tolist() == [3.0, 12.0]
+        assert x.sum(1, keepdim=True).tolist() == [[3.0], [12.0]]
+        assert x.sum(1, dtype=torch.float64).dtype is torch.float64
+        assert F.leaky_relu(-x, 0.5).tolist()[1] == [-1.5, -2.0, -2.5]
+        assert F.leaky_relu(-x, 0.25).tolist()[1] == [-0.75, -1.0, -1.25]
+        assert F.hardtanh(x, -1, 2).tolist()[1] == [2.0, 2.0, 2.0]
+        assert F.hardtanh(x, -1, 2.5).tolist()[1] == [2.5, 2.5, 2.5]
+    for zero in (0.0, -0.0):
+        assert str(F.threshold(-x, 1.0, zero)[0, 0].item()) == str(zero)
+
+
+def test_an_operation_is_emitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(2, 3)
+    applied: list[str] = []
+    apply = type(current().b).apply
+
+    def noted(self: Any, op: str, *arguments: Any) -> Any:
+        applied.append(op)
+        return apply(self, op, *arguments)
+
+    monkeypatch.setattr(type(current().b), "apply", noted)
+    counts = []
+    for _ in range(3):
+        applied.clear()
+        held = (x.sum(0), x.mean(1), F.leaky_relu(x, 0.3), F.hardtanh(x, -2, 2))
+        counts.append(len(applied))
+        del held
+    assert counts[0] > 4
+    assert counts[1:] == [0, 0]
+
+
 def test_errors_come_again() -> None:
     for _ in range(3):
         with pytest.raises(RuntimeError, match="channels"):
