@@ -49,7 +49,7 @@ def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost:
         return _contraction_schedule(nest, contraction, axes, lanes, target, choice, outermost)
     if choice.panels or choice.chunk:
         raise NoOption
-    options = _lane_options(nest, lanes)
+    options = [o for o in _lane_options(nest, lanes) if o[2] is None or o[2] is not outermost]
     options.sort(key=lambda o: o[:2])
     together = _together(nest, lanes, options[0][0] * SHARED)
     if together is not None and not choice.lane:
