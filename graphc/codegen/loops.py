@@ -13,7 +13,7 @@ from graphc.codegen.register_tiles import tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, MODEL, Choice, NoOption, Schedule, pick
 from graphc.codegen.sites import Access, Nest, Site, tile_work, unrolled
 from graphc.codegen.target import LINE, Target
-from graphc.codegen.traffic import choose_order
+from graphc.codegen.traffic import FULL, choose_order, footprint
 from graphc.ir.demand import UNROLLED_REDUCTION
 from graphc.ir.index import Derived, Ix, Var
 
@@ -22,6 +22,7 @@ BLOCK = 128  # places of the lane axis (each in a page of its own) for which a t
 SHARED = 0.75  # places of a short axis are computed together when that costs less than so much of the usual way
 MAX_TOGETHER = 8  # vectors of the lane axis that may be computed at once because they share work
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
+SHORT_LOOP = 2  # tiles
 MOVED = 3  # innermost loops whose order may be another than the model's
 
 
@@ -64,11 +65,34 @@ def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost:
     _choose_tiles(nest, schedule, choice.tile)
     if not choice.tile:
         _turn(nest, schedule)
-    outer = [v for v in schedule.order if v is not lane]
+    outer = _plain_innermost(nest, schedule, target)
     kept, moving = outer[:-MOVED], outer[-MOVED:]
     order = pick([*permutations(moving)] if choice.order else [moving], choice.order)
     schedule.order = [*kept, *order, *([lane] if lane is not None else [])]
     return schedule
+
+
+def _plain_innermost(nest: Nest, schedule: Schedule, target: Target) -> list[Var]:
+    """The axes outside the lane loop, in order; where that loop is so short that computing indices takes longer than
+    using them, the last axis that no computed index depends on is innermost: it uses them again.
+    """
+    lane = schedule.lane
+    outer = [v for v in schedule.order if v is not lane]
+    if lane is None or schedule.turned is not None or any(s.stage is not None or s.loops for s in nest.sites):
+        return outer
+    if lane.hi + 1 > SHORT_LOOP * schedule.tile[lane] * schedule.lanes:
+        return outer
+    accesses = [a for site in nest.sites for a in site.accesses]
+    indices = [*nest.other, *(a.address for a in accesses)]
+    computed = [s for ix in indices for s, _ in ix.terms if not isinstance(s, Var)]
+    used = {v for s in computed for v in Ix.of(s).symbols()}
+    plain = next((v for v in reversed(outer) if v not in used), None)
+    if not used or plain is None:
+        return outer
+    extents = {plain: plain.hi + 1, lane: lane.hi + 1}
+    if sum(footprint(a.address, extents, a.buffer.dtype.itemsize) for a in accesses) > target.l1_bytes * FULL:
+        return outer
+    return [*(v for v in outer if v is not plain), plain]
 
 
 def _vectors_together(nest: Nest, lane: Var, lanes: int, most: int, usual: int) -> int:

@@ -82,3 +82,18 @@ def test_tiles_take_few_vectors_where_the_nearest_cache_does_not_hold_them(
     rows, columns = (v for v in choice.tile)
     assert choice.lane is columns
     assert {v.hi + 1: choice.tile[v] for v in (columns, rows)} == tile
+
+
+def _stretched(lanes: int) -> Schedule:
+    """Sums of neighbours of a picture that is read at twice its size, with its channels before rows and columns."""
+    b = Builder()
+    x, y = (b.input(i, TensorType(f32, (8, 6, n, n, lanes))) for i, n in enumerate((14, 28)))
+    wide = b.broadcast(b.reshape(x, (8, 6, 14, 1, 14, 1, lanes)), (8, 6, 14, 2, 14, 2, lanes))
+    graph = Graph((x, y), (b.mul(b.reshape(wide, y.shape), y),))
+    (group,) = schedule(graph, TARGET).groups
+    return prepare(group, TARGET).schedule
+
+
+def test_computed_indices_are_used_for_all_channels_where_the_lane_loop_is_short() -> None:
+    assert [v.hi + 1 for v in _stretched(8).order] == [8, 28, 28, 6, 8]
+    assert [v.hi + 1 for v in _stretched(512).order] == [8, 6, 28, 28, 512]
