@@ -34,7 +34,7 @@ def lane_count(nest: Nest, target: Target) -> int:
     if not sizes:
         places = any(s.stage is not None and is_place(s.stage) for s in nest.sites)
         accesses = [a for site in nest.sites for a in site.accesses if not (places and a.is_store)]
-        sizes = [a.buffer.dtype.itemsize for a in accesses]
+        sizes = [a.buffer.dtype.itemsize for a in accesses if a.address.terms]  # others read one number, such as a key
     return target.lanes(max(4, *sizes) if sizes else 4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 from graphc.ir.demand import (
     APART,
@@ -83,7 +84,12 @@ def _resolve_shared(graph: Graph, chosen: set[Node]) -> None:
     owners: dict[Node, frozenset[Node]] = {}  # the stored values that want it
     repeats: dict[Node, int] = {}
     size: dict[Node, int] = {}
-    for node in reversed(graph.nodes):
+    added: dict[Node, int] = {}  # what a value in line has added to the size of each owner
+    order = list(reversed(graph.nodes))
+    i = -1
+    while i + 1 < len(order):
+        i += 1
+        node = order[i]
         if node.op in SOURCES:
             continue
         if node in chosen or node in kept:
@@ -98,13 +104,49 @@ def _resolve_shared(graph: Graph, chosen: set[Node]) -> None:
         else:
             fits = times <= MAX_REPEATS and all(size[o] + work <= MAX_INLINE for o in wanted_by)
             fits = fits and (len(wanted_by) == 1 or _is_cheap(node, len(wanted_by), chosen))
+        if not fits and times > 1 and len(wanted_by) == 1:
+            cut = _narrowest(node, users, owners, repeats, order)
+            if cut is not node:  # decide again, from there on
+                start = order.index(cut)
+                for done in order[start:i]:
+                    for owner in owners.pop(done, ()):
+                        size[owner] -= added.pop(done, 0)
+                chosen.add(cut)
+                i = start - 1
+                continue
         if not fits:
             chosen.add(node)
             owners[node], repeats[node], size[node] = frozenset((node,)), 1, 0
             continue
-        owners[node], repeats[node] = wanted_by, times
+        owners[node], repeats[node], added[node] = wanted_by, times, work
         for owner in wanted_by:
             size[owner] += work
+
+
+def _narrowest(
+    node: Node,
+    users: Mapping[Node, Sequence[Node]],
+    owners: Mapping[Node, frozenset[Node]],
+    repeats: Mapping[Node, int],
+    order: Sequence[Node],
+) -> Node:
+    """The smallest value in line that all uses of `node` lead through and that is wanted as often, the last of them.
+
+    It is stored rather than `node`, which may be one of several halves of it (the state of random bits).
+    """
+    place = {found: i for i, found in enumerate(order)}
+    best, times = node, max(repeats[user] for user in users[node] if user in owners)
+    ends = {place[user] for user in users[node] if user in owners}
+    while ends:
+        at = max(ends)  # the furthest from the result
+        ends.remove(at)
+        found = order[at]
+        if found in owners[found] or repeats[found] != times:
+            break
+        if not ends and found.op not in MOVEMENT and found.type.nbytes <= best.type.nbytes:
+            best = found
+        ends.update(place[user] for user in users[found] if user in owners)
+    return best
 
 
 def _is_cheap(node: Node, times: int, chosen: set[Node]) -> bool:

@@ -19,8 +19,8 @@ from graphc.ir.graph import Graph
 from graphc.ir.index import Derived, Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.ops.source import threefry2x32
-from graphc.ir.types import DType, TensorType, f32, f64, i64
-from graphc.pipeline import build_program
+from graphc.ir.types import DType, TensorType, boolean, f32, f64, i64
+from graphc.pipeline import build_program, schedule
 from graphc.random import BLOCK, normal_node, uniform_node
 from tests.codegen.programs import run
 from tests.codegen.targets import AVX2, AVX512, SSE2, runnable
@@ -100,3 +100,19 @@ def test_quotients_of_multiples() -> None:
     unknown = Var("unknown", 1000)
     assert derived("mod", Ix.of(unknown) + Ix.of(lane), 16).terms[0][0].__class__ is Derived
     assert derived("floordiv", index, 64).terms[0][0] == Derived("floordiv", index, 64)
+
+
+def test_pooled_dropout_stores_a_mask() -> None:
+    """Not the state of the generator in the middle of its rounds, which is where the kernel grows too large."""
+    b = Builder()
+    key, x = b.input(0, TensorType(i64, (2,))), b.input(1, TensorType(f32, (3, 8, 10, 12)))
+    dropped = dropped_node(b, b.apply("sqrt", (x,)), kept_node(b, x, key, x.shape, 0.4), 0.4)
+    windows = b.apply("window", (dropped,), {"axes": (2, 3), "size": (2, 2), "stride": (2, 2), "dilation": (1, 1)})
+    graph = Graph((key, x), (b.apply("reduce_max", (windows,), {"axes": (4, 5), "ties": "first"}),))
+    stored = [root.target for group in schedule(graph, AVX2).groups for root in group.roots]
+    assert [node.dtype for node in stored if node.type.size >= x.type.size] == [boolean]
+    kernels = build_program(graph, target=AVX2).kernels
+    drawing = next(k for k in kernels if any(p.dtype is boolean and p.mode == "out" for p in k.params))
+    assert "i32x8" in print_kernel(drawing) and "x4" not in print_kernel(drawing)  # the key has 64 bits, no element has
+    arrays = [KEY, np.random.default_rng(0).random(x.shape, np.float32)]
+    np.testing.assert_allclose(run(graph, arrays)[0], evaluate(graph, arrays)[0], rtol=1e-6)
