@@ -19,6 +19,7 @@ from graphc.ir.index import Derived, Ix, Var
 
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
 BLOCK = 128  # places of the lane axis (each in a page of its own) for which a transposition walks all other axes
+STRETCH = 1 << 14  # bytes from which on several stretches of a row are read at once
 SHARED = 0.75  # places of a short axis are computed together when that costs less than so much of the usual way
 MAX_TOGETHER = 8  # vectors of the lane axis that may be computed at once because they share work
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
@@ -374,3 +375,17 @@ def _choose_tiles(nest: Nest, schedule: Schedule, number: int = 0) -> None:
         if site.stage is not None:
             points = len(site.points) * schedule.tile.get(lane, 1) if lane is not None else len(site.points)
             schedule.split[site] = max(1, SPLIT // points)
+            if _is_streamed(site, schedule):
+                schedule.streamed.add(site)
+
+
+def _is_streamed(site: Site, schedule: Schedule) -> bool:
+    """Whether the partial results of a reduction are those of stretches of a long row: one core then has more lines
+    under way than it asks for where all that it reads lies in a row.
+    """
+    lane, split = schedule.site_lane.get(site), schedule.split[site]
+    if lane is None or split < 2 or schedule.lane is not None or (site.stage is not None and is_place(site.stage)):
+        return False
+    loads = [a for a in site.accesses if a.buffer.type.size > 1]
+    least = min((a.buffer.dtype.itemsize for a in loads), default=0) * (lane.hi + 1) // split
+    return 0 < len(loads) <= 2 and least >= STRETCH and all(a.address.coefficient(lane) == 1 for a in loads)

@@ -409,10 +409,13 @@ class _Lowering:
             count, tail = divmod(extent, step)
             whole = count // split * split
 
-            def innermost(ix: Ix, t: list[list[Value]]) -> list[list[Value]]:
-                return [visit({**point, var: ix + k * step + across}, masks, t[k]) for k in range(split)]
+            streamed = site in self.schedule.streamed
+            apart, size = (whole // split * step, step) if streamed else (step, split * step)
 
-            totals = looped(var, 0, whole * step, split * step, totals, innermost)
+            def innermost(ix: Ix, t: list[list[Value]]) -> list[list[Value]]:
+                return [visit({**point, var: ix + k * apart + across}, masks, t[k]) for k in range(split)]
+
+            totals = looped(var, 0, whole // split * size, size, totals, innermost)
             for k in range(count - whole):
                 place = Ix((whole + k) * step) + across
                 totals[k] = visit({**point, var: place}, masks, totals[k])

@@ -125,6 +125,7 @@ class Schedule:
     unrolled: dict[Site, tuple[Var, ...]] = field(default_factory=dict)
     loop_order: dict[Site, tuple[Var, ...]] = field(default_factory=dict)
     split: dict[Site, int] = field(default_factory=dict)
+    streamed: set[Site] = field(default_factory=set)  # sites whose partial results are those of stretches far apart
     turned: Var | None = None  # an axis whose places are loaded as vectors and transposed in registers
     lane_block: int = 0  # run all else for so many places of the lane axis, then for the next ones (0: for all places)
     whole: Var | None = None  # a short axis of which all places are computed together, as they share operands

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
-from graphc.ir.demand import COMPUTED, HEAVY_MAPS, UNROLLED_REDUCTION
+from graphc.ir.contraction import is_plain, parse_spec
+from graphc.ir.demand import COMPUTED, HEAVY_MAPS, UNROLLED_REDUCTION, base_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
-from graphc.passes.stored import HEAVY, SOURCES, movement_base
+from graphc.passes.stored import HEAVY, MOVEMENT, SOURCES, movement_base
 
 COMBINE = {"reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum"}
 ROWS = 8  # rows read at once: each is a stream of its own, and rows of 4 KB share the places of the first cache
@@ -42,6 +43,10 @@ class SplitReductions(Pass):
 
 def _split(b: Builder, node: Node) -> Node | None:
     """What gives the same as `node` in steps; None for what stays as it is."""
+    if node.op == "contract":
+        total = _sum_of_products(b, node)
+        return None if total is None else _split(b, total)
+    node = _over_one_axis(b, node) if _is_long(node) else node
     cut = _choose(node) if _is_long(node) else None
     if cut is None:
         return None
@@ -57,6 +62,31 @@ def _split(b: Builder, node: Node) -> Node | None:
     partial = _stored(b, _reduce(b, node, pieces, inner))
     rest = _reduce(b, node, partial, (axis - sum(a < axis for a in axes),))
     return (_split(b, rest) or rest) if _is_long(rest) else _stored(b, rest)
+
+
+def _over_one_axis(b: Builder, node: Node) -> Node:
+    """A reduction of the last axes of a value in memory as one of a single axis, which is read from end to end."""
+    x, axes = node.inputs[0], node.ints("axes")
+    base, first = base_of(x), min(axes)
+    if base.op in MOVEMENT | COMPUTED or OPS[base.op].kind == "elementwise" or node.type.size >= FEW_RESULTS:
+        return node
+    if len(axes) < 2 or set(axes) != set(range(first, x.type.rank)):
+        return node
+    return _reduce(b, node, b.reshape(x, (*x.shape[:first], math.prod(x.shape[first:]))), (first,))
+
+
+def _sum_of_products(b: Builder, node: Node) -> Node | None:
+    """An inner product of long operands with equal dimensions as the sum that it is; None for other contractions."""
+    x, y = node.inputs
+    if x.type.nbytes < LONG or node.dtype.itemsize < 4 or node.type.size >= FEW_RESULTS:
+        return None
+    spec = parse_spec(node.text("spec"))
+    if spec.x != spec.y or not all(map(is_plain, spec.x)):
+        return None
+    labels = [dim[0][0] for dim in spec.x]
+    if tuple(label for label in labels if label in spec.out) != tuple(spec.out):
+        return None
+    return b.reduce_sum(b.mul(x, y), tuple(d for d, label in enumerate(labels) if label not in spec.out))
 
 
 def _stored(b: Builder, node: Node) -> Node:

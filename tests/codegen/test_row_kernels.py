@@ -13,7 +13,7 @@ from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.types import DTYPES, TensorType
+from graphc.ir.types import DTYPES, TensorType, f64
 from graphc.pipeline import build_program
 from tests.codegen.programs import buffers as copies
 from tests.codegen.programs import executable, run, same_bits
@@ -204,3 +204,54 @@ def test_conditions_across_lanes_are_compared_in_vectors_of_one_register() -> No
     loop = text[text.index("for %") :].split("}")[0]
     assert "lt %" in loop
     assert "i64x" not in loop
+
+
+def _long_reduction(op: str, length: int, dtype: str) -> Graph:
+    b = Builder()
+    x = b.input(0, TensorType(BY_NAME[dtype], (3, length)))
+    attrs = {"axes": (1,)} if op in ("reduce_sum", "reduce_prod") else {"axes": (1,), "ties": "even"}
+    return Graph((x,), (b.apply(op, (x,), attrs),))
+
+
+def test_long_rows_are_read_in_several_stretches_at_once() -> None:
+    """Each partial result is that of a stretch; short rows are read in one."""
+    length = 1 << 17
+    (kernel,) = build_program(_long_reduction("reduce_sum", length, "f32"), target=AVX2).kernels
+    (loop,) = (s for s in kernel.body if isinstance(s, For))
+    assert (loop.hi, loop.step, len(loop.phis)) == (length // 4, 8, 4)
+    text = print_kernel(kernel)
+    assert all(f"+ {k * length // 4}]" in text for k in (1, 2, 3))
+    (short,) = build_program(_long_reduction("reduce_sum", 1 << 12, "f32"), target=AVX2).kernels
+    (loop,) = (s for s in short.body if isinstance(s, For))
+    assert (loop.hi, loop.step) == (1 << 12, 32)
+
+
+@pytest.mark.parametrize("op", ["reduce_sum", "reduce_max", "reduce_min"])
+@pytest.mark.parametrize(
+    ("dtype", "length"), [("f32", 65536 + 8 * 3 + 5), ("f64", 1 << 16), ("i32", 70001), ("f16", 140003)]
+)
+def test_long_rows_of_any_length(dtype: str, length: int, op: str) -> None:
+    graph = _long_reduction(op, length, dtype)
+    rng = np.random.default_rng(length)
+    x = rng.standard_normal((3, length)) if dtype[0] == "f" else rng.integers(-1000, 1000, (3, length))
+    x = x.astype(BY_NAME[dtype].numpy)
+    x[1, length // 2 + 1] = 5000
+    for target in TARGETS.values():
+        (got,), (expected,) = run(graph, [x], target), evaluate(graph, [x], floats=f64)
+        if op == "reduce_sum" and dtype[0] == "f":
+            np.testing.assert_allclose(
+                got.astype(np.float64),
+                expected,
+                rtol=2e-3 if dtype == "f16" else 1e-5,
+                atol=0.5 if dtype == "f16" else 1e-2,
+            )
+        else:
+            assert (got.astype(np.float64) == expected.astype(np.float64)).all()
+
+
+def test_a_nan_in_any_stretch_is_found() -> None:
+    x = np.zeros((3, 1 << 17), np.float32)
+    x[0, 5] = x[1, 100_000] = x[2, -1] = np.nan
+    for op in ("reduce_sum", "reduce_max"):
+        (got,) = run(_long_reduction(op, 1 << 17, "f32"), [x])
+        assert np.isnan(got).all()

@@ -38,7 +38,7 @@ def steps(graph: Graph) -> list[tuple[int, ...]]:
         ((4500, 512), (0,), [(750, 6, 512), (750, 512)]),
         ((1 << 20,), (0,), [(64, 1 << 14), (64,)]),  # parts for several cores
         ((32, 128, 128, 16), (0, 1, 2), [(32, 1, 128, 128, 16), (32, 16)]),
-        ((4, 512, 512), (1, 2), [(4, 64, 8, 512), (4, 64)]),
+        ((4, 512, 512), (1, 2), [(4, 64, 4096), (4, 64)]),  # one axis is read from end to end
         ((1024, 1024), (1,), [(1024, 1024)]),  # rows are read in order as they are
         ((1024, 256), (0,), [(1024, 256)]),  # too short
     ],
@@ -47,6 +47,38 @@ def test_what_is_cut(shape: tuple[int, ...], axes: tuple[int, ...], expected: li
     graph = SplitReductions().run(reduction(shape, axes))
     assert steps(graph) == expected
     assert graph.outputs[0].type == reduction(shape, axes).outputs[0].type
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec", "parts"),
+    [((1 << 21,), "a, a -> ", [(64, 1 << 15)]), ((3, 1 << 19), "b a, b a -> b", [(3, 64, 1 << 13)])],
+)
+def test_long_inner_products_are_sums_in_parts(shape: tuple[int, ...], spec: str, parts: list[tuple[int, ...]]) -> None:
+    b = Builder()
+    x, y = (b.input(k, TensorType(BY_NAME["f32"], shape)) for k in (0, 1))
+    graph = Graph((x, y), (b.contract(x, y, spec),))
+    cut = SplitReductions().run(graph)
+    assert steps(cut)[:1] == parts
+    assert not any(n.op == "contract" for n in cut.nodes)
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for _ in (x, y)]
+    np.testing.assert_allclose(run(graph, arrays)[0], (arrays[0].astype(float) * arrays[1]).sum(-1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "spec", "dtype"),
+    [
+        (((1 << 21,),) * 2, "a, a -> ", "f16"),  # sums of exact products
+        (((512, 4096), (4096, 512)), "a b, b a -> ", "f32"),
+        (((2048, 1024), (1024,)), "a b, b -> a", "f32"),
+        (((1 << 12,),) * 2, "a, a -> ", "f32"),
+    ],
+)
+def test_other_products_stay(shapes: tuple[tuple[int, ...], ...], spec: str, dtype: str) -> None:
+    b = Builder()
+    x, y = (b.input(k, TensorType(BY_NAME[dtype], shape)) for k, shape in enumerate(shapes))
+    graph = Graph((x, y), (b.contract(x, y, spec),))
+    assert SplitReductions().run(graph) is graph
 
 
 def test_a_graph_without_long_reductions_stays_the_same_object() -> None:
