@@ -45,7 +45,7 @@ from graphc_runtime.executor import SMALL_ARENA, Executable
 from graphc_runtime.options import NATIVE_CALLS
 
 _MOST_ARGUMENTS = 16
-_MOST_MISSED = 16  # calls in a row
+_MOST_MISSED, _TRIED_AGAIN = 16, 256  # calls in a row
 # Arithmetic and bytes of a program above which other threads may run Python meanwhile: some ten microseconds.
 _LONG = 1 << 17
 
@@ -63,13 +63,13 @@ class Direct:
         self.call = call
 
     def renewed(self) -> Callable[..., Any] | None:
-        """The replay was done in Python, as it could not be done here. What to call the next time; None when too many
-        calls in a row were in vain.
+        """The replay was done in Python, as it could not be done here. What to call the next time; None when many calls
+        in a row were in vain.
         """
         self._plan.set("writes_seen", self._replay._guards._writes_seen)
         missed = self._plan.get("missed_calls") + 1
         self._plan.set("missed_calls", missed)
-        return self.call if missed <= _MOST_MISSED else None
+        return self.call if missed <= _MOST_MISSED or missed % _TRIED_AGAIN == 0 else None
 
 
 def direct(replay: Replay, plain: Plain) -> Direct | None:
@@ -140,7 +140,7 @@ class _Maker:
             "owned": plan.own([0] * (len(self._input_slots) + 3 * self._count + 16 + len(self._replay._draws))).address,
         }.items():
             plan.set(name, value)
-        call = self._native.function(plan.words.address, plan.keep, plan.words, self._plain)
+        call = self._native.function(plan.words.address, plan.keep, plan.words, self._plain, self._native)
         return Direct(plan, call, self._replay)
 
     def _keep(self, *objects: object) -> None:
