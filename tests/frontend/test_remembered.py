@@ -76,7 +76,12 @@ def test_an_operation_is_emitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_errors_come_again() -> None:
+    assert (torch.ones(2, 3) @ torch.ones(3, 2)).tolist() == [[3.0, 3.0]] * 2
     for _ in range(3):
+        with pytest.raises(RuntimeError, match="cannot be multiplied"):
+            torch.ones(2, 3) @ torch.ones(2, 3)
+        with pytest.raises(RuntimeError, match="same dtype"):
+            torch.ones(2, 3) @ torch.ones(3, 2, dtype=torch.float64)
         with pytest.raises(RuntimeError, match="channels"):
             F.conv2d(torch.ones(1, 2, 4, 4), torch.ones(1, 3, 2, 2))
         with pytest.raises(RuntimeError, match="cannot be multiplied"):
