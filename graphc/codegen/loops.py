@@ -87,7 +87,7 @@ def _plain_innermost(nest: Nest, schedule: Schedule, target: Target) -> list[Var
     indices = [*nest.other, *(a.address for a in accesses)]
     computed = [s for ix in indices for s, _ in ix.terms if not isinstance(s, Var)]
     used = {v for s in computed for v in Ix.of(s).symbols()}
-    plain = next((v for v in reversed(outer) if v not in used), None)
+    plain = next((v for v in reversed(outer[1:]) if v not in used), None)  # pieces for cores go along the outermost
     if not used or plain is None:
         return outer
     extents = {plain: plain.hi + 1, lane: lane.hi + 1}

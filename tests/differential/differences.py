@@ -105,7 +105,11 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "there is one device and one process",
     ),
     ("`CIFAR10`, `CIFAR100`", "the binary version is read", "nothing is unpickled"),
-    ("`compile`", "`dynamic`, `backend`, `mode` have no effect", "there is one compiler"),
+    (
+        "`compile`",
+        "`dynamic`, `backend`, `mode` have no effect; `tune=seconds` searches schedules",
+        "there is one compiler",
+    ),
     (
         "messages of errors",
         "PyTorch's words and, behind them, the call, its shapes and dtypes and the user's line",
