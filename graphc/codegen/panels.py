@@ -8,7 +8,7 @@ element is used many times (Goto and van de Geijn, "Anatomy of High-Performance 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from graphc.codegen.schedule import Chunk, Panel, Schedule, pick
@@ -20,6 +20,7 @@ from graphc.ir.index import Ix, Var
 from graphc.ir.schedule import Scratch
 from graphc.ir.types import TensorType
 
+FEW = 8  # places from which a sum may read in turns as if from one
 MIN_USES = 48  # multiply-adds that each element of an operand must take part in, or copying it does not pay
 
 
@@ -94,9 +95,19 @@ def _panel(number: int, site: Site, nest: Nest, schedule: Schedule) -> Panel | N
 
 def _pays(panel: Panel, target: Target) -> bool:
     """Whether the kernel would otherwise read the operand from afar, or have no vectors of it."""
-    step = abs(panel.address.coefficient(panel.loops[-1])) * panel.source.dtype.itemsize
+    step = min(_steps(panel)) * panel.source.dtype.itemsize
     is_far = step >= LINE and step * math.prod(v.hi + 1 for v in panel.loops) > target.l1_bytes
     return is_far or (panel.is_lane and panel.address.coefficient(panel.axis) != 1)
+
+
+def _steps(panel: Panel) -> Iterator[int]:
+    """How far apart elements are that the sum reads next, or after a few others: these are few lines read on and on."""
+    others = 1
+    for var in reversed(panel.loops):
+        yield abs(panel.address.coefficient(var))
+        others *= var.hi + 1
+        if others > FEW:
+            return
 
 
 def copying_cost(panels: Sequence[Panel]) -> float:

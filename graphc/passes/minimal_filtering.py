@@ -25,7 +25,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.cook_toom import MAX_PLACES, Filter, minimal_filter
-from graphc.passes.positions import Positions
+from graphc.passes.positions import Positions, fresh
 
 COPY = 24  # products that making, storing and reading an element of a transformed tensor counts for
 STEP = 1 << 13  # products that one more kernel counts for
@@ -155,14 +155,18 @@ class _Tiling:
 
     def build(self, b: Builder) -> Node:
         """The result of the contraction."""
-        place = _fresh(self.spec.labels)
+        place = fresh(self.spec.labels)
         outputs, taps = (self.size, self.short) if self._is_over_taps else (self.short, self.size)
         plan = minimal_filter(outputs, taps)
         positions = Positions(*self._sides, self.spec.out, self.lanes)
-        if not self._is_over_taps and positions.fits:
+        if not self._is_over_taps and positions.fits(self.node.inputs[self.side]):
             return self._over_positions(b, plan, positions, place)
         x, x_dims = self._data(b, plan, place)
-        y, y_dims = self._taps(b, plan, place)
+        if self._is_over_taps:
+            y, y_dims, block = self._weights(b, plan, place)
+            x, x_dims = _split(b, x, x_dims, block)
+        else:
+            y, y_dims = self._taps(b, plan, place)
         out = [label for label in self.spec.out if label != self.kept or self._is_over_taps]
         out.insert(min(1, self._kept_dim) if self._is_over_taps else 0, place)
         operands, dims = [x, y], [x_dims, y_dims]
@@ -186,7 +190,9 @@ class _Tiling:
         taps = _rows(b, y, dim, self.tiles, self.size, self.size)
         x = _joined(b, [_combined(b, row, rows) for row in plan.data], 0)
         y = _joined(b, [_combined(b, row, taps) for row in plan.taps], 0)
-        made, labels = positions.contract(b, x, y, self.dim, self.met, place)
+        dims = list(positions.x)
+        dims[self.dim] = ((self.met, 1),)
+        made, labels = positions.contract(b, x, y, dims, (place,))
         return self._results(b, plan, made, labels, place)
 
     def _data(self, b: Builder, plan: Filter, place: str) -> tuple[Node, tuple[Dim, ...]]:
@@ -200,24 +206,43 @@ class _Tiling:
         return _joined(b, [_combined(b, row, tiled) for row in plan.data], at), tuple(dims)
 
     def _taps(self, b: Builder, plan: Filter, place: str) -> tuple[Node, tuple[Dim, ...]]:
-        """The other operand, transformed."""
+        """The other operand, transformed, where positions are summed over."""
         y, dim = self.node.inputs[1 - self.side], self._met_dim
         dims = list(self.spec.operands[1 - self.side])
-        if self._is_over_taps:
-            tiled = [_one(b, x, dim) for x in _rows(b, y, dim, 1, self.short, self.short)]
-            del dims[dim]
-            # What is summed over lies side by side, with the taps along other axes last.
-            order = sorted(range(len(dims)), key=lambda d: self._summed_rank(dims[d]))
-            tiled = [b.permute(x, tuple(order)) for x in tiled]
-            dims = [dims[d] for d in order]
-            at = 0
-        else:
-            tiled = _rows(b, y, dim, self.tiles, self.size, self.size)
-            at = min(1, dim)
+        tiled = _rows(b, y, dim, self.tiles, self.size, self.size)
+        at = min(1, dim)
         dims.insert(at, ((place, 1),))
         return _joined(b, [_combined(b, row, tiled) for row in plan.taps], at), tuple(dims)
 
-    def _summed_rank(self, dim: Dim) -> int:
+    def _weights(self, b: Builder, plan: Filter, place: str) -> tuple[Node, tuple[Dim, ...], _Block | None]:
+        """The other operand, transformed, where taps are summed over, and the block of a label that it is in.
+
+        Channels that are summed over lie side by side in blocks, each with the taps along other axes: so weights are
+        stored as whole vectors, and read from end to end.
+        """
+        y, dim = self.node.inputs[1 - self.side], self._met_dim
+        rows = [_one(b, row, dim) for row in _rows(b, y, dim, 1, self.short, self.short)]
+        dims = self.spec.operands[1 - self.side]
+        dims = (*dims[:dim], *dims[dim + 1 :])
+        ranks = {d[0][0]: self._rank(d) for d in dims}
+        summed = [label for label, rank in ranks.items() if rank == 1]
+        block: _Block | None = None
+        if summed:
+            inner, width = summed[-1], 2 * self.lanes
+            extent = rows[0].shape[dims.index(((inner, 1),))]
+            if extent > width and extent % width == 0:
+                block = _Block(inner, fresh({place, *self.spec.labels}), width)
+                inner = block.inside
+                split = [_split(b, row, dims, block) for row in rows]
+                rows, dims = [row for row, _ in split], split[0][1]
+            ranks[inner] = 3
+        order = sorted(range(len(dims)), key=lambda d: ranks[dims[d][0][0]])
+        rows = [b.permute(row, tuple(order)) for row in rows]
+        made = _joined(b, [_combined(b, row, rows) for row in plan.taps], 0)
+        return made, (((place, 1),), *(dims[d] for d in order)), block
+
+    def _rank(self, dim: Dim) -> int:
+        """Where a dimension of the weights comes: results, then channels that are summed over, then other taps."""
         label = dim[0][0]
         if label in self.spec.out:
             return 0
@@ -245,9 +270,22 @@ class _Tiling:
         return b.slice(results, (0,) * len(shape), self.node.shape, (1,) * len(shape))
 
 
-def _fresh(known: Sequence[str]) -> str:
-    """A label that is not in use."""
-    return next(label for label in (f"m{k}" for k in range(len(known) + 1)) if label not in known)
+@dataclass(frozen=True)
+class _Block:
+    """A label that is cut into blocks of `size`, the places in a block with the label `inside`."""
+
+    label: str
+    inside: str
+    size: int
+
+
+def _split(b: Builder, x: Node, dims: tuple[Dim, ...], block: _Block | None) -> tuple[Node, tuple[Dim, ...]]:
+    """`x` with the dimension of the block's label as two."""
+    if block is None:
+        return x, dims
+    d = dims.index(((block.label, 1),))
+    x = b.reshape(x, (*x.shape[:d], x.shape[d] // block.size, block.size, *x.shape[d + 1 :]))
+    return x, (*dims[: d + 1], ((block.inside, 1),), *dims[d + 1 :])
 
 
 def _rows(b: Builder, x: Node, dim: int, tiles: int, step: int, count: int) -> list[Node]:

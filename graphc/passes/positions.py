@@ -8,8 +8,10 @@ in blocks, each with its positions in a row; the other operand has its positions
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import Dim, format_spec, is_plain
@@ -59,21 +61,15 @@ class Positions:
         mine = {label for dim in self.x for label, _ in dim}
         return [d for d, label in enumerate(self._y_labels) if label not in mine]
 
-    @property
-    def fits(self) -> bool:
-        """Whether each sum runs over a dimension of both operands, and channels are left for the lanes."""
+    def fits(self, x: Node) -> bool:
+        """Whether each sum runs over a dimension of both operands, and the channels of `x` fill whole vectors."""
         counts = [sum(label not in self.out for label, _ in self.x[d]) for d in self.sums]
         return (
             bool(self.own)
+            and x.shape[self.own[-1]] % self.lanes == 0
             and all(n == 1 for n in counts)
             and sorted(self.summed) == sorted(label for label in self._y_labels if label not in self.out)
-            and all(dict(self.x[d])[label] == 1 for d, label in zip(self.sums, self.summed, strict=True))
         )
-
-    def block(self, x: Node) -> int:
-        """How many channels to put side by side."""
-        width = x.shape[self.own[-1]]
-        return next((n for n in (VECTORS * self.lanes, self.lanes) if width % n == 0), math.gcd(width, self.lanes))
 
     def place(self, dim: int) -> int:
         """Where one of the summed dimensions of `x` is in what `arranged_x` gives."""
@@ -89,7 +85,7 @@ class Positions:
         low, high, between = (x.ints(n) for n in ("low", "high", "interior")) if x.op == "pad" else ((0,),) * 3
         padded = x.op == "pad" and x.attr("value") == 0 and not any((low[inner], high[inner], between[inner]))
         base = x.inputs[0] if padded else x
-        block = self.block(base)
+        block = self.lanes if base.shape[inner] % (VECTORS * self.lanes) else VECTORS * self.lanes
         split = (*base.shape[:inner], base.shape[inner] // block, block, *base.shape[inner + 1 :])
         perm = (*(d + (d > inner) for d in order), inner + 1)
         stored = b.apply("materialize", (b.permute(b.reshape(base, split), perm),))
@@ -103,48 +99,47 @@ class Positions:
         labels = [*(self.x[d][0][0] for d in self.both), *(self._y_labels[d] for d in self.y_own), *self.summed]
         return b.permute(y, tuple(self._y_labels.index(label) for label in labels))
 
-    def contract(self, b: Builder, x: Node, y: Node, dim: int, label: str, place: str) -> tuple[Node, list[str]]:
-        """The contraction of arranged operands in front of which a dimension `place` stands, where dimension `dim` of
-        the former `x` is now one of a label `label` in both; and the labels of its result.
+    def contract(
+        self, b: Builder, x: Node, y: Node, dims: Sequence[Dim], first: tuple[str, ...] = ()
+    ) -> tuple[Node, list[str]]:
+        """The contraction of arranged operands, and the labels of its result in the order in which it is stored.
+
+        `dims` are the dimensions of the former `x` as they are now, labels `first` stand in front of both operands.
         """
-        dims = list(self.x)
-        dims[dim] = ((label, 1),)
-        sizes = x.shape[1 + len(self.both) + len(self.own) : -1]
-        extents = dict(zip(self.summed, y.shape[y.type.rank - len(self.sums) :], strict=True))
-        head = [((place, 1),), *(dims[d] for d in (*self.both, *self.own))]
-        shape = list(x.shape[: len(head)])
-        y_head = [((place, 1),), *(dims[d] for d in self.both), *(self.y[d] for d in self.y_own)]
-        y_shape, y_dims = list(y.shape[: len(y_head)]), []
+        plain: list[Dim] = [((label, 1),) for label in first]
+        x_dims, y_dims = [[*plain, *(dims[d] for d in self.both)] for _ in "xy"]
+        x_dims += [dims[d] for d in self.own]
+        y_dims += [self.y[d] for d in self.y_own]
+        x_shape, y_shape = list(x.shape[: len(x_dims)]), list(y.shape[: len(y_dims)])
+        x_sizes, y_sizes = x.shape[len(x_dims) : -1], y.shape[len(y_dims) :]
         for run in self._runs(dims):
-            inner = math.prod(sizes[k] for k in run[1:])
-            first = dims[self.sums[run[0]]]
-            head.append(tuple((n, c if n not in self.out and n != label else c * inner) for n, c in first))
-            if is_plain(first):
-                head[-1] = ((first[0][0], 1),)
-            shape.append(sizes[run[0]] * inner)
-            y_dims.append(((next(n for n, _ in first if n == label or n not in self.out), 1),))
-            y_shape.append(extents[self.summed[run[0]]] * inner)
-        tail = _fresh({place, *(n for dim in (*dims, *self.y) for n, _ in dim)})
-        x = b.reshape(x, (*shape, x.shape[-1]))
-        y = b.reshape(y, tuple(y_shape))
-        shifts = [n for d in self.sums for n, _ in dims[d] if n in self.out and n != label]
-        out = [place, *(dims[d][0][0] for d in self.both), *(self.y[d][0][0] for d in self.y_own), *shifts]
+            inner = math.prod(x_sizes[k] for k in run[1:])
+            terms = dims[self.sums[run[0]]]
+            label = self.summed[run[0]]
+            x_dims.append(tuple((n, c if n == label else c * inner) for n, c in terms))
+            y_dims.append(((label, 1),))
+            x_shape.append(x_sizes[run[0]] * inner)
+            y_shape.append(y_sizes[run[0]] * inner)
+        shifts = [n for d in self.sums for n, _ in dims[d] if n in self.out]
+        out = [*first, *(dims[d][0][0] for d in self.both), *(self.y[d][0][0] for d in self.y_own), *shifts]
         out += [dims[d][0][0] for d in self.own]
-        spec = format_spec((*head, ((tail, 1),)), (*y_head, *y_dims), (*out, tail))
-        made = b.contract(x, y, spec)
+        tail = fresh({*out, *(n for dim in (*dims, *self.y) for n, _ in dim)})
+        x_dims.append(((tail, 1),))
+        x, y = b.reshape(x, (*x_shape, x.shape[-1])), b.reshape(y, tuple(y_shape))
+        made = b.contract(x, y, format_spec(tuple(x_dims), tuple(y_dims), (*out, tail)))
         return b.reshape(made, (*made.shape[:-2], made.shape[-2] * made.shape[-1])), out
 
-    def _runs(self, dims: list[Dim]) -> list[list[int]]:
+    def _runs(self, dims: Sequence[Dim]) -> list[list[int]]:
         """Summed dimensions, by their number among these, that may be one: each window with the labels behind it."""
         runs: list[list[int]] = []
         for k, d in enumerate(self.sums):
-            if runs and is_plain(dims[d]):
+            if runs and is_plain(dims[d]) and dict(dims[self.sums[runs[-1][0]]])[self.summed[runs[-1][0]]] == 1:
                 runs[-1].append(k)
             else:
                 runs.append([k])
         return runs
 
 
-def _fresh(known: set[str]) -> str:
+def fresh(known: Container[str]) -> str:
     """A label that is not in use."""
-    return next(label for label in (f"m{k}" for k in range(len(known) + 1)) if label not in known)
+    return next(label for label in map("m{}".format, count()) if label not in known)

@@ -98,7 +98,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("lanes", [0, 1, 3])  # 0: no gradients; by threes no channels fill vectors, or one block does
 @pytest.mark.parametrize(
     ("batch", "channels", "outs", "size", "kernel", "padding"),
     [
@@ -113,20 +113,20 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, 2, 3, (5, 6, 8), (3, 2, 3), 1),
     ],
 )
-def test_results(batch: int, channels: int, outs: int, size: Ints, kernel: Ints, padding: int, gradients: bool) -> None:
-    graph = convolution(batch, channels, outs, size, kernel, padding, gradients=gradients)
+def test_results(batch: int, channels: int, outs: int, size: Ints, kernel: Ints, padding: int, lanes: int) -> None:
+    graph = convolution(batch, channels, outs, size, kernel, padding, gradients=lanes > 0)
     plain = optimize(graph)
-    tiled = MinimalFiltering().run(plain)
+    tiled = MinimalFiltering(lanes or 8).run(plain)
     assert products(tiled) < products(plain)
     check(graph, tiled)
 
 
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("batch", [1, 8, 11])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_compiled_results(batch: int, groups: int) -> None:
+@pytest.mark.parametrize(("groups", "channels"), [(1, 5), (2, 16)])
+def test_compiled_results(batch: int, groups: int, channels: int) -> None:
     """With the axes that the layout pass cuts, past the end of tiles and of vectors."""
-    graph = convolution(batch, 5, 9, (10, 11), groups=groups, gradients=True)
+    graph = convolution(batch, channels, 9, (10, 11), groups=groups, gradients=True)
     tiled = optimize(graph, host_target())
     with scope(minimal_filtering=False):
         assert products(tiled) < products(optimize(graph, host_target()))
@@ -204,6 +204,15 @@ def test_weight_gradients_have_channels_in_the_lanes(batch: int) -> None:
     assert not any(loop.hi and loop is prepared.schedule.site_lane.get(site) for loop in site.loops)
     inner = prepared.schedule.loop_order[site][-1]
     assert sorted(ix.coefficient(inner) for _, ix in site.operands[0]) == [1, 16]
+
+
+def test_weights_are_stored_and_read_as_whole_vectors() -> None:
+    """In blocks of channels, with the taps along the other axis; copying them into panels would cost as much again."""
+    fused = schedule(convolution(16, 256, 128, (8, 8)), AVX2)
+    (group,) = (g for g in fused.groups if any(n.op == "contract" for n in g.inside))
+    (node,) = (n for n in group.inside if n.op == "contract")
+    assert node.inputs[1].shape == (6, 1, 128, 16, 3, 16)
+    assert prepare(group, AVX2).schedule.panels == ()
 
 
 def test_positions_side_by_side_in_memory_stay() -> None:
