@@ -44,14 +44,12 @@ def _settings(layout: Layout) -> Function:
 
     modes = attribute(f.shared(plan, "mode"), "dict_name")
     f.call("Py_DecRef", modes)  # the thread keeps it
-    for name, usual, expected in (
-        ("enabled_name", "true", f.single(plan, "enabled")),
-        ("inference_name", "false", f.shared(plan, "false")),
-    ):
-        found = f.variable(f.call("PyDict_GetItemWithError", modes, f.shared(plan, name)))
-        with f.when(f.equal(f.get(found), 0)):
-            f.set(found, f.shared(plan, usual))
-        f.need(f.equal(f.get(found), expected))
+    enabled = f.variable(f.call("PyDict_GetItemWithError", modes, f.shared(plan, "enabled_name")))
+    with f.when(f.equal(f.get(enabled), 0)):
+        f.set(enabled, f.shared(plan, "true"))  # the thread has set nothing
+    f.need(f.equal(f.get(enabled), f.single(plan, "enabled")))
+    inference = f.call("PyDict_GetItemWithError", modes, f.shared(plan, "inference_name"))
+    f.store(f.number(f.equal(inference, f.shared(plan, "true"))), plan, P["inference"])
     is_flag("poison", "value_name", f.shared(plan, "false"))
     scope = f.variable(0)
     f.call("PyContextVar_Get", f.shared(plan, "scope"), 0, f.address(scope))

@@ -144,20 +144,26 @@ def _make(layout: Layout) -> Function:
         f.need(f.differ(found, 0), -1)
         return found
 
-    memory, count = f.variable("%again"), f.variable(0)
+    none = f.shared(plan, "none")
+    memory, count = f.variable("%again"), f.variable(none)
     with f.when(f.differ("%again", 0)):
         f.call("Py_IncRef", "%again")
         f.put("%again", layout.storage["version"], zero)
         for name in ("slot", "slots", "export", "external", "origin"):
-            f.put("%again", layout.storage[name], f.shared(plan, "none"))
+            f.put("%again", layout.storage[name], none)
         f.set(count, f.load("%again", layout.storage["counter"]))
     with f.when(f.equal("%again", 0)):
         f.set(memory, new("clone", plan, f.load(record)))
-        f.set(count, new("PyList_New", 1))
-        f.replace(f.get(memory), layout.storage["counter"], f.get(count))
+        # Tensors of inference mode count no writes.
+        with f.when(f.differ(f.single(plan, "inference"), 0)):
+            f.put(f.get(memory), layout.storage["counter"], none)
+        with f.when(f.equal(f.single(plan, "inference"), 0)):
+            f.set(count, new("PyList_New", 1))
+            f.replace(f.get(memory), layout.storage["counter"], f.get(count))
     storage, counter = f.get(memory), f.get(count)
-    f.call("Py_IncRef", zero)
-    f.call("PyList_SetItem", counter, 0, zero)
+    with f.when(f.differ(counter, none)):
+        f.call("Py_IncRef", zero)
+        f.call("PyList_SetItem", counter, 0, zero)
     f.replace(storage, layout.storage["serial"], new("PyIter_Next", serials))
     f.put(storage, layout.storage["recorder"], f.single(plan, "recorder"))
     lineage = new("clone", plan, f.load(record, 8))
@@ -187,7 +193,11 @@ def _idle_result(layout: Layout) -> Function:
         held = f.call("PyList_GetItem", f.single("%plan", "results"), f.add(first, f.get(left)))
         with f.when(f.is_alone(held)), f.when(f.equal(f.load(held, slots["value"]), none)):
             buffer, counter = f.load(held, slots["buffer"]), f.load(held, slots["counter"])
-            with f.when(f.both(f.is_alone(buffer), f.is_alone(counter))):
+            # Those of inference mode count no writes.
+            counts = f.number(f.differ(counter, none))
+            fits = f.equal(counts, f.number(f.equal(f.single("%plan", "inference"), 0)))
+            free = f.both(f.is_alone(buffer), f.either(f.equal(counts, 0), f.is_alone(counter)))
+            with f.when(f.both(fits, free)):
                 f.give(held)
     f.give(0)
     return f

@@ -50,6 +50,7 @@ SINGLE = (
     "count",
     "enabled",
     "recorder",
+    "inference",
     "release",
     "entry",
     "runtime",

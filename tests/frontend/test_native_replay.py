@@ -300,6 +300,21 @@ def test_modes_are_seen() -> None:
     assert not compiled(x).is_inference()
 
 
+def test_results_of_inference_mode_count_no_writes() -> None:
+    model = Scaled()
+    compiled = torch.compile(lambda x: model(x) * 2)
+    x = torch.ones(2, 4)
+    results: list[Any] = []
+    for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
+        with mode():
+            warm(compiled, x)
+            assert natively(lambda: results.extend(compiled(x) for _ in range(5))) == 5
+            expected = (model(x) * 2).tolist()
+        for result in results:
+            assert result.is_inference() is (mode is torch.inference_mode) and result.tolist() == expected
+        results.clear()
+
+
 def test_other_arguments_are_left_to_python() -> None:
     compiled = torch.compile(lambda x, y: x * 2 + y)
     x, y = torch.ones(3), torch.ones(3)
