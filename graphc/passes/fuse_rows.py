@@ -95,9 +95,7 @@ def _merged(producer: Draft, reader: Draft, node: Node, shown: set[Node]) -> Dra
     second = {p: i for i, p in enumerate(outer)}
     again = [r for r in read if r.value.type.size > rows and not needs_loop(r.value)]
     kept = [*_placed([*producer.kept, *again], first, domain), *_placed(reader.kept, second, domain)]
-    kept = list({r.value: r for r in reversed(kept)}.values())[
-        ::-1
-    ]  # a row that is read at several places is kept once
+    kept = list({r.value: r for r in kept}.values())  # a row that is read at several places is kept once
     made = [*_placed([r for r in producer.roots if r.target in shown], first, domain)]
     made += _placed(reader.roots, second, domain)
     targets = {r.target for r in made}
