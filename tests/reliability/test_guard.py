@@ -20,7 +20,7 @@ import pytest
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import make_program
 from graphc.ir.graph import Graph
-from graphc.ir.schedule import FusedGraph, MemoryPlan
+from graphc.ir.schedule import FusedGraph, MemoryPlan, Region
 from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
 from graphc.pipeline import schedule
 from tests.codegen.networks import arrays_for, training_step
@@ -76,7 +76,10 @@ def run_guarded(graph: Graph, arrays: Sequence[np.ndarray], at_end: bool) -> lis
     target, gaps = host_target(), []
     fused = schedule(graph, target)
 
-    def planner(in_place: InPlace, scratch: ScratchOf) -> MemoryPlan:
+    def planner(
+        fused: FusedGraph, in_place: InPlace, scratch: ScratchOf, *, regions: Sequence[Region], parts: int
+    ) -> MemoryPlan:
+        assert not regions, "these graphs fit the cache"
         plan, found = apart(fused, in_place, scratch, at_end)
         gaps.extend(found)
         return plan

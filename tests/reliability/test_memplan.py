@@ -13,7 +13,7 @@ import random
 import numpy as np
 import pytest
 
-from graphc.codegen import package
+from graphc.codegen import launching
 from graphc.codegen.llvm.host import host_target
 from graphc.ir.graph import Graph
 from graphc_runtime.devices import get_device
@@ -31,7 +31,7 @@ ZEROS, NANS = 0x00, 0xFF
 
 @pytest.fixture(autouse=True)
 def everything_is_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package, "PARALLEL_FLOPS", 0)
+    monkeypatch.setattr(launching, "PARALLEL_FLOPS", 0)
 
 
 def check(graph: Graph, arrays: list[np.ndarray], seed: int, what: str) -> None:

@@ -25,6 +25,15 @@ def _argsort(rng: Rng) -> list[Sample]:
     return samples + [Sample((rng.permutation(specials(f32)),), attrs(0, down)) for down in (False, True)]
 
 
+def _apart(rng: Rng) -> list[Sample]:
+    """Elements so far apart that small steps keep their order."""
+    cases: list[tuple[tuple[int, ...], int, bool]] = [((7,), 0, False), ((3, 4), 1, True), ((4, 2), 0, False)]
+    return [
+        Sample((rng.permutation(np.prod(shape)).reshape(shape) * 0.25,), {"axis": axis, "descending": down})
+        for shape, axis, down in cases
+    ]
+
+
 def _argselect(rng: Rng) -> list[Sample]:
     def attrs(axis: int, start: int, count: int) -> dict[str, Any]:
         return {"axis": axis, "descending": bool(rng.random() < 0.5), "start": start, "count": count}
@@ -71,6 +80,7 @@ SORTING: dict[str, OpSamples] = {
     "sort": OpSamples(
         _argsort,
         (BadSample((t("f32[2]"),), r"sort: axis 1 is out of range for f32\[2\]", {"axis": 1, "descending": False}),),
+        _apart,
     ),
     "argselect": OpSamples(
         _argselect,
