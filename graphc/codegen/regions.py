@@ -64,30 +64,35 @@ class _Finder:
 
     def run(self) -> tuple[tuple[Group, ...], tuple[Region, ...]]:
         """All groups in their new order, and the regions in it."""
-        rest, done = list(self._groups), []
+        rest, start = list(self._groups), 0
+        done: list[Group] = []
         regions: list[Region] = []
-        while rest:
-            before, grown, after = self._grow(rest)
+        while start < len(rest):
+            before, grown, after, end = self._grow(rest, start)
             region = self._region(len(done) + len(before), grown)
             if region is None:
-                done.append(rest.pop(0))
+                done.append(rest[start])
+                start += 1
                 continue
             for group in grown.members:
                 self._kernels.cut(group)
             done += [*before, *grown.members]
             regions.append(region)
-            rest = after
+            rest, start = [*after, *rest[end:]], 0
         return tuple(done), tuple(regions)
 
-    def _grow(self, rest: Sequence[Group]) -> tuple[list[Group], _Growing, list[Group]]:
-        """A region that begins with the first of `rest`: what must run before it, itself, and what must run after."""
-        first = self._of(rest[0])
-        grown = _Growing(first.count if first else 0, [rest[0]], set(rest[0].targets), set())
-        end, skipped = 1, 0
+    def _grow(self, rest: Sequence[Group], start: int) -> tuple[list[Group], _Growing, list[Group], int]:
+        """A region that begins with number `start` of `rest`: what must run before it, itself, what must run after, and
+        where the groups begin that it does not touch.
+        """
+        first = self._of(rest[start])
+        grown = _Growing(first.count if first else 0, [rest[start]], set(rest[start].targets), set())
+        end, skipped = start + 1, 0
         before: list[Group] = []
         after: list[Group] = []
         pending: list[tuple[Group, bool]] = []  # passed over since the last member, and whether they wait for it
-        for place, group in enumerate(rest[1:], 1):
+        for place in range(start + 1, len(rest)):
+            group = rest[place]
             if first is None or skipped > MAX_SKIPPED:
                 break
             if self._joins(group, grown):
@@ -102,7 +107,7 @@ class _Finder:
                 grown.late.update(group.targets)
             pending.append((group, waits))
             skipped += 1
-        return before, grown, [*after, *rest[end:]]
+        return before, grown, after, end
 
     def _of(self, group: Group) -> Blocks | None:
         """How a group can go by blocks. None also when its own blocks are too large for the cache."""

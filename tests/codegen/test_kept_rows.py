@@ -185,7 +185,17 @@ def test_what_is_stored_anyway_is_read_again_from_there() -> None:
 
 
 @pytest.mark.parametrize("target", NARROW)
-@pytest.mark.parametrize("shape", [(33, 17), (20, 100), (3, 1), (1, 64), (2, 3, 45), (17, 1029)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (33, 17),
+        (3, 1),
+        (2, 3, 45),
+        (17, 1029),
+        pytest.param((20, 100), marks=pytest.mark.slow),
+        pytest.param((1, 64), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("make", KERNELS, ids=lambda f: f.__name__.strip("_"))
 def test_results(make: Callable[[Builder, Node], tuple[Node, ...]], shape: tuple[int, ...], target: str) -> None:
     graph = graph_of(make, shape)

@@ -61,7 +61,16 @@ def test_uniform_numbers_use_both_words(count: int) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-@pytest.mark.parametrize("shape", [(4113,), (37, 10), (5, 48), (3, 2, 32), (8, 16)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (4113,),
+        (37, 10),
+        (8, 16),
+        pytest.param((5, 48), marks=pytest.mark.slow),
+        pytest.param((3, 2, 32), marks=pytest.mark.slow),
+    ],
+)
 def test_kernels_give_the_same_numbers(shape: tuple[int, ...], target: Target) -> None:
     for maker, dtype in ((uniform_node, f32), (uniform_node, f64), (normal_node, f32)):
         graph = _drawing(maker, dtype, shape)

@@ -160,7 +160,7 @@ def test_a_training_step_by_blocks(batch: int) -> None:
     assert batch < 100 or found[0][0].plan.arena_bytes < 0.8 * found[2][0].plan.arena_bytes
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(14), *(pytest.param(n, marks=pytest.mark.slow) for n in range(14, 60))])
 def test_random_kernels_along_an_axis(seed: int) -> None:
     rng = random.Random(seed)
     b = Builder()

@@ -237,7 +237,9 @@ def test_a_network_sorts_zeros_and_ones(n: int) -> None:
     assert count == compared(n)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "dtype", [d if d in (f32, f64, bf16, i8) else pytest.param(d, marks=pytest.mark.slow) for d in DTYPES], ids=str
+)
 def test_many_rows_are_sorted_in_the_lanes(threads: None, dtype: DType) -> None:
     """Rows to the last of a group and beyond, whole and partial vectors of each; neighbours where they are read so."""
     rng = np.random.default_rng(9)
