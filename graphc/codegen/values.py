@@ -184,7 +184,12 @@ class Values:
     def in_row(self, base: Node, ix: Ix) -> Ix:
         """Where element `ix` of a value lies: for one with a row of the kernel's own, in that."""
         length = self.kept.get(base, 0)
-        return Ix(ix.const % length, tuple((s, c) for s, c in ix.terms if abs(c) < length)) if length else ix
+        if not length:
+            return ix
+        # Before or past the row by less than its length is where masks let nothing be read: another place of the row
+        # is not the same. Further away it is the row of another point of a tile.
+        const = ix.const if abs(ix.const) < length else ix.const % length
+        return Ix(const, tuple((s, c) for s, c in ix.terms if abs(c) < length))
 
     # reductions, shared with the loops
 

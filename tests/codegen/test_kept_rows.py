@@ -18,7 +18,7 @@ from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.schedule_verify import verify_fused
-from graphc.ir.types import DTYPES, TensorType, f64, i64
+from graphc.ir.types import DTYPES, TensorType, f32, f64, i64
 from graphc.passes.autodiff import vjp
 from graphc.passes.fuse_rows import MAX_OWN
 from graphc.pipeline import build_program, schedule
@@ -319,3 +319,18 @@ def test_results_do_not_depend_on_how_rows_are_handed_out() -> None:
     for cores in (2, 3):
         again = run(graph, arrays, replace(TARGETS["one core"], cores=cores))
         assert all(same_bits(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(("size", "stride"), [((2, 3), (1, 1)), ((3, 2), (2, 1)), ((3, 3), (1, 2))])
+def test_places_before_a_row_are_not_places_in_it(size: tuple[int, int], stride: tuple[int, int]) -> None:
+    """The gradient of an average over windows that overlap reads its row shifted, past both of its ends under masks."""
+    b = Builder()
+    rows, columns = 8, 6
+    shape = (2, 3, stride[0] * (rows - 1) + size[0], stride[1] * (columns - 1) + size[1])
+    x = b.input(0, TensorType(f32, (2, 3, rows, columns)), "x")
+    each = b.elementwise("div", x, b.constant(6.0, x.type))
+    wide = b.broadcast(b.reshape(each, (*x.shape, 1, 1)), (*x.shape, *size))
+    attrs = {"shape": shape, "axes": (2, 3), "stride": stride, "dilation": (1, 1)}
+    graph = Graph((x,), (b.apply("fold", (wide,), attrs),))
+    arrays = arrays_of(graph)
+    check(graph, arrays, run(graph, arrays))
