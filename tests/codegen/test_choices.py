@@ -97,7 +97,10 @@ def _choices(group: Group) -> list[Choice]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+QUICK = ("product", "convolution", "softmax")  # the others are in the slow tests
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in GRAPHS])
 def test_every_choice_computes_the_same(name: str) -> None:
     graph = _graph(name)
     key, group = _group(graph)

@@ -189,9 +189,9 @@ def test_what_is_stored_anyway_is_read_again_from_there() -> None:
     "shape",
     [
         (33, 17),
-        (3, 1),
-        (2, 3, 45),
         (17, 1029),
+        pytest.param((3, 1), marks=pytest.mark.slow),
+        pytest.param((2, 3, 45), marks=pytest.mark.slow),
         pytest.param((20, 100), marks=pytest.mark.slow),
         pytest.param((1, 64), marks=pytest.mark.slow),
     ],

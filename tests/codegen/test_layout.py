@@ -51,7 +51,7 @@ def test_a_training_step_runs(batch: int) -> None:
         assert_close(a, b, f"output {k}")
 
 
-@pytest.mark.parametrize("lanes", [3, 4])
+@pytest.mark.parametrize("lanes", [4, pytest.param(3, marks=pytest.mark.slow)])
 def test_any_separable_axis_of_any_graph_may_be_cut(lanes: int) -> None:
     """The choice is forced: each axis that the analysis calls separable, whatever the graph computes."""
     cut = 0
