@@ -15,8 +15,8 @@ import click
 
 import graphc
 from graphc.cli.common import FAILED, json_option, size_text, to_json
+from graphc.codegen.launching import PARALLEL_BYTES, PARALLEL_FLOPS
 from graphc.codegen.llvm.host import cache_bytes, host_target
-from graphc.codegen.package import PARALLEL_BYTES, PARALLEL_FLOPS
 from graphc.codegen.target import PER_CYCLE, Target
 from graphc.codegen.traffic import FAR, NEAR
 from graphc.errors import GraphcError
