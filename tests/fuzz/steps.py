@@ -94,6 +94,8 @@ def order(p: Pool) -> Node:
         return p.apply(p.rng.choice(("argsort", "argselect")), x)
     if made < 0.6:
         axis = p.rng.randrange(x.type.rank)
+        if made > 0.5:
+            return p.apply("sort", x, axis=axis)
         return p.apply("take_along", x, p.apply("argsort", x, axis=axis), axis=axis)
     wanted = (*x.shape[:-1], p.rng.randint(1, 5)) if p.rng.random() < 0.5 else (p.rng.randint(1, 5),)
     return p.apply("searchsorted", _sorted_rows(p, p.of_type(x.type.with_shape(wanted))), x)
