@@ -42,10 +42,10 @@ def blocks_of(prepared: Prepared, starts: Mapping[Node, int]) -> Blocks | None:
             own, left = divmod(access.buffer.type.size, first.hi + 1)
             skipped = starts.get(access.buffer, 0) // access.buffer.dtype.itemsize
             rest = access.address + Ix.of(first, -own, skipped)
-            is_apart = own > 0 and not left and first not in rest.symbols() and rest.lo >= 0 and rest.hi < own
-            if access.is_store and not is_apart:
+            is_own = own > 0 and not left and first not in rest.symbols() and rest.lo >= 0 and rest.hi < own
+            if access.is_store and not is_own:
                 return None
-            is_apart = is_apart and strides.get(access.buffer) != 0
-            strides[access.buffer] = own * access.buffer.dtype.itemsize if is_apart else 0
+            is_own = is_own and strides.get(access.buffer) != 0
+            strides[access.buffer] = own * access.buffer.dtype.itemsize if is_own else 0
     panels = schedule.panels
     return Blocks(first.hi + 1, strides, frozenset(p.source for p in panels), sum(p.memory.type.nbytes for p in panels))

@@ -113,16 +113,20 @@ class _Finder:
         """How a group can go by blocks. None also when its own blocks are too large for the cache."""
         if group not in self._blocks:
             found = None
-            if group.domain and group.domain[0] >= self._target.cores and not group.is_apart:
+            if group.domain and self._is_even(group.domain[0]) and not group.is_apart:
                 found = self._kernels.by_blocks(group)
-            own = sum(found.strides.values()) if found is not None else 0
-            shared = self._shared(found) if found is not None else 0
-            if own + shared > self._budget or shared > own:
-                found = None  # what all blocks read would come from further away again for each of them
-            if found is not None and found.count % self._target.cores and found.count < 4 * self._target.cores:
-                found = None  # the threads would have unequal work
-            self._blocks[group] = found
+            self._blocks[group] = found if found is not None and self._stays_near(found) else None
         return self._blocks[group]
+
+    def _is_even(self, count: int) -> bool:
+        """Whether threads would have about equal work."""
+        cores = self._target.cores
+        return count >= cores and (count % cores == 0 or count >= 4 * cores)
+
+    def _stays_near(self, blocks: Blocks) -> bool:
+        """Whether a block fits the cache with what all blocks read, which else came from further away for each."""
+        own, shared = sum(blocks.strides.values()), self._shared(blocks)
+        return shared <= own and own + shared <= self._budget
 
     def _shared(self, blocks: Blocks) -> int:
         """Bytes that all blocks read."""
