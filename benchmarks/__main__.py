@@ -17,12 +17,14 @@ import fnmatch
 import json
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+import graphc
 from benchmarks import report
 from benchmarks.processes import ROOT
 from benchmarks.results import Results, Row
@@ -31,6 +33,17 @@ from benchmarks.workload import SYSTEMS
 from benchmarks.workloads import workloads
 
 EXTRAS = ("first-step", "import")
+
+
+def revision() -> str:
+    """Which graphc it is: the commit, where there is one."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return f"graphc {graphc.__version__}"
+    return f"commit {done.stdout.strip()}"
 
 
 def machine_facts() -> dict[str, Any]:
@@ -46,7 +59,7 @@ def machine_facts() -> dict[str, Any]:
         "cores": usable,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
+        "revision": f"{revision()}, {datetime.date.today().isoformat()}",
     }
 
 
@@ -88,6 +101,9 @@ def options() -> argparse.Namespace:
         "--output", type=Path, metavar="FOLDER", help="where the page and plots go (docs, if all is run)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    parser.add_argument(
+        "--continue", dest="old", action="store_true", help="keep what the --json file has of other workloads"
+    )
     parser.add_argument("--list", action="store_true", help="print the names of all workloads")
     chosen = parser.parse_args()
     chosen.all = [*workloads(chosen.tiny), *EXTRAS]
@@ -100,6 +116,8 @@ def options() -> argparse.Namespace:
         parser.error("--rounds must be positive")
     if chosen.output is None and not (chosen.only or chosen.quick or chosen.tiny or chosen.peers != list(SYSTEMS)):
         chosen.output = ROOT / "docs"
+    if chosen.old and chosen.json is None:
+        parser.error("--continue needs the --json file")
     return chosen
 
 
@@ -138,8 +156,20 @@ def main() -> int:
         tiny=chosen.tiny,
     )
     results = Results(machine_facts(), {"rounds": settings.rounds, "seconds": settings.seconds})
-    session = Session(settings, results, note=lambda text: console.print(f"  {text}"))
-    every = workloads(chosen.tiny)
+    if chosen.old and chosen.json.exists():
+        found = Results.read(chosen.json.read_text(encoding="utf-8"))
+        results = dataclasses.replace(found, machine=results.machine, settings=results.settings, left_out={})
+    run(Session(settings, results, note=lambda text: console.print(f"  {text}")), chosen, console)
+    save(results, chosen)
+    failed = results.ours_failed()
+    for text in failed:
+        console.print(text, style="red")
+    return 1 if failed else 0
+
+
+def run(session: Session, chosen: argparse.Namespace, console: Console) -> None:
+    """Measures what was chosen and prints it line by line."""
+    settings, results, every = session.options, session.results, workloads(chosen.tiny)
     section = ""
     for name in [name for name in chosen.names if name not in EXTRAS]:
         if every[name].section != section:
@@ -157,11 +187,6 @@ def main() -> int:
     if "import" in chosen.names:
         session.imports()
         console.print(f"\nimport, seconds: {results.imports}")
-    save(results, chosen)
-    failed = results.ours_failed()
-    for text in failed:
-        console.print(text, style="red")
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -22,7 +22,11 @@ ABOUT = {
     "tinygrad": "`TinyJit` around the whole step, its CPU back end",
     "numpy": "its wheel's OpenBLAS",
     "numexpr": "`set_num_threads`, constants in float32",
+    "by-hand": "LeNet in C with vectors by hand, on one thread; no peer, a yardstick",
 }
+
+# Others of the same version, or none.
+UNVERSIONED = ("graphc-compiled", "torch-compile", "by-hand")
 
 
 def number(value: float | None) -> str:
@@ -173,17 +177,27 @@ def _settings(results: Results) -> list[str]:
     return lines
 
 
+def _revisions(results: Results) -> str:
+    """The revision, and which rows are of another one."""
+    rows: dict[str, list[str]] = {}
+    for row in results.rows:
+        rows.setdefault(row.revision, []).append(row.workload)
+    most = max(rows, key=lambda revision: len(rows[revision]), default=results.machine["revision"])
+    others = [f"{', '.join(dict.fromkeys(rows[one]))}: {one}." for one in rows if one != most]
+    return " ".join([f"Measured at {most}.", *others])
+
+
 def page(results: Results) -> str:
     """The whole report in Markdown."""
     machine, settings = results.machine, results.settings
-    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items() if "-comp" not in name)
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items() if name not in UNVERSIONED)
     threads = sorted({row.threads for row in results.rows})
     drawn = plots(results)
     parts = [
         "# Benchmarks",
         "Written by `make bench`.",
         f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}. Python {machine['python']}; "
-        f"{versions}. {machine['date']}.",
+        f"{versions}. {_revisions(results)}",
         "Every system has a process of its own for each workload; they take turns: "
         f"{settings['rounds']} rounds of {settings['seconds']} s each after one to warm up, the median of the rounds' "
         "medians. Processes are held to as many CPUs as threads. Results (of training steps the first four losses and "

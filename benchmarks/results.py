@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.workload import OURS
+from benchmarks.workload import BY_HAND, OURS
 
 
 @dataclass
@@ -14,6 +15,7 @@ class Row:
 
     `failures` says why a system has no time: it failed, or its result differs from the others'. `copy_s` is what a
     plain copy of the workload's bytes took, `peak_flops` what the machine reached, both between the systems' turns.
+    `revision` is that of graphc and the day.
     """
 
     workload: str
@@ -30,10 +32,11 @@ class Row:
     failures: dict[str, str] = field(default_factory=dict)
     copy_s: float = 0.0
     peak_flops: float = 0.0
+    revision: str = ""
 
     def peers(self) -> dict[str, float]:
-        """The medians of the systems that are not ours."""
-        return {name: time for name, time in self.median_s.items() if name not in OURS}
+        """The medians of the other systems, without the yardstick."""
+        return {name: time for name, time in self.median_s.items() if name not in (*OURS, BY_HAND)}
 
     def best_peer(self) -> str | None:
         """The fastest of them."""
@@ -78,6 +81,24 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     first_steps: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     imports: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, text: str) -> Results:
+        """Results from the JSON that a run wrote; ValueError when it is something else."""
+        try:
+            fields = json.loads(text)
+            return cls(**{**fields, "rows": [Row(**row) for row in fields["rows"]]})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"these are no results of this benchmark: {error}") from error
+
+    def add(self, row: Row) -> None:
+        """A row, instead of an older one of the same workload and threads."""
+        key = (row.workload, row.threads)
+        at = next((i for i, old in enumerate(self.rows) if (old.workload, old.threads) == key), None)
+        if at is None:
+            self.rows.append(row)
+        else:
+            self.rows[at] = row
 
     def sections(self) -> list[str]:
         """The sections that have rows, in their order."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.processes import SystemProcess, environment, interpreter
 from benchmarks.results import Results, Row
-from benchmarks.workload import OURS, Workload, difference
+from benchmarks.workload import BY_HAND, OURS, Workload, difference
 
 # Whose result the others are compared with, the first that is there.
 JUDGES = ("torch", "jax", "numpy", "torch-compile", "tinygrad", "numexpr", *OURS)
@@ -74,17 +74,20 @@ class Session:
             for process in running.values():
                 process.close()
 
-    def _systems_for(self, workload: Workload) -> list[str]:
+    def _systems_for(self, workload: Workload, threads: int) -> list[str]:
         asked = [name for name in self.options.systems if name not in self.results.left_out]
+        # The yardstick has one thread.
+        asked = [name for name in asked if name != BY_HAND or threads == 1]
         return [name for name in asked if workload.form(name) is not None]
 
     def measure(self, workload: Workload, threads: int) -> Row:
         """One workload: results are compared, then everybody takes turns."""
         row = Row(workload.name, workload.section, threads, workload.dtype, workload.flops, workload.bytes)
-        self.results.rows.append(row)
+        row.revision = self.results.machine["revision"]
+        self.results.add(row)
         with (
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-            self._started([*self._systems_for(workload), "machine"], threads, Path(folder)) as started,
+            self._started([*self._systems_for(workload, threads), "machine"], threads, Path(folder)) as started,
         ):
             running = {name: process for name, process in started.items() if name != "machine"}
             machine = started.get("machine")
@@ -148,7 +151,7 @@ class Session:
 
     def first_steps(self, workload: Workload, threads: int) -> None:
         """The first call in fresh processes: with an empty cache folder, then with the one just filled."""
-        for name in self._systems_for(workload):
+        for name in self._systems_for(workload, threads):
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 for state in ("cold", "cached"):
                     with self._started([name], threads, Path(folder)) as running:

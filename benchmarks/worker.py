@@ -98,6 +98,12 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def hold(threads: int) -> None:
+    """Holds the process to as many CPUs as threads: once all are imported, which may use every CPU, before any work."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
 class SystemWorker:
     """Answers for one system."""
 
@@ -111,6 +117,7 @@ class SystemWorker:
         """Imports the system."""
         begin = time.perf_counter()
         version = self.system.start(self.threads)
+        hold(self.threads)
         return {"version": version, "import_s": time.perf_counter() - begin}
 
     def prepare(self, workload: str) -> dict[str, Any]:
@@ -168,6 +175,7 @@ class MachineWorker:
         from benchmarks.roofline import Machine
 
         self.machine = Machine(self.threads)
+        hold(self.threads)
         return {"version": ""}
 
     def prepare(self, workload: str) -> dict[str, Any]:
@@ -208,9 +216,6 @@ def serve(worker: SystemWorker | MachineWorker) -> None:
 
 def main() -> None:
     name, threads, tiny = sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["tiny"]
-    # Before anything makes threads.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     serve(MachineWorker(threads, tiny) if name == "machine" else SystemWorker(name, threads, tiny))
 
 

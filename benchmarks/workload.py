@@ -15,7 +15,9 @@ Form = Callable[..., Any]
 
 # All systems, ours first.
 OURS = ("graphc", "graphc-compiled")
-SYSTEMS = (*OURS, "torch", "torch-compile", "jax", "tinygrad", "numpy", "numexpr")
+# What is no peer but a yardstick: one function of C, with one thread.
+BY_HAND = "by-hand"
+SYSTEMS = (*OURS, "torch", "torch-compile", "jax", "tinygrad", "numpy", "numexpr", BY_HAND)
 # Results are summed up piece by piece: their float64 copies would count as memory of the system.
 CHUNK = 1 << 16
 
@@ -74,7 +76,8 @@ class Workload:
     gradients of the sum of result times `g`, the last input, which the forms do not get. `flops` and `bytes` are what
     cannot be avoided: arithmetic by formula, inputs read once and results written once. `tolerance` is relative to the
     root mean square of each result; `random` results are compared by their share of zeros and their mean only. Times
-    are divided by `per`; with `observe` off, results are never looked at. `only` names the systems that take part.
+    are divided by `per`; with `observe` off, results are never looked at. `only` names the systems that take part,
+    `by_hand` says that the yardstick does.
     """
 
     name: str
@@ -99,9 +102,12 @@ class Workload:
     per: int = 1
     observe: bool = True
     only: tuple[str, ...] = SYSTEMS
+    by_hand: bool = False
 
     def form(self, system: str) -> Any:
         """The form that a system computes; None when this work is not for it."""
+        if system == BY_HAND:
+            return self.by_hand or None
         if system not in self.only:
             return None
         kind = "torch" if system in (*OURS, "torch-compile") else system

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.systems.base import System
+from benchmarks.systems.by_hand import ByHand
 from benchmarks.systems.jax_system import Jax
 from benchmarks.systems.numpy_systems import Numexpr, NumPy
 from benchmarks.systems.tinygrad_system import Tinygrad
@@ -15,7 +16,7 @@ def system(name: str) -> System:
         return TorchLike("graphc", compiled=name == "graphc-compiled")
     if name in ("torch", "torch-compile"):
         return TorchLike("torch", compiled=name == "torch-compile")
-    return {"jax": Jax, "tinygrad": Tinygrad, "numpy": NumPy, "numexpr": Numexpr}[name]()
+    return {"jax": Jax, "tinygrad": Tinygrad, "numpy": NumPy, "numexpr": Numexpr, "by-hand": ByHand}[name]()
 
 
 __all__ = ["System", "system"]

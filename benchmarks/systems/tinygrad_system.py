@@ -1,15 +1,17 @@
-"""tinygrad: everything under `TinyJit`, kernels built by LLVM where its clang is missing."""
+"""tinygrad: everything under `TinyJit`, kernels built by clang."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.systems.base import Prepared, System, several
+from benchmarks.systems.clang import frontend
 from benchmarks.workload import Arrays, Network, Workload
 
 
@@ -19,8 +21,8 @@ class Tinygrad(System):
     def start(self, threads: int) -> str:
         os.environ.setdefault("DEV", "CPU")
         os.environ["CPU_COUNT"] = str(threads)
-        if shutil.which("clang") is None:
-            os.environ.setdefault("CPU_LLVM", "1")
+        self.folder = tempfile.TemporaryDirectory()
+        os.environ["CC"] = frontend(Path(self.folder.name))
         # Newer versions read the training mode here, older ones on the class.
         os.environ["TRAINING"] = "1"
         self.tinygrad: Any = importlib.import_module("tinygrad")
@@ -28,7 +30,7 @@ class Tinygrad(System):
         return importlib.import_module("importlib.metadata").version("tinygrad")
 
     def settings(self, workload: Workload) -> list[str]:
-        return ["TinyJit, CPU_LLVM" if os.environ.get("CPU_LLVM") == "1" else "TinyJit"]
+        return ["TinyJit"]
 
     def prepare(self, workload: Workload, form: Any, setting: str) -> Prepared:
         tg = self.tinygrad

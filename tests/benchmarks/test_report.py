@@ -32,7 +32,7 @@ def test_ratios_and_the_roofline() -> None:
 
 
 def test_page_and_plots() -> None:
-    machine = {"processor": "P", "cores": 2, "system": "S", "python": "3", "date": "today"}
+    machine = {"processor": "P", "cores": 2, "system": "S", "python": "3", "revision": "commit 1"}
     results = Results(machine, {"rounds": 1, "seconds": 0.1}, versions={"torch": "2", "jax": "0"}, rows=[row()])
     results.rows[0].setting = {"torch": "channels_last"}
     results.left_out = {"tinygrad": "No module named 'tinygrad'"}
