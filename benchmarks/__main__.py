@@ -104,6 +104,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--continue", dest="old", action="store_true", help="keep what the --json file has of other workloads"
     )
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the --json file")
     parser.add_argument("--list", action="store_true", help="print the names of all workloads")
     chosen = parser.parse_args()
     chosen.all = [*workloads(chosen.tiny), *EXTRAS]
@@ -116,8 +117,10 @@ def options() -> argparse.Namespace:
         parser.error("--rounds must be positive")
     if chosen.output is None and not (chosen.only or chosen.quick or chosen.tiny or chosen.peers != list(SYSTEMS)):
         chosen.output = ROOT / "docs"
+    if chosen.page:
+        chosen.old, chosen.names = True, []
     if chosen.old and chosen.json is None:
-        parser.error("--continue needs the --json file")
+        parser.error("--continue and --page need the --json file")
     return chosen
 
 
@@ -158,7 +161,8 @@ def main() -> int:
     results = Results(machine_facts(), {"rounds": settings.rounds, "seconds": settings.seconds})
     if chosen.old and chosen.json.exists():
         found = Results.read(chosen.json.read_text(encoding="utf-8"))
-        results = dataclasses.replace(found, machine=results.machine, settings=results.settings, left_out={})
+        fresh = {"machine": results.machine, "settings": results.settings, "left_out": {}}
+        results = found if chosen.page else dataclasses.replace(found, **fresh)
     run(Session(settings, results, note=lambda text: console.print(f"  {text}")), chosen, console)
     save(results, chosen)
     failed = results.ours_failed()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 
 from benchmarks.plots import Series, bars
 from benchmarks.results import Results, Row
+from benchmarks.targets import REASONS, TARGETS, TIMES
 from benchmarks.workload import OURS, SYSTEMS
 
 PAGE, PLOTS = "benchmarks.md", "plots"
@@ -105,6 +107,36 @@ def _summary(results: Results, threads: list[int]) -> str:
             cells += [number(_mean(row.faster(name, row.best_peer()) for row in rows)) for name in OURS]
         lines.append([section, *cells])
     return table(header, lines)
+
+
+def _targets(results: Results) -> list[str]:
+    """The targets with how many of their values reach them, then those that do not, with the reasons."""
+    lines: list[list[str]] = []
+    missed: list[str] = []
+    for target in TARGETS:
+        values = target.values(results)
+        if not values:
+            continue
+        short = {key: value for key, value in values.items() if not target.met(value)}
+        worst = (max if target.unit in TIMES else min)(values, key=lambda key: values[key])
+        met = f"{len(values) - len(short)} of {len(values)}"
+        lines.append([target.wish, target.told(target.least), met, f"{target.told(values[worst])} ({worst})"])
+        if short:
+            every = ", ".join(f"{key} {target.told(value)}" for key, value in short.items())
+            missed.append(f"- {target.wish}, {target.told(target.least)}: {every}.")
+    if not lines:
+        return []
+    parts = [
+        "## Targets",
+        "Each workload is followed by the number of threads.",
+        table(["target", "goal", "met", "worst"], lines),
+    ]
+    if missed:
+        parts += ["### Missed", "\n".join(missed)]
+        names = {row.workload for row in results.rows}
+        reasons = [f"- {why}" for pattern, why in REASONS.items() if any(fnmatch(name, pattern) for name in names)]
+        parts += ["What profiles show, and what was tried:", "\n".join(reasons)] if reasons else []
+    return parts
 
 
 def _by_workload(rows: list[Row], what: str, field: str, scale: float) -> str:
@@ -209,6 +241,7 @@ def page(results: Results) -> str:
     ]
     if results.rows:
         parts += ["## Summary", "Geometric means.", _summary(results, threads)]
+        parts += _targets(results)
     for section in results.sections():
         parts.append(f"## {section}")
         parts += [f"![{name}]({PLOTS}/{name})" for name in drawn if name.startswith(slug(section) + "-")]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -44,6 +47,32 @@ def test_page_and_plots() -> None:
     assert "Left out: tinygrad (No module named 'tinygrad')" in text
     assert "10 GFLOP/s in f32 with 1 thread, 16.0 GB/s copying 4 MB with 1 thread" in text
     assert set(plots(results)) == {"vectors-ratio.svg", "vectors-roofline.svg"}
+
+
+def test_targets_tell_what_is_missed() -> None:
+    machine = {"processor": "P", "cores": 2, "system": "S", "python": "3", "revision": "commit 1"}
+    results = Results(machine, {"rounds": 1, "seconds": 0.1}, rows=[row()], imports={"graphc": 0.05})
+    results.first_steps = {"lenet-train-b64": {"graphc-compiled": {"cold": 1.2, "cached": 0.1}}}
+    text = page(results)
+    assert "| 1 of 1 |            2.00 (sum/1) |" in text
+    assert "- the same, of a plain copy, 90 %: sum/1 50 %." in text
+    assert "- first LeNet step, empty cache, 1 s: lenet-train-b64 1.2 s." in text
+    assert "filled cache, 0.1 s:" not in text and "import, over NumPy's, 60 ms:" not in text
+
+
+def test_results_are_read_back_and_rows_replaced() -> None:
+    machine = {"processor": "P", "cores": 2, "system": "S", "python": "3", "revision": "commit 1"}
+    dot = Row("dot", "Vectors", 1, "f32", 1, 1, revision="commit 1")
+    results = Results(machine, {"rounds": 1, "seconds": 0.1}, rows=[row(), dot])
+    again = Results.read(json.dumps(dataclasses.asdict(results)))
+    assert again == results
+    newer = dataclasses.replace(row(), revision="commit 2")
+    again.add(newer)
+    assert [(r.workload, r.revision) for r in again.rows] == [("sum", "commit 2"), ("dot", "commit 1")]
+    assert "Measured at commit 2. dot: commit 1." in page(again)
+    for text in ("[]", "{}", '{"rows": [{"workload": "sum"}]}'):
+        with pytest.raises(ValueError, match="no results of this benchmark"):
+            Results.read(text)
 
 
 def test_bars_start_at_the_origin_and_skip_what_is_missing() -> None:

@@ -1,0 +1,116 @@
+"""What graphc wants to reach, checked against a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from benchmarks.results import Results, Row
+from benchmarks.workload import BY_HAND
+
+TIMES = ("s", "ms", "µs")
+COMPILED, PLAIN = "graphc-compiled", "graphc"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A wish: each value that `values` finds in a run, by what it was measured on, is at least `least`.
+
+    With a unit of time, they are to be at most that.
+    """
+
+    wish: str
+    least: float
+    values: Callable[[Results], dict[str, float]]
+    unit: str = "x"
+
+    def told(self, value: float) -> str:
+        """A value as people write it."""
+        if self.unit == "%":
+            return f"{100 * value:.0f} %"
+        return f"{value:.2f}" if self.unit == "x" else f"{value:.3g} {self.unit}"
+
+    def met(self, value: float) -> bool:
+        """Whether a value, as it is told, reaches the target; times are to stay below it."""
+        return value <= self.least if self.unit in TIMES else round(value, 2) >= self.least
+
+
+def _over_rows(value: Callable[[Row], float | None], *names: str) -> Callable[[Results], dict[str, float]]:
+    def values(results: Results) -> dict[str, float]:
+        rows = [row for row in results.rows if any(fnmatch(row.workload, name) for name in names)]
+        found = {f"{row.workload}/{row.threads}": value(row) for row in rows}
+        return {key: number for key, number in found.items() if number is not None}
+
+    return values
+
+
+def _best(row: Row) -> float | None:
+    return row.faster(row.ours(), row.best_peer())
+
+
+def _compiled(row: Row) -> float | None:
+    return row.faster(COMPILED, row.best_peer())
+
+
+def _plain(row: Row) -> float | None:
+    return row.faster(PLAIN, "torch")
+
+
+def _by_hand(row: Row) -> float | None:
+    return row.faster(COMPILED, BY_HAND)
+
+
+def _roofline(row: Row) -> float | None:
+    return row.share(row.ours())
+
+
+def _memory_bound(row: Row) -> float | None:
+    return row.share(row.ours()) if row.bound()[1] == "memory" else None
+
+
+def _microseconds(system: str) -> Callable[[Row], float | None]:
+    return lambda row: 1e6 * row.median_s[system] if system in row.median_s else None
+
+
+def _first_step(state: str) -> Callable[[Results], dict[str, float]]:
+    def values(results: Results) -> dict[str, float]:
+        seconds = results.first_steps.get("lenet-train-b64", {}).get(COMPILED, {})
+        return {"lenet-train-b64": seconds[state]} if state in seconds else {}
+
+    return values
+
+
+def _import(results: Results) -> dict[str, float]:
+    return {"import graphc": 1000 * results.imports[PLAIN]} if PLAIN in results.imports else {}
+
+
+POINTWISE = ("chain", "gelu", "sum", "dot", "norm", "dropout")
+ROWS = ("softmax", "log-softmax", "column-sum", "transpose", "cumsum", "argmax", "layer-norm*", "sort", "embedding*")
+LARGE = ("matmul-*-n512", "matmul-*-n1024", "matmul-*-n2048")
+NETWORKS = ("mlp-*", "lstm-*", "transformer-*")
+FROM_B64 = ("lenet*-train-b64", "lenet*-train-b512")
+
+TARGETS = (
+    Target("LeNet step compiled, batch 1, to the best peer", 4, _over_rows(_compiled, "lenet*-train-b1")),
+    Target("LeNet step compiled, batch 4, to the best peer", 5, _over_rows(_compiled, "lenet*-train-b4")),
+    Target("LeNet step compiled, batch 64 and 512, to the best peer", 8, _over_rows(_compiled, *FROM_B64)),
+    Target("LeNet step, batch 64 and 512, of the roofline", 0.6, _over_rows(_roofline, *FROM_B64), "%"),
+    Target("LeNet step compiled, to C by hand", 1, _over_rows(_by_hand, "lenet-train-*")),
+    Target("LeNet in a plain loop, to PyTorch eager", 1, _over_rows(_plain, "lenet*")),
+    Target("MLP, LSTM, transformer, to the best peer", 1.5, _over_rows(_best, *NETWORKS)),
+    Target("ResNet-18, to the best peer", 1.2, _over_rows(_best, "resnet18-*")),
+    Target("pointwise and row kernels, to the best peer", 1.5, _over_rows(_best, *POINTWISE, *ROWS)),
+    Target("the same, of a plain copy", 0.9, _over_rows(_memory_bound, *POINTWISE, *ROWS), "%"),
+    Target("products of n >= 512, of the roofline", 0.9, _over_rows(_roofline, *LARGE), "%"),
+    Target("products, to the best peer", 1, _over_rows(_best, "matmul-*")),
+    Target("convolutions, to the best peer", 1.2, _over_rows(_best, "conv-*")),
+    Target("first LeNet step, empty cache", 1.0, _first_step("cold"), "s"),
+    Target("first LeNet step, filled cache", 0.1, _first_step("cached"), "s"),
+    Target("import, over NumPy's", 60, _import, "ms"),
+    Target("recording an operation", 3, _over_rows(_microseconds(PLAIN), "record"), "µs"),
+    Target("a compiled call", 5, _over_rows(_microseconds(COMPILED), "replay"), "µs"),
+)
+
+# Why targets are missed: what profiles show, and what was tried. By the patterns of workloads they are about.
+REASONS: dict[str, str] = {}
