@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import Target

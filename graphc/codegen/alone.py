@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from graphc.codegen.launching import runs_parallel
 from graphc.codegen.llvm.build import build_many
 from graphc.codegen.llvm.program import Launch, emit_program
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.package import ENTRY
 from graphc.codegen.prepare import prepare
 from graphc.codegen.reuse import emit_named, lower_all

@@ -47,5 +47,5 @@ def blocks_of(prepared: Prepared, starts: Mapping[Node, int]) -> Blocks | None:
                 return None
             is_own = is_own and strides.get(access.buffer) != 0
             strides[access.buffer] = own * access.buffer.dtype.itemsize if is_own else 0
-    panels = schedule.panels
+    panels = schedule.far_panels
     return Blocks(first.hi + 1, strides, frozenset(p.source for p in panels), sum(p.memory.type.nbytes for p in panels))

@@ -21,6 +21,9 @@ GRID_PER_CORE = 8  # parallel pieces wanted for each core, so that an uneven fin
 Bases = dict[Var, tuple[Var, Value]]
 """For each axis the variable that stands for the first index of a tile, and its value."""
 
+Enter = Callable[[Bases, tuple[Var, Value], bool], None]
+"""Called before all that is computed for one tile of the lane axis: whether that is a whole one comes last."""
+
 Body = Callable[[Bases, tuple[Var, Value] | None, range, Value | None], None]
 """Computes one tile: bases, the lane axis's own, which of its vectors, and the mask of the last one."""
 
@@ -40,7 +43,9 @@ class Domain:
     the part of a long sum that is being made.
     """
 
-    def __init__(self, e: ScopedEmitter, env: dict[Var, Value], schedule: Schedule, target: Target, body: Body) -> None:
+    def __init__(
+        self, e: ScopedEmitter, env: dict[Var, Value], schedule: Schedule, target: Target, body: Body, enter: Enter
+    ) -> None:
         self.tile_numbers: dict[Var, Var] = {}
         self.part: Part | None = None
         self._e = e
@@ -48,6 +53,8 @@ class Domain:
         self._schedule = schedule
         self._target = target
         self._body = body
+        self._enter = enter
+        self._whole_tile = schedule.tile[schedule.lane] if schedule.lane is not None else 0
 
     def tiles(self, var: Var) -> int:
         return math.ceil((var.hi + 1) / self._schedule.tile[var])
@@ -196,6 +203,8 @@ class Domain:
     def _block(self, bases: Bases, lane: tuple[Var, Value], vectors: range, tail: Value | None) -> None:
         """Compute one tile of the lane axis, for each tile in a block of another axis if there is one."""
         var, size = self._schedule.block
+        if vectors.start == 0:  # the masked vector of a tile comes after its whole ones
+            self._enter(bases, lane, tail is None and len(vectors) == self._whole_tile)
         if var is None:
             self._body(bases, lane, vectors, tail)
             return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.program import Argument, Copy, Fill, Launch, Local, Region, Step
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.reuse import Kernels
 from graphc.ir.demand import WRITES_AT_INDEX, base_of
 from graphc.ir.node import Node

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 
 from graphc.codegen import extremes
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
+from graphc.codegen.pack import fill_near
 from graphc.codegen.panels import axes_of_points
 from graphc.codegen.prefetch import Ahead, choose_ahead
 from graphc.codegen.prepare import Prepared
+from graphc.codegen.schedule import Panel
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Site, inner_dims, root_index, store_address
 from graphc.codegen.steps import Step, Steps
@@ -33,15 +35,6 @@ Point = dict[Var, Ix]
 _Visit = Callable[[Point, Masks, list[Value]], list[Value]]
 
 
-@dataclass(frozen=True)
-class Lowered:
-    """A kernel, the value behind each of its parameters, and how many bytes into it each begins (not given: 0)."""
-
-    kernel: Kernel
-    buffers: tuple[Node | Scratch, ...]
-    starts: tuple[int, ...] = ()
-
-
 def lower(prepared: Prepared, name: str, target: Target, merged: Mapping[Node, Node] = _NOTHING) -> Lowered:
     """The kernel of a prepared group. `merged` maps targets to the operands in whose memory they are written."""
     return _Lowering(prepared, target, merged).run(name)
@@ -57,7 +50,7 @@ class _Lowering:
         self.params = self._parameters(merged)
         self.work: dict[Scratch, Param] = {}
         self.rows: dict[Node, Param] = {}
-        self.panels = {p.operand: (p, self._scratch(p.memory, "in")) for p in schedule.panels}
+        self.panels = {p.operand: (p, self._panel(p)) for p in schedule.panels}
         self.sums = self._scratch(schedule.chunk.sums, "inout") if schedule.chunk is not None else None
         self.values = Values(self.e, nest.inside, self.params)
         self.values.lane_count = schedule.lanes
@@ -65,7 +58,7 @@ class _Lowering:
         self.ahead: Ahead | None = None
         self.point: Point = {}
         self.steps = Steps(group, nest, schedule)
-        self.domain = Domain(self.e, self.values.env, schedule, target, self._body)
+        self.domain = Domain(self.e, self.values.env, schedule, target, self._body, self._fill_panels)
         self.lane = Var("lane", schedule.lanes - 1, lane=True)
         self.sites = {s.stage: s for s in nest.sites if s.stage is not None}
 
@@ -104,15 +97,29 @@ class _Lowering:
         self.own = (*self.own, memory)
         return param
 
+    def _panel(self, panel: Panel) -> Param:
+        """The memory of a panel: the kernel's own if it is near."""
+        if not panel.is_near:
+            return self._scratch(panel.memory, "in")
+        return Param(f"panel{panel.operand}", panel.memory.type.dtype, panel.length, "own")
+
     def run(self, name: str) -> Lowered:
         index = self.e.bind(Value(INDEX, "g"))
         grid = self.domain.run(index)
         params = tuple(self.work[n] if isinstance(n, Scratch) else self.params[n] for n in self.own)
         work = self._flops(), self._bytes()
-        kernel = Kernel(name, params, grid, index, tuple(self.e.body), *work, tuple(self.rows.values()))
+        near = (memory for panel, memory in self.panels.values() if panel.is_near)
+        kernel = Kernel(name, params, grid, index, tuple(self.e.body), *work, (*self.rows.values(), *near))
         return Lowered(kernel, self.own)
 
     # one tile of the domain
+
+    def _fill_panels(self, bases: Bases, lane: tuple[Var, Value], is_whole: bool) -> None:
+        """Copy what a tile of the lane axis needs of the operands whose panels are near."""
+        for panel, memory in self.panels.values():
+            if panel.is_near:
+                outer = {var: bases[var][1] for var in panel.outer}
+                fill_near(panel, self.target, self.e, self.params[panel.source], memory, lane[1], outer, is_whole)
 
     def _body(self, bases: Bases, lane: tuple[Var, Value] | None, vectors: range, tail: Value | None) -> None:
         """Compute all roots for one tile: `vectors` of the lane axis (the last one restricted by `tail`)."""
@@ -363,7 +370,10 @@ class _Lowering:
         site = self.sites[stage]
         address = Ix()
         for var, ix in zip(axes_of_points(site) or (), at, strict=True):
-            if var is panel.axis and panel.is_lane:  # tiles begin at multiples of the width
+            if panel.is_near:
+                if var is panel.axis:
+                    address += Ix.of(self.lane, ix.coefficient(self.lane), ix.const)
+            elif var is panel.axis and panel.is_lane:  # tiles begin at multiples of the width
                 lane = ix.coefficient(self.lane)
                 base = Ix(0, tuple((s, c) for s, c in ix.terms if s is not self.lane))
                 address += base * (panel.length // panel.width) + Ix.of(self.lane, lane, ix.const)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.panels import Panel
 from graphc.codegen.scope import ScopedEmitter
@@ -17,18 +18,41 @@ from graphc.ir.types import i64
 
 def lower_panel(panel: Panel, name: str, target: Target) -> Lowered:
     """The kernel that fills `panel`. Its parallel range covers the outer axes and the tiles."""
-    return _Packing(panel, target).run(name)
+    source = Param("p0", panel.source.dtype, panel.source.type.size, "in")
+    out = Param("p1", panel.memory.type.dtype, panel.memory.type.size, "out")
+    return _Packing(panel, target, ScopedEmitter(), source, out).run(name)
+
+
+def fill_near(
+    panel: Panel,
+    target: Target,
+    e: ScopedEmitter,
+    source: Param,
+    memory: Param,
+    first: Value,
+    outer: Mapping[Var, Value],
+    is_whole: bool,
+) -> None:
+    """Emit the copy of one tile of a near panel: that which begins at `first`, at these places of the outer axes."""
+    _Packing(panel, target, e, source, memory).tile(first, outer, is_whole)
 
 
 class _Packing:
-    def __init__(self, panel: Panel, target: Target) -> None:
+    def __init__(self, panel: Panel, target: Target, e: ScopedEmitter, source: Param, out: Param) -> None:
         self.panel = panel
-        self.e = ScopedEmitter()
-        self.source = Param("p0", panel.source.dtype, panel.source.type.size, "in")
-        self.out = Param("p1", panel.memory.type.dtype, panel.memory.type.size, "out")
+        self.e = e
+        self.source = source
+        self.out = out
         self.lanes = target.lanes(max(4, panel.memory.type.dtype.itemsize))
         self.extent = panel.axis.hi + 1
         self.step = panel.address.coefficient(panel.axis)
+        self.is_partial = panel.is_lane and self.extent % panel.width != 0  # lanes past the end
+
+    def tile(self, first: Value, outer: Mapping[Var, Value], is_whole: bool) -> None:
+        """Fill the memory with the tile that begins at `first`, at these places of the outer axes."""
+        self.is_partial = not is_whole
+        read = [(outer[v], self.panel.address.coefficient(v)) for v in self.panel.outer]
+        self._loops(list(self.panel.loops), first, read, [])
 
     def run(self, name: str) -> Lowered:
         panel, e = self.panel, self.e
@@ -100,7 +124,7 @@ class _Packing:
                 continue
             part = e.op("lt", e.lanes(i64, self.lanes), count) if count < self.lanes else None
             mask = part
-            if panel.is_lane and self.extent % panel.width:
+            if self.is_partial:
                 mask = e.op("lt", e.lanes(i64, self.lanes), e.op("sub", self.extent - low, first))
             place = Affine(const + low * self.step, (*read, *start))
             value = e.load(VType(panel.source.dtype, self.lanes), self.source, place, self.step, None, mask)
@@ -112,7 +136,7 @@ class _Packing:
         rows = []
         for j in range(panel.width):
             row = e.op("add", first, j) if j else first
-            if panel.is_lane and self.extent % panel.width:  # the rows that fill up the last tile are never used
+            if self.is_partial:  # the rows that fill up the last tile are never used
                 row = e.op("minimum", row, self.extent - 1)
             rows.append(row)
         whole, tail = divmod(along.hi + 1, lanes)

@@ -11,7 +11,7 @@ from graphc.codegen.kernel import Kernel
 from graphc.codegen.launching import Launching
 from graphc.codegen.llvm.build import build_many
 from graphc.codegen.llvm.program import Argument, Copy, Fill, Launch, Step, emit_program
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.regions import find_regions
 from graphc.codegen.reuse import NAME, NO_CHOICES, Choices, Kernels
 from graphc.codegen.scans import lower_scan

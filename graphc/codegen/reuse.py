@@ -15,7 +15,8 @@ from graphc.codegen.blocks import Blocks, blocks_of
 from graphc.codegen.canonical import Form, form_of, moved
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.emit import emit_kernel
-from graphc.codegen.lower import Lowered, lower
+from graphc.codegen.lower import lower
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.pack import lower_panel
 from graphc.codegen.prepare import Prepared, prepare
 from graphc.codegen.schedule import MODEL, Choice
@@ -31,7 +32,7 @@ NO_CHOICES: Choices = MappingProxyType({})
 
 def lower_all(prepared: Prepared, target: Target, merged: Mapping[Node, Node]) -> tuple[Lowered, ...]:
     """The kernels of a prepared group, in the order in which they run: those that copy operands, then its own."""
-    panels = (lower_panel(panel, NAME, target) for panel in prepared.schedule.panels)
+    panels = (lower_panel(panel, NAME, target) for panel in prepared.schedule.far_panels)
     return (*panels, lower(prepared, NAME, target, merged))
 
 

@@ -53,7 +53,8 @@ class Panel:
     `loops` (outermost first), the `width` elements of the tile.
 
     `address` is where an element lies in `source`. The last tile of the lane axis is filled up; on another axis it is
-    moved back, as the kernel's own last tile is.
+    moved back, as the kernel's own last tile is. A panel that `is_near` holds one tile of the lane axis at a time: the
+    kernel itself fills it, and then goes through all tiles that read it.
     """
 
     operand: int
@@ -65,6 +66,7 @@ class Panel:
     outer: tuple[Var, ...]
     loops: tuple[Var, ...]
     memory: Scratch
+    is_near: bool = False
 
     @property
     def tiles(self) -> int:
@@ -136,6 +138,11 @@ class Schedule:
     cycles: float = 0.0  # the estimated cost of a contraction's tiles
 
     @property
+    def far_panels(self) -> tuple[Panel, ...]:
+        """The panels that kernels of their own fill before this one runs."""
+        return tuple(p for p in self.panels if not p.is_near)
+
+    @property
     def memory(self) -> tuple[Scratch, ...]:
         """What the kernels of the nest work in."""
-        return (*(p.memory for p in self.panels), *((self.chunk.sums,) if self.chunk is not None else ()))
+        return (*(p.memory for p in self.far_panels), *((self.chunk.sums,) if self.chunk is not None else ()))

@@ -5,7 +5,7 @@ places, move each chunk. None of their stores meet.
 from __future__ import annotations
 
 from graphc.codegen.kernel import INDEX, Param, Value, VType
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_keys import Digits
 from graphc.codegen.sort_rows import Rows
 from graphc.codegen.target import Target

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.codegen.kernel import INDEX, Affine, Param, Value, VType
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_keys import signed_key
 from graphc.codegen.sort_rows import Rows, Terms
 from graphc.ir.types import i32, i64

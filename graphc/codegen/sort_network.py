@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphc.codegen.kernel import INDEX, Affine, Param, Value, VType
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_keys import Digits, distinct_key, element
 from graphc.codegen.sort_rows import Rows, Terms
 from graphc.codegen.sort_zeros import is_negative_zero, rewrite_zeros

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphc.codegen.kernel import INDEX, Value, VType
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_keys import Digits, key_bits, signed_key
 from graphc.codegen.sort_rows import Rows, Terms
 from graphc.codegen.target import Target

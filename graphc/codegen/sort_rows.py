@@ -6,7 +6,7 @@ import math
 
 from graphc.codegen.domain import GRID_PER_CORE
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sort_keys import Digits, distinct_key, signed_key
 from graphc.codegen.target import Target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphc.codegen.kernel import Affine, Emitter, Value, VType
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_keys import float_bits
 from graphc.codegen.sort_rows import Rows, Terms
 from graphc.ir.types import i32, i64

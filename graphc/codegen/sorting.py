@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_chunks import Chunks
 from graphc.codegen.sort_counting import Counting
 from graphc.codegen.sort_network import Network

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import permutations
 
 from graphc.codegen.schedule import Panel, Schedule, pick
@@ -19,6 +20,7 @@ FULL = 0.75  # share of a cache that a working set may fill
 NEAR, FAR = 1 / 16, 1 / 5  # cycles for a byte that comes from the second-level cache, and from beyond it
 MAX_AXES = 4  # more axes have too many orders to look at; the order of the others stays
 PIECES_PER_CORE = 8  # of a contraction, so that an uneven finish costs little
+OWN = 0.25  # of the second-level cache that a panel may fill for which the kernel itself has the memory
 GAIN = 0.98  # what another order must bring
 
 
@@ -114,13 +116,28 @@ def _packed(panel: Panel, extents: Mapping[Var, int]) -> int:
     return elements * panel.memory.type.dtype.itemsize
 
 
+def _near(panel: Panel, traffic: Traffic, block: tuple[Var | None, int]) -> bool:
+    """Whether a panel may be near with this block: all tiles that read one of its tiles run right after each other."""
+    readers = [v for v in traffic.axes if v.hi and not panel.address.coefficient(v)]
+    if not panel.is_lane or traffic.schedule.chunk is not None or readers != [block[0]]:
+        return False
+    nbytes = panel.length * panel.memory.type.dtype.itemsize
+    return block[1] >= traffic.tiles[readers[0]] and nbytes <= traffic.target.l2_bytes * OWN
+
+
+def _far(panels: Sequence[Panel], target: Target) -> float:
+    """Cycles for writing panels to memory and reading them there."""
+    sizes = [p.memory.type.nbytes for p in panels]
+    return sum(2 * size * (FAR if size > target.l2_bytes * FULL else NEAR) for size in sizes)
+
+
 _Way = tuple[list[Var], tuple[Var | None, int], int]
 """An order of the axes but the lane axis, a block, and how many places of the lane axis to take at a time."""
 
 
 def choose_order(site: Site, nest: Nest, schedule: Schedule, target: Target, number: int = 0) -> None:
     """Set the order of the axes and the block of the contraction `site` so that it moves least between caches, or as
-    option `number` after that.
+    option `number` after that; and which panels are near.
     """
     lane = schedule.lane
     outer = [v for v in schedule.order if v is not lane]
@@ -133,13 +150,17 @@ def choose_order(site: Site, nest: Nest, schedule: Schedule, target: Target, num
         kept, moving = [*fixed, *free[:-MAX_AXES]], free[-MAX_AXES:]
         for order in permutations(moving):
             for block, columns in _blocks(order[-1], [*kept, *order], traffic):
-                way = traffic.cycles([*kept, *order], block, columns), ([*kept, *order], block, columns)
+                far = _far([p for p in schedule.panels if not _near(p, traffic, block)], target)
+                way = traffic.cycles([*kept, *order], block, columns) + far, ([*kept, *order], block, columns)
                 ways.append(way)
                 if way[0] < best[0] * GAIN:
                     best = way
     others = sorted((w for w in ways if w is not best), key=lambda w: w[0]) if number else []
     _, (order, schedule.block, schedule.lane_block) = pick([best, *others], number)
     schedule.order = [*order, *([lane] if lane is not None else [])]
+    if traffic is not None:
+        near = {p: _near(p, traffic, schedule.block) for p in schedule.panels}
+        schedule.panels = tuple(replace(p, is_near=True) if near[p] else p for p in schedule.panels)
 
 
 def _blocks(var: Var, order: Sequence[Var], traffic: Traffic) -> Iterator[tuple[tuple[Var | None, int], int]]:

@@ -9,7 +9,7 @@ becomes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,7 +58,7 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
         extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
         flops = math.prod(extents.values())
         total += flops
-        if all(is_plain(dim) for dims in spec.operands for dim in dims):
+        if not any(_slides(dim, extents) for dims in spec.operands for dim in dims):
             continue
         found = {axes.of((n, d)) for n in (node, *node.inputs) for d in range(n.type.rank)}
         for axis in found:
@@ -75,6 +75,11 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
     extent = node.shape[d]
     padded = -(-extent // lanes) * lanes
     return best if extent >= lanes and padded <= extent * MAX_WASTE else None
+
+
+def _slides(dim: SpecDim, extents: Mapping[str, int]) -> bool:
+    """Whether windows move along a dimension: not where they have one place."""
+    return sum(extents[label] > 1 for label, _ in dim) > 1
 
 
 class _Rewriter:

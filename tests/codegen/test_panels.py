@@ -130,3 +130,29 @@ def test_a_transposed_operand_is_copied_rather_than_read_across() -> None:
     (group,) = schedule(graph, host_target()).groups
     (panel,) = prepare(group, host_target()).schedule.panels
     assert panel.is_lane and panel.source is graph.inputs[panel.operand]
+
+
+@pytest.mark.parametrize("places", [64, 70, 7, 131])
+@pytest.mark.parametrize("dtype", [f32, bf16, i32], ids=str)
+@pytest.mark.parametrize("spec", ["n b a, c b -> n c a", "c b, n b a -> n c a"])
+def test_a_panel_that_all_tiles_read_at_once_is_the_kernels_own(spec: str, dtype: DType, places: int) -> None:
+    """Copied tile by tile inside the loop over the lanes: no kernel for it, no memory of the program."""
+    extents = {"n": 3, "a": places, "b": 90, "c": 50}
+    formula = parse_spec(spec)
+    b = Builder()
+    x, y = (
+        b.input(i, TensorType(dtype, tuple(extents[label] for ((label, _),) in dims)), name)
+        for i, (dims, name) in enumerate(zip(formula.operands, "xy", strict=True))
+    )
+    graph = Graph((x, y), (b.contract(x, y, spec),))
+    target = replace(host_target(), l1_bytes=1 << 13, l2_bytes=1 << 16)
+    (group,) = schedule(graph, target).groups
+    choice = prepare(group, target).schedule
+    if places >= 64:
+        (panel,) = choice.panels
+        assert panel.is_near and choice.memory == ()
+        (kernel,) = build_program(graph, target=target).kernels
+        verify_kernel(kernel)
+        assert [own.size for own in kernel.own] == [panel.length]
+    arrays = _arrays(graph, places)
+    np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])

@@ -11,7 +11,7 @@ from graphc.codegen import reuse
 from graphc.codegen.canonical import form_of
 from graphc.codegen.llvm import build
 from graphc.codegen.llvm.host import host_target
-from graphc.codegen.lower import Lowered
+from graphc.codegen.lowered import Lowered
 from graphc.codegen.package import make_artifact
 from graphc.codegen.reuse import Kernels
 from graphc.ir.builder import Builder
