@@ -110,25 +110,26 @@ class _Packing:
         nest(0, read, write)
 
     def _rows(self, first: Value, read: list[tuple[Value, int]], write: list[tuple[Value, int]]) -> None:
-        """The elements of one step: vectors along the tile where they lie side by side, else one by one."""
+        """The elements of one step: vectors along the tile where they lie side by side, else one by one.
+
+        What is left after whole vectors goes by halves of them: storing a part of a vector is slow on some processors.
+        """
         panel, e = self.panel, self.e
-        const = panel.address.const
         start = [(first, self.step)]
-        for low in range(0, panel.width, self.lanes):
-            count = min(self.lanes, panel.width - low)
+        low = 0
+        while low < panel.width:
+            count = min(self.lanes, 1 << (panel.width - low).bit_length() - 1)
             if count < self.lanes and self.step != 1:
-                for j in range(low, panel.width):
-                    place = Affine(const + j * self.step, (*read, *start))
-                    value = e.load(VType(panel.source.dtype), self.source, place, 0, None, None)
-                    e.store(self.out, Affine(j, tuple(write)), expand_cast(e, value, self.out.dtype), 0, None, None)
-                continue
-            part = e.op("lt", e.lanes(i64, self.lanes), count) if count < self.lanes else None
-            mask = part
+                count = 1
+            mask = None
             if self.is_partial:
-                mask = e.op("lt", e.lanes(i64, self.lanes), e.op("sub", self.extent - low, first))
-            place = Affine(const + low * self.step, (*read, *start))
-            value = e.load(VType(panel.source.dtype, self.lanes), self.source, place, self.step, None, mask)
-            e.store(self.out, Affine(low, tuple(write)), expand_cast(e, value, self.out.dtype), 1, None, part)
+                mask = e.op("lt", e.lanes(i64, count), e.op("sub", self.extent - low, first))
+            place = Affine(panel.address.const + low * self.step, (*read, *start))
+            step = self.step if count > 1 else 0
+            value = e.load(VType(panel.source.dtype, count), self.source, place, step, None, mask)
+            stored = expand_cast(e, value, self.out.dtype)
+            e.store(self.out, Affine(low, tuple(write)), stored, min(count - 1, 1), None, None)
+            low += count
 
     def _turned(self, along: Var, first: Value, read: list[tuple[Value, int]], write: list[tuple[Value, int]]) -> None:
         """Square blocks, loaded along the steps, transposed in registers and stored along the tile."""

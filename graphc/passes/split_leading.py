@@ -59,5 +59,7 @@ class SplitLeading(Pass):
         read = sum(operand.type.nbytes for operand in node.inputs)
         if places < FEW or read <= self.cache_bytes or node.type.nbytes * places * SMALL > read:
             return False
-        # What comes from outside is not in cache anyway.
-        return any(movement_base(operand).op not in SOURCES for operand in node.inputs)
+        # What comes from outside is not in cache anyway. But a place that no cache holds is gone through in parts, and
+        # these are along its own axes only.
+        is_outside = all(movement_base(operand).op in SOURCES for operand in node.inputs)
+        return not is_outside or (node.op == "contract" and read > self.cache_bytes * places)
