@@ -81,6 +81,8 @@ def _separable(graph: Graph, axes: Axes) -> list[Dim]:
 def convolution(batch: int, also: str = "") -> Graph:
     b = Builder()
     x, w = b.input(0, TensorType(f32, (batch, 2, 9, 9))), b.input(1, TensorType(f32, (3, 2, 3, 3)))
+    if also == "one place":
+        w = b.input(1, TensorType(f32, (3, 2, 1, 1)))
     y = b.contract(x, w, "b c h+r w+s, o c r s -> b o h w")
     if also == "mixed":
         y = b.flip(y, (0,))
@@ -98,6 +100,7 @@ def convolution(batch: int, also: str = "") -> Graph:
         (convolution(15), False),  # most of a vector would be empty
         (convolution(17), False),  # nearly half of it
         (convolution(24), True),
+        (convolution(16, "one place"), False),  # its windows do not slide: it is a product
         (convolution(16, "mixed"), False),  # samples change places
         (convolution(16, "product"), False),  # most of the work is no convolution
     ],

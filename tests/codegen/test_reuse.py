@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -264,9 +265,9 @@ def test_what_runs_in_place_is_part_of_the_kernel() -> None:
 
 def test_equal_groups_have_memory_of_their_own_to_work_in() -> None:
     b = Builder()
-    x, y, w = (b.input(i, TensorType(f32, (128, 128))) for i in range(3))
+    x, y, w = (b.input(i, TensorType(f32, (512, 512))) for i in range(3))
     one, two = groups(*(b.contract(v, w, "m k, n k -> m n") for v in (x, y)))
-    kernels = Kernels(host_target())
+    kernels = Kernels(replace(host_target(), l1_bytes=1 << 15, l2_bytes=1 << 19))
     kernels.in_place(one), kernels.in_place(two)
     (mine,), (other,) = kernels.scratch(one), kernels.scratch(two)
     assert mine != other and mine.type == other.type

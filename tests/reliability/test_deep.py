@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
@@ -71,13 +72,14 @@ def with_gradients(graph: Graph) -> Graph:
     return Graph(graph.inputs, (output, *(g for g in gradients if g is not None)))
 
 
-def test_forward_and_backward() -> None:
+@pytest.mark.parametrize("length", [20_000, pytest.param(LENGTH, marks=pytest.mark.slow)])
+def test_forward_and_backward(length: int) -> None:
     def work() -> None:
         x, y = np.arange(8, dtype=np.float32), np.ones(8, np.float32)
-        value, by_x, by_y = run(with_gradients(chain(LENGTH)), [x, y])
-        np.testing.assert_array_equal(value, x + LENGTH)
+        value, by_x, by_y = run(with_gradients(chain(length)), [x, y])
+        np.testing.assert_array_equal(value, x + length)
         np.testing.assert_array_equal(by_x, np.ones(8))
-        np.testing.assert_array_equal(by_y, np.full(8, LENGTH))
+        np.testing.assert_array_equal(by_y, np.full(8, length))
 
     on_a_small_stack(work)
 
