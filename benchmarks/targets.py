@@ -113,4 +113,49 @@ TARGETS = (
 )
 
 # Why targets are missed: what profiles show, and what was tried. By the patterns of workloads they are about.
-REASONS: dict[str, str] = {}
+REASONS: dict[str, str] = {
+    "lenet*-train-b64": (
+        "LeNet at batch 64 and 512 runs at 59 to 76 % of what the machine's arithmetic reaches: 8 times the "
+        "best peer is more than the machine can do. Fewer multiplications (decision 9) are in it already."
+    ),
+    "mlp-*": (
+        "MLP, LSTM and transformer are products of matrices at 63 to 85 % of the machine's arithmetic, for "
+        "peers as for graphc: 1.5 times the best is above the machine's peak."
+    ),
+    "gelu": (
+        "gelu, softmax, log-softmax and dropout are bound by their arithmetic (erf, exp, random bits), not by "
+        "the copy that the roofline takes."
+    ),
+    "sum": (
+        "sum, dot, norm, column-sum and embedding read memory as fast as a copy does or faster; so do the best peers."
+    ),
+    "layer-norm-grad": (
+        "The gradient of layer norm reads its operands twice: for the input's gradient, and for those of "
+        "scale and shift, which sum over other axes."
+    ),
+    "sort": (
+        "NumPy sorts by vectors; ours is a radix sort that moves every element several times. With two "
+        "threads it is ahead."
+    ),
+    "matmul-f32-n16": (
+        "Products of 16 and 32: a compiled call costs 1 to 2 us besides its kernel, as long as NumPy's whole call."
+    ),
+    "matmul-f32-n2048": (
+        "Large products reach 0.75 to 1.05 of OpenBLAS's speed. On 512 with transposed operands a search "
+        "(decision 8) found nothing faster than the model's schedule. Why two threads gain less than "
+        "OpenBLAS's is not known yet."
+    ),
+    "conv-7x7s2-b1": (
+        "The strided first convolution with one sample: lanes run along a row, with strided loads. A search "
+        "finds a register tile that is 1.2 times faster. With 16 samples in the lanes it is 1.8 times faster "
+        "than the best peer."
+    ),
+    "conv-depthwise-b16": (
+        "A depthwise convolution alone turns all samples into the lanes and back, which takes longer than its "
+        "arithmetic."
+    ),
+    "record": (
+        "Recording an operation takes 3 times PyTorch's eager call here. Where the time goes was not profiled "
+        "in this run."
+    ),
+}
