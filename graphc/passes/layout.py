@@ -24,6 +24,7 @@ from graphc.passes.axes import Axes, Dim
 from graphc.passes.base import PRIMITIVE, Pass
 
 MAX_WASTE = 1.34  # padded lanes over real ones: beyond it another schedule is better
+MIN_USES = 6  # multiply-adds for each element that is stored in another order, or that costs more than it brings
 BLOCK, LANE = "vb", "vl"  # labels of the cut axis in contraction formulas
 
 _IDENTITY = {"reduce_sum": 0.0, "reduce_prod": 1.0, "reduce_max": -math.inf, "reduce_min": math.inf}
@@ -69,12 +70,17 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
         for d in range(node.type.rank):
             order.setdefault(axes.of((node, d)), len(order))
     best = max(work, key=lambda a: (work[a], -order[a]), default=None)
-    if best is None or work[best] * 2 < total:
+    if best is None or work[best] * 2 < total or work[best] < MIN_USES * _turned(graph, axes, best):
         return None
     node, d = best
     extent = node.shape[d]
     padded = -(-extent // lanes) * lanes
     return best if extent >= lanes and padded <= extent * MAX_WASTE else None
+
+
+def _turned(graph: Graph, axes: Axes, axis: Dim) -> int:
+    """Elements that come from outside or go there, and so are stored anew in the other order."""
+    return sum(n.type.size for n in (*graph.inputs, *graph.outputs) if axes.position(n, axis) is not None)
 
 
 def _slides(dim: SpecDim, extents: Mapping[str, int]) -> bool:

@@ -83,6 +83,9 @@ def convolution(batch: int, also: str = "") -> Graph:
     x, w = b.input(0, TensorType(f32, (batch, 2, 9, 9))), b.input(1, TensorType(f32, (3, 2, 3, 3)))
     if also == "one place":
         w = b.input(1, TensorType(f32, (3, 2, 1, 1)))
+    if also == "depthwise":
+        w = b.input(1, TensorType(f32, (2, 3, 3)))
+        return Graph((x, w), (b.contract(x, w, "b c h+r w+s, c r s -> b c h w"),))
     y = b.contract(x, w, "b c h+r w+s, o c r s -> b o h w")
     if also == "mixed":
         y = b.flip(y, (0,))
@@ -101,6 +104,7 @@ def convolution(batch: int, also: str = "") -> Graph:
         (convolution(17), False),  # nearly half of it
         (convolution(24), True),
         (convolution(16, "one place"), False),  # its windows do not slide: it is a product
+        (convolution(16, "depthwise"), False),  # too little work to turn everything around for
         (convolution(16, "mixed"), False),  # samples change places
         (convolution(16, "product"), False),  # most of the work is no convolution
     ],
