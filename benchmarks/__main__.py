@@ -188,6 +188,7 @@ def run(session: Session, chosen: argparse.Namespace, console: Console) -> None:
         for name in [name for name in FIRST_STEPS if name in every]:
             session.first_steps(every[name], max(chosen.threads))
             console.print(f"{name}: {results.first_steps.get(name)}")
+            save(results, chosen)
     if "import" in chosen.names:
         session.imports()
         console.print(f"\nimport, seconds: {results.imports}")
