@@ -194,7 +194,8 @@ def disagreement(workload: Workload, found: list[dict[str, Any]], wanted: list[d
         pairs = pairs[:1]
     for place, (a, b) in enumerate(pairs):
         # Losses agree closely; how weights moved is what is left of a difference.
-        tolerance = 20 * workload.tolerance if workload.training and place > 0 else workload.tolerance
-        if text := difference(a, b, tolerance, workload.random):
+        moved = workload.training and place > 0
+        tolerance = 20 * workload.tolerance if moved else workload.tolerance
+        if text := difference(a, b, tolerance, workload.random, moved):
             return f"result {place}: {text}"
     return ""

@@ -150,10 +150,11 @@ REASONS: dict[str, str] = {
     ),
     "conv-depthwise-b16": (
         "A depthwise convolution alone turned all samples into the lanes and back, which took longer than its "
-        "arithmetic. It no longer does (decision 2): its forward pass takes 0.57 of the time."
+        "arithmetic. It no longer does (decision 2). What PyTorch's kernel does better is not known yet."
     ),
     "record": (
-        "Recording an operation takes 3 times PyTorch's eager call here. Where the time goes was not profiled "
-        "in this run."
+        "Recording an operation is some 70 calls in Python: the user's line, the operands' nodes, the number's place, "
+        "the node, the tensor. What an operation's types decide and the node it gives for the same nodes are "
+        "remembered already. On this machine NumPy's own call takes 1.7 us where 0.5 us are usual."
     ),
 }

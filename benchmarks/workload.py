@@ -145,8 +145,14 @@ def digest(array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def difference(found: dict[str, Any], wanted: dict[str, Any], tolerance: float, random: bool = False) -> str:
-    """How two digests differ; empty when they agree."""
+def difference(
+    found: dict[str, Any], wanted: dict[str, Any], tolerance: float, random: bool = False, moved: bool = False
+) -> str:
+    """How two digests differ; empty when they agree.
+
+    `random` numbers agree in their distribution. Of weights that `moved` along gradients the elements are judged
+    together: a rounding error that crosses a kink, such as that of ReLU, changes single elements much.
+    """
     if found["shape"] != wanted["shape"]:
         return f"shape {found['shape']} instead of {wanted['shape']}"
     if not math.isfinite(found["rms"]):
@@ -158,9 +164,13 @@ def difference(found: dict[str, Any], wanted: dict[str, Any], tolerance: float, 
             ("mean", found["mean"], wanted["mean"], room),
         ]
     else:
-        elements = zip(found["elements"], wanted["elements"], strict=True)
+        elements = list(zip(found["elements"], wanted["elements"], strict=True))
         pairs = [(name, found[name], wanted[name], room) for name in ("mean", "rms")]
-        pairs += [("element", a, b, room + tolerance * abs(b)) for a, b in elements]
+        if moved:
+            apart = math.sqrt(sum((a - b) ** 2 for a, b in elements) / max(1, len(elements)))
+            pairs.append(("root mean square of differences", apart, 0.0, room))
+        else:
+            pairs += [("element", a, b, room + tolerance * abs(b)) for a, b in elements]
     for name, a, b, allowed in pairs:
         if not abs(a - b) <= allowed:
             return f"{name} {a:.6g} instead of {b:.6g}"

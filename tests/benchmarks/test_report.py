@@ -94,6 +94,11 @@ def test_differences_are_found() -> None:
     assert "mean" in difference(digest(x + 1), wanted, 1e-5)
     assert "element" in difference(digest(x[::-1].copy()), wanted, 1e-5)
     assert "root mean square" in difference(digest(x * np.nan), wanted, 1e-5)
+    flipped = x.copy()
+    flipped[0] += 0.1
+    assert "element" in difference(digest(flipped), wanted, 0.02)
+    assert difference(digest(flipped), wanted, 0.02, moved=True) == ""
+    assert "differences" in difference(digest(x[::-1].copy()), wanted, 1e-2, moved=True)
     assert difference(digest(x[::-1].copy()), wanted, 1e-5, random=True) == ""
     assert "zeros" in difference(digest(np.where(x > 0.5, 0, x)), wanted, 1e-5, random=True)
 
