@@ -4,6 +4,12 @@ A kernel runs its body once for each value of `index` in `[0, grid)`; calls with
 same time. Back ends translate it one statement at a time; every choice (vector width, tiles, order) has been made
 before.
 
+On a device that the host drives (CUDA), `threads` says what an index of the range is. 1: one thread; a vector is so
+many registers of it, and memory of the kernel's own is the thread's. More: a block of that many threads, which run the
+body together; a vector has that many lanes, one in each thread; scalars are the same in all threads, which compute them
+all; memory of the kernel's own is shared by the block. Each access to a buffer comes, as the text says, after those
+before it: the back end puts barriers where threads need them.
+
 Scalars of type i64 serve as indices. Values are scalars (`lanes == 1`) or vectors. A bool is one bit in a register
 and one byte in memory.
 """
@@ -141,7 +147,7 @@ Stmt = Op | Load | Store | Prefetch | For | If
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """A kernel: buffers, the size of its parallel range, and what to do for one `index` of it. `own` are small buffers
-    that are no parameters.
+    that are no parameters. `threads` is 1 but in kernels whose index stands for a block of threads.
     """
 
     name: str
@@ -152,6 +158,7 @@ class Kernel:
     flops: int = 0  # arithmetic of the whole kernel, for the decision to use threads and for reports
     bytes: int = 0  # memory traffic of the whole kernel, likewise
     own: tuple[Param, ...] = ()
+    threads: int = 1
 
 
 # name -> (number of operands, meaning). All operands have one type unless said otherwise.

@@ -176,6 +176,7 @@ class _KernelParser:
             self.need(")")
         flops = self.integer() if self.accept("flops") else 0
         size = self.integer() if self.accept("bytes") else 0
+        threads = self.integer() if self.accept("threads") else 1
         self.need("{")
         own: list[Param] = []
         while self.accept("own"):
@@ -194,7 +195,7 @@ class _KernelParser:
         self.need("}")
         if self.token.kind != "end":
             self.fail(f"expected the end of the text, found {self.found()}")
-        return Kernel(name, tuple(params), grid, index, body, flops, size, tuple(own))
+        return Kernel(name, tuple(params), grid, index, body, flops, size, tuple(own), threads)
 
     def param(self, mode: str = "") -> Param:
         """A buffer; its mode follows if it is not given."""

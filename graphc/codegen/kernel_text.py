@@ -1,7 +1,7 @@
 """The text form of kernels. `kernel_parser.parse_kernel` reads it back.
 
 kernel   = "kernel" "@" NAME "(" [param {"," param}] ")" ["flops" INT] ["bytes" INT]
-           "{" {"own" VALUE ":" DTYPE "[" INT "]"} "parallel" VALUE "=" "0" "to" INT block "}"
+           ["threads" INT] "{" {"own" VALUE ":" DTYPE "[" INT "]"} "parallel" VALUE "=" "0" "to" INT block "}"
 param    = VALUE ":" DTYPE "[" INT "]" ("in" | "out" | "inout")
 block    = "{" {stmt} ["yield" VALUE {"," VALUE}] "}"
 stmt     = VALUE "=" OP [operand {"," operand}] ":" type
@@ -58,6 +58,8 @@ class KernelPrinter:
             header += f" flops {kernel.flops}"
         if kernel.bytes:
             header += f" bytes {kernel.bytes}"
+        if kernel.threads != 1:
+            header += f" threads {kernel.threads}"
         yield header + " {", None
         for buffer in kernel.own:
             yield f"  own {self._define(buffer)}: {buffer.dtype}[{buffer.size}]", None

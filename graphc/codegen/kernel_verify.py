@@ -78,6 +78,8 @@ class _Verifier:
         for param in self.params:
             if param.size < 0:
                 self.fail(f"buffer {param.name} has {param.size} elements")
+        if kernel.threads < 1:
+            self.fail(f"{kernel.threads} threads")
         if kernel.grid < 0:
             self.fail(f"the parallel range has {kernel.grid} places")
         if kernel.index.type != INDEX:
@@ -94,6 +96,8 @@ class _Verifier:
             self.fail(f"a value named {value.name or 'nothing'!r} is defined twice")
         if value.type.lanes < 1:
             self.fail(f"{value.type.lanes} lanes")
+        if self.kernel.threads > 1 and value.type.lanes not in (1, self.kernel.threads):
+            self.fail(f"a vector of {value.type.lanes} lanes in a block of {self.kernel.threads} threads")
         self.defined.add(value)
         self.visible.add(value)
         self.trail.append(value)

@@ -13,7 +13,9 @@ class Target:
     """What the scheduler and the emitters must know. Part of every cache key.
 
     `vector_bytes` is the width of a vector register, `registers` how many there are, cache sizes are in bytes per core,
-    `cores` counts the cores that this process may use.
+    `cores` counts the cores that this process may use. On a GPU (`device` "cuda") `cpu` is its architecture (`sm_90`),
+    a core is a multiprocessor, `l1_bytes` the shared memory that a block may have, `l2_bytes` the cache of the whole
+    device, `registers` those of a multiprocessor (of 4 bytes), and `vector_bytes` what one thread loads at once.
     """
 
     triple: str

@@ -20,7 +20,7 @@ from typing import TypeVar
 from graphc_runtime.errors import ArtifactError
 
 MAGIC = b"\x89graphcA"
-VERSION = 1
+VERSION = 2
 MAX_HEADER = 64 << 20
 MAX_OBJECTS = 1 << 30
 MAX_ITEMS = 1 << 20
@@ -64,6 +64,26 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class DeviceStep:
+    """A step of a program on a device that the host drives.
+
+    `kernel` is a symbol of the object code, run by `blocks` blocks of `threads` threads with `shared` bytes of dynamic
+    shared memory each; its parameters are the addresses of `places`. Or it is "fill": `nbytes` bytes at `places[0]`
+    become `value`; or "copy": `nbytes` bytes go to `places[0]` from `places[1]`. A place is the number of a buffer
+    (inputs, outputs, arena) and an offset in bytes. `launch` is the number of the step's entry in `launches`, or -1.
+    """
+
+    kernel: str
+    places: tuple[tuple[int, int], ...]
+    blocks: int = 1
+    threads: int = 1
+    shared: int = 0
+    nbytes: int = 0
+    value: int = 0
+    launch: int = -1
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A compiled program.
 
@@ -72,7 +92,7 @@ class Artifact:
     everything else. `objects` is relocatable object code; symbols are linked across all of it. `entry` names the native
     function `void entry(ptr buffers, ptr runtime)`: `buffers` points to the addresses of the inputs, the outputs and
     the arena, `runtime` to the table that `pool.py` describes. `launches` lists the kernels in the order in which one
-    call runs them.
+    call runs them. A program for a device that the host drives has no entry (an empty name) but `steps`.
     """
 
     name: str
@@ -84,6 +104,7 @@ class Artifact:
     entry: str
     launches: tuple[Launch, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    steps: tuple[DeviceStep, ...] = ()
 
     def __post_init__(self) -> None:
         """ArtifactError when the parts do not fit together."""
@@ -101,6 +122,23 @@ class Artifact:
                 raise ArtifactError(f"{self.name}: output {spec} cannot take over input {alias}, {self.inputs[alias]}")
         if not 0 <= self.arena_bytes <= MAX_TENSOR:
             raise ArtifactError(f"{self.name}: an arena of {self.arena_bytes} bytes is impossible")
+        for step in self.steps:
+            self._check(step)
+
+    def _check(self, step: DeviceStep) -> None:
+        """ArtifactError when a step reaches for memory that the program does not have."""
+        sizes = [*(spec.nbytes for spec in (*self.inputs, *self.outputs)), self.arena_bytes]
+        for number, offset in step.places:
+            if not 0 <= number < len(sizes) or not 0 <= offset <= sizes[number]:
+                raise ArtifactError(f"{self.name}: step {step.kernel} begins at byte {offset} of buffer {number}")
+        bulk = {"fill": 1, "copy": 2}.get(step.kernel)
+        if bulk is not None:
+            room = min((sizes[number] - offset for number, offset in step.places), default=0)
+            if len(step.places) != bulk or step.nbytes > room or not 0 <= step.value <= 255:
+                raise ArtifactError(f"{self.name}: a {step.kernel} of {step.nbytes} bytes has room for {room}")
+        elif step.blocks < 0 or not 0 < step.threads <= 1024 or not -1 <= step.launch < len(self.launches):
+            blocks = f"{step.blocks} blocks of {step.threads} threads"
+            raise ArtifactError(f"{self.name}: {blocks} for launch {step.launch} of kernel {step.kernel}")
 
     def to_bytes(self) -> bytes:
         """The byte form. The same artifact always gives the same bytes."""
@@ -114,6 +152,10 @@ class Artifact:
             "entry": self.entry,
             "launches": [[x.kernel, x.grid, x.flops, x.bytes, list(x.lines)] for x in self.launches],
             "metadata": dict(sorted(self.metadata.items())),
+            "steps": [
+                [s.kernel, [list(p) for p in s.places], s.blocks, s.threads, s.shared, s.nbytes, s.value, s.launch]
+                for s in self.steps
+            ],
         }
         text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
         code = b"".join(self.objects)
@@ -147,7 +189,10 @@ class Artifact:
         return _artifact(header, view[code_start:-_DIGEST])
 
 
-_FIELDS = {"name", "inputs", "outputs", "output_aliases", "arena_bytes", "objects", "entry", "launches", "metadata"}
+_FIELDS = {
+    *("name", "inputs", "outputs", "output_aliases", "arena_bytes", "objects", "entry", "launches", "metadata"),
+    "steps",
+}
 
 
 def _artifact(header: object, code: memoryview) -> Artifact:
@@ -173,6 +218,7 @@ def _artifact(header: object, code: memoryview) -> Artifact:
         entry=_text(header["entry"]),
         launches=_items(header["launches"], _launch),
         metadata={key: _text(value) for key, value in metadata.items()},
+        steps=_items(header["steps"], _step),
     )
 
 
@@ -211,3 +257,16 @@ def _launch(value: object) -> Launch:
         raise ArtifactError(f"artifact header: {str(value)[:40]!r} should be a launch")
     kernel, grid, flops, nbytes, lines = value
     return Launch(_text(kernel), _natural(grid), _natural(flops), _natural(nbytes), _items(lines, _text))
+
+
+def _place(value: object) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ArtifactError(f"artifact header: {str(value)[:40]!r} should be a buffer and an offset")
+    return _natural(value[0]), _natural(value[1])
+
+
+def _step(value: object) -> DeviceStep:
+    if not isinstance(value, list) or len(value) != 8:
+        raise ArtifactError(f"artifact header: {str(value)[:40]!r} should be a step")
+    kernel, places, *numbers, launch = value
+    return DeviceStep(_text(kernel), _items(places, _place), *map(_natural, numbers), _integer(launch))

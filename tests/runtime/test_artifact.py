@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from graphc_runtime import Artifact, ArtifactError, Launch, TensorSpec
+from graphc_runtime.artifact import VERSION, DeviceStep
 
 PREFIX = struct.Struct("<8sIIQ")
 EXAMPLE = Artifact(
@@ -24,6 +25,11 @@ EXAMPLE = Artifact(
     entry="graphc_main",
     launches=(Launch("k0", 64, 1000, 2000, ("a.py:1", "b.py:22")), Launch("k1")),
     metadata={"version": "1", "device": "cpu"},
+    steps=(
+        DeviceStep("k0", ((0, 0), (5, 64)), 2, 128, 512, launch=0),
+        DeviceStep("fill", ((5, 32),), nbytes=8, value=255),
+        DeviceStep("copy", ((3, 4), (5, 4000)), nbytes=20),
+    ),
 )
 
 
@@ -33,7 +39,7 @@ def rebuilt(**changes: Any) -> bytes:
     _, _, size, code = PREFIX.unpack_from(data)
     header = {**json.loads(data[PREFIX.size : PREFIX.size + size]), **changes}
     text = json.dumps({k: v for k, v in header.items() if v is not ...}).encode()
-    return sealed(PREFIX.pack(b"\x89graphcA", 1, len(text), code) + text + data[PREFIX.size + size : -32])
+    return sealed(PREFIX.pack(b"\x89graphcA", VERSION, len(text), code) + text + data[PREFIX.size + size : -32])
 
 
 def sealed(body: bytes) -> bytes:
@@ -93,6 +99,14 @@ def test_every_truncation_and_extension_is_found() -> None:
         ({"objects": [1 << 61]}, "do not add up"),
         ({"launches": [["k", 1, 2, 3]]}, "should be a launch"),
         ({"launches": [["k", 1, 2, 3, [5]]]}, "should be text"),
+        ({"steps": [["k0", [], 1, 128, 0, 0, 0]]}, "should be a step"),
+        ({"steps": [["k0", [[0]], 1, 128, 0, 0, 0, 0]]}, "a buffer and an offset"),
+        ({"steps": [["k0", [[6, 0]], 1, 128, 0, 0, 0, 0]]}, "byte 0 of buffer 6"),
+        ({"steps": [["k0", [[5, 4097]], 1, 128, 0, 0, 0, 0]]}, "byte 4097 of buffer 5"),
+        ({"steps": [["k0", [[5, 0]], 1, 2048, 0, 0, 0, 0]]}, "2048 threads"),
+        ({"steps": [["k0", [[5, 0]], 1, 128, 0, 0, 0, 2]]}, "for launch 2"),
+        ({"steps": [["fill", [[5, 4090]], 1, 1, 0, 7, 0, -1]]}, "fill of 7 bytes has room for 6"),
+        ({"steps": [["copy", [[5, 0]], 1, 1, 0, 7, 0, -1]]}, "copy of 7 bytes"),
         ({"metadata": []}, "not an object"),
         ({"metadata": {"a": 1}}, "should be text"),
     ],
@@ -105,7 +119,7 @@ def test_malformed_headers(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b"1" * 10_000, b"\xff\xfe", b"[]", b'{"name": NaN}'])
 def test_headers_that_are_not_json_objects(text: bytes) -> None:
     with pytest.raises(ArtifactError):
-        Artifact.from_bytes(sealed(PREFIX.pack(b"\x89graphcA", 1, len(text), 0) + text))
+        Artifact.from_bytes(sealed(PREFIX.pack(b"\x89graphcA", VERSION, len(text), 0) + text))
 
 
 def test_foreign_files() -> None:
@@ -113,11 +127,11 @@ def test_foreign_files() -> None:
         Artifact.from_bytes(b"")
     with pytest.raises(ArtifactError, match="wrong first bytes"):
         Artifact.from_bytes(b"PK\x03\x04" + bytes(200))
-    with pytest.raises(ArtifactError, match="version 2; this runtime reads version 1"):
-        Artifact.from_bytes(sealed(PREFIX.pack(b"\x89graphcA", 2, 0, 0)))
+    with pytest.raises(ArtifactError, match="version 1; this runtime reads version 2"):
+        Artifact.from_bytes(sealed(PREFIX.pack(b"\x89graphcA", 1, 0, 0)))
     for sizes in ((1 << 31, 0), (0, 1 << 63)):
         with pytest.raises(ArtifactError, match="claims"):
-            Artifact.from_bytes(sealed(PREFIX.pack(b"\x89graphcA", 1, *sizes)))
+            Artifact.from_bytes(sealed(PREFIX.pack(b"\x89graphcA", VERSION, *sizes)))
 
 
 def test_random_bytes_with_a_right_checksum() -> None:
