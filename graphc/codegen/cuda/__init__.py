@@ -1,0 +1,1 @@
+"""The CUDA back end: kernel IR to CUDA C to cubins."""

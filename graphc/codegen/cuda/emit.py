@@ -1,0 +1,266 @@
+"""Kernel IR to CUDA C, one statement at a time.
+
+A kernel of one thread runs its body in a thread for each index; a kernel of more, in a block for each index. There is
+no fast-math: units are compiled without contraction, the kernel says where `fma` is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.codegen.cuda.barriers import SCRATCHES, find_barriers
+from graphc.codegen.cuda.function import LANE, Function
+from graphc.codegen.cuda.memory import Memory
+from graphc.codegen.cuda.operations import exchange, exchange_bytes, exchanges, translate
+from graphc.codegen.cuda.prelude import PRELUDE
+from graphc.codegen.cuda.ranges import trip_count
+from graphc.codegen.cuda.spelling import INT_MAX, integer, memory_type
+from graphc.codegen.kernel import For, If, Kernel, Load, Op, Param, Prefetch, Stmt, Store, Value
+from graphc.codegen.target import Target
+from graphc.errors import CompileError
+
+STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking for more
+LOCAL_MEMORY = 512 << 10  # bytes that a thread may have
+OWN_ALIGNMENT = 16  # bytes: the widest access
+_MOST_THREADS = 1024
+_UNROLLED = 512  # operations up to which a loop is unrolled
+_UNROLLED_OWN = 4096  # likewise, where that keeps the thread's own memory in registers
+_LONG = 256  # operations from which on a loop is not unrolled, for the compiler's sake
+
+
+def launch_shape(kernel: Kernel) -> tuple[int, int, int]:
+    """How a kernel is launched: blocks, threads of a block, bytes of dynamic shared memory."""
+    if kernel.threads > 1:
+        shape = kernel.grid, kernel.threads, _dynamic_shared(kernel)
+    else:
+        threads = _block_size(kernel)
+        shape = -(-kernel.grid // threads), threads, 0
+    if shape[0] > INT_MAX or shape[1] > _MOST_THREADS:
+        raise CompileError(
+            f"kernel {kernel.name} would need {shape[0]} blocks of {shape[1]} threads; a device runs at most {INT_MAX} "
+            f"blocks of {_MOST_THREADS} threads at once"
+        )
+    return shape
+
+
+def emit_kernel(kernel: Kernel, target: Target, unaligned: frozenset[int] = frozenset()) -> str:
+    """The definition `extern "C" __global__ void NAME(float* p0, ...)`, to be launched as `launch_shape` says.
+
+    Buffers begin at multiples of 16 bytes, but for the parameters whose numbers are in `unaligned`.
+    """
+    return _KernelEmitter(kernel, target, unaligned).definition()
+
+
+def emit_unit(texts: Sequence[str]) -> str:
+    """One translation unit with the kernels `texts`: compile it without contraction (`-fmad=false`)."""
+    return "\n".join([PRELUDE.lstrip(), *dict.fromkeys(texts)])
+
+
+def _block_size(kernel: Kernel) -> int:
+    """Threads of a block where an index is a thread: fewer where that gives work to more multiprocessors."""
+    for threads in (256, 128, 64):
+        if kernel.grid >= threads * 256:
+            return threads
+    return 32
+
+
+def _operations(statements: Sequence[Stmt]) -> list[Op]:
+    """All operations, inner ones included."""
+    found: list[Op] = []
+    for statement in statements:
+        if isinstance(statement, Op):
+            found.append(statement)
+        elif isinstance(statement, (For, If)):
+            found += _operations(statement.body)
+    return found
+
+
+def _scratch_bytes(kernel: Kernel) -> int:
+    """Bytes of each region through which the threads of a block exchange values."""
+    needed = (exchange_bytes(o, kernel.threads) for o in _operations(kernel.body) if exchanges(o, kernel.threads))
+    return -(-max(needed, default=0) // OWN_ALIGNMENT) * OWN_ALIGNMENT
+
+
+def _own_bytes(buffer: Param) -> int:
+    return -(-buffer.size * buffer.dtype.itemsize // OWN_ALIGNMENT) * OWN_ALIGNMENT
+
+
+def _dynamic_shared(kernel: Kernel) -> int:
+    """Bytes of the memory of a block's own when it is too much to be static; else 0."""
+    own = sum(map(_own_bytes, kernel.own))
+    return own if own + SCRATCHES * _scratch_bytes(kernel) > STATIC_SHARED else 0
+
+
+class _KernelEmitter:
+    def __init__(self, kernel: Kernel, target: Target, unaligned: frozenset[int]) -> None:
+        self.kernel = kernel
+        self.f = Function(kernel, target)
+        self.memory = Memory(self.f, kernel, unaligned)
+        self.barriers = find_barriers(kernel, self.f.spans)
+        self._translators: dict[type, Callable[..., None]] = {
+            Op: self._op,
+            Load: self.memory.load,
+            Store: self.memory.store,
+            Prefetch: _nothing,  # the threads of other warps run while one waits for memory
+            For: self._for,
+            If: self._if,
+        }
+
+    def definition(self) -> str:
+        kernel, f = self.kernel, self.f
+        blocks, threads, _ = launch_shape(kernel)
+        parameters = []
+        for number, param in enumerate(kernel.params):
+            const = "const " if param.mode == "in" else ""
+            parameters.append(f"{const}{memory_type(param.dtype)}* __restrict__ p{number}")
+        self._own_memory()
+        index = f.fresh(kernel.index.name)
+        type = f.type(kernel.index)
+        f.define(kernel.index, (index,))
+        if f.is_block:
+            f.run(f"const int {LANE} = (int)threadIdx.x;")
+            f.run(f"const {type} {index} = ({type})blockIdx.x;")
+        else:
+            whole = "" if blocks * threads <= INT_MAX else "(long long)"
+            thread = f"{whole}blockIdx.x * {threads} + threadIdx.x"
+            if kernel.grid % threads:
+                f.run(f"if ({thread} >= {integer(kernel.grid)}) return;")
+            f.run(f"const {type} {index} = ({type})({thread});")
+        self.block(kernel.body)
+        head = f'extern "C" __global__ void __launch_bounds__({threads}) {kernel.name}({", ".join(parameters)}) {{'
+        return "\n".join([head, *f.lines, "}", ""])
+
+    def _own_memory(self) -> None:
+        kernel, f = self.kernel, self.f
+        total = sum(map(_own_bytes, kernel.own))
+        scratch = _scratch_bytes(kernel)
+        limit = max(f.target.l1_bytes, STATIC_SHARED) if f.is_block else LOCAL_MEMORY
+        if total + SCRATCHES * scratch > limit:
+            raise CompileError(
+                f"kernel {kernel.name} needs {total + SCRATCHES * scratch} bytes of "
+                f"{'shared memory for a block' if f.is_block else 'memory for a thread'}; there are {limit}"
+            )
+        dynamic = f.is_block and _dynamic_shared(kernel) > 0
+        if dynamic:
+            f.run("GC_DYNAMIC_SHARED(dynamic);")
+        offset = 0
+        for number, buffer in enumerate(kernel.own):
+            type = memory_type(buffer.dtype)
+            if dynamic:
+                f.run(f"{type}* const own{number} = ({type}*)(dynamic + {offset});")
+            else:
+                shared = "__shared__ " if f.is_block else ""
+                f.run(f"alignas({OWN_ALIGNMENT}) {shared}{type} own{number}[{max(1, buffer.size)}];")
+            offset += _own_bytes(buffer)
+        for number in range(min(SCRATCHES, len(self.barriers.scratch))):
+            f.run(f"alignas({OWN_ALIGNMENT}) __shared__ unsigned char scratch{number}[{scratch}];")
+
+    def block(self, statements: Sequence[Stmt]) -> None:
+        """Translate `statements`."""
+        for statement in statements:
+            translator = self._translators.get(type(statement))
+            if translator is None:
+                raise CompileError(f"not a kernel statement: {statement!r}")
+            if id(statement) in self.barriers.before:
+                self.f.run("__syncthreads();")
+            translator(statement)
+
+    def _op(self, op: Op) -> None:
+        if exchanges(op, self.kernel.threads):
+            exchange(self.f, op, f"scratch{self.barriers.scratch[id(op)]}")
+        else:
+            translate(self.f, op)
+
+    def _for(self, loop: For) -> None:
+        f = self.f
+        trips = trip_count(loop)
+        if trips is not None and trips <= 1:
+            self._straight(loop, trips)
+            return
+        carried: list[tuple[str, ...]] = []
+        for phi, init in zip(loop.phis, loop.inits, strict=True):
+            names = []
+            for register in f.registers[init]:
+                name = f.fresh(phi.name)
+                f.run(f"{f.type(phi)} {name} = {register};")
+                names.append(name)
+            carried.append(tuple(names))
+            f.define(phi, carried[-1])
+        variable = f.fresh(loop.var.name)
+        f.define(loop.var, (variable,))
+        lo, hi = (f.scalar(b) if isinstance(b, Value) else integer(b) for b in (loop.lo, loop.hi))
+        self._unroll(loop, trips)
+        step = f"{variable}++" if loop.step == 1 else f"{variable} += {loop.step}"
+        f.open(f"for ({f.type(loop.var)} {variable} = {lo}; {variable} < {hi}; {step}) {{")
+        self.block(loop.body)
+        self._yield(loop, carried)
+        f.close()
+        for result, names in zip(loop.results, carried, strict=True):
+            f.define(result, names)
+
+    def _yield(self, loop: For, carried: Sequence[tuple[str, ...]]) -> None:
+        """Give carried values their next ones, all at once."""
+        f = self.f
+        changed = {name for names in carried for name in names}
+        moves: list[tuple[str, str]] = []
+        for phi, names, last in zip(loop.phis, carried, loop.yields, strict=True):
+            for name, register in zip(names, f.registers[last], strict=True):
+                if name == register:
+                    continue
+                moves.append((name, f.let(f.type(phi), register) if register in changed else register))
+        for name, register in moves:
+            f.run(f"{name} = {register};")
+
+    def _straight(self, loop: For, trips: int) -> None:
+        """A loop that runs once or never."""
+        f = self.f
+        if isinstance(loop.lo, int):
+            f.define(loop.var, (integer(loop.lo),))
+        for phi, init in zip(loop.phis, loop.inits, strict=True):
+            f.define(phi, f.registers[init])
+        if trips:
+            self.block(loop.body)
+        for result, last in zip(loop.results, loop.yields if trips else loop.inits, strict=True):
+            f.define(result, f.registers[last])
+
+    def _unroll(self, loop: For, trips: int | None) -> None:
+        """Say whether to unroll where the compiler should not guess."""
+        size = _size(loop.body, self.f.is_block)
+        total = size * trips if trips is not None else None
+        most = _UNROLLED_OWN if not self.f.is_block and _touches_own(loop.body) else _UNROLLED
+        if total is not None and trips is not None and total <= most and trips <= most // 8:
+            self.f.run("#pragma unroll")
+        elif size > _LONG:
+            self.f.run("#pragma unroll 1")
+
+    def _if(self, statement: If) -> None:
+        self.f.open(f"if ({self.f.scalar(statement.condition)}) {{")
+        self.block(statement.body)
+        self.f.close()
+
+
+def _nothing(statement: Prefetch) -> None:
+    """Translate nothing."""
+
+
+def _size(statements: Sequence[Stmt], is_block: bool) -> int:
+    """Operations that a thread does in one run of `statements`, about."""
+    total = 0
+    for statement in statements:
+        if isinstance(statement, For):
+            total += _size(statement.body, is_block) * (trip_count(statement) or 1)
+        elif isinstance(statement, If):
+            total += _size(statement.body, is_block)
+        elif isinstance(statement, (Op, Load)) and not (isinstance(statement, Op) and statement.name == "const"):
+            total += 1 if is_block else statement.result.type.lanes
+        elif isinstance(statement, Store):
+            total += 1 if is_block else statement.value.type.lanes
+    return total
+
+
+def _touches_own(statements: Sequence[Stmt]) -> bool:
+    """Whether memory of the kernel's own is accessed."""
+    return any(
+        _touches_own(s.body) if isinstance(s, (For, If)) else isinstance(s, (Load, Store)) and s.buffer.mode == "own"
+        for s in statements
+    )
