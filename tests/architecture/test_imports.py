@@ -48,6 +48,11 @@ LAYERS = (
         ("graphc.codegen", "graphc.ir", "graphc.errors", "graphc_runtime.artifact", "graphc_runtime.machine"),
         ("numpy", "llvmlite"),
     ),
+    Layer(
+        "graphc.codegen.cuda",
+        ("graphc.codegen", "graphc.ir", "graphc.errors", "graphc_runtime.artifact", "graphc_runtime.machine"),
+        ("numpy",),
+    ),
     Layer("graphc.pipeline", COMPILER),
     Layer("graphc.compiled", ("graphc", *COMPILER)),
     # The front end: Tensor, functional, random, trace, compile.
