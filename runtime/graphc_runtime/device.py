@@ -1,8 +1,9 @@
-"""What a device must offer: turn an artifact into a program, and run it on addresses."""
+"""What a device must offer: memory, and to turn an artifact into a program that runs on addresses."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from graphc_runtime.artifact import Artifact
 
@@ -25,6 +26,11 @@ class Device(Protocol):
     """Something that runs artifacts."""
 
     name: str
+    # Whether the host drives it: buffers are `DeviceBuffer`s, artifacts have steps, and calls return before they are
+    # done.
+    driven: bool
+    # `allocate_all(sizes, what)`: a buffer for each of the sizes, either all or none.
+    allocate_all: Callable[[Sequence[int], Sequence[object]], list[Any]]
 
     def load(self, artifact: Artifact) -> Program:
         """Make the artifact ready to run; LoadError when its code does not fit this machine."""

@@ -27,5 +27,23 @@ class OutOfMemory(MemoryError):
     """Memory for a tensor or an arena cannot be had. The message names what was asked for, its bytes and the limit."""
 
 
+class OutOfMemoryError(OutOfMemory, GraphcRuntimeError):
+    """Memory of a device cannot be had. The message lists the largest buffers that are in use there."""
+
+
+class DeviceUnavailable(GraphcRuntimeError):
+    """A device cannot be used on this machine or in this process. The message says why and what to do."""
+
+
+class DeviceError(GraphcRuntimeError):
+    """The device refused or failed at something; it can still be used."""
+
+
+class DeviceLost(DeviceError):
+    """A kernel broke the device's context. What was on the device is gone for this process; other devices, the CPU
+    among them, go on. The message names the kernels that may have done it.
+    """
+
+
 class CacheWarning(UserWarning):
     """The kernel cache on disk cannot be used; compiled code is kept in memory only. Said once per process."""

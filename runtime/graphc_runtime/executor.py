@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from graphc_runtime.artifact import Artifact
 from graphc_runtime.buffer import Buffer
@@ -23,19 +24,23 @@ class Executable:
     of its own.
     """
 
+    def __new__(cls, artifact: Artifact, device: Device) -> Executable:
+        return super().__new__(DeviceExecutable if device.driven else cls)
+
     def __init__(self, artifact: Artifact, device: Device) -> None:
         self.artifact = artifact
         self.device = device
         self._program = device.load(artifact)
         self._run = self._program.run
         self.native = self._program.native
+        self._allocate_all = device.allocate_all
         self._input_bytes = [spec.nbytes for spec in artifact.inputs]
         self._outputs = [
             (spec.nbytes, alias, spec) for spec, alias in zip(artifact.outputs, artifact.output_aliases, strict=True)
         ]
         self.output_aliases = artifact.output_aliases
-        self._new_specs = [spec for _, alias, spec in self._outputs if alias < 0]
-        self._new_sizes = [spec.nbytes for spec in self._new_specs]
+        self._new_specs: list[object] = [spec for _, alias, spec in self._outputs if alias < 0]
+        self._new_sizes = [nbytes for nbytes, alias, _ in self._outputs if alias < 0]
         self._taken = [(i, alias) for i, (_, alias, _) in enumerate(self._outputs) if alias >= 0]
         self._place = struct.Struct(f"={len(artifact.inputs) + len(artifact.outputs) + 1}Q").pack_into
         self.arena_bytes = artifact.arena_bytes
@@ -55,7 +60,7 @@ class Executable:
         if [buffer.nbytes for buffer in inputs] != self._input_bytes:
             raise CallError(self._complaint(inputs))
         if outputs is None:
-            results = Buffer.allocate_all(self._new_sizes, self._new_specs)
+            results = self._allocate_all(self._new_sizes, self._new_specs)
             for i, alias in self._taken:
                 results.insert(i, inputs[alias])
         else:
@@ -101,7 +106,7 @@ class Executable:
         results: list[Buffer] = []
         for i, ((nbytes, alias, spec), given) in enumerate(zip(self._outputs, outputs, strict=True)):
             if given is None:
-                given = Buffer.allocate(nbytes, spec) if alias < 0 else inputs[alias]
+                given = self._allocate_all((nbytes,), (spec,))[0] if alias < 0 else inputs[alias]
             elif alias >= 0 and given is not inputs[alias]:
                 raise CallError(
                     f"{self.artifact.name}: output {i} takes over input {alias}, so it cannot go to another buffer"
@@ -125,3 +130,39 @@ class Executable:
             if spec.nbytes != buffer.nbytes
         ]
         return f"{name}: {'; '.join(wrong)}"
+
+
+class DeviceExecutable(Executable):
+    """An executable on a device that the host drives. Its buffers are `DeviceBuffer`s of that device, and a call
+    returns when all is put on the device's current stream. What fails there is raised by a later call.
+    """
+
+    device: Any
+    _program: Any
+
+    def __init__(self, artifact: Artifact, device: Device) -> None:
+        super().__init__(artifact, device)
+        self._new_specs = [
+            f"output {i} of {artifact.name}, {spec}{self._program.lines_of(len(artifact.inputs) + i)}"
+            for i, (_, alias, spec) in enumerate(self._outputs)
+            if alias < 0
+        ]
+
+    def launch(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """See `Executable.launch`. CallError for a buffer that is not on the device."""
+        device = self.device
+        stream = device.current_stream
+        pointers: list[int] = []
+        for buffer in (*inputs, *outputs):
+            if getattr(buffer, "device", None) is not device:
+                raise CallError(f"{self.artifact.name} runs on {device.name}; it was given {buffer!r}")
+            if buffer.stream is not stream:
+                buffer.used_by(stream)
+            pointers.append(buffer.ptr)
+        # Back in the pool when this returns, for what comes later on the same stream.
+        arena = device.allocate(self.arena_bytes, self.arena_name) if self.arena_bytes else None
+        pointers.append(0 if arena is None else arena.ptr)
+        self._program.enqueue(pointers, stream)
+        tally = self._counts.tally
+        tally.runs += 1
+        tally.launches += self._launches

@@ -37,6 +37,8 @@ class Layer:
 LAYERS = (
     Layer("graphc_runtime", ("graphc_runtime",), ("numpy", "platformdirs")),
     Layer("graphc_runtime.devices.cpu", ("graphc_runtime",), ("numpy", "llvmlite")),
+    Layer("graphc_runtime.devices.cuda_pycuda", ("graphc_runtime",), ("numpy", "pycuda")),
+    Layer("graphc_runtime.devices.cuda_bindings", ("graphc_runtime",), ("cuda",)),
     Layer("graphc.errors", ()),
     Layer("graphc.options", ("graphc_runtime.options",)),
     Layer("graphc.ir", ("graphc.ir", "graphc.errors"), ("numpy", "ml_dtypes")),

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from graphc_runtime.artifact import Artifact
+from graphc_runtime.buffer import Buffer
 from graphc_runtime.cache import default_cache
 from graphc_runtime.errors import LoadError
 from graphc_runtime.pool import POOL
@@ -124,6 +125,8 @@ class CpuDevice:
     """See the module."""
 
     name = "cpu"
+    driven = False
+    allocate_all = staticmethod(Buffer.allocate_all)
 
     def load(self, artifact: Artifact) -> CpuProgram:
         return CpuProgram(artifact)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 
 from graphc_runtime.artifact import Artifact
+from graphc_runtime.buffer import Buffer
 
 
 class NullProgram:
@@ -33,6 +34,8 @@ class NullDevice:
     """See the module."""
 
     name = "null"
+    driven = False
+    allocate_all = staticmethod(Buffer.allocate_all)
 
     def load(self, artifact: Artifact) -> NullProgram:
         return NullProgram(artifact)

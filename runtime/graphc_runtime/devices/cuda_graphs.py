@@ -1,0 +1,157 @@
+"""CUDA graphs of programs. A program whose buffers lie where they lay before is launched whole, as one graph."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from graphc_runtime.devices.cuda_driver import DriverError, Handle
+
+if TYPE_CHECKING:
+    from graphc_runtime.devices.cuda_program import CudaProgram, StepTable
+    from graphc_runtime.devices.cuda_streams import Stream
+
+_KEPT = 8  # graphs of a program
+_REMEMBERED = 32  # sets of addresses that came by
+_FREE_CAPTURES = 2 * _KEPT  # beyond these, captures must have been worth it
+_WORTH = 16  # launches that a capture should serve
+
+Pointers = tuple[int, ...]
+
+
+class _Graph:
+    """A captured program and the parameters it has now."""
+
+    def __init__(self, handle: Handle, table: StepTable, pointers: Pointers) -> None:
+        self.handle = handle
+        self.table = table
+        self.pointers = pointers
+
+
+class GraphCache:
+    """The graphs of a program, by the addresses of its buffers.
+
+    Addresses that come again get a graph of their own. Of those that do not, most are often the same as those of an
+    earlier call (a loop that keeps its losses): then the kernels that are concerned get other parameters in a graph
+    that is there.
+    """
+
+    def __init__(self, program: CudaProgram) -> None:
+        self._program = program
+        self._graphs: OrderedDict[Pointers, _Graph] = OrderedDict()  # least recently used first
+        self._seen: OrderedDict[Pointers, None] = OrderedDict()
+        self._captures = self._launches = 0
+        self._lock = threading.Lock()
+        self._readers = _readers(program)
+        self._kernels = _kernels(program)
+        self._off = False
+
+    def run(self, pointers: Pointers, stream: Stream) -> bool:
+        """Launch the graph for these addresses; False when there is none, and nothing was done."""
+        device = self._program.device
+        with self._lock:
+            graph = self._graphs.get(pointers)
+            if graph is None:
+                try:
+                    graph = None if self._off else self._found(pointers)
+                except DriverError:
+                    # Single launches say what is wrong, if it is more than that this driver makes no such graph.
+                    self._off = True
+                if graph is None:
+                    return False
+            self._graphs.move_to_end(pointers)
+            self._launches += 1
+            device.call(device.driver.launch_graph, graph.handle, stream.handle)
+        return True
+
+    def handles(self) -> list[Handle]:
+        """What the driver holds."""
+        return [graph.handle for graph in self._graphs.values()]
+
+    def _found(self, pointers: Pointers) -> _Graph | None:
+        seen = pointers in self._seen
+        first = not self._seen
+        self._seen[pointers] = None
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        if first:
+            return None  # most programs that run once do not run again
+        allowed = self._captures < _FREE_CAPTURES + self._launches // _WORTH
+        if not self._graphs or (seen and allowed):
+            return self._captured(pointers) if allowed else None
+        return self._updated(pointers)
+
+    def _captured(self, pointers: Pointers) -> _Graph:
+        program = self._program
+        driver = program.device.driver
+        table = program.take_table()
+        table.fill(pointers)
+        with program.device.capturing() as stream:
+            driver.begin_capture(stream)
+            try:
+                program.play(table, stream)
+            except DriverError:
+                with suppress(DriverError):  # it says that the capture was spoilt
+                    driver.end_capture(stream)
+                raise
+            handle = driver.end_capture(stream)
+        if len(self._graphs) >= _KEPT:
+            _, old = self._graphs.popitem(last=False)
+            driver.free_graph(old.handle)
+            program.give_table(old.table)
+        self._captures += 1
+        graph = self._graphs[pointers] = _Graph(handle, table, pointers)
+        return graph
+
+    def _updated(self, pointers: Pointers) -> _Graph | None:
+        """The graph that needs the fewest new parameters, with them; None when too many steps would change."""
+        program = self._program
+        best, fewest = None, 1 + len(program.steps) // 2
+        for graph in self._graphs.values():
+            steps = self._concerned(graph.pointers, pointers)
+            if steps is not None and len(steps) < fewest:
+                best, fewest = graph, len(steps)
+        if best is None:
+            return None
+        steps = self._concerned(best.pointers, pointers)
+        assert steps is not None
+        del self._graphs[best.pointers]
+        best.table.fill(pointers)
+        for step in sorted(steps):
+            arguments = best.table.calls[step][4]
+            program.device.driver.update_graph(best.handle, self._kernels[step], arguments)
+        best.pointers = pointers
+        self._graphs[pointers] = best
+        return best
+
+    def _concerned(self, before: Pointers, now: Pointers) -> set[int] | None:
+        """The steps that read or write buffers which lie elsewhere; None when one of them is no kernel."""
+        steps: set[int] = set()
+        for readers, old, new in zip(self._readers, before, now, strict=True):
+            if old != new:
+                if readers is None:
+                    return None
+                steps |= readers
+        return steps
+
+
+def _kernels(program: CudaProgram) -> list[int]:
+    """For each step how many kernels come before it."""
+    kernels = [step.kernel not in ("fill", "copy") for step in program.steps]
+    return list(accumulate(kernels, initial=0))
+
+
+def _readers(program: CudaProgram) -> list[set[int] | None]:
+    """For each buffer of a program the kernels that have to do with it; None when a copy or fill has."""
+    readers: list[set[int] | None] = [set() for _ in range(program.buffers)]
+    for at, step in enumerate(program.steps):
+        for number, _ in step.places:
+            kernels = readers[number]
+            if step.kernel in ("fill", "copy"):
+                readers[number] = None
+            elif kernels is not None:
+                kernels.add(at)
+    return readers

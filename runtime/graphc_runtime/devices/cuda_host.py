@@ -1,0 +1,140 @@
+"""Page-locked memory of the host, through which copies to and from a device pass without stopping the host."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+
+from graphc_runtime.buffer import Buffer
+from graphc_runtime.devices.cuda_driver import DriverDevice, Handle
+
+_LEAST = 1 << 12
+CHUNK = 4 << 20  # bytes that one step of a copy through page-locked memory moves
+
+
+class PinnedBlock:
+    """Page-locked memory and the events after which the device is through with it."""
+
+    __slots__ = ("address", "capacity", "events")
+
+    def __init__(self, address: int, capacity: int) -> None:
+        self.address = address
+        self.capacity = capacity
+        self.events: list[Handle] = []
+
+
+class PinnedPool:
+    """Blocks by capacity, a power of two. Memory is kept for re-use until `release`. Safe from several threads."""
+
+    def __init__(self, driver: DriverDevice) -> None:
+        self._driver = driver
+        self._free: dict[int, list[PinnedBlock]] = {}
+        self._returned: list[PinnedBlock] = []
+        self._live: dict[int, PinnedBlock] = {}  # those that buffers hold, by address
+        self._events: list[Handle] = []
+        self._lock = threading.RLock()
+
+    def take(self, nbytes: int) -> PinnedBlock:
+        """A block of at least `nbytes` bytes that nobody uses."""
+        capacity = max(_LEAST, 1 << max(nbytes - 1, 0).bit_length())
+        with self._lock:
+            while self._returned:
+                block = self._returned.pop()
+                self._free.setdefault(block.capacity, []).append(block)
+            free = self._free.get(capacity, ())
+            for i, block in enumerate(free):
+                if all(self._driver.event_done(event) for event in block.events):
+                    self._events += block.events
+                    block.events = []
+                    del free[i]
+                    return block
+            return PinnedBlock(self._driver.allocate_host(capacity), capacity)
+
+    def give_back(self, block: PinnedBlock) -> None:
+        """Let others have the block once its events have happened. Safe in a finalizer."""
+        self._returned.append(block)
+
+    def mark(self, block: PinnedBlock, stream: Handle) -> None:
+        """The device uses the block until what is on `stream` now is done."""
+        with self._lock:
+            event = self._events.pop() if self._events else self._driver.make_event(False)
+            self._driver.record(event, stream)
+            block.events.append(event)
+
+    def buffer(self, nbytes: int) -> Buffer:
+        """A buffer in page-locked memory."""
+        block = self.take(nbytes)
+        array = memory(block.address, nbytes)
+        self._live[block.address] = block
+        weakref.finalize(array.base, self._ended, block).atexit = False  # pyright: ignore[reportArgumentType]
+        return Buffer.from_array(array)
+
+    def block_of(self, buffer: Buffer) -> PinnedBlock | None:
+        """The block that a buffer begins; None for memory of any other kind."""
+        block = self._live.get(buffer.ptr)
+        return block if block is not None and buffer.nbytes <= block.capacity else None
+
+    def release(self) -> None:
+        """Give blocks back to the system that nobody uses, after all that was begun has ended."""
+        with self._lock:
+            self._driver.synchronize()
+            blocks = [*self._returned, *(block for free in self._free.values() for block in free)]
+            self._returned.clear()
+            self._free.clear()
+            for block in blocks:
+                self._events += block.events
+                self._driver.free_host(block.address)
+
+    def _ended(self, block: PinnedBlock) -> None:
+        self._live.pop(block.address, None)
+        self.give_back(block)
+
+
+def memory(address: int, nbytes: int) -> np.ndarray:
+    """The bytes at an address, as an array that keeps nothing alive."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
+
+
+def send(pool: PinnedPool, driver: DriverDevice, target: int, source: Buffer, stream: Handle) -> None:
+    """Host to device through page-locked memory: the source can be changed once this returns."""
+    for at in range(0, source.nbytes, CHUNK):
+        count = min(CHUNK, source.nbytes - at)
+        block = pool.take(count)
+        ctypes.memmove(block.address, source.ptr + at, count)
+        driver.copy_in(target + at, block.address, count, stream)
+        pool.mark(block, stream)
+        pool.give_back(block)
+
+
+def receive(pool: PinnedPool, driver: DriverDevice, target: Buffer, source: int, stream: Handle) -> None:
+    """Device to host through page-locked memory, a chunk copied on while the next one comes; done when this returns."""
+    pending: Callable[[], None] | None = None
+    for at in range(0, target.nbytes, CHUNK):
+        count = min(CHUNK, target.nbytes - at)
+        block = pool.take(count)
+        driver.copy_out(block.address, source + at, count, stream)
+        pool.mark(block, stream)
+        if pending is not None:
+            pending()
+        pending = _Arrival(pool, driver, block, target.ptr + at, count)
+    if pending is not None:
+        pending()
+
+
+class _Arrival:
+    """A chunk on its way to the host; the call waits for it and copies it to where it belongs."""
+
+    def __init__(self, pool: PinnedPool, driver: DriverDevice, block: PinnedBlock, target: int, count: int) -> None:
+        self._pool, self._driver, self._block = pool, driver, block
+        self._target, self._count = target, count
+
+    def __call__(self) -> None:
+        block = self._block
+        for event in block.events:
+            self._driver.synchronize_event(event)
+        ctypes.memmove(self._target, block.address, self._count)
+        self._pool.give_back(block)

@@ -1,0 +1,402 @@
+"""Memory of a CUDA device: buffers, and the pool that they come from.
+
+The pool asks the device for segments and hands out blocks of them. A block belongs to the stream that was current when
+it was taken. When its buffer dies it serves that stream again at once: what the stream still has to do with it comes
+before what the stream will do. Other streams that used it (`DeviceBuffer.used_by`) are waited for with events, which
+the pool looks at when it hands out memory, never by stopping the host.
+
+A finalizer only appends the block to a list, which is safe wherever Python may run one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graphc_runtime.counters import COUNTERS
+from graphc_runtime.devices.cuda_driver import DriverDevice, DriverError, Handle
+from graphc_runtime.errors import OutOfMemoryError
+
+if TYPE_CHECKING:
+    from graphc_runtime.devices.cuda import CudaDevice
+    from graphc_runtime.devices.cuda_streams import Stream
+
+GRANULE = 512
+_SMALL = 1 << 20  # blocks up to this size are cut from segments of their own
+_SMALL_SEGMENT = 2 << 20
+_SEGMENT = 20 << 20  # for blocks of less than half of it
+_ROUND = 2 << 20  # larger segments are multiples of this
+_SHOWN = 10  # buffers that an error lists
+
+
+class Block:
+    """A part of a segment. `live`: in use, or waiting for streams that use it."""
+
+    __slots__ = ("address", "following", "give_back", "live", "others", "previous", "shelf", "size", "what")
+
+    def __init__(self, address: int, size: int, shelf: _Shelf, give_back: Any) -> None:
+        self.address = address
+        self.size = size
+        self.shelf = shelf
+        self.give_back = give_back  # `append` of the list of returned blocks: what a finalizer calls
+        self.live = False
+        self.what: object = ""  # what it is for, while it is live
+        self.others: set[Stream] | None = None  # streams besides its own that used it
+        self.previous: Block | None = None  # neighbours in the segment
+        self.following: Block | None = None
+
+
+class _Shelf:
+    """The free blocks of one stream, small ones or large ones, by size."""
+
+    def __init__(self, stream: Stream, small: bool) -> None:
+        self.stream = stream
+        self.small = small
+        self.segments: list[Block] = []  # the first block of each
+        self._by_size: dict[int, list[Block]] = {}
+        self._sizes: list[int] = []  # sorted; some may have no blocks
+        self._loose: list[Block] = []  # put here since neighbours were last joined
+
+    def put(self, block: Block) -> None:
+        block.live = False
+        self._loose.append(block)
+        self._insert(block)
+
+    def take(self, size: int) -> Block | None:
+        """A block of at least `size` bytes; what is over stays here."""
+        exact = self._by_size.get(size)
+        if exact:
+            return exact.pop()
+        self._join()
+        sizes = self._sizes
+        at = bisect_left(sizes, size)
+        while at < len(sizes):
+            blocks = self._by_size[sizes[at]]
+            if blocks:
+                return self._split(blocks.pop(), size)
+            del self._by_size[sizes.pop(at)]
+        return None
+
+    def add_segment(self, block: Block, size: int) -> Block:
+        """Take over a fresh segment and give a block of `size` bytes of it."""
+        self.segments.append(block)
+        return self._split(block, size)
+
+    def free_segments(self) -> list[Block]:
+        """Take out the segments that are free throughout."""
+        self._join()
+        whole = [b for b in self.segments if not b.live and b.following is None]
+        for block in whole:
+            self.segments.remove(block)
+            self._by_size[block.size].remove(block)
+        return whole
+
+    def blocks(self) -> Iterator[Block]:
+        for first in self.segments:
+            block: Block | None = first
+            while block is not None:
+                yield block
+                block = block.following
+
+    def _insert(self, block: Block) -> None:
+        blocks = self._by_size.get(block.size)
+        if blocks is None:
+            self._by_size[block.size] = [block]
+            insort(self._sizes, block.size)
+        else:
+            blocks.append(block)
+
+    def _split(self, block: Block, size: int) -> Block:
+        over = block.size - size
+        if over < GRANULE or (not self.small and over <= _SMALL):
+            return block
+        rest = Block(block.address + size, over, self, block.give_back)
+        rest.previous, rest.following = block, block.following
+        if rest.following is not None:
+            rest.following.previous = rest
+        block.following, block.size = rest, size
+        self._insert(rest)
+        return block
+
+    def _join(self) -> None:
+        """Make one block of free neighbours. Not done at once, since a loop takes the same sizes again."""
+        loose, self._loose = self._loose, []
+        gone: set[int] = set()
+        for block in loose:
+            if block.live or id(block) in gone:
+                continue
+            while (right := block.following) is not None and not right.live:
+                self._absorb(block, right)
+                gone.add(id(right))
+            while (left := block.previous) is not None and not left.live:
+                self._absorb(left, block)
+                gone.add(id(block))
+                block = left
+
+    def _absorb(self, block: Block, right: Block) -> None:
+        self._by_size[block.size].remove(block)
+        self._by_size[right.size].remove(right)
+        block.size += right.size
+        block.following = right.following
+        if right.following is not None:
+            right.following.previous = block
+        self._insert(block)
+
+
+@dataclass(frozen=True)
+class DeviceMemoryStats:
+    """Bytes in use by buffers, the most that were, bytes that the pool holds of the device, and the most it held."""
+
+    live_bytes: int
+    peak_bytes: int
+    held_bytes: int
+    peak_held_bytes: int
+    live_blocks: int
+    segments: int
+
+
+class DevicePool:
+    """See the module. Safe from several threads."""
+
+    def __init__(self, driver: DriverDevice, name: str) -> None:
+        self._driver = driver
+        self._name = name
+        self.returned: list[Block] = []
+        self._shelves: dict[tuple[Stream, bool], _Shelf] = {}
+        self._lock = threading.RLock()  # re-entrant: the collector may run a finalizer that allocates
+        self._waiting: deque[tuple[Block, list[Handle]]] = deque()
+        self._events: list[Handle] = []
+        self._live = self._peak = self._held = self._peak_held = self._count = 0
+
+    def take(self, sizes: Sequence[int], what: Sequence[object], stream: Stream) -> list[Block]:
+        """Blocks of `sizes` bytes for `what`, to be used on `stream` first; all of them or, with OutOfMemoryError,
+        none.
+        """
+        taken: list[Block] = []
+        with self._lock:
+            if self.returned or self._waiting:
+                self._collect()
+            try:
+                for nbytes, purpose in zip(sizes, what, strict=True):
+                    size = -(-nbytes // GRANULE) * GRANULE or GRANULE
+                    small = size <= _SMALL
+                    shelf = self._shelves.get((stream, small))
+                    if shelf is None:
+                        shelf = self._shelves[stream, small] = _Shelf(stream, small)
+                    block = shelf.take(size)
+                    if block is None:
+                        block = self._fresh(shelf, size, nbytes, purpose)
+                    block.live = True
+                    block.what = purpose
+                    self._live += block.size
+                    self._count += 1
+                    taken.append(block)
+            except BaseException:
+                for block in taken:
+                    self._put(block)
+                raise
+            self._peak = max(self._peak, self._live)
+        return taken
+
+    def stats(self, alive: bool = True) -> DeviceMemoryStats:
+        """What the pool holds. Of a device that is not `alive` as it was known last."""
+        with self._lock:
+            if alive:
+                self._collect()
+            segments = sum(len(shelf.segments) for shelf in self._shelves.values())
+            return DeviceMemoryStats(self._live, self._peak, self._held, self._peak_held, self._count, segments)
+
+    def reset_peak(self, alive: bool = True) -> None:
+        with self._lock:
+            if alive:
+                self._collect()
+            self._peak, self._peak_held = self._live, self._held
+
+    def release(self) -> None:
+        """Give segments without live blocks back to the device, after all that was begun has ended."""
+        with self._lock:
+            self._driver.synchronize()
+            self._collect()
+            for shelf in self._shelves.values():
+                for segment in shelf.free_segments():
+                    self._held -= segment.size
+                    self._driver.free(segment.address)
+
+    def largest(self, count: int = _SHOWN) -> list[tuple[int, str]]:
+        """Bytes and purpose of the largest live blocks."""
+        with self._lock:
+            live = [b for shelf in self._shelves.values() for b in shelf.blocks() if b.live]
+            most = heapq.nlargest(count, live, key=lambda b: b.size)
+            return [(block.size, str(block.what) or "(not said what for)") for block in most]
+
+    def _put(self, block: Block) -> None:
+        self._live -= block.size
+        self._count -= 1
+        block.what = ""
+        block.others = None
+        block.shelf.put(block)
+
+    def _collect(self) -> None:
+        """Sort in what came back."""
+        returned = self.returned
+        while returned:
+            try:
+                block = returned.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if not block.others:
+                self._put(block)
+                continue
+            # The events are recorded now, later than the buffer died: what was begun before is before them.
+            events = [self._event(stream) for stream in block.others]
+            self._waiting.append((block, events))
+        for _ in range(len(self._waiting)):
+            block, events = self._waiting.popleft()
+            if all(self._driver.event_done(event) for event in events):
+                self._events += events
+                self._put(block)
+            else:
+                self._waiting.append((block, events))
+
+    def _event(self, stream: Stream) -> Handle:
+        event = self._events.pop() if self._events else self._driver.make_event(False)
+        self._driver.record(event, stream.handle)
+        return event
+
+    def _fresh(self, shelf: _Shelf, size: int, nbytes: int, what: object) -> Block:
+        if shelf.small:
+            segment = _SMALL_SEGMENT
+        else:
+            segment = _SEGMENT if 2 * size < _SEGMENT else -(-size // _ROUND) * _ROUND
+        address = self._ask(segment)
+        if address is None:
+            self.release()
+            block = shelf.take(size)
+            if block is not None:
+                return block
+            address = self._ask(segment)
+        if address is None and segment > size:
+            segment = size
+            address = self._ask(segment)
+        if address is None:
+            raise OutOfMemoryError(self._refusal(nbytes, what))
+        COUNTERS.add("allocations")
+        self._held += segment
+        self._peak_held = max(self._peak_held, self._held)
+        return shelf.add_segment(Block(address, segment, shelf, self.returned.append), size)
+
+    def _ask(self, nbytes: int) -> int | None:
+        try:
+            return self._driver.allocate(nbytes)
+        except DriverError as error:
+            if not error.out_of_memory:
+                raise
+            return None
+
+    def _refusal(self, nbytes: int, what: object) -> str:
+        free, total = self._driver.memory()
+        lines = [
+            f"{self._name} is out of memory: it cannot give {nbytes:,} bytes{f' for {what}' if what else ''}. "
+            f"Of its {total:,} bytes {free:,} are free; buffers of this process take {self._live:,} bytes of "
+            f"{self._held:,} that its pool holds."
+        ]
+        largest = self.largest()
+        if largest:
+            lines.append("The largest are:")
+            lines += [f"  {size:,} bytes: {purpose}" for size, purpose in largest]
+        lines.append("Let go of tensors that are not needed (del), use a smaller batch, or graphc.cuda.empty_cache().")
+        return "\n".join(lines)
+
+
+class DeviceBuffer:
+    """Contiguous memory of `nbytes` bytes at address `ptr` of `device`. The host cannot read it there.
+
+    `what` says what it is for when memory runs short.
+    """
+
+    __slots__ = ("__weakref__", "_block", "_owner", "device", "nbytes", "ptr")
+
+    device: CudaDevice
+    ptr: int
+    nbytes: int
+    _block: Block | None  # a block of the pool, which goes back there
+    _owner: object  # or what holds memory of another library
+
+    @staticmethod
+    def of_block(block: Block, nbytes: int, device: CudaDevice) -> DeviceBuffer:
+        """The buffer of a block that the pool handed out."""
+        self = DeviceBuffer.__new__(DeviceBuffer)
+        self._block = block
+        self._owner = None
+        self.device = device
+        self.ptr = block.address
+        self.nbytes = nbytes
+        return self
+
+    @staticmethod
+    def from_address(address: int, nbytes: int, device: CudaDevice, owner: object) -> DeviceBuffer:
+        """A buffer over memory of another library, which `owner` keeps alive."""
+        self = DeviceBuffer.__new__(DeviceBuffer)
+        self._block = None
+        self._owner = owner
+        self.device = device
+        self.ptr = address
+        self.nbytes = nbytes
+        return self
+
+    def __del__(self) -> None:
+        block = self._block
+        if block is not None:
+            block.give_back(block)
+
+    @property
+    def stream(self) -> Stream | None:
+        """The stream that it was made on; None for memory of another library."""
+        return None if self._block is None else self._block.shelf.stream
+
+    @property
+    def of_pool(self) -> bool:
+        """Whether the memory came from the pool: then nobody knows of it who does not hold the buffer."""
+        return self._block is not None
+
+    @property
+    def writeable(self) -> bool:
+        """True: a program may write to it."""
+        return True
+
+    @property
+    def what(self) -> str:
+        return "" if self._block is None else str(self._block.what)
+
+    @what.setter
+    def what(self, purpose: object) -> None:
+        if self._block is not None:
+            self._block.what = purpose
+
+    def used_by(self, stream: Stream) -> None:
+        """Note that `stream`, besides the one it was made on, has to do with it: the memory is used again only after
+        what that stream has begun by the time the buffer dies.
+        """
+        block = self._block
+        if block is None or block.shelf.stream is stream:
+            return
+        if block.others is None:
+            block.others = {stream}
+        else:
+            block.others.add(stream)
+
+    def copy(self) -> DeviceBuffer:
+        """A buffer of its own with the same contents, on the same device."""
+        return self.device.duplicate(self)
+
+    def to_host(self) -> Any:
+        """The contents as a `Buffer`, after waiting for what was begun on the current stream."""
+        return self.device.download(self)
+
+    def __repr__(self) -> str:
+        return f"DeviceBuffer({self.nbytes} bytes at {self.ptr:#x} of {self.device.name})"

@@ -1,0 +1,198 @@
+"""Programs on a CUDA device: the steps of an artifact, made ready to be put on a stream."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphc_runtime.artifact import Artifact, DeviceStep
+from graphc_runtime.devices.cuda_driver import DriverError, Handle
+from graphc_runtime.devices.cuda_graphs import GraphCache
+from graphc_runtime.errors import DeviceError, LoadError
+from graphc_runtime.options import CUDA_GRAPHS, CUDA_SYNC
+
+if TYPE_CHECKING:
+    from graphc_runtime.devices.cuda import CudaDevice
+    from graphc_runtime.devices.cuda_streams import Stream
+
+_BULK = ("fill", "copy")
+_MOST_BLOCKS = (1 << 31) - 1
+_FEW_STEPS = 4  # from here on a program is worth a CUDA graph
+
+
+class StepTable:
+    """The parameters of all steps for one call at a time. `calls` has a step each: function (None for bulk), blocks,
+    threads, shared bytes, parameters.
+    """
+
+    def __init__(self, steps: Sequence[DeviceStep], functions: Sequence[Handle]) -> None:
+        places = [place for step in steps for place in step.places]
+        self._numbers = np.array([number for number, _ in places], np.intp)
+        self._offsets = np.array([offset for _, offset in places], np.uint64)
+        self._addresses = np.zeros(len(places), np.uint64)
+        self.calls: list[tuple[Handle, int, int, int, ctypes.Array[ctypes.c_uint64]]] = []
+        at = 0
+        for step, function in zip(steps, functions, strict=True):
+            kind = ctypes.c_uint64 * len(step.places)
+            arguments = kind.from_buffer(self._addresses, 8 * at) if step.places else kind()
+            self.calls.append((function, step.blocks, step.threads, step.shared, arguments))
+            at += len(step.places)
+
+    def fill(self, pointers: Sequence[int]) -> None:
+        """Set the parameters for buffers at these addresses."""
+        base = np.array(pointers, np.uint64)
+        np.take(base, self._numbers, out=self._addresses, mode="clip")
+        self._addresses += self._offsets
+
+
+class CudaProgram:
+    """An artifact loaded on a CUDA device. `enqueue` may be called from several threads."""
+
+    native: tuple[int, int, int] | None = None
+
+    def __init__(self, artifact: Artifact, device: CudaDevice) -> None:
+        """LoadError when the artifact is for another kind of device, or more than this one can do."""
+        self.device = device
+        self._modules: list[Handle] = []
+        if artifact.entry:
+            raise LoadError(f"{artifact.name} was compiled for the CPU, not for {device.name}: compile it again")
+        self.steps = tuple([s for s in artifact.steps if (s.nbytes if s.kernel in _BULK else s.blocks)])
+        self.buffers = len(artifact.inputs) + len(artifact.outputs) + 1
+        self.described = [_described(artifact, step) for step in self.steps if step.kernel not in _BULK]
+        self._artifact = artifact
+        try:
+            self._functions = self._load()
+        except DriverError as error:
+            if error.sticky:
+                raise device.failure(error) from None
+            raise LoadError(
+                f"{artifact.name}: its kernels cannot be loaded on {device.name} ({device.facts.name}, "
+                f"{device.facts.architecture}): {error}"
+            ) from None
+        self._tables: list[StepTable] = []  # free ones; append and pop are atomic
+        worth = device.driver.graphs and len(self.steps) >= _FEW_STEPS
+        self._graphs = GraphCache(self) if worth else None
+
+    def run(self, pointers: int, /) -> None:
+        """`enqueue` on the current stream, the addresses lying where `pointers` says."""
+        self.enqueue((ctypes.c_uint64 * self.buffers).from_address(pointers)[:], self.device.current_stream)
+
+    def enqueue(self, pointers: Sequence[int], stream: Stream) -> None:
+        """Put all steps on `stream`. `pointers` are the addresses of inputs, outputs and arena."""
+        device = self.device
+        device.call(device.driver.activate)
+        device.launched.append(self.described)
+        if CUDA_SYNC.get():
+            self._one_by_one(pointers, stream)
+        elif self._graphs is None or not CUDA_GRAPHS.get() or not self._graphs.run(tuple(pointers), stream):
+            table = self.take_table()
+            table.fill(pointers)
+            self.play(table, stream.handle)
+            self.give_table(table)
+
+    def lines_of(self, buffer: int) -> str:
+        """The user's lines that made what the program leaves in buffer `buffer`."""
+        launch = -1
+        for step in self._artifact.steps:
+            if any(number == buffer for number, _ in step.places):
+                launch = step.launch
+        return _lines(self._artifact, launch)
+
+    def take_table(self) -> StepTable:
+        try:
+            return self._tables.pop()
+        except IndexError:
+            return StepTable(self.steps, self._functions)
+
+    def give_table(self, table: StepTable) -> None:
+        self._tables.append(table)
+
+    def play(self, table: StepTable, stream: Handle) -> None:
+        """Put the steps, with the parameters in `table`, on a stream of the driver."""
+        launch = self.device.driver.launch
+        number = 0
+        try:
+            for number, call in enumerate(table.calls):
+                if call[0] is None:
+                    self._bulk(self.steps[number], call[4], stream)
+                else:
+                    launch(*call, stream)
+        except DriverError as error:
+            raise self._failed(error, self.steps[number]) from None
+
+    def _one_by_one(self, pointers: Sequence[int], stream: Stream) -> None:
+        """Each step waited for, so that an error is that step's."""
+        table = self.take_table()
+        table.fill(pointers)
+        driver = self.device.driver
+        for step, call in zip(self.steps, table.calls, strict=True):
+            try:
+                if call[0] is None:
+                    self._bulk(step, call[4], stream.handle)
+                else:
+                    driver.launch(*call, stream.handle)
+                driver.synchronize_stream(stream.handle)
+            except DriverError as error:
+                raise self._failed(error, step) from None
+        self.give_table(table)
+
+    def _bulk(self, step: DeviceStep, addresses: ctypes.Array[ctypes.c_uint64], stream: Handle) -> None:
+        driver = self.device.driver
+        if step.kernel == "fill":
+            driver.fill(addresses[0], step.value, step.nbytes, stream)
+        elif addresses[0] != addresses[1]:
+            driver.copy(addresses[0], addresses[1], step.nbytes, stream)
+
+    def _failed(self, error: DriverError, step: DeviceStep) -> Exception:
+        what = _described(self._artifact, step)
+        if error.sticky:
+            return self.device.failure(error, what if CUDA_SYNC.get() else "")
+        shape = "" if step.kernel in _BULK else f" with {step.blocks} blocks of {step.threads} threads"
+        return DeviceError(f"{self.device.name} did not take kernel {what}{shape}: {error}")
+
+    def _load(self) -> list[Handle]:
+        artifact, device = self._artifact, self.device
+        driver, facts = device.driver, device.facts
+        kernels = [step for step in self.steps if step.kernel not in _BULK]
+        for step in kernels:
+            if step.shared > facts.shared_per_block:
+                raise LoadError(
+                    f"kernel {_described(artifact, step)} takes {step.shared:,} bytes of shared memory for a block; "
+                    f"{device.name} ({facts.name}) has {facts.shared_per_block:,}"
+                )
+            if step.blocks > _MOST_BLOCKS:
+                raise LoadError(
+                    f"kernel {_described(artifact, step)} has {step.blocks:,} blocks; CUDA takes {_MOST_BLOCKS:,}"
+                )
+        if not kernels:
+            return [None] * len(self.steps)
+        if len(artifact.objects) != 1:
+            raise LoadError(f"{artifact.name} has {len(artifact.objects)} pieces of code, where CUDA takes one cubin")
+        module = driver.load(artifact.objects[0])
+        self._modules.append(module)
+        most: dict[str, int] = {}
+        for step in kernels:
+            most[step.kernel] = max(step.shared, most.get(step.kernel, 0))
+        found = {name: driver.function(module, name, shared) for name, shared in most.items()}
+        return [found.get(step.kernel) if step.kernel not in _BULK else None for step in self.steps]
+
+    def __del__(self) -> None:
+        # The device does it when nothing runs: a finalizer should not call the driver.
+        retired, driver = self.device.retired, self.device.driver
+        graphs = getattr(self, "_graphs", None)
+        if graphs is not None:
+            retired += [(driver.free_graph, handle) for handle in graphs.handles()]
+        retired += [(driver.unload, module) for module in self._modules]
+
+
+def _described(artifact: Artifact, step: DeviceStep) -> str:
+    """The kernel's name and the user's lines that it computes."""
+    return f"{step.kernel} of {artifact.name}{_lines(artifact, step.launch)}"
+
+
+def _lines(artifact: Artifact, launch: int) -> str:
+    lines = artifact.launches[launch].lines if launch >= 0 else ()
+    return f" ({', '.join(lines)})" if lines else ""
