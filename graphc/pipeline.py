@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
+from graphc.codegen.cuda.build import build_ptx, build_sass
+from graphc.codegen.cuda.facts import cuda_target
+from graphc.codegen.cuda.program import make_device_artifact, program_unit
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.llvm.build import build_assembly
 from graphc.codegen.llvm.host import host_target
@@ -22,6 +25,7 @@ from graphc.ir.schedule_text import print_fused, print_plan
 from graphc.options import MINIMAL_FILTERING
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.decompose import Decompose
+from graphc.passes.drafts import ON_CPU, ON_GPU
 from graphc.passes.fuse import fuse
 from graphc.passes.join_pads import JoinPads
 from graphc.passes.join_products import JoinProducts
@@ -47,7 +51,11 @@ STAGES: Mapping[str, str] = {
     "loops": "the kernels as scheduled loops over vectors",
     "llvm": "LLVM IR, as it goes to the code generator",
     "asm": "assembly of this machine",
+    "cuda": "CUDA C, one translation unit with all kernels (of a GPU)",
+    "ptx": "PTX, where a compiler of CUDA is present (of a GPU)",
+    "sass": "assembly of the GPU, where its tools are present (of a GPU)",
 }
+_CPU_STAGES, _GPU_STAGES = frozenset({"llvm", "asm"}), frozenset({"cuda", "ptx", "sass"})
 
 
 def graph_passes(target: Target | None = None) -> list[Pass]:
@@ -66,6 +74,8 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
     ]
     if target is None:
         return machine_independent
+    if target.device == "cuda":
+        return [*machine_independent, SplitReductions(on_gpu=True)]
     filtering = [MinimalFiltering(target.lanes(4))] if MINIMAL_FILTERING.get() else []
     leading = SplitLeading(target.l2_bytes)
     return [*machine_independent, Layout(target.lanes(4)), *filtering, SharePads(), leading, SplitReductions()]
@@ -84,7 +94,7 @@ def schedule(graph: Graph, target: Target) -> FusedGraph:
             f"graph @{graph.name} is not one program: {', '.join(hosted)} run on the host between compiled parts; "
             f"stages up to 'laid_out' can be shown"
         )
-    return order(fuse(optimize(graph, target)))
+    return order(fuse(optimize(graph, target), ON_GPU if target.device == "cuda" else ON_CPU))
 
 
 def build_program(
@@ -101,8 +111,9 @@ def build_program(
 
 def make(graph: Graph, donated: frozenset[int], target: Target, choices: Choices = NO_CHOICES) -> Artifact:
     """All phases: native code for `graph` on `target`."""
+    finish = make_device_artifact if target.device == "cuda" else make_artifact
     with _no_collection():
-        return make_artifact(build_program(graph, donated, target, choices), target, {"target": target.cpu})
+        return finish(build_program(graph, donated, target, choices), target, {"target": target.cpu})
 
 
 @contextmanager
@@ -118,20 +129,33 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def stage_text(graph: Graph, stage: str, locations: bool = False) -> str:
-    """The text of `graph` at one of STAGES. Raises GraphcError when there is no such stage."""
+def stage_text(
+    graph: Graph, stage: str, locations: bool = False, device: str = "cpu", target: Target | None = None
+) -> str:
+    """The text of `graph` at one of STAGES, for `device` ("cpu" or "cuda"). `target` is the machine, when it is not the
+    one at hand. Raises GraphcError when there is no such stage, or not for this device.
+    """
+    if stage not in STAGES:
+        raise GraphcError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+    on_gpu = device.partition(":")[0] == "cuda"
+    if stage in (_CPU_STAGES if on_gpu else _GPU_STAGES):
+        other = "cpu" if on_gpu else "cuda"
+        raise GraphcError(f"stage {stage!r} is one of device {other!r}, not of {device!r}")
+    machine = target or (cuda_target() if on_gpu else host_target())
+    made = partial(build_program, graph, target=machine)
     makers: dict[str, Callable[[], str]] = {
         "traced": lambda: _graph_text(graph, locations),
         "simplified": lambda: _graph_text(optimize(graph), locations),
-        "laid_out": lambda: _graph_text(optimize(graph, host_target()), locations),
-        "fused": lambda: print_fused(schedule(graph, host_target())),
-        "planned": lambda: _planned(build_program(graph)),
-        "loops": lambda: "\n".join(map(print_kernel, build_program(graph).kernels)),
-        "llvm": lambda: "\n".join(build_program(graph).modules),
-        "asm": lambda: "\n".join(build_assembly(m, host_target()) for m in build_program(graph).modules),
+        "laid_out": lambda: _graph_text(optimize(graph, machine), locations),
+        "fused": lambda: print_fused(schedule(graph, machine)),
+        "planned": lambda: _planned(made()),
+        "loops": lambda: "\n".join(map(print_kernel, made().kernels)),
+        "llvm": lambda: "\n".join(made().modules),
+        "asm": lambda: "\n".join(build_assembly(m, machine) for m in made().modules),
+        "cuda": lambda: program_unit(made()),
+        "ptx": lambda: build_ptx(program_unit(made()), machine),
+        "sass": lambda: build_sass(program_unit(made()), machine),
     }
-    if stage not in makers:
-        raise GraphcError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
     return makers[stage]()
 
 

@@ -169,7 +169,7 @@ def _with_lane(nest: Nest, lane: Var | None, lanes: int, number: int = 0) -> Sch
             best = _own_lane(site, lanes)
             if best is not None:
                 schedule.site_lane[site] = best
-        options = _reduction_loops(site, schedule, bool(number))
+        options = reduction_loops(site, schedule, bool(number))
         schedule.unrolled[site], schedule.loop_order[site] = options[min(number, len(options) - 1)]
         counts.append(len(options))
     pick(range(max(counts)), number)
@@ -321,7 +321,7 @@ _Loops = tuple[tuple[Var, ...], tuple[Var, ...]]
 """The loops of a site: unrolled ones, and looped ones, the outermost first."""
 
 
-def _reduction_loops(site: Site, schedule: Schedule, more: bool) -> list[_Loops]:
+def reduction_loops(site: Site, schedule: Schedule, more: bool = False) -> list[_Loops]:
     """A site's own loops split into unrolled ones and looped ones, the most contiguous innermost; with `more` in all
     other ways after that.
     """

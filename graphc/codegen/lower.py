@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from graphc.codegen import extremes
 from graphc.codegen.domain import Bases, Domain
+from graphc.codegen.gpu_domain import GridDomain
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
@@ -58,7 +59,8 @@ class _Lowering:
         self.ahead: Ahead | None = None
         self.point: Point = {}
         self.steps = Steps(group, nest, schedule)
-        self.domain = Domain(self.e, self.values.env, schedule, target, self._body, self._fill_panels)
+        kind = GridDomain if target.device == "cuda" else Domain
+        self.domain = kind(self.e, self.values.env, schedule, target, self._body, self._fill_panels)
         self.lane = Var("lane", schedule.lanes - 1, lane=True)
         self.sites = {s.stage: s for s in nest.sites if s.stage is not None}
 
@@ -107,9 +109,9 @@ class _Lowering:
         index = self.e.bind(Value(INDEX, "g"))
         grid = self.domain.run(index)
         params = tuple(self.work[n] if isinstance(n, Scratch) else self.params[n] for n in self.own)
-        work = self._flops(), self._bytes()
         near = (memory for panel, memory in self.panels.values() if panel.is_near)
-        kernel = Kernel(name, params, grid, index, tuple(self.e.body), *work, (*self.rows.values(), *near))
+        own = (*self.rows.values(), *near)
+        kernel = Kernel(name, params, grid, index, tuple(self.e.body), *self._work(), own, self.schedule.threads)
         return Lowered(kernel, self.own)
 
     # one tile of the domain
@@ -143,7 +145,8 @@ class _Lowering:
         places = [self._place(p) for p in points]
         steps, last = self.steps.before_stores(places), self.steps.stores()
         self.point = points[0]
-        self.ahead = choose_ahead(self.nest, schedule, [*steps, *last])
+        if self.target.device == "cpu":
+            self.ahead = choose_ahead(self.nest, schedule, [*steps, *last])
         for step in steps:
             self._run(step, places, masks)
         if self.domain.part is not None and not self.domain.part.is_last:
@@ -198,7 +201,8 @@ class _Lowering:
             self._store_rows(step.rows, places, tuple(point[v] for v in loops), inner)
             return carried
 
-        self._iterate(step.rows[0], [[]], masks, visit)
+        parts = self.schedule.split.get(step.rows[0], 1)
+        self._iterate(step.rows[0], [[] for _ in range(parts)], masks, visit)
 
     def _ask_ahead(self, step: Step, over: Point, masks: Masks) -> None:
         """In the loop that has time for it, at the place `over`: ask for the lines of the next rows that begin here."""
@@ -217,13 +221,13 @@ class _Lowering:
             self.e.prefetch(self.params[access.buffer], self.values.address(ix)[0])
 
     def _store_rows(
-        self, rows: tuple[Site, ...], places: list[tuple[Ix, ...]], over: tuple[Ix, ...], masks: Masks
+        self, rows: tuple[Site, ...], places: list[tuple[Ix, ...]], at_loops: tuple[Ix, ...], masks: Masks
     ) -> None:
-        """Store the elements of `rows` at the place `over` of their loops."""
+        """Store the elements of `rows` where their loops are at `at_loops`."""
         for site in rows:
             root = site.root
             assert root is not None
-            own = dict(zip(inner_dims(root), over, strict=True))
+            own = dict(zip(inner_dims(root), site.place(at_loops), strict=True))
             indices = [root_index(root, place, own) for place in places]
             compute = self.values.kept_at if site.is_kept else self.values.at
             computed = [compute(root.value, at, masks) for at in indices]
@@ -253,12 +257,12 @@ class _Lowering:
             for choice in product(*(range(v.hi + 1) for v in self.schedule.unrolled[site])):
                 taps = dict(zip(self.schedule.unrolled[site], map(Ix, choice), strict=True))
                 self.e.epoch += 1
+                at_loops = tuple(taps[v] if v in taps else point[v] for v in site.loops)
                 if step.rows:
-                    whole = tuple(taps[v] if v in taps else point[v] for v in site.loops)
-                    self._store_rows(step.rows, places, whole, inner)
+                    self._store_rows(step.rows, places, at_loops, inner)
                 position = 0
                 for stage, at in items:
-                    over = tuple(taps[v] if v in taps else point[v] for v in site.loops)
+                    over = self.sites[stage].place(at_loops)
                     width = 2 if extremes.is_place(stage) else 1
                     old = result[position : position + width]
                     new = self._accumulate(stage, at, over, old, inner)
@@ -461,15 +465,13 @@ class _Lowering:
 
     # facts about the kernel
 
-    def _flops(self) -> int:
+    def _work(self) -> tuple[int, int]:
+        """Operations, and bytes of memory."""
         total = 0
         for site in self.nest.sites:
             count = self.nest.points * math.prod(v.hi + 1 for v in site.loops)
             total += count * (site.maps + 7 * site.heavy)
-        return total
-
-    def _bytes(self) -> int:
-        return sum(n.type.nbytes for n in self.params if n not in self.rows)
+        return total, sum(n.type.nbytes for n in self.params if n not in self.rows)
 
 
 def _streamed(items: list[tuple[Node, Index]], site: Site) -> list[tuple[Node, Index]]:

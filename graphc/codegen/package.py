@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from graphc.codegen.accumulate import lower_accumulate
+from graphc.codegen.gpu_schedule import one_lane
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.launching import Launching
 from graphc.codegen.llvm.build import build_many
@@ -45,7 +46,7 @@ class Planner(Protocol):
 class Program:
     """A program before native code: kernels in text-independent form, in launch order, and the steps that run them.
 
-    `launched[i]` is the group that launch number `i` belongs to.
+    `launched[i]` is the group that launch number `i` belongs to. For a device that the host drives there is no `entry`.
     """
 
     fused: FusedGraph
@@ -65,6 +66,8 @@ class Program:
 
 def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
     """The kernels of an operator that has kernels of its own, in the order in which they run."""
+    if target.device == "cuda":
+        target = one_lane(target)
     if node.op in ("argsort", "sort", "argselect"):
         return lower_sort(node, NAME, target)
     if node.op == "searchsorted":
@@ -80,12 +83,15 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target, choices: C
     `choices` are schedules other than the cost model's.
     """
     made = Kernels(target, choices)
-    fused, regions = find_regions(fused, made, target)
+    on_gpu = target.device == "cuda"
+    regions: tuple[Region, ...] = ()
+    if not on_gpu:
+        fused, regions = find_regions(fused, made, target)
     in_place = {g: made.in_place(g) for g in fused.groups if not g.is_apart}
     apart = {g: lower_apart(g.roots[0].target, target) for g in fused.groups if g.is_apart}
     scratch = {g: _scratch(parts) for g, parts in apart.items()}
     scratch.update({g: made.scratch(g) for g in in_place})
-    plan = planner(fused, in_place, scratch, regions=regions, parts=target.cores)
+    plan = planner(fused, in_place, scratch, regions=regions, parts=1 if on_gpu else target.cores)
     writer = Launching(plan, made, len(fused.graph.inputs) + len(fused.graph.outputs))
     memories = iter(plan.regions)
     memory = next(memories, None)
@@ -101,7 +107,7 @@ def make_program(fused: FusedGraph, planner: Planner, target: Target, choices: C
     first_output = len(fused.graph.inputs)
     copies = [Copy((first_output + j, 0), plan.places[value], value.type.nbytes) for j, value in plan.copies]
     steps = (*writer.steps, *copies)
-    entry = emit_program(steps, target, ENTRY)
+    entry = "" if on_gpu else emit_program(steps, target, ENTRY)
     return Program(
         fused,
         plan,

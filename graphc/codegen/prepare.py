@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from graphc.codegen.gpu_schedule import keeping_pays_on_gpu, make_gpu_schedule
 from graphc.codegen.loops import keeping_pays, make_schedule
 from graphc.codegen.schedule import MODEL, Choice, Schedule
 from graphc.codegen.sites import Nest, build_nest
@@ -28,18 +29,25 @@ class Prepared:
     in_place: tuple[tuple[Node, Node], ...]
 
 
-def prepare(group: Group, target: Target, choice: Choice = MODEL, first_apart: bool = False) -> Prepared:
+def prepare(
+    group: Group, target: Target, choice: Choice = MODEL, first_apart: bool = False, is_aligned: bool = True
+) -> Prepared:
     """Choose the loops of `group` on `target`: the options of `choice`. NoOption when there are not so many.
 
-    With `first_apart` the first axis of its domain has the outermost loop, if that can be.
+    With `first_apart` the first axis of its domain has the outermost loop, if that can be. `is_aligned`: parameters
+    begin where vectors of memory do, which matters to a GPU.
     """
-    nest = build_nest(group, first_apart)
+    on_gpu = target.device == "cuda"
+    nest = build_nest(group, first_apart, on_gpu)
     if group.kept:
         without = replace(group, kept=())
-        plain = build_nest(without, first_apart)
-        if not keeping_pays(nest, plain, target):
+        plain = build_nest(without, first_apart, on_gpu)
+        if not (keeping_pays_on_gpu if on_gpu else keeping_pays)(nest, plain, target):
             group, nest = without, plain
-    schedule = make_schedule(nest, target, choice, nest.axes[0] if first_apart and nest.axes else None)
+    if on_gpu:
+        schedule = make_gpu_schedule(nest, target, is_aligned)
+    else:
+        schedule = make_schedule(nest, target, choice, nest.axes[0] if first_apart and nest.axes else None)
     return Prepared(group, nest, schedule, tuple(_in_place(nest, schedule)))
 
 

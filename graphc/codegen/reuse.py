@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from graphc.codegen.blocks import Blocks, blocks_of
 from graphc.codegen.canonical import Form, form_of, moved
+from graphc.codegen.cuda import emit as cuda
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.lower import lower
@@ -26,6 +27,7 @@ from graphc.ir.schedule import Group, Scratch
 
 SLOWER = 1.15  # how much longer a contraction may take by itself in order to go by blocks
 NAME = "kernel"  # of every kernel until its text is known
+VECTOR_ALIGNMENT = 16  # bytes: where vectors of a GPU's memory begin
 Choices = Mapping[tuple[object, ...], Choice]
 NO_CHOICES: Choices = MappingProxyType({})
 
@@ -37,10 +39,11 @@ def lower_all(prepared: Prepared, target: Target, merged: Mapping[Node, Node]) -
 
 
 def emit_named(kernel: Kernel, target: Target) -> tuple[str, str]:
-    """The symbol of `kernel`, which follows from its code, and its LLVM module."""
-    text = emit_kernel(kernel, target)
+    """The symbol of `kernel`, which follows from its code, and that: an LLVM module, or a function in CUDA C."""
+    on_gpu = target.device == "cuda"
+    text = cuda.emit_kernel(kernel, target) if on_gpu else emit_kernel(kernel, target)
     symbol = f"k{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-    return symbol, text.replace(f"@{NAME}(", f"@{symbol}(")
+    return symbol, text.replace(f" {NAME}(" if on_gpu else f"@{NAME}(", f" {symbol}(" if on_gpu else f"@{symbol}(")
 
 
 @dataclass(slots=True)
@@ -92,12 +95,14 @@ class Kernels:
         self._of[group] = self._by_blocks[group]
 
     def _prepared(self, form: Form, first_apart: bool) -> _Made:
-        key = (first_apart, form.key)
+        on_gpu = self._target.device == "cuda"
+        is_aligned = not on_gpu or all(start % VECTOR_ALIGNMENT == 0 for start in form.bytes_before().values())
+        key = (first_apart, is_aligned, form.key)
         made = self._made.get(key)
         if made is None:
             first, nodes = moved(form)
             choice = MODEL if first_apart else self._choices.get(form.key, MODEL)
-            made = self._made[key] = _Made(prepare(first, self._target, choice, first_apart), nodes)
+            made = self._made[key] = _Made(prepare(first, self._target, choice, first_apart, is_aligned), nodes)
         return made
 
     def in_place(self, group: Group) -> tuple[tuple[Node, Node], ...]:
@@ -137,7 +142,7 @@ class Kernels:
         return tuple(Lowered(kernel, buffers, tuple(later.get(b, 0) for b in buffers)) for kernel, buffers in parts)
 
     def emit(self, kernel: Kernel) -> tuple[str, str]:
-        """The symbol of `kernel`, which follows from its code, and its LLVM module."""
+        """The symbol of `kernel`, which follows from its code, and that."""
         known = self._texts.get(id(kernel))
         if known is None:
             # The kernel is kept, so that its identity stays its own.

@@ -136,6 +136,7 @@ class Schedule:
     chunk: Chunk | None = None  # a long sum is made in parts
     outermost: Var | None = None  # an axis that must stay the outermost loop, one place after the other
     cycles: float = 0.0  # the estimated cost of a contraction's tiles
+    threads: int = 1  # on a GPU: of a block that computes one point of the domain; 1: a thread does
 
     @property
     def far_panels(self) -> tuple[Panel, ...]:

@@ -7,7 +7,9 @@ the roots at symbolic indices; adjacent axes that every access treats as one are
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from graphc.ir.access import Index
 from graphc.ir.demand import Demands, demands, reduction_extents, reduction_reads
@@ -28,7 +30,8 @@ class Access:
 @dataclass(eq=False, slots=True)
 class Site:
     """`stage` is the reduction, or None for the stores of `root`. `loops` are the site's own variables besides the
-    domain's. What a site with `is_kept` stores is read again by others.
+    domain's, `over` is the index of each dimension that is reduced, or that the root does not share with the domain:
+    a loop of its own, or several dimensions have one. What a site with `is_kept` stores is read again by others.
     """
 
     stage: Node | None
@@ -42,6 +45,14 @@ class Site:
         default_factory=list
     )  # for a contraction: loads of x and of y, per point
     is_kept: bool = False
+    over: tuple[Ix, ...] = ()
+
+    def place(self, at: tuple[Ix, ...]) -> tuple[Ix, ...]:
+        """The index of each dimension in `over` where the loops are at `at`."""
+        if len(self.loops) == len(self.over):
+            return at
+        where = dict(zip(self.loops, at, strict=True))
+        return tuple(where[ix.terms[0][0]] if ix.terms else ix for ix in self.over)  # type: ignore[index]
 
 
 @dataclass(eq=False, slots=True)
@@ -95,13 +106,14 @@ def inner_dims(root: Root) -> list[int]:
     return [k for k, (d, n) in enumerate(zip(root.dims, root.value.shape, strict=True)) if d < 0 and n > 1]
 
 
-def build_nest(group: Group, first_apart: bool = False) -> Nest:
+def build_nest(group: Group, first_apart: bool = False, merge_loops: bool = False) -> Nest:
     """Walk `group` with one variable per axis, then again with adjacent axes collapsed where that changes no
-    address. The first axis stays by itself when `first_apart`.
+    address. The first axis stays by itself when `first_apart`. With `merge_loops` the loops of sites are collapsed too.
     """
     axes = tuple(Var(f"i{a}", max(n - 1, 0)) for a, n in enumerate(group.domain))
-    nest = _walk(group, axes, tuple(ZERO if v.hi == 0 else Ix.of(v) for v in axes))
-    runs = _collapsible(nest, first_apart)
+    nest = _walk(group, axes, tuple(ZERO if v.hi == 0 else Ix.of(v) for v in axes), merge_loops)
+    addresses = [*(a.address for site in nest.sites for a in site.accesses), *nest.other]
+    runs = _collapsible(axes, addresses, axes[0] if first_apart and axes else None)
     if all(len(run) == 1 for run in runs) and all(v.hi > 0 for v in axes):
         return nest
     merged: list[Var] = []
@@ -115,25 +127,23 @@ def build_nest(group: Group, first_apart: bool = False) -> Nest:
         merged.append(var)
         place[axes.index(run[-1])] = Ix.of(var)
         replaced.update(dict.fromkeys(run[:-1], ZERO) | {run[-1]: Ix.of(var)})
-    collapsed = _walk(group, tuple(merged), tuple(place))
-    return collapsed if _same(nest, collapsed, replaced) else _walk_without_units(group, axes)
+    collapsed = _walk(group, tuple(merged), tuple(place), merge_loops)
+    return collapsed if _same(nest, collapsed, replaced) else _walk_without_units(group, axes, merge_loops)
 
 
-def _walk_without_units(group: Group, axes: tuple[Var, ...]) -> Nest:
+def _walk_without_units(group: Group, axes: tuple[Var, ...], merge_loops: bool) -> Nest:
     kept = tuple(v for v in axes if v.hi > 0)
-    return _walk(group, kept, tuple(Ix.of(v) if v.hi > 0 else ZERO for v in axes))
+    return _walk(group, kept, tuple(Ix.of(v) if v.hi > 0 else ZERO for v in axes), merge_loops)
 
 
-def _collapsible(nest: Nest, first_apart: bool) -> list[list[Var]]:
-    """Runs of neighbouring axes that all accesses step through as one contiguous axis; `first_apart` is one alone."""
+def _collapsible(variables: Sequence[Var], addresses: Sequence[Ix], alone: Var | None) -> list[list[Var]]:
+    """Runs of neighbouring variables that all addresses step through as one; `alone` is one by itself."""
     runs: list[list[Var]] = []
-    axes = nest.axes
-    addresses = [*(a.address for site in nest.sites for a in site.accesses), *nest.other]
-    for var in axes:
+    for var in variables:
         previous = runs[-1][-1] if runs else None
         if (
             previous is not None
-            and not (first_apart and previous is axes[0])
+            and previous is not alone
             and all(a.coefficient(previous) == a.coefficient(var) * (var.hi + 1) for a in addresses)
         ):
             runs[-1].append(var)
@@ -144,6 +154,13 @@ def _collapsible(nest: Nest, first_apart: bool) -> list[list[Var]]:
 
 def _same(nest: Nest, collapsed: Nest, replaced: dict[Var, Ix]) -> bool:
     """Whether the collapsed walk reads and writes the same addresses."""
+    if len(nest.sites) != len(collapsed.sites) or len(nest.other) != len(collapsed.other):
+        return False
+    return all(_same_site(*pair, replaced) for pair in zip(nest.sites, collapsed.sites, strict=True))
+
+
+def _same_site(before: Site, after: Site, replaced: dict[Var, Ix]) -> bool:
+    """Whether `after` touches the addresses of `before`, with variables replaced."""
 
     def substituted(ix: Ix) -> tuple[object, ...]:
         result = Ix(ix.const)
@@ -157,17 +174,16 @@ def _same(nest: Nest, collapsed: Nest, replaced: dict[Var, Ix]) -> bool:
     def _name(symbol: Symbol) -> object:
         return symbol.name if isinstance(symbol, Var) else symbol
 
-    if len(nest.sites) != len(collapsed.sites) or len(nest.other) != len(collapsed.other):
-        return False
-    for before, after in zip(nest.sites, collapsed.sites, strict=True):
-        a = {(x.buffer, substituted(x.address), x.is_store) for x in before.accesses}
-        b = {(x.buffer, plain(x.address), x.is_store) for x in after.accesses}
-        if a != b or before.maps != after.maps:
-            return False
-    return True
+    a = {(x.buffer, substituted(x.address), x.is_store) for x in before.accesses}
+    b = {(x.buffer, plain(x.address), x.is_store) for x in after.accesses}
+    return a == b and before.maps == after.maps
 
 
-def _walk(group: Group, axes: tuple[Var, ...], place: tuple[Ix, ...]) -> Nest:
+_Take = Callable[[Demands], None]
+_Make = Callable[[tuple[Var, ...], tuple[Ix, ...], _Take], Site]
+
+
+def _walk(group: Group, axes: tuple[Var, ...], place: tuple[Ix, ...], merge_loops: bool) -> Nest:
     sites: list[Site] = []
     other: dict[Ix, None] = {}
     wanted: dict[Node, dict[Index, None]] = {}
@@ -179,22 +195,60 @@ def _walk(group: Group, axes: tuple[Var, ...], place: tuple[Ix, ...]) -> Nest:
 
     kept = {r.value for r in group.kept}
     inside = group.inside - kept
+    make = _with_merged_loops if merge_loops else _with_loops
     for root in (*group.kept, *(r for r in group.roots if r.target not in kept)):
-        inner = {k: Var(f"q{k}", root.value.shape[k] - 1) for k in inner_dims(root)}
-        at = root_index(root, place, {k: Ix.of(v) for k, v in inner.items()})
-        found = demands([(root.value, at)], inside | {root.value} if root.value in kept else inside)
-        take(found)
-        accesses = [Access(leaf, ix) for leaf, ix in found.loads]
-        accesses.append(Access(root.target, store_address(root, at), True))
-        site = Site(None, root, tuple(inner.values()), accesses, found.maps, found.heavy_maps, [])
-        site.is_kept = root.value in kept
-        sites.append(site)
+        inner = tuple(Var(f"q{k}", root.value.shape[k] - 1) for k in inner_dims(root))
+        sites.append(make(partial(_root_site, root, place, inside, root.value in kept), inner, take))
     done: set[Node] = set()
     while len(done) < len(wanted):
         for stage in [s for s in wanted if s not in done]:
             done.add(stage)
-            sites.append(_stage_site(stage, list(wanted[stage]), inside, take))
+            loops = tuple(Var(f"r{i}", max(n - 1, 0)) for i, n in enumerate(reduction_extents(stage)))
+            each = _with_loops if stage.op == "contract" else make
+            sites.append(each(partial(_stage_site, stage, list(wanted[stage]), inside), loops, take))
     return Nest(axes, place, sites, other, inside)
+
+
+def _with_loops(make: _Make, loops: tuple[Var, ...], take: _Take) -> Site:
+    """The site with a loop for each dimension."""
+    return make(loops, tuple(map(Ix.of, loops)), take)
+
+
+def _with_merged_loops(make: _Make, loops: tuple[Var, ...], take: _Take) -> Site:
+    """The site with one loop for neighbouring dimensions where that changes no address."""
+    found: list[Demands] = []
+    site = _with_loops(make, loops, found.append)
+    noted = [ix for walk in found for ix in walk.other]
+    runs = _collapsible(loops, [*(a.address for a in site.accesses), *noted], None)
+    if any(len(run) > 1 for run in runs):
+        merged = [Var(run[-1].name, math.prod(v.hi + 1 for v in run) - 1) for run in runs]
+        replaced: dict[Var, Ix] = {}
+        for run, var in zip(runs, merged, strict=True):
+            replaced.update(dict.fromkeys(run[:-1], ZERO) | {run[-1]: Ix.of(var)})
+        again: list[Demands] = []
+        shorter = make(tuple(merged), tuple(replaced[v] for v in loops), again.append)
+        if _same_site(site, shorter, replaced) and sum(len(w.other) for w in again) == len(noted):
+            site, found = shorter, again
+    for walk in found:
+        take(walk)
+    return site
+
+
+def _root_site(
+    root: Root,
+    place: tuple[Ix, ...],
+    inside: frozenset[Node],
+    is_kept: bool,
+    loops: tuple[Var, ...],
+    over: tuple[Ix, ...],
+    take: _Take,
+) -> Site:
+    at = root_index(root, place, dict(zip(inner_dims(root), over, strict=True)))
+    found = demands([(root.value, at)], inside | {root.value} if is_kept else inside)
+    take(found)
+    accesses = [Access(leaf, ix) for leaf, ix in found.loads]
+    accesses.append(Access(root.target, store_address(root, at), True))
+    return Site(None, root, loops, accesses, found.maps, found.heavy_maps, [], is_kept=is_kept, over=over)
 
 
 def unrolled(nest: Nest, var: Var) -> Demands:
@@ -217,9 +271,14 @@ def tile_work(nest: Nest, lane: Var, lanes: int, count: int) -> int:
     return found.maps + 7 * found.heavy_maps
 
 
-def _stage_site(stage: Node, points: list[Index], inside: frozenset[Node], take) -> Site:
-    loops = tuple(Var(f"r{i}", max(n - 1, 0)) for i, n in enumerate(reduction_extents(stage)))
-    over = tuple(map(Ix.of, loops))
+def _stage_site(
+    stage: Node,
+    points: list[Index],
+    inside: frozenset[Node],
+    loops: tuple[Var, ...],
+    over: tuple[Ix, ...],
+    take: _Take,
+) -> Site:
     accesses: dict[Access, None] = {}
     operands: list[list[tuple[Node, Ix]]] = []
     maps = heavy = 0
@@ -234,4 +293,4 @@ def _stage_site(stage: Node, points: list[Index], inside: frozenset[Node], take)
             maps += found.maps + 1
             heavy += found.heavy_maps
         operands.append(per_point)
-    return Site(stage, None, loops, list(accesses), maps, heavy, points, operands)
+    return Site(stage, None, loops, list(accesses), maps, heavy, points, operands, over=over)

@@ -46,7 +46,7 @@ class Steps:
         for site in self._nest.sites:
             if site.root is not None:
                 dims = inner_dims(site.root)
-                own = {k: Ix.of(v) for k, v in zip(dims, site.loops, strict=True)}
+                own = dict(zip(dims, site.over, strict=True))
                 requests.extend((site.root.value, root_index(site.root, place, own)) for place in places)
         inside = self._nest.inside | frozenset(self._kept)
         while requests:
@@ -55,8 +55,7 @@ class Steps:
             for stage, at in found.stages:
                 if at not in wanted.setdefault(stage, {}):
                     wanted[stage][at] = None
-                    over = tuple(Ix.of(v) for v in self._sites[stage].loops)
-                    requests.extend(zip(stage.inputs, reduction_reads(stage, at, over), strict=True))
+                    requests.extend(zip(stage.inputs, reduction_reads(stage, at, self._sites[stage].over), strict=True))
         steps = []
         for together in self._grouped(sorted((*wanted, *self._kept), key=self._rank.__getitem__)):
             stages = tuple((n, tuple(wanted[n])) for n in together if n not in self._kept)
@@ -91,6 +90,9 @@ class Steps:
             items = rest
         return groups
 
+    def _extents(self, item: Node) -> tuple[int, ...]:
+        return tuple(v.hi for v in self._site(item).loops)
+
     def _site(self, item: Node) -> Site:
         return self._kept[item] if item in self._kept else self._sites[item]
 
@@ -110,7 +112,7 @@ class Steps:
             if other in self._kept or item in self._kept:
                 if not self._same_loops(self._site(other), site):
                     return False
-            elif reduction_extents(other) != reduction_extents(item):
+            elif reduction_extents(other) != reduction_extents(item) or self._extents(other) != self._extents(item):
                 return False
             if other in below and not (other in self._kept and _at_same_place(self._kept[other], site)):
                 return False

@@ -16,6 +16,30 @@ from graphc.passes.stored import MAX_GROUP, MAX_PAIRS, movement_base, operations
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
 MAX_STRIDED = 1 << 17  # elements that stay near a core, however they are walked
 MIN_ROWS, MIN_ROW = 16, 1 << 12  # fewer rows than that keep too few cores busy, unless a row is short
+MAX_OWN = 1 << 16  # bytes of rows that a kernel may keep besides what it stores
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one kernel may have on a device: rows of up to `row` elements, when it has fewer than `few` of them up to
+    `short`, `own` bytes of memory of its own for one. Values of which each point reads a window move into kernels of at
+    least `points` points.
+    """
+
+    row: int = MAX_ROW
+    few: int = MIN_ROWS
+    short: int = MIN_ROW
+    own: int = MAX_OWN
+    points: int = 0
+
+    def is_long(self, length: int, rows: int) -> bool:
+        """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""
+        return length > self.row or (rows < self.few and length > self.short)
+
+
+ON_CPU = Limits()
+# Blocks of threads read long rows from memory again, and many of them run at once.
+ON_GPU = Limits(row=1 << 17, few=64, short=1 << 14, own=1 << 20, points=1 << 16)
 
 
 @dataclass(eq=False)
@@ -158,11 +182,6 @@ def wanted_at(nodes: Sequence[Node], reader: Draft, roots: list[tuple[Root, Inde
     except TooLarge:
         return dict.fromkeys(nodes)
     return {node: list(ats) if ats and node not in multiplied else None for node, ats in found.items()}
-
-
-def is_long_for(length: int, rows: int) -> bool:
-    """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""
-    return length > MAX_ROW or (rows < MIN_ROWS and length > MIN_ROW)
 
 
 def fitting_axis(axis: int, extent: int, domain: tuple[int, ...], position: int) -> int:

@@ -21,10 +21,11 @@ from graphc.ir.node import Node
 from graphc.ir.schedule import MAX_SCATTERS, FusedGraph, Group, Root
 from graphc.passes.drafts import (
     MAX_STRIDED,
+    ON_CPU,
     Draft,
     Drafts,
+    Limits,
     fitting_axis,
-    is_long_for,
     size_of,
     symbols,
     walk,
@@ -34,13 +35,13 @@ from graphc.passes.fuse_rows import merge_rows
 from graphc.passes.stored import choose_stored, is_joined, is_scatter
 
 
-def fuse(graph: Graph) -> FusedGraph:
-    """Split `graph` (decomposed, laid out) into kernels."""
+def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
+    """Split `graph` (decomposed, laid out) into kernels of what `limits` allow."""
     stored = choose_stored(graph)
     drafts = {node: _draft(node, stored, i) for i, node in enumerate(stored)}
     merging = Drafts(drafts)
-    _merge(graph, stored, merging)
-    merge_rows(graph, stored, merging)
+    _merge(graph, stored, merging, limits)
+    merge_rows(graph, stored, merging, limits)
     groups = _ordered(list(dict.fromkeys(merging.maker.values())))
     made = [Group(g.domain, tuple(g.roots), frozenset(g.inside), tuple(g.kept)) for g in groups]
     return FusedGraph(graph, tuple(g for g in made if any(t.type.size for t in g.targets)))
@@ -65,7 +66,7 @@ def _draft(node: Node, stored: dict[Node, None], order: int) -> Draft:
     return draft
 
 
-def _merge(graph: Graph, stored: dict[Node, None], drafts: Drafts) -> None:
+def _merge(graph: Graph, stored: dict[Node, None], drafts: Drafts, limits: Limits) -> None:
     """Merge producers into their readers while the result stays a legal kernel."""
     kept = {base_of(o) for o in graph.outputs}
     readers, maker = drafts.readers, drafts.maker
@@ -77,7 +78,7 @@ def _merge(graph: Graph, stored: dict[Node, None], drafts: Drafts) -> None:
             producer = maker[node]
             if reader is producer or reader not in readers[node] or drafts.makes_cycle([producer, reader]):
                 continue
-            merged = _try_merge(producer, reader, node, readers, stored, kept)
+            merged = _try_merge(producer, reader, node, readers, stored, kept, limits)
             if merged is not None:
                 drafts.replace([producer, reader], merged)
 
@@ -119,6 +120,7 @@ def _try_merge(
     readers: dict[Node, set[Draft]],
     stored: dict[Node, None],
     kept: set[Node],
+    limits: Limits,
 ) -> Draft | None:
     """The group that computes `producer` and `reader` together, or None when they do not fit."""
     if any(r.target.op in APART for r in reader.roots) or any(r.scatter for r in producer.roots):
@@ -137,11 +139,12 @@ def _try_merge(
     if also and (place is None or not _all_aligned(producer, node, place, {r: reads[r.target] for r in also}, axes)):
         return None
     if place is not None:
-        merged = _aligned(producer, reader, node, place, outside)
+        merged = _aligned(producer, reader, node, place, outside, limits)
     elif any(outside.values()) or len(producer.roots) > 1:
         return None
     elif any(needs_loop(n) for n in producer.inside):
         fits = not any(needs_loop(n) for n in reader.inside) and _is_windowed(node, wanted, axes)
+        fits = fits and math.prod(reader.domain) >= limits.points
         merged = Draft(reader.roots, reader.domain, reader.order) if fits else None
     else:
         merged = Draft(reader.roots, reader.domain, reader.order) if len(wanted) <= 2 else None
@@ -209,7 +212,7 @@ def _is_windowed(node: Node, wanted: list[Index], axes: list[Var]) -> bool:
 
 
 def _aligned(
-    producer: Draft, reader: Draft, node: Node, place: tuple[int, ...], outside: dict[Node, bool]
+    producer: Draft, reader: Draft, node: Node, place: tuple[int, ...], outside: dict[Node, bool], limits: Limits
 ) -> Draft | None:
     """Both groups over the axes that `node` is indexed by; the reader's other axes become inner loops of its roots."""
     source = next(r for r in producer.roots if r.target is node)
@@ -226,7 +229,7 @@ def _aligned(
             return None
         if min(inner) < max(moved_axes, default=-1) and math.prod(reader.domain) > MAX_STRIDED:
             return None  # the inner loops would stride through memory; by itself the reader walks it in order
-        if any(r.scatter for r in reader.roots) or is_long_for(length, node.type.size):
+        if any(r.scatter for r in reader.roots) or limits.is_long(length, node.type.size):
             return None
     axes = [a for a in range(len(reader.domain)) if a not in inner]
     onto = {a: i for i, a in enumerate(axes)}

@@ -20,20 +20,18 @@ from graphc.passes.drafts import (
     MAX_STRIDED,
     Draft,
     Drafts,
+    Limits,
     fitting_axis,
-    is_long_for,
     size_of,
     symbols,
     walk,
     wanted_at,
 )
 
-MAX_OWN = 1 << 16  # bytes of rows that a kernel may keep besides what it stores
-
 Wanted = dict[Node, list[Index] | None]
 
 
-def merge_rows(graph: Graph, stored: dict[Node, None], drafts: Drafts) -> None:
+def merge_rows(graph: Graph, stored: dict[Node, None], drafts: Drafts, limits: Limits) -> None:
     """Merge producers into readers of their rows while the result stays a legal kernel."""
     outputs = {base_of(o) for o in graph.outputs}
     order = {node: i for i, node in enumerate(stored)}
@@ -49,7 +47,7 @@ def merge_rows(graph: Graph, stored: dict[Node, None], drafts: Drafts) -> None:
                 for r in producer.roots
                 if r.target in outputs or any(g is not reader for g in drafts.readers[r.target])
             }
-            merged = _merged(producer, reader, node, shown)
+            merged = _merged(producer, reader, node, shown, limits)
             if merged is None:
                 continue
             merged.kept.sort(key=lambda r: order[r.value])
@@ -67,7 +65,7 @@ def _may_merge(node: Node, producer: Draft, reader: Draft) -> bool:
     return True
 
 
-def _merged(producer: Draft, reader: Draft, node: Node, shown: set[Node]) -> Draft | None:
+def _merged(producer: Draft, reader: Draft, node: Node, shown: set[Node], limits: Limits) -> Draft | None:
     """The group that computes `producer` and `reader` row by row, or None when they do not fit. `shown` are the
     producer's targets that others read.
     """
@@ -82,7 +80,7 @@ def _merged(producer: Draft, reader: Draft, node: Node, shown: set[Node]) -> Dra
         return None
     rows = math.prod(reader.domain[p] for p in outer)
     length = node.type.size // rows
-    if length <= UNROLLED_REDUCTION or is_long_for(length, rows):
+    if length <= UNROLLED_REDUCTION or limits.is_long(length, rows):
         return None  # short rows are computed in line, many side by side
     for draft, taken in ((producer, set(onto)), (reader, set(outer))):
         inner = [a for a, n in enumerate(draft.domain) if n > 1 and a not in taken]
@@ -99,7 +97,7 @@ def _merged(producer: Draft, reader: Draft, node: Node, shown: set[Node]) -> Dra
     made = [*_placed([r for r in producer.roots if r.target in shown], first, domain)]
     made += _placed(reader.roots, second, domain)
     targets = {r.target for r in made}
-    if sum(r.value.type.nbytes // rows for r in kept if r.value not in targets) > MAX_OWN:
+    if sum(r.value.type.nbytes // rows for r in kept if r.value not in targets) > limits.own:
         return None
     merged = Draft(made, domain, max(producer.order, reader.order), kept=kept)
     dropped = {r.target for r in producer.roots} - targets

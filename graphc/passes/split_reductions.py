@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
@@ -23,6 +24,13 @@ PARTS = 64  # pieces of a reduction with few results
 LONG = 1 << 21  # bytes that are worth another kernel
 MAX_WORK = 32  # operations for one element of what is reduced: it is computed in line for several rows at once
 
+# On a GPU:
+LONG_ON_GPU = 1 << 18  # bytes
+THREADS = 1 << 17  # wanted for columns, a thread each
+THREAD_ROWS = 16  # what a thread adds up of a column, at least
+BLOCKS = 1 << 12  # wanted for rows, a block of threads each
+BLOCK_ROW = 1 << 13  # elements of a row for a block, at least
+
 
 @dataclass(frozen=True)
 class SplitReductions(Pass):
@@ -30,24 +38,29 @@ class SplitReductions(Pass):
 
     A reduction over rows (the columns run across lanes) takes a few rows at a time, each read from end to end. One with
     few results first gives a result for each of up to 64 parts of its first axis. Parts depend on shapes alone, so
-    that sums are the same with any number of threads.
+    that sums are the same with any number of threads. With `on_gpu` there are enough parts for all of its threads.
     """
 
     name: ClassVar[str] = "split_reductions"
     doc: ClassVar[str] = "reduce long axes in parts, which read memory in order and can run at the same time"
     requires = (PRIMITIVE,)
 
+    on_gpu: bool = False
+
     def run(self, graph: Graph) -> Graph:
-        return rebuild(graph, _split)
+        return rebuild(graph, partial(_split, on_gpu=self.on_gpu))
 
 
-def _split(b: Builder, node: Node) -> Node | None:
+def _split(b: Builder, node: Node, on_gpu: bool) -> Node | None:
     """What gives the same as `node` in steps; None for what stays as it is."""
     if node.op == "contract":
         total = _sum_of_products(b, node)
-        return None if total is None else _split(b, total)
-    node = _over_one_axis(b, node) if _is_long(node) else node
-    cut = _choose(node) if _is_long(node) else None
+        return None if total is None else _split(b, total, on_gpu)
+    long = LONG_ON_GPU if on_gpu else LONG
+    if not _is_long(node, long):
+        return None
+    node = _over_one_axis(b, node, node.type.size + 1 if on_gpu else FEW_RESULTS)
+    cut = _choose_on_gpu(node) if on_gpu else _choose(node)
     if cut is None:
         return None
     axis, parts = cut
@@ -56,19 +69,23 @@ def _split(b: Builder, node: Node) -> Node | None:
     if n % parts:
         middle = n // parts * parts
         head, tail = (_reduce(b, node, _slice(b, x, axis, *ends), axes) for ends in ((0, middle), (middle, n)))
-        return b.apply(COMBINE[node.op], (_split(b, head) or head, tail))
+        return b.apply(COMBINE[node.op], (_split(b, head, on_gpu) or head, tail))
     pieces = b.reshape(x, (*x.shape[:axis], parts, n // parts, *x.shape[axis + 1 :]))
     inner = tuple(a + (a >= axis) for a in axes)
-    partial = _stored(b, _reduce(b, node, pieces, inner))
-    rest = _reduce(b, node, partial, (axis - sum(a < axis for a in axes),))
-    return (_split(b, rest) or rest) if _is_long(rest) else _stored(b, rest)
+    some = _stored(b, _reduce(b, node, pieces, inner))
+    rest = _reduce(b, node, some, (axis - sum(a < axis for a in axes),))
+    if on_gpu or not _is_long(rest, long):
+        return _stored(b, rest)
+    return _split(b, rest, on_gpu) or rest
 
 
-def _over_one_axis(b: Builder, node: Node) -> Node:
-    """A reduction of the last axes of a value in memory as one of a single axis, which is read from end to end."""
+def _over_one_axis(b: Builder, node: Node, few: int) -> Node:
+    """A reduction of the last axes of a value in memory as one of a single axis, which is read from end to end, when it
+    has fewer than `few` results.
+    """
     x, axes = node.inputs[0], node.ints("axes")
     base, first = base_of(x), min(axes)
-    if base.op in MOVEMENT | COMPUTED or OPS[base.op].kind == "elementwise" or node.type.size >= FEW_RESULTS:
+    if base.op in MOVEMENT | COMPUTED or OPS[base.op].kind == "elementwise" or node.type.size >= few:
         return node
     if len(axes) < 2 or set(axes) != set(range(first, x.type.rank)):
         return node
@@ -115,8 +132,28 @@ def _choose(node: Node) -> tuple[int, int] | None:
     return long[0], n // (each if 2 * each >= rows else rows)
 
 
-def _is_long(node: Node) -> bool:
-    return node.op in COMBINE and node.dtype.itemsize >= 4 and node.inputs[0].type.nbytes >= LONG
+def _choose_on_gpu(node: Node) -> tuple[int, int] | None:
+    """The axis to cut, and into how many parts, so that there are threads for all of a GPU.
+
+    Rows (the last axis is reduced) are read by blocks of threads, columns by a thread each.
+    """
+    x = node.inputs[0]
+    wide = [a for a, n in enumerate(x.shape) if n > 1]
+    long = [a for a in node.ints("axes") if x.shape[a] > 1]
+    if not long:
+        return None
+    length = math.prod(x.shape[a] for a in long)
+    by_rows = long[-1] == wide[-1]
+    wanted, least = (BLOCKS, BLOCK_ROW) if by_rows else (THREADS, THREAD_ROWS)
+    parts = min(wanted // node.type.size, length // least, x.shape[long[0]])
+    if parts < 2:
+        return None
+    even = _divisor(x.shape[long[0]], parts)
+    return long[0], even if 4 * even >= parts else parts
+
+
+def _is_long(node: Node, nbytes: int) -> bool:
+    return node.op in COMBINE and node.dtype.itemsize >= 4 and node.inputs[0].type.nbytes >= nbytes
 
 
 def _chain(x: Node) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from graphc.ir.node import Node
 from graphc.ir.schedule_verify import verify_fused
 from graphc.ir.types import DTYPES, TensorType, f32, f64, i64
 from graphc.passes.autodiff import vjp
-from graphc.passes.fuse_rows import MAX_OWN
+from graphc.passes.drafts import MAX_OWN
 from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run, same_bits
 from tests.codegen.targets import AVX2, AVX512, SSE2, runnable

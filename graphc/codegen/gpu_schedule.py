@@ -1,0 +1,214 @@
+"""Schedules for GPUs: each point of a domain is a thread, or a block of threads that work on its rows together.
+
+Memory is what counts: it moves whole sectors, so neighbouring threads should touch neighbouring elements. In a kernel
+of threads those are the places of one axis of the domain, in a kernel of blocks those of a row. Costs are in cycles of
+a multiprocessor, and as rough as they need to be to tell these cases apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from graphc.codegen.extremes import is_place
+from graphc.codegen.loops import reduction_loops
+from graphc.codegen.schedule import Schedule
+from graphc.codegen.sites import Access, Nest, Site
+from graphc.codegen.target import Target
+from graphc.ir.index import Data, Ix, Var
+from graphc.ir.node import Node
+
+WARP = 32  # threads that run in step
+SECTOR = 32  # bytes that memory moves at least
+RESIDENT = 2048  # threads of a multiprocessor that take turns
+BLOCKS = 32  # blocks of a multiprocessor at once
+BANDWIDTH = 16  # bytes of memory for a multiprocessor in a cycle
+RATE = 128  # operations of a multiprocessor in a cycle
+STEP = 100  # cycles between steps of a loop that loads, several of them under way
+START = 500  # cycles until a block has its first element
+ACROSS = 60  # cycles of a reduction across the threads of a block
+WIDTHS = (32, 64, 128, 256, 512, 1024)  # threads of a block
+HELD = 16  # elements of a row that a thread holds in registers
+REGISTERS = 64  # of a thread, for elements of rows
+WIDE_REGISTERS = 24  # in blocks of the most threads
+SPLIT = 4  # independent partial results of a reduction that loops
+VECTOR = 8  # lanes of a thread, at most
+
+
+def one_lane(target: Target) -> Target:
+    """`target` for kernels that are not scheduled here: what the places of their range do, a thread does."""
+    return replace(target, vector_bytes=1)
+
+
+def make_gpu_schedule(nest: Nest, target: Target, is_aligned: bool = True) -> Schedule:
+    """Choose threads or blocks for `nest`. `is_aligned`: its parameters begin where vectors of memory do."""
+    axes = [v for v in nest.axes if v.hi > 0]
+    options: list[tuple[float, int, Schedule]] = []
+    for number, schedule in enumerate(_options(nest, axes)):
+        if schedule.threads == 1 and any(s.is_kept for s in nest.sites):
+            continue
+        options.append((_cycles(nest, schedule, target), number, schedule))
+    schedule = min(options, key=lambda option: option[:2])[2]
+    if schedule.threads == 1 and is_aligned:
+        _widen(nest, schedule, target)
+    return schedule
+
+
+def keeping_pays_on_gpu(kept: Nest, plain: Nest, target: Target) -> bool:
+    """Whether rows should be kept in shared memory: they fit, and registers do not hold them anyway."""
+    schedule = make_gpu_schedule(plain, target)
+    if schedule.threads == 1 or _holds(plain, schedule):
+        return False
+    rows = (s for s in kept.sites if s.is_kept and s.root is not None)
+    nbytes = sum(math.prod(v.hi + 1 for v in s.loops) * s.root.value.dtype.itemsize for s in rows if s.root is not None)
+    return nbytes <= target.l1_bytes // 2
+
+
+def _options(nest: Nest, axes: Sequence[Var]) -> Iterator[Schedule]:
+    """Kernels of threads with each axis the fastest, the last one first; then blocks of all widths."""
+    for fastest in [*reversed(axes)] or [None]:
+        order = [v for v in nest.axes if v is not fastest]
+        schedule = Schedule(
+            1, None, [*order, *((fastest,) if fastest is not None else ())], dict.fromkeys(nest.axes, 1)
+        )
+        for site in nest.sites:
+            schedule.unrolled[site], schedule.loop_order[site] = reduction_loops(site, schedule)[0]
+        yield schedule
+    if any(s.stage is not None and s.stage.op == "contract" for s in nest.sites):
+        return
+    longest = max((v.hi + 1 for s in nest.sites for v in s.loops), default=1)
+    if longest == 1:
+        return
+    for threads in WIDTHS:
+        if threads > WARP and threads >= 2 * longest:
+            return
+        schedule = Schedule(threads, None, [*nest.axes], dict.fromkeys(nest.axes, 1), threads=threads)
+        for site in nest.sites:
+            lane = _own_lane(site)
+            if lane is not None:
+                schedule.site_lane[site] = lane
+            schedule.unrolled[site], schedule.loop_order[site] = reduction_loops(site, schedule)[0]
+        held = _holds(nest, schedule)
+        for site, lane in schedule.site_lane.items():
+            count = (lane.hi + 1) // threads
+            schedule.split[site] = max(1, count if held else min(SPLIT, count))
+        yield schedule
+
+
+def _own_lane(site: Site) -> Var | None:
+    """The loop of a site that the threads of a block share: the one whose elements lie closest together."""
+    loops = [v for v in site.loops if v.hi > 0]
+    if site.stage is not None and is_place(site.stage):  # each thread must see its places in their order
+        loops = loops[-1:]
+    if not loops:
+        return None
+
+    def cost(var: Var) -> float:
+        waste = math.ceil((var.hi + 1) / WARP) * WARP / (var.hi + 1)
+        return waste * sum(_sectors(a, var, ()) for a in site.accesses)
+
+    return min(reversed(loops), key=cost)
+
+
+def _holds(nest: Nest, schedule: Schedule) -> bool:
+    """Whether each thread of a block holds its elements of all rows in registers, read and computed once."""
+    sites = [s for s in nest.sites if s.loops]
+    if any(s.is_kept for s in sites) or not sites:
+        return False
+    if any(s not in schedule.site_lane or len(schedule.loop_order[s]) != 1 for s in sites):
+        return False
+    count = max(math.ceil((schedule.site_lane[s].hi + 1) / schedule.threads) for s in sites)
+    loads = {(a.buffer, a.address.const) for s in sites for a in s.accesses if not a.is_store and a.address.terms}
+    heavy = max(s.heavy for s in sites)
+    room = WIDE_REGISTERS if schedule.threads == WIDTHS[-1] else REGISTERS
+    return count <= HELD and count * (len(loads) + min(heavy, 2)) <= room
+
+
+def _cycles(nest: Nest, schedule: Schedule, target: Target) -> float:
+    """The estimated cost of a schedule: that of what it waits for most."""
+    threads = schedule.threads
+    fastest = schedule.order[-1] if schedule.order and threads == 1 else None
+    sectors = work = steps = waits = 0.0
+    seen: set[tuple[Node, Ix]] = set()
+    held = threads > 1 and _holds(nest, schedule)
+    kept = {s.root.value for s in nest.sites if s.is_kept and s.root is not None}
+    for site in nest.sites:
+        lane = schedule.site_lane.get(site)
+        count = math.prod(v.hi + 1 for v in site.loops if v is not lane)
+        extent = lane.hi + 1 if lane is not None else 1
+        warps = nest.points * count * (1 / WARP if threads == 1 else extent / WARP if lane is not None else 1)
+        for access in site.accesses:
+            if access.buffer in kept and threads > 1:
+                continue
+            own = (
+                access.address + Ix.of(lane, -access.address.coefficient(lane)) if lane is not None else access.address
+            )
+            if held and (access.buffer, own) in seen:
+                continue
+            seen.add((access.buffer, own))
+            sectors += warps * _sectors(access, lane if threads > 1 else fastest, site.loops if threads == 1 else ())
+        each = site.maps + 8 * site.heavy + len(site.accesses)
+        work += warps * WARP * (1 if lane is not None or threads == 1 else threads / WARP) * each
+        steps += count * math.ceil(extent / threads)
+        waits += ACROSS if lane is not None and site.stage is not None else 0
+    together = target.cores * (RESIDENT if threads == 1 else min(BLOCKS, RESIDENT // threads))
+    waves = max(1.0, nest.points / together)
+    memory = sectors * SECTOR / (BANDWIDTH * target.cores)
+    waiting = waves * (steps * STEP + (START + waits if threads > 1 else 0))
+    return max(memory, work / (RATE * target.cores), waiting)
+
+
+def _sectors(access: Access, fastest: Var | None, loops: Sequence[Var]) -> float:
+    """Sectors that a warp touches for an access, `fastest` being the variable that neighbouring threads differ in."""
+    size = access.buffer.dtype.itemsize
+    if fastest is None:
+        return 1
+    symbols = [s for s, _ in access.address.terms if not isinstance(s, Var) and fastest in Ix.of(s).symbols()]
+    if any(isinstance(s, Data) for s in symbols):
+        return WARP
+    stride = abs(access.address.coefficient(fastest))
+    if symbols and stride <= 1:
+        return 2 * size  # mostly one element after the other
+    if stride == 0:
+        return 1
+    touched = min(WARP, stride * size * WARP / SECTOR)
+    if touched > size and any(abs(access.address.coefficient(v)) == 1 for v in loops):
+        return max(2 * size, touched * size / SECTOR)  # the thread itself goes on in the same sectors
+    return max(1, touched)
+
+
+def _widen(nest: Nest, schedule: Schedule, target: Target) -> None:
+    """Let each thread compute a few neighbours along the fastest axis, where all that it touches there are vectors of
+    memory and enough threads remain.
+    """
+    if not schedule.order or any(s.stage is not None or s.loops for s in nest.sites):
+        return
+    lane = schedule.order[-1]
+    accesses = [a for s in nest.sites for a in s.accesses]
+    if any(lane in ix.symbols() for ix in nest.other):
+        return
+    wide = [a for a in accesses if lane in a.address.symbols()]
+    if any(a.address.coefficient(lane) != 1 or lane in _without(a.address, lane).symbols() for a in wide):
+        return
+    most = min(VECTOR, target.vector_bytes // max((a.buffer.dtype.itemsize for a in wide), default=target.vector_bytes))
+    lanes = most
+    while lanes > 1 and not _fits(lanes, lane, wide, nest, target):
+        lanes //= 2
+    if lanes > 1:
+        schedule.lanes, schedule.lane = lanes, lane
+
+
+def _fits(lanes: int, lane: Var, wide: Sequence[Access], nest: Nest, target: Target) -> bool:
+    """Whether vectors of `lanes` elements divide the axis, begin where vectors of memory do, and leave enough to do."""
+    if (lane.hi + 1) % lanes or nest.points < target.cores * RESIDENT * lanes:
+        return False
+    for access in wide:
+        rest = _without(access.address, lane)
+        if rest.const % lanes or any(c % lanes for _, c in rest.terms):
+            return False
+    return True
+
+
+def _without(address: Ix, var: Var) -> Ix:
+    return Ix(address.const, tuple((s, c) for s, c in address.terms if s is not var))
