@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import graphc
+from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.llvm.host import host_features, host_target, library_version, processor
 from graphc.codegen.target import Target
 from graphc.ir.graph import Graph
@@ -21,29 +23,45 @@ from graphc_runtime.pool import get_num_threads
 
 
 def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), device: str = "cpu") -> Executable:
-    """Native code for `graph`, from the cache if it is there.
+    """Native code for `graph` on `device` ("cpu" or "cuda:0"), from the cache if it is there.
 
     Inputs numbered in `donate` may be overwritten by outputs when the program runs; the executable hands their
     buffers on.
     """
-    target = host_target()
+    target = target_of(device)
+    on_gpu = target.device == "cuda"
     donated = frozenset(donate)
     fields = key_fields(graph, donated, target, device)
     store = default_cache()
-    held = store.get(fields, host_features())
+    held = store.get(fields, frozenset() if on_gpu else host_features())
     if held is not None:
         try:
             return Executable(Artifact.from_bytes(held), get_device(device))
         except (ArtifactError, LoadError):
             pass  # a damaged entry counts as a miss and is replaced below
     COUNTERS.add("compiles")
-    if TUNE.get() > 0:
+    if TUNE.get() > 0 and not on_gpu:
         artifact = graphc.tuning.make(graph, donated, target, TUNE.get(), tuning_fields(target, device))
     else:
         artifact = graphc.pipeline.make(graph, donated, target)
     required = frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
     store.put(fields, artifact.to_bytes(), required)
     return Executable(artifact, get_device(device))
+
+
+def target_of(device: str) -> Target:
+    """What code for `device` is made for: this machine's processor, or the GPU as the runtime knows it."""
+    if device.partition(":")[0] != "cuda":
+        return host_target()
+    opened: Any = get_device(device)
+    facts = opened.facts
+    return cuda_target(
+        facts.architecture,
+        multiprocessors=facts.multiprocessors,
+        shared_bytes=facts.shared_per_block,
+        l2_bytes=facts.l2_bytes,
+        registers=facts.registers_per_multiprocessor,
+    )
 
 
 def key_fields(graph: Graph, donated: frozenset[int], target: Target, device: str) -> dict[str, str]:
@@ -70,12 +88,13 @@ def _machine_fields() -> dict[str, str]:
 
 
 def _compiler_fields(target: Target, device: str) -> dict[str, str]:
+    on_gpu = target.device == "cuda"
     return {
-        "device": device,
+        "device": target.device if on_gpu else device,  # GPUs of one kind run the same code
         **{f"target.{name}": str(getattr(target, name)) for name in target.__dataclass_fields__},
         "graphc": graphc.__version__,
         "compiler": _code_fingerprint(),
-        "llvm": library_version(),
+        **({} if on_gpu else {"llvm": library_version()}),
         **{f"option.{name}": value for name, value in code_key()},
     }
 
