@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import graphc
+from graphc.codegen.cuda.build import compiler_version
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.llvm.host import host_features, host_target, library_version, processor
 from graphc.codegen.target import Target
+from graphc.errors import CompileError
 from graphc.ir.graph import Graph
 from graphc.options import TUNE, code_key
 from graphc_runtime.artifact import Artifact
@@ -94,9 +96,18 @@ def _compiler_fields(target: Target, device: str) -> dict[str, str]:
         **{f"target.{name}": str(getattr(target, name)) for name in target.__dataclass_fields__},
         "graphc": graphc.__version__,
         "compiler": _code_fingerprint(),
-        **({} if on_gpu else {"llvm": library_version()}),
+        **({"nvcc": _cuda_compiler()} if on_gpu else {"llvm": library_version()}),
         **{f"option.{name}": value for name, value in code_key()},
     }
+
+
+@cache
+def _cuda_compiler() -> str:
+    """The compiler of CUDA C; none is needed for programs that are in the cache."""
+    try:
+        return compiler_version()
+    except CompileError:
+        return "none"
 
 
 @cache

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
-from graphc.codegen.cuda.build import build_ptx, build_sass
+from graphc.codegen.cuda.build import build_cubin, build_ptx
+from graphc.codegen.cuda.disassemble import disassemble
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.cuda.program import make_device_artifact, program_unit
 from graphc.codegen.kernel_text import print_kernel
@@ -154,7 +155,7 @@ def stage_text(
         "asm": lambda: "\n".join(build_assembly(m, machine) for m in made().modules),
         "cuda": lambda: program_unit(made()),
         "ptx": lambda: build_ptx(program_unit(made()), machine),
-        "sass": lambda: build_sass(program_unit(made()), machine),
+        "sass": lambda: disassemble(build_cubin(program_unit(made()), machine)),
     }
     return makers[stage]()
 

@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from graphc.codegen.extremes import is_place
 from graphc.codegen.loops import reduction_loops
-from graphc.codegen.schedule import Schedule
-from graphc.codegen.sites import Access, Nest, Site
+from graphc.codegen.schedule import MAX_UNROLLED, Schedule
+from graphc.codegen.sites import Access, Nest, Site, unrolled
 from graphc.codegen.target import Target
+from graphc.ir.demand import UNROLLED_REDUCTION
 from graphc.ir.index import Data, Ix, Var
 from graphc.ir.node import Node
 
@@ -26,14 +27,19 @@ BLOCKS = 32  # blocks of a multiprocessor at once
 BANDWIDTH = 16  # bytes of memory for a multiprocessor in a cycle
 RATE = 128  # operations of a multiprocessor in a cycle
 STEP = 100  # cycles between steps of a loop that loads, several of them under way
+HELD_STEP = 30  # likewise, all of them under way at once
 START = 500  # cycles until a block has its first element
 ACROSS = 60  # cycles of a reduction across the threads of a block
 WIDTHS = (32, 64, 128, 256, 512, 1024)  # threads of a block
-HELD = 16  # elements of a row that a thread holds in registers
-REGISTERS = 64  # of a thread, for elements of rows
-WIDE_REGISTERS = 24  # in blocks of the most threads
+HELD = 32  # elements of a row that a thread holds in registers, at most
+MOST = 128  # registers of a thread, so that others remain
+OTHER = 28  # of them for all else
 SPLIT = 4  # independent partial results of a reduction that loops
 VECTOR = 8  # lanes of a thread, at most
+NEAR = 0.7  # share of the second cache that rows at work may take
+AGAIN = 0.4  # cost of what is read again from there
+NEIGHBOURS = 1.25  # times the sectors of neighbouring threads, for elements that one thread has side by side
+REST = 0.1  # share of costs that others hide
 
 
 def one_lane(target: Target) -> Target:
@@ -45,7 +51,7 @@ def make_gpu_schedule(nest: Nest, target: Target, is_aligned: bool = True) -> Sc
     """Choose threads or blocks for `nest`. `is_aligned`: its parameters begin where vectors of memory do."""
     axes = [v for v in nest.axes if v.hi > 0]
     options: list[tuple[float, int, Schedule]] = []
-    for number, schedule in enumerate(_options(nest, axes)):
+    for number, schedule in enumerate(_options(nest, axes, target)):
         if schedule.threads == 1 and any(s.is_kept for s in nest.sites):
             continue
         options.append((_cycles(nest, schedule, target), number, schedule))
@@ -58,23 +64,23 @@ def make_gpu_schedule(nest: Nest, target: Target, is_aligned: bool = True) -> Sc
 def keeping_pays_on_gpu(kept: Nest, plain: Nest, target: Target) -> bool:
     """Whether rows should be kept in shared memory: they fit, and registers do not hold them anyway."""
     schedule = make_gpu_schedule(plain, target)
-    if schedule.threads == 1 or _holds(plain, schedule):
+    if schedule.threads == 1 or _held(plain, schedule, target):
         return False
     rows = (s for s in kept.sites if s.is_kept and s.root is not None)
     nbytes = sum(math.prod(v.hi + 1 for v in s.loops) * s.root.value.dtype.itemsize for s in rows if s.root is not None)
     return nbytes <= target.l1_bytes // 2
 
 
-def _options(nest: Nest, axes: Sequence[Var]) -> Iterator[Schedule]:
+def _options(nest: Nest, axes: Sequence[Var], target: Target) -> Iterator[Schedule]:
     """Kernels of threads with each axis the fastest, the last one first; then blocks of all widths."""
     for fastest in [*reversed(axes)] or [None]:
-        order = [v for v in nest.axes if v is not fastest]
-        schedule = Schedule(
-            1, None, [*order, *((fastest,) if fastest is not None else ())], dict.fromkeys(nest.axes, 1)
-        )
+        schedule = _threads(nest, fastest)
         for site in nest.sites:
             schedule.unrolled[site], schedule.loop_order[site] = reduction_loops(site, schedule)[0]
+            innermost = schedule.loop_order[site][-1:]
+            schedule.split[site] = max([1, *(min(SPLIT, (v.hi + 1) // SPLIT) for v in innermost)])
         yield schedule
+    yield from _rows_in_threads(nest, axes)
     if any(s.stage is not None and s.stage.op == "contract" for s in nest.sites):
         return
     longest = max((v.hi + 1 for s in nest.sites for v in s.loops), default=1)
@@ -89,11 +95,33 @@ def _options(nest: Nest, axes: Sequence[Var]) -> Iterator[Schedule]:
             if lane is not None:
                 schedule.site_lane[site] = lane
             schedule.unrolled[site], schedule.loop_order[site] = reduction_loops(site, schedule)[0]
-        held = _holds(nest, schedule)
+        held = _held(nest, schedule, target)
         for site, lane in schedule.site_lane.items():
             count = (lane.hi + 1) // threads
             schedule.split[site] = max(1, count if held else min(SPLIT, count))
         yield schedule
+
+
+def _threads(nest: Nest, fastest: Var | None) -> Schedule:
+    """A thread for each point, with `fastest` the axis that neighbouring threads differ in."""
+    last = (fastest,) if fastest is not None else ()
+    return Schedule(1, None, [*(v for v in nest.axes if v is not fastest), *last], dict.fromkeys(nest.axes, 1))
+
+
+def _rows_in_threads(nest: Nest, axes: Sequence[Var]) -> Iterator[Schedule]:
+    """Kernels in which a thread computes all places of a short axis, which share work: a softmax over few classes."""
+    if any(s.stage is not None or s.loops for s in nest.sites):
+        return
+    for short in axes:
+        if short.hi >= UNROLLED_REDUCTION or all(s.maps < short.hi for s in nest.sites):
+            continue
+        walk = unrolled(nest, short)
+        if walk.maps + 7 * walk.heavy_maps > MAX_UNROLLED:
+            continue
+        for fastest in [v for v in reversed(axes) if v is not short] or [None]:
+            schedule = _threads(nest, fastest)
+            schedule.whole, schedule.tile[short] = short, short.hi + 1
+            yield schedule
 
 
 def _own_lane(site: Site) -> Var | None:
@@ -111,52 +139,86 @@ def _own_lane(site: Site) -> Var | None:
     return min(reversed(loops), key=cost)
 
 
-def _holds(nest: Nest, schedule: Schedule) -> bool:
-    """Whether each thread of a block holds its elements of all rows in registers, read and computed once."""
+def _held(nest: Nest, schedule: Schedule, target: Target) -> int:
+    """Registers in which each thread of a block holds its elements of rows, read once; 0 when there are too many."""
     sites = [s for s in nest.sites if s.loops]
-    if any(s.is_kept for s in sites) or not sites:
-        return False
+    if schedule.threads == 1 or not sites or any(s.is_kept for s in sites):
+        return 0
     if any(s not in schedule.site_lane or len(schedule.loop_order[s]) != 1 for s in sites):
-        return False
+        return 0
     count = max(math.ceil((schedule.site_lane[s].hi + 1) / schedule.threads) for s in sites)
-    loads = {(a.buffer, a.address.const) for s in sites for a in s.accesses if not a.is_store and a.address.terms}
-    heavy = max(s.heavy for s in sites)
-    room = WIDE_REGISTERS if schedule.threads == WIDTHS[-1] else REGISTERS
-    return count <= HELD and count * (len(loads) + min(heavy, 2)) <= room
+    uses: dict[tuple[Node, int], int] = {}
+    for site in sites:
+        for key in {(a.buffer, a.address.const) for a in site.accesses if not a.is_store and a.address.terms}:
+            uses[key] = uses.get(key, 0) + 1
+    arrays = max(1, sum(n > 1 for n in uses.values()))
+    return (
+        count * arrays
+        if count <= HELD and count * arrays + OTHER <= min(MOST, target.registers // schedule.threads)
+        else 0
+    )
 
 
 def _cycles(nest: Nest, schedule: Schedule, target: Target) -> float:
-    """The estimated cost of a schedule: that of what it waits for most."""
+    """The estimated cost of a schedule: that of what it waits for most, and a little of the rest."""
     threads = schedule.threads
+    if schedule.whole is not None:
+        return _cycles_of_rows(nest, schedule, schedule.whole, target)
     fastest = schedule.order[-1] if schedule.order and threads == 1 else None
-    sectors = work = steps = waits = 0.0
-    seen: set[tuple[Node, Ix]] = set()
-    held = threads > 1 and _holds(nest, schedule)
+    held = _held(nest, schedule, target)
     kept = {s.root.value for s in nest.sites if s.is_kept and s.root is not None}
+    read: dict[tuple[Node, Ix], float] = {}  # sectors of what is read for the first time
+    again = work = steps = waits = 0.0
     for site in nest.sites:
         lane = schedule.site_lane.get(site)
         count = math.prod(v.hi + 1 for v in site.loops if v is not lane)
         extent = lane.hi + 1 if lane is not None else 1
-        warps = nest.points * count * (1 / WARP if threads == 1 else extent / WARP if lane is not None else 1)
+        warps = nest.points * count * (1 if threads > 1 and lane is None else extent / WARP)
         for access in site.accesses:
             if access.buffer in kept and threads > 1:
                 continue
-            own = (
-                access.address + Ix.of(lane, -access.address.coefficient(lane)) if lane is not None else access.address
-            )
-            if held and (access.buffer, own) in seen:
-                continue
-            seen.add((access.buffer, own))
-            sectors += warps * _sectors(access, lane if threads > 1 else fastest, site.loops if threads == 1 else ())
+            across = access.address.coefficient(lane) if lane is not None else 0
+            place = access.address if lane is None else access.address + Ix.of(lane, -across)
+            if threads == 1:
+                sectors = warps * _sectors(access, fastest, site.loops)
+            else:
+                sectors = warps * _sectors(access, lane, ())
+            if (access.buffer, place) in read:
+                again += 0 if held else sectors
+            else:
+                read[access.buffer, place] = sectors
         each = site.maps + 8 * site.heavy + len(site.accesses)
-        work += warps * WARP * (1 if lane is not None or threads == 1 else threads / WARP) * each
+        work += warps * each * (threads if threads > 1 and lane is None else WARP)
         steps += count * math.ceil(extent / threads)
         waits += ACROSS if lane is not None and site.stage is not None else 0
-    together = target.cores * (RESIDENT if threads == 1 else min(BLOCKS, RESIDENT // threads))
+    resident = min(RESIDENT, target.registers // (OTHER + held)) if held else RESIDENT
+    together = target.cores * (RESIDENT if threads == 1 else max(1, min(BLOCKS, resident // threads)))
     waves = max(1.0, nest.points / together)
-    memory = sectors * SECTOR / (BANDWIDTH * target.cores)
-    waiting = waves * (steps * STEP + (START + waits if threads > 1 else 0))
-    return max(memory, work / (RATE * target.cores), waiting)
+    first = sum(read.values())
+    stays = first * SECTOR / waves < NEAR * target.l2_bytes
+    memory = (first + again * (AGAIN if stays else 1)) * SECTOR / (BANDWIDTH * target.cores)
+    waiting = waves * (steps * (HELD_STEP if held else STEP) + (START + waits if threads > 1 else 0))
+    costs = memory, work / (RATE * target.cores), waiting
+    return max(costs) + REST * sum(costs)
+
+
+def _cycles_of_rows(nest: Nest, schedule: Schedule, short: Var, target: Target) -> float:
+    """The cost of threads that compute all places of the axis `short`."""
+    fastest = schedule.order[-1] if schedule.order[-1] is not short else None
+    walk = unrolled(nest, short)
+    count = short.hi + 1
+    accesses = [(Access(node, ix), 1) for node, ix in walk.loads]
+    accesses += [(a, count) for s in nest.sites for a in s.accesses if a.is_store]
+    warps = nest.points / count / WARP
+    sectors = 0.0
+    for access, times in accesses:
+        size = access.buffer.dtype.itemsize
+        touched = _sectors(access, fastest, ())
+        # Neighbours along the short axis lie in the same sectors, which stay near.
+        sectors += times * (max(NEIGHBOURS * size, touched * size / SECTOR) if touched > size else touched)
+    work = (walk.maps + 8 * walk.heavy_maps + sum(times for _, times in accesses)) * WARP
+    costs = warps * sectors * SECTOR / BANDWIDTH / target.cores, warps * work / RATE / target.cores
+    return max(costs) + REST * sum(costs)
 
 
 def _sectors(access: Access, fastest: Var | None, loops: Sequence[Var]) -> float:
@@ -182,7 +244,7 @@ def _widen(nest: Nest, schedule: Schedule, target: Target) -> None:
     """Let each thread compute a few neighbours along the fastest axis, where all that it touches there are vectors of
     memory and enough threads remain.
     """
-    if not schedule.order or any(s.stage is not None or s.loops for s in nest.sites):
+    if not schedule.order or schedule.whole is not None or any(s.stage is not None or s.loops for s in nest.sites):
         return
     lane = schedule.order[-1]
     accesses = [a for s in nest.sites for a in s.accesses]

@@ -39,7 +39,7 @@ class Limits:
 
 ON_CPU = Limits()
 # Blocks of threads read long rows from memory again, and many of them run at once.
-ON_GPU = Limits(row=1 << 17, few=64, short=1 << 14, own=1 << 20, points=1 << 16)
+ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16)
 
 
 @dataclass(eq=False)

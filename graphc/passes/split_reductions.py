@@ -27,8 +27,10 @@ MAX_WORK = 32  # operations for one element of what is reduced: it is computed i
 # On a GPU:
 LONG_ON_GPU = 1 << 18  # bytes
 THREADS = 1 << 17  # wanted for columns, a thread each
-THREAD_ROWS = 16  # what a thread adds up of a column, at least
+COLUMNS = 1 << 21  # bytes from which on columns are cut: of fewer, a block of threads takes one
+THREAD_ROWS = 32  # what a thread adds up of a column, at least
 BLOCKS = 1 << 12  # wanted for rows, a block of threads each
+ROW = 1 << 17  # elements of a row from which on it is cut
 BLOCK_ROW = 1 << 13  # elements of a row for a block, at least
 
 
@@ -144,6 +146,8 @@ def _choose_on_gpu(node: Node) -> tuple[int, int] | None:
         return None
     length = math.prod(x.shape[a] for a in long)
     by_rows = long[-1] == wide[-1]
+    if length < ROW if by_rows else x.type.nbytes < COLUMNS:
+        return None
     wanted, least = (BLOCKS, BLOCK_ROW) if by_rows else (THREADS, THREAD_ROWS)
     parts = min(wanted // node.type.size, length // least, x.shape[long[0]])
     if parts < 2:

@@ -28,7 +28,7 @@ def make_device_artifact(program: Program, target: Target, metadata: Mapping[str
         outputs=tuple(TensorSpec(n.dtype.name, n.shape) for n in graph.outputs),
         output_aliases=program.plan.taken,
         arena_bytes=program.plan.arena_bytes,
-        objects=(build_cubin(program_unit(program), target),) if program.texts else (),
+        objects=(build_cubin(program_unit(program), target),),
         entry="",
         launches=program.records,
         metadata=dict(metadata),
