@@ -54,10 +54,10 @@ def lower_accumulate(node: Node, name: str, target: Target) -> Lowered:
             if by_row:
                 to = Affine(fixed, ((grid, node.shape[axis] * after), (row, after), *inner))
             else:
-                to = _scatter_place(e, node, source, axis, grid, row, position, after)
+                to = scatter_place(e, node, source, axis, grid, row, position, after)
             total = value
             if not node.op.endswith("_set"):
-                total = _combined(e, node, e.load(VType(node.dtype, width), out, to, int(width > 1), None, mask), value)
+                total = combined(e, node, e.load(VType(node.dtype, width), out, to, int(width > 1), None, mask), value)
             e.store(out, to, total, int(width > 1), None, mask)
 
         e.pinned = True  # what is read may just have been written
@@ -72,7 +72,7 @@ def lower_accumulate(node: Node, name: str, target: Target) -> Lowered:
     return Lowered(kernel, (*params, node))
 
 
-def _combined(e: ScopedEmitter, node: Node, old: Value, new: Value) -> Value:
+def combined(e: ScopedEmitter, node: Node, old: Value, new: Value) -> Value:
     """What stands at a place after `new` was added to, or reduced with, `old`."""
     dtype = accumulator_dtype(node.dtype)
     left, right = expand_cast(e, old, dtype), expand_cast(e, new, dtype)
@@ -81,7 +81,7 @@ def _combined(e: ScopedEmitter, node: Node, old: Value, new: Value) -> Value:
     return expand_cast(e, e.op(name, left, right), node.dtype)
 
 
-def _scatter_place(
+def scatter_place(
     e: ScopedEmitter, node: Node, source: Node, axis: int, grid: Value, row: Value, position: Value | int, after: int
 ) -> Affine:
     """Where element (grid, ., position) of `source` goes: its index tensor may be smaller than the result in every

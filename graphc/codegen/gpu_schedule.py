@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from graphc.codegen.extremes import is_place
 from graphc.codegen.loops import reduction_loops
@@ -40,11 +39,6 @@ NEAR = 0.7  # share of the second cache that rows at work may take
 AGAIN = 0.4  # cost of what is read again from there
 NEIGHBOURS = 1.25  # times the sectors of neighbouring threads, for elements that one thread has side by side
 REST = 0.1  # share of costs that others hide
-
-
-def one_lane(target: Target) -> Target:
-    """`target` for kernels that are not scheduled here: what the places of their range do, a thread does."""
-    return replace(target, vector_bytes=1)
 
 
 def make_gpu_schedule(nest: Nest, target: Target, is_aligned: bool = True) -> Schedule:

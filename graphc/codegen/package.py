@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from graphc.codegen.accumulate import lower_accumulate
-from graphc.codegen.gpu_schedule import one_lane
+from graphc.codegen.gpu_apart import lower_gpu_apart
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.launching import Launching
 from graphc.codegen.llvm.build import build_many
@@ -67,7 +67,7 @@ class Program:
 def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
     """The kernels of an operator that has kernels of its own, in the order in which they run."""
     if target.device == "cuda":
-        target = one_lane(target)
+        return lower_gpu_apart(node, NAME, target)
     if node.op in ("argsort", "sort", "argselect"):
         return lower_sort(node, NAME, target)
     if node.op == "searchsorted":

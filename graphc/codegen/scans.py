@@ -77,7 +77,7 @@ def lower_scan(node: Node, name: str, target: Target) -> Lowered:
             if node.op == "recurrence":
                 total = e.op("add", e.op("mul", load(node.inputs[0], chain, k.var), before_it), value)
             else:
-                total = e.op(_combination(node), before_it, value)
+                total = e.op(combination(node), before_it, value)
             store(total, chain, k.var)
             totals.append(total)
         k.yields = tuple(totals)
@@ -88,7 +88,8 @@ def lower_scan(node: Node, name: str, target: Target) -> Lowered:
     return Lowered(kernel, (*params, node))
 
 
-def _combination(node: Node) -> str:
+def combination(node: Node) -> str:
+    """The operation that combines what a scan has so far with the next element."""
     if node.dtype is boolean:
         return "or" if node.op == "scan_max" else "and"
     return _COMBINE[node.op]

@@ -11,14 +11,17 @@ from graphc.ir.demand import base_of
 from graphc.ir.node import Node
 from graphc.ir.types import i64
 
-_EACH = 256  # elements of one place of the parallel range
-_TOGETHER = 4  # searches at once, so that one does not wait for the loads of another
+EACH = 256  # elements of one place of the parallel range
+TOGETHER = 4  # searches at once, so that one does not wait for the loads of another
 
 Terms = tuple[tuple[Value, int], ...]
 
 
-def lower_search(node: Node, name: str) -> Lowered:
-    """The kernel of one `searchsorted`. The middles are those of the reference, so rows out of order give the same."""
+def lower_search(node: Node, name: str, each: int = EACH) -> Lowered:
+    """The kernel of one `searchsorted`, `each` elements for a place of its range.
+
+    The middles are those of the reference, so rows out of order give the same.
+    """
     rows, x = node.inputs
     n, size = rows.shape[-1], x.type.size
     e = ScopedEmitter()
@@ -41,11 +44,11 @@ def lower_search(node: Node, name: str) -> Lowered:
         to_left, to_right = e.op("and", active, left), e.op("and", active, e.op("not", left))
         return _moved(e, low, e.op("add", middle, 1), to_right), _moved(e, high, middle, to_left)
 
-    lo = e.op("mul", grid, _EACH)
-    hi = e.op("minimum", e.op("add", lo, _EACH), size)
-    with e.loop("i", lo, hi, _TOGETHER) as i:
+    lo = e.op("mul", grid, each)
+    hi = e.op("minimum", e.op("add", lo, each), size)
+    with e.loop("i", lo, hi, TOGETHER) as i:
         # At the end the last element is searched for several times.
-        places = [i.var, *(e.op("minimum", e.op("add", i.var, k), size - 1) for k in range(1, _TOGETHER))]
+        places = [i.var, *(e.op("minimum", e.op("add", i.var, k), size - 1) for k in range(1, TOGETHER))]
         starts: list[Terms] = [((e.op("floordiv", p, x.shape[-1]), n),) if rows.type.rank > 1 else () for p in places]
         elements = [load(x, (p, 1)) for p in places]
         ranges = [(e.const(0, INDEX), e.const(n, INDEX)) for _ in places]
@@ -54,7 +57,7 @@ def lower_search(node: Node, name: str) -> Lowered:
         for place, (low, _) in zip(places, ranges, strict=True):
             e.store(out, Affine(0, ((place, 1),)), low, 0, None, None)
     steps = size * max(n.bit_length(), 1)
-    kernel = Kernel(name, (*params.values(), out), -(-size // _EACH), grid, tuple(e.body), steps, size * 16)
+    kernel = Kernel(name, (*params.values(), out), -(-size // each), grid, tuple(e.body), steps, size * 16)
     return Lowered(kernel, (*params, node))
 
 
