@@ -35,6 +35,8 @@ MOST = 128  # registers of a thread, so that others remain
 OTHER = 28  # of them for all else
 SPLIT = 4  # independent partial results of a reduction that loops
 VECTOR = 8  # lanes of a thread, at most
+TURNED = 4  # lanes of a thread that transposes blocks of so many by so many elements
+BLOCKED = 1.1  # times the sectors of neighbouring threads, for blocks
 NEAR = 0.7  # share of the second cache that rows at work may take
 AGAIN = 0.4  # cost of what is read again from there
 NEIGHBOURS = 1.25  # times the sectors of neighbouring threads, for elements that one thread has side by side
@@ -47,6 +49,8 @@ def make_gpu_schedule(nest: Nest, target: Target, is_aligned: bool = True) -> Sc
     options: list[tuple[float, int, Schedule]] = []
     for number, schedule in enumerate(_options(nest, axes, target)):
         if schedule.threads == 1 and any(s.is_kept for s in nest.sites):
+            continue
+        if schedule.turned is not None and not is_aligned:
             continue
         options.append((_cycles(nest, schedule, target), number, schedule))
     schedule = min(options, key=lambda option: option[:2])[2]
@@ -75,6 +79,7 @@ def _options(nest: Nest, axes: Sequence[Var], target: Target) -> Iterator[Schedu
             schedule.split[site] = max([1, *(min(SPLIT, (v.hi + 1) // SPLIT) for v in innermost)])
         yield schedule
     yield from _rows_in_threads(nest, axes)
+    yield from _turned(nest, axes)
     if any(s.stage is not None and s.stage.op == "contract" for s in nest.sites):
         return
     longest = max((v.hi + 1 for s in nest.sites for v in s.loops), default=1)
@@ -116,6 +121,26 @@ def _rows_in_threads(nest: Nest, axes: Sequence[Var]) -> Iterator[Schedule]:
             schedule = _threads(nest, fastest)
             schedule.whole, schedule.tile[short] = short, short.hi + 1
             yield schedule
+
+
+def _turned(nest: Nest, axes: Sequence[Var]) -> Iterator[Schedule]:
+    """Kernels in which a thread transposes small blocks: it loads vectors along one axis and stores them along another,
+    where all loads that are strided along the latter are contiguous along the former.
+    """
+    if any(s.stage is not None or s.loops for s in nest.sites):
+        return
+    accesses = [a for s in nest.sites for a in s.accesses]
+    work = sum(s.maps + 8 * s.heavy + len(s.accesses) for s in nest.sites)
+    for lane in axes:
+        strided = [a for a in accesses if abs(a.address.coefficient(lane)) > 1]
+        if not strided or (lane.hi + 1) % TURNED or any(a.is_store for a in strided) or work * TURNED**2 > MAX_UNROLLED:
+            continue
+        for var in axes:
+            fits = var is not lane and var.hi + 1 >= TURNED and all(a.address.coefficient(var) == 1 for a in strided)
+            if not fits or any(v in ix.symbols() for ix in nest.other for v in (lane, var)):
+                continue
+            order = [*(v for v in nest.axes if v is not lane and v is not var), var, lane]
+            yield Schedule(TURNED, lane, order, dict.fromkeys(nest.axes, 1) | {var: TURNED}, turned=var)
 
 
 def _own_lane(site: Site) -> Var | None:
@@ -174,7 +199,9 @@ def _cycles(nest: Nest, schedule: Schedule, target: Target) -> float:
             across = access.address.coefficient(lane) if lane is not None else 0
             place = access.address if lane is None else access.address + Ix.of(lane, -across)
             if threads == 1:
-                sectors = warps * _sectors(access, fastest, site.loops)
+                touched = _sectors(access, fastest, site.loops)
+                size = access.buffer.dtype.itemsize
+                sectors = warps * (min(touched, BLOCKED * size) if schedule.turned is not None else touched)
             else:
                 sectors = warps * _sectors(access, lane, ())
             if (access.buffer, place) in read:
@@ -238,7 +265,12 @@ def _widen(nest: Nest, schedule: Schedule, target: Target) -> None:
     """Let each thread compute a few neighbours along the fastest axis, where all that it touches there are vectors of
     memory and enough threads remain.
     """
-    if not schedule.order or schedule.whole is not None or any(s.stage is not None or s.loops for s in nest.sites):
+    if (
+        not schedule.order
+        or schedule.whole
+        or schedule.turned
+        or any(s.stage is not None or s.loops for s in nest.sites)
+    ):
         return
     lane = schedule.order[-1]
     accesses = [a for s in nest.sites for a in s.accesses]

@@ -23,7 +23,7 @@ MAX_OWN = 1 << 16  # bytes of rows that a kernel may keep besides what it stores
 class Limits:
     """What one kernel may have on a device: rows of up to `row` elements, when it has fewer than `few` of them up to
     `short`, `own` bytes of memory of its own for one. Values of which each point reads a window move into kernels of at
-    least `points` points.
+    least `points` points. With `pads` padding is computed, and no memory filled before a value is stored into it.
     """
 
     row: int = MAX_ROW
@@ -31,6 +31,7 @@ class Limits:
     short: int = MIN_ROW
     own: int = MAX_OWN
     points: int = 0
+    pads: bool = False
 
     def is_long(self, length: int, rows: int) -> bool:
         """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""
@@ -39,7 +40,7 @@ class Limits:
 
 ON_CPU = Limits()
 # Blocks of threads read long rows from memory again, and many of them run at once.
-ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16)
+ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16, pads=True)
 
 
 @dataclass(eq=False)

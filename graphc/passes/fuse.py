@@ -38,7 +38,7 @@ from graphc.passes.stored import choose_stored, is_joined, is_scatter
 def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     """Split `graph` (decomposed, laid out) into kernels of what `limits` allow."""
     stored = choose_stored(graph)
-    drafts = {node: _draft(node, stored, i) for i, node in enumerate(stored)}
+    drafts = {node: _draft(node, stored, i, limits) for i, node in enumerate(stored)}
     merging = Drafts(drafts)
     _merge(graph, stored, merging, limits)
     merge_rows(graph, stored, merging, limits)
@@ -47,7 +47,7 @@ def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     return FusedGraph(graph, tuple(g for g in made if any(t.type.size for t in g.targets)))
 
 
-def _draft(node: Node, stored: dict[Node, None], order: int) -> Draft:
+def _draft(node: Node, stored: dict[Node, None], order: int, limits: Limits) -> Draft:
     """A group that computes one stored value."""
     if is_joined(node):
         # Each operand is stored to its place, rather than every element chosen from all operands.
@@ -58,6 +58,8 @@ def _draft(node: Node, stored: dict[Node, None], order: int) -> Draft:
     scatter: list[Node] = []
     value = node
     while is_scatter(value) and len(scatter) < MAX_SCATTERS and (value is node or value not in stored):
+        if limits.pads and value.op == "pad":
+            break
         scatter.insert(0, value)
         value = value.inputs[0]
     root = Root(value, tuple(range(value.type.rank)), tuple(scatter))

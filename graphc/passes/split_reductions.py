@@ -13,6 +13,7 @@ from graphc.ir.demand import COMPUTED, HEAVY_MAPS, UNROLLED_REDUCTION, base_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.types import bf16, f16, f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.stored import HEAVY, MOVEMENT, SOURCES, movement_base
 
@@ -59,6 +60,9 @@ def _split(b: Builder, node: Node, on_gpu: bool) -> Node | None:
         total = _sum_of_products(b, node)
         return None if total is None else _split(b, total, on_gpu)
     long = LONG_ON_GPU if on_gpu else LONG
+    if on_gpu and node.op in COMBINE and node.dtype in (f16, bf16):  # parts of a sum keep its accuracy
+        wide = _split(b, _reduce(b, node, b.cast(node.inputs[0], f32), node.ints("axes")), on_gpu)
+        return None if wide is None else b.cast(wide, node.dtype)
     if not _is_long(node, long):
         return None
     node = _over_one_axis(b, node, node.type.size + 1 if on_gpu else FEW_RESULTS)

@@ -11,7 +11,7 @@ import pytest
 
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.cuda.program import device_steps, program_unit
-from graphc.codegen.gpu_schedule import WARP
+from graphc.codegen.gpu_schedule import SECTOR, WARP
 from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Stmt, Store, Value
 from graphc.errors import GraphcError
 from graphc.ir.builder import Builder
@@ -206,6 +206,27 @@ def test_the_last_dimensions_are_one_row() -> None:
     assert len(loads) == -(-49 // kernel.threads)
 
 
+@pytest.mark.parametrize("shape", [(4096, 4096), (64, 512, 128)])
+def test_a_transposition_loads_and_stores_vectors_of_whole_sectors(shape: tuple[int, ...]) -> None:
+    perm = (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)
+    (kernel,) = kernels(graph_of(lambda b, x: b.permute(x, perm), shape))
+    assert kernel.grid * 16 == np.prod(shape)
+    assert len(accesses(kernel)) == 8
+    for access in accesses(kernel):
+        assert access.stride == 1
+        touched = {place * 4 // SECTOR for place in places(kernel, access)}
+        assert len(touched) == WARP * 16 // SECTOR
+
+
+def test_padding_is_computed_and_no_memory_is_filled() -> None:
+    def padded(b: Builder, x: Node) -> Node:
+        return b.pad(b.neg(x), (1, 1), (1, 1))
+
+    program = gpu_program(graph_of(padded, (30, 30)))
+    assert [s.kernel for s in device_steps(program) if s.launch < 0] == []
+    assert [k.grid for k in program.kernels] == [32 * 32]
+
+
 def test_slices_that_begin_anywhere_have_no_wide_accesses() -> None:
     def shifted(b: Builder, x: Node) -> Node:
         y = b.slice(x, (1,), (1 << 22,), (1,))
@@ -232,6 +253,15 @@ def test_slices_that_begin_anywhere_have_no_wide_accesses() -> None:
 def test_what_is_cut(shape: tuple[int, ...], axes: tuple[int, ...], expected: list[tuple[int, ...]]) -> None:
     cut = SplitReductions(on_gpu=True).run(graph_of(lambda b, x: b.reduce_sum(x, axes), shape))
     assert [n.inputs[0].shape for n in cut.nodes if n.op.startswith("reduce")] == expected
+
+
+def test_parts_of_sums_of_halves_are_floats() -> None:
+    graph = graph_of(lambda b, x: b.reduce_sum(x, (0,)), (1 << 24,), dtype="bf16")
+    cut = SplitReductions(on_gpu=True).run(graph)
+    assert [n.dtype.name for n in cut.nodes if n.op == "reduce_sum"] == ["f32", "f32"]
+    assert cut.outputs[0].type == graph.outputs[0].type
+    first, second = kernels(graph)
+    assert (first.params[1].dtype.name, second.params[1].dtype.name) == ("f32", "bf16")
 
 
 # results
@@ -263,6 +293,10 @@ CASES: dict[str, tuple[Callable[..., Node | Sequence[Node]], list[tuple[int, ...
     "argmin of columns": (total((0,), "argmin"), [(200, 9)]),
     "product": (product, [(20, 30), (30, 17)]),
     "transpose": (lambda b, x: b.permute(x, (1, 0)), [(33, 65)]),
+    "transpose of blocks": (lambda b, x: b.add(x, b.permute(x, (1, 0))), [(64, 64)]),
+    "transpose with a rest": (lambda b, x: b.permute(x, (0, 2, 1)), [(3, 32, 18)]),
+    "padding": (lambda b, x: b.pad(b.neg(x), (1, 2), (0, 1)), [(9, 10)]),
+    "batches of rows": (total((0, 2)), [(5, 3, 40)]),
     "several": (lambda b, x: (softmax(b, x), b.reduce_sum(x, (1,)), b.neg(x)), [(12, 64)]),
 }
 
@@ -291,15 +325,15 @@ def test_rows_in_shared_memory_give_the_same(length: int) -> None:
 
 
 def test_a_program_is_steps_for_the_device() -> None:
-    def add_and_pad(b: Builder, x: Node, y: Node) -> tuple[Node, Node]:
-        return b.pad(b.add(x, y), (1, 1), (1, 1)), x
+    def add_and_spread(b: Builder, x: Node, y: Node) -> tuple[Node, Node]:
+        return b.fold(b.add(x, y), (200,), (0,), (4,), (1,)), x
 
-    program = gpu_program(graph_of(add_and_pad, (10, 10), (10, 10)))
+    program = gpu_program(graph_of(add_and_spread, (50, 2), (50, 2)))
     steps = device_steps(program)
     assert program.entry == ""
     assert [s.kernel for s in steps if s.launch < 0] == ["fill", "copy"]
     (launch,) = (s for s in steps if s.launch == 0)
-    assert launch.blocks * launch.threads >= 100
+    assert launch.blocks * launch.threads >= program.kernels[0].grid
     assert launch.kernel == program.records[0].kernel
     assert f" {launch.kernel}(" in program_unit(program)
 
