@@ -1,0 +1,54 @@
+"""CUDA devices for the tests of this folder: those of the host shim or, with GRAPHC_TEST_DEVICE=cuda, real ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from graphc.codegen.cuda import build
+from graphc_runtime.devices.cuda import register_cuda_driver, why_unavailable
+from tests.cuda.driver import ShimDriver
+from tests.cuda.machine import Machine, ShimCompiler
+from tests.cuda.shim import NoCompiler, compiler
+
+IS_REAL = os.environ.get("GRAPHC_TEST_DEVICE", "").startswith("cuda")
+
+
+@pytest.fixture(scope="session")
+def host_compiler() -> str:
+    """The C++ compiler of the host; tests are skipped when there is none."""
+    try:
+        return compiler()
+    except NoCompiler as error:
+        pytest.skip(str(error))
+
+
+def _installed(variant: str) -> Iterator[Machine]:
+    """Devices of the shim as cuda:0 and cuda:1, while tests use them."""
+    driver = ShimDriver(variant=variant)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(build, "compiler", ShimCompiler)
+    before = register_cuda_driver(driver)
+    yield Machine(driver)
+    register_cuda_driver(before)
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def cuda(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """The CUDA devices that tests run on."""
+    if IS_REAL:
+        if why := why_unavailable():
+            pytest.fail(f"GRAPHC_TEST_DEVICE asks for a GPU: {why}")
+        yield Machine(None)
+        return
+    request.getfixturevalue("host_compiler")
+    yield from _installed("plain")
+
+
+@pytest.fixture(scope="module")
+def checked(host_compiler: str) -> Iterator[Machine]:
+    """Devices of the shim whose kernels are checked: accesses out of bounds, races, divergence."""
+    yield from _installed("checked")

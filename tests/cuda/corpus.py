@@ -1,0 +1,77 @@
+"""The operator corpus (tests/samples) as programs: a few operators, with all of their samples, in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.opdef import OPS
+from graphc.ir.visit import topological
+from tests.ops.test_native import check, derivatives
+from tests.samples import SAMPLES
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program with inputs. `exact[i]` says whether output `i` has one right answer; `what[i]` describes it."""
+
+    graph: Graph
+    arrays: list[np.ndarray]
+    exact: list[bool]
+    what: list[object]
+
+    def judge(self, got: Sequence[np.ndarray]) -> None:
+        """Compare results with the NumPy reference, within the tolerances that the CPU has."""
+        expected = evaluate(self.graph, self.arrays)
+        for g, e, node, exact, what in zip(got, expected, self.graph.outputs, self.exact, self.what, strict=True):
+            check(g, e, node, exact, what)
+
+
+NOT_YET = ("recurrence",)
+FORWARD = [name for name in SAMPLES if name not in ("input", *NOT_YET) and OPS[name].kind != "host"]
+DERIVATIVES = [name for name in FORWARD if SAMPLES[name].smooth]
+
+
+def forward(operators: Sequence[str]) -> Case:
+    """The values of all samples of the operators."""
+    b, inputs, outputs, arrays, exact, what = Builder(), [], [], [], [], []
+    for op in operators:
+        for sample in SAMPLES[op].make(np.random.default_rng(3)):
+            operands = [b.input(len(inputs) + i, type) for i, type in enumerate(sample.types)]
+            inputs += operands
+            arrays += sample.arrays
+            outputs.append(sample.apply(b, op, operands))
+            exact.append(SAMPLES[op].exact)
+            what.append((op, sample.types, sample.attrs))
+    return Case(Graph(tuple(inputs), tuple(outputs)), arrays, exact, what)
+
+
+def gradients(operators: Sequence[str]) -> Case:
+    """First and second derivatives of the smooth samples of the operators."""
+    b, inputs, outputs, arrays = Builder(), [], [], []
+    for op in operators:
+        smooth = SAMPLES[op].smooth
+        assert smooth is not None
+        for sample in smooth(np.random.default_rng(5)):
+            some_inputs, some_outputs, some_arrays = derivatives(b, op, sample, len(inputs))
+            inputs += some_inputs
+            outputs += [node for node in some_outputs if is_compiled(node)]
+            arrays += some_arrays
+    what = [(node.op, node.type) for node in outputs]
+    return Case(Graph(tuple(inputs), tuple(outputs)), arrays, [False] * len(outputs), what)
+
+
+def is_compiled(node: Node) -> bool:
+    """Whether nothing that `node` is made of runs on the host."""
+    return all(OPS[n.op].kind != "host" for n in topological((node,)))
+
+
+def groups(operators: Sequence[str], size: int) -> list[list[str]]:
+    """Neighbours in the corpus, `size` at a time."""
+    return [list(operators[first : first + size]) for first in range(0, len(operators), size)]

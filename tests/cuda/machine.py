@@ -1,0 +1,59 @@
+"""Programs on the CUDA devices of a test: compiled past every cache, run on copies of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from graphc.codegen.cuda.program import make_device_artifact
+from graphc.codegen.package import Program
+from graphc.compiled import target_of
+from graphc.ir.graph import Graph
+from graphc.pipeline import build_program
+from graphc_runtime.buffer import Buffer
+from graphc_runtime.devices.cuda import cuda_device
+from graphc_runtime.executor import Executable
+from tests.codegen.programs import buffers, results
+from tests.cuda.driver import ShimDriver
+
+
+class ShimCompiler:
+    """Takes the place of NVRTC: the code of a unit is its text (the protocol `cuda.build.Compiler`)."""
+
+    version = "host shim"
+
+    def compile(self, unit: str, arch: str, to_ptx: bool, options: Sequence[str]) -> tuple[bytes, str]:
+        return unit.encode(), ""
+
+
+class Machine:
+    """cuda:0, cuda:1, ...: those of the shim's `driver`, or of the machine when it is None."""
+
+    def __init__(self, driver: ShimDriver | None) -> None:
+        self.driver = driver
+
+    def program(self, graph: Graph, donated: Iterable[int] = ()) -> Program:
+        """`graph` for cuda:0. A checked driver is told how large the parameters of its kernels are."""
+        program = build_program(graph, frozenset(donated), target_of("cuda:0"))
+        if self.driver is not None:
+            for kernel, record in zip(program.kernels, program.records, strict=True):
+                sizes = [(p.name, p.size * p.dtype.itemsize) for p in kernel.params]
+                self.driver.extents[record.kernel] = sizes
+        return program
+
+    def executable(self, graph: Graph, donated: Iterable[int] = ()) -> Executable:
+        """Code for `graph` on cuda:0, built anew."""
+        artifact = make_device_artifact(self.program(graph, donated), target_of("cuda:0"), {})
+        return Executable(artifact, cuda_device(0))
+
+    def run(self, graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What `graph` gives on cuda:0 for copies of `arrays`."""
+        return self.call(self.executable(graph), graph, arrays)
+
+    def call(self, executable: Executable, graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What `executable`, made for `graph`, gives for copies of `arrays`."""
+        device = cuda_device(0)
+        given = [device.upload(b) for b in buffers(arrays)]
+        made: list[Buffer] = [device.download(b) for b in executable.run(given)]
+        return results(graph, made)

@@ -1,0 +1,72 @@
+"""The corpus in checked units: no kernel reads or writes out of bounds, has a race, or depends on the order in
+which its threads run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc.ir.graph import Graph
+from graphc_runtime.devices.cuda import cuda_device
+from graphc_runtime.executor import Executable
+from tests.codegen.networks import arrays_for, training_step
+from tests.codegen.programs import same_bits
+from tests.cuda.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
+from tests.cuda.machine import Machine
+from tests.cuda.shim import ShimError
+
+ORDERS = (0, 1, 20240501)
+# Operators that blocks of threads work on together, or that write where an index says.
+SHARED = ("reduce_sum", "reduce_max", "contract", "window", "fold", "scan_sum", "argsort", "scatter_add", "take_along")
+
+
+def check(machine: Machine, graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Run `graph` in every order of threads; the results, which are the same bits in each."""
+    assert machine.driver is not None
+    executable = machine.executable(graph)
+    first: list[np.ndarray] = []
+    for order in ORDERS:
+        machine.driver.order = order
+        got = machine.call(executable, graph, arrays)
+        first = first or got
+        assert all(map(same_bits, got, first)), f"order {order} gives other results"
+    return first
+
+
+def test_a_training_step(checked: Machine) -> None:
+    graph = training_step(8)
+    check(checked, graph, arrays_for(graph))
+
+
+@pytest.mark.parametrize("op", SHARED)
+def test_operators_of_blocks(checked: Machine, op: str) -> None:
+    case = forward([op])
+    case.judge(check(checked, case.graph, case.arrays))
+
+
+@pytest.mark.parametrize("op", ["reduce_sum", "scan_sum"])
+def test_kernels_without_their_barriers_have_races(checked: Machine, op: str) -> None:
+    case = forward([op])
+    artifact = checked.executable(case.graph).artifact
+    (unit,) = artifact.objects
+    spoilt = replace(artifact, objects=(unit.replace(b"__syncthreads();", b""),))
+    with pytest.raises(ShimError, match=r"race|that no thread of its block wrote"):
+        checked.call(Executable(spoilt, cuda_device(0)), case.graph, case.arrays)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operators", groups([op for op in FORWARD if op not in SHARED], 4), ids="-".join)
+def test_forward(checked: Machine, operators: list[str]) -> None:
+    case = forward(operators)
+    case.judge(check(checked, case.graph, case.arrays))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operators", groups(DERIVATIVES, 4), ids="-".join)
+def test_derivatives(checked: Machine, operators: list[str]) -> None:
+    case = gradients(operators)
+    case.judge(check(checked, case.graph, case.arrays))
