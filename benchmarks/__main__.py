@@ -1,7 +1,8 @@
-"""Times graphc beside PyTorch, torch.compile, JAX, tinygrad, NumPy and numexpr.
+"""Times graphc beside PyTorch, torch.compile, JAX, tinygrad, NumPy and numexpr; on a GPU beside CuPy too.
 
     python -m benchmarks                                  everything, into docs/
     python -m benchmarks --only 'lenet-*' sum --quick     a glance at some
+    python -m benchmarks --device cuda                    everything on the CUDA device, into docs/
 
 Every system lives in a process of its own, and they take turns, so that a machine that slows down slows all of them.
 Results are compared before anything is timed. A system that is not installed is left out by name, a workload that fails
@@ -25,11 +26,11 @@ from typing import Any
 from rich.console import Console
 
 import graphc
-from benchmarks import report
+from benchmarks import cards, cuda_report, report
 from benchmarks.processes import ROOT
 from benchmarks.results import Results, Row
-from benchmarks.session import FIRST_STEPS, Options, Session
-from benchmarks.workload import SYSTEMS
+from benchmarks.session import CUDA_FIRST_STEPS, FIRST_STEPS, Options, Session
+from benchmarks.workload import CUDA_SYSTEMS, SYSTEMS
 from benchmarks.workloads import workloads
 
 EXTRAS = ("first-step", "import")
@@ -46,8 +47,8 @@ def revision() -> str:
     return f"commit {done.stdout.strip()}"
 
 
-def machine_facts() -> dict[str, Any]:
-    """What the numbers depend on: processor, cores, system and Python."""
+def machine_facts(device: str) -> dict[str, Any]:
+    """What the numbers depend on: processor, cores, system and Python, and the card."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -60,6 +61,7 @@ def machine_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "revision": f"{revision()}, {datetime.date.today().isoformat()}",
+        **(cards.facts() if device == "cuda" else {}),
     }
 
 
@@ -73,9 +75,9 @@ def numbers(text: str) -> list[int]:
 
 def names(text: str) -> list[str]:
     """Names of systems between commas."""
-    chosen = text.split(",")
-    if unknown := [name for name in chosen if name not in SYSTEMS]:
-        raise argparse.ArgumentTypeError(f"no system {', '.join(unknown)}; there are {', '.join(SYSTEMS)}")
+    chosen, every = text.split(","), tuple(dict.fromkeys((*SYSTEMS, *CUDA_SYSTEMS)))
+    if unknown := [name for name in chosen if name not in every]:
+        raise argparse.ArgumentTypeError(f"no system {', '.join(unknown)}; there are {', '.join(every)}")
     return chosen
 
 
@@ -85,10 +87,11 @@ def options() -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="workloads, also as patterns; 'first-step', 'import'")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it runs (cpu)")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that everything works")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes: to see that everything works")
-    parser.add_argument("--threads", type=numbers, default=[1, 2], help="numbers of threads (1,2)")
-    parser.add_argument("--peers", type=names, default=list(SYSTEMS), help=f"systems ({','.join(SYSTEMS)})")
+    parser.add_argument("--threads", type=numbers, default=None, help="numbers of threads (1,2; on a GPU 1)")
+    parser.add_argument("--peers", type=names, help=f"systems ({','.join(SYSTEMS)}; on a GPU {','.join(CUDA_SYSTEMS)})")
     parser.add_argument(
         "--peer-python", default=sys.executable, help="the interpreter of the systems other than graphc"
     )
@@ -107,7 +110,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the --json file")
     parser.add_argument("--list", action="store_true", help="print the names of all workloads")
     chosen = parser.parse_args()
-    chosen.all = [*workloads(chosen.tiny), *EXTRAS]
+    on_gpu = chosen.device == "cuda"
+    every = list(CUDA_SYSTEMS if on_gpu else SYSTEMS)
+    chosen.peers = chosen.peers or every
+    chosen.threads = chosen.threads or ([1] if on_gpu else [1, 2])
+    chosen.all = [*workloads(chosen.tiny, chosen.device), *(EXTRAS[:1] if on_gpu else EXTRAS)]
     chosen.names = chosen.all
     if chosen.only:
         if unknown := [p for p in chosen.only if not fnmatch.filter(chosen.all, p)]:
@@ -115,7 +122,7 @@ def options() -> argparse.Namespace:
         chosen.names = [name for name in chosen.all if any(fnmatch.fnmatch(name, p) for p in chosen.only)]
     if chosen.rounds is not None and chosen.rounds < 1:
         parser.error("--rounds must be positive")
-    if chosen.output is None and not (chosen.only or chosen.quick or chosen.tiny or chosen.peers != list(SYSTEMS)):
+    if chosen.output is None and not (chosen.only or chosen.quick or chosen.tiny or chosen.peers != every):
         chosen.output = ROOT / "docs"
     if chosen.page:
         chosen.old, chosen.names = True, []
@@ -140,7 +147,7 @@ def save(results: Results, chosen: argparse.Namespace) -> None:
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(dataclasses.asdict(results)), encoding="utf-8")
     if chosen.output is not None:
-        report.write(results, chosen.output)
+        (cuda_report if chosen.device == "cuda" else report).write(results, chosen.output)
 
 
 def main() -> int:
@@ -157,8 +164,9 @@ def main() -> int:
         timeout=chosen.timeout,
         peer_python=chosen.peer_python,
         tiny=chosen.tiny,
+        device=chosen.device,
     )
-    results = Results(machine_facts(), {"rounds": settings.rounds, "seconds": settings.seconds})
+    results = Results(machine_facts(chosen.device), {"rounds": settings.rounds, "seconds": settings.seconds})
     if chosen.old and chosen.json.exists():
         found = Results.read(chosen.json.read_text(encoding="utf-8"))
         fresh = {"machine": results.machine, "settings": results.settings, "left_out": {}}
@@ -173,7 +181,7 @@ def main() -> int:
 
 def run(session: Session, chosen: argparse.Namespace, console: Console) -> None:
     """Measures what was chosen and prints it line by line."""
-    settings, results, every = session.options, session.results, workloads(chosen.tiny)
+    settings, results, every = session.options, session.results, workloads(chosen.tiny, chosen.device)
     section = ""
     for name in [name for name in chosen.names if name not in EXTRAS]:
         if every[name].section != section:
@@ -185,7 +193,8 @@ def run(session: Session, chosen: argparse.Namespace, console: Console) -> None:
             save(results, chosen)
     if "first-step" in chosen.names:
         console.print("\nfirst steps", style="bold")
-        for name in [name for name in FIRST_STEPS if name in every]:
+        steps = CUDA_FIRST_STEPS if chosen.device == "cuda" else FIRST_STEPS
+        for name in [name for name in steps if name in every]:
             session.first_steps(every[name], max(chosen.threads))
             console.print(f"{name}: {results.first_steps.get(name)}")
             save(results, chosen)

@@ -30,6 +30,11 @@ def environment(threads: int, cache: Path) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "CACHEDB": str(cache / "tinygrad.db"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+        "CUPY_CACHE_DIR": str(cache / "cupy"),
+        "CUDA_CACHE_PATH": str(cache / "cuda"),
+        # JAX would take most of a device's memory at its start, from all others.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
 
 
@@ -41,10 +46,13 @@ def interpreter(name: str, peer_python: str) -> str:
 class SystemProcess:
     """One system (or "machine"), asked by JSON lines."""
 
-    def __init__(self, name: str, threads: int, python: str, cache: Path, timeout: float, tiny: bool = False) -> None:
+    def __init__(
+        self, name: str, threads: int, python: str, cache: Path, timeout: float, tiny: bool = False, device: str = "cpu"
+    ) -> None:
         self.name, self.timeout = name, timeout
+        words = [*(["tiny"] if tiny else []), *(["cuda"] if device == "cuda" else [])]
         self.process = subprocess.Popen(
-            [python, "-m", "benchmarks.worker", name, str(threads), *(["tiny"] if tiny else [])],
+            [python, "-m", "benchmarks.worker", name, str(threads), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from benchmarks.plots import Series, bars
 from benchmarks.results import Results, Row
-from benchmarks.targets import REASONS, TARGETS, TIMES
-from benchmarks.workload import OURS, SYSTEMS
+from benchmarks.targets import REASONS, TARGETS, TIMES, Target
+from benchmarks.workload import CUDA_SYSTEMS, OURS, SYSTEMS
 
 PAGE, PLOTS = "benchmarks.md", "plots"
 # The settings that a system always has; those that depend on the workload are counted.
@@ -28,7 +28,7 @@ ABOUT = {
 }
 
 # Others of the same version, or none.
-UNVERSIONED = ("graphc-compiled", "torch-compile", "by-hand")
+UNVERSIONED = ("graphc-compiled", "torch-compile", "torch-graphs", "by-hand")
 
 
 def number(value: float | None) -> str:
@@ -61,18 +61,20 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
-def _shown(rows: Iterable[Row]) -> list[str]:
+def shown(rows: Iterable[Row]) -> list[str]:
     """The systems that have a time, or failed, in any of the rows."""
     rows = list(rows)
-    return [name for name in SYSTEMS if any(name in row.median_s or name in row.failures for row in rows)]
+    every = dict.fromkeys((*SYSTEMS, *CUDA_SYSTEMS))
+    return [name for name in every if any(name in row.median_s or name in row.failures for row in rows)]
 
 
-def _cell(row: Row, name: str, numbers: dict[str, float], scale: float) -> str:
+def cell(row: Row, name: str, numbers: dict[str, float], scale: float) -> str:
+    """The number of a system, or that it failed."""
     return "failed" if name in row.failures else number(numbers[name] * scale) if name in numbers else "-"
 
 
 def _times(rows: list[Row]) -> str:
-    systems = _shown(rows)
+    systems = shown(rows)
     header = ["µs", *systems, "to best peer", "to torch", "bound by", "of roofline", "best peer's"]
     lines: list[list[str]] = []
     for row in rows:
@@ -80,7 +82,7 @@ def _times(rows: list[Row]) -> str:
         lines.append(
             [
                 row.workload,
-                *(_cell(row, name, row.median_s, 1e6) for name in systems),
+                *(cell(row, name, row.median_s, 1e6) for name in systems),
                 number(row.faster(ours, best)),
                 number(row.faster(ours, "torch")),
                 row.bound()[1] or "-",
@@ -91,7 +93,7 @@ def _times(rows: list[Row]) -> str:
     return table(header, lines)
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean(values: Iterable[float | None]) -> float | None:
     """The geometric mean of those that are there."""
     logs = [math.log(v) for v in values if v is not None and v > 0]
     return math.exp(sum(logs) / len(logs)) if logs else None
@@ -104,16 +106,18 @@ def _summary(results: Results, threads: list[int]) -> str:
         cells: list[str] = []
         for t in threads:
             rows = [row for row in results.rows if row.section == section and row.threads == t]
-            cells += [number(_mean(row.faster(name, row.best_peer()) for row in rows)) for name in OURS]
+            cells += [number(mean(row.faster(name, row.best_peer()) for row in rows)) for name in OURS]
         lines.append([section, *cells])
     return table(header, lines)
 
 
-def _targets(results: Results) -> list[str]:
-    """The targets with how many of their values reach them, then those that do not, with the reasons."""
+def targets(results: Results, wishes: Sequence[Target], why: Mapping[str, str], note: str) -> list[str]:
+    """The targets with how many of their values reach them, then those that do not, with the reasons `why`; `note`
+    comes first.
+    """
     lines: list[list[str]] = []
     missed: list[str] = []
-    for target in TARGETS:
+    for target in wishes:
         values = target.values(results)
         if not values:
             continue
@@ -128,20 +132,21 @@ def _targets(results: Results) -> list[str]:
         return []
     parts = [
         "## Targets",
-        "Each workload is followed by the number of threads.",
+        note,
         table(["target", "goal", "met", "worst"], lines),
     ]
     if missed:
         parts += ["### Missed", "\n".join(missed)]
         names = {row.workload for row in results.rows}
-        reasons = [f"- {why}" for pattern, why in REASONS.items() if any(fnmatch(name, pattern) for name in names)]
+        reasons = [f"- {text}" for pattern, text in why.items() if any(fnmatch(name, pattern) for name in names)]
         parts += ["What profiles show, and what was tried:", "\n".join(reasons)] if reasons else []
     return parts
 
 
-def _by_workload(rows: list[Row], what: str, field: str, scale: float) -> str:
-    systems = _shown(rows)
-    lines = [[row.workload, *(_cell(row, name, getattr(row, field), scale) for name in systems)] for row in rows]
+def by_workload(rows: list[Row], what: str, field: str, scale: float) -> str:
+    """A table of one number for each workload and system."""
+    systems = shown(rows)
+    lines = [[row.workload, *(cell(row, name, getattr(row, field), scale) for name in systems)] for row in rows]
     return table([what, *systems], lines)
 
 
@@ -195,7 +200,7 @@ def _machine_speed(results: Results, threads: list[int]) -> str:
     return f"Reached here: {', '.join(found)}." if found else ""
 
 
-def _settings(results: Results) -> list[str]:
+def settings_used(results: Results, about: Mapping[str, str] = ABOUT) -> list[str]:
     """The settings that each system ran with, and what was chosen on how many workloads."""
     lines: list[str] = []
     for name in results.versions:
@@ -205,11 +210,11 @@ def _settings(results: Results) -> list[str]:
                 setting = row.setting[name] or "nothing else"
                 used[setting] = used.get(setting, 0) + 1
         chosen = ", ".join(f"{setting} ({n} times)" for setting, n in used.items())
-        lines.append(f"- {name}: {ABOUT[name]}" + (f"; {chosen}" if set(used) - {"nothing else"} else "") + ".")
+        lines.append(f"- {name}: {about[name]}" + (f"; {chosen}" if set(used) - {"nothing else"} else "") + ".")
     return lines
 
 
-def _revisions(results: Results) -> str:
+def revisions(results: Results) -> str:
     """The revision, and which rows are of another one."""
     rows: dict[str, list[str]] = {}
     for row in results.rows:
@@ -229,7 +234,7 @@ def page(results: Results) -> str:
         "# Benchmarks",
         "Written by `make bench`.",
         f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}. Python {machine['python']}; "
-        f"{versions}. {_revisions(results)}",
+        f"{versions}. {revisions(results)}",
         "Every system has a process of its own for each workload; they take turns: "
         f"{settings['rounds']} rounds of {settings['seconds']} s each after one to warm up, the median of the rounds' "
         "medians. Processes are held to as many CPUs as threads. Results (of training steps the first four losses and "
@@ -241,7 +246,7 @@ def page(results: Results) -> str:
     ]
     if results.rows:
         parts += ["## Summary", "Geometric means.", _summary(results, threads)]
-        parts += _targets(results)
+        parts += targets(results, TARGETS, REASONS, "Each workload is followed by the number of threads.")
     for section in results.sections():
         parts.append(f"## {section}")
         parts += [f"![{name}]({PLOTS}/{name})" for name in drawn if name.startswith(slug(section) + "-")]
@@ -258,7 +263,7 @@ def page(results: Results) -> str:
         rows = [row for row in results.rows if row.threads == threads[0]]
         parts += [
             f"## First call with empty caches, {count(threads[0])}",
-            _by_workload(rows, "seconds", "first_s", 1.0),
+            by_workload(rows, "seconds", "first_s", 1.0),
         ]
     if results.first_steps:
         systems = [name for name in SYSTEMS if any(name in found for found in results.first_steps.values())]
@@ -278,9 +283,9 @@ def page(results: Results) -> str:
         rows = [row for row in results.rows if row.threads == threads[-1]]
         parts += [
             f"## Peak memory of the process, {count(threads[-1])}",
-            _by_workload(rows, "MiB", "peak_bytes", 2**-20),
+            by_workload(rows, "MiB", "peak_bytes", 2**-20),
         ]
-    if lines := _settings(results):
+    if lines := settings_used(results):
         parts += ["## Settings", "\n".join(lines)]
     if results.left_out:
         parts.append("Left out: " + "; ".join(f"{name} ({why})" for name, why in results.left_out.items()) + ".")

@@ -20,6 +20,7 @@ from benchmarks.workload import BY_HAND, OURS, Workload, difference
 # Whose result the others are compared with, the first that is there.
 JUDGES = ("torch", "jax", "numpy", "torch-compile", "tinygrad", "numexpr", *OURS)
 FIRST_STEPS = ("lenet-train-b64", "mlp-train-b128", "resnet18-train-b16", "lstm-train-b16", "transformer-train-b8")
+CUDA_FIRST_STEPS = ("lenet-train-b64", "resnet18-train-b128", "transformer-train-b32")
 IMPORTS = {
     "graphc": "graphc",
     "torch": "torch",
@@ -41,6 +42,7 @@ class Options:
     timeout: float = 600.0
     peer_python: str = ""
     tiny: bool = False
+    device: str = "cpu"
 
 
 class Session:
@@ -54,7 +56,7 @@ class Session:
         """Processes of those systems, imported; who is not installed is left out from now on."""
         o = self.options
         running = {
-            name: SystemProcess(name, threads, interpreter(name, o.peer_python), cache, o.timeout, o.tiny)
+            name: SystemProcess(name, threads, interpreter(name, o.peer_python), cache, o.timeout, o.tiny, o.device)
             for name in names
         }
         try:

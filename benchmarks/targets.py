@@ -57,6 +57,10 @@ def _plain(row: Row) -> float | None:
     return row.faster(PLAIN, "torch")
 
 
+def _to_torch(row: Row) -> float | None:
+    return row.faster(row.ours(), "torch")
+
+
 def _by_hand(row: Row) -> float | None:
     return row.faster(COMPILED, BY_HAND)
 
@@ -110,6 +114,18 @@ TARGETS = (
     Target("import, over NumPy's", 60, _import, "ms"),
     Target("recording an operation", 3, _over_rows(_microseconds(PLAIN), "record"), "µs"),
     Target("a compiled call", 5, _over_rows(_microseconds(COMPILED), "replay"), "µs"),
+)
+
+_CUDA_NETWORKS = ("resnet18-*", "transformer-*")
+_PRODUCTS = ("matmul-f32-*", "matmul-bf16-*")
+CUDA_TARGETS = (
+    Target("LeNet step compiled, to the best peer", 2, _over_rows(_compiled, "lenet-train-*")),
+    Target("ResNet-18 and transformer, to the best peer", 1, _over_rows(_best, *_CUDA_NETWORKS)),
+    Target("pointwise and reductions, of a plain copy", 0.9, _over_rows(_roofline, "chain", "sum", "*-sum"), "%"),
+    Target("softmax and layer norm, to the best peer", 1.2, _over_rows(_best, "softmax", "layer-norm")),
+    Target("products in f32 and bf16, to PyTorch (cuBLAS)", 0.8, _over_rows(_to_torch, *_PRODUCTS)),
+    Target("first LeNet step, empty cache", 3.0, _first_step("cold"), "s"),
+    Target("first LeNet step, filled cache", 0.3, _first_step("cached"), "s"),
 )
 
 # Why targets are missed: what profiles show, and what was tried. By the patterns of workloads they are about.

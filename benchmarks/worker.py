@@ -1,4 +1,4 @@
-"""The process that one system lives in: `python -m benchmarks.worker SYSTEM THREADS`.
+"""The process that one system lives in: `python -m benchmarks.worker SYSTEM THREADS [tiny] [cuda]`.
 
 It reads one JSON object a line from standard input and answers with one a line:
 
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cards import Card
 from benchmarks.systems import System, system
 from benchmarks.systems.base import Prepared
 from benchmarks.workload import Arrays, Workload, digest
@@ -56,14 +57,16 @@ def check(prepared: Prepared, before: Arrays | None, result: Any) -> list[dict[s
 def loop(prepared: Prepared, look_every: int) -> Callable[[int], None]:
     """Runs that many calls, waiting for the results of every `look_every`-th and of the last."""
     call, wait = prepared.call, prepared.wait
+    touch = prepared.touch or wait
 
     def run(count: int) -> None:
         result: Any = None
         with prepared.context():
             for i in range(1, count + 1):
                 result = call()
-                if i % look_every == 0 or i == count:
-                    wait(result)
+                if i % look_every == 0 and i < count:
+                    touch(result)
+            wait(result)
 
     return run
 
@@ -107,9 +110,9 @@ def hold(threads: int) -> None:
 class SystemWorker:
     """Answers for one system."""
 
-    def __init__(self, name: str, threads: int, tiny: bool) -> None:
-        self.name, self.threads, self.tiny = name, threads, tiny
-        self.system: System = system(name)
+    def __init__(self, name: str, threads: int, tiny: bool, device: str) -> None:
+        self.name, self.threads, self.tiny, self.device = name, threads, tiny, device
+        self.system: System = system(name, device)
         self.run: Callable[[int], None] | None = None
         self.peak = 0
 
@@ -117,12 +120,13 @@ class SystemWorker:
         """Imports the system."""
         begin = time.perf_counter()
         version = self.system.start(self.threads)
-        hold(self.threads)
+        if self.device == "cpu":
+            hold(self.threads)
         return {"version": version, "import_s": time.perf_counter() - begin}
 
     def prepare(self, workload: str) -> dict[str, Any]:
         """Makes the work ready, by the first setting that does not fail, and tells its results."""
-        self.work: Workload = workloads(self.tiny)[workload]
+        self.work: Workload = workloads(self.tiny, self.device)[workload]
         form = self.work.form(self.name)
         if form is None:
             raise Missing(f"no form of {workload}")
@@ -145,21 +149,25 @@ class SystemWorker:
             result = prepared.call()
             prepared.wait(result)
             first = time.perf_counter() - begin
-            self.peak = peak_bytes()
+            self.peak = self._peak()
             results = check(prepared, before, result)
         del before, result
         reset_peak()
         self.run = loop(prepared, STEPS_A_LOOK if self.work.training else 1)
         # Some systems compile at the second call, too.
         self.run(2)
-        self.peak = max(self.peak, peak_bytes())
+        self.peak = max(self.peak, self._peak())
         return {"first_s": first, "results": results, "peak_bytes": self.peak}
+
+    def _peak(self) -> int:
+        found = self.system.peak_bytes()
+        return peak_bytes() if found is None else found
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """The median and the least time of a call."""
         assert self.run is not None, "measure comes after prepare"
         times = time_calls(self.run, seconds, STEPS_A_LOOK if self.work.training else 1)
-        per, self.peak = self.work.per, max(self.peak, peak_bytes())
+        per, self.peak = self.work.per, max(self.peak, self._peak())
         return {"median_s": statistics.median(times) / per, "min_s": min(times) / per, "peak_bytes": self.peak}
 
 
@@ -195,7 +203,28 @@ class MachineWorker:
         return {"copy_s": statistics.median(times), "flops": self.machine.peak_flops(self.work.dtype)}
 
 
-def serve(worker: SystemWorker | MachineWorker) -> None:
+class CudaMachineWorker:
+    """Answers for a CUDA device."""
+
+    def __init__(self, tiny: bool) -> None:
+        self.tiny = tiny
+
+    def start(self) -> dict[str, Any]:
+        """Imports what copies and multiplies."""
+        self.card = Card(self.tiny)
+        return {"version": ""}
+
+    def prepare(self, workload: str) -> dict[str, Any]:
+        """Notes the work."""
+        self.work = workloads(self.tiny, "cuda")[workload]
+        return {}
+
+    def measure(self, seconds: float) -> dict[str, Any]:
+        """How long a copy of the workload's bytes takes at the speed of a long one, and operations a second."""
+        return {"copy_s": self.work.bytes / self.card.copy_speed(), "flops": self.card.flops(self.work.dtype)}
+
+
+def serve(worker: SystemWorker | MachineWorker | CudaMachineWorker) -> None:
     """Answers until standard input ends."""
     # Libraries print to standard output; the answers go out on a descriptor that only this function knows.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -215,8 +244,12 @@ def serve(worker: SystemWorker | MachineWorker) -> None:
 
 
 def main() -> None:
-    name, threads, tiny = sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["tiny"]
-    serve(MachineWorker(threads, tiny) if name == "machine" else SystemWorker(name, threads, tiny))
+    name, threads, tiny = sys.argv[1], int(sys.argv[2]), "tiny" in sys.argv[3:]
+    device = "cuda" if "cuda" in sys.argv[3:] else "cpu"
+    if name != "machine":
+        serve(SystemWorker(name, threads, tiny, device))
+    else:
+        serve(MachineWorker(threads, tiny) if device == "cpu" else CudaMachineWorker(tiny))
 
 
 if __name__ == "__main__":

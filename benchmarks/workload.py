@@ -18,6 +18,8 @@ OURS = ("graphc", "graphc-compiled")
 # What is no peer but a yardstick: one function of C, with one thread.
 BY_HAND = "by-hand"
 SYSTEMS = (*OURS, "torch", "torch-compile", "jax", "tinygrad", "numpy", "numexpr", BY_HAND)
+# Those that are measured on a CUDA device.
+CUDA_SYSTEMS = (*OURS, "torch", "torch-compile", "torch-graphs", "jax", "cupy")
 # Results are summed up piece by piece: their float64 copies would count as memory of the system.
 CHUNK = 1 << 16
 
@@ -90,6 +92,8 @@ class Workload:
     tinygrad: Form | None = None
     numpy: Form | None = None
     numexpr: str | None = None
+    # Gets the module `cupy` and the inputs.
+    cupy: Form | None = None
     # A NumPy form that is too slow to be measured, for the tests.
     reference: Form | None = None
     network: Network | None = None
@@ -110,7 +114,7 @@ class Workload:
             return self.by_hand or None
         if system not in self.only:
             return None
-        kind = "torch" if system in (*OURS, "torch-compile") else system
+        kind = "torch" if system in (*OURS, "torch-compile", "torch-graphs") else system
         if self.network is not None:
             if kind == "numpy" and self.training:
                 return None

@@ -16,7 +16,9 @@ from graphc.absence import no_attribute
 
 if TYPE_CHECKING:
     from graphc import (
+        amp,
         autograd,
+        backends,
         cli,
         codegen,
         compiled,
@@ -39,6 +41,8 @@ __version__ = "0.1.0"
 _SUBMODULES = frozenset(
     (
         *(
+            "amp",
+            "backends",
             "autograd",
             "cli",
             "func",

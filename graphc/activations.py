@@ -18,6 +18,7 @@ from graphc.naming import named
 from graphc.random import uniform_node
 from graphc.refusing import need_float
 from graphc.tensors import elementwise, normalising
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.indexing import one_hot_node
 from graphc.tensors.out import out_form
@@ -135,6 +136,7 @@ def rrelu(
     return _finish(input, record_drawn("RreluWithNoiseBackward0", input, emit), inplace)
 
 
+@autocasts
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where x > 0, else weight * x: one weight for all, or one for each channel (dimension 1)."""
     need_float("prelu_cpu", input)
@@ -298,6 +300,7 @@ def _magnitude(b: Builder, x: Node) -> Node:
     return b.select(b.apply("gt", (x, b.zeros_like(x))), x, b.neg(x))
 
 
+@autocasts
 @out_form
 def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
     """log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold."""

@@ -12,6 +12,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType, i64
 from graphc.pooling import least, quotient
 from graphc.refusing import need_float
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, record_many
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     return _average(2, input, output_size)
 
 
+@autocasts
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """Means that make `output_size` places of the last three dimensions."""
     return _average(3, input, output_size)
@@ -185,6 +187,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
     return _maximum(2, input, output_size, return_indices)
 
 
+@autocasts
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima that make `output_size` places of the last three dimensions, with `return_indices` also where."""
     return _maximum(3, input, output_size, return_indices)
@@ -200,6 +203,7 @@ def adaptive_max_pool2d_with_indices(input: Tensor, output_size: Any, return_ind
     return _maximum(2, input, output_size, True)
 
 
+@autocasts
 def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """`adaptive_max_pool3d` with the places, in any case."""
     return _maximum(3, input, output_size, True)

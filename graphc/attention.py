@@ -15,6 +15,7 @@ from graphc.loss_reduction import given
 from graphc.random import draw_key
 from graphc.recording import current
 from graphc.tensors import normalising
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import finish, read, record, wants_grad
 from graphc.tensors.joining import cat
 from graphc.tensors.writing import type_name
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Parts = tuple["Tensor", "Tensor", "Tensor"]
 
 
+@autocasts
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,

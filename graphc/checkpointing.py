@@ -15,6 +15,7 @@ from graphc.random import Draws, noting_draws, repeating_draws
 from graphc.recording import Recorder, current
 from graphc.storage import Lineage, Value
 from graphc.substitute import substitute
+from graphc.tensors.casting import STATE, casting_as
 from graphc.tensors.core import TensorBase, alias, fresh_variable, new, read
 from graphc.transforms import Level
 from graphc.trees import flatten, rebuild
@@ -29,6 +30,7 @@ class _Call:
         self.places = [i for i, v in enumerate(self.leaves) if isinstance(v, TensorBase) and v.requires_grad]
         self.preserve = preserve
         self.draws: Draws | None = None
+        self.casting = STATE.key
 
     def run(self, level: Level, contexts: Any) -> Any:
         """Call the function with the level's variables in place of the arguments that require gradients."""
@@ -36,7 +38,7 @@ class _Call:
         for place, variable in zip(self.places, level.variables, strict=True):
             given[place] = variable
         args, kwargs = rebuild(self.structure, given)
-        with contexts, set_grad_enabled(True):
+        with contexts, set_grad_enabled(True), casting_as(self.casting):
             return self.function(*args, **kwargs)
 
     def level(self, recorder: Recorder) -> Level:
@@ -133,6 +135,7 @@ class CheckpointFunction(Function):
     def forward(ctx: Any, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
         """Calls the function without recording for gradients."""
         ctx.call = function, args, preserve
+        ctx.casting = STATE.key
         with noting_draws() as ctx.draws:
             return function(*args)
 
@@ -147,7 +150,7 @@ class CheckpointFunction(Function):
             )
         function, args, preserve = ctx.call
         inner: list[Any] = [alias(a).requires_grad_(a.requires_grad) if isinstance(a, TensorBase) else a for a in args]
-        with repeating_draws(ctx.draws if preserve else None), set_grad_enabled(True):
+        with repeating_draws(ctx.draws if preserve else None), set_grad_enabled(True), casting_as(ctx.casting):
             made = function(*inner)
         outs = [made] if isinstance(made, TensorBase) else list(made)
         live = [(o, g) for o, g in zip(outs, grads, strict=True) if isinstance(o, TensorBase) and o.requires_grad]

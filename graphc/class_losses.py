@@ -15,6 +15,7 @@ from graphc.loss_reduction import check_reduction, check_values, given, reduced_
 from graphc.recording import Recorder, current
 from graphc.refusing import need_float, need_same_dtype, refuse_gradient
 from graphc.storage import Value
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import finish, read, record, wants_grad
 from graphc.tensors.halves import Emit, emitted
 from graphc.tensors.indexing import outside
@@ -178,6 +179,7 @@ def _check_classes(recorder: Recorder, target: Node, keep: Any, classes: int, ig
     recorder.check(flag, Value(flag, (keep,)), OutOfRange(message))
 
 
+@autocasts
 def nll_loss(
     input: Tensor,
     target: Tensor,
@@ -192,6 +194,7 @@ def nll_loss(
     return _class_loss(input, target, weight, ignore_index, reduction, 0.0, False)
 
 
+@autocasts
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -284,6 +287,7 @@ def _rows(name: str, input: Tensor) -> tuple[int, int]:
     return (shape[0] if len(shape) == 2 else 1), (shape[-1] if shape else 1)
 
 
+@autocasts
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -350,6 +354,7 @@ def _check_places(recorder: Recorder, index: Node, keep: Any, size: int, low: in
     check_values(recorder, wrong, keep, UsageError(message))
 
 
+@autocasts
 def multilabel_margin_loss(
     input: Tensor,
     target: Tensor,

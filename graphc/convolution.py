@@ -9,6 +9,7 @@ from graphc.errors import DTypeError, KindError, ShapeError, UnsupportedError, U
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record
 from graphc.tensors.plans import Plans
 from graphc.tensors.writing import type_name
@@ -216,6 +217,7 @@ def _conv_plan(
     return _for_batch(input, rank, emit)
 
 
+@autocasts
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -232,6 +234,7 @@ def conv1d(
     return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
 
 
+@autocasts
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -245,6 +248,7 @@ def conv2d(
     return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
 
 
+@autocasts
 def conv3d(
     input: Tensor,
     weight: Tensor,
@@ -329,6 +333,7 @@ def _conv_transpose(
     return record(node, (input, weight) if bias is None else (input, weight, bias), whole)
 
 
+@autocasts
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -346,6 +351,7 @@ def conv_transpose1d(
     return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@autocasts
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -360,6 +366,7 @@ def conv_transpose2d(
     return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@autocasts
 def conv_transpose3d(
     input: Tensor,
     weight: Tensor,

@@ -14,6 +14,7 @@ from graphc.ir.types import TensorType, boolean, i64
 from graphc.loss_reduction import check_reduction, check_values, reduced
 from graphc.recording import Recorder, current
 from graphc.refusing import need_float
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase, finish, from_array, read, record, wants_grad
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Lengths = Any  # a tensor of integers, or a sequence of them
 
 
+@autocasts
 def ctc_loss(
     log_probs: Tensor,
     targets: Tensor,

@@ -12,6 +12,7 @@ from graphc.ir.types import broadcast_shapes
 from graphc.loss_reduction import check_reduction, reduced, reduced_name, reduced_node, reduction_name
 from graphc.promotion import promote_types
 from graphc.tensors import elementwise
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.norms import norm
 from graphc.tensors.widening import in_single
@@ -36,6 +37,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return norm(elementwise.add(elementwise.sub(x1, x2), eps), p, -1, keepdim)
 
 
+@autocasts
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 . x2 over the product of their lengths along `dim`, each length at least `eps`."""
     dtype = promote_types(x1._type.dtype, x2._type.dtype)
@@ -64,6 +66,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return record("SumBackward1", (x1, x2), emit)
 
 
+@autocasts
 def hinge_embedding_loss(
     input: Tensor,
     target: Tensor,
@@ -90,6 +93,7 @@ def hinge_embedding_loss(
     return record(reduced_name("AddBackward0", reduction), (input, target), emit)
 
 
+@autocasts
 def margin_ranking_loss(
     input1: Tensor,
     input2: Tensor,
@@ -111,6 +115,7 @@ def margin_ranking_loss(
     return reduced(_clamped(elementwise.add(off, margin)), reduction)
 
 
+@autocasts
 def cosine_embedding_loss(
     input1: Tensor,
     input2: Tensor,
@@ -164,6 +169,7 @@ def _check_triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: f
         )
 
 
+@autocasts
 @in_single
 def triplet_margin_loss(
     anchor: Tensor,

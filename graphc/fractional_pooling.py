@@ -11,6 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, i64
 from graphc.refusing import need_float
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, record_many
 from graphc.tensors.sampling import rand
 
@@ -129,6 +130,7 @@ def _pool(
     return tuple(record_many(name, operands, emit))
 
 
+@autocasts
 def fractional_max_pool2d(
     input: Tensor,
     kernel_size: Any,
@@ -145,6 +147,7 @@ def fractional_max_pool2d(
     return _pool(2, input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
 
 
+@autocasts
 def fractional_max_pool3d(
     input: Tensor,
     kernel_size: Any,
@@ -157,6 +160,7 @@ def fractional_max_pool3d(
     return _pool(3, input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
 
 
+@autocasts
 def fractional_max_pool2d_with_indices(
     input: Tensor,
     kernel_size: Any,
@@ -169,6 +173,7 @@ def fractional_max_pool2d_with_indices(
     return _pool(2, input, kernel_size, output_size, output_ratio, True, _random_samples)
 
 
+@autocasts
 def fractional_max_pool3d_with_indices(
     input: Tensor,
     kernel_size: Any,

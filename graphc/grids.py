@@ -13,6 +13,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, i64
 from graphc.refusing import need_float
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record
 from graphc.tensors.writing import type_name
 
@@ -131,6 +132,7 @@ def _sampled(b: Builder, x: Node, grid: Node, mode: str, padding: str, align: bo
     return b.permute(total, (0, rank + 1, *range(1, rank + 1)))
 
 
+@autocasts
 def grid_sample(
     input: Tensor,
     grid: Tensor,

@@ -25,7 +25,7 @@ MAX_GUARDS = 50_000
 _SIMPLE = (int, float, complex, str, bytes, bool, type(None), dtypes.dtype, range, slice)
 _MISSING = object()
 # Of graphc's own objects, those that hold what a user configured.
-_HOLDERS = ("graphc.nn.", "graphc.optim.", "graphc.vision.", "graphc.utils.")
+_HOLDERS = ("graphc.nn.", "graphc.optim.", "graphc.vision.", "graphc.utils.", "graphc.amp.scaler")
 _LIBRARIES = tuple(
     p for p in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_path("purelib")} if p
 )
@@ -352,6 +352,8 @@ class Guards:
         if not _is_user_code(function.__code__):
             if function.__module__ in _CHANGING:
                 raise Unguardable(f"the function {path}")
+            if (inner := getattr(function, "__wrapped__", None)) is not None:  # decorated, as by `no_grad`
+                self._add(inner, path)
             return
         space = function.__globals__
         attributes: set[str] = set()

@@ -33,6 +33,7 @@ from graphc.recording import Recorder, current
 from graphc.replay import Recorded, Replay, Source
 from graphc.signatures import Plain, Recipes, aliasing, flatten, originals, rebuild, stand_in_for, tensors_in
 from graphc.storage import Binding, Storage, next_serial
+from graphc.tensors.casting import OPEN, STATE, Key
 from graphc.tensors.core import TensorBase
 from graphc_runtime.counters import COUNTERS
 
@@ -93,9 +94,14 @@ class Compiled:
         self._floats: dict[int, float] = {}
         self._changing: set[int] = set()
         self._fixed: set[int] = set()
+        # Under autocast it is another function; captures of each state are kept apart.
+        self._casting: Key | None = None
+        self._under: dict[Key | None, Compiled] = {}
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if OPEN and STATE.key != self._casting:
+            return self._for(STATE.key)(*args, **kwargs)
         recent = self._recent
         if (
             recent is not None
@@ -127,6 +133,15 @@ class Compiled:
                     return entry.run(recorder, tensors, ())
                 self._recent = None
             return self._call(recorder, args, kwargs)
+
+    def _for(self, casting: Key | None) -> Compiled:
+        """The same function under another state of autocast."""
+        found = self._under.get(casting)
+        if found is None:
+            found = self._under[casting] = Compiled(self._function, self._name, self._fullgraph)
+            found._options, found._casting = self._options, casting
+            found._under = self._under
+        return found
 
     def _call(self, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors: list[Any] = []

@@ -11,6 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, broadcast_shapes
 from graphc.tensors import shaping
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.plans import Plans
 from graphc.tensors.products import c_name, name_of, need_numbers, need_tensors, product, rows_node
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _plans: Plans[tuple[str, Callable[..., Node]]] = Plans()
 
 
+@autocasts
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias: (*, in) and (out, in) give (*, out); a weight of shape (in) gives (*)."""
     plan = None

@@ -25,6 +25,7 @@ from graphc.promotion import as_float, promote_types
 from graphc.recording import current
 from graphc.refusing import need_float, refuse_gradient
 from graphc.tensors import elementwise, reductions
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase, finish, read, record, wants_grad
 from graphc.tensors.writing import type_name
 
@@ -95,6 +96,7 @@ def _weighted(losses: Tensor, weight: Tensor, input: Tensor, reduction: str, sha
     return reduced(made, reduction)
 
 
+@autocasts
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -117,6 +119,7 @@ def mse_loss(
     return losses(reduction) if weight is None else _weighted(losses("none"), weight, input, reduction, True)
 
 
+@autocasts
 def l1_loss(
     input: Tensor,
     target: Tensor,
@@ -132,6 +135,7 @@ def l1_loss(
     return reduced(losses, reduction) if weight is None else _weighted(losses, weight, input, reduction, True)
 
 
+@autocasts
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -156,6 +160,7 @@ def smooth_l1_loss(
     return _pairwise("SmoothL1LossBackward0", [input, target], reduction, emit, kernel="smooth_l1_cpu")
 
 
+@autocasts
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -176,6 +181,7 @@ def huber_loss(
     return losses(reduction) if weight is None else _weighted(losses("none"), weight, input, reduction, False)
 
 
+@autocasts
 def soft_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -201,6 +207,7 @@ def soft_margin_loss(
     )
 
 
+@autocasts
 def kl_div(
     input: Tensor,
     target: Tensor,
@@ -237,6 +244,7 @@ def kl_div(
 # probabilities
 
 
+@autocasts
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -300,6 +308,7 @@ def _entropy_node(b: Builder, x: Node, y: Node) -> Node:
     return b.select(ends, b.add(flat, b.mul(b.sub(x, fixed), slope)), regular)
 
 
+@autocasts
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -331,6 +340,7 @@ def binary_cross_entropy_with_logits(
     )
 
 
+@autocasts
 def poisson_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -358,6 +368,7 @@ def poisson_nll_loss(
     return _pairwise(name, [input, target], reduction, emit, dtype)
 
 
+@autocasts
 def gaussian_nll_loss(
     input: Tensor,
     target: Tensor,

@@ -26,6 +26,7 @@ from graphc.normalisation import inverse_root
 from graphc.normalisation import layer_norm as functional_layer_norm
 from graphc.random import draw_key
 from graphc.recording import current
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import finish, read, record, record_many, wants_grad
 from graphc.tensors.norms import norm
 from graphc.tensors.out import out_form
@@ -101,6 +102,7 @@ def _mean_and_scale(b: Builder, x: Node, axes: tuple[int, ...], eps: float) -> l
     return [middle, inverse_root(b, mean_node(b, b.mul(off, off), axes), eps)]
 
 
+@autocasts
 def native_layer_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -334,6 +336,7 @@ def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: boo
     return affine_grid(theta, size, bool(align_corners))
 
 
+@autocasts
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
     """A convolution over time of (time, batch, channels) with a weight (offsets, channels, out) and a bias (out)."""
     shape, kernel = input._type.shape, weight._type.shape

@@ -15,6 +15,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import f32
 from graphc.loss_reduction import given
 from graphc.refusing import need_float
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record
 from graphc.tensors.norms import norm
 from graphc.tensors.out import into, refuse_gradients
@@ -99,6 +100,7 @@ def _check_shapes(wanted: Sequence[int], **parameters: Tensor | None) -> None:
             )
 
 
+@autocasts
 def layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -120,6 +122,7 @@ def layer_norm(
     return record("NativeLayerNormBackward0", given(input, weight, bias), emit)
 
 
+@autocasts
 def rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
@@ -255,6 +258,7 @@ def instance_norm(
     return record("ViewBackward0", given(input, *fixed, weight, bias), emit)
 
 
+@autocasts
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:

@@ -10,6 +10,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
 from graphc.tensors.arguments import tensor_argument
+from graphc.tensors.casting import OPEN, cast_call
 from graphc.tensors.core import record
 from graphc.tensors.operands import fit
 from graphc.windows import pad_or_cut
@@ -53,7 +54,13 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         _check_circular(input._type.shape, pads)
         return record("CopySlices", (input,), lambda b, x: _around(b, x, pads))
     _check_mirrored(input, pads, mode)
-    return record(f"{_NAMES[mode]}Pad{count}DBackward0", (input,), lambda b, x: _mirrored(b, x, pads, mode))
+
+    def mirrored(input: Tensor) -> Tensor:
+        return record(f"{_NAMES[mode]}Pad{count}DBackward0", (input,), lambda b, x: _mirrored(b, x, pads, mode))
+
+    if OPEN and (mode == "replicate" or count < 3):
+        return cast_call(mirrored, "mirrored_pad", (input,), {})
+    return mirrored(input)
 
 
 def constant_pad_nd(input: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:

@@ -14,6 +14,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, boolean, i64
 from graphc.tensors import elementwise
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, record_many
 from graphc.tensors.plans import Plans
 from graphc.windows import Extents, pad_or_cut
@@ -286,6 +287,7 @@ def max_pool2d(
     return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@autocasts
 def max_pool3d(
     input: Tensor,
     kernel_size: Extents,
@@ -420,6 +422,7 @@ def avg_pool2d(
     )
 
 
+@autocasts
 def avg_pool3d(
     input: Tensor,
     kernel_size: Extents,

@@ -15,6 +15,7 @@ from graphc.functional import dropout as drop
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.naming import named
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase, record_many
 from graphc.tensors.joining import cat, stack
 from graphc.tensors.shaping import transpose
@@ -182,6 +183,7 @@ def _network(
     return (transpose(x, 0, 1) if batch_first else x, *(stack(found, 0) for found in finals))
 
 
+@autocasts
 def lstm(
     input: Tensor,
     hx: Sequence[Tensor],
@@ -260,6 +262,7 @@ def _cell(
     return record_many(f"{kind.name}_cell", (input, *states, w_ih, w_hh, *biases), emit)
 
 
+@autocasts
 def lstm_cell(
     input: Tensor,
     hx: Sequence[Tensor],

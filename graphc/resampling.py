@@ -19,6 +19,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, i64, u8
 from graphc.refusing import need_float
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import from_array, record
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ def _check_extents(input: Tensor, outs: Sequence[int]) -> None:
         raise ShapeError(f"Non-empty {len(shape)}D data tensor expected but got a tensor with sizes {list(shape)}")
 
 
+@autocasts
 def interpolate(
     input: Tensor,
     size: Any = None,

@@ -11,6 +11,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import i64
 from graphc.loss_reduction import check_values
 from graphc.recording import current
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import finish, read, wants_grad
 from graphc.tensors.writing import type_name
 from graphc.windows import Extents
@@ -115,6 +116,7 @@ def max_unpool1d(
     return _max_unpool(1, input, indices, kernel_size, stride, padding, output_size)
 
 
+@autocasts
 def max_unpool2d(
     input: Tensor,
     indices: Tensor,
@@ -127,6 +129,7 @@ def max_unpool2d(
     return _max_unpool(2, input, indices, kernel_size, stride, padding, output_size)
 
 
+@autocasts
 def max_unpool3d(
     input: Tensor,
     indices: Tensor,

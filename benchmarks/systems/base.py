@@ -26,6 +26,8 @@ class Prepared:
     weights: Callable[[], Arrays] | None = None
     # What calls run in; entered once for many of them.
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    # Sees that results get computed, without waiting for them, where that can be done.
+    touch: Callable[[Any], None] | None = None
 
 
 class System:
@@ -38,6 +40,10 @@ class System:
     def settings(self, workload: Workload) -> list[str]:
         """The settings to use, the best documented one first; the next one is taken when one fails."""
         return [""]
+
+    def peak_bytes(self) -> int | None:
+        """The most memory that results had on the device; None where that is the memory of the process."""
+        return None
 
     def prepare(self, workload: Workload, form: Any, setting: str) -> Prepared:
         """Makes inputs, weights and the function to call."""

@@ -92,6 +92,14 @@ class TorchLike(System):
             return tensor.to(memory_format=self.lib.torch.channels_last)
         return tensor
 
+    def _placed(self, net: Any) -> Any:
+        """The module where it runs."""
+        return net
+
+    def _rule_options(self, network: Any) -> dict[str, Any]:
+        """What an optimizer is told besides its rate."""
+        return {"fused": True} if self.package == "torch" else {}
+
     def _compiler(self, words: list[str]) -> Callable[[Any], Any]:
         torch = self.lib.torch
         if self.package == "graphc":
@@ -149,6 +157,7 @@ class TorchLike(System):
         drawn = {name: lib.torch.tensor(array) for name, array in network.weights().items()}
         missing = net.load_state_dict(drawn, strict=False).missing_keys
         assert not set(missing) & set(network.parameters), f"no weights for {missing}"
+        net = self._placed(net)
         if CHANNELS_LAST in words:
             net = net.to(memory_format=lib.torch.channels_last)
         x, y = tensors["x"], tensors["y"]
@@ -157,8 +166,8 @@ class TorchLike(System):
             function = net if compile_ is None else compile_(net)
             return self._prepared(lambda: function(x), lib.torch.inference_mode)
         rule = {"sgd": lib.optim.SGD, "adamw": lib.optim.AdamW}[network.optimizer]
-        fused = {"fused": True} if self.package == "torch" else {}
-        optimizer = rule(net.parameters(), lr=network.rate, **fused)
+        optimizer = rule(net.parameters(), lr=network.rate, **self._rule_options(network))
+        self.net, self.optimizer = net, optimizer
 
         def loss_of(x: Any, y: Any) -> Any:
             logits = net(x)
@@ -178,6 +187,6 @@ class TorchLike(System):
             train = compile_(train)
 
         def weights() -> Arrays:
-            return {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
+            return {name: p.detach().cpu().numpy().copy() for name, p in net.named_parameters()}
 
         return self._prepared(lambda: train(x, y), weights=weights)

@@ -8,7 +8,9 @@ from benchmarks import networks
 from benchmarks.workload import Arrays, Network, Workload
 
 
-def _work(network: Network, section: str, batch: int, training: bool, tolerance: float) -> Workload:
+def work(network: Network, section: str, batch: int, training: bool, tolerance: float) -> Workload:
+    """A training step or an inference of a network."""
+
     def inputs() -> Arrays:
         return network.samples(np.random.default_rng(batch), batch)
 
@@ -38,7 +40,7 @@ def workloads(tiny: bool) -> list[Workload]:
     for network in (networks.lenet(), networks.lenet5()):
         batches = [(batch, True) for batch in (1, 4, 16, 64, 512)] + [(1, False), (64, False)]
         for batch, training in [(2, True), (2, False)] if tiny else batches:
-            made.append(_work(network, "LeNet", batch, training, 1e-3))
+            made.append(work(network, "LeNet", batch, training, 1e-3))
     if tiny:
         small = [
             (networks.mlp(8, 8), 3),
@@ -54,5 +56,5 @@ def workloads(tiny: bool) -> list[Workload]:
             (networks.transformer(), 8),
         ]
     for network, batch in small:
-        made += [_work(network, "Networks", batch, training, 2e-3) for training in (True, False)]
+        made += [work(network, "Networks", batch, training, 2e-3) for training in (True, False)]
     return made

@@ -1,5 +1,23 @@
-"""Public names: switches of a process, numbers that PyTorch lets be symbols, and `cond`."""
+"""Public names: switches of a process, mixed precision, numbers that PyTorch lets be symbols, and `cond`."""
 
+from graphc.amp.regions import autocast
+from graphc.amp.state import (
+    autocast_decrement_nesting,
+    autocast_increment_nesting,
+    clear_autocast_cache,
+    get_autocast_cpu_dtype,
+    get_autocast_dtype,
+    get_autocast_gpu_dtype,
+    is_autocast_cache_enabled,
+    is_autocast_cpu_enabled,
+    is_autocast_enabled,
+    set_autocast_cache_enabled,
+    set_autocast_cpu_dtype,
+    set_autocast_cpu_enabled,
+    set_autocast_dtype,
+    set_autocast_enabled,
+    set_autocast_gpu_dtype,
+)
 from graphc.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from graphc.conditions import cond
 from graphc.switches import (

@@ -15,6 +15,7 @@ from graphc.naming import named
 from graphc.promotion import as_float
 from graphc.recording import current
 from graphc.storage import Value
+from graphc.tensors.casting import OPEN
 from graphc.tensors.core import TensorBase, from_array, read, record
 from graphc.tensors.operands import NUMBERS, combine, common, is_number, plain
 from graphc.tensors.out import out_form
@@ -151,7 +152,8 @@ def dunder(function: Callable[..., Any], reflected: bool = False) -> Callable[..
                 refuse(function.__name__, other)
             else:
                 return NotImplemented
-        return inner(other, self) if reflected else inner(self, other)
+        chosen = function if OPEN else inner
+        return chosen(other, self) if reflected else chosen(self, other)
 
     return named(method, f"__{'r' if reflected else ''}{function.__name__}__", function.__doc__ or "")
 

@@ -9,6 +9,7 @@ from graphc.errors import DTypeError, InputError, RangeError, ShapeError, Unsupp
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes, f32, f64
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record
 from graphc.tensors.norms import vector_norm_node
 from graphc.tensors.products import name_of, need_tensors
@@ -37,6 +38,7 @@ def _distance_node(b: Builder, off: Node, p: float, axis: int) -> Node:
     return vector_norm_node(b, off, p, (axis,))
 
 
+@autocasts
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
     """The p-norm distances of all rows of `x1` (..., P, M) to all rows of `x2` (..., R, M): (..., P, R).
 
@@ -66,6 +68,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_fo
     return record("CdistBackward0", (x1, x2), emit)
 
 
+@autocasts
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """The p-norm distances of each two rows of a matrix, those of the first row first."""
     need_tensors("pdist", input=input)
@@ -92,6 +95,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     return record("PdistBackward0", (input,), emit)
 
 
+@autocasts
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input1 (*, in1) and input2 (*, in2) by weight (out, in1, in2), plus bias (out): (*, out)."""
     need_tensors("bilinear", input1=input1, input2=input2, weight=weight)

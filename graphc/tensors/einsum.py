@@ -13,6 +13,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean
 from graphc.tensors import shaping
+from graphc.tensors.casting import autocasts
 from graphc.tensors.contracting import Labelled, contract_all, without_repeats
 from graphc.tensors.core import TensorBase, record, wrap_dim
 from graphc.tensors.out import out_form
@@ -160,6 +161,7 @@ def _check_sizes(operands: Sequence[Tensor], full: Sequence[tuple[int, ...]]) ->
             seen[label] = n if n != 1 else before
 
 
+@autocasts
 def einsum(*args: Any) -> Tensor:
     """Sums of products by an index formula: an equation such as "bij,bjk->bik" and its operands, or operands each
     followed by a list of labels.

@@ -12,6 +12,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType
 from graphc.promotion import promote_types
 from graphc.tensors import reductions, shaping
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.linear.factorisations import svdvals
 from graphc.tensors.operands import combine, plain
@@ -122,6 +123,7 @@ def norm(
     return vector_norm(input, 2 if p is None or p == "fro" else p, dim, keepdim, dtype)
 
 
+@autocasts
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     """The p-norm of `input - other`, broadcast."""
     order = float(plain(p))

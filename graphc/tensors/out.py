@@ -15,6 +15,7 @@ from graphc.naming import named
 from graphc.promotion import can_cast
 from graphc.recording import current
 from graphc.storage import Lineage, Storage
+from graphc.tensors.casting import OPEN, cast_call, plainly
 from graphc.tensors.core import TensorBase, wants_grad
 from graphc.tensors.views import contiguous_strides
 from graphc.tensors.writing import check_apart, type_name, write
@@ -79,12 +80,14 @@ def out_form(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def with_out(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         if out is None:
+            if OPEN:
+                return cast_call(function, name, args, kwargs)
             return function(*args, **kwargs)
         single = isinstance(out, TensorBase)
         refuse_gradients(name, (*args, *kwargs.values(), *((out,) if single else out)))
         for each in (out,) if single else out:
             check_apart(each, (*args, *kwargs.values()))
-        made = function(*args, **kwargs)
+        made = plainly(function, *args, **kwargs)
         if single:
             return into(out, made, name)  # type: ignore[arg-type]
         stored = [into(o, m, name) for o, m in zip(out, made, strict=True)]

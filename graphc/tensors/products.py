@@ -11,6 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, boolean, broadcast_shapes
 from graphc.tensors import elementwise, shaping
+from graphc.tensors.casting import OPEN, cast_call
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.operands import combine
 from graphc.tensors.out import out_form
@@ -242,6 +243,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 def operator_matmul(input: Any, other: Any) -> Any:
     """`input @ other`."""
     both = isinstance(input, TensorBase) and isinstance(other, TensorBase)
+    if OPEN and both:
+        return cast_call(product, "matmul", (input, other), {})
     return product(input, other) if both else NotImplemented  # type: ignore[arg-type]
 
 

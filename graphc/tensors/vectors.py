@@ -10,6 +10,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes, i64
 from graphc.tensors import elementwise, reductions, shaping
+from graphc.tensors.casting import autocasts
 from graphc.tensors.contracting import diagonal_node
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.out import out_form
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
+@autocasts
 def matrix_trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix; integers sum to int64."""
     need_tensors("trace", input=input)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc.naming import named
+from graphc.tensors.casting import OPEN, plainly
 from graphc.tensors.core import TensorBase
 from graphc.tensors.writing import check_apart, check_tracked, in_place
 
@@ -22,7 +23,7 @@ def inplace(function: Callable[..., Any], wholly: bool = False) -> Callable[...,
     def method(self: Any, *args: Any, **kwargs: Any) -> Tensor:
         operands = [a for a in (*args, *kwargs.values()) if isinstance(a, TensorBase)]
         check_tracked(self, operands)
-        result = function(self, *args, **kwargs)
+        result = plainly(function, self, *args, **kwargs) if OPEN else function(self, *args, **kwargs)
         if result is NotImplemented:
             return result
         check_apart(self, operands, wholly)

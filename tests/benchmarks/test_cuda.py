@@ -1,0 +1,75 @@
+"""What is measured on CUDA devices, as far as no device is needed: forms, names, the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from benchmarks import cuda_report
+from benchmarks.results import Results, Row
+from benchmarks.systems import system
+from benchmarks.workload import CUDA_SYSTEMS, Workload
+from benchmarks.workloads import workloads
+from tests.architecture.sources import run_python
+
+TINY = workloads(tiny=True, device="cuda")
+
+
+@pytest.mark.parametrize("name", [name for name, w in TINY.items() if w.cupy is not None])
+def test_forms_agree(name: str) -> None:
+    """NumPy stands in for CuPy, the CPU for the device."""
+    workload = TINY[name]
+    one = system("graphc-compiled")
+    one.start(graphc.get_num_threads())
+    ready = one.prepare(workload, workload.form("graphc-compiled"), "")
+    with ready.context():
+        (found,) = ready.arrays(ready.call())
+    form: Any = workload.cupy
+    np.testing.assert_allclose(found, form(np, *workload.inputs().values()), rtol=1e-4, atol=1e-4)
+
+
+def test_every_system_has_its_work() -> None:
+    every = workloads(device="cuda")
+    assert {f"lenet-train-b{batch}" for batch in (4, 64, 512, 4096)} <= set(every)
+    assert {f"matmul-{kind}-n{n}" for kind in ("f32", "tf32", "f16", "bf16") for n in (512, 8192)} <= set(every)
+    for name, workload in every.items():
+        assert workload.form("graphc") is not None and workload.form("by-hand") is None
+        assert all(workload.form(peer) is not None for peer in CUDA_SYSTEMS if peer != "cupy"), name
+        assert (workload.form("cupy") is None) == (workload.network is not None or workload.dtype == "bf16"), name
+        assert workload.flops > 0 and workload.bytes > 0
+
+
+def test_names_of_the_command() -> None:
+    names = run_python("-m", "benchmarks", "--device", "cuda", "--list").stdout.split()
+    assert names == [*workloads(device="cuda"), "first-step"]
+
+
+def _row(workload: Workload, ours: float, peer: float) -> Row:
+    row = Row(workload.name, workload.section, 1, workload.dtype, workload.flops, workload.bytes, revision="commit 1")
+    row.median_s = {"graphc-compiled": ours, "torch": peer, "torch-graphs": peer / 2}
+    row.copy_s, row.peak_flops = workload.bytes / 3e12, 5e13
+    return row
+
+
+def test_page(tmp_path: Path) -> None:
+    every = workloads(device="cuda")
+    machine = {"processor": "P", "cores": 2, "system": "S", "python": "3", "revision": "commit 1"}
+    machine |= {"card": "NVIDIA X", "driver": "580.1", "memory": "80 MiB", "clock": "1 MHz"}
+    results = Results(machine, {"rounds": 1, "seconds": 0.1}, versions={"torch": "2", "torch-graphs": "2"})
+    results.rows = [_row(every["sum"], 4e-4, 8e-4), _row(every["matmul-bf16-n8192"], 4e-2, 2e-2)]
+    results.rows[1].failures = {"jax": "no memory"}
+    results.first_steps = {"lenet-train-b64": {"graphc-compiled": {"cold": 4.0, "cached": 0.2}}}
+    cuda_report.write(results, tmp_path)
+    text = (tmp_path / "benchmarks-cuda.md").read_text()
+    assert "Card: NVIDIA X, 80 MiB, 1 MHz; driver 580.1." in text and "3,000 GB/s read and written by a copy" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| sum ") and "memory" in line]
+    # 1.07 GB at 3 TB/s take 358 of 400 us.
+    assert [cell.strip() for cell in line.strip("|").split("|")][-5:] == ["1.00", "2.00", "memory", "89 %", "89 %"]
+    assert "- pointwise and reductions, of a plain copy, 90 %: sum/1 89 %." in text
+    assert "- products in f32 and bf16, to PyTorch (cuBLAS), 0.80: matmul-bf16-n8192/1 0.50." in text
+    assert "- first LeNet step, empty cache, 3 s: lenet-train-b64 4 s." in text
+    assert "- matmul-bf16-n8192, jax: no memory" in text
