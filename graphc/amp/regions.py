@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.accelerator import is_available
 from graphc.amp.state import (
     autocast_decrement_nesting,
     autocast_increment_nesting,
@@ -26,6 +25,7 @@ from graphc.errors import InputError, KindError, UsageError
 from graphc.tensors.casting import eligible
 from graphc.tensors.core import TensorBase
 from graphc.tensors.shaping import to_dtype
+from graphc_runtime.devices.cuda import is_available
 
 _SUPPORTED = (dtypes.bfloat16, dtypes.float16)
 

@@ -13,13 +13,13 @@ from enum import Enum
 from typing import Any
 
 from graphc import dtypes
-from graphc.accelerator import is_available
 from graphc.errors import CheckError, InputError, UsageError
 from graphc.grad_mode import no_grad
 from graphc.tensors.comparison import isfinite, logical_and, maximum
 from graphc.tensors.core import TensorBase
 from graphc.tensors.creation import full
 from graphc.tensors.ternary import where
+from graphc_runtime.devices.cuda import is_available
 
 _NOT_SCALED = "This may indicate your script did not use scaler.scale(loss or outputs) earlier in the iteration."
 _NEW_SCALE = (

@@ -66,6 +66,6 @@ from graphc.tensors.storages import UntypedStorage
 from graphc.tensors.tensor import Tensor
 from graphc.tracing import trace
 from graphc.type_rules import can_cast, promote_types, result_type
-from graphc_runtime import get_num_threads, set_num_threads
+from graphc_runtime import OutOfMemoryError, get_num_threads, set_num_threads
 
 newaxis = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.accelerator import is_available
 from graphc.errors import KindError, UsageError
 from graphc.switches import get_float32_matmul_precision, set_float32_matmul_precision
+from graphc_runtime.devices.cuda import is_available
 
 
 def is_built() -> bool:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 import graphc
 from graphc.cli.common import FAILED, json_option, size_text, to_json
+from graphc.codegen.cuda.build import compiler_version
 from graphc.codegen.launching import PARALLEL_BYTES, PARALLEL_FLOPS
 from graphc.codegen.llvm.host import cache_bytes, host_target
 from graphc.codegen.target import PER_CYCLE, Target
 from graphc.codegen.traffic import FAR, NEAR
-from graphc.errors import GraphcError
+from graphc.errors import CompileError, GraphcError
 from graphc.options import options
 from graphc_runtime import default_cache, get_num_threads
+from graphc_runtime.devices import cuda
 from graphc_runtime.errors import OptionError
 from graphc_runtime.machine import affinity, core_quota, cpu_count, memory_limit, memory_quota
 
@@ -164,17 +165,66 @@ def _settings() -> Iterator[Check]:
 
 
 def _gpu() -> Iterator[Check]:
-    later = "needed for NVIDIA GPUs only, which graphc has no back end for yet"
+    """What is needed for NVIDIA's GPUs. Without a driver nothing of it is a problem."""
+    driver = _driver_version()
+    if driver:
+        yield Check("nvidia driver", "ok", f"serves CUDA {driver // 1000}.{driver % 1000 // 10}")
+    else:
+        fix = "for NVIDIA GPUs only: install the driver, then check that `nvidia-smi` lists the device"
+        yield Check("nvidia driver", "absent", "no libcuda.so.1 that can be loaded", fix)
+    yield from _gpu_packages()
+    try:
+        yield Check("cuda compiler", "ok", compiler_version())
+    except CompileError as error:
+        fix = "pip install nvidia-cuda-nvrtc (for CUDA 12: nvidia-cuda-nvrtc-cu12)"
+        yield Check("cuda compiler", "problem" if driver else "absent", error.message, fix)
+    if why := cuda.why_unavailable():
+        status = "problem" if driver and _package("pycuda") else "absent"
+        yield Check("cuda devices", status, why, "see above" if status == "absent" else "see the reason")
+    for index in range(cuda.device_count()):
+        yield _gpu_device(index)
+
+
+def _driver_version() -> int:
+    """The newest CUDA that the driver serves: 13000 for 13.0; 0 where there is no driver."""
+    version = ctypes.c_int()
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return 0
+    return version.value
+
+
+def _gpu_packages() -> Iterator[Check]:
     pycuda = _package("pycuda")
     if pycuda:
         yield Check("pycuda", "ok", pycuda)
     else:
-        yield Check("pycuda", "absent", f"not installed; {later}", "pip install 'graphc[cuda]'")
-    nvrtc = ctypes.util.find_library("nvrtc") or (find_spec("nvidia") and find_spec("nvidia.cuda_nvrtc"))
-    if nvrtc:
-        yield Check("nvrtc", "ok", "found")
+        fix = "pip install 'graphc[cuda]' (its build needs a CUDA toolkit and a C++ compiler: docs/cuda.md)"
+        yield Check("pycuda", "absent", "not installed; needed for NVIDIA GPUs only", fix)
+    bindings = _package("cuda-bindings")
+    if bindings:
+        yield Check("cuda-bindings", "ok", bindings)
     else:
-        yield Check("nvrtc", "absent", f"not found; {later}", "pip install nvidia-cuda-nvrtc")
+        value = "not installed; without it kernels of a step are launched one by one, not as a CUDA graph"
+        yield Check("cuda-bindings", "absent", value, "pip install cuda-bindings")
+
+
+def _gpu_device(index: int) -> Check:
+    name = f"cuda:{index}"
+    try:
+        facts = cuda.cuda_device(index).facts
+        total = (graphc.arange(8, dtype=graphc.float32, device=name) * 2.0 + 1.0).sum().item()
+    except (GraphcError, RuntimeError, OSError, MemoryError) as error:
+        return Check(name, "problem", f"a small kernel does not run: {error}", "run it with GRAPHC_CUDA_SYNC=1")
+    if total != 64.0:
+        return Check(name, "problem", f"a small kernel gives {total}, not 64.0", "report this output")
+    value = (
+        f"{facts.name}, {facts.architecture}, {facts.multiprocessors} multiprocessors, {size_text(facts.memory)}, "
+        f"L2 {size_text(facts.l2_bytes)}, {size_text(facts.shared_per_block)} of shared memory a block; a small kernel "
+        "compiles, runs and is right"
+    )
+    return Check(name, "ok", value)
 
 
 def findings() -> list[Check]:

@@ -11,10 +11,19 @@ import click
 import graphc
 from graphc.cli.common import json_option, note, output_option, to_json, unknown, write_text
 from graphc.cli.target import Argument, bind, load_callable, parse_arguments, read_graphs, user_code
+from graphc.codegen.cuda.facts import cuda_target
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.target import Target
+from graphc.compiled import target_of
+from graphc.errors import CompileError
 from graphc.ir import Builder, Graph
 from graphc.nn import Module
 from graphc.passes.autodiff import grad_graph
 from graphc.pipeline import STAGES, stage_text
+from graphc_runtime.devices.cuda import current_device, is_available
+
+DEVICES = ("cpu", "cuda")
+GPU_STAGES = ("cuda", "ptx", "sass")
 
 
 @click.command("trace")
@@ -22,23 +31,60 @@ from graphc.pipeline import STAGES, stage_text
 @click.option("--args", "arguments", default="", metavar="TYPES", help='Types of the arguments: "x=f32[64,1,32,32]".')
 @click.option("--stage", default="traced", metavar="STAGE", show_default=True, help=f"One of: {', '.join(STAGES)}.")
 @click.option("--grad", is_flag=True, help="Append the gradients by every float input.")
+@click.option("--device", default="", metavar="DEVICE", help="For which device: cpu or cuda.  [default: the stage's]")
+@click.option(
+    "--arch", default="", metavar="SM", help="The GPU's architecture: sm_80.  [default: that of the GPU here]"
+)
 @click.option("--loc", is_flag=True, help="Show the source lines that each value comes from (graph stages).")
 @output_option
 @json_option
-def trace_command(target: str, arguments: str, stage: str, grad: bool, loc: bool, output: str, as_json: bool) -> None:
+def trace_command(
+    target: str,
+    arguments: str,
+    stage: str,
+    grad: bool,
+    device: str,
+    arch: str,
+    loc: bool,
+    output: str,
+    as_json: bool,
+) -> None:
     """Trace NAME in FILE.py, or read graphs in text form, and print them at a stage.
 
     NAME is a function, a module class (which is instantiated) or a module object. With --grad, a result that is no
-    single number is summed; parameters of a module have gradients too.
+    single number is summed; parameters of a module have gradients too. The stages of a GPU need none: without one
+    they are those of an H100, or of --arch. ptx and sass need a compiler of CUDA.
     """
     if stage not in STAGES:
         raise unknown("stage", stage, STAGES)
+    device = device or ("cuda" if stage in GPU_STAGES else "cpu")
+    machine = _machine(device, arch)
     graphs = graphs_of(target, arguments, grad)
-    texts = [stage_text(graph, stage, loc) for graph in graphs]
+    texts = [stage_text(graph, stage, loc, device, machine) for graph in graphs]
     if as_json:
         write_text(output, to_json({"stage": stage, "graphs": [graph.name for graph in graphs], "texts": texts}))
     else:
         write_text(output, "\n\n".join(text.rstrip("\n") for text in texts))
+
+
+def _machine(device: str, arch: str) -> Target:
+    """What is compiled for. A usage error for other devices, and for architectures that there is no code for."""
+    if device.partition(":")[0] not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    if device.partition(":")[0] == "cpu":
+        if arch:
+            raise click.UsageError(f"--arch {arch} is of a GPU: add --device cuda")
+        return host_target()
+    try:
+        if arch:
+            return cuda_target(arch)
+        return target_of(_named(device)) if is_available() else cuda_target()
+    except CompileError as error:
+        raise click.UsageError(f"--arch {arch}: {error.message}") from error
+
+
+def _named(device: str) -> str:
+    return device if ":" in device else f"{device}:{current_device()}"
 
 
 def graphs_of(target: str, arguments: str, grad: bool) -> list[Graph]:

@@ -19,10 +19,10 @@ from graphc.cli.plot import Curve, check_path, write_plot
 from graphc.cli.training import Settings, Training
 from graphc.errors import UnsupportedError
 from graphc_runtime import get_num_threads, set_num_threads
+from graphc_runtime.devices import cuda
 
 MODELS = ("lenet",)
-DEVICES = ("cpu",)
-PLANNED_DEVICES = ("cuda",)
+DEVICES = ("cpu", "cuda")
 
 
 @click.command("train")
@@ -97,11 +97,17 @@ def train_command(
 
 
 def _check_device(device: str) -> None:
-    kind = device.partition(":")[0]
-    if kind in PLANNED_DEVICES:
-        raise UnsupportedError(f"device {device!r}: graphc has no back end for it yet; there is: {', '.join(DEVICES)}")
-    if device not in DEVICES:
+    kind, _, number = device.partition(":")
+    if device == "cpu":
+        return
+    if kind != "cuda" or (number and not number.isdecimal()):
         raise unknown("device", device, DEVICES)
+    if not cuda.is_available():
+        raise UnsupportedError(
+            f"device {device!r} cannot be used: {cuda.why_unavailable()}; there is: cpu. `graphc doctor` says more"
+        )
+    if number and int(number) >= cuda.device_count():
+        raise unknown("device", device, [f"cuda:{i}" for i in range(cuda.device_count())])
 
 
 @contextmanager
@@ -161,6 +167,8 @@ def _progress(training: Training) -> Iterator[Callable[[float], None]]:
 def summary(training: Training) -> dict[str, Any]:
     """The fields of the JSON object, in the order in which they are printed."""
     report, counters = training.report, graphc.counters()
+    if training.settings.device != "cpu":
+        counters = {**counters, "peak_bytes": graphc.cuda.max_memory_allocated(training.settings.device)}
     return {
         "test_accuracy": report.history[-1]["test_accuracy"],
         "train_loss": report.history[-1]["train_loss"],
@@ -176,10 +184,11 @@ def summary(training: Training) -> dict[str, Any]:
 def summary_text(result: dict[str, Any]) -> str:
     """The summary for people."""
     mode = "plain" if result["plain"] else "compiled"
+    place = f"{result['threads']} threads" if result["device"] == "cpu" else result["device"]
     rows = [
         ("test accuracy", f"{100 * result['test_accuracy']:.2f} %"),
         ("training loss", f"{result['train_loss']:.4f}"),
-        ("speed", f"{result['samples_per_second']:,.0f} samples/s ({mode}, {result['threads']} threads)"),
+        ("speed", f"{result['samples_per_second']:,.0f} samples/s ({mode}, {place})"),
         ("first step", f"{result['first_step_seconds']:.3f} s"),
         ("programs compiled", f"{result['compiles']}, found in the cache: {result['cache_hits']}"),
         ("peak memory", size_text(result["peak_bytes"])),
