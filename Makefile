@@ -12,10 +12,10 @@ JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 8 ? 
 BRIEF := | awk '/^(Collecting|Installing|Successfully)/ { print "  " $$0; fflush() }'
 ARGS ?=
 
-.PHONY: help lenet test lint fuzz bench clean
+.PHONY: help lenet test lint fuzz bench test-cuda bench-cuda clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 lenet: .venv/.graphc ## train LeNet on handwritten digits (ARGS="--epochs 5" passes flags on)
 	@$(BIN)/graphc train lenet $(ARGS)
@@ -33,6 +33,26 @@ fuzz: .venv/.test ## run the slow tests: long random searches, big tensors
 
 bench: .venv/.bench ## time networks and kernels beside PyTorch, JAX and others (installs them: large), ARGS="--list"
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# With CUDA_PYTHON another Python is used, one that has what is needed: make test-cuda CUDA_PYTHON=python3
+CUDA_PYTHON ?= $(BIN)/python
+CUDA_TESTS := tests/cuda $(wildcard tests/*/test_cuda*.py) tests/differential/test_on_device.py
+CUDA_CORPUS := tests/cuda/test_conformance.py
+ON_CUDA = GRAPHC_TEST_DEVICE=cuda PYTHONPATH=.:runtime $(CUDA_PYTHON)
+
+test-cuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),.venv/.test .venv/.cuda) ## run the tests on a GPU, and compute-sanitizer where it is installed
+	@$(ON_CUDA) -m pytest -m "not slow" $(or $(ARGS),$(CUDA_TESTS))
+	@if command -v compute-sanitizer >/dev/null; then \
+	  for tool in memcheck racecheck; do \
+	    echo "compute-sanitizer $$tool over $(CUDA_CORPUS)"; \
+	    env GRAPHC_TEST_DEVICE=cuda PYTHONPATH=.:runtime compute-sanitizer --tool $$tool --error-exitcode 1 $(CUDA_PYTHON) -m pytest -q -x $(CUDA_CORPUS); \
+	  done; \
+	else \
+	  echo "compute-sanitizer is not installed: memory accesses and races on the GPU were not checked"; \
+	fi
+
+bench-cuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),.venv/.bench-cuda .venv/.cuda) ## time networks and kernels on a GPU beside PyTorch, JAX and CuPy
+	@PYTHONPATH=.:runtime $(CUDA_PYTHON) -m benchmarks --device cuda $(ARGS)
 
 clean: ## remove .venv and what the tools left
 	@rm -rf .venv build dist graphc.egg-info runtime/*.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -59,7 +79,7 @@ clean: ## remove .venv and what the tools left
 	@$(BIN)/python -m pip install --disable-pip-version-check -e . $(BRIEF)
 	@touch $@
 
-.venv/.test .venv/.bench: .venv/.%: pyproject.toml | .venv/.python
+.venv/.test .venv/.bench .venv/.cuda .venv/.bench-cuda: .venv/.%: pyproject.toml | .venv/.python
 	@echo "installing graphc[$*] into .venv"
 	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]' $(BRIEF)
 	@touch $@ .venv/.graphc

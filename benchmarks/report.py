@@ -232,7 +232,7 @@ def page(results: Results) -> str:
     drawn = plots(results)
     parts = [
         "# Benchmarks",
-        "Written by `make bench`.",
+        "Written by `make bench`. On a GPU: [benchmarks-cuda.md](benchmarks-cuda.md).",
         f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}. Python {machine['python']}; "
         f"{versions}. {revisions(results)}",
         "Every system has a process of its own for each workload; they take turns: "

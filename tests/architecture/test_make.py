@@ -11,7 +11,7 @@ import pytest
 
 from tests.architecture.sources import ROOT
 
-TARGETS = ("lenet", "test", "lint", "fuzz", "bench", "clean")
+TARGETS = ("lenet", "test", "lint", "fuzz", "bench", "test-cuda", "bench-cuda", "clean")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 

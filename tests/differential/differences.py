@@ -66,9 +66,34 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ("`get_num_interop_threads`", "1 until it is set", "programs run one at a time"),
     ("`set_flush_denormal`", "False: the smallest floats stay", "kernels keep them"),
     (
-        "`set_float32_matmul_precision`, `use_deterministic_algorithms`",
+        "`use_deterministic_algorithms`, `backends.cudnn`",
         "kept, without effect",
-        "results are exact to float32 and the same in every run",
+        "results are the same in every run; there is no cuDNN",
+    ),
+    (
+        "`set_float32_matmul_precision`, `backends.cuda.matmul.allow_tf32`",
+        "without effect on the CPU; on CUDA convolutions too are exact unless it allows TF32",
+        "kernels are our own",
+    ),
+    (
+        "`autocast`",
+        "`cache_enabled` has no effect; on the CPU LSTMs run in lower precision as a whole, GRUs in the dtypes given",
+        "equal conversions are one value; layers have one form",
+    ),
+    (
+        "`GradScaler`",
+        "`step` looks at gradients, so a compiled step that has one runs as ordinary code",
+        "as in PyTorch",
+    ),
+    (
+        "`cuda.manual_seed`, `cuda.get_rng_state`",
+        "of the one generator of all devices",
+        "random numbers are the same on every device",
+    ),
+    (
+        "`cuda.Stream`, `cuda.Event`",
+        "priorities have no effect; events are not shared between processes",
+        "not written",
     ),
     ("`i0`, `i1` at infinity", "infinity", "PyTorch: NaN"),
     ("`bernoulli`, `poisson`, `normal` of tensors", "results do not require gradients", "theirs is zero"),
