@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from graphc.codegen.llvm.host import host_features, host_target, library_version
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph
-from graphc.options import TUNE, code_key
+from graphc.options import MATMUL_PRECISION, TUNE, code_key
 from graphc_runtime.artifact import Artifact
 from graphc_runtime.cache import default_cache
 from graphc_runtime.counters import COUNTERS
@@ -57,13 +58,19 @@ def target_of(device: str) -> Target:
         return host_target()
     opened: Any = get_device(device)
     facts = opened.facts
-    return cuda_target(
+    target = cuda_target(
         facts.architecture,
         multiprocessors=facts.multiprocessors,
         shared_bytes=facts.shared_per_block,
         l2_bytes=facts.l2_bytes,
         registers=facts.registers_per_multiprocessor,
     )
+    return with_precision(target)
+
+
+def with_precision(target: Target) -> Target:
+    """`target`, a GPU, with TF32 where `set_float32_matmul_precision` allows it."""
+    return replace(target, tf32=MATMUL_PRECISION.get() != "highest")
 
 
 def key_fields(graph: Graph, donated: frozenset[int], target: Target, device: str) -> dict[str, str]:

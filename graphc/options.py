@@ -29,11 +29,20 @@ MINIMAL_FILTERING = declare(
     affects_code=True,
 )
 
+MATMUL_PRECISION = declare(
+    "matmul_precision",
+    "highest",
+    "how exact products and convolutions of float32 are on GPUs: not less than float32, or (high, medium) TF32",
+    affects_code=True,
+    choices=("highest", "high", "medium"),
+)
+
 __all__ = [
     "CACHE",
     "CACHE_BYTES",
     "CACHE_DIR",
     "IDLE_BYTES",
+    "MATMUL_PRECISION",
     "MINIMAL_FILTERING",
     "NATIVE_CALLS",
     "POISON",

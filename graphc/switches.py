@@ -10,15 +10,14 @@ from typing import Any
 
 from graphc.errors import CheckError, KindError, UsageError
 from graphc.grad_mode import MODE
+from graphc.options import MATMUL_PRECISION
 
-_PRECISIONS = ("highest", "high", "medium")
 _DEBUG_MODES = ("default", "warn", "error")
 
 
 class _Switches:
     """What is set, for all threads."""
 
-    precision = "highest"
     deterministic = False
     warn_only = False
     warn_always = False
@@ -27,24 +26,25 @@ class _Switches:
 
 def get_float32_matmul_precision() -> str:
     """What `set_float32_matmul_precision` was told; "highest" at first."""
-    return _Switches.precision
+    return MATMUL_PRECISION.get()
 
 
 def set_float32_matmul_precision(precision: str) -> None:
     """Allow products of float32 matrices to be less exact: "highest" (not at all), "high" or "medium".
 
-    It has no effect: they are computed in float32 always. Other words warn and change nothing.
+    On CUDA devices from sm_80 on, the latter let products and convolutions that are compiled from now on round their
+    operands to TF32; on the CPU they have no effect. Other words warn and change nothing.
     """
     if not isinstance(precision, str):
         raise UsageError(f"set_float32_matmul_precision expects a str, but got {type(precision).__name__}")
-    if precision not in _PRECISIONS:
+    if precision not in MATMUL_PRECISION.choices:
         warnings.warn(
             f"{precision} is not one of 'highest', 'high', or 'medium'; the current setFloat32MatmulPrecision call "
             "has no effect.",
             stacklevel=2,
         )
         return
-    _Switches.precision = precision
+    MATMUL_PRECISION.set(precision)
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:

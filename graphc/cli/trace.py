@@ -14,7 +14,7 @@ from graphc.cli.target import Argument, bind, load_callable, parse_arguments, re
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.target import Target
-from graphc.compiled import target_of
+from graphc.compiled import target_of, with_precision
 from graphc.errors import CompileError
 from graphc.ir import Builder, Graph
 from graphc.nn import Module
@@ -76,9 +76,9 @@ def _machine(device: str, arch: str) -> Target:
             raise click.UsageError(f"--arch {arch} is of a GPU: add --device cuda")
         return host_target()
     try:
-        if arch:
-            return cuda_target(arch)
-        return target_of(_named(device)) if is_available() else cuda_target()
+        if arch or not is_available():
+            return with_precision(cuda_target(arch) if arch else cuda_target())
+        return target_of(_named(device))
     except CompileError as error:
         raise click.UsageError(f"--arch {arch}: {error.message}") from error
 

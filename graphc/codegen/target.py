@@ -15,7 +15,8 @@ class Target:
     `vector_bytes` is the width of a vector register, `registers` how many there are, cache sizes are in bytes per core,
     `cores` counts the cores that this process may use. On a GPU (`device` "cuda") `cpu` is its architecture (`sm_90`),
     a core is a multiprocessor, `l1_bytes` the shared memory that a block may have, `l2_bytes` the cache of the whole
-    device, `registers` those of a multiprocessor (of 4 bytes), and `vector_bytes` what one thread loads at once.
+    device, `registers` those of a multiprocessor (of 4 bytes), and `vector_bytes` what one thread loads at once; with
+    `tf32`, products of f32 may round their operands to TF32.
     """
 
     triple: str
@@ -28,6 +29,7 @@ class Target:
     l2_bytes: int
     cores: int
     device: str = "cpu"
+    tf32: bool = False
 
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in one vector register."""
