@@ -224,7 +224,7 @@ def _single(kind: _Kind, what: str) -> Callable[..., tuple[Tensor, Tensor]]:
         )  # type: ignore[return-value]
 
     about = f"{what} over (time, batch, features): outputs and last hidden states. Arguments as `lstm`'s."
-    return named(function, kind.name, about)
+    return autocasts(named(function, kind.name, about))
 
 
 gru = _single(_GRU, "Gated recurrent units")
@@ -288,7 +288,7 @@ def _single_cell(kind: _Kind, what: str) -> Callable[..., Tensor]:
         return _cell(kind, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
 
     about = f"One step of {what}: (batch, features) and the hidden state give the new one."
-    return named(function, f"{kind.name}_cell", about)
+    return autocasts(named(function, f"{kind.name}_cell", about))
 
 
 gru_cell = _single_cell(_GRU, "gated recurrent units")

@@ -54,7 +54,7 @@ _CUDA_SINGLE = (
 LISTS: dict[str, dict[str, str]] = {
     "cpu": {
         **dict.fromkeys(_PRODUCTS, LOWER),
-        **dict.fromkeys(("inner",), LOWER),
+        **dict.fromkeys(("inner", "tensordot"), LOWER),
         **dict.fromkeys((*_LOSSES, *_CPU_SINGLE), SINGLE),
         **dict.fromkeys(("cat", "stack", "index_copy"), PROMOTE),
     },

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from graphc.codegen.cuda.build import compiler_version
+from graphc.errors import CompileError
 from graphc.ir import parse_graph, parse_graphs
 from graphc.pipeline import STAGES
 from tests.cli.running import ROOT, run
@@ -177,3 +179,43 @@ def test_shape_errors_name_both_sides_and_the_line(file: Path) -> None:
     assert result.exit_code == 1
     assert "3" in result.stderr and "4" in result.stderr
     assert f"at {file}:11" in result.stderr
+
+
+def test_cuda_is_one_translation_unit_on_any_machine(file: Path) -> None:
+    result = run("trace", f"{file}:f", "--args", "x=f32[4,3] y=f32[3]", "--stage", "cuda")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count('extern "C" __global__') == 1 and "#include <" not in result.stdout
+    same = run("trace", f"{file}:f", "--args", "x=f32[4,3] y=f32[3]", "--stage", "cuda", "--device", "cuda")
+    assert same.stdout == result.stdout
+    loops = run("trace", f"{file}:f", "--args", "x=f32[4,3] y=f32[3]", "--stage", "loops", "--device", "cuda")
+    assert loops.exit_code == 0 and "kernel" in loops.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--stage", "cuda", "--arch", "sm_9x"), "--arch sm_9x: 'sm_9x' is no architecture"),
+        (("--stage", "cuda", "--arch", "sm_60"), "sm_60 is too old"),
+        (("--stage", "loops", "--arch", "sm_80"), "--arch sm_80 is of a GPU: add --device cuda"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
+    ],
+)
+def test_wrong_devices_and_architectures(file: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run("trace", f"{file}:f", "--args", "x=f32[4,3] y=f32[3]", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_stages_of_another_device_are_refused(file: Path) -> None:
+    for stage, device in (("llvm", "cuda"), ("cuda", "cpu")):
+        result = run("trace", f"{file}:f", "--args", "x=f32[4,3] y=f32[3]", "--stage", stage, "--device", device)
+        assert result.exit_code == 1 and f"stage '{stage}' is one of device" in result.stderr
+
+
+def test_ptx_names_the_architecture(file: Path) -> None:
+    try:
+        compiler_version()
+    except CompileError as error:
+        pytest.skip(str(error))
+    result = run("trace", f"{file}:f", "--args", "x=f32[4,3] y=f32[3]", "--stage", "ptx", "--arch", "sm_80")
+    assert result.exit_code == 0, result.stderr
+    assert ".target sm_80" in result.stdout and ".visible .entry" in result.stdout

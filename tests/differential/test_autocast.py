@@ -39,6 +39,7 @@ LOWER: dict[str, Callable[..., Any]] = {
     "einsum": lambda t, x, v: t.einsum("ij,kj->ik", x, x),
     "inner": lambda t, x, v: t.inner(x, x),
     "dot": lambda t, x, v: t.dot(x[0], x[1]),
+    "tensordot": lambda t, x, v: t.tensordot(x, x, dims=1),
     "multi_dot": lambda t, x, v: t.linalg.multi_dot([x, x, x]),
     "matrix_power": lambda t, x, v: t.linalg.matrix_power(x, 2),
     "vecdot": lambda t, x, v: t.linalg.vecdot(x, x),
@@ -162,6 +163,35 @@ def test_functions_of_several_dtypes(name: str) -> None:
 @pytest.mark.parametrize("region", [{"enabled": False}, {"cache_enabled": False}])
 def test_regions_that_are_off_or_without_cache(region: dict[str, Any]) -> None:
     _compare(LOWER["linear"], "bfloat16", [(MATRIX, "float32"), (IMAGE, "float32")], 0.05, region)
+
+
+@pytest.mark.parametrize("layer", ["TransformerEncoderLayer", "MultiheadAttention", "Conv2d", "RNN", "GRU"])
+def test_layers(layer: str) -> None:
+    found: dict[str, list[Any]] = {}
+    weights: dict[str, np.ndarray] = {}
+    for t in (torch, graphc):
+        made = {
+            "TransformerEncoderLayer": lambda t=t: t.nn.TransformerEncoderLayer(
+                8, 2, 16, dropout=0.0, batch_first=True
+            ),
+            "MultiheadAttention": lambda t=t: t.nn.MultiheadAttention(8, 2, batch_first=True),
+            "Conv2d": lambda t=t: t.nn.Conv2d(3, 4, 3),
+            "RNN": lambda t=t: t.nn.RNN(8, 4),
+            "GRU": lambda t=t: t.nn.GRU(8, 4),
+        }[layer]()
+        weights = weights or {name: p.detach().numpy() for name, p in made.named_parameters()}
+        made.load_state_dict({name: t.tensor(value) for name, value in weights.items()})
+        x = t.tensor(IMAGE if layer == "Conv2d" else IMAGE[:, 0]).requires_grad_()
+        with t.autocast("cpu"):
+            out = made(x, x, x)[0] if layer == "MultiheadAttention" else made(x)
+            out = out[0] if isinstance(out, tuple) else out
+            loss = t.nn.functional.mse_loss(out, t.zeros_like(out))
+        loss.backward()
+        kinds = [str(out.dtype), str(loss.dtype), str(x.grad.dtype), *{str(p.grad.dtype) for p in made.parameters()}]
+        found[t.__name__] = [kinds, out.detach().float().numpy(), x.grad.numpy()]
+    assert found["graphc"][0] == found["torch"][0]
+    for ours, theirs in zip(found["graphc"][1:], found["torch"][1:], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0.1, atol=0.03 * float(np.abs(theirs).max()))
 
 
 def test_regions_nest_and_end_with_an_error() -> None:
