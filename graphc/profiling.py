@@ -62,7 +62,7 @@ def profile_graph(graph: Graph, runs: int = 20, seed: int = 0) -> Profile:
     target = host_target()
     program = build_program(graph, target=target)
     executable = Executable(make_artifact(program, target, {}, clock=True), get_device("cpu"))
-    inputs = _random_inputs(graph, seed)
+    inputs = random_inputs(graph, seed)
     ticks, starts, whole = [], [], []
     for number in range(runs + 2):  # the first run warms caches and threads
         start = time.perf_counter()
@@ -78,7 +78,7 @@ def profile_graph(graph: Graph, runs: int = 20, seed: int = 0) -> Profile:
     for step, taken in zip(program.steps, seconds, strict=True):
         if isinstance(step, Launch):
             record, group = next(launches)
-            text = _operators(group)
+            text = operators_of(group)
             steps.append(KernelTime(step.symbol, text, float(taken), record.flops, record.bytes, record.lines))
         elif isinstance(step, Region):
             steps.append(_region(step, [next(launches) for s in step.steps if isinstance(s, Launch)], float(taken)))
@@ -100,7 +100,7 @@ def profile_graph(graph: Graph, runs: int = 20, seed: int = 0) -> Profile:
 
 def _region(step: Region, launches: Sequence[tuple[LaunchRecord, Group]], seconds: float) -> KernelTime:
     """The time of kernels that run block by block, which is that of all of them."""
-    kernels = "; ".join(_operators(group) for _, group in launches)
+    kernels = "; ".join(operators_of(group) for _, group in launches)
     return KernelTime(
         "region",
         f"{step.blocks} blocks of {len(launches)} kernels: {kernels}",
@@ -111,7 +111,7 @@ def _region(step: Region, launches: Sequence[tuple[LaunchRecord, Group]], second
     )
 
 
-def _operators(group: Group) -> str:
+def operators_of(group: Group) -> str:
     """The operators of a group with how often each stands in it, and the types that it stores."""
     counts: dict[str, int] = {}
     for node in sorted(group.inside, key=lambda n: n.op):
@@ -121,7 +121,8 @@ def _operators(group: Group) -> str:
     return f"{', '.join(str(t.type) for t in group.targets)} = {names}"
 
 
-def _random_inputs(graph: Graph, seed: int) -> list[Buffer]:
+def random_inputs(graph: Graph, seed: int) -> list[Buffer]:
+    """Inputs for `graph`: see `profile_graph`."""
     rng = np.random.default_rng(seed)
     return [Buffer.from_array(_random_array(rng, n.type)) for n in graph.inputs]
 

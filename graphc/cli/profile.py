@@ -7,7 +7,9 @@ from dataclasses import asdict
 import click
 
 from graphc.cli.common import json_option, note, size_text, to_json, write_text
+from graphc.cli.devices import check_device
 from graphc.cli.trace import graphs_of
+from graphc.device_profiling import profile_on_device
 from graphc.profiling import KernelTime, Profile, profile_graph
 from graphc_runtime import get_num_threads, set_num_threads
 
@@ -17,19 +19,37 @@ from graphc_runtime import get_num_threads, set_num_threads
 @click.option("--args", "arguments", default="", metavar="TYPES", help='Types of the arguments: "x=f32[64,1,32,32]".')
 @click.option("--grad", is_flag=True, help="Append the gradients by every float input.")
 @click.option("--runs", default=20, show_default=True, type=click.IntRange(1), help="Runs to take medians over.")
+@click.option("--device", default="cpu", metavar="DEVICE", show_default=True, help="Where to run: cpu, cuda, cuda:1.")
 @click.option("--threads", type=click.IntRange(1), help="Threads to use; as many as there are cores by default.")
 @click.option("--top", default=20, show_default=True, type=click.IntRange(1), help="Kernels to show.")
 @click.option("--memory", is_flag=True, help="Show the memory plan too: where each value lies.")
 @json_option
 def profile_command(
-    target: str, arguments: str, grad: bool, runs: int, threads: int | None, top: int, memory: bool, as_json: bool
+    target: str,
+    arguments: str,
+    grad: bool,
+    runs: int,
+    device: str,
+    threads: int | None,
+    top: int,
+    memory: bool,
+    as_json: bool,
 ) -> None:
     """Compile NAME in FILE.py, or graphs in text form, run them on random inputs, and show the slowest kernels.
 
     Times are medians, measured within the program. Arithmetic and traffic are what the compiler counts for a kernel;
     traffic counts each buffer once.
     """
+    check_device(device)
     graphs = graphs_of(target, arguments, grad)
+    if device != "cpu":
+        profiles = [profile_on_device(graph, device, runs) for graph in graphs]
+        note(f"{device}, median of {runs} runs")
+        if as_json:
+            write_text("-", to_json({"device": device, "profiles": [asdict(p) for p in profiles]}))
+        else:
+            write_text("-", "\n\n".join(_text(p, top, memory) for p in profiles))
+        return
     before = get_num_threads()
     set_num_threads(threads or before)
     try:

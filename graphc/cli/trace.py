@@ -10,6 +10,7 @@ import click
 
 import graphc
 from graphc.cli.common import json_option, note, output_option, to_json, unknown, write_text
+from graphc.cli.devices import DEVICES
 from graphc.cli.target import Argument, bind, load_callable, parse_arguments, read_graphs, user_code
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.llvm.host import host_target
@@ -22,7 +23,6 @@ from graphc.passes.autodiff import grad_graph
 from graphc.pipeline import STAGES, stage_text
 from graphc_runtime.devices.cuda import current_device, is_available
 
-DEVICES = ("cpu", "cuda")
 GPU_STAGES = ("cuda", "ptx", "sass")
 
 

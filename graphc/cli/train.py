@@ -15,14 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import graphc
 from graphc.cli.common import json_option, note, size_text, to_json, unknown
+from graphc.cli.devices import check_device
 from graphc.cli.plot import Curve, check_path, write_plot
 from graphc.cli.training import Settings, Training
-from graphc.errors import UnsupportedError
 from graphc_runtime import get_num_threads, set_num_threads
-from graphc_runtime.devices import cuda
 
 MODELS = ("lenet",)
-DEVICES = ("cpu", "cuda")
 
 
 @click.command("train")
@@ -62,7 +60,7 @@ def train_command(
     """
     if model not in MODELS:
         raise unknown("model", model, MODELS)
-    _check_device(device)
+    check_device(device)
     if not math.isfinite(lr):
         raise click.UsageError(f"--lr {lr}: it must be a finite number")
     if plot is not None:
@@ -94,20 +92,6 @@ def train_command(
         accuracies = Curve("test accuracy", [r["test_accuracy"] for r in history], "#1f6fb2", "right")
         write_plot(plot, f"LeNet on handwritten digits, batch {batch_size}", [losses, accuracies])
         note(f"plot written to {plot}")
-
-
-def _check_device(device: str) -> None:
-    kind, _, number = device.partition(":")
-    if device == "cpu":
-        return
-    if kind != "cuda" or (number and not number.isdecimal()):
-        raise unknown("device", device, DEVICES)
-    if not cuda.is_available():
-        raise UnsupportedError(
-            f"device {device!r} cannot be used: {cuda.why_unavailable()}; there is: cpu. `graphc doctor` says more"
-        )
-    if number and int(number) >= cuda.device_count():
-        raise unknown("device", device, [f"cuda:{i}" for i in range(cuda.device_count())])
 
 
 @contextmanager
