@@ -184,7 +184,7 @@ class GradScaler:
         else:
             if new_scale.device.type != self._device or new_scale.numel() != 1 or new_scale.requires_grad:
                 raise CheckError(_NEW_SCALE)
-            scale.copy_(new_scale.reshape(()))
+            scale.copy_(new_scale)
         self._per_optimizer_states.clear()
 
     def _grow(self, scale: Any, tracker: Any, overflowed: Any) -> None:

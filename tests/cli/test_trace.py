@@ -63,6 +63,8 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("stage", STAGES)
 def test_lenet_prints_at_every_stage(stage: str) -> None:
     result = run("trace", LENET, *LENET_ARGS, "--stage", stage)
+    if stage in ("ptx", "sass") and ("no CUDA compiler" in result.stderr or "no tool to disassemble" in result.stderr):
+        pytest.skip(result.stderr)
     assert result.exit_code == 0, result.stderr
     assert len(result.stdout.splitlines()) > 20
     if stage in GRAPH_STAGES:

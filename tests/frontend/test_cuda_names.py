@@ -194,7 +194,7 @@ def test_events_and_the_order_of_streams(devices: tuple[RecordingDevice, Recordi
 
 def test_a_device_that_was_lost(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
     first = cuda_device(0)
-    block = first.allocate(256)
+    block = first.allocate(512)
     devices[0].failing["synchronize"] = [DriverError(ILLEGAL, sticky=True)]
     with pytest.raises(DeviceLost, match="cuda:0 is lost"):
         cuda.synchronize()
