@@ -78,8 +78,20 @@ def empty_cache() -> None:
 
 def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
     """What the pool holds and, unless `abbreviated`, the largest buffers with the lines of the user that made them."""
-    text = opened(device).memory_summary()
-    return "\n".join(text.splitlines()[:8]) if abbreviated else text
+    found = opened(device)
+    stats, (free, total) = found.memory_stats(), found.memory_info()
+    rows = (
+        ("in use by tensors", stats.live_bytes),
+        ("in use at the most", stats.peak_bytes),
+        ("held by the pool", stats.held_bytes),
+        ("held at the most", stats.peak_held_bytes),
+        ("free on the device", free),
+        ("of the device", total),
+    )
+    lines = [f"memory of {found.name} ({found.facts.name}), in bytes"]
+    lines += [f"  {name:20}{count:>20,}" for name, count in rows]
+    largest = [] if abbreviated else found.pool.largest()
+    return "\n".join([*lines, *(f"  {size:>20,}  {purpose}" for size, purpose in largest)])
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
