@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         cli,
         codegen,
         compiled,
+        cuda,
         functional,
         ir,
         linalg,

@@ -216,7 +216,8 @@ def is_tf32_supported() -> bool:
 
 def can_device_access_peer(device: Any, peer_device: Any) -> bool:
     """False: kernels read and write memory of their own device only; copies between devices always work."""
-    opened(device), opened(peer_device)
+    for given in (device, peer_device):
+        opened(given)
     return False
 
 
