@@ -156,8 +156,7 @@ class DeviceExecutable(Executable):
         for buffer in (*inputs, *outputs):
             if getattr(buffer, "device", None) is not device:
                 raise CallError(f"{self.artifact.name} runs on {device.name}; it was given {buffer!r}")
-            if buffer.stream is not stream:
-                buffer.used_by(stream)
+            buffer.used_by(stream)
             pointers.append(buffer.ptr)
         # Back in the pool when this returns, for what comes later on the same stream.
         arena = device.allocate(self.arena_bytes, self.arena_name) if self.arena_bytes else None

@@ -7,6 +7,7 @@ errors can be injected, at a call or in a kernel.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,6 +76,7 @@ class RecordingDevice:
         self.default = RecordedStream(0)
         self.streams: list[RecordedStream] = [self.default]
         self.clock = 0
+        self._lock = threading.RLock()
 
     def count(self, name: str) -> int:
         return sum(call[0] == name for call in self.calls)
@@ -100,15 +102,14 @@ class RecordingDevice:
                 self.drain(stream)
 
     def drain(self, stream: RecordedStream, until: object = None) -> None:
-        while stream.work:
-            work = stream.work.popleft()
-            try:
-                work()
-            except DriverError as error:
-                self.broken = error
-                raise
-            if until is not None and work is until:
-                return
+        """Do the work of a stream, up to `until` if that is given."""
+        with self._lock:
+            while stream.work and (until is None or until in stream.work):
+                try:
+                    stream.work.popleft()()
+                except DriverError as error:
+                    self.broken = error
+                    raise
 
     def activate(self) -> None:
         if self.broken is not None:
@@ -197,7 +198,7 @@ class RecordingDevice:
         self.put(stream, mark)
 
     def _reach(self, pending: tuple[RecordedStream, object] | None) -> None:
-        if pending is not None and pending[1] in pending[0].work:
+        if pending is not None:
             self.drain(*pending)
 
     def wait(self, stream: Handle, event: Handle) -> None:

@@ -108,6 +108,8 @@ class CpuProgram:
     """An artifact whose code is part of this process."""
 
     def __init__(self, artifact: Artifact) -> None:
+        if artifact.steps:
+            raise LoadError(f"{artifact.name} was compiled for a CUDA device, not for the CPU: compile it again")
         self._library = Library(artifact.name, artifact.objects, (artifact.entry,))
         entry = _ENTRY(self._library[artifact.entry])
         table, wanted = POOL.table(_link_pool)

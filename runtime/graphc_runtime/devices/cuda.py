@@ -21,7 +21,7 @@ from graphc_runtime.devices.cuda_memory import DeviceBuffer, DeviceMemoryStats, 
 from graphc_runtime.devices.cuda_program import CudaProgram
 from graphc_runtime.devices.cuda_pycuda import PyCudaDriver
 from graphc_runtime.devices.cuda_streams import Stream
-from graphc_runtime.errors import DeviceError, DeviceLost, DeviceUnavailable
+from graphc_runtime.errors import DeviceError, DeviceLost, DeviceUnavailable, OutOfMemoryError
 from graphc_runtime.options import POISON
 
 T = TypeVar("T")
@@ -71,11 +71,19 @@ class CudaDevice:
             self.driver.activate()
             return function(*arguments)
         except DriverError as error:
-            raise self.failure(error) from None
+            if not error.out_of_memory:
+                raise self.failure(error) from None
+            return self._again(error, function, *arguments)
 
-    def observe(self, function: Callable[..., T], *arguments: Any) -> T:
-        """`call`, where errors of earlier work show."""
-        return self.call(function, *arguments)
+    def _again(self, error: DriverError, function: Callable[..., T], *arguments: Any) -> T:
+        """What the driver had no memory for, once more when the pool has given back what nobody uses."""
+        try:
+            self.pool.release()
+            return function(*arguments)
+        except DriverError as second:
+            if not second.out_of_memory:
+                raise self.failure(second) from None
+        raise OutOfMemoryError(self.pool.refusal(f"what the driver needs ({error})"))
 
     def failure(self, error: DriverError, kernel: str = "") -> Exception:
         """What to raise for an error of the driver, which `kernel` is to blame for if that is known. After a sticky
@@ -106,6 +114,8 @@ class CudaDevice:
 
     def forked(self) -> None:
         """In a forked child: CUDA does not work there once the parent has used it."""
+        self.pool.after_fork()
+        self.pinned.after_fork()
         self._unusable = lambda: DeviceUnavailable(
             f"{self.name} cannot be used in a forked process, as its parent has used it. Start worker processes with "
             "multiprocessing's 'spawn' or 'forkserver' method, or use the device only in the children"
@@ -131,16 +141,34 @@ class CudaDevice:
 
     def memory_stats(self) -> DeviceMemoryStats:
         """What the pool holds now. It can be asked of a lost device too."""
-        return self.pool.stats(self._unusable is None)
+        return self.call(self.pool.stats) if self._unusable is None else self.pool.stats(alive=False)
 
     def reset_peak(self) -> None:
         """Let the peaks start again from what is in use now."""
-        self.pool.reset_peak(self._unusable is None)
+        self.call(self.pool.reset_peak)
 
     def empty_cache(self) -> None:
         """Give memory that no buffer uses back to the device and the system, after all that was begun has ended."""
-        self.observe(self.pool.release)
+        self.call(self.pool.release)
         self.call(self.pinned.release)
+
+    def memory_summary(self) -> str:
+        """What the pool holds, and the largest buffers, as text."""
+        stats = self.memory_stats()
+        free, total = self.memory_info()
+        rows = (
+            ("in use by buffers", stats.live_bytes),
+            ("in use at the most", stats.peak_bytes),
+            ("held by the pool", stats.held_bytes),
+            ("held at the most", stats.peak_held_bytes),
+            ("free on the device", free),
+            ("of the device", total),
+        )
+        lines = [f"memory of {self.name} ({self.facts.name}), in bytes"]
+        lines += [f"  {name:20}{count:>20,}" for name, count in rows]
+        lines += [f"  {stats.live_blocks:,} buffers in {stats.segments:,} segments"]
+        lines += [f"  {size:>20,}  {purpose}" for size, purpose in self.pool.largest()]
+        return "\n".join(lines)
 
     def memory_info(self) -> tuple[int, int]:
         """Free and total bytes of the device now, all processes counted."""
@@ -194,7 +222,8 @@ class CudaDevice:
         if not source.nbytes:
             return
         if block is None:
-            self.observe(cuda_host.receive, self.pinned, self.driver, target, source.ptr, stream.handle)
+            self.call(cuda_host.receive, self.pinned, self.driver, target, source.ptr, stream.handle)
+            self.settled()
             return
         self.call(self.driver.copy_out, target.ptr, source.ptr, source.nbytes, stream.handle)
         self.call(self.pinned.mark, block, stream.handle)
@@ -257,10 +286,15 @@ class CudaDevice:
     def synchronize(self) -> None:
         """Wait for all that was begun on the device; errors of that work are raised here."""
         retired, self.retired = self.retired, []
-        self.observe(self.driver.synchronize)
+        self.call(self.driver.synchronize)
         self.launched.clear()
         for end, handle in retired:
             self.call(end, handle)
+
+    def settled(self) -> None:
+        """The current stream was waited for. If the device has no other, no kernel is under suspicion any more."""
+        if not self._streams:
+            self.launched.clear()
 
     @contextmanager
     def capturing(self) -> Iterator[Handle]:

@@ -25,6 +25,7 @@ class DriverError(RuntimeError):
         super().__init__(text)
         self.sticky = sticky
         self.out_of_memory = out_of_memory
+        self.step = -1  # of the program whose steps were being put on a stream
 
 
 class DriverMissing(DriverError):

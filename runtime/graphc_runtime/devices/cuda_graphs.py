@@ -120,9 +120,13 @@ class GraphCache:
         assert steps is not None
         del self._graphs[best.pointers]
         best.table.fill(pointers)
-        for step in sorted(steps):
-            arguments = best.table.calls[step][4]
-            program.device.driver.update_graph(best.handle, self._kernels[step], arguments)
+        driver = program.device.driver
+        try:
+            for step in sorted(steps):
+                driver.update_graph(best.handle, self._kernels[step], best.table.calls[step][4])
+        except DriverError:
+            program.device.retired.append((driver.free_graph, best.handle))
+            raise
         best.pointers = pointers
         self._graphs[pointers] = best
         return best

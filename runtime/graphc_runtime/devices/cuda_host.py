@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Callable
+from collections import deque
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from graphc_runtime.devices.cuda_driver import DriverDevice, Handle
 
 _LEAST = 1 << 12
 CHUNK = 4 << 20  # bytes that one step of a copy through page-locked memory moves
+_ON_THE_WAY = 4  # chunks of a copy that the device has not fetched yet, at most
 
 
 class PinnedBlock:
@@ -58,12 +59,13 @@ class PinnedPool:
         """Let others have the block once its events have happened. Safe in a finalizer."""
         self._returned.append(block)
 
-    def mark(self, block: PinnedBlock, stream: Handle) -> None:
-        """The device uses the block until what is on `stream` now is done."""
+    def mark(self, block: PinnedBlock, stream: Handle) -> Handle:
+        """The device uses the block until what is on `stream` now is done: the event of that."""
         with self._lock:
             event = self._events.pop() if self._events else self._driver.make_event(False)
             self._driver.record(event, stream)
             block.events.append(event)
+            return event
 
     def buffer(self, nbytes: int) -> Buffer:
         """A buffer in page-locked memory."""
@@ -89,6 +91,10 @@ class PinnedPool:
                 self._events += block.events
                 self._driver.free_host(block.address)
 
+    def after_fork(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
     def _ended(self, block: PinnedBlock) -> None:
         self._live.pop(block.address, None)
         self.give_back(block)
@@ -101,40 +107,35 @@ def memory(address: int, nbytes: int) -> np.ndarray:
 
 def send(pool: PinnedPool, driver: DriverDevice, target: int, source: Buffer, stream: Handle) -> None:
     """Host to device through page-locked memory: the source can be changed once this returns."""
+    sent: deque[Handle] = deque()
     for at in range(0, source.nbytes, CHUNK):
         count = min(CHUNK, source.nbytes - at)
+        if len(sent) == _ON_THE_WAY:
+            driver.synchronize_event(sent.popleft())
         block = pool.take(count)
         ctypes.memmove(block.address, source.ptr + at, count)
         driver.copy_in(target + at, block.address, count, stream)
-        pool.mark(block, stream)
+        sent.append(pool.mark(block, stream))
         pool.give_back(block)
 
 
 def receive(pool: PinnedPool, driver: DriverDevice, target: Buffer, source: int, stream: Handle) -> None:
     """Device to host through page-locked memory, a chunk copied on while the next one comes; done when this returns."""
-    pending: Callable[[], None] | None = None
+    coming: deque[tuple[PinnedBlock, int, int]] = deque()
     for at in range(0, target.nbytes, CHUNK):
         count = min(CHUNK, target.nbytes - at)
         block = pool.take(count)
         driver.copy_out(block.address, source + at, count, stream)
         pool.mark(block, stream)
-        if pending is not None:
-            pending()
-        pending = _Arrival(pool, driver, block, target.ptr + at, count)
-    if pending is not None:
-        pending()
+        coming.append((block, target.ptr + at, count))
+        if len(coming) > 1:
+            _arrive(pool, driver, *coming.popleft())
+    while coming:
+        _arrive(pool, driver, *coming.popleft())
 
 
-class _Arrival:
-    """A chunk on its way to the host; the call waits for it and copies it to where it belongs."""
-
-    def __init__(self, pool: PinnedPool, driver: DriverDevice, block: PinnedBlock, target: int, count: int) -> None:
-        self._pool, self._driver, self._block = pool, driver, block
-        self._target, self._count = target, count
-
-    def __call__(self) -> None:
-        block = self._block
-        for event in block.events:
-            self._driver.synchronize_event(event)
-        ctypes.memmove(self._target, block.address, self._count)
-        self._pool.give_back(block)
+def _arrive(pool: PinnedPool, driver: DriverDevice, block: PinnedBlock, target: int, count: int) -> None:
+    for event in block.events:
+        driver.synchronize_event(event)
+    ctypes.memmove(target, block.address, count)
+    pool.give_back(block)

@@ -14,7 +14,7 @@ import heapq
 import threading
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +35,24 @@ _SHOWN = 10  # buffers that an error lists
 
 
 class Block:
-    """A part of a segment. `live`: in use, or waiting for streams that use it."""
+    """A part of a segment, or memory of another library, which `owner` holds. `live`: in use, or waiting for streams
+    that use it.
+    """
 
-    __slots__ = ("address", "following", "give_back", "live", "others", "previous", "shelf", "size", "what")
+    __slots__ = (
+        *("address", "size", "stream", "shelf", "owner", "live", "what", "others", "previous", "following"),
+        "give_back",
+    )
 
-    def __init__(self, address: int, size: int, shelf: _Shelf, give_back: Any) -> None:
+    def __init__(
+        self, address: int, size: int, stream: Stream, give_back: Callable[[Block], None], shelf: _Shelf | None
+    ) -> None:
         self.address = address
         self.size = size
-        self.shelf = shelf
+        self.stream = stream
         self.give_back = give_back  # `append` of the list of returned blocks: what a finalizer calls
+        self.shelf = shelf
+        self.owner: object = None
         self.live = False
         self.what: object = ""  # what it is for, while it is live
         self.others: set[Stream] | None = None  # streams besides its own that used it
@@ -115,7 +124,7 @@ class _Shelf:
         over = block.size - size
         if over < GRANULE or (not self.small and over <= _SMALL):
             return block
-        rest = Block(block.address + size, over, self, block.give_back)
+        rest = Block(block.address + size, over, self.stream, block.give_back, self)
         rest.previous, rest.following = block, block.following
         if rest.following is not None:
             rest.following.previous = rest
@@ -220,12 +229,17 @@ class DevicePool:
     def release(self) -> None:
         """Give segments without live blocks back to the device, after all that was begun has ended."""
         with self._lock:
+            self._collect()
             self._driver.synchronize()
             self._collect()
             for shelf in self._shelves.values():
                 for segment in shelf.free_segments():
                     self._held -= segment.size
                     self._driver.free(segment.address)
+
+    def after_fork(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def largest(self, count: int = _SHOWN) -> list[tuple[int, str]]:
         """Bytes and purpose of the largest live blocks."""
@@ -234,7 +248,16 @@ class DevicePool:
             most = heapq.nlargest(count, live, key=lambda b: b.size)
             return [(block.size, str(block.what) or "(not said what for)") for block in most]
 
+    def foreign(self, address: int, nbytes: int, stream: Stream, owner: object) -> Block:
+        """A block over memory of another library, which uses it on `stream`."""
+        block = Block(address, nbytes, stream, self.returned.append, None)
+        block.owner = owner
+        return block
+
     def _put(self, block: Block) -> None:
+        if block.shelf is None:
+            block.owner = None
+            return
         self._live -= block.size
         self._count -= 1
         block.what = ""
@@ -284,11 +307,11 @@ class DevicePool:
             segment = size
             address = self._ask(segment)
         if address is None:
-            raise OutOfMemoryError(self._refusal(nbytes, what))
+            raise OutOfMemoryError(self.refusal(f"{nbytes:,} bytes{f' for {what}' if what else ''}"))
         COUNTERS.add("allocations")
         self._held += segment
         self._peak_held = max(self._peak_held, self._held)
-        return shelf.add_segment(Block(address, segment, shelf, self.returned.append), size)
+        return shelf.add_segment(Block(address, segment, shelf.stream, self.returned.append, shelf), size)
 
     def _ask(self, nbytes: int) -> int | None:
         try:
@@ -298,12 +321,12 @@ class DevicePool:
                 raise
             return None
 
-    def _refusal(self, nbytes: int, what: object) -> str:
+    def refusal(self, request: str) -> str:
+        """What to tell the user when the device has no memory for `request`."""
         free, total = self._driver.memory()
         lines = [
-            f"{self._name} is out of memory: it cannot give {nbytes:,} bytes{f' for {what}' if what else ''}. "
-            f"Of its {total:,} bytes {free:,} are free; buffers of this process take {self._live:,} bytes of "
-            f"{self._held:,} that its pool holds."
+            f"{self._name} is out of memory: it cannot give {request}. Of its {total:,} bytes {free:,} are free; "
+            f"buffers of this process take {self._live:,} bytes of {self._held:,} that its pool holds."
         ]
         largest = self.largest()
         if largest:
@@ -319,20 +342,18 @@ class DeviceBuffer:
     `what` says what it is for when memory runs short.
     """
 
-    __slots__ = ("__weakref__", "_block", "_owner", "device", "nbytes", "ptr")
+    __slots__ = ("__weakref__", "_block", "device", "nbytes", "ptr")
 
     device: CudaDevice
     ptr: int
     nbytes: int
-    _block: Block | None  # a block of the pool, which goes back there
-    _owner: object  # or what holds memory of another library
+    _block: Block
 
     @staticmethod
     def of_block(block: Block, nbytes: int, device: CudaDevice) -> DeviceBuffer:
         """The buffer of a block that the pool handed out."""
         self = DeviceBuffer.__new__(DeviceBuffer)
         self._block = block
-        self._owner = None
         self.device = device
         self.ptr = block.address
         self.nbytes = nbytes
@@ -340,29 +361,25 @@ class DeviceBuffer:
 
     @staticmethod
     def from_address(address: int, nbytes: int, device: CudaDevice, owner: object) -> DeviceBuffer:
-        """A buffer over memory of another library, which `owner` keeps alive."""
-        self = DeviceBuffer.__new__(DeviceBuffer)
-        self._block = None
-        self._owner = owner
-        self.device = device
-        self.ptr = address
-        self.nbytes = nbytes
-        return self
+        """A buffer over memory of another library, which uses it on the default stream. `owner` keeps it alive, and is
+        kept until the buffer is gone and what other streams do with it is done.
+        """
+        return DeviceBuffer.of_block(device.pool.foreign(address, nbytes, device.default_stream, owner), nbytes, device)
 
     def __del__(self) -> None:
         block = self._block
-        if block is not None:
+        if block.owner is None or block.others:
             block.give_back(block)
 
     @property
-    def stream(self) -> Stream | None:
-        """The stream that it was made on; None for memory of another library."""
-        return None if self._block is None else self._block.shelf.stream
+    def stream(self) -> Stream:
+        """The stream that it was made on."""
+        return self._block.stream
 
     @property
     def of_pool(self) -> bool:
         """Whether the memory came from the pool: then nobody knows of it who does not hold the buffer."""
-        return self._block is not None
+        return self._block.owner is None
 
     @property
     def writeable(self) -> bool:
@@ -371,19 +388,18 @@ class DeviceBuffer:
 
     @property
     def what(self) -> str:
-        return "" if self._block is None else str(self._block.what)
+        return str(self._block.what)
 
     @what.setter
     def what(self, purpose: object) -> None:
-        if self._block is not None:
-            self._block.what = purpose
+        self._block.what = purpose
 
     def used_by(self, stream: Stream) -> None:
         """Note that `stream`, besides the one it was made on, has to do with it: the memory is used again only after
         what that stream has begun by the time the buffer dies.
         """
         block = self._block
-        if block is None or block.shelf.stream is stream:
+        if block.stream is stream:
             return
         if block.others is None:
             block.others = {stream}

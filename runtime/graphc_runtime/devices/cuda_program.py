@@ -90,7 +90,10 @@ class CudaProgram:
         elif self._graphs is None or not CUDA_GRAPHS.get() or not self._graphs.run(tuple(pointers), stream):
             table = self.take_table()
             table.fill(pointers)
-            self.play(table, stream.handle)
+            try:
+                self.play(table, stream.handle)
+            except DriverError as error:
+                raise self._failed(error) from None
             self.give_table(table)
 
     def lines_of(self, buffer: int) -> str:
@@ -111,7 +114,7 @@ class CudaProgram:
         self._tables.append(table)
 
     def play(self, table: StepTable, stream: Handle) -> None:
-        """Put the steps, with the parameters in `table`, on a stream of the driver."""
+        """Put the steps, with the parameters in `table`, on a stream of the driver. DriverError says at which step."""
         launch = self.device.driver.launch
         number = 0
         try:
@@ -121,14 +124,15 @@ class CudaProgram:
                 else:
                     launch(*call, stream)
         except DriverError as error:
-            raise self._failed(error, self.steps[number]) from None
+            error.step = number
+            raise
 
     def _one_by_one(self, pointers: Sequence[int], stream: Stream) -> None:
         """Each step waited for, so that an error is that step's."""
         table = self.take_table()
         table.fill(pointers)
         driver = self.device.driver
-        for step, call in zip(self.steps, table.calls, strict=True):
+        for number, (step, call) in enumerate(zip(self.steps, table.calls, strict=True)):
             try:
                 if call[0] is None:
                     self._bulk(step, call[4], stream.handle)
@@ -136,7 +140,8 @@ class CudaProgram:
                     driver.launch(*call, stream.handle)
                 driver.synchronize_stream(stream.handle)
             except DriverError as error:
-                raise self._failed(error, step) from None
+                error.step = number
+                raise self._failed(error) from None
         self.give_table(table)
 
     def _bulk(self, step: DeviceStep, addresses: ctypes.Array[ctypes.c_uint64], stream: Handle) -> None:
@@ -146,7 +151,8 @@ class CudaProgram:
         elif addresses[0] != addresses[1]:
             driver.copy(addresses[0], addresses[1], step.nbytes, stream)
 
-    def _failed(self, error: DriverError, step: DeviceStep) -> Exception:
+    def _failed(self, error: DriverError) -> Exception:
+        step = self.steps[error.step]
         what = _described(self._artifact, step)
         if error.sticky:
             return self.device.failure(error, what if CUDA_SYNC.get() else "")

@@ -9,6 +9,7 @@ only when they are told to (`_Kept`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -128,9 +129,10 @@ class PyCudaDevice:
 
     def __init__(self, cuda: Any, index: int) -> None:
         self._cuda = cuda
-        device = cuda.Device(index)
-        self.facts = _facts(cuda, device)
-        self._context = _Kept(device.retain_primary_context()).held
+        self.index = index
+        self._device = cuda.Device(index)
+        self.facts = _facts(cuda, self._device)
+        self._context = _Kept(self._device.retain_primary_context()).held
         self._active = _Active(self._context)
         self._number = ctypes.c_void_p(self._context.handle)
         self._memory: dict[int, _Kept] = {}
@@ -143,26 +145,26 @@ class PyCudaDevice:
         """The driver's own functions, for what PyCUDA has no way to or only with an object of its own."""
         name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
         waiting, short = ctypes.CDLL(name), ctypes.PyDLL(name)  # the first lets other threads run meanwhile
-        self._set_current = short.cuCtxSetCurrent
-        self._set_current.argtypes = [ctypes.c_void_p]
-        self._stream_query = short.cuStreamQuery
-        self._stream_query.argtypes = [ctypes.c_void_p]
-        self._stream_synchronize = waiting.cuStreamSynchronize
-        self._stream_synchronize.argtypes = [ctypes.c_void_p]
-        self._stream_wait = short.cuStreamWaitEvent
-        self._stream_wait.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint]
-        self._event_create = short.cuEventCreate
-        self._event_create.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_uint]
-        self._event_record = short.cuEventRecord
-        self._event_record.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        self._event_query = short.cuEventQuery
-        self._event_query.argtypes = [ctypes.c_void_p]
-        self._event_synchronize = waiting.cuEventSynchronize
-        self._event_synchronize.argtypes = [ctypes.c_void_p]
-        self._event_elapsed = short.cuEventElapsedTime
-        self._event_elapsed.argtypes = [ctypes.POINTER(ctypes.c_float), ctypes.c_void_p, ctypes.c_void_p]
-        self._error_text = short.cuGetErrorString
-        self._error_text.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)]
+        pointer = ctypes.c_void_p
+
+        def declare(library: ctypes.CDLL, name: str, *types: Any) -> Any:
+            function = getattr(library, name)
+            function.argtypes = types
+            return function
+
+        self._set_current = declare(short, "cuCtxSetCurrent", pointer)
+        self._stream_query = declare(short, "cuStreamQuery", pointer)
+        self._stream_synchronize = declare(waiting, "cuStreamSynchronize", pointer)
+        self._stream_wait = declare(short, "cuStreamWaitEvent", pointer, pointer, ctypes.c_uint)
+        self._event_create = declare(short, "cuEventCreate", ctypes.POINTER(pointer), ctypes.c_uint)
+        self._event_record = declare(short, "cuEventRecord", pointer, pointer)
+        self._event_query = declare(short, "cuEventQuery", pointer)
+        self._event_synchronize = declare(waiting, "cuEventSynchronize", pointer)
+        self._event_elapsed = declare(short, "cuEventElapsedTime", ctypes.POINTER(ctypes.c_float), pointer, pointer)
+        self._copy_peer = declare(
+            short, "cuMemcpyPeerAsync", pointer, pointer, pointer, pointer, ctypes.c_size_t, pointer
+        )
+        self._error_text = declare(short, "cuGetErrorString", ctypes.c_int, ctypes.POINTER(ctypes.c_char_p))
         self._sticky = tuple([text for code in _STICKY if (text := self._text(code))])
 
     # -- errors ---------------------------------------------------------------------------------------------------
@@ -258,8 +260,18 @@ class PyCudaDevice:
 
     def copy_peer(self, target: int, other: DriverDevice, source: int, nbytes: int, stream: Handle) -> None:
         assert isinstance(other, PyCudaDevice)
-        copy = self._cuda.memcpy_peer_async
-        self._made(copy, target, source, nbytes, self._context, other._context, _held(stream))
+        if other.index not in self._peers:
+            self._peers.add(other.index)
+            self._reach(other)
+        # Not PyCUDA's `memcpy_peer_async`, which takes the current context for both when it is given two.
+        code = self._copy_peer(target, self._number, source, other._number, nbytes, self.stream_number(stream))
+        self._check("cuMemcpyPeerAsync", code)
+
+    def _reach(self, other: PyCudaDevice) -> None:
+        """Let this device read the other's memory directly, where the machine can do that."""
+        if self._device.can_access_peer(other._device):
+            with contextlib.suppress(self._cuda.Error):  # another library has done it
+                self._context.enable_peer_access(other._context)
 
     def fill(self, target: int, value: int, nbytes: int, stream: Handle) -> None:
         self._call(self._cuda.memset_d8_async, target, value, nbytes, _held(stream))

@@ -26,11 +26,12 @@ class Stream:
 
     def synchronize(self) -> None:
         """Wait for all that was put on the stream; errors of that work are raised here."""
-        self.device.observe(self.device.driver.synchronize_stream, self.handle)
+        self.device.call(self.device.driver.synchronize_stream, self.handle)
+        self.device.settled()
 
     def query(self) -> bool:
         """Whether all that was put on the stream is done."""
-        return self.device.observe(self.device.driver.stream_done, self.handle)
+        return self.device.call(self.device.driver.stream_done, self.handle)
 
     def record_event(self, event: Event | None = None) -> Event:
         """Record an event, a new one unless given, after what is on the stream now."""
@@ -87,12 +88,12 @@ class Event:
     def query(self) -> bool:
         """Whether what was before the event is done; True when it was never recorded."""
         device = self._device
-        return device is None or device.observe(device.driver.event_done, self._handle)
+        return device is None or device.call(device.driver.event_done, self._handle)
 
     def synchronize(self) -> None:
         """Wait for what was before the event; errors of that work are raised here."""
         if self._device is not None:
-            self._device.observe(self._device.driver.synchronize_event, self._handle)
+            self._device.call(self._device.driver.synchronize_event, self._handle)
 
     def elapsed_time(self, end: Event) -> float:
         """Milliseconds between this event and `end`, both made with `enable_timing` and done; else CallError."""
