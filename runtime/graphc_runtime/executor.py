@@ -152,12 +152,10 @@ class DeviceExecutable(Executable):
         """See `Executable.launch`. CallError for a buffer that is not on the device."""
         device = self.device
         stream = device.current_stream
-        pointers: list[int] = []
-        for buffer in (*inputs, *outputs):
-            if getattr(buffer, "device", None) is not device:
-                raise CallError(f"{self.artifact.name} runs on {device.name}; it was given {buffer!r}")
-            buffer.used_by(stream)
-            pointers.append(buffer.ptr)
+        buffers = [*inputs, *outputs]
+        pointers = [buffer.ptr for buffer in buffers]
+        if {getattr(buffer, "stream", None) for buffer in buffers} != {stream}:
+            self._share(buffers, stream)
         # Back in the pool when this returns, for what comes later on the same stream.
         arena = device.allocate(self.arena_bytes, self.arena_name) if self.arena_bytes else None
         pointers.append(0 if arena is None else arena.ptr)
@@ -165,3 +163,10 @@ class DeviceExecutable(Executable):
         tally = self._counts.tally
         tally.runs += 1
         tally.launches += self._launches
+
+    def _share(self, buffers: Sequence[Any], stream: Any) -> None:
+        """Note that buffers of other streams are used on this one."""
+        for buffer in buffers:
+            if getattr(buffer, "device", None) is not self.device:
+                raise CallError(f"{self.artifact.name} runs on {self.device.name}; it was given {buffer!r}")
+            buffer.used_by(stream)

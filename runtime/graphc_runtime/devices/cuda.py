@@ -73,9 +73,9 @@ class CudaDevice:
         except DriverError as error:
             if not error.out_of_memory:
                 raise self.failure(error) from None
-            return self._again(error, function, *arguments)
+            return self.again(error, function, *arguments)
 
-    def _again(self, error: DriverError, function: Callable[..., T], *arguments: Any) -> T:
+    def again(self, error: DriverError, function: Callable[..., T], *arguments: Any) -> T:
         """What the driver had no memory for, once more when the pool has given back what nobody uses."""
         try:
             self.pool.release()

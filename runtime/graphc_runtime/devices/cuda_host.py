@@ -18,14 +18,14 @@ _ON_THE_WAY = 4  # chunks of a copy that the device has not fetched yet, at most
 
 
 class PinnedBlock:
-    """Page-locked memory and the events after which the device is through with it."""
+    """Page-locked memory, and for each stream that used it the event after which it is through with it."""
 
     __slots__ = ("address", "capacity", "events")
 
     def __init__(self, address: int, capacity: int) -> None:
         self.address = address
         self.capacity = capacity
-        self.events: list[Handle] = []
+        self.events: dict[Handle, Handle] = {}
 
 
 class PinnedPool:
@@ -48,9 +48,9 @@ class PinnedPool:
                 self._free.setdefault(block.capacity, []).append(block)
             free = self._free.get(capacity, ())
             for i, block in enumerate(free):
-                if all(self._driver.event_done(event) for event in block.events):
-                    self._events += block.events
-                    block.events = []
+                if all(self._driver.event_done(event) for event in block.events.values()):
+                    self._events += block.events.values()
+                    block.events = {}
                     del free[i]
                     return block
             return PinnedBlock(self._driver.allocate_host(capacity), capacity)
@@ -62,9 +62,11 @@ class PinnedPool:
     def mark(self, block: PinnedBlock, stream: Handle) -> Handle:
         """The device uses the block until what is on `stream` now is done: the event of that."""
         with self._lock:
-            event = self._events.pop() if self._events else self._driver.make_event(False)
+            event = block.events.get(stream)
+            if event is None:
+                event = self._events.pop() if self._events else self._driver.make_event(False)
+                block.events[stream] = event
             self._driver.record(event, stream)
-            block.events.append(event)
             return event
 
     def buffer(self, nbytes: int) -> Buffer:
@@ -88,7 +90,7 @@ class PinnedPool:
             self._returned.clear()
             self._free.clear()
             for block in blocks:
-                self._events += block.events
+                self._events += block.events.values()
                 self._driver.free_host(block.address)
 
     def after_fork(self) -> None:
@@ -135,7 +137,7 @@ def receive(pool: PinnedPool, driver: DriverDevice, target: Buffer, source: int,
 
 
 def _arrive(pool: PinnedPool, driver: DriverDevice, block: PinnedBlock, target: int, count: int) -> None:
-    for event in block.events:
+    for event in block.events.values():
         driver.synchronize_event(event)
     ctypes.memmove(target, block.address, count)
     pool.give_back(block)

@@ -339,12 +339,13 @@ class DevicePool:
 class DeviceBuffer:
     """Contiguous memory of `nbytes` bytes at address `ptr` of `device`. The host cannot read it there.
 
-    `what` says what it is for when memory runs short.
+    `stream` is the one that it was made on. `what` says what it is for when memory runs short.
     """
 
-    __slots__ = ("__weakref__", "_block", "device", "nbytes", "ptr")
+    __slots__ = ("__weakref__", "_block", "device", "nbytes", "ptr", "stream")
 
     device: CudaDevice
+    stream: Stream
     ptr: int
     nbytes: int
     _block: Block
@@ -355,6 +356,7 @@ class DeviceBuffer:
         self = DeviceBuffer.__new__(DeviceBuffer)
         self._block = block
         self.device = device
+        self.stream = block.stream
         self.ptr = block.address
         self.nbytes = nbytes
         return self
@@ -370,11 +372,6 @@ class DeviceBuffer:
         block = self._block
         if block.owner is None or block.others:
             block.give_back(block)
-
-    @property
-    def stream(self) -> Stream:
-        """The stream that it was made on."""
-        return self._block.stream
 
     @property
     def of_pool(self) -> bool:
@@ -398,9 +395,9 @@ class DeviceBuffer:
         """Note that `stream`, besides the one it was made on, has to do with it: the memory is used again only after
         what that stream has begun by the time the buffer dies.
         """
-        block = self._block
-        if block.stream is stream:
+        if self.stream is stream:
             return
+        block = self._block
         if block.others is None:
             block.others = {stream}
         else:

@@ -63,15 +63,19 @@ class CudaProgram:
         self.buffers = len(artifact.inputs) + len(artifact.outputs) + 1
         self.described = [_described(artifact, step) for step in self.steps if step.kernel not in _BULK]
         self._artifact = artifact
+        device.call(device.driver.activate)
         try:
             self._functions = self._load()
         except DriverError as error:
             if error.sticky:
                 raise device.failure(error) from None
-            raise LoadError(
-                f"{artifact.name}: its kernels cannot be loaded on {device.name} ({device.facts.name}, "
-                f"{device.facts.architecture}): {error}"
-            ) from None
+            if error.out_of_memory:
+                self._functions = device.again(error, self._load)
+            else:
+                raise LoadError(
+                    f"{artifact.name}: its kernels cannot be loaded on {device.name} ({device.facts.name}, "
+                    f"{device.facts.architecture}): {error}"
+                ) from None
         self._tables: list[StepTable] = []  # free ones; append and pop are atomic
         worth = device.driver.graphs and len(self.steps) >= _FEW_STEPS
         self._graphs = GraphCache(self) if worth else None
