@@ -156,10 +156,8 @@ class DeviceExecutable(Executable):
         pointers = [buffer.ptr for buffer in buffers]
         if {getattr(buffer, "stream", None) for buffer in buffers} != {stream}:
             self._share(buffers, stream)
-        # Back in the pool when this returns, for what comes later on the same stream.
-        arena = device.allocate(self.arena_bytes, self.arena_name) if self.arena_bytes else None
-        pointers.append(0 if arena is None else arena.ptr)
-        self._program.enqueue(pointers, stream)
+        with device.arena(self.arena_bytes, self.arena_name) as arena:
+            self._program.enqueue((*pointers, arena), stream)
         tally = self._counts.tally
         tally.runs += 1
         tally.launches += self._launches

@@ -139,6 +139,21 @@ class CudaDevice:
                 self.call(self.driver.fill, buffer.ptr, 0xFF, buffer.nbytes, stream.handle)
         return made
 
+    @contextmanager
+    def arena(self, nbytes: int, what: object) -> Iterator[int]:
+        """The address of memory that a program has to itself while it is put on the current stream; 0 for none."""
+        if not nbytes:
+            yield 0
+            return
+        stream = self.current_stream
+        block = self.call(self.pool.take_arena, nbytes, what, stream)
+        try:
+            if POISON.get():
+                self.call(self.driver.fill, block.address, 0xFF, nbytes, stream.handle)
+            yield block.address
+        finally:
+            self.pool.give_arena(block)
+
     def memory_stats(self) -> DeviceMemoryStats:
         """What the pool holds now. It can be asked of a lost device too."""
         return self.call(self.pool.stats) if self._unusable is None else self.pool.stats(alive=False)
@@ -375,10 +390,8 @@ def _open(index: int) -> DriverDevice:
     try:
         count = _driver.device_count()
         if not 0 <= index < count:
-            there = ", ".join(f"cuda:{i}" for i in range(count))
-            raise DeviceUnavailable(
-                f"there is no device cuda:{index}; {f'there is {there}' if count else 'there is none'}"
-            )
+            there = ", ".join(f"cuda:{i}" for i in range(count)) or "none"
+            raise DeviceUnavailable(f"there is no device cuda:{index}; CUDA devices of this machine: {there}")
         return _driver.open(index)
     except DriverMissing as error:
         raise DeviceUnavailable(str(error)) from None

@@ -32,7 +32,7 @@ class _Graph:
 
 
 class GraphCache:
-    """The graphs of a program, by the addresses of its buffers.
+    """The graphs of one program, by the addresses of its buffers.
 
     Addresses that come again get a graph of their own. Of those that do not, most are often the same as those of an
     earlier call (a loop that keeps its losses): then the kernels that are concerned get other parameters in a graph
@@ -40,7 +40,6 @@ class GraphCache:
     """
 
     def __init__(self, program: CudaProgram) -> None:
-        self._program = program
         self._graphs: OrderedDict[Pointers, _Graph] = OrderedDict()  # least recently used first
         self._seen: OrderedDict[Pointers, None] = OrderedDict()
         self._captures = self._launches = 0
@@ -49,14 +48,16 @@ class GraphCache:
         self._kernels = _kernels(program)
         self._off = False
 
-    def run(self, pointers: Pointers, stream: Stream) -> bool:
+    # The program is an argument of each method: it holds the cache, and should end when nobody else has it.
+
+    def run(self, program: CudaProgram, pointers: Pointers, stream: Stream) -> bool:
         """Launch the graph for these addresses; False when there is none, and nothing was done."""
-        device = self._program.device
+        device = program.device
         with self._lock:
             graph = self._graphs.get(pointers)
             if graph is None:
                 try:
-                    graph = None if self._off else self._found(pointers)
+                    graph = None if self._off else self._found(program, pointers)
                 except DriverError:
                     # Single launches say what is wrong, if it is more than that this driver makes no such graph.
                     self._off = True
@@ -71,7 +72,7 @@ class GraphCache:
         """What the driver holds."""
         return [graph.handle for graph in self._graphs.values()]
 
-    def _found(self, pointers: Pointers) -> _Graph | None:
+    def _found(self, program: CudaProgram, pointers: Pointers) -> _Graph | None:
         seen = pointers in self._seen
         first = not self._seen
         self._seen[pointers] = None
@@ -81,11 +82,10 @@ class GraphCache:
             return None  # most programs that run once do not run again
         allowed = self._captures < _FREE_CAPTURES + self._launches // _WORTH
         if not self._graphs or (seen and allowed):
-            return self._captured(pointers) if allowed else None
-        return self._updated(pointers)
+            return self._captured(program, pointers) if allowed else None
+        return self._updated(program, pointers)
 
-    def _captured(self, pointers: Pointers) -> _Graph:
-        program = self._program
+    def _captured(self, program: CudaProgram, pointers: Pointers) -> _Graph:
         driver = program.device.driver
         table = program.take_table()
         table.fill(pointers)
@@ -106,9 +106,8 @@ class GraphCache:
         graph = self._graphs[pointers] = _Graph(handle, table, pointers)
         return graph
 
-    def _updated(self, pointers: Pointers) -> _Graph | None:
+    def _updated(self, program: CudaProgram, pointers: Pointers) -> _Graph | None:
         """The graph that needs the fewest new parameters, with them; None when too many steps would change."""
-        program = self._program
         best, fewest = None, 1 + len(program.steps) // 2
         for graph in self._graphs.values():
             steps = self._concerned(graph.pointers, pointers)

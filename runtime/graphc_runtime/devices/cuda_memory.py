@@ -36,11 +36,11 @@ _SHOWN = 10  # buffers that an error lists
 
 class Block:
     """A part of a segment, or memory of another library, which `owner` holds. `live`: in use, or waiting for streams
-    that use it.
+    that use it, or an arena. `counted`: bytes that it has in the statistics.
     """
 
     __slots__ = (
-        *("address", "size", "stream", "shelf", "owner", "live", "what", "others", "previous", "following"),
+        *("address", "size", "stream", "shelf", "owner", "live", "counted", "what", "others", "previous", "following"),
         "give_back",
     )
 
@@ -54,6 +54,7 @@ class Block:
         self.shelf = shelf
         self.owner: object = None
         self.live = False
+        self.counted = 0
         self.what: object = ""  # what it is for, while it is live
         self.others: set[Stream] | None = None  # streams besides its own that used it
         self.previous: Block | None = None  # neighbours in the segment
@@ -178,6 +179,7 @@ class DevicePool:
         self.returned: list[Block] = []
         self._shelves: dict[tuple[Stream, bool], _Shelf] = {}
         self._lock = threading.RLock()  # re-entrant: the collector may run a finalizer that allocates
+        self._arenas: dict[Stream, list[Block]] = {}  # those that no program uses
         self._waiting: deque[tuple[Block, list[Handle]]] = deque()
         self._events: list[Handle] = []
         self._live = self._peak = self._held = self._peak_held = self._count = 0
@@ -192,25 +194,62 @@ class DevicePool:
                 self._collect()
             try:
                 for nbytes, purpose in zip(sizes, what, strict=True):
-                    size = -(-nbytes // GRANULE) * GRANULE or GRANULE
-                    small = size <= _SMALL
-                    shelf = self._shelves.get((stream, small))
-                    if shelf is None:
-                        shelf = self._shelves[stream, small] = _Shelf(stream, small)
-                    block = shelf.take(size)
-                    if block is None:
-                        block = self._fresh(shelf, size, nbytes, purpose)
-                    block.live = True
-                    block.what = purpose
-                    self._live += block.size
-                    self._count += 1
-                    taken.append(block)
+                    taken.append(self._take(nbytes, purpose, stream))
             except BaseException:
                 for block in taken:
                     self._put(block)
                 raise
             self._peak = max(self._peak, self._live)
         return taken
+
+    def take_arena(self, nbytes: int, what: object, stream: Stream) -> Block:
+        """Memory that a program has to itself while its steps are put on `stream`, until `give_arena`.
+
+        All programs of a stream share one arena, as one runs after the other: it lies where it lay, which graphs want.
+        While no program runs it does not count, and it goes when memory is short.
+        """
+        with self._lock:
+            idle = self._arenas.setdefault(stream, [])
+            if idle:
+                block = idle.pop()
+                if block.size >= nbytes:
+                    self._count_in(block, nbytes, what)
+                    self._peak = max(self._peak, self._live)
+                    return block
+                self._put(block)
+            return self.take((nbytes,), (what,), stream)[0]
+
+    def give_arena(self, block: Block) -> None:
+        """The steps are on the stream: what comes later there may use the arena."""
+        with self._lock:
+            self._count_out(block)
+            self._arenas[block.stream].append(block)
+
+    def _take(self, nbytes: int, what: object, stream: Stream) -> Block:
+        size = -(-nbytes // GRANULE) * GRANULE or GRANULE
+        small = size <= _SMALL
+        shelf = self._shelves.get((stream, small))
+        if shelf is None:
+            shelf = self._shelves[stream, small] = _Shelf(stream, small)
+        block = shelf.take(size)
+        if block is None:
+            block = self._fresh(shelf, size, nbytes, what)
+        block.live = True
+        self._count_in(block, block.size, what)
+        return block
+
+    def _count_in(self, block: Block, nbytes: int, what: object) -> None:
+        block.counted = nbytes
+        block.what = what
+        self._live += nbytes
+        self._count += 1
+
+    def _count_out(self, block: Block) -> None:
+        if block.counted:
+            self._live -= block.counted
+            self._count -= 1
+            block.counted = 0
+            block.what = ""
 
     def stats(self, alive: bool = True) -> DeviceMemoryStats:
         """What the pool holds. Of a device that is not `alive` as it was known last."""
@@ -232,6 +271,9 @@ class DevicePool:
             self._collect()
             self._driver.synchronize()
             self._collect()
+            for arenas in self._arenas.values():
+                while arenas:
+                    self._put(arenas.pop())
             for shelf in self._shelves.values():
                 for segment in shelf.free_segments():
                     self._held -= segment.size
@@ -244,9 +286,9 @@ class DevicePool:
     def largest(self, count: int = _SHOWN) -> list[tuple[int, str]]:
         """Bytes and purpose of the largest live blocks."""
         with self._lock:
-            live = [b for shelf in self._shelves.values() for b in shelf.blocks() if b.live]
-            most = heapq.nlargest(count, live, key=lambda b: b.size)
-            return [(block.size, str(block.what) or "(not said what for)") for block in most]
+            live = [b for shelf in self._shelves.values() for b in shelf.blocks() if b.counted]
+            most = heapq.nlargest(count, live, key=lambda b: b.counted)
+            return [(block.counted, str(block.what) or "(not said what for)") for block in most]
 
     def foreign(self, address: int, nbytes: int, stream: Stream, owner: object) -> Block:
         """A block over memory of another library, which uses it on `stream`."""
@@ -258,9 +300,7 @@ class DevicePool:
         if block.shelf is None:
             block.owner = None
             return
-        self._live -= block.size
-        self._count -= 1
-        block.what = ""
+        self._count_out(block)
         block.others = None
         block.shelf.put(block)
 

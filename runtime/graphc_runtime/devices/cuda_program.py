@@ -91,7 +91,7 @@ class CudaProgram:
         device.launched.append(self.described)
         if CUDA_SYNC.get():
             self._one_by_one(pointers, stream)
-        elif self._graphs is None or not CUDA_GRAPHS.get() or not self._graphs.run(tuple(pointers), stream):
+        elif self._graphs is None or not CUDA_GRAPHS.get() or not self._graphs.run(self, tuple(pointers), stream):
             table = self.take_table()
             table.fill(pointers)
             try:
