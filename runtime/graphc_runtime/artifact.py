@@ -269,4 +269,5 @@ def _step(value: object) -> DeviceStep:
     if not isinstance(value, list) or len(value) != 8:
         raise ArtifactError(f"artifact header: {str(value)[:40]!r} should be a step")
     kernel, places, *numbers, launch = value
-    return DeviceStep(_text(kernel), _items(places, _place), *map(_natural, numbers), _integer(launch))
+    blocks, threads, shared, nbytes, fill = map(_natural, numbers)
+    return DeviceStep(_text(kernel), _items(places, _place), blocks, threads, shared, nbytes, fill, _integer(launch))

@@ -25,7 +25,7 @@ class Executable:
     """
 
     def __new__(cls, artifact: Artifact, device: Device) -> Executable:
-        return super().__new__(DeviceExecutable if device.driven else cls)
+        return object.__new__(DeviceExecutable if device.driven else cls)
 
     def __init__(self, artifact: Artifact, device: Device) -> None:
         self.artifact = artifact

@@ -14,9 +14,9 @@ def bindings() -> ModuleType | None:
     """The package's module of the driver's functions; None when it is not installed or cannot be loaded."""
     try:
         try:
-            from cuda.bindings import driver  # since version 12.6
+            from cuda.bindings import driver  # pyright: ignore[reportMissingImports]  # since version 12.6
         except ImportError:
-            from cuda import cuda as driver
+            from cuda import cuda as driver  # pyright: ignore[reportAttributeAccessIssue]
     except Exception:  # of its own kinds too, when there is no driver
         return None
     return driver

@@ -46,7 +46,7 @@ class PinnedPool:
             while self._returned:
                 block = self._returned.pop()
                 self._free.setdefault(block.capacity, []).append(block)
-            free = self._free.get(capacity, ())
+            free = self._free.get(capacity, [])
             for i, block in enumerate(free):
                 if all(self._driver.event_done(event) for event in block.events.values()):
                     self._events += block.events.values()

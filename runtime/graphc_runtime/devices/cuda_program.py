@@ -37,7 +37,7 @@ class StepTable:
         at = 0
         for step, function in zip(steps, functions, strict=True):
             kind = ctypes.c_uint64 * len(step.places)
-            arguments = kind.from_buffer(self._addresses, 8 * at) if step.places else kind()
+            arguments = kind.from_buffer(self._addresses.data, 8 * at) if step.places else kind()
             self.calls.append((function, step.blocks, step.threads, step.shared, arguments))
             at += len(step.places)
 

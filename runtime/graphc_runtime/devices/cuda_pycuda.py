@@ -66,7 +66,7 @@ class PyCudaDriver:
 
 def _initialised() -> Any:
     try:
-        from pycuda import driver as cuda
+        from pycuda import driver as cuda  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise DriverMissing(f"CUDA devices need PyCUDA, which is not installed ({error}). {_INSTALL}") from None
     except ImportError as error:
@@ -102,7 +102,7 @@ class _Kept:
     __slots__ = ("held",)
 
     def __init__(self, held: Any) -> None:
-        self.held = held
+        self.held: Any = held
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
 
     def end(self) -> None:
