@@ -27,7 +27,8 @@ from graphc_runtime.machine import cpu_count
 
 # No contraction: a kernel says where it wants `fma`. Quotients and roots are exact, subnormal numbers are kept: that is
 # the default, said here once more.
-_FLAGS = ("--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--std=c++17")
+_EXACT = ("--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
+_FLAGS = (*_EXACT, "--std=c++17", "--disable-warnings")
 _VERBOSE = ("--ptxas-options=-v",)
 _SHOWN = 30  # lines of a compiler's messages in an error
 _MISSING = (
