@@ -146,12 +146,14 @@ def test_conversions_round_once() -> None:
         index, e = Value(INDEX, "g"), Emitter()
         h, d, s = Value(VType(dtype)), Value(VType(f64)), Value(VType(f32))
         at = Affine(0, ((index, 1),))
-        e.body += [Load(d, params[3], at), Load(s, params[5], at)]
-        e.body += [Store(params[4], at, e.op("cast", d, to=dtype)), Store(params[6], at, e.op("cast", s, to=dtype))]
+        e.body.extend([Load(d, params[3], at), Load(s, params[5], at)])
+        e.body.extend(
+            [Store(params[4], at, e.op("cast", d, to=dtype)), Store(params[6], at, e.op("cast", s, to=dtype))]
+        )
         inner = Emitter()
         inner.body.append(Load(h, params[0], at))
         f = inner.op("cast", h, to=f32)
-        inner.body += [Store(params[1], at, f), Store(params[2], at, inner.op("cast", f, to=dtype))]
+        inner.body.extend([Store(params[1], at, f), Store(params[2], at, inner.op("cast", f, to=dtype))])
         e.body.append(If(e.op("lt", index, 1 << 16), tuple(inner.body)))
         single = ties.astype(np.float32)
         arrays = [values, np.zeros(1 << 16, np.float32), np.zeros(1 << 16, dtype.numpy), ties]
@@ -201,6 +203,10 @@ kernel @k(%x: f32[64] in, %y: f32[64] inout) threads 64 {{
         ("%w = load %s[5] : f32", 1),
         ("store %s[0], %v : f32x64", 0),
         ("store %s[32], %v : f32x64", 1),
+        ("store %s[64], %v : f32x64", 0),  # somewhere else
+        ("%w = load %s[64] : f32", 0),
+        ("%l = lanes : i64x64 %w = load %s[64] offsets %l : f32x64", 0),
+        ("%l = lanes : i64x64 %w = load %s[60] offsets %l : f32x64", 1),
         ("store %y[0], %v : f32x64", 0),
         ("%w = load %y[3] : f32x64 store %y[0], %v : f32x64", 1),  # others may not have read yet
         ("%w = load %y[3] : f32 store %y[3], %w : f32", 1),
@@ -223,7 +229,7 @@ def test_indices_have_32_bits_where_that_is_enough() -> None:
 
         def write(e: Emitter, g: Value) -> None:
             place = Affine(0, ((g, 1000),))
-            e.body += [Load(value, x, place), Store(y, place, value)]
+            e.body.extend([Load(value, x, place), Store(y, place, value)])
 
         return emit_kernel(build([x, y], size // 1000, write), TARGET)
 
@@ -235,7 +241,7 @@ def test_indices_have_32_bits_where_that_is_enough() -> None:
 
     def gather(e: Emitter, g: Value) -> None:
         here = Affine(0, ((g, 1),))
-        e.body += [Load(place, places, here), Load(value, x, Affine(3, ((place, 5),))), Store(y, here, value)]
+        e.body.extend([Load(place, places, here), Load(value, x, Affine(3, ((place, 5),))), Store(y, here, value)])
 
     # A number that is read has 64 bits, but what it addresses lies in a small buffer.
     text = emit_kernel(build([places, x, y], 100, gather), TARGET)

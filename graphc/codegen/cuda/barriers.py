@@ -1,8 +1,8 @@
 """Where the threads of a block must wait for each other: hazard analysis of a block kernel.
 
 Between two barriers, threads run in any order. An access needs a barrier before it when another thread may have written
-the same element since the last one, or when it writes an element that another thread may have accessed. Two accesses in
-which the same thread always takes the same element do not disturb each other.
+the same element since the last one, or when it writes an element that another thread may have accessed. Two accesses do
+not disturb each other when the same thread always takes the same element, or when they lie apart.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from graphc.codegen.cuda.operations import exchanges
-from graphc.codegen.cuda.ranges import Spans, trip_count
+from graphc.codegen.cuda.ranges import Span, Spans, exactly, trip_count
 from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt, Store, Value
 
 SCRATCHES = 2  # regions through which threads exchange values, in turn
@@ -22,11 +22,16 @@ _FIRST_THREAD: _Pattern = ("first",)
 
 @dataclass(frozen=True, slots=True)
 class _Touch:
-    """An access since the last barrier; `place` is a buffer or the number of a scratch."""
+    """An access since the last barrier; `place` is a buffer or the number of a scratch.
+
+    Its elements are `base`, which is the same in the whole run, plus something in [lo, hi] (when that is known).
+    """
 
     place: Param | int
     writes: bool
-    pattern: _Pattern
+    pattern: _Pattern = None
+    base: frozenset[tuple[Value, int]] = frozenset()
+    span: tuple[int, int] | None = None
 
 
 _State = frozenset[_Touch]
@@ -63,9 +68,9 @@ class _Analysis:
             if isinstance(statement, Op):
                 if exchanges(statement, self.threads):
                     number = self.found.scratch.setdefault(id(statement), len(self.found.scratch) % SCRATCHES)
-                    self._access(statement, _Touch(number, True, None), state)
+                    self._access(statement, _Touch(number, True), state)
                     # It ends with reads after a barrier of its own.
-                    state = frozenset({_Touch(number, False, None)})
+                    state = frozenset({_Touch(number, False)})
             elif isinstance(statement, (Load, Store)):
                 touch = self._touch(statement)
                 if touch is not None:
@@ -99,14 +104,31 @@ class _Analysis:
         return state | {touch}
 
     def _touch(self, access: Load | Store) -> _Touch | None:
-        if access.buffer.mode == "in":
+        buffer, index, writes = access.buffer, access.index, isinstance(access, Store)
+        if buffer.mode == "in":
             return None
-        writes = isinstance(access, Store)
         lanes = access.value.type.lanes if isinstance(access, Store) else access.result.type.lanes
+        base: dict[Value, int] = {}
+        moving = exactly(index.const)
+        for value, coefficient in index.terms:
+            known = self.spans.get(value)
+            if value not in self.varying:
+                base[value] = base.get(value, 0) + coefficient
+            elif known is None or moving is None:
+                moving = None
+            else:
+                moving = moving.plus(known.times(coefficient))
+        across = Span(0, lanes - 1).times(access.stride)
+        if access.offsets is not None:
+            across = self.spans.get(access.offsets)
+        moving = moving.plus(across) if moving is not None and across is not None else None
+        pattern: _Pattern = None
         if lanes == 1:
-            return _Touch(access.buffer, writes, _FIRST_THREAD if writes else None)
-        pattern = None if access.offsets is not None else self._pattern(access.index, access.stride)
-        return _Touch(access.buffer, writes, pattern)
+            pattern = _FIRST_THREAD if writes else None
+        elif access.offsets is None:
+            pattern = self._pattern(index, access.stride)
+        span = None if moving is None else (moving.lo, moving.hi)
+        return _Touch(buffer, writes, pattern, frozenset(base.items()), span)
 
     def _pattern(self, index: Affine, stride: int) -> _Pattern:
         """With `index` = base + a multiple of `stride * threads`, where base is the same in the whole run: element e
@@ -128,6 +150,10 @@ class _Analysis:
 def _disturb(first: _Touch, second: _Touch) -> bool:
     if first.place != second.place or not (first.writes or second.writes):
         return False
+    if first.base == second.base and first.span is not None and second.span is not None:
+        (low, high), (start, end) = first.span, second.span
+        if high < start or end < low:
+            return False
     return first.pattern is None or first.pattern != second.pattern
 
 
