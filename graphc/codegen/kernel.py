@@ -8,7 +8,8 @@ On a device that the host drives (CUDA), `threads` says what an index of the ran
 many registers of it, and memory of the kernel's own is the thread's. More: a block of that many threads, which run the
 body together; a vector has that many lanes, one in each thread; scalars are the same in all threads, which compute them
 all; memory of the kernel's own is shared by the block. Each access to a buffer comes, as the text says, after those
-before it: the back end puts barriers where threads need them.
+before it: the back end puts barriers where threads need them. The lanes of one store go to different elements, and a
+block stores an element of a buffer that its kernel never loads only once.
 
 Scalars of type i64 serve as indices. Values are scalars (`lanes == 1`) or vectors. A bool is one bit in a register
 and one byte in memory.

@@ -24,9 +24,9 @@ class KernelMaker:
         self.region = 12 * lanes + 7 if seed % 2 else 12 * lanes
         dtypes = [f32, *(d for d in DTYPES if d is not f32)]
         kinds = [d for d in dtypes if d in (f32, i64, boolean) or self.rng.random() < 0.5]
-        self.params = [
-            Param(f"{mode}_{d}", d, self.grid * self.region, mode) for d in kinds for mode in ("in", "out", "inout")
-        ]
+        # In a block, what is never loaded must be stored once only.
+        modes = ("in", "inout") if is_block else ("in", "inout", "out")
+        self.params = [Param(f"{m}_{d}", d, self.grid * self.region, m) for d in kinds for m in modes]
         self.own = [Param(f"own_{d}", d, 4 * lanes, "own") for d in (f32, i64)]
         self.index = Value(INDEX, "g")
         self.emitters = [Emitter()]
@@ -36,6 +36,8 @@ class KernelMaker:
         self._statements(length)
         for value in self.scopes[0][-length:]:
             self._store(value)
+        for buffer in self.params:
+            self.e.body.append(Load(Value(VType(buffer.dtype)), buffer, Affine(0, ((self.index, self.region),))))
 
     @property
     def e(self) -> Emitter:

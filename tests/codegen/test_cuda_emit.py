@@ -178,15 +178,12 @@ def test_texts(update_golden: bool) -> None:
     compare("cuda_kernels", "\n".join(emit_kernel(k, TARGET) for k in kernels), update_golden)
 
 
-def barriers(text: str) -> int:
-    return emit_kernel(parse_kernel(text), TARGET).count("__syncthreads")
-
-
 BETWEEN = """
-kernel @k(%x: f32[64] in, %y: f32[64] inout) threads 64 {{
-  own %s: f32[128]
+kernel @k(%x: f32[64] in, %y: f32[256] inout) threads 64 {{
+  own %s: f32[256]
   parallel %g = 0 to 1 {{
     %v = load %x[0] : f32x64
+    %l = lanes : i64x64
     store %s[0], %v : f32x64
     {}
   }}
@@ -197,29 +194,32 @@ kernel @k(%x: f32[64] in, %y: f32[64] inout) threads 64 {{
 @pytest.mark.parametrize(
     ("then", "count"),
     [
-        ("%w = load %s[0] : f32x64", 0),  # each thread reads what it wrote
-        ("%w = load %s[1] : f32x64", 1),
-        ("%w = load %s[0] stride 2 : f32x64", 1),
-        ("%w = load %s[5] : f32", 1),
-        ("store %s[0], %v : f32x64", 0),
-        ("store %s[32], %v : f32x64", 1),
-        ("store %s[64], %v : f32x64", 0),  # somewhere else
-        ("%w = load %s[64] : f32", 0),
-        ("%l = lanes : i64x64 %w = load %s[64] offsets %l : f32x64", 0),
-        ("%l = lanes : i64x64 %w = load %s[60] offsets %l : f32x64", 1),
-        ("store %y[0], %v : f32x64", 0),
-        ("%w = load %y[3] : f32x64 store %y[0], %v : f32x64", 1),  # others may not have read yet
-        ("%w = load %y[3] : f32 store %y[3], %w : f32", 1),
-        ("store %y[3], %v : f32x64 store %y[3], %v : f32x64", 0),
-        ("for %i = 0 to 3 step 1 { %w = load %s[1] : f32x64 }", 1),
-        ("for %i = 0 to 3 step 1 { %w = load %s[1] : f32x64 store %s[0], %w : f32x64 }", 2),
-        ("for %i = 0 to 128 step 64 { store %s[%i], %v : f32x64 %w = load %s[%i] : f32x64 }", 0),
-        ("for %i = 0 to 128 step 32 { store %s[%i], %v : f32x64 }", 1),
+        (["%w = load %s[0] : f32x64"], 0),  # each thread reads what it wrote
+        (["%w = load %s[0] offsets %l : f32x64"], 0),
+        (["%w = load %s[1] : f32x64"], 1),
+        (["%w = load %s[0] stride 2 : f32x64"], 1),
+        (["%w = load %s[5] : f32"], 1),
+        (["%w = load %s[64] : f32"], 0),  # somewhere else
+        (["%w = load %s[64] offsets %l : f32x64"], 0),
+        (["%w = load %s[60] offsets %l : f32x64"], 1),
+        (["store %s[32], %v : f32x64"], 0),  # never loaded
+        (["store %s[32], %v : f32x64", "%w = load %s[32] : f32x64"], 1),
+        (["store %s[64], %v : f32x64", "%w = load %s[64] : f32x64"], 0),
+        (["%two = const 2 : i64x64", "%o = mul %l, %two : i64x64"]
+         + ["store %s[64], %v offsets %o : f32x64", "store %s[65], %v offsets %o : f32x64", "%w = load %s[64] : f32"], 1),
+        (["%w = load %y[3] : f32x64", "store %y[0], %v : f32x64"], 1),  # others may not have read yet
+        (["%w = load %y[3] offsets %l : f32x64", "store %y[3], %v offsets %l : f32x64"], 0),
+        (["%w = load %y[3] : f32", "store %y[3], %w : f32"], 1),
+        (["for %i = 0 to 3 step 1 {", "%w = load %s[1] : f32x64", "}"], 1),
+        (["for %i = 0 to 3 step 1 {", "%w = load %s[1] : f32x64", "store %s[0], %w : f32x64", "}"], 2),
+        (["for %i = 0 to 128 step 64 {", "store %s[%i], %v : f32x64", "%w = load %s[%i] : f32x64", "}"], 0),
+        (["for %i = 0 to 128 step 32 {", "store %s[%i], %v : f32x64", "%w = load %s[%i] : f32x64", "}"], 1),
+        (["for %i = 0 to 9 step 1 {", "%w = load %s[3] : f32x64", "%a = reduce_add %w : f32", "}"], 2),
     ],
-)
-def test_barriers_stand_where_threads_meet(then: str, count: int) -> None:
-    then = then.replace("64 store", "64\n store").replace("f32 store", "f32\n store").replace("64 %w", "64\n %w")
-    assert barriers(BETWEEN.format(then.replace("{ ", "{\n").replace(" }", "\n}"))) == count
+)  # fmt: skip
+def test_barriers_stand_where_threads_meet(then: list[str], count: int) -> None:
+    text = emit_kernel(parse_kernel(BETWEEN.format("\n".join(then))), TARGET)
+    assert text.count("__syncthreads") == count, text
 
 
 def test_indices_have_32_bits_where_that_is_enough() -> None:

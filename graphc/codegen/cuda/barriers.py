@@ -2,39 +2,59 @@
 
 Between two barriers, threads run in any order. An access needs a barrier before it when another thread may have written
 the same element since the last one, or when it writes an element that another thread may have accessed. Two accesses do
-not disturb each other when the same thread always takes the same element, or when they lie apart.
+not disturb each other when the same thread always takes the same element, or when they lie apart. The lanes of one
+store go to different elements, and what a kernel never loads it stores once: such stores need no order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from graphc.codegen.cuda.operations import exchanges
 from graphc.codegen.cuda.ranges import Span, Spans, exactly, trip_count
 from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt, Store, Value
+from graphc.ir.types import i64
 
 SCRATCHES = 2  # regions through which threads exchange values, in turn
-# Which thread takes which element: see `_pattern`. None: not known.
-_Pattern = tuple[object, ...] | None
-_FIRST_THREAD: _Pattern = ("first",)
+_FIRST_THREAD = ("first thread",)
+_LANE_ARITHMETIC: dict[str, Callable[..., np.ndarray]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "udiv": np.floor_divide,  # of numbers that are not negative, as all of these are checked to be
+    "urem": np.remainder,
+    "sdiv": np.floor_divide,
+    "srem": np.remainder,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "minimum": np.minimum,
+    "maximum": np.maximum,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class _Touch:
+class Touch:
     """An access since the last barrier; `place` is a buffer or the number of a scratch.
 
-    Its elements are `base`, which is the same in the whole run, plus something in [lo, hi] (when that is known).
+    Its elements are `base`, which is the same in the whole run, plus something in `span`; plus `lanes`, thread by
+    thread, when these are numbers. `period` says which thread takes which element, see `_period`; so does `exact`, for
+    accesses in the same round of all loops.
     """
 
     place: Param | int
     writes: bool
-    pattern: _Pattern = None
     base: frozenset[tuple[Value, int]] = frozenset()
     span: tuple[int, int] | None = None
+    lanes: bytes = b""
+    period: tuple[object, ...] = ()
+    exact: tuple[object, ...] = ()
 
 
-_State = frozenset[_Touch]
+State = frozenset[Touch]
 
 
 @dataclass
@@ -61,55 +81,56 @@ class _Analysis:
         self.spans = spans
         self.found = found
         self.varying: set[Value] = set()  # values of a loop: they may differ between two accesses
+        self.numbers: dict[Value, np.ndarray] = {}  # i64 values that are known lane by lane
+        self.loaded = {s.buffer for s in _all(kernel.body) if isinstance(s, Load)}
 
-    def block(self, statements: Sequence[Stmt], state: _State) -> _State:
+    def block(self, statements: Sequence[Stmt], state: State) -> State:
         """Walk `statements` from `state`; the state after them. Barriers are added, never taken away."""
         for statement in statements:
             if isinstance(statement, Op):
+                self._number(statement)
                 if exchanges(statement, self.threads):
                     number = self.found.scratch.setdefault(id(statement), len(self.found.scratch) % SCRATCHES)
-                    self._access(statement, _Touch(number, True), state)
+                    self._access(statement, Touch(number, True), state)
                     # It ends with reads after a barrier of its own.
-                    state = frozenset({_Touch(number, False)})
+                    state = frozenset({Touch(number, False)})
             elif isinstance(statement, (Load, Store)):
-                touch = self._touch(statement)
-                if touch is not None:
-                    state = self._access(statement, touch, state)
+                if statement.buffer.mode != "in" and statement.buffer in self.loaded:
+                    state = self._access(statement, self._touch(statement), state)
             elif isinstance(statement, For):
                 state = self._loop(statement, state)
             elif isinstance(statement, If):
                 state |= self.block(statement.body, state)
         return state
 
-    def _loop(self, loop: For, state: _State) -> _State:
+    def _loop(self, loop: For, state: State) -> State:
         trips = trip_count(loop)
         if trips == 0:
             return state
         if trips == 1:
             return self.block(loop.body, state)
-        self.varying.update((loop.var, *loop.phis, *_results(loop.body)))
+        mine = {loop.var, *loop.phis, *(v for s in _all(loop.body) for v in _results(s))}
+        self.varying |= mine
         entry = state
         while True:
             # Barriers that an earlier, smaller state asked for stay: one too many is no harm.
-            last = self.block(loop.body, entry)
+            last = frozenset(_later(touch, mine) for touch in self.block(loop.body, entry))
             if last <= entry:
                 break
             entry |= last
         return last if trips is not None else state | last
 
-    def _access(self, statement: Stmt, touch: _Touch, state: _State) -> _State:
-        if id(statement) in self.found.before or any(_disturb(touch, other) for other in state):
+    def _access(self, statement: Stmt, touch: Touch, state: State) -> State:
+        if id(statement) in self.found.before or any(disturb(touch, other) for other in state):
             self.found.before.add(id(statement))
             state = frozenset()
         return state | {touch}
 
-    def _touch(self, access: Load | Store) -> _Touch | None:
-        buffer, index, writes = access.buffer, access.index, isinstance(access, Store)
-        if buffer.mode == "in":
-            return None
+    def _touch(self, access: Load | Store) -> Touch:
+        index, writes = access.index, isinstance(access, Store)
         lanes = access.value.type.lanes if isinstance(access, Store) else access.result.type.lanes
         base: dict[Value, int] = {}
-        moving = exactly(index.const)
+        moving: Span | None = exactly(index.const)
         for value, coefficient in index.terms:
             known = self.spans.get(value)
             if value not in self.varying:
@@ -118,19 +139,22 @@ class _Analysis:
                 moving = None
             else:
                 moving = moving.plus(known.times(coefficient))
-        across = Span(0, lanes - 1).times(access.stride)
+        across: Span | None = Span(0, lanes - 1).times(access.stride)
+        numbers: np.ndarray | None = np.arange(lanes) * access.stride
         if access.offsets is not None:
-            across = self.spans.get(access.offsets)
-        moving = moving.plus(across) if moving is not None and across is not None else None
-        pattern: _Pattern = None
+            across, numbers = self.spans.get(access.offsets), self.numbers.get(access.offsets)
+        span = moving.plus(across) if moving is not None and across is not None else None
+        touch = Touch(access.buffer, writes, frozenset(base.items()), span[:2] if span is not None else None)
         if lanes == 1:
-            pattern = _FIRST_THREAD if writes else None
-        elif access.offsets is None:
-            pattern = self._pattern(index, access.stride)
-        span = None if moving is None else (moving.lo, moving.hi)
-        return _Touch(buffer, writes, pattern, frozenset(base.items()), span)
+            return replace(touch, period=_FIRST_THREAD) if writes else touch
+        if numbers is not None and len(base) == len({v for v, _ in index.terms}):
+            touch = replace(touch, lanes=(numbers + index.const).tobytes())
+        period = self._period(index, access.stride) if access.offsets is None else ()
+        # With offsets, lanes that run take different elements only in a store, or under the same mask as in one.
+        exact = (index.const, frozenset(index.terms), access.stride, access.offsets)
+        return replace(touch, period=period, exact=exact if access.offsets is None else (*exact, access.mask))
 
-    def _pattern(self, index: Affine, stride: int) -> _Pattern:
+    def _period(self, index: Affine, stride: int) -> tuple[object, ...]:
         """With `index` = base + a multiple of `stride * threads`, where base is the same in the whole run: element e
         belongs to thread (e - base) / stride modulo the number of threads.
         """
@@ -142,29 +166,76 @@ class _Analysis:
             if multiple * coefficient % period == 0:
                 continue
             if value in self.varying:
-                return None
+                return ()
             base[value] = base.get(value, 0) + coefficient
         return stride, index.const % period, frozenset(base.items())
 
+    def _number(self, op: Op) -> None:
+        """Follow i64 values that are known lane by lane."""
+        if op.result.type.dtype is not i64:
+            return
+        if op.name == "const":
+            self.numbers[op.result] = np.full(op.result.type.lanes, op.attr, np.int64)
+        elif op.name == "lanes":
+            self.numbers[op.result] = np.arange(op.result.type.lanes)
+        known = [self.numbers[a] for a in op.args if a in self.numbers]
+        if not known or len(known) < len(op.args):
+            return
+        if op.name == "splat":
+            self.numbers[op.result] = np.broadcast_to(known[0], op.result.type.lanes)
+        elif op.name in _LANE_ARITHMETIC and all(k.min() >= 0 and k.max() < 1 << 31 for k in known):
+            if op.name[1:] in ("div", "rem") and known[1].min() == 0:
+                return
+            self.numbers[op.result] = _LANE_ARITHMETIC[op.name](*known)
 
-def _disturb(first: _Touch, second: _Touch) -> bool:
+
+def disturb(first: Touch, second: Touch) -> bool:
+    """Whether the threads must wait between two accesses."""
     if first.place != second.place or not (first.writes or second.writes):
         return False
-    if first.base == second.base and first.span is not None and second.span is not None:
+    if first.exact and first.exact == second.exact:
+        return False
+    if first.period and first.period == second.period:
+        return False
+    if first.base != second.base:
+        return True
+    if first.span is not None and second.span is not None:
         (low, high), (start, end) = first.span, second.span
         if high < start or end < low:
             return False
-    return first.pattern is None or first.pattern != second.pattern
+    return not (first.lanes and second.lanes) or _meet(first.lanes, second.lanes)
 
 
-def _results(statements: Sequence[Stmt]) -> list[Value]:
-    """All values that `statements` define, inner ones included."""
-    values: list[Value] = []
+def _meet(first: bytes, second: bytes) -> bool:
+    """Whether two threads take the same element."""
+    owner = {element: thread for thread, element in enumerate(np.frombuffer(first, np.int64).tolist())}
+    others = np.frombuffer(second, np.int64).tolist()
+    if len(owner) < len(others):
+        return True
+    return any(owner.get(element, thread) != thread for thread, element in enumerate(others))
+
+
+def _later(touch: Touch, varying: set[Value]) -> Touch:
+    """`touch` in a later round of a loop, whose values `varying` have changed."""
+    if not touch.exact:
+        return touch
+    _, terms, _, offsets, *_ = touch.exact
+    used = {value for value, _ in terms} | {offsets}  # type: ignore[attr-defined]
+    return touch if used.isdisjoint(varying) else replace(touch, exact=())
+
+
+def _results(statement: Stmt) -> tuple[Value, ...]:
+    """The values that a statement itself defines."""
+    if isinstance(statement, (Op, Load)):
+        return (statement.result,)
+    return (statement.var, *statement.phis, *statement.results) if isinstance(statement, For) else ()
+
+
+def _all(statements: Sequence[Stmt]) -> list[Stmt]:
+    """All statements, inner ones included."""
+    found: list[Stmt] = []
     for statement in statements:
-        if isinstance(statement, (Op, Load)):
-            values.append(statement.result)
-        elif isinstance(statement, For):
-            values += (statement.var, *statement.phis, *statement.results, *_results(statement.body))
-        elif isinstance(statement, If):
-            values += _results(statement.body)
-    return values
+        found.append(statement)
+        if isinstance(statement, (For, If)):
+            found += _all(statement.body)
+    return found
