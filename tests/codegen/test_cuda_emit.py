@@ -205,8 +205,8 @@ kernel @k(%x: f32[64] in, %y: f32[256] inout) threads 64 {{
         (["store %s[32], %v : f32x64"], 0),  # never loaded
         (["store %s[32], %v : f32x64", "%w = load %s[32] : f32x64"], 1),
         (["store %s[64], %v : f32x64", "%w = load %s[64] : f32x64"], 0),
-        (["%two = const 2 : i64x64", "%o = mul %l, %two : i64x64"]
-         + ["store %s[64], %v offsets %o : f32x64", "store %s[65], %v offsets %o : f32x64", "%w = load %s[64] : f32"], 1),
+        (["%o = add %l, %l : i64x64", "store %s[64], %v offsets %o : f32x64", "store %s[65], %v offsets %o : f32x64",
+          "%w = load %s[64] : f32"], 1),
         (["%w = load %y[3] : f32x64", "store %y[0], %v : f32x64"], 1),  # others may not have read yet
         (["%w = load %y[3] offsets %l : f32x64", "store %y[3], %v offsets %l : f32x64"], 0),
         (["%w = load %y[3] : f32", "store %y[3], %w : f32"], 1),
