@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from tests.cuda.shim import Unit
 
 from graphc.codegen.cuda.emit import emit_kernel, emit_unit, launch_shape
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.kernel import Kernel
 from tests.codegen.native import check_text
+from tests.cuda.shim import Unit
 
 TARGET = cuda_target()
 ALIGNMENT = 64

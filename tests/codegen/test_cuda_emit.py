@@ -22,7 +22,7 @@ from tests.codegen.native import build, param, same, samples
 # Lanes of a thread kernel, threads of a block kernel.
 SHAPES = {"scalar": (1, False), "x3": (3, False), "x4": (4, False), "x16": (16, False)}
 BLOCKS = {"half a warp": (16, True), "warp": (32, True), "warps": (128, True), "odd": (48, True)}
-SEEDS = 6
+SEEDS = 4
 SCALE = """
 kernel @scale(%x: f32[4000] in, %y: f32[4000] out) {
   parallel %g = 0 to 1000 {
@@ -129,14 +129,28 @@ def test_reductions_of_blocks_have_the_documented_order() -> None:
         assert same(arrays[1], expected[1]), name
 
 
+def nearest(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Of the numbers that `grid`, all values of a 16-bit float type, holds the ones nearest to `values`; to even."""
+    finite = np.unique(np.abs(grid[np.isfinite(grid)]))
+    step = finite[-1] - finite[-2]
+    numbers = np.append(finite, finite[-1] + step)  # what lies half a step beyond is infinite
+    size = np.abs(values)
+    above = np.clip(np.searchsorted(numbers, size), 1, len(numbers) - 1)
+    down, up = size - numbers[above - 1], numbers[above] - size
+    chosen = np.where((up < down) | ((up == down) & (above % 2 == 0)), above, above - 1)
+    result = np.append(numbers[:-1], np.inf)[chosen]
+    result = np.where(np.isinf(size), np.inf, result)
+    return np.where(np.isnan(values), np.nan, np.copysign(result, values))
+
+
+@np.errstate(all="ignore")
 def test_conversions_round_once() -> None:
     """Every f16 and bf16 to f32 and back, halves between neighbours, and f64 that f32 would round twice."""
     every = np.arange(1 << 16, dtype=np.uint16)
     for dtype in (d for d in DTYPES if d.is_float and d.bits == 16):
         values = every.view(dtype.numpy)
-        with np.errstate(all="ignore"):
-            wide = values.astype(np.float64)
-            middle = (wide + np.roll(wide, 1)) / 2
+        wide = values.astype(np.float64)
+        middle = (wide + np.roll(wide, 1)) / 2
         middle = np.where(np.isfinite(middle), middle, 0.0)
         ties = np.concatenate([middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf), wide])
         count = ties.size
@@ -162,15 +176,7 @@ def test_conversions_round_once() -> None:
         assert same(arrays[1], values.astype(np.float32))
         assert same(arrays[2], values)
         assert same(arrays[6], single.astype(dtype.numpy))
-        if dtype.name == "f16":
-            assert same(arrays[4], ties.astype(np.float16))
-        else:  # ml_dtypes goes by way of f32
-            kept = ties.astype(np.float32).astype(np.float64) == ties
-            assert same(arrays[4][kept], ties[kept].astype(dtype.numpy))
-            near = np.abs(arrays[4].astype(np.float64) - ties)
-            other = np.abs(ties.astype(np.float32).astype(dtype.numpy).astype(np.float64) - ties)
-            finite = np.isfinite(other) & np.isfinite(near)
-            assert (near[finite] <= other[finite]).all()
+        assert same(arrays[4], nearest(ties, wide).astype(dtype.numpy))
 
 
 def test_texts(update_golden: bool) -> None:
@@ -214,7 +220,7 @@ kernel @k(%x: f32[64] in, %y: f32[256] inout) threads 64 {{
         (["for %i = 0 to 3 step 1 {", "%w = load %s[1] : f32x64", "store %s[0], %w : f32x64", "}"], 2),
         (["for %i = 0 to 128 step 64 {", "store %s[%i], %v : f32x64", "%w = load %s[%i] : f32x64", "}"], 0),
         (["for %i = 0 to 128 step 32 {", "store %s[%i], %v : f32x64", "%w = load %s[%i] : f32x64", "}"], 1),
-        (["for %i = 0 to 9 step 1 {", "%w = load %s[3] : f32x64", "%a = reduce_add %w : f32", "}"], 2),
+        (["for %i = 0 to 9 step 1 {", "%w = load %s[3] : f32x64", "%a = reduce_add %w : f32", "}"], 1),
     ],
 )  # fmt: skip
 def test_barriers_stand_where_threads_meet(then: list[str], count: int) -> None:
@@ -256,7 +262,7 @@ def test_wide_accesses_need_aligned_addresses() -> None:
     shifted = parse_kernel(SCALE.replace("%x[%g*4]", "%x[%g*4 - 2]"))
     assert "gc_vector<float, 2>*)&p0" in emit_kernel(shifted, TARGET)
     rows = parse_kernel(SCALE.replace("%x[%g*4]", "%x[%g*3]"))
-    assert "gc_vector" not in emit_kernel(rows, TARGET).split("p1[")[0].split(") {")[1]
+    assert "*)&p0" not in emit_kernel(rows, TARGET)
     x = np.arange(4000, dtype=np.float32)
     made = Kernels({"scale": kernel}, {"scale": frozenset({0})})
     arrays = [aligned(x, 1), aligned(np.zeros_like(x))]
