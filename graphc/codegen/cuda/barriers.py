@@ -82,7 +82,7 @@ class _Analysis:
         self.found = found
         self.varying: set[Value] = set()  # values of a loop: they may differ between two accesses
         self.numbers: dict[Value, np.ndarray] = {}  # i64 values that are known lane by lane
-        self.loaded = {s.buffer for s in _all(kernel.body) if isinstance(s, Load)}
+        self.loaded = {s.buffer for s in all_statements(kernel.body) if isinstance(s, Load)}
 
     def block(self, statements: Sequence[Stmt], state: State) -> State:
         """Walk `statements` from `state`; the state after them. Barriers are added, never taken away."""
@@ -109,7 +109,7 @@ class _Analysis:
             return state
         if trips == 1:
             return self.block(loop.body, state)
-        mine = {loop.var, *loop.phis, *(v for s in _all(loop.body) for v in _results(s))}
+        mine = {loop.var, *loop.phis, *(v for s in all_statements(loop.body) for v in _results(s))}
         self.varying |= mine
         entry = state
         while True:
@@ -231,11 +231,11 @@ def _results(statement: Stmt) -> tuple[Value, ...]:
     return (statement.var, *statement.phis, *statement.results) if isinstance(statement, For) else ()
 
 
-def _all(statements: Sequence[Stmt]) -> list[Stmt]:
+def all_statements(statements: Sequence[Stmt]) -> list[Stmt]:
     """All statements, inner ones included."""
     found: list[Stmt] = []
     for statement in statements:
         found.append(statement)
         if isinstance(statement, (For, If)):
-            found += _all(statement.body)
+            found += all_statements(statement.body)
     return found

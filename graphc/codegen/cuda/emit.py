@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.codegen.cuda.barriers import SCRATCHES, find_barriers
+from graphc.codegen.cuda.barriers import SCRATCHES, all_statements, find_barriers
 from graphc.codegen.cuda.function import LANE, Function
 from graphc.codegen.cuda.memory import Memory
 from graphc.codegen.cuda.operations import exchange, exchange_bytes, exchanges, translate
@@ -23,9 +23,10 @@ STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without
 LOCAL_MEMORY = 512 << 10  # bytes that a thread may have
 OWN_ALIGNMENT = 16  # bytes: the widest access
 _MOST_THREADS = 1024
-_UNROLLED = 512  # operations up to which a loop is unrolled
+_UNROLLED = 512  # operations up to which a loop is unrolled as a whole
 _UNROLLED_OWN = 4096  # likewise, where that keeps the thread's own memory in registers
-_LONG = 256  # operations from which on a loop is not unrolled, for the compiler's sake
+_TOGETHER, _ROUNDS = 64, 8  # other loops: operations, and rounds, of which as much as fits is unrolled
+_LONG = 1024  # statements of a kernel from which on loops stay as they are, for the compiler's sake
 
 
 def launch_shape(kernel: Kernel) -> tuple[int, int, int]:
@@ -64,20 +65,10 @@ def _block_size(kernel: Kernel) -> int:
     return 32
 
 
-def _operations(statements: Sequence[Stmt]) -> list[Op]:
-    """All operations, inner ones included."""
-    found: list[Op] = []
-    for statement in statements:
-        if isinstance(statement, Op):
-            found.append(statement)
-        elif isinstance(statement, (For, If)):
-            found += _operations(statement.body)
-    return found
-
-
 def _scratch_bytes(kernel: Kernel) -> int:
     """Bytes of each region through which the threads of a block exchange values."""
-    needed = (exchange_bytes(o, kernel.threads) for o in _operations(kernel.body) if exchanges(o, kernel.threads))
+    operations = (s for s in all_statements(kernel.body) if isinstance(s, Op))
+    needed = (exchange_bytes(o, kernel.threads) for o in operations if exchanges(o, kernel.threads))
     return -(-max(needed, default=0) // OWN_ALIGNMENT) * OWN_ALIGNMENT
 
 
@@ -97,6 +88,7 @@ class _KernelEmitter:
         self.f = Function(kernel, target)
         self.memory = Memory(self.f, kernel, unaligned)
         self.barriers = find_barriers(kernel, self.f.spans)
+        self.is_long = len(all_statements(kernel.body)) > _LONG
         self._translators: dict[type, Callable[..., None]] = {
             Op: self._op,
             Load: self.memory.load,
@@ -224,14 +216,15 @@ class _KernelEmitter:
             f.define(result, f.registers[last])
 
     def _unroll(self, loop: For, trips: int | None) -> None:
-        """Say whether to unroll where the compiler should not guess."""
-        size = _size(loop.body, self.f.is_block)
-        total = size * trips if trips is not None else None
+        """Say how far to unroll a loop: what the compiler guesses may be far too much."""
+        size = max(1, _size(loop.body, self.f.is_block))
         most = _UNROLLED_OWN if not self.f.is_block and _touches_own(loop.body) else _UNROLLED
-        if total is not None and trips is not None and total <= most and trips <= most // 8:
-            self.f.run("#pragma unroll")
-        elif size > _LONG:
+        if self.is_long:
             self.f.run("#pragma unroll 1")
+        elif trips is not None and size * trips <= most and trips <= most // 8:
+            self.f.run("#pragma unroll")
+        else:
+            self.f.run(f"#pragma unroll {max(1, min(_ROUNDS, _TOGETHER // size))}")
 
     def _if(self, statement: If) -> None:
         self.f.open(f"if ({self.f.scalar(statement.condition)}) {{")
@@ -260,7 +253,4 @@ def _size(statements: Sequence[Stmt], is_block: bool) -> int:
 
 def _touches_own(statements: Sequence[Stmt]) -> bool:
     """Whether memory of the kernel's own is accessed."""
-    return any(
-        _touches_own(s.body) if isinstance(s, (For, If)) else isinstance(s, (Load, Store)) and s.buffer.mode == "own"
-        for s in statements
-    )
+    return any(isinstance(s, (Load, Store)) and s.buffer.mode == "own" for s in all_statements(statements))
