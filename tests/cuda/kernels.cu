@@ -160,6 +160,12 @@ extern "C" __global__ void past_local(const float* __restrict__ x, float* __rest
     y[threadIdx.x] = v[(int)x[0]];
 }
 
+extern "C" __global__ void wide_past_local(const float* __restrict__ x, float* __restrict__ y) {
+    alignas(16) float v[8];
+    for (int k = 0; k < 8; k++) v[k] = x[k];
+    y[threadIdx.x] = ((float4*)&v[(int)x[0]])->x;
+}
+
 extern "C" __global__ void past_dynamic(float* __restrict__ y) {
     GC_DYNAMIC_SHARED(memory);
     ((float*)memory)[threadIdx.x] = 1.0f;

@@ -1,8 +1,8 @@
 """Units of CUDA C on the host: compiled by the system's C++ compiler after `shim.hpp`, loaded, launched on host memory.
 
 `Unit(text)` compiles; `unit.launch("name", blocks, threads, addresses)` runs a kernel over a grid. In the variant
-"checked" each access is looked at (`checks.hpp`); in "address" by AddressSanitizer, whose library must have been loaded
-before Python was (`preloaded`).
+"checked" each access is looked at (`checks.hpp`). In "address" AddressSanitizer does so, which knows the arrays that a
+thread has for itself; its library must have been loaded before all others (`preloaded`).
 """
 
 from __future__ import annotations
@@ -79,6 +79,14 @@ def _compile(arguments: Sequence[str], check: bool = True) -> subprocess.Complet
     if check and done.returncode:
         raise ShimError(f"{' '.join(command)}\n{done.stderr[:4000]}")
     return done
+
+
+def preloaded(**environment: str) -> dict[str, str]:
+    """The environment in which units of the variant "address" can be loaded; NoCompiler when they cannot be."""
+    library = _compile(["-print-file-name=libasan.so"]).stdout.strip()
+    if not os.path.isabs(library):
+        raise NoCompiler(f"{compiler()} has no AddressSanitizer (libasan.so)")
+    return {**os.environ, "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0", **environment}
 
 
 @cache
