@@ -274,6 +274,7 @@ def _widen(nest: Nest, schedule: Schedule, target: Target) -> None:
         return
     lane = schedule.order[-1]
     accesses = [a for s in nest.sites for a in s.accesses]
+    threads = target.cores * RESIDENT
     if any(lane in ix.symbols() for ix in nest.other):
         return
     wide = [a for a in accesses if lane in a.address.symbols()]
@@ -281,15 +282,15 @@ def _widen(nest: Nest, schedule: Schedule, target: Target) -> None:
         return
     most = min(VECTOR, target.vector_bytes // max((a.buffer.dtype.itemsize for a in wide), default=target.vector_bytes))
     lanes = most
-    while lanes > 1 and not _fits(lanes, lane, wide, nest, target):
+    while lanes > 1 and not (_fits(lanes, lane, wide) and nest.points >= threads * lanes):
         lanes //= 2
     if lanes > 1:
         schedule.lanes, schedule.lane = lanes, lane
 
 
-def _fits(lanes: int, lane: Var, wide: Sequence[Access], nest: Nest, target: Target) -> bool:
-    """Whether vectors of `lanes` elements divide the axis, begin where vectors of memory do, and leave enough to do."""
-    if (lane.hi + 1) % lanes or nest.points < target.cores * RESIDENT * lanes:
+def _fits(lanes: int, lane: Var, wide: Sequence[Access]) -> bool:
+    """Whether vectors of `lanes` elements divide the axis and begin where vectors of memory do."""
+    if (lane.hi + 1) % lanes:
         return False
     for access in wide:
         rest = _without(access.address, lane)

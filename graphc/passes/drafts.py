@@ -11,7 +11,7 @@ from graphc.ir.demand import APART, COMPUTED, Demands, TooLarge, base_of, demand
 from graphc.ir.index import Ix, Var, reshape_index
 from graphc.ir.node import Node
 from graphc.ir.schedule import Root
-from graphc.passes.stored import MAX_GROUP, MAX_PAIRS, movement_base, operations
+from graphc.passes.stored import MAX_GROUP, MAX_PAIRS, MOVEMENT, movement_base, operations
 
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
 MAX_STRIDED = 1 << 17  # elements that stay near a core, however they are walked
@@ -156,7 +156,9 @@ def size_of(draft: Draft) -> Demands | None:
     return walk if operations(walk) <= MAX_GROUP else None
 
 
-def wanted_at(nodes: Sequence[Node], reader: Draft, roots: list[tuple[Root, Index]]) -> dict[Node, list[Index] | None]:
+def wanted_at(
+    nodes: Sequence[Node], reader: Draft, roots: list[tuple[Root, Index]], limits: Limits
+) -> dict[Node, list[Index] | None]:
     """For each of `nodes` the indices at which `reader` reads it; None when there are none, or a contraction multiplies
     it (operands stay in memory).
     """
@@ -178,6 +180,8 @@ def wanted_at(nodes: Sequence[Node], reader: Draft, roots: list[tuple[Root, Inde
                 stages.add((stage, at))
                 if stage.op == "contract":
                     multiplied.update(movement_base(i) for i in stage.inputs)
+                    if limits.pads:
+                        multiplied.update(movement_base(i, MOVEMENT | {"pad"}) for i in stage.inputs)
                     continue
                 todo.extend(stage_reads(stage, at))
     except TooLarge:

@@ -37,7 +37,7 @@ from graphc.passes.stored import choose_stored, is_joined, is_scatter
 
 def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     """Split `graph` (decomposed, laid out) into kernels of what `limits` allow."""
-    stored = choose_stored(graph)
+    stored = choose_stored(graph, limits.pads)
     drafts = {node: _draft(node, stored, i, limits) for i, node in enumerate(stored)}
     merging = Drafts(drafts)
     _merge(graph, stored, merging, limits)
@@ -132,7 +132,7 @@ def _try_merge(
     outside = {r.target: r.target in kept or any(g is not reader for g in readers[r.target]) for r in producer.roots}
     axes, roots = symbols(reader)
     also = [r for r in producer.roots if r.target is not node and r.target in reader.reads]
-    reads = wanted_at([node, *(r.target for r in also)], reader, roots)
+    reads = wanted_at([node, *(r.target for r in also)], reader, roots, limits)
     wanted = reads[node]
     if wanted is None:
         return None

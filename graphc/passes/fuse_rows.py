@@ -71,7 +71,7 @@ def _merged(producer: Draft, reader: Draft, node: Node, shown: set[Node], limits
     """
     read = [r for r in producer.roots if r.target in reader.reads]
     axes, roots = symbols(reader)
-    wanted = wanted_at([r.target for r in read], reader, roots)
+    wanted = wanted_at([r.target for r in read], reader, roots, limits)
     onto = _common_axes(producer, read, wanted, axes)
     outer = list(onto.values())
     if not outer or outer != sorted(outer):

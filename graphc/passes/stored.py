@@ -38,11 +38,12 @@ _LIGHT = frozenset(
 _CHEAP = _LIGHT | {"add", "sub", "mul", "abs", "maximum", "minimum", "select"}
 
 
-def choose_stored(graph: Graph) -> dict[Node, None]:
-    """The values to store, in topological order."""
+def choose_stored(graph: Graph, pads: bool = False) -> dict[Node, None]:
+    """The values to store, in topological order. With `pads` padding is computed wherever it is wanted."""
+    free = MOVEMENT | {"pad"} if pads else MOVEMENT
     needed = _operands_in_memory(graph) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
-    chosen = needed | _must_store(graph)
-    _resolve_shared(graph, chosen)
+    chosen = needed | _must_store(graph, free)
+    _resolve_shared(graph, chosen, free)
     _cut_large(graph, chosen)
     unmade = SOURCES | {"reshape"}
     return {n: None for n in graph.nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))}
@@ -53,7 +54,7 @@ def _operands_in_memory(graph: Graph) -> set[Node]:
     return {base_of(i) for node in graph.nodes if node.op in APART for i in node.inputs}
 
 
-def _must_store(graph: Graph) -> set[Node]:
+def _must_store(graph: Graph, free: frozenset[str]) -> set[Node]:
     """Long reductions, operands of contractions, data that is gathered from, and small reductions of long ones."""
     chosen: set[Node] = set()
     heavy: set[Node] = set()  # values that need a loop to compute, or are maps of such
@@ -61,7 +62,7 @@ def _must_store(graph: Graph) -> set[Node]:
         if needs_loop(node) or node.op in APART or node.op == "materialize":
             chosen.add(node)
         if node.op == "contract":
-            chosen.update(movement_base(i) for i in node.inputs)
+            chosen.update(movement_base(i, free) for i in node.inputs)
         elif node.op in ("gather", "take_along"):
             chosen.add(base_of(node.inputs[0]))
         elif node.op == "fold" and not is_scatter(node):
@@ -73,8 +74,9 @@ def _must_store(graph: Graph) -> set[Node]:
     return chosen
 
 
-def _resolve_shared(graph: Graph, chosen: set[Node]) -> None:
-    """Add to `chosen` what several stored values want, unless it is cheap, and what would make a kernel too large.
+def _resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[str]) -> None:
+    """Add to `chosen` what several stored values want, unless it is cheap or of an operator in `free`, and what would
+    make a kernel too large.
 
     Walks from the outputs back: a value belongs to the stored value that alone wants it, or to none (it is cheap and
     computed in several kernels).
@@ -99,7 +101,7 @@ def _resolve_shared(graph: Graph, chosen: set[Node]) -> None:
         # Users mostly want the same element, and that is computed once.
         times = max((repeats[u] * _reads_per_element(u, node) for u in users[node] if u in owners), default=1)
         work = times * (HEAVY if node.op in HEAVY_MAPS else 1)
-        if node.op in MOVEMENT:
+        if node.op in free:
             fits = True
         else:
             fits = times <= MAX_REPEATS and all(size[o] + work <= MAX_INLINE for o in wanted_by)
@@ -242,9 +244,9 @@ def _reads_per_element(user: Node, node: Node) -> int:
     return 1
 
 
-def movement_base(node: Node) -> Node:
-    """The value whose elements `node` shows at other indices."""
-    while node.op in MOVEMENT:
+def movement_base(node: Node, movement: frozenset[str] = MOVEMENT) -> Node:
+    """The value whose elements `node` shows at other indices, by the operators `movement`."""
+    while node.op in movement:
         node = node.inputs[0]
     return node
 
