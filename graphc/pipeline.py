@@ -107,7 +107,8 @@ def build_program(
     """All phases before native code. `choices` are schedules of kernels other than the cost model's."""
     machine = target or host_target()
     fused = schedule(graph, machine)
-    return make_program(fused, partial(plan_memory, donated=donated), machine, choices)
+    spread = machine.l2_bytes // 2 if machine.device == "cuda" else 0
+    return make_program(fused, partial(plan_memory, donated=donated, spread=spread), machine, choices)
 
 
 def make(graph: Graph, donated: frozenset[int], target: Target, choices: Choices = NO_CHOICES) -> Artifact:
@@ -153,9 +154,9 @@ def stage_text(
         "loops": lambda: "\n".join(map(print_kernel, made().kernels)),
         "llvm": lambda: "\n".join(made().modules),
         "asm": lambda: "\n".join(build_assembly(m, machine) for m in made().modules),
-        "cuda": lambda: program_unit(made()),
-        "ptx": lambda: build_ptx(program_unit(made()), machine),
-        "sass": lambda: disassemble(build_cubin(program_unit(made()), machine)),
+        "cuda": lambda: program_unit(made(), machine),
+        "ptx": lambda: build_ptx(program_unit(made(), machine), machine),
+        "sass": lambda: disassemble(build_cubin(program_unit(made(), machine), machine)),
     }
     return makers[stage]()
 

@@ -37,11 +37,14 @@ def plan_memory(
     reuse: bool = True,
     regions: Sequence[Region] = (),
     parts: int = 1,
+    spread: int = 0,
 ) -> MemoryPlan:
     """Lay out all values of `fused`, and what its groups want for the time that they run. `donated` inputs may be
-    overwritten; `reuse=False` gives every value its own memory. Of `regions` up to `parts` parts run at once.
+    overwritten; `reuse=False` gives every value its own memory, and so do up to `spread` bytes for all of them, so that
+    kernels need not wait for each other for the sake of memory. Of `regions` up to `parts` parts run at once.
     """
     graph, groups = fused.graph, fused.groups
+    shares = reuse and _all_bytes(groups, scratch) > spread
     places: dict[Node | Scratch, Place] = {node: (i, 0) for i, node in enumerate(graph.inputs)}
     first_output, arena = len(graph.inputs), len(graph.inputs) + len(graph.outputs)
     copies: list[tuple[int, Node]] = []
@@ -68,7 +71,7 @@ def plan_memory(
             if time in inside and not (target in local and operand in local):
                 continue
             number = places[target][0] - first_output if target in places else -1
-            if operand in blocks and number < 0:
+            if operand in blocks and number < 0 and shares:
                 shared[target] = operand
                 blocks[target] = blocks[operand]
                 blocks[target].last = last_use.get(target, time)
@@ -89,9 +92,9 @@ def plan_memory(
     own = {region: {node: blocks.pop(node) for node in region.local} for region in regions}
     memory: list[tuple[Region, int, _Block]] = []
     for region, mine in own.items():
-        each = -(-_assign(_unique(mine.values()), reuse) // ALIGNMENT) * ALIGNMENT
+        each = -(-_assign(_unique(mine.values()), shares) // ALIGNMENT) * ALIGNMENT
         memory.append((region, each, _Block(each * parts, region.first, region.first + region.size - 1)))
-    nbytes = _assign([*_unique(blocks.values()), *(block for _, _, block in memory)], reuse)
+    nbytes = _assign([*_unique(blocks.values()), *(block for _, _, block in memory)], shares)
     places.update({node: (arena, block.offset) for node, block in blocks.items()})
     for group in groups:
         for node in group.inside:
@@ -103,6 +106,12 @@ def plan_memory(
         for region, each, block in memory
     )
     return MemoryPlan(places, tuple(merged), tuple(copies), tuple(taken), nbytes, kept)
+
+
+def _all_bytes(groups: Sequence[Group], scratch: ScratchOf) -> int:
+    """Bytes of all values that groups make, and of all that they work in."""
+    made = sum(target.type.nbytes for group in groups for target in group.targets)
+    return made + sum(wanted.type.nbytes for group in groups for wanted in scratch.get(group, ()))
 
 
 def _unique(blocks: Iterable[_Block]) -> list[_Block]:
