@@ -57,7 +57,7 @@ class _Scan:
         self.after = math.prod(node.shape[axis + 1 :])
         self.step = -self.after if self.reverse else self.after  # to the next element of a line
         self.dtype = running_dtype(node.dtype)
-        self.op = combination(node)
+        self.op = combination(node) if node.op != "recurrence" else ""
         self.source = base_of(node.inputs[-1])
         self.count = -(-self.n // PART)
         self.threads = min(THREADS, max(32, 1 << (-(-self.n // EACH) - 1).bit_length()))

@@ -53,11 +53,11 @@ def with_specials(*shape: int) -> np.ndarray:
     [
         (some(3, 20, below=5), 1),
         (with_specials(2, 50), 1),
-        (with_specials(50, 3), 0),
+        (with_specials(30, 3), 0),
         (floats(4, 1), 1),
-        (floats(33, dtype=np.float64), 0),
+        (floats(20, dtype=np.float64), 0),
         (some(40, below=2).astype(bool), 0),
-        (some(2, 100, below=9).astype(np.uint8), 1),
+        (some(2, 60, below=9).astype(np.uint8), 1),
     ],
 )
 def test_rows_of_a_tile_are_sorted_by_a_block(array: np.ndarray, axis: int, descending: bool) -> None:

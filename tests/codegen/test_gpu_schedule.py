@@ -272,6 +272,8 @@ def total(axes: tuple[int, ...], op: str = "reduce_sum") -> Callable[[Builder, N
     attrs: dict[str, object] = {"axes": axes}
     if op in ("reduce_max", "reduce_min"):
         attrs["ties"] = "even"
+    if op in ("argmax", "argmin"):
+        attrs["dtype"] = BY_NAME["i64"]
     return lambda b, x: b.apply(op, (x,), attrs)  # type: ignore[arg-type]
 
 
@@ -283,15 +285,15 @@ CASES: dict[str, tuple[Callable[..., Node | Sequence[Node]], list[tuple[int, ...
     "chain": (chain, [(30, 50), (30, 50)]),
     "softmax": (softmax, [(20, 100)]),
     "softmax of few": (softmax, [(50, 10)]),
-    "softmax of columns": (lambda b, x: softmax(b, x, 0), [(70, 40)]),
+    "softmax of columns": (lambda b, x: softmax(b, x, 0), [(40, 9)]),
     "layer norm": (layer_norm, [(3, 5, 96), (96,), (96,)]),
-    "sum": (total((0,)), [(4000,)]),
-    "columns": (total((0,)), [(300, 33)]),
+    "sum": (total((0,)), [(400,)]),
+    "columns": (total((0,)), [(60, 9)]),
     "planes": (total((0, 2, 3)), [(4, 3, 17, 19)]),
     "everything": (total((0, 1, 2)), [(7, 11, 13)]),
     "maximum": (total((1,), "reduce_max"), [(9, 77)]),
     "argmax": (total((1,), "argmax"), [(9, 200)]),
-    "argmin of columns": (total((0,), "argmin"), [(200, 9)]),
+    "argmin of columns": (total((0,), "argmin"), [(50, 5)]),
     "product": (product, [(20, 30), (30, 17)]),
     "transpose": (lambda b, x: b.permute(x, (1, 0)), [(33, 65)]),
     "transpose of blocks": (lambda b, x: b.add(x, b.permute(x, (1, 0))), [(64, 64)]),
@@ -312,11 +314,11 @@ def test_results_are_those_of_the_reference(name: str) -> None:
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("length", [1000, 4096])
+@pytest.mark.parametrize("length", [100, 256])
 def test_rows_in_shared_memory_give_the_same(length: int) -> None:
     graph = graph_of(softmax, (4, length))
     x = np.random.default_rng(1).standard_normal((4, length)).astype(np.float32)
-    target = replace(GPU, registers=1 << 12)
+    target = replace(GPU, registers=1 << 8)
     assert gpu_program(graph, target).kernels[0].own
     (got,) = run_for_gpu(graph, [x], target)
     np.testing.assert_allclose(got, evaluate(graph, [x])[0], rtol=2e-5)
