@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc.codegen import gpu_accumulate, gpu_scans, gpu_schedule, gpu_sorting
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
@@ -19,6 +20,16 @@ from tests.samples import SAMPLES
 
 # One with so few registers and threads that rows are kept in shared memory, or read again.
 TARGETS = {"usual": GPU, "small": replace(GPU, registers=1 << 9, l1_bytes=4 << 10, l2_bytes=1 << 16, cores=1)}
+
+
+@pytest.fixture(autouse=True)
+def narrow_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of hundreds of lanes take long to compile for a processor."""
+    monkeypatch.setattr(gpu_schedule, "WIDTHS", (32, 64))
+    monkeypatch.setattr(gpu_accumulate, "THREADS", 32)
+    monkeypatch.setattr(gpu_scans, "THREADS", 32)
+    monkeypatch.setattr(gpu_sorting, "TILE", 32)
+    monkeypatch.setattr(gpu_sorting, "THREADS", 32)
 
 
 @pytest.mark.parametrize("op", [name for name in SAMPLES if name != "input" and OPS[name].kind != "host"])
