@@ -98,7 +98,7 @@ def _parts(b: Builder, x: Node, places: Sequence[int], filler: float) -> Node:
         return b.window(x, tuple(range(front, front + rank)), size, size, (1,) * rank)
     for i, (n, o) in enumerate(zip(extents, places, strict=True)):
         axis, k = front + i, _longest(n, o)
-        type = TensorType(i64, (o, k))
+        type = TensorType(i64, (o, k), x.type.device)
         start, end = _starts(b, type, 0, n, o), _ends(b, type, 0, n, o)
         index = b.add(start, b.iota(1, type))
         seen = b.apply("gather", (x, b.apply("minimum", (index, b.sub(end, 1)))), {"axis": axis})

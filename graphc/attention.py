@@ -9,7 +9,7 @@ from graphc.dropping import dropout, dropped_node, kept_node
 from graphc.errors import CheckError, DTypeError, InputError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, boolean, broadcast_shapes, i64
+from graphc.ir.types import boolean, broadcast_shapes, i64
 from graphc.linear import linear
 from graphc.loss_reduction import given
 from graphc.random import draw_key
@@ -119,7 +119,7 @@ def _masked(b: Builder, scores: Node, mask: Node | None, is_causal: bool) -> Nod
         wide = b.broadcast(mask, scores.shape)
         scores = b.select(wide, scores, low) if mask.dtype is boolean else b.add(scores, wide)
     if is_causal:
-        type = TensorType(i64, scores.shape)
+        type = scores.type.with_dtype(i64)
         rank = len(type.shape)
         scores = b.select(b.apply("le", (b.iota(rank - 1, type), b.iota(rank - 2, type))), scores, low)
     return scores

@@ -9,7 +9,7 @@ from graphc.activations import positive_part, softplus_node
 from graphc.errors import DTypeError, InputError, OutOfRange, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, broadcast_shapes, i64, u8
+from graphc.ir.types import broadcast_shapes, i64, u8
 from graphc.linear import linear
 from graphc.loss_reduction import check_reduction, check_values, given, reduced_name, reduced_node, reduction_name
 from graphc.recording import Recorder, current
@@ -68,13 +68,13 @@ def _nll_node(
     """-weight[y] * logs[y]; "mean" divides by the sum of the weights of the targets that count."""
     classes = logs.shape[axis]
     target = b.cast(target, i64)
-    wide = TensorType(i64, logs.shape)
+    wide = logs.type.with_dtype(i64)
     kept = tuple(1 if i == axis else n for i, n in enumerate(logs.shape))
     spread = b.broadcast(b.reshape(target, kept), logs.shape)
     hit = b.apply("eq", (b.iota(axis, wide), spread))
     counted = b.apply("ne", (target, b.constant(ignore_index, target.type)))
     dtype = logs.dtype
-    ones = b.constant(1, TensorType(dtype, target.shape))
+    ones = b.constant(1, target.type.with_dtype(dtype))
     zeros = b.zeros_like(ones)
     row = tuple(classes if i == axis else 1 for i in range(logs.type.rank))
     per_class = None if weight is None else b.broadcast(b.reshape(weight, row), logs.shape)
@@ -329,12 +329,12 @@ def multi_margin_loss(
         y = b.reshape(y, (count,))
         x = b.reshape(x, (count, classes))
         _check_places(recorder, y, keep_y, classes, 0, "target out of range")
-        wide = TensorType(i64, x.shape)
+        wide = x.type.with_dtype(i64)
         hit = b.apply("eq", (b.iota(1, wide), b.expand_dims(y, (1,), wide.shape)))
         own = b.expand_dims(b.reduce_sum(b.select(hit, x, b.zeros_like(x)), (1,)), (1,), x.shape)
         gap = b.select(hit, b.zeros_like(x), positive_part(b, b.add(b.sub(x, own), float(margin))))
         cost = b.mul(gap, gap) if p == 2 else gap
-        loss = b.div(b.reduce_sum(cost, (1,)), b.constant(classes, TensorType(x.dtype, (count,))))
+        loss = b.div(b.reduce_sum(cost, (1,)), b.constant(classes, x.type.with_shape((count,))))
         if weight is not None:
             w, keep_w = read(recorder, weight, False)
             keeps.append(keep_w)
@@ -394,7 +394,7 @@ def multilabel_margin_loss(
 def _label_margins(b: Builder, x: Node, y: Node) -> Node:
     """Dimensions of the cube: sample, place in the list of targets, class."""
     count, classes = x.shape
-    cube = TensorType(i64, (count, classes, classes))
+    cube = x.type.with_dtype(i64).with_shape((count, classes, classes))
     ended = b.apply("lt", (y, b.zeros_like(y)))
     earlier = b.apply("le", (b.iota(2, cube), b.iota(1, cube)))
     stopped = b.apply("bitwise_and", (earlier, b.expand_dims(ended, (1,), cube.shape)))

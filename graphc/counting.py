@@ -16,7 +16,8 @@ class FrontCounters:
     `gradient_hits` gradients remembered · `captures` calls of compiled functions that ran Python · `replays` calls
     that did not ·
     `capture_breaks` captures given up because a value was observed · `recompiles` captures of a function that had one ·
-    `host_calls` runs of operators that have no kernel (`graphc/host.py`).
+    `host_calls` runs of operators that have no kernel (`graphc/host.py`) · `transfers` values that programs
+    moved between devices.
     """
 
     records: int = 0
@@ -31,6 +32,7 @@ class FrontCounters:
     capture_breaks: int = 0
     recompiles: int = 0
     host_calls: int = 0
+    transfers: int = 0
 
 
 FRONT = FrontCounters()

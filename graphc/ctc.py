@@ -10,7 +10,7 @@ import numpy as np
 from graphc.errors import KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, boolean, i64
+from graphc.ir.types import boolean, i64
 from graphc.loss_reduction import check_reduction, check_values, reduced
 from graphc.recording import Recorder, current
 from graphc.refusing import need_float
@@ -47,9 +47,11 @@ def ctc_loss(
     if not 0 <= blank < classes:
         raise UsageError("blank must be in label range")
     need_float("ctc_loss_cpu", log_probs)
-    used = _lengths("input_lengths", input_lengths, count)
-    sizes = _lengths("target_lengths", target_lengths, count)
+    device = log_probs._type.device
+    used = _lengths("input_lengths", input_lengths, count, device)
+    sizes = _lengths("target_lengths", target_lengths, count, device)
     padded = _padded(targets.unsqueeze(0) if single and targets.ndim == 1 else targets, sizes, count)
+    padded = padded.to(device)
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
@@ -59,7 +61,7 @@ def ctc_loss(
         _check_length(recorder, t, pairs[2][1], times, "input_lengths")
         _check_length(recorder, n, pairs[3][1], padded._type.shape[1], "target_lengths")
         loss = b.apply("ctc_loss", (x, y, t, n), {"blank": blank})
-        within = b.apply("lt", (b.iota(0, TensorType(i64, x.shape)), b.expand_dims(t, (0, 2), x.shape)))
+        within = b.apply("lt", (b.iota(0, x.type.with_dtype(i64)), b.expand_dims(t, (0, 2), x.shape)))
         share = b.reduce_sum(b.select(within, b.exp(x), b.zeros_like(x)), (0, 2))
         made = b.add(loss, b.sub(share, b.apply("detach", (share,))))
         if zero_infinity:
@@ -77,17 +79,17 @@ def _by_length(b: Builder, x: Node, size: Node) -> Node:
     return b.div(x, b.cast(b.select(b.apply("lt", (size, one)), one, size), x.dtype))
 
 
-def _lengths(name: str, lengths: Lengths, count: int) -> Tensor:
-    """Lengths as i64 [count]."""
+def _lengths(name: str, lengths: Lengths, count: int, device: str) -> Tensor:
+    """Lengths as i64 [count] on `device`."""
     if not isinstance(lengths, TensorBase):
         if not isinstance(lengths, Sequence):
             raise KindError(f"ctc_loss(): {name} must be a tensor or a sequence of integers, not {lengths!r}")
-        lengths = from_array(np.array(lengths, np.int64), i64)
+        lengths = from_array(np.array(lengths, np.int64), i64, device)
     if lengths._type.dtype.is_float or lengths._type.dtype is boolean:
         raise UsageError(f"{name} must be integral")
     if lengths._type.size != count:
         raise UsageError(f"{name} must be of size batch_size")
-    return record("", (lengths,), lambda b, x: b.reshape(b.cast(x, i64), (count,)))
+    return record("", (lengths,), lambda b, x: b.reshape(b.cast(b.transfer(x, device), i64), (count,)))
 
 
 def _padded(targets: Tensor, sizes: Tensor, count: int) -> Tensor:
@@ -112,7 +114,7 @@ def _padded(targets: Tensor, sizes: Tensor, count: int) -> Tensor:
     flat = np.asarray(targets._array()).astype(np.int64)
     for row, (end, size) in enumerate(zip(ends, lengths, strict=True)):
         wide[row, :size] = flat[end - size : end]
-    return from_array(wide, i64)
+    return from_array(wide, i64, targets._type.device)
 
 
 def _check_length(recorder: Recorder, length: Node, keep: Any, most: int, name: str) -> None:

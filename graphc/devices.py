@@ -1,11 +1,19 @@
-"""Devices under PyTorch's names. Tensors live on the CPU; other devices can be named, but nothing can be put there."""
+"""Devices under PyTorch's names, and which of them tensors can live on: the CPU, and CUDA devices that are there.
+
+To the rest of graphc a device is its name: "cpu", "cuda:0".
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from graphc.errors import DeviceError, KindError, UsageError, describe
+from graphc.ir.types import TensorType
+from graphc_runtime.devices import get_device
+from graphc_runtime.devices.cuda import current_device, device_count
+from graphc_runtime.errors import GraphcRuntimeError
 
 _TYPES = (
     *("cpu", "cuda", "ipu", "xpu", "mkldnn", "opengl", "opencl", "ideep", "hip", "ve", "fpga", "maia", "xla"),
@@ -31,7 +39,10 @@ class Device:
             self.type, self.index = type.type, type.index
             return
         if isinstance(type, int) and not isinstance(type, bool):
-            raise DeviceError("Cannot access accelerator device when none is available.")
+            if not device_count():
+                raise DeviceError("Cannot access accelerator device when none is available.")
+            self.type, self.index = "cuda", type
+            return
         if not isinstance(type, str):
             raise KindError(
                 f"device() received an invalid combination of arguments - got ({_name(type)}), but expected a string "
@@ -90,16 +101,60 @@ CPU = Device("cpu")
 _default = [CPU]
 
 
-def use_device(given: object) -> None:
-    """DeviceError unless `given` (None: the default device) is one that tensors can live on: a CPU."""
+_objects: dict[str, Device] = {"cpu": CPU}
+
+
+def device_object(name: str) -> Device:
+    """The object of a device's name."""
+    found = _objects.get(name)
+    if found is None:
+        found = _objects[name] = Device(name)
+    return found
+
+
+def use_device(given: object) -> str:
+    """The name of a device (None: the default device; a number: that CUDA device) that tensors can live on.
+
+    DeviceError, which says why, for any other.
+    """
+    if given == "cpu":
+        return "cpu"
     if given is None:
         device = _default[0]
     else:
         device = given if isinstance(given, Device) else Device(given)  # type: ignore[arg-type]
-    if device.type == "cuda":
-        raise DeviceError("Torch not compiled with CUDA enabled: graphc runs on 'cpu'")
-    if device.type != "cpu":
-        raise DeviceError(f"device '{device}' is not available; graphc runs on 'cpu'")
+    if device.type == "cpu":
+        return "cpu"
+    if device.type != "cuda":
+        raise DeviceError(f"device '{device}' is not available; graphc runs on 'cpu' and 'cuda'")
+    name = f"cuda:{current_device() if device.index is None else device.index}"
+    _check_cuda(name)
+    return name
+
+
+def _check_cuda(name: str) -> None:
+    try:
+        get_device(name)
+    except GraphcRuntimeError as error:
+        raise DeviceError(f"Torch not compiled with CUDA enabled: graphc runs on 'cpu' ({error})") from None
+
+
+def common_device(types: Sequence[TensorType]) -> str:
+    """Where an operation on tensors of `types` runs: 0-d ones of the CPU go along with others. RuntimeError when they
+    lie on several devices.
+    """
+    found = dict.fromkeys(t.device for t in types if t.shape or t.device != "cpu") or {"cpu": None}
+    if len(found) > 1:
+        raise mixed_devices(*found)
+    return next(iter(found))
+
+
+def mixed_devices(*names: str) -> UsageError:
+    """PyTorch's error for tensors on several devices."""
+    first, second = sorted(names, key=lambda name: name == "cpu")[:2]  # the CPU last
+    return UsageError(
+        f"Expected all tensors to be on the same device, but found at least two devices, {first} and {second}!"
+    )
 
 
 def set_default_device(device: Device | str | int | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import DTypeError, InputError, ShapeError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, i64
+from graphc.ir.types import i64
 from graphc.refusing import need_float
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, record_many
@@ -66,7 +66,7 @@ def _check_samples(rank: int, input: Tensor, samples: Tensor) -> None:
 
 def _starts(b: Builder, sample: Node, extent: int, size: int, places: int) -> Node:
     """Where the windows of each channel begin, `[n, c, places]` from numbers `[n, c]`; the last one ends the axis."""
-    type = TensorType(sample.dtype, (*sample.shape, places))
+    type = sample.type.with_shape((*sample.shape, places))
     last = b.constant(extent - size, type.with_dtype(i64))
     if places == 1:
         return last
@@ -82,7 +82,7 @@ def _window_places(
 ) -> Node:
     """Row-major places of the elements of every window, `[n, c, *places, elements of a window]`."""
     n, c = samples.shape[:2]
-    whole = TensorType(i64, (n, c, *places, *size))
+    whole = samples.type.with_dtype(i64).with_shape((n, c, *places, *size))
     flat = b.constant(0, whole)
     for axis, number in enumerate(_NUMBERS[rank]):
         sample = b.reshape(b.slice(samples, (0, 0, number), (n, c, 1), (1, 1, 1)), (n, c))
@@ -106,7 +106,9 @@ def _pool(
     need_float(f"fractional_max_pool{rank}d_out_frame" if samples is not None else "check_uniform_bounds", input)
     shape = input._type.shape
     batch, channels = (1, *shape)[-rank - 2 : -rank]
-    numbers: Tensor = rand(batch, channels, rank, dtype=input.dtype) if samples is None else samples
+    numbers: Tensor = (
+        rand(batch, channels, rank, dtype=input.dtype, device=input.device) if samples is None else samples
+    )
     _check_samples(rank, input, numbers)
     extents, made = shape[-rank:], (*shape[:-rank], *places)
 

@@ -34,10 +34,10 @@ __all__ = [
 def _basis(tensors: Sequence[Any]) -> list[Any]:
     """For each tensor a batch of as many of its shape as all have elements: together they are the unit vectors."""
     total = sum(t.numel() for t in tensors)
-    whole = eye(total)
+    whole = eye(total, device=tensors[0].device if tensors else None)
     made, start = [], 0
     for tensor in tensors:
-        rows = whole.narrow(1, start, tensor.numel()).to(tensor.dtype)
+        rows = whole.narrow(1, start, tensor.numel()).to(tensor.device, tensor.dtype)
         made.append(rows.reshape(total, *tensor.shape))
         start += tensor.numel()
     return made

@@ -99,7 +99,7 @@ def _sampled(b: Builder, x: Node, grid: Node, mode: str, padding: str, align: bo
     n, c, *extents = x.shape
     rank = len(extents)
     places = grid.shape[1:-1]
-    type = TensorType(i64, (n, *places))
+    type = TensorType(i64, (n, *places), x.type.device)
     rows = b.reshape(b.permute(x, (0, *range(2, rank + 2), 1)), (n * math.prod(extents), c))
     axes: list[list[tuple[Node, Node | None]]] = []
     for i, extent in enumerate(extents):
@@ -228,7 +228,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     extents = tuple(wanted[2:])
 
     def emit(b: Builder, maps: Node) -> Node:
-        type = TensorType(maps.dtype, (*extents, 1))
+        type = maps.type.with_shape((*extents, 1))
         columns: list[Node] = []
         for axis in reversed(range(rank)):
             n = extents[axis]

@@ -1,7 +1,8 @@
-"""Operators without a kernel of their own: their NumPy reference runs between the compiled parts of a program.
+"""What runs between the compiled parts of a program: operators without a kernel of their own, and transfers.
 
-They are ordinary nodes: recorded, differentiated, traced and replayed like all others. `docs/pytorch.md` lists them,
-and `graphc.counters()["host_calls"]` counts their runs.
+They are ordinary nodes: recorded, differentiated, traced and replayed like all others. Of an operator without a kernel
+the NumPy reference runs, on copies of what lies on other devices; `docs/pytorch.md` lists them, and
+`graphc.counters()["host_calls"]` counts their runs.
 """
 
 from __future__ import annotations
@@ -13,33 +14,56 @@ import numpy as np
 from graphc.counting import FRONT
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
-from graphc_runtime.buffer import Buffer
+from graphc.memory import AnyBuffer, copy_into, from_host, moved_all, values_of
 
 
 def is_host(node: Node) -> bool:
-    """Whether the operator of `node` runs on the host."""
+    """Whether `node` runs between compiled parts."""
     return OPS[node.op].kind == "host"
 
 
 def stages(order: Sequence[Node]) -> list[list[Node]]:
-    """`order` (operands before users) in parts that run one after the other: compiled ones, and single host nodes."""
-    if not any(is_host(n) for n in order):
-        return [list(order)] if order else []
+    """`order` (operands before users) in parts that run one after the other: compiled ones, each for one device, single
+    host nodes, and transfers to one device.
+    """
+    if not order:
+        return []
+    device = order[0].type.device
+    if not any(is_host(n) or n.type.device != device for n in order):
+        return [list(order)]
+    # The host nodes of a level run before its compiled ones, so that what moves leaves cuts nothing.
     level: dict[Node, int] = {}
-    compiled: list[list[Node]] = [[]]
+    compiled: list[dict[str, list[Node]]] = [{}]
     hosted: list[list[Node]] = [[]]
     for node in order:
-        at = max((level[i] + is_host(i) for i in node.inputs if i in level), default=0)
+        host = is_host(node)
+        at = max((level[i] + (host and not is_host(i)) for i in node.inputs if i in level), default=0)
         level[node] = at
         while len(compiled) <= at:
-            compiled.append([])
+            compiled.append({})
             hosted.append([])
-        (hosted if is_host(node) else compiled)[at].append(node)
+        if host:
+            hosted[at].append(node)
+        else:
+            compiled[at].setdefault(node.type.device, []).append(node)
     parts: list[list[Node]] = []
     for nodes, hosts in zip(compiled, hosted, strict=True):
-        parts += [nodes] if nodes else []
-        parts += [[node] for node in hosts]
+        parts += _host_parts(hosts)
+        parts += nodes.values()
     return parts
+
+
+def _host_parts(hosts: Sequence[Node]) -> list[list[Node]]:
+    """Host nodes of one level, one by one but for transfers that wait for none of them, which go together."""
+    level = set(hosts)
+    together: dict[str, list[Node]] = {}
+    single: list[list[Node]] = []
+    for node in hosts:
+        if node.op == "transfer" and node.inputs[0] not in level:
+            together.setdefault(node.type.device, []).append(node)
+        else:
+            single.append([node])
+    return [*together.values(), *single]
 
 
 class HostExecutable:
@@ -53,14 +77,32 @@ class HostExecutable:
         self._types = tuple(i.type for i in node.inputs)
         self._type = node.type
 
-    def run(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+    def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The result for the operands' buffers."""
         FRONT.host_calls += 1
-        arrays = [b.view(t.dtype.numpy, t.shape) for b, t in zip(inputs, self._types, strict=True)]
+        arrays = [values_of(b, t) for b, t in zip(inputs, self._types, strict=True)]
         with np.errstate(all="ignore"):
             made = self._evaluate(arrays, self._attrs, self._type)
-        return [Buffer.from_array(np.array(made, self._type.dtype.numpy, order="C", copy=True))]
+        return [from_host(np.array(made, self._type.dtype.numpy, order="C", copy=True), self._type.device)]
 
-    def launch(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    def launch(self, inputs: Sequence[AnyBuffer], outputs: Sequence[AnyBuffer]) -> None:
         """`run` into given memory."""
-        np.copyto(outputs[0].array, self.run(inputs)[0].array)
+        copy_into(outputs[0], self.run(inputs)[0])
+
+
+class TransferExecutable:
+    """Moves values to a device where a program runs an executable."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.output_aliases = (-1,) * len(nodes)
+        self._device = nodes[0].type.device
+
+    def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
+        """The values on the device, in memory of their own."""
+        FRONT.transfers += len(inputs)
+        return moved_all(inputs, self._device)
+
+    def launch(self, inputs: Sequence[AnyBuffer], outputs: Sequence[AnyBuffer]) -> None:
+        """`run` into given memory."""
+        for target, made in zip(outputs, self.run(inputs), strict=True):
+            copy_into(target, made)

@@ -8,7 +8,7 @@ from graphc.errors import CheckError, DTypeError, InputError, ShapeError, Unsupp
 from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, boolean, i32, i64
+from graphc.ir.types import boolean, i32, i64
 from graphc.loss_reduction import check_values, given
 from graphc.recording import Recorder, current
 from graphc.tensors.core import TensorBase, finish, read, record, record_many, wants_grad
@@ -38,7 +38,7 @@ def _no_sparse(name: str, sparse: bool) -> None:
 def _counts(b: Builder, index: Node, rows: int) -> Node:
     """How often each row is named, i64."""
     flat = b.reshape(b.cast(index, i64), (index.type.size,))
-    none = b.constant(0, TensorType(i64, (rows,)))
+    none = b.constant(0, flat.type.with_shape((rows,)))
     return b.apply("index_add", (none, flat, b.constant(1, flat.type)), {"axis": 0})
 
 
@@ -47,7 +47,8 @@ def _renormalise(weight: Tensor, input: Tensor, max_norm: float, norm_type: floa
 
     def emit(b: Builder, w: Node, index: Node) -> Node:
         length = vector_norm_node(b, w, float(norm_type), (1,))
-        used = b.apply("gt", (_counts(b, index, w.shape[0]), b.constant(0, TensorType(i64, w.shape[:1]))))
+        counts = _counts(b, index, w.shape[0])
+        used = b.apply("gt", (counts, b.zeros_like(counts)))
         long = b.apply("bitwise_and", (used, b.apply("gt", (length, b.constant(max_norm, length.type)))))
         scale = b.div(b.constant(max_norm, length.type), b.add(length, 1e-7))
         return b.select(b.expand_dims(long, (1,), w.shape), b.mul(w, b.expand_dims(scale, (1,), w.shape)), w)
@@ -192,10 +193,10 @@ def bag_facts(
         dtype, count = index.dtype, index.shape[0]
         bags = start.shape[0] - (1 if include_last_offset else 0)
         member = _members(b, b.cast(start, i64), bags, count)
-        number = b.mul(b.cast(member, i64), b.iota(0, TensorType(i64, (bags, count))))
+        number = b.mul(b.cast(member, i64), b.iota(0, member.type.with_dtype(i64)))
         place = b.cast(b.reduce_sum(number, (0,)), dtype)
         if mode == "sum":
-            none = b.constant(0, TensorType(dtype, start.shape))
+            none = b.constant(0, start.type.with_dtype(dtype))
             return [place, none, none]
         if padding is not None:
             counted = b.apply("ne", (index, b.constant(padding, index.type)))
@@ -205,7 +206,7 @@ def bag_facts(
             return [place, sizes, sizes]
         shape = (bags, count, w.shape[1])
         if not count:
-            return [place, sizes, b.constant(0, TensorType(dtype, (bags, w.shape[1])))]
+            return [place, sizes, b.constant(0, index.type.with_shape((bags, w.shape[1])))]
         rows = b.broadcast(b.reshape(b.apply("gather", (w, index), {"axis": 0}), (1, *shape[1:])), shape)
         wide = b.expand_dims(member, (2,), shape)
         at = b.apply("argmax", (b.select(wide, rows, float("-inf")),), {"axes": (1,), "dtype": i64})
@@ -222,7 +223,7 @@ def _bag(b: Builder, rows: Node, member: Node, mode: str) -> Node:
     count = b.reduce_sum(b.cast(member, rows.dtype), (1,))
     if mode == "max":
         if not rows.shape[1]:
-            return b.constant(0, TensorType(rows.dtype, (rows.shape[0], rows.shape[2])))
+            return b.constant(0, rows.type.with_shape((rows.shape[0], rows.shape[2])))
         low = b.constant(float("-inf"), rows.type)
         top = b.reduce_max(b.select(wide, rows, low), (1,), ties="first")
         some = b.expand_dims(b.apply("gt", (count, b.zeros_like(count))), (1,), top.shape)
@@ -237,7 +238,7 @@ def _bag(b: Builder, rows: Node, member: Node, mode: str) -> Node:
 
 def _members(b: Builder, start: Node, bags: int, count: int) -> Node:
     """Whether each of `count` places lies in each bag: from its offset on, before the next one's, or to the end."""
-    type = TensorType(i64, (bags, count))
+    type = start.type.with_shape((bags, count))
     place = b.iota(1, type)
     first = b.slice(start, (0,), (bags,), (1,))
     last = b.pad(b.slice(first, (1,), (bags - 1,), (1,)), (0,), (1,), None, count) if bags else first

@@ -15,7 +15,6 @@ from graphc.errors import InputError, ShapeError, UsageError
 from graphc.grids import affine_grid, grid_sample
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType
 from graphc.lookup import bag_facts
 from graphc.lookup import embedding as functional_embedding
 from graphc.lookup import embedding_bag as functional_embedding_bag
@@ -149,7 +148,7 @@ def native_batch_norm(
 
     def emit(b: Builder, x: Node) -> list[Node]:
         if not training:
-            return [b.constant(0, TensorType(x.dtype, (0,)))] * 2
+            return [b.constant(0, x.type.with_shape((0,)))] * 2
         return _mean_and_scale(b, x, axes, eps)
 
     mean, scale = record_many("", (input.detach(),), emit)

@@ -10,13 +10,13 @@ from typing import Any
 
 import graphc
 from graphc.counting import FRONT
-from graphc.host import HostExecutable, is_host, stages
+from graphc.host import HostExecutable, TransferExecutable, is_host, stages
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
+from graphc.memory import AnyBuffer
 from graphc.options import code_key
-from graphc_runtime.buffer import Buffer
 
 # A larger graph is cut into several programs, so that compile time stays linear and long chains repeat one program.
 # What crosses a cut is stored, so the steps of most networks should stay whole.
@@ -52,34 +52,36 @@ def canonical(
 ) -> tuple[Graph, tuple[object, ...]]:
     """The graph from `inputs` to `outputs` over fresh nodes, inputs numbered in order, and its structure as a key.
 
-    `order` holds the nodes in between, operands before users.
+    `order` holds the nodes in between, operands before users. All are of one device, which the graph does not name.
     """
     b = Builder()
     new: dict[Node, Node] = {}
     number: dict[Node, int] = {}
     key: list[object] = []
     for i, node in enumerate(inputs):
-        new[node] = b.input(i, node.type)
+        type = node.type.on("cpu")
+        new[node] = b.input(i, type)
         number[node] = i
-        key.append(node.type)
+        key.append(type)
     for node in order:
         if node in new:
             continue
         b.locs = node.locs
-        new[node] = b.make(node.op, tuple(new[i] for i in node.inputs), node.attrs, node.type)
+        type = node.type.on("cpu")
+        new[node] = b.make(node.op, tuple(new[i] for i in node.inputs), node.attrs, type)
         number[node] = len(number)
         attrs = tuple((k, bits(v)) for k, v in node.attrs)
-        key.append((node.op, tuple(number[i] for i in node.inputs), attrs, node.type))
+        key.append((node.op, tuple(number[i] for i in node.inputs), attrs, type))
     key.append(tuple(number[o] for o in outputs))
     return Graph(tuple(new[i] for i in inputs), tuple(new[o] for o in outputs), name), tuple(key)
 
 
-def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ...] = ()) -> Any:
-    """The executable of a canonical graph, compiled unless one of that structure is kept.
+def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ...] = (), device: str = "cpu") -> Any:
+    """The executable of a canonical graph on `device`, compiled unless one of that structure is kept.
 
     It may overwrite the inputs numbered in `donated`.
     """
-    key = (donated, code_key(), *key)
+    key = (device, donated, code_key(), *key)
     with _lock:
         found = _executables.get(key)
         if found is not None:
@@ -87,7 +89,7 @@ def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ..
             FRONT.structure_hits += 1
             return found
         FRONT.programs_built += 1
-        made = graphc.compiled.compile_graph(graph, donated)
+        made = graphc.compiled.compile_graph(graph, donated, device)
         _executables[key] = made
         while len(_executables) > KEPT_EXECUTABLES:
             _executables.popitem(last=False)
@@ -95,10 +97,11 @@ def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ..
 
 
 def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: frozenset[Node] = frozenset()) -> Program:
-    """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long or
-    has operators that run on the host.
+    """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long, has
+    operators that run on the host, or values on several devices.
 
-    A program of one segment may overwrite the buffers of the leaves `donated`.
+    A program of one compiled segment, and else of transfers, may overwrite the buffers of the leaves `donated` that
+    nothing but that segment reads.
     """
     order = [n for n in topological(outputs, known) if not known(n)]
     pieces = [part[i : i + SEGMENT_NODES] for part in stages(order) for i in range(0, len(part), SEGMENT_NODES)]
@@ -112,18 +115,27 @@ def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: froze
         for node in piece:
             maker.setdefault(node, place)
         last_use.update(dict.fromkeys(operands[place], place))
+    single = sum(piece[0].op != "transfer" for piece in pieces) == 1
+
+    def read_once(node: Node) -> bool:
+        return len(pieces) == 1 or sum(node in read for read in operands) == 1
+
     program: list[Segment] = []
     for place, piece in enumerate(pieces):
         taken = operands[place]
         given = [n for n in piece if maker[n] == place and (n in wanted or last_use.get(n, -1) > place)]
         if len(pieces) == 1:
             given = list(dict.fromkeys(outputs))
+        if piece[0].op == "transfer":
+            program.append(Segment(TransferExecutable(piece), tuple(n.inputs[0] for n in piece), tuple(piece)))
+            continue
         if is_host(piece[0]):
             program.append(Segment(HostExecutable(piece[0]), piece[0].inputs, (piece[0],)))
             continue
         graph, key = canonical(tuple(taken), given, piece)
-        lent = tuple(i for i, n in enumerate(taken) if n in donated) if len(pieces) == 1 else ()
-        program.append(Segment(executable_for(graph, key, lent), tuple(taken), tuple(given)))
+        lent = tuple(i for i, n in enumerate(taken) if n in donated and read_once(n)) if single else ()
+        device = piece[0].type.device
+        program.append(Segment(executable_for(graph, key, lent, device), tuple(taken), tuple(given)))
     return tuple(program)
 
 
@@ -140,20 +152,20 @@ def _with_cheap(piece: list[Node], known: Callable[[Node], bool]) -> list[Node]:
     return [n for n in again if n.op in _MADE_AGAIN and not known(n)] + piece
 
 
-def run(program: Program, bound: dict[Node, Buffer]) -> dict[Node, Buffer]:
+def run(program: Program, bound: dict[Node, AnyBuffer]) -> dict[Node, AnyBuffer]:
     """Run the segments in order; the buffers of all that they gave. Nothing in `bound` is overwritten."""
     if len(program) == 1:  # as most have
         (segment,) = program
         given = _given(segment.executable, [bound[n] for n in segment.inputs])
         return dict(zip(segment.outputs, segment.executable.run(given), strict=True))
-    results: dict[Node, Buffer] = {}
+    results: dict[Node, AnyBuffer] = {}
     for segment in program:
         given = _given(segment.executable, [results[n] if n in results else bound[n] for n in segment.inputs])
         results.update(zip(segment.outputs, segment.executable.run(given), strict=True))
     return results
 
 
-def _given(executable: Any, inputs: list[Buffer]) -> list[Buffer]:
+def _given(executable: Any, inputs: list[AnyBuffer]) -> list[AnyBuffer]:
     """`inputs`, with copies of those that the executable overwrites."""
     aliases = executable.output_aliases
     if max(aliases, default=-1) >= 0:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.devices import CPU, Device, use_device
+from graphc.devices import Device, device_object, use_device
 from graphc.errors import InputError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -34,18 +34,18 @@ KEY = TensorType(i64, (2,))
 
 
 class Generator:
-    """A source of random numbers: a seed and a count of draws."""
+    """A source of random numbers: a seed and a count of draws. They are the same on every device."""
 
     def __init__(self, device: Any = "cpu") -> None:
-        use_device(device)
+        self._device = use_device(device)
         self._lock = threading.Lock()
         self._seed = 67280421310721  # PyTorch's seed of a generator that was never seeded
         self._offset = 0
 
     @property
     def device(self) -> Device:
-        """The CPU."""
-        return CPU
+        """The device that it was made for."""
+        return device_object(self._device)
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed` (any integer of 64 bits, negative ones count from the top)."""
@@ -106,7 +106,7 @@ class Generator:
 
     def clone_state(self) -> Generator:
         """Another generator in the same state."""
-        made = Generator()
+        made = Generator(self._device)
         made._seed, made._offset = self._seed, self._offset
         return made
 

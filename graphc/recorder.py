@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from graphc import dtypes
+from graphc.devices import use_device
 from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType, f64
+from graphc.memory import filled
 from graphc.recording import Recorder, current
 from graphc.tensors.core import from_buffer
 from graphc.tensors.core import read as read_node
@@ -35,14 +37,16 @@ def runtime_scalar(value: float | Callable[[], float], dtype: Any = None) -> Ten
     return made
 
 
-def state_zeros(like: Tensor, value: float = 0) -> Tensor:
-    """Zeros (or `value`) of the shape and dtype of `like` that outlive the step that makes them, such as an optimizer's
-    state.
+def state_zeros(like: Tensor, value: float = 0, device: Any = None) -> Tensor:
+    """Zeros (or `value`) of the shape and dtype of `like`, on its device unless another is named, that outlive the step
+    that makes them, such as an optimizer's state.
 
     To a captured call they are memory that was there before it, so the call that makes them is captured like any other.
     """
     recorder, type = current(), like._type
-    made = from_buffer(Buffer.from_array(np.full(type.shape, value, type.dtype.numpy)), type)
+    if device is not None:
+        type = type.on(use_device(device))
+    made = from_buffer(filled(value, type), type)
     if recorder.capture is not None:
         made._storage.serial = 0
     return made

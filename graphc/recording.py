@@ -32,6 +32,7 @@ from graphc.errors import GraphcError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
+from graphc.memory import AnyBuffer, bytes_of, equal, filled, part
 from graphc.options import TUNE
 from graphc.source import user_location
 from graphc.storage import Binding, Seen, Storage, Value
@@ -41,6 +42,7 @@ MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 4 << 30
 MAX_NODES = 200_000
 KEPT_PROGRAMS = 1_024
+MAX_LATE = 256  # checks of another device that wait
 
 SOURCES = frozenset(("input", "constant", "iota"))
 
@@ -74,13 +76,14 @@ class Recorder:
         self.b = Builder()
         self.lock = threading.RLock()
         self.pending: list[weakref.ref[Storage]] = []  # also of storages that died or were computed since
-        self.bound: dict[Node, Buffer] = {}
+        self.bound: dict[Node, AnyBuffer] = {}
         self.cuts: weakref.WeakValueDictionary[Node, Binding] = weakref.WeakValueDictionary()
         self.variables: dict[Node, weakref.ref[Value]] = {}
         self.gradients: dict[tuple[object, ...], list[Node | None]] = {}
         self.needed: dict[Node, tuple[Node, ...]] = {}
         self.updates: dict[tuple[object, ...], tuple[Node, ...]] = {}
         self.checks: list[Check] = []
+        self.late: list[tuple[AnyBuffer, Problem]] = []  # checks computed elsewhere that nobody looked at yet
         self.seen: list[Seen] = []  # the views that the operation recorded last reads with gradients
         self.freed: list[Value] = []
         self.held: list[Binding] = []
@@ -94,6 +97,7 @@ class Recorder:
         self.repeated: list[Binding] = []
         self.randomness = ""
         self.sites: dict[tuple[int, int, str], tuple[CodeType, object, object]] = {}
+        self.place = "cpu"  # the device of what is made from nothing now
         self.free: list[int] = []  # numbers of leaves that died
         self._leaves = 0
         self._turn = 0  # counts programs, for leaves to know that they were read by the last one
@@ -103,7 +107,7 @@ class Recorder:
 
     # leaves
 
-    def bind(self, buffer: Buffer, type: TensorType, source: object) -> Binding:
+    def bind(self, buffer: AnyBuffer, type: TensorType, source: object) -> Binding:
         """A new leaf for `buffer`, with the smallest free number."""
         if self.free:
             index = heappop(self.free)
@@ -116,7 +120,7 @@ class Recorder:
         self.held.append(binding)
         return binding
 
-    def bind_cut(self, node: Node, buffer: Buffer) -> Binding:
+    def bind_cut(self, node: Node, buffer: AnyBuffer) -> Binding:
         """Let the computed `node` stand for `buffer` in later programs."""
         binding = self.cuts.get(node)
         if binding is None:
@@ -124,7 +128,7 @@ class Recorder:
             self.bound[node] = buffer
         return binding
 
-    def part_from(self, buffer: Buffer | None) -> None:
+    def part_from(self, buffer: AnyBuffer | None) -> None:
         """Somebody may write `buffer` from now on: computed values that it stands for are kept elsewhere."""
         for binding in list(self.cuts.values()):
             if binding.buffer is buffer:
@@ -139,14 +143,17 @@ class Recorder:
             buffer = storage.buffer
             if exported:
                 # NumPy may write at any time: what is recorded reads the memory as it is now.
-                buffer = Buffer.from_array(buffer.array.copy())
+                buffer = buffer.copy()
             binding = self.bind(buffer, storage.type, storage)
             storage.slot = weakref.ref(binding)
             if not exported:
                 if storage.last == (self._turn - 1, binding.index):
                     binding.steady = weakref.ref(storage)
                 storage.last = self._turn, binding.index
-        elif exported and not np.array_equal(binding.buffer.array, storage.buffer.array):  # type: ignore[union-attr]
+        elif exported and not (
+            storage.type.device == "cpu"  # elsewhere, a copy costs less than a look
+            and equal(binding.buffer, storage.buffer)
+        ):
             storage.slot = None
             return self.leaf(storage)
         elif storage.kept is binding:  # it is read for the first time since a program ran
@@ -195,9 +202,8 @@ class Recorder:
         if binding is not None and binding.recorder is self and not exported:
             return binding
         assert storage.buffer is not None
-        start = offset * type.dtype.itemsize
-        array = storage.buffer.array[start : start + type.nbytes]
-        binding = self.bind(Buffer.from_array(array.copy() if exported else array), type, storage)
+        piece = part(storage.buffer, offset * type.dtype.itemsize, type.nbytes)
+        binding = self.bind(piece.copy() if exported else piece, type, storage)
         storage.slots[(offset, type)] = weakref.ref(binding)
         self.parted.append(storage)
         return binding
@@ -333,7 +339,7 @@ class Recorder:
         storages, _ = self.outputs()
         self._settle(storages, programs.run(program, self.bound), count)
 
-    def compute(self, outputs: tuple[Node, ...]) -> dict[Node, Buffer]:
+    def compute(self, outputs: tuple[Node, ...]) -> dict[Node, AnyBuffer]:
         """The buffers of `outputs`, from what is bound now."""
         return programs.run(self.program(outputs), self.bound)
 
@@ -351,7 +357,7 @@ class Recorder:
             self._programs.move_to_end(key)
         return program
 
-    def _settle(self, storages: Sequence[Storage], results: dict[Node, Buffer], count: int) -> None:
+    def _settle(self, storages: Sequence[Storage], results: dict[Node, AnyBuffer], count: int) -> None:
         """Give the storages what was computed for them; the first `count` of what is pending is done with."""
         self.seen = []
         inside = self.example_since is not None
@@ -378,8 +384,31 @@ class Recorder:
         else:
             del self.pending[:count]
             self._forget()
-        if checks:
-            raise_checks(checks, results)
+        for node, _, problem in checks:
+            self.judge(results[node], problem)
+        if self.late and any(type(buffer) is Buffer for buffer in results.values()):
+            self.raise_late()
+
+    def judge(self, flag: AnyBuffer, problem: Problem) -> None:
+        """Raise the error that a check finds. What another device computes is looked at when somebody looks at that
+        device.
+        """
+        if type(flag) is not Buffer:
+            self.late.append((flag, problem))
+            if len(self.late) > MAX_LATE:
+                self.raise_late()
+            return
+        error = found(problem, flag.array)
+        if error is not None:
+            raise error
+
+    def raise_late(self) -> None:
+        """Raise the first error of the checks that other devices computed."""
+        late, self.late = self.late, []
+        for flag, problem in late:
+            error = found(problem, bytes_of(flag))
+            if error is not None:
+                raise error
 
     def _forget(self) -> None:
         """After a flush nothing is pending: leaves that no history holds give their numbers back."""
@@ -413,14 +442,6 @@ class Recorder:
             self._leaves = 0
 
 
-def raise_checks(checks: Sequence[Check], results: dict[Node, Buffer]) -> None:
-    """Raise the error of the first check that came out true."""
-    for node, _, problem in checks:
-        error = found(problem, results[node].array)
-        if error is not None:
-            raise error
-
-
 def found(problem: Problem, data: np.ndarray) -> Exception | None:
     """The error that a check finds in the bytes of its node."""
     if isinstance(problem, Exception):
@@ -429,9 +450,9 @@ def found(problem: Problem, data: np.ndarray) -> Exception | None:
     return problem(data)
 
 
-def fill(node: Node) -> Buffer:
+def fill(node: Node) -> AnyBuffer:
     """Memory for a constant."""
-    return Buffer.from_array(np.full(node.shape, node.attr("value"), node.dtype.numpy))
+    return filled(node.attr("value"), node.type)  # type: ignore[arg-type]
 
 
 class _Threads(threading.local):

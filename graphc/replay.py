@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from graphc.guards import Guards
+from graphc.host import HostExecutable, TransferExecutable
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
-from graphc.programs import Program
+from graphc.memory import AnyBuffer, driven
+from graphc.programs import Program, Segment
 from graphc.random import key_buffer
 from graphc.recording import Problem, Recorder, fill, found
 from graphc.signatures import argument_buffer, restore
@@ -150,11 +152,20 @@ class Replay:
 
     def _plan_segments(self, program: Program) -> None:
         self._segments: list[tuple[Any, list[int]]] = []
-        self._first_output = len(self._slots)
+        self._first_output = self._main_output = len(self._slots)
+        main = self._main = _main_of(program)
+        # Whether values of other devices come to the host.
+        self._brings = any(s.outputs[0].op == "transfer" and s.outputs[0].type.device == "cpu" for s in program)
         for segment in program:
             self._segments.append((segment.executable, [self._slots[n] for n in segment.inputs]))
+            if segment is main:
+                self._main_output = len(self._slots)
             for node in segment.outputs:
                 self._slots.setdefault(node, len(self._slots))
+        if main is not None:
+            place = program.index(main)
+            self._before, self._after = self._segments[:place], self._segments[place + 1 :]
+            self._executable, self._reads = self._segments[place]
 
     def _take(self, node: Node) -> tuple[int, bool]:
         """The slot of a result, and whether it must be copied, as its memory belongs to somebody else."""
@@ -214,21 +225,24 @@ class Replay:
         self._outputs: list[Any] = []
         self._is_simple = self._in_order = False
         flags: dict[Node, int] = {}
-        if len(recorded.program) == 1:
-            segment = recorded.program[0]
+        segment = self._main
+        if segment is not None:
+            device = segment.outputs[0].type.device if segment.outputs else "cpu"
+            source: Any = Buffer if device == "cpu" else driven(device)
+            self._allocate, self._allocate_all = source.allocate, source.allocate_all
             self._outputs = [None] * len(segment.outputs)
             kept = {slot: (owner, type) for owner, type, slot in self._kept}
             read = {id(s) for s in self._storages}
             exchanged = {slot: s for s, slot, copied in self._written if not copied and id(s) in read}
             for j, (node, alias) in enumerate(zip(segment.outputs, segment.executable.output_aliases, strict=True)):
-                slot = self._first_output + j
+                slot = self._main_output + j
                 if alias >= 0:
                     self._aliases.append((j, alias))
                     if slot in kept:
                         self._taken_over.append((*kept[slot], j))
                 elif slot in kept:
                     self._kept_outputs.append((*kept[slot], j))
-                elif slot not in self._claimed:
+                elif slot not in self._claimed and device == "cpu":
                     flags[node] = len(self._scratched)
                     self._scratched.append(j)
                 elif slot in exchanged and node.type.nbytes <= _SPARE_BYTES:
@@ -237,7 +251,7 @@ class Replay:
                     self._allocated.append(j)
             self._types = [segment.outputs[j].type for j in self._allocated]
             self._sizes = [type.nbytes for type in self._types]
-            places = self._segments[0][1]
+            places = self._reads
             # Nothing is written in place, used again or checked.
             self._is_simple = len(self._allocated) == len(self._outputs) and not (
                 self._written
@@ -247,7 +261,7 @@ class Replay:
                 or recorded.checks
             )
             self._pick = itemgetter(*places) if len(places) > 1 else None  # of one place it gives no tuple
-            self._in_order = places == list(range(self._first_output))
+            self._in_order = places == list(range(self._main_output))
             taken = {id(storage) for storage, *_ in self._exchanged}
             self._written = [entry for entry in self._written if id(entry[0]) not in taken]
             self._scratch_bytes = [segment.outputs[j].type.nbytes for j in self._scratched]
@@ -277,7 +291,7 @@ class Replay:
         slots = self._gather(scratch, tensors, floats)
         if self._is_simple:
             return self._run_simple(recorder, slots, scratch, tensors)
-        if len(self._segments) == 1:
+        if self._main is not None:
             self._run_one(recorder, slots, scratch)
         else:
             for executable, places in self._segments:
@@ -302,18 +316,21 @@ class Replay:
         if failed is not None:
             raise failed
         for slot, problem in self._checks:
-            failed = found(problem, slots[slot].array)
-            if failed is not None:
-                raise failed
+            recorder.judge(slots[slot], problem)
+        if self._brings and recorder.late:
+            recorder.raise_late()
         return self._results(recorder, slots, storages, tensors)
 
     def _run_simple(self, recorder: Recorder, slots: list[Any], scratch: _Scratch, tensors: Sequence[Any]) -> Any:
-        executable, places = self._segments[0]
-        inputs = slots if self._in_order else [slots[i] for i in places]
-        made = Buffer.allocate_all(self._sizes, self._types)
-        executable.launch(inputs, made)
+        for executable, places in self._before:
+            slots += executable.run([slots[i] for i in places])
+        inputs = slots if self._in_order else [slots[i] for i in self._reads]
+        made = self._allocate_all(self._sizes, self._types)
+        self._executable.launch(inputs, made)
         self._scratch.append(scratch)
         slots += made
+        for executable, places in self._after:
+            slots += executable.run([slots[i] for i in places])
         return self._results(recorder, slots, self._made(recorder, slots), tensors)
 
     def _made(self, recorder: Recorder, slots: list[Any]) -> list[Any]:
@@ -361,7 +378,7 @@ class Replay:
     def _exchange(self, slots: list[Any], scratch: _Scratch) -> None:
         """Written storages get their outputs; the memory that they had is kept for the next ones."""
         count = sys.getrefcount
-        first, spares, missing = self._first_output, scratch.outputs, []
+        first, spares, missing = self._main_output, scratch.outputs, []
         for storage, j, type in self._exchanged:
             before, buffer = storage.buffer, slots[first + j]
             if storage.value is storage.external is storage.export is None:
@@ -381,8 +398,9 @@ class Replay:
         scratch.missing = missing
 
     def _run_one(self, recorder: Recorder, slots: list[Any], scratch: _Scratch) -> None:
-        executable, places = self._segments[0]
-        inputs = [slots[i] for i in places] if self._pick is None else list(self._pick(slots))
+        for executable, places in self._before:
+            slots += executable.run([slots[i] for i in places])
+        inputs = [slots[i] for i in self._reads] if self._pick is None else list(self._pick(slots))
         outputs: list[Any] = scratch.outputs.copy()
         count = sys.getrefcount
         for j, alias in self._aliases:
@@ -391,10 +409,10 @@ class Replay:
             if count(buffer) != _ALONE + 2 or not buffer.of_pool:
                 inputs[alias] = buffer = buffer.copy()
             outputs[j] = buffer
-        for j, buffer in zip(self._allocated, Buffer.allocate_all(self._sizes, self._types), strict=True):
+        for j, buffer in zip(self._allocated, self._allocate_all(self._sizes, self._types), strict=True):
             outputs[j] = buffer
         for j, type in scratch.missing:
-            outputs[j] = Buffer.allocate(type.nbytes, type)
+            outputs[j] = self._allocate(type.nbytes, type)
         anew = [(owner, type, outputs[j]) for owner, type, j in self._taken_over]
         for owner, type, j in self._kept_outputs:
             held = owner._grad
@@ -411,15 +429,26 @@ class Replay:
                     storage.slot = storage.slots = None
                     outputs[j] = buffer
                     continue
-            outputs[j] = buffer = Buffer.allocate(type.nbytes, type)
+            outputs[j] = buffer = self._allocate(type.nbytes, type)
             anew.append((owner, type, buffer))
-        executable.launch(inputs, outputs)
+        self._executable.launch(inputs, outputs)
         for owner, type, buffer in anew:
             owner._grad = new(Storage(recorder, type, None, buffer), type, Lineage())
         slots += outputs
+        for executable, places in self._after:
+            slots += executable.run([slots[i] for i in places])
 
 
-def write_buffer(storage: Storage, buffer: Buffer) -> None:
+def _main_of(program: Program) -> Segment | None:
+    """The one segment of a program that computes, if all others are transfers."""
+    if len(program) == 1:
+        return program[0]
+    computing = [s for s in program if not isinstance(s.executable, TransferExecutable)]
+    single = len(computing) == 1 and not isinstance(computing[0].executable, HostExecutable)
+    return computing[0] if single else None
+
+
+def write_buffer(storage: Storage, buffer: AnyBuffer) -> None:
     storage.version += 1
     if storage.counter is not None:
         storage.counter[0] += 1

@@ -142,9 +142,9 @@ def _resampled(name: str, input: Tensor, tables: Sequence[Table]) -> Tensor:
     dtype = input._type.dtype
     operands: list[Tensor] = []
     for index, weights in tables:
-        operands.append(from_array(index, i64))
+        operands.append(from_array(index, i64, input._type.device))
         if weights is not None:
-            operands.append(from_array(weights, dtype))
+            operands.append(from_array(weights, dtype, input._type.device))
 
     def emit(b: Builder, x: Node, *rest: Node) -> Node:
         given = iter(rest)

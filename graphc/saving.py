@@ -20,7 +20,7 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.devices import Device, use_device
-from graphc.errors import InputError, KindError
+from graphc.errors import DeviceError, InputError, KindError
 from graphc.ir.types import bf16, dtype_by_name
 from graphc.storage import Storage
 from graphc.tensors.core import TensorBase, alias, from_array
@@ -131,8 +131,11 @@ def _serialised(obj: object) -> bytes:
     writer = _Writer()
     tree = writer.encode(obj, "the object")
     arrays = {f"storage.{i}": _portable(s.array()) for i, s in enumerate(writer.storages)}
-    names = [s.type.dtype.name for s in writer.storages]
-    text = json.dumps({"version": VERSION, "storages": names, "object": tree}, separators=(",", ":"))
+    header = {"version": VERSION, "storages": [s.type.dtype.name for s in writer.storages]}
+    devices = [s.type.device for s in writer.storages]
+    if set(devices) > {"cpu"} or (devices and "cpu" not in devices):
+        header["devices"] = devices
+    text = json.dumps({**header, "object": tree}, separators=(",", ":"))
     return files.save(arrays, {"graphc": text})
 
 
@@ -148,19 +151,21 @@ def _portable(array: np.ndarray) -> np.ndarray:
 def load(f: FileLike, map_location: Any = None, **ignored: Any) -> Any:
     """What `save` wrote; of another safetensors file, a dict of its tensors.
 
-    `map_location` may name the CPU. ValueError, which says what is wrong, for PyTorch's pickle files (nothing is ever
-    unpickled), for damaged and for truncated files. PyTorch's arguments about pickling are taken and have no effect.
+    Tensors go to the devices that they were on, or to those that `map_location` names: one for all, a dict from names
+    to names, or a function of a storage on the CPU and its device's name that gives the storage, or None to put it
+    there. ValueError, which says what is wrong, for PyTorch's pickle files (nothing is ever unpickled), for damaged and
+    for truncated files. PyTorch's arguments about pickling are taken and have no effect.
     """
     if map_location is not None and not callable(map_location) and not isinstance(map_location, dict):
-        use_device(map_location)
+        map_location = use_device(map_location)
     if isinstance(f, str | os.PathLike):
         name, data = str(f), Path(f).read_bytes()
     else:
         name, data = getattr(f, "name", "the file"), f.read()
-    return _read(data, name)
+    return _read(data, name, map_location)
 
 
-def _read(data: bytes, name: Any) -> Any:
+def _read(data: bytes, name: Any, map_location: Any) -> Any:
     import safetensors
 
     if data[:4] == b"PK\x03\x04" or data[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05"):
@@ -177,13 +182,17 @@ def _read(data: bytes, name: Any) -> Any:
     except (safetensors.SafetensorError, ValueError, AttributeError) as error:
         raise InputError(f"load: {name} is damaged or truncated: {error}") from None
     if "graphc" not in metadata:
-        return {key: _foreign(key, entry, name) for key, entry in entries.items()}
+        return {key: _placed(_foreign(key, entry, name), "cpu", map_location) for key, entry in entries.items()}
     try:
         header = json.loads(metadata["graphc"])
         if header["version"] > VERSION:
             raise InputError(f"it was written by a newer graphc (version {header['version']} of the format)")
         flats = [_flat(entries[f"storage.{i}"], dtype) for i, dtype in enumerate(header["storages"])]
+        devices = header.get("devices", ["cpu"] * len(flats))
+        flats = [_placed(flat, device, map_location) for flat, device in zip(flats, devices, strict=True)]
         return _decode(header["object"], flats)
+    except DeviceError:
+        raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"load: {name} is damaged: {error}") from None
 
@@ -198,6 +207,28 @@ def _foreign(key: str, entry: Any, name: Any) -> Tensor:
     if entry["dtype"] not in _DTYPES:
         raise InputError(f"load: tensor {key!r} of {name} has the dtype {entry['dtype']}, which graphc does not have")
     return _flat(entry, _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _placed(flat: Tensor, device: str, map_location: Any) -> Tensor:
+    """`flat`, which was on `device`, where it is to go."""
+    if isinstance(map_location, dict):
+        device = str(map_location.get(device, device))
+    elif callable(map_location):
+        chosen: Any = map_location(flat.untyped_storage(), device)
+        device = device if chosen is None else str(chosen.device)
+    elif map_location is not None:
+        device = map_location
+    if device == "cpu":
+        return flat
+    try:
+        place = use_device(device)
+    except DeviceError as error:
+        raise DeviceError(
+            "Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False "
+            f"({error.message}). If you are running on a CPU-only machine, please use torch.load with "
+            "map_location=torch.device('cpu') to map your storages to the CPU."
+        ) from None
+    return flat.to(place)
 
 
 def _flat(entry: Any, name: str) -> Tensor:

@@ -38,7 +38,7 @@ def pad_sequences(sequences: Sequence[Tensor], batch_first: bool, value: float, 
         for row, sequence in zip(made, sequences, strict=True):
             size = sequence._type.shape[0]
             row[longest - size if side == "left" else 0 :][:size] = sequence._array()
-        return from_array(made if batch_first else made.swapaxes(0, 1), first.dtype)
+        return from_array(made if batch_first else made.swapaxes(0, 1), first.dtype, first.device)
     padded: list[Tensor] = []
     for sequence in sequences:
         missing = longest - sequence._type.shape[0]

@@ -12,9 +12,11 @@ from graphc.capture import Capture
 from graphc.grad_mode import MODE
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType, f64
+from graphc.memory import AnyBuffer, part
 from graphc.storage import Lineage, Storage, Value
-from graphc.tensors.core import TensorBase, from_buffer, new
-from graphc.tensors.views import Chain
+from graphc.tensors.core import TensorBase, alias, from_buffer, new
+from graphc.tensors.viewing import copied
+from graphc.tensors.views import Chain, is_contiguous
 from graphc_runtime.buffer import Buffer
 
 
@@ -237,9 +239,13 @@ def stand_in_for(tensor: Any) -> Any:
     return from_buffer(argument_buffer(tensor), tensor._type)
 
 
-def argument_buffer(tensor: Any) -> Buffer:
+def argument_buffer(tensor: Any) -> AnyBuffer:
     if not tensor._chain:
         return tensor._storage.realise()
+    if tensor._type.device != "cpu":
+        if is_contiguous(tensor._type.shape, tensor._strides):
+            return part(tensor._storage.realise(), tensor._offset * tensor.itemsize, tensor._type.nbytes)
+        return copied(alias(tensor))._storage.realise()
     return Buffer.from_array(np.ascontiguousarray(tensor._array()))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from graphc.grad_mode import MODE
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
-from graphc_runtime.buffer import Buffer
+from graphc.memory import AnyBuffer, copy_into, equal, values_of
 
 if TYPE_CHECKING:
     from graphc.recording import Recorder
@@ -39,7 +39,7 @@ class Binding:
 
     __slots__ = ("__weakref__", "buffer", "counter", "index", "node", "recorder", "source", "steady", "version")
 
-    def __init__(self, recorder: Recorder, node: Node, index: int, buffer: Buffer, source: object) -> None:
+    def __init__(self, recorder: Recorder, node: Node, index: int, buffer: AnyBuffer, source: object) -> None:
         # The counter of writes of the memory that is bound, and what it showed then.
         self.counter = source.counter if isinstance(source, Storage) else None
         self.version = self.counter[0] if self.counter is not None else 0
@@ -143,8 +143,8 @@ class Storage:
     """Memory of one base tensor: a buffer, or a pending value (`value`). `version` counts all writes, `counter` those
     that PyTorch would count: not those through `.data`. It is None for tensors of inference mode.
 
-    `export` is a weak reference to the owner of the NumPy arrays that see the memory; `external` the array that lent
-    it.
+    `export` is a weak reference to the owner of the arrays of other libraries that see the memory; `external` the
+    object that lent it.
     `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer in what is
     recorded now, `slots` the leaves of contiguous parts of it. `kept` is the leaf while it waits for the next program,
     `last` the program and the number that the leaf had when it was made last.
@@ -155,7 +155,7 @@ class Storage:
     kept: Binding | None
     last: tuple[int, int] | None
     export: Callable[[], object] | None
-    external: np.ndarray | None
+    external: object | None
     origin: Callable[[], float] | None
 
     __slots__ = (
@@ -176,7 +176,7 @@ class Storage:
         "version",
     )
 
-    def __init__(self, recorder: Recorder, type: TensorType, value: Value | None, buffer: Buffer | None) -> None:
+    def __init__(self, recorder: Recorder, type: TensorType, value: Value | None, buffer: AnyBuffer | None) -> None:
         self.recorder = recorder
         self.type = type
         self.value = value
@@ -226,7 +226,7 @@ class Storage:
         return self, lineage
 
     @staticmethod
-    def over(recorder: Recorder, type: TensorType, buffer: Buffer) -> Storage:
+    def over(recorder: Recorder, type: TensorType, buffer: AnyBuffer) -> Storage:
         """`Storage(recorder, type, None, buffer)`, written out for results of replays."""
         self = _make(Storage)
         self.recorder = recorder
@@ -262,11 +262,11 @@ class Storage:
         self.slot = self.slots = self.kept = None
         self.version += 1
 
-    def set_buffer(self, buffer: Buffer) -> None:
+    def set_buffer(self, buffer: AnyBuffer) -> None:
         """The pending value is computed. Memory that NumPy sees stays where it is and takes the new contents."""
         self.value = self.slot = self.slots = self.kept = None
         if self.buffer is not None and self.is_exported:
-            np.copyto(self.buffer.array, buffer.array)
+            copy_into(self.buffer, buffer)
         else:
             self.buffer = buffer
             self.export = None
@@ -276,21 +276,26 @@ class Storage:
         self.recorder.part_from(self.buffer)
         if self.slot is not None or self.slots is not None:
             assert self.buffer is not None
-            made = Buffer.allocate(self.buffer.nbytes)
-            np.copyto(made.array, self.buffer.array)
-            self.buffer = made
+            self.buffer = self.buffer.copy()
             self.slot = self.slots = self.kept = None
 
-    def realise(self) -> Buffer:
+    def realise(self) -> AnyBuffer:
         """The buffer, computed now if it is pending."""
         if self.value is not None:
             self.recorder.look(self)
         assert self.buffer is not None
         return self.buffer
 
+    def looked_at(self) -> AnyBuffer:
+        """`realise`, for somebody who looks at the contents: errors that another device found are raised now."""
+        buffer = self.realise()
+        if self.type.device != "cpu" and self.recorder.late:
+            self.recorder.raise_late()
+        return buffer
+
     def array(self) -> np.ndarray:
-        """The contents as an array of the base shape that shares the memory."""
-        return self.realise().view(self.type.dtype.numpy, self.type.shape)
+        """The contents as an array of the base shape: one that shares the memory on the CPU, else a copy."""
+        return values_of(self.looked_at(), self.type)
 
 
 def still_holds(storage: Storage, lineage: Lineage, value: Value) -> bool:
@@ -303,7 +308,7 @@ def still_holds(storage: Storage, lineage: Lineage, value: Value) -> bool:
     if storage.value is not None or (value.counter is not None and value.counter[0] != value.version):
         return False
     keep, buffer = value.parents[0], storage.buffer
-    if type(keep) is not Binding or buffer is None or not np.array_equal(keep.buffer.array, buffer.array):
+    if type(keep) is not Binding or buffer is None or not equal(keep.buffer, buffer):
         return False
     lineage.version = storage.version
     return True
@@ -312,4 +317,4 @@ def still_holds(storage: Storage, lineage: Lineage, value: Value) -> bool:
 def untouched(hist: Value, storage: Storage) -> bool:
     """Whether the memory still holds what was computed for `hist`, whatever NumPy did."""
     held, buffer = hist.binding, storage.buffer
-    return held is not None and buffer is not None and bool(np.array_equal(held.buffer.array, buffer.array))
+    return held is not None and buffer is not None and equal(held.buffer, buffer)

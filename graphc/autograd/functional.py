@@ -117,15 +117,15 @@ def jacobian(
 def _rows(output: Any, inputs: tuple[Any, ...], create_graph: bool, strict: bool) -> tuple[Any, ...]:
     shapes = [(*output.shape, *x.shape) for x in inputs]
     if not output.requires_grad or not output.numel():
-        return tuple(zeros(s, dtype=x.dtype) for s, x in zip(shapes, inputs, strict=True))
-    seeds = eye(output.numel(), dtype=output.dtype).reshape(output.numel(), *output.shape)
+        return tuple(zeros(s, dtype=x.dtype, device=x.device) for s, x in zip(shapes, inputs, strict=True))
+    seeds = eye(output.numel(), dtype=output.dtype, device=output.device).reshape(output.numel(), *output.shape)
     if create_graph or strict:
         made = [_pull([output], inputs, [seeds[i]], create_graph, strict) for i in range(output.numel())]
         parts: list[Any] = [stack(list(column)) for column in zip(*made, strict=True)]
     else:
         parts = list(grad(output, inputs, seeds, True, allow_unused=True, is_grads_batched=True))
     return tuple(
-        zeros(s, dtype=x.dtype) if part is None else part.reshape(s)
+        zeros(s, dtype=x.dtype, device=x.device) if part is None else part.reshape(s)
         for part, s, x in zip(parts, shapes, inputs, strict=True)
     )
 

@@ -25,12 +25,12 @@ def _outputs(made: Any) -> list[Any]:
 
 
 def _moved(base: np.ndarray, like: Tensor) -> Tensor:
-    return from_numpy(base.copy()).to(like.dtype)
+    return from_numpy(base.copy()).to(like.device, like.dtype)
 
 
 def _jacobians(function: Callable[..., Any], inputs: Sequence[Any], which: int, eps: float) -> list[np.ndarray]:
     """Central differences of all outputs: entry [i, j] is d output.flat[j] / d inputs[which].flat[i]."""
-    base = inputs[which].detach().numpy().astype(np.float64)
+    base = inputs[which].detach().cpu().numpy().astype(np.float64)
     rows: list[list[np.ndarray]] = []
     for place in range(base.size):
         ends: list[list[np.ndarray]] = []
@@ -43,7 +43,7 @@ def _jacobians(function: Callable[..., Any], inputs: Sequence[Any], which: int, 
                 g.requires_grad_() if isinstance(x, Tensor) and x.requires_grad and g.is_leaf else g
                 for x, g in zip(inputs, given, strict=True)
             ]
-            ends.append([o.detach().numpy().astype(np.float64).reshape(-1) for o in _outputs(function(*given))])
+            ends.append([o.detach().cpu().numpy().astype(np.float64).reshape(-1) for o in _outputs(function(*given))])
         rows.append([(high - low) / (2 * eps) for high, low in zip(*ends, strict=True)])
     if not rows:
         return [np.zeros((0, o.numel())) for o in _outputs(function(*inputs))]
@@ -66,7 +66,9 @@ def _analytical(output: Tensor, x: Tensor, check_dtype: bool) -> np.ndarray:
         (found,) = autograd_grad(output, x, given, retain_graph=True, allow_unused=True)
         if found is not None and check_dtype and found.dtype != x.dtype:
             raise GradcheckError("Gradient has dtype mismatch")
-        columns.append((zeros_like(x) if found is None else found).detach().numpy().astype(np.float64).reshape(-1))
+        columns.append(
+            (zeros_like(x) if found is None else found).detach().cpu().numpy().astype(np.float64).reshape(-1)
+        )
     return np.stack(columns, 1) if columns else np.zeros((x.numel(), 0))
 
 
@@ -133,7 +135,7 @@ def _check_undefined(outputs: list[Any], inputs: list[Any]) -> None:
     for gradient, x in zip(found, inputs, strict=True):
         if gradient is None:
             continue
-        if np.any(np.nan_to_num(gradient.detach().numpy()) != 0):
+        if np.any(np.nan_to_num(gradient.detach().cpu().numpy()) != 0):
             raise GradcheckError("backward not multiplied by grad_output")
         if gradient.shape != x.shape:
             raise GradcheckError("grad is incorrect size")
@@ -204,7 +206,7 @@ def gradgradcheck(
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     outputs = _outputs(func(*given))
     if grad_outputs is None:
-        seeds = [randn(o.shape, dtype=o.dtype).requires_grad_() for o in outputs]
+        seeds = [randn(o.shape, dtype=o.dtype, device=o.device).requires_grad_() for o in outputs]
     else:
         seeds = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
     count = len(seeds)

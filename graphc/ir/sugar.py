@@ -46,9 +46,9 @@ class OpMethods:
     def random_bits(self, key: Node, type: TensorType, word: int = 0) -> Node:
         """i32 bits that depend on `key` (i64[2]: seed and offset) and the element's row-major index alone.
 
-        There are two words of them for each element: 0 and 1.
+        There are two words of them for each element: 0 and 1. The key is moved to the device of `type`.
         """
-        return self.make("random_bits", (key,), (("word", word),), type)
+        return self.make("random_bits", (self.transfer(key, type.device),), (("word", word),), type)
 
     # elementwise
 
@@ -93,6 +93,14 @@ class OpMethods:
     def cast(self, x: Node, dtype: DType) -> Node:
         """`x` converted to `dtype`; `x` itself when it has that dtype."""
         return x if x.dtype is dtype else self.apply("cast", (x,), {"dtype": dtype})
+
+    def transfer(self, x: Node, device: str) -> Node:
+        """`x` on `device`; a constant is made there."""
+        if x.type.device == device:
+            return x
+        if x.op in ("constant", "iota"):
+            return self.make(x.op, (), x.attrs, x.type.on(device))
+        return self.apply("transfer", (x,), {"device": device})
 
     # movement
 

@@ -126,6 +126,10 @@ class TensorType:
     def with_dtype(self, dtype: DType) -> TensorType:
         return TensorType(dtype, self.shape, self.device)
 
+    def on(self, device: str) -> TensorType:
+        """This type on `device`."""
+        return self if self.device == device else TensorType(self.dtype, self.shape, device)
+
     def __str__(self) -> str:
         text = f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
         return text if self.device == "cpu" else f"{text}@{self.device}"

@@ -76,11 +76,11 @@ class ModuleConversion(ModuleTree):
         return self._floats(lambda t: t.bfloat16())
 
     def cpu(self) -> Self:
-        """Moves everything to the CPU, where it is."""
+        """Moves everything to the CPU."""
         return self._apply(lambda t: t.cpu())
 
     def cuda(self, device: Any = None) -> Self:
-        """Moves everything to a GPU. DeviceError: there is none."""
+        """Moves everything to a CUDA device, the current one unless named. DeviceError when there is none."""
         return self._apply(lambda t: t.cuda(device))
 
     def to_empty(self, *, device: Any, recurse: bool = True) -> Self:

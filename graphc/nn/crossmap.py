@@ -29,7 +29,8 @@ class _CrossMap(Function):
         if input.dim() != 4:
             raise InputError(f"CrossMapLRN2d: Expected input to be 4D, got {input.dim()}D instead.")
         sums, slopes = _windows(input.size(1), size)
-        scale = einsum("cj,njhw->nchw", tensor(sums, dtype=input.dtype), input * input) * (alpha / size) + k
+        weights = tensor(sums, dtype=input.dtype, device=input.device)
+        scale = einsum("cj,njhw->nchw", weights, input * input) * (alpha / size) + k
         ctx.slopes, ctx.settings = slopes, (size, alpha, beta)
         output = input * scale**-beta
         ctx.save_for_backward(input, output)
@@ -41,7 +42,7 @@ class _CrossMap(Function):
         input, output = ctx.saved_tensors
         size, alpha, beta = ctx.settings
         ratio = grads[0] * output / ctx.scale
-        around = einsum("cj,njhw->nchw", tensor(ctx.slopes, dtype=input.dtype), ratio)
+        around = einsum("cj,njhw->nchw", tensor(ctx.slopes, dtype=input.dtype, device=input.device), ratio)
         made = ctx.scale**-beta * grads[0] - input * around * (2 * alpha * beta / size)
         return made, None, None, None, None
 

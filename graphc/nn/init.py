@@ -80,7 +80,7 @@ def eye_(tensor: Tensor) -> Tensor:
         raise InputError("Only tensors with 2 dimensions are supported")
     rows, columns = tensor.shape
     with no_grad():
-        return tensor.copy_(arange(rows).unsqueeze(1) == arange(columns).unsqueeze(0))
+        return tensor.copy_(arange(rows, device=tensor.device).unsqueeze(1) == arange(columns, device=tensor.device))
 
 
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
@@ -213,7 +213,7 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
     with no_grad():
         tensor.normal_(0, std, generator=generator)
         for column in range(columns):
-            tensor[randperm(rows, generator=generator)[:zeros], column] = 0
+            tensor[randperm(rows, generator=generator, device=tensor.device)[:zeros], column] = 0
     return tensor
 
 

@@ -203,7 +203,7 @@ class RNNBase(Module):
         return made[0], made[1:]
 
     def _zeros(self, batch: int, input: Tensor) -> tuple[Tensor, ...]:
-        return tuple(zeros(shape, dtype=input.dtype) for shape in self._state_shapes(batch))
+        return tuple(zeros(shape, dtype=input.dtype, device=input.device) for shape in self._state_shapes(batch))
 
     def _given(self, hx: Any) -> tuple[Tensor, ...] | None:
         if hx is None:
@@ -337,7 +337,7 @@ class RNNCellBase(Module):
         if not batched:
             input = input.unsqueeze(0)
         if states is None:
-            states = (zeros((input.size(0), self.hidden_size), dtype=input.dtype),) * count
+            states = (zeros((input.size(0), self.hidden_size), dtype=input.dtype, device=input.device),) * count
         elif not batched:
             states = tuple(state.unsqueeze(0) if state.dim() == 1 else state for state in states)
         made = cell(

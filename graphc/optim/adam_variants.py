@@ -89,7 +89,7 @@ class NAdam(SteppedOptimizer):
         super().__init__(params, settings)
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-        product = state_zeros(tensor(0.0, dtype=float32), 1)
+        product = state_zeros(tensor(0.0, dtype=float32), 1, parameter.device)
         return {"mu_product": product, "exp_avg": state_zeros(parameter), "exp_avg_sq": state_zeros(parameter)}
 
     def _update(self, group: dict[str, Any]) -> None:

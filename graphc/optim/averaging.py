@@ -99,8 +99,10 @@ class Adagrad(SteppedOptimizer):
         settings |= {"initial_accumulator_value": initial_accumulator_value, "maximize": maximize}
         super().__init__(params, settings)
         for group in self.param_groups:
-            step = tensor(0.0, dtype=float32)
+            steps: dict[Any, Tensor] = {}  # by device
             for parameter in group["params"]:
+                place = parameter.device
+                step = steps.setdefault(place, tensor(0.0, dtype=float32, device=place))
                 self.state[parameter] = {"step": step, **self._fresh(parameter, group)}
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:

@@ -151,12 +151,12 @@ class Optimizer(OptimizerHooks):
         numbers = chain.from_iterable(group["params"] for group in saved)
         parameters = chain.from_iterable(group["params"] for group in self.param_groups)
         self.state.clear()
-        steps: dict[float, Tensor] = {}
+        steps: dict[Any, Tensor] = {}
         for number, parameter in zip(numbers, parameters, strict=True):
             entries = state_dict["state"].get(number)
             if entries is not None:
                 self.state[parameter] = {
-                    name: _adopt_step(value, steps) if name == "step" else _adopt(value, parameter)
+                    name: _adopt_step(value, steps, parameter) if name == "step" else _adopt(value, parameter)
                     for name, value in entries.items()
                 }
         for hook in tuple(self._optimizer_load_state_dict_post_hooks.values()):
@@ -174,10 +174,12 @@ def _clear(gradient: Tensor) -> None:
     gradient.zero_()
 
 
-def _adopt_step(value: Any, steps: dict[float, Tensor]) -> Tensor:
-    """A step count; equal ones become one tensor, so that their corrections are computed once."""
-    count = float(value)
-    return steps.setdefault(count, tensor(count, dtype=float32))
+def _adopt_step(value: Any, steps: dict[Any, Tensor], parameter: Tensor) -> Tensor:
+    """A step count beside the parameter; equal ones become one tensor, so that their corrections are computed once."""
+    key = float(value), parameter.device
+    if key not in steps:
+        steps[key] = tensor(key[0], dtype=float32, device=key[1])
+    return steps[key]
 
 
 def _adopt(value: Any, parameter: Tensor) -> Any:
@@ -186,4 +188,4 @@ def _adopt(value: Any, parameter: Tensor) -> Any:
         return value
     with no_grad():
         copied = value.detach().clone()
-        return copied.to(device=parameter.device, dtype=parameter.dtype) if copied.is_floating_point() else copied
+        return copied.to(parameter.device, parameter.dtype if copied.is_floating_point() else copied.dtype)

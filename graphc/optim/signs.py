@@ -84,7 +84,8 @@ class ASGD(SteppedOptimizer):
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         number = tensor(0.0, dtype=float32)
-        eta, mu = state_zeros(number, group["lr"]), state_zeros(number, 1)
+        eta = state_zeros(number, group["lr"], parameter.device)
+        mu = state_zeros(number, 1, parameter.device)
         return {"eta": eta, "mu": mu, "ax": state_zeros(parameter)}
 
     def _update(self, group: dict[str, Any]) -> None:

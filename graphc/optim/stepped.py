@@ -42,7 +42,7 @@ class SteppedOptimizer(Optimizer):
 
     def _advance(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Adds one to the step counts of the parameters that have a gradient; each count with its parameters."""
-        fresh: Tensor | None = None
+        fresh: dict[Any, Tensor] = {}  # by device
         counts: dict[int, tuple[Tensor, list[Tensor]]] = {}
         resting: set[int] = set()
         for parameter in group["params"]:
@@ -52,8 +52,10 @@ class SteppedOptimizer(Optimizer):
                     resting.add(id(state["step"]))
                 continue
             if not state:
-                fresh = state_zeros(_COUNT) if fresh is None else fresh
-                state = self.state[parameter] = {"step": fresh, **self._fresh(parameter, group)}
+                place = parameter.device
+                if place not in fresh:
+                    fresh[place] = state_zeros(_COUNT, device=place)
+                state = self.state[parameter] = {"step": fresh[place], **self._fresh(parameter, group)}
             counts.setdefault(id(state["step"]), (state["step"], []))[1].append(parameter)
         for key, (step, members) in counts.items():
             if key in resting:

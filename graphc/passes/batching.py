@@ -36,7 +36,7 @@ class Batching:
                 continue
             self._seen.add(node)
             inner = any(i in self.batched for i in node.inputs)
-            if inner or (node.op == "random_bits" and node.inputs[0] in self.draws):
+            if inner or (node.op == "random_bits" and _key(node) in self.draws):
                 with self.b.at(node.locs):
                     self.batched[node] = self._node(node)
         return [self.batched.get(node) for node in outputs]
@@ -195,11 +195,21 @@ def _along_shared(t: Batching, node: Node) -> Node:
     return t.b.apply(node.op, (t.lift(x), index, t.lift(src)), attrs)
 
 
+def _key(node: Node) -> Node:
+    """The key of a draw, wherever the draw runs."""
+    key = node.inputs[0]
+    return key.inputs[0] if key.op == "transfer" else key
+
+
 def _random_bits(t: Batching, node: Node) -> Node:
     key = node.inputs[0]
     if key in t.batched:
         return t._each(node)
     return t.b.random_bits(key, node.type.with_shape((t.size, *node.shape)), node.integer("word"))
+
+
+def _transfer(t: Batching, node: Node) -> Node:
+    return t.b.transfer(t.lift(node.inputs[0]), node.type.device)
 
 
 Rule = Callable[[Batching, Node], Node]
@@ -222,4 +232,5 @@ _RULES: dict[str, Rule] = {
     "gather": _gather,
     "index_add": _index_add,
     "random_bits": _random_bits,
+    "transfer": _transfer,
 }

@@ -15,6 +15,7 @@ from graphc.errors import DTypeError, KindError, ShapeError, UnsupportedError, U
 from graphc.ir.types import DType, TensorType, boolean
 from graphc.layouts import Order, check_layout
 from graphc.naming import named
+from graphc.recording import THREADS
 from graphc.tensors.core import TensorBase, alias
 from graphc.tensors.operands import plain
 from graphc.tensors.out import into, refuse_gradients
@@ -92,12 +93,14 @@ def extents(name: str, values: Sequence[Any]) -> tuple[int, ...]:
 
 
 def sized(shape: tuple[int, ...], dtype: DType) -> TensorType:
-    """The type of a tensor that is to be made. RuntimeError, which is MemoryError too, when nothing can hold it."""
+    """The type of a tensor that is to be made, on the device where things are made now. RuntimeError, which is
+    MemoryError too, when nothing can hold it.
+    """
     if math.prod(shape) * dtype.itemsize >= _LARGEST:
         raise _TooLarge(
             f"Storage size calculation overflowed with sizes={list(shape)}: {math.prod(shape) * dtype.itemsize:,} bytes"
         )
-    return TensorType(dtype, shape)
+    return TensorType(dtype, shape, THREADS.recorder.place)
 
 
 class _TooLarge(UsageError, MemoryError):
@@ -140,22 +143,33 @@ def check_holds(value: int | float | bool, dtype: DType) -> None:
         raise DTypeError(f"value cannot be converted to type {name} without overflow: {value}")
 
 
-def finished(
-    tensor: Tensor, requires_grad: bool, device: Any = None, name: str = "", layout: Any = None, pin_memory: Any = None
-) -> Tensor:
-    """The tensor with the flags that creation functions take."""
-    check_flags(name, requires_grad, device, layout)
+def finished(tensor: Tensor, requires_grad: bool) -> Tensor:
+    """The tensor, collecting gradients if it is to. DTypeError where it cannot."""
     if requires_grad and not tensor._type.dtype.is_float:
         raise DTypeError("Only Tensors of floating point and complex dtype can require gradients")
     return tensor.requires_grad_() if requires_grad else tensor
 
 
-def check_flags(name: str, requires_grad: object, device: Any, layout: Any) -> None:
-    """The errors of flags that can be seen before anything is made."""
-    use_device(device)
+def check_flags(name: str, requires_grad: object, device: Any, layout: Any) -> str:
+    """The errors of flags that can be seen before anything is made; gives the name of the device."""
+    place = use_device(device)
     check_layout(layout, name)
     if not isinstance(requires_grad, bool):
         raise KindError(f"{name}(): argument 'requires_grad' must be bool, not {kind(requires_grad)}")
+    return place
+
+
+def placed(place: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What `make(*args, **kwargs)` gives, with what it makes from nothing on the device `place`."""
+    recorder = THREADS.recorder
+    saved = recorder.place
+    if saved == place:
+        return make(*args, **kwargs)
+    recorder.place = place
+    try:
+        return make(*args, **kwargs)
+    finally:
+        recorder.place = saved
 
 
 def constructor(function: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -174,9 +188,9 @@ def constructor(function: Callable[..., Tensor]) -> Callable[..., Any]:
         requires_grad: bool = False,
         **kwargs: Any,
     ) -> Tensor:
-        check_flags(name, requires_grad, device, layout)
+        place = check_flags(name, requires_grad, device, layout)
         if out is None:
-            return finished(function(*args, **kwargs), requires_grad)
+            return finished(placed(place, function, *args, **kwargs), requires_grad)
         refuse_gradients(name, (*args, out))
         wanted = kwargs.get("dtype")
         if wanted is None:
@@ -186,7 +200,7 @@ def constructor(function: Callable[..., Tensor]) -> Callable[..., Any]:
                 f"dtype {type_name(dtypes.to_ir(wanted))} does not match dtype of out parameter "
                 f"({type_name(out._type.dtype)})"
             )
-        made = function(*args, **kwargs)
+        made = placed(out._type.device, function, *args, **kwargs)
         if out._type.shape != made._type.shape:
             out.resize_(made._type.shape)  # without the warning that other functions give
         return into(out, made, name)

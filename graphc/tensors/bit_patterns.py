@@ -37,11 +37,11 @@ def reinterpret(b: Builder, x: Node, dtype: DType, shape: tuple[int, ...]) -> No
     if parts == 1:
         return _from_integers(b, bits, dtype)
     if dtype.bits == narrow:
-        type = TensorType(bits.dtype, (*shape[:-1], x.shape[-1], parts))
+        type = bits.type.with_shape((*shape[:-1], x.shape[-1], parts))
         bits = b.broadcast(b.reshape(bits, (*x.shape, 1)), type.shape)
         bits = b.apply("shift_right_logical", (bits, _places(b, type, narrow)))
         return _from_integers(b, b.reshape(b.cast(bits, integer_of(dtype)), shape), dtype)
-    type = TensorType(integer_of(dtype), (*shape, parts))
+    type = x.type.with_dtype(integer_of(dtype)).with_shape((*shape, parts))
     bits = b.cast(b.reshape(bits, type.shape), type.dtype)
     bits = b.apply("bitwise_and", (bits, b.constant((1 << narrow) - 1, type)))
     bits = b.apply("shift_left", (bits, _places(b, type, narrow)))

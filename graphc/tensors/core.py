@@ -14,9 +14,10 @@ from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
+from graphc.memory import AnyBuffer, from_host
 from graphc.recording import SOURCES, THREADS, Recorder, current
 from graphc.storage import Binding, Lineage, Seen, Storage, Value, still_holds, untouched
-from graphc.tensors.export import laid_out
+from graphc.tensors.export import seen
 from graphc.tensors.fields import TensorFields
 from graphc.tensors.fields import wrap_dim as wrap_dim
 from graphc.tensors.halves import emitted, rounded_once
@@ -25,7 +26,6 @@ from graphc.tensors.views import (
     apply_chain,
     is_contiguous,
 )
-from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -98,10 +98,10 @@ class TensorBase(TensorFields):
     # observation
 
     def _array(self) -> np.ndarray:
-        """The values as a NumPy array that shares memory with the storage; computes what is pending."""
+        """The values as a NumPy array, which shares memory with the storage on the CPU; computes what is pending."""
         if not self._chain:
             return self._storage.array()
-        return laid_out(self._storage.realise().array, self._type, self._strides, self._offset)
+        return seen(self._storage.looked_at(), self._type, self._strides, self._offset)
 
 
 describe.register(TensorBase, lambda tensor: str(tensor._type))
@@ -144,15 +144,16 @@ def new(
     return tensor
 
 
-def from_buffer(buffer: Buffer, type: TensorType) -> Tensor:
+def from_buffer(buffer: AnyBuffer, type: TensorType) -> Tensor:
     """A tensor of its own over a buffer in row-major order."""
     return new(Storage(current(), type, None, buffer), type, Lineage())
 
 
-def from_array(array: np.ndarray, dtype: DType) -> Tensor:
-    """A tensor with a private copy of `array`."""
+def from_array(array: np.ndarray, dtype: DType, device: str | None = None) -> Tensor:
+    """A tensor with a private copy of `array`, on `device` (where a factory that runs now puts what it makes)."""
     made = np.array(array, dtype=dtype.numpy, order="C", copy=True)
-    return from_buffer(Buffer.from_array(made), TensorType(dtype, made.shape))
+    device = device or THREADS.recorder.place
+    return from_buffer(from_host(made, device), TensorType(dtype, made.shape, device))
 
 
 # reading

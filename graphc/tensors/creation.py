@@ -21,6 +21,7 @@ from graphc.tensors.arguments import (
     finished,
     kind,
     number_argument,
+    placed,
     shape_of,
     sized,
     tensor_argument,
@@ -64,12 +65,12 @@ def empty(
     **kwargs: Any,
 ) -> Tensor:
     """A tensor whose contents are not specified (zeros here, so that programs are repeatable)."""
-    check_flags("empty", requires_grad, device, layout)
+    place = check_flags("empty", requires_grad, device, layout)
     shape = shape_of("empty", size, kwargs)
     if out is not None:
         return out.resize_(shape)
     found = wanted_type(dtype)
-    made = arranged(lambda s: constant(0, s, found), shape, order_of(memory_format, shape))
+    made = placed(place, arranged, lambda s: constant(0, s, found), shape, order_of(memory_format, shape))
     return finished(made, requires_grad)
 
 
@@ -114,11 +115,11 @@ def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, **flag
         if dim in order[:place]:
             raise ShapeError("Duplicate dim not allowed")
     found, requires_grad = wanted_type(dtype), flags.pop("requires_grad", False)
-    check_flags("empty_permuted", requires_grad, flags.pop("device", None), flags.pop("layout", None))
+    place = check_flags("empty_permuted", requires_grad, flags.pop("device", None), flags.pop("layout", None))
     flags.pop("pin_memory", None)
     if flags:
         raise KindError(f"empty_permuted() got an unexpected keyword argument '{next(iter(flags))}'")
-    return finished(arranged(lambda s: constant(0, s, found), shape, order), requires_grad)
+    return finished(placed(place, arranged, lambda s: constant(0, s, found), shape, order), requires_grad)
 
 
 def _fill_dtype(value: int | float | bool) -> DType:
@@ -162,11 +163,12 @@ def like(function: Callable[..., Tensor]) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> Tensor:
         given = tensor_argument(name, input)
-        check_flags(name, requires_grad, device, layout)
+        place = check_flags(name, requires_grad, given._type.device if device is None else device, layout)
         found = given._type.dtype if dtype is None else dtypes.to_ir(dtype)
         shape = given._type.shape
         order = order_of(memory_format, shape, given._strides)
-        return finished(arranged(lambda s: function(s, found, *args, **kwargs), shape, order), requires_grad)
+        made = placed(place, arranged, lambda s: function(s, found, *args, **kwargs), shape, order)
+        return finished(made, requires_grad)
 
     return named(made, function.__name__)
 

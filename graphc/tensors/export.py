@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.ir.types import TensorType
+from graphc.memory import AnyBuffer, bytes_of, part
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
     from graphc.storage import Storage
     from graphc.tensors.tensor import Tensor
+
+
+def seen(buffer: AnyBuffer, type: TensorType, strides: tuple[int, ...], offset: int) -> np.ndarray:
+    """The elements of a view of `buffer`: of memory of another device than the CPU, a copy of what the view spans."""
+    if type.device == "cpu" or not type.size:
+        return laid_out(buffer.array if type.device == "cpu" else np.empty(0, np.uint8), type, strides, offset)
+    size = type.dtype.itemsize
+    count = 1 + sum((n - 1) * s for n, s in zip(type.shape, strides, strict=True))
+    return laid_out(bytes_of(part(buffer, offset * size, count * size)), type, strides, 0)
 
 
 def laid_out(memory: np.ndarray, type: TensorType, strides: tuple[int, ...], offset: int) -> np.ndarray:

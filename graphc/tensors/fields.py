@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.devices import CPU, Device
+from graphc.devices import CPU, Device, device_object
 from graphc.errors import RangeError, UsageError
 from graphc.ir.types import TensorType
 from graphc.storage import Lineage, Storage
@@ -75,7 +75,8 @@ class TensorFields:
 
     @property
     def device(self) -> Device:
-        return CPU
+        name = self._type.device
+        return CPU if name == "cpu" else device_object(name)
 
     @property
     def ndim(self) -> int:

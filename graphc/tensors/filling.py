@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphc.errors import UsageError
-from graphc.ir.types import DType, TensorType
+from graphc.ir.types import DType
 from graphc.promotion import Number
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.operands import fit
@@ -32,8 +32,8 @@ _LARGEST = {"f16": 65504.0, "bf16": 3.3895313892515355e38, "f32": 3.402823466385
 def fill_value(value: Number, like: TensorBase) -> Tensor:
     """A number as a 0-d tensor of the dtype of `like`: a constant of the program. RuntimeError when it does not fit."""
     dtype = like._type.dtype
-    held = held_number(value, dtype)
-    return record("", (), lambda b: b.constant(held, TensorType(dtype, ())))
+    held, type = held_number(value, dtype), like._type.with_shape(())
+    return record("", (), lambda b: b.constant(held, type))
 
 
 def held_number(value: Number, dtype: DType) -> Number:

@@ -23,13 +23,13 @@ Emit = Callable[..., Node]
 _COMPARING = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 _EXACT = _COMPARING.union(
     ("constant", "iota", "input", "reshape", "permute", "broadcast", "slice", "pad", "concat", "window", "cast"),
-    ("bitcast", "detach", "materialize", "select", "neg", "abs", "sign", "floor", "ceil", "round", "trunc"),
+    ("bitcast", "detach", "transfer", "materialize", "select", "neg", "abs", "sign", "floor", "ceil", "round", "trunc"),
     ("maximum", "minimum", "reduce_max", "reduce_min", "argmax", "argmin", "argsort", "argselect", "searchsorted"),
     ("gather", "take_along", "index_set", "scatter_set", "scan_max", "scan_min"),
 )
 # What computes in f32 by itself, and whose derivative is of its own kind.
 _SINGLE = frozenset(("add", "sub", "mul", "contract", "reduce_sum", "fold", "index_add", "scatter_add", "scan_sum"))
-_PASSING = frozenset(("reshape", "permute", "broadcast", "slice", "cast", "detach"))
+_PASSING = frozenset(("reshape", "permute", "broadcast", "slice", "cast", "detach", "transfer"))
 
 
 def rounded_once(b: Builder, made: Node, operands: Sequence[Node]) -> Node:

@@ -37,7 +37,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
 
     def emit(b: Builder, x: Node, *more: Node) -> Node:
         kind = i64 if not more else more[0].dtype if more[0].dtype.is_float and more[0].dtype.itemsize == 4 else f64
-        zeros = b.constant(0, TensorType(kind, (length,)))
+        zeros = b.constant(0, TensorType(kind, (length,), x.type.device))
         source = b.cast(more[0], kind) if more else b.constant(1, zeros.type.with_shape(x.shape))
         return b.apply("index_add", (zeros, b.cast(x, i64), source), {"axis": 0}) if x.type.size else zeros
 
@@ -232,7 +232,7 @@ def histogramdd(
         points = b.reshape(x, (x.type.size // dims if dims else 0, dims))
         edges: list[Node] = []
         counts: list[int] = []
-        flat = b.constant(0, TensorType(i64, points.shape[:1]))
+        flat = b.constant(0, TensorType(i64, points.shape[:1], x.type.device))
         within = b.constant(True, flat.type.with_dtype(boolean))
         for place, each in enumerate(wanted):
             column = b.reshape(b.slice(points, (0, place), (points.shape[0], 1), (1, 1)), points.shape[:1])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import DTypeError, InputError, KindError, OutOfRange, RangeError, ShapeError
+from graphc.errors import DTypeError, InputError, KindError, OutOfRange, RangeError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, boolean, broadcast_shapes, i32, i64, u8
+from graphc.ir.types import boolean, broadcast_shapes, i32, i64, u8
 from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.tensors import viewing
@@ -183,7 +183,7 @@ def _true_places(mask: Tensor, seen: Tensor, dim: int) -> list[Tensor]:
                 f"The shape of the mask {list(mask._type.shape)} at index {i} does not match the shape of the indexed "
                 f"tensor {list(shape)} at index {dim + i}"
             )
-    return [from_array(p, i64) for p in np.nonzero(mask._array())]
+    return [from_array(p, i64, mask._type.device) for p in np.nonzero(mask._array())]
 
 
 def check_range(recorder: Recorder, index: Node, keep: Any, size: int, low: int, message: str) -> None:
@@ -224,6 +224,8 @@ def _combined(
     for place, tensor in zip(places, tensors, strict=True):
         n = seen._type.shape[place]
         node, keep = read(recorder, tensor, False)
+        if node.type.device != seen._type.device:
+            node = _beside(b, node, seen)
         node = b.cast(node, i64)
         check_range(recorder, node, keep, n, -n, f"index is out of bounds for dimension {place} with size {n}")
         keeps.append(keep)
@@ -232,6 +234,15 @@ def _combined(
         flat = node if flat is None else b.add(b.mul(flat, n), node)
     assert flat is not None
     return places, shape, flat, keeps
+
+
+def _beside(b: Builder, node: Node, seen: Tensor) -> Node:
+    """Indices on the device of what they index: those on the CPU are moved there."""
+    if node.type.device != "cpu":
+        raise UsageError(
+            f"indices should be either on cpu or on the same device as the indexed tensor ({seen._type.device})"
+        )
+    return b.transfer(node, seen._type.device)
 
 
 def _front(places: list[int], rank: int) -> tuple[tuple[int, ...], int]:
@@ -347,6 +358,10 @@ def _fill_where(input: Tensor, mask: Tensor, value: Tensor) -> None:
         x, keep_x = read(recorder, input, grad)
         v, keep_v = read(recorder, value, grad)
         m, keep_m = read(recorder, mask, False)
+        if m.type.device != x.type.device:
+            m = _beside(b, m, input)
+        if v.type.device == "cpu":
+            v = b.transfer(v, x.type.device)
         made = b.select(b.broadcast(m, x.shape), b.broadcast(b.cast(v, x.dtype), x.shape), x)
         write_node(recorder, input, made, (keep_x, keep_v, keep_m), "IndexPutBackward0", grad)
 
@@ -366,6 +381,8 @@ def _index_put(seen: Tensor, advanced: Sequence[Tensor | None], source: Tensor, 
         rest = moved.shape[len(places) :]
         base = b.reshape(moved, (math.prod(moved.shape[: len(places)]), *rest))
         value, keep_v = read(recorder, source, grad)
+        if not value.shape and value.type.device == "cpu":
+            value = b.transfer(value, x.type.device)
         k = len(shape)
         outcome = (*rest[:back], *shape, *rest[back:])
         given = value.shape
@@ -453,6 +470,6 @@ def at_index(
 
 def one_hot_node(b: Builder, index: Node, classes: int, dtype: Any) -> Node:
     """1 where a new last dimension's index equals `index`, else 0."""
-    type = TensorType(index.dtype, (*index.shape, classes))
+    type = index.type.with_shape((*index.shape, classes))
     wide = b.broadcast(b.reshape(index, (*index.shape, 1)), type.shape)
     return b.cast(b.apply("eq", (wide, b.iota(len(index.shape), type))), dtype)

@@ -1,4 +1,4 @@
-"""DLPack both ways: memory shared with any library that speaks it. NumPy carries the capsules."""
+"""DLPack both ways: memory shared with any library that speaks it. NumPy carries the capsules of the CPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from graphc.errors import UnsupportedError, UsageError
 from graphc.ir.types import bf16, dtype_of_numpy
 from graphc.tensors.core import TensorBase, alias
+from graphc.tensors.device_memory import CPU_PAIR, device_pair, stream_number
+from graphc.tensors.dlpack import capsule_of, from_capsule
 from graphc.tensors.export import export
 from graphc.tensors.literals import shared
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
-
-_CPU = (1, 0)  # DLPack's type of the device, and its number
 
 
 class _Capsule:
@@ -28,20 +28,24 @@ class _Capsule:
         return self._capsule
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return _CPU
+        return CPU_PAIR
 
 
 def to_capsule(tensor: Tensor, *, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
     """A DLPack capsule over the tensor's memory.
 
-    BufferError for tensors that require gradients, for other devices, and for bfloat16, which NumPy does not carry.
+    BufferError for tensors that require gradients, for other devices than the tensor's, and for bfloat16 on the CPU,
+    which NumPy does not carry.
     """
     if tensor.requires_grad:
         raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+    here = device_pair(tensor._type.device)
+    if dl_device is not None and tuple(map(int, dl_device)) != here:
+        raise BufferError(f"the tensor is on {tensor._type.device} and cannot be given to DLPack's device {dl_device}")
+    if here != CPU_PAIR:
+        return capsule_of(tensor.clone() if copy else tensor)
     if tensor._type.dtype is bf16:
         raise BufferError("bfloat16 cannot be exported by DLPack: NumPy has no such type; convert it first")
-    if dl_device is not None and tuple(map(int, dl_device)) != _CPU:
-        raise BufferError(f"the tensor is on the CPU and cannot be given to device {dl_device}")
     array = export(tensor)
     options = {} if max_version is None else {"max_version": max_version}
     return (array.copy() if copy else array).__dlpack__(**options)
@@ -66,6 +70,9 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
             f"from_dlpack received an invalid capsule: {type(ext_tensor).__name__} has no __dlpack__. Note that "
             "DLTensor capsules can be consumed only once, so you might have already constructed a tensor from it once."
         )
+    if not capsule and ext_tensor.__dlpack_device__()[0] == device_pair("cuda:0")[0]:
+        made = from_capsule(ext_tensor.__dlpack__(stream=stream_number(f"cuda:{ext_tensor.__dlpack_device__()[1]}")))
+        return made.clone() if copy else made
     array = np.from_dlpack(_Capsule(ext_tensor) if capsule else ext_tensor)
     if copy:
         array = array.copy()

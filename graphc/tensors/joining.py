@@ -300,10 +300,10 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     if r < 0:
         raise UsageError(f"Expect a non-negative number, but got {r}")
     if r == 0:
-        return from_array(np.zeros(0), input._type.dtype)
+        return from_array(np.zeros(0), input._type.dtype, input._type.device)
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     rows = np.array(list(choose(range(input.numel()), r)), np.int64).reshape(-1, r)
-    places = from_array(rows, i64)
+    places = from_array(rows, i64, input._type.device)
 
     def emit(b: Builder, x: Node, at: Node) -> Node:
         if at.type.size == 0:

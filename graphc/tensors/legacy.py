@@ -64,7 +64,9 @@ class _Legacy(type):
         return construct(cls.dtype.ir, args, kwargs)
 
     def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, TensorBase) and instance._type.dtype is cls.dtype.ir
+        if not isinstance(instance, TensorBase):
+            return False
+        return instance._type.dtype is cls.dtype.ir and instance._type.device == "cpu"
 
     def __repr__(cls) -> str:
         return f"<class 'torch.{cls.__name__}'>"
@@ -90,9 +92,13 @@ _NAMED = {f"torch.{t.__name__}": t.dtype for t in _ALL}
 _NAMES = {t.dtype.ir: f"torch.{t.__name__}" for t in _ALL}
 
 
-def legacy_name(dtype: DType) -> str:
-    """PyTorch's name of the tensor type of a dtype: "torch.FloatTensor"."""
-    return _NAMES[dtype]
+CUDA_TYPES = "torch.cuda."  # how the names of tensor types on CUDA devices begin
+
+
+def legacy_name(dtype: DType, device: str = "cpu") -> str:
+    """PyTorch's name of the tensor type of a dtype: "torch.FloatTensor", "torch.cuda.FloatTensor"."""
+    name = _NAMES[dtype]
+    return name if device == "cpu" else CUDA_TYPES + name.removeprefix("torch.")
 
 
 def legacy_dtype(given: object) -> dtypes.dtype:

@@ -13,9 +13,10 @@ from graphc import dtypes
 from graphc.errors import DTypeError, InputError, KindError, UnsupportedError, UsageError
 from graphc.ir.types import DType, TensorType, boolean, dtype_of_numpy, f64, i64
 from graphc.promotion import promote_types
-from graphc.tensors.arguments import check_flags, constructor, finished, kind, number_argument, wanted_type
+from graphc.tensors.arguments import check_flags, constructor, finished, kind, number_argument, placed, wanted_type
 from graphc.tensors.core import TensorBase, alias, from_array, from_buffer
-from graphc.tensors.shaping import clone, to_dtype
+from graphc.tensors.device_memory import from_cuda_array
+from graphc.tensors.shaping import clone, moved
 from graphc.tensors.strided import strided_view
 from graphc.tensors.writing import type_name
 from graphc_runtime.buffer import Buffer
@@ -191,7 +192,8 @@ def tensor(
     """A tensor with a copy of `data` (numbers, nested sequences, an array). Floats get the default float type,
     integers int64; NumPy's numbers and arrays and 0-d tensors keep their types.
     """
-    check_flags("tensor", requires_grad, device, None)
+    beside = data._type.device if isinstance(data, TensorBase) and device is None else device
+    place = check_flags("tensor", requires_grad, beside, None)
     wanted = None if dtype is None else dtypes.to_ir(dtype)
     if isinstance(data, TensorBase):
         warnings.warn(
@@ -199,14 +201,14 @@ def tensor(
             "sourceTensor.detach().clone().requires_grad_(True), rather than torch.tensor(sourceTensor).",
             stacklevel=2,
         )
-        return finished(copied(data, wanted), requires_grad)
-    return finished(from_data(data, wanted), requires_grad)
+        return finished(copied(data, wanted, place), requires_grad)
+    return finished(placed(place, from_data, data, wanted), requires_grad)
 
 
-def copied(source: TensorBase, dtype: DType | None) -> Tensor:
-    """A copy without the gradient side, in `dtype` or the source's own."""
+def copied(source: TensorBase, dtype: DType | None, device: str) -> Tensor:
+    """A copy on `device` without the gradient side, in `dtype` or the source's own."""
     plain = alias(source)
-    made = plain if dtype is None else to_dtype(plain, dtype)
+    made = moved(plain, device, dtype or source._type.dtype)
     return clone(made) if made is plain else made
 
 
@@ -290,21 +292,26 @@ def _warn_read_only(what: str) -> None:
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """`data` as a tensor; arrays are shared, tensors returned as they are, when the dtype fits."""
-    check_flags("as_tensor", False, device, None)
+    beside = data._type.device if isinstance(data, TensorBase) and device is None else device
+    place = check_flags("as_tensor", False, beside, None)
     wanted = None if dtype is None else dtypes.to_ir(dtype)
     if isinstance(data, TensorBase):
-        return data if wanted is None else to_dtype(data, wanted)  # type: ignore[arg-type,return-value]
+        return moved(data, place, wanted or data._type.dtype)  # type: ignore[arg-type]
+    if hasattr(data, "__cuda_array_interface__"):
+        shown = from_cuda_array(data)
+        return moved(shown, shown._type.device if device is None else place, wanted or shown._type.dtype)
     if isinstance(data, np.ndarray):
         found = from_numpy(data) if wanted in (None, array_dtype(data)) else from_data(data, wanted)
-        return found if wanted is None else to_dtype(found, wanted)
-    return from_data(data, wanted)
+        return moved(found, place, wanted or found._type.dtype)
+    return placed(place, from_data, data, wanted)
 
 
 def asarray(
     obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool | None = None
 ) -> Tensor:
     """`obj` as a tensor, sharing memory where it can: always with `copy=False`, never with `copy=True` (ValueError)."""
-    check_flags("asarray", bool(requires_grad), device, None)
+    beside = obj._type.device if isinstance(obj, TensorBase) and device is None else device
+    place = check_flags("asarray", bool(requires_grad), beside, None)
     wanted = None if dtype is None else dtypes.to_ir(dtype)
     if isinstance(obj, TensorBase | np.ndarray):
         if isinstance(obj, TensorBase) and obj.requires_grad and requires_grad is None:
@@ -320,18 +327,23 @@ def asarray(
                 raise InputError(
                     f"can't alias tensor with dtype '{type_name(made._type.dtype)}' into dtype '{type_name(wanted)}'."
                 )
-            made = to_dtype(made, wanted)  # type: ignore[arg-type]
+            made = moved(made, place, wanted)  # type: ignore[arg-type]
+        elif place != made._type.device:
+            if copy is False:
+                raise InputError(f"can't alias tensor from device '{made._type.device}' to '{place}'.")
+            made = moved(made, place, made._type.dtype)  # type: ignore[arg-type]
         elif copy:
             made = clone(made)  # type: ignore[arg-type]
     elif isinstance(obj, bytes | bytearray | memoryview):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of memory that is not writable, which PyTorch passes over here
             made = frombuffer(obj, dtype=wanted or dtypes.default_ir())
-        made = clone(made) if copy else made
+        made = moved(made, place, made._type.dtype)
+        made = clone(made) if copy and place == "cpu" else made
     else:
         if copy is False:
             raise InputError("can't alias arbitrary sequence into a tensor.")
-        made = from_data(obj, wanted)
+        made = placed(place, from_data, obj, wanted)
     return finished(made, True) if requires_grad else made  # type: ignore[return-value,arg-type]
 
 

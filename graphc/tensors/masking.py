@@ -59,7 +59,7 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Tensor | None = None) -> 
         raise DTypeError("masked_select: expected BoolTensor for mask")
     shape = common_shape(mask._type.shape, input._type.shape) or (1,)
     seen, wide = viewing.expand(input, shape), viewing.expand(mask, shape)
-    places = from_array(np.flatnonzero(wide._array()), i64)
+    places = from_array(np.flatnonzero(wide._array()), i64, input._type.device)
     flat = viewing.reshape(seen, -1) if seen._type.size else viewing.reshape(seen, 0)
     made = getitem(flat, places)
     if made._lineage.hist is not None:
@@ -82,7 +82,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     places = np.flatnonzero(np.broadcast_to(mask._array(), shape))
     if len(places) > source._type.size:
         raise UsageError("Number of elements of source < number of ones in mask")
-    index = from_array(places, i64)
+    index = from_array(places, i64, input._type.device)
     count = len(places)
 
     def emit(b: Builder, x: Node, src: Node, at: Node) -> Node:
@@ -96,12 +96,12 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 
 def nonzero(input: Tensor, *, out: Tensor | None = None, as_tuple: bool = False) -> Any:
     """Places of the elements that are not zero, a row each, or a vector for each dimension; looks at the values."""
-    array = input._array()
+    array, device = input._array(), input._type.device
     if as_tuple:
-        return tuple(from_array(p, i64) for p in np.nonzero(np.atleast_1d(array)))
+        return tuple(from_array(p, i64, device) for p in np.nonzero(np.atleast_1d(array)))
     found = np.argwhere(array)
     # The places of one dimension lie together in memory.
-    made = viewing.transpose(from_array(np.ascontiguousarray(found.T), i64), 0, 1)
+    made = viewing.transpose(from_array(np.ascontiguousarray(found.T), i64, device), 0, 1)
     made._root = None
     return made if out is None else into(out, made, "nonzero")
 
@@ -116,4 +116,4 @@ def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
     found = np.argwhere(input._array())[:size]
     rows = np.full((size, input.ndim), fill_value, np.int64)
     rows[: len(found)] = found
-    return from_array(rows, i64)
+    return from_array(rows, i64, input._type.device)

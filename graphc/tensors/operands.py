@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphc.devices import common_device
 from graphc.dtypes import default_ir
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, broadcast_shapes, f32
@@ -68,7 +69,8 @@ def number_node(recorder: Recorder, value: Number, type: TensorType, role: str, 
         held = f32 if type.dtype in HALVES else type.dtype  # PyTorch computes with the number as f32 holds it
         binding = recorder.bind(Buffer.from_array(np.array(value).astype(held.numpy)), TensorType(held, ()), None)
         parents.append(binding)
-        node = recorder.b.broadcast(binding.node, type.shape)
+        node = binding.node if type.device == "cpu" else recorder.b.transfer(binding.node, type.device)
+        node = recorder.b.broadcast(node, type.shape)
         return node if held is type.dtype else recorder.b.cast(node, type.dtype)
     return recorder.b.constant(fit(value, type.dtype), type)
 
@@ -84,11 +86,20 @@ def fit(value: Number, dtype: DType) -> Number:
 
 Emit = Callable[..., Node]
 
-_decided: dict[tuple[object, ...], tuple[DType, tuple[int, ...]]] = {}
+Common = tuple[DType, tuple[int, ...]]
+
+# Common dtype and shape, the device, and whether some operands lie elsewhere.
+_decided: dict[tuple[object, ...], tuple[Common, str, bool]] = {}
 
 
-def common(operands: Sequence[object]) -> tuple[DType, tuple[int, ...]]:
-    """The common dtype and shape of tensors and numbers; remembered by their types."""
+def common(operands: Sequence[object]) -> Common:
+    """The common dtype and shape of tensors and numbers; remembered by their types. RuntimeError for tensors of several
+    devices.
+    """
+    return _decision(operands)[0]
+
+
+def _decision(operands: Sequence[object]) -> tuple[Common, str, bool]:
     key: tuple[object, ...] = (
         default_ir(),
         *[(o._type, o._wrapped) if isinstance(o, TensorBase) else o.__class__ for o in operands],
@@ -101,7 +112,7 @@ def common(operands: Sequence[object]) -> tuple[DType, tuple[int, ...]]:
     return found
 
 
-def _decide(operands: Sequence[object]) -> tuple[DType, tuple[int, ...]]:
+def _decide(operands: Sequence[object]) -> tuple[Common, str, bool]:
     types: list[tuple[DType, int]] = []
     numbers: list[Number] = []
     shapes: list[tuple[int, ...]] = []
@@ -115,7 +126,10 @@ def _decide(operands: Sequence[object]) -> tuple[DType, tuple[int, ...]]:
                 types.append((type.dtype, len(type.shape)))
         else:
             numbers.append(plain(operand))
-    return result_type(types, numbers), broadcast_shapes(*shapes)
+    given = [o._type for o in operands if isinstance(o, TensorBase)]
+    device = common_device(given)
+    mixed = any(type.device != device for type in given)
+    return (result_type(types, numbers), broadcast_shapes(*shapes)), device, mixed
 
 
 def combine(
@@ -133,27 +147,33 @@ def combine(
         x, y = operands
         if isinstance(x, TensorBase) and isinstance(y, TensorBase) and x._type is y._type and dtype is None:
             return record(name, (x, y), emit, steady)
-    found, shape = common(operands)
+    (found, shape), device, mixed = _decision(operands)
     if masks:
         shape = broadcast_shapes(shape, *(m._type.shape for m in masks))
+        for mask in masks:
+            if mask._type.device != device:
+                device = common_device([o._type for o in (*masks, *operands) if isinstance(o, TensorBase)])
+                mixed = True
     dtype = dtype or found
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
         grad = wants_grad([o for o in operands if isinstance(o, TensorBase)])
-        type = TensorType(dtype, shape)
+        type = TensorType(dtype, shape, device)
         nodes: list[Node] = []
         sources: list[Node] = []
         parents: list[Keep] = []
         for mask in masks:
             node, keep = read(recorder, mask, False)
             parents.append(keep)
-            nodes.append(b.broadcast(node, shape))
+            nodes.append(b.broadcast(b.transfer(node, device) if mixed else node, shape))
         for place, operand in enumerate(operands):
             if isinstance(operand, TensorBase):
                 node, keep = read(recorder, operand, grad)
                 parents.append(keep)
                 sources.append(node)
+                if mixed:
+                    node = b.transfer(node, device)
                 if node.type.dtype is not dtype:
                     node = b.cast(node, dtype)
                 nodes.append(node if node.type.shape == shape else b.broadcast(node, shape))

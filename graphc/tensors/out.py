@@ -7,10 +7,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from graphc.errors import DTypeError, KindError, UsageError
 from graphc.grad_mode import MODE
+from graphc.memory import filled
 from graphc.naming import named
 from graphc.promotion import can_cast
 from graphc.recording import current
@@ -19,7 +18,6 @@ from graphc.tensors.casting import OPEN, cast_call, plainly
 from graphc.tensors.core import TensorBase, wants_grad
 from graphc.tensors.views import contiguous_strides
 from graphc.tensors.writing import check_apart, type_name, write
-from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -38,6 +36,8 @@ def into(out: Tensor, made: Tensor, name: str) -> Tensor:
             f"{name}(): result type {type_name(wanted.dtype)} can't be cast to the desired output type "
             f"{type_name(held.dtype)}"
         )
+    if wanted.device != held.device:
+        raise UsageError(f"Expected out tensor to have device {wanted.device}, but got {held.device} instead")
     if wanted.shape != held.shape:
         if held.size:
             warnings.warn(
@@ -58,7 +58,7 @@ def into(out: Tensor, made: Tensor, name: str) -> Tensor:
 def _resize(out: Tensor, shape: tuple[int, ...]) -> None:
     """Let `out` show new memory of `shape`."""
     type = out._type.with_shape(shape)
-    out._storage = Storage(current(), type, None, Buffer.from_array(np.zeros(shape, type.dtype.numpy)))
+    out._storage = Storage(current(), type, None, filled(0, type))
     out._chain, out._type = (), type
     out._strides, out._offset, out._lineage = contiguous_strides(shape), 0, Lineage()
     out._counter = out._storage.counter

@@ -157,7 +157,7 @@ def tensor_text(tensor: Tensor, name: str = "tensor") -> str:
     """`tensor([...])` with PyTorch's suffixes; `name` stands before the bracket."""
     type = tensor._type
     prefix = f"{name}("
-    suffixes: list[str] = []
+    suffixes: list[str] = [] if type.device == "cpu" else [f"device='{type.device}'"]
     if type.size == 0:
         if type.rank != 1:
             suffixes.append(f"size={tuple(type.shape)}")

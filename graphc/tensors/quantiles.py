@@ -155,7 +155,7 @@ def _checked_q(name: str, input: Tensor, q: Any) -> Tensor:
     if not isinstance(q, TensorBase):
         if not 0 <= q <= 1:
             raise UsageError(f"{name}() q must be in the range [0, 1] but got {q}")
-        return from_array(np.array(q), input._type.dtype)
+        return from_array(np.array(q), input._type.dtype, input._type.device)
     if q.ndim > 1:
         raise UsageError(f"{name}() q must be a scalar or 1D tensor")
     if q._type.dtype is not input._type.dtype:

@@ -11,7 +11,7 @@ import numpy as np
 from graphc.errors import DTypeError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, i32, i64
+from graphc.ir.types import i32, i64
 from graphc.naming import named
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, from_array, record, wrap_dim
@@ -101,7 +101,7 @@ def _places(repeats: Tensor) -> Tensor:
     if repeats.ndim != 1:
         raise UsageError("repeat_interleave only accept 1D vector as repeat")
     counts = _counts(repeats)
-    return from_array(np.repeat(np.arange(len(counts)), counts), repeats._type.dtype)
+    return from_array(np.repeat(np.arange(len(counts)), counts), repeats._type.dtype, repeats._type.device)
 
 
 def _by_counts(input: Tensor, repeats: Tensor, axis: int, output_size: int | None) -> Tensor:
@@ -114,7 +114,7 @@ def _by_counts(input: Tensor, repeats: Tensor, axis: int, output_size: int | Non
     counts = np.broadcast_to(_counts(repeats), (n,))
     if output_size is not None and output_size != counts.sum():
         raise UsageError("allocated size does not match required size")
-    places = from_array(np.repeat(np.arange(n), counts), i64)
+    places = from_array(np.repeat(np.arange(n), counts), i64, input._type.device)
 
     def emit(b: Builder, x: Node, at: Node) -> Node:
         x = x if x.shape else b.reshape(x, (1,))
@@ -215,7 +215,7 @@ def _triangle(name: str, compare: str, side: str) -> Callable[..., Any]:
             raise UsageError(f"{name}: input tensor must have at least 2 dimensions")
 
         def emit(b: Builder, x: Node) -> Node:
-            type = TensorType(i64, x.shape)
+            type = x.type.with_dtype(i64)
             row, column = b.iota(x.type.rank - 2, type), b.iota(x.type.rank - 1, type)
             return b.select(b.apply(compare, (b.sub(column, diagonal), row)), x, b.zeros_like(x))
 

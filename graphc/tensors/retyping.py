@@ -92,4 +92,4 @@ def flat_chain(held: TensorType, dtype: DType) -> tuple[Chain, int]:
 def memory_as(storage: Storage, dtype: DType) -> Tensor:
     """All whole elements of `dtype` in a memory, as a vector."""
     chain, count = flat_chain(storage.type, dtype)
-    return new(storage, TensorType(dtype, (count,)), Lineage(len(chain)), chain)
+    return new(storage, TensorType(dtype, (count,), storage.type.device), Lineage(len(chain)), chain)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
+from graphc.devices import use_device
 from graphc.errors import DTypeError, InputError, KindError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -17,7 +18,7 @@ from graphc.ir.types import DType, TensorType, f32, f64, i64
 from graphc.random import Generator, draw_key, normal_node, open_uniform_node, randint_node, uniform_node, wide_bits
 from graphc.recording import Recorder, current
 from graphc.storage import Value
-from graphc.tensors.arguments import constructor, extents, kind, shape_of, sized, tensor_argument, wanted_type
+from graphc.tensors.arguments import constructor, extents, kind, placed, shape_of, sized, tensor_argument, wanted_type
 from graphc.tensors.core import Keep, TensorBase, alias, finish, read
 from graphc.tensors.creation import like
 from graphc.tensors.operands import combine
@@ -228,7 +229,9 @@ def normal(
                 "need a size"
             )
         found = wanted_type(dtype) if out is None else out._type.dtype
-        made = _draw(sized(extents("normal", size), _float("normal_kernel_cpu", found)), generator, normal_node)
+        _float("normal_kernel_cpu", found)
+        place = use_device(device) if out is None else out._type.device
+        made = _draw(placed(place, sized, extents("normal", size), found), generator, normal_node)
         made = made * std + mean
     else:
         _float("normal_kernel_cpu", tensors[0]._type.dtype)
@@ -317,7 +320,8 @@ def multinomial(
     )
     if replacement:
         totals = cumsum(work, -1)
-        drawn = rand((*type.shape[:-1], num_samples), generator=generator, dtype=dtypes.float64) * totals[..., -1:]
+        shape, place = (*type.shape[:-1], num_samples), input.device
+        drawn = rand(shape, generator=generator, dtype=dtypes.float64, device=place) * totals[..., -1:]
         passed = (totals.unsqueeze(-2) <= drawn.unsqueeze(-1)).sum(-1)
         made = passed.minimum((totals < totals[..., -1:]).sum(-1, keepdim=True))
     else:

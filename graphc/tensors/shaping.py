@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import DTypeError
+from graphc.ir.types import DType
 from graphc.tensors.core import record
 from graphc.tensors.flattening import flatten, unflatten
 from graphc.tensors.splitting import chunk, split, unbind
@@ -47,6 +48,7 @@ __all__ = [
     "flatten",
     "ints",
     "is_contiguous",
+    "moved",
     "movedim",
     "narrow",
     "permute",
@@ -86,6 +88,15 @@ def to_dtype(input: Tensor, dtype: Any) -> Tensor:
     if input._type.dtype is dtype:
         return input
     return record("ToCopyBackward0", (input,), lambda b, x: b.cast(x, dtype))
+
+
+def moved(input: Tensor, device: str, dtype: DType) -> Tensor:
+    """The elements on a device, converted; the tensor itself when it is there and has that dtype."""
+    if input._type.device == device:
+        return to_dtype(input, dtype)
+    if device == "cpu":  # the device converts, whichever of the two it is
+        return record("ToCopyBackward0", (input,), lambda b, x: b.transfer(b.cast(x, dtype), device))
+    return record("ToCopyBackward0", (input,), lambda b, x: b.cast(b.transfer(x, device), dtype))
 
 
 def check_same_dtype(name: str, a: Tensor, b: Tensor) -> None:

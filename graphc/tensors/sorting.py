@@ -208,7 +208,7 @@ def _search(sequence: Tensor, values: Any, right: bool, out_int32: bool) -> Tens
 def _number(value: Any, like: Tensor) -> Tensor:
     """A Python number as a tensor; a fraction keeps its digits against integers."""
     dtype = like._type.dtype if like._type.dtype.is_float or isinstance(value, int) else f64
-    return from_array(np.array(value), dtype)
+    return from_array(np.array(value), dtype, like._type.device)
 
 
 @out_form

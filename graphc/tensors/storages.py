@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from graphc.devices import Device, device_object
+from graphc.memory import bytes_of
 from graphc.tensors.core import TensorBase
 
 
@@ -12,6 +14,11 @@ class UntypedStorage:
 
     def __init__(self, tensor: TensorBase) -> None:
         self._storage = tensor._storage
+
+    @property
+    def device(self) -> Device:
+        """Where the bytes are."""
+        return device_object(self._storage.type.device)
 
     def nbytes(self) -> int:
         """Number of bytes."""
@@ -35,7 +42,7 @@ class UntypedStorage:
 
     def tolist(self) -> list[int]:
         """The bytes."""
-        return self._storage.realise().array.tolist()
+        return bytes_of(self._storage.looked_at()).tolist()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.tolist())
@@ -44,4 +51,4 @@ class UntypedStorage:
         return self.tolist()[index]
 
     def __repr__(self) -> str:
-        return f"[torch.storage.UntypedStorage(device=cpu) of size {self.nbytes()}]"
+        return f"[torch.storage.UntypedStorage(device={self.device}) of size {self.nbytes()}]"

@@ -15,7 +15,7 @@ from graphc.hooks import RemovableHandle
 from graphc.recording import current
 from graphc.storage import Lineage
 from graphc.tensors import elementwise, indexing, literals, shaping
-from graphc.tensors.arguments import check_holds, number_argument
+from graphc.tensors.arguments import check_holds, number_argument, placed
 from graphc.tensors.core import TensorBase, alias, set_class
 from graphc.tensors.fields import TensorFields
 from graphc.tensors.legacy import construct
@@ -85,6 +85,11 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
                 )
             if value._type.dtype is not self._type.dtype:
                 raise UsageError(f"assigned grad has data of a different type: {value._type} for a tensor {self._type}")
+            if value._type.device != self._type.device:
+                raise UsageError(
+                    f"assigned grad has data located on a different device: {value._type.device} for a tensor on "
+                    f"{self._type.device}"
+                )
         capture = current().capture
         if capture is not None:
             capture.write_grad(self)
@@ -192,7 +197,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         """Store the elements of a tensor, or a number, broadcast and converted."""
         if not isinstance(src, TensorBase) and not is_number(src):
             raise KindError(f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}")
-        source = src if isinstance(src, TensorBase) else literals.from_data(src, None)
+        source = src if isinstance(src, TensorBase) else placed(self._type.device, literals.from_data, src, None)
         check_broadcast(source._type.shape, self._type.shape)
         if source is self:
             check_writable(self)

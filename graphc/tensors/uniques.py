@@ -41,16 +41,16 @@ def _grouped(input: Tensor, dim: int | None, inverse: bool, counts: bool, consec
     new = np.ones(n, bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(1) if rows.size else False
     firsts = np.flatnonzero(new)
-    source = input._array()
+    source, device = input._array(), input._type.device
     chosen = order[firsts]
     flat = source.reshape(-1) if dim is None or not source.ndim else source
-    made = [from_array(np.take(flat, chosen, axis), input._type.dtype)]
+    made = [from_array(np.take(flat, chosen, axis), input._type.dtype, device)]
     if inverse:
         places = np.empty(n, np.int64)
         places[order] = np.cumsum(new) - 1
-        made.append(from_array(places.reshape(source.shape) if dim is None else places, i64))
+        made.append(from_array(places.reshape(source.shape) if dim is None else places, i64, device))
     if counts:
-        made.append(from_array(np.diff(np.append(firsts, n)), i64))
+        made.append(from_array(np.diff(np.append(firsts, n)), i64, device))
     return made[0] if len(made) == 1 else tuple(made)
 
 

@@ -53,15 +53,15 @@ def apply_step(b: Builder, node: Node, step: ViewStep) -> Node:
     if step.kind == "window":
         return b.window(node, step.a, step.b, step.c, (1,))
     if step.kind == "strided":
-        return b.apply("gather", (node, _affine(b, step)), {"axis": 0})
+        return b.apply("gather", (node, _affine(b, step, node.type.device)), {"axis": 0})
     if step.types is not None:
         return reinterpret(b, node, step.types[1], step.a)
     return b.broadcast(node, step.a)
 
 
-def _affine(b: Builder, step: ViewStep) -> Node:
-    """The places in its flat source that a strided step sees."""
-    type = TensorType(i64, step.a)
+def _affine(b: Builder, step: ViewStep, device: str) -> Node:
+    """The places in its flat source, on `device`, that a strided step sees."""
+    type = TensorType(i64, step.a, device)
     places = b.constant(step.c[0], type)
     for axis, stride in enumerate(step.b):
         if stride and step.a[axis] > 1:
@@ -116,7 +116,7 @@ def _write_steps(b: Builder, base: Node, chain: Chain, new: Node) -> Node:
         size, count = base.type.size, new.type.size
         if not size or not count:
             return base
-        numbers = b.reshape(b.iota(0, TensorType(i64, (size,))), base.shape)
+        numbers = b.reshape(b.iota(0, TensorType(i64, (size,), base.type.device)), base.shape)
         index = b.reshape(apply_chain(b, numbers, chain), (count,))
         flat = b.apply("index_set", (b.reshape(base, (size,)), index, b.reshape(new, (count,))), {"axis": 0})
         return b.reshape(flat, base.shape)

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from graphc.devices import mixed_devices
 from graphc.errors import DTypeError, ShapeError, UsageError
 from graphc.grad_mode import MODE
 from graphc.ir.node import Node
@@ -126,6 +127,8 @@ def write(
         b = recorder.begin()
         grad = MODE.enabled and (source.requires_grad or target._lineage.hist is not None) and type.dtype.is_float
         node, keep = read(recorder, source, grad)
+        if source._type.device != type.device:
+            node = b.transfer(node, type.device)
         if node.shape != type.shape:
             node = b.broadcast(node, type.shape) if node.type.rank <= type.rank else b.reshape(node, type.shape)
         node = b.cast(node, type.dtype)
@@ -185,6 +188,8 @@ def in_place(target: Tensor, result: Tensor) -> Tensor:
             f"result type {_TYPE_NAMES[r.dtype.torch_name]} can't be cast to the desired output type "
             f"{_TYPE_NAMES[a.dtype.torch_name]}"
         )
+    if r.device != a.device:
+        raise mixed_devices(a.device, r.device)
     if r.shape != a.shape:
         raise ShapeError(f"output with shape {list(a.shape)} doesn't match the broadcast shape {list(r.shape)}")
     name = result._lineage.hist.name if result._lineage.hist is not None else "CopyBackwards"

@@ -70,5 +70,5 @@ def _scaled(image: Tensor, value_range: tuple[float, float] | None) -> Tensor:
 def save_image(tensor: Tensor | list[Tensor], fp: str | Path | Any, format: str | None = None, **kwargs: Any) -> None:
     """Write an image, or the grid of a batch, to a file; values are 0..1. `kwargs` are those of `make_grid`."""
     grid = make_grid(tensor, **kwargs)
-    pixels = grid.mul(255).add(0.5).clamp(0, 255).permute(1, 2, 0).numpy().astype("uint8")
+    pixels = grid.mul(255).add(0.5).clamp(0, 255).permute(1, 2, 0).cpu().numpy().astype("uint8")
     Image.fromarray(pixels).save(fp, format=format)

@@ -20,8 +20,8 @@ def own_recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A recorder for each test, so that a failure leaves nothing pending for the next one."""
     if os.environ.get("GRAPHC_TEST_EVALUATOR"):
 
-        def compiled(graph: Graph, donate: Any = ()) -> Reference:
-            return Reference(graph)
+        def compiled(graph: Graph, donate: Any = (), device: str = "cpu") -> Reference:
+            return Reference(graph, device)
 
         monkeypatch.setattr(graphc.compiled, "compile_graph", compiled)
         monkeypatch.setattr(programs, "_executables", type(programs._executables)())

@@ -136,7 +136,8 @@ def make(torch: Any) -> tuple[str, str]:
         for why in dict.fromkeys(reason(n) for n in missing):
             parts.append(f"Missing ({why}): {listing(n for n in missing if reason(n) == why)}\n")
     differences = "\n".join(f"| {name} | {what} | {why} |" for name, what, why in DIFFERENCES)
-    host = "\n".join(f"| `{op.name}` | {HOST_NOTES.get(op.name, op.doc)} |" for op in OPS.values() if op.kind == "host")
+    hosted = [op for op in OPS.values() if op.kind == "host" and op.name != "transfer"]
+    host = "\n".join(f"| `{op.name}` | {HOST_NOTES.get(op.name, op.doc)} |" for op in hosted)
     version = torch.__version__.partition("+")[0]
     page = f"""# PyTorch's names in graphc
 

@@ -11,26 +11,31 @@ import pytest
 import graphc
 from graphc import programs
 from graphc.ir import Graph, evaluate
+from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 from graphc.native.library import library
 from graphc.options import NATIVE_CALLS
 from graphc.recording import Recorder, using
-from graphc_runtime.buffer import Buffer
+from graphc_runtime.devices.cuda import register_cuda_driver
+from tests.runtime.recording_driver import RecordingDevice, RecordingDriver
 
 
 class Reference:
-    """Stands where the compiler gives an executable: evaluates the graph on NumPy."""
+    """Stands where the compiler gives an executable: evaluates the graph on NumPy, for any device."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, device: str = "cpu") -> None:
         self.graph = graph
+        self.device = device
         self.output_aliases = (-1,) * len(graph.outputs)
 
-    def run(self, inputs: Sequence[Buffer]) -> list[Buffer]:
-        arrays = [b.view(n.type.dtype.numpy, n.shape) for b, n in zip(inputs, self.graph.inputs, strict=True)]
-        return [Buffer.from_array(np.array(a, order="C", copy=True)) for a in evaluate(self.graph, arrays)]
+    def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
+        if self.device != "cpu":  # what a compiled program would not notice
+            assert all(b.device.name == self.device for b in inputs)
+        arrays = [values_of(b, n.type) for b, n in zip(inputs, self.graph.inputs, strict=True)]
+        return [from_host(np.array(a, order="C", copy=True), self.device) for a in evaluate(self.graph, arrays)]
 
-    def launch(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    def launch(self, inputs: Sequence[AnyBuffer], outputs: Sequence[AnyBuffer]) -> None:
         for made, given in zip(self.run(inputs), outputs, strict=True):
-            given.array[:] = made.array
+            copy_into(given, made)
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +43,8 @@ def reference(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Programs run on the evaluator, on a recorder of the test's own, unless the test is marked `native`."""
     if "native" not in request.fixturenames:
 
-        def compiled(graph: Graph, donate: Any = ()) -> Reference:
-            return Reference(graph)
+        def compiled(graph: Graph, donate: Any = (), device: str = "cpu") -> Reference:
+            return Reference(graph, device)
 
         monkeypatch.setattr(graphc.compiled, "compile_graph", compiled)
         monkeypatch.setattr(programs, "_executables", type(programs._executables)())
@@ -59,3 +64,14 @@ def native_replays(native: None) -> Iterator[None]:
     assert library() is not None
     yield
     NATIVE_CALLS.reset()
+
+
+@pytest.fixture
+def cuda() -> Iterator[list[RecordingDevice]]:
+    """Two CUDA devices whose memory is the host's; their programs run on the evaluator."""
+    devices = [RecordingDevice({}), RecordingDevice({})]
+    before = register_cuda_driver(RecordingDriver(*devices))
+    try:
+        yield devices
+    finally:
+        register_cuda_driver(before)

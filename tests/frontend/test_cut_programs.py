@@ -51,7 +51,7 @@ def test_spread_numbers_and_constants_do_not_cross_cuts(monkeypatch: pytest.Monk
 def test_a_graph_of_some_thousand_nodes_is_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[Graph] = []
 
-    def noting(graph: Graph, key: object, donated: object) -> None:
+    def noting(graph: Graph, key: object, donated: object, device: str) -> None:
         graphs.append(graph)
 
     monkeypatch.setattr(programs, "executable_for", noting)

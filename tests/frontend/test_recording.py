@@ -162,7 +162,7 @@ sys.path[:0] = {path!r}
 import numpy as np
 import graphc as torch, graphc.pipeline
 from tests.frontend.conftest import Reference
-graphc.compiled.compile_graph = lambda graph, donate=(): Reference(graph)
+graphc.compiled.compile_graph = lambda graph, donate=(), device="cpu": Reference(graph, device)
 def work():
     w = torch.zeros(3, requires_grad=True)
     x = w

@@ -43,7 +43,16 @@ def _binomial(rng: Rng) -> list[Sample]:
     ]
 
 
+def _transfer(rng: Rng) -> list[Sample]:
+    return [Sample((array(rng, shape, dtype),), {"device": "cpu"}) for shape in ((2, 3), (), (0,)) for dtype in DTYPES]
+
+
 HOST: dict[str, OpSamples] = {
+    "transfer": OpSamples(
+        _transfer,
+        (BadSample((t("f32[2]"),), r"transfer: wants a device", {"device": "nowhere:"}),),
+        lambda rng: [Sample((array(rng, (2, 3), f64),), {"device": "cpu"})],
+    ),
     "random_poisson": OpSamples(
         _poisson,
         (

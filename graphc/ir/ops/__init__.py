@@ -19,6 +19,7 @@ from graphc.ir.ops import (
     source,
     special,
     special_host,
+    transfer,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "source",
     "special",
     "special_host",
+    "transfer",
 ]

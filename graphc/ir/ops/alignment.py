@@ -10,7 +10,7 @@ import numpy as np
 from graphc.errors import ShapeError
 from graphc.ir.node import Node
 from graphc.ir.opdef import Attr, Attrs, OpDef, register
-from graphc.ir.ops.checks import check_arity, check_group, narrow, shown, widen
+from graphc.ir.ops.checks import check_arity, check_device, check_group, narrow, shown, widen
 from graphc.ir.types import TensorType, i64
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ Types = Sequence[TensorType]
 
 
 def _check(op: str, types: Types, attrs: Attrs) -> None:
+    check_device(op, types)
     check_group(op, types[0], "float")
     logs, targets, lengths, sizes = types[:4]
     fits = logs.rank == 3 and targets.rank == 2 and lengths.shape == sizes.shape == logs.shape[1:2]

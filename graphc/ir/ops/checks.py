@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import DTypeError, ShapeError, UsageError
 from graphc.ir.opdef import Attrs, Infer
 from graphc.ir.types import DType, TensorType, bf16, f16, i32, i64
 
@@ -48,9 +48,11 @@ def check_arity(op: str, types: Sequence[TensorType], arity: int) -> None:
 
 
 def check_device(op: str, types: Sequence[TensorType]) -> None:
-    if len({t.device for t in types}) > 1:
-        raise DTypeError(
-            f"{op}: expected all tensors to be on the same device, got {' and '.join(t.device for t in types)}"
+    found = sorted({t.device for t in types}, key=lambda device: (device == "cpu", device))  # the CPU last, as PyTorch
+    if len(found) > 1:
+        raise UsageError(
+            f"Expected all tensors to be on the same device, but found at least two devices, {found[0]} and "
+            f"{found[1]}! ({op}: {shown(types)}; move them with .to(device))"
         )
 
 

@@ -8,18 +8,17 @@ import numpy as np
 
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.opdef import Attrs, OpDef, register
-from graphc.ir.ops.checks import check_arity, widen
+from graphc.ir.ops.checks import check_arity, check_device, widen
 from graphc.ir.types import TensorType, i64
-
-_KEY = TensorType(i64, (2,))
 
 
 def _infer(op: str, arity: int, types: Sequence[TensorType]) -> TensorType:
     check_arity(op, types, arity)
-    if types[0] != _KEY:
+    if (types[0].dtype, types[0].shape) != (i64, (2,)):  # on any device: the host reads it
         raise DTypeError(f"{op}: wants a key i64[2] first, got {types[0]}")
     if not types[1].dtype.is_float:
         raise DTypeError(f"{op}: wants floats, got {types[1]}")
+    check_device(op, types[1:])
     if len(set(types[1:])) != 1:
         raise ShapeError(f"{op}: wants operands of one type, got {' and '.join(map(str, types[1:]))}")
     return types[1]

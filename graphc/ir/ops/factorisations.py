@@ -14,7 +14,7 @@ from graphc.errors import DTypeError, ShapeError
 from graphc.ir.opdef import Attr, Attrs, Evaluate, OpDef, Vjp, register
 from graphc.ir.ops import factorisations_vjp as gradients
 from graphc.ir.ops import lapack, reflections
-from graphc.ir.ops.checks import check_arity, check_same_dtype
+from graphc.ir.ops.checks import check_arity, check_device, check_same_dtype
 from graphc.ir.types import TensorType, f32, f64, i32, i64
 
 Shape = tuple[int, ...]
@@ -44,6 +44,7 @@ def _of_two(op: str, more: int) -> Callable[..., TensorType]:
 
     def infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         check_arity(op, types, 2)
+        check_device(op, types)
         check_same_dtype(op, types)
         a, y = types
         _matrix(op, a, True)
@@ -56,6 +57,7 @@ def _of_two(op: str, more: int) -> Callable[..., TensorType]:
 
 def _infer_pseudo_inverse(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     check_arity("pseudo_inverse", types, 2)
+    check_device("pseudo_inverse", types)
     check_same_dtype("pseudo_inverse", types)
     x, tolerance = types
     _matrix("pseudo_inverse", x, attrs["hermitian"])
@@ -74,6 +76,7 @@ def _infer_permutation(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
 
 def _infer_ldl_solve(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     check_arity("ldl_solve", types, 3)
+    check_device("ldl_solve", types)
     factors, pivots, right = types
     made = _of_two("ldl_solve", 0)((factors, right), attrs)
     if pivots.dtype is not i32 or pivots.shape != factors.shape[:-1]:

@@ -19,7 +19,7 @@ _MAPS = ("matrix_exp", "cayley", "householder")
 
 def _is_orthogonal(matrix: Tensor) -> bool:
     n, k = matrix.shape[-2:]
-    difference = matrix.mT @ matrix - eye(k, dtype=matrix.dtype)
+    difference = matrix.mT @ matrix - eye(k, dtype=matrix.dtype, device=matrix.device)
     return bool((difference.abs() < 10.0 * n * finfo(matrix.dtype).eps).all())
 
 
@@ -60,7 +60,7 @@ class _Orthogonal(Module):
         if self.orthogonal_map == "matrix_exp":
             made = matrix_exp(skew)
         else:
-            identity = eye(n, dtype=skew.dtype)
+            identity = eye(n, dtype=skew.dtype, device=skew.device)
             made = linalg.solve(identity - skew / 2, identity + skew / 2)
         return made[..., :k]
 
@@ -84,7 +84,7 @@ class _Orthogonal(Module):
         if "base" not in self._buffers:
             return self._vectors(matrix, wide)
         if n != k:
-            noise = randn(*matrix.shape[:-2], n, n - k, dtype=matrix.dtype)
+            noise = randn(*matrix.shape[:-2], n, n - k, dtype=matrix.dtype, device=matrix.device)
             self.base = _made_orthogonal(cat([matrix, noise], dim=-1))
         else:
             self.base = matrix.clone() if _is_orthogonal(matrix) else _made_orthogonal(matrix)
@@ -98,12 +98,12 @@ class _Orthogonal(Module):
                 "It is not possible to assign to the matrix exponential or the Cayley parametrizations when "
                 "use_trivialization=False."
             )
-        vectors, tau = np.linalg.qr(matrix.detach().numpy(), mode="raw")
+        vectors, tau = np.linalg.qr(matrix.detach().cpu().numpy(), mode="raw")
         vectors = np.ascontiguousarray(np.swapaxes(vectors, -1, -2))
         places = np.arange(tau.shape[-1])
         signs = np.sign(vectors[..., places, places])
         vectors[..., places, places] = np.where(tau == 0, -signs, signs)
-        made = from_numpy(vectors).to(matrix.dtype)
+        made = from_numpy(vectors).to(matrix.device, matrix.dtype)
         return made.mT if wide else made
 
 

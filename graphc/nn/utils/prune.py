@@ -266,7 +266,7 @@ class RandomStructured(_Structured):
     """Prunes `amount` slices (a number of them or a share) along `dim` at random."""
 
     def _keep(self, t: Tensor, count: int) -> Any:
-        drawn = rand(t.shape[self.dim])
+        drawn = rand(t.shape[self.dim], device=t.device)
         return drawn > kthvalue(drawn, k=count).values
 
     @classmethod

@@ -40,7 +40,7 @@ def _lengths(batch_sizes: Sequence[int]) -> list[int]:
 
 def inside(steps: int, lengths: Tensor) -> Tensor:
     """Bool (steps, batch): whether a place lies within its sequence."""
-    return arange(steps).unsqueeze(1) < lengths.unsqueeze(0)
+    return arange(steps, device=lengths.device).unsqueeze(1) < lengths.unsqueeze(0)
 
 
 def _like(mask: Tensor, values: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class PackedSequence(tuple[Any, ...]):
                 for start, count in zip(starts, counts, strict=True)
                 for place in range(counts[0])
             ]
-            data = self._data.index_select(0, tensor(rows, dtype=int64))
+            data = self._data.index_select(0, tensor(rows, dtype=int64, device=self._data.device))
             sizes = _lengths(counts)
             padded = data.reshape(len(counts), counts[0], *self._data.shape[1:])
             self._padded = (padded, tensor(sizes, dtype=int64), sizes)
@@ -117,7 +117,7 @@ class PackedSequence(tuple[Any, ...]):
             width = padded.shape[1]
             rows = [step * width + place for step, count in enumerate(_batch_sizes(sizes)) for place in range(count)]
             flat = padded.reshape(padded.shape[0] * width, *padded.shape[2:])
-            made: Tensor = flat.index_select(0, tensor(rows, dtype=int64))
+            made: Tensor = flat.index_select(0, tensor(rows, dtype=int64, device=flat.device))
             self._data = made
             return made
         return self._data
@@ -205,7 +205,8 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     """The permutation that undoes `permutation` (int64, one dimension); None for None."""
     if permutation is None:
         return None
-    return zeros(permutation.numel(), dtype=int64).scatter(0, permutation, arange(permutation.numel()))
+    count, device = permutation.numel(), permutation.device
+    return zeros(count, dtype=int64, device=device).scatter(0, permutation, arange(count, device=device))
 
 
 def pack_padded_sequence(
@@ -219,7 +220,7 @@ def pack_padded_sequence(
     if not enforce_sorted:
         order = sorted(range(len(sizes)), key=lambda place: -sizes[place])
         sizes = [sizes[place] for place in order]
-        sorted_indices = tensor(order, dtype=int64)
+        sorted_indices = tensor(order, dtype=int64, device=input.device)
         input = input.index_select(batch_dim, sorted_indices)
     if input.numel() == 0:
         raise UsageError("Cannot pack empty tensors.")
@@ -259,7 +260,7 @@ def pad_packed_sequence(
             "Expected total_length to be at least the length of the longest sequence in input, but got "
             f"total_length={total_length} and max sequence length being {steps}"
         )
-    made = where(_like(inside(steps, lengths), padded), padded, padding_value)
+    made = where(_like(inside(steps, lengths.to(padded.device)), padded), padded, padding_value)
     if total_length is not None and total_length > steps:
         made = F.pad(made, [0, 0] * (made.dim() - 1) + [0, total_length - steps], value=padding_value)
     if batch_first:

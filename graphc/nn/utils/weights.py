@@ -30,7 +30,7 @@ def matrix_of(weight: Tensor, dim: int) -> Tensor:
 
 def random_unit(size: int, like: Tensor, eps: float) -> Tensor:
     """A vector of length 1 in a random direction."""
-    return F.normalize(empty(size, dtype=like.dtype).normal_(), dim=0, eps=eps)
+    return F.normalize(empty(size, dtype=like.dtype, device=like.device).normal_(), dim=0, eps=eps)
 
 
 def weight_dim(module: Module) -> int:

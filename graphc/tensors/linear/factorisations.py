@@ -79,7 +79,7 @@ def _qr(a: Tensor, mode: str) -> tuple[Tensor, Tensor]:
         return [block(b, packed, (0, m), (0, k)), block(b, packed, (m, m + k), (0, n))]
 
     q, r = record_many("LinalgQrBackward0", (a,), emit)
-    return (creation.empty(0, dtype=a.dtype) if mode == "r" else q), r
+    return (creation.empty(0, dtype=a.dtype, device=a.device) if mode == "r" else q), r
 
 
 @out_form
@@ -152,7 +152,7 @@ def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
     if not compute_uv:
         need_matrices("linalg.svd", input, kernel="svd_cpu")
         *lead, m, n = input._type.shape
-        u, v = (creation.zeros(*lead, size, size, dtype=input.dtype) for size in (m, n))
+        u, v = (creation.zeros(*lead, size, size, dtype=input.dtype, device=input.device) for size in (m, n))
         return results.svd(u, svdvals(input), v)
     u, s, vh = _svd(input, not some)
     return results.svd(u, s, record("TransposeBackward0", (vh,), transpose))

@@ -137,7 +137,7 @@ def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpa
             "function is intended to be used with the output produced by torch.linalg.lu_factor"
         )
     m = LU_data._type.shape[-2]
-    p = creation.empty(0, dtype=LU_data.dtype)
+    p = creation.empty(0, dtype=LU_data.dtype, device=LU_data.device)
 
     def parts(b: Builder, x: Node) -> list[Node]:
         return [_lower(b, x), _upper(b, x)] if unpack_data else [nothing(b, x)] * 2

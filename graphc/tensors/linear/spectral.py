@@ -51,7 +51,7 @@ def _tolerance(a: Tensor, sizes: Tensor, atol: Any, rtol: Any) -> Tensor:
             rtol = 0.0 if atol > 0 else default
     atol = 0.0 if atol is None else atol
     empty = not sizes._type.shape[-1]
-    largest = creation.zeros(lead, dtype=a.dtype) if empty else reductions.amax(sizes, -1)
+    largest = creation.zeros(lead, dtype=a.dtype, device=a.device) if empty else reductions.amax(sizes, -1)
     operands = (largest, rtol, atol)
     shape = broadcast_shapes(lead, *(o._type.shape for o in operands[1:] if isinstance(o, TensorBase)))
     made = combine(
@@ -145,13 +145,13 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     solution = record("LinalgLstsqBackward0", (inverse, right), product_node)
     if vector or B.ndim == 1:
         solution = shaping.squeeze(solution, -1)
-    values = creation.empty(0, dtype=A.dtype)
+    values = creation.empty(0, dtype=A.dtype, device=A.device)
     if m > n and driver == "gels":
         rest = product(A, shaping.unsqueeze(solution, -1) if vector else solution) - right  # type: ignore[operator]
         residuals = reductions.sum(rest * rest, -2)
     else:
         residuals = record("LinalgLstsqBackward0", (inverse, right), lambda b, p, q: nothing(b, q))
-    rank: Any = creation.empty(0, dtype=dtypes.int64)
+    rank: Any = creation.empty(0, dtype=dtypes.int64, device=A.device)
     if driver != "gels":
         rank = matrix_rank(A, rtol=least)
     if driver in ("gelsd", "gelss"):
@@ -218,7 +218,7 @@ def _by_singular_values(name: str, a: Tensor, ord: Any, rows: int, columns: int,
         return nuclear(a, (rows, columns), keepdim, None)
     values = svdvals(shaping.movedim(a, (rows, columns), (-2, -1)))
     if ord == 2 and not values._type.shape[-1]:
-        made = creation.zeros(values._type.shape[:-1], dtype=a.dtype)
+        made = creation.zeros(values._type.shape[:-1], dtype=a.dtype, device=a.device)
     else:
         made = (reductions.amax if ord > 0 else reductions.amin)(values, -1)
     if keepdim:
@@ -274,7 +274,7 @@ def cond(A: Tensor, p: Any = None) -> Tensor:
         raise UsageError(f"linalg.cond got an invalid norm type: {p}")
     lead = A._type.shape[:-2]
     if not A._type.size:
-        return creation.zeros(lead, dtype=A.dtype)
+        return creation.zeros(lead, dtype=A.dtype, device=A.device)
     if p is None or p in (2, -2):
         values = svdvals(A)
         last = values._type.shape[-1] - 1

@@ -9,14 +9,15 @@ import numpy as np
 from graphc import dtypes
 from graphc.devices import Device, use_device
 from graphc.dtypes import to_ir
-from graphc.errors import DeviceError, InputError, KindError, UnsupportedError, UsageError
+from graphc.errors import InputError, KindError, UnsupportedError, UsageError
 from graphc.ir.types import bf16, boolean
 from graphc.layouts import follows, memory_format, order_of, preserve_format
 from graphc.tensors import shaping
 from graphc.tensors.core import TensorBase
+from graphc.tensors.device_memory import cuda_array, device_pair, pinned
 from graphc.tensors.export import export
 from graphc.tensors.interchange import to_capsule
-from graphc.tensors.legacy import legacy_dtype, legacy_name
+from graphc.tensors.legacy import CUDA_TYPES, legacy_dtype, legacy_name
 from graphc.tensors.numpy_protocol import apply_ufunc, wrapped
 from graphc.tensors.views import inverse_permutation
 
@@ -60,7 +61,7 @@ def _destination(args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
         return None, None, ()
     first, rest = args[0], args[1:]
     if isinstance(first, TensorBase):
-        return None, first.dtype, rest
+        return first._type.device, first.dtype, rest
     if first is None or isinstance(first, str | Device) or (isinstance(first, int) and not isinstance(first, bool)):
         if rest and not isinstance(rest[0], bool):
             return first, rest[0], rest[1:]
@@ -84,7 +85,8 @@ class ConversionMethods(TensorBase):
         copy: bool = False,
         memory_format: memory_format | None = None,
     ) -> Tensor:
-        """Converted to a dtype, or to that of another tensor; a device other than the CPU is refused.
+        """Moved to a device and converted to a dtype, or to those of another tensor. DeviceError for devices that are
+        not there.
 
         `to(dtype)`, `to(device, dtype)`, `to(other)`, each followed by `non_blocking` and `copy`. The tensor itself
         when nothing changes, unless `copy`.
@@ -94,9 +96,11 @@ class ConversionMethods(TensorBase):
             raise KindError("to() received an invalid combination of arguments")
         device, dtype = device if place is None else place, dtype if kind is None else kind
         copy = flags[1] if len(flags) == 2 else copy
-        if device is not None:
-            use_device(device)
-        made = shaping.to_dtype(self, self._type.dtype if dtype is None else to_ir(dtype))
+        wanted = self._type.dtype if dtype is None else to_ir(dtype)
+        if device is None:
+            made = shaping.to_dtype(self, wanted)
+        else:
+            made = shaping.moved(self, use_device(device), wanted)
         if memory_format is None or memory_format is preserve_format:
             return shaping.clone(made) if copy and made is self else made
         return ordered(made, memory_format, copies=copy and made is self)
@@ -104,27 +108,44 @@ class ConversionMethods(TensorBase):
     def type(self: Any, dtype: Any = None, non_blocking: bool = False) -> Any:
         """Converted to a dtype, an old tensor type or the name of one; without argument, the name of the own one."""
         if dtype is None:
-            return legacy_name(self._type.dtype)
-        if isinstance(dtype, str) and dtype.startswith("torch.cuda."):
-            raise DeviceError(f"type {dtype} is not available; graphc runs on 'cpu'")
-        return shaping.to_dtype(self, legacy_dtype(dtype).ir)
+            return legacy_name(self._type.dtype, self._type.device)
+        if isinstance(dtype, str) and dtype.startswith(CUDA_TYPES):
+            wanted = legacy_dtype(f"torch.{dtype.removeprefix(CUDA_TYPES)}").ir
+            here = self._type.device
+            return shaping.moved(self, here if here != "cpu" else use_device("cuda"), wanted)
+        if isinstance(dtype, dtypes.dtype):
+            return shaping.to_dtype(self, dtype.ir)
+        return shaping.moved(self, "cpu", legacy_dtype(dtype).ir)
 
     def type_as(self: Any, other: Tensor) -> Tensor:
-        """Converted to the dtype of `other`."""
-        return shaping.to_dtype(self, other._type.dtype)
+        """Moved and converted to the device and dtype of `other`."""
+        return shaping.moved(self, other._type.device, other._type.dtype)
 
     def cpu(self: Any, memory_format: memory_format = preserve_format) -> Tensor:
-        """The tensor itself."""
-        return self
+        """On the CPU: the tensor itself where it is there."""
+        made = shaping.moved(self, "cpu", self._type.dtype)
+        return made if memory_format is preserve_format else ordered(made, memory_format, copies=False)
 
-    def cuda(self: Any, device: Any = None, non_blocking: bool = False) -> Tensor:
-        """DeviceError: there is no such device."""
-        use_device("cuda")
-        return self
+    def cuda(
+        self: Any,
+        device: Any = None,
+        non_blocking: bool = False,
+        memory_format: memory_format = preserve_format,
+    ) -> Tensor:
+        """On a CUDA device (the current one), the tensor itself where it is there. DeviceError when there is none."""
+        if isinstance(device, int) and not isinstance(device, bool):
+            device = f"cuda:{device}"
+        place = use_device("cuda" if device is None else device)
+        if place == "cpu":
+            raise UsageError(f"Invalid device, must be cuda device: {device}")
+        made = shaping.moved(self, place, self._type.dtype)
+        return made if memory_format is preserve_format else ordered(made, memory_format, copies=False)
 
     def pin_memory(self: Any, device: Any = None) -> Tensor:
-        """The tensor itself: nothing is copied to devices."""
-        return self
+        """A copy in page-locked memory, from which copies to CUDA devices need not be waited for; the tensor itself
+        where it is in such memory, or where there is no CUDA device.
+        """
+        return pinned(self)
 
     def share_memory_(self: Any) -> Tensor:
         """The tensor itself."""
@@ -197,6 +218,13 @@ class ConversionMethods(TensorBase):
         """The elements as an array that shares memory. RuntimeError for tensors that require gradients."""
         if self.requires_grad and not force:
             raise UsageError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        if self._type.device != "cpu":
+            if not force:
+                raise KindError(
+                    f"can't convert {self._type.device} device type tensor to numpy. Use Tensor.cpu() to copy the "
+                    "tensor to host memory first."
+                )
+            return self._array()
         return export(self)
 
     def __array__(self: Any, dtype: Any = None, copy: Any = None) -> np.ndarray:
@@ -219,4 +247,8 @@ class ConversionMethods(TensorBase):
         return to_capsule(self, max_version=max_version, dl_device=dl_device, copy=copy)
 
     def __dlpack_device__(self) -> tuple[Any, Any]:
-        return (1, 0)
+        return device_pair(self._type.device)
+
+    @property
+    def __cuda_array_interface__(self: Any) -> dict[str, Any]:
+        return cuda_array(self)

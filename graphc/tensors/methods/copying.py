@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
+from graphc.devices import use_device
 from graphc.errors import DTypeError, KindError, ShapeError, UsageError
 from graphc.storage import Lineage, Storage
 from graphc.tensors import creation, joining, shaping, striding
-from graphc.tensors.arguments import tensor_argument
+from graphc.tensors.arguments import placed, tensor_argument
 from graphc.tensors.core import TensorBase, from_array, new
 from graphc.tensors.literals import from_data
 from graphc.tensors.retyping import memory_as
@@ -33,8 +34,10 @@ class Memory:
         self.storage = storage
 
     def __reduce__(self) -> tuple[Any, ...]:
-        dtype = self.storage.type.dtype.torch_name
-        return _memory_of, (np.array(self.storage.array()).reshape(-1).view(np.uint8), dtype, self.storage.type.shape)
+        type = self.storage.type
+        place = () if type.device == "cpu" else (type.device,)
+        data = np.array(self.storage.array()).reshape(-1).view(np.uint8)
+        return _memory_of, (data, type.dtype.torch_name, type.shape, *place)
 
 
 _held: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
@@ -47,9 +50,9 @@ def _memory(storage: Storage) -> Memory:
     return found
 
 
-def _memory_of(data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> Memory:
+def _memory_of(data: np.ndarray, dtype: str, shape: tuple[int, ...], device: str = "cpu") -> Memory:
     found = dtypes.dtype_named(dtype).ir
-    return Memory(from_array(data.view(found.numpy).reshape(shape), found)._storage)
+    return Memory(from_array(data.view(found.numpy).reshape(shape), found, use_device(device))._storage)
 
 
 def rebuild(
@@ -77,6 +80,11 @@ def extent_of(shape: tuple[int, ...], given: tuple[Any, ...]) -> tuple[int, ...]
     return found
 
 
+def _listed(values: list[Any], like: Tensor) -> Tensor:
+    """Python numbers as a vector of the dtype of `like`, beside it."""
+    return placed(like._type.device, from_data, values, like._type.dtype)
+
+
 class CopyingMethods(TensorBase):
     """Copies, other memory in place, elements by Python functions."""
 
@@ -92,7 +100,7 @@ class CopyingMethods(TensorBase):
         storage = self._storage
         base = memo.get(id(storage))
         if base is None:
-            base = memo[id(storage)] = from_array(storage.array(), storage.type.dtype)
+            base = memo[id(storage)] = from_array(storage.array(), storage.type.dtype, storage.type.device)
             memo.setdefault(id(memo), []).append(storage)  # as `copy` itself: what the ids stand for must live
         chain = self._chain
         view = new(base._storage, self._type, Lineage(len(chain)), chain, self._strides, self._offset)
@@ -119,7 +127,7 @@ class CopyingMethods(TensorBase):
         strides; none without an argument.
         """
         if source is None:
-            source = creation.zeros(0, dtype=self.dtype)
+            source = creation.zeros(0, dtype=self.dtype, device=self.device)
         other = tensor_argument("set_", source, "source")
         if other._type.dtype is not self._type.dtype:
             raise DTypeError(
@@ -144,7 +152,7 @@ class CopyingMethods(TensorBase):
         flat = memory_as(self._storage, self._type.dtype)[self._offset :]
         count = math.prod(shape)
         if flat._type.size < count:
-            more = creation.zeros(count - flat._type.size, dtype=self.dtype)
+            more = creation.zeros(count - flat._type.size, dtype=self.dtype, device=self.device)
             flat = joining.cat((flat, more))
         self.data = shaping.view_(flat[:count], shape)
         return self
@@ -168,7 +176,7 @@ class CopyingMethods(TensorBase):
         if self.requires_grad:
             raise UsageError("Can't call apply_() on Variable that requires grad. Use var.detach().apply_() instead.")
         values = [callable(v) for v in shaping.reshape(self, -1).tolist()]
-        write(self, shaping.reshape(from_data(values, self._type.dtype), self._type.shape))
+        write(self, shaping.reshape(_listed(values, self), self._type.shape))
         return self
 
     def map_(self: Any, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
@@ -180,7 +188,7 @@ class CopyingMethods(TensorBase):
         other = shaping.expand(tensor, self._type.shape)
         pairs = zip(shaping.reshape(self, -1).tolist(), shaping.reshape(other, -1).tolist(), strict=True)
         values = [callable(a, b) for a, b in pairs]
-        write(self, shaping.reshape(from_data(values, self._type.dtype), self._type.shape))
+        write(self, shaping.reshape(_listed(values, self), self._type.shape))
         return self
 
     def map2_(self: Any, x: Tensor, y: Tensor, callable: Callable[[Any, Any, Any], Any]) -> Tensor:
@@ -193,5 +201,5 @@ class CopyingMethods(TensorBase):
                 raise KindError(f"map2_: expected {self.type()} for argument '{name}' (got {other.type()})")
             lists.append(shaping.reshape(shaping.expand(other, self._type.shape), -1).tolist())
         values = [callable(a, b, c) for a, b, c in zip(*lists, strict=True)]
-        write(self, shaping.reshape(from_data(values, self._type.dtype), self._type.shape))
+        write(self, shaping.reshape(_listed(values, self), self._type.shape))
         return self

@@ -8,6 +8,7 @@ from graphc.errors import UsageError
 from graphc.layouts import contiguous_format, follows, layout, memory_format, strided
 from graphc.tensors import comparing
 from graphc.tensors.core import TensorBase
+from graphc.tensors.device_memory import is_pinned
 from graphc.tensors.storages import UntypedStorage
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ class FactsMethods(TensorBase):
 
     __slots__ = ()
 
-    is_cuda = is_mps = is_xpu = is_meta = is_mkldnn = is_quantized = is_nested = is_sparse = is_sparse_csr = False
-    is_cpu = True
+    is_mps = is_xpu = is_meta = is_mkldnn = is_quantized = is_nested = is_sparse = is_sparse_csr = False
 
     equal, allclose, isclose, is_same_size = (
         comparing.equal,
@@ -35,9 +35,18 @@ class FactsMethods(TensorBase):
         """`torch.strided`."""
         return strided
 
+    @property
+    def is_cuda(self) -> bool:
+        return self._type.device != "cpu"
+
+    @property
+    def is_cpu(self) -> bool:
+        return self._type.device == "cpu"
+
     def get_device(self) -> int:
-        """-1: the number of the CPU."""
-        return -1
+        """The number of the CUDA device; -1 for the CPU."""
+        index = self.device.index
+        return -1 if index is None else index
 
     def is_contiguous(self, memory_format: memory_format = contiguous_format) -> bool:
         """Whether elements lie in row-major order, or in that of a memory format."""
@@ -54,8 +63,8 @@ class FactsMethods(TensorBase):
     is_neg = _is_zerotensor = is_conj
 
     def is_pinned(self, device: Any = None) -> bool:
-        """False: memory is not pinned."""
-        return False
+        """Whether the memory is page-locked, as `pin_memory` makes it."""
+        return is_pinned(self)
 
     def is_shared(self) -> bool:
         """False: memory is not shared between processes."""

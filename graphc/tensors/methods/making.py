@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphc import dtypes
 from graphc.errors import KindError, UnsupportedError
 from graphc.tensors import creation
-from graphc.tensors.arguments import check_flags, finished
+from graphc.tensors.arguments import check_flags, finished, placed
 from graphc.tensors.core import TensorBase, alias
 from graphc.tensors.legacy import construct
 from graphc.tensors.literals import copied, from_data
@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
+def _as(tensor: Any, dtype: Any, device: Any) -> dict[str, Any]:
+    """The options of a tensor that is made in the dtype and on the device of `tensor`, unless others are given."""
+    return {"dtype": dtype or tensor.dtype, "device": tensor.device if device is None else device}
+
+
 class MakingMethods(TensorBase):
-    """New tensors of this one's dtype."""
+    """New tensors of this one's dtype, beside it."""
 
     __slots__ = ()
 
     def new(self: Any, *args: Any, **kwargs: Any) -> Tensor:
         """What the old constructor of this tensor's type makes."""
-        return construct(self._type.dtype, args, kwargs)
+        return placed(self._type.device, construct, self._type.dtype, args, kwargs)
 
     def new_tensor(
         self: Any,
@@ -36,7 +41,7 @@ class MakingMethods(TensorBase):
         pin_memory: Any = False,
     ) -> Tensor:
         """A tensor with a copy of `data` in this tensor's dtype."""
-        check_flags("new_tensor", requires_grad, device, None)
+        place = check_flags("new_tensor", requires_grad, self._type.device if device is None else device, None)
         wanted = self._type.dtype if dtype is None else dtypes.to_ir(dtype)
         if isinstance(data, TensorBase):
             warnings.warn(
@@ -44,28 +49,32 @@ class MakingMethods(TensorBase):
                 "sourceTensor.detach().clone().requires_grad_(True), rather than tensor.new_tensor(sourceTensor).",
                 stacklevel=2,
             )
-            return finished(copied(data, wanted), requires_grad)
-        return finished(from_data(data, wanted), requires_grad)
+            return finished(copied(data, wanted, place), requires_grad)
+        return finished(placed(place, from_data, data, wanted), requires_grad)
 
-    def new_zeros(self: Any, *size: Any, dtype: Any = None, **options: Any) -> Tensor:
+    def new_zeros(self: Any, *size: Any, dtype: Any = None, device: Any = None, **options: Any) -> Tensor:
         """Zeros in this tensor's dtype."""
-        return creation.zeros(*size, dtype=self.dtype if dtype is None else dtype, **options)
+        return creation.zeros(*size, **_as(self, dtype, device), **options)
 
-    def new_ones(self: Any, *size: Any, dtype: Any = None, **options: Any) -> Tensor:
+    def new_ones(self: Any, *size: Any, dtype: Any = None, device: Any = None, **options: Any) -> Tensor:
         """Ones in this tensor's dtype."""
-        return creation.ones(*size, dtype=self.dtype if dtype is None else dtype, **options)
+        return creation.ones(*size, **_as(self, dtype, device), **options)
 
-    def new_full(self: Any, size: Any, fill_value: Any, *, dtype: Any = None, **options: Any) -> Tensor:
+    def new_full(
+        self: Any, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, **options: Any
+    ) -> Tensor:
         """`fill_value` in this tensor's dtype."""
-        return creation.full(size, fill_value, dtype=self.dtype if dtype is None else dtype, **options)
+        return creation.full(size, fill_value, **_as(self, dtype, device), **options)
 
-    def new_empty(self: Any, *size: Any, dtype: Any = None, **options: Any) -> Tensor:
+    def new_empty(self: Any, *size: Any, dtype: Any = None, device: Any = None, **options: Any) -> Tensor:
         """Arbitrary contents in this tensor's dtype."""
-        return creation.empty(*size, dtype=self.dtype if dtype is None else dtype, **options)
+        return creation.empty(*size, **_as(self, dtype, device), **options)
 
-    def new_empty_strided(self: Any, size: Any, stride: Any, *, dtype: Any = None, **options: Any) -> Tensor:
+    def new_empty_strided(
+        self: Any, size: Any, stride: Any, *, dtype: Any = None, device: Any = None, **options: Any
+    ) -> Tensor:
         """Arbitrary contents in this tensor's dtype, with given strides."""
-        return creation.empty_strided(size, stride, dtype=self.dtype if dtype is None else dtype, **options)
+        return creation.empty_strided(size, stride, **_as(self, dtype, device), **options)
 
     def as_subclass(self: Any, cls: Any) -> Any:
         """The same memory and history as an instance of a subclass."""

@@ -71,7 +71,8 @@ class DataLoader(Generic[T]):
     With `num_workers`, that many forked processes fetch batches, each `prefetch_factor` ahead; batches come in the same
     order. `worker_init_fn(id)` runs first in each; seeds differ between workers and passes and follow from the
     generator. `persistent_workers` keeps them from pass to pass. Exceptions of workers are raised here with their
-    traceback; a batch that takes longer than `timeout` seconds is a RuntimeError. `pin_memory` has no effect.
+    traceback; a batch that takes longer than `timeout` seconds is a RuntimeError. With `pin_memory`, batches lie in
+    page-locked memory where there is a CUDA device.
     """
 
     def __init__(
@@ -156,10 +157,8 @@ class DataLoader(Generic[T]):
         self.collate_fn = collate_fn or (default_collate if batching else default_convert)
 
     def __iter__(self) -> Iterator[Any]:
-        if self.num_workers:
-            return self._parallel_batches()
-        fetch = self._start()
-        return self._fetched(fetch)
+        batches = self._parallel_batches() if self.num_workers else self._fetched(self._start())
+        return map(_pinned, batches) if self.pin_memory else batches
 
     def _order(self) -> Iterator[Any]:
         """The indices of each batch; for a stream nothing, without end."""
@@ -231,6 +230,17 @@ class DataLoader(Generic[T]):
         if self.batch_size is None:
             return size
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+
+
+def _pinned(data: Any) -> Any:
+    """Tensors in page-locked memory, also inside of mappings, tuples and lists; all else as it is."""
+    if hasattr(data, "pin_memory"):
+        return data.pin_memory()
+    if isinstance(data, Mapping):
+        return type(data)({key: _pinned(value) for key, value in data.items()})  # type: ignore[call-arg]
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*map(_pinned, data))
+    return type(data)(map(_pinned, data)) if isinstance(data, tuple | list) else data
 
 
 class _StreamEnd(StopIteration):

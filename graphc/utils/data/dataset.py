@@ -63,9 +63,15 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         return self.tensors[0].size(0)
 
     def gather(self, indices: Sequence[int]) -> list[Tensor]:
-        """The batch of the samples `indices`, each tensor by one take on the host. IndexError when out of range."""
+        """The batch of the samples `indices`, each tensor by one take where it lies. IndexError when out of range."""
         positions = np.asarray(indices, dtype=np.int64)
-        return [tensor(np.take(part.detach().numpy(), positions, axis=0)) for part in self.tensors]
+        return [_taken(part.detach(), positions) for part in self.tensors]
+
+
+def _taken(part: Tensor, positions: np.ndarray) -> Tensor:
+    if part.is_cuda:
+        return part[tensor(positions, device=part.device)]
+    return tensor(np.take(part.numpy(), positions, axis=0), device=part.device)
 
 
 class Subset(Dataset[T]):

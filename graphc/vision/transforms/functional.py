@@ -97,7 +97,7 @@ def to_pil_image(pic: Any, mode: str | None = None) -> Image.Image:
     if isinstance(pic, Tensor):
         if pic.ndim not in (2, 3):
             raise InputError(f"pic should be 2/3 dimensional. Got {pic.ndim} dimensions.")
-        array = pic.detach().numpy()
+        array = pic.detach().cpu().numpy()
         array = array[None] if array.ndim == 2 else array
         if array.dtype.kind == "f":
             array = (array * 255).astype(np.uint8)
@@ -126,7 +126,8 @@ def normalize(image: Tensor, mean: Sequence[float], std: Sequence[float], inplac
         )
     if any(value == 0 for value in std):
         raise InputError(f"std evaluated to zero after conversion to {image.dtype}, leading to division by zero.")
-    middle, scale = (tensor(list(values), dtype=image.dtype).view(-1, 1, 1) for values in (mean, std))
+    place = {"dtype": image.dtype, "device": image.device}
+    middle, scale = (tensor(list(values), **place).view(-1, 1, 1) for values in (mean, std))
     return image.sub_(middle).div_(scale) if inplace else (image - middle) / scale
 
 
@@ -189,7 +190,8 @@ def pad(img: Any, padding: int | Sequence[int], fill: Any = 0, padding_mode: str
         if padding_mode == "constant":
             return F.pad(img, [left, right, top, bottom], value=fill)
         around = [(0, 0)] * (img.ndim - 2) + [(top, bottom), (left, right)]
-        return from_numpy(np.pad(img.detach().numpy(), around, mode=padding_mode))  # type: ignore[call-overload]
+        padded = np.pad(img.detach().cpu().numpy(), around, mode=padding_mode)  # type: ignore[call-overload]
+        return from_numpy(padded).to(img.device)
     if padding_mode == "constant":
         return ImageOps.expand(img, (left, top, right, bottom), fill=fill)
     array = np.asarray(img)
@@ -237,9 +239,11 @@ def _resize_tensor(img: Tensor, height: int, width: int, mode: InterpolationMode
     if mode is InterpolationMode.NEAREST:
         rows = (np.arange(height) * (h / height)).astype(np.int64)
         columns = (np.arange(width) * (w / width)).astype(np.int64)
-        return img.index_select(-2, from_numpy(rows)).index_select(-1, from_numpy(columns))
+        down, across = (from_numpy(places).to(img.device) for places in (rows, columns))
+        return img.index_select(-2, down).index_select(-1, across)
     values = img if img.is_floating_point() else img.float()
-    down, across = (from_numpy(_triangle(n, m, antialias)).to(values.dtype) for n, m in ((h, height), (w, width)))
+    tables = (from_numpy(_triangle(n, m, antialias)) for n, m in ((h, height), (w, width)))
+    down, across = (table.to(values.device, values.dtype) for table in tables)
     made = down @ values @ across.T
     return made if img.is_floating_point() else made.round().clamp(0, 255).to(img.dtype)
 

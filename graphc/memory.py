@@ -1,0 +1,109 @@
+"""Memory of values on any device: made, moved, and looked at from the host.
+
+On the CPU a value is a `Buffer`. On other devices it is the runtime's `DeviceBuffer`, which the host sees by copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.types import TensorType
+from graphc_runtime.buffer import Buffer
+from graphc_runtime.devices import get_device
+from graphc_runtime.devices.cuda_memory import DeviceBuffer
+
+AnyBuffer = Any  # a Buffer, or a DeviceBuffer
+# Values of at most so many bytes go to a device together, in one copy; their places there are aligned as buffers are.
+_SMALL = 4096
+_ALIGNMENT = 256
+
+
+def driven(name: str) -> Any:
+    """The runtime's object for a device that the host drives."""
+    return get_device(name)
+
+
+def bytes_of(buffer: AnyBuffer) -> np.ndarray:
+    """The contents as a flat uint8 array: the memory itself on the CPU, else a copy."""
+    return buffer.array if type(buffer) is Buffer else buffer.to_host().array
+
+
+def values_of(buffer: AnyBuffer, type: TensorType) -> np.ndarray:
+    """`bytes_of` as an array of `type`."""
+    return bytes_of(buffer).view(type.dtype.numpy).reshape(type.shape)
+
+
+def allocate_all(device: str, types: Sequence[TensorType]) -> list[AnyBuffer]:
+    """Memory with arbitrary contents for values of `types`, all on `device`."""
+    sizes = [type.nbytes for type in types]
+    return Buffer.allocate_all(sizes, types) if device == "cpu" else driven(device).allocate_all(sizes, types)
+
+
+def from_host(array: np.ndarray, device: str) -> AnyBuffer:
+    """The contents of a C-contiguous array in memory of `device`; on the CPU the array's own memory."""
+    buffer = Buffer.from_array(array)
+    return buffer if device == "cpu" else driven(device).upload(buffer)
+
+
+def filled(value: Any, type: TensorType) -> AnyBuffer:
+    """Memory of a value of `type` with all elements equal."""
+    if type.device != "cpu":
+        element = np.full((), value, type.dtype.numpy).tobytes()
+        if len(set(element)) == 1:
+            (made,) = allocate_all(type.device, (type,))
+            device = made.device
+            if made.nbytes:
+                stream = device.current_stream.handle
+                device.call(device.driver.fill, made.ptr, element[0], made.nbytes, stream)
+            return made
+    return from_host(np.full(type.shape, value, type.dtype.numpy), type.device)
+
+
+def moved(buffer: AnyBuffer, device: str) -> AnyBuffer:
+    """A copy of the contents in memory of `device`."""
+    if device == "cpu":
+        return buffer.copy() if type(buffer) is Buffer else buffer.to_host()
+    target = driven(device)
+    # Page-locked memory is read later: nobody writes it meanwhile, as whoever writes a tensor gives it other memory.
+    return target.upload(buffer, non_blocking=True) if type(buffer) is Buffer else target.duplicate(buffer)
+
+
+def moved_all(buffers: Sequence[AnyBuffer], device: str) -> list[AnyBuffer]:
+    """`moved` for each of them. Small values of the host travel together."""
+    places = [i for i, b in enumerate(buffers) if type(b) is Buffer and b.nbytes <= _SMALL]
+    if device == "cpu" or len(places) < 2:
+        return [moved(b, device) for b in buffers]
+    starts: list[int] = []
+    total = 0
+    for i in places:
+        starts.append(total)
+        total += -(-buffers[i].nbytes // _ALIGNMENT) * _ALIGNMENT
+    packed = np.zeros(total, np.uint8)
+    for i, start in zip(places, starts, strict=True):
+        packed[start : start + buffers[i].nbytes] = buffers[i].array
+    whole = from_host(packed, device)
+    small = {i: part(whole, start, buffers[i].nbytes) for i, start in zip(places, starts, strict=True)}
+    return [small[i] if i in small else moved(b, device) for i, b in enumerate(buffers)]
+
+
+def part(buffer: AnyBuffer, start: int, nbytes: int) -> AnyBuffer:
+    """A part of a buffer, in bytes, that shares its memory."""
+    if type(buffer) is Buffer:
+        return Buffer.from_array(buffer.array[start : start + nbytes])
+    return DeviceBuffer.from_address(buffer.ptr + start, nbytes, buffer.device, buffer)
+
+
+def copy_into(target: AnyBuffer, source: AnyBuffer) -> None:
+    """Let `target` hold the contents of `source`, which has its size and device."""
+    if type(target) is Buffer:
+        np.copyto(target.array, source.array)
+    else:
+        target.device.assign(target, source)
+
+
+def equal(a: AnyBuffer, b: AnyBuffer) -> bool:
+    """Whether two buffers hold the same bytes."""
+    return a is b or bool(np.array_equal(bytes_of(a), bytes_of(b)))
