@@ -154,10 +154,19 @@ class DeviceExecutable(Executable):
         stream = device.current_stream
         buffers = [*inputs, *outputs]
         pointers = [buffer.ptr for buffer in buffers]
-        if {getattr(buffer, "stream", None) for buffer in buffers} != {stream}:
+        try:
+            own = {buffer.stream for buffer in buffers} == {stream}
+        except AttributeError:  # a buffer of the host
+            own = False
+        if not own:
             self._share(buffers, stream)
-        with device.arena(self.arena_bytes, self.arena_name) as arena:
-            self._program.enqueue((*pointers, arena), stream)
+        arena = device.take_arena(self.arena_bytes, self.arena_name, stream) if self.arena_bytes else None
+        pointers.append(0 if arena is None else arena.address)
+        try:
+            self._program.enqueue(pointers, stream)
+        finally:
+            if arena is not None:
+                device.pool.give_arena(arena)
         tally = self._counts.tally
         tally.runs += 1
         tally.launches += self._launches

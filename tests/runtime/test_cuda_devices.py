@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.abc
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from graphc_runtime import Artifact, DeviceUnavailable, Executable, GraphcRuntim
 from graphc_runtime.devices import cuda
 from graphc_runtime.devices.cuda import CudaDevice, register_cuda_driver
 from graphc_runtime.devices.cuda_driver import DriverError
+from graphc_runtime.devices.cuda_program import cubin_architecture
 from graphc_runtime.devices.cuda_pycuda import PyCudaDriver
 from tests.runtime.cuda_programs import KERNELS, adder, kernel, program, values, vector
 from tests.runtime.native import python
@@ -178,6 +180,19 @@ def test_code_for_another_architecture(device: CudaDevice, recorder: RecordingDe
     recorder.failing["load"] = [DriverError("cuModuleLoadDataEx failed: no kernel image is available")]
     with pytest.raises(LoadError, match=r"cannot be loaded on cuda:0 \(Recorder, sm_90\): .*no kernel image"):
         Executable(adder(), device)
+
+
+@pytest.mark.parametrize(("version", "flags"), [(7, 0x00500550), (8, 0x06005004)])
+def test_the_architecture_of_code_is_named(
+    device: CudaDevice, recorder: RecordingDevice, version: int, flags: int
+) -> None:
+    """Headers as CUDA 12 and CUDA 13 write them."""
+    header = b"\x7fELF\x02\x01\x01\x41" + bytes([version]) + bytes(9) + struct.pack("<H28xI", 190, flags) + bytes(12)
+    assert cubin_architecture(header) == "sm_80"
+    assert cubin_architecture(b"") == cubin_architecture(bytes(64)) == ""
+    recorder.failing["load"] = [DriverError("no kernel image is available")]
+    with pytest.raises(LoadError, match=r"kernels, made for sm_80, cannot be loaded on cuda:0 \(Recorder, sm_90\)"):
+        Executable(adder(objects=(header,)), device)
 
 
 def test_code_without_a_kernel_that_a_step_names(device: CudaDevice) -> None:

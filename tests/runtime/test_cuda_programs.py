@@ -106,14 +106,48 @@ def test_outputs_say_what_they_are(device: CudaDevice) -> None:
     assert out.what == "output 0 of program, f32[4] (user.py:3)"
 
 
-def test_the_arena_is_back_in_the_pool_when_the_call_returns(device: CudaDevice, recorder: RecordingDevice) -> None:
-    executable = Executable(adder(), device)
+def arenas(recorder: RecordingDevice) -> set[int]:
+    """Where the arenas of `adder` lay, which begins with a fill of its own."""
+    return {call[1] for call in recorder.calls if call[0] == "fill"}
+
+
+def test_programs_of_a_stream_share_an_arena(device: CudaDevice, recorder: RecordingDevice) -> None:
+    executables = [Executable(adder(), device) for _ in range(3)]
     x = vector(device)
-    outs = [executable.run([x, x])[0] for _ in range(50)]
-    assert device.memory_stats().live_blocks == 51
-    fills = {call[1] for call in recorder.calls if call[0] == "fill"}
-    assert len(fills) <= 2  # where the arenas lay
+    outs = [executable.run([x, x])[0] for _ in range(20) for executable in executables]
+    assert len(arenas(recorder)) == 1
     assert all(values(out) == [4, 8, 12, 16] for out in outs)
+    with device.on_stream(device.new_stream()):
+        executables[0].run([x, x])
+    assert len(arenas(recorder)) == 2
+
+
+def test_an_arena_counts_while_its_program_is_begun(device: CudaDevice, recorder: RecordingDevice) -> None:
+    executable = Executable(adder(), device)
+    x, out = vector(device), vector(device)
+    executable.run([x, x], [out])
+    stats = device.memory_stats()
+    assert (stats.live_bytes, stats.live_blocks) == (2 * 512, 2)
+    assert stats.peak_bytes == 3 * 512
+    del x, out
+    device.empty_cache()
+    assert device.memory_stats().held_bytes == 0
+
+
+def test_an_idle_arena_goes_when_memory_is_short(device: CudaDevice, recorder: RecordingDevice) -> None:
+    recorder.capacity = 64 << 20
+    big = program(kernel("double", (0, 0), (2, 0)), arena=40 << 20)
+    x = vector(device)
+    Executable(big, device).run([x, x])
+    assert device.allocate(50 << 20).nbytes == 50 << 20
+
+
+def test_a_larger_arena_takes_the_place_of_a_smaller_one(device: CudaDevice) -> None:
+    x = vector(device)
+    for size in (1 << 20, 3 << 20, 2 << 20):
+        Executable(program(kernel("double", (0, 0), (2, 0)), arena=size), device).run([x, x])
+    assert device.memory_stats().live_blocks == 1
+    assert device.memory_stats().held_bytes == 22 << 20  # the small segment with x, and one of 20 MiB
 
 
 def test_a_program_runs_on_the_current_stream(device: CudaDevice) -> None:
@@ -128,7 +162,7 @@ def test_a_program_runs_on_the_current_stream(device: CudaDevice) -> None:
     del x
     assert device.allocate(NBYTES).ptr != address  # the program may still read it
     stream.synchronize()
-    assert device.allocate(NBYTES).ptr == address
+    assert address in [b.ptr for b in [device.allocate(NBYTES) for _ in range(2)]]
     with device.on_stream(stream):
         assert values(out) == [4, 8, 12, 16]
 

@@ -17,7 +17,7 @@ from graphc_runtime.artifact import Artifact
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.devices import cuda_host
 from graphc_runtime.devices.cuda_driver import DeviceFacts, Driver, DriverDevice, DriverError, DriverMissing, Handle
-from graphc_runtime.devices.cuda_memory import DeviceBuffer, DeviceMemoryStats, DevicePool
+from graphc_runtime.devices.cuda_memory import Block, DeviceBuffer, DeviceMemoryStats, DevicePool
 from graphc_runtime.devices.cuda_program import CudaProgram
 from graphc_runtime.devices.cuda_pycuda import PyCudaDriver
 from graphc_runtime.devices.cuda_streams import Stream
@@ -92,7 +92,7 @@ class CudaDevice:
         if not error.sticky:
             return DeviceError(f"{self.name}: {error}")
         text = (
-            f"{self.name} is lost: {error}.{self._suspects([kernel] if kernel else None)} What was on {self.name} is "
+            f"{self.name} is lost: {error}. {self._suspects([kernel] if kernel else None)}What was on {self.name} is "
             "gone for this process, and it cannot be used again before a restart; the CPU and other devices go on."
         )
         self._unusable = lambda: DeviceLost(text)
@@ -104,11 +104,11 @@ class CudaDevice:
         if not names:
             return ""
         if len(names) == 1:
-            return f" It happened in kernel {names[0]}."
+            return f"It happened in kernel {names[0]}. "
         shown = "".join(f"\n  {name}" for name in names[:_NAMED])
         more = f"\n  and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         return (
-            f" It happened in one of the kernels begun since the device was last waited for, the last one first:"
+            f"It happened in one of the kernels begun since the device was last waited for, the last one first:"
             f"{shown}{more}\nWith GRAPHC_CUDA_SYNC=1 the message names the one.\n"
         )
 
@@ -131,28 +131,31 @@ class CudaDevice:
 
     def allocate_all(self, sizes: Sequence[int], what: Sequence[object]) -> list[DeviceBuffer]:
         """A buffer for each of `sizes`. Either all or none."""
+        if not sizes:
+            return []
         stream = self.current_stream
-        blocks = self.call(self.pool.take, sizes, what, stream)
+        blocks = self._take(self.pool.take, sizes, what, stream)
         made = [DeviceBuffer.of_block(block, nbytes, self) for block, nbytes in zip(blocks, sizes, strict=True)]
         if POISON.get():
             for buffer in made:
                 self.call(self.driver.fill, buffer.ptr, 0xFF, buffer.nbytes, stream.handle)
         return made
 
-    @contextmanager
-    def arena(self, nbytes: int, what: object) -> Iterator[int]:
-        """The address of memory that a program has to itself while it is put on the current stream; 0 for none."""
-        if not nbytes:
-            yield 0
-            return
-        stream = self.current_stream
-        block = self.call(self.pool.take_arena, nbytes, what, stream)
+    def take_arena(self, nbytes: int, what: object, stream: Stream) -> Block:
+        """Memory that a program has to itself until `pool.give_arena`, while its steps are put on `stream`."""
+        block = self._take(self.pool.take_arena, nbytes, what, stream)
+        if POISON.get():
+            self.call(self.driver.fill, block.address, 0xFF, nbytes, stream.handle)
+        return block
+
+    def _take(self, take: Callable[..., T], *arguments: Any) -> T:
+        """`call` for the pool, which activates the device when it asks it for something."""
+        if self._unusable is not None:
+            raise self._unusable()
         try:
-            if POISON.get():
-                self.call(self.driver.fill, block.address, 0xFF, nbytes, stream.handle)
-            yield block.address
-        finally:
-            self.pool.give_arena(block)
+            return take(*arguments)
+        except DriverError as error:
+            raise self.failure(error) from None
 
     def memory_stats(self) -> DeviceMemoryStats:
         """What the pool holds now. It can be asked of a lost device too."""

@@ -65,7 +65,10 @@ class GraphCache:
                     return False
             self._graphs.move_to_end(pointers)
             self._launches += 1
-            device.call(device.driver.launch_graph, graph.handle, stream.handle)
+            try:
+                device.driver.launch_graph(graph.handle, stream.handle)
+            except DriverError as error:
+                raise device.failure(error) from None
         return True
 
     def handles(self) -> list[Handle]:

@@ -190,8 +190,6 @@ class DevicePool:
         """
         taken: list[Block] = []
         with self._lock:
-            if self.returned or self._waiting:
-                self._collect()
             try:
                 for nbytes, purpose in zip(sizes, what, strict=True):
                     taken.append(self._take(nbytes, purpose, stream))
@@ -213,7 +211,7 @@ class DevicePool:
             if idle:
                 block = idle.pop()
                 if block.size >= nbytes:
-                    self._count_in(block, nbytes, what)
+                    self._count_in(block, -(-nbytes // GRANULE) * GRANULE, what)
                     self._peak = max(self._peak, self._live)
                     return block
                 self._put(block)
@@ -227,6 +225,14 @@ class DevicePool:
 
     def _take(self, nbytes: int, what: object, stream: Stream) -> Block:
         size = -(-nbytes // GRANULE) * GRANULE or GRANULE
+        if self.returned:
+            # What a repeated call drops, its next run takes: that block never stopped to count as live.
+            again = self._again(size, stream)
+            if again is not None:
+                again.what = what
+                return again
+        if self.returned or self._waiting:
+            self._collect()
         small = size <= _SMALL
         shelf = self._shelves.get((stream, small))
         if shelf is None:
@@ -237,6 +243,17 @@ class DevicePool:
         block.live = True
         self._count_in(block, block.size, what)
         return block
+
+    def _again(self, size: int, stream: Stream) -> Block | None:
+        """The block that came back last, if it serves."""
+        try:
+            block = self.returned.pop()
+        except IndexError:  # another thread took it
+            return None
+        if block.size == size and block.stream is stream and not block.others and block.shelf is not None:
+            return block
+        self.returned.append(block)
+        return None
 
     def _count_in(self, block: Block, nbytes: int, what: object) -> None:
         block.counted = nbytes
@@ -268,6 +285,7 @@ class DevicePool:
     def release(self) -> None:
         """Give segments without live blocks back to the device, after all that was begun has ended."""
         with self._lock:
+            self._driver.activate()
             self._collect()
             self._driver.synchronize()
             self._collect()
@@ -307,6 +325,8 @@ class DevicePool:
     def _collect(self) -> None:
         """Sort in what came back."""
         returned = self.returned
+        if self._waiting:
+            self._driver.activate()
         while returned:
             try:
                 block = returned.pop()
@@ -316,6 +336,7 @@ class DevicePool:
                 self._put(block)
                 continue
             # The events are recorded now, later than the buffer died: what was begun before is before them.
+            self._driver.activate()
             events = [self._event(stream) for stream in block.others]
             self._waiting.append((block, events))
         for _ in range(len(self._waiting)):
@@ -336,6 +357,7 @@ class DevicePool:
             segment = _SMALL_SEGMENT
         else:
             segment = _SEGMENT if 2 * size < _SEGMENT else -(-size // _ROUND) * _ROUND
+        self._driver.activate()
         address = self._ask(segment)
         if address is None:
             self.release()

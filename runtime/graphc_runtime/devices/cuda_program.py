@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     from graphc_runtime.devices.cuda import CudaDevice
     from graphc_runtime.devices.cuda_streams import Stream
 
+# Of an ELF header: magic, ABI version, machine, flags.
+_ELF = struct.Struct("<4s4xB9xH28xI")
+_EM_CUDA = 190
 _BULK = ("fill", "copy")
 _MOST_BLOCKS = (1 << 31) - 1
+_FEW_PLACES = 8  # up to here NumPy costs more than it saves
 _FEW_STEPS = 4  # from here on a program is worth a CUDA graph
 
 
@@ -29,20 +34,25 @@ class StepTable:
     """
 
     def __init__(self, steps: Sequence[DeviceStep], functions: Sequence[Handle]) -> None:
-        places = [place for step in steps for place in step.places]
+        self._places = places = [place for step in steps for place in step.places]
         self._numbers = np.array([number for number, _ in places], np.intp)
         self._offsets = np.array([offset for _, offset in places], np.uint64)
-        self._addresses = np.zeros(len(places), np.uint64)
+        self._words = (ctypes.c_uint64 * len(places))()
+        self._addresses = np.ctypeslib.as_array(self._words)
         self.calls: list[tuple[Handle, int, int, int, ctypes.Array[ctypes.c_uint64]]] = []
         at = 0
         for step, function in zip(steps, functions, strict=True):
             kind = ctypes.c_uint64 * len(step.places)
-            arguments = kind.from_buffer(self._addresses.data, 8 * at) if step.places else kind()
+            arguments = kind.from_buffer(self._words, 8 * at) if step.places else kind()
             self.calls.append((function, step.blocks, step.threads, step.shared, arguments))
             at += len(step.places)
 
     def fill(self, pointers: Sequence[int]) -> None:
         """Set the parameters for buffers at these addresses."""
+        if len(self._places) <= _FEW_PLACES:
+            for i, (number, offset) in enumerate(self._places):
+                self._words[i] = pointers[number] + offset
+            return
         base = np.array(pointers, np.uint64)
         np.take(base, self._numbers, out=self._addresses, mode="clip")
         self._addresses += self._offsets
@@ -72,8 +82,9 @@ class CudaProgram:
             if error.out_of_memory:
                 self._functions = device.again(error, self._load)
             else:
+                made_for = "".join({f", made for {a}," for a in map(cubin_architecture, artifact.objects) if a})
                 raise LoadError(
-                    f"{artifact.name}: its kernels cannot be loaded on {device.name} ({device.facts.name}, "
+                    f"{artifact.name}: its kernels{made_for} cannot be loaded on {device.name} ({device.facts.name}, "
                     f"{device.facts.architecture}): {error}"
                 ) from None
         self._tables: list[StepTable] = []  # free ones; append and pop are atomic
@@ -196,6 +207,17 @@ class CudaProgram:
         if graphs is not None:
             retired += [(driver.free_graph, handle) for handle in graphs.handles()]
         retired += [(driver.unload, module) for module in self._modules]
+
+
+def cubin_architecture(image: bytes) -> str:
+    """The architecture that a cubin was compiled for, "sm_90"; empty when it is none."""
+    if len(image) < _ELF.size:
+        return ""
+    magic, version, machine, flags = _ELF.unpack_from(image)
+    if magic != b"\x7fELF" or machine != _EM_CUDA:
+        return ""
+    number = flags >> 8 & 0xFF if version >= 8 else flags & 0xFF  # since CUDA 13 in the second byte
+    return f"sm_{number}"
 
 
 def _described(artifact: Artifact, step: DeviceStep) -> str:
