@@ -17,10 +17,10 @@ TARGET = cuda_target()
 ALIGNMENT = 64
 
 
-def aligned(array: np.ndarray, shift: int = 0) -> np.ndarray:
-    """A flat copy that begins `shift` elements after a place where the buffers of a GPU may begin."""
-    memory = np.empty(array.nbytes + 2 * ALIGNMENT + shift * array.itemsize, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT + shift * array.itemsize
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A flat copy that begins where the buffers of a GPU may begin."""
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
     copy = memory[start : start + array.nbytes].view(array.dtype)
     copy[:] = array.reshape(-1)
     return copy
@@ -29,17 +29,12 @@ def aligned(array: np.ndarray, shift: int = 0) -> np.ndarray:
 class Kernels:
     """Kernels in one unit, by name."""
 
-    def __init__(
-        self,
-        kernels: Mapping[str, Kernel],
-        unaligned: Mapping[str, frozenset[int]] | None = None,
-        variant: str = "checked",
-    ) -> None:
+    def __init__(self, kernels: Mapping[str, Kernel], variant: str = "checked") -> None:
         self.kernels = {name: replace(kernel, name=name) for name, kernel in kernels.items()}
         texts = []
-        for name, kernel in self.kernels.items():
+        for kernel in self.kernels.values():
             check_text(kernel)
-            texts.append(emit_kernel(kernel, TARGET, (unaligned or {}).get(name, frozenset())))
+            texts.append(emit_kernel(kernel, TARGET))
         self.text = emit_unit(texts)
         self.unit = Unit(self.text, variant)
 

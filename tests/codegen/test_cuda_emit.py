@@ -257,17 +257,10 @@ def test_indices_have_32_bits_where_that_is_enough() -> None:
 def test_wide_accesses_need_aligned_addresses() -> None:
     kernel = parse_kernel(SCALE)
     assert emit_kernel(kernel, TARGET).count("gc_vector<float, 4>*") == 2
-    text = emit_kernel(kernel, TARGET, frozenset({0}))
-    assert text.count("gc_vector") == 2 and "gc_vector<float, 4>*)&p1" in text
     shifted = parse_kernel(SCALE.replace("%x[%g*4]", "%x[%g*4 - 2]"))
     assert "gc_vector<float, 2>*)&p0" in emit_kernel(shifted, TARGET)
     rows = parse_kernel(SCALE.replace("%x[%g*4]", "%x[%g*3]"))
     assert "*)&p0" not in emit_kernel(rows, TARGET)
-    x = np.arange(4000, dtype=np.float32)
-    made = Kernels({"scale": kernel}, {"scale": frozenset({0})})
-    arrays = [aligned(x, 1), aligned(np.zeros_like(x))]
-    made.run("scale", arrays)
-    assert (arrays[1] == x * 0.5).all()
 
 
 def test_shapes_of_launches() -> None:

@@ -114,7 +114,9 @@ def _resources(said: str) -> Iterator[tuple[str, Resources]]:
             yield name[1], Resources(int(registers[1]), spilled, int(shared[1]) if shared else 0)
 
 
-def _refusal(name: str, said: str) -> CompileError:
+def _refusal(name: str, arch: str, said: str) -> CompileError:
+    if re.search("gpu[- ]architecture", said):
+        return CompileError(f"{name} makes no code for {arch}; a CUDA compiler of another version may: {said.strip()}")
     lines = said.strip().splitlines()
     shown = "\n".join(lines[:_SHOWN] + ([f"... {len(lines) - _SHOWN} lines more"] if len(lines) > _SHOWN else []))
     return CompileError(f"{name} refuses the generated code (a bug in graphc):\n{shown}")
@@ -145,7 +147,7 @@ class Nvrtc:
             log = self._bytes(program, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog")
             said = log.rstrip(b"\0").decode("utf-8", "replace")
             if status:
-                raise _refusal(self.version, said or self._error(status))
+                raise _refusal(self.version, arch, said or self._error(status))
             kind = "PTX" if to_ptx else "CUBIN"
             return self._bytes(program, f"nvrtcGet{kind}Size", f"nvrtcGet{kind}"), said
         finally:
@@ -185,7 +187,7 @@ class Nvcc:
             command = [self._path, f"--gpu-architecture={arch}", kind, *options, "-o", str(result), str(source)]
             done = self._run(command)
             if done.returncode or not result.exists():
-                raise _refusal(self.version, (done.stderr or done.stdout).replace(folder + os.sep, ""))
+                raise _refusal(self.version, arch, (done.stderr or done.stdout).replace(folder + os.sep, ""))
             return result.read_bytes(), done.stderr + done.stdout
 
     @staticmethod

@@ -44,12 +44,12 @@ def launch_shape(kernel: Kernel) -> tuple[int, int, int]:
     return shape
 
 
-def emit_kernel(kernel: Kernel, target: Target, unaligned: frozenset[int] = frozenset()) -> str:
+def emit_kernel(kernel: Kernel, target: Target) -> str:
     """The definition `extern "C" __global__ void NAME(float* p0, ...)`, to be launched as `launch_shape` says.
 
-    Buffers begin at multiples of 16 bytes, but for the parameters whose numbers are in `unaligned`.
+    Where the kernel has vectors in one thread, its buffers begin at multiples of 16 bytes.
     """
-    return _KernelEmitter(kernel, target, unaligned).definition()
+    return _KernelEmitter(kernel, target).definition()
 
 
 def emit_unit(texts: Sequence[str]) -> str:
@@ -83,10 +83,10 @@ def _dynamic_shared(kernel: Kernel) -> int:
 
 
 class _KernelEmitter:
-    def __init__(self, kernel: Kernel, target: Target, unaligned: frozenset[int]) -> None:
+    def __init__(self, kernel: Kernel, target: Target) -> None:
         self.kernel = kernel
         self.f = Function(kernel, target)
-        self.memory = Memory(self.f, kernel, unaligned)
+        self.memory = Memory(self.f, kernel)
         self.barriers = find_barriers(kernel, self.f.spans)
         self.is_long = len(all_statements(kernel.body)) > _LONG
         self._translators: dict[type, Callable[..., None]] = {

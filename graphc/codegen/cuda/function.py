@@ -22,21 +22,21 @@ class Function:
         self.spans: Spans = find_spans(kernel)
         self.lines: list[str] = []
         self.registers: dict[Value, tuple[str, ...]] = {}
-        self._depth = 1
+        self._scopes: list[dict[str, str]] = [{}]  # what `once` has named, of each block that is open
         self._count = 0
 
     def run(self, line: str) -> None:
         """Append a line."""
-        self.lines.append("  " * self._depth + line)
+        self.lines.append("  " * len(self._scopes) + line)
 
     def open(self, line: str) -> None:
         """Append a line that ends with a brace; what follows stands inside."""
         self.run(line)
-        self._depth += 1
+        self._scopes.append({})
 
     def close(self) -> None:
         """End what `open` began."""
-        self._depth -= 1
+        self._scopes.pop()
         self.run("}")
 
     def fresh(self, hint: str = "") -> str:
@@ -48,6 +48,14 @@ class Function:
         """Append `const type name = expression;`; the name."""
         name = self.fresh(hint)
         self.run(f"const {type} {name} = {expression};")
+        return name
+
+    def once(self, type: str, expression: str, hint: str = "") -> str:
+        """Like `let`; what is in scope already is not computed again."""
+        for scope in self._scopes:
+            if expression in scope:
+                return scope[expression]
+        name = self._scopes[-1][expression] = self.let(type, expression, hint)
         return name
 
     def is_int(self, value: Value) -> bool:

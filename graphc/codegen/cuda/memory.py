@@ -9,17 +9,16 @@ from graphc.codegen.cuda.ranges import Span, multiple_of_sum
 from graphc.codegen.cuda.spelling import INT_MAX, integer, memory_type
 from graphc.codegen.kernel import Kernel, Load, Param, Store, Value
 
-WIDE = 16  # bytes that a thread loads or stores at once; parameters begin at multiples of it, unless it is said
+WIDE = 16  # bytes that a thread loads or stores at once; buffers begin at multiples of it
 
 
 class Memory:
-    """Translates `Load` and `Store` of one kernel. `unaligned` are the parameters that may begin at any element."""
+    """Translates `Load` and `Store` of one kernel."""
 
-    def __init__(self, function: Function, kernel: Kernel, unaligned: frozenset[int]) -> None:
+    def __init__(self, function: Function, kernel: Kernel) -> None:
         self.f = function
         self.pointers = {p: f"p{i}" for i, p in enumerate(kernel.params)}
         self.pointers.update({p: f"own{i}" for i, p in enumerate(kernel.own)})
-        self._unaligned = {p for i, p in enumerate(kernel.params) if i in unaligned}
 
     def load(self, statement: Load) -> None:
         """Translate one `Load`."""
@@ -88,7 +87,7 @@ class Memory:
         buffer, lanes = statement.buffer, value.type.lanes
         if self.f.is_block or lanes == 1 or statement.stride != 1 or statement.offsets is not None:
             return 1
-        if len(set(masks)) > 1 or buffer in self._unaligned:
+        if len(set(masks)) > 1:
             return 1
         chunk = gcd(lanes, WIDE // buffer.dtype.itemsize)
         return gcd(chunk, multiple_of_sum(statement.index, self.f.spans))
@@ -112,7 +111,7 @@ class Memory:
         kind = _kind(statement.buffer, spans, abs(index.const) + reach)
         if len(moving) > 1 and terms and (len(terms) > 1 or terms[0][1] != 1):
             # What all lanes have in common.
-            terms = [(f.let(kind or "int", _sum(terms, 0, kind), "i"), 1)]
+            terms = [(f.once(kind or "int", _sum(terms, 0, kind), "i"), 1)]
         pointer = self.pointers[statement.buffer]
         return [f"{pointer}[{_sum(terms + own, index.const + j * step, kind)}]" for j, own in enumerate(moving)]
 
