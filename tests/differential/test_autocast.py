@@ -12,6 +12,7 @@ import pytest
 
 import graphc
 from graphc.tensors.casting import OPEN, casting_as
+from graphc.tensors.casting_lists import LISTS, REFUSED
 from tests.differential.compare import kind_of, message, torch
 
 RNG = np.random.default_rng(3)
@@ -195,6 +196,31 @@ def test_layers(layer: str) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=0.1, atol=0.03 * float(np.abs(theirs).max()))
 
 
+def test_a_network_trains_as_pytorchs() -> None:
+    found: dict[str, Any] = {}
+    weights: dict[str, np.ndarray] = {}
+    for t in (torch, graphc):
+        nn = t.nn
+        net = nn.Sequential(
+            *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.GroupNorm(2, 4)),
+            *(nn.MaxPool2d(2), nn.Flatten(), nn.LayerNorm(36), nn.Linear(36, 5)),
+        )
+        weights = weights or {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
+        net.load_state_dict({name: t.tensor(value) for name, value in weights.items()}, strict=False)
+        optimizer = t.optim.SGD(net.parameters(), lr=0.1)
+        x, y, losses = t.tensor(IMAGE), t.tensor([1, 3]), []
+        for _ in range(6):
+            optimizer.zero_grad()
+            with t.autocast("cpu"):
+                loss = t.nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        found[t.__name__] = losses
+    assert found["torch"][-1] < 0.5 * found["torch"][0]
+    np.testing.assert_allclose(found["graphc"], found["torch"], rtol=0.05, atol=0.02)
+
+
 def test_regions_nest_and_end_with_an_error() -> None:
     def facts(t: Any) -> list[Any]:
         return [t.is_autocast_enabled("cpu"), str(t.get_autocast_dtype("cpu")), t.is_autocast_cache_enabled()]
@@ -348,3 +374,10 @@ def test_lists_of_cuda_name_functions_that_exist() -> None:
     with casting_as((("cuda", graphc.float16.ir),)):
         assert graphc.mm(x, x).dtype is graphc.float32
     assert not OPEN
+
+
+def test_every_name_of_the_lists_is_a_function() -> None:
+    places = (graphc, graphc.nn.functional, graphc.linalg)
+    ours = {"mirrored_pad", "rdiv"}  # parts of `pad` and of `/`
+    names = {name for table in LISTS.values() for name in table} | {name for t in REFUSED.values() for name in t}
+    assert {name for name in names if not any(hasattr(place, name) for place in places)} == ours
