@@ -24,6 +24,7 @@ from graphc.tensors.calling import (
     simple,
     want_operand,
 )
+from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase
 from graphc.tensors.operands import combine, common, is_number, plain
 from graphc.tensors.out import out_form
@@ -178,6 +179,7 @@ def _reciprocal_times(b: Builder, x: Node, y: Node) -> Node:
     return b.mul(b.div(b.constant(1, x.type), x), y)
 
 
+@autocasts
 def rdiv(input: Tensor, other: Operand) -> Tensor:
     """other / input."""
     if isinstance(other, TensorBase):

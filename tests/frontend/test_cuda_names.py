@@ -172,6 +172,11 @@ def test_streams(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
     with cuda.stream(None):
         assert cuda.current_stream() == first
     assert not cuda.is_current_stream_capturing()
+    with cuda.stream(side):
+        made = graphc.tensor([1.0, 2.0], device="cuda")
+        assert made.tolist() == [1, 2]
+    copies = {call[-1] for call in devices[0].calls if call[0] in ("copy_in", "copy_out")}
+    assert copies == {side.runtime.handle}
 
 
 def test_events_and_the_order_of_streams(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
