@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from graphc.codegen.cuda.program import make_device_artifact
+from graphc.codegen.cuda.program import combined_steps, make_device_artifact
 from graphc.codegen.package import Program
 from graphc.compiled import target_of
 from graphc.ir.graph import Graph
@@ -37,9 +37,10 @@ class Machine:
         """`graph` for cuda:0. A checked driver is told how large the parameters of its kernels are."""
         program = build_program(graph, frozenset(donated), target_of("cuda:0"))
         if self.driver is not None:
-            for kernel, record in zip(program.kernels, program.records, strict=True):
-                sizes = [(p.name, p.size * p.dtype.itemsize) for p in kernel.params]
-                self.driver.extents[record.kernel] = sizes
+            for done in combined_steps(program, target_of("cuda:0")):
+                kernels = [w.kernel for w in done.works if w.kernel is not None]
+                sizes = [(p.name, p.size * p.dtype.itemsize) for kernel in kernels for p in kernel.params]
+                self.driver.extents[done.symbol] = sizes
         return program
 
     def executable(self, graph: Graph, donated: Iterable[int] = ()) -> Executable:

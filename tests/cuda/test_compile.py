@@ -6,8 +6,9 @@ import pytest
 
 from graphc.codegen.cuda import build
 from graphc.codegen.cuda.facts import cuda_target
-from graphc.codegen.cuda.program import program_unit
+from graphc.codegen.cuda.program import combined_steps, program_unit
 from graphc.codegen.package import Program
+from graphc.codegen.target import Target
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph
 from graphc.pipeline import build_program
@@ -25,22 +26,20 @@ def cuda_compiler() -> None:
         pytest.skip(str(error))
 
 
-def contractions(program: Program) -> set[str]:
-    """The kernels that compute contractions."""
-    return {
-        record.kernel
-        for record, group in zip(program.records, program.launched, strict=True)
-        if any(node.op == "contract" for node in group.inside)
-    }
+def contractions(program: Program, target: Target) -> set[str]:
+    """The kernels that compute contractions, by themselves or with others."""
+    groups = zip(program.kernels, program.launched, strict=True)
+    found = {id(kernel) for kernel, group in groups if any(node.op == "contract" for node in group.inside)}
+    return {done.symbol for done in combined_steps(program, target) if any(id(w.kernel) in found for w in done.works)}
 
 
 def check(graph: Graph, arch: str) -> None:
     """All kernels of `graph` compile for `arch`; none spills that computes a contraction."""
     target = cuda_target(arch)
     program = build_program(graph, target=target)
-    report = build.resource_report(program_unit(program), target)
-    assert {record.kernel for record in program.records} <= set(report)
-    spilled = {name: report[name] for name in contractions(program) if report[name].spilled}
+    report = build.resource_report(program_unit(program, target), target)
+    assert {done.symbol for done in combined_steps(program, target) if done.symbol} == set(report)
+    spilled = {name: report[name] for name in contractions(program, target) if report[name].spilled}
     assert not spilled
 
 

@@ -64,5 +64,5 @@ def test_a_graph_over_a_large_input(host_compiler: str) -> None:
     memory[7::STEP] = np.arange(len(memory[7::STEP])) % 251
     starts = [argument[1] for argument in step.arguments if isinstance(argument, tuple)]
     places = [a[start:] for a, start in zip((memory, result), starts, strict=True)]
-    run(kernel, Unit(program_unit(program), "checked"), step.symbol, places)
+    run(kernel, Unit(program_unit(program, TARGET), "checked"), step.symbol, places)
     np.testing.assert_array_equal(result, memory[7::STEP][: len(result)])

@@ -19,13 +19,13 @@ SMALL = 4  # blocks for each multiprocessor that a kernel may have to be run tog
 
 def program_unit(program: Program, target: Target) -> str:
     """The translation unit of `program`: each different kernel once."""
-    return _unit(_combined(program, target))
+    return _unit(combined_steps(program, target))
 
 
 def make_device_artifact(program: Program, target: Target, metadata: Mapping[str, str]) -> Artifact:
     """Build the kernels of `program` into one cubin."""
     graph = program.fused.graph
-    combined = _combined(program, target)
+    combined = combined_steps(program, target)
     steps, records = _device_steps(combined)
     return Artifact(
         name=graph.name,
@@ -43,10 +43,10 @@ def make_device_artifact(program: Program, target: Target, metadata: Mapping[str
 
 def device_steps(program: Program, target: Target) -> tuple[tuple[DeviceStep, ...], tuple[LaunchRecord, ...]]:
     """The steps of `program` as data, without those that do nothing, and the records of its launches."""
-    return _device_steps(_combined(program, target))
+    return _device_steps(combined_steps(program, target))
 
 
-def _combined(program: Program, target: Target) -> list[Combined]:
+def combined_steps(program: Program, target: Target) -> list[Combined]:
     """The steps of `program` in the order in which they run, launches that need not wait for each other as one."""
     launched = iter(zip(program.kernels, program.texts, program.records, strict=True))
     works: list[Work] = []
