@@ -117,10 +117,12 @@ def use_device(given: object) -> str:
 
     DeviceError, which says why, for any other.
     """
-    if given == "cpu":
-        return "cpu"
     if given is None:
         device = _default[0]
+        if device is CPU:  # as nearly always
+            return "cpu"
+    elif given == "cpu":
+        return "cpu"
     else:
         device = given if isinstance(given, Device) else Device(given)  # type: ignore[arg-type]
     if device.type == "cpu":

@@ -90,6 +90,7 @@ def synchronize(device: Any = None) -> None:
     found = opened(device)
     run_pending("torch.cuda.synchronize()")
     found.synchronize()
+    current().raise_late()
 
 
 def run_pending(reason: str) -> None:

@@ -190,7 +190,11 @@ def constructor(function: Callable[..., Tensor]) -> Callable[..., Any]:
     ) -> Tensor:
         place = check_flags(name, requires_grad, device, layout)
         if out is None:
-            return finished(placed(place, function, *args, **kwargs), requires_grad)
+            if THREADS.recorder.place == place:
+                made = function(*args, **kwargs)
+            else:
+                made = placed(place, function, *args, **kwargs)
+            return finished(made, requires_grad) if requires_grad else made
         refuse_gradients(name, (*args, out))
         wanted = kwargs.get("dtype")
         if wanted is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from graphc.errors import UsageError
 from graphc.ir.types import DTYPES, DType, boolean, f32, f64, i8, i32
 from tests.samples.base import (
     FLOATS,
@@ -44,7 +45,7 @@ def _bad(op: str, arity: int, group: str) -> tuple[BadSample, ...]:
         bad += [
             BadSample((one, t(f"{name}[3]")), rf"{op}: .*\[2, 3\] and \[3\]"),
             BadSample((one, t(f"{other}[2,3]")), rf"{op}: .*{name}\[2,3\] and {other}\[2,3\]", error=DTypeError),
-            BadSample((one, t(f"{name}[2,3]@null")), rf"{op}: .*same device, got cpu and null", error=DTypeError),
+            BadSample((one, t(f"{name}[2,3]@null")), rf"two devices, null and cpu! \({op}: ", error=UsageError),
         ]
     if group in OUTSIDE:
         wrong = t(f"{OUTSIDE[group]}[4]")

@@ -191,7 +191,7 @@ def svd_lowrank(
     wide = x._type.shape[-2] < x._type.shape[-1]
     if wide:
         x = x.mT
-    basis = linalg_qr_(matmul(x, randn(x._type.shape[-1], rank, dtype=x.dtype)))[0]
+    basis = linalg_qr_(matmul(x, randn(x._type.shape[-1], rank, dtype=x.dtype, device=x.device)))[0]
     for _ in range(rounds):
         basis = linalg_qr_(matmul(x.mT, basis))[0]
         basis = linalg_qr_(matmul(x, basis))[0]
