@@ -142,13 +142,75 @@ class If:
     body: tuple[Stmt, ...]
 
 
-Stmt = Op | Load | Store | Prefetch | For | If
+@dataclass(frozen=True, slots=True)
+class Mma:
+    """In a block: each warp of 32 threads adds the product of a 16 x k and a k x 8 matrix to a 16 x 8 matrix of f32.
+
+    With g = lane // 4 and t = lane % 4 of the warp, `c` and `results` hold elements (g, 2t), (g, 2t + 1), (g + 8, 2t)
+    and (g + 8, 2t + 1). For `dtype` f16 or bf16, k is 16, and each i32 of `a` and `b` holds two neighbours along k, the
+    first in its low half: `a` rows g and g + 8 at step 2t, then both at step 2t + 8; `b` column g at steps 2t and
+    2t + 8. For f32, k is 8, the elements are rounded to tf32 before (10 bits of mantissa), and an i32 holds one: `a`
+    rows g and g + 8 at step t, then both at step t + 4; `b` column g at steps t and t + 4.
+    """
+
+    results: tuple[Value, ...]
+    dtype: DType
+    a: tuple[Value, ...]
+    b: tuple[Value, ...]
+    c: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadMatrix:
+    """In a block: each warp reads one 8 x 8 matrix of 16-bit elements for each of `results` (1, 2 or 4), i32 each.
+
+    Thread i of the warp names row i % 8 of matrix i // 8 (those past the last one name nothing): eight elements from
+    `index + offsets` on, a multiple of eight. Its result holds elements (g, 2t) and (g, 2t + 1) of each matrix, or when
+    `transposed` (2t, g) and (2t + 1, g), with g and t as for `Mma`.
+    """
+
+    results: tuple[Value, ...]
+    buffer: Param
+    index: Affine
+    offsets: Value
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncCopy:
+    """In a block: each thread copies `count` elements (16 bytes, aligned) from `source` at `source_index +
+    source_offsets` to `buffer`, memory of the block, at `index + offsets`; zeros where `mask` does not hold.
+
+    The elements are there after an `Await` that waits for them, not before.
+    """
+
+    buffer: Param
+    index: Affine
+    offsets: Value
+    source: Param
+    source_index: Affine
+    source_offsets: Value
+    count: int
+    mask: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """End a group of copies (perhaps an empty one), and wait until at most `pending` groups are under way, the last
+    ones.
+    """
+
+    pending: int
+
+
+Stmt = Op | Load | Store | Prefetch | For | If | Mma | LoadMatrix | AsyncCopy | Await
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """A kernel: buffers, the size of its parallel range, and what to do for one `index` of it. `own` are small buffers
-    that are no parameters. `threads` is 1 but in kernels whose index stands for a block of threads.
+    that are no parameters. `threads` is 1 but in kernels whose index stands for a block of threads; `aligned` says of
+    these that their parameters begin at multiples of 16 bytes.
     """
 
     name: str
@@ -160,6 +222,7 @@ class Kernel:
     bytes: int = 0  # memory traffic of the whole kernel, likewise
     own: tuple[Param, ...] = ()
     threads: int = 1
+    aligned: bool = False
 
 
 # name -> (number of operands, meaning). All operands have one type unless said otherwise.

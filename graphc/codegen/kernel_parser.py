@@ -10,10 +10,14 @@ from graphc.codegen.kernel import (
     INDEX,
     OPERATIONS,
     Affine,
+    AsyncCopy,
+    Await,
     For,
     If,
     Kernel,
     Load,
+    LoadMatrix,
+    Mma,
     Number,
     Op,
     Param,
@@ -177,6 +181,7 @@ class _KernelParser:
         flops = self.integer() if self.accept("flops") else 0
         size = self.integer() if self.accept("bytes") else 0
         threads = self.integer() if self.accept("threads") else 1
+        aligned = self.accept("aligned")
         self.need("{")
         own: list[Param] = []
         while self.accept("own"):
@@ -195,7 +200,7 @@ class _KernelParser:
         self.need("}")
         if self.token.kind != "end":
             self.fail(f"expected the end of the text, found {self.found()}")
-        return Kernel(name, tuple(params), grid, index, body, flops, size, tuple(own), threads)
+        return Kernel(name, tuple(params), grid, index, body, flops, size, tuple(own), threads, aligned)
 
     def param(self, mode: str = "") -> Param:
         """A buffer; its mode follows if it is not given."""
@@ -262,7 +267,60 @@ class _KernelParser:
             if yields:
                 self.fail("an `if` has no results, so it has no `yield`")
             return If(condition, body)
+        if self.token.text in ("mma", "matrix", "copy", "await"):
+            return self.of_block()
         self.fail(f"expected a statement, `yield` or `}}`, found {self.found()}")
+
+    def of_block(self) -> Mma | LoadMatrix | AsyncCopy | Await:
+        """A statement that only blocks of threads have."""
+        word = self.take().text
+        if word == "await":
+            return Await(self.integer())
+        if word == "mma":
+            dtype = self.type().dtype
+            a = self.listed()
+            self.need(",")
+            b = self.listed()
+            self.need(",")
+            c = self.listed()
+            return Mma(self.results(), dtype, a, b, c)
+        buffer, index, offsets = self.scattered()
+        if word == "matrix":
+            transposed = self.accept("transposed")
+            return LoadMatrix(self.results(), buffer, index, offsets, transposed)
+        self.need(",")
+        source, source_index, source_offsets = self.scattered()
+        self.need("count")
+        count = self.integer()
+        mask = self.use() if self.accept("mask") else None
+        return AsyncCopy(buffer, index, offsets, source, source_index, source_offsets, count, mask)
+
+    def scattered(self) -> tuple[Param, Affine, Value]:
+        """A place and its offsets."""
+        buffer, index = self.place()
+        self.need("offsets")
+        return buffer, index, self.use()
+
+    def listed(self) -> tuple[Value, ...]:
+        """Values in parentheses."""
+        self.need("(")
+        values = self.values()
+        self.need(")")
+        return tuple(values)
+
+    def results(self) -> tuple[Value, ...]:
+        """Defined values with their types, after an arrow."""
+        self.need("->")
+        self.need("(")
+        found: list[Value] = []
+        while True:
+            name = self.new_name()
+            self.need(":")
+            found.append(self.define(name, self.type()))
+            if not self.accept(","):
+                break
+        self.need(")")
+        return tuple(found)
 
     def definition(self) -> Op | Load:
         name = self.new_name()
@@ -361,17 +419,9 @@ class _KernelParser:
         self.scopes.pop()
         if len(yields) != len(phis):
             self.fail(f"the loop carries {len(phis)} values and yields {len(yields)}", at)
-        results: list[Value] = []
+        results: tuple[Value, ...] = ()
         if phis:
-            self.need("->")
-            self.need("(")
-            while True:
-                name = self.new_name()
-                self.need(":")
-                results.append(self.define(name, self.type()))
-                if not self.accept(","):
-                    break
-            self.need(")")
+            results = self.results()
             if len(results) != len(phis):
                 self.fail(f"the loop carries {len(phis)} values and has {len(results)} results", at)
-        return For(var, lo, hi, step, body, phis, tuple(inits), yields, tuple(results))
+        return For(var, lo, hi, step, body, phis, tuple(inits), yields, results)

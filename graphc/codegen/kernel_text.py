@@ -1,7 +1,7 @@
 """The text form of kernels. `kernel_parser.parse_kernel` reads it back.
 
 kernel   = "kernel" "@" NAME "(" [param {"," param}] ")" ["flops" INT] ["bytes" INT]
-           ["threads" INT] "{" {"own" VALUE ":" DTYPE "[" INT "]"} "parallel" VALUE "=" "0" "to" INT block "}"
+           ["threads" INT] ["aligned"] "{" {"own" VALUE ":" DTYPE "[" INT "]"} "parallel" VALUE "=" "0" "to" INT block "}"
 param    = VALUE ":" DTYPE "[" INT "]" ("in" | "out" | "inout")
 block    = "{" {stmt} ["yield" VALUE {"," VALUE}] "}"
 stmt     = VALUE "=" OP [operand {"," operand}] ":" type
@@ -11,6 +11,11 @@ stmt     = VALUE "=" OP [operand {"," operand}] ":" type
          | "for" VALUE "=" bound "to" bound "step" INT
            ["carry" "(" VALUE "=" VALUE ":" type {"," ...} ")"] block ["->" "(" VALUE ":" type {"," ...} ")"]
          | "if" VALUE block
+         | "mma" DTYPE values "," values "," values "->" results
+         | "matrix" place "offsets" VALUE ["transposed"] "->" results
+         | "copy" place "offsets" VALUE "," place "offsets" VALUE "count" INT ["mask" VALUE]
+         | "await" INT
+values   = "(" VALUE {"," VALUE} ")"   results = "(" VALUE ":" type {"," VALUE ":" type} ")"
 place    = VALUE "[" sum "]"        sum = ["-"] term {("+" | "-") term}      term = VALUE ["*" INT] | INT
 access   = ["stride" ["-"] INT] ["offsets" VALUE] ["mask" VALUE]
 operand  = VALUE | ["-"] NUMBER | "true" | "false" | "nan" | "inf"
@@ -23,7 +28,24 @@ import re
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 
-from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Number, Op, Param, Prefetch, Stmt, Store, Value
+from graphc.codegen.kernel import (
+    Affine,
+    AsyncCopy,
+    Await,
+    For,
+    If,
+    Kernel,
+    Load,
+    LoadMatrix,
+    Mma,
+    Number,
+    Op,
+    Param,
+    Prefetch,
+    Stmt,
+    Store,
+    Value,
+)
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_]")
 
@@ -60,6 +82,8 @@ class KernelPrinter:
             header += f" bytes {kernel.bytes}"
         if kernel.threads != 1:
             header += f" threads {kernel.threads}"
+        if kernel.aligned:
+            header += " aligned"
         yield header + " {", None
         for buffer in kernel.own:
             yield f"  own {self._define(buffer)}: {buffer.dtype}[{buffer.size}]", None
@@ -101,6 +125,8 @@ class KernelPrinter:
                 yield pad + "}", None
             elif isinstance(statement, (Op, Load, Store, Prefetch)):
                 yield pad + self._simple(statement), statement
+            elif isinstance(statement, (Mma, LoadMatrix, AsyncCopy, Await)):
+                yield pad + self._of_block(statement), statement
             else:
                 yield f"{pad}{statement!r}", statement
 
@@ -122,6 +148,24 @@ class KernelPrinter:
         if isinstance(statement, Load):
             return f"{self._define(statement.result)} = load {place}{access} : {statement.result.type}"
         return f"store {place}, {self._use(statement.value)}{access} : {statement.value.type}"
+
+    def _of_block(self, statement: Mma | LoadMatrix | AsyncCopy | Await) -> str:
+        if isinstance(statement, Await):
+            return f"await {statement.pending}"
+        if isinstance(statement, Mma):
+            groups = ", ".join(f"({self._uses(group)})" for group in (statement.a, statement.b, statement.c))
+            return f"mma {statement.dtype} {groups} -> {self._results(statement.results)}"
+        place = f"{self._use(statement.buffer)}[{self._sum(statement.index)}] offsets {self._use(statement.offsets)}"
+        if isinstance(statement, LoadMatrix):
+            turned = " transposed" if statement.transposed else ""
+            return f"matrix {place}{turned} -> {self._results(statement.results)}"
+        source = f"{self._use(statement.source)}[{self._sum(statement.source_index)}]"
+        mask = "" if statement.mask is None else f" mask {self._use(statement.mask)}"
+        offsets = self._use(statement.source_offsets)
+        return f"copy {place}, {source} offsets {offsets} count {statement.count}{mask}"
+
+    def _results(self, results: Sequence[Value]) -> str:
+        return "(" + ", ".join(f"{self._define(r)}: {r.type}" for r in results) + ")"
 
     def _sum(self, index: Affine) -> str:
         terms = [
@@ -150,5 +194,5 @@ class KernelPrinter:
             yield f"{pad}  yield {self._uses(loop.yields)}", loop
         end = pad + "}"
         if loop.results:
-            end += " -> (" + ", ".join(f"{self._define(r)}: {r.type}" for r in loop.results) + ")"
+            end += f" -> {self._results(loop.results)}"
         yield end, None

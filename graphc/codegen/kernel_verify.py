@@ -12,10 +12,14 @@ from graphc.codegen.kernel import (
     LANE_REDUCTIONS,
     OPERATIONS,
     Affine,
+    AsyncCopy,
+    Await,
     For,
     If,
     Kernel,
     Load,
+    LoadMatrix,
+    Mma,
     Op,
     Param,
     Prefetch,
@@ -27,7 +31,7 @@ from graphc.codegen.kernel import (
 from graphc.codegen.kernel_bounds import check_bounds
 from graphc.codegen.kernel_text import KernelPrinter
 from graphc.errors import VerifyError
-from graphc.ir.types import boolean, i64
+from graphc.ir.types import bf16, boolean, f16, f32, i32, i64
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _FLOAT = frozenset({"div", "fma", "sqrt", "floor", "ceil", "trunc", "rint", "fmax", "fmin"})
@@ -36,6 +40,8 @@ _INTEGER = frozenset({"udiv", "urem", "shl", "lshr", "ashr"})
 _BITS = frozenset({"and", "or", "xor", "not", "reduce_or", "reduce_and"})
 _NUMBER = frozenset({"add", "sub", "mul", "neg", "abs", "reduce_add", "reduce_mul"})
 _COMPUTED = _NUMBER | _FLOAT | COMPARISONS | {"maximum", "minimum", "reduce_maximum", "reduce_minimum"}
+WARP = 32
+COPIED = 16  # bytes that a thread copies at once
 _CONTEXT = 3  # lines shown around the guilty one
 
 
@@ -145,8 +151,61 @@ class _Verifier:
             elif isinstance(statement, If):
                 self.expect(statement.condition, VType(boolean), "the condition")
                 self.block(statement.body)
+            elif isinstance(statement, (Mma, LoadMatrix, AsyncCopy, Await)):
+                self.of_block(statement)
             else:
                 self.fail(f"not a statement: {statement!r}")
+
+    def of_block(self, statement: Mma | LoadMatrix | AsyncCopy | Await) -> None:
+        """A statement of whole warps."""
+        threads = self.kernel.threads
+        if threads % WARP:
+            self.fail(f"warps have {WARP} threads; the block has {threads}")
+        if isinstance(statement, Await):
+            if statement.pending < 0:
+                self.fail(f"{statement.pending} groups of copies under way")
+            return
+        if isinstance(statement, Mma):
+            if statement.dtype not in (f16, bf16, f32):
+                self.fail(f"matrices of {statement.dtype} are not multiplied by warps; f16, bf16 and f32 are")
+            groups = ((statement.a, 4, i32), (statement.b, 2, i32), (statement.c, 4, f32))
+            for values, count, dtype in groups:
+                if len(values) != count:
+                    self.fail(f"a thread has {count} values of this matrix, not {len(values)}")
+                for value in values:
+                    self.expect(value, VType(dtype, threads), "an operand of mma")
+            self.defines(statement.results, (4,), VType(f32, threads))
+            return
+        self.scattered(statement.buffer, statement.index, statement.offsets)
+        if isinstance(statement, LoadMatrix):
+            if statement.buffer.dtype.itemsize != 2:
+                self.fail(f"matrices of 16-bit elements are read, not of {statement.buffer.dtype}")
+            self.defines(statement.results, (1, 2, 4), VType(i32, threads))
+            return
+        self.scattered(statement.source, statement.source_index, statement.source_offsets)
+        if statement.buffer.mode != "own":
+            self.fail(f"a copy to {statement.buffer.name}, which is not memory of the block")
+        if statement.buffer.dtype is not statement.source.dtype:
+            self.fail(f"a copy of {statement.source.dtype} to a buffer of {statement.buffer.dtype}")
+        if statement.count * statement.buffer.dtype.itemsize != COPIED:
+            self.fail(f"{statement.count} elements of {statement.buffer.dtype} are not {COPIED} bytes")
+        if statement.mask is not None:
+            self.expect(statement.mask, VType(boolean, threads), "the mask")
+
+    def defines(self, results: Sequence[Value], counts: Sequence[int], type: VType) -> None:
+        if len(results) not in counts:
+            self.fail(f"{len(results)} results")
+        for result in results:
+            if result.type != type:
+                self.fail(f"the result has type {result.type}, not {type}")
+            self.define(result)
+
+    def scattered(self, buffer: Param, index: Affine, offsets: Value) -> None:
+        """A place that each thread has by itself."""
+        if buffer not in self.params:
+            self.fail(f"{buffer.name} is not a buffer of this kernel")
+        self.affine(index)
+        self.expect(offsets, VType(i64, self.kernel.threads), "the offsets")
 
     def loop(self, loop: For) -> None:
         for bound in (loop.lo, loop.hi):

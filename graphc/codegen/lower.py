@@ -467,11 +467,7 @@ class _Lowering:
 
     def _work(self) -> tuple[int, int]:
         """Operations, and bytes of memory."""
-        total = 0
-        for site in self.nest.sites:
-            count = self.nest.points * math.prod(v.hi + 1 for v in site.loops)
-            total += count * (site.maps + 7 * site.heavy)
-        return total, sum(n.type.nbytes for n in self.params if n not in self.rows)
+        return self.nest.operations, sum(n.type.nbytes for n in self.params if n not in self.rows)
 
 
 def _streamed(items: list[tuple[Node, Index]], site: Site) -> list[tuple[Node, Index]]:

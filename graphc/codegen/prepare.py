@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from graphc.codegen.gpu_contraction_tiling import choose_tiling
 from graphc.codegen.gpu_schedule import keeping_pays_on_gpu, make_gpu_schedule
 from graphc.codegen.loops import keeping_pays, make_schedule
 from graphc.codegen.schedule import MODEL, Choice, Schedule
@@ -46,6 +47,7 @@ def prepare(
             group, nest = without, plain
     if on_gpu:
         schedule = make_gpu_schedule(nest, target, is_aligned)
+        schedule.tiling = choose_tiling(nest, target) if is_aligned else None
     else:
         schedule = make_schedule(nest, target, choice, nest.axes[0] if first_apart and nest.axes else None)
     return Prepared(group, nest, schedule, tuple(_in_place(nest, schedule)))

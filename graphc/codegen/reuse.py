@@ -14,6 +14,7 @@ from types import MappingProxyType
 from graphc.codegen.blocks import Blocks, blocks_of
 from graphc.codegen.canonical import Form, form_of, moved
 from graphc.codegen.cuda import emit as cuda
+from graphc.codegen.gpu_contraction import lower_gpu_contraction
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.lower import lower
@@ -34,6 +35,9 @@ NO_CHOICES: Choices = MappingProxyType({})
 
 def lower_all(prepared: Prepared, target: Target, merged: Mapping[Node, Node]) -> tuple[Lowered, ...]:
     """The kernels of a prepared group, in the order in which they run: those that copy operands, then its own."""
+    tiles = lower_gpu_contraction(prepared, NAME, target, merged)
+    if tiles is not None:
+        return tiles
     panels = (lower_panel(panel, NAME, target) for panel in prepared.schedule.far_panels)
     return (*panels, lower(prepared, NAME, target, merged))
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from graphc.codegen.gpu_contraction_problem import Problem
+from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
 from graphc.codegen.sites import Site
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
@@ -109,6 +111,17 @@ class Chunk:
         return self.var.hi // self.size * self.size
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Tiling:
+    """A contraction that blocks of threads on a GPU compute by tiles. `sums` holds parts of sums that several blocks
+    share.
+    """
+
+    problem: Problem
+    tile: Tile | MatrixTile
+    sums: Scratch | None
+
+
 @dataclass(slots=True)
 class Schedule:
     """How to run a nest. `lane` is a domain axis, or None: then each site has its own lane variable in `site_lane`
@@ -137,6 +150,7 @@ class Schedule:
     outermost: Var | None = None  # an axis that must stay the outermost loop, one place after the other
     cycles: float = 0.0  # the estimated cost of a contraction's tiles
     threads: int = 1  # on a GPU: of a block that computes one point of the domain; 1: a thread does
+    tiling: Tiling | None = None  # on a GPU: blocks of threads compute a contraction
 
     @property
     def far_panels(self) -> tuple[Panel, ...]:
@@ -146,4 +160,6 @@ class Schedule:
     @property
     def memory(self) -> tuple[Scratch, ...]:
         """What the kernels of the nest work in."""
+        if self.tiling is not None:
+            return () if self.tiling.sums is None else (self.tiling.sums,)
         return (*(p.memory for p in self.far_panels), *((self.chunk.sums,) if self.chunk is not None else ()))

@@ -10,10 +10,14 @@ from contextlib import contextmanager
 
 from graphc.codegen.kernel import (
     Affine,
+    AsyncCopy,
+    Await,
     Emitter,
     For,
     If,
     Load,
+    LoadMatrix,
+    Mma,
     Number,
     Op,
     Param,
@@ -167,6 +171,27 @@ class ScopedEmitter(Emitter):
 
     def prefetch(self, buffer: Param, index: Affine) -> None:
         self.body.append(Prefetch(buffer, index))
+
+    def mma(self, dtype: DType, a: tuple[Value, ...], b: tuple[Value, ...], c: tuple[Value, ...]) -> tuple[Value, ...]:
+        """`c` plus the product of the warp's matrices `a` and `b`."""
+        results = tuple(self.bind(Value(v.type)) for v in c)
+        self.body.append(Mma(results, dtype, a, b, c))
+        return results
+
+    def load_matrix(
+        self, count: int, buffer: Param, index: Affine, offsets: Value, transposed: bool
+    ) -> tuple[Value, ...]:
+        """`count` matrices of 8 x 8 elements, of which each thread has a pair."""
+        results = tuple(self.bind(Value(VType(i32, offsets.type.lanes))) for _ in range(count))
+        self.body.append(LoadMatrix(results, buffer, index, offsets, transposed))
+        return results
+
+    def copy(self, copy: AsyncCopy) -> None:
+        self.body.append(copy)
+
+    def wait(self, pending: int) -> None:
+        """End a group of copies, and wait until at most `pending` are under way."""
+        self.body.append(Await(pending))
 
     @contextmanager
     def loop(

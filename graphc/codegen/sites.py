@@ -74,6 +74,12 @@ class Nest:
     def points(self) -> int:
         return math.prod(v.hi + 1 for v in self.axes)
 
+    @property
+    def operations(self) -> int:
+        """Arithmetic operations of the whole nest."""
+        counts = (math.prod(v.hi + 1 for v in site.loops) * (site.maps + 7 * site.heavy) for site in self.sites)
+        return self.points * sum(counts)
+
 
 def store_address(root: Root, at: Index) -> Ix:
     """The element of the target that the value at index `at` goes to."""

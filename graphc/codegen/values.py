@@ -191,6 +191,10 @@ class Values:
         const = ix.const if abs(ix.const) < length else ix.const % length
         return Ix(const, tuple((s, c) for s, c in ix.terms if abs(c) < length))
 
+    def element(self, base: Node, ix: Ix) -> Value:
+        """Element `ix`, an affine index, of the value `base` in memory."""
+        return self._load(base, ix, NO_MASKS)
+
     # reductions, shared with the loops
 
     def _finish(self, node: Node, parts: list[Value]) -> Value:

@@ -15,7 +15,23 @@ import numpy as np
 
 from graphc.codegen.cuda.operations import exchanges
 from graphc.codegen.cuda.ranges import Span, Spans, exactly, trip_count
-from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt, Store, Value
+from graphc.codegen.kernel import (
+    Affine,
+    AsyncCopy,
+    Await,
+    For,
+    If,
+    Kernel,
+    Load,
+    LoadMatrix,
+    Mma,
+    Op,
+    Param,
+    Stmt,
+    Store,
+    Value,
+    VType,
+)
 from graphc.ir.types import i64
 
 SCRATCHES = 2  # regions through which threads exchange values, in turn
@@ -82,7 +98,10 @@ class _Analysis:
         self.found = found
         self.varying: set[Value] = set()  # values of a loop: they may differ between two accesses
         self.numbers: dict[Value, np.ndarray] = {}  # i64 values that are known lane by lane
-        self.loaded = {s.buffer for s in all_statements(kernel.body) if isinstance(s, Load)}
+        every = all_statements(kernel.body)
+        self.loaded = {s.buffer for s in every if isinstance(s, (Load, LoadMatrix))}
+        self.loaded |= {s.source for s in every if isinstance(s, AsyncCopy)}
+        self.copied = {s.buffer for s in every if isinstance(s, AsyncCopy)}
 
     def block(self, statements: Sequence[Stmt], state: State) -> State:
         """Walk `statements` from `state`; the state after them. Barriers are added, never taken away."""
@@ -96,7 +115,16 @@ class _Analysis:
                     state = frozenset({Touch(number, False)})
             elif isinstance(statement, (Load, Store)):
                 if statement.buffer.mode != "in" and statement.buffer in self.loaded:
-                    state = self._access(statement, self._touch(statement), state)
+                    writes = isinstance(statement, Store)
+                    is_copied = statement.buffer in self.copied
+                    touch = Touch(statement.buffer, writes) if is_copied else self._touch(statement)
+                    state = self._access(statement, touch, state)
+            elif isinstance(statement, LoadMatrix):
+                state = self._access(statement, Touch(statement.buffer, False), state)
+            elif isinstance(statement, AsyncCopy):
+                state = self._copy(statement, state)
+            elif isinstance(statement, Await):  # what each thread's copies bring is there now
+                state |= {Touch(buffer, True) for buffer in self.copied}
             elif isinstance(statement, For):
                 state = self._loop(statement, state)
             elif isinstance(statement, If):
@@ -125,6 +153,14 @@ class _Analysis:
             self.found.before.add(id(statement))
             state = frozenset()
         return state | {touch}
+
+    def _copy(self, copy: AsyncCopy, state: State) -> State:
+        if copy.source.mode != "in":
+            state = self._access(copy, Touch(copy.source, False), state)
+        # Copies begin at multiples of their length: they meet where they begin at one element.
+        first = Value(VType(copy.buffer.dtype, self.threads))
+        touch = self._touch(Store(copy.buffer, copy.index, first, 0, copy.offsets))
+        return self._access(copy, touch, state)
 
     def _touch(self, access: Load | Store) -> Touch:
         index, writes = access.index, isinstance(access, Store)
@@ -228,6 +264,8 @@ def _results(statement: Stmt) -> tuple[Value, ...]:
     """The values that a statement itself defines."""
     if isinstance(statement, (Op, Load)):
         return (statement.result,)
+    if isinstance(statement, (Mma, LoadMatrix)):
+        return statement.results
     return (statement.var, *statement.phis, *statement.results) if isinstance(statement, For) else ()
 
 

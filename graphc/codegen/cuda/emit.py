@@ -10,12 +10,28 @@ from collections.abc import Callable, Sequence
 
 from graphc.codegen.cuda.barriers import SCRATCHES, all_statements, find_barriers
 from graphc.codegen.cuda.function import LANE, Function
+from graphc.codegen.cuda.matrix import MATRIX_PRELUDE, translators, uses_matrices
 from graphc.codegen.cuda.memory import Memory
 from graphc.codegen.cuda.operations import exchange, exchange_bytes, exchanges, translate
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.ranges import trip_count
 from graphc.codegen.cuda.spelling import INT_MAX, integer, memory_type
-from graphc.codegen.kernel import For, If, Kernel, Load, Op, Param, Prefetch, Stmt, Store, Value
+from graphc.codegen.cuda.wide import run_length
+from graphc.codegen.kernel import (
+    AsyncCopy,
+    For,
+    If,
+    Kernel,
+    Load,
+    LoadMatrix,
+    Mma,
+    Op,
+    Param,
+    Prefetch,
+    Stmt,
+    Store,
+    Value,
+)
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
 
@@ -27,6 +43,7 @@ _UNROLLED = 512  # operations up to which a loop is unrolled as a whole
 _UNROLLED_OWN = 4096  # likewise, where that keeps the thread's own memory in registers
 _TOGETHER, _ROUNDS = 64, 8  # other loops: operations, and rounds, of which as much as fits is unrolled
 _LONG = 1024  # statements of a kernel from which on loops stay as they are, for the compiler's sake
+_MATRIX_SIZE = 8  # operations that an instruction on matrices counts for
 
 
 def launch_shape(kernel: Kernel) -> tuple[int, int, int]:
@@ -54,7 +71,8 @@ def emit_kernel(kernel: Kernel, target: Target) -> str:
 
 def emit_unit(texts: Sequence[str]) -> str:
     """One translation unit with the kernels `texts`: compile it without contraction (`-fmad=false`)."""
-    return "\n".join([PRELUDE.lstrip(), *dict.fromkeys(texts)])
+    prelude = PRELUDE + MATRIX_PRELUDE if any(map(uses_matrices, texts)) else PRELUDE
+    return "\n".join([prelude.lstrip(), *dict.fromkeys(texts)])
 
 
 def _block_size(kernel: Kernel) -> int:
@@ -96,6 +114,7 @@ class _KernelEmitter:
             Prefetch: _nothing,  # the threads of other warps run while one waits for memory
             For: self._for,
             If: self._if,
+            **translators(self.f, self.memory),
         }
 
     def definition(self) -> str:
@@ -149,13 +168,27 @@ class _KernelEmitter:
 
     def block(self, statements: Sequence[Stmt]) -> None:
         """Translate `statements`."""
-        for statement in statements:
+        position = 0
+        while position < len(statements):
+            statement = statements[position]
             translator = self._translators.get(type(statement))
             if translator is None:
                 raise CompileError(f"not a kernel statement: {statement!r}")
             if id(statement) in self.barriers.before:
                 self.f.run("__syncthreads();")
-            translator(statement)
+            count = self._together(statements, position)
+            if count > 1 and isinstance(statement, (Load, Store)):
+                run = self.memory.load_run if isinstance(statement, Load) else self.memory.store_run
+                run(statements[position : position + count])  # type: ignore[arg-type]
+            else:
+                translator(statement)
+            position += count
+
+    def _together(self, statements: Sequence[Stmt], position: int) -> int:
+        """How many statements from `position` on are one wide access of each thread."""
+        if not self.f.is_block:
+            return 1
+        return run_length(statements, position, self.f.spans, self.kernel.aligned, self.barriers.before)
 
     def _op(self, op: Op) -> None:
         if exchanges(op, self.kernel.threads):
@@ -248,6 +281,8 @@ def _size(statements: Sequence[Stmt], is_block: bool) -> int:
             total += 1 if is_block else statement.result.type.lanes
         elif isinstance(statement, Store):
             total += 1 if is_block else statement.value.type.lanes
+        elif isinstance(statement, (Mma, LoadMatrix, AsyncCopy)):
+            total += _MATRIX_SIZE
     return total
 
 

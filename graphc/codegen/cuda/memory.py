@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import gcd
 
 from graphc.codegen.cuda.function import LANE, Function
 from graphc.codegen.cuda.ranges import Span, multiple_of_sum
 from graphc.codegen.cuda.spelling import INT_MAX, integer, memory_type
-from graphc.codegen.kernel import Kernel, Load, Param, Store, Value
-
-WIDE = 16  # bytes that a thread loads or stores at once; buffers begin at multiples of it
+from graphc.codegen.cuda.wide import WIDE
+from graphc.codegen.kernel import Affine, Kernel, Load, Param, Store, Value, VType
 
 
 class Memory:
@@ -57,6 +57,30 @@ class Memory:
                 f.run(f"const {type} {name} = {source};")
             registers += [f"{name}.lane[{i}]" for i in range(chunk)]
         return registers
+
+    def load_run(self, statements: Sequence[Load]) -> None:
+        """Translate loads of a block kernel from neighbouring elements as one."""
+        f, first = self.f, statements[0]
+        (place,) = self._places(first, first.result)
+        registers = self._load_wide(first.result, [place] * len(statements), self._masks(first, 1)[0], len(statements))
+        for statement, register in zip(statements, registers, strict=True):
+            if statement.result.type.dtype.kind == "bool":
+                f.define_each(statement.result, [f"{register} != 0"])
+            else:
+                f.define(statement.result, (register,))
+
+    def store_run(self, statements: Sequence[Store]) -> None:
+        """Translate stores of a block kernel to neighbouring elements as one."""
+        f, first = self.f, statements[0]
+        (place,), (mask,) = self._places(first, first.value), self._masks(first, 1)
+        type = f"gc_vector<{memory_type(first.value.type.dtype)}, {len(statements)}>"
+        lanes = ", ".join(f.scalar(s.value) for s in statements)
+        f.run(f"{f'if ({mask}) ' if mask else ''}*({type}*)&{place} = {type}{{{{{lanes}}}}};")
+
+    def place(self, buffer: Param, index: Affine, offsets: Value) -> str:
+        """The element that each thread of a block has at `index + offsets`: `own0[v3 + 1]`."""
+        value = Value(VType(buffer.dtype, offsets.type.lanes))
+        return self._places(Load(value, buffer, index, 0, offsets), value)[0]
 
     def store(self, statement: Store) -> None:
         """Translate one `Store`. The scalar of a block is stored by its first thread."""

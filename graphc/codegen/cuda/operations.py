@@ -123,7 +123,8 @@ def _quotient(f: Function, op: Op, args: Sequence[str]) -> str:
     if op.name in ("sdiv", "srem"):
         wide = "(long long)" if f.type(op.result) == "long long" else ""
         return _as_result(f, op, f"{wide}{left} {'/' if op.name == 'sdiv' else '%'} {right}")
-    small = op.result.type.dtype is i64 and all(map(f.is_int, op.args)) and op.name in ("floordiv", "mod")
+    # Quotients of what is not negative: where a result fits, so it is known to be.
+    small = op.result.type.dtype is i64 and all(map(f.is_int, (*op.args, op.result)))
     unsigned = "unsigned" if small else UNSIGNED[op.result.type.dtype.name]
     return f"({f.type(op.result)})(({unsigned}){left} {_QUOTIENTS[op.name]} ({unsigned}){right})"
 

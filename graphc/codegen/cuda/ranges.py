@@ -143,6 +143,8 @@ _BINARY: dict[str, Callable[[Span, Span], Span | None]] = {
     "mod": _index_remainder,
     "sdiv": _quotient,
     "srem": _remainder,
+    "udiv": _quotient,
+    "urem": _remainder,
     "and": _and,
     "maximum": lambda a, b: Span(max(a.lo, b.lo), max(a.hi, b.hi), gcd(a.multiple, b.multiple)),
     "minimum": lambda a, b: Span(min(a.lo, b.lo), min(a.hi, b.hi), gcd(a.multiple, b.multiple)),

@@ -1,0 +1,152 @@
+"""Contractions of 16-bit floats on a GPU by the instructions with which a warp multiplies small matrices.
+
+The warps of a block share panels of both operands in shared memory. Where the operands lie in memory as they are
+wanted, panels are filled by copies that go on while the warps compute, several steps ahead; otherwise, when one is
+computed or converted, through registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphc.codegen.gpu_contraction_kernel import PanelKernel
+from graphc.codegen.gpu_contraction_panels import Panel
+from graphc.codegen.gpu_contraction_problem import Problem
+from graphc.codegen.gpu_contraction_tiles import WARP, MatrixTile
+from graphc.codegen.kernel import Param, Value
+from graphc.ir.index import Ix, Var
+from graphc.ir.node import Node
+from graphc.ir.schedule import Group, Scratch
+from graphc.ir.types import i64
+
+HIGH, WIDE, DEEP = 16, 8, 16  # the matrices of one instruction
+OPEN = 63  # groups of copies: more than are ever under way
+
+
+class MatrixKernel(PanelKernel):
+    """Each warp computes a part of the tile, in matrices of 16 x 8."""
+
+    run_length = 2
+
+    def __init__(
+        self, group: Group, problem: Problem, tile: MatrixTile, merged: Mapping[Node, Node], partial: Scratch | None
+    ) -> None:
+        self.tile = tile
+        self.held = problem.stage.inputs[0].dtype
+        super().__init__(group, problem, tile, merged, partial, self.held)
+        e = self.e
+        lane = e.lanes(i64, self.threads)
+        warp, mine = e.op("udiv", lane, WARP), e.op("urem", lane, WARP)
+        self.warp_row = self.variable("warp_row", e.op("udiv", warp, tile.across), tile.down - 1)
+        self.warp_column = self.variable("warp_column", e.op("urem", warp, tile.across), tile.across - 1)
+        self.group_row = self.variable("row", e.op("udiv", mine, 4), 7)
+        self.pair = self.variable("pair", e.op("urem", mine, 4), 3)
+        # A thread names a row of one of four matrices, two by two.
+        self.matrix_row = self.variable("line", e.op("urem", mine, 8), 7)
+        self.second = self.variable("second", e.op("urem", e.op("udiv", mine, 8), 2), 1)
+        self.third = self.variable("third", e.op("udiv", mine, 16), 1)
+
+    def panels(self, count: int) -> list[tuple[Param, Param]]:
+        self.is_copied = self.left.can_copy and self.right.can_copy and self.steps > 1
+        return super().panels(self.tile.stages if self.is_copied else count)
+
+    @property
+    def _high(self) -> int:
+        """Matrices of a warp along the rows."""
+        return self.tile.rows // self.tile.down // HIGH
+
+    @property
+    def _wide(self) -> int:
+        return self.tile.columns // self.tile.across // WIDE
+
+    def _row(self, number: int) -> Ix:
+        """The first row of a warp's matrices number `number`."""
+        return Ix.of(self.warp_row, self._high * HIGH, number * HIGH)
+
+    def _column(self, number: int) -> Ix:
+        return Ix.of(self.warp_column, self._wide * WIDE, number * WIDE)
+
+    def down(self) -> list[Ix]:
+        return [self._row(i) + Ix.of(self.group_row) + half for i in range(self._high) for half in (0, HIGH // 2)]
+
+    def across(self) -> list[Ix]:
+        return [self._column(j) + Ix.of(self.pair, 2) + k for j in range(self._wide) for k in (0, 1)]
+
+    def sum(self) -> list[Value]:
+        return self._copied() if self.is_copied else super().sum()
+
+    def _copied(self) -> list[Value]:
+        """Go through the steps with copies for those that follow under way."""
+        e, base, stages = self.e, self.base(), self.tile.stages
+        ahead = stages - 1
+        for k in range(ahead):
+            if k < self.steps:
+                self._copy(base + k, k, first=k == 0)
+            if k < ahead - 1:
+                e.wait(OPEN)
+        totals = self.zeros()
+        rounds = max(0, (self.steps - ahead) // stages)
+        if rounds:
+            last = (rounds - 1) * stages
+            with e.loop("step", 0, last + 1, stages, tuple(totals)) as loop:
+                step = Var("step", last, multiple=stages)
+                self.values.env[step] = loop.var
+                now = list(loop.phis)
+                for k in range(stages):
+                    e.wait(ahead - 1)
+                    self._copy(base + Ix.of(step) + (k + ahead), (k + ahead) % stages)
+                    now = self.products(k, now)
+                loop.yields = tuple(now)
+            totals = list(loop.results)
+        for k in range(rounds * stages, self.steps):
+            e.wait(ahead - 1)
+            if k + ahead < self.steps:
+                self._copy(base + (k + ahead), (k + ahead) % stages)
+            totals = self.products(k % stages, totals)
+        return totals
+
+    def _copy(self, step: Ix, number: int, first: bool = False) -> None:
+        left, right = self.memory[number]
+        sums = self.place_in_sums(step, first)
+        self.left.copy(left, self.first_row, self.batch_points, sums)
+        self.right.copy(right, self.first_column, self.batch_points, sums)
+
+    def products(self, number: int, totals: list[Value]) -> list[Value]:
+        left, right = self.memory[number]
+        high, wide = self._high, self._wide
+        parts = self._matrices(totals)
+        for k in range(0, self.tile.depth, DEEP):
+            rows = [self._load(self.left, left, self._row(i), k, self.second, self.third) for i in range(high)]
+            columns: list[tuple[Value, ...]] = []
+            for j in range(0, wide - 1, 2):  # two matrices at once
+                four = self._load(self.right, right, self._column(j), k, self.third, self.second)
+                columns += [four[:2], four[2:]]
+            if wide % 2:
+                columns.append(self._load(self.right, right, self._column(wide - 1), k, None, self.second))
+            for i in range(high):
+                for j in range(wide):
+                    parts[i][j] = self.e.mma(self.held, rows[i], columns[j], parts[i][j])
+        return [parts[i][j][2 * half + k] for i in range(high) for half in (0, 1) for j in range(wide) for k in (0, 1)]
+
+    def _matrices(self, totals: list[Value]) -> list[list[tuple[Value, ...]]]:
+        """The totals, place by place, as matrices of the warp."""
+        width = 2 * self._wide
+
+        def four(i: int, j: int) -> tuple[Value, ...]:
+            return tuple(totals[(2 * i + half) * width + 2 * j + k] for half in (0, 1) for k in (0, 1))
+
+        return [[four(i, j) for j in range(self._wide)] for i in range(self._high)]
+
+    def _load(
+        self, panel: Panel, memory: Param, element: Ix, step: int, along: Var | None, deeper: Var
+    ) -> tuple[Value, ...]:
+        """Matrices of 8 x 8 from `element` and `step` on: a thread of those for which `along` is 1 names one eight
+        elements further on, one of those for which `deeper` is 1 eight steps. Without `along`, two matrices.
+        """
+        element = element + (Ix.of(along, 8) if along is not None else Ix())
+        at = Ix.of(deeper, 8, step)
+        line = Ix.of(self.matrix_row)
+        place = panel.at(element + line, at) if panel.is_turned else panel.at(element, at + line)
+        index, _, offsets = self.values.address(place)
+        assert offsets is not None
+        return self.e.load_matrix(4 if along is not None else 2, memory, index, offsets, not panel.is_turned)

@@ -1,0 +1,65 @@
+"""Which tile of a matrix product a block computes by the instructions for small matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, cheapest, total_time
+from graphc.codegen.target import Target
+
+ITEMSIZE = 2
+RATE = 1024  # multiply-adds that a multiprocessor does in a cycle
+SHARED_RATE = 128  # bytes that it reads of shared memory
+FABRIC = 40  # bytes that reach it from the second level of cache, by copies
+RESERVED = 1 << 10  # bytes of shared memory that a block takes besides
+OVERHEAD = 64  # registers of a thread besides its sums and the matrices that it multiplies
+WARP_TILES = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (64, 16), (16, 32), (32, 16), (16, 16))
+WARPS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2))
+DEPTHS = (32, 64)
+STAGES = (3, 4)
+
+
+@lru_cache(maxsize=1024)
+def choose_matrix_tile(shape: Shape, target: Target) -> tuple[float, MatrixTile] | None:
+    """The tile with the least estimated time, and that in cycles; None when none fits."""
+    return cheapest(shape, _tiles(shape, target), lambda tile, most: estimate(shape, tile, target, most))
+
+
+def estimate(shape: Shape, tile: MatrixTile, target: Target, most: int = 0) -> float:
+    """Cycles of the product in these tiles; `most` as for `cheapest`."""
+    high, wide = tile.rows // tile.down, tile.columns // tile.across
+    products = tile.rows * tile.columns * tile.depth / RATE
+    reads = tile.down * tile.across * (high + wide) * tile.depth * ITEMSIZE / SHARED_RATE
+    copies = (tile.rows + tile.columns) * tile.depth * ITEMSIZE / FABRIC
+    return total_time(shape, tile, target, max(products, reads, copies), _resident(tile, target), most)
+
+
+def _resident(tile: MatrixTile, target: Target) -> int:
+    high, wide = tile.rows // tile.down, tile.columns // tile.across
+    registers = high * wide // 32 + (high + wide) // 4 + OVERHEAD
+    if registers > 255:
+        return 0
+    return min(target.registers // (registers * tile.threads), target.l1_bytes // (shared_bytes(tile) + RESERVED))
+
+
+def shared_bytes(tile: MatrixTile) -> int:
+    """Shared memory of a block, whichever way the panels lie in it."""
+    straight = tile.depth * (tile.rows + 8), tile.depth * (tile.columns + 8)
+    turned = (tile.depth + 8) * tile.rows, (tile.depth + 8) * tile.columns
+    return tile.stages * ITEMSIZE * sum(map(max, straight, turned))
+
+
+def _tiles(shape: Shape, target: Target) -> Iterator[MatrixTile]:
+    """Tiles that are not much larger than the product, whose panels have at least one copy for each thread."""
+    for down, across in WARPS:
+        for high, wide in WARP_TILES:
+            rows, columns = down * high, across * wide
+            if (rows > 16 and rows >= 2 * shape.rows) or (columns > 16 and columns >= 2 * shape.columns):
+                continue
+            for depth in DEPTHS:
+                for stages in STAGES:
+                    tile = MatrixTile(rows, columns, depth, down, across, stages)
+                    enough = min(rows, columns) * depth // 8 >= tile.threads
+                    if enough and depth < 2 * shape.depth and shared_bytes(tile) <= target.l1_bytes:
+                        yield tile

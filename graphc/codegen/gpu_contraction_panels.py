@@ -1,0 +1,270 @@
+"""Filling the panels of a contraction's block: each thread reads some elements of an operand and puts them into shared
+memory, where one step of the sum lies after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graphc.codegen.gpu_contraction_problem import Flat, Operand, Points, Problem, moved
+from graphc.codegen.kernel import AsyncCopy, Param, Value
+from graphc.codegen.math import expand_cast
+from graphc.codegen.values import Values
+from graphc.ir.demand import reduction_reads
+from graphc.ir.index import Ix, Var, derived
+from graphc.ir.types import DType, i64
+
+WIDE = 16  # bytes that one thread loads at once
+FEW = 4  # elements: loads that far apart still share lines
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one thread's `count` neighbours lie in a panel: at which element of its side, at which step. `along` the
+    steps or the side. Threads where `mask` does not hold have none.
+    """
+
+    element: Ix
+    step: Ix
+    count: int
+    mask: Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """A place in the sum: `outer` gives the slow loops, `inner` is the flat place on the fast ones. `is_short` where it
+    may lie before the first one, for which zeros stand.
+    """
+
+    outer: Points
+    inner: Ix
+    is_short: bool
+
+
+class Panel:
+    """The panel of one operand: `depth` steps of `width` elements for each of its points. `side` is the flat axis of
+    its elements, `sums` that of the fast loops of the sum.
+
+    The elements of a step lie side by side, one step after the other; in one that `is_matrix`, for the instructions
+    that multiply matrices, what lies side by side in memory.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        operand: Operand,
+        values: Values,
+        side: Flat,
+        sums: Flat,
+        depth: int,
+        width: int,
+        pad: int,
+        dtype: DType,
+        is_matrix: bool,
+    ) -> None:
+        self.problem = problem
+        self.operand = operand
+        self.values = values
+        self.side = side
+        self.sums = sums
+        self.depth = depth
+        self.width = width
+        self.dtype = dtype
+        self.is_matrix = is_matrix
+        self.count, self.is_along_sums = self._direction(pad)
+        self.is_turned = is_matrix and self.is_along_sums  # the steps of an element lie side by side
+        length = depth if self.is_turned else width * len(operand.points)
+        apart = is_matrix or (self.is_along_sums and length >= 8)  # what is accessed together is in different banks
+        self.pitch = length + (WIDE // dtype.itemsize if apart else 0)
+        self.places = list(self._places())
+
+    @property
+    def size(self) -> int:
+        return (self.width * len(self.operand.points) if self.is_turned else self.depth) * self.pitch
+
+    def at(self, element: Ix, step: Ix, number: int = 0) -> Ix:
+        """Where an element of point `number` lies in the panel."""
+        element += number * self.width
+        return element * self.pitch + step if self.is_turned else step * self.pitch + element
+
+    def _direction(self, pad: int) -> tuple[int, bool]:
+        """How many neighbours a thread loads at once, and whether they are steps of the sum rather than elements."""
+        step = self.operand.step(self.side.variables[-1]) if self.side.variables else 0
+        along = self.operand.step(self.sums.variables[-1]) if self.sums.variables else 0
+        is_along_sums = along == 1 and (step == 0 or step > FEW) and self.width * self.depth >= WIDE
+        plain = self.operand.plain
+        if plain is None:
+            return 1, is_along_sums
+        count = WIDE // plain[0][0].dtype.itemsize
+        mine, other = (self.sums, self.side) if is_along_sums else (self.side, self.sums)
+        while count > 1:
+            if all(self._is_aligned(address, mine, other, count) for _, address in plain) and not (
+                (is_along_sums and (pad % count or count > self.depth)) or (not is_along_sums and count > self.width)
+            ):
+                break
+            count //= 2
+        threads = self.values.lane_count
+        while count > 1 and self.width * self.depth // count < threads:
+            count //= 2  # so that each thread has something to do
+        return count, is_along_sums
+
+    def _is_aligned(self, address: Ix, mine: Flat, other: Flat, count: int) -> bool:
+        """Whether `count` neighbours along `mine` are neighbours in memory, the first at a multiple of `count`."""
+        steps = mine.steps(address)
+        if not steps or steps[-1] != 1 or mine.together(address) % count:
+            return False
+        flat = {*mine.variables, *other.variables}
+        rest = [c for s, c in address.terms if s not in flat]
+        return not any(step % count for step in (*steps[:-1], *other.steps(address), *rest, address.const))
+
+    def _places(self) -> Iterator[Place]:
+        """What one thread copies: threads next to each other take what is next to each other in memory."""
+        threads, e = self.values.lane_count, self.values.e
+        lane = e.lanes(i64, threads)
+        fast, slow = (self.depth, self.width) if self.is_along_sums else (self.width, self.depth)
+        groups = fast // self.count
+
+        def place(quick: Ix, far: Ix, mask: Value | None) -> Place:
+            step, element = (quick, far) if self.is_along_sums else (far, quick)
+            return Place(element, step, self.count, mask)
+
+        if groups >= threads:
+            mine = self._variable("x", lane, threads - 1)
+            for k in range(slow):
+                for i in range(groups // threads):
+                    yield place((Ix.of(mine) + i * threads) * self.count, Ix(k), None)
+            return
+        rows = threads // groups
+        mine = self._variable("x", e.op("urem", lane, groups), groups - 1)
+        row = e.op("udiv", lane, groups)
+        mask = None
+        if rows > slow:
+            mask = e.op("lt", row, slow)
+            row = e.op("urem", row, slow)
+        far = self._variable("y", row, min(rows, slow) - 1)
+        for k in range(0, slow, rows):
+            yield place(Ix.of(mine) * self.count, (Ix.of(far) if min(rows, slow) > 1 else Ix()) + k, mask)
+
+    def _variable(self, name: str, value: Value, hi: int) -> Var:
+        var = Var(name, hi)
+        self.values.env[var] = value
+        return var
+
+    # reading
+
+    def fetch(self, first: Ix, batch: Points, sums: Sums) -> list[Value]:
+        """The elements that a thread copies of the panel whose elements begin at `first` of the side, whose steps at
+        `sums`.
+        """
+        e = self.values.e
+        fetched: list[Value] = []
+        for number in range(len(self.operand.points)):
+            for place in self.places:
+                fetched += self._elements(number, first + place.element, batch, sums, place)
+        return [e.splat(expand_cast(e, value, self.dtype), self.values.lane_count) for value in fetched]
+
+    def _indices(self, element: Ix, sums: Sums, place: Place) -> tuple[Ix, Ix, Ix]:
+        """For the neighbours that begin at `element` of the side and `place` of the sum: an index along the side and
+        one along the sum that exist, and the second as it would be.
+        """
+        inner = sums.inner + place.step
+        along = self.is_along_sums
+        side = within(element, self.side.length, 1 if along else self.count)
+        if not sums.is_short or inner.lo >= 0:
+            return side, inner, inner
+        if not inner.terms:
+            return side, Ix(), inner
+        e = self.values.e
+        step = self._variable("k", e.op("maximum", self.values.index(inner), 0), max(inner.hi, 0))
+        return side, Ix.of(step), inner
+
+    def _elements(self, number: int, element: Ix, batch: Points, sums: Sums, place: Place) -> Iterator[Value]:
+        side, step, inner = self._indices(element, sums, place)
+        for j in range(self.count):
+            more = (0, j) if self.is_along_sums else (j, 0)
+            value = self._value(number, side, step, more, batch, sums.outer)
+            yield self._or_zero(value, inner) if sums.is_short else value
+
+    def _or_zero(self, value: Value, inner: Ix) -> Value:
+        """`value`, or zero where `inner` lies before the first step."""
+        e = self.values.e
+        if inner.lo >= 0:
+            return value
+        zero = e.const(0.0 if value.type.dtype.is_float else 0, value.type)
+        if inner.hi < 0:
+            return zero
+        exists = e.op("ge", self.values.index(inner), 0)
+        lanes = max(exists.type.lanes, value.type.lanes)
+        return e.op("select", e.splat(exists, lanes), e.splat(value, lanes), e.splat(zero, lanes))
+
+    def _value(self, number: int, side: Ix, step: Ix, more: tuple[int, int], batch: Points, outer: Points) -> Value:
+        if self.operand.plain is not None:
+            address = self.address(number, side, step, more, batch, outer)
+            return self.values.element(self.operand.plain[number][0], address)
+        points = {**batch, **outer, **self.side.points(side, more[0]), **self.sums.points(step, more[1])}
+        stage, site = self.problem.stage, self.problem.site
+        at = tuple(moved(ix, points) for ix in site.points[self.operand.points[number]])
+        over = tuple(points.get(v, Ix()) for v in site.loops)
+        return self.values.at(self.operand.node, reduction_reads(stage, at, over)[self.operand.number])
+
+    def address(self, number: int, side: Ix, step: Ix, more: tuple[int, int], batch: Points, outer: Points) -> Ix:
+        """The element of a plain operand at a place of the side and one of the sum, `more` further."""
+        assert self.operand.plain is not None
+        _, address = self.operand.plain[number]
+        known = {**batch, **outer}
+        rest = Ix(address.const)
+        for symbol, coefficient in address.terms:
+            if symbol in known:
+                rest += known[symbol] * coefficient  # type: ignore[index]
+        return rest + self.side.address(address, side, more[0]) + self.sums.address(address, step, more[1])
+
+    # writing
+
+    def put(self, memory: Param, fetched: list[Value]) -> None:
+        """Store what `fetch` gave into the panel in `memory`."""
+        values = iter(fetched)
+        for number in range(len(self.operand.points)):
+            for place in self.places:
+                for j in range(self.count):
+                    element = place.element if self.is_along_sums else place.element + j
+                    step = place.step + j if self.is_along_sums else place.step
+                    index, stride, offsets = self.values.address(self.at(element, step, number))
+                    self.values.e.store(memory, index, next(values), stride, offsets, place.mask)
+
+    # copying without registers
+
+    @property
+    def can_copy(self) -> bool:
+        """Whether the panel can be filled by asynchronous copies: 16 bytes that lie and stay side by side."""
+        plain = self.operand.plain
+        side_by_side = self.is_along_sums == self.is_turned
+        return (
+            plain is not None
+            and all(leaf.dtype is self.dtype for leaf, _ in plain)
+            and self.count * self.dtype.itemsize == WIDE
+            and side_by_side
+            and all(place.mask is None for place in self.places)
+        )
+
+    def copy(self, memory: Param, first: Ix, batch: Points, sums: Sums) -> None:
+        """Begin to copy the panel whose elements begin at `first` of the side, whose steps at `sums`, to `memory`."""
+        e = self.values.e
+        assert self.operand.plain is not None
+        for number, (leaf, _) in enumerate(self.operand.plain):
+            for place in self.places:
+                side, step, inner = self._indices(first + place.element, sums, place)
+                source = self.address(number, side, step, (0, 0), batch, sums.outer)
+                at, _, offsets = self.values.address(self.at(place.element, place.step, number))
+                source_at, _, source_offsets = self.values.address(source)
+                assert offsets is not None and source_offsets is not None
+                mask = None
+                if sums.is_short and inner.lo < 0:
+                    mask = e.splat(e.op("ge", self.values.index(inner), 0), self.values.lane_count)
+                buffer = self.values.buffers[leaf]
+                e.copy(AsyncCopy(memory, at, offsets, buffer, source_at, source_offsets, self.count, mask))
+
+
+def within(at: Ix, length: int, count: int) -> Ix:
+    """`at` moved back where `count` neighbours from there on would leave an axis of `length`: those are not used."""
+    return derived("clamp", at, length - count)

@@ -1,0 +1,202 @@
+"""What a kernel of blocks of threads must know about a contraction: a matrix product of tiles.
+
+The axes of the domain fall into those that only the first matrix has (rows), those that only the second one has
+(columns), and those of both or none (batch); the loops of the sum are the third side. Each side counts as one flat
+axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.codegen.sites import Nest, Site
+from graphc.ir.access import Index
+from graphc.ir.demand import demands, reduction_reads
+from graphc.ir.index import Data, Derived, Ix, Var, derived
+from graphc.ir.node import Node
+
+Points = dict[Var, Ix]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Operand:
+    """One matrix: operand number `number` of the contraction, read at `points` many places for each of the domain.
+
+    `plain` are the leaf and the element of each place when it is one unconditional load with an affine address.
+    `addresses` are those of all loads.
+    """
+
+    number: int
+    node: Node
+    points: tuple[int, ...]  # which points of the contraction have a place of their own
+    plain: tuple[tuple[Node, Ix], ...] | None
+    addresses: tuple[Ix, ...]
+
+    def step(self, var: Var) -> int:
+        """How far apart in memory neighbours along `var` lie, in the load where they are farthest; 0: at one place."""
+        return max((abs(a.coefficient(var)) for a in self.addresses), default=0)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Problem:
+    """The matrix product of a nest: `left` has the rows, `right` the columns. The last axis of each side is its
+    fastest.
+    """
+
+    nest: Nest
+    site: Site
+    stage: Node
+    left: Operand
+    right: Operand
+    batch: tuple[Var, ...]
+    rows: tuple[Var, ...]
+    columns: tuple[Var, ...]
+    sums: tuple[Var, ...]
+
+    @property
+    def points(self) -> int:
+        """Elements of the contraction that one place of the domain wants."""
+        return len(self.right.points)
+
+
+def size(variables: Sequence[Var]) -> int:
+    return math.prod(v.hi + 1 for v in variables)
+
+
+def find_problem(nest: Nest) -> Problem | None:
+    """The matrix product in `nest`; None when that also has other loops, or both matrices move with the points."""
+    stages = [s for s in nest.sites if s.stage is not None]
+    if len(stages) != 1 or any(s.loops or s.is_kept for s in nest.sites if s.root is not None):
+        return None
+    (site,) = stages
+    stage = site.stage
+    if stage is None or stage.op != "contract" or 0 in (size(site.loops), nest.points):
+        return None
+    walked = [_operand(number, nest, site) for number in (0, 1)]
+    if any(w is None for w in walked):
+        return None
+    (first, first_axes), (second, second_axes) = (w for w in walked if w is not None)
+    if len(first.points) > 1 and len(second.points) > 1:
+        return None
+    only_first = tuple(v for v in nest.axes if v in first_axes and v not in second_axes)
+    only_second = tuple(v for v in nest.axes if v in second_axes and v not in first_axes)
+    batch = tuple(v for v in nest.axes if (v in first_axes) == (v in second_axes))
+    loops = tuple(v for v in site.loops if v.hi) or site.loops[:1]
+    sums = tuple(sorted(loops, key=lambda v: -(first.step(v) + second.step(v))))
+    swap = len(first.points) > 1 or (len(second.points) == 1 and _is_stored_along(nest, only_first, only_second))
+    if swap:
+        return Problem(nest, site, stage, second, first, batch, only_second, only_first, sums)
+    return Problem(nest, site, stage, first, second, batch, only_first, only_second, sums)
+
+
+def _operand(number: int, nest: Nest, site: Site) -> tuple[Operand, frozenset[Var]] | None:
+    stage = site.stage
+    assert stage is not None
+    node = stage.inputs[number]
+    over = tuple(map(Ix.of, site.loops))
+    reads: dict[Index, int] = {}
+    for p, at in enumerate(site.points):
+        reads.setdefault(reduction_reads(stage, at, over)[number], p)
+    if len(reads) not in (1, len(site.points)):
+        return None
+    plain: list[tuple[Node, Ix]] | None = []
+    addresses: dict[Ix, None] = {}
+    used: dict[Var, None] = {}
+    for read in reads:
+        found = demands([(node, read)], nest.inside)
+        if found.stages:
+            return None
+        addresses.update(dict.fromkeys(ix for _, ix in found.loads))
+        for ix in (*addresses, *found.other):
+            used.update(dict.fromkeys(s for s in ix.symbols() if isinstance(s, Var)))
+        loads = list(found.loads)
+        affine = all(isinstance(s, Var) for _, ix in loads for s, _ in ix.terms)
+        if len(loads) != 1 or found.maps or not affine:
+            plain = None
+        if plain is not None:
+            plain += loads
+    axes = frozenset(v for v in nest.axes if v in used)
+    points = tuple(reads.values())
+    return Operand(number, node, points, None if plain is None else tuple(plain), tuple(addresses)), axes
+
+
+def _is_stored_along(nest: Nest, wanted: Sequence[Var], others: Sequence[Var]) -> bool:
+    """Whether neighbours along the axes `wanted` lie closer together where the roots are stored than along `others`."""
+    stores = [a.address for s in nest.sites for a in s.accesses if a.is_store]
+
+    def closest(axes: Sequence[Var]) -> float:
+        steps = [abs(ix.coefficient(v)) for ix in stores for v in axes]
+        return min((s for s in steps if s), default=math.inf)
+
+    return closest(wanted) < closest(others)
+
+
+def moved(ix: Ix, points: Points) -> Ix:
+    """`ix` with each variable in `points` replaced by an index."""
+    result = Ix(ix.const)
+    for symbol, coefficient in ix.terms:
+        if isinstance(symbol, Var):
+            part = points.get(symbol, None) or Ix.of(symbol)
+        elif isinstance(symbol, Derived):
+            part = derived(symbol.op, moved(symbol.of, points), symbol.number)
+        else:
+            part = Ix.of(Data(symbol.node, tuple(moved(at, points) for at in symbol.at), symbol.hi))
+        result = result + part * coefficient
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """Several variables as one flat axis, the last one fastest; `length` is the extent of the whole axis."""
+
+    variables: tuple[Var, ...]
+
+    @property
+    def length(self) -> int:
+        return size(self.variables)
+
+    def together(self, address: Ix | None = None) -> int:
+        """Up to how many neighbours on the flat axis are neighbours on the last variable, from a multiple on; in
+        `address` on what steps through memory like one variable.
+        """
+        return self._runs(address)[-1][0] if self.variables else 1
+
+    def points(self, at: Ix, more: int = 0) -> Points:
+        """Each variable's index at place `at + more` of the flat axis; `more` stays on the last variable."""
+        result: Points = {}
+        rest = at
+        for position, var in enumerate(self.variables):
+            inner = size(self.variables[position + 1 :])
+            result[var] = derived("floordiv", rest, inner) if inner > 1 else rest
+            rest = derived("mod", rest, inner) if inner > 1 else rest
+        if self.variables and more:
+            result[self.variables[-1]] += more
+        return result
+
+    def address(self, address: Ix, at: Ix, more: int = 0) -> Ix:
+        """What the variables add to an affine `address` at place `at + more`, `more` staying on the last run."""
+        result = Ix()
+        rest = at
+        runs = self._runs(address)
+        for position, (_, step) in enumerate(runs):
+            inner = math.prod(extent for extent, _ in runs[position + 1 :])
+            result += (derived("floordiv", rest, inner) if inner > 1 else rest) * step
+            rest = derived("mod", rest, inner) if inner > 1 else rest
+        return result + more * runs[-1][1] if runs else result
+
+    def steps(self, address: Ix) -> list[int]:
+        """The distances in memory of neighbours along each run of variables that `address` treats as one."""
+        return [step for _, step in self._runs(address)]
+
+    def _runs(self, address: Ix | None) -> list[tuple[int, int]]:
+        runs: list[tuple[int, int]] = []
+        for var in self.variables:
+            extent = var.hi + 1
+            step = 0 if address is None else address.coefficient(var)
+            if runs and address is not None and runs[-1][1] == step * extent:
+                runs[-1] = runs[-1][0] * extent, step
+            else:
+                runs.append((extent, step))
+        return runs

@@ -1,0 +1,53 @@
+"""Whether a contraction goes by tiles of blocks of threads on a GPU, and by which."""
+
+from __future__ import annotations
+
+from graphc.codegen.gpu_contraction_matrix_tiles import choose_matrix_tile
+from graphc.codegen.gpu_contraction_problem import Problem, find_problem, size
+from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, Tile, choose_tile
+from graphc.codegen.schedule import Tiling
+from graphc.codegen.sites import Nest
+from graphc.codegen.target import Target
+from graphc.codegen.values import accumulator_dtype
+from graphc.ir.schedule import Scratch
+from graphc.ir.types import TensorType, bf16, f16
+
+MIN_WORK = 1 << 12  # multiply-adds below which a thread for each point is as good
+MIN_DEPTH = 4  # steps of a sum, likewise
+MATRIX_ARCHITECTURE = 80  # from which on there are copies to shared memory, and matrices of bf16
+
+
+def choose_tiling(nest: Nest, target: Target) -> Tiling | None:
+    """The tiles of the contraction in `nest`; None when threads that each compute a point are as good."""
+    problem = find_problem(nest)
+    if problem is None or size(problem.sums) < MIN_DEPTH or nest.points * size(problem.sums) < MIN_WORK:
+        return None
+    shape = shape_of(problem)
+    options: list[tuple[float, Tile | MatrixTile] | None] = [choose_tile(shape, target)]
+    if has_matrices(problem, target):
+        options.append(choose_matrix_tile(shape, target))
+    found = [option for option in options if option is not None]
+    return tiling_with(problem, min(found, key=lambda o: o[0])[1]) if found else None
+
+
+def has_matrices(problem: Problem, target: Target) -> bool:
+    """Whether warps can multiply matrices of the operands' dtype, with sums in f32."""
+    if problem.points > 1 or int(target.cpu.removeprefix("sm_").rstrip("a") or 0) < MATRIX_ARCHITECTURE:
+        return False
+    return problem.stage.inputs[0].dtype in (f16, bf16) and problem.stage.inputs[1].dtype in (f16, bf16)
+
+
+def shape_of(problem: Problem) -> Shape:
+    """The extents of the matrix product."""
+    batch, rows, columns, depth = map(size, (problem.batch, problem.rows, problem.columns, problem.sums))
+    itemsize = accumulator_dtype(problem.stage.inputs[0].dtype).itemsize
+    return Shape(batch, rows, columns, depth, problem.points, itemsize)
+
+
+def tiling_with(problem: Problem, tile: Tile | MatrixTile) -> Tiling:
+    """`problem` by tiles like `tile`, with memory for partial sums when several blocks share one."""
+    if tile.splits == 1:
+        return Tiling(problem, tile, None)
+    count = tile.splits * problem.points * problem.nest.points
+    type = TensorType(accumulator_dtype(problem.stage.inputs[0].dtype), (count,), problem.stage.type.device)
+    return Tiling(problem, tile, Scratch(problem.stage, "sums", type))

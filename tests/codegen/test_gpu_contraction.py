@@ -1,0 +1,156 @@
+"""Contractions by blocks of threads of a GPU: layouts, tails, computed operands, parts of sums, small matrices."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc.codegen.gpu_contraction_matrix_tiles import choose_matrix_tile
+from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, Tile, choose_tile, shared_bytes
+from graphc.codegen.kernel_text import print_kernel
+from graphc.ir.builder import Builder
+from graphc.ir.contraction import parse_spec
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.types import DType, TensorType, bf16, f16, f32, f64, i32
+from tests.codegen.gpu_groups import H100, contraction, lowered, run, small_numbers
+
+SPECS = (
+    "a b, b c -> a c",
+    "a b, c b -> a c",
+    "b a, b c -> a c",
+    "b a, c b -> c a",
+    "n a b, n b c -> n a c",
+    "a n b, c n b -> n c a",
+    "a b d, d c b -> a c",
+    "a b d e, c d -> c e a b",
+    "b c h+r w+s, o c r s -> b o h w",
+    "b c 2h+r 2w+s, o c r s -> b o h w",
+    "b c h+2r w+2s, o c r s -> b o h w",
+    "b g c h+r w+s, g o c r s -> b g o h w",
+    "b c h w, b o h+r w+s -> o c r s",
+)
+TILES = {
+    "square": Tile(32, 32, 8, 4, 4, 1),
+    "flat": Tile(8, 64, 8, 2, 4, 1),
+    "high": Tile(64, 8, 16, 8, 1, 1),
+    "slices": Tile(16, 16, 16, 4, 4, 4),
+    "parts": Tile(16, 16, 8, 2, 2, 1, splits=3),
+    "parts and slices": Tile(8, 32, 8, 2, 4, 2, splits=2),
+}
+MATRIX_TILES = {
+    "one warp": MatrixTile(32, 32, 16, 1, 1, 3),
+    "four warps": MatrixTile(64, 32, 32, 2, 2, 4),
+    "one column of matrices": MatrixTile(64, 8, 32, 1, 1, 3),
+    "parts": MatrixTile(32, 32, 32, 1, 2, 3, splits=3),
+}
+
+
+def _check(graph: Graph, tile: Tile | MatrixTile | None) -> None:
+    arrays = small_numbers(graph, 1)
+    (expected,) = evaluate(graph, arrays)
+    np.testing.assert_array_equal(run(graph, arrays, tile), expected, err_msg=str([n.shape for n in graph.inputs]))
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_layout_by_every_kind_of_tile(spec: str, tile: str) -> None:
+    rng = random.Random(f"{spec} {tile}")
+    _check(contraction(rng, spec, f32, rng.random() < 0.5, before=False), TILES[tile])
+
+
+@pytest.mark.parametrize("dtype", [f64, f16, bf16, i32], ids=str)
+@pytest.mark.parametrize("spec", SPECS[:6])
+def test_other_dtypes(spec: str, dtype: DType) -> None:
+    _check(contraction(random.Random(f"{spec} {dtype}"), spec, dtype, follow=True, before=False), TILES["square"])
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_operands_that_are_computed(spec: str) -> None:
+    """The zeros past the end of a sum are zeros whatever the operand is computed from."""
+    _check(contraction(random.Random(spec), spec, f32, follow=False, before=True), TILES["square"])
+
+
+@pytest.mark.parametrize("tile", MATRIX_TILES)
+@pytest.mark.parametrize("spec", SPECS)
+def test_small_matrices(spec: str, tile: str) -> None:
+    rng = random.Random(f"{spec} {tile}")
+    before = rng.random() < 0.5
+    _check(contraction(rng, spec, rng.choice((f16, bf16)), follow=before, before=before), MATRIX_TILES[tile])
+
+
+@pytest.mark.parametrize("spec", SPECS[:5])
+@pytest.mark.parametrize("shape", [(64, 64, 256), (40, 24, 200), (8, 72, 312)])
+def test_matrices_that_are_copied_while_warps_compute(spec: str, shape: tuple[int, int, int]) -> None:
+    b = Builder()
+    extents = dict(zip("acb", shape, strict=True), n=2)
+    dims = [tuple(extents[label] for ((label, _),) in operand) for operand in parse_spec(spec).operands]
+    x, y = (b.input(i, TensorType(bf16, d), name) for i, (d, name) in enumerate(zip(dims, "xy", strict=True)))
+    graph = Graph((x, y), (b.contract(x, y, spec),))
+    for tile in (MATRIX_TILES["one warp"], MATRIX_TILES["four warps"], MATRIX_TILES["parts"]):
+        text = print_kernel(lowered(graph, tile)[0].kernel)
+        assert "copy %left" in text and "await" in text
+        _check(graph, tile)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [f32, bf16], ids=str)
+def test_a_padded_convolution_reads_the_values_themselves(dtype: DType, padding: int) -> None:
+    b = Builder()
+    x = b.input(0, TensorType(dtype, (2, 3, 9, 10)), "x")
+    w = b.input(1, TensorType(dtype, (5, 3, 3, 3)), "w")
+    edges = (0, 0, padding, padding)
+    z = b.contract(b.pad(x, edges, edges), w, "b c h+r w+s, o c r s -> b o h w")
+    _check(Graph((x, w), (z,)), TILES["square"] if dtype is f32 else MATRIX_TILES["one warp"])
+
+
+def test_several_places_of_a_window_are_computed_by_one_thread() -> None:
+    """A maximum over windows of a convolution's results takes them where they are made."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (3, 2, 12, 12)), "x")
+    w = b.input(1, TensorType(f32, (6, 2, 5, 5)), "w")
+    z = b.contract(x, w, "b c h+r w+s, o c r s -> b o h w")
+    windows = b.reshape(z, (3, 6, 4, 2, 4, 2))
+    pooled = b.reduce_max(windows, (3, 5))
+    graph = Graph((x, w), (pooled,))
+    for tile in (Tile(8, 16, 8, 1, 1, 1), Tile(8, 32, 16, 2, 2, 2, splits=2)):
+        _check(graph, tile)
+
+
+def _shape(batch: int, rows: int, columns: int, depth: int, points: int = 1) -> Shape:
+    return Shape(batch, rows, columns, depth, points, 4)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        _shape(1, 4096, 4096, 4096),
+        _shape(1, 6, 64 * 28 * 28, 25),
+        _shape(1, 16, 64 * 10 * 10, 150),
+        _shape(1, 6, 25, 64 * 28 * 28),
+        _shape(1, 120, 64, 400),
+        _shape(12, 128, 128, 64),
+        _shape(1, 1, 1000, 512),
+        _shape(1, 6, 64 * 196, 25, 4),
+    ],
+)
+def test_tiles_fit_the_device(shape: Shape) -> None:
+    found = choose_tile(shape, H100)
+    assert found is not None
+    tile = found[1]
+    assert tile.threads in (64, 128, 256) and shared_bytes(shape, tile) <= 48 << 10
+    assert tile.high * tile.wide * shape.points <= 64
+    assert 1 <= tile.splits <= -(-shape.depth // tile.depth)
+
+
+def test_what_the_model_chooses() -> None:
+    large = choose_tile(_shape(1, 4096, 4096, 4096), H100)
+    assert large is not None and large[1].high * large[1].wide == 64 and large[1].splits == 1
+    long = choose_tile(_shape(1, 6, 25, 64 * 28 * 28), H100)
+    assert long is not None and long[1].splits > 8, "one block would add for too long"
+    matrices = choose_matrix_tile(replace(_shape(1, 4096, 4096, 4096), itemsize=4), H100)
+    assert matrices is not None and large[0] > 2 * matrices[0]
+    assert choose_tile(_shape(1, 1, 1, 100), H100) is None, "a row reduction"

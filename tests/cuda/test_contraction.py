@@ -1,0 +1,78 @@
+"""The CUDA C of contractions by blocks of threads, run on the host: barriers, copies and instructions on matrices."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from graphc.codegen.cuda.emit import emit_kernel, emit_unit, launch_shape
+from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.schedule import Scratch
+from graphc.ir.types import DType, bf16, f16, f32
+from tests.codegen.gpu_groups import H100, contraction, lowered, small_numbers
+from tests.cuda.shim import NoCompiler, Unit, compiler
+
+SPECS = ("a b, b c -> a c", "a b, c b -> a c", "b a, b c -> a c", "b c h+r w+s, o c r s -> b o h w")
+CASES: dict[str, tuple[DType, Tile | MatrixTile]] = {
+    "tiles": (f32, Tile(32, 32, 8, 4, 4, 1)),
+    "slices and parts": (f32, Tile(16, 16, 16, 4, 4, 4, splits=2)),
+    "matrices": (bf16, MatrixTile(32, 32, 32, 1, 2, 3)),
+    "matrices of f16": (f16, MatrixTile(32, 16, 16, 2, 1, 4, splits=2)),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def has_compiler() -> None:
+    try:
+        compiler()
+    except NoCompiler as error:
+        pytest.skip(str(error))
+
+
+def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """A buffer as devices have them."""
+    memory = np.zeros(size * dtype.itemsize + 64, np.uint8)
+    return memory[-memory.ctypes.data % 64 :][: size * dtype.itemsize].view(dtype)
+
+
+def _run(graph: Graph, arrays: Sequence[np.ndarray], tile: Tile | MatrixTile) -> np.ndarray:
+    (output,) = graph.outputs
+    memory: dict[Node | Scratch, np.ndarray] = {}
+    for number, part in enumerate(lowered(graph, tile)):
+        text = emit_kernel(part.kernel, H100).replace(" kernel(", f" kernel{number}(")
+        for buffer in part.buffers:
+            if buffer not in memory:
+                memory[buffer] = _aligned(buffer.type.size, buffer.type.dtype.numpy)
+                if buffer in graph.inputs:
+                    memory[buffer][:] = arrays[graph.inputs.index(buffer)].ravel()
+        used = [memory[buffer] for buffer in part.buffers]
+        blocks, threads, shared = launch_shape(part.kernel)
+        ranges = [(str(i), a.ctypes.data, a.nbytes) for i, a in enumerate(used)]
+        unit = Unit(emit_unit([text]), "checked")
+        unit.launch(f"kernel{number}", blocks, threads, [a.ctypes.data for a in used], shared, number, ranges)
+    return memory[output].reshape(output.shape)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("case", CASES)
+def test_results_are_exact_and_threads_do_not_disturb_each_other(case: str, spec: str) -> None:
+    dtype, tile = CASES[case]
+    rng = random.Random(f"{case} {spec}")
+    graph = contraction(rng, spec, dtype, follow=True, before=case == "tiles")
+    arrays = small_numbers(graph, 2)
+    np.testing.assert_array_equal(_run(graph, arrays, tile), evaluate(graph, arrays)[0])
+
+
+def test_copies_that_are_under_way_while_matrices_are_multiplied() -> None:
+    rng = random.Random(5)
+    extents = {"a": 40, "b": 208, "c": 24}
+    for spec in SPECS[:3]:
+        graph = contraction(rng, spec, bf16, follow=False, before=False, extents=extents)
+        arrays = small_numbers(graph, 3)
+        np.testing.assert_array_equal(_run(graph, arrays, CASES["matrices"][1]), evaluate(graph, arrays)[0])
