@@ -12,7 +12,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc_runtime.devices.cuda_driver import DeviceFacts, DriverDevice, DriverError, DriverMissing, Handle
+from graphc_runtime.devices.cuda_driver import (
+    DeviceFacts,
+    DriverDevice,
+    DriverError,
+    DriverMissing,
+    Handle,
+    NativeCalls,
+)
 
 FACTS = DeviceFacts(
     name="Recorder",
@@ -27,6 +34,7 @@ FACTS = DeviceFacts(
     clock_khz=1_980_000,
     driver_version=13000,
 )
+CONTEXT = 77
 ILLEGAL = "an illegal memory access was encountered"
 
 # A kernel gets the addresses of its parameters, blocks, threads, shared bytes.
@@ -65,6 +73,7 @@ class RecordingDevice:
     def __init__(self, kernels: dict[str, Kernel], capacity: int = 1 << 30, graphs: bool = True) -> None:
         self.facts = FACTS
         self.graphs = graphs
+        self.native_calls: NativeCalls | None = None
         self.calls: list[tuple[Any, ...]] = []
         self.kernels = kernels
         self.capacity = capacity
@@ -234,7 +243,7 @@ class RecordingDevice:
         self, function: Handle, blocks: int, threads: int, shared: int, arguments: Sequence[int], stream: Handle
     ) -> None:
         self.record_call("launch", function, blocks, threads, shared, tuple(arguments), stream)
-        cell: list[Any] = [tuple(arguments)]
+        cell: list[Any] = [tuple(arguments), function]
         if (stream or self.default).capture is not None:
             stream.captured_launches.append(cell)
         kernel = self.kernels[function]
@@ -272,6 +281,61 @@ class RecordingDevice:
 
     def free_graph(self, graph: Handle) -> None:
         self.record_call("free_graph", graph)
+
+
+class NativeRecorder:
+    """The driver's own functions of a recording device, as native code calls them; they are recorded as the device's.
+
+    `codes` has what the next launches give; those that do not give 0 are not done.
+    """
+
+    def __init__(self, device: RecordingDevice) -> None:
+        self.codes: list[int] = []
+        self.entered = 0  # calls of native code
+        self._device = device
+        self._functions: list[tuple[str, int]] = []  # name and number of parameters
+        word, number = ctypes.c_void_p, ctypes.c_uint
+        self._kept = (
+            ctypes.CFUNCTYPE(ctypes.c_int, word)(self._set_current),
+            ctypes.CFUNCTYPE(ctypes.c_int, word, *[number] * 7, word, ctypes.POINTER(word), word)(self._launch),
+            ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint64, ctypes.c_ubyte, ctypes.c_size_t, word)(self._fill),
+            ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, word)(self._copy),
+        )
+        addresses = [ctypes.cast(function, word).value or 0 for function in self._kept]
+        device.native_calls = NativeCalls(CONTEXT, *addresses, functions=self._numbers, error=self._error)
+
+    def _numbers(self, graph: Handle) -> list[int]:
+        start = len(self._functions) + 1
+        self._functions += [(name, len(arguments)) for arguments, name in graph.launches]
+        return list(range(start, len(self._functions) + 1))
+
+    def _error(self, name: str, code: int) -> DriverError:
+        return DriverError(f"{name} failed: code {code}", sticky=code == 700)
+
+    def _stream(self, number: int | None) -> RecordedStream:
+        return self._device.streams[number or 0]
+
+    def _set_current(self, context: int) -> int:
+        self.entered += 1
+        return 0 if context == CONTEXT else 201
+
+    def _launch(self, function: int, *facts: Any) -> int:
+        code = self.codes.pop(0) if self.codes else 0
+        if code:
+            return code
+        blocks, _, _, threads, _, _, shared, stream, parameters, _ = facts
+        name, count = self._functions[function - 1]
+        arguments = [ctypes.c_uint64.from_address(parameters[i]).value for i in range(count)]
+        self._device.launch(name, blocks, threads, shared, arguments, self._stream(stream))
+        return 0
+
+    def _fill(self, target: int, value: int, nbytes: int, stream: int | None) -> int:
+        self._device.fill(target, value, nbytes, self._stream(stream))
+        return 0
+
+    def _copy(self, target: int, source: int, nbytes: int, stream: int | None) -> int:
+        self._device.copy(target, source, nbytes, self._stream(stream))
+        return 0
 
 
 class RecordingDriver:

@@ -127,6 +127,11 @@ class CudaDevice:
         """Memory with arbitrary contents, for the current stream. OutOfMemoryError, which names `what`, when there is
         none.
         """
+        if not POISON.get() and self._unusable is None:
+            block = self.pool.again(nbytes, self.current_stream)
+            if block is not None:
+                block.what = what
+                return DeviceBuffer(block, nbytes, self)
         return self.allocate_all((nbytes,), (what,))[0]
 
     def allocate_all(self, sizes: Sequence[int], what: Sequence[object]) -> list[DeviceBuffer]:
@@ -135,7 +140,7 @@ class CudaDevice:
             return []
         stream = self.current_stream
         blocks = self._take(self.pool.take, sizes, what, stream)
-        made = [DeviceBuffer.of_block(block, nbytes, self) for block, nbytes in zip(blocks, sizes, strict=True)]
+        made = [DeviceBuffer(block, nbytes, self) for block, nbytes in zip(blocks, sizes, strict=True)]
         if POISON.get():
             for buffer in made:
                 self.call(self.driver.fill, buffer.ptr, 0xFF, buffer.nbytes, stream.handle)

@@ -23,7 +23,7 @@ def bindings() -> ModuleType | None:
 
 
 class Graph:
-    """A captured graph, instantiated. `kernels` are the parameters of its kernels, in order."""
+    """A captured graph, instantiated. `number` is what the driver's own functions take."""
 
     def __init__(self, check: Callable[..., Any], graph: Any) -> None:
         """`check(name, *results)` gives the results of a function of the driver, or raises its error."""
@@ -36,22 +36,28 @@ class Graph:
         except BaseException:
             self.free()
             raise
+        self.number = int(self.handle)
         # Nodes and parameters of kernels, which most graphs never need.
         self._kernels: list[tuple[Any, Any]] | None = None
+        # What the parameters of kernels point to: the caller's words, and the pointers to them.
+        self._words: dict[int, tuple[ctypes.Array[ctypes.c_uint64], ctypes.Array[ctypes.c_uint64]]] = {}
 
     def update(self, kernel: int, arguments: ctypes.Array[ctypes.c_uint64]) -> None:
         """Give kernel number `kernel` these parameters from the next launch on."""
-        if self._kernels is None:
-            self._kernels = self._find()
-        node, parameters = self._kernels[kernel]
-        start = ctypes.addressof(arguments)
-        each = (ctypes.c_uint64 * len(arguments))(*range(start, start + 8 * len(arguments), 8))
-        parameters.kernelParams = ctypes.addressof(each)  # read at once
-        parameters.extra = 0
-        cuda = _loaded()
-        self._check(
-            "cuGraphExecKernelNodeSetParams", cuda.cuGraphExecKernelNodeSetParams(self.handle, node, parameters)
-        )
+        node, parameters = self._found()[kernel]
+        words = self._words.get(kernel)
+        if words is None or words[0] is not arguments:
+            start = ctypes.addressof(arguments)
+            each = (ctypes.c_uint64 * len(arguments))(*range(start, start + 8 * len(arguments), 8))
+            self._words[kernel] = arguments, each
+            parameters.kernelParams = ctypes.addressof(each)
+            parameters.extra = 0
+        result = _loaded().cuGraphExecKernelNodeSetParams(self.handle, node, parameters)
+        self._check("cuGraphExecKernelNodeSetParams", result)
+
+    def functions(self) -> list[int]:
+        """The driver's numbers of the kernels, in order."""
+        return [int(parameters.func) for _, parameters in self._found()]
 
     def free(self) -> None:
         """Give it up. What was launched of it runs on."""
@@ -60,13 +66,20 @@ class Graph:
             self._check("cuGraphExecDestroy", cuda.cuGraphExecDestroy(self.handle))
         self._check("cuGraphDestroy", cuda.cuGraphDestroy(self._graph))
 
+    def _found(self) -> list[tuple[Any, Any]]:
+        if self._kernels is None:
+            self._kernels = self._find()
+        return self._kernels
+
     def _find(self) -> list[tuple[Any, Any]]:
         """The kernels in order: captured from one stream, each node follows the one before."""
         cuda, check = _loaded(), self._check
         count = check("cuGraphGetNodes", cuda.cuGraphGetNodes(self._graph))[-1]
+        if not count:
+            return []
         nodes = check("cuGraphGetNodes", cuda.cuGraphGetNodes(self._graph, count))[0]
         edges = check("cuGraphGetEdges", cuda.cuGraphGetEdges(self._graph))[-1]
-        before, after = check("cuGraphGetEdges", cuda.cuGraphGetEdges(self._graph, edges))[:2]
+        before, after = check("cuGraphGetEdges", cuda.cuGraphGetEdges(self._graph, edges))[:2] if edges else ((), ())
         by_number = {int(node): node for node in nodes}
         following = {int(a): int(b) for a, b in zip(before, after, strict=True)}
         (at,) = by_number.keys() - set(following.values())
@@ -92,11 +105,6 @@ def end_capture(check: Callable[..., Any], stream: int) -> Graph:
     """The graph of what was captured."""
     cuda = _loaded()
     return Graph(check, check("cuStreamEndCapture", cuda.cuStreamEndCapture(cuda.CUstream(stream))))
-
-
-def launch(check: Callable[..., Any], graph: Graph, stream: int) -> None:
-    """Put the whole graph on a stream."""
-    check("cuGraphLaunch", _loaded().cuGraphLaunch(graph.handle, stream))
 
 
 def _loaded() -> Any:

@@ -8,6 +8,7 @@ too. Any method may be called from any thread that called `activate`, and may ra
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,8 +53,28 @@ class DeviceFacts:
     driver_version: int
 
 
+@dataclass(frozen=True)
+class NativeCalls:
+    """What native code needs to put steps on a stream without this protocol: the context, and the addresses of the
+    driver's cuCtxSetCurrent, cuLaunchKernel, cuMemsetD8Async and cuMemcpyDtoDAsync.
+
+    `functions` gives the driver's numbers of the kernels of a captured graph, `error` the DriverError for a code.
+    """
+
+    context: int
+    set_current: int
+    launch: int
+    fill: int
+    copy: int
+    functions: Callable[[Handle], list[int]]
+    error: Callable[[str, int], DriverError]
+
+
 class DriverDevice(Protocol):
-    """One device, opened: its primary context is retained until the process ends."""
+    """One device, opened: its primary context is retained until the process ends.
+
+    It may have an attribute `native_calls`, a `NativeCalls`: then programs that run again are launched by native code.
+    """
 
     facts: DeviceFacts
     # Whether streams can be captured: the methods on graphs work.

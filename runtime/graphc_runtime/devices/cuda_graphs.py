@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graphc_runtime.devices.cuda_streams import Stream
 
 _KEPT = 8  # graphs of a program
+_HARDLY_ANY = 2  # steps of a graph that change: another graph need not be looked for
 _REMEMBERED = 32  # sets of addresses that came by
 _FREE_CAPTURES = 2 * _KEPT  # beyond these, captures must have been worth it
 _WORTH = 16  # launches that a capture should serve
@@ -92,15 +93,7 @@ class GraphCache:
         driver = program.device.driver
         table = program.take_table()
         table.fill(pointers)
-        with program.device.capturing() as stream:
-            driver.begin_capture(stream)
-            try:
-                program.play(table, stream)
-            except DriverError:
-                with suppress(DriverError):  # it says that the capture was spoilt
-                    driver.end_capture(stream)
-                raise
-            handle = driver.end_capture(stream)
+        handle = capture(program, table)
         if len(self._graphs) >= _KEPT:
             _, old = self._graphs.popitem(last=False)
             driver.free_graph(old.handle)
@@ -110,21 +103,24 @@ class GraphCache:
         return graph
 
     def _updated(self, program: CudaProgram, pointers: Pointers) -> _Graph | None:
-        """The graph that needs the fewest new parameters, with them; None when too many steps would change."""
-        best, fewest = None, 1 + len(program.steps) // 2
-        for graph in self._graphs.values():
-            steps = self._concerned(graph.pointers, pointers)
+        """A graph that needs few new parameters, with them; None when too many steps would change."""
+        best, changed, concerned = None, (), ()
+        fewest = 1 + len(program.steps) // 2
+        for graph in reversed(self._graphs.values()):  # the one that was used last is mostly the one
+            places = [i for i, (old, new) in enumerate(zip(graph.pointers, pointers, strict=True)) if old != new]
+            steps = self._concerned(places)
             if steps is not None and len(steps) < fewest:
-                best, fewest = graph, len(steps)
+                best, changed, concerned = graph, places, steps
+                fewest = len(steps)
+                if fewest <= _HARDLY_ANY:
+                    break
         if best is None:
             return None
-        steps = self._concerned(best.pointers, pointers)
-        assert steps is not None
         del self._graphs[best.pointers]
-        best.table.fill(pointers)
+        best.table.move(pointers, changed)
         driver = program.device.driver
         try:
-            for step in sorted(steps):
+            for step in sorted(concerned):
                 driver.update_graph(best.handle, self._kernels[step], best.table.calls[step][4])
         except DriverError:
             program.device.retired.append((driver.free_graph, best.handle))
@@ -133,15 +129,29 @@ class GraphCache:
         self._graphs[pointers] = best
         return best
 
-    def _concerned(self, before: Pointers, now: Pointers) -> set[int] | None:
-        """The steps that read or write buffers which lie elsewhere; None when one of them is no kernel."""
+    def _concerned(self, places: list[int]) -> set[int] | None:
+        """The steps that have to do with these buffers; None when one of them is no kernel."""
         steps: set[int] = set()
-        for readers, old, new in zip(self._readers, before, now, strict=True):
-            if old != new:
-                if readers is None:
-                    return None
-                steps |= readers
+        for place in places:
+            readers = self._readers[place]
+            if readers is None:
+                return None
+            steps |= readers
         return steps
+
+
+def capture(program: CudaProgram, table: StepTable) -> Handle:
+    """The driver's graph of a program's steps with the parameters in `table`."""
+    driver = program.device.driver
+    with program.device.capturing() as stream:
+        driver.begin_capture(stream)
+        try:
+            program.play(table, stream)
+        except DriverError:
+            with suppress(DriverError):  # it says that the capture was spoilt
+                driver.end_capture(stream)
+            raise
+        return driver.end_capture(stream)
 
 
 def _kernels(program: CudaProgram) -> list[int]:

@@ -200,6 +200,25 @@ class DevicePool:
             self._peak = max(self._peak, self._live)
         return taken
 
+    def again(self, nbytes: int, stream: Stream) -> Block | None:
+        """The block that came back last, if it serves: what a repeated call drops, its next run takes.
+
+        It never stopped to count as live, so there is nothing else to do, and no lock to take.
+        """
+        try:
+            block = self.returned.pop()
+        except IndexError:
+            return None
+        if (
+            block.size == ((nbytes + GRANULE - 1) & -GRANULE or GRANULE)
+            and block.stream is stream
+            and not block.others
+            and block.shelf is not None
+        ):
+            return block
+        self.returned.append(block)
+        return None
+
     def take_arena(self, nbytes: int, what: object, stream: Stream) -> Block:
         """Memory that a program has to itself while its steps are put on `stream`, until `give_arena`.
 
@@ -225,12 +244,10 @@ class DevicePool:
 
     def _take(self, nbytes: int, what: object, stream: Stream) -> Block:
         size = -(-nbytes // GRANULE) * GRANULE or GRANULE
-        if self.returned:
-            # What a repeated call drops, its next run takes: that block never stopped to count as live.
-            again = self._again(size, stream)
-            if again is not None:
-                again.what = what
-                return again
+        again = self.again(nbytes, stream)
+        if again is not None:
+            again.what = what
+            return again
         if self.returned or self._waiting:
             self._collect()
         small = size <= _SMALL
@@ -243,17 +260,6 @@ class DevicePool:
         block.live = True
         self._count_in(block, block.size, what)
         return block
-
-    def _again(self, size: int, stream: Stream) -> Block | None:
-        """The block that came back last, if it serves."""
-        try:
-            block = self.returned.pop()
-        except IndexError:  # another thread took it
-            return None
-        if block.size == size and block.stream is stream and not block.others and block.shelf is not None:
-            return block
-        self.returned.append(block)
-        return None
 
     def _count_in(self, block: Block, nbytes: int, what: object) -> None:
         block.counted = nbytes
@@ -412,23 +418,20 @@ class DeviceBuffer:
     nbytes: int
     _block: Block
 
-    @staticmethod
-    def of_block(block: Block, nbytes: int, device: CudaDevice) -> DeviceBuffer:
-        """The buffer of a block that the pool handed out."""
-        self = DeviceBuffer.__new__(DeviceBuffer)
+    def __init__(self, block: Block, nbytes: int, device: CudaDevice) -> None:
+        """The buffer of a block that the pool handed out; `CudaDevice.allocate` makes buffers."""
         self._block = block
         self.device = device
         self.stream = block.stream
         self.ptr = block.address
         self.nbytes = nbytes
-        return self
 
     @staticmethod
     def from_address(address: int, nbytes: int, device: CudaDevice, owner: object) -> DeviceBuffer:
         """A buffer over memory of another library, which uses it on the default stream. `owner` keeps it alive, and is
         kept until the buffer is gone and what other streams do with it is done.
         """
-        return DeviceBuffer.of_block(device.pool.foreign(address, nbytes, device.default_stream, owner), nbytes, device)
+        return DeviceBuffer(device.pool.foreign(address, nbytes, device.default_stream, owner), nbytes, device)
 
     def __del__(self) -> None:
         block = self._block

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc_runtime.artifact import Artifact, DeviceStep
-from graphc_runtime.devices.cuda_driver import DriverError, Handle
-from graphc_runtime.devices.cuda_graphs import GraphCache
+from graphc_runtime.devices.cuda_driver import DriverError, Handle, NativeCalls
+from graphc_runtime.devices.cuda_graphs import GraphCache, capture
+from graphc_runtime.devices.cuda_native import NativeSteps
 from graphc_runtime.errors import DeviceError, LoadError
 from graphc_runtime.options import CUDA_GRAPHS, CUDA_SYNC
 
@@ -25,6 +27,7 @@ _EM_CUDA = 190
 _BULK = ("fill", "copy")
 _MOST_BLOCKS = (1 << 31) - 1
 _FEW_PLACES = 8  # up to here NumPy costs more than it saves
+_AGAIN = 2  # runs after which a program is likely to go on running
 _FEW_STEPS = 4  # from here on a program is worth a CUDA graph
 
 
@@ -37,6 +40,7 @@ class StepTable:
         self._places = places = [place for step in steps for place in step.places]
         self._numbers = np.array([number for number, _ in places], np.intp)
         self._offsets = np.array([offset for _, offset in places], np.uint64)
+        self._uses: dict[int, list[tuple[int, int]]] | None = None  # places by buffer, for `move`
         self._words = (ctypes.c_uint64 * len(places))()
         self._addresses = np.ctypeslib.as_array(self._words)
         self.calls: list[tuple[Handle, int, int, int, ctypes.Array[ctypes.c_uint64]]] = []
@@ -56,6 +60,16 @@ class StepTable:
         base = np.array(pointers, np.uint64)
         np.take(base, self._numbers, out=self._addresses, mode="clip")
         self._addresses += self._offsets
+
+    def move(self, pointers: Sequence[int], buffers: Sequence[int]) -> None:
+        """Set the parameters for those buffers that lie elsewhere now."""
+        if self._uses is None:
+            self._uses = {}
+            for i, (number, offset) in enumerate(self._places):
+                self._uses.setdefault(number, []).append((i, offset))
+        for number in buffers:
+            for i, offset in self._uses.get(number, ()):
+                self._words[i] = pointers[number] + offset
 
 
 class CudaProgram:
@@ -87,6 +101,8 @@ class CudaProgram:
                     f"{artifact.name}: its kernels{made_for} cannot be loaded on {device.name} ({device.facts.name}, "
                     f"{device.facts.architecture}): {error}"
                 ) from None
+        self._runs = 0
+        self._native_steps: NativeSteps | None = None
         self._tables: list[StepTable] = []  # free ones; append and pop are atomic
         worth = device.driver.graphs and len(self.steps) >= _FEW_STEPS
         self._graphs = GraphCache(self) if worth else None
@@ -98,18 +114,42 @@ class CudaProgram:
     def enqueue(self, pointers: Sequence[int], stream: Stream) -> None:
         """Put all steps on `stream`. `pointers` are the addresses of inputs, outputs and arena."""
         device = self.device
-        device.call(device.driver.activate)
+        device.check()
         device.launched.append(self.described)
         if CUDA_SYNC.get():
+            device.call(device.driver.activate)
             self._one_by_one(pointers, stream)
-        elif self._graphs is None or not CUDA_GRAPHS.get() or not self._graphs.run(self, tuple(pointers), stream):
-            table = self.take_table()
-            table.fill(pointers)
-            try:
-                self.play(table, stream.handle)
-            except DriverError as error:
-                raise self._failed(error) from None
-            self.give_table(table)
+            return
+        if self._graphs is not None and CUDA_GRAPHS.get():
+            device.call(device.driver.activate)
+            if self._graphs.run(self, tuple(pointers), stream):
+                return
+        try:
+            if self._native_steps is not None:
+                self._native_steps.run(pointers, stream.number)
+            else:
+                self._single(pointers, stream)
+        except DriverError as error:
+            raise self._failed(error) from None
+
+    def _single(self, pointers: Sequence[int], stream: Stream) -> None:
+        """The steps one by one, and ready for native code when they come a second time."""
+        self.device.driver.activate()
+        table = self.take_table()
+        table.fill(pointers)
+        self.play(table, stream.handle)
+        self._runs += 1
+        calls: NativeCalls | None = getattr(self.device.driver, "native_calls", None)
+        if self._runs == _AGAIN and calls is not None:
+            # Without it all goes on as before.
+            with suppress(DriverError, LoadError, ImportError):
+                graph = capture(self, table)
+                try:
+                    functions = calls.functions(graph)
+                finally:
+                    self.device.driver.free_graph(graph)
+                self._native_steps = NativeSteps(calls, self.steps, functions, self.buffers)
+        self.give_table(table)
 
     def lines_of(self, buffer: int) -> str:
         """The user's lines that made what the program leaves in buffer `buffer`."""

@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 
 from graphc_runtime.devices import cuda_bindings
-from graphc_runtime.devices.cuda_driver import DeviceFacts, DriverDevice, DriverError, DriverMissing, Handle
+from graphc_runtime.devices.cuda_driver import (
+    DeviceFacts,
+    DriverDevice,
+    DriverError,
+    DriverMissing,
+    Handle,
+    NativeCalls,
+)
 
 _INSTALL = (
     "Install it with `pip install graphc[cuda]`. There are no ready-made wheels: its build needs the CUDA toolkit "
@@ -139,6 +146,7 @@ class PyCudaDevice:
         self._host_memory: dict[int, _Kept] = {}
         self._peers: set[int] = set()
         self.graphs = cuda_bindings.bindings() is not None
+        self.native_calls: NativeCalls | None = None
         self._libcuda()
 
     def _libcuda(self) -> None:
@@ -164,7 +172,15 @@ class PyCudaDevice:
         self._copy_peer = declare(
             short, "cuMemcpyPeerAsync", pointer, pointer, pointer, pointer, ctypes.c_size_t, pointer
         )
+        self._graph_launch = declare(waiting, "cuGraphLaunch", pointer, pointer)
         self._error_text = declare(short, "cuGetErrorString", ctypes.c_int, ctypes.POINTER(ctypes.c_char_p))
+        if self.graphs:
+            names = "cuCtxSetCurrent", "cuLaunchKernel", "cuMemsetD8Async", "cuMemcpyDtoDAsync_v2"
+            set_current, launch, fill, copy = [ctypes.cast(getattr(waiting, n), pointer).value or 0 for n in names]
+            # PyCUDA does not tell the numbers of its functions; graphs of them do.
+            self.native_calls = NativeCalls(
+                self._context.handle, set_current, launch, fill, copy, lambda graph: graph.functions(), self._error
+            )
         self._sticky = tuple([text for code in _STICKY if (text := self._text(code))])
 
     # -- errors ---------------------------------------------------------------------------------------------------
@@ -174,13 +190,13 @@ class PyCudaDevice:
         self._error_text(code, ctypes.byref(text))
         return (text.value or b"").decode(errors="replace")
 
+    def _error(self, name: str, code: int) -> DriverError:
+        text = f"{name} failed: {self._text(code) or code}"
+        return DriverError(text, sticky=code in _STICKY, out_of_memory=code == _OUT_OF_MEMORY)
+
     def _check(self, name: str, code: int) -> None:
         if code != _SUCCESS:
-            raise DriverError(
-                f"{name} failed: {self._text(code) or code}",
-                sticky=code in _STICKY,
-                out_of_memory=code == _OUT_OF_MEMORY,
-            )
+            raise self._error(name, code)
 
     def _done(self, name: str, code: int) -> bool:
         if code != _NOT_READY:
@@ -361,7 +377,7 @@ class PyCudaDevice:
         return cuda_bindings.end_capture(self._results, self.stream_number(stream))
 
     def launch_graph(self, graph: Handle, stream: Handle) -> None:
-        cuda_bindings.launch(self._results, graph, self.stream_number(stream))
+        self._check("cuGraphLaunch", self._graph_launch(graph.number, self.stream_number(stream)))
 
     def update_graph(self, graph: Handle, kernel: int, arguments: ctypes.Array[ctypes.c_uint64]) -> None:
         graph.update(kernel, arguments)
