@@ -14,10 +14,11 @@ from graphc.ir.graph import Graph
 from graphc_runtime.devices.cuda import cuda_device
 from graphc_runtime.executor import Executable
 from tests.codegen.networks import arrays_for, training_step
-from tests.codegen.programs import same_bits
+from tests.codegen.programs import mismatches, same_bits
 from tests.cuda.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
 from tests.cuda.machine import Machine
 from tests.cuda.shim import ShimError
+from tests.fuzz.graphs import random_graph, random_inputs
 
 ORDERS = (0, 1, 20240501)
 # Operators that blocks of threads work on together, or that write where an index says.
@@ -70,3 +71,11 @@ def test_forward(checked: Machine, operators: list[str]) -> None:
 def test_derivatives(checked: Machine, operators: list[str]) -> None:
     case = gradients(operators)
     case.judge(check(checked, case.graph, case.arrays))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_random_graphs(checked: Machine, seed: int) -> None:
+    graph = random_graph(seed)
+    arrays = random_inputs(graph, seed)
+    assert not mismatches(graph, arrays, check(checked, graph, arrays))
