@@ -38,14 +38,15 @@ def _installed(variant: str) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def cuda(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """The CUDA devices that tests run on."""
+    """The CUDA devices that tests run on. A module says by SHIM_VARIANT how units of the shim are compiled."""
     if IS_REAL:
         if why := why_unavailable():
             pytest.fail(f"GRAPHC_TEST_DEVICE asks for a GPU: {why}")
         yield Machine(None)
         return
     request.getfixturevalue("host_compiler")
-    yield from _installed(os.environ.get("GRAPHC_SHIM_VARIANT", "plain"))
+    usual = getattr(request.module, "SHIM_VARIANT", "plain")
+    yield from _installed(os.environ.get("GRAPHC_SHIM_VARIANT", usual))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from graphc.codegen.cuda.program import combined_steps, make_device_artifact
-from graphc.codegen.package import Program
 from graphc.compiled import target_of
 from graphc.ir.graph import Graph
 from graphc.pipeline import build_program
@@ -33,20 +32,15 @@ class Machine:
     def __init__(self, driver: ShimDriver | None) -> None:
         self.driver = driver
 
-    def program(self, graph: Graph, donated: Iterable[int] = ()) -> Program:
-        """`graph` for cuda:0. A checked driver is told how large the parameters of its kernels are."""
-        program = build_program(graph, frozenset(donated), target_of("cuda:0"))
-        if self.driver is not None:
-            for done in combined_steps(program, target_of("cuda:0")):
-                kernels = [w.kernel for w in done.works if w.kernel is not None]
-                sizes = [(p.name, p.size * p.dtype.itemsize) for kernel in kernels for p in kernel.params]
-                self.driver.extents[done.symbol] = sizes
-        return program
-
     def executable(self, graph: Graph, donated: Iterable[int] = ()) -> Executable:
-        """Code for `graph` on cuda:0, built anew."""
-        artifact = make_device_artifact(self.program(graph, donated), target_of("cuda:0"), {})
-        return Executable(artifact, cuda_device(0))
+        """Code for `graph` on cuda:0, built anew. A checked driver is told how large the parameters of kernels are."""
+        target = target_of("cuda:0")
+        program = build_program(graph, frozenset(donated), target)
+        if self.driver is not None:
+            for step in combined_steps(program, target):
+                params = [p for work in step.works if work.kernel is not None for p in work.kernel.params]
+                self.driver.extents[step.symbol] = [(p.name, p.size * p.dtype.itemsize) for p in params]
+        return Executable(make_device_artifact(program, target, {}), cuda_device(0))
 
     def run(self, graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What `graph` gives on cuda:0 for copies of `arrays`."""

@@ -39,6 +39,7 @@ class Variant:
 _UNDEFINED = "bounds,alignment,signed-integer-overflow,integer-divide-by-zero,shift,bool,unreachable,return,builtin"
 VARIANTS: Mapping[str, Variant] = {
     "plain": Variant(("-O1",)),
+    "quick": Variant(("-O0",)),  # to compile; it runs several times slower
     # Without the compiler's own libraries for these flags: their calls come to the scheduler.
     "checked": Variant(
         ("-O1", "-g1", "-fsanitize=thread", f"-fsanitize={_UNDEFINED}", "-nodefaultlibs", "-lm", "-lc", "-lgcc"),

@@ -8,6 +8,7 @@ from tests.cuda.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
 from tests.cuda.machine import Machine
 
 TOGETHER = 4  # operators in a program
+SHIM_VARIANT = "quick"  # most kernels run once, over a few elements
 
 
 @pytest.mark.parametrize("operators", groups(FORWARD, TOGETHER), ids="-".join)
