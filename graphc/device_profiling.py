@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from graphc.codegen.cuda.program import make_device_artifact
+from graphc.codegen.cuda.program import combined_steps, make_device_artifact
 from graphc.compiled import target_of
 from graphc.errors import InputError
 from graphc.ir import Graph
 from graphc.ir.schedule_text import print_plan
 from graphc.pipeline import build_program
 from graphc.profiling import KernelTime, Profile, operators_of, random_inputs
-from graphc_runtime.artifact import DeviceStep
 from graphc_runtime.devices.cuda import CudaDevice, cuda_device, current_device
 from graphc_runtime.devices.cuda_streams import Event
 
@@ -45,9 +44,16 @@ def profile_on_device(graph: Graph, device: str, runs: int = 20, seed: int = 0) 
     held = [*(opened.upload(buffer) for buffer in random_inputs(graph, seed)), *outputs, arena]
     parts = [opened.load(replace(artifact, steps=(step,))) for step in artifact.steps]
     milliseconds = _timed(opened, parts, [buffer.ptr for buffer in held], runs)
+    groups = {id(record): group for record, group in zip(program.records, program.launched, strict=True)}
     steps: list[KernelTime] = []
-    for step, taken in zip(artifact.steps, np.median(milliseconds, axis=0), strict=True):
-        steps.append(_kernel_time(step, float(taken) / 1e3, program))
+    together = zip(artifact.steps, combined_steps(program, target), np.median(milliseconds, axis=0), strict=True)
+    for step, done, taken in together:
+        names = "; ".join(operators_of(groups[id(work.record)]) for work in done.works if id(work.record) in groups)
+        seconds, record = float(taken) / 1e3, None if step.launch < 0 else artifact.launches[step.launch]
+        if record is None:
+            steps.append(KernelTime(step.kernel, step.kernel, seconds, 0, step.nbytes, ()))
+        else:
+            steps.append(KernelTime(step.kernel, names, seconds, record.flops, record.bytes, record.lines))
     return Profile(
         graph.name,
         runs,
@@ -77,10 +83,3 @@ def _timed(device: CudaDevice, parts: Sequence[Any], pointers: Sequence[int], ru
         if run:
             taken.append([a.elapsed_time(b) for a, b in pairwise(marks)])
     return np.array(taken).reshape(runs, len(parts))
-
-
-def _kernel_time(step: DeviceStep, seconds: float, program: Any) -> KernelTime:
-    if step.launch < 0:
-        return KernelTime(step.kernel, step.kernel, seconds, 0, step.nbytes, ())
-    record, group = program.records[step.launch], program.launched[step.launch]
-    return KernelTime(step.kernel, operators_of(group), seconds, record.flops, record.bytes, record.lines)
