@@ -9,7 +9,7 @@ from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.program import Argument, Copy, Fill, Launch, Local, Region, Step
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.reuse import Kernels
-from graphc.ir.demand import WRITES_AT_INDEX, base_of
+from graphc.ir.demand import WRITES_AT_INDEX, base_of, is_zero
 from graphc.ir.node import Node
 from graphc.ir.schedule import BlockMemory, Group, MemoryPlan, Scratch
 from graphc_runtime.artifact import Launch as LaunchRecord
@@ -37,7 +37,11 @@ class Launching:
         """The kernels of an operator that has kernels of its own."""
         node = group.roots[0].target
         if node.op in WRITES_AT_INDEX:
-            self.steps.append(Copy(self.plan.places[node], self.plan.places[base_of(node.inputs[0])], node.type.nbytes))
+            base = base_of(node.inputs[0])
+            if is_zero(base) and base not in self.plan.places:
+                self.steps.append(Fill(self.plan.places[node], node.type.nbytes))
+            else:
+                self.steps.append(Copy(self.plan.places[node], self.plan.places[base], node.type.nbytes))
         self._launch_all(group, parts)
 
     def group(self, group: Group, parts: Sequence[Lowered]) -> None:

@@ -97,6 +97,11 @@ def base_of(node: Node) -> Node:
     return node
 
 
+def is_zero(node: Node) -> bool:
+    """Whether `node` is the constant whose bits are all zero."""
+    return node.op == "constant" and node.attr("value") == 0 and str(node.attr("value")) != "-0.0"
+
+
 def places(extents: tuple[int, ...]) -> Iterable[tuple[Ix, ...]]:
     """All index tuples below `extents`, row-major."""
     total = math.prod(extents)

@@ -153,11 +153,14 @@ def _choose_on_gpu(node: Node) -> tuple[int, int] | None:
     if length < ROW if by_rows else x.type.nbytes < COLUMNS:
         return None
     wanted, least = (BLOCKS, BLOCK_ROW) if by_rows else (THREADS, THREAD_ROWS)
-    parts = min(wanted // node.type.size, length // least, x.shape[long[0]])
+    parts = min(wanted // node.type.size, length // least)
+    outer = long[:-1] or long if by_rows else long  # a block reads the last axis from end to end, if there are others
+    axis = next((a for a in outer if x.shape[a] >= parts), max(outer, key=x.shape.__getitem__))
+    parts = min(parts, x.shape[axis])
     if parts < 2:
         return None
-    even = _divisor(x.shape[long[0]], parts)
-    return long[0], even if 4 * even >= parts else parts
+    even = _divisor(x.shape[axis], parts)
+    return axis, even if 4 * even >= parts else parts
 
 
 def _is_long(node: Node, nbytes: int) -> bool:

@@ -9,11 +9,13 @@ from graphc.ir.demand import (
     APART,
     COMPUTED,
     HEAVY_MAPS,
+    WRITES_AT_INDEX,
     Demands,
     TooLarge,
     base_of,
     demands,
     is_reduction,
+    is_zero,
     needs_loop,
     stage_reads,
 )
@@ -39,9 +41,11 @@ _CHEAP = _LIGHT | {"add", "sub", "mul", "abs", "maximum", "minimum", "select"}
 
 
 def choose_stored(graph: Graph, pads: bool = False) -> dict[Node, None]:
-    """The values to store, in topological order. With `pads` padding is computed wherever it is wanted."""
+    """The values to store, in topological order. With `pads` padding is computed wherever it is wanted, and zeros that
+    something is written into are filled in.
+    """
     free = MOVEMENT | {"pad"} if pads else MOVEMENT
-    needed = _operands_in_memory(graph) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
+    needed = _operands_in_memory(graph, pads) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
     chosen = needed | _must_store(graph, free)
     _resolve_shared(graph, chosen, free)
     _cut_large(graph, chosen)
@@ -49,9 +53,16 @@ def choose_stored(graph: Graph, pads: bool = False) -> dict[Node, None]:
     return {n: None for n in graph.nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))}
 
 
-def _operands_in_memory(graph: Graph) -> set[Node]:
-    """Operands that are read at indices which are not known before the program runs."""
-    return {base_of(i) for node in graph.nodes if node.op in APART for i in node.inputs}
+def _operands_in_memory(graph: Graph, fills: bool) -> set[Node]:
+    """Operands that are read at indices which are not known before the program runs; with `fills` but for zeros that
+    something is written into.
+    """
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.op in APART:
+            is_filled = fills and node.op in WRITES_AT_INDEX and is_zero(base_of(node.inputs[0]))
+            found.update(map(base_of, node.inputs[1:] if is_filled else node.inputs))
+    return found
 
 
 def _must_store(graph: Graph, free: frozenset[str]) -> set[Node]:

@@ -10,7 +10,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import AttrValue
-from graphc.ir.types import TensorType, dtype_of_numpy
+from graphc.ir.types import TensorType, dtype_of_numpy, f32, i64
 from tests.codegen.gpu_programs import gpu_program, run_for_gpu
 
 RNG = np.random.default_rng(3)
@@ -149,3 +149,13 @@ def test_searches_are_spread_over_threads() -> None:
     graph = graph_of("searchsorted", {"right": False}, rows, x)
     assert gpu_program(graph).kernels[0].grid == 16
     check(graph, rows, x)
+
+
+def test_zeros_that_are_written_into_are_filled() -> None:
+    b = Builder()
+    places, rows = b.input(0, TensorType(i64, (50,))), b.input(1, TensorType(f32, (50, 4)))
+    zeros = b.zeros_like(b.input(2, TensorType(f32, (10, 4))))
+    graph = Graph((places, rows), (b.apply("index_add", (zeros, places, rows), {"axis": 0}),))
+    program = gpu_program(graph)
+    assert [type(step).__name__ for step in program.steps] == ["Fill", "Launch", "Launch"]
+    check(graph, some(50, below=10), floats(50, 4))
