@@ -31,6 +31,13 @@ _RETIRED = 256  # modules and graphs that wait for their end
 _NAMED = 8  # kernels that a message lists
 
 
+class _Current(threading.local):
+    """What is current in the thread that asks."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+
 class CudaDevice:
     """One device, by `cuda_device`. Its methods may be called from any thread; each has a current stream of its own."""
 
@@ -50,7 +57,7 @@ class CudaDevice:
         self.retired: list[tuple[Callable[[Handle], None], Handle]] = []
         self._streams: list[Stream] = []
         self._next_stream = 0
-        self._local = threading.local()
+        self._current = _Current(self.default_stream)
         self._lock = threading.Lock()
         self._capture_lock = threading.Lock()
         self._capture_stream: Handle = None
@@ -127,20 +134,24 @@ class CudaDevice:
         """Memory with arbitrary contents, for the current stream. OutOfMemoryError, which names `what`, when there is
         none.
         """
-        if not POISON.get() and self._unusable is None:
-            block = self.pool.again(nbytes, self.current_stream)
-            if block is not None:
-                block.what = what
-                return DeviceBuffer(block, nbytes, self)
         return self.allocate_all((nbytes,), (what,))[0]
 
     def allocate_all(self, sizes: Sequence[int], what: Sequence[object]) -> list[DeviceBuffer]:
         """A buffer for each of `sizes`. Either all or none."""
-        if not sizes:
-            return []
         stream = self.current_stream
-        blocks = self._take(self.pool.take, sizes, what, stream)
-        made = [DeviceBuffer(block, nbytes, self) for block, nbytes in zip(blocks, sizes, strict=True)]
+        made: list[DeviceBuffer] = []
+        if self._unusable is None:
+            again = self.pool.again
+            for nbytes, purpose in zip(sizes, what, strict=True):
+                block = again(nbytes, stream)
+                if block is None:
+                    break
+                block.what = purpose
+                made.append(DeviceBuffer(block, nbytes, self))
+        count = len(made)
+        if count < len(sizes):
+            blocks = self._take(self.pool.take, sizes[count:], what[count:], stream)
+            made += [DeviceBuffer(block, n, self) for block, n in zip(blocks, sizes[count:], strict=True)]
         if POISON.get():
             for buffer in made:
                 self.call(self.driver.fill, buffer.ptr, 0xFF, buffer.nbytes, stream.handle)
@@ -281,11 +292,11 @@ class CudaDevice:
     @property
     def current_stream(self) -> Stream:
         """The stream on which this thread puts work of the device."""
-        return getattr(self._local, "stream", self.default_stream)
+        return self._current.stream
 
     def set_stream(self, stream: Stream) -> None:
         """Let this thread put work of the device on `stream`."""
-        self._local.stream = stream
+        self._current.stream = stream
 
     @contextmanager
     def on_stream(self, stream: Stream) -> Iterator[Stream]:
