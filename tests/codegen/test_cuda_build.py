@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen.cuda import build
-from graphc.codegen.cuda.build import Resources, build_cubin, build_many, build_ptx, compiler_version, resource_report
+from graphc.codegen.cuda.build import Resources, build_cubin, build_ptx, compiler_version, resource_report
 from graphc.codegen.cuda.emit import emit_kernel, emit_unit
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
@@ -73,18 +73,6 @@ def test_code_is_exact_and_wide() -> None:
     (found,) = resource_report(unit, HOPPER).items()
     assert found == ("k", Resources(found[1].registers, spilled=0, shared=0))
     assert compiler_version().split()[0] in ("NVRTC", "nvcc")
-
-
-@needs_compiler
-def test_many_kernels_on_threads() -> None:
-    texts = [emit_kernel(scale(f"k{i}", i + 0.5), HOPPER) for i in range(3)]
-    assert len(build_many([], HOPPER)) == 0
-    (alone,) = build_many(texts[:1] * 2, HOPPER, workers=4)
-    assert b"k0" in alone
-    parts = build_many(texts, HOPPER, workers=2)
-    assert len(parts) == 2
-    for name in (b"k0", b"k1", b"k2"):
-        assert sum(name in part for part in parts) == 1
 
 
 @needs_compiler

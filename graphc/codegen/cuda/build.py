@@ -15,15 +15,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from graphc.codegen.cuda.emit import emit_unit
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
-from graphc_runtime.machine import cpu_count
 
 # No contraction: a kernel says where it wants `fma`. Quotients and roots are exact, subnormal numbers are kept: that is
 # the default, said here once more.
@@ -63,20 +60,6 @@ def build_cubin(unit: str, target: Target) -> bytes:
 def build_ptx(unit: str, target: Target) -> str:
     """The PTX of a translation unit."""
     return compiler().compile(unit, target.cpu, True, _FLAGS)[0].rstrip(b"\0").decode()
-
-
-def build_many(texts: Sequence[str], target: Target, workers: int | None = None) -> tuple[bytes, ...]:
-    """The code of the kernels `texts` (`emit_kernel`) in as many cubins as threads build at once (by default the
-    processor's cores).
-    """
-    different = sorted(dict.fromkeys(texts), key=len, reverse=True)
-    count = min(len(different), workers or cpu_count())
-    # The longest are dealt out first, so that no part is much longer than the others.
-    units = [emit_unit(different[first::count]) for first in range(count)]
-    if count <= 1:
-        return tuple(build_cubin(unit, target) for unit in units)
-    with ThreadPoolExecutor(count, thread_name_prefix="graphc-build") as pool:
-        return tuple(pool.map(lambda unit: build_cubin(unit, target), units))
 
 
 def resource_report(unit: str, target: Target) -> dict[str, Resources]:
@@ -123,7 +106,7 @@ def _refusal(name: str, arch: str, said: str) -> CompileError:
 
 
 class Nvrtc:
-    """NVRTC, through ctypes: its interface is a dozen plain functions. Threads may compile at once."""
+    """NVRTC, through ctypes: its interface is a dozen plain functions. It compiles for one thread at a time."""
 
     def __init__(self, path: str) -> None:
         try:
