@@ -1,4 +1,4 @@
-"""Runs kernels of blocks of threads over NumPy arrays, all blocks of a kernel at once: each statement in its turn."""
+"""Runs whole kernels over NumPy arrays, all indices of the range at once: each statement in its turn."""
 
 from __future__ import annotations
 
@@ -68,12 +68,6 @@ class BlockInterpreter(Interpreter):
                     self._await(statement)
                 else:
                     super().run([statement])
-
-    def _op(self, op):  # type: ignore[no-untyped-def]
-        if op.name == "lanes":
-            lanes = np.arange(op.result.type.lanes, dtype=op.result.type.dtype.numpy)
-            return np.broadcast_to(lanes, self._shape(op.result))
-        return super()._op(op)
 
     def _rounds(self, loop: For) -> None:
         bounds = (self.values[b] if isinstance(b, Value) else b for b in (loop.lo, loop.hi))

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from graphc.codegen.kernel import For, Op, Stmt, Value
+from graphc.codegen.kernel import LANE_REDUCTIONS, For, Op, Stmt, Value
 
 Array = np.ndarray
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -157,11 +157,6 @@ SIMPLE: Mapping[str, Callable[..., Array]] = {
     "floordiv": _index(True),
     "mod": _index(False),
 }
-REDUCTIONS: Mapping[str, Callable[..., Array]] = {
-    "reduce_or": np.bitwise_or.reduce,
-    "reduce_maximum": np.maximum.reduce,
-    "reduce_minimum": np.minimum.reduce,
-}
 
 
 class Interpreter:
@@ -196,11 +191,30 @@ class Interpreter:
         if op.name == "bitcast":
             assert args[0].dtype.itemsize == dtype.itemsize
             return np.ascontiguousarray(args[0]).view(dtype)
-        if op.name in REDUCTIONS:
-            return REDUCTIONS[op.name](args[0], axis=-1)
+        if op.name == "lanes":
+            return np.broadcast_to(np.arange(op.result.type.lanes).astype(dtype), self._shape(op.result))
+        if op.name in LANE_REDUCTIONS:
+            return self._reduce(op, args[0])
+        if op.name == "extract":
+            return args[0] if op.args[0].type.lanes == 1 else args[0][..., int(op.attr or 0)]
+        if op.name in ("zip_low", "zip_high"):
+            half = op.result.type.lanes // 2
+            part = slice(0, half) if op.name == "zip_low" else slice(half, 2 * half)
+            return np.stack([a[..., part] for a in args], axis=-1).reshape(self._shape(op.result))
         result = SIMPLE[op.name](*args)
         assert result.dtype == dtype, (op, result.dtype)
         return result
+
+    @staticmethod
+    def _reduce(op: Op, lanes: Array) -> Array:
+        """Halves are combined until one lane is left."""
+        combine = SIMPLE[op.name.removeprefix("reduce_")]
+        if op.args[0].type.lanes == 1:
+            return lanes
+        while lanes.shape[-1] > 1:
+            half = lanes.shape[-1] // 2
+            lanes = combine(lanes[..., :half], lanes[..., half:])
+        return lanes[..., 0]
 
     @staticmethod
     def _cast(x: Array, dtype: np.dtype) -> Array:

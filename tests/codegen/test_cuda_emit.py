@@ -13,9 +13,9 @@ from graphc.codegen.kernel import INDEX, Affine, Emitter, If, Kernel, Load, Para
 from graphc.codegen.kernel_parser import parse_kernel
 from graphc.errors import CompileError
 from graphc.ir.types import DTYPES, f32, f64, i32, i64, u8
+from tests.codegen.block_interpreter import run_blocks
 from tests.codegen.cuda_native import TARGET, Kernels, aligned, run
 from tests.codegen.golden import compare
-from tests.codegen.kernel_machine import interpret
 from tests.codegen.kernel_maker import KernelMaker
 from tests.codegen.native import build, param, same, samples
 
@@ -79,7 +79,7 @@ def test_random_kernels(shape: str) -> None:
     made = Kernels(kernels)
     for seed, (name, kernel) in enumerate(kernels.items()):
         expected = everywhere(kernel, seed)
-        interpret(kernel, expected)
+        run_blocks(kernel, dict(zip(kernel.params, expected, strict=True)))
         for order in (0, 1, 2 + seed):
             arrays = everywhere(kernel, seed)
             made.run(name, arrays, order)
@@ -96,7 +96,7 @@ def test_many_random_kernels(first: int, shape: str) -> None:
     made = Kernels(kernels)
     for seed, (name, kernel) in enumerate(kernels.items(), first):
         expected, arrays = everywhere(kernel, seed), everywhere(kernel, seed)
-        interpret(kernel, expected)
+        run_blocks(kernel, dict(zip(kernel.params, expected, strict=True)))
         made.run(name, arrays, seed)
         for buffer, actual, wanted in zip(kernel.params, arrays, expected, strict=True):
             assert same(actual, wanted), f"{shape}, seed {seed}: {buffer.name} differs"
@@ -124,7 +124,7 @@ def test_reductions_of_blocks_have_the_documented_order() -> None:
         x = rng.standard_normal(size).astype(dtype.numpy) if dtype.is_float else samples(dtype, size + 6, rng)[:size]
         arrays = [aligned(x), aligned(np.zeros(3, dtype.numpy))]
         expected = [a.copy() for a in arrays]
-        interpret(kernel, expected)
+        run_blocks(kernel, dict(zip(kernel.params, expected, strict=True)))
         made.run(name, arrays)
         assert same(arrays[1], expected[1]), name
 
