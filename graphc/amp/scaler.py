@@ -15,6 +15,7 @@ from typing import Any
 from graphc import dtypes
 from graphc.errors import CheckError, InputError, UsageError
 from graphc.grad_mode import no_grad
+from graphc.recording import current
 from graphc.tensors.comparison import isfinite, logical_and, maximum
 from graphc.tensors.core import TensorBase
 from graphc.tensors.creation import full
@@ -39,11 +40,44 @@ def _fresh() -> dict[str, Any]:
     return {"stage": OptState.READY, "found_inf_per_device": {}}
 
 
+def _held(optimizer: Any) -> list[Any] | None:
+    """The parameters and the state that a step changes, where they are all there before it and known: of graphc's
+    optimizers, from the second step on.
+    """
+    if not type(optimizer).__module__.startswith("graphc.optim."):
+        return None
+    held: dict[int, Any] = {}
+    for group in optimizer.param_groups:
+        stateless = type(optimizer).__name__ == "SGD" and not group["momentum"]
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = optimizer.state.get(parameter) or {}
+            if not (state or stateless) or not all(isinstance(value, TensorBase) for value in state.values()):
+                return None
+            held.update({id(tensor): tensor for tensor in (parameter, *state.values())})
+    return list(held.values())
+
+
+def _step_where_finite(optimizer: Any, held: list[Any], overflowed: Any, args: Any, kwargs: Any) -> Any:
+    """A step of the optimizer whose changes are kept where no gradient overflowed. Nothing is looked at, so that
+    `graphc.compile` captures it.
+    """
+    with no_grad():
+        before = [tensor.detach().clone() for tensor in held]
+    result = optimizer.step(*args, **kwargs)
+    with no_grad():
+        for tensor, old in zip(held, before, strict=True):
+            tensor.copy_(where(overflowed.to(tensor.device) > 0, old, tensor.detach()))
+    return result
+
+
 class GradScaler:
     """Scales losses and gradients: `scaler.scale(loss).backward()`, `scaler.step(optimizer)`, `scaler.update()`.
 
     Arguments and methods are PyTorch's. With device "cuda" where there is no CUDA device it warns and does nothing.
-    `step` looks at whether gradients are finite, which runs what is pending.
+    `step` looks at whether gradients are finite, which runs what is pending; in a function that `graphc.compile`
+    captures it selects instead.
     """
 
     def __init__(
@@ -157,8 +191,11 @@ class GradScaler:
             self.unscale_(optimizer)
         if not state["found_inf_per_device"]:
             raise CheckError("No inf checks were recorded for this optimizer.")
-        result = None
-        if not sum(found.item() for found in state["found_inf_per_device"].values()):
+        result, found = None, state["found_inf_per_device"].values()
+        held = _held(optimizer) if current().capture is not None else None
+        if held is not None:
+            result = _step_where_finite(optimizer, held, sum(found), args, kwargs)
+        elif not sum(flag.item() for flag in found):
             result = optimizer.step(*args, **kwargs)
         state["stage"] = OptState.STEPPED
         return result

@@ -81,9 +81,9 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "equal conversions are one value; layers have one form",
     ),
     (
-        "`GradScaler`",
-        "`step` looks at gradients, so a compiled step that has one runs as ordinary code",
-        "as in PyTorch",
+        "`GradScaler.step` in a compiled function",
+        "the optimizer's step is run, and its changes are kept where no gradient overflowed",
+        "so that the whole step is one program",
     ),
     (
         "`cuda.manual_seed`, `cuda.get_rng_state`",

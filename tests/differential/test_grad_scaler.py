@@ -162,22 +162,47 @@ def test_calls(name: str) -> None:
     assert outcomes[1] == outcomes[0]
 
 
-def test_a_compiled_step_of_mixed_precision_trains() -> None:
-    """Looking at whether gradients are finite breaks the capture; what is trained is the same."""
-    net = graphc.nn.Linear(3, 1)
-    optimizer = graphc.optim.SGD(net.parameters(), lr=0.05)
-    scaler = graphc.amp.GradScaler("cpu", init_scale=256.0)
-    x = graphc.tensor(START)
+RULES: dict[str, Callable[[Any, Any], Any]] = {
+    "SGD": lambda o, p: o.SGD(p, lr=0.05),
+    "SGD momentum": lambda o, p: o.SGD(p, lr=0.05, momentum=0.9),
+    "Adam": lambda o, p: o.Adam(p, lr=0.05),
+    "AdamW amsgrad": lambda o, p: o.AdamW(p, lr=0.05, amsgrad=True),
+    "RMSprop": lambda o, p: o.RMSprop(p, lr=0.05, momentum=0.5, centered=True),
+    "RAdam": lambda o, p: o.RAdam(p, lr=0.05),
+}
 
-    @graphc.compile
-    def step(x: Any) -> Any:
-        optimizer.zero_grad()
-        with graphc.autocast("cpu"):
-            loss = graphc.nn.functional.mse_loss(net(x), x.sum(1, keepdim=True))
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        return loss
 
-    losses = [step(x).item() for _ in range(20)]
-    assert losses[-1] < 0.5 * losses[0] and scaler._get_growth_tracker() == 20
+@pytest.mark.parametrize("rule", RULES)
+def test_a_compiled_step_is_captured_and_leaves_out_what_overflows(rule: str) -> None:
+    found: dict[bool, Any] = {}
+    for compiled in (False, True):
+        graphc.manual_seed(1)
+        net = graphc.nn.Sequential(graphc.nn.Linear(3, 4), graphc.nn.Tanh(), graphc.nn.Linear(4, 1))
+        optimizer = RULES[rule](graphc.optim, net.parameters())
+        scaler = graphc.amp.GradScaler("cpu", init_scale=256.0, growth_interval=3)
+        x = graphc.tensor(START)
+
+        def step(x: Any, factor: Any, net: Any = net, optimizer: Any = optimizer, scaler: Any = scaler) -> Any:
+            optimizer.zero_grad()
+            with graphc.autocast("cpu"):
+                loss = graphc.nn.functional.mse_loss(net(x), x.sum(1, keepdim=True)) * factor
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            return loss
+
+        run = graphc.compile(step) if compiled else step
+        replays = graphc.counters()["replays"]
+        facts: list[Any] = []
+        for factor in FACTORS:
+            loss = run(x, graphc.tensor(factor)).item()
+            weights = [p.detach().numpy().copy() for p in net.parameters()]
+            facts.append((loss, scaler.get_scale(), scaler._get_growth_tracker(), weights))
+        found[compiled] = facts
+        assert not compiled or graphc.counters()["replays"] - replays >= len(FACTORS) - 4
+    for ours, wanted in zip(found[True], found[False], strict=True):
+        assert ours[1:3] == wanted[1:3]
+        np.testing.assert_allclose(ours[0], wanted[0], rtol=1e-5)
+        for a, b in zip(ours[3], wanted[3], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert all(np.isfinite(w).all() for w in found[True][-1][3])
