@@ -125,6 +125,30 @@ def test_mixed_precision_trains_and_leaves_out_what_overflows(cuda: Machine) -> 
     assert scales == [1024, 2048, 1024, 1024, 2048, 2048]
 
 
+def test_a_compiled_step_of_mixed_precision_is_replayed(cuda: Machine) -> None:
+    weight = graphc.nn.Parameter(graphc.tensor(MATRIX).to("cuda"))
+    optimizer = graphc.optim.SGD([weight], lr=0.1, momentum=0.9)
+    scaler = graphc.amp.GradScaler(init_scale=1024.0)
+    x = graphc.tensor(MATRIX).to("cuda")
+
+    @graphc.compile
+    def step(x: Any, factor: Any) -> Any:
+        optimizer.zero_grad()
+        with graphc.autocast("cuda"):
+            loss = (x @ weight).float().square().mean() * factor
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    before = graphc.counters()["replays"]
+    losses = [
+        step(x, graphc.tensor(factor, device="cuda")).item() for factor in (1.0, 1.0, 1.0, float("inf"), 1.0, 1.0)
+    ]
+    assert losses[3] == float("inf") and losses[-1] < losses[2] < losses[0]
+    assert scaler.get_scale() == 512 and graphc.counters()["replays"] >= before + 3
+
+
 def test_memory_and_events(cuda: Machine) -> None:
     graphc.cuda.synchronize()
     graphc.cuda.reset_peak_memory_stats()
