@@ -139,6 +139,15 @@ def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: froze
     return tuple(program)
 
 
+def main_of(program: Program) -> Segment | None:
+    """The one segment of a program that computes, if all others are transfers."""
+    if len(program) == 1:
+        return program[0]
+    computing = [s for s in program if not isinstance(s.executable, TransferExecutable)]
+    single = len(computing) == 1 and not isinstance(computing[0].executable, HostExecutable)
+    return computing[0] if single else None
+
+
 def _operands(piece: Sequence[Node]) -> dict[Node, None]:
     """What the nodes of `piece` read and do not make."""
     mine = set(piece)

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from graphc.guards import Guards
-from graphc.host import HostExecutable, TransferExecutable
+from graphc.host import NumberTransfer
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, driven
-from graphc.programs import Program, Segment
+from graphc.programs import Program, main_of
 from graphc.random import key_buffer
 from graphc.recording import Problem, Recorder, fill, found
 from graphc.signatures import argument_buffer, restore
@@ -110,6 +110,7 @@ class Replay:
         self._plan_segments(recorded.program)
         self._plan_results(recorded)
         self._plan_outputs(recorded)
+        self._remember_numbers(recorded.program)
         self._slots = {}
 
     def failure(self, tensors: Sequence[Any]) -> str | None:
@@ -153,7 +154,7 @@ class Replay:
     def _plan_segments(self, program: Program) -> None:
         self._segments: list[tuple[Any, list[int]]] = []
         self._first_output = self._main_output = len(self._slots)
-        main = self._main = _main_of(program)
+        main = self._main = main_of(program)
         # Whether values of other devices come to the host.
         self._brings = any(s.outputs[0].op == "transfer" and s.outputs[0].type.device == "cpu" for s in program)
         for segment in program:
@@ -166,6 +167,17 @@ class Replay:
             place = program.index(main)
             self._before, self._after = self._segments[:place], self._segments[place + 1 :]
             self._executable, self._reads = self._segments[place]
+
+    def _remember_numbers(self, program: Program) -> None:
+        """Transfers of nothing but run-time numbers are done again only when these have changed."""
+        if self._main is None:
+            return
+        first = len(self._storages) + len(self._arguments) + len(self._gradients)
+        numbers = range(first, first + len(self._computes) + len(self._places))
+        for place, (executable, reads) in enumerate(self._before):
+            given = [self._slots[node] for node in program[place].outputs]
+            if all(slot in numbers for slot in reads) and self._claimed.isdisjoint(given):
+                self._before[place] = NumberTransfer(executable), reads
 
     def _take(self, node: Node) -> tuple[int, bool]:
         """The slot of a result, and whether it must be copied, as its memory belongs to somebody else."""
@@ -229,7 +241,7 @@ class Replay:
         if segment is not None:
             device = segment.outputs[0].type.device if segment.outputs else "cpu"
             source: Any = Buffer if device == "cpu" else driven(device)
-            self._allocate, self._allocate_all = source.allocate, source.allocate_all
+            self._allocate_all = source.allocate_all
             self._outputs = [None] * len(segment.outputs)
             kept = {slot: (owner, type) for owner, type, slot in self._kept}
             read = {id(s) for s in self._storages}
@@ -409,11 +421,8 @@ class Replay:
             if count(buffer) != _ALONE + 2 or not buffer.of_pool:
                 inputs[alias] = buffer = buffer.copy()
             outputs[j] = buffer
-        for j, buffer in zip(self._allocated, self._allocate_all(self._sizes, self._types), strict=True):
-            outputs[j] = buffer
-        for j, type in scratch.missing:
-            outputs[j] = self._allocate(type.nbytes, type)
-        anew = [(owner, type, outputs[j]) for owner, type, j in self._taken_over]
+        anew = self._taken_over.copy()
+        wanted = scratch.missing.copy()  # outputs that need memory, besides those that always do
         for owner, type, j in self._kept_outputs:
             held = owner._grad
             if held is not None and held._type is type and count(held) == _ALONE:
@@ -429,23 +438,21 @@ class Replay:
                     storage.slot = storage.slots = None
                     outputs[j] = buffer
                     continue
-            outputs[j] = buffer = self._allocate(type.nbytes, type)
-            anew.append((owner, type, buffer))
+            wanted.append((j, type))
+            anew.append((owner, type, j))
+        places, sizes, types = self._allocated, self._sizes, self._types
+        if wanted:
+            places = places + [j for j, _ in wanted]
+            types = types + [type for _, type in wanted]
+            sizes = sizes + [type.nbytes for _, type in wanted]
+        for j, buffer in zip(places, self._allocate_all(sizes, types), strict=True):
+            outputs[j] = buffer
         self._executable.launch(inputs, outputs)
-        for owner, type, buffer in anew:
-            owner._grad = new(Storage(recorder, type, None, buffer), type, Lineage())
+        for owner, type, j in anew:
+            owner._grad = new(Storage(recorder, type, None, outputs[j]), type, Lineage())
         slots += outputs
         for executable, places in self._after:
             slots += executable.run([slots[i] for i in places])
-
-
-def _main_of(program: Program) -> Segment | None:
-    """The one segment of a program that computes, if all others are transfers."""
-    if len(program) == 1:
-        return program[0]
-    computing = [s for s in program if not isinstance(s.executable, TransferExecutable)]
-    single = len(computing) == 1 and not isinstance(computing[0].executable, HostExecutable)
-    return computing[0] if single else None
 
 
 def write_buffer(storage: Storage, buffer: AnyBuffer) -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.devices import CPU, Device
+from graphc.devices import Device, use_device
 from graphc.errors import InputError, KindError, UsageError
 from graphc.ir.types import DType
 from graphc.layouts import strided
-from graphc.tensors.arguments import extents, kind
+from graphc.recording import THREADS
+from graphc.tensors.arguments import extents, kind, placed
 from graphc.tensors.core import TensorBase, alias
 from graphc.tensors.creation import constant
 from graphc.tensors.literals import from_data
@@ -26,8 +27,9 @@ def construct(dtype: DType, args: tuple[Any, ...], kwargs: dict[str, Any], any_d
     """What PyTorch's old constructors make: nothing (an empty vector), extents, a sequence of numbers, or a tensor of
     the same dtype (the same memory; with `any_dtype`, of every dtype).
     """
-    if "device" in kwargs and Device(kwargs.pop("device")) != CPU:
-        raise UsageError("legacy constructor expects device type: cpu")
+    here = THREADS.recorder.place.partition(":")[0]
+    if "device" in kwargs and Device(kwargs.pop("device")).type != here:
+        raise UsageError(f"legacy constructor expects device type: {here}")
     if "size" in kwargs:
         args = (Size(kwargs.pop("size")),)
     if kwargs:
@@ -57,24 +59,29 @@ class _Legacy(type):
     """The class of the old tensor types: calling one makes a tensor, and tensors of its dtype are its instances."""
 
     dtype: dtypes.dtype
+    is_cuda: bool
     layout = strided
-    is_cuda = is_sparse = False
+    is_sparse = False
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        return construct(cls.dtype.ir, args, kwargs)
+        return placed(use_device("cuda" if cls.is_cuda else "cpu"), construct, cls.dtype.ir, args, kwargs)
 
     def __instancecheck__(cls, instance: object) -> bool:
         if not isinstance(instance, TensorBase):
             return False
-        return instance._type.dtype is cls.dtype.ir and instance._type.device == "cpu"
+        return instance._type.dtype is cls.dtype.ir and (instance._type.device != "cpu") is cls.is_cuda
 
     def __repr__(cls) -> str:
-        return f"<class 'torch.{cls.__name__}'>"
+        return f"<class '{CUDA_TYPES if cls.is_cuda else 'torch.'}{cls.__name__}'>"
 
 
-def _make(name: str, dtype: dtypes.dtype) -> Any:
-    made = _Legacy(name, (), {"__doc__": f"Tensors of {dtype}: a constructor, and a class for `isinstance`."})
-    made.dtype = dtype
+CUDA_TYPES = "torch.cuda."  # how the names of tensor types on CUDA devices begin
+
+
+def _make(name: str, dtype: dtypes.dtype, is_cuda: bool = False) -> Any:
+    where = " on CUDA devices" if is_cuda else ""
+    made = _Legacy(name, (), {"__doc__": f"Tensors of {dtype}{where}: a constructor, and a class for `isinstance`."})
+    made.dtype, made.is_cuda = dtype, is_cuda
     return made
 
 
@@ -92,7 +99,8 @@ _NAMED = {f"torch.{t.__name__}": t.dtype for t in _ALL}
 _NAMES = {t.dtype.ir: f"torch.{t.__name__}" for t in _ALL}
 
 
-CUDA_TYPES = "torch.cuda."  # how the names of tensor types on CUDA devices begin
+# The same on CUDA devices, by name.
+CUDA_CLASSES = {t.__name__: _make(t.__name__, t.dtype, True) for t in _ALL}
 
 
 def legacy_name(dtype: DType, device: str = "cpu") -> str:

@@ -267,3 +267,26 @@ def test_clipping_and_scheduling() -> None:
             scheduler.step()
         results.append((norm.item(), [p.tolist() for p in model.parameters()]))
     assert results[0] == results[1]
+
+
+def test_settings_move_only_when_they_change() -> None:
+    x = torch.ones(3, device="cuda", requires_grad=True)
+    optimizer = optim.SGD([x], lr=0.25)
+
+    @torch.compile
+    def step() -> None:
+        optimizer.zero_grad()
+        (x * x).sum().backward()
+        optimizer.step()
+
+    moved = []
+    for rate in (0.25, 0.25, 0.25, 0.125, 0.125, 0.25):
+        optimizer.param_groups[0]["lr"] = rate
+        before = torch.counters()["transfers"]
+        step()
+        moved.append(torch.counters()["transfers"] - before)
+    assert moved == [1, 1, 0, 1, 0, 1]
+    y = torch.ones(3, requires_grad=True)
+    for rate in (0.25, 0.25, 0.25, 0.125, 0.125, 0.25):
+        y.data -= rate * 2 * y.data
+    assert x.tolist() == y.tolist()

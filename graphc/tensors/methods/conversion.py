@@ -111,11 +111,13 @@ class ConversionMethods(TensorBase):
             return legacy_name(self._type.dtype, self._type.device)
         if isinstance(dtype, str) and dtype.startswith(CUDA_TYPES):
             wanted = legacy_dtype(f"torch.{dtype.removeprefix(CUDA_TYPES)}").ir
-            here = self._type.device
-            return shaping.moved(self, here if here != "cpu" else use_device("cuda"), wanted)
+            return shaping.moved(self, self._type.device if self.is_cuda else use_device("cuda"), wanted)
         if isinstance(dtype, dtypes.dtype):
             return shaping.to_dtype(self, dtype.ir)
-        return shaping.moved(self, "cpu", legacy_dtype(dtype).ir)
+        place = "cpu"
+        if getattr(dtype, "is_cuda", None) is True:
+            place = self._type.device if self.is_cuda else use_device("cuda")
+        return shaping.moved(self, place, legacy_dtype(dtype).ir)
 
     def type_as(self: Any, other: Tensor) -> Tensor:
         """Moved and converted to the device and dtype of `other`."""
