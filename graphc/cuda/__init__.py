@@ -62,10 +62,32 @@ from graphc.cuda.streams import (
     set_stream,
     stream,
 )
+from graphc.tensors.legacy import CUDA_CLASSES
+
+DoubleTensor = CUDA_CLASSES["DoubleTensor"]
+FloatTensor = CUDA_CLASSES["FloatTensor"]
+HalfTensor = CUDA_CLASSES["HalfTensor"]
+BFloat16Tensor = CUDA_CLASSES["BFloat16Tensor"]
+LongTensor = CUDA_CLASSES["LongTensor"]
+IntTensor = CUDA_CLASSES["IntTensor"]
+ShortTensor = CUDA_CLASSES["ShortTensor"]
+CharTensor = CUDA_CLASSES["CharTensor"]
+ByteTensor = CUDA_CLASSES["ByteTensor"]
+BoolTensor = CUDA_CLASSES["BoolTensor"]
 
 __all__ = [
+    "BFloat16Tensor",
+    "BoolTensor",
+    "ByteTensor",
+    "CharTensor",
+    "DoubleTensor",
     "Event",
+    "FloatTensor",
+    "HalfTensor",
+    "IntTensor",
+    "LongTensor",
     "OutOfMemoryError",
+    "ShortTensor",
     "Stream",
     "StreamContext",
     "amp",

@@ -209,3 +209,13 @@ def test_constants_are_filled_in_place(cuda: list[RecordingDevice]) -> None:
     x = torch.zeros(1 << 12, device="cuda")
     assert x[:3].tolist() == [0.0, 0.0, 0.0]
     assert cuda[0].count("copy_in") == 0 and cuda[0].count("fill") == 1
+
+
+def test_the_old_tensor_types() -> None:
+    x = torch.cuda.FloatTensor([1.0, 2.0])
+    assert x.get_device() == 0 and isinstance(x, torch.cuda.FloatTensor) and not isinstance(x, torch.FloatTensor)
+    assert torch.cuda.LongTensor(2, 3).type() == "torch.cuda.LongTensor"
+    assert torch.ones(2).type(torch.cuda.HalfTensor).type() == "torch.cuda.HalfTensor"
+    assert repr(torch.cuda.ByteTensor) == "<class 'torch.cuda.ByteTensor'>"
+    with pytest.raises(RuntimeError, match="legacy constructor expects device type: cuda"):
+        torch.cuda.FloatTensor(2, device="cpu")
