@@ -8,8 +8,9 @@ store go to different elements, and what a kernel never loads it stores once: su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -70,7 +71,42 @@ class Touch:
     exact: tuple[object, ...] = ()
 
 
-State = frozenset[Touch]
+class State:
+    """The accesses since the last barrier, by their place and whether they write."""
+
+    def __init__(self, touches: Mapping[tuple[Param | int, bool], set[Touch]] = MappingProxyType({})) -> None:
+        self._touches = {key: set(those) for key, those in touches.items()}
+
+    def copy(self) -> State:
+        return State(self._touches)
+
+    def add(self, touch: Touch) -> None:
+        self._touches.setdefault((touch.place, touch.writes), set()).add(touch)
+
+    def clear(self) -> None:
+        """There is a barrier."""
+        self._touches.clear()
+
+    def meets(self, touch: Touch) -> bool:
+        """Whether `touch` needs a barrier before it."""
+        kinds = (True, False) if touch.writes else (True,)
+        return any(disturb(touch, other) for kind in kinds for other in self._touches.get((touch.place, kind), ()))
+
+    def join(self, other: State) -> bool:
+        """Add the accesses of `other`; whether there were new ones."""
+        grown = False
+        for key, touches in other._touches.items():
+            mine = self._touches.setdefault(key, set())
+            grown = grown or not touches <= mine
+            mine |= touches
+        return grown
+
+    def later(self, varying: set[Value]) -> None:
+        """Go to a later round of a loop, whose values `varying` change."""
+        for touches in self._touches.values():
+            changed = {touch: _later(touch, varying) for touch in touches}
+            touches.clear()
+            touches.update(changed.values())
 
 
 @dataclass
@@ -87,7 +123,7 @@ def find_barriers(kernel: Kernel, spans: Spans) -> Barriers:
     """The barriers of a kernel; a kernel of one thread has none."""
     found = Barriers()
     if kernel.threads > 1:
-        _Analysis(kernel, spans, found).block(kernel.body, frozenset())
+        _Analysis(kernel, spans, found).block(kernel.body, State())
     return found
 
 
@@ -98,13 +134,14 @@ class _Analysis:
         self.found = found
         self.varying: set[Value] = set()  # values of a loop: they may differ between two accesses
         self.numbers: dict[Value, np.ndarray] = {}  # i64 values that are known lane by lane
+        self.touches: dict[int, Touch] = {}  # of accesses that were walked before, by `id`
         every = all_statements(kernel.body)
         self.loaded = {s.buffer for s in every if isinstance(s, (Load, LoadMatrix))}
         self.loaded |= {s.source for s in every if isinstance(s, AsyncCopy)}
         self.copied = {s.buffer for s in every if isinstance(s, AsyncCopy)}
 
-    def block(self, statements: Sequence[Stmt], state: State) -> State:
-        """Walk `statements` from `state`; the state after them. Barriers are added, never taken away."""
+    def block(self, statements: Sequence[Stmt], state: State) -> None:
+        """Walk `statements` from `state`, which becomes the one after them. Barriers are added, never taken away."""
         for statement in statements:
             if isinstance(statement, Op):
                 self._number(statement)
@@ -112,57 +149,71 @@ class _Analysis:
                     number = self.found.scratch.setdefault(id(statement), len(self.found.scratch) % SCRATCHES)
                     self._access(statement, Touch(number, True), state)
                     # It ends with reads after a barrier of its own.
-                    state = frozenset({Touch(number, False)})
+                    state.clear()
+                    state.add(Touch(number, False))
             elif isinstance(statement, (Load, Store)):
                 if statement.buffer.mode != "in" and statement.buffer in self.loaded:
                     writes = isinstance(statement, Store)
                     is_copied = statement.buffer in self.copied
-                    touch = Touch(statement.buffer, writes) if is_copied else self._touch(statement)
-                    state = self._access(statement, touch, state)
+                    touch = Touch(statement.buffer, writes) if is_copied else self._touch(statement, statement)
+                    self._access(statement, touch, state)
             elif isinstance(statement, LoadMatrix):
-                state = self._access(statement, Touch(statement.buffer, False), state)
+                self._access(statement, Touch(statement.buffer, False), state)
             elif isinstance(statement, AsyncCopy):
-                state = self._copy(statement, state)
+                self._copy(statement, state)
             elif isinstance(statement, Await):  # what each thread's copies bring is there now
-                state |= {Touch(buffer, True) for buffer in self.copied}
+                for buffer in self.copied:
+                    state.add(Touch(buffer, True))
             elif isinstance(statement, For):
-                state = self._loop(statement, state)
+                self._loop(statement, state)
             elif isinstance(statement, If):
-                state |= self.block(statement.body, state)
-        return state
+                inside = state.copy()
+                self.block(statement.body, inside)
+                state.join(inside)
 
-    def _loop(self, loop: For, state: State) -> State:
+    def _loop(self, loop: For, state: State) -> None:
         trips = trip_count(loop)
         if trips == 0:
-            return state
+            return
         if trips == 1:
-            return self.block(loop.body, state)
+            self.block(loop.body, state)
+            return
         mine = {loop.var, *loop.phis, *(v for s in all_statements(loop.body) for v in _results(s))}
         self.varying |= mine
-        entry = state
+        entry = state.copy()
+        last = state.copy()
         while True:
             # Barriers that an earlier, smaller state asked for stay: one too many is no harm.
-            last = frozenset(_later(touch, mine) for touch in self.block(loop.body, entry))
-            if last <= entry:
+            self.block(loop.body, last)
+            last.later(mine)
+            if not entry.join(last):
                 break
-            entry |= last
-        return last if trips is not None else state | last
+            last = entry.copy()
+        if trips is not None:
+            state.clear()
+        state.join(last)
 
-    def _access(self, statement: Stmt, touch: Touch, state: State) -> State:
-        if id(statement) in self.found.before or any(disturb(touch, other) for other in state):
+    def _access(self, statement: Stmt, touch: Touch, state: State) -> None:
+        if id(statement) in self.found.before or state.meets(touch):
             self.found.before.add(id(statement))
-            state = frozenset()
-        return state | {touch}
+            state.clear()
+        state.add(touch)
 
-    def _copy(self, copy: AsyncCopy, state: State) -> State:
+    def _copy(self, copy: AsyncCopy, state: State) -> None:
         if copy.source.mode != "in":
-            state = self._access(copy, Touch(copy.source, False), state)
+            self._access(copy, Touch(copy.source, False), state)
         # Copies begin at multiples of their length: they meet where they begin at one element.
         first = Value(VType(copy.buffer.dtype, self.threads))
-        touch = self._touch(Store(copy.buffer, copy.index, first, 0, copy.offsets))
-        return self._access(copy, touch, state)
+        self._access(copy, self._touch(copy, Store(copy.buffer, copy.index, first, 0, copy.offsets)), state)
 
-    def _touch(self, access: Load | Store) -> Touch:
+    def _touch(self, statement: Stmt, access: Load | Store) -> Touch:
+        """What `statement` accesses, as `access` does."""
+        known = self.touches.get(id(statement))
+        if known is None:
+            known = self.touches[id(statement)] = self._new_touch(access)
+        return known
+
+    def _new_touch(self, access: Load | Store) -> Touch:
         index, writes = access.index, isinstance(access, Store)
         lanes = access.value.type.lanes if isinstance(access, Store) else access.result.type.lanes
         base: dict[Value, int] = {}
@@ -226,9 +277,7 @@ class _Analysis:
 
 
 def disturb(first: Touch, second: Touch) -> bool:
-    """Whether the threads must wait between two accesses."""
-    if first.place != second.place or not (first.writes or second.writes):
-        return False
+    """Whether the threads must wait between two accesses to one place, one of which writes."""
     if first.exact and first.exact == second.exact:
         return False
     if first.period and first.period == second.period:
