@@ -108,6 +108,7 @@ def options() -> argparse.Namespace:
         "--continue", dest="old", action="store_true", help="keep what the --json file has of other workloads"
     )
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the --json file")
+    parser.add_argument("--revision", help="which graphc it is, where git does not know")
     parser.add_argument("--list", action="store_true", help="print the names of all workloads")
     chosen = parser.parse_args()
     on_gpu = chosen.device == "cuda"
@@ -167,6 +168,8 @@ def main() -> int:
         device=chosen.device,
     )
     results = Results(machine_facts(chosen.device), {"rounds": settings.rounds, "seconds": settings.seconds})
+    if chosen.revision:
+        results.machine["revision"] = f"{chosen.revision}, {datetime.date.today().isoformat()}"
     if chosen.old and chosen.json.exists():
         found = Results.read(chosen.json.read_text(encoding="utf-8"))
         fresh = {"machine": results.machine, "settings": results.settings, "left_out": {}}

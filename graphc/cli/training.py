@@ -104,10 +104,13 @@ class Training:
             group["lr"] = self.settings.lr * LR_DECAY**self.epoch
         order = np.random.default_rng([self.settings.seed, self.epoch]).permutation(len(self.images))
         images, labels = self.images[order], self.labels[order]
+        held: list[graphc.Tensor] = []
+        if device != "cpu":  # copied once an epoch, not batch by batch
+            held = [graphc.from_numpy(array).to(device) for array in (images, labels)]
         total = 0.0
         for start in range(0, self.steps_per_epoch * size, size):
-            x = graphc.from_numpy(images[start : start + size]).to(device)
-            y = graphc.from_numpy(labels[start : start + size]).to(device)
+            part = slice(start, start + size)
+            x, y = (whole[part] for whole in held) if held else map(graphc.from_numpy, (images[part], labels[part]))
             programs, began = _programs_made(), time.perf_counter()
             loss = self._step(x, y).item()
             self._measure(time.perf_counter() - began, steady=_programs_made() == programs)

@@ -258,5 +258,6 @@ def test_switches_of_backends() -> None:
     with b.cudnn.flags(enabled=False, benchmark=True):
         assert b.cudnn.benchmark and not b.cudnn.enabled
     assert b.cudnn.enabled and not b.cudnn.benchmark and b.cudnn.version() is None
-    assert not (b.mps.is_available() or b.mkl.is_available() or b.cudnn.is_available() or b.cuda.is_built())
+    assert not (b.mps.is_available() or b.mkl.is_available() or b.cudnn.is_available())
+    assert b.cuda.is_built() == cuda.is_available()
     assert b.cpu.get_cpu_capability() in ("AVX512", "AVX2", "DEFAULT")
