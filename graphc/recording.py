@@ -23,8 +23,6 @@ from contextlib import contextmanager
 from heapq import heappop
 from types import CodeType
 
-import numpy as np
-
 from graphc import programs
 from graphc.capture import Capture
 from graphc.counting import FRONT
@@ -32,7 +30,8 @@ from graphc.errors import GraphcError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
-from graphc.memory import AnyBuffer, bytes_of, equal, filled, part
+from graphc.late_checks import LateChecks, Problem, found
+from graphc.memory import AnyBuffer, equal, filled, part
 from graphc.options import TUNE
 from graphc.source import user_location
 from graphc.storage import Binding, Seen, Storage, Value
@@ -42,12 +41,9 @@ MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 4 << 30
 MAX_NODES = 200_000
 KEPT_PROGRAMS = 1_024
-MAX_LATE = 256  # checks of another device that wait
 
 SOURCES = frozenset(("input", "constant", "iota"))
 
-# What is wrong with the value of a node: an error, if its first byte is not 0, or a function that looks at its bytes.
-Problem = Exception | Callable[[np.ndarray], Exception | None]
 Check = tuple[Node, Value, Problem]
 
 
@@ -83,7 +79,7 @@ class Recorder:
         self.needed: dict[Node, tuple[Node, ...]] = {}
         self.updates: dict[tuple[object, ...], tuple[Node, ...]] = {}
         self.checks: list[Check] = []
-        self.late: list[tuple[AnyBuffer, Problem]] = []  # checks computed elsewhere that nobody looked at yet
+        self.late = LateChecks()
         self.seen: list[Seen] = []  # the views that the operation recorded last reads with gradients
         self.freed: list[Value] = []
         self.held: list[Binding] = []
@@ -394,9 +390,7 @@ class Recorder:
         device.
         """
         if type(flag) is not Buffer:
-            self.late.append((flag, problem))
-            if len(self.late) > MAX_LATE:
-                self.raise_late()
+            self.late.add(flag, problem)
             return
         error = found(problem, flag.array)
         if error is not None:
@@ -404,11 +398,7 @@ class Recorder:
 
     def raise_late(self) -> None:
         """Raise the first error of the checks that other devices computed."""
-        late, self.late = self.late, []
-        for flag, problem in late:
-            error = found(problem, bytes_of(flag))
-            if error is not None:
-                raise error
+        self.late.raise_found()
 
     def _forget(self) -> None:
         """After a flush nothing is pending: leaves that no history holds give their numbers back."""
@@ -440,14 +430,6 @@ class Recorder:
         if not self.bound:
             self.free.clear()
             self._leaves = 0
-
-
-def found(problem: Problem, data: np.ndarray) -> Exception | None:
-    """The error that a check finds in the bytes of its node."""
-    if isinstance(problem, Exception):
-        # It may be raised again, by a replay: what the last time left in it would grow.
-        return problem.with_traceback(None) if data[0] else None
-    return problem(data)
 
 
 def fill(node: Node) -> AnyBuffer:

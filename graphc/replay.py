@@ -23,10 +23,11 @@ from graphc.guards import Guards
 from graphc.host import NumberTransfer
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
+from graphc.late_checks import Problem, found
 from graphc.memory import AnyBuffer, driven
 from graphc.programs import Program, main_of
 from graphc.random import key_buffer
-from graphc.recording import Problem, Recorder, fill, found
+from graphc.recording import Recorder, fill
 from graphc.signatures import argument_buffer, restore
 from graphc.storage import Lineage, Storage
 from graphc.tensors.core import new

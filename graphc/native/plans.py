@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.types import TensorType
+from graphc.late_checks import found
 from graphc.native.layout import slots_of
 from graphc.native.library import NativeLibrary, library
 from graphc.native.tables import (
@@ -34,7 +35,7 @@ from graphc.native.tables import (
     Words,
 )
 from graphc.random import key_buffer
-from graphc.recording import current, found
+from graphc.recording import current
 from graphc.replay import Replay, is_plain
 from graphc.signatures import Plain, make_result
 from graphc.storage import Lineage, Storage

@@ -290,3 +290,21 @@ def test_settings_move_only_when_they_change() -> None:
     for rate in (0.25, 0.25, 0.25, 0.125, 0.125, 0.25):
         y.data -= rate * 2 * y.data
     assert x.tolist() == y.tolist()
+
+
+def test_checks_that_nobody_looks_at_are_looked_at_when_they_are_many() -> None:
+    table = torch.ones(4, 2, device="cuda")
+
+    @torch.compile
+    def looked_up(index: Any) -> Any:
+        return nn.functional.embedding(index, table)
+
+    good, bad = torch.tensor([0, 3], device="cuda"), torch.tensor([0, 4], device="cuda")
+    for _ in range(3):
+        looked_up(good)
+    made = looked_up(bad)
+    assert current().late
+    with pytest.raises(IndexError, match="index out of range"):
+        for _ in range(1000):
+            looked_up(good)
+    assert made.shape == (2, 2) and looked_up(good).tolist() == [[1, 1], [1, 1]]

@@ -1,0 +1,90 @@
+"""Checks of values: what one finds, and those that other devices compute.
+
+The flag of a check on another device comes to the host behind the work that computes it, and nobody waits for it. It is
+looked at when somebody looks at the device, or when there are many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc.memory import AnyBuffer, bytes_of
+
+# What is wrong with the value of a node: an error, if its first byte is not 0, or a function that looks at its bytes.
+Problem = Exception | Callable[[np.ndarray], Exception | None]
+
+_BYTES = 4096  # of flags that wait, for each device
+_ALIGNMENT = 8
+
+
+def found(problem: Problem, data: np.ndarray) -> Exception | None:
+    """The error that a check finds in the bytes of its node."""
+    if isinstance(problem, Exception):
+        # It may be raised again, by a replay: what the last time left in it would grow.
+        return problem.with_traceback(None) if data[0] else None
+    return problem(data)
+
+
+class _Arrivals:
+    """Page-locked memory into which a device copies flags."""
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+        self._buffer = device.pin(_BYTES)
+        self._array = self._buffer.array
+        self._streams: set[Any] = set()
+        self._used = 0
+
+    def take(self, flag: AnyBuffer) -> np.ndarray | None:
+        """Where the flag arrives, after `settle`; None when there is no more room."""
+        start, device = self._used, self._device
+        if start + flag.nbytes > _BYTES:
+            return None
+        stream = device.current_stream
+        flag.used_by(stream)
+        device.call(device.driver.copy_out, self._buffer.ptr + start, flag.ptr, flag.nbytes, stream.handle)
+        self._streams.add(stream)
+        self._used = start + -(-flag.nbytes // _ALIGNMENT) * _ALIGNMENT
+        return self._array[start : start + flag.nbytes]
+
+    def settle(self) -> None:
+        """Wait until all are there. Their places are used again from now on."""
+        for stream in self._streams:
+            stream.synchronize()
+        self._streams.clear()
+        self._used = 0
+
+
+class LateChecks:
+    """Checks that other devices compute and that nobody looked at yet. True while there are some."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[AnyBuffer, Problem]] = []
+        self._arrivals: dict[Any, _Arrivals] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, flag: AnyBuffer, problem: Problem) -> None:
+        """Look at `flag` later."""
+        arrivals = self._arrivals.get(flag.device)
+        if arrivals is None:
+            arrivals = self._arrivals[flag.device] = _Arrivals(flag.device)
+        place = arrivals.take(flag)
+        if place is None:
+            self.raise_found()
+            place = arrivals.take(flag)
+        self._waiting.append((flag if place is None else place, problem))
+
+    def raise_found(self) -> None:
+        """Raise the first error that they find."""
+        waiting, self._waiting = self._waiting, []
+        for arrivals in self._arrivals.values():
+            arrivals.settle()
+        for data, problem in waiting:
+            error = found(problem, data if isinstance(data, np.ndarray) else bytes_of(data))
+            if error is not None:
+                raise error
