@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.codegen.cuda.barriers import SCRATCHES, all_statements, find_barriers
 from graphc.codegen.cuda.function import LANE, Function
-from graphc.codegen.cuda.matrix import MATRIX_PRELUDE, translators, uses_matrices
+from graphc.codegen.cuda.matrix import MATRIX_PRELUDE, Warps, uses_matrices
 from graphc.codegen.cuda.memory import Memory
 from graphc.codegen.cuda.operations import exchange, exchange_bytes, exchanges, translate
 from graphc.codegen.cuda.prelude import PRELUDE
@@ -105,6 +105,7 @@ class _KernelEmitter:
         self.kernel = kernel
         self.f = Function(kernel, target)
         self.memory = Memory(self.f, kernel)
+        self.warps = Warps(self.f, self.memory)
         self.barriers = find_barriers(kernel, self.f.spans)
         self.is_long = len(all_statements(kernel.body)) > _LONG
         self._translators: dict[type, Callable[..., None]] = {
@@ -114,7 +115,7 @@ class _KernelEmitter:
             Prefetch: _nothing,  # the threads of other warps run while one waits for memory
             For: self._for,
             If: self._if,
-            **translators(self.f, self.memory),
+            **self.warps.translators,
         }
 
     def definition(self) -> str:
@@ -155,7 +156,9 @@ class _KernelEmitter:
         if dynamic:
             f.run("GC_DYNAMIC_SHARED(dynamic);")
         offset = 0
+        places: dict[Param, tuple[str, int]] = {}
         for number, buffer in enumerate(kernel.own):
+            places[buffer] = ("dynamic", offset) if dynamic else (f"own{number}", 0)
             type = memory_type(buffer.dtype)
             if dynamic:
                 f.run(f"{type}* const own{number} = ({type}*)(dynamic + {offset});")
@@ -163,6 +166,8 @@ class _KernelEmitter:
                 shared = "__shared__ " if f.is_block else ""
                 f.run(f"alignas({OWN_ALIGNMENT}) {shared}{type} own{number}[{max(1, buffer.size)}];")
             offset += _own_bytes(buffer)
+        if any(isinstance(s, LoadMatrix) for s in all_statements(kernel.body)):
+            self.warps.begin(places)
         for number in range(min(SCRATCHES, len(self.barriers.scratch))):
             f.run(f"alignas({OWN_ALIGNMENT}) __shared__ unsigned char scratch{number}[{scratch}];")
 

@@ -6,11 +6,12 @@ what they have by `__shfl_xor_sync`, and copies are done at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from graphc.codegen.cuda.function import Function
 from graphc.codegen.cuda.memory import Memory
-from graphc.codegen.kernel import AsyncCopy, Await, LoadMatrix, Mma
+from graphc.codegen.cuda.spelling import integer, memory_type
+from graphc.codegen.kernel import Affine, AsyncCopy, Await, LoadMatrix, Mma, Param, Value
 
 _OPEN = 8  # groups of copies under way that nobody waits for
 _PREFIX = "gc_warp_"
@@ -21,18 +22,38 @@ def uses_matrices(text: str) -> bool:
     return _PREFIX in text
 
 
-def translators(function: Function, memory: Memory) -> dict[type, Callable[..., None]]:
-    """What translates the statements of whole warps."""
-    warps = _Warps(function, memory)
-    return {Mma: warps.mma, LoadMatrix: warps.load, AsyncCopy: warps.copy, Await: warps.wait}
+class Warps:
+    """Translates the statements of whole warps. Places in shared memory are what instructions take: a register and a
+    number of bytes, the same register wherever only the number differs.
+    """
 
-
-class _Warps:
     def __init__(self, function: Function, memory: Memory) -> None:
         self.f = function
         self.memory = memory
+        self._bases: dict[Param, tuple[str, int]] = {}
+        self.translators: dict[type, Callable[..., None]] = {
+            Mma: self._mma,
+            LoadMatrix: self._load,
+            AsyncCopy: self._copy,
+            Await: self._wait,
+        }
 
-    def mma(self, statement: Mma) -> None:
+    def begin(self, own: Mapping[Param, tuple[str, int]]) -> None:
+        """Name where memory of the block's own begins: for each buffer that of an array, and bytes after it."""
+        names: dict[str, str] = {}
+        for buffer, (array, offset) in own.items():
+            if array not in names:
+                names[array] = self.f.let(f"{_PREFIX}place", f"{_PREFIX}address({array})", "base")
+            self._bases[buffer] = names[array], offset
+
+    def _shared(self, buffer: Param, index: Affine, offsets: Value) -> str:
+        varying, constant = self.memory.parts(buffer, index, offsets)
+        base, offset = self._bases[buffer]
+        size = buffer.dtype.itemsize
+        place = self.f.once(f"{_PREFIX}place", f"{base} + {size} * {varying}", "at")
+        return f"{place} + {integer(offset + size * constant)}"
+
+    def _mma(self, statement: Mma) -> None:
         f = self.f
         names = [f.fresh() for _ in statement.results]
         operands = [f.scalar(v) for group in (statement.a, statement.b, statement.c) for v in group]
@@ -41,23 +62,25 @@ class _Warps:
         for value, name in zip(statement.results, names, strict=True):
             f.define(value, (name,))
 
-    def load(self, statement: LoadMatrix) -> None:
+    def _load(self, statement: LoadMatrix) -> None:
         f, count = self.f, len(statement.results)
         name = f.fresh()
-        place = self.memory.place(statement.buffer, statement.index, statement.offsets)
+        place = self._shared(statement.buffer, statement.index, statement.offsets)
         turned = "true" if statement.transposed else "false"
         f.run(f"int {name}[{count}];")
-        f.run(f"{_PREFIX}load<{count}, {turned}>({name}, &{place});")
+        f.run(f"{_PREFIX}load<{count}, {turned}>({name}, {place});")
         for number, value in enumerate(statement.results):
             f.define(value, (f"{name}[{number}]",))
 
-    def copy(self, statement: AsyncCopy) -> None:
-        target = self.memory.place(statement.buffer, statement.index, statement.offsets)
-        source = self.memory.place(statement.source, statement.source_index, statement.source_offsets)
-        mask = "true" if statement.mask is None else self.f.scalar(statement.mask)
-        self.f.run(f"{_PREFIX}copy(&{target}, &{source}, {mask});")
+    def _copy(self, statement: AsyncCopy) -> None:
+        f, source = self.f, statement.source
+        target = self._shared(statement.buffer, statement.index, statement.offsets)
+        varying, constant = self.memory.parts(source, statement.source_index, statement.source_offsets)
+        place = f.once(f"{memory_type(source.dtype)}*", f"{self.memory.pointers[source]} + {varying}", "from")
+        mask = "true" if statement.mask is None else f.scalar(statement.mask)
+        f.run(f"{_PREFIX}copy({target}, {place} + {integer(constant)}, {mask});")
 
-    def wait(self, statement: Await) -> None:
+    def _wait(self, statement: Await) -> None:
         self.f.run(f"{_PREFIX}commit();")
         if statement.pending < _OPEN:
             self.f.run(f"{_PREFIX}wait<{statement.pending}>();")
@@ -90,15 +113,16 @@ GC_INLINE void gc_warp_mma_f32(float& d0, float& d1, float& d2, float& d3, int a
           gc_to_tf32(b1), c0, c1, c2, c3);
 }
 
-GC_INLINE unsigned gc_shared(const void* place) {
+// A place in shared memory, as instructions take it.
+typedef unsigned gc_warp_place;
+GC_INLINE gc_warp_place gc_warp_address(const void* place) {
   unsigned result;
   asm("{ .reg .u64 wide; cvta.to.shared.u64 wide, %1; cvt.u32.u64 %0, wide; }" : "=r"(result) : "l"(place));
   return result;
 }
 
 #define GC_LDMATRIX(KIND, PLACES, ...) asm volatile("ldmatrix.sync.aligned.m8n8." KIND PLACES : __VA_ARGS__ : "r"(at))
-template <int COUNT, bool TRANSPOSED> GC_INLINE void gc_warp_load(int* to, const void* place) {
-  const unsigned at = gc_shared(place);
+template <int COUNT, bool TRANSPOSED> GC_INLINE void gc_warp_load(int* to, gc_warp_place at) {
   if constexpr (COUNT == 4 && TRANSPOSED) {
     GC_LDMATRIX("x4.trans.shared.b16 ", "{%0, %1, %2, %3}, [%4];", "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]));
   } else if constexpr (COUNT == 4) {
@@ -114,9 +138,8 @@ template <int COUNT, bool TRANSPOSED> GC_INLINE void gc_warp_load(int* to, const
   }
 }
 
-GC_INLINE void gc_warp_copy(void* to, const void* from, bool exists) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(gc_shared(to)), "l"(from), "r"(exists ? 16 : 0)
-               : "memory");
+GC_INLINE void gc_warp_copy(gc_warp_place to, const void* from, bool exists) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
 }
 GC_INLINE void gc_warp_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING> GC_INLINE void gc_warp_wait() {
@@ -124,6 +147,9 @@ template <int PENDING> GC_INLINE void gc_warp_wait() {
 }
 
 #else
+
+typedef unsigned char* gc_warp_place;
+GC_INLINE gc_warp_place gc_warp_address(const void* place) { return (unsigned char*)place; }
 
 // What all threads of the warp have: all[i] is that of thread i.
 template <class T> GC_INLINE void gc_gather(T value, T* all) {
@@ -171,9 +197,9 @@ GC_INLINE void gc_mma(float& d0, float& d1, float& d2, float& d3, int a0, int a1
 #define gc_warp_mma_bf16 gc_mma<1>
 #define gc_warp_mma_f32 gc_mma<2>
 
-template <int COUNT, bool TRANSPOSED> GC_INLINE void gc_warp_load(int* to, const void* place) {
+template <int COUNT, bool TRANSPOSED> GC_INLINE void gc_warp_load(int* to, gc_warp_place at) {
   long long rows[32];
-  gc_gather((long long)place, rows);
+  gc_gather((long long)at, rows);
   const int lane = (int)threadIdx.x % 32, group = lane / 4, pair = lane % 4;
   for (int i = 0; i < COUNT; i++) {
     unsigned part[2];
@@ -185,7 +211,7 @@ template <int COUNT, bool TRANSPOSED> GC_INLINE void gc_warp_load(int* to, const
   }
 }
 
-GC_INLINE void gc_warp_copy(void* to, const void* from, bool exists) {
+GC_INLINE void gc_warp_copy(gc_warp_place to, const void* from, bool exists) {
   for (int i = 0; i < 8; i++) ((unsigned short*)to)[i] = exists ? ((const unsigned short*)from)[i] : 0;
 }
 GC_INLINE void gc_warp_commit() {}

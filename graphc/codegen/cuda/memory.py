@@ -9,7 +9,7 @@ from graphc.codegen.cuda.function import LANE, Function
 from graphc.codegen.cuda.ranges import Span, multiple_of_sum
 from graphc.codegen.cuda.spelling import INT_MAX, integer, memory_type
 from graphc.codegen.cuda.wide import WIDE
-from graphc.codegen.kernel import Affine, Kernel, Load, Param, Store, Value, VType
+from graphc.codegen.kernel import Affine, Kernel, Load, Param, Store, Value
 
 
 class Memory:
@@ -77,10 +77,17 @@ class Memory:
         lanes = ", ".join(f.scalar(s.value) for s in statements)
         f.run(f"{f'if ({mask}) ' if mask else ''}*({type}*)&{place} = {type}{{{{{lanes}}}}};")
 
-    def place(self, buffer: Param, index: Affine, offsets: Value) -> str:
-        """The element that each thread of a block has at `index + offsets`: `own0[v3 + 1]`."""
-        value = Value(VType(buffer.dtype, offsets.type.lanes))
-        return self._places(Load(value, buffer, index, 0, offsets), value)[0]
+    def parts(self, buffer: Param, index: Affine, offsets: Value) -> tuple[str, int]:
+        """The element that each thread of a block has at `index + offsets`: an `int` sum of what varies, and what is
+        added to it, as instructions take it.
+        """
+        f = self.f
+        terms = [(f.scalar(v), c) for v, c in index.terms if c] + [(f.scalar(offsets), 1)]
+        spans = [(f.spans.get(v), c) for v, c in (*index.terms, (offsets, 1)) if c]
+        kind = _kind(buffer, spans, abs(index.const))
+        if kind == "unsigned":  # modulo 2**32: the sum must be whole
+            return f"({_sum(terms, index.const, kind)})", 0
+        return f"({_sum(terms, 0, kind)})", index.const
 
     def store(self, statement: Store) -> None:
         """Translate one `Store`. The scalar of a block is stored by its first thread."""
