@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from graphc.codegen.gpu_contraction_kernel import TileKernel
 from graphc.codegen.gpu_contraction_matrix import MatrixKernel
+from graphc.codegen.gpu_contraction_matrix_tiles import registers as matrix_registers
 from graphc.codegen.gpu_contraction_sums import lower_sums
-from graphc.codegen.gpu_contraction_tiles import MatrixTile
+from graphc.codegen.gpu_contraction_tiles import MatrixTile, registers, resident_by_registers
+from graphc.codegen.gpu_contraction_tiling import shape_of
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.prepare import Prepared
 from graphc.codegen.target import Target
@@ -21,10 +23,16 @@ def lower_gpu_contraction(
     tiling = prepared.schedule.tiling
     if tiling is None:
         return None
-    if isinstance(tiling.tile, MatrixTile):
-        tiles = MatrixKernel(prepared.group, tiling.problem, tiling.tile, merged, tiling.sums).run(name)
+    problem, tile = tiling.problem, tiling.tile
+    is_matrix = isinstance(tile, MatrixTile)
+    needed = matrix_registers(tile) if is_matrix else registers(shape_of(problem), tile)
+    # What operands are computed with would not find room besides.
+    is_plain = problem.left.plain is not None and problem.right.plain is not None
+    resident = resident_by_registers(needed, tile.threads, target) if is_plain else 0
+    if is_matrix:
+        tiles = MatrixKernel(prepared.group, problem, tile, merged, tiling.sums, resident).run(name)
     else:
-        tiles = TileKernel(prepared.group, tiling.problem, tiling.tile, merged, tiling.sums).run(name)
+        tiles = TileKernel(prepared.group, problem, tile, merged, tiling.sums, resident).run(name)
     if tiling.sums is None:
         return (tiles,)
     return tiles, lower_sums(prepared.group, tiling.problem, name, merged, tiling.sums, tiling.tile.splits)

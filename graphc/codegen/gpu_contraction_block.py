@@ -101,7 +101,9 @@ class BlockKernel:
         tile: Tile | MatrixTile,
         merged: Mapping[Node, Node],
         partial: Scratch | None,
+        resident: int,
     ) -> None:
+        self.resident = resident
         self.group = group
         self.problem = problem
         self.partial = partial
@@ -187,7 +189,19 @@ class BlockKernel:
         moved = sum(b.type.nbytes for b in buffers)
         flops = problem.nest.operations
         body, own = tuple(e.body), tuple(self.own)
-        kernel = Kernel(name, tuple(params), grid, index, body, flops, moved, own, self.threads, aligned=True)
+        kernel = Kernel(
+            name,
+            tuple(params),
+            grid,
+            index,
+            body,
+            flops,
+            moved,
+            own,
+            self.threads,
+            aligned=True,
+            resident=self.resident,
+        )
         return Lowered(kernel, tuple(buffers))
 
     def _merged_targets(self) -> set[Node]:

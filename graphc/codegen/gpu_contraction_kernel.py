@@ -33,9 +33,10 @@ class PanelKernel(BlockKernel):
         tile: Tile | MatrixTile,
         merged: Mapping[Node, Node],
         partial: Scratch | None,
+        resident: int,
         matrix: DType | None = None,
     ) -> None:
-        super().__init__(group, problem, tile, merged, partial)
+        super().__init__(group, problem, tile, merged, partial, resident)
         held = matrix or self.dtype
         sides = (problem.left, self.rows, tile.rows), (problem.right, self.columns, tile.columns)
         self.left, self.right = (
@@ -108,10 +109,16 @@ class TileKernel(PanelKernel):
     """Each thread multiplies and adds by itself, in the dtype of the sum."""
 
     def __init__(
-        self, group: Group, problem: Problem, tile: Tile, merged: Mapping[Node, Node], partial: Scratch | None
+        self,
+        group: Group,
+        problem: Problem,
+        tile: Tile,
+        merged: Mapping[Node, Node],
+        partial: Scratch | None,
+        resident: int,
     ) -> None:
         self.tile = tile
-        super().__init__(group, problem, tile, merged, partial)
+        super().__init__(group, problem, tile, merged, partial, resident)
         self.run_length = min(tile.wide, 16 // self.dtype.itemsize)
         self._threads()
 

@@ -29,11 +29,17 @@ class MatrixKernel(PanelKernel):
     run_length = 2
 
     def __init__(
-        self, group: Group, problem: Problem, tile: MatrixTile, merged: Mapping[Node, Node], partial: Scratch | None
+        self,
+        group: Group,
+        problem: Problem,
+        tile: MatrixTile,
+        merged: Mapping[Node, Node],
+        partial: Scratch | None,
+        resident: int,
     ) -> None:
         self.tile = tile
         self.held = problem.stage.inputs[0].dtype
-        super().__init__(group, problem, tile, merged, partial, self.held)
+        super().__init__(group, problem, tile, merged, partial, resident, self.held)
         e = self.e
         lane = e.lanes(i64, self.threads)
         warp, mine = e.op("udiv", lane, WARP), e.op("urem", lane, WARP)

@@ -13,7 +13,8 @@ RATE = 1024  # multiply-adds that a multiprocessor does in a cycle
 SHARED_RATE = 128  # bytes that it reads of shared memory
 FABRIC = 40  # bytes that reach it from the second level of cache, by copies
 RESERVED = 1 << 10  # bytes of shared memory that a block takes besides
-OVERHEAD = 64  # registers of a thread besides its sums and the matrices that it multiplies
+REST = 0.2  # of what a step costs is not hidden
+OVERHEAD = 40  # registers of a thread besides its sums and the matrices that it multiplies
 WARP_TILES = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (64, 16), (16, 32), (32, 16), (16, 16))
 WARPS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2))
 DEPTHS = (32, 64)
@@ -32,15 +33,19 @@ def estimate(shape: Shape, tile: MatrixTile, target: Target, most: int = 0) -> f
     products = tile.rows * tile.columns * tile.depth / RATE
     reads = tile.down * tile.across * (high + wide) * tile.depth * ITEMSIZE / SHARED_RATE
     copies = (tile.rows + tile.columns) * tile.depth * ITEMSIZE / FABRIC
-    return total_time(shape, tile, target, max(products, reads, copies), _resident(tile, target), most)
+    step = max(products, reads, copies) + REST * (products + reads + copies)
+    return total_time(shape, tile, target, step, _resident(tile, target), most)
+
+
+def registers(tile: MatrixTile) -> int:
+    """Registers of a thread, about: sums, the matrices that it multiplies, and all else."""
+    high, wide = tile.rows // tile.down, tile.columns // tile.across
+    return high * wide // 32 + (high + wide) // 4 + OVERHEAD
 
 
 def _resident(tile: MatrixTile, target: Target) -> int:
-    high, wide = tile.rows // tile.down, tile.columns // tile.across
-    registers = high * wide // 32 + (high + wide) // 4 + OVERHEAD
-    if registers > 255:
-        return 0
-    return min(target.registers // (registers * tile.threads), target.l1_bytes // (shared_bytes(tile) + RESERVED))
+    by_registers = target.registers // (registers(tile) * tile.threads)
+    return min(by_registers, target.l1_bytes // (shared_bytes(tile) + RESERVED))
 
 
 def shared_bytes(tile: MatrixTile) -> int:

@@ -18,11 +18,13 @@ THREADS = (64, 128, 256)
 RATE = 128  # multiply-adds of f32 that a multiprocessor does in a cycle
 WIDE_RATE = 64  # those of f64
 FABRIC = 24  # bytes that reach a multiprocessor in a cycle from the second level of cache
-LATENCY = 700  # cycles until what a step asks memory for is in shared memory
+REST = 0.1  # share of the traffic that is not hidden
+LATENCY = 1000  # cycles until what a step asks memory for is in shared memory
 LAUNCH = 4000  # cycles for a kernel to begin, and for a block to compute what follows the sum
 SUMS_RATE = 1200  # bytes of partial sums that the whole device moves in a cycle
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 FEW = 12  # tiles for which all numbers of parts are tried
+HALF, MOST = 128, 255  # registers of a thread: with those of two blocks of 256 threads, and at most
 OVERHEAD = 40  # registers of a thread besides its tile and what it reads next
 
 
@@ -121,7 +123,8 @@ def estimate(shape: Shape, tile: Tile, target: Target, most: int = 0) -> float:
     moved = tile.depth * (tile.rows + tile.columns * shape.points)
     copies = moved * 3 / WARP  # instructions: an address, a load and a store, some of them wide
     issue = (products + reads + copies) / 4
-    step = max(products * WARP / rate, issue, reads, moved * shape.itemsize / FABRIC)
+    traffic = moved * shape.itemsize / FABRIC
+    step = max(products * WARP / rate, issue, reads, traffic) + REST * traffic
     return total_time(shape, tile, target, step, _resident(shape, tile, target), most)
 
 
@@ -137,23 +140,39 @@ def total_time(shape: Shape, tile: Tile | MatrixTile, target: Target, step: floa
         blocks, steps = blocks * splits, ceil_div(steps, splits)
     together = min(resident, ceil_div(blocks, target.cores))
     waves = ceil_div(blocks, target.cores * together)
-    hidden = LATENCY / min(together, 4)
-    time = waves * (steps * max(together * step, hidden) + LAUNCH)
+    busy = together * step / utilised(together * tile.threads / WARP)
+    time = waves * (steps * max(busy, LATENCY / min(together, 4)) + LAUNCH)
     if splits > 1:
         sums = shape.batch * shape.rows * shape.columns * shape.points * 4 * (splits + 1)
         time += LAUNCH + sums / SUMS_RATE
     return time
 
 
-def _resident(shape: Shape, tile: Tile, target: Target) -> int:
-    """Blocks that a multiprocessor runs at once."""
-    words = shape.itemsize // 4
+def registers(shape: Shape, tile: Tile) -> int:
+    """Registers of a thread, about."""
     fragments = tile.high + tile.wide * shape.points
     loads = tile.depth * (tile.rows + tile.columns * shape.points) // tile.threads
-    registers = (tile.high * tile.wide * shape.points + fragments + loads) * words + OVERHEAD
+    return (tile.high * tile.wide * shape.points + fragments + loads) * (shape.itemsize // 4) + OVERHEAD
+
+
+def resident_by_registers(needed: int, threads: int, target: Target) -> int:
+    """How many blocks to make room for, where a thread needs about a half of the registers that it may have; else 0:
+    a few more would leave room for half as many blocks.
+    """
+    return target.registers // (HALF * threads) if HALF * 3 // 4 < needed <= HALF else 0
+
+
+def _resident(shape: Shape, tile: Tile, target: Target) -> int:
+    """Blocks that a multiprocessor runs at once."""
+    needed = registers(shape, tile)
     shared = shared_bytes(shape, tile)
-    most = min(target.registers // (registers * tile.threads), target.l1_bytes // shared, 2048 // tile.threads)
-    return most if registers <= 255 else 0
+    most = min(target.registers // (needed * tile.threads), target.l1_bytes // shared, 2048 // tile.threads)
+    return most if needed <= MOST else 0
+
+
+def utilised(warps: float) -> float:
+    """The share of its rate that a multiprocessor reaches with so many warps at work."""
+    return min(1.0, 1.25 * warps / (warps + 4))
 
 
 def shared_bytes(shape: Shape, tile: Tile) -> int:

@@ -210,7 +210,8 @@ Stmt = Op | Load | Store | Prefetch | For | If | Mma | LoadMatrix | AsyncCopy | 
 class Kernel:
     """A kernel: buffers, the size of its parallel range, and what to do for one `index` of it. `own` are small buffers
     that are no parameters. `threads` is 1 but in kernels whose index stands for a block of threads; `aligned` says of
-    these that their parameters begin at multiples of 16 bytes.
+    these that their parameters begin at multiples of 16 bytes, `resident` how many blocks should find room in a
+    multiprocessor at once (0: as it comes).
     """
 
     name: str
@@ -223,6 +224,7 @@ class Kernel:
     own: tuple[Param, ...] = ()
     threads: int = 1
     aligned: bool = False
+    resident: int = 0
 
 
 # name -> (number of operands, meaning). All operands have one type unless said otherwise.

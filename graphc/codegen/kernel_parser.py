@@ -182,6 +182,7 @@ class _KernelParser:
         size = self.integer() if self.accept("bytes") else 0
         threads = self.integer() if self.accept("threads") else 1
         aligned = self.accept("aligned")
+        resident = self.integer() if self.accept("resident") else 0
         self.need("{")
         own: list[Param] = []
         while self.accept("own"):
@@ -200,7 +201,7 @@ class _KernelParser:
         self.need("}")
         if self.token.kind != "end":
             self.fail(f"expected the end of the text, found {self.found()}")
-        return Kernel(name, tuple(params), grid, index, body, flops, size, tuple(own), threads, aligned)
+        return Kernel(name, tuple(params), grid, index, body, flops, size, tuple(own), threads, aligned, resident)
 
     def param(self, mode: str = "") -> Param:
         """A buffer; its mode follows if it is not given."""

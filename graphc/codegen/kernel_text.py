@@ -1,7 +1,8 @@
 """The text form of kernels. `kernel_parser.parse_kernel` reads it back.
 
 kernel   = "kernel" "@" NAME "(" [param {"," param}] ")" ["flops" INT] ["bytes" INT] ["threads" INT]
-           ["aligned"] "{" {"own" VALUE ":" DTYPE "[" INT "]"} "parallel" VALUE "=" "0" "to" INT block "}"
+           ["aligned"] ["resident" INT] "{"
+           {"own" VALUE ":" DTYPE "[" INT "]"} "parallel" VALUE "=" "0" "to" INT block "}"
 param    = VALUE ":" DTYPE "[" INT "]" ("in" | "out" | "inout")
 block    = "{" {stmt} ["yield" VALUE {"," VALUE}] "}"
 stmt     = VALUE "=" OP [operand {"," operand}] ":" type
@@ -84,6 +85,8 @@ class KernelPrinter:
             header += f" threads {kernel.threads}"
         if kernel.aligned:
             header += " aligned"
+        if kernel.resident:
+            header += f" resident {kernel.resident}"
         yield header + " {", None
         for buffer in kernel.own:
             yield f"  own {self._define(buffer)}: {buffer.dtype}[{buffer.size}]", None

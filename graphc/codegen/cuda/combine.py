@@ -19,7 +19,7 @@ from graphc_runtime.artifact import Launch as LaunchRecord
 
 SHARED = 32 << 10  # bytes of shared memory that kernels of one launch may have together
 PARAMETERS = 200  # of one launch; there are 4 KB for them
-_HEAD = re.compile(r'extern "C" __global__ void __launch_bounds__\((\d+)\) (\w+)\((.*)\) \{\n')
+_HEAD = re.compile(r'extern "C" __global__ void __launch_bounds__\((\d+)(?:, \d+)?\) (\w+)\((.*)\) \{\n')
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,8 @@ class _KernelEmitter:
                 f.run(f"if ({thread} >= {integer(kernel.grid)}) return;")
             f.run(f"const {type} {index} = ({type})({thread});")
         self.block(kernel.body)
-        head = f'extern "C" __global__ void __launch_bounds__({threads}) {kernel.name}({", ".join(parameters)}) {{'
+        bounds = f"{threads}, {kernel.resident}" if kernel.resident else str(threads)
+        head = f'extern "C" __global__ void __launch_bounds__({bounds}) {kernel.name}({", ".join(parameters)}) {{'
         return "\n".join([head, *f.lines, "}", ""])
 
     def _own_memory(self) -> None:
