@@ -19,6 +19,7 @@ from graphc_runtime.devices.cuda_memory import DeviceBuffer
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
+VECTOR_ALIGNMENT = 16  # bytes: where the buffers of a device begin at least
 CPU_PAIR = (1, 0)  # DLPack's type of the device, and its number
 _CUDA = 2
 
@@ -80,14 +81,18 @@ def over_address(
     UnsupportedError for strides that overlap.
     """
     count = memory_of(shape, strides)
-    buffer = DeviceBuffer.from_address(address, count * dtype.itemsize, driven(device), owner)
-    if strides == row_major_strides(shape) or not count:
+    # Kernels read whole vectors where the compiler knows that a buffer's elements are aligned: it begins there.
+    before = address % VECTOR_ALIGNMENT // dtype.itemsize if count else 0
+    count += before
+    start = address - before * dtype.itemsize
+    buffer = DeviceBuffer.from_address(start, count * dtype.itemsize, driven(device), owner)
+    if not before and (strides == row_major_strides(shape) or not count):
         made = from_buffer(buffer, TensorType(dtype, shape, device))
         made._storage.external = owner
         return made
     flat = from_buffer(buffer, TensorType(dtype, (count,), device))
     flat._storage.external = owner
-    seen = strided_view(flat, shape, strides, 0)
+    seen = strided_view(flat, shape, strides, before)
     if seen is None:
         raise UnsupportedError(f"strides {strides} of memory of shape {shape} overlap or do not nest")
     return seen

@@ -92,6 +92,21 @@ def test_arrays_of_others_are_shared() -> None:
     assert torch.as_tensor(Foreign(array), dtype=torch.int32, device="cpu").tolist() == array.astype(int).tolist()
 
 
+def test_arrays_that_begin_anywhere_are_parts_of_aligned_memory() -> None:
+    memory = np.zeros(16, np.float32)
+    first = -memory.ctypes.data % 16 // 4
+    array = memory[first + 1 : first + 7]
+    array[:] = np.arange(6)
+    for given in (array, array.reshape(2, 3), array.reshape(2, 3).T, array[:1]):
+        x = torch.as_tensor(Foreign(given))
+        assert x.data_ptr() == given.ctypes.data and x.shape == given.shape
+        assert x._storage.buffer.ptr % 16 == 0
+        assert x.tolist() == given.tolist() and (x + 1).tolist() == (given + 1).tolist()
+    x = torch.as_tensor(Foreign(array))
+    x.add_(1)
+    assert x.sum().item() == 21 and memory.sum() == 21 and memory[first] == 0
+
+
 def test_memory_of_others_lives_as_long_as_it_is_used() -> None:
     foreign = Foreign(np.ones(3, np.float32))
     alive = weakref.ref(foreign)
