@@ -72,7 +72,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "`set_float32_matmul_precision`, `backends.cuda.matmul.allow_tf32`",
-        "without effect on the CPU; on CUDA convolutions too are exact unless it allows TF32",
+        "products and convolutions of float32 stay exact so far, also on CUDA, where PyTorch's convolutions use TF32",
         "kernels are our own",
     ),
     (
