@@ -149,6 +149,20 @@ def test_single_launches_where_a_graph_cannot_be_made(device: CudaDevice, record
     assert recorder.count("begin_capture") == captures  # it is not tried again
 
 
+def test_a_graph_that_there_is_no_memory_for(device: CudaDevice, recorder: RecordingDevice) -> None:
+    executable = chain()
+    x, out = vector(device, 1, 1, 1, 1), vector(device)
+    for _ in range(3):
+        executable.run([x, x], [out])
+    recorder.failing["launch_graph"] = [DriverError("cuGraphLaunch failed: out of memory", out_of_memory=True)]
+    for _ in range(3):
+        executable.run([x, x], [out])
+    assert values(out) == expected(1, 1)
+    assert recorder.count("begin_capture") == 1
+    device.synchronize()
+    assert recorder.count("free_graph") == 1
+
+
 def test_graphs_end_with_their_program(device: CudaDevice, recorder: RecordingDevice) -> None:
     executable = Executable(adder(), device)
     x, out = vector(device), vector(device)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc_runtime import COUNTERS, Artifact, Buffer, CallError, DeviceError, DeviceStep, Executable, counters
+from graphc_runtime import (
+    COUNTERS,
+    Artifact,
+    Buffer,
+    CallError,
+    DeviceError,
+    DeviceStep,
+    Executable,
+    OutOfMemoryError,
+    counters,
+)
 from graphc_runtime.devices.cuda import CudaDevice, cuda_device
 from graphc_runtime.devices.cuda_driver import DriverError
 from graphc_runtime.executor import DeviceExecutable
@@ -189,6 +199,14 @@ def test_a_launch_that_is_refused(device: CudaDevice, recorder: RecordingDevice)
     )
     (out,) = executable.run([x, x])  # the device goes on
     assert values(out) == [4, 8, 12, 16]
+
+
+def test_a_launch_that_there_is_no_memory_for(device: CudaDevice, recorder: RecordingDevice) -> None:
+    executable = Executable(adder(), device)
+    x = vector(device)
+    recorder.failing["launch"] = [DriverError("cuLaunchKernel failed: out of memory", out_of_memory=True)]
+    with pytest.raises(OutOfMemoryError, match=r"what kernel add of program \(user\.py:3\) needs \(cuLaunchKernel"):
+        executable.run([x, x])
 
 
 def test_code_is_unloaded_when_nothing_runs(device: CudaDevice, recorder: RecordingDevice) -> None:

@@ -69,7 +69,12 @@ class GraphCache:
             try:
                 device.driver.launch_graph(graph.handle, stream.handle)
             except DriverError as error:
-                raise device.failure(error) from None
+                if not error.out_of_memory:
+                    raise device.failure(error) from None
+                # Single launches need less.
+                self._off = True
+                device.retired.append((device.driver.free_graph, self._graphs.pop(pointers).handle))
+                return False
         return True
 
     def handles(self) -> list[Handle]:

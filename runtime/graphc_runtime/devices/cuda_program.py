@@ -14,7 +14,7 @@ from graphc_runtime.artifact import Artifact, DeviceStep
 from graphc_runtime.devices.cuda_driver import DriverError, Handle, NativeCalls
 from graphc_runtime.devices.cuda_graphs import GraphCache, capture
 from graphc_runtime.devices.cuda_native import NativeSteps
-from graphc_runtime.errors import DeviceError, LoadError
+from graphc_runtime.errors import DeviceError, LoadError, OutOfMemoryError
 from graphc_runtime.options import CUDA_GRAPHS, CUDA_SYNC
 
 if TYPE_CHECKING:
@@ -211,6 +211,8 @@ class CudaProgram:
         what = _described(self._artifact, step)
         if error.sticky:
             return self.device.failure(error, what if CUDA_SYNC.get() else "")
+        if error.out_of_memory:
+            return OutOfMemoryError(self.device.pool.refusal(f"what kernel {what} needs ({error})"))
         shape = "" if step.kernel in _BULK else f" with {step.blocks} blocks of {step.threads} threads"
         return DeviceError(f"{self.device.name} did not take kernel {what}{shape}: {error}")
 
