@@ -60,15 +60,24 @@ class Block:
         self.previous: Block | None = None  # neighbours in the segment
         self.following: Block | None = None
 
+    def __lt__(self, other: Block) -> bool:
+        # For heaps by address, which may have two entries of one block.
+        return self.address < other.address
+
 
 class _Shelf:
-    """The free blocks of one stream, small ones or large ones, by size."""
+    """The free blocks of one stream, small ones or large ones, by size.
+
+    Of blocks of one size the lowest address is taken: then a loop, whatever it drops in which order, soon finds its
+    memory where it lay one or two rounds before, which graphs want.
+    """
 
     def __init__(self, stream: Stream, small: bool) -> None:
         self.stream = stream
         self.small = small
         self.segments: list[Block] = []  # the first block of each
-        self._by_size: dict[int, list[Block]] = {}
+        # Heaps by address. An entry holds while its block is free and has that size.
+        self._by_size: dict[int, list[tuple[int, Block]]] = {}
         self._sizes: list[int] = []  # sorted; some may have no blocks
         self._loose: list[Block] = []  # put here since neighbours were last joined
 
@@ -79,32 +88,34 @@ class _Shelf:
 
     def take(self, size: int) -> Block | None:
         """A block of at least `size` bytes; what is over stays here."""
-        exact = self._by_size.get(size)
-        if exact:
-            return exact.pop()
+        block = self._pop(size)
+        if block is not None:
+            return block
         self._join()
         sizes = self._sizes
         at = bisect_left(sizes, size)
         while at < len(sizes):
-            blocks = self._by_size[sizes[at]]
-            if blocks:
-                return self._split(blocks.pop(), size)
+            block = self._pop(sizes[at])
+            if block is not None:
+                return self._split(block, size)
             del self._by_size[sizes.pop(at)]
         return None
 
     def add_segment(self, block: Block, size: int) -> Block:
         """Take over a fresh segment and give a block of `size` bytes of it."""
+        block.live = True
         self.segments.append(block)
         return self._split(block, size)
 
-    def free_segments(self) -> list[Block]:
-        """Take out the segments that are free throughout."""
+    def free_segments(self) -> list[tuple[int, int]]:
+        """Take out the segments that are free throughout: their addresses and sizes."""
         self._join()
         whole = [b for b in self.segments if not b.live and b.following is None]
+        self.segments = [b for b in self.segments if b.live or b.following is not None]
+        found = [(block.address, block.size) for block in whole]
         for block in whole:
-            self.segments.remove(block)
-            self._by_size[block.size].remove(block)
-        return whole
+            block.size = 0
+        return found
 
     def blocks(self) -> Iterator[Block]:
         for first in self.segments:
@@ -116,10 +127,19 @@ class _Shelf:
     def _insert(self, block: Block) -> None:
         blocks = self._by_size.get(block.size)
         if blocks is None:
-            self._by_size[block.size] = [block]
+            self._by_size[block.size] = [(block.address, block)]
             insort(self._sizes, block.size)
         else:
-            blocks.append(block)
+            heapq.heappush(blocks, (block.address, block))
+
+    def _pop(self, size: int) -> Block | None:
+        blocks = self._by_size.get(size)
+        while blocks:
+            block = heapq.heappop(blocks)[1]
+            if not block.live and block.size == size:
+                block.live = True
+                return block
+        return None
 
     def _split(self, block: Block, size: int) -> Block:
         over = block.size - size
@@ -136,26 +156,24 @@ class _Shelf:
     def _join(self) -> None:
         """Make one block of free neighbours. Not done at once, since a loop takes the same sizes again."""
         loose, self._loose = self._loose, []
-        gone: set[int] = set()
         for block in loose:
-            if block.live or id(block) in gone:
+            if block.live or not block.size:
                 continue
-            while (right := block.following) is not None and not right.live:
-                self._absorb(block, right)
-                gone.add(id(right))
-            while (left := block.previous) is not None and not left.live:
-                self._absorb(left, block)
-                gone.add(id(block))
-                block = left
+            joined, size = block, block.size
+            while (right := joined.following) is not None and not right.live:
+                self._absorb(joined, right)
+            while (left := joined.previous) is not None and not left.live:
+                self._absorb(left, joined)
+                joined = left
+            if joined.size != size:
+                self._insert(joined)
 
     def _absorb(self, block: Block, right: Block) -> None:
-        self._by_size[block.size].remove(block)
-        self._by_size[right.size].remove(right)
         block.size += right.size
+        right.size = 0
         block.following = right.following
         if right.following is not None:
             right.following.previous = block
-        self._insert(block)
 
 
 @dataclass(frozen=True)
@@ -203,8 +221,11 @@ class DevicePool:
     def again(self, nbytes: int, stream: Stream) -> Block | None:
         """The block that came back last, if it serves: what a repeated call drops, its next run takes.
 
-        It never stopped to count as live, so there is nothing else to do, and no lock to take.
+        It never stopped to count as live, so there is nothing else to do, and no lock to take. When more came back,
+        the lowest address is to be taken.
         """
+        if len(self.returned) != 1:
+            return None
         try:
             block = self.returned.pop()
         except IndexError:
@@ -257,7 +278,6 @@ class DevicePool:
         block = shelf.take(size)
         if block is None:
             block = self._fresh(shelf, size, nbytes, what)
-        block.live = True
         self._count_in(block, block.size, what)
         return block
 
@@ -299,9 +319,9 @@ class DevicePool:
                 while arenas:
                     self._put(arenas.pop())
             for shelf in self._shelves.values():
-                for segment in shelf.free_segments():
-                    self._held -= segment.size
-                    self._driver.free(segment.address)
+                for address, size in shelf.free_segments():
+                    self._held -= size
+                    self._driver.free(address)
 
     def after_fork(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""
