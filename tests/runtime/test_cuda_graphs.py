@@ -82,8 +82,23 @@ def test_a_copy_of_another_place_is_not_a_matter_of_an_update(device: CudaDevice
     x = vector(device, 1, 1, 1, 1)
     kept = [executable.run([x, x])[0] for _ in range(60)]
     assert recorder.count("update_graph") == 0
-    assert recorder.count("begin_capture") <= 2
+    assert recorder.count("begin_capture") <= 8
+    assert recorder.count("launch_graph") == recorder.count("begin_capture")
     assert all(values(out) == [4] * 4 for out in kept)
+
+
+def test_a_loop_that_keeps_its_outputs_and_changes_its_inputs_in_turn(
+    device: CudaDevice, recorder: RecordingDevice
+) -> None:
+    """A graph for each set of inputs, and another place for the output in each."""
+    executable = chain()
+    inputs = [vector(device, i, i, i, i) for i in range(4)]
+    kept: list[DeviceBuffer] = []
+    for i in range(60):
+        kept += executable.run([inputs[i % 4], inputs[(i + 1) % 4]])
+    assert recorder.count("begin_capture") <= 4
+    assert recorder.count("launch_graph") >= 58
+    assert [values(out) for out in kept] == [expected(i % 4, (i + 1) % 4) for i in range(60)]
 
 
 def test_places_that_come_in_turn(device: CudaDevice, recorder: RecordingDevice) -> None:

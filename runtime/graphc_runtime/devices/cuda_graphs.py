@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from graphc_runtime.devices.cuda_driver import DriverError, Handle
@@ -15,10 +17,10 @@ if TYPE_CHECKING:
     from graphc_runtime.devices.cuda_streams import Stream
 
 _KEPT = 8  # graphs of a program
-_HARDLY_ANY = 2  # steps of a graph that change: another graph need not be looked for
 _REMEMBERED = 32  # sets of addresses that came by
 _FREE_CAPTURES = 2 * _KEPT  # beyond these, captures must have been worth it
-_WORTH = 16  # launches that a capture should serve
+_WORTH = 16  # launches that a capture should serve besides its first one
+_CHEAP = 3  # kernels of a graph that may get other parameters at each launch
 
 Pointers = tuple[int, ...]
 
@@ -35,15 +37,17 @@ class _Graph:
 class GraphCache:
     """The graphs of one program, by the addresses of its buffers.
 
-    Addresses that come again get a graph of their own. Of those that do not, most are often the same as those of an
-    earlier call (a loop that keeps its losses): then the kernels that are concerned get other parameters in a graph
-    that is there.
+    Addresses that come again get a graph of their own. Some buffers lie elsewhere each time (a loop that keeps its
+    losses): where few kernels have to do with them, their places are `loose`. Graphs are found by the other places, and
+    those kernels get other parameters before a launch.
     """
 
     def __init__(self, program: CudaProgram) -> None:
-        self._graphs: OrderedDict[Pointers, _Graph] = OrderedDict()  # least recently used first
+        self._graphs: OrderedDict[object, _Graph] = OrderedDict()  # by fixed places, least recently used first
+        self._loose: list[int] = []
+        self._fixed: Callable[[Pointers], object] = _same
         self._seen: OrderedDict[Pointers, None] = OrderedDict()
-        self._captures = self._launches = 0
+        self._captures = self._hits = 0
         self._lock = threading.Lock()
         self._readers = _readers(program)
         self._kernels = _kernels(program)
@@ -55,25 +59,18 @@ class GraphCache:
         """Launch the graph for these addresses; False when there is none, and nothing was done."""
         device = program.device
         with self._lock:
-            graph = self._graphs.get(pointers)
-            if graph is None:
-                try:
-                    graph = None if self._off else self._found(program, pointers)
-                except DriverError:
-                    # Single launches say what is wrong, if it is more than that this driver makes no such graph.
-                    self._off = True
+            try:
+                graph = self._graph(program, pointers)
                 if graph is None:
                     return False
-            self._graphs.move_to_end(pointers)
-            self._launches += 1
-            try:
                 device.driver.launch_graph(graph.handle, stream.handle)
             except DriverError as error:
-                if not error.out_of_memory:
+                if error.sticky:
                     raise device.failure(error) from None
-                # Single launches need less.
+                # Single launches need less, and say what is wrong, if it is more than that there can be no such graph.
                 self._off = True
-                device.retired.append((device.driver.free_graph, self._graphs.pop(pointers).handle))
+                device.retired += [(device.driver.free_graph, handle) for handle in self.handles()]
+                self._graphs.clear()
                 return False
         return True
 
@@ -81,68 +78,85 @@ class GraphCache:
         """What the driver holds."""
         return [graph.handle for graph in self._graphs.values()]
 
+    def _graph(self, program: CudaProgram, pointers: Pointers) -> _Graph | None:
+        if self._off:
+            return None
+        key = self._fixed(pointers)
+        graph = self._graphs.get(key)
+        if graph is None:
+            return self._found(program, pointers)
+        self._hits += 1
+        self._graphs.move_to_end(key)
+        if self._loose:
+            moved = [i for i in self._loose if pointers[i] != graph.pointers[i]]
+            if moved:
+                self._update(program, graph, pointers, moved)
+        return graph
+
     def _found(self, program: CudaProgram, pointers: Pointers) -> _Graph | None:
-        seen = pointers in self._seen
-        first = not self._seen
+        seen, first = pointers in self._seen, not self._seen
         self._seen[pointers] = None
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
         if first:
             return None  # most programs that run once do not run again
-        allowed = self._captures < _FREE_CAPTURES + self._launches // _WORTH
-        if not self._graphs or (seen and allowed):
-            return self._captured(program, pointers) if allowed else None
-        return self._updated(program, pointers)
+        free = _FREE_CAPTURES if seen else _KEPT
+        allowed = self._captures < free + self._hits // _WORTH
+        if not (seen and allowed):
+            moved = self._nearly(pointers)
+            if moved:
+                self._loosen(program, moved)
+                return self._graph(program, pointers)
+        return self._captured(program, pointers) if allowed else None
 
     def _captured(self, program: CudaProgram, pointers: Pointers) -> _Graph:
-        driver = program.device.driver
         table = program.take_table()
         table.fill(pointers)
         handle = capture(program, table)
         if len(self._graphs) >= _KEPT:
-            _, old = self._graphs.popitem(last=False)
-            driver.free_graph(old.handle)
-            program.give_table(old.table)
+            self._drop(program, self._graphs.popitem(last=False)[1])
         self._captures += 1
-        graph = self._graphs[pointers] = _Graph(handle, table, pointers)
+        graph = self._graphs[self._fixed(pointers)] = _Graph(handle, table, pointers)
         return graph
 
-    def _updated(self, program: CudaProgram, pointers: Pointers) -> _Graph | None:
-        """A graph that needs few new parameters, with them; None when too many steps would change."""
-        best, changed, concerned = None, (), ()
-        fewest = 1 + len(program.steps) // 2
-        for graph in reversed(self._graphs.values()):  # the one that was used last is mostly the one
+    def _nearly(self, pointers: Pointers) -> list[int]:
+        """The places of a graph that lie elsewhere, where few kernels have to do with them; none when there is none."""
+        for graph in reversed(self._graphs.values()):
             places = [i for i, (old, new) in enumerate(zip(graph.pointers, pointers, strict=True)) if old != new]
-            steps = self._concerned(places)
-            if steps is not None and len(steps) < fewest:
-                best, changed, concerned = graph, places, steps
-                fewest = len(steps)
-                if fewest <= _HARDLY_ANY:
+            kernels: set[int] = set()
+            for readers in [self._readers[i] for i in {*places, *self._loose}]:
+                if readers is None or len(kernels := kernels | readers) > _CHEAP:
                     break
-        if best is None:
-            return None
-        del self._graphs[best.pointers]
-        best.table.move(pointers, changed)
-        driver = program.device.driver
-        try:
-            for step in sorted(concerned):
-                driver.update_graph(best.handle, self._kernels[step], best.table.calls[step][4])
-        except DriverError:
-            program.device.retired.append((driver.free_graph, best.handle))
-            raise
-        best.pointers = pointers
-        self._graphs[pointers] = best
-        return best
+            else:
+                return places
+        return []
 
-    def _concerned(self, places: list[int]) -> set[int] | None:
-        """The steps that have to do with these buffers; None when one of them is no kernel."""
-        steps: set[int] = set()
-        for place in places:
-            readers = self._readers[place]
-            if readers is None:
-                return None
-            steps |= readers
-        return steps
+    def _loosen(self, program: CudaProgram, places: list[int]) -> None:
+        """From now on graphs are found without these places. Of those that are the same then, the last is kept."""
+        self._loose = sorted({*self._loose, *places})
+        fixed = [i for i in range(program.buffers) if i not in self._loose]
+        self._fixed = itemgetter(*fixed) if fixed else _same
+        graphs, self._graphs = self._graphs, OrderedDict()
+        for graph in graphs.values():
+            key = self._fixed(graph.pointers)
+            if key in self._graphs:
+                self._drop(program, self._graphs.pop(key))
+            self._graphs[key] = graph
+
+    def _update(self, program: CudaProgram, graph: _Graph, pointers: Pointers, places: list[int]) -> None:
+        """Give the kernels that have to do with these places other parameters."""
+        graph.pointers = pointers
+        graph.table.move(pointers, places)
+        for step in sorted({step for place in places for step in self._readers[place] or ()}):
+            program.device.driver.update_graph(graph.handle, self._kernels[step], graph.table.calls[step][4])
+
+    def _drop(self, program: CudaProgram, graph: _Graph) -> None:
+        program.device.driver.free_graph(graph.handle)
+        program.give_table(graph.table)
+
+
+def _same(pointers: Pointers) -> object:
+    return pointers
 
 
 def capture(program: CudaProgram, table: StepTable) -> Handle:

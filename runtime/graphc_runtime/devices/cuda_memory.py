@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from graphc_runtime.devices.cuda_streams import Stream
 
 GRANULE = 512
+# Tiers, which have segments of their own. Programs keep single numbers (losses, flags of checks) for long; apart from
+# the rest these do not move it.
+_SCALARS, _SHORT, _LARGE = range(3)
+_SCALAR = 8  # bytes
 _SMALL = 1 << 20  # blocks up to this size are cut from segments of their own
 _SMALL_SEGMENT = 2 << 20
 _SEGMENT = 20 << 20  # for blocks of less than half of it
@@ -66,15 +70,15 @@ class Block:
 
 
 class _Shelf:
-    """The free blocks of one stream, small ones or large ones, by size.
+    """The free blocks of one stream and one tier, by size.
 
     Of blocks of one size the lowest address is taken: then a loop, whatever it drops in which order, soon finds its
     memory where it lay one or two rounds before, which graphs want.
     """
 
-    def __init__(self, stream: Stream, small: bool) -> None:
+    def __init__(self, stream: Stream, tier: int) -> None:
         self.stream = stream
-        self.small = small
+        self.tier = tier
         self.segments: list[Block] = []  # the first block of each
         # Heaps by address. An entry holds while its block is free and has that size.
         self._by_size: dict[int, list[tuple[int, Block]]] = {}
@@ -143,7 +147,7 @@ class _Shelf:
 
     def _split(self, block: Block, size: int) -> Block:
         over = block.size - size
-        if over < GRANULE or (not self.small and over <= _SMALL):
+        if over < GRANULE or (self.tier == _LARGE and over <= _SMALL):
             return block
         rest = Block(block.address + size, over, self.stream, block.give_back, self)
         rest.previous, rest.following = block, block.following
@@ -195,7 +199,7 @@ class DevicePool:
         self._driver = driver
         self._name = name
         self.returned: list[Block] = []
-        self._shelves: dict[tuple[Stream, bool], _Shelf] = {}
+        self._shelves: dict[tuple[Stream, int], _Shelf] = {}
         self._lock = threading.RLock()  # re-entrant: the collector may run a finalizer that allocates
         self._arenas: dict[Stream, list[Block]] = {}  # those that no program uses
         self._waiting: deque[tuple[Block, list[Handle]]] = deque()
@@ -235,6 +239,7 @@ class DevicePool:
             and block.stream is stream
             and not block.others
             and block.shelf is not None
+            and (block.shelf.tier == _SCALARS) == (nbytes <= _SCALAR)
         ):
             return block
         self.returned.append(block)
@@ -271,10 +276,10 @@ class DevicePool:
             return again
         if self.returned or self._waiting:
             self._collect()
-        small = size <= _SMALL
-        shelf = self._shelves.get((stream, small))
+        tier = _SCALARS if nbytes <= _SCALAR else _SHORT if size <= _SMALL else _LARGE
+        shelf = self._shelves.get((stream, tier))
         if shelf is None:
-            shelf = self._shelves[stream, small] = _Shelf(stream, small)
+            shelf = self._shelves[stream, tier] = _Shelf(stream, tier)
         block = shelf.take(size)
         if block is None:
             block = self._fresh(shelf, size, nbytes, what)
@@ -379,7 +384,7 @@ class DevicePool:
         return event
 
     def _fresh(self, shelf: _Shelf, size: int, nbytes: int, what: object) -> Block:
-        if shelf.small:
+        if shelf.tier != _LARGE:
             segment = _SMALL_SEGMENT
         else:
             segment = _SEGMENT if 2 * size < _SEGMENT else -(-size // _ROUND) * _ROUND
