@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from graphc_runtime.artifact import Artifact
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.devices import cuda_host
+from graphc_runtime.devices.cuda_blocks import Block
 from graphc_runtime.devices.cuda_driver import DeviceFacts, Driver, DriverDevice, DriverError, DriverMissing, Handle
-from graphc_runtime.devices.cuda_memory import Block, DeviceBuffer, DeviceMemoryStats, DevicePool
+from graphc_runtime.devices.cuda_memory import DeviceBuffer, DeviceMemoryStats, DevicePool
 from graphc_runtime.devices.cuda_program import CudaProgram
 from graphc_runtime.devices.cuda_pycuda import PyCudaDriver
 from graphc_runtime.devices.cuda_streams import Stream
