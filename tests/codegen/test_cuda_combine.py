@@ -77,21 +77,22 @@ def summed(rows: int, length: int) -> Graph:
 def test_small_kernels_run_side_by_side() -> None:
     works = [work_of(negated(100)), work_of(summed(20, 100)), work_of(summed(5, 128))]
     assert {w.shape[1] for w in works} == {32, 128}
-    (done,) = combine(works, 1000)
-    assert (done.blocks, done.threads) == (sum(w.shape[0] for w in works), 128)
+    (done,) = combine(works, 100_000)
+    assert (done.blocks, done.threads) == (20 + 5 + 1, 128)  # and 100 single threads in one
     assert len(done.arguments) == 6
     assert done.record.bytes == sum(w.record.bytes for w in works if w.record is not None)
     *functions, text = done.texts
-    assert all(t.startswith("static __device__ __forceinline__ void d") for t in functions)
-    assert "if (threadIdx.x < 32) " in text  # what the others do not do
+    assert all(t.startswith("GC_SEPARATE void d") for t in functions)
+    assert "if (place < 100u) " in text
     assert text.count("return;") == 3
 
 
 def test_large_ones_and_other_blocks_run_by_themselves() -> None:
     rows, other = work_of(summed(20, 100)), work_of(summed(20, 4096))
     assert rows.shape[1] != other.shape[1]
-    assert len(combine([rows, other], 1000)) == 2
-    assert len(combine([rows, work_of(negated(100))], 3)) == 2
+    assert len(combine([rows, other], 1 << 20)) == 2
+    assert len(combine([rows, work_of(negated(100))], 1000)) == 2
+    assert len(combine([rows, work_of(negated(100))], 10_000)) == 1
 
 
 def test_independent_kernels_of_a_training_step_share_launches() -> None:

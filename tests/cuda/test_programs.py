@@ -11,6 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, f32, f64, i64
+from graphc.pipeline import build_program
 from tests.codegen.networks import arrays_for, training_step
 from tests.codegen.test_gpu_schedule import graph_of, layer_norm, softmax
 from tests.cuda.machine import Machine
@@ -22,7 +23,7 @@ RNG = np.random.default_rng(5)
 def test_a_training_step_shares_launches_and_gives_the_same(cuda: Machine, donated: bool) -> None:
     graph = training_step(6)
     taken = range(2, len(graph.inputs)) if donated else ()
-    program = cuda.program(graph, taken)
+    program = build_program(graph, frozenset(taken), target_of("cuda:0"))
     done = combined_steps(program, target_of("cuda:0"))
     assert max(len(d.works) for d in done) > 1
     assert any(place >= 0 for place in program.plan.taken) is donated

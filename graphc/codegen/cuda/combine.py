@@ -19,6 +19,7 @@ from graphc_runtime.artifact import Launch as LaunchRecord
 
 SHARED = 32 << 10  # bytes of shared memory that kernels of one launch may have together
 PARAMETERS = 200  # of one launch; there are 4 KB for them
+ALONE = 128  # threads of a block where each works alone
 _HEAD = re.compile(r'extern "C" __global__ void __launch_bounds__\((\d+)(?:, \d+)?\) (\w+)\((.*)\) \{\n')
 
 
@@ -117,9 +118,9 @@ def _touched(work: Work) -> Iterator[tuple[int, int, int, bool]]:
 
 
 def combine(works: Sequence[Work], most: int) -> list[Combined]:
-    """The works of a round, small kernels together: such as have at most `most` blocks."""
+    """The works of a round, small kernels together: such as have at most `most` threads."""
     together: list[list[Work]] = []
-    for work in sorted(works, key=_block_of_threads, reverse=True):
+    for work in sorted(works, key=_team, reverse=True):
         fitting = (group for group in together if _fits(work, group, most))
         group = next(fitting, None)
         if group is None:
@@ -129,7 +130,7 @@ def combine(works: Sequence[Work], most: int) -> list[Combined]:
     return [_combined(group) for group in together]
 
 
-def _block_of_threads(work: Work) -> int:
+def _team(work: Work) -> int:
     """The threads of a block that work together; 0 where they do not."""
     return work.shape[1] if work.kernel is not None and work.kernel.threads > 1 else 0
 
@@ -137,12 +138,10 @@ def _block_of_threads(work: Work) -> int:
 def _fits(work: Work, group: Sequence[Work], most: int) -> bool:
     """Whether a kernel can run beside those of `group`."""
     works = [work, *group]
-    if any(w.kernel is None or w.shape[2] or w.shape[0] > most for w in works):
+    if any(w.kernel is None or w.shape[2] or w.shape[0] * w.shape[1] > most for w in works):
         return False
-    if len({_block_of_threads(w) for w in works} - {0}) > 1:
+    if len({_team(w) for w in works} - {0}) > 1:
         return False  # a barrier is one of all threads of a block
-    if _block_of_threads(group[0]) and any(w.shape[1] > _block_of_threads(group[0]) for w in works):
-        return False
     own = sum(p.size * p.dtype.itemsize for w in works if w.kernel is not None for p in w.kernel.own)
     return own <= SHARED and sum(len(w.kernel.params) for w in works if w.kernel is not None) <= PARAMETERS
 
@@ -152,32 +151,41 @@ def _combined(group: Sequence[Work]) -> Combined:
     if len(group) == 1:
         symbol = first.step.symbol if isinstance(first.step, Launch) else ""
         return Combined((first,), symbol, (first.text,) if first.text else (), *first.shape)
-    threads = max(w.shape[1] for w in group)
-    functions = [_as_function(w.text) for w in group]
+    threads = _team(first) or ALONE
+    functions: list[str] = []
     parameters: list[str] = []
     branches: list[str] = []
     blocks = 0
-    for work, (name, taken, _) in zip(group, functions, strict=True):
+    for work in group:
+        name, taken, function = _as_function(work)
+        functions.append(function)
         names = [f"q{len(parameters) + i}" for i in range(len(taken))]
         parameters += [re.sub(r"\bp\d+$", name, p) for p, name in zip(taken, names, strict=True)]
-        call = f"{name}({', '.join([*names, f'blockIdx.x - {blocks}u'])});"
-        blocks += work.shape[0]
-        guard = f"if (threadIdx.x < {work.shape[1]}) " if work.shape[1] < threads else ""
-        branches.append(f"  if (blockIdx.x < {blocks}u) {{\n    {guard}{call}\n    return;\n  }}")
+        place = f"blockIdx.x - {blocks}u" if blocks else "blockIdx.x"
+        call = f"{name}({', '.join([*names, 'place'])});"
+        if _team(work):
+            lines = [f"const unsigned place = {place};", call]
+            blocks += work.shape[0]
+        else:
+            grid = work.kernel.grid if work.kernel is not None else 0
+            guard = f"if (place < {grid}u) " if grid % threads else ""
+            lines = [f"const unsigned place = ({place}) * {threads} + threadIdx.x;", guard + call]
+            blocks += -(-grid // threads)
+        branches += [f"  if (blockIdx.x < {blocks}u) {{", *(f"    {line}" for line in (*lines, "return;")), "  }"]
     head = f'extern "C" __global__ void __launch_bounds__({threads}) kernel({", ".join(parameters)}) {{'
     text = "\n".join([head, *branches, "}", ""])
     symbol = f"c{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-    bodies = tuple(body for _, _, body in functions)
-    return Combined(tuple(group), symbol, (*bodies, text.replace(" kernel(", f" {symbol}(")), blocks, threads, 0)
+    return Combined(tuple(group), symbol, (*functions, text.replace(" kernel(", f" {symbol}(")), blocks, threads, 0)
 
 
-def _as_function(text: str) -> tuple[str, list[str], str]:
-    """A kernel as a function of the device with one parameter more, the number of the block: its name, its other
-    parameters, and its text.
+def _as_function(work: Work) -> tuple[str, list[str], str]:
+    """A kernel as a function of the device with one parameter more, the number of its block or thread: its name, its
+    other parameters, and its text.
     """
-    head = _HEAD.match(text)
-    assert head is not None, text
+    head = _HEAD.match(work.text)
+    assert head is not None, work.text
     name, parameters = f"d{head[2]}", head[3].split(", ") if head[3] else []
-    body = text[head.end() :].replace("blockIdx.x", "block")
-    signature = f"static __device__ __forceinline__ void {name}({', '.join([*parameters, 'const unsigned block'])}) {{"
+    place = "blockIdx.x" if _team(work) else f"blockIdx.x * {work.shape[1]} + threadIdx.x"
+    body = work.text[head.end() :].replace(place, "place")
+    signature = f"GC_SEPARATE void {name}({', '.join([*parameters, 'const unsigned place'])}) {{"
     return name, parameters, f"{signature}\n{body}"

@@ -17,6 +17,12 @@ PRELUDE = r"""
 #define GC_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #endif
 #define GC_INLINE static __device__ __forceinline__
+// What a kernel runs in some of its blocks: inlined, it would take registers in the others too.
+#ifdef GRAPHC_SHIM
+#define GC_SEPARATE static
+#else
+#define GC_SEPARATE static __device__ __noinline__
+#endif
 
 template <class T, int LANES> struct alignas(sizeof(T) * LANES) gc_vector { T lane[LANES]; };
 

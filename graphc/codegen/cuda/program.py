@@ -14,7 +14,7 @@ from graphc.errors import CompileError
 from graphc_runtime.artifact import Artifact, DeviceStep, TensorSpec
 from graphc_runtime.artifact import Launch as LaunchRecord
 
-SMALL = 4  # blocks for each multiprocessor that a kernel may have to be run together with others
+SMALL = 1024  # threads for each multiprocessor that a kernel may have to be run together with others
 
 
 def program_unit(program: Program, target: Target) -> str:
