@@ -30,7 +30,7 @@ from graphc.native.plans import Direct, direct
 from graphc.options import TUNE, scope
 from graphc.recorder import runtime_scalar
 from graphc.recording import Recorder, current
-from graphc.replay import Recorded, Replay, Source
+from graphc.replay import Recorded, Replay, Source, is_lent
 from graphc.signatures import Plain, Recipes, aliasing, flatten, originals, rebuild, stand_in_for, tensors_in
 from graphc.storage import Binding, Storage, next_serial
 from graphc.tensors.casting import OPEN, STATE, Key
@@ -308,7 +308,7 @@ class Compiled:
             return None
         bindings = {b.node: b for b in recorder.held}
         own = {id(s) for s, _ in written} - known.keys()
-        donated = frozenset(n for n, b in bindings.items() if id(b.source) in own)
+        donated = frozenset(n for n, b in bindings.items() if id(b.source) in own and is_lent(n.type))
         with scope(**self._options):
             program = recorder.program(nodes, donated) if nodes else ()
         made = [(s.type, s.value.node) for s in fresh if s.value is not None]

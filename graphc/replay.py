@@ -467,6 +467,12 @@ def write_buffer(storage: Storage, buffer: AnyBuffer) -> None:
         storage.set_buffer(buffer)
 
 
+def is_lent(type: TensorType) -> bool:
+    """Whether a program may overwrite what it reads of a written storage. Small values of other devices go to and fro
+    between two places: any result may take over what is lent, and a graph of launches wants addresses it had before."""
+    return type.device == "cpu" or type.nbytes > _SPARE_BYTES
+
+
 def is_plain(made: Any) -> bool:
     """Whether a result is the whole of a new storage, without history."""
     return type(made.storage) is int and not (made.chain or made.name or made.requires_grad)

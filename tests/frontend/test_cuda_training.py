@@ -308,3 +308,30 @@ def test_checks_that_nobody_looks_at_are_looked_at_when_they_are_many() -> None:
         for _ in range(1000):
             looked_up(good)
     assert made.shape == (2, 2) and looked_up(good).tolist() == [[1, 1], [1, 1]]
+
+
+def test_steps_find_their_memory_where_it_was() -> None:
+    model = network().cuda()
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+    x, y = torch.tensor(X, device="cuda"), torch.tensor(Y, device="cuda")
+
+    @torch.compile
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    def addresses() -> list[int]:
+        held = [v for state in optimizer.state.values() for v in state.values()]
+        return [t.data_ptr() for p in model.parameters() for t in (p, p.grad)] + [v.data_ptr() for v in held]
+
+    for _ in range(4):
+        step()
+    found = []
+    for _ in range(6):
+        step()
+        found.append(addresses())
+    assert found[0] == found[2] == found[4] and found[1] == found[3] == found[5]
+    assert found[0] != found[1]
