@@ -10,12 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
+from graphc.ir.types import TensorType, f32
 from graphc_runtime.devices.cuda import cuda_device
 from graphc_runtime.executor import Executable
 from tests.codegen.networks import arrays_for, training_step
 from tests.codegen.programs import mismatches, same_bits
-from tests.cuda.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
+from tests.cuda.corpus import DERIVATIVES, FORWARD, Case, forward, gradients, groups
 from tests.cuda.machine import Machine
 from tests.cuda.shim import ShimError
 from tests.fuzz.graphs import random_graph, random_inputs
@@ -49,10 +51,19 @@ def test_operators_of_blocks(checked: Machine, op: str) -> None:
     case.judge(check(checked, case.graph, case.arrays))
 
 
-@pytest.mark.parametrize("op", ["reduce_sum", "scan_sum"])
-def test_kernels_without_their_barriers_have_races(checked: Machine, op: str) -> None:
-    case = forward([op])
+def product() -> Case:
+    """A product of matrices."""
+    b = Builder()
+    x, y = b.input(0, TensorType(f32, (96, 64))), b.input(1, TensorType(f32, (64, 80)))
+    graph = Graph((x, y), (b.contract(x, y, "a b, b c -> a c"),))
+    return Case(graph, random_inputs(graph, 0), [False], ["product"])
+
+
+@pytest.mark.parametrize("name", ["product", "reduce_sum", "scan_sum"])
+def test_kernels_without_their_barriers_have_races(checked: Machine, name: str) -> None:
+    case = product() if name == "product" else forward([name])
     artifact = checked.executable(case.graph).artifact
+    case.judge(checked.call(Executable(artifact, cuda_device(0)), case.graph, case.arrays))
     (unit,) = artifact.objects
     spoilt = replace(artifact, objects=(unit.replace(b"__syncthreads();", b""),))
     with pytest.raises(ShimError, match=r"race|that no thread of its block wrote"):

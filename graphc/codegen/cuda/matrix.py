@@ -151,8 +151,11 @@ template <int PENDING> GC_INLINE void gc_warp_wait() {
 typedef unsigned char* gc_warp_place;
 GC_INLINE gc_warp_place gc_warp_address(const void* place) { return (unsigned char*)place; }
 
+// Not inlined: a kernel calls them often, which would take long to compile.
+#define GC_HOST static __device__ __noinline__
+
 // What all threads of the warp have: all[i] is that of thread i.
-template <class T> GC_INLINE void gc_gather(T value, T* all) {
+template <class T> GC_HOST void gc_gather(T value, T* all) {
   const int lane = (int)threadIdx.x % 32;
   all[lane] = value;
   for (int other = 1; other < 32; other++) all[lane ^ other] = __shfl_xor_sync(0xffffffffu, value, other);
@@ -169,8 +172,8 @@ GC_INLINE float gc_to_tf32(int bits) {
 
 // KIND: 0 for f16, 1 for bf16, 2 for tf32.
 template <int KIND>
-GC_INLINE void gc_mma(float& d0, float& d1, float& d2, float& d3, int a0, int a1, int a2, int a3, int b0, int b1,
-                      float c0, float c1, float c2, float c3) {
+GC_HOST void gc_mma(float& d0, float& d1, float& d2, float& d3, int a0, int a1, int a2, int a3, int b0, int b1,
+                    float c0, float c1, float c2, float c3) {
   int a[4][32], b[2][32];
   const int mine[6] = {a0, a1, a2, a3, b0, b1};
   for (int i = 0; i < 4; i++) gc_gather(mine[i], a[i]);
@@ -197,7 +200,7 @@ GC_INLINE void gc_mma(float& d0, float& d1, float& d2, float& d3, int a0, int a1
 #define gc_warp_mma_bf16 gc_mma<1>
 #define gc_warp_mma_f32 gc_mma<2>
 
-template <int COUNT, bool TRANSPOSED> GC_INLINE void gc_warp_load(int* to, gc_warp_place at) {
+template <int COUNT, bool TRANSPOSED> GC_HOST void gc_warp_load(int* to, gc_warp_place at) {
   long long rows[32];
   gc_gather((long long)at, rows);
   const int lane = (int)threadIdx.x % 32, group = lane / 4, pair = lane % 4;
@@ -211,7 +214,7 @@ template <int COUNT, bool TRANSPOSED> GC_INLINE void gc_warp_load(int* to, gc_wa
   }
 }
 
-GC_INLINE void gc_warp_copy(gc_warp_place to, const void* from, bool exists) {
+GC_HOST void gc_warp_copy(gc_warp_place to, const void* from, bool exists) {
   for (int i = 0; i < 8; i++) ((unsigned short*)to)[i] = exists ? ((const unsigned short*)from)[i] : 0;
 }
 GC_INLINE void gc_warp_commit() {}
