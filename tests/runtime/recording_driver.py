@@ -155,7 +155,13 @@ class RecordingDevice:
         self.put(stream, lambda: ctypes.memmove(target, source, nbytes) and None)
 
     def copy_in(self, target: int, host: int, nbytes: int, stream: Handle) -> None:
-        self._move("copy_in", target, host, nbytes, stream)
+        if any(start <= host < start + len(memory) for start, memory in self.host_blocks.items()):
+            self._move("copy_in", target, host, nbytes, stream)
+            return
+        # Memory that is not page-locked is read at once.
+        self.record_call("copy_in", target, host, nbytes, stream)
+        data = ctypes.string_at(host, nbytes)
+        self.put(stream, lambda: ctypes.memmove(target, data, nbytes) and None)
 
     def copy_out(self, host: int, source: int, nbytes: int, stream: Handle) -> None:
         self._move("copy_out", host, source, nbytes, stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import numpy as np
+import pytest
 
 from graphc_runtime import Buffer
 from graphc_runtime.devices import cuda_host
@@ -25,12 +26,16 @@ def test_there_and_back(device: CudaDevice) -> None:
         np.testing.assert_array_equal(buffer.to_host().array, data)
 
 
-def test_the_source_can_be_changed_when_the_call_returns(device: CudaDevice, recorder: RecordingDevice) -> None:
-    data = random_bytes(10_000)
+@pytest.mark.parametrize("count", [10_000, 100_000])
+def test_the_source_can_be_changed_when_the_call_returns(
+    device: CudaDevice, recorder: RecordingDevice, count: int
+) -> None:
+    data = random_bytes(count)
     before = data.copy()
     buffer = device.upload(Buffer.from_array(data))
     data[:] = 0
     assert recorder.count("synchronize_stream") == 0  # and nobody waited
+    assert recorder.count("allocate_host") == (count > 1 << 16)
     np.testing.assert_array_equal(buffer.to_host().array, before)
 
 

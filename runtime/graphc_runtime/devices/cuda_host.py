@@ -14,6 +14,7 @@ from graphc_runtime.devices.cuda_driver import DriverDevice, Handle
 
 _LEAST = 1 << 12
 CHUNK = 4 << 20  # bytes that one step of a copy through page-locked memory moves
+_FEW = 64 << 10  # bytes of pageable memory that a copy to the device takes without waiting
 _ON_THE_WAY = 4  # chunks of a copy that the device has not fetched yet, at most
 
 
@@ -108,7 +109,13 @@ def memory(address: int, nbytes: int) -> np.ndarray:
 
 
 def send(pool: PinnedPool, driver: DriverDevice, target: int, source: Buffer, stream: Handle) -> None:
-    """Host to device through page-locked memory: the source can be changed once this returns."""
+    """Host to device through page-locked memory: the source can be changed once this returns.
+
+    CUDA's driver takes a few bytes into memory of its own; more of them it would fetch after waiting for the stream.
+    """
+    if source.nbytes <= _FEW:
+        driver.copy_in(target, source.ptr, source.nbytes, stream)
+        return
     sent: deque[Handle] = deque()
     for at in range(0, source.nbytes, CHUNK):
         count = min(CHUNK, source.nbytes - at)
