@@ -103,8 +103,8 @@ class DriverDevice(Protocol):
     def free_host(self, address: int) -> None: ...
 
     def copy_in(self, target: int, host: int, nbytes: int, stream: Handle) -> None:
-        """Host to device. Asynchronous when `host` is page-locked; other memory was read when this returns, up to 64 KiB
-        of it without waiting for the stream.
+        """Host to device. Asynchronous when `host` is page-locked; other memory was read when this returns, up to
+        64 KiB of it without waiting for the stream.
         """
         ...
 
