@@ -16,6 +16,8 @@ from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
 from graphc.memory import AnyBuffer, copy_into, from_host, moved_all, values_of
 
+_FEW = 16  # bytes: a number, or the key of a draw
+
 
 def is_host(node: Node) -> bool:
     """Whether `node` runs between compiled parts."""
@@ -53,14 +55,21 @@ def stages(order: Sequence[Node]) -> list[list[Node]]:
     return parts
 
 
+def is_number(node: Node) -> bool:
+    """Whether a transfer brings a number, or little more, from the host: a setting, the key of a draw."""
+    return node.type.nbytes <= _FEW and node.inputs[0].type.device == "cpu"
+
+
 def _host_parts(hosts: Sequence[Node]) -> list[list[Node]]:
-    """Host nodes of one level, one by one but for transfers that wait for none of them, which go together."""
+    """Host nodes of one level, one by one but for transfers that wait for none of them, which go together: numbers, and
+    all others.
+    """
     level = set(hosts)
-    together: dict[str, list[Node]] = {}
+    together: dict[tuple[str, bool], list[Node]] = {}
     single: list[list[Node]] = []
     for node in hosts:
         if node.op == "transfer" and node.inputs[0] not in level:
-            together.setdefault(node.type.device, []).append(node)
+            together.setdefault((node.type.device, is_number(node)), []).append(node)
         else:
             single.append([node])
     return [*together.values(), *single]
@@ -108,13 +117,11 @@ class TransferExecutable:
             copy_into(target, made)
 
 
-class NumberTransfer:
-    """A transfer of numbers that a replay reads anew: they move again when one has changed. What it gives must not be
-    written.
-    """
+class NumberTransfer(TransferExecutable):
+    """Moves numbers, again when one has changed. What it gives must not be written."""
 
-    def __init__(self, executable: TransferExecutable) -> None:
-        self._run = executable.run
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        super().__init__(nodes)
         self._last: tuple[bytes, list[AnyBuffer]] = (b"", [])
 
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
@@ -122,6 +129,6 @@ class NumberTransfer:
         now = b"".join([buffer.array.tobytes() for buffer in inputs])
         before, made = self._last
         if now != before:
-            made = self._run(inputs)
+            made = super().run(inputs)
             self._last = now, made
         return made

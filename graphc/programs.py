@@ -10,7 +10,7 @@ from typing import Any
 
 import graphc
 from graphc.counting import FRONT
-from graphc.host import HostExecutable, TransferExecutable, is_host, stages
+from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -127,7 +127,9 @@ def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: froze
         if len(pieces) == 1:
             given = list(dict.fromkeys(outputs))
         if piece[0].op == "transfer":
-            program.append(Segment(TransferExecutable(piece), tuple(n.inputs[0] for n in piece), tuple(piece)))
+            steady = is_number(piece[0]) and wanted.isdisjoint(piece)
+            executable = NumberTransfer(piece) if steady else TransferExecutable(piece)
+            program.append(Segment(executable, tuple(n.inputs[0] for n in piece), tuple(piece)))
             continue
         if is_host(piece[0]):
             program.append(Segment(HostExecutable(piece[0]), piece[0].inputs, (piece[0],)))

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from graphc.guards import Guards
-from graphc.host import NumberTransfer
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.late_checks import Problem, found
@@ -111,7 +110,6 @@ class Replay:
         self._plan_segments(recorded.program)
         self._plan_results(recorded)
         self._plan_outputs(recorded)
-        self._remember_numbers(recorded.program)
         self._slots = {}
 
     def failure(self, tensors: Sequence[Any]) -> str | None:
@@ -168,17 +166,6 @@ class Replay:
             place = program.index(main)
             self._before, self._after = self._segments[:place], self._segments[place + 1 :]
             self._executable, self._reads = self._segments[place]
-
-    def _remember_numbers(self, program: Program) -> None:
-        """Transfers of nothing but run-time numbers are done again only when these have changed."""
-        if self._main is None:
-            return
-        first = len(self._storages) + len(self._arguments) + len(self._gradients)
-        numbers = range(first, first + len(self._computes) + len(self._places))
-        for place, (executable, reads) in enumerate(self._before):
-            given = [self._slots[node] for node in program[place].outputs]
-            if all(slot in numbers for slot in reads) and self._claimed.isdisjoint(given):
-                self._before[place] = NumberTransfer(executable), reads
 
     def _take(self, node: Node) -> tuple[int, bool]:
         """The slot of a result, and whether it must be copied, as its memory belongs to somebody else."""
