@@ -11,7 +11,7 @@ from itertools import product
 from graphc.codegen.gpu_contraction_panels import Panel, Sums, within
 from graphc.codegen.gpu_contraction_problem import Flat, Points, Problem, size
 from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
-from graphc.codegen.kernel import INDEX, Kernel, Param, Value
+from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.scope import ScopedEmitter
@@ -22,6 +22,7 @@ from graphc.ir.demand import demands
 from graphc.ir.index import Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
+from graphc.ir.types import i64
 
 GROUP = 8  # rows of tiles that are gone through together, so that the operands' tiles are read from the cache
 
@@ -62,8 +63,8 @@ class Epilogue:
         for number, root in enumerate(self.roots):
             for results, (_, _, mask) in zip(computed, places, strict=True):
                 at, value = results[number]
-                index, stride, offsets = self.values.address(store_address(root, at))
-                e.store(self.params[root.target], index, value, stride, offsets, mask)
+                index, offsets = scattered(self.values, store_address(root, at))
+                e.store(self.params[root.target], index, value, 0, offsets, mask)
 
     def _roots_at(self, point: Points, sums: list[Value]) -> list[tuple[Index, Value]]:
         """The index and the value of each root at `point`."""
@@ -280,8 +281,14 @@ class BlockKernel:
         assert self.sums_param is not None
         for p, total in enumerate(sums):
             at = sum_place(self.problem, point, Ix.of(self.part), p)
-            index, stride, offsets = self.values.address(at)
-            self.e.store(self.sums_param, index, total, stride, offsets, mask)
+            index, offsets = scattered(self.values, at)
+            self.e.store(self.sums_param, index, total, 0, offsets, mask)
+
+
+def scattered(values: Values, at: Ix) -> tuple[Affine, Value]:
+    """`at` as what all threads have in common, and what each has by itself: 0 where a single element is left."""
+    index, _, offsets = values.address(at)
+    return index, offsets if offsets is not None else values.e.const(0, VType(i64, values.lane_count))
 
 
 def sum_place(problem: Problem, point: Points, part: Ix, number: int) -> Ix:

@@ -15,7 +15,7 @@ from graphc.codegen.gpu_contraction_panels import Panel
 from graphc.codegen.gpu_contraction_problem import Problem
 from graphc.codegen.gpu_contraction_tiles import WARP, MatrixTile, Tile
 from graphc.codegen.kernel import Param, Value, VType
-from graphc.ir.index import Ix, Var
+from graphc.ir.index import Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
 from graphc.ir.types import DType, i64
@@ -80,24 +80,21 @@ class PanelKernel(BlockKernel):
         e, base = self.e, self.base()
         totals = self.zeros()
         self.put(0, self.read(base, first=True))
-        pairs = (self.steps - 1) // 2
+        pairs = self.steps // 2
         if pairs:
+            # The last round reads a step for nothing when there is none left: that is shorter than other code for it.
+            last = self.steps - 1
             with e.loop("step", 0, 2 * pairs, 2, tuple(totals)) as loop:
                 step = Var("step", 2 * pairs - 2, multiple=2)
                 self.values.env[step] = loop.var
                 now = list(loop.phis)
                 for k in (0, 1):
-                    fetched = self.read(base + Ix.of(step) + k + 1)
+                    fetched = self.read(base + derived("clamp", Ix.of(step) + (k + 1), last))
                     now = self.products(k, now)
                     self.put(1 - k, fetched)
                 loop.yields = tuple(now)
             totals = list(loop.results)
-        if self.steps % 2:
-            return self.products(0, totals)
-        fetched = self.read(base + (self.steps - 1))
-        totals = self.products(0, totals)
-        self.put(1, fetched)
-        return self.products(1, totals)
+        return self.products(0, totals) if self.steps % 2 else totals
 
     def load(self, memory: Param, at: Ix) -> Value:
         """An element of memory of the block for each thread."""

@@ -14,7 +14,7 @@ from graphc.codegen.gpu_contraction_panels import Panel
 from graphc.codegen.gpu_contraction_problem import Problem
 from graphc.codegen.gpu_contraction_tiles import WARP, MatrixTile
 from graphc.codegen.kernel import Param, Value
-from graphc.ir.index import Ix, Var
+from graphc.ir.index import Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
 from graphc.ir.types import i64
@@ -91,24 +91,23 @@ class MatrixKernel(PanelKernel):
             if k < ahead - 1:
                 e.wait(OPEN)
         totals = self.zeros()
-        rounds = max(0, (self.steps - ahead) // stages)
+        rounds, rest = divmod(self.steps, stages)
         if rounds:
-            last = (rounds - 1) * stages
-            with e.loop("step", 0, last + 1, stages, tuple(totals)) as loop:
-                step = Var("step", last, multiple=stages)
+            # The last rounds copy a step for nothing when there is none left.
+            with e.loop("step", 0, rounds * stages, stages, tuple(totals)) as loop:
+                step = Var("step", (rounds - 1) * stages, multiple=stages)
                 self.values.env[step] = loop.var
                 now = list(loop.phis)
                 for k in range(stages):
                     e.wait(ahead - 1)
-                    self._copy(base + Ix.of(step) + (k + ahead), (k + ahead) % stages)
+                    following = derived("clamp", Ix.of(step) + (k + ahead), self.steps - 1)
+                    self._copy(base + following, (k + ahead) % stages)
                     now = self.products(k, now)
                 loop.yields = tuple(now)
             totals = list(loop.results)
-        for k in range(rounds * stages, self.steps):
+        for k in range(rest):
             e.wait(ahead - 1)
-            if k + ahead < self.steps:
-                self._copy(base + (k + ahead), (k + ahead) % stages)
-            totals = self.products(k % stages, totals)
+            totals = self.products(k, totals)
         return totals
 
     def _copy(self, step: Ix, number: int, first: bool = False) -> None:

@@ -22,9 +22,9 @@ REST = 0.1  # share of the traffic that is not hidden
 LATENCY = 1000  # cycles until what a step asks memory for is in shared memory
 LAUNCH = 4000  # cycles for a kernel to begin, and for a block to compute what follows the sum
 SUMS_RATE = 1200  # bytes of partial sums that the whole device moves in a cycle
-SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 FEW = 12  # tiles for which all numbers of parts are tried
-HALF, MOST = 128, 255  # registers of a thread: with those of two blocks of 256 threads, and at most
+HALF, MOST = 128, 200  # registers of a thread: with those of two blocks of 256 threads, and at most
 OVERHEAD = 40  # registers of a thread besides its tile and what it reads next
 
 
@@ -38,6 +38,7 @@ class Shape:
     depth: int
     points: int
     itemsize: int  # of what is summed
+    indices: int = 1  # registers of a thread for each element that it copies: more where indices are computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ def registers(shape: Shape, tile: Tile) -> int:
     """Registers of a thread, about."""
     fragments = tile.high + tile.wide * shape.points
     loads = tile.depth * (tile.rows + tile.columns * shape.points) // tile.threads
-    return (tile.high * tile.wide * shape.points + fragments + loads) * (shape.itemsize // 4) + OVERHEAD
+    words = shape.itemsize // 4
+    return (tile.high * tile.wide * shape.points + fragments) * words + loads * (words + shape.indices - 1) + OVERHEAD
 
 
 def resident_by_registers(needed: int, threads: int, target: Target) -> int:

@@ -14,6 +14,7 @@ from graphc.ir.types import TensorType, bf16, f16
 
 MIN_WORK = 1 << 12  # multiply-adds below which a thread for each point is as good
 MIN_DEPTH = 4  # steps of a sum, likewise
+COMPUTED = 3  # registers for each element that a thread copies when its index is computed
 MATRIX_ARCHITECTURE = 80  # from which on there are copies to shared memory, and matrices of bf16
 
 
@@ -41,7 +42,8 @@ def shape_of(problem: Problem) -> Shape:
     """The extents of the matrix product."""
     batch, rows, columns, depth = map(size, (problem.batch, problem.rows, problem.columns, problem.sums))
     itemsize = accumulator_dtype(problem.stage.inputs[0].dtype).itemsize
-    return Shape(batch, rows, columns, depth, problem.points, itemsize)
+    is_plain = problem.left.plain is not None and problem.right.plain is not None
+    return Shape(batch, rows, columns, depth, problem.points, itemsize, 1 if is_plain else COMPUTED)
 
 
 def tiling_with(problem: Problem, tile: Tile | MatrixTile) -> Tiling:

@@ -120,6 +120,14 @@ def test_several_places_of_a_window_are_computed_by_one_thread() -> None:
         _check(graph, tile)
 
 
+@pytest.mark.parametrize("splits", [20, 40, 600])
+def test_several_threads_add_the_parts_of_a_sum(splits: int) -> None:
+    graph = contraction(
+        random.Random(splits), "a b, c b -> a c", f32, follow=True, before=False, extents={"a": 3, "b": 5000, "c": 7}
+    )
+    _check(graph, Tile(8, 8, 8, 1, 1, 1, splits=splits))
+
+
 def _shape(batch: int, rows: int, columns: int, depth: int, points: int = 1) -> Shape:
     return Shape(batch, rows, columns, depth, points, 4)
 

@@ -22,6 +22,7 @@ SPECS = ("a b, b c -> a c", "a b, c b -> a c", "b a, b c -> a c", "b c h+r w+s, 
 CASES: dict[str, tuple[DType, Tile | MatrixTile]] = {
     "tiles": (f32, Tile(32, 32, 8, 4, 4, 1)),
     "slices and parts": (f32, Tile(16, 16, 16, 4, 4, 4, splits=2)),
+    "many parts": (f32, Tile(16, 16, 8, 2, 2, 1, splits=18)),
     "matrices": (bf16, MatrixTile(32, 32, 32, 1, 2, 3)),
     "matrices of f16": (f16, MatrixTile(32, 16, 16, 2, 1, 4, splits=2)),
 }
