@@ -24,7 +24,8 @@ def _library() -> Library:
 
 @cache
 def _entry() -> Callable[[int, int, int], int]:
-    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(_library()[_ENTRY])
+    # The interpreter's lock is held: a process that ends while a daemon thread launches would end in a crash.
+    return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(_library()[_ENTRY])
 
 
 class NativeSteps:

@@ -172,7 +172,8 @@ class PyCudaDevice:
         self._copy_peer = declare(
             short, "cuMemcpyPeerAsync", pointer, pointer, pointer, pointer, ctypes.c_size_t, pointer
         )
-        self._graph_launch = declare(waiting, "cuGraphLaunch", pointer, pointer)
+        # A process that ends while a daemon thread is in one of the short ones would end in a crash.
+        self._graph_launch = declare(short, "cuGraphLaunch", pointer, pointer)
         self._error_text = declare(short, "cuGetErrorString", ctypes.c_int, ctypes.POINTER(ctypes.c_char_p))
         if self.graphs:
             names = "cuCtxSetCurrent", "cuLaunchKernel", "cuMemsetD8Async", "cuMemcpyDtoDAsync_v2"
