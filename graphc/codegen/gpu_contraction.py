@@ -26,9 +26,10 @@ def lower_gpu_contraction(
     problem, tile = tiling.problem, tiling.tile
     is_matrix = isinstance(tile, MatrixTile)
     needed = matrix_registers(tile) if is_matrix else registers(shape_of(problem), tile)
-    # What operands are computed with would not find room besides.
+    # A product by itself finds room; what operands are computed with would not, whatever is asked for.
     is_plain = problem.left.plain is not None and problem.right.plain is not None
-    resident = resident_by_registers(needed, tile.threads, target) if is_plain else 0
+    is_bare = all(s.maps == 0 for s in problem.nest.sites if s.root is not None) and not is_matrix
+    resident = resident_by_registers(needed, tile.threads, target) if is_plain and not is_bare else 0
     if is_matrix:
         tiles = MatrixKernel(prepared.group, problem, tile, merged, tiling.sums, resident).run(name)
     else:

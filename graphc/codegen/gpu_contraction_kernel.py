@@ -20,11 +20,18 @@ from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
 from graphc.ir.types import DType, i64
 
+LARGE = 64  # elements of a register tile from which on speed counts more than the length of the code
 _WARP_ACROSS = 8  # threads of a warp side by side along the columns, where there are enough
 
 
 class PanelKernel(BlockKernel):
-    """Goes through the steps of the sum with two pairs of panels, which the threads fill from registers."""
+    """Goes through the steps of the sum with two pairs of panels, which the threads fill from registers.
+
+    When it `reads_on`, the last round reads a step for nothing: that is shorter than code of its own for the last
+    steps.
+    """
+
+    reads_on = True
 
     def __init__(
         self,
@@ -80,10 +87,9 @@ class PanelKernel(BlockKernel):
         e, base = self.e, self.base()
         totals = self.zeros()
         self.put(0, self.read(base, first=True))
-        pairs = self.steps // 2
+        last = self.steps - 1
+        pairs = (self.steps if self.reads_on else last) // 2
         if pairs:
-            # The last round reads a step for nothing when there is none left: that is shorter than other code for it.
-            last = self.steps - 1
             with e.loop("step", 0, 2 * pairs, 2, tuple(totals)) as loop:
                 step = Var("step", 2 * pairs - 2, multiple=2)
                 self.values.env[step] = loop.var
@@ -94,7 +100,14 @@ class PanelKernel(BlockKernel):
                     self.put(1 - k, fetched)
                 loop.yields = tuple(now)
             totals = list(loop.results)
-        return self.products(0, totals) if self.steps % 2 else totals
+        if self.steps % 2:
+            return self.products(0, totals)
+        if self.reads_on:
+            return totals
+        fetched = self.read(base + last)
+        totals = self.products(0, totals)
+        self.put(1, fetched)
+        return self.products(1, totals)
 
     def load(self, memory: Param, at: Ix) -> Value:
         """An element of memory of the block for each thread."""
@@ -117,6 +130,7 @@ class TileKernel(PanelKernel):
         self.tile = tile
         super().__init__(group, problem, tile, merged, partial, resident)
         self.run_length = min(tile.wide, 16 // self.dtype.itemsize)
+        self.reads_on = tile.high * tile.wide < LARGE
         self._threads()
 
     def _threads(self) -> None:

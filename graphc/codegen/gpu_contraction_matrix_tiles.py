@@ -11,7 +11,7 @@ from graphc.codegen.target import Target
 ITEMSIZE = 2
 RATE = 1024  # multiply-adds that a multiprocessor does in a cycle
 SHARED_RATE = 128  # bytes that it reads of shared memory
-FABRIC = 40  # bytes that reach it from the second level of cache, by copies
+FABRIC = 22  # bytes that reach it from the second level of cache, by copies
 RESERVED = 1 << 10  # bytes of shared memory that a block takes besides
 REST = 0.2  # of what a step costs is not hidden
 OVERHEAD = 40  # registers of a thread besides its sums and the matrices that it multiplies
