@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 HERE = Path(__file__).parent
 DYNAMIC_BYTES = 227 << 10  # of shared memory that a block may have at most
@@ -53,8 +54,8 @@ class ShimError(AssertionError):
     """A kernel did what CUDA does not allow; the text says which thread did what, at which line of the unit."""
 
 
-class NoCompiler(RuntimeError):
-    """There is no C++ compiler on this machine."""
+class NoCompiler(pytest.skip.Exception):
+    """There is no C++ compiler on this machine: a test that wants one is skipped, with the reason."""
 
 
 @cache
