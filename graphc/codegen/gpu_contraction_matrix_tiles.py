@@ -16,6 +16,7 @@ RESERVED = 1 << 10  # bytes of shared memory that a block takes besides
 REST = 0.2  # of what a step costs is not hidden
 OVERHEAD = 40  # registers of a thread besides its sums and the matrices that it multiplies
 WARP_TILES = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (64, 16), (16, 32), (32, 16), (16, 16))
+MOST_COMPUTED = 2048  # elements of a warp's tile where registers are wanted for indices too
 WARPS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2))
 DEPTHS = (32, 64)
 STAGES = (3, 4)
@@ -59,6 +60,8 @@ def _tiles(shape: Shape, target: Target) -> Iterator[MatrixTile]:
     """Tiles that are not much larger than the product, whose panels have at least one copy for each thread."""
     for down, across in WARPS:
         for high, wide in WARP_TILES:
+            if shape.indices > 1 and high * wide > MOST_COMPUTED:
+                continue
             rows, columns = down * high, across * wide
             if (rows > 16 and rows >= 2 * shape.rows) or (columns > 16 and columns >= 2 * shape.columns):
                 continue
