@@ -122,7 +122,7 @@ class NumberTransfer(TransferExecutable):
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         super().__init__(nodes)
-        self._last: tuple[bytes, list[AnyBuffer]] = (b"", [])
+        self._last: tuple[bytes | None, list[AnyBuffer]] = (None, [])
 
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The numbers on the device."""

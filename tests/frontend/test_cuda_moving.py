@@ -183,6 +183,12 @@ def test_gradients_go_back_to_where_the_leaf_is() -> None:
     assert w.grad is not None and w.grad.get_device() == 1 and w.grad.tolist() == [4.0]
 
 
+def test_an_index_without_elements_moves() -> None:
+    x = torch.ones(3, 4, device="cuda")
+    assert x[torch.tensor([], dtype=torch.long)].cpu().shape == (0, 4)
+    assert x[[]].shape == (0, 4)
+
+
 def test_copy_between_devices() -> None:
     x = torch.zeros(2, 3, device="cuda")
     x.copy_(torch.arange(6.0).reshape(2, 3))
