@@ -55,7 +55,9 @@ def _check(graph: Graph, tile: Tile | MatrixTile | None) -> None:
     np.testing.assert_array_equal(run(graph, arrays, tile), expected, err_msg=str([n.shape for n in graph.inputs]))
 
 
-@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize(
+    "tile", [pytest.param(name, marks=pytest.mark.slow) if i % 2 else name for i, name in enumerate(TILES)]
+)
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_layout_by_every_kind_of_tile(spec: str, tile: str) -> None:
     rng = random.Random(f"{spec} {tile}")

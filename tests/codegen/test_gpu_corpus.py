@@ -32,6 +32,7 @@ def narrow_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_sorting, "THREADS", 32)
 
 
+@pytest.mark.slow  # the shim runs them as CUDA C: tests/cuda/test_conformance.py
 @pytest.mark.parametrize("op", [name for name in SAMPLES if name != "input" and OPS[name].kind != "host"])
 def test_samples(op: str) -> None:
     b, inputs, outputs, arrays = Builder(), [], [], []

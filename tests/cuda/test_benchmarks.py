@@ -29,7 +29,7 @@ def computed(name: str, workload: Workload, device: str) -> list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("form", ["graphc", "graphc-compiled"])
+@pytest.mark.parametrize("form", [pytest.param("graphc", marks=pytest.mark.slow), "graphc-compiled"])
 def test_the_device_agrees(cuda: Machine, name: str, form: str) -> None:
     try:
         found = computed(form, TINY[name], "cuda")

@@ -172,6 +172,7 @@ def test_doctor_runs_a_kernel_on_each_device(cuda: Machine) -> None:
     assert "a small kernel compiles, runs and is right" in found["value"] and checks["cuda compiler"]["status"] == "ok"
 
 
+@pytest.mark.slow  # tests/cuda/test_lenet.py trains it too
 def test_train_lenet(cuda: Machine) -> None:
     """One epoch of two steps on the device and on the CPU."""
     arguments = ("train", "lenet", "--epochs", "1", "--batch-size", "700", "--json")

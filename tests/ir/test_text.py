@@ -252,6 +252,7 @@ def test_much_damaged_text_is_refused_or_valid() -> None:
     check_mutants(20_000)
 
 
+@pytest.mark.slow
 def test_a_long_chain_prints_and_parses() -> None:
     b = Builder()
     x = y = b.input(0, TensorType(f32, ()), "x")

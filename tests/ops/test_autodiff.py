@@ -105,11 +105,11 @@ def test_a_long_chain() -> None:
     b = Builder()
     x = b.input(0, TensorType(f64, ()))
     y = x
-    for _ in range(100_000):
+    for _ in range(20_000):
         y = b.add(y, x)
     (gradient,) = vjp(b, [y], [b.constant(1, y.type)], [x])
     assert gradient is not None
-    assert float(evaluate(Graph((x,), (gradient,)), [np.array(2.0)])[0]) == 100_001
+    assert float(evaluate(Graph((x,), (gradient,)), [np.array(2.0)])[0]) == 20_001
 
 
 def test_a_cotangent_for_each_output() -> None:

@@ -119,7 +119,9 @@ def in_child(kind: str, numbers: range) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
 class TestGuardPages:
-    @pytest.mark.parametrize("first", range(0, FEW, AT_ONCE))
+    @pytest.mark.parametrize(
+        "first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(AT_ONCE, FEW, AT_ONCE))]
+    )
     def test_random_graphs(self, first: int) -> None:
         in_child("random", range(first, first + AT_ONCE))
 

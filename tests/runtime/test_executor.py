@@ -107,7 +107,7 @@ def test_objects_are_linked_with_each_other_and_the_c_library() -> None:
 def test_the_same_program_twice_and_dropped() -> None:
     x, y, expected = arguments()
     inputs = [Buffer.from_array(x), Buffer.from_array(y)]
-    for _ in range(20):
+    for _ in range(6):
         one, two = adder(), adder()
         np.testing.assert_allclose(floats(one.run(inputs)[0]), expected, rtol=1e-6)
         del one
