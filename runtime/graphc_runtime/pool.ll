@@ -13,7 +13,7 @@
   i64, [56 x i8],                          ;  6 state
   i64, [56 x i8],                          ;  8 next
   i32, [60 x i8],                          ; 10 busy
-  ptr, ptr, i64, i64, [32 x i8],           ; 12 task, 13 context, 14 count, 15 chunk
+  ptr, ptr, i64, i64, [32 x i8],           ; 12 task, 13 context, 14 count, 15 parts
   i32, i32, [56 x i8],                     ; 17 parked, 18 waiting
   [128 x i8], [128 x i8], [128 x i8]       ; 20 mutex, 21 condition "work", 22 condition "done"
 }
@@ -63,7 +63,8 @@ end:
   ret void
 }
 
-; Take and run chunks until none is left, then close the job.
+; Take and run chunks until none is left, then close the job. A chunk is a quarter of a thread's even share of what is left, so that all threads
+; end at about the same time, but not less than a sixteenth of its share of all, so that there are not too many.
 define internal void @drain(ptr %pool) {
 entry:
   %state = getelementptr %pool, ptr %pool, i32 0, i32 6
@@ -71,20 +72,32 @@ entry:
   %task.at = getelementptr %pool, ptr %pool, i32 0, i32 12
   %context.at = getelementptr %pool, ptr %pool, i32 0, i32 13
   %count.at = getelementptr %pool, ptr %pool, i32 0, i32 14
-  %chunk.at = getelementptr %pool, ptr %pool, i32 0, i32 15
+  %parts.at = getelementptr %pool, ptr %pool, i32 0, i32 15
   %task = load ptr, ptr %task.at
   %context = load ptr, ptr %context.at
   %count = load i64, ptr %count.at
-  %chunk = load i64, ptr %chunk.at
+  %parts = load i64, ptr %parts.at
+  %shares = shl i64 %parts, 2
+  %share = udiv i64 %count, %shares
+  %tiny = icmp eq i64 %share, 0
+  %least = select i1 %tiny, i64 1, i64 %share
   br label %loop
 loop:
-  %lo = atomicrmw add ptr %next, i64 %chunk monotonic
-  %some = icmp slt i64 %lo, %count
-  br i1 %some, label %run, label %end
-run:
-  %after = add i64 %lo, %chunk
+  %lo = load atomic i64, ptr %next monotonic, align 8
+  %left = sub i64 %count, %lo
+  %some = icmp sgt i64 %left, 0
+  br i1 %some, label %take, label %end
+take:
+  %fair = udiv i64 %left, %parts
+  %small = icmp ult i64 %fair, %least
+  %size = select i1 %small, i64 %least, i64 %fair
+  %after = add i64 %lo, %size
   %full = icmp slt i64 %after, %count
   %hi = select i1 %full, i64 %after, i64 %count
+  %try = cmpxchg weak ptr %next, i64 %lo, i64 %hi monotonic monotonic
+  %mine = extractvalue { i64, i1 } %try, 1
+  br i1 %mine, label %run, label %loop
+run:
   call void %task(ptr %context, i64 %lo, i64 %hi)
   br label %loop
 end:
@@ -105,7 +118,7 @@ entry:
   %task.at = getelementptr %pool, ptr %pool, i32 0, i32 12
   %context.at = getelementptr %pool, ptr %pool, i32 0, i32 13
   %count.at = getelementptr %pool, ptr %pool, i32 0, i32 14
-  %chunk.at = getelementptr %pool, ptr %pool, i32 0, i32 15
+  %parts.at = getelementptr %pool, ptr %pool, i32 0, i32 15
   %parked.at = getelementptr %pool, ptr %pool, i32 0, i32 17
   %waiting = getelementptr %pool, ptr %pool, i32 0, i32 18
   %mutex = getelementptr %pool, ptr %pool, i32 0, i32 20
@@ -136,17 +149,13 @@ inline:
   call void %task(ptr %context, i64 0, i64 %count)
   br label %return
 publish:
-  ; About four chunks a thread: enough to even out, few enough to cost nothing.
   %workers64 = zext i32 %workers to i64
   %threads = add i64 %workers64, 1
   %parts = shl i64 %threads, 2
-  %parts1 = sub i64 %parts, 1
-  %up = add i64 %count, %parts1
-  %chunk = udiv i64 %up, %parts
   store ptr %task, ptr %task.at
   store ptr %context, ptr %context.at
   store i64 %count, ptr %count.at
-  store i64 %chunk, ptr %chunk.at
+  store i64 %parts, ptr %parts.at
   store atomic i64 0, ptr %next monotonic, align 8
   store atomic i64 4294967296, ptr %state seq_cst, align 8
   %parked = load atomic i32, ptr %parked.at seq_cst, align 4
@@ -154,10 +163,7 @@ publish:
   br i1 %sleepers, label %wake, label %help
 wake:
   ; No more of them than there are chunks for.
-  %chunk1 = sub i64 %chunk, 1
-  %up.chunks = add i64 %count, %chunk1
-  %chunks = udiv i64 %up.chunks, %chunk
-  %others = sub i64 %chunks, 1
+  %others = sub i64 %count, 1
   %parked64 = zext i32 %parked to i64
   %fewer = icmp ult i64 %others, %parked64
   %signals = select i1 %fewer, i64 %others, i64 %parked64

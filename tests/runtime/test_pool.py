@@ -124,19 +124,31 @@ def test_two_threads_work_at_the_same_time() -> None:
     assert out.array.view(np.int32).tolist() == [2, 2]
 
 
+def chunk_sizes(count: int, threads: int) -> list[int]:
+    """How a job is cut: each time a quarter of a thread's share of what is left, at last a sixteenth of its share of
+    all.
+    """
+    sizes: list[int] = []
+    while count > sum(sizes):
+        left = count - sum(sizes)
+        sizes.append(min(left, max(left // (4 * threads), count // (16 * threads), 1)))
+    return sizes
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_others_take_the_chunks_of_a_thread_that_stalls(workers: int) -> None:
     """Chunks belong to nobody before they run: with shares of its own the stalled thread would wait for itself."""
     set_num_threads(workers)
     start_pool()
     executable = parallel(STALL_TASK, (TensorSpec("i64", (3,)),))
-    for count in (workers * 4, 1000):
+    for count in (workers * 4, 22, 1000):
         out = zeros(3, np.int64)
         executable.run([number(count)], [out])
         others, chunks, own = out.array.view(np.int64).tolist()
-        assert own == -(-count // (4 * workers))  # one chunk, about a quarter of a share
+        sizes = chunk_sizes(count, workers)
+        assert own in sizes[:workers]  # one chunk, about a quarter of a share
         assert others == count - own
-        assert chunks == -(-count // own) - 1  # all the other chunks, while one stood still
+        assert chunks == len(sizes) - 1  # all the other chunks, while one stood still
 
 
 def test_many_small_jobs() -> None:
