@@ -8,6 +8,7 @@ from graphc.codegen.kernel import INDEX, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_keys import Digits
 from graphc.codegen.sort_rows import Rows
+from graphc.codegen.sort_zeros import keep_order
 from graphc.codegen.target import Target
 from graphc.ir.node import Node
 from graphc.ir.types import i64
@@ -29,6 +30,8 @@ class Chunks(Rows):
         self.halves = tuple(self.scratch(f"half{i}", packed, length) for i in (0, 1))
         counters = self.rows * self.chunks * self.digits.radix
         self.counts = self.scratch("counts", self.digits.counter, counters)
+        if self.counts_zeros:
+            self.zeros = self.scratch("zeros", i64, self.rows * self.chunks)
 
     def kernels(self, name: str) -> tuple[Lowered, ...]:
         digits = self.digits
@@ -41,6 +44,8 @@ class Chunks(Rows):
                 made.append(self._starts(name))
                 made.append(self._move(name, source, self.out if last else other, number))
                 source, other = other, source
+        if self.counts_zeros:
+            made.append(self._keep_order(name))
         return tuple(made)
 
     def _chunk(self) -> tuple[Value, Value, Value]:
@@ -61,19 +66,28 @@ class Chunks(Rows):
         zero = e.const(0, VType(digits.counter))
         with e.loop("c", 0, digits.radix, 1) as c:
             self.write(self.counts, zero, (self.grid, digits.radix), (c.var, 1))
-        with e.loop("i", lo, hi, 1) as i:
-            item = ((row, self.n), (i.var, 1))
-            if number:
-                value = self.read(source, *item)
-            else:
-                at = digits.index(e, self.read(source, *item)) if word else i.var
-                value = self._from_elements(row, at, word)
-                if not self.alone:
-                    self.write(source, value, *item)
+
+        def count(value: Value) -> None:
             counter = ((self.grid, digits.radix), (digits.digit(e, value, number), 1))
             self.write(self.counts, e.op("add", self.read(self.counts, *counter), 1), *counter)
-        own = (source,) if number else (self.x,) if self.alone else (self.x, source)
-        own = (*own, self.counts)
+
+        own = (source, self.counts)
+        if number or word:
+            with e.loop("i", lo, hi, 1) as i:
+                item = ((row, self.n), (i.var, 1))
+                value = self.read(source, *item)
+                if not number:
+                    raw = self.read(self.x, *self.first(row, self.n), (digits.index(e, value), self.after))
+                    value = self.packed(digits, raw, digits.index(e, value), word)
+                    self.write(source, value, *item)
+                count(value)
+            own = own if number else (self.x, *own)
+        else:
+            zeros = self.pack_row(digits, self.first(row, self.n), lo, hi, source, ((row, self.n),), count)
+            own = (self.x, *own)
+            if zeros is not None:
+                self.write(self.zeros, zeros, (self.grid, 1))
+                own = (*own, self.zeros)
         return self.end(name, self.rows * self.chunks, 2, *own)
 
     def _starts(self, name: str) -> Lowered:
@@ -93,25 +107,26 @@ class Chunks(Rows):
     def _move(self, name: str, source: Param, to: Param, number: int) -> Lowered:
         """Move each chunk to the places of its digits; the last time indices (or elements) into the result."""
         self.begin()
-        e, digits = self.e, self.digits
+        digits = self.digits
         row, lo, hi = self._chunk()
-        packs = self.alone and not number  # nothing moved yet, and nothing is kept of what was counted
-        with e.loop("i", lo, hi, 1) as i:
-            if packs:
-                value = self._from_elements(row, i.var, 0)
-            else:
-                value = self.read(source, (row, self.n), (i.var, 1))
-            counter = ((self.grid, digits.radix), (digits.digit(e, value, number), 1))
-            count = self.read(self.counts, *counter)
-            self.write(self.counts, e.op("add", count, 1), *counter)
-            place = count if count.type == INDEX else e.op("cast", count, to=i64)
-            if to is self.out:
-                self.write(to, self.result(digits, value), *self.first(row, self.n), (place, self.after))
-            else:
-                self.write(to, value, (row, self.n), (place, 1))
-        return self.end(name, self.rows * self.chunks, 3, self.x if packs else source, to, self.counts)
 
-    def _from_elements(self, row: Value, at: Value, word: int) -> Value:
-        """Word number `word` of the key of element `at`, packed."""
-        raw = self.read(self.x, *self.first(row, self.n), (at, self.after))
-        return self.packed(self.digits, raw, at, word)
+        def move(places: list[Value]) -> None:
+            values = [self.read(source, (row, self.n), (i, 1)) for i in places]
+            moved = self.ranked(digits, values, number, self.counts, ((self.grid, digits.radix),))
+            for value, place in zip(values, moved, strict=True):
+                if to is self.out:
+                    self.write(to, self.result(digits, value), *self.first(row, self.n), (place, self.after))
+                else:
+                    self.write(to, value, (row, self.n), (place, 1))
+
+        self.in_pairs(lo, hi, move)
+        return self.end(name, self.rows * self.chunks, 3, source, to, self.counts)
+
+    def _keep_order(self, name: str) -> Lowered:
+        """Write the zeros of each row again if some chunk has negative ones."""
+        self.begin()
+        e = self.e
+        with e.loop("c", 0, self.chunks, 1, (e.const(0, INDEX),)) as c:
+            c.yields = (e.op("add", c.phis[0], self.read(self.zeros, (self.grid, self.chunks), (c.var, 1))),)
+        keep_order(self, self.first(self.grid, self.n), c.results[0])
+        return self.end(name, self.rows, 0, self.x, self.out, self.zeros)

@@ -53,6 +53,12 @@ def float_bits(e: Emitter, raw: Value) -> tuple[Value, Value, int]:
     return bits, e.op("and", bits, (1 << (dtype.bits - 1)) - 1), infinity
 
 
+def is_negative_zero(e: Emitter, raw: Value) -> Value:
+    """Whether the float `raw` (or each lane) is -0.0."""
+    bits, magnitude, _ = float_bits(e, raw)
+    return e.op("and", e.op("lt", bits, 0), e.op("eq", magnitude, 0))
+
+
 def distinct_key(e: Emitter, raw: Value, descending: bool) -> Value:
     """As `signed_key`, but -0.0 has the key before that of 0.0, so that `element` finds each element again.
 

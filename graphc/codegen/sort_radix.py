@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.codegen.kernel import INDEX, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_keys import Digits, key_bits, signed_key
 from graphc.codegen.sort_rows import Rows, Terms
+from graphc.codegen.sort_zeros import keep_order
 from graphc.codegen.target import Target
 from graphc.ir.node import Node
 from graphc.ir.types import i64
@@ -35,55 +38,69 @@ class Radix(Rows):
     def _sort(self, row: Value, some: Value, before: Value, chosen: bool) -> None:
         """Sort `some` elements of a row, those in the memory if `chosen`; `before` others come before them."""
         e, digits = self.e, self.digits
-        first, half = self.first(row, self.n), e.const(0, INDEX)
+        first, half, zeros = self.first(row, self.n), e.const(0, INDEX), None
         for word in range(digits.words):
             last = word == digits.words - 1
-            self._pack(first, word, half, some, chosen)
+            if word or chosen:
+                self._pack_again(first, word, half, some)
+            else:
+                zeros = self._pack(first, half)
             half = self._passes(half, digits.passes - last, some)
         self._finish(self.first(row, self.kept), half, some, before)
+        if zeros is not None:
+            keep_order(self, first, zeros)
 
     def _item(self, half: Value, i: Value) -> Terms:
         """Where element `i` of the half of the row's memory that begins at `half` stands."""
         return ((self.grid, 2 * self.n), (half, 1), (i, 1))
 
-    def _counter(self, digit: Value, number: Value | int) -> tuple[Terms, int]:
-        radix = self.digits.radix
-        terms: Terms = ((self.grid, self.digits.passes * radix), (digit, 1))
-        if isinstance(number, Value):
-            return (*terms, (number, radix)), 0
-        return terms, number * radix
+    def _counters(self, number: Value | int) -> Terms:
+        """Where the counters of a digit stand."""
+        digits = self.digits
+        number = number if isinstance(number, Value) else self.e.const(number, INDEX)
+        return ((self.grid, digits.passes * digits.radix), (number, digits.radix))
 
-    def _pack(self, first: Terms, word: int, half: Value, some: Value, chosen: bool) -> None:
-        """Pack word number `word` of each key with the element's index, in the order so far, and count all digits."""
+    def _pack(self, first: Terms, half: Value) -> Value | None:
+        """Pack the first words of all keys with their elements' indices and count all digits; gives the number of
+        negative zeros, as `pack_row` does.
+        """
+        self._clear()
+        mine: Terms = ((self.grid, 2 * self.n), (half, 1))
+        return self.pack_row(self.digits, first, 0, self.e.const(self.n, INDEX), self.work, mine, self._count)
+
+    def _pack_again(self, first: Terms, word: int, half: Value, some: Value) -> None:
+        """Pack word number `word` of the keys of elements in the memory, in their order there, and count likewise."""
         e, digits = self.e, self.digits
-        size = digits.passes * digits.radix
-        zero = e.const(0, VType(digits.counter))
-        with e.loop("c", 0, size, 1) as c:
-            self.write(self.counts, zero, (self.grid, size), (c.var, 1))
+        self._clear()
         with e.loop("i", 0, some, 1) as i:
-            at = digits.index(e, self.read(self.work, *self._item(half, i.var))) if word or chosen else i.var
+            at = digits.index(e, self.read(self.work, *self._item(half, i.var)))
             value = self.packed(digits, self.read(self.x, *first, (at, self.after)), at, word)
             self.write(self.work, value, *self._item(half, i.var))
-            for number in range(digits.passes):
-                terms, const = self._counter(digits.digit(e, value, number), number)
-                self.write(
-                    self.counts, e.op("add", self.read(self.counts, *terms, const=const), 1), *terms, const=const
-                )
+            self._count(value)
+
+    def _clear(self) -> None:
+        size = self.digits.passes * self.digits.radix
+        zero = self.e.const(0, VType(self.digits.counter))
+        with self.e.loop("c", 0, size, 1) as c:
+            self.write(self.counts, zero, (self.grid, size), (c.var, 1))
+
+    def _count(self, value: Value) -> None:
+        """Count all digits of a packed value."""
+        for number in range(self.digits.passes):
+            counter = (*self._counters(number), (self.digits.digit(self.e, value, number), 1))
+            self.write(self.counts, self.e.op("add", self.read(self.counts, *counter), 1), *counter)
 
     def _starts(self, number: Value | int) -> None:
         """Turn the counts of a digit into the places at which its values begin."""
         with self.e.loop("d", 0, self.digits.radix, 1, (self.e.const(0, VType(self.digits.counter)),)) as d:
-            terms, const = self._counter(d.var, number)
-            count = self.read(self.counts, *terms, const=const)
-            self.write(self.counts, d.phis[0], *terms, const=const)
+            counter = (*self._counters(number), (d.var, 1))
+            count = self.read(self.counts, *counter)
+            self.write(self.counts, d.phis[0], *counter)
             d.yields = (self.e.op("add", d.phis[0], count),)
 
-    def _next_place(self, value: Value, number: Value | int) -> Value:
-        """The place (i64) for a packed value in the order of a digit; the next of its kind goes after it."""
-        terms, const = self._counter(self.digits.digit(self.e, value, number), number)
-        place = self.read(self.counts, *terms, const=const)
-        self.write(self.counts, self.e.op("add", place, 1), *terms, const=const)
-        return place if place.type == INDEX else self.e.op("cast", place, to=i64)
+    def _ranked(self, values: Sequence[Value], number: Value | int) -> list[Value]:
+        """The places (i64) of packed values in the order of a digit."""
+        return self.ranked(self.digits, values, number, self.counts, self._counters(number))
 
     def _passes(self, half: Value, count: int, some: Value) -> Value:
         """Sort by the last `count` digits, from one half of the memory to the other; gives the half where all is now.
@@ -96,17 +113,20 @@ class Radix(Rows):
         none = e.const(0, INDEX)
         with e.loop("q", 0, count, 1, (half,)) as q:
             value = self.read(self.work, *self._item(q.phis[0], none))
-            terms, const = self._counter(digits.digit(e, value, q.var), q.var)
-            alike = e.op("eq", self.read(self.counts, *terms, const=const), self._as_counter(some))
+            counter = (*self._counters(q.var), (digits.digit(e, value, q.var), 1))
+            alike = e.op("eq", self.read(self.counts, *counter), self._as_counter(some))
             # A loop of one round or none: an `If` has no results.
             with e.loop("once", 0, e.op("select", alike, none, 1), 1, (q.phis[0],)) as once:
                 source = once.phis[0]
                 other = e.op("sub", self.n, source)
                 self._starts(q.var)
-                with e.loop("i", 0, some, 1) as i:
-                    value = self.read(self.work, *self._item(source, i.var))
-                    place = self._next_place(value, q.var)
-                    self.write(self.work, value, *self._item(other, place))
+
+                def move(places: list[Value]) -> None:
+                    values = [self.read(self.work, *self._item(source, i)) for i in places]
+                    for value, place in zip(values, self._ranked(values, q.var), strict=True):
+                        self.write(self.work, value, *self._item(other, place))
+
+                self.in_pairs(0, some, move)
                 once.yields = (other,)
             q.yields = (once.results[0],)
         return q.results[0]
@@ -115,10 +135,14 @@ class Radix(Rows):
         """Sort by the first digit, into the result."""
         e, number = self.e, self.digits.passes - 1
         self._starts(number)
-        with e.loop("i", 0, some, 1) as i:
-            value = self.read(self.work, *self._item(half, i.var))
-            place, kept = self.kept_place(e.op("add", self._next_place(value, number), before))
-            self.write(self.out, self.result(self.digits, value), *to, (place, self.after), mask=kept)
+
+        def move(places: list[Value]) -> None:
+            values = [self.read(self.work, *self._item(half, i)) for i in places]
+            for value, rank in zip(values, self._ranked(values, number), strict=True):
+                place, kept = self.kept_place(e.op("add", rank, before))
+                self.write(self.out, self.result(self.digits, value), *to, (place, self.after), mask=kept)
+
+        self.in_pairs(0, some, move)
 
     def _as_counter(self, value: Value) -> Value:
         dtype = self.digits.counter

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from graphc.codegen.kernel import Affine, Emitter, Value, VType
-from graphc.codegen.lowered import Lowered
-from graphc.codegen.sort_keys import float_bits
+from graphc.codegen.kernel import Affine, Value, VType
+from graphc.codegen.sort_keys import float_bits, is_negative_zero
 from graphc.codegen.sort_rows import Rows, Terms
 from graphc.ir.types import i32, i64
 
 
-class Zeros(Rows):
-    """Writes the zeros of each sorted row again, in the order in which the row has them, if some are negative."""
-
-    def kernel(self, name: str) -> Lowered:
-        pieces, each = self.cut()
-        with self.e.loop("row", *self.part(self.grid, each, self.rows), 1) as row:
-            rewrite_zeros(self, self.first(row.var, self.n))
-        return self.end(name, pieces, 1, self.x, self.out)
-
-
-def is_negative_zero(e: Emitter, raw: Value) -> Value:
-    """Whether the float `raw` (or each lane) is -0.0."""
-    bits, magnitude, _ = float_bits(e, raw)
-    return e.op("and", e.op("lt", bits, 0), e.op("eq", magnitude, 0))
+def keep_order(rows: Rows, first: Terms, negative: Value) -> None:
+    """Write the zeros of the sorted row at `first` again if `negative` (i64), the number of negative ones, is not 0."""
+    # A loop of one round or none: an `If` has no results.
+    with rows.e.loop("once", 0, rows.e.op("minimum", negative, 1), 1):
+        rewrite_zeros(rows, first)
 
 
 def rewrite_zeros(rows: Rows, first: Terms) -> None:

@@ -7,7 +7,6 @@ from graphc.codegen.sort_chunks import Chunks
 from graphc.codegen.sort_counting import Counting
 from graphc.codegen.sort_network import Network
 from graphc.codegen.sort_radix import Radix, Selection
-from graphc.codegen.sort_zeros import Zeros
 from graphc.codegen.target import Target
 from graphc.ir.node import Node
 
@@ -30,9 +29,5 @@ def lower_sort(node: Node, name: str, target: Target) -> tuple[Lowered, ...]:
     if node.op == "argselect" and n >= SELECTED:
         return (Selection(node, target).kernel(name),)
     if node.op != "argselect" and rows < target.cores and n >= LONG:
-        kernels = Chunks(node, target).kernels(name)
-    else:
-        kernels = (Radix(node, target).kernel(name),)
-    if node.op == "sort" and x.dtype.is_float:
-        return (*kernels, Zeros(node, target).kernel(name))
-    return kernels
+        return Chunks(node, target).kernels(name)
+    return (Radix(node, target).kernel(name),)
