@@ -95,7 +95,7 @@ class Rows:
         mine: Terms,
         use: Callable[[Value], None],
     ) -> Value | None:
-        """Pack the keys of the elements from `lo` to `hi` with their indices into `to`, and `use` each; gives the number
+        """Pack the keys of elements `lo` to `hi` with their indices into `to`, and `use` each; gives the number
         of negative zeros (i64) where `counts_zeros`.
         """
         e = self.e
