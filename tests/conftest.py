@@ -1,15 +1,19 @@
-"""Settings of the whole test run: a kernel cache of its own, shared by the workers and removed at the end; and the flag
-that takes new texts over.
+"""Settings of the whole test run: a kernel cache of its own, shared by the workers and removed at the end; the flag
+that takes new texts over; and what is collected stays out of the garbage collector's way.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 import pytest
+
+from tests.codegen.once import kernels_built_once
 
 if "GRAPHC_CACHE_DIR" not in os.environ:
     folder = tempfile.mkdtemp(prefix="graphc-tests-")
@@ -19,6 +23,19 @@ if "GRAPHC_CACHE_DIR" not in os.environ:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the texts that golden tests compare with")
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all modules live to the end: no collection of garbage has to look at them."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_are_built_once() -> Iterator[None]:
+    """A kernel that tests have in common is built for the first of them."""
+    with kernels_built_once():
+        yield
 
 
 @pytest.fixture

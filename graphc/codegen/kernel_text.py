@@ -70,6 +70,7 @@ class KernelPrinter:
         self.kernel = kernel
         self._names: dict[Value | Param, str] = {}
         self._used: set[str] = set()
+        self._counts: dict[str, int] = {}  # how many names were made of one that several values have
         self._next = 0
 
     def lines(self) -> Iterator[tuple[str, Stmt | None]]:
@@ -103,9 +104,9 @@ class KernelPrinter:
             while base in self._used:
                 self._next += 1
                 base = str(self._next)
-        name, count = base, 0
+        name = base
         while name in self._used:
-            count += 1
+            count = self._counts[base] = self._counts.get(base, 0) + 1
             name = f"{base}_{count}"
         self._used.add(name)
         self._names[value] = name

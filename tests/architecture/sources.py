@@ -76,6 +76,7 @@ def _targets(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
         yield full if full in modules() else base
 
 
+@cache
 def imports(path: Path) -> list[Import]:
     """Every import statement of a file; `from a import b` counts as `a.b` when that is a module of ours."""
     name = module_name(path)

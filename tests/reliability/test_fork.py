@@ -56,11 +56,12 @@ def our_threads() -> int:
     return sum(thread.name.startswith("graphc-") for thread in threading.enumerate())
 
 
-def test_a_hundred_forks(counting: Executable) -> None:
+@pytest.mark.parametrize("forks", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_many_forks(counting: Executable, forks: int) -> None:
     def child() -> bool:
         return all((count_run(counting, 64) == 1).all() for _ in range(5)) and our_threads() == 2
 
-    for i in range(100):
+    for i in range(forks):
         assert in_child(child) == 0, i
         assert (count_run(counting, 64) == 1).all()
         if i % 2:  # workers are alive at every second fork, and just started at the others

@@ -24,6 +24,7 @@ from graphc.ir.schedule import FusedGraph, MemoryPlan, Region
 from graphc.passes.plan_memory import InPlace, ScratchOf, plan_memory
 from graphc.pipeline import schedule
 from tests.codegen.networks import arrays_for, training_step
+from tests.codegen.once import kernels_built_once
 from tests.codegen.programs import same_bits
 from tests.codegen.raw import Entry, artifact_of, program_for, run_over
 from tests.fuzz.graphs import random_graph, random_inputs
@@ -101,16 +102,15 @@ def run_guarded(graph: Graph, arrays: Sequence[np.ndarray], at_end: bool) -> lis
     ]
 
 
-def subjects(kind: str, numbers: range) -> Iterator[tuple[str, Graph, list[np.ndarray]]]:
+def subjects(kind: str, numbers: Sequence[int]) -> Iterator[tuple[str, Graph, list[np.ndarray]]]:
     for number in numbers:
         graph = random_graph(number) if kind == "random" else training_step(number)
         arrays = random_inputs(graph, number) if kind == "random" else arrays_for(graph)
         yield f"{kind} {number}", graph, arrays
 
 
-def in_child(kind: str, numbers: range) -> None:
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.reliability.test_guard", kind]
-    command += [str(numbers.start), str(numbers.stop)]
+def in_child(kind: str, numbers: Sequence[int]) -> None:
+    command = [sys.executable, "-X", "faulthandler", "-m", "tests.reliability.test_guard", kind, *map(str, numbers)]
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}", "PATH": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"after {done.stdout.splitlines()[-1:]}: {done.stderr}"
@@ -125,9 +125,8 @@ class TestGuardPages:
     def test_random_graphs(self, first: int) -> None:
         in_child("random", range(first, first + AT_ONCE))
 
-    @pytest.mark.parametrize("batch", BATCHES)
-    def test_training_steps(self, batch: int) -> None:
-        in_child("batch", range(batch, batch + 1))
+    def test_training_steps(self) -> None:
+        in_child("batch", BATCHES)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("first", range(FEW, FEW + MANY, 10 * AT_ONCE))
@@ -149,12 +148,13 @@ class TestGuardPages:
 
 def main() -> None:
     """The child process."""
-    for what, graph, arrays in subjects(sys.argv[1], range(int(sys.argv[2]), int(sys.argv[3]))):
-        expected = run_over(Entry(artifact_of(program_for(graph))), arrays, 0, None)
-        for at_end in (True, False):
-            print(what, "flush with the page", "behind" if at_end else "in front", flush=True)
-            got = run_guarded(graph, arrays, at_end)
-            assert all(map(same_bits, got, expected)), f"{what}: results differ"
+    with kernels_built_once():
+        for what, graph, arrays in subjects(sys.argv[1], [int(number) for number in sys.argv[2:]]):
+            expected = run_over(Entry(artifact_of(program_for(graph))), arrays, 0, None)
+            for at_end in (True, False):
+                print(what, "flush with the page", "behind" if at_end else "in front", flush=True)
+                got = run_guarded(graph, arrays, at_end)
+                assert all(map(same_bits, got, expected)), f"{what}: results differ"
 
 
 if __name__ == "__main__":

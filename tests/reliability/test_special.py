@@ -218,9 +218,20 @@ def laid_out(op: str, layouts: Sequence[Layout], which: Sequence[int]) -> tuple[
     return Graph(tuple(inputs), tuple(outputs)), arrays
 
 
-@pytest.mark.parametrize("op", [name for name in SAMPLES if OPS[name].arity != 0 and OPS[name].kind != "host"])
+TAKING = [name for name in SAMPLES if OPS[name].arity != 0 and OPS[name].kind != "host"]
+# These read operands in one way, whatever they compute: without the slow tests, each does so in a part of the layouts.
+ALIKE = [name for name in TAKING if OPS[name].kind in ("elementwise", "composite")]
+PARTS = 4
+
+
+@pytest.mark.parametrize("op", [pytest.param(o, marks=pytest.mark.slow) if o in ALIKE else o for o in TAKING])
 def test_operands_in_every_layout(op: str) -> None:
     check(*laid_out(op, LAYOUTS, (0, 1, 9)))
+
+
+@pytest.mark.parametrize(("number", "op"), list(enumerate(ALIKE)), ids=ALIKE)
+def test_operands_of_elementwise_operators_in_some_layouts(number: int, op: str) -> None:
+    check(*laid_out(op, LAYOUTS[number % PARTS :: PARTS], (0, 1, 9)))
 
 
 # zeros
