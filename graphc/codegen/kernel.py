@@ -97,7 +97,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Write `value` to `buffer`; lanes, `stride`, `offsets` and `mask` as for `Load`."""
+    """Write `value` to `buffer`; lanes, `stride`, `offsets` and `mask` as for `Load`.
+
+    What `streams` goes past the caches: a whole vector of neighbours, from a multiple of its lanes on, to a buffer that
+    begins at a cache line and that the kernel does not read.
+    """
 
     buffer: Param
     index: Affine
@@ -105,6 +109,7 @@ class Store:
     stride: int = 1
     offsets: Value | None = None
     mask: Value | None = None
+    streams: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,11 +253,12 @@ class _KernelParser:
             self.need(",")
             value = self.use()
             stride, offsets, mask = self.access()
+            streams = self.accept("streams")
             self.need(":")
             at = self.token.at
             if self.type() != value.type:
                 self.fail(f"the stored value has type {value.type}", at)
-            return Store(buffer, index, value, stride, offsets, mask)
+            return Store(buffer, index, value, stride, offsets, mask, streams)
         if self.accept("prefetch"):
             return Prefetch(*self.place())
         if self.accept("for"):

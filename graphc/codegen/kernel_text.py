@@ -7,7 +7,7 @@ param    = VALUE ":" DTYPE "[" INT "]" ("in" | "out" | "inout")
 block    = "{" {stmt} ["yield" VALUE {"," VALUE}] "}"
 stmt     = VALUE "=" OP [operand {"," operand}] ":" type
          | VALUE "=" "load" place access ":" type
-         | "store" place "," VALUE access ":" type
+         | "store" place "," VALUE access ["streams"] ":" type
          | "prefetch" place
          | "for" VALUE "=" bound "to" bound "step" INT
            ["carry" "(" VALUE "=" VALUE ":" type {"," ...} ")"] block ["->" "(" VALUE ":" type {"," ...} ")"]
@@ -151,6 +151,7 @@ class KernelPrinter:
             access += f" mask {self._use(statement.mask)}"
         if isinstance(statement, Load):
             return f"{self._define(statement.result)} = load {place}{access} : {statement.result.type}"
+        access += " streams" if statement.streams else ""
         return f"store {place}, {self._use(statement.value)}{access} : {statement.value.type}"
 
     def _of_block(self, statement: Mma | LoadMatrix | AsyncCopy | Await) -> str:

@@ -142,6 +142,14 @@ class _Verifier:
                 self.access(statement, statement.value.type)
                 if statement.buffer.mode == "in":
                     self.fail(f"a store to buffer {statement.buffer.name}, which may only be read")
+                if statement.streams and (
+                    statement.value.type.lanes == 1
+                    or statement.stride != 1
+                    or statement.offsets is not None
+                    or statement.mask is not None
+                    or statement.buffer.mode != "out"
+                ):
+                    self.fail("only whole vectors of neighbours stream, and only to a buffer that is not read")
             elif isinstance(statement, Prefetch):
                 if statement.buffer not in self.params:
                     self.fail(f"{statement.buffer.name} is not a buffer of this kernel")

@@ -69,7 +69,8 @@ class Launching:
         self._inner, self._members = [], []
 
     def _launch_all(self, group: Group, parts: Sequence[Lowered]) -> None:
-        for lowered in parts:
+        for part in parts:
+            lowered = self.made.streamed(part)
             kernel = lowered.kernel
             symbol, text = self.made.emit(kernel)
             self.steps.append(Launch(symbol, self._arguments(lowered, None), kernel.grid, runs_parallel(kernel)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from graphc.codegen.blocks import Blocks, blocks_of
@@ -22,6 +22,7 @@ from graphc.codegen.lowered import Lowered
 from graphc.codegen.pack import lower_panel
 from graphc.codegen.prepare import Prepared, prepare
 from graphc.codegen.schedule import MODEL, Choice
+from graphc.codegen.streaming import streamed
 from graphc.codegen.target import Target
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
@@ -71,6 +72,7 @@ class Kernels:
         self._of: dict[Group, tuple[_Made, Form]] = {}
         self._by_blocks: dict[Group, tuple[_Made, Form]] = {}
         self._texts: dict[int, tuple[Kernel, str, str]] = {}
+        self._streamed: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {}
 
     def by_blocks(self, group: Group) -> Blocks | None:
         """How `group` touches memory along the first axis of its domain, if its kernel can go along it by blocks.
@@ -144,6 +146,14 @@ class Kernels:
         later: dict[Node | Scratch, int] = {**form.bytes_before()}
         parts = [(part.kernel, tuple(mine[b] for b in part.buffers)) for part in known]
         return tuple(Lowered(kernel, buffers, tuple(later.get(b, 0) for b in buffers)) for kernel, buffers in parts)
+
+    def streamed(self, lowered: Lowered) -> Lowered:
+        """`lowered` with stores past the caches where these pay."""
+        key = id(lowered.kernel), lowered.starts
+        known = self._streamed.get(key)
+        if known is None:
+            known = self._streamed[key] = lowered.kernel, streamed(lowered, self._target)
+        return replace(lowered, kernel=known[1])
 
     def emit(self, kernel: Kernel) -> tuple[str, str]:
         """The symbol of `kernel`, which follows from its code, and that."""

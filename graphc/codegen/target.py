@@ -12,11 +12,12 @@ PER_CYCLE = 2  # multiply-adds of vectors, and loads, that costs assume a core t
 class Target:
     """What the scheduler and the emitters must know. Part of every cache key.
 
-    `vector_bytes` is the width of a vector register, `registers` how many there are, cache sizes are in bytes per core,
-    `cores` counts the cores that this process may use. On a GPU (`device` "cuda") `cpu` is its architecture (`sm_90`),
-    a core is a multiprocessor, `l1_bytes` the shared memory that a block may have, `l2_bytes` the cache of the whole
-    device, `registers` those of a multiprocessor (of 4 bytes), and `vector_bytes` what one thread loads at once; with
-    `tf32`, products of f32 may round their operands to TF32.
+    `vector_bytes` is the width of a vector register, `registers` how many there are, cache sizes are in bytes per core
+    (`l3_bytes` of the last one, which cores share; 0 where there is none or it is not known), `cores` counts the cores
+    that this process may use. On a GPU (`device` "cuda") `cpu` is its architecture (`sm_90`), a core is a
+    multiprocessor, `l1_bytes` the shared memory that a block may have, `l2_bytes` the cache of the whole device,
+    `registers` those of a multiprocessor (of 4 bytes), and `vector_bytes` what one thread loads at once; with `tf32`,
+    products of f32 may round their operands to TF32.
     """
 
     triple: str
@@ -30,6 +31,7 @@ class Target:
     cores: int
     device: str = "cpu"
     tf32: bool = False
+    l3_bytes: int = 0
 
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in one vector register."""

@@ -30,7 +30,7 @@ def runnable() -> dict[str, Target]:
         "one core": replace(host, cores=1),
         "many cores": replace(host, cores=64),
         "narrow": replace(host, vector_bytes=16, registers=16),
-        "small caches": replace(host, l1_bytes=512, l2_bytes=4096, cores=2),
+        "small caches": replace(host, l1_bytes=512, l2_bytes=4096, l3_bytes=1 << 14, cores=2),
         "no fma": replace(host, fma=False, vector_bytes=max(host.vector_bytes // 2, 16)),
     }
     if host.triple.startswith("x86_64"):

@@ -69,11 +69,13 @@ class _KernelEmitter:
             *f.scopes[0].lines,
             *scope.lines,
             "done:",
+            *(["  fence seq_cst"] if f.streams else []),  # other threads may read what went past the caches
             "  ret void",
             "}",
             "",
             *f.declarations,
             attributes(f.target),
+            *(["!0 = !{i32 1}"] if f.streams else []),
         ]
         if f.needs_zero:
             lines.insert(2, "@zeros = private unnamed_addr constant [8 x i8] zeroinitializer, align 8")

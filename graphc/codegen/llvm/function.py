@@ -37,6 +37,7 @@ class Function:
         self.bounded: set[Value] = set()  # i64 scalars that count something, far from overflow
         self.declarations: dict[str, None] = {}
         self.needs_zero = False
+        self.streams = False  # whether something is stored past the caches
         self._count = 0
 
     def fresh(self, hint: str = "") -> str:

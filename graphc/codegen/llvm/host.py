@@ -36,6 +36,7 @@ def host_target() -> Target:
         l1_bytes=cache_bytes(1) or L1_ASSUMED,
         l2_bytes=cache_bytes(2) or L2_ASSUMED,
         cores=cpu_count(),
+        l3_bytes=cache_bytes(3) or 0,
     )
 
 

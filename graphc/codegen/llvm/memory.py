@@ -243,6 +243,10 @@ class Memory:
             if stride < 0:
                 value = self._reverse(value, memory, lanes)
                 mask = self._reverse(mask, masks, lanes) if mask else None
+            if statement.streams:
+                f.streams = True
+                f.run(f"store {memory} {value}, ptr {address}, align {align * lanes}, !nontemporal !0")
+                return
             if mask is None:
                 f.run(f"store {memory} {value}, ptr {address}, align {align}")
                 return

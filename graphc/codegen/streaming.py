@@ -1,0 +1,116 @@
+"""Stores past the caches: a kernel that touches more memory than the last cache holds writes whole lines to memory at
+once, rather than have each line read before it is written and push something else out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt, Store, Value
+from graphc.codegen.lowered import Lowered
+from graphc.codegen.target import LINE, Target
+
+_Key = tuple[Param, tuple[tuple[Value, int], ...]]
+
+
+def streamed(lowered: Lowered, target: Target) -> Kernel:
+    """The kernel with stores past the caches where that pays; the kernel itself where it does not.
+
+    A buffer is written so that is larger than the second cache, where all buffers together are at least as large as
+    the last one. Its lines must be written whole, and it must not be read.
+    """
+    kernel = lowered.kernel
+    touched = sum(p.size * p.dtype.itemsize for p in kernel.params)
+    if not target.l3_bytes or touched < target.l3_bytes:
+        return kernel
+    read = {s.buffer for s in _statements(kernel.body) if isinstance(s, Load)}
+    starts = lowered.starts or (0,) * len(kernel.params)
+    buffers = frozenset(
+        p
+        for p, start in zip(kernel.params, starts, strict=True)
+        if p.mode == "out" and p not in read and p.size * p.dtype.itemsize > target.l2_bytes and start % LINE == 0
+    )
+    if not buffers:
+        return kernel
+    body = _Stream(buffers).block(kernel.body, kernel.index, 1)
+    return kernel if body == kernel.body else replace(kernel, body=body)
+
+
+def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
+    for statement in body:
+        yield statement
+        if isinstance(statement, (For, If)):
+            yield from _statements(statement.body)
+
+
+class _Stream:
+    """Marks the stores to `buffers`. `_factors` has a number that divides each integer scalar met so far."""
+
+    def __init__(self, buffers: frozenset[Param]) -> None:
+        self._buffers = buffers
+        self._factors: dict[Value, int] = {}
+
+    def block(self, body: Sequence[Stmt], var: Value, step: int) -> tuple[Stmt, ...]:
+        """The statements of a loop over `var`, with stores marked."""
+        for statement in body:
+            if isinstance(statement, Op):
+                self._factors[statement.result] = self._factor(statement)
+        candidates = [s for s in body if isinstance(s, Store) and self._is_aligned(s)]
+        marked = self._whole(candidates, var, step)
+        result: list[Stmt] = []
+        for statement in body:
+            if isinstance(statement, For):
+                self._factors[statement.var] = math.gcd(self._known(statement.lo), statement.step)
+                inner = self.block(statement.body, statement.var, statement.step)
+                statement = statement if inner == statement.body else replace(statement, body=inner)
+            elif isinstance(statement, Store) and id(statement) in marked:
+                statement = replace(statement, streams=True)
+            result.append(statement)
+        return tuple(result)
+
+    def _known(self, value: Value | int) -> int:
+        return self._factors.get(value, 1) if isinstance(value, Value) else value
+
+    def _factor(self, op: Op) -> int:
+        """A number that divides the result."""
+        args = [self._known(a) for a in op.args]
+        if op.name == "const" and isinstance(op.attr, int):
+            return int(op.attr)
+        if op.name == "mul":
+            return math.prod(args)
+        if op.name in ("add", "sub", "minimum", "maximum"):
+            return math.gcd(*args)
+        return math.gcd(*args[1:]) if op.name == "select" else 1
+
+    def _is_aligned(self, store: Store) -> bool:
+        """Whether a whole vector is stored to neighbours, from a multiple of its length on."""
+        lanes, is_plain = store.value.type.lanes, store.stride == 1 and store.offsets is None and store.mask is None
+        if lanes == 1 or not is_plain or store.buffer not in self._buffers or store.value.type.dtype.kind == "bool":
+            return False
+        return lanes * store.buffer.dtype.itemsize >= 16 and self._divides(lanes, store.index)
+
+    def _divides(self, number: int, index: Affine) -> bool:
+        return index.const % number == 0 and all(self._known(v) * c % number == 0 for v, c in index.terms)
+
+    def _whole(self, stores: Sequence[Store], var: Value, step: int) -> set[int]:
+        """Those of `stores` (by identity) that write whole lines, or lines that the next round of the loop ends."""
+        marked: set[int] = set()
+        by_place: dict[_Key, list[Store]] = {}
+        for store in stores:
+            by_place.setdefault((store.buffer, store.index.terms), []).append(store)
+        for (buffer, terms), found in by_place.items():
+            line = LINE // buffer.dtype.itemsize
+            found.sort(key=lambda s: s.index.const)
+            lanes = found[0].value.type.lanes
+            advance = sum(c for v, c in terms if v is var) * step
+            # What follows on each other has the same distance from its number.
+            for _, run in groupby(enumerate(found), key=lambda pair: pair[1].index.const - pair[0] * lanes):
+                together = [store for _, store in run]
+                length = lanes * len(together)
+                is_whole = length % line == 0 and self._divides(line, Affine(together[0].index.const, terms))
+                if is_whole or advance == length:
+                    marked.update(map(id, together))
+        return marked

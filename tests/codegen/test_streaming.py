@@ -1,0 +1,204 @@
+"""Stores past the caches: which kernels have them, and that what they write is all there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc.codegen.kernel import For, If, Kernel, Stmt, Store
+from graphc.codegen.kernel_parser import parse_kernel
+from graphc.codegen.kernel_text import print_kernel
+from graphc.codegen.kernel_verify import verify_kernel
+from graphc.codegen.llvm.build import build_assembly
+from graphc.codegen.llvm.emit import emit_kernel
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.lowered import Lowered
+from graphc.codegen.package import Program, make_program
+from graphc.codegen.streaming import streamed
+from graphc.codegen.target import Target
+from graphc.errors import VerifyError
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType, bf16, f32, f64, i64
+from graphc.passes.plan_memory import plan_memory
+from graphc.pipeline import schedule
+from graphc_runtime import Buffer
+from graphc_runtime.devices import get_device
+from graphc_runtime.executor import Executable
+from tests.codegen.raw import artifact_of
+from tests.codegen.targets import AVX2, AVX512, SSE2, runnable
+
+SMALL = {"l2_bytes": 1 << 10, "l3_bytes": 1 << 14}
+TARGETS = {name: replace(target, **SMALL) for name, target in {"host": host_target(), **runnable()}.items()}
+Make = Callable[[Builder], tuple[tuple[Node, ...], Node]]
+
+
+def _sum(shape: tuple[int, ...], dtype: object = f32) -> Make:
+    def make(b: Builder) -> tuple[tuple[Node, ...], Node]:
+        x, y = (b.input(i, TensorType(dtype, shape)) for i in (0, 1))  # type: ignore[arg-type]
+        return (x, y), b.add(x, y)
+
+    return make
+
+
+def _softmax(b: Builder) -> tuple[tuple[Node, ...], Node]:
+    x = b.input(0, TensorType(f32, (64, 128)))
+    e = b.exp(
+        b.sub(
+            x, b.broadcast(b.reshape(b.apply("reduce_max", (x,), {"axes": (1,), "ties": "even"}), (64, 1)), (64, 128))
+        )
+    )
+    total = b.apply("reduce_sum", (e,), {"axes": (1,)})
+    return (x,), b.div(e, b.broadcast(b.reshape(total, (64, 1)), (64, 128)))
+
+
+def _gather(b: Builder) -> tuple[tuple[Node, ...], Node]:
+    x, places = b.input(0, TensorType(f32, (100, 64))), b.input(1, TensorType(i64, (70,)))
+    return (x, places), b.apply("gather", (x, places), {"axis": 0})
+
+
+def _transpose(b: Builder) -> tuple[tuple[Node, ...], Node]:
+    x = b.input(0, TensorType(f32, (256, 128)))
+    return (x,), b.apply("materialize", (b.permute(x, (1, 0)),))
+
+
+def _scan(b: Builder) -> tuple[tuple[Node, ...], Node]:
+    x = b.input(0, TensorType(f32, (64, 128)))
+    return (x,), b.apply("scan_sum", (x,), {"axis": 0, "reverse": False})
+
+
+def _columns(b: Builder) -> tuple[tuple[Node, ...], Node]:
+    x = b.input(0, TensorType(f32, (256, 128)))
+    return (x,), b.apply("reduce_sum", (x,), {"axes": (0,)})
+
+
+def _program(make: Make, target: Target, donated: frozenset[int] = frozenset()) -> tuple[Graph, Program]:
+    inputs, output = make(Builder())
+    graph = Graph(inputs, (output,))
+
+    def plan(*args: object, **options: object) -> object:
+        return plan_memory(*args, donated=donated, **options)  # type: ignore[arg-type]
+
+    return graph, make_program(schedule(graph, target), plan, target)  # type: ignore[arg-type]
+
+
+def _streams(*kernels: Kernel) -> list[Store]:
+    """The stores past the caches."""
+    found: list[Store] = []
+    todo: list[Stmt] = [s for k in kernels for s in k.body]
+    while todo:
+        statement = todo.pop()
+        if isinstance(statement, (For, If)):
+            todo.extend(statement.body)
+        elif isinstance(statement, Store) and statement.streams:
+            found.append(statement)
+    return found
+
+
+def _arrays(graph: Graph) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [
+        rng.integers(-5, 105, n.shape) if n.dtype is i64 else rng.standard_normal(n.shape).astype(n.dtype.numpy)
+        for n in graph.inputs
+    ]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    "make",
+    [_sum((64, 128)), _sum((5000,)), _sum((64, 100), f64), _sum((64, 128), bf16), _softmax, _gather, _transpose, _scan],
+    ids=["sum", "tail", "doubles", "halves", "softmax", "gather", "transpose", "scan"],
+)
+def test_what_is_larger_than_the_caches_is_stored_past_them(make: Make, name: str) -> None:
+    graph, program = _program(make, TARGETS[name])
+    # Results that are narrower than what they are computed in may be less than 16 bytes of a short vector.
+    assert _streams(*program.kernels) or TARGETS[name].vector_bytes == 16 or (make is _scan and name != "host")
+    for kernel in program.kernels:
+        verify_kernel(kernel)
+        assert print_kernel(parse_kernel(print_kernel(kernel))) == print_kernel(kernel)
+    arrays = _arrays(graph)
+    executable = Executable(artifact_of(program, TARGETS[name]), get_device("cpu"))
+    (wanted,), node = evaluate(graph, arrays), graph.outputs[0]
+    for _ in range(3):
+        (result,) = executable.run(list(map(Buffer.from_array, arrays)))
+        found = result.view(node.dtype.numpy, node.shape)
+        np.testing.assert_allclose(found.astype(np.float64), wanted.astype(np.float64), rtol=1e-5, atol=1e-5)
+
+
+def test_what_fits_or_is_written_in_parts_is_not() -> None:
+    host = TARGETS["host"]
+    for make, target in (
+        (_sum((64, 128)), replace(host, l3_bytes=0)),
+        (_sum((64, 128)), replace(host, l3_bytes=3 * 64 * 128 * 4 + 1)),
+        (_sum((64, 128)), replace(host, l2_bytes=64 * 128 * 4)),
+        (_sum((500, 3)), replace(host, l3_bytes=1 << 20)),
+        (_columns, host),
+    ):
+        _, program = _program(make, target)
+        assert not _streams(*program.kernels)
+    _, program = _program(_sum((64, 128)), host, frozenset({0}))
+    assert not _streams(*program.kernels)  # the operand's memory is the result's
+
+
+def _kernel(target: Target, text: str, start: int = 0) -> Kernel:
+    kernel = parse_kernel(text)
+    return streamed(Lowered(kernel, (), (0,) * (len(kernel.params) - 1) + (start,)), target)
+
+
+ROWS = """
+kernel @k(%x: f32[65536] in, %y: f32[65536] out) {
+  parallel %g = 0 to 64 {
+    for %i = 0 to 1024 step 16 {
+      %a = load %x[%g*1024 + %i] : f32x8
+      store %y[%g*1024 + %i], %a : f32x8
+      store %y[%g*1024 + %i + 8], %a : f32x8
+    }
+  }
+}
+"""
+
+
+def test_lines_must_be_whole_and_vectors_aligned() -> None:
+    """Each change of the text takes away what the stores need."""
+    assert len(_streams(_kernel(TARGETS["host"], ROWS))) == 2
+    for before, after in (
+        ("%g*1024 + %i]", "%g*1024 + %i + 4]"),  # both stores begin off a vector's start, or not side by side
+        ("%g*1024 + %i", "%g*1020 + %i"),
+        ("for %i = 0", "for %i = 4"),
+        ("step 16", "step 24"),
+        ("%y: f32[65536] out", "%y: f32[65536] inout"),
+        ("%a = load %x", "%a = load %y"),
+        ("%a : f32x8", "%a stride 2 : f32x8"),
+    ):
+        text = ROWS.replace(before, after)
+        kept = {"step 24": 2, "%g*1024 + %i]": 1}.get(before, 0)  # lines are whole even where the loop leaves some out
+        assert len(_streams(_kernel(TARGETS["host"], text))) <= kept, (before, after)
+    assert not _streams(_kernel(TARGETS["host"], ROWS, start=32))
+    half = ROWS.replace("      store %y[%g*1024 + %i + 8], %a : f32x8\n", "")
+    assert not _streams(_kernel(TARGETS["host"], half))
+    assert len(_streams(_kernel(TARGETS["host"], half.replace("step 16", "step 8")))) == 1
+
+
+def test_code_of_such_stores() -> None:
+    """On x86 an instruction of their own, and all are in memory before the kernel returns."""
+    kernel = _kernel(TARGETS["host"], ROWS)
+    for target, instruction in ((SSE2, "movntps"), (AVX2, "vmovntps"), (AVX512, "vmovntps")):
+        text = emit_kernel(kernel, target)
+        assert text.index("fence seq_cst") < text.index("ret void")
+        assert instruction in build_assembly(text, target)
+    arm = replace(SSE2, triple="aarch64-unknown-linux-gnu", cpu="generic", features="+neon", registers=32)
+    assert "stnp" in build_assembly(emit_kernel(kernel, arm), arm)
+    assert "fence" not in emit_kernel(parse_kernel(ROWS), AVX2)
+
+
+def test_the_verifier_wants_whole_vectors() -> None:
+    verify_kernel(parse_kernel(ROWS.replace("%a : f32x8", "%a streams : f32x8")))
+    for before, after in (("out)", "inout)"), ("%a streams", "%a stride 2 streams")):
+        text = ROWS.replace("%a : f32x8", "%a streams : f32x8").replace(before, after)
+        with pytest.raises(VerifyError, match="only whole vectors"):
+            verify_kernel(parse_kernel(text))
