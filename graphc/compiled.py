@@ -104,7 +104,8 @@ def _compiler_fields(target: Target, device: str) -> dict[str, str]:
         "graphc": graphc.__version__,
         "compiler": _code_fingerprint(),
         **({"nvcc": _cuda_compiler()} if on_gpu else {"llvm": library_version()}),
-        **{f"option.{name}": value for name, value in code_key()},
+        # What `matmul_precision` means is a fact of the target: nothing on a CPU.
+        **{f"option.{name}": value for name, value in code_key() if name != MATMUL_PRECISION.name},
     }
 
 

@@ -27,7 +27,7 @@ from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
 from graphc.native.library import MISSED
 from graphc.native.plans import Direct, direct
-from graphc.options import TUNE, scope
+from graphc.options import TUNE, code_key, scope
 from graphc.recorder import runtime_scalar
 from graphc.recording import Recorder, current
 from graphc.replay import Recorded, Replay, Source, is_lent
@@ -122,7 +122,11 @@ class Compiled:
             return self._function(*args, **kwargs)
         with recorder.lock:
             recent = self._recent
-            if recent is not None and (tensors := recent.plain.fits(args, kwargs)) is not None:
+            if (
+                recent is not None
+                and recent.entry.code is code_key()
+                and (tensors := recent.plain.fits(args, kwargs)) is not None
+            ):
                 # The same kinds of arguments as the last time.
                 entry = recent.entry
                 if entry.failure(tensors) is None:
@@ -148,7 +152,7 @@ class Compiled:
         floats: list[float] = []
         objects: list[Any] = []
         structure = flatten((args, kwargs), tensors, floats, objects)
-        key = (structure, aliasing(tensors), self._float_key(floats), MODE.enabled)
+        key = (structure, aliasing(tensors), self._float_key(floats), MODE.enabled, code_key())
         reason = None
         for entry in self._entries.get(key, ()):
             reason = entry.failure(tensors)
@@ -161,7 +165,9 @@ class Compiled:
             _report(f"{self._name}: captured again because {reason}")
         elif self._entries and key not in self._captures:
             FRONT.recompiles += 1
-            _report(f"{self._name}: captured again because its arguments differ from those before")
+            known = any(before[:-1] == key[:-1] for before in self._captures)
+            what = "the options of generated code" if known else "its arguments"
+            _report(f"{self._name}: captured again because {what} differ from those before")
         if self._captures.get(key, 0) >= MOST_CAPTURES or self._failures.get(key, 0) >= MOST_FAILURES:
             return self._function(*args, **kwargs)
         return self._capture(recorder, key, (args, kwargs), tensors, floats, objects)

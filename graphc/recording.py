@@ -32,7 +32,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.late_checks import LateChecks, Problem, found
 from graphc.memory import AnyBuffer, equal, filled, part
-from graphc.options import TUNE
+from graphc.options import code_key
 from graphc.source import user_location
 from graphc.storage import Binding, Seen, Storage, Value
 from graphc_runtime.buffer import Buffer
@@ -341,7 +341,7 @@ class Recorder:
 
     def program(self, outputs: tuple[Node, ...], donated: frozenset[Node] = frozenset()) -> programs.Program:
         """The program for `outputs`, by one look-up when it was built before. It may overwrite the leaves `donated`."""
-        key = (outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated, TUNE.get())
+        key = (outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated, code_key())
         program = self._programs.get(key)
         if program is None:
             program = programs.build(outputs, self.bound.__contains__, donated)

@@ -24,6 +24,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.late_checks import Problem, found
 from graphc.memory import AnyBuffer, driven
+from graphc.options import code_key
 from graphc.programs import Program, main_of
 from graphc.random import key_buffer
 from graphc.recording import Recorder, fill
@@ -97,6 +98,7 @@ class Replay:
     def __init__(
         self, guards: Guards, grads: list[tuple[Any, Any]], shared: list[Storage | None], recorded: Recorded
     ) -> None:
+        self.code = code_key()  # the options that it was compiled under; callers look at them
         self._guards = guards
         self._grads = grads  # tensors whose .grad is read first, with the type it must have (None: no gradient)
         self._shared = shared  # for each tensor argument the captured storage that it lies over, or None

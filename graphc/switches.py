@@ -32,8 +32,9 @@ def get_float32_matmul_precision() -> str:
 def set_float32_matmul_precision(precision: str) -> None:
     """Allow products of float32 matrices to be less exact: "highest" (not at all), "high" or "medium".
 
-    The latter let products that are compiled from now on for CUDA devices round their operands to TF32, where there is
-    a schedule that does; on the CPU they have no effect. Other words warn and change nothing.
+    The latter let products and convolutions on CUDA devices round their operands to TF32 (ten bits of mantissa, to the
+    nearest, ties away from zero) where that is faster; sums stay float32. What ran before is compiled anew, or captured
+    anew by `graphc.compile`. On the CPU they have no effect. Other words warn and change nothing.
     """
     if not isinstance(precision, str):
         raise UsageError(f"set_float32_matmul_precision expects a str, but got {type(precision).__name__}")

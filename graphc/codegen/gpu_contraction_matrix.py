@@ -1,4 +1,5 @@
-"""Contractions of 16-bit floats on a GPU by the instructions with which a warp multiplies small matrices.
+"""Contractions of 16-bit floats on a GPU, and of f32 rounded to tf32, by the instructions with which a warp multiplies
+small matrices.
 
 The warps of a block share panels of both operands in shared memory. Where the operands lie in memory as they are
 wanted, panels are filled by copies that go on while the warps compute, several steps ahead; otherwise, when one is
@@ -17,9 +18,15 @@ from graphc.codegen.kernel import Param, Value
 from graphc.ir.index import Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
-from graphc.ir.types import i64
+from graphc.ir.types import i32, i64
 
-HIGH, WIDE, DEEP = 16, 8, 16  # the matrices of one instruction
+HIGH, WIDE = 16, 8  # the matrices of one instruction
+LINE = 16  # bytes of a row of what a warp loads; an instruction multiplies two along the sum
+# The order in which an instruction takes matrices of an operand: how many matrices further along the side, and the sum.
+Corners = tuple[tuple[int, int], ...]
+ROWS: Corners = (0, 0), (1, 0), (0, 1), (1, 1)
+COLUMN: Corners = (0, 0), (0, 1)
+COLUMNS: Corners = (*COLUMN, (1, 0), (1, 1))  # those of two instructions
 OPEN = 63  # groups of copies: more than are ever under way
 
 
@@ -39,6 +46,7 @@ class MatrixKernel(PanelKernel):
     ) -> None:
         self.tile = tile
         self.held = problem.stage.inputs[0].dtype
+        self.line = LINE // self.held.itemsize
         super().__init__(group, problem, tile, merged, partial, resident, self.held)
         e = self.e
         lane = e.lanes(i64, self.threads)
@@ -120,14 +128,15 @@ class MatrixKernel(PanelKernel):
         left, right = self.memory[number]
         high, wide = self._high, self._wide
         parts = self._matrices(totals)
-        for k in range(0, self.tile.depth, DEEP):
-            rows = [self._load(self.left, left, self._row(i), k, self.second, self.third) for i in range(high)]
+        self.e.epoch += 1
+        for k in range(0, self.tile.depth, 2 * self.line):
+            rows = [self._load(self.left, left, self._row(i), k, ROWS) for i in range(high)]
             columns: list[tuple[Value, ...]] = []
             for j in range(0, wide - 1, 2):  # two matrices at once
-                four = self._load(self.right, right, self._column(j), k, self.third, self.second)
+                four = self._load(self.right, right, self._column(j), k, COLUMNS)
                 columns += [four[:2], four[2:]]
             if wide % 2:
-                columns.append(self._load(self.right, right, self._column(wide - 1), k, None, self.second))
+                columns.append(self._load(self.right, right, self._column(wide - 1), k, COLUMN))
             for i in range(high):
                 for j in range(wide):
                     parts[i][j] = self.e.mma(self.held, rows[i], columns[j], parts[i][j])
@@ -142,16 +151,24 @@ class MatrixKernel(PanelKernel):
 
         return [[four(i, j) for j in range(self._wide)] for i in range(self._high)]
 
-    def _load(
-        self, panel: Panel, memory: Param, element: Ix, step: int, along: Var | None, deeper: Var
-    ) -> tuple[Value, ...]:
-        """Matrices of 8 x 8 from `element` and `step` on: a thread of those for which `along` is 1 names one eight
-        elements further on, one of those for which `deeper` is 1 eight steps. Without `along`, two matrices.
-        """
-        element = element + (Ix.of(along, 8) if along is not None else Ix())
-        at = Ix.of(deeper, 8, step)
+    def _load(self, panel: Panel, memory: Param, element: Ix, step: int, corners: Corners) -> tuple[Value, ...]:
+        """Matrices of eight elements by a line of steps, each at one of `corners` from `element` and `step` on."""
+        if self.held.itemsize == 4 and not panel.is_turned:
+            return tuple(self._single(panel, memory, element + 8 * a, step + self.line * d) for a, d in corners)
+        # A thread names a row of the matrix whose number it has.
+        at = Ix(step)
+        for var, (along, deeper) in zip((self.second, self.third), (corners[1], *corners[2:3]), strict=False):
+            element += Ix.of(var, 8 * along) if along else Ix()
+            at += Ix.of(var, self.line * deeper) if deeper else Ix()
         line = Ix.of(self.matrix_row)
         place = panel.at(element + line, at) if panel.is_turned else panel.at(element, at + line)
         index, _, offsets = self.values.address(place)
         assert offsets is not None
-        return self.e.load_matrix(4 if along is not None else 2, memory, index, offsets, not panel.is_turned)
+        return self.e.load_matrix(len(corners), memory, index, offsets, not panel.is_turned)
+
+    def _single(self, panel: Panel, memory: Param, element: Ix, step: int) -> Value:
+        """The thread's element of one matrix of f32 whose steps do not lie side by side."""
+        pinned, self.e.pinned = self.e.pinned, True  # what was put there just now
+        value = self.load(memory, panel.at(element + Ix.of(self.group_row), Ix.of(self.pair, 1, step)))
+        self.e.pinned = pinned
+        return self.e.op("bitcast", value, to=i32)

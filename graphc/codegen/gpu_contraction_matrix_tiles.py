@@ -1,15 +1,17 @@
-"""Which tile of a matrix product a block computes by the instructions for small matrices."""
+"""Which tile of a matrix product a block computes by the instructions for small matrices. `itemsize` is what an element
+of the operands takes: 2 bytes for those of 16 bits, 4 for f32, which is rounded to tf32.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
 
-from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, cheapest, total_time
+from graphc.codegen.gpu_contraction_tiles import WARP, MatrixTile, Shape, cheapest, total_time
 from graphc.codegen.target import Target
 
-ITEMSIZE = 2
-RATE = 1024  # multiply-adds that a multiprocessor does in a cycle
+RATE = 2048  # bytes of operands' elements that a multiprocessor multiplies and adds in a cycle
+ISSUED = 4  # instructions of warps in a cycle
 SHARED_RATE = 128  # bytes that it reads of shared memory
 FABRIC = 22  # bytes that reach it from the second level of cache, by copies
 RESERVED = 1 << 10  # bytes of shared memory that a block takes besides
@@ -18,24 +20,28 @@ OVERHEAD = 40  # registers of a thread besides its sums and the matrices that it
 WARP_TILES = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (64, 16), (16, 32), (32, 16), (16, 16))
 MOST_COMPUTED = 2048  # elements of a warp's tile where registers are wanted for indices too
 WARPS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2))
-DEPTHS = (32, 64)
+DEPTHS = (64, 128)  # bytes of an operand along a step of the sum
 STAGES = (3, 4)
 
 
 @lru_cache(maxsize=1024)
-def choose_matrix_tile(shape: Shape, target: Target) -> tuple[float, MatrixTile] | None:
+def choose_matrix_tile(shape: Shape, target: Target, itemsize: int = 2) -> tuple[float, MatrixTile] | None:
     """The tile with the least estimated time, and that in cycles; None when none fits."""
-    return cheapest(shape, _tiles(shape, target), lambda tile, most: estimate(shape, tile, target, most))
+    tiles = _tiles(shape, target, itemsize)
+    return cheapest(shape, tiles, lambda tile, most: estimate(shape, tile, target, most, itemsize))
 
 
-def estimate(shape: Shape, tile: MatrixTile, target: Target, most: int = 0) -> float:
+def estimate(shape: Shape, tile: MatrixTile, target: Target, most: int = 0, itemsize: int = 2) -> float:
     """Cycles of the product in these tiles; `most` as for `cheapest`."""
     high, wide = tile.rows // tile.down, tile.columns // tile.across
-    products = tile.rows * tile.columns * tile.depth / RATE
-    reads = tile.down * tile.across * (high + wide) * tile.depth * ITEMSIZE / SHARED_RATE
-    copies = (tile.rows + tile.columns) * tile.depth * ITEMSIZE / FABRIC
+    products = tile.rows * tile.columns * tile.depth * itemsize / RATE
+    fragments = tile.down * tile.across * (high + wide) * tile.depth  # elements that the warps read
+    reads = fragments * itemsize / SHARED_RATE
+    copies = (tile.rows + tile.columns) * tile.depth * itemsize / FABRIC
     step = max(products, reads, copies) + REST * (products + reads + copies)
-    return total_time(shape, tile, target, step, _resident(tile, target), most)
+    if itemsize == 4:  # each element read by itself, and rounded by two instructions
+        step = max(step, (3 * fragments / WARP + tile.rows * tile.columns * tile.depth / 1024) / ISSUED)
+    return total_time(shape, tile, target, step, _resident(tile, target, itemsize), most)
 
 
 def registers(tile: MatrixTile) -> int:
@@ -44,19 +50,19 @@ def registers(tile: MatrixTile) -> int:
     return high * wide // 32 + (high + wide) // 4 + OVERHEAD
 
 
-def _resident(tile: MatrixTile, target: Target) -> int:
+def _resident(tile: MatrixTile, target: Target, itemsize: int) -> int:
     by_registers = target.registers // (registers(tile) * tile.threads)
-    return min(by_registers, target.l1_bytes // (shared_bytes(tile) + RESERVED))
+    return min(by_registers, target.l1_bytes // (shared_bytes(tile, itemsize) + RESERVED))
 
 
-def shared_bytes(tile: MatrixTile) -> int:
+def shared_bytes(tile: MatrixTile, itemsize: int) -> int:
     """Shared memory of a block, whichever way the panels lie in it."""
     straight = tile.depth * (tile.rows + 8), tile.depth * (tile.columns + 8)
     turned = (tile.depth + 8) * tile.rows, (tile.depth + 8) * tile.columns
-    return tile.stages * ITEMSIZE * sum(map(max, straight, turned))
+    return tile.stages * itemsize * sum(map(max, straight, turned))
 
 
-def _tiles(shape: Shape, target: Target) -> Iterator[MatrixTile]:
+def _tiles(shape: Shape, target: Target, itemsize: int) -> Iterator[MatrixTile]:
     """Tiles that are not much larger than the product, whose panels have at least one copy for each thread."""
     for down, across in WARPS:
         for high, wide in WARP_TILES:
@@ -65,9 +71,10 @@ def _tiles(shape: Shape, target: Target) -> Iterator[MatrixTile]:
             rows, columns = down * high, across * wide
             if (rows > 16 and rows >= 2 * shape.rows) or (columns > 16 and columns >= 2 * shape.columns):
                 continue
-            for depth in DEPTHS:
+            for length in DEPTHS:
+                depth = length // itemsize
                 for stages in STAGES:
                     tile = MatrixTile(rows, columns, depth, down, across, stages)
-                    enough = min(rows, columns) * depth // 8 >= tile.threads
-                    if enough and depth < 2 * shape.depth and shared_bytes(tile) <= target.l1_bytes:
+                    enough = min(rows, columns) * length // 16 >= tile.threads
+                    if enough and depth < 2 * shape.depth and shared_bytes(tile, itemsize) <= target.l1_bytes:
                         yield tile

@@ -74,9 +74,7 @@ class Panel:
         self.is_matrix = is_matrix
         self.count, self.is_along_sums = self._direction(pad)
         self.is_turned = is_matrix and self.is_along_sums  # the steps of an element lie side by side
-        length = depth if self.is_turned else width * len(operand.points)
-        apart = is_matrix or (self.is_along_sums and length >= 8)  # what is accessed together is in different banks
-        self.pitch = length + (WIDE // dtype.itemsize if apart else 0)
+        self.pitch = (depth if self.is_turned else width * len(operand.points)) + self._apart()
         self.places = list(self._places())
 
     @property
@@ -87,6 +85,14 @@ class Panel:
         """Where an element of point `number` lies in the panel."""
         element += number * self.width
         return element * self.pitch + step if self.is_turned else step * self.pitch + element
+
+    def _apart(self) -> int:
+        """Elements between the lines of the panel, so that what is accessed together lies in different banks."""
+        aligned = WIDE // self.dtype.itemsize
+        if not self.is_matrix:
+            return aligned if self.is_along_sums and self.width * len(self.operand.points) >= 8 else 0
+        # The threads of a warp read single elements: eight of each of four steps.
+        return 8 if self.dtype.itemsize == 4 and not self.is_turned else aligned
 
     def _direction(self, pad: int) -> tuple[int, bool]:
         """How many neighbours a thread loads at once, and whether they are steps of the sum rather than elements."""

@@ -10,7 +10,7 @@ from graphc.codegen.sites import Nest
 from graphc.codegen.target import Target
 from graphc.codegen.values import accumulator_dtype
 from graphc.ir.schedule import Scratch
-from graphc.ir.types import TensorType, bf16, f16
+from graphc.ir.types import DType, TensorType, bf16, f16, f32
 
 MIN_WORK = 1 << 12  # multiply-adds below which a thread for each point is as good
 MIN_DEPTH = 4  # steps of a sum, likewise
@@ -25,17 +25,22 @@ def choose_tiling(nest: Nest, target: Target) -> Tiling | None:
         return None
     shape = shape_of(problem)
     options: list[tuple[float, Tile | MatrixTile] | None] = [choose_tile(shape, target)]
-    if has_matrices(problem, target):
-        options.append(choose_matrix_tile(shape, target))
+    held = matrix_dtype(problem, target)
+    if held is not None:
+        options.append(choose_matrix_tile(shape, target, held.itemsize))
     found = [option for option in options if option is not None]
     return tiling_with(problem, min(found, key=lambda o: o[0])[1]) if found else None
 
 
-def has_matrices(problem: Problem, target: Target) -> bool:
-    """Whether warps can multiply matrices of the operands' dtype, with sums in f32."""
+def matrix_dtype(problem: Problem, target: Target) -> DType | None:
+    """The dtype of the operands where warps can multiply matrices of it, with sums in f32; None where they cannot. f32
+    is among them when the target may round it to tf32.
+    """
     if problem.points > 1 or int(target.cpu.removeprefix("sm_").rstrip("a") or 0) < MATRIX_ARCHITECTURE:
-        return False
-    return problem.stage.inputs[0].dtype in (f16, bf16) and problem.stage.inputs[1].dtype in (f16, bf16)
+        return None
+    dtype, other = (operand.dtype for operand in problem.stage.inputs)
+    possible = (f16, bf16, f32) if target.tf32 else (f16, bf16)
+    return dtype if dtype is other and dtype in possible else None
 
 
 def shape_of(problem: Problem) -> Shape:

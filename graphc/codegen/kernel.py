@@ -154,8 +154,9 @@ class Mma:
     With g = lane // 4 and t = lane % 4 of the warp, `c` and `results` hold elements (g, 2t), (g, 2t + 1), (g + 8, 2t)
     and (g + 8, 2t + 1). For `dtype` f16 or bf16, k is 16, and each i32 of `a` and `b` holds two neighbours along k, the
     first in its low half: `a` rows g and g + 8 at step 2t, then both at step 2t + 8; `b` column g at steps 2t and
-    2t + 8. For f32, k is 8, the elements are rounded to tf32 before (10 bits of mantissa), and an i32 holds one: `a`
-    rows g and g + 8 at step t, then both at step t + 4; `b` column g at steps t and t + 4.
+    2t + 8. For f32, k is 8, and an i32 holds the bits of one element, which is rounded to tf32 before (10 bits of
+    mantissa, to the nearest, ties away from zero; infinities and NaN stay): `a` rows g and g + 8 at step t, then both
+    at step t + 4; `b` column g at steps t and t + 4.
     """
 
     results: tuple[Value, ...]
@@ -167,11 +168,12 @@ class Mma:
 
 @dataclass(frozen=True, slots=True)
 class LoadMatrix:
-    """In a block: each warp reads one 8 x 8 matrix of 16-bit elements for each of `results` (1, 2 or 4), i32 each.
+    """In a block: each warp reads one matrix of 8 rows of 16 bytes for each of `results` (1, 2 or 4), i32 each.
 
-    Thread i of the warp names row i % 8 of matrix i // 8 (those past the last one name nothing): eight elements from
-    `index + offsets` on, a multiple of eight. Its result holds elements (g, 2t) and (g, 2t + 1) of each matrix, or when
-    `transposed` (2t, g) and (2t + 1, g), with g and t as for `Mma`.
+    Thread i of the warp names row i % 8 of matrix i // 8 (those past the last one name nothing): eight elements of 16
+    bits, or four of f32, from `index + offsets` on, a multiple of as many. With g and t as for `Mma`, its result holds
+    elements (g, 2t) and (g, 2t + 1) of each matrix of 16-bit elements, or when `transposed` (2t, g) and (2t + 1, g);
+    the bits of element (g, t) of one of f32, which cannot be transposed.
     """
 
     results: tuple[Value, ...]

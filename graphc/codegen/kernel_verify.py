@@ -186,8 +186,11 @@ class _Verifier:
             return
         self.scattered(statement.buffer, statement.index, statement.offsets)
         if isinstance(statement, LoadMatrix):
-            if statement.buffer.dtype.itemsize != 2:
-                self.fail(f"matrices of 16-bit elements are read, not of {statement.buffer.dtype}")
+            dtype = statement.buffer.dtype
+            if dtype.itemsize != 2 and dtype is not f32:
+                self.fail(f"matrices of 16-bit elements and of f32 are read, not of {dtype}")
+            if statement.transposed and dtype is f32:
+                self.fail("matrices of f32 cannot be transposed")
             self.defines(statement.results, (1, 2, 4), VType(i32, threads))
             return
         self.scattered(statement.source, statement.source_index, statement.source_offsets)

@@ -181,7 +181,7 @@ class ScopedEmitter(Emitter):
     def load_matrix(
         self, count: int, buffer: Param, index: Affine, offsets: Value, transposed: bool
     ) -> tuple[Value, ...]:
-        """`count` matrices of 8 x 8 elements, of which each thread has a pair."""
+        """`count` matrices of 8 rows of 16 bytes, of which each thread has four bytes."""
         results = tuple(self.bind(Value(VType(i32, offsets.type.lanes))) for _ in range(count))
         self.body.append(LoadMatrix(results, buffer, index, offsets, transposed))
         return results

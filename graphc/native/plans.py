@@ -43,7 +43,7 @@ from graphc.tensors.core import new
 from graphc.tensors.views import contiguous_strides
 from graphc_runtime.buffer import Buffer, size_class
 from graphc_runtime.executor import SMALL_ARENA, Executable
-from graphc_runtime.options import NATIVE_CALLS
+from graphc_runtime.options import CODE, KEY, NATIVE_CALLS
 
 _MOST_ARGUMENTS = 16
 _MOST_MISSED, _TRIED_AGAIN = 16, 256  # calls in a row
@@ -170,6 +170,7 @@ class _Maker:
             plan.set("writes", id(guards._writes))
         proxies = [e for e in guards._in_dicts if type(e[0]) is MappingProxyType]
         others = [e for e in guards._in_dicts if type(e[0]) is not MappingProxyType]
+        others.append((CODE, KEY, replay.code, False, "options"))  # scopes are another guard
         _require(all(_is_dict(mapping) for mapping, *_ in others))
         walked = self._walks({id(holder) for holder, *_ in guards._sizes}, others)
         for name, entries in (("proxies", proxies), ("dicts", [e for e in others if id(e[0]) not in walked])):

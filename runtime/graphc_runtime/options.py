@@ -27,6 +27,13 @@ NO_SCOPE: Mapping[str, Value] = MappingProxyType({})
 SCOPE: ContextVar[Mapping[str, Value]] = ContextVar("graphc_options", default=NO_SCOPE)
 _registry: dict[str, Option] = {}
 
+CodeKey = tuple[tuple[str, str], ...]
+KEY = "key"
+# The `code_key` outside of scopes, under `KEY`: once somebody has asked for it, until an option is set. Native code
+# looks here too.
+CODE: dict[str, CodeKey] = {}
+_keys: dict[CodeKey, CodeKey] = {}
+
 
 @dataclass(eq=False)
 class Option(Generic[T]):
@@ -62,10 +69,12 @@ class Option(Generic[T]):
     def set(self, value: T) -> None:
         """Give the whole process this value."""
         self._value = self.check(value, f"option {self.name}")
+        CODE.clear()
 
     def reset(self) -> None:
         """Forget `set`; the environment is read again."""
         self._value = _UNSET
+        CODE.clear()
 
     def parse(self, text: str, where: str = "") -> T:
         """The value spelt `text`; OptionError, starting with `where`, when it is none."""
@@ -109,6 +118,7 @@ def declare(
         raise OptionError(f"option {name} is declared twice")
     option = Option(name, default, help, environment or f"GRAPHC_{name.upper()}", affects_code, choices, scoped)
     _registry[name] = option
+    CODE.clear()
     return option
 
 
@@ -141,9 +151,18 @@ def scope(**values: Value) -> Iterator[None]:
         SCOPE.reset(token)
 
 
-def code_key() -> tuple[tuple[str, str], ...]:
-    """Name and value of every option that changes generated code, sorted: part of every cache key."""
-    return tuple((name, repr(o.get())) for name, o in sorted(_registry.items()) if o.affects_code)
+def code_key() -> CodeKey:
+    """Name and value of every option that changes generated code, sorted: part of every cache key. Equal keys are one
+    object.
+    """
+    is_scoped = SCOPE.get() is not NO_SCOPE
+    if not is_scoped and (known := CODE.get(KEY)) is not None:
+        return known
+    key = tuple((name, repr(o.get())) for name, o in sorted(_registry.items()) if o.affects_code)
+    key = _keys.setdefault(key, key)
+    if not is_scoped:
+        CODE[KEY] = key
+    return key
 
 
 THREADS = declare("threads", 0, "threads of the pool, 0 = as many as this process may use", scoped=False)

@@ -163,7 +163,8 @@ class BlockInterpreter(Interpreter):
     def _load_matrix(self, load: LoadMatrix) -> None:
         grid, threads = self.kernel.grid, self.kernel.threads
         names = np.broadcast_to(np.arange(threads) % 32 < 8 * len(load.results), (grid, threads))
-        at = self._scattered(load.buffer, load.index, load.offsets, 8, names)
+        count = 16 // load.buffer.dtype.itemsize
+        at = self._scattered(load.buffer, load.index, load.offsets, count, names)
         rows = self._own(load.buffer, at).view(np.uint16).reshape(grid, threads // 32, 4, 8, 8)
         for number, result in enumerate(load.results):
             matrix = rows[:, :, number]

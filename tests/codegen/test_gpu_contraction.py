@@ -84,13 +84,27 @@ def test_small_matrices(spec: str, tile: str) -> None:
     _check(contraction(rng, spec, rng.choice((f16, bf16)), follow=before, before=before), MATRIX_TILES[tile])
 
 
+@pytest.mark.parametrize("tile", ["four warps", pytest.param("parts", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("spec", SPECS)
+def test_small_matrices_of_f32(spec: str, tile: str) -> None:
+    """What small numbers are rounded to is what they are."""
+    before = len(spec) % 2 == 0
+    graph = contraction(random.Random(spec), spec, f32, before, before, {"b": 3, "d": 9} if "e" in spec else None)
+    assert "mma f32" in print_kernel(lowered(graph, MATRIX_TILES[tile])[0].kernel)
+    _check(graph, MATRIX_TILES[tile])
+
+
 @pytest.mark.parametrize("spec", SPECS[:5])
-@pytest.mark.parametrize("shape", [(64, 64, 256), (40, 24, 200), (8, 72, 312)])
-def test_matrices_that_are_copied_while_warps_compute(spec: str, shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((64, 64, 256), bf16), ((40, 24, 200), f32), ((40, 24, 200), bf16), ((8, 72, 312), f32)],
+    ids=str,
+)
+def test_matrices_that_are_copied_while_warps_compute(spec: str, shape: tuple[int, int, int], dtype: DType) -> None:
     b = Builder()
     extents = dict(zip("acb", shape, strict=True), n=2)
     dims = [tuple(extents[label] for ((label, _),) in operand) for operand in parse_spec(spec).operands]
-    x, y = (b.input(i, TensorType(bf16, d), name) for i, (d, name) in enumerate(zip(dims, "xy", strict=True)))
+    x, y = (b.input(i, TensorType(dtype, d), name) for i, (d, name) in enumerate(zip(dims, "xy", strict=True)))
     graph = Graph((x, y), (b.contract(x, y, spec),))
     for tile in (MATRIX_TILES["one warp"], MATRIX_TILES["four warps"], MATRIX_TILES["parts"]):
         text = print_kernel(lowered(graph, tile)[0].kernel)
@@ -163,4 +177,9 @@ def test_what_the_model_chooses() -> None:
     assert long is not None and long[1].splits > 8, "one block would add for too long"
     matrices = choose_matrix_tile(replace(_shape(1, 4096, 4096, 4096), itemsize=4), H100)
     assert matrices is not None and large[0] > 2 * matrices[0]
+    rounded = choose_matrix_tile(_shape(1, 4096, 4096, 4096), H100, 4)
+    assert rounded is not None and matrices[0] < 0.6 * rounded[0] < 0.36 * large[0]
+    row, rounded = _shape(1, 1, 4096, 4096), choose_matrix_tile(_shape(1, 1, 4096, 4096), H100, 4)
+    by_threads = choose_tile(row, H100)
+    assert by_threads is not None and rounded is not None and by_threads[0] < rounded[0], "a vector stays f32"
     assert choose_tile(_shape(1, 1, 1, 100), H100) is None, "a row reduction"

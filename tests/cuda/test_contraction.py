@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ CASES: dict[str, tuple[DType, Tile | MatrixTile]] = {
     "slices and parts": (f32, Tile(16, 16, 16, 4, 4, 4, splits=2)),
     "many parts": (f32, Tile(16, 16, 8, 2, 2, 1, splits=18)),
     "matrices": (bf16, MatrixTile(32, 32, 32, 1, 2, 3)),
+    "tf32": (f32, MatrixTile(32, 32, 16, 1, 2, 3)),
     "matrices of f16": (f16, MatrixTile(32, 16, 16, 2, 1, 4, splits=2)),
 }
 
@@ -73,7 +75,8 @@ def test_results_are_exact_and_threads_do_not_disturb_each_other(case: str, spec
 def test_copies_that_are_under_way_while_matrices_are_multiplied() -> None:
     rng = random.Random(5)
     extents = {"a": 40, "b": 208, "c": 24}
-    for spec in SPECS[:3]:
-        graph = contraction(rng, spec, bf16, follow=False, before=False, extents=extents)
+    for spec, case in product(SPECS[:3], ("matrices", "tf32")):
+        dtype, tile = CASES[case]
+        graph = contraction(rng, spec, dtype, follow=False, before=False, extents=extents)
         arrays = small_numbers(graph, 3)
-        np.testing.assert_array_equal(_run(graph, arrays, CASES["matrices"][1]), evaluate(graph, arrays)[0])
+        np.testing.assert_array_equal(_run(graph, arrays, tile), evaluate(graph, arrays)[0])

@@ -72,7 +72,8 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "`set_float32_matmul_precision`, `backends.cuda.matmul.allow_tf32`",
-        "products and convolutions of float32 stay exact so far, also on CUDA, where PyTorch's convolutions use TF32",
+        "on CUDA, convolutions of float32 follow the same switch as products: exact by default; `high` and `medium` "
+        "let what is large enough use TF32",
         "kernels are our own",
     ),
     (

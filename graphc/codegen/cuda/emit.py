@@ -167,7 +167,7 @@ class _KernelEmitter:
                 shared = "__shared__ " if f.is_block else ""
                 f.run(f"alignas({OWN_ALIGNMENT}) {shared}{type} own{number}[{max(1, buffer.size)}];")
             offset += _own_bytes(buffer)
-        if any(isinstance(s, LoadMatrix) for s in all_statements(kernel.body)):
+        if any(isinstance(s, (LoadMatrix, AsyncCopy)) for s in all_statements(kernel.body)):
             self.warps.begin(places)
         for number in range(min(SCRATCHES, len(self.barriers.scratch))):
             f.run(f"alignas({OWN_ALIGNMENT}) __shared__ unsigned char scratch{number}[{scratch}];")

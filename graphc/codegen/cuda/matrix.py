@@ -101,10 +101,10 @@ GC_MMA(gc_warp_mma_f16, "m16n8k16", "f16")
 GC_MMA(gc_warp_mma_bf16, "m16n8k16", "bf16")
 GC_MMA(gc_tf32, "m16n8k8", "tf32")
 
+// To the nearest, ties away from zero, as cvt.rna.tf32 does, but for the lower 13 bits, which instructions ignore.
 GC_INLINE int gc_to_tf32(int bits) {
-  int result;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(__int_as_float(bits)));
-  return result;
+  const bool finite = fabsf(__int_as_float(bits)) < __int_as_float(0x7f800000);
+  return (int)((unsigned)bits + (finite ? 0x1000u : 0u));
 }
 
 GC_INLINE void gc_warp_mma_f32(float& d0, float& d1, float& d2, float& d3, int a0, int a1, int a2, int a3, int b0,
