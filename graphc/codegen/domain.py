@@ -40,7 +40,7 @@ class Part:
 
 class Domain:
     """Emits the loops of one kernel. `tile_numbers` maps the first index of a register tile to its number, `part` is
-    the part of a long sum that is being made.
+    the part of a long sum that is being made, `inside` the number of a tile in its block.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Domain:
     ) -> None:
         self.tile_numbers: dict[Var, Var] = {}
         self.part: Part | None = None
+        self.inside: Ix | None = None
         self._e = e
         self._env = env
         self._schedule = schedule
@@ -208,9 +209,19 @@ class Domain:
         if var is None:
             self._body(bases, lane, vectors, tail)
             return
+        lo, count = self._block_range(bases)
+        with self._e.loop(var.name, 0, count, 1) as loop:
+            inside = Var(f"{var.name}_inside", size - 1)
+            self._env[inside] = loop.var
+            self.inside = Ix.of(inside)
+            self._body({**bases, var: self._tile_base(var, self._e.op("add", lo, loop.var))}, lane, vectors, tail)
+        self.inside = None
+
+    def _block_range(self, bases: Bases) -> tuple[Value, Value]:
+        """The number of the first tile of the current block, and how many tiles the block has."""
+        var, size = self._schedule.block
+        assert var is not None
         lo = self._e.op("mul", bases[var][1], size)
-        hi = self._e.op("add", lo, size)
-        if self.tiles(var) % size:
-            hi = self._e.op("select", self._e.op("lt", hi, self.tiles(var)), hi, self.tiles(var))
-        with self._e.loop(var.name, lo, hi, 1) as loop:
-            self._body({**bases, var: self._tile_base(var, loop.var)}, lane, vectors, tail)
+        if self.tiles(var) % size == 0:
+            return lo, self._e.const(size, INDEX)
+        return lo, self._e.op("minimum", self._e.op("sub", self.tiles(var), lo), size)

@@ -10,13 +10,12 @@ from types import MappingProxyType
 from graphc.codegen import extremes
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.gpu_domain import GridDomain
-from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
+from graphc.codegen.kernel import INDEX, Kernel, Param, Value
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
-from graphc.codegen.pack import fill_near
-from graphc.codegen.panels import axes_of_points
 from graphc.codegen.prefetch import Ahead, choose_ahead
 from graphc.codegen.prepare import Prepared
+from graphc.codegen.products import Products
 from graphc.codegen.schedule import Panel
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Site, inner_dims, root_index, store_address
@@ -51,18 +50,25 @@ class _Lowering:
         self.params = self._parameters(merged)
         self.work: dict[Scratch, Param] = {}
         self.rows: dict[Node, Param] = {}
-        self.panels = {p.operand: (p, self._panel(p)) for p in schedule.panels}
-        self.sums = self._scratch(schedule.chunk.sums, "inout") if schedule.chunk is not None else None
+        panels = {p.operand: (p, self._panel(p)) for p in schedule.panels}
+        sums = self._scratch(schedule.chunk.sums, "inout") if schedule.chunk is not None else None
+        self.near = tuple(memory for panel, memory in panels.values() if panel.is_near)
         self.values = Values(self.e, nest.inside, self.params)
         self.values.lane_count = schedule.lanes
         self.values.kept = self._kept()
         self.ahead: Ahead | None = None
         self.point: Point = {}
         self.steps = Steps(group, nest, schedule)
-        kind = GridDomain if target.device == "cuda" else Domain
-        self.domain = kind(self.e, self.values.env, schedule, target, self._body, self._fill_panels)
         self.lane = Var("lane", schedule.lanes - 1, lane=True)
         self.sites = {s.stage: s for s in nest.sites if s.stage is not None}
+        product_site = next((s for n, s in self.sites.items() if n.op == "contract"), None)
+        self.products = (
+            Products(product_site, schedule, target, self.values, self.lane, panels, sums) if product_site else None
+        )
+        kind = GridDomain if target.device == "cuda" else Domain
+        self.domain = kind(self.e, self.values.env, schedule, target, self._body, self._enter)
+        if self.products is not None:
+            self.products.domain = self.domain
 
     def _parameters(self, merged: Mapping[Node, Node]) -> dict[Node, Param]:
         """A parameter for each buffer; a merged target shares its operand's."""
@@ -109,19 +115,16 @@ class _Lowering:
         index = self.e.bind(Value(INDEX, "g"))
         grid = self.domain.run(index)
         params = tuple(self.work[n] if isinstance(n, Scratch) else self.params[n] for n in self.own)
-        near = (memory for panel, memory in self.panels.values() if panel.is_near)
-        own = (*self.rows.values(), *near)
+        own = (*self.rows.values(), *self.near)
         kernel = Kernel(name, params, grid, index, tuple(self.e.body), *self._work(), own, self.schedule.threads)
         return Lowered(kernel, self.own)
 
     # one tile of the domain
 
-    def _fill_panels(self, bases: Bases, lane: tuple[Var, Value], is_whole: bool) -> None:
-        """Copy what a tile of the lane axis needs of the operands whose panels are near."""
-        for panel, memory in self.panels.values():
-            if panel.is_near:
-                outer = {var: bases[var][1] for var in panel.outer}
-                fill_near(panel, self.target, self.e, self.params[panel.source], memory, lane[1], outer, is_whole)
+    def _enter(self, bases: Bases, lane: tuple[Var, Value], is_whole: bool) -> None:
+        """Before all that is computed for a tile of the lane axis."""
+        if self.products is not None:
+            self.products.enter(bases, lane, is_whole)
 
     def _body(self, bases: Bases, lane: tuple[Var, Value] | None, vectors: range, tail: Value | None) -> None:
         """Compute all roots for one tile: `vectors` of the lane axis (the last one restricted by `tail`)."""
@@ -248,8 +251,9 @@ class _Lowering:
             wide = own_lane is not None or any(self.lane in ix.symbols() for ix in at)
             inits += [self.e.splat(v, self.schedule.lanes) if wide else v for v in self.values.start(stage)]
         zeros = list(inits)
-        if is_product and self.domain.part is not None:
-            inits = [self._sum_so_far(at, zero) for (_, at), zero in zip(items, zeros, strict=True)]
+        parted = self.products if is_product and self.domain.part is not None else None
+        if parted is not None:
+            parted.ask_for_sums(at for _, at in items)
 
         def visit(point: Point, inner: Masks, totals: list[Value]) -> list[Value]:
             result = list(totals)
@@ -283,51 +287,17 @@ class _Lowering:
                 value = extremes.combine(self.e, stage.op, parts, own_lane is not None)
                 position += 2
             else:
-                continues = is_product and self.domain.part is not None and not self.domain.part.is_last
+                sums = [p[position] for p in partial]
+                if parted is not None:
+                    sums.append(parted.kept_sum(at, zeros[position]))
+                continues = parted is not None and not parted.finishes
                 across = own_lane is not None and not continues  # a sum that goes on stays in its lanes
-                value = self._gather_up(stage, [p[position] for p in partial], across)
+                value = self._gather_up(stage, sums, across)
                 position += 1
-                if continues:
-                    assert self.sums is not None
-                    address, stride, _ = self.values.address(self._sum_place(at))
-                    self.e.store(self.sums, address, value, stride, None, None)
+                if parted is not None and continues:
+                    parted.keep_sum(at, value)
                     continue
             self.values.stages[stage, at] = expand_cast(self.e, value, stage.dtype)
-
-    def _sum_place(self, at: Index) -> Ix:
-        """Where the part of a long sum for the point `at` is kept: tile after tile, in the order in which they run."""
-        schedule = self.schedule
-        (site,) = (s for s in self.nest.sites if s.stage is not None and s.stage.op == "contract")
-        own = {v: ix for v, ix in zip(axes_of_points(site) or (), at, strict=True) if v is not None}
-        lane = schedule.lane
-        inner = schedule.lanes if lane is not None or site in schedule.site_lane else 1
-        step = math.prod(schedule.tile[v] for v in self.nest.axes) * inner
-        address = Ix.of(self.lane) if inner > 1 else Ix()
-        if lane is not None:
-            ix = own[lane]
-            inner *= schedule.tile[lane]
-            address += Ix(0, tuple((s, c) for s, c in ix.terms if s is not self.lane)) * (step // inner) + ix.const
-            step *= math.ceil((lane.hi + 1) / inner)
-        for var in reversed([v for v in self.nest.axes if v is not lane]):
-            ix, tile = own[var], schedule.tile[var]
-            if tile > 1:
-                ((base, _),) = ix.terms
-                address += Ix.of(self.domain.tile_numbers[base], step, ix.const * inner)  # type: ignore[index]
-            else:
-                address += ix * step
-            inner, step = inner * tile, step * self.domain.tiles(var)
-        return address
-
-    def _sum_so_far(self, at: Index, zero: Value) -> Value:
-        """The part of a long sum that was kept for the point `at`; zero before the first steps."""
-        assert self.domain.part is not None and self.sums is not None
-        address, stride, _ = self.values.address(self._sum_place(at))
-        pinned, self.e.pinned = self.e.pinned, True  # each part of the sum reads what the one before stored
-        kept = self.e.load(zero.type, self.sums, address, stride, None, None)
-        self.e.pinned = pinned
-        if self.domain.part.first is None:
-            return kept
-        return self.e.op("select", self.e.op("eq", self.domain.part.first, 0), zero, kept)
 
     def _gather_up(self, stage: Node, parts: list[Value], across: bool) -> Value:
         """Combine partial results pairwise, then across lanes."""
@@ -352,8 +322,8 @@ class _Lowering:
     def _accumulate(self, stage: Node, at: Index, over: tuple[Ix, ...], old: list[Value], masks: Masks) -> list[Value]:
         e = self.e
         parts = [
-            self._from_panel(stage, number, at, over)
-            if stage.op == "contract" and number in self.panels
+            self.products.element(number, at, over)
+            if stage.op == "contract" and self.products is not None and self.products.has(number)
             else self.values.at(operand, read, masks)
             for number, (operand, read) in enumerate(zip(stage.inputs, reduction_reads(stage, at, over), strict=True))
         ]
@@ -367,30 +337,6 @@ class _Lowering:
         if dtype.is_float and self.target.fma:
             return [e.op("fma", wide[0], wide[1], old[0])]
         return [e.op("add", old[0], e.op("mul", wide[0], wide[1]))]
-
-    def _from_panel(self, stage: Node, number: int, at: Index, over: tuple[Ix, ...]) -> Value:
-        """The element of a copied operand. All lanes of a panel can be read, so no mask is needed."""
-        panel, param = self.panels[number]
-        site = self.sites[stage]
-        address = Ix()
-        for var, ix in zip(axes_of_points(site) or (), at, strict=True):
-            if panel.is_near:
-                if var is panel.axis:
-                    address += Ix.of(self.lane, ix.coefficient(self.lane), ix.const)
-            elif var is panel.axis and panel.is_lane:  # tiles begin at multiples of the width
-                lane = ix.coefficient(self.lane)
-                base = Ix(0, tuple((s, c) for s, c in ix.terms if s is not self.lane))
-                address += base * (panel.length // panel.width) + Ix.of(self.lane, lane, ix.const)
-            elif var is panel.axis:
-                ((base_var, _),) = ix.terms
-                address += Ix.of(self.domain.tile_numbers[base_var], panel.length, ix.const)  # type: ignore[index]
-            elif var is not None:
-                address += ix * panel.stride(var)
-        for var, ix in zip(site.loops, over, strict=True):
-            address += ix * panel.stride(var)
-        affine, stride, _ = self.values.address(address)
-        type = VType(param.dtype, self.schedule.lanes if stride else 1)
-        return self.e.load(type, param, affine, stride, None, None)
 
     # loops of one site
 
@@ -421,18 +367,24 @@ class _Lowering:
             step = self.schedule.lanes if var is own_lane else 1
             across = first + Ix.of(self.lane) if var is own_lane else first
             count, tail = divmod(extent, step)
-            whole = count // split * split
+            together = split * self.schedule.steps.get(site, 1)
+            whole = count // together * together
 
             streamed = site in self.schedule.streamed
-            apart, size = (whole // split * step, step) if streamed else (step, split * step)
+            apart, size = (whole // split * step, step) if streamed else (step, together * step)
 
             def innermost(ix: Ix, t: list[list[Value]]) -> list[list[Value]]:
-                return [visit({**point, var: ix + k * apart + across}, masks, t[k]) for k in range(split)]
+                after = list(t)
+                if site.stage is not None and site.stage.op == "contract" and self.products is not None:
+                    self.products.ask_ahead({**point, var: ix + across})
+                for k in range(together):
+                    after[k % split] = visit({**point, var: ix + k * apart + across}, masks, after[k % split])
+                return after
 
-            totals = looped(var, 0, whole // split * size, size, totals, innermost)
+            totals = looped(var, 0, whole // together * size, size, totals, innermost)
             for k in range(count - whole):
                 place = Ix((whole + k) * step) + across
-                totals[k] = visit({**point, var: place}, masks, totals[k])
+                totals[k % split] = visit({**point, var: place}, masks, totals[k % split])
             if tail:
                 mask = self.e.op("lt", self.e.lanes(i64, self.schedule.lanes), tail)
                 last = visit(

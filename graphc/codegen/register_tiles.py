@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule, pick
@@ -16,6 +16,7 @@ from graphc.ir.node import Node
 STREAMED = 0.2  # cycles for a vector of new data, beside the arithmetic: it comes from farther than the nearest cache
 SCATTERED = 1.05  # cost of a tile that takes an operand's elements from several rows far apart
 FAR = 1 << 20  # elements: more than any cache line or page has
+STEPS, POINTS = 4, 64  # of a sum in one pass through its loop: steps, and multiply-adds
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
 
 
@@ -61,7 +62,19 @@ def tile_contraction(
     schedule.tile.update(zip(axes, chosen, strict=True))
     points = math.prod(chosen) * per_point
     schedule.split[site] = max(1, 8 // points) if taps == 1 else 1
+    if taps == 1 and schedule.split[site] == 1:
+        schedule.steps[site] = _steps_together(schedule.loop_order[site][-1:], points)
     return best * per_point * _vector_steps(site, nest, schedule)
+
+
+def _steps_together(innermost: Sequence[Var], points: int) -> int:
+    """Steps of the sum in one pass through its loop, so that counting them takes no share of the work; those that
+    divide the loop's length, if there are some.
+    """
+    most = min(STEPS, POINTS // points)
+    if not innermost or most < 2:
+        return 1
+    return next((n for n in range(most, 1, -1) if (innermost[0].hi + 1) % n == 0), most)
 
 
 def _vector_steps(site: Site, nest: Nest, schedule: Schedule) -> float:

@@ -140,6 +140,7 @@ class Schedule:
     unrolled: dict[Site, tuple[Var, ...]] = field(default_factory=dict)
     loop_order: dict[Site, tuple[Var, ...]] = field(default_factory=dict)
     split: dict[Site, int] = field(default_factory=dict)
+    steps: dict[Site, int] = field(default_factory=dict)  # of an innermost loop in one pass through it, where several
     streamed: set[Site] = field(default_factory=set)  # sites whose partial results are those of stretches far apart
     turned: Var | None = None  # an axis whose places are loaded as vectors and transposed in registers
     lane_block: int = 0  # run all else for so many places of the lane axis, then for the next ones (0: for all places)

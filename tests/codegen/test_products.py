@@ -1,0 +1,97 @@
+"""Kernels of matrix products: several steps of a sum in one pass, and what is asked for before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc.codegen.kernel import For, If, Kernel, Op, Prefetch, Stmt
+from graphc.codegen.kernel_verify import verify_kernel
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.types import DType, TensorType, f32, f64
+from graphc.pipeline import build_program
+from tests.codegen.programs import run
+from tests.codegen.targets import AVX2
+
+SMALL = replace(AVX2, l1_bytes=512, l2_bytes=4096, cores=2)
+FORMS = {"nn": "a b, b c -> a c", "nt": "a b, c b -> a c", "tn": "b a, b c -> a c", "tt": "b a, c b -> a c"}
+
+
+def _product(form: str, rows: int, inner: int, columns: int, dtype: DType = f32) -> Graph:
+    b = Builder()
+    shapes = [
+        (rows, inner) if form[0] == "n" else (inner, rows),
+        (inner, columns) if form[1] == "n" else (columns, inner),
+    ]
+    x, y = (
+        b.input(i, TensorType(dtype, shape), name) for i, (shape, name) in enumerate(zip(shapes, "xy", strict=True))
+    )
+    return Graph((x, y), (b.contract(x, y, FORMS[form]),))
+
+
+def _loops(body: Sequence[Stmt]) -> Iterator[For]:
+    """All loops, each before those in it."""
+    for statement in body:
+        if isinstance(statement, For):
+            yield statement
+        if isinstance(statement, (For, If)):
+            yield from _loops(statement.body)
+
+
+def _sums(kernel: Kernel) -> list[For]:
+    """The innermost loops of sums."""
+    return [loop for loop in _loops(kernel.body) if any(isinstance(s, Op) and s.name == "fma" for s in loop.body)]
+
+
+def _asked(loop: For) -> list[str]:
+    return [s.buffer.name for s in loop.body if isinstance(s, Prefetch)]
+
+
+@pytest.mark.parametrize(("inner", "step"), [(64, 4), (66, 3), (70, 2), (67, 4)])
+def test_one_pass_makes_several_steps_of_a_sum(inner: int, step: int) -> None:
+    """Those that divide its length; what is left is computed after the loop."""
+    graph = _product("nn", 24, inner, 32)
+    kernel = build_program(graph, target=AVX2).kernels[-1]
+    loops = _sums(kernel)
+    assert loops and all(loop.step == step and loop.hi == inner // step * step for loop in loops)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_next_tiles_panel_is_asked_for(form: str) -> None:
+    """One line in a pass: by the end of the block these are all."""
+    kernel = build_program(_product(form, 200, 200, 200), target=SMALL).kernels[-1]
+    verify_kernel(kernel)
+    loops = _sums(kernel)
+    assert loops and all(len(set(_asked(loop))) == 1 for loop in loops)
+
+
+def test_parts_of_sums_are_asked_for_before_the_steps_that_come_before_them() -> None:
+    kernel = build_program(_product("nn", 200, 200, 200), target=SMALL).kernels[-1]
+    (sums,) = (p.name for p in kernel.params if p.mode == "inout")
+    around = [loop for loop in _loops(kernel.body) if any(isinstance(s, For) and s in _sums(kernel) for s in loop.body)]
+    assert len(around) >= 2  # for all parts but the last one, and for that
+    for loop in around:
+        asked = [i for i, s in enumerate(loop.body) if isinstance(s, Prefetch) and s.buffer.name == sums]
+        (work,) = (i for i, s in enumerate(loop.body) if isinstance(s, For))
+        assert asked and max(asked) < work
+
+
+def test_what_the_nearest_cache_holds_is_not_asked_for() -> None:
+    kernel = build_program(_product("nn", 64, 64, 64), target=AVX2).kernels[-1]
+    assert not any(_asked(loop) for loop in _loops(kernel.body))
+
+
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(97, 131, 83), (64, 67, 1), (13, 200, 260), (50, 49, 48)])
+def test_odd_sizes(form: str, dtype: DType, rows: int, inner: int, columns: int) -> None:
+    graph = _product(form, rows, inner, columns, dtype)
+    rng = np.random.default_rng(rows)
+    arrays = [rng.integers(-3, 4, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
+    for target in (SMALL, replace(SMALL, l2_bytes=1 << 15, cores=1), replace(SMALL, l2_bytes=1 << 17)):
+        np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
