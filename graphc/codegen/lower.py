@@ -13,7 +13,7 @@ from graphc.codegen.gpu_domain import GridDomain
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
-from graphc.codegen.prefetch import Ahead, choose_ahead
+from graphc.codegen.prefetch import Ahead, choose_ahead, choose_picked
 from graphc.codegen.prepare import Prepared
 from graphc.codegen.products import Products
 from graphc.codegen.schedule import Panel
@@ -58,6 +58,7 @@ class _Lowering:
         self.values.kept = self._kept()
         self.ahead: Ahead | None = None
         self.point: Point = {}
+        self.picked = choose_picked(nest, schedule) if target.device == "cpu" else ()
         self.steps = Steps(group, nest, schedule)
         self.lane = Var("lane", schedule.lanes - 1, lane=True)
         self.sites = {s.stage: s for s in nest.sites if s.stage is not None}
@@ -150,6 +151,9 @@ class _Lowering:
         self.point = points[0]
         if self.target.device == "cpu":
             self.ahead = choose_ahead(self.nest, schedule, [*steps, *last])
+        if lane is not None and tail is None:
+            for early in self.picked:
+                early.ask(self.values, bases, lane, len(vectors) * schedule.lanes)
         for step in steps:
             self._run(step, places, masks)
         if self.domain.part is not None and not self.domain.part.is_last:

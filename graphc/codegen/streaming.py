@@ -13,14 +13,16 @@ from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.target import LINE, Target
 
+LARGE = 8  # parts of the last cache, one of which a result must exceed
+
 _Key = tuple[Param, tuple[tuple[Value, int], ...]]
 
 
 def streamed(lowered: Lowered, target: Target) -> Kernel:
     """The kernel with stores past the caches where that pays; the kernel itself where it does not.
 
-    A buffer is written so that is larger than the second cache, where all buffers together are at least as large as
-    the last one. Its lines must be written whole, and it must not be read.
+    A buffer is written so that would take up a fair part of the last cache, where all buffers together are at least as
+    large as that. Its lines must be written whole, and it must not be read.
     """
     kernel = lowered.kernel
     touched = sum(p.size * p.dtype.itemsize for p in kernel.params)
@@ -31,7 +33,10 @@ def streamed(lowered: Lowered, target: Target) -> Kernel:
     buffers = frozenset(
         p
         for p, start in zip(kernel.params, starts, strict=True)
-        if p.mode == "out" and p not in read and p.size * p.dtype.itemsize > target.l2_bytes and start % LINE == 0
+        if p.mode == "out"
+        and p not in read
+        and p.size * p.dtype.itemsize * LARGE > target.l3_bytes
+        and start % LINE == 0
     )
     if not buffers:
         return kernel

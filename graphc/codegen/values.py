@@ -258,12 +258,19 @@ class Values:
             value = self.e.find(("data", symbol, masks))
             if value is None:
                 raw = yield symbol.node, symbol.at, masks
-                wide = expand_cast(self.e, raw, i64)
-                low = self.e.op("select", self.e.op("lt", wide, 0), 0, wide)
-                value = self.e.op("select", self.e.op("gt", low, symbol.hi), symbol.hi, low)
+                value = self._clamped(raw, symbol.hi)
                 self.e.remember(("data", symbol, masks), value)
             found[symbol] = value
         self.data.update(found)
+
+    def prepare(self, symbol: Data) -> None:
+        """Read an index from memory, so that addresses with it can be made."""
+        self.data[symbol] = self._clamped(self.at(symbol.node, symbol.at), symbol.hi)
+
+    def _clamped(self, raw: Value, hi: int) -> Value:
+        wide = expand_cast(self.e, raw, i64)
+        low = self.e.op("select", self.e.op("lt", wide, 0), 0, wide)
+        return self.e.op("select", self.e.op("gt", low, hi), hi, low)
 
     def _prepare_symbols(self, at: Index, masks: Masks) -> Generator[_Request, Value, None]:
         for ix in at:
