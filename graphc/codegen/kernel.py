@@ -286,7 +286,7 @@ OPERATIONS: dict[str, tuple[int, str]] = {
     "reduce_and": (1, "likewise (integer, bool)"),
     "zip_low": (2, "lanes of the two lower halves in turn: a[0], b[0], a[1], b[1], ... (vectors)"),
     "zip_high": (2, "likewise of the two upper halves"),
-    "extract": (1, "lane number `attr` of a vector"),
+    "extract": (1, "as many lanes of a vector as the result has, from number `attr` on"),
     "floordiv": (2, "i64 scalar index arithmetic: quotient of non-negative numbers"),
     "mod": (2, "i64 scalar index arithmetic: remainder of non-negative numbers"),
 }
@@ -345,6 +345,14 @@ class Emitter:
     def lanes(self, dtype: DType, count: int) -> Value:
         result = Value(VType(dtype, count))
         self.body.append(Op(result, "lanes"))
+        return result
+
+    def part(self, value: Value, first: int, count: int) -> Value:
+        """`count` lanes of a vector from number `first` on; the vector itself when these are all."""
+        if count == value.type.lanes:
+            return value
+        result = Value(VType(value.type.dtype, count))
+        self.body.append(Op(result, "extract", (value,), first))
         return result
 
     def _unify(self, name: str, operands: Sequence[Value | Number]) -> tuple[Value, ...]:

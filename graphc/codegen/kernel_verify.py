@@ -347,9 +347,10 @@ class _Verifier:
 
     def _op_extract(self, op: Op) -> None:
         source = op.args[0].type
-        if not isinstance(op.attr, int) or not 0 <= op.attr < source.lanes:
-            self.fail(f"there is no lane {op.attr} in {source}")
-        self.result(op, VType(source.dtype))
+        lanes = op.result.type.lanes
+        if not isinstance(op.attr, int) or not 0 <= op.attr <= source.lanes - lanes:
+            self.fail(f"there {'is no lane' if lanes == 1 else f'are no {lanes} lanes from'} {op.attr} in {source}")
+        self.result(op, VType(source.dtype, lanes))
 
     def _op_select(self, op: Op) -> None:
         condition, first, second = (a.type for a in op.args)

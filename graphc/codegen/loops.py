@@ -5,8 +5,10 @@ facts.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
+from graphc.codegen.crossing import crossed_axis
 from graphc.codegen.extremes import is_place
 from graphc.codegen.panels import can_copy, choose_chunk, choose_panels, copying_cost
 from graphc.codegen.register_tiles import tile_contraction
@@ -209,6 +211,7 @@ def _contraction_with(
     schedule = _with_lane(nest, lane, lanes, choice.sums)
     schedule.outermost = outermost
     copied = frozenset(k for k in (0, 1) if can_copy(k, site, nest.axes, lane))
+    schedule.crossed = crossed_axis(nest, lane)
     cost = tile_contraction(site, nest, schedule, target, copied, choice.tile)
     schedule.panels = choose_panels(site, nest, schedule, target, choice.panels)
     missing = copied - {panel.operand for panel in schedule.panels}
@@ -220,7 +223,7 @@ def _contraction_with(
     if lane is None and site in schedule.site_lane:
         cost += _across_cost(site, nest, lanes)
     others_cost = (
-        _inner_cost(nest, others, lanes) if lane is None else sum(_site_cost(s, nest, lane, lanes) for s in others)
+        _inner_cost(nest, others, lanes) if lane is None else sum(_other_cost(s, nest, schedule) for s in others)
     )
     schedule.cycles = cost + others_cost
     return schedule
@@ -286,6 +289,15 @@ def _site_cost(site: Site, nest: Nest, lane: Var | None, lanes: int, turns: bool
     extent = lane.hi + 1
     vectors = count / extent * math.ceil(extent / lanes)
     return vectors * (sum(_access_cost(a, lane, lanes, turns) for a in site.accesses) + work)
+
+
+def _other_cost(site: Site, nest: Nest, schedule: Schedule) -> float:
+    """Estimated cycles of a site beside a contraction; stores across the lanes are part of the contraction's tiles."""
+    assert schedule.lane is not None
+    crossed = [a for a in site.accesses if a.is_store and a.address.coefficient(schedule.lane) > 1]
+    if schedule.crossed is not None and crossed:
+        site = replace(site, accesses=[a for a in site.accesses if a not in crossed])
+    return _site_cost(site, nest, schedule.lane, schedule.lanes)
 
 
 def _own_lane(site: Site, lanes: int) -> Var | None:

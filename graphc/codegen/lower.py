@@ -8,6 +8,7 @@ from itertools import product
 from types import MappingProxyType
 
 from graphc.codegen import extremes
+from graphc.codegen.crossing import Stored, neighbours, store_crossed
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.gpu_domain import GridDomain
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value
@@ -19,7 +20,7 @@ from graphc.codegen.products import Products
 from graphc.codegen.schedule import Panel
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Site, inner_dims, root_index, store_address
-from graphc.codegen.steps import Step, Steps
+from graphc.codegen.steps import Step, Steps, streamed
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.values import Masks, Values, accumulator_dtype
 from graphc.ir.access import Index
@@ -160,15 +161,15 @@ class _Lowering:
             return
         # What is transposed in registers is stored place by place, or it would need too many registers.
         for together in [places] if schedule.turned is None else [[place] for place in places]:
-            pending: list[tuple[Site, Index, Value]] = []
+            pending: list[Stored] = []
             for site in self.nest.sites:
                 if site.root is not None and not site.loops and not site.is_kept:
                     for place in together:
                         at = root_index(site.root, place, {})
                         self._turn_to(place, bases)
-                        pending.append((site, at, values.at(site.root.value, at, masks)))
-            for site, at, value in pending:
-                self._store(site, at, value, masks)
+                        value = values.at(site.root.value, at, masks)
+                        pending.append((site.root.target, store_address(site.root, at), value))
+            self._store_all(pending, masks)
         values.turned = None
         for step in last:
             self._run(step, places, masks)
@@ -184,15 +185,27 @@ class _Lowering:
         """The index of each axis of the group's domain at a point of the nest."""
         return tuple(point[ix.terms[0][0]] if ix.terms else ix for ix in self.nest.place)  # type: ignore[index]
 
-    def _store(self, site: Site, at: Index, value: Value, masks: Masks) -> None:
-        assert site.root is not None
-        ix = store_address(site.root, at)
-        address, stride, offsets = self.values.address(self.values.in_row(site.root.target, ix))
+    def _store_all(self, pending: list[Stored], masks: Masks) -> None:
+        """Store what one tile of the domain has computed."""
+        schedule, lane = self.schedule, self.schedule.lane
+        runs, rest = ([], pending) if schedule.crossed is None else neighbours(pending, self.lane)
+        for run in runs:
+            assert lane is not None
+            target, ix, _ = run[0]
+            vectors = [self.e.splat(value, schedule.lanes) for _, _, value in run]
+            count = schedule.lanes if masks.tail is None else (lane.hi + 1) % schedule.lanes
+            address, step, _ = self.values.address(ix)
+            store_crossed(self.e, self.params[target], address, step, vectors, count)
+        for target, ix, value in rest:
+            self._store(target, ix, value, masks)
+
+    def _store(self, target: Node, ix: Ix, value: Value, masks: Masks) -> None:
+        address, stride, offsets = self.values.address(self.values.in_row(target, ix))
         wide = stride != 0 or offsets is not None
         if wide:
             value = self.e.splat(value, self.schedule.lanes)
         assert wide or value.type.lanes == 1, "a vector is stored to one place"
-        self.e.store(self.params[site.root.target], address, value, stride, offsets, masks.tail if wide else None)
+        self.e.store(self.params[target], address, value, stride, offsets, masks.tail if wide else None)
 
     # reductions
 
@@ -239,7 +252,7 @@ class _Lowering:
             compute = self.values.kept_at if site.is_kept else self.values.at
             computed = [compute(root.value, at, masks) for at in indices]
             for at, value in zip(indices, computed, strict=True):
-                self._store(site, at, value, masks)
+                self._store(root.target, store_address(root, at), value, masks)
 
     def _reduce(self, step: Step, places: list[tuple[Ix, ...]], masks: Masks) -> None:
         stages = step.stages
@@ -249,7 +262,7 @@ class _Lowering:
         items = [(stage, at) for stage, points in stages for at in points]
         is_product = stages[0][0].op == "contract"
         if is_product:
-            items = _streamed(items, site)
+            items = streamed(items, site)
         inits: list[Value] = []
         for stage, at in items:
             wide = own_lane is not None or any(self.lane in ix.symbols() for ix in at)
@@ -424,21 +437,6 @@ class _Lowering:
     def _work(self) -> tuple[int, int]:
         """Operations, and bytes of memory."""
         return self.nest.operations, sum(n.type.nbytes for n in self.params if n not in self.rows)
-
-
-def _streamed(items: list[tuple[Node, Index]], site: Site) -> list[tuple[Node, Index]]:
-    """Points of a contraction in an order that uses up each element of the operand with more of them at once.
-
-    Only the other operand's elements then stay in registers.
-    """
-    over = tuple(Ix.of(v) for v in site.loops)
-    reads = [reduction_reads(stage, at, over) for stage, at in items]
-    keys = [
-        [linear(read[k], stage.inputs[k].shape) for (stage, _), read in zip(items, reads, strict=True)] for k in (0, 1)
-    ]
-    more = max(keys, key=lambda k: len(set(k)))
-    first = {ix: i for i, ix in reversed(list(enumerate(more)))}
-    return [item for _, item in sorted(zip(more, items, strict=True), key=lambda pair: first[pair[0]])]
 
 
 def _regroup(flat: Sequence[Value], like: list[list[Value]]) -> list[list[Value]]:

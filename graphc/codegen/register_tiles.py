@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from operator import itemgetter
 
+from graphc.codegen.crossing import crossing_cost
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule, pick
 from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import LINE, PER_CYCLE, Target
@@ -15,8 +17,10 @@ from graphc.ir.node import Node
 
 STREAMED = 0.2  # cycles for a vector of new data, beside the arithmetic: it comes from farther than the nearest cache
 SCATTERED = 1.05  # cost of a tile that takes an operand's elements from several rows far apart
+SHUFFLED = 1.5  # cycles for taking a vector's elements out of longer ones, beside the arithmetic, which waits for it
 FAR = 1 << 20  # elements: more than any cache line or page has
 STEPS, POINTS = 4, 64  # of a sum in one pass through its loop: steps, and multiply-adds
+NARROW = 4  # places apart up to which elements are loaded with what lies between them
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
 
 
@@ -44,12 +48,16 @@ def tile_contraction(
     ranked: list[tuple[float, float, tuple[int, ...]]] = []  # the best so far, not more than are asked for
     limit = math.inf
     far = _far_axes(site, axes, schedule)
+    crossed, stores = schedule.crossed, _stores_across(site, nest, schedule)
     for tile in _products(sizes, min(budget, max(1, MAX_UNROLLED // taps)) // per_point):
         points = math.prod(tile) * per_point
         steps = points * taps
         waste = math.prod(math.ceil(n / t) * t / n for n, t in zip(extents, tile, strict=True))
         chain = max(1.0, 8 / points)  # too few independent sums wait for each other
-        cost = (max(steps * chain, loads.count(tile) * taps) / PER_CYCLE + 0.6) / steps * waste
+        cycles = max(steps * chain, loads.count(tile) * taps) / PER_CYCLE + SHUFFLED * loads.shuffled(tile) * taps
+        cost = (cycles + 0.6) / steps * waste
+        if crossed is not None:
+            cost += stores * crossing_cost(tile[axes.index(crossed)], lanes)
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
             cost *= SCATTERED
         # Of tiles that the arithmetic bounds alike, those that take fewer new vectors for it wait less for them.
@@ -85,6 +93,16 @@ def _vector_steps(site: Site, nest: Nest, schedule: Schedule) -> float:
         return steps
     extent = across.hi + 1
     return steps / extent * math.ceil(extent / schedule.lanes)
+
+
+def _stores_across(site: Site, nest: Nest, schedule: Schedule) -> float:
+    """Vectors stored across the lanes for each multiply-add of vectors."""
+    lane = schedule.lane
+    if schedule.crossed is None or lane is None:
+        return 0.0
+    stores = [a for s in nest.sites if s.root is not None for a in s.accesses if a.is_store]
+    count = sum(a.address.coefficient(lane) > 1 for a in stores)
+    return count / (len(site.points) * math.prod(v.hi + 1 for v in site.loops))
 
 
 def _far_axes(site: Site, axes: list[Var], schedule: Schedule) -> list[list[int]]:
@@ -141,11 +159,13 @@ class _LoadCounter:
                 forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)
         self._forms: list[tuple[float, tuple[int, ...], set[int]]] = []
         self._is_streamed: list[bool] = []
+        self._is_shuffled: list[bool] = []
         for (buffer, steps, _, across), places in forms.items():
             wide = abs(across)  # type: ignore[arg-type]
-            each = 1.0 if wide <= 1 else 1.0 + wide if wide <= 4 else float(schedule.lanes)
+            each = 1.0 if wide <= 1 else 1.0 + wide if wide <= NARROW else float(schedule.lanes)
             self._forms.append((each, steps, places))  # type: ignore[arg-type]
             self._is_streamed.append(wide == 1 and buffer not in held)
+            self._is_shuffled.append(1 < wide <= NARROW)
         self._known: dict[tuple[int, tuple[int, ...]], int] = {}
 
     def count(self, tile: tuple[int, ...]) -> float:
@@ -154,7 +174,11 @@ class _LoadCounter:
 
     def streamed(self, tile: tuple[int, ...]) -> int:
         """Those of them that are vectors of an operand which the nearest cache does not hold."""
-        return sum(n for n, is_streamed in zip(self._distinct(tile), self._is_streamed, strict=True) if is_streamed)
+        return sum(compress(self._distinct(tile), self._is_streamed))
+
+    def shuffled(self, tile: tuple[int, ...]) -> int:
+        """Those of them that are vectors of elements a few places apart."""
+        return sum(compress(self._distinct(tile), self._is_shuffled))
 
     def registers(self, tile: tuple[int, ...]) -> int:
         """Registers for operands: all elements but the most numerous ones, which stream through one register."""

@@ -143,6 +143,7 @@ class Schedule:
     steps: dict[Site, int] = field(default_factory=dict)  # of an innermost loop in one pass through it, where several
     streamed: set[Site] = field(default_factory=set)  # sites whose partial results are those of stretches far apart
     turned: Var | None = None  # an axis whose places are loaded as vectors and transposed in registers
+    crossed: Var | None = None  # an axis along which a contraction stores, transposing vectors in registers
     lane_block: int = 0  # run all else for so many places of the lane axis, then for the next ones (0: for all places)
     whole: Var | None = None  # a short axis of which all places are computed together, as they share operands
     panels: tuple[Panel, ...] = ()  # operands of the contraction that are copied before the kernel runs

@@ -196,7 +196,10 @@ class Interpreter:
         if op.name in LANE_REDUCTIONS:
             return self._reduce(op, args[0])
         if op.name == "extract":
-            return args[0] if op.args[0].type.lanes == 1 else args[0][..., int(op.attr or 0)]
+            first, lanes = int(op.attr or 0), op.result.type.lanes
+            if lanes > 1:
+                return args[0][..., first : first + lanes]
+            return args[0] if op.args[0].type.lanes == 1 else args[0][..., first]
         if op.name in ("zip_low", "zip_high"):
             half = op.result.type.lanes // 2
             part = slice(0, half) if op.name == "zip_low" else slice(half, 2 * half)

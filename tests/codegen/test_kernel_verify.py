@@ -51,6 +51,7 @@ CORRUPTIONS = [
     ("%d = mul %s, %e : f32", "%d = mul %s : f32", "mul takes 2 operands, not 1"),
     ("%d = mul %s, %e : f32", "%d = mul %s, %e, 2 : f32", "mul takes no number"),
     ("%e = extract %r, 1 : f32", "%e = extract %r, 4 : f32", "there is no lane 4 in f32x4"),
+    ("%e = extract %r, 1 : f32", "%e = extract %r, 3 : f32x2", "there are no 2 lanes from 3 in f32x4"),
     ("%e = extract %r, 1 : f32", "%e = extract %r : f32", "extract needs a number"),
     ("%wide = cast %half : f32", "%wide = neg %half : f16\n    %w2 = add %half, %half : f16", "cast to f32 first"),
     ("%wide = cast %half : f32", "%wide = cast %half : f32x4", "the result of cast is f32"),

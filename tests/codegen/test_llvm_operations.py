@@ -342,6 +342,21 @@ def test_zip(lanes: int) -> None:
     assert (low == both[:lanes]).all() and (high == both[lanes:]).all()
 
 
+@pytest.mark.parametrize(("first", "count"), [(0, 4), (4, 4), (2, 2), (1, 7)])
+def test_extract_several_lanes(first: int, count: int) -> None:
+    source, part = np.arange(8, dtype=np.float32), np.zeros(count, np.float32)
+    params = [param("x", source, "in"), param("o", part, "out")]
+
+    def write(e: Emitter, g: Value) -> None:
+        value = Value(VType(f32, 8))
+        e.body.append(Load(value, params[0], Affine()))
+        assert e.part(value, 0, 8) is value
+        e.body.append(Store(params[1], Affine(), e.part(value, first, count)))
+
+    run(build(params, 1, write), [source, part])
+    assert (part == source[first : first + count]).all()
+
+
 def test_every_operation_is_tested() -> None:
     tested = {n for d in DTYPES if d not in (f16, bf16) for n in operations_of(d)} | set(REDUCE)
     tested |= {"const", "splat", "lanes", "extract", "cast", "bitcast", "floordiv", "mod", "zip_low", "zip_high"}

@@ -207,7 +207,8 @@ def _lanes(f: Function, op: Op) -> None:
 
 
 def _extract(f: Function, op: Op) -> None:
-    f.define(op.result, (f.registers[op.args[0]][int(op.attr or 0)],))
+    first = int(op.attr or 0)
+    f.define(op.result, f.registers[op.args[0]][first : first + f.width(op.result)])
 
 
 def _zip(f: Function, op: Op) -> None:

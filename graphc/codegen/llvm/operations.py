@@ -187,7 +187,11 @@ def _extract(f: Function, op: Op) -> str:
     source = op.args[0]
     if source.type.lanes == 1:
         return f.names[source]
-    return f.emit(f"extractelement {f.typed(source)}, i64 {int(op.attr or 0)}", op.result.name)
+    first, lanes = int(op.attr or 0), op.result.type.lanes
+    if lanes == 1:
+        return f.emit(f"extractelement {f.typed(source)}, i64 {first}", op.result.name)
+    mask = lane_mask(list(range(first, first + lanes)))
+    return f.emit(f"shufflevector {f.typed(source)}, {register_type(source.type)} poison, {mask}", op.result.name)
 
 
 def _zip(f: Function, op: Op) -> str:

@@ -1,0 +1,92 @@
+"""Stores of a contraction whose lanes run along an axis of which the results lie far apart: channels of a picture.
+
+Where another axis has them side by side, the vectors of some of its places are transposed in registers, and each lane
+stores its places at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from graphc.codegen.kernel import Affine, Param, Value
+from graphc.codegen.scope import ScopedEmitter
+from graphc.codegen.sites import Nest
+from graphc.ir.index import Ix, Var
+from graphc.ir.node import Node
+
+SCATTERED = 1.5  # cycles for storing one lane by itself
+SHUFFLED = 1.5  # cycles for each of the rounds that transpose, for each vector
+WORD = 4  # bytes from which on an element can be moved between vectors by one instruction
+
+
+def crossed_axis(nest: Nest, lane: Var | None) -> Var | None:
+    """The axis along which all that is stored apart with `lane` across the lanes lies side by side."""
+    if lane is None or any(s.is_kept for s in nest.sites):
+        return None
+    stores = [a for s in nest.sites if s.root is not None for a in s.accesses if a.is_store]
+    apart = [a for a in stores if a.address.coefficient(lane) != 1]
+    if not apart or any(s.root is not None and s.loops for s in nest.sites):
+        return None
+    known = all(isinstance(symbol, Var) for a in apart for symbol, _ in a.address.terms)
+    if not known or any(a.buffer.dtype.itemsize < WORD or a.address.coefficient(lane) < 1 for a in apart):
+        return None
+    return next((v for v in nest.axes if v.hi and all(a.address.coefficient(v) == 1 for a in apart)), None)
+
+
+def blocks(places: int, lanes: int) -> list[int]:
+    """Neighbouring places cut into blocks of powers of two, which can be transposed, the largest first."""
+    sizes: list[int] = []
+    while places:
+        sizes.append(min(lanes, 1 << places.bit_length() - 1))
+        places -= sizes[-1]
+    return sizes
+
+
+def crossing_cost(places: int, lanes: int) -> float:
+    """Estimated cycles for storing one vector when so many places are computed together."""
+    total = 0.0
+    for size in blocks(places, lanes):
+        total += SCATTERED * lanes if size == 1 else lanes + size * math.log2(size) * SHUFFLED
+    return total / places
+
+
+Stored = tuple[Node, Ix, Value]
+"""A vector on its way to memory: the target, and the element that each of its lanes goes to."""
+
+
+def neighbours(pending: Sequence[Stored], lane: Var) -> tuple[list[list[Stored]], list[Stored]]:
+    """What is stored with its lanes apart, in runs of places that lie side by side; and the rest."""
+    runs: list[list[Stored]] = []
+    rest: list[Stored] = []
+    apart: dict[tuple[Node, object], list[Stored]] = {}
+    for target, ix, value in pending:
+        mine = rest if ix.coefficient(lane) <= 1 else apart.setdefault((target, ix.terms), [])
+        mine.append((target, ix, value))
+    for group in apart.values():
+        group.sort(key=lambda stored: stored[1].const)
+        for stored in group:
+            if runs and runs[-1][-1][0] is stored[0] and runs[-1][-1][1] + 1 == stored[1]:
+                runs[-1].append(stored)
+            else:
+                runs.append([stored])
+    return runs, rest
+
+
+def store_crossed(
+    e: ScopedEmitter, param: Param, first: Affine, step: int, values: Sequence[Value], count: int
+) -> None:
+    """Store vectors of neighbouring places, whose lanes lie `step` apart, from `first` on: the first `count` lanes."""
+    lanes = values[0].type.lanes
+    place = 0
+    for size in blocks(len(values), lanes):
+        rows = list(values[place : place + size])
+        half = size // 2
+        # Each round zips the halves of the sequence of all lanes; after the last one a lane's places are together.
+        for _ in range(size.bit_length() - 1):
+            rows = [e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
+        for lane in range(count):
+            vector, at = divmod(lane * size, lanes)
+            index = Affine(first.const + place + lane * step, first.terms)
+            e.store(param, index, e.part(rows[vector], at, size), 1 if size > 1 else 0, None, None)
+        place += size

@@ -1,0 +1,90 @@
+"""Contractions whose results lie far apart along the lanes: vectors are transposed when they are stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc.codegen.crossing import blocks, crossing_cost
+from graphc.codegen.kernel import Kernel
+from graphc.codegen.kernel_text import print_kernel
+from graphc.codegen.kernel_verify import verify_kernel
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.prepare import prepare
+from graphc.codegen.schedule import Schedule
+from graphc.codegen.target import Target
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.types import DType, TensorType, f32, f64, i32
+from graphc.pipeline import build_program, schedule
+from tests.codegen.programs import run
+from tests.codegen.targets import AVX2, AVX512, runnable
+
+
+def _convolution(
+    batch: int, inputs: int, outputs: int, side: int, window: int, stride: int, dtype: DType = f32, extra: bool = False
+) -> Graph:
+    """A convolution; `extra`: with a bias, a maximum, and sums of its results as a second output."""
+    b = Builder()
+    x = b.input(0, TensorType(dtype, (batch, inputs, side, side)), "x")
+    w = b.input(1, TensorType(dtype, (outputs, inputs, window, window)), "w")
+    y = b.contract(x, w, f"b c {stride}h+r {stride}w+s, o c r s -> b o h w")
+    if not extra:
+        return Graph((x, w), (y,))
+    bias = b.input(2, TensorType(dtype, (outputs, 1, 1)), "bias")
+    y = b.elementwise("maximum", b.add(y, b.broadcast(bias, y.shape)), b.constant(0, y.type))
+    return Graph((x, w, bias), (y, b.add(y, y)))
+
+
+def _made(graph: Graph, target: Target) -> tuple[Schedule, Kernel]:
+    """The schedule of the contraction, and its kernel."""
+    group = schedule(graph, target).groups[-1]
+    return prepare(group, target).schedule, build_program(graph, target=target).kernels[-1]
+
+
+@pytest.mark.parametrize("target", [AVX2, AVX512], ids=["avx2", "avx512"])
+@pytest.mark.parametrize(("window", "stride"), [(7, 2), (5, 2), (3, 2), (11, 4)])
+def test_strided_windows_have_channels_across_the_lanes(target: Target, window: int, stride: int) -> None:
+    graph = _convolution(1, 3, 64, 75, window, stride)
+    choice, kernel = _made(graph, target)
+    assert choice.lane is not None and choice.lane.hi == 63 and choice.crossed is not None
+    verify_kernel(kernel)
+    stores = [line for line in print_kernel(kernel).splitlines() if line.lstrip().startswith("store")]
+    parts = blocks(choice.tile[choice.crossed], choice.lanes)
+    assert parts[0] > 1 and not any("stride" in line for line in stores if ": f32x" in line)
+    assert len(stores) == choice.tile[choice.lane] * choice.lanes * len(parts)
+
+
+def test_rows_without_strides_stay_across_the_lanes() -> None:
+    choice, kernel = _made(_convolution(1, 3, 64, 82, 3, 1), AVX2)
+    assert choice.lane is not None and choice.lane.hi == 79 and choice.crossed is None
+    assert "extract" not in print_kernel(kernel)
+
+
+TARGETS = {"host": host_target(), **runnable()}
+SHAPES = [
+    (1, 3, 20, 31, 7, 2),
+    (2, 3, 13, 33, 5, 2),
+    (1, 3, 64, 47, 11, 4),
+    (4, 5, 9, 9, 3, 1),
+    (1, 16, 33, 15, 1, 2),
+    (3, 2, 8, 5, 3, 2),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("target", TARGETS)
+def test_results(target: str, shape: tuple[int, int, int, int, int, int]) -> None:
+    """Whole numbers, so that sums are exact: parts of vectors, of tiles and of blocks of places."""
+    for number, dtype in enumerate((f32, f64, i32)):
+        graph = _convolution(*shape, dtype, extra=number == 0)
+        rng = np.random.default_rng(number)
+        arrays = [rng.integers(-3, 4, n.shape).astype(dtype.numpy) for n in graph.inputs]
+        for got, expected in zip(run(graph, arrays, TARGETS[target]), evaluate(graph, arrays), strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_places_are_cut_into_powers_of_two() -> None:
+    assert [blocks(n, 8) for n in (1, 4, 6, 7, 20)] == [[1], [4], [4, 2], [4, 2, 1], [8, 8, 4]]
+    assert crossing_cost(4, 8) < crossing_cost(2, 8) < crossing_cost(1, 8)
