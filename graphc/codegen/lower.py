@@ -20,7 +20,8 @@ from graphc.codegen.products import Products
 from graphc.codegen.schedule import Panel
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Site, inner_dims, root_index, store_address
-from graphc.codegen.steps import Step, Steps, streamed
+from graphc.codegen.steps import Step, Steps
+from graphc.codegen.taps import by_elements, one_by_one, streamed
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.values import Masks, Values, accumulator_dtype
 from graphc.ir.access import Index
@@ -261,8 +262,13 @@ class _Lowering:
         split = self.schedule.split.get(site, 1)
         items = [(stage, at) for stage, points in stages for at in points]
         is_product = stages[0][0].op == "contract"
+        unrolled = self.schedule.unrolled[site]
+        width = 2 if extremes.is_place(stages[0][0]) else 1
+        groups = one_by_one(len(items), unrolled)
         if is_product:
             items = streamed(items, site)
+            registers = self.target.registers - (0 if self.target.fma else 1)
+            groups = by_elements(items, site, unrolled, registers)
         inits: list[Value] = []
         for stage, at in items:
             wide = own_lane is not None or any(self.lane in ix.symbols() for ix in at)
@@ -275,22 +281,20 @@ class _Lowering:
         def visit(point: Point, inner: Masks, totals: list[Value]) -> list[Value]:
             result = list(totals)
             self._ask_ahead(step, point, inner)
-            for choice in product(*(range(v.hi + 1) for v in self.schedule.unrolled[site])):
-                taps = dict(zip(self.schedule.unrolled[site], map(Ix, choice), strict=True))
+            for group in groups:
                 self.e.epoch += 1
-                at_loops = tuple(taps[v] if v in taps else point[v] for v in site.loops)
-                if step.rows:
-                    self._store_rows(step.rows, places, at_loops, inner)
-                position = 0
-                for stage, at in items:
-                    over = self.sites[stage].place(at_loops)
-                    width = 2 if extremes.is_place(stage) else 1
-                    old = result[position : position + width]
-                    new = self._accumulate(stage, at, over, old, inner)
+                for number, (choice, item) in enumerate(group):
+                    taps = dict(zip(unrolled, map(Ix, choice), strict=True))
+                    at_loops = tuple(taps[v] if v in taps else point[v] for v in site.loops)
+                    if step.rows and not number:
+                        self._store_rows(step.rows, places, at_loops, inner)
+                    stage, at = items[item]
+                    mine = slice(item * width, item * width + width)
+                    old = result[mine]
+                    new = self._accumulate(stage, at, self.sites[stage].place(at_loops), old, inner)
                     if inner.tail is not None and own_lane is not None:
                         new = [self.e.op("select", inner.tail, n, o) for n, o in zip(new, old, strict=True)]
-                    result[position : position + width] = new
-                    position += width
+                    result[mine] = new
             return result
 
         pinned = self.e.pinned

@@ -10,7 +10,7 @@ from graphc.codegen.schedule import Schedule
 from graphc.codegen.sites import Nest, Site, inner_dims, root_index
 from graphc.ir.access import Index
 from graphc.ir.demand import demands, reduction_extents, reduction_reads
-from graphc.ir.index import Ix, Symbol, Var, linear
+from graphc.ir.index import Ix, Symbol, Var
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group
 from graphc.ir.visit import topological
@@ -144,18 +144,3 @@ def _at_same_place(kept: Site, reader: Site) -> bool:
         for access in reader.accesses
         if access.buffer is store.buffer
     )
-
-
-def streamed(items: list[tuple[Node, Index]], site: Site) -> list[tuple[Node, Index]]:
-    """Points of a contraction in an order that uses up each element of the operand with more of them at once.
-
-    Only the other operand's elements then stay in registers.
-    """
-    over = tuple(Ix.of(v) for v in site.loops)
-    reads = [reduction_reads(stage, at, over) for stage, at in items]
-    keys = [
-        [linear(read[k], stage.inputs[k].shape) for (stage, _), read in zip(items, reads, strict=True)] for k in (0, 1)
-    ]
-    more = max(keys, key=lambda k: len(set(k)))
-    first = {ix: i for i, ix in reversed(list(enumerate(more)))}
-    return [item for _, item in sorted(zip(more, items, strict=True), key=lambda pair: first[pair[0]])]

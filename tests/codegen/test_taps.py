@@ -1,0 +1,97 @@
+"""The order of multiply-adds in an unrolled body: each element that several places of a window share is loaded once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc.codegen.kernel_text import print_kernel
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.prepare import prepare
+from graphc.codegen.sites import Site
+from graphc.codegen.taps import Item, by_elements, one_by_one
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.index import Ix
+from graphc.ir.types import TensorType, f32
+from graphc.pipeline import build_program, schedule
+from tests.codegen.programs import run
+from tests.codegen.targets import AVX2, runnable
+
+
+def _graph(spec: str, *shapes: tuple[int, ...]) -> Graph:
+    b = Builder()
+    x, y = (b.input(i, TensorType(f32, shape), name) for i, (shape, name) in enumerate(zip(shapes, "xy", strict=True)))
+    return Graph((x, y), (b.contract(x, y, spec),))
+
+
+def _site(graph: Graph) -> Site:
+    (group,) = schedule(graph, AVX2).groups
+    return next(s for s in prepare(group, AVX2).nest.sites if s.stage is not None)
+
+
+def _items(site: Site, rows: int) -> list[Item]:
+    """Sums for neighbouring places of the last but one dimension of the result."""
+    assert site.stage is not None
+    (at,) = site.points
+    return [(site.stage, (*at[:-2], Ix(k), at[-1])) for k in range(rows)]
+
+
+DEPTHWISE = _graph("g h+r w+s, g r s -> g h w", (8, 26, 58), (8, 3, 3))
+
+
+def test_rows_of_a_window_are_one_group() -> None:
+    site = _site(DEPTHWISE)
+    groups = by_elements(_items(site, 8), site, site.loops, 16)
+    assert [len(group) for group in groups] == [24, 24, 24]  # one for each column of the window
+    for group in groups:
+        assert len({place[1] for place, _ in group}) == 1
+        read = [number + place[0] for place, number in group]  # the row of the picture
+        assert read == sorted(read) and set(read) == set(range(10))
+    steps = sorted(step for group in groups for step in group)
+    assert steps == sorted(step for group in one_by_one(8, site.loops) for step in group)
+
+
+def test_without_registers_for_it_places_come_one_by_one() -> None:
+    site = _site(DEPTHWISE)
+    assert by_elements(_items(site, 8), site, site.loops, 11) == one_by_one(8, site.loops)
+    assert by_elements(_items(site, 8), site, site.loops, 12) != one_by_one(8, site.loops)
+
+
+def test_nothing_shared_nothing_moved() -> None:
+    site = _site(_graph("a h+r, r b -> a h b", (8, 30), (3, 64)))
+    items = [(stage, (Ix(k), *at[1:])) for k in range(4) for stage, at in [(site.stage, site.points[0])] if stage]
+    assert by_elements(items, site, site.loops, 16) == one_by_one(4, site.loops)
+
+
+def test_each_element_of_a_tile_is_loaded_once() -> None:
+    (kernel,) = build_program(DEPTHWISE, target=AVX2).kernels
+    loads = [line.split("= ")[1] for line in print_kernel(kernel).splitlines() if "load %p0" in line]
+    (group,) = schedule(DEPTHWISE, AVX2).groups
+    made = prepare(group, AVX2).schedule
+    rows = max(n for v, n in made.tile.items() if v is not made.lane)
+    assert rows >= 6 and len(loads) % ((rows + 2) * 3) == 0  # bodies for whole vectors, and for those that are left
+
+
+TARGETS = {**runnable(), "few registers": replace(host_target(), registers=12)}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("spec", "shapes"),
+    [
+        ("g h+r w+s, g r s -> g h w", ((5, 14, 21), (5, 3, 3))),
+        ("b g h+r w+s, g r s -> b g h w", ((3, 4, 11, 12), (4, 5, 2))),
+        ("g 2h+r 2w+s, g r s -> g h w", ((3, 19, 33), (3, 3, 3))),
+        ("c h+r w+s, o c r s -> o h w", ((2, 12, 13), (4, 2, 3, 3))),
+        ("h+r, r -> h", ((70,), (5,))),
+    ],
+)
+def test_results(target: str, spec: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    graph = _graph(spec, *shapes)
+    rng = np.random.default_rng(1)
+    arrays = [rng.integers(-3, 4, n.shape).astype(np.float32) for n in graph.inputs]
+    np.testing.assert_array_equal(run(graph, arrays, TARGETS[target])[0], evaluate(graph, arrays)[0])
