@@ -73,7 +73,7 @@ class Domain:
         wanted = self._target.cores * (2 if apart else GRID_PER_CORE)
         shared: list[Var] = []
         grid = 1
-        while outer and (grid < wanted or self._count(outer[0]) == 1):
+        while outer and (grid < wanted or outer[0] in self._schedule.outermost or self._count(outer[0]) == 1):
             grid *= self._count(outer[0])
             shared.append(outer.pop(0))
         chunks = self._chunks(grid if not outer else wanted)

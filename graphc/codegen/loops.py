@@ -41,19 +41,19 @@ def lane_count(nest: Nest, target: Target) -> int:
     return target.lanes(max(4, *sizes) if sizes else 4)
 
 
-def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost: Var | None = None) -> Schedule:
+def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost: tuple[Var, ...] = ()) -> Schedule:
     """Choose lanes, tiles and loop orders for `nest`: the options of `choice`. NoOption when there are not so many.
 
-    `outermost` is an axis that lanes do not run along.
+    `outermost` are axes that lanes do not run along.
     """
     lanes = lane_count(nest, target)
-    axes = [v for v in nest.axes if v.hi > 0 and v is not outermost]
+    axes = [v for v in nest.axes if v.hi > 0 and v not in outermost]
     contraction = next((s for s in nest.sites if s.stage is not None and s.stage.op == "contract"), None)
     if contraction is not None:
         return _contraction_schedule(nest, contraction, axes, lanes, target, choice, outermost)
     if choice.panels or choice.chunk:
         raise NoOption
-    options = [o for o in _lane_options(nest, lanes) if o[2] is None or o[2] is not outermost]
+    options = [o for o in _lane_options(nest, lanes) if o[2] is None or o[2] not in outermost]
     options.sort(key=lambda o: o[:2])
     together = _together(nest, lanes, options[0][0] * SHARED)
     if together is not None and not choice.lane:
@@ -65,6 +65,7 @@ def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost:
         return schedule
     lane = pick(options, choice.lane - (together is not None))[2]
     schedule = _with_lane(nest, lane, lanes, choice.sums)
+    schedule.outermost = outermost
     _choose_tiles(nest, schedule, choice.tile)
     if not choice.tile:
         _turn(nest, schedule)
@@ -89,7 +90,8 @@ def _plain_innermost(nest: Nest, schedule: Schedule, target: Target) -> list[Var
     indices = [*nest.other, *(a.address for a in accesses)]
     computed = [s for ix in indices for s, _ in ix.terms if not isinstance(s, Var)]
     used = {v for s in computed for v in Ix.of(s).symbols()}
-    plain = next((v for v in reversed(outer[1:]) if v not in used), None)  # pieces for cores go along the outermost
+    free = outer[max(1, len(schedule.outermost)) :]  # pieces for cores go along the outermost
+    plain = next((v for v in reversed(free) if v not in used), None)
     if not used or plain is None:
         return outer
     extents = {plain: plain.hi + 1, lane: lane.hi + 1}
@@ -185,7 +187,7 @@ def _contraction_schedule(
     lanes: int,
     target: Target,
     choice: Choice,
-    outermost: Var | None,
+    outermost: tuple[Var, ...],
 ) -> Schedule:
     """The schedule of a contraction that takes the options of `choice`."""
     made = [_contraction_with(nest, site, lane, lanes, target, outermost) for lane in (*axes, None)]
@@ -193,7 +195,7 @@ def _contraction_schedule(
     schedule = pick(made, choice.lane)
     if choice.tile or choice.sums or choice.panels:
         schedule = _contraction_with(nest, site, schedule.lane, lanes, target, outermost, choice)
-    schedule.chunk = choose_chunk(site, nest, schedule, target, choice.chunk) if outermost is None else None
+    schedule.chunk = choose_chunk(site, nest, schedule, target, choice.chunk) if not outermost else None
     choose_order(site, nest, schedule, target, choice.order)
     return schedule
 
@@ -204,7 +206,7 @@ def _contraction_with(
     lane: Var | None,
     lanes: int,
     target: Target,
-    outermost: Var | None,
+    outermost: tuple[Var, ...],
     choice: Choice = MODEL,
 ) -> Schedule:
     """The schedule of a contraction with `lane` across the lanes, but for chunks and order."""

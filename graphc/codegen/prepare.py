@@ -4,6 +4,7 @@ may run in place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from graphc.codegen.gpu_contraction_tiling import choose_tiling
 from graphc.codegen.gpu_schedule import keeping_pays_on_gpu, make_gpu_schedule
 from graphc.codegen.loops import keeping_pays, make_schedule
 from graphc.codegen.schedule import MODEL, Choice, Schedule
-from graphc.codegen.sites import Nest, build_nest
+from graphc.codegen.sites import Nest, build_nest, leading
 from graphc.codegen.target import Target
 from graphc.ir.index import Ix
 from graphc.ir.node import Node
@@ -30,26 +31,24 @@ class Prepared:
     in_place: tuple[tuple[Node, Node], ...]
 
 
-def prepare(
-    group: Group, target: Target, choice: Choice = MODEL, first_apart: bool = False, is_aligned: bool = True
-) -> Prepared:
+def prepare(group: Group, target: Target, choice: Choice = MODEL, apart: int = 0, is_aligned: bool = True) -> Prepared:
     """Choose the loops of `group` on `target`: the options of `choice`. NoOption when there are not so many.
 
-    With `first_apart` the first axis of its domain has the outermost loop, if that can be. `is_aligned`: parameters
+    The first `apart` axes of its domain have the outermost loops, if that can be. `is_aligned`: parameters
     begin where vectors of memory do, which matters to a GPU.
     """
     on_gpu = target.device == "cuda"
-    nest = build_nest(group, first_apart, on_gpu)
+    nest = build_nest(group, apart, on_gpu)
     if group.kept:
         without = replace(group, kept=())
-        plain = build_nest(without, first_apart, on_gpu)
+        plain = build_nest(without, apart, on_gpu)
         if not (keeping_pays_on_gpu if on_gpu else keeping_pays)(nest, plain, target):
             group, nest = without, plain
     if on_gpu:
         schedule = make_gpu_schedule(nest, target, is_aligned)
         schedule.tiling = choose_tiling(nest, target) if is_aligned else None
     else:
-        schedule = make_schedule(nest, target, choice, nest.axes[0] if first_apart and nest.axes else None)
+        schedule = make_schedule(nest, target, choice, leading(nest.axes, math.prod(group.domain[:apart])))
     return Prepared(group, nest, schedule, tuple(_in_place(nest, schedule)))
 
 

@@ -1,4 +1,4 @@
-"""Regions: runs of kernels that go along their common outermost axis together, block by block.
+"""Regions: runs of kernels that go along their common outermost axes together, block by block.
 
 What one kernel writes for a block and only others of the region read lies in a small piece of memory that each thread
 uses again for all of its blocks, so that it does not leave the cache. The kernels stay as they are: their range is cut,
@@ -7,6 +7,7 @@ and their pointers are moved.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from graphc.ir.schedule_verify import reads_of
 
 MAX_SKIPPED = 8  # kernels that do not fit in which are passed over before a region ends
 SHARE = 0.75  # of the second cache that a region may take for what it works on at once
+DEPTH = 2  # axes, from the outermost on, that blocks may be places of
+MIN_BLOCK = 4096  # bytes of a result that blocks of several axes must have: each costs a call of every kernel
 GAIN = 1  # a region keeps at least so many times what the second cache holds from going further
 
 
@@ -55,7 +58,7 @@ class _Finder:
         for group, nodes in self._reads.items():
             for node in nodes:
                 self._readers[node].append(group)
-        self._blocks: dict[Group, Blocks | None] = {}
+        self._blocks: dict[tuple[Group, int], Blocks | None] = {}
 
     def is_large(self) -> bool:
         """Whether intermediates leave the second cache at all."""
@@ -68,25 +71,29 @@ class _Finder:
         done: list[Group] = []
         regions: list[Region] = []
         while start < len(rest):
-            before, grown, after, end = self._grow(rest, start)
-            region = self._region(len(done) + len(before), grown)
-            if region is None:
+            for count in _counts(rest[start]):
+                before, grown, after, end = self._grow(rest, start, count)
+                region = self._region(len(done) + len(before), grown)
+                if region is not None:
+                    break
+            else:
                 done.append(rest[start])
                 start += 1
                 continue
             for group in grown.members:
-                self._kernels.cut(group)
+                self._kernels.cut(group, region.blocks)
             done += [*before, *grown.members]
             regions.append(region)
             rest, start = [*after, *rest[end:]], 0
         return tuple(done), tuple(regions)
 
-    def _grow(self, rest: Sequence[Group], start: int) -> tuple[list[Group], _Growing, list[Group], int]:
-        """A region that begins with number `start` of `rest`: what must run before it, itself, what must run after, and
-        where the groups begin that it does not touch.
+    def _grow(self, rest: Sequence[Group], start: int, count: int) -> tuple[list[Group], _Growing, list[Group], int]:
+        """A region of `count` blocks that begins with number `start` of `rest`: what must run before it, itself, what
+        must run after, and where the groups begin that it does not touch.
         """
-        first = self._of(rest[start])
-        grown = _Growing(first.count if first else 0, [rest[start]], set(rest[start].targets), set())
+        readers = [r for target in rest[start].targets for r in self._readers[target]]
+        first = self._of(rest[start], count) if any(count in _counts(r) for r in readers) else None
+        grown = _Growing(count, [rest[start]], set(rest[start].targets), set())
         end, skipped = start + 1, 0
         before: list[Group] = []
         after: list[Group] = []
@@ -109,14 +116,14 @@ class _Finder:
             skipped += 1
         return before, grown, after, end
 
-    def _of(self, group: Group) -> Blocks | None:
-        """How a group can go by blocks. None also when its own blocks are too large for the cache."""
-        if group not in self._blocks:
+    def _of(self, group: Group, count: int) -> Blocks | None:
+        """How a group can go by so many blocks. None also when its own blocks are too large for the cache."""
+        if (group, count) not in self._blocks:
             found = None
-            if group.domain and self._is_even(group.domain[0]) and not group.is_apart:
-                found = self._kernels.by_blocks(group)
-            self._blocks[group] = found if found is not None and self._stays_near(found) else None
-        return self._blocks[group]
+            if count in _counts(group) and self._is_even(count):
+                found = self._kernels.by_blocks(group, count)
+            self._blocks[group, count] = found if found is not None and self._stays_near(found) else None
+        return self._blocks[group, count]
 
     def _is_even(self, count: int) -> bool:
         """Whether threads would have about equal work."""
@@ -141,8 +148,8 @@ class _Finder:
         mine = [n for n in reads if n in grown.made]
         if not mine:
             return False
-        blocks = self._of(group)
-        if blocks is None or blocks.count != grown.count:
+        blocks = self._of(group, grown.count)
+        if blocks is None:
             return False
         return all(blocks.strides.get(n, 0) and n not in blocks.copied for n in mine)
 
@@ -153,8 +160,20 @@ class _Finder:
         read = sum(n.type.nbytes for g in grown.members for n in self._reads[g] if n in grown.made)
         if len(members) < 2 or read + sum(n.type.nbytes for n in local) < GAIN * self._target.l2_bytes:
             return None
-        found = [b for b in map(self._of, grown.members) if b is not None]
-        each = max(*(sum(b.strides.values()) for b in found), sum(n.type.nbytes for n in local) // grown.count)
+        found = [b for b in (self._of(g, grown.count) for g in grown.members) if b is not None]
+        own = sum(n.type.nbytes for n in local) // grown.count
+        each = max(*(sum(b.strides.values()) for b in found), own)
         room = int(max(0, self._budget - sum(map(self._shared, found))) // each)
+        if MIN_BLOCK <= own <= self._target.l1_bytes // 2:  # what is handed on stays in the nearest cache
+            room = min(room, self._target.l1_bytes // 2 // own)
         together = max(1, min(room, grown.count // (4 * self._target.cores)))
         return Region(first, len(grown.members), grown.count, together, local)
+
+
+def _counts(group: Group) -> list[int]:
+    """How many places a group's first axes have: its first one, and its first two where these leave enough to each."""
+    if group.is_apart:
+        return []
+    places = [math.prod(group.domain[: n + 1]) for n, extent in enumerate(group.domain) if extent > 1]
+    least = min(target.type.nbytes for target in group.targets)
+    return [count for number, count in enumerate(places[:DEPTH]) if not number or least >= MIN_BLOCK * count]

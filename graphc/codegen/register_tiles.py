@@ -38,7 +38,7 @@ def tile_contraction(
     lanes = schedule.lanes
     extents = [max(1, (v.hi + 1) // lanes) if v is schedule.lane else v.hi + 1 for v in axes]
     sizes = [
-        [t for t in TILES if t <= (1 if v is schedule.outermost else n)] for v, n in zip(axes, extents, strict=True)
+        [t for t in TILES if t <= (1 if v in schedule.outermost else n)] for v, n in zip(axes, extents, strict=True)
     ]
     taps = math.prod(v.hi + 1 for v in schedule.unrolled[site])
     if taps > 1:

@@ -7,6 +7,7 @@ nor where in them slices begin: that is the address a kernel is given.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -70,45 +71,47 @@ class Kernels:
         self._choices = choices
         self._made: dict[tuple[object, ...], _Made] = {}
         self._of: dict[Group, tuple[_Made, Form]] = {}
-        self._by_blocks: dict[Group, tuple[_Made, Form]] = {}
+        self._by_blocks: dict[tuple[Group, int], tuple[_Made, Form]] = {}
         self._texts: dict[int, tuple[Kernel, str, str]] = {}
         self._streamed: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {}
 
-    def by_blocks(self, group: Group) -> Blocks | None:
-        """How `group` touches memory along the first axis of its domain, if its kernel can go along it by blocks.
+    def by_blocks(self, group: Group, count: int) -> Blocks | None:
+        """How `group` touches memory along the first axes of its domain, those with `count` places together, if its
+        kernel can go along them by blocks.
 
         Chooses the loops; `cut` says that these are the ones to take.
         """
         form = form_of(group)
-        self._of[group] = usual, _ = self._prepared(form, False), form
-        for made in (usual, None):
-            made = made or self._prepared(form, True)
+        self._of[group] = usual, _ = self._prepared(form, 0), form
+        apart = next((n for n in range(1, len(group.domain) + 1) if math.prod(group.domain[:n]) == count), 0)
+        for made in (usual, None) if apart else ():
+            made = made or self._prepared(form, apart)
             mine = dict(zip(made.nodes, form.nodes, strict=True))
             later = form.bytes_before()
-            found = blocks_of(made.prepared, {n: later[mine[n]] for n in made.nodes if mine[n] in later})
-            if found is not None and found.count == group.domain[0]:
+            found = blocks_of(made.prepared, {n: later[mine[n]] for n in made.nodes if mine[n] in later}, count)
+            if found is not None:
                 break
         else:
             return None
         if made.prepared.schedule.cycles > SLOWER * usual.prepared.schedule.cycles:
             return None
-        self._by_blocks[group] = made, form
+        self._by_blocks[group, count] = made, form
         strides = {mine[node]: stride for node, stride in found.strides.items()}
         return Blocks(found.count, strides, frozenset(mine[node] for node in found.copied), found.scratch)
 
-    def cut(self, group: Group) -> None:
-        """Take the loops of `group` that `by_blocks` found."""
-        self._of[group] = self._by_blocks[group]
+    def cut(self, group: Group, count: int) -> None:
+        """Take the loops of `group` that `by_blocks` found for so many blocks."""
+        self._of[group] = self._by_blocks[group, count]
 
-    def _prepared(self, form: Form, first_apart: bool) -> _Made:
+    def _prepared(self, form: Form, apart: int) -> _Made:
         on_gpu = self._target.device == "cuda"
         is_aligned = not on_gpu or all(start % VECTOR_ALIGNMENT == 0 for start in form.bytes_before().values())
-        key = (first_apart, is_aligned, form.key)
+        key = (apart, is_aligned, form.key)
         made = self._made.get(key)
         if made is None:
             first, nodes = moved(form)
-            choice = MODEL if first_apart else self._choices.get(form.key, MODEL)
-            made = self._made[key] = _Made(prepare(first, self._target, choice, first_apart, is_aligned), nodes)
+            choice = MODEL if apart else self._choices.get(form.key, MODEL)
+            made = self._made[key] = _Made(prepare(first, self._target, choice, apart, is_aligned), nodes)
         return made
 
     def in_place(self, group: Group) -> tuple[tuple[Node, Node], ...]:
@@ -117,7 +120,7 @@ class Kernels:
         """
         if group not in self._of:
             form = form_of(group)
-            self._of[group] = self._prepared(form, False), form
+            self._of[group] = self._prepared(form, 0), form
         made, form = self._of[group]
         mine = dict(zip(made.nodes, form.nodes, strict=True))
         later = form.bytes_before()

@@ -149,7 +149,7 @@ class Schedule:
     panels: tuple[Panel, ...] = ()  # operands of the contraction that are copied before the kernel runs
     block: tuple[Var | None, int] = (None, 1)  # an axis of which so many tiles are gone through inside the lane loop
     chunk: Chunk | None = None  # a long sum is made in parts
-    outermost: Var | None = None  # an axis that must stay the outermost loop, one place after the other
+    outermost: tuple[Var, ...] = ()  # axes that must stay the outermost loops, one place after the other
     cycles: float = 0.0  # the estimated cost of a contraction's tiles
     threads: int = 1  # on a GPU: of a block that computes one point of the domain; 1: a thread does
     tiling: Tiling | None = None  # on a GPU: blocks of threads compute a contraction

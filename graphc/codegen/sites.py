@@ -112,14 +112,14 @@ def inner_dims(root: Root) -> list[int]:
     return [k for k, (d, n) in enumerate(zip(root.dims, root.value.shape, strict=True)) if d < 0 and n > 1]
 
 
-def build_nest(group: Group, first_apart: bool = False, merge_loops: bool = False) -> Nest:
+def build_nest(group: Group, apart: int = 0, merge_loops: bool = False) -> Nest:
     """Walk `group` with one variable per axis, then again with adjacent axes collapsed where that changes no
-    address. The first axis stays by itself when `first_apart`. With `merge_loops` the loops of sites are collapsed too.
+    address. The first `apart` axes stay apart from the others. With `merge_loops` the loops of sites are collapsed too.
     """
     axes = tuple(Var(f"i{a}", max(n - 1, 0)) for a, n in enumerate(group.domain))
     nest = _walk(group, axes, tuple(ZERO if v.hi == 0 else Ix.of(v) for v in axes), merge_loops)
     addresses = [*(a.address for site in nest.sites for a in site.accesses), *nest.other]
-    runs = _collapsible(axes, addresses, axes[0] if first_apart and axes else None)
+    runs = _collapsible(axes, addresses, axes[apart - 1] if apart else None)
     if all(len(run) == 1 for run in runs) and all(v.hi > 0 for v in axes):
         return nest
     merged: list[Var] = []
@@ -137,19 +137,29 @@ def build_nest(group: Group, first_apart: bool = False, merge_loops: bool = Fals
     return collapsed if _same(nest, collapsed, replaced) else _walk_without_units(group, axes, merge_loops)
 
 
+def leading(axes: Sequence[Var], count: int) -> tuple[Var, ...]:
+    """The first of `axes`, as many as have `count` places together; none when there are not such ones."""
+    places = 1
+    for number, var in enumerate(axes):
+        if places == count:
+            return tuple(axes[:number])
+        places *= var.hi + 1
+    return tuple(axes) if places == count else ()
+
+
 def _walk_without_units(group: Group, axes: tuple[Var, ...], merge_loops: bool) -> Nest:
     kept = tuple(v for v in axes if v.hi > 0)
     return _walk(group, kept, tuple(Ix.of(v) if v.hi > 0 else ZERO for v in axes), merge_loops)
 
 
-def _collapsible(variables: Sequence[Var], addresses: Sequence[Ix], alone: Var | None) -> list[list[Var]]:
-    """Runs of neighbouring variables that all addresses step through as one; `alone` is one by itself."""
+def _collapsible(variables: Sequence[Var], addresses: Sequence[Ix], last: Var | None) -> list[list[Var]]:
+    """Runs of neighbouring variables that all addresses step through as one; `last` is the last one of its run."""
     runs: list[list[Var]] = []
     for var in variables:
         previous = runs[-1][-1] if runs else None
         if (
             previous is not None
-            and previous is not alone
+            and previous is not last
             and all(a.coefficient(previous) == a.coefficient(var) * (var.hi + 1) for a in addresses)
         ):
             runs[-1].append(var)

@@ -144,8 +144,8 @@ def choose_order(site: Site, nest: Nest, schedule: Schedule, target: Target, num
     ways: list[tuple[float, _Way]] = []
     best: tuple[float, _Way] = math.inf, (outer, schedule.block, schedule.lane_block)
     traffic = Traffic(site, nest, schedule, target) if len(site.points) == 1 and len(site.operands[0]) == 2 else None
-    fixed = [v for v in outer if v is schedule.outermost]
-    free = [v for v in outer if v is not schedule.outermost]
+    fixed = [v for v in outer if v in schedule.outermost]
+    free = [v for v in outer if v not in schedule.outermost]
     if free and traffic is not None and traffic.whole > target.l1_bytes * FULL:
         kept, moving = [*fixed, *free[:-MAX_AXES]], free[-MAX_AXES:]
         for order in permutations(moving):
@@ -169,7 +169,7 @@ def _blocks(var: Var, order: Sequence[Var], traffic: Traffic) -> Iterator[tuple[
     """
     yield (None, 1), 0
     lane = traffic.schedule.lane
-    if lane is None or traffic.tiles[lane] == 1 or traffic.schedule.outermost is not None:
+    if lane is None or traffic.tiles[lane] == 1 or traffic.schedule.outermost:
         return
     others = math.prod(traffic.tiles[v] for v in order if v is not var)
     size = 2

@@ -192,3 +192,30 @@ def _random_step(b: Builder, rng: random.Random, x: Node) -> Node:
     if choice == 5:
         return b.slice(x, (x.shape[0] - 1, 0, 0), x.shape, (-1, 1, 1))
     return _softmax(b, b.mul(x, rng.choice((0.5, -1.5))), rng.choice((1, 2)))
+
+
+def _depthwise(batch: int, channels: int, side: int = 33) -> Graph:
+    """A convolution of each channel by itself, with padding: a sample does not fit the cache, a channel of it does."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (batch, channels, side, side)), "x")
+    w = b.input(1, TensorType(f32, (channels, 3, 3)), "w")
+    wide = b.pad(x, (0, 0, 1, 1), (0, 0, 1, 1))
+    return Graph((x, w), (b.contract(wide, w, "b g h+r w+s, g r s -> b g h w"),))
+
+
+@pytest.mark.parametrize(("batch", "channels"), [(4, 6), (3, 8), (1, 24)])
+def test_blocks_may_be_places_of_two_axes(batch: int, channels: int) -> None:
+    target = replace(SMALL, l2_bytes=1 << 15)
+    (region,) = check(_depthwise(batch, channels), target)
+    assert region.blocks == batch * channels and len(region.steps) == 3  # a fill, the padding, the convolution
+
+
+def test_small_places_of_two_axes_are_no_blocks() -> None:
+    assert not check(_depthwise(4, 64, 9), replace(SMALL, l2_bytes=1 << 15))
+
+
+def test_what_is_handed_on_stays_in_the_nearest_cache() -> None:
+    near = replace(SMALL, l1_bytes=1 << 15, l2_bytes=1 << 17)
+    (region,) = check(_depthwise(8, 24), near)
+    (further,) = check(_depthwise(8, 24), replace(near, l1_bytes=1024))
+    assert region.together == 3 and further.together > 3
