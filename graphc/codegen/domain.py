@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from graphc.codegen.kernel import INDEX, Value
@@ -59,6 +60,10 @@ class Domain:
 
     def tiles(self, var: Var) -> int:
         return math.ceil((var.hi + 1) / self._schedule.tile[var])
+
+    def stored_once(self, place: tuple[Ix, ...], bases: Bases) -> AbstractContextManager[None]:
+        """Around the stores of `place`, one of a tile: a tile that was moved back stores the same again."""
+        return nullcontext()
 
     def _count(self, var: Var) -> int:
         """Steps of an axis outside the loop over the lanes: its tiles, or blocks of them."""

@@ -5,10 +5,11 @@ neighbouring threads.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.kernel import INDEX, Value
-from graphc.ir.index import Var
+from graphc.ir.index import Ix, Var
 
 ACROSS, ALONG = 4, 8  # blocks of a warp where elements are transposed: of the axis that is loaded, and that is stored
 
@@ -30,6 +31,20 @@ class GridDomain(Domain):
                 bases[var] = self._base(var, numbers[var])
         self._body(bases, across, range(self._whole_tile), None)
         return math.prod(map(self._steps, schedule.order))
+
+    def stored_once(self, place: tuple[Ix, ...], bases: Bases) -> AbstractContextManager[None]:
+        """Around the stores of a place of a transposed block. Blocks are of different threads: of two that share a
+        place, as the last one was moved back, the one before stores it.
+        """
+        turned = self._schedule.turned
+        if turned is None:
+            return nullcontext()
+        base, tiles = bases[turned][0], self.tiles(turned)
+        (own,) = [ix for ix in place if ix.coefficient(base)]
+        if own.const >= tiles * self._schedule.tile[turned] - (turned.hi + 1):
+            return nullcontext()
+        number = self._env[self.tile_numbers[base]]
+        return self._e.guard(self._e.op("lt", number, tiles - 1))
 
     def _numbers(self, index: Value) -> dict[Var, Value]:
         """The number of the tile along each axis."""

@@ -170,7 +170,8 @@ class _Lowering:
                         self._turn_to(place, bases)
                         value = values.at(site.root.value, at, masks)
                         pending.append((site.root.target, store_address(site.root, at), value))
-            self._store_all(pending, masks)
+            with self.domain.stored_once(together[0], bases):
+                self._store_all(pending, masks)
         values.turned = None
         for step in last:
             self._run(step, places, masks)

@@ -10,13 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc.compiled import target_of
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, f32
+from graphc.pipeline import build_program
 from graphc_runtime.devices.cuda import cuda_device
 from graphc_runtime.executor import Executable
 from tests.codegen.networks import arrays_for, training_step
 from tests.codegen.programs import mismatches, same_bits
+from tests.codegen.test_gpu_schedule import graph_of
 from tests.cuda.corpus import DERIVATIVES, FORWARD, Case, forward, gradients, groups
 from tests.cuda.machine import Machine
 from tests.cuda.shim import ShimError
@@ -84,8 +87,19 @@ def test_derivatives(checked: Machine, operators: list[str]) -> None:
     case.judge(check(checked, case.graph, case.arrays))
 
 
+@pytest.mark.parametrize("shape", [(64, 6), (3, 32, 18)])
+def test_blocks_of_a_transpose_that_overlap_are_stored_once(checked: Machine, shape: tuple[int, ...]) -> None:
+    """The last block along an axis is moved back, to where the block of another thread is."""
+    axes = (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)
+    graph = graph_of(lambda b, x: b.permute(x, axes), shape)
+    x = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    (kernel,) = build_program(graph, target=target_of("cuda:0")).kernels
+    assert kernel.grid * 16 > x.size, "blocks of 4 x 4 that overlap"
+    np.testing.assert_array_equal(check(checked, graph, [x])[0], x.transpose(axes))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(20), 307])
 def test_random_graphs(checked: Machine, seed: int) -> None:
     graph = random_graph(seed)
     arrays = random_inputs(graph, seed)
