@@ -28,6 +28,8 @@ RATE = 128  # operations of a multiprocessor in a cycle
 STEP = 100  # cycles between steps of a loop that loads, several of them under way
 HELD_STEP = 30  # likewise, all of them under way at once
 START = 500  # cycles until a block has its first element
+DISPATCH = 130  # cycles of a multiprocessor from the beginning of a block to that of the next one, at least
+TOGETHER = 8  # rows of which each has a warp that share a block
 ACROSS = 60  # cycles of a reduction across the threads of a block
 WIDTHS = (32, 64, 128, 256, 512, 1024)  # threads of a block
 HELD = 32  # elements of a row that a thread holds in registers, at most
@@ -213,14 +215,16 @@ def _cycles(nest: Nest, schedule: Schedule, target: Target) -> float:
         steps += count * math.ceil(extent / threads)
         waits += ACROSS if lane is not None and site.stage is not None else 0
     resident = min(RESIDENT, target.registers // (OTHER + held)) if held else RESIDENT
-    together = target.cores * (RESIDENT if threads == 1 else max(1, min(BLOCKS, resident // threads)))
+    shared = TOGETHER if threads == WARP and not kept else 1
+    together = target.cores * (RESIDENT if threads == 1 else max(1, min(BLOCKS * shared, resident // threads)))
     waves = max(1.0, nest.points / together)
     first = sum(read.values())
     stays = first * SECTOR / waves < NEAR * target.l2_bytes
     memory = (first + again * (AGAIN if stays else 1)) * SECTOR / (BANDWIDTH * target.cores)
     waiting = waves * (steps * (HELD_STEP if held else STEP) + (START + waits if threads > 1 else 0))
     costs = memory, work / (RATE * target.cores), waiting
-    return max(costs) + REST * sum(costs)
+    begun = nest.points / shared / target.cores * DISPATCH if threads > 1 else 0
+    return max(*costs, begun) + REST * sum(costs)
 
 
 def _cycles_of_rows(nest: Nest, schedule: Schedule, short: Var, target: Target) -> float:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from graphc.codegen.cuda.emit import emit_kernel, launch_shape
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.cuda.program import device_steps, program_unit
 from graphc.codegen.gpu_schedule import SECTOR, WARP
@@ -32,6 +33,15 @@ def graph_of(make: Callable[..., Node | Sequence[Node]], *shapes: tuple[int, ...
     inputs = tuple(b.input(i, TensorType(BY_NAME[dtype], shape)) for i, shape in enumerate(shapes))
     made = make(b, *inputs)
     return Graph(inputs, (made,) if isinstance(made, Node) else tuple(made))
+
+
+def total(axes: tuple[int, ...], op: str = "reduce_sum") -> Callable[[Builder, Node], Node]:
+    attrs: dict[str, object] = {"axes": axes}
+    if op in ("reduce_max", "reduce_min"):
+        attrs["ties"] = "even"
+    if op in ("argmax", "argmin"):
+        attrs["dtype"] = BY_NAME["i64"]
+    return lambda b, x: b.apply(op, (x,), attrs)  # type: ignore[arg-type]
 
 
 def along(b: Builder, row: Node, shape: tuple[int, ...], axis: int) -> Node:
@@ -154,6 +164,23 @@ def test_a_softmax_is_one_kernel_of_blocks_that_reads_its_rows_once(rows: int, c
     assert sum(isinstance(s, Op) and s.name.startswith("reduce") for s in kernel.body) == 2
 
 
+@pytest.mark.parametrize("columns", [64, 100, 128])
+@pytest.mark.parametrize("make", [softmax, total((1,)), total((1,), "reduce_max")], ids=["softmax", "sum", "maximum"])
+def test_short_rows_have_a_warp_each_and_eight_share_a_block(make: Callable[..., Node], columns: int) -> None:
+    """A block takes longer to begin than to go through so few elements."""
+    (kernel,) = kernels(graph_of(make, (200_001, columns)))
+    assert (kernel.threads, kernel.grid) == (WARP, 200_001)
+    assert launch_shape(kernel) == (25_001, 8 * WARP, 0)
+    text = emit_kernel(kernel, GPU)
+    assert "blockIdx.x * 8 + (int)threadIdx.x / 32" in text and "__syncthreads" not in text
+
+
+def test_few_short_rows_are_spread_over_multiprocessors() -> None:
+    shapes = [launch_shape(kernels(graph_of(softmax, (rows, 64)))[0]) for rows in (100, 600, 1200)]
+    assert shapes[0][0] == 100 and all(blocks * threads >= 64 * 100 // 2 for blocks, threads, _ in shapes)
+    assert all(blocks >= 256 for blocks, _, _ in shapes[1:])
+
+
 def test_long_rows_go_through_shared_memory_or_are_read_again() -> None:
     target = replace(GPU, registers=1 << 13)  # too few for the elements of a row
     program = gpu_program(graph_of(softmax, (512, 4096)), target)
@@ -267,15 +294,6 @@ def test_parts_of_sums_of_halves_are_floats() -> None:
 
 
 # results
-
-
-def total(axes: tuple[int, ...], op: str = "reduce_sum") -> Callable[[Builder, Node], Node]:
-    attrs: dict[str, object] = {"axes": axes}
-    if op in ("reduce_max", "reduce_min"):
-        attrs["ties"] = "even"
-    if op in ("argmax", "argmin"):
-        attrs["dtype"] = BY_NAME["i64"]
-    return lambda b, x: b.apply(op, (x,), attrs)  # type: ignore[arg-type]
 
 
 def product(b: Builder, x: Node, y: Node) -> Node:

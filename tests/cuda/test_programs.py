@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphc.codegen.cuda.emit import launch_shape
 from graphc.codegen.cuda.program import combined_steps
 from graphc.compiled import target_of
 from graphc.ir.builder import Builder
@@ -46,6 +47,18 @@ def test_softmax_and_layer_norm(cuda: Machine, shape: tuple[int, int]) -> None:
         graph = graph_of(make, shape, *others)
         arrays = [RNG.standard_normal(n.shape).astype(np.float32) for n in graph.inputs]
         np.testing.assert_allclose(cuda.run(graph, arrays)[0], evaluate(graph, arrays)[0], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("columns", [64, 40])
+def test_short_rows_that_share_blocks(checked: Machine, columns: int) -> None:
+    """The last block has fewer rows."""
+    shape = (1030, columns)
+    for make in (softmax, lambda b, x: b.reduce_sum(x, (1,))):
+        graph = graph_of(make, shape)
+        (kernel,) = build_program(graph, target=target_of("cuda:0")).kernels
+        assert launch_shape(kernel)[:2] == (258, 4 * 32)
+        x = RNG.standard_normal(shape).astype(np.float32)
+        np.testing.assert_allclose(checked.run(graph, [x])[0], evaluate(graph, [x])[0], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(("shape", "axes"), [((1 << 18,), (0,)), ((600, 1024), (0,)), ((8, 3, 40, 50), (0, 2, 3))])

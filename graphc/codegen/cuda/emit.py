@@ -1,7 +1,8 @@
 """Kernel IR to CUDA C, one statement at a time.
 
-A kernel of one thread runs its body in a thread for each index; a kernel of more, in a block for each index. There is
-no fast-math: units are compiled without contraction, the kernel says where `fma` is wanted.
+A kernel of one thread runs its body in a thread for each index; a kernel of more, in a block for each index, though
+warps that need nothing of each other may share a block of CUDA's. There is no fast-math: units are compiled without
+contraction, the kernel says where `fma` is wanted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from graphc.codegen.cuda.barriers import SCRATCHES, all_statements, find_barrier
 from graphc.codegen.cuda.function import LANE, Function
 from graphc.codegen.cuda.matrix import MATRIX_PRELUDE, Warps, uses_matrices
 from graphc.codegen.cuda.memory import Memory
-from graphc.codegen.cuda.operations import exchange, exchange_bytes, exchanges, translate
+from graphc.codegen.cuda.operations import WARP, exchange, exchange_bytes, exchanges, translate
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.ranges import trip_count
 from graphc.codegen.cuda.spelling import INT_MAX, integer, memory_type
@@ -39,6 +40,7 @@ STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without
 LOCAL_MEMORY = 512 << 10  # bytes that a thread may have
 OWN_ALIGNMENT = 16  # bytes: the widest access
 _MOST_THREADS = 1024
+_FULL = 256  # blocks that give work to all multiprocessors
 _UNROLLED = 512  # operations up to which a loop is unrolled as a whole
 _UNROLLED_OWN = 4096  # likewise, where that keeps the thread's own memory in registers
 _TOGETHER, _ROUNDS = 64, 8  # other loops: operations, and rounds, of which as much as fits is unrolled
@@ -49,7 +51,8 @@ _MATRIX_SIZE = 8  # operations that an instruction on matrices counts for
 def launch_shape(kernel: Kernel) -> tuple[int, int, int]:
     """How a kernel is launched: blocks, threads of a block, bytes of dynamic shared memory."""
     if kernel.threads > 1:
-        shape = kernel.grid, kernel.threads, _dynamic_shared(kernel)
+        warps = warps_together(kernel)
+        shape = -(-kernel.grid // warps), warps * kernel.threads, _dynamic_shared(kernel)
     else:
         threads = _block_size(kernel)
         shape = -(-kernel.grid // threads), threads, 0
@@ -59,6 +62,19 @@ def launch_shape(kernel: Kernel) -> tuple[int, int, int]:
             f"blocks of {_MOST_THREADS} threads at once"
         )
     return shape
+
+
+def warps_together(kernel: Kernel) -> int:
+    """How many indices share a block of threads, with a warp for each, as starting a block takes its time. One, if the
+    kernel's blocks are not warps, or exchange values otherwise than by shuffles; few, where there are few blocks.
+    """
+    if kernel.threads != WARP or kernel.own or _scratch_bytes(kernel):
+        return 1
+    statements = all_statements(kernel.body)
+    stored = {s.buffer for s in statements if isinstance(s, Store)}
+    if any(isinstance(s, Load) and s.buffer in stored for s in statements):
+        return 1  # there may be barriers
+    return next((warps for warps in (8, 4, 2) if kernel.grid >= warps * _FULL), 1)
 
 
 def emit_kernel(kernel: Kernel, target: Target) -> str:
@@ -78,7 +94,7 @@ def emit_unit(texts: Sequence[str]) -> str:
 def _block_size(kernel: Kernel) -> int:
     """Threads of a block where an index is a thread: fewer where that gives work to more multiprocessors."""
     for threads in (256, 128, 64):
-        if kernel.grid >= threads * 256:
+        if kernel.grid >= threads * _FULL:
             return threads
     return 32
 
@@ -129,7 +145,13 @@ class _KernelEmitter:
         index = f.fresh(kernel.index.name)
         type = f.type(kernel.index)
         f.define(kernel.index, (index,))
-        if f.is_block:
+        warps = warps_together(kernel)
+        if warps > 1:
+            f.run(f"const int {LANE} = (int)threadIdx.x % {WARP};")
+            f.run(f"const {type} {index} = ({type})blockIdx.x * {warps} + (int)threadIdx.x / {WARP};")
+            if kernel.grid % warps:
+                f.run(f"if ({index} >= {integer(kernel.grid)}) return;")
+        elif f.is_block:
             f.run(f"const int {LANE} = (int)threadIdx.x;")
             f.run(f"const {type} {index} = ({type})blockIdx.x;")
         else:
