@@ -21,7 +21,7 @@ lenet: .venv/.graphc ## train LeNet on handwritten digits (ARGS="--epochs 5" pas
 	@$(BIN)/graphc train lenet $(ARGS)
 
 test: .venv/.test ## run the tests (ARGS="tests/ir -k name" selects)
-	@$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
 
 lint: .venv/.test ## check style and types
 	@$(BIN)/ruff check .
@@ -29,7 +29,7 @@ lint: .venv/.test ## check style and types
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 fuzz: .venv/.test ## run the slow tests: long random searches, big tensors
-	@$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow $(ARGS)
 
 bench: .venv/.bench ## time networks and kernels beside PyTorch, JAX and others (installs them: large), ARGS="--list"
 	@$(BIN)/python -m benchmarks $(ARGS)

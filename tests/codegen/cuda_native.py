@@ -29,7 +29,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
 class Kernels:
     """Kernels in one unit, by name."""
 
-    def __init__(self, kernels: Mapping[str, Kernel], variant: str = "checked") -> None:
+    def __init__(self, kernels: Mapping[str, Kernel], variant: str = "quick checked") -> None:
         self.kernels = {name: replace(kernel, name=name) for name, kernel in kernels.items()}
         texts = []
         for kernel in self.kernels.values():

@@ -51,11 +51,18 @@ def test_a_training_step_runs(batch: int) -> None:
         assert_close(a, b, f"output {k}")
 
 
-@pytest.mark.parametrize("lanes", [4, pytest.param(3, marks=pytest.mark.slow)])
-def test_any_separable_axis_of_any_graph_may_be_cut(lanes: int) -> None:
+@pytest.mark.parametrize(
+    ("lanes", "seeds"),
+    [
+        (4, range(100)),
+        pytest.param(4, range(100, 300), marks=pytest.mark.slow),
+        pytest.param(3, range(300), marks=pytest.mark.slow),
+    ],
+)
+def test_any_separable_axis_of_any_graph_may_be_cut(lanes: int, seeds: range) -> None:
     """The choice is forced: each axis that the analysis calls separable, whatever the graph computes."""
     cut = 0
-    for seed in range(300):
+    for seed in seeds:
         graph = optimize(random_graph(seed, 30))
         axes = Axes(graph)
         arrays = random_inputs(graph, seed)
@@ -65,7 +72,7 @@ def test_any_separable_axis_of_any_graph_may_be_cut(lanes: int) -> None:
             cut += 1
             for k, (a, b) in enumerate(zip(evaluate(changed, arrays), evaluate(graph, arrays), strict=True)):
                 assert_close(a, b, f"graph {seed}, output {k}, axis {axis}")
-    assert cut > 100
+    assert cut > len(seeds) // 3
 
 
 def _separable(graph: Graph, axes: Axes) -> list[Dim]:

@@ -1,6 +1,6 @@
 """Units of CUDA C on the host: compiled by the system's C++ compiler after `shim.hpp`, loaded, launched on host memory.
 
-`Unit(text)` compiles; `unit.launch("name", blocks, threads, addresses)` runs a kernel over a grid. In the variant
+`Unit(text)` compiles; `unit.launch("name", blocks, threads, addresses)` runs a kernel over a grid. In the variants
 "checked" each access is looked at (`checks.hpp`). In "address" AddressSanitizer does so, which knows the arrays that a
 thread has for itself; its library must have been loaded before all others (`preloaded`).
 """
@@ -38,14 +38,13 @@ class Variant:
 
 
 _UNDEFINED = "bounds,alignment,signed-integer-overflow,integer-divide-by-zero,shift,bool,unreachable,return,builtin"
+# Without the compiler's own libraries for these flags: their calls come to the scheduler.
+_CHECKS = ("-g1", "-fsanitize=thread", f"-fsanitize={_UNDEFINED}", "-nodefaultlibs", "-lm", "-lc", "-lgcc")
 VARIANTS: Mapping[str, Variant] = {
     "plain": Variant(("-O1",)),
     "quick": Variant(("-O0",)),  # to compile; it runs several times slower
-    # Without the compiler's own libraries for these flags: their calls come to the scheduler.
-    "checked": Variant(
-        ("-O1", "-g1", "-fsanitize=thread", f"-fsanitize={_UNDEFINED}", "-nodefaultlibs", "-lm", "-lc", "-lgcc"),
-        ("-DSHIM_CHECKED",),
-    ),
+    "checked": Variant(("-O1", *_CHECKS), ("-DSHIM_CHECKED",)),
+    "quick checked": Variant(("-O0", *_CHECKS), ("-DSHIM_CHECKED",)),  # for kernels without atomic operations
     "address": Variant(("-O1", "-g1", "-fsanitize=address", "-fno-omit-frame-pointer"), ("-fsanitize=address",)),
 }
 

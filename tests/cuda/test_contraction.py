@@ -57,7 +57,7 @@ def _run(graph: Graph, arrays: Sequence[np.ndarray], tile: Tile | MatrixTile) ->
         used = [memory[buffer] for buffer in part.buffers]
         blocks, threads, shared = launch_shape(part.kernel)
         ranges = [(str(i), a.ctypes.data, a.nbytes) for i, a in enumerate(used)]
-        unit = Unit(emit_unit([text]), "checked")
+        unit = Unit(emit_unit([text]), "quick checked")
         unit.launch(f"kernel{number}", blocks, threads, [a.ctypes.data for a in used], shared, number, ranges)
     return memory[output].reshape(output.shape)
 

@@ -43,8 +43,8 @@ def arrays_for(graph: Graph) -> list[np.ndarray]:
     return [rng.standard_normal(n.shape).astype(n.dtype.numpy) for n in graph.inputs]
 
 
-@pytest.mark.parametrize("dtype", [f32, f64])
-@pytest.mark.parametrize("count", [MIN_TERMS, 9, MAX_PARTS + 3])
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+@pytest.mark.parametrize("count", [MIN_TERMS, 9, pytest.param(MAX_PARTS + 3, marks=pytest.mark.slow)])
 def test_a_sum_of_products_is_one(count: int, dtype: DType) -> None:
     inputs, terms = products(count, dtype=dtype)
     graph = Graph(inputs, (chain(terms),))
