@@ -25,6 +25,11 @@ Bases = dict[Var, tuple[Var, Value]]
 Enter = Callable[[Bases, tuple[Var, Value], bool], None]
 """Called before all that is computed for one tile of the lane axis: whether that is a whole one comes last."""
 
+Begin = Callable[[Bases, tuple[Value, Value]], None]
+"""Called before the lane axis is gone through for a block of another axis: the number of its first tile, and how many
+it has.
+"""
+
 Body = Callable[[Bases, tuple[Var, Value] | None, range, Value | None], None]
 """Computes one tile: bases, the lane axis's own, which of its vectors, and the mask of the last one."""
 
@@ -45,7 +50,14 @@ class Domain:
     """
 
     def __init__(
-        self, e: ScopedEmitter, env: dict[Var, Value], schedule: Schedule, target: Target, body: Body, enter: Enter
+        self,
+        e: ScopedEmitter,
+        env: dict[Var, Value],
+        schedule: Schedule,
+        target: Target,
+        body: Body,
+        enter: Enter,
+        begin: Begin,
     ) -> None:
         self.tile_numbers: dict[Var, Var] = {}
         self.part: Part | None = None
@@ -56,6 +68,7 @@ class Domain:
         self._target = target
         self._body = body
         self._enter = enter
+        self._begin = begin
         self._whole_tile = schedule.tile[schedule.lane] if schedule.lane is not None else 0
 
     def tiles(self, var: Var) -> int:
@@ -169,6 +182,8 @@ class Domain:
         if lane is None:
             self._body(bases, None, range(0), None)
             return
+        if self._schedule.block[0] is not None:
+            self._begin(bases, self._block_range(bases))
         lanes, tile = self._schedule.lanes, self._schedule.tile[lane]
         full, tail = divmod(lane.hi + 1, lanes)
         whole = full // tile * tile

@@ -10,7 +10,7 @@ from itertools import permutations
 
 from graphc.codegen.crossing import crossed_axis
 from graphc.codegen.extremes import is_place
-from graphc.codegen.panels import can_copy, choose_chunk, choose_panels, copying_cost
+from graphc.codegen.panels import can_copy, choose_chunk, choose_panels
 from graphc.codegen.register_tiles import tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, MODEL, Choice, NoOption, Schedule, pick
 from graphc.codegen.sites import Access, Nest, Site, tile_work, unrolled
@@ -220,7 +220,7 @@ def _contraction_with(
     if any(abs(site.operands[0][k][1].coefficient(lane)) > 1 for k in missing if lane is not None):
         cost = tile_contraction(site, nest, schedule, target, number=choice.tile)
         schedule.panels = choose_panels(site, nest, schedule, target, choice.panels)
-    cost += copying_cost(schedule.panels)
+    cost += sum(panel.copying for panel in schedule.panels if not panel.is_optional)
     others = [s for s in nest.sites if s is not site]
     if lane is None and site in schedule.site_lane:
         cost += _across_cost(site, nest, lanes)

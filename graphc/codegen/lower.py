@@ -69,7 +69,7 @@ class _Lowering:
             Products(product_site, schedule, target, self.values, self.lane, panels, sums) if product_site else None
         )
         kind = GridDomain if target.device == "cuda" else Domain
-        self.domain = kind(self.e, self.values.env, schedule, target, self._body, self._enter)
+        self.domain = kind(self.e, self.values.env, schedule, target, self._body, self._enter, self._begin)
         if self.products is not None:
             self.products.domain = self.domain
 
@@ -112,7 +112,9 @@ class _Lowering:
         """The memory of a panel: the kernel's own if it is near."""
         if not panel.is_near:
             return self._scratch(panel.memory, "in")
-        return Param(f"panel{panel.operand}", panel.memory.type.dtype, panel.length, "own")
+        slack = 0 if panel.is_lane else self.target.lanes(4)  # the last step is stored as a whole vector
+        size = panel.length * panel.held + slack
+        return Param(f"panel{panel.operand}", panel.memory.type.dtype, size, "own")
 
     def run(self, name: str) -> Lowered:
         index = self.e.bind(Value(INDEX, "g"))
@@ -128,6 +130,11 @@ class _Lowering:
         """Before all that is computed for a tile of the lane axis."""
         if self.products is not None:
             self.products.enter(bases, lane, is_whole)
+
+    def _begin(self, bases: Bases, tiles: tuple[Value, Value]) -> None:
+        """Before the lane axis is gone through for a block of tiles."""
+        if self.products is not None:
+            self.products.begin(bases, tiles)
 
     def _body(self, bases: Bases, lane: tuple[Var, Value] | None, vectors: range, tail: Value | None) -> None:
         """Compute all roots for one tile: `vectors` of the lane axis (the last one restricted by `tail`)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from graphc.codegen.schedule import Chunk, Panel, Schedule, pick
@@ -25,15 +26,16 @@ MIN_USES = 48  # multiply-adds that each element of an operand must take part in
 
 
 def choose_panels(site: Site, nest: Nest, schedule: Schedule, target: Target, number: int = 0) -> tuple[Panel, ...]:
-    """The operands of the contraction `site` to copy, given its tiles and loop order: those for which it pays, or as
-    option `number` others.
+    """The operands of the contraction `site` to copy, given its tiles and loop order: those for which it pays, and
+    those that the kernel may copy for itself, or as option `number` others.
     """
     if len(site.points) != 1 or len(site.operands[0]) != 2:
         return pick(((),), number)
     panels = [p for p in (_panel(k, site, nest, schedule) for k in (0, 1)) if p is not None]
     paying = tuple(p for p in panels if _pays(p, target))
+    optional = tuple(replace(p, is_optional=True) for p in panels if p not in paying and not p.is_lane)
     subsets = [c for n in range(len(panels) + 1) for c in combinations(panels, n) if c != paying]
-    return pick([paying, *subsets], number)
+    return pick([(*paying, *optional), *subsets], number)
 
 
 def axes_of_points(site: Site) -> list[Var | None] | None:
@@ -108,11 +110,6 @@ def _steps(panel: Panel) -> Iterator[int]:
         others *= var.hi + 1
         if others > FEW:
             return
-
-
-def copying_cost(panels: Sequence[Panel]) -> float:
-    """Estimated cycles for filling `panels`."""
-    return sum(p.memory.type.size * (0.5 if p.address.coefficient(p.axis) == 1 else 1.5) for p in panels)
 
 
 def choose_chunk(site: Site, nest: Nest, schedule: Schedule, target: Target, number: int = 0) -> Chunk | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.kernel import Param, Value, VType
-from graphc.codegen.pack import fill_near
+from graphc.codegen.pack import fill_block, fill_near
 from graphc.codegen.panels import axes_of_points
 from graphc.codegen.schedule import Panel, Schedule
 from graphc.codegen.sites import Site
@@ -57,7 +57,7 @@ class Products:
         near.
         """
         for number, (panel, memory) in self._panels.items():
-            if panel.is_near:
+            if panel.is_near and panel.is_lane:
                 outer = {var: bases[var][1] for var in panel.outer}
                 source = self._values.buffers[panel.source]
                 fill_near(panel, self._target, self._e, source, memory, lane[1], outer, is_whole)
@@ -68,6 +68,21 @@ class Products:
                 self._values.env[after] = self._e.op("minimum", following, last)
                 self._next[number] = Ix.of(after)
 
+    def begin(self, bases: Bases, tiles: tuple[Value, Value]) -> None:
+        """Before the lane axis is gone through for a block of tiles: copy what they need of the operands of which the
+        kernel holds a block.
+        """
+        part = self.domain.part
+        steps: tuple[Value | int, int] | None = None
+        if part is not None:
+            ((start, _),) = part.start.terms or ((None, 0),)
+            steps = (part.start.const if start is None else self._values.env[start], part.count)  # type: ignore[index]
+        for panel, memory in self._panels.values():
+            if panel.is_near and not panel.is_lane:
+                outer = {var: bases[var][1] for var in panel.outer}
+                source = self._values.buffers[panel.source]
+                fill_block(panel, self._target, self._e, source, memory, tiles, outer, steps)
+
     def has(self, number: int) -> bool:
         """Whether operand `number` is copied."""
         return number in self._panels
@@ -77,9 +92,13 @@ class Products:
         panel, param = self._panels[number]
         address = Ix()
         for var, ix in zip(self._axes, at, strict=True):
-            if panel.is_near:
-                if var is panel.axis:
-                    address += Ix.of(self._lane, ix.coefficient(self._lane), ix.const)
+            if panel.is_near and var is not panel.axis:
+                continue
+            if panel.is_near and panel.is_lane:
+                address += Ix.of(self._lane, ix.coefficient(self._lane), ix.const)
+            elif panel.is_near:
+                assert self.domain.inside is not None
+                address += self.domain.inside * panel.length + ix.const
             elif var is panel.axis and panel.is_lane:  # tiles begin at multiples of the width
                 lane = ix.coefficient(self._lane)
                 base = Ix(0, tuple((s, c) for s, c in ix.terms if s is not self._lane))
@@ -90,7 +109,11 @@ class Products:
             elif var is not None:
                 address += ix * panel.stride(var)
         for var, ix in zip(self._site.loops, over, strict=True):
-            address += ix * panel.stride(var)
+            place = ix
+            if panel.chunk is not None and var is panel.chunk.var:
+                assert self.domain.part is not None
+                place = ix + self.domain.part.start * -1
+            address += place * panel.stride(var)
         affine, stride, _ = self._values.address(address)
         type = VType(param.dtype, self._schedule.lanes if stride else 1)
         return self._e.load(type, param, affine, stride, None, None)

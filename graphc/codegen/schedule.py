@@ -55,8 +55,11 @@ class Panel:
     `loops` (outermost first), the `width` elements of the tile.
 
     `address` is where an element lies in `source`. The last tile of the lane axis is filled up; on another axis it is
-    moved back, as the kernel's own last tile is. A panel that `is_near` holds one tile of the lane axis at a time: the
-    kernel itself fills it, and then goes through all tiles that read it.
+    moved back, as the kernel's own last tile is.
+
+    The kernel itself fills a panel that `is_near`. On the lane axis that is one tile at a time, and then it goes
+    through all tiles that read it. On another axis it is a block of `held` tiles, for one `chunk` of the sum, and then
+    the kernel goes through the lane axis. A panel that `is_optional` is left out unless it can be near.
     """
 
     operand: int
@@ -69,6 +72,14 @@ class Panel:
     loops: tuple[Var, ...]
     memory: Scratch
     is_near: bool = False
+    is_optional: bool = False
+    held: int = 1
+    chunk: Chunk | None = None
+
+    @property
+    def copying(self) -> float:
+        """Estimated cycles for copying all elements once."""
+        return self.memory.type.size * (0.5 if self.address.coefficient(self.axis) == 1 else 1.5)
 
     @property
     def tiles(self) -> int:
@@ -78,7 +89,11 @@ class Panel:
     @property
     def length(self) -> int:
         """Elements of one tile's panel."""
-        return self.width * math.prod(v.hi + 1 for v in self.loops)
+        return self.width * math.prod(map(self.steps, self.loops))
+
+    def steps(self, var: Var) -> int:
+        """Steps of a loop that the panel holds."""
+        return self.chunk.size if self.chunk is not None and var is self.chunk.var else var.hi + 1
 
     def stride(self, var: Var) -> int:
         """How far apart neighbours along a loop or an outer axis lie; 0 for a variable that the operand has not."""
@@ -86,7 +101,7 @@ class Panel:
         for loop in reversed(self.loops):
             if loop is var:
                 return step
-            step *= loop.hi + 1
+            step *= self.steps(loop)
         step *= self.tiles
         for axis in reversed(self.outer):
             if axis is var:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 
 from graphc.codegen.schedule import Panel, Schedule, pick
@@ -21,6 +22,9 @@ NEAR, FAR = 1 / 16, 1 / 5  # cycles for a byte that comes from the second-level 
 MAX_AXES = 4  # more axes have too many orders to look at; the order of the others stays
 PIECES_PER_CORE = 8  # of a contraction, so that an uneven finish costs little
 OWN = 0.25  # of the second-level cache that a panel may fill for which the kernel itself has the memory
+HELD, MOST_HELD = 0.6, 1 << 19  # the same for a block of tiles of an axis without lanes: share of that cache, and bytes
+FILLED = 0.5  # of the time that copying takes: for a panel that stays in a cache near the core
+APART = 0.03  # of the arithmetic: what it costs to read a block's rows far apart rather than side by side
 GAIN = 0.98  # what another order must bring
 
 
@@ -42,7 +46,7 @@ class Traffic:
     of its axes.
     """
 
-    def __init__(self, site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
+    def __init__(self, site: Site, nest: Nest, schedule: Schedule, target: Target, copied: Sequence[Panel]) -> None:
         self.schedule = schedule
         self.target = target
         self.caches = ((target.l1_bytes, NEAR), (target.l2_bytes, FAR))
@@ -50,7 +54,7 @@ class Traffic:
         self.step = {v: schedule.tile[v] * (schedule.lanes if v is schedule.lane else 1) for v in nest.axes}
         self.tiles = {v: -(-(v.hi + 1) // self.step[v]) for v in nest.axes}
         self.sums = {v: v.hi + 1 for v in site.loops}
-        panels = {p.operand: p for p in schedule.panels}
+        panels = {p.operand: p for p in copied}
         others = [a for s in nest.sites if s is not site and not s.loops for a in s.accesses]
         self._operands: list[tuple[Ix, int, Panel | None]] = [
             *((ix, leaf.dtype.itemsize, panels.get(k)) for k, (leaf, ix) in enumerate(site.operands[0])),
@@ -116,23 +120,82 @@ def _packed(panel: Panel, extents: Mapping[Var, int]) -> int:
     return elements * panel.memory.type.dtype.itemsize
 
 
-def _near(panel: Panel, traffic: Traffic, block: tuple[Var | None, int]) -> bool:
-    """Whether a panel may be near with this block: all tiles that read one of its tiles run right after each other."""
-    readers = [v for v in traffic.axes if v.hi and not panel.address.coefficient(v)]
-    if not panel.is_lane or traffic.schedule.chunk is not None or readers != [block[0]]:
-        return False
-    nbytes = panel.length * panel.memory.type.dtype.itemsize
-    return block[1] >= traffic.tiles[readers[0]] and nbytes <= traffic.target.l2_bytes * OWN
+def _near(panel: Panel, traffic: Traffic, block: tuple[Var | None, int]) -> Panel | None:
+    """`panel` as one that the kernel fills, when it may do so with this block.
+
+    On the lane axis: all tiles that read one of its tiles run right after each other. On another one: it is in blocks,
+    and one of them for a chunk of the sum is not too large.
+    """
+    chunk = traffic.schedule.chunk
+    if panel.is_lane:
+        readers = [v for v in traffic.axes if v.hi and not panel.address.coefficient(v)]
+        if chunk is not None or readers != [block[0]]:
+            return None
+        nbytes = panel.length * panel.memory.type.dtype.itemsize
+        fits = block[1] >= traffic.tiles[readers[0]] and nbytes <= traffic.target.l2_bytes * OWN
+        return replace(panel, is_near=True) if fits else None
+    if block[0] is not panel.axis:
+        return None
+    near = replace(
+        panel,
+        is_near=True,
+        held=block[1],
+        chunk=chunk if chunk is not None and chunk.var in panel.loops else None,
+    )
+    nbytes = near.held * near.length * panel.memory.type.dtype.itemsize
+    return near if nbytes <= min(traffic.target.l2_bytes * HELD, MOST_HELD) else None
 
 
-def _far(panels: Sequence[Panel], target: Target) -> float:
-    """Cycles for writing panels to memory and reading them there."""
-    sizes = [p.memory.type.nbytes for p in panels]
-    return sum(2 * size * (FAR if size > target.l2_bytes * FULL else NEAR) for size in sizes)
+_Way = tuple[list[Var], tuple[Var | None, int], int, tuple[Panel, ...]]
+"""An order of the axes but the lane axis, a block, how many places of the lane axis to take at a time, and panels."""
 
 
-_Way = tuple[list[Var], tuple[Var | None, int], int]
-"""An order of the axes but the lane axis, a block, and how many places of the lane axis to take at a time."""
+class _Ways:
+    """Ways of going through the domain of a contraction, and what they cost."""
+
+    def __init__(self, site: Site, nest: Nest, schedule: Schedule, target: Target) -> None:
+        self._schedule = schedule
+        self._target = target
+        self._make = partial(Traffic, site, nest, schedule, target)
+        self._known: dict[tuple[int, ...], Traffic] = {}
+        self.plain = self._traffic([p for p in schedule.panels if not p.is_optional])
+
+    def _traffic(self, copied: Sequence[Panel]) -> Traffic:
+        key = tuple(p.operand for p in copied)
+        if key not in self._known:
+            self._known[key] = self._make(copied)
+        return self._known[key]
+
+    def way(self, order: list[Var], block: tuple[Var | None, int], columns: int) -> tuple[float, _Way]:
+        """This way with its panels, and before it the estimated cycles for moving all that."""
+        panels: list[Panel] = []
+        cost = 0.0
+        for panel in self._schedule.panels:
+            near = _near(panel, self.plain, block)
+            fills = 0 if near is None or panel.is_lane else self._fills(panel, order, block[0], columns)
+            copying = panel.copying * FILLED
+            if panel.is_optional:
+                filling, apart = copying * fills, APART * self._schedule.cycles
+                if near is not None and filling < apart:
+                    panels.append(near)
+                    cost += filling
+                else:
+                    cost += apart
+            elif near is not None:
+                panels.append(near)
+                cost += copying * max(0, fills - 1)
+            else:
+                panels.append(panel)
+                size = panel.memory.type.nbytes  # written to memory and read there
+                cost += 2 * size * (FAR if size > self._target.l2_bytes * FULL else NEAR)
+        return cost + self._traffic(panels).cycles(order, block, columns), (order, block, columns, tuple(panels))
+
+    def _fills(self, panel: Panel, order: Sequence[Var], blocked: Var | None, columns: int) -> int:
+        """How often the kernel fills a panel of blocks: anew for each piece of the lane axis, and of other axes."""
+        lane = self._schedule.lane
+        pieces = -(-(lane.hi + 1) // columns) if lane is not None and columns else 1
+        others = (self.plain.tiles[v] for v in order if v is not blocked and not panel.address.coefficient(v))
+        return pieces * math.prod(others)
 
 
 def choose_order(site: Site, nest: Nest, schedule: Schedule, target: Target, number: int = 0) -> None:
@@ -141,26 +204,24 @@ def choose_order(site: Site, nest: Nest, schedule: Schedule, target: Target, num
     """
     lane = schedule.lane
     outer = [v for v in schedule.order if v is not lane]
-    ways: list[tuple[float, _Way]] = []
-    best: tuple[float, _Way] = math.inf, (outer, schedule.block, schedule.lane_block)
-    traffic = Traffic(site, nest, schedule, target) if len(site.points) == 1 and len(site.operands[0]) == 2 else None
-    fixed = [v for v in outer if v in schedule.outermost]
-    free = [v for v in outer if v not in schedule.outermost]
-    if free and traffic is not None and traffic.whole > target.l1_bytes * FULL:
-        kept, moving = [*fixed, *free[:-MAX_AXES]], free[-MAX_AXES:]
-        for order in permutations(moving):
-            for block, columns in _blocks(order[-1], [*kept, *order], traffic):
-                far = _far([p for p in schedule.panels if not _near(p, traffic, block)], target)
-                way = traffic.cycles([*kept, *order], block, columns) + far, ([*kept, *order], block, columns)
-                ways.append(way)
-                if way[0] < best[0] * GAIN:
-                    best = way
-    others = sorted((w for w in ways if w is not best), key=lambda w: w[0]) if number else []
-    _, (order, schedule.block, schedule.lane_block) = pick([best, *others], number)
+    found: list[tuple[float, _Way]] = []
+    kept = tuple(p for p in schedule.panels if not p.is_optional)
+    best: tuple[float, _Way] = math.inf, (outer, schedule.block, schedule.lane_block, kept)
+    if len(site.points) == 1 and len(site.operands[0]) == 2:
+        ways = _Ways(site, nest, schedule, target)
+        best = math.inf, ways.way(outer, schedule.block, schedule.lane_block)[1]
+        fixed = [v for v in outer if v in schedule.outermost]
+        free = [v for v in outer if v not in schedule.outermost]
+        if free and ways.plain.whole > target.l1_bytes * FULL:
+            first, moving = [*fixed, *free[:-MAX_AXES]], free[-MAX_AXES:]
+            for order in permutations(moving):
+                for block, columns in _blocks(order[-1], [*first, *order], ways.plain):
+                    found.append(ways.way([*first, *order], block, columns))
+                    if found[-1][0] < best[0] * GAIN:
+                        best = found[-1]
+    others = sorted((w for w in found if w is not best), key=lambda w: w[0]) if number else []
+    _, (order, schedule.block, schedule.lane_block, schedule.panels) = pick([best, *others], number)
     schedule.order = [*order, *([lane] if lane is not None else [])]
-    if traffic is not None:
-        near = {p: _near(p, traffic, schedule.block) for p in schedule.panels}
-        schedule.panels = tuple(replace(p, is_near=True) if near[p] else p for p in schedule.panels)
 
 
 def _blocks(var: Var, order: Sequence[Var], traffic: Traffic) -> Iterator[tuple[tuple[Var | None, int], int]]:
@@ -172,11 +233,10 @@ def _blocks(var: Var, order: Sequence[Var], traffic: Traffic) -> Iterator[tuple[
     if lane is None or traffic.tiles[lane] == 1 or traffic.schedule.outermost:
         return
     others = math.prod(traffic.tiles[v] for v in order if v is not var)
-    size = 2
-    while size < 2 * traffic.tiles[var]:
-        size = min(size, traffic.tiles[var])
+    count = traffic.tiles[var]
+    sizes = (n << k for k in range(count.bit_length()) for n in (2, 3))
+    for size in dict.fromkeys(-(-count // -(-count // n)) for n in sizes):  # all blocks as large as each other
         pieces = others * -(-traffic.tiles[var] // size)
-        wanted = -(-traffic.target.cores * PIECES_PER_CORE // pieces)
+        wanted = -(-traffic.target.cores * PIECES_PER_CORE // pieces) if traffic.target.cores > 1 else 1
         tiles = -(-traffic.tiles[lane] // wanted)
         yield (var, size), tiles * traffic.step[lane] if wanted > 1 else 0
-        size *= 2

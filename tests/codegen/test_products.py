@@ -10,11 +10,14 @@ import pytest
 
 from graphc.codegen.kernel import For, If, Kernel, Op, Prefetch, Stmt
 from graphc.codegen.kernel_verify import verify_kernel
+from graphc.codegen.prepare import prepare
+from graphc.codegen.schedule import Schedule
+from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.types import DType, TensorType, f32, f64
-from graphc.pipeline import build_program
+from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run
 from tests.codegen.targets import AVX2
 
@@ -95,3 +98,52 @@ def test_odd_sizes(form: str, dtype: DType, rows: int, inner: int, columns: int)
     arrays = [rng.integers(-3, 4, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
     for target in (SMALL, replace(SMALL, l2_bytes=1 << 15, cores=1), replace(SMALL, l2_bytes=1 << 17)):
         np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
+
+
+def _schedule(graph: Graph, target: Target) -> Schedule:
+    (group,) = schedule(graph, target).groups
+    return prepare(group, target).schedule
+
+
+MIDDLE = replace(AVX2, l1_bytes=1 << 12, l2_bytes=1 << 15, cores=1)
+
+
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(700, 150, 600), (631, 203, 733)])
+def test_the_kernel_copies_a_block_of_rows(form: str, dtype: DType, rows: int, inner: int, columns: int) -> None:
+    """Into memory of its own, for a chunk of the sum: the block before it is overwritten."""
+    target = MIDDLE
+    graph = _product(form, rows, inner, columns, dtype)
+    choice = _schedule(graph, target)
+    (block,) = (p for p in choice.panels if not p.is_lane)
+    assert block.is_near and (block.axis, block.held) == choice.block and block.memory not in choice.memory
+    *_, kernel = build_program(graph, target=target).kernels
+    verify_kernel(kernel)
+    (own,) = kernel.own
+    assert block.held * block.length <= own.size <= block.held * block.length + target.lanes(4)
+    assert own.size * dtype.itemsize < target.l2_bytes
+    rng = np.random.default_rng(rows)
+    arrays = [rng.integers(-3, 4, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
+    np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
+
+
+def test_rows_that_lie_side_by_side_already_are_copied_only_for_many_columns() -> None:
+    few, many = (_schedule(_product("nn", 256, 256, n), MIDDLE) for n in (64, 1024))
+    assert all(p.is_lane for p in few.panels)
+    assert any(not p.is_lane for p in many.panels)
+
+
+@pytest.mark.parametrize("columns", [16 * 9, 16 * 9 + 5, 16 * 4, 11])
+def test_tiles_side_by_side_are_copied_row_by_row(columns: int) -> None:
+    """Four at a time; what fills up the last one only with a mask is a piece of its own."""
+    graph = _product("nn", 200, 200, columns)
+    target = replace(SMALL, cores=1)
+    panels = [p for p in _schedule(graph, target).far_panels if p.is_lane]
+    for panel, kernel in zip(panels, build_program(graph, target=target).kernels, strict=False):
+        whole, rest = divmod(columns, panel.width)
+        assert kernel.grid == -(-whole // 4) + (rest > 0)
+        rows = [loop for loop in _loops(kernel.body) if any(isinstance(s, For) for s in loop.body)]
+        assert all(loop.hi == 200 for loop in rows)
+    arrays = [np.arange(n.type.size, dtype=np.float32).reshape(n.shape) % 7 for n in graph.inputs]
+    np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
