@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from graphc.codegen import gpu_accumulate, gpu_scans, gpu_schedule, gpu_sorting
-from graphc.ir.builder import Builder
-from graphc.ir.evaluate import evaluate
-from graphc.ir.graph import Graph
-from graphc.ir.opdef import OPS
 from tests.codegen.gpu_programs import GPU, run_for_gpu
 from tests.codegen.programs import mismatches
 from tests.fuzz.graphs import random_graph, random_inputs
-from tests.ops.test_native import check
-from tests.samples import SAMPLES
+from tests.ops.corpus import FORWARD, forward
 
 # One with so few registers and threads that rows are kept in shared memory, or read again.
 TARGETS = {"usual": GPU, "small": replace(GPU, registers=1 << 9, l1_bytes=4 << 10, l2_bytes=1 << 16, cores=1)}
@@ -33,19 +27,10 @@ def narrow_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow  # the shim runs them as CUDA C: tests/cuda/test_conformance.py
-@pytest.mark.parametrize("op", [name for name in SAMPLES if name != "input" and OPS[name].kind != "host"])
+@pytest.mark.parametrize("op", FORWARD)
 def test_samples(op: str) -> None:
-    b, inputs, outputs, arrays = Builder(), [], [], []
-    samples = SAMPLES[op].make(np.random.default_rng(3))
-    for sample in samples:
-        operands = [b.input(len(inputs) + i, type) for i, type in enumerate(sample.types)]
-        inputs += operands
-        arrays += sample.arrays
-        outputs.append(sample.apply(b, op, operands))
-    graph = Graph(tuple(inputs), tuple(outputs))
-    results = zip(run_for_gpu(graph, arrays), evaluate(graph, arrays), outputs, samples, strict=True)
-    for got, expected, node, sample in results:
-        check(got, expected, node, SAMPLES[op].exact, (op, sample.types, sample.attrs))
+    case = forward([op])
+    case.judge(run_for_gpu(case.graph, case.arrays))
 
 
 @pytest.mark.parametrize("target", TARGETS)

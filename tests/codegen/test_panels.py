@@ -82,7 +82,8 @@ def _schedules(graph: Graph, target: str) -> list[Schedule]:
 )
 def test_contractions(target: str, spec: str, dtype: DType) -> None:
     rng = random.Random(f"{spec} {dtype}")
-    for number in range(2):
+    both = target == "small caches"  # with and without an epilogue; for the others, in turns
+    for number in range(2) if both else [(SPECS.index(spec) + [*TARGETS].index(target)) % 2]:
         graph = _graph(rng, spec, dtype, epilogue=number % 2 == 1)
         for kernel in build_program(graph, target=TARGETS[target]).kernels:
             verify_kernel(kernel)

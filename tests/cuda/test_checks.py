@@ -20,10 +20,10 @@ from graphc_runtime.executor import Executable
 from tests.codegen.networks import arrays_for, training_step
 from tests.codegen.programs import mismatches, same_bits
 from tests.codegen.test_gpu_schedule import graph_of
-from tests.cuda.corpus import DERIVATIVES, FORWARD, Case, forward, gradients, groups
 from tests.cuda.machine import Machine
 from tests.cuda.shim import ShimError
 from tests.fuzz.graphs import random_graph, random_inputs
+from tests.ops.corpus import DERIVATIVES, FORWARD, Case, forward, gradients, groups
 
 ORDERS = (0, 1, 20240501)
 # Operators that blocks of threads work on together, or that write where an index says.

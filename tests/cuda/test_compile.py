@@ -13,7 +13,7 @@ from graphc.errors import CompileError
 from graphc.ir.graph import Graph
 from graphc.pipeline import build_program
 from tests.codegen.networks import lenet
-from tests.cuda.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
+from tests.ops.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
 
 ARCHITECTURES = ("sm_80", "sm_90")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cuda.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
 from tests.cuda.machine import Machine
+from tests.ops.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
 
 TOGETHER = 4  # operators in a program
 SHIM_VARIANT = "quick"  # most kernels run once, over a few elements

@@ -20,7 +20,7 @@ from graphc_runtime.buffer import Buffer
 from tests.codegen.programs import buffers, executable, mismatches, results
 from tests.fuzz.graphs import random_graph, random_inputs
 
-FEW, MANY, AT_ONCE = 180, 10_000, 20
+FEW, MANY, AT_ONCE = 120, 10_000, 20
 ZEROS = (np.nan, 0.0, -0.0)
 
 

@@ -25,7 +25,7 @@ from tests.codegen.programs import buffers, results, same_bits
 from tests.codegen.raw import Entry, artifact_of, program_for, run_over
 from tests.fuzz.graphs import random_graph, random_inputs
 
-FEW, MANY, AT_ONCE = 40, 5000, 10
+FEW, MANY, AT_ONCE = 30, 5000, 10
 ZEROS, NANS = 0x00, 0xFF
 
 

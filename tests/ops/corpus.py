@@ -12,9 +12,26 @@ from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.types import f32, f64
 from graphc.ir.visit import topological
-from tests.ops.test_native import check, derivatives
-from tests.samples import SAMPLES
+from graphc.passes.autodiff import vjp
+from tests.samples import SAMPLES, Sample, twice_differentiable
+
+
+def check(got: np.ndarray, expected: np.ndarray, node: Node, exact: bool, what: object) -> None:
+    """Equal, NaN and the sign of zero included; or close where operators may round differently."""
+    assert (got.shape, got.dtype) == (expected.shape, expected.dtype), what
+    if not node.dtype.is_float:
+        np.testing.assert_array_equal(got, expected, err_msg=str(what))
+        return
+    tolerance = 1e-12 if node.dtype is f64 else 1e-5 if node.dtype is f32 else 1e-2
+    got, expected = got.astype(np.float64), expected.astype(np.float64)
+    if exact:
+        np.testing.assert_array_equal(got, expected, err_msg=str(what))
+        numbers = ~np.isnan(expected)
+        np.testing.assert_array_equal(np.signbit(got)[numbers], np.signbit(expected)[numbers], err_msg=str(what))
+    else:
+        np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance, err_msg=str(what))
 
 
 @dataclass(frozen=True)
@@ -51,8 +68,21 @@ def forward(operators: Sequence[str]) -> Case:
     return Case(Graph(tuple(inputs), tuple(outputs)), arrays, exact, what)
 
 
-def gradients(operators: Sequence[str]) -> Case:
-    """First and second derivatives of the smooth samples of the operators."""
+def derivatives(b: Builder, op: str, sample: Sample, first: int) -> tuple[list[Node], list[Node], list[np.ndarray]]:
+    """Inputs (numbered from `first`), first and second derivatives, and arrays for the inputs."""
+    operands = [b.input(first + i, type) for i, type in enumerate(sample.types)]
+    node = sample.apply(b, op, operands)
+    ct = b.input(first + len(operands), node.type)
+    wrt = [x for i, x in enumerate(operands) if x.dtype.is_float and i not in SAMPLES[op].constant]
+    gradients = [g for g in vjp(b, [node], [ct], wrt) if g is not None]
+    weights = [b.exp(g) for g in gradients]
+    second = vjp(b, gradients, weights, [*wrt, ct]) if twice_differentiable(gradients) else []
+    arrays = [*sample.arrays, np.asarray(np.linspace(-1, 1, node.type.size).reshape(node.shape))]
+    return [*operands, ct], [*gradients, *(g for g in second if g is not None)], arrays
+
+
+def gradients(operators: Sequence[str], host: bool = False) -> Case:
+    """First and second derivatives of the smooth samples of the operators; with `host` also those that run there."""
     b, inputs, outputs, arrays = Builder(), [], [], []
     for op in operators:
         smooth = SAMPLES[op].smooth
@@ -60,7 +90,7 @@ def gradients(operators: Sequence[str]) -> Case:
         for sample in smooth(np.random.default_rng(5)):
             some_inputs, some_outputs, some_arrays = derivatives(b, op, sample, len(inputs))
             inputs += some_inputs
-            outputs += [node for node in some_outputs if is_compiled(node)]
+            outputs += [node for node in some_outputs if host or is_compiled(node)]
             arrays += some_arrays
     what = [(node.op, node.type) for node in outputs]
     return Case(Graph(tuple(inputs), tuple(outputs)), arrays, [False] * len(outputs), what)
