@@ -21,6 +21,7 @@ from graphc.tensors import elementwise, normalising
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.indexing import one_hot_node
+from graphc.tensors.learning import repeatable
 from graphc.tensors.out import out_form
 from graphc.tensors.writing import in_place, type_name
 
@@ -66,6 +67,7 @@ def positive_part(b: Builder, x: Node) -> Node:
 # straight lines
 
 
+@repeatable
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0); NaN stays. RuntimeError for bool."""
     if input._type.dtype is boolean:
@@ -79,6 +81,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return hardtanh(input, 0, 6, inplace)
 
 
+@repeatable
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x cut off at both ends; no gradient at and beyond the ends. Integers stay integers."""
     if min_val > max_val:
@@ -112,6 +115,7 @@ def _leaky_node(b: Builder, x: Node, slope: float) -> Node:
     return b.select(b.apply("gt", (x, b.zeros_like(x))), x, b.mul(x, float(slope)))
 
 
+@repeatable
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else negative_slope * x."""
     return _activation("LeakyRelu", "leaky_relu_cpu", input, lambda b, x: _leaky_node(b, x, negative_slope), inplace)
@@ -195,11 +199,13 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return _activation("Softshrink", "softshrink_cpu", input, emit)
 
 
+@repeatable
 def tanhshrink(input: Tensor) -> Tensor:
     """x - tanh(x)."""
     return elementwise.sub(input, elementwise.tanh(input))
 
 
+@repeatable
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|)."""
     if input._type.dtype is boolean:
@@ -207,6 +213,7 @@ def softsign(input: Tensor) -> Tensor:
     return elementwise.div(input, elementwise.add(elementwise.abs(input), 1))
 
 
+@repeatable
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x + 3, 0), 6) / 6."""
     return _activation("Hardsigmoid", "hardsigmoid_cpu", input, _hardsigmoid_node, inplace)
@@ -220,6 +227,7 @@ def _hardsigmoid_node(b: Builder, x: Node) -> Node:
     return b.select(low, b.zeros_like(x), b.select(high, b.constant(1, x.type), inner))
 
 
+@repeatable
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * hardsigmoid(x)."""
 
@@ -246,11 +254,13 @@ def _elu_node(b: Builder, x: Node, alpha: float, scale: float, slope: float = 1.
     return chosen if scale == 1 else b.mul(chosen, scale)
 
 
+@repeatable
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha * (exp(x) - 1)."""
     return _activation("Elu", "elu_cpu", input, lambda b, x: _elu_node(b, x, alpha, 1.0), inplace)
 
 
+@repeatable
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(x, 0) + min(0, alpha * (exp(x / alpha) - 1)). RuntimeError when alpha is 0."""
     if alpha == 0:
@@ -258,6 +268,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     return _activation("Celu", "elu_cpu", input, lambda b, x: _elu_node(b, x, alpha, 1.0, 1.0 / alpha), inplace)
 
 
+@repeatable
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale * elu(x, alpha) with the constants of Klambauer et al., 2017."""
     return _activation(
@@ -285,6 +296,7 @@ def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
     return _activation("Gelu", "GeluKernelImpl", input, emit)
 
 
+@repeatable
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x)."""
     return _activation("Silu", "silu_cpu", input, lambda b, x: b.mul(x, b.apply("sigmoid", (x,))), inplace)
@@ -320,6 +332,7 @@ def logsigmoid(input: Tensor) -> Tensor:
     return _activation("LogSigmoid", "log_sigmoid_cpu", input, lambda b, x: b.neg(softplus_node(b, b.neg(x))))
 
 
+@repeatable
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x))."""
     return _activation(
@@ -327,6 +340,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     )
 
 
+@repeatable
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """The first half along `dim` times the sigmoid of the second."""
     need_float("glu_cpu", input)
@@ -346,11 +360,13 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return record("GluBackward0", (input,), emit)
 
 
+@repeatable
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
     return elementwise.sigmoid(input)
 
 
+@repeatable
 def tanh(input: Tensor) -> Tensor:
     """Hyperbolic tangent."""
     return elementwise.tanh(input)

@@ -25,7 +25,6 @@ from graphc.errors import InputError, KindError, UsageError
 from graphc.grad_mode import MODE
 from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
-from graphc.native.library import MISSED
 from graphc.native.plans import Direct, direct
 from graphc.options import TUNE, code_key, scope
 from graphc.recorder import runtime_scalar
@@ -35,6 +34,7 @@ from graphc.signatures import Plain, Recipes, aliasing, flatten, originals, rebu
 from graphc.storage import Binding, Storage, next_serial
 from graphc.tensors.casting import OPEN, STATE, Key
 from graphc.tensors.core import TensorBase
+from graphc.tensors.learning import MISSED
 from graphc_runtime.counters import COUNTERS
 
 # Captures of one signature that may fail a guard before the function is run plainly for good.

@@ -16,6 +16,7 @@ from graphc.ir.types import DType, TensorType, boolean, i64
 from graphc.tensors import elementwise
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, record_many
+from graphc.tensors.learning import repeatable
 from graphc.tensors.plans import Plans
 from graphc.windows import Extents, pad_or_cut
 
@@ -258,6 +259,7 @@ def _max_emitters(type: TensorType, rank: int, windows: _Windows) -> tuple[Calla
     return largest, both
 
 
+@repeatable
 def max_pool1d(
     input: Tensor,
     kernel_size: Extents,
@@ -271,6 +273,7 @@ def max_pool1d(
     return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@repeatable
 def max_pool2d(
     input: Tensor,
     kernel_size: Extents,
@@ -395,6 +398,7 @@ def _avg_pool(
     return record("SqueezeBackward1" if rank == 1 else f"AvgPool{rank}DBackward0", (input,), emit)
 
 
+@repeatable
 def avg_pool1d(
     input: Tensor,
     kernel_size: Extents,
@@ -407,6 +411,7 @@ def avg_pool1d(
     return _avg_pool("avg_pool1d", 1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
+@repeatable
 def avg_pool2d(
     input: Tensor,
     kernel_size: Extents,

@@ -33,6 +33,7 @@ from graphc.ir.types import TensorType
 from graphc.late_checks import LateChecks, Problem, found
 from graphc.memory import AnyBuffer, equal, filled, part
 from graphc.options import code_key
+from graphc.repeats import Repeats
 from graphc.source import user_location
 from graphc.storage import Binding, Seen, Storage, Value
 from graphc_runtime.buffer import Buffer
@@ -41,6 +42,7 @@ MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 4 << 30
 MAX_NODES = 200_000
 KEPT_PROGRAMS = 1_024
+OFTEN = 256  # recorded operations from which on it pays to load native code for what is recorded again
 
 SOURCES = frozenset(("input", "constant", "iota"))
 
@@ -65,12 +67,30 @@ def needed_later(recorder: Recorder, value: Value) -> tuple[Node, ...]:
     return _needed_later[0](recorder, value)
 
 
+_often: list[Callable[[], None]] = []
+
+
+def set_often(function: Callable[[], None]) -> None:
+    """Tell what to do once a recorder has recorded `OFTEN` operations."""
+    _often[:] = [function]
+
+
 class Recorder:
     """Records operations of one thread. `b` is the builder; `lock` is held while recording and running."""
+
+    # Slots, as native code reads them.
+    __slots__ = (
+        "__weakref__", "_bytes", "_count", "_leaves", "_programs", "_turn", "b", "bound", "capture",
+        "checks", "cuts", "draws", "enter", "example_since", "free", "freed", "gradients", "held", "kept",
+        "late", "leave", "lock", "needed", "parted", "pending", "place", "randomness", "repeated",
+        "repeats", "seen", "sites", "updates", "variables",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.b = Builder()
         self.lock = threading.RLock()
+        self.enter, self.leave = self.lock.acquire, self.lock.release  # for native code
+        self.repeats = Repeats()
         self.pending: list[weakref.ref[Storage]] = []  # also of storages that died or were computed since
         self.bound: dict[Node, AnyBuffer] = {}
         self.cuts: weakref.WeakValueDictionary[Node, Binding] = weakref.WeakValueDictionary()
@@ -98,8 +118,8 @@ class Recorder:
         self._leaves = 0
         self._turn = 0  # counts programs, for leaves to know that they were read by the last one
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
-        self._records = 0
         self._bytes = 0
+        self._count = 0
 
     # leaves
 
@@ -235,7 +255,7 @@ class Recorder:
         """Before recording an operation: runs pending work that passed a bound, gives new nodes the user's line."""
         if self.seen:
             self.seen = []
-        if (self._records >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES) and self.capture is None:
+        if (len(self.pending) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES) and self.capture is None:
             self.flush("")
         b = self.b
         b.locs = user_location(3)
@@ -244,8 +264,11 @@ class Recorder:
     def recorded(self, node: Node) -> None:
         """After recording an operation that gave `node`."""
         FRONT.records += 1
-        self._records += 1
         self._bytes += node.type.nbytes
+        self._count += 1
+        if self._count == OFTEN:
+            for function in _often:
+                function()
 
     def check(self, node: Node, keep: Value, error: Problem) -> None:
         """Raise `error` at the next flush if the bool scalar `node` is true; a function finds the error, if any."""
@@ -374,7 +397,7 @@ class Recorder:
                 value.binding = self.bind_cut(node, buffer)
             storage.set_buffer(buffer)
         del values
-        self._records = self._bytes = 0
+        self._bytes = 0
         if inside:
             self.has_pending()
         else:
@@ -422,6 +445,7 @@ class Recorder:
         """Forget every node but those that living history holds; only when nothing is pending."""
         self.let_go()
         self.b = Builder()
+        self.repeats.clear()
         self._programs.clear()
         self.variables = {node: ref for node, ref in self.variables.items() if ref() is not None}
         self.gradients.clear()

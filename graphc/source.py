@@ -14,7 +14,7 @@ from graphc.ir.node import NO_LOCATIONS, Location
 OPERATORS = PACKAGE + "tensors" + os.sep
 
 _inside: dict[str, bool] = {}
-_INSIDE: set[str] = set()  # the names of this package's files, as far as they were seen
+OWN_FILES: set[str] = set()  # the names of this package's files, as far as they were seen
 _operators: dict[str, bool] = {}
 # By the identity of the code object, which is kept: code objects of equal text are equal, also from different files.
 _known: dict[tuple[int, int], tuple[CodeType, frozenset[Location]]] = {}
@@ -28,10 +28,10 @@ def is_inside(code: CodeType) -> bool:
     if inside is None:
         if len(_inside) > _MOST:
             _inside.clear()
-            _INSIDE.clear()
+            OWN_FILES.clear()
         inside = _inside[file] = os.path.abspath(file).startswith(PACKAGE)
         if inside:
-            _INSIDE.add(file)
+            OWN_FILES.add(file)
     return inside
 
 
@@ -54,7 +54,7 @@ def user_location(above: int = 1) -> frozenset[Location]:
         frame = None
     while frame is not None:
         code = frame.f_code
-        if code.co_filename not in _INSIDE:
+        if code.co_filename not in OWN_FILES:
             found = _known.get((id(code), frame.f_lasti))
             if found is not None:
                 return found[1]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 SERIALS = itertools.count(1)
+TOUCHED = [0]  # how often contents of memory were looked at or written
 _make: Any = object.__new__
 _weak = weakref.ref
 
@@ -253,6 +254,7 @@ class Storage:
 
     def set_value(self, value: Value, recorder: Recorder) -> None:
         """A write: from now on the storage holds `value`, which `recorder` recorded."""
+        TOUCHED[0] += 1
         if self.recorder is not recorder:
             self.recorder = recorder
             self.value = None
@@ -281,6 +283,7 @@ class Storage:
 
     def realise(self) -> AnyBuffer:
         """The buffer, computed now if it is pending."""
+        TOUCHED[0] += 1
         if self.value is not None:
             self.recorder.look(self)
         assert self.buffer is not None

@@ -1,5 +1,6 @@
 """Every public name of `graphc` that computes, one file a family. `graphc/__init__.py` loads it on the first use."""
 
+import graphc.native.operators  # for operators that are used often
 from graphc.api.autograd import *
 from graphc.api.core import *
 from graphc.api.creation import *

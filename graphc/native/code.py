@@ -17,10 +17,17 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyDict_Size": ("i64", 1),
     "PyErr_Clear": (None, 0),
     "PyErr_Occurred": ("i64", 0),
+    "PyEval_GetFrame": ("i64", 0),
     "PyEval_RestoreThread": (None, 1),
     "PyEval_SaveThread": ("i64", 0),
     "PyFloat_AsDouble": ("double", 1),
+    "PyFrame_GetBack": ("i64", 1),
+    "PyFrame_GetCode": ("i64", 1),
+    "PyFrame_GetLasti": ("i32", 1),
+    "PyGC_Disable": ("i32", 0),
+    "PyGC_Enable": ("i32", 0),
     "PyIter_Next": ("i64", 1),
+    "PyList_Append": ("i32", 2),
     "PyList_GetItem": ("i64", 2),
     "PyList_New": ("i64", 1),
     "PyList_SetItem": ("i32", 3),
@@ -35,9 +42,14 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyObject_GetItem": ("i64", 2),
     "PyObject_IsTrue": ("i32", 1),
     "PyObject_RichCompareBool": ("i32", 3),
+    "PySet_Contains": ("i32", 2),
     "PyTuple_GetItem": ("i64", 2),
     "PyTuple_New": ("i64", 1),
     "PyTuple_SetItem": ("i32", 3),
+    "PyTuple_Size": ("i64", 1),
+    "PyType_GenericAlloc": ("i64", 2),
+    "PyType_IsSubtype": ("i32", 2),
+    "PyWeakref_NewRef": ("i64", 2),
     "Py_DecRef": (None, 1),
     "Py_IncRef": (None, 1),
 }
@@ -84,6 +96,22 @@ class Function:
         """The product."""
         return self._value(f"mul i64 {left}, {right}")
 
+    def xor(self, left: str, right: str) -> str:
+        """The bits that differ."""
+        return self._value(f"xor i64 {left}, {right}")
+
+    def masked(self, value: str, bits: int) -> str:
+        """Some bits of a value."""
+        return self._value(f"and i64 {value}, {bits}")
+
+    def shifted(self, value: str, places: int) -> str:
+        """The upper bits of a value."""
+        return self._value(f"lshr i64 {value}, {places}")
+
+    def outside(self, name: str) -> str:
+        """The value of a word of the module."""
+        return self._value(f"load i64, ptr @{name}, align 8")
+
     def scaled(self, base: str, index: str) -> str:
         """The address of word number `index`."""
         return self.add(base, self._value(f"shl i64 {index}, 3"))
@@ -122,11 +150,6 @@ class Function:
             return ""
         made = self._value(text)
         return self._value(f"sext i32 {made} to i64") if kind == "i32" else made
-
-    def call_address(self, address: str, *operands: str) -> str:
-        """Call the function at an address."""
-        target = self._pointer(address, 0)
-        return self._value(f"call i64 {target}({', '.join(f'i64 {o}' for o in operands)})")
 
     def run_address(self, address: str, *operands: str) -> None:
         """Call the function at an address, which gives nothing."""
@@ -255,10 +278,11 @@ class Function:
         self._is_open = True
 
 
-def module_text(functions: Sequence[Function]) -> str:
-    """A module of these functions."""
+def module_text(functions: Sequence[Function], words: Sequence[str] = ()) -> str:
+    """A module of these functions, and of words that others set."""
     declared = [
         f"declare {kind or 'void'} @{name}({', '.join(['i64'] * count)})" for name, (kind, count) in INTERFACE.items()
     ]
     declared.append("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+    declared += [f"@{name} = global i64 0" for name in words]
     return "\n".join([*declared, *(function.text() for function in functions), ""])

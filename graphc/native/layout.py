@@ -10,13 +10,17 @@ import ctypes
 import sys
 from functools import cache
 from types import MemberDescriptorType
-from typing import Any
+from typing import Any, ClassVar
 
 WORD = 8
 
 
 class UnknownLayout(Exception):
     """Objects of this Python do not lie in memory as native replays can handle them."""
+
+
+class _Nobody:
+    bound: ClassVar[dict[None, None]] = {}
 
 
 def _words(value: object, count: int) -> list[int]:
@@ -46,9 +50,9 @@ def slots_of(cls: type) -> dict[str, int]:
 
 def _clear(made: object, cls: type) -> None:
     """Give an object what its finalizer wants to see."""
-    for name in ("value", "_memory"):
+    for name, value in (("value", None), ("_memory", None), ("recorder", _Nobody), ("node", None), ("index", -1)):
         if isinstance(vars(cls).get(name), MemberDescriptorType):
-            setattr(made, name, None)
+            setattr(made, name, value)
 
 
 @cache

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from graphc import dtypes
 from graphc.counting import FRONT
 from graphc.grad_mode import MODE
-from graphc.native.calls import functions
+from graphc.ir.types import TensorType, f32
+from graphc.native import calls, recording
 from graphc.native.code import INTERFACE, module_text
 from graphc.native.layout import UnknownLayout, address_of, head, slots_of
 from graphc.native.objects import Layout
-from graphc.native.tables import SHARED, Words
-from graphc.recording import THREADS
+from graphc.native.tables import SHARED, Words, prototype
+from graphc.recording import THREADS, Recorder
+from graphc.repeats import Repeats
 from graphc.replay import write_buffer
-from graphc.storage import SERIALS, Lineage, Storage, Value
-from graphc.tensors.core import TensorBase
+from graphc.source import OWN_FILES
+from graphc.storage import SERIALS, Binding, Lineage, Storage, Value
+from graphc.tensors.casting import OPEN
+from graphc.tensors.core import TensorBase, new
+from graphc.tensors.learning import MISSED, ORDERS, operand
+from graphc.tensors.size import Size
 from graphc_runtime.buffer import RETURNED, Buffer
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.devices.cpu import link_text
@@ -29,22 +36,11 @@ from graphc_runtime.pool import POOL
 
 _ENTRY = "graphc_replay"
 _FASTCALL = 0x80  # METH_FASTCALL
-_NEW = 65  # Py_tp_new
 _log = logging.getLogger("graphc")
 
 
-class _Missed:
-    """What a native replay gives when it did nothing, as the call must be done in Python."""
-
-    def __repr__(self) -> str:
-        return "MISSED"
-
-
-MISSED = _Missed()
-
-
-class _MethodDef(ctypes.Structure):
-    """`PyMethodDef`."""
+class MethodDef(ctypes.Structure):
+    """`PyMethodDef`, which describes a function of native code to Python."""
 
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -56,19 +52,23 @@ class _MethodDef(ctypes.Structure):
 
 @dataclass(frozen=True)
 class NativeLibrary:
-    """Makes functions of plans. `shared` are the words that all plans share."""
+    """Makes functions of plans. `shared` are words that all plans share, `code` the addresses of what is exported."""
 
     shared: Words
     layout: Layout
-    _definition: _MethodDef
+    code: Mapping[str, int]
+    _replay: MethodDef
+    _again: MethodDef
     _kept: tuple[object, ...]
 
     def function(self, address: int, *keep: object) -> Callable[..., Any]:
         """The replay of the plan at an address, as a Python function; it keeps the objects `keep`."""
-        make = ctypes.pythonapi.PyCFunction_NewEx
-        make.restype = ctypes.py_object
-        make.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-        return make(ctypes.addressof(self._definition), (address, *keep), None)
+        return _function(self._replay, (address, *keep))
+
+    @property
+    def again(self) -> Callable[..., Any]:
+        """What records a call again that `graphc.tensors.learning` entered, or gives MISSED."""
+        return _function(self._again, None)
 
 
 @cache
@@ -95,10 +95,12 @@ def _load() -> NativeLibrary:
         slots_of(Buffer),
         slots_of(type(FRONT)),
         slots_of(type(COUNTERS.locked)),
+        slots_of(Recorder),
+        slots_of(Binding),
+        slots_of(Repeats),
     )
-    code = link_text("replay", module_text(functions(layout)), (_ENTRY,))
-    get_slot = ctypes.pythonapi.PyType_GetSlot
-    get_slot.restype, get_slot.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_int)
+    text = module_text([*calls.functions(layout), *recording.functions(layout)], (recording.DESK,))
+    code = link_text("replay", text, (_ENTRY, recording.AGAIN, recording.DESK, *recording.OPERATORS))
     POISON.get()  # reads the environment, if nobody did
     objects: dict[str, object] = {
         "none": None,
@@ -129,8 +131,52 @@ def _load() -> NativeLibrary:
         "front": FRONT,
         "tally": COUNTERS.locked,
         "start_pool": POOL.start,
+        "packing_name": "packing",
+        "float_class": float,
+        "int_class": int,
+        "bool_class": bool,
+        "none_class": type(None),
+        "str_class": str,
+        "dtype_class": dtypes.dtype,
+        "tuple_class": tuple,
+        "size_class": Size,
+        "tensor_class": TensorBase,
+        "value_class": Value,
+        "read_operand": operand,
+        "orders": ORDERS,
+        "file_name": "co_filename",
+        "own_files": OWN_FILES,
+        "casting": OPEN,
+        "dtypes": vars(dtypes),
+        "default_name": "_default",
+        "at_once": (False,),
     }
-    numbers = {"make": get_slot(object, _NEW), "wanted": ctypes.addressof(POOL.wanted)}
-    shared = Words(numbers[name] if name in numbers else id(objects[name]) for name in SHARED)
-    definition = _MethodDef(b"replay", code[_ENTRY], _FASTCALL, None)
-    return NativeLibrary(shared, layout, definition, (objects, code))
+    likes = _prototypes()
+    addresses = {"wanted": ctypes.addressof(POOL.wanted), **{name: like.address for name, (like, _) in likes.items()}}
+    shared = Words(addresses[name] if name in addresses else id(objects[name]) for name in SHARED)
+    replay = MethodDef(b"replay", code[_ENTRY], _FASTCALL, None)
+    again = MethodDef(b"again", code[recording.AGAIN], _FASTCALL, None)
+    return NativeLibrary(shared, layout, code, replay, again, (objects, likes))
+
+
+def _function(definition: MethodDef, held: object) -> Callable[..., Any]:
+    make: Any = ctypes.pythonapi.PyCFunction_NewEx
+    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+    return make(ctypes.addressof(definition), held, None)
+
+
+def _prototypes() -> dict[str, tuple[Words, object]]:
+    """What native recording copies: the objects of a recorded operation, but for what is its own."""
+    recorder = Recorder()
+    node = recorder.b.input(0, TensorType(f32, ()))
+    storage, lineage = Storage.pending(recorder, node, (), "", False)
+    value, tensor = storage.value, new(storage, node.type, lineage)
+    for held in (storage, lineage, value, tensor):
+        for name in ("recorder", "type", "value", "counter", "node", "_storage", "_type", "_lineage", "_counter"):
+            if name in slots_of(type(held)):
+                setattr(held, name, None)
+    made: dict[str, tuple[Words, object]] = {}
+    for name, held in (("tensor", tensor), ("storage", storage), ("lineage", lineage), ("value", value)):
+        slots = Words(slots_of(type(held)).values())
+        made[f"{name}_like"] = prototype(held, slots), (held, slots)
+    return made

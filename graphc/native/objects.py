@@ -25,6 +25,9 @@ class Layout:
     buffer: Slots
     front: Slots
     tally: Slots
+    recorder: Slots
+    binding: Slots
+    repeats: Slots
 
 
 class Writer(Function):
@@ -69,6 +72,11 @@ class Writer(Function):
         """Whether there is one reference to an object."""
         return self.equal(self.load(value, self.layout.references, bits=32), 1)
 
+    def is_tensor(self, plan: str, value: str) -> str:
+        """Whether an object is a tensor, as a condition."""
+        kind = self.load(value, self.layout.type)
+        return self.differ(self.call("PyType_IsSubtype", kind, self.shared(plan, "tensor_class")), 0)
+
     def requires(self, plan: str, lineage: str) -> str:
         """1 if a tensor of this lineage requires gradients, else 0."""
         flag = self.equal(self.load(lineage, self.layout.lineage["requires_grad"]), self.shared(plan, "true"))
@@ -90,8 +98,8 @@ class Writer(Function):
 
 def _clone(layout: Layout) -> Function:
     """A new object with the slots of a prototype."""
-    f = Writer(layout, "clone", "plan", "prototype")
-    made = f.call_address(f.shared("%plan", "make"), f.load("%prototype"), f.shared("%plan", "empty"), "0")
+    f = Writer(layout, "clone", "prototype")
+    made = f.call("PyType_GenericAlloc", f.load("%prototype"), 0)
     f.need(f.differ(made, 0))
     source = f.load("%prototype", 8)
     with f.each("%prototype", (16, 24), 1) as record:
@@ -122,7 +130,7 @@ def _take(layout: Layout) -> Function:
             counted = f.call("PyObject_IsTrue", peak)
             f.call("Py_DecRef", peak)
             with f.when(f.equal(counted, 1)):
-                made = f.call("clone", "%plan", f.load("%record", 16))
+                made = f.call("clone", f.load("%record", 16))
                 f.need(f.differ(made, 0))
                 f.put(made, layout.buffer["_memory"], memory)
                 f.put(made, layout.buffer["ptr"], f.call("PyTuple_GetItem", memory, 1))
@@ -153,7 +161,7 @@ def _make(layout: Layout) -> Function:
             f.put("%again", layout.storage[name], none)
         f.set(count, f.load("%again", layout.storage["counter"]))
     with f.when(f.equal("%again", 0)):
-        f.set(memory, new("clone", plan, f.load(record)))
+        f.set(memory, new("clone", f.load(record)))
         # Tensors of inference mode count no writes.
         with f.when(f.differ(f.single(plan, "inference"), 0)):
             f.put(f.get(memory), layout.storage["counter"], none)
@@ -166,12 +174,12 @@ def _make(layout: Layout) -> Function:
         f.call("PyList_SetItem", counter, 0, zero)
     f.replace(storage, layout.storage["serial"], new("PyIter_Next", serials))
     f.put(storage, layout.storage["recorder"], f.single(plan, "recorder"))
-    lineage = new("clone", plan, f.load(record, 8))
+    lineage = new("clone", f.load(record, 8))
     with f.when(f.differ(f.load(record, 16), 0)):
-        value = new("clone", plan, f.load(record, 16))
+        value = new("clone", f.load(record, 16))
         f.replace(value, layout.value["serial"], new("PyIter_Next", serials))
         f.replace(lineage, layout.lineage["hist"], value)
-    made = new("clone", plan, f.load(record, 24))
+    made = new("clone", f.load(record, 24))
     f.replace(made, layout.tensor["_storage"], storage)
     f.replace(made, layout.tensor["_lineage"], lineage)
     f.put(made, layout.tensor["_counter"], counter)

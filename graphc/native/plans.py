@@ -33,6 +33,7 @@ from graphc.native.tables import (
     WORD,
     Plan,
     Words,
+    prototype,
 )
 from graphc.random import key_buffer
 from graphc.recording import current
@@ -270,9 +271,9 @@ class _Maker:
         cls = type(held)
         if cls not in self._prototypes:
             self._prototypes[cls] = self._plan.own(list(slots_of(cls).values()))
-        places = self._prototypes[cls]
-        self._keep(held)
-        return self._plan.own([id(cls), id(held), places.address, len(slots_of(cls))]).address
+        made = prototype(held, self._prototypes[cls])
+        self._keep(held, made)
+        return made.address
 
     def _record_of(self, tensor: Any, j: int, take: int = 0, place: int = -1) -> tuple[int, ...]:
         """A record of `made` for a tensor like this one over output `j`."""

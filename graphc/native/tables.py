@@ -18,7 +18,6 @@ SHARED = (
     "empty",  # the tuple ()
     "zero",
     "missed",  # what a call gives that cannot be done here
-    "make",  # the function behind `object.__new__`
     "mode",
     "dict_name",
     "enabled_name",
@@ -42,6 +41,30 @@ SHARED = (
     "tally",
     "start_pool",
     "wanted",
+    # of recording
+    "packing_name",
+    "float_class",
+    "int_class",
+    "bool_class",
+    "none_class",
+    "str_class",
+    "dtype_class",
+    "tuple_class",
+    "size_class",
+    "tensor_class",
+    "value_class",
+    "read_operand",
+    "orders",  # in which order functions read their tensors
+    "tensor_like",  # prototypes of what an operation makes
+    "storage_like",
+    "lineage_like",
+    "value_like",
+    "file_name",
+    "own_files",  # the set of the names of this package's files
+    "casting",  # the list of those that have autocast on
+    "dtypes",  # the names of the module, and which of them is the default dtype
+    "default_name",
+    "at_once",  # arguments to take a lock with, without waiting
 )
 # Words of a plan, in order.
 SINGLE = (
@@ -109,8 +132,6 @@ MADE, OBJECT, GIVEN = 0, 1, 2
 ONE, TUPLE, LIST, BUILT = 0, 1, 2, 3
 
 TAKE = 3  # words of a record of `take`: capacity, arguments of `allocate`, prototype of the buffer
-PROTOTYPE = 4  # words of a prototype: class, object, where its slots are, how many
-
 S = {name: WORD * place for place, name in enumerate(SHARED)}
 P = {name: WORD * place for place, name in enumerate(SINGLE)}
 T = {
@@ -130,6 +151,11 @@ class Words:
     def at(self, place: int) -> int:
         """The address of word number `place`."""
         return self.address + WORD * place
+
+
+def prototype(held: object, slots: Words) -> Words:
+    """What native code copies an object from: class, object, where its `slots` lie, how many. Nothing here keeps it."""
+    return Words([id(type(held)), id(held), slots.address, len(slots.values)])
 
 
 class Plan:

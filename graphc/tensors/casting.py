@@ -15,6 +15,7 @@ from graphc.errors import UsageError
 from graphc.ir.types import DType, bf16, f16, f32, f64
 from graphc.tensors.casting_lists import ALIASES, LISTS, LOWER, PROMOTE, REFUSED
 from graphc.tensors.core import TensorBase, record
+from graphc.tensors.learning import AGAIN, MISSED, learned
 
 # The dtypes of lower precision at first, by device. Only the first two have lists of functions.
 DTYPES: dict[str, DType] = {
@@ -108,7 +109,10 @@ def autocasts(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def _casting(*args: Any, **kwargs: Any) -> Any:
-        return cast_call(function, name, args, kwargs) if OPEN else function(*args, **kwargs)
+        if OPEN:
+            return cast_call(function, name, args, kwargs)
+        made = AGAIN[0](function, args, kwargs)
+        return learned(function, args, kwargs) if made is MISSED else made
 
     return _casting
 

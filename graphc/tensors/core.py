@@ -115,6 +115,11 @@ def set_class(cls: type[Any]) -> None:
     _classes[:] = [cls]
 
 
+def result_class() -> type[Any]:
+    """The class of results."""
+    return _classes[0]
+
+
 _make = object.__new__
 
 

@@ -60,6 +60,7 @@ def changes_here(recorder: Recorder, value: Number, role: str) -> bool:
     if (seen[1] is type(value) and seen[2] == value) or value != value:
         return False
     sites[key] = code, _CHANGES, None
+    recorder.repeats.clear()
     return True
 
 

@@ -16,6 +16,7 @@ from graphc.recording import current
 from graphc.storage import Lineage, Storage
 from graphc.tensors.casting import OPEN, cast_call, plainly
 from graphc.tensors.core import TensorBase, wants_grad
+from graphc.tensors.learning import AGAIN, MISSED, learned
 from graphc.tensors.views import contiguous_strides
 from graphc.tensors.writing import check_apart, type_name, write
 
@@ -82,7 +83,8 @@ def out_form(function: Callable[..., Any]) -> Callable[..., Any]:
         if out is None:
             if OPEN:
                 return cast_call(function, name, args, kwargs)
-            return function(*args, **kwargs)
+            made = AGAIN[0](function, args, kwargs)
+            return learned(function, args, kwargs) if made is MISSED else made
         single = isinstance(out, TensorBase)
         refuse_gradients(name, (*args, *kwargs.values(), *((out,) if single else out)))
         for each in (out,) if single else out:

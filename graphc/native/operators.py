@@ -1,0 +1,69 @@
+"""Calls that recorded the same before are recorded in native code (`graphc.native.recording`) once there are many."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from graphc.native.library import MethodDef, NativeLibrary, library
+from graphc.native.recording import DESK, OPERATORS
+from graphc.native.tables import Words
+from graphc.options import NATIVE_CALLS
+from graphc.recording import set_often
+from graphc.tensors.learning import AGAIN, learning
+from graphc.tensors.methods import LinalgMethods, PointwiseMethods
+
+_NO_ARGUMENTS, _ONE_ARGUMENT = 0x4, 0x8  # METH_NOARGS, METH_O
+_UNARY = ("neg", "abs", "invert")
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+_COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
+_NAMES = (*_UNARY, *_BINARY, *[f"r{name}" for name in _BINARY], *_COMPARED)
+
+_kept: list[object] = []
+_undone: list[Callable[[], None]] = []
+
+
+def install() -> None:
+    """Let native code stand before functions and operators of tensors, which do what it cannot. Nothing happens where
+    native code is not to be had or not wanted.
+    """
+    native = library() if NATIVE_CALLS.get() and not _undone else None
+    if native is not None:
+        _install_operators(native)
+        plainly, AGAIN[0] = AGAIN[0], native.again
+        _undone.append(lambda: AGAIN.__setitem__(0, plainly))
+
+
+def remove() -> None:
+    """Undo `install`."""
+    while _undone:
+        _undone.pop()()
+
+
+def _install_operators(native: NativeLibrary) -> None:
+    found = [
+        (cls, f"__{name}__", vars(cls)[f"__{name}__"])
+        for name in _NAMES
+        for cls in (PointwiseMethods, LinalgMethods)
+        if f"__{name}__" in vars(cls)
+    ]
+    assert len(found) == len(_NAMES) <= len(OPERATORS)
+    others = [learning(method) for _, _, method in found]
+    words = [id(held) for (_, _, method), other in zip(found, others, strict=True) for held in (method, other)]
+    desk = Words([native.shared.address, *words])
+    ctypes.c_uint64.from_address(native.code[DESK]).value = desk.address
+    make: Any = ctypes.pythonapi.PyDescr_NewMethod
+    make.restype, make.argtypes = ctypes.py_object, (ctypes.py_object, ctypes.c_void_p)
+    _kept.append((desk, found, others))
+    for symbol, (cls, name, method) in zip(OPERATORS, found, strict=False):
+        unary = name.strip("_") in _UNARY
+        text = f"{name}($self, {'' if unary else 'other, '}/)\n--\n\n{method.__doc__ or ''}".encode()
+        flags = _NO_ARGUMENTS if unary else _ONE_ARGUMENT
+        definition = MethodDef(name.encode(), native.code[symbol], flags, text)
+        _kept.append(definition)
+        setattr(cls, name, make(cls, ctypes.addressof(definition)))
+        _undone.append(lambda cls=cls, name=name, method=method: setattr(cls, name, method))
+
+
+set_often(install)

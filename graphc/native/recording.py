@@ -1,0 +1,350 @@
+"""The text of native recording: a call that recorded the same before, without running its function.
+
+`graphc.tensors.learning` tells which calls are such. Functions give 0 when something else is asked for: Python then
+makes the call, and so far only what it would have done as well was changed.
+"""
+
+from __future__ import annotations
+
+from graphc.native import arguments
+from graphc.native.code import Function
+from graphc.native.objects import Layout, Slots, Writer
+from graphc.recording import MAX_PENDING, MAX_PENDING_BYTES
+from graphc.repeats import (
+    ARGUMENT,
+    ARGUMENTS,
+    ENABLED,
+    ENTRY,
+    FLOWS,
+    HASHED,
+    HEAD,
+    HEAD_GIVEN,
+    HEAD_KEY,
+    KEY,
+    KEY_WORDS,
+    LOOKED_AT,
+    MADE,
+    PLACES,
+    SHIFT,
+    WORDS,
+)
+
+OPERATORS = tuple(f"graphc_operator_{number}" for number in range(48))  # methods of tensors
+AGAIN = "graphc_again"
+DESK = "graphc_desk"  # the word that holds the address of what all recorders share
+
+# Words of the desk: the address of what plans share too, then for each operator the method, and what is called when the
+# operation is not in the table.
+OPERATOR = ("method", "otherwise")
+_O = {name: 8 * place for place, name in enumerate(OPERATOR)}
+_K = {name: 8 * place for place, name in enumerate(KEY)}
+_M = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
+_WANTED, _BUSY, _GIVEN = (8 * HEAD.index(name) for name in ("wanted", "busy", "given"))
+_MOST_FRAMES = 64
+_HASHED = str(HASHED - (1 << 64))
+
+
+def _user_place(layout: Layout) -> Function:
+    """The code object, borrowed, and the place in it of the user's line that runs."""
+    f = Writer(layout, "user_place", "plan", "key")
+    frame = f.variable(f.call("PyEval_GetFrame"))
+    f.need(f.differ(f.get(frame), 0))
+    left = f.variable(_MOST_FRAMES)
+    with f.while_above(left, 0):
+        now = f.get(frame)
+        code = f.call("PyFrame_GetCode", now)
+        f.call("Py_DecRef", code)  # its frame keeps it
+        file = f.call("PyObject_GetAttr", code, f.shared("%plan", "file_name"))
+        f.call("Py_DecRef", file)
+        with f.when(f.equal(f.call("PySet_Contains", f.shared("%plan", "own_files"), file), 0)):
+            f.store(code, "%key", _K["code"])
+            f.store(f.call("PyFrame_GetLasti", now), "%key", _K["place"])
+            f.give(1)
+        below = f.call("PyFrame_GetBack", now)
+        f.need(f.differ(below, 0))
+        f.call("Py_DecRef", below)
+        f.set(frame, below)
+        f.set(left, f.add(f.get(left), -1))
+    f.give(0)
+    return f
+
+
+def _entry_of(layout: Layout) -> Function:
+    """The entry of the key in a table, or 0."""
+    f = Writer(layout, "entry_of", "table")
+    key = f.add("%table", 8 * HEAD_KEY)
+    words = f.add(f.times(f.load(key, _K["count"]), str(len(ARGUMENT))), len(KEY))
+    mixed, left = f.variable(0), f.variable(words)
+    with f.while_above(left, 0):
+        word = f.load(f.scaled(key, f.minus(words, f.get(left))))
+        product = f.times(f.xor(f.get(mixed), word), _HASHED)
+        f.set(mixed, f.xor(product, f.shifted(product, 32)))
+        f.set(left, f.add(f.get(left), -1))
+    last = f.add(f.shifted(f.times(f.get(mixed), _HASHED), SHIFT), LOOKED_AT)
+    entries, ahead = f.add("%table", 8 * len(HEAD)), f.variable(LOOKED_AT)
+    with f.while_above(ahead, 0):
+        place = f.masked(f.minus(last, f.get(ahead)), PLACES - 1)
+        entry = f.add(entries, f.times(place, str(8 * WORDS)))
+        f.set(left, words)
+        with f.while_above(left, 0):
+            at = f.minus(words, f.get(left))
+            differs = f.differ(f.load(f.scaled(entry, at)), f.load(f.scaled(key, at)))
+            f.set(left, f.add(f.get(left), -1))
+            with f.when(differs):
+                f.set(left, -1)
+        with f.when(f.equal(f.get(left), 0)):
+            f.give(entry)
+        f.set(ahead, f.add(f.get(ahead), -1))
+    f.give(0)
+    return f
+
+
+def _made(layout: Layout) -> Function:
+    """The tensor of a call; 0 when there is no memory."""
+    f = Writer(layout, "made", "plan", "recorder", "found", "read", "inference")
+    plan, none, zero = "%plan", f.shared("%plan", "none"), f.shared("%plan", "zero")
+    parts: list[str] = []
+
+    def own(found: str) -> str:
+        with f.when(f.equal(found, 0)):
+            for other in reversed(parts):
+                f.call("Py_DecRef", other)
+            f.call("PyErr_Clear")  # Python tries it again, and tells of it
+            f.give(0)
+        parts.append(found)
+        return found
+
+    tensor, storage, lineage, value = (
+        own(f.call("clone", f.shared(plan, f"{name}_like"))) for name in ("tensor", "storage", "lineage", "value")
+    )
+    count = f.load("%found", _M["parents"])
+    parents, counter = own(f.call("PyTuple_New", count)), own(f.call("PyList_New", 1))
+    serial = own(f.call("PyIter_Next", f.shared(plan, "serials")))
+    waiting, back = own(f.call("PyWeakref_NewRef", storage, 0)), own(f.call("PyWeakref_NewRef", lineage, 0))
+    failed = f.call("PyList_Append", f.load("%recorder", layout.recorder["pending"]), waiting)
+    own(f.number(f.equal(failed, 0)))
+    f.call("Py_DecRef", waiting)
+
+    keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
+    left, which = f.variable(count), f.variable(f.load("%found", _M["which"]))
+    with f.while_above(left, 0):
+        keep = f.call("PyList_GetItem", keeps, f.add(f.masked(f.get(which), 0xFF), "%read"))
+        f.call("Py_IncRef", keep)
+        f.call("PyTuple_SetItem", parents, f.minus(count, f.get(left)), keep)
+        f.set(which, f.shifted(f.get(which), 8))
+        f.set(left, f.add(f.get(left), -1))
+    f.call("Py_IncRef", zero)
+    f.call("PyList_SetItem", counter, 0, zero)
+    counts = f.variable(none)
+    with f.when(f.equal("%inference", 0)):
+        f.set(counts, counter)
+    node, type, strides, name = (f.load("%found", _M[what]) for what in ("node", "type", "strides", "name"))
+
+    def fill(target: str, slots: Slots, **objects: str) -> None:
+        for slot, held in objects.items():
+            f.put(target, slots[slot], held)
+
+    fill(value, layout.value, node=node, parents=parents, name=name, counter=f.get(counts), serial=serial)
+    fill(storage, layout.storage, recorder="%recorder", type=type, value=value, counter=f.get(counts), serial=serial)
+    fill(tensor, layout.tensor, _storage=storage, _type=type, _strides=strides, _lineage=lineage)
+    fill(tensor, layout.tensor, _counter=f.get(counts))
+    with f.when(f.differ(f.load("%found", _M["flows"]), 0)):
+        fill(value, layout.value, grad=f.shared(plan, "true"), lineage=back)
+        fill(lineage, layout.lineage, hist=value)
+    for part in (storage, lineage, value, parents, counter, serial, back):
+        f.call("Py_DecRef", part)
+    for name in ("records", "native_records"):
+        f.call("bump", f.shared(plan, "front"), layout.front[name], 1)
+    f.call("bump", "%recorder", layout.recorder["_bytes"], f.load("%found", _M["nbytes"]))
+    f.give(tensor)
+    return f
+
+
+_CALL = ("plan", "recorder", "table", "function", "enabled", "inference")
+
+
+def _entered(layout: Layout) -> Function:
+    """The tensor of a call that is in the table; 0 after noting whether nothing but the entry is missing."""
+    f = Writer(layout, "entered", *_CALL)
+    plan, key, given = "%plan", f.add("%table", 8 * HEAD_KEY), f.add("%table", 8 * HEAD_GIVEN)
+    count = f.load("%table", _GIVEN)
+    flows, left = f.variable(0), f.variable(0)
+    with f.when(f.differ("%enabled", 0)):
+        f.set(flows, ENABLED)
+        f.set(left, count)
+    with f.while_above(left, 0):
+        f.set(left, f.add(f.get(left), -1))
+        with f.when(f.equal(f.call("wants", plan, f.load(f.scaled(given, f.get(left)))), 1)):
+            f.set(flows, ENABLED + FLOWS)
+            f.set(left, 0)
+    default = f.call("PyDict_GetItemWithError", f.shared(plan, "dtypes"), f.shared(plan, "default_name"))
+    for name, word in (("function", "%function"), ("grad", f.get(flows)), ("default", default), ("count", "0")):
+        f.store(word, key, _K[name])
+    keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
+    order = f.call("PyDict_GetItemWithError", f.shared(plan, "orders"), "%function")
+    with f.when(f.differ(order, 0)):
+        f.set(left, f.call("PyLong_AsLongLong", order))
+        with f.while_above(left, 0):
+            place = f.add(f.masked(f.get(left), 0xFF), -1)
+            f.set(left, f.shifted(f.get(left), 8))
+            with f.when(f.above(count, place)):
+                what, slot = f.load(f.scaled(given, place)), f.add(key, 8 * len(KEY))
+                flowing = f.masked(f.get(flows), FLOWS)
+                with f.when(f.is_tensor("%plan", what)):
+                    f.proceed(f.call("operand", plan, "%recorder", "%table", "%function", flowing, what, slot))
+    read = f.call("PyList_Size", keeps)
+    f.set(left, count)
+    with f.while_above(left, 0):
+        what = f.load(f.scaled(given, f.minus(count, f.get(left))))
+        f.proceed(f.call("argument", plan, "%recorder", "%table", what))
+        f.set(left, f.add(f.get(left), -1))
+    f.need(f.above(f.call("PyList_Size", keeps), read))
+    entry = f.call("entry_of", "%table")
+    with f.when(f.equal(entry, 0)):
+        f.store(str(ENTRY), "%table", _WANTED)
+        f.give(0)
+    f.give(f.call("made", plan, "%recorder", entry, read, "%inference"))
+    return f
+
+
+def _alone(layout: Layout) -> Function:
+    """The tensor of a call, while nobody else records or runs what is recorded."""
+    f = Writer(layout, "alone", *_CALL)
+    recorder = layout.recorder
+    f.proceed(f.call("user_place", "%plan", f.add("%table", 8 * HEAD_KEY)))
+    taken = f.call("PyObject_CallObject", f.load("%recorder", recorder["enter"]), f.shared("%plan", "at_once"))
+    f.call("Py_DecRef", taken)
+    f.need(f.equal(taken, f.shared("%plan", "true")))
+    found = f.call("entered", *[f"%{name}" for name in _CALL])
+    f.call("Py_DecRef", f.call("PyObject_CallNoArgs", f.load("%recorder", recorder["leave"])))
+    f.give(found)
+    return f
+
+
+def _recorded(layout: Layout) -> Function:
+    """The tensor of a call of a function with the arguments in the table's head; 0 if it cannot be made here."""
+    f = Writer(layout, "recorded", "plan", "recorder", "table", "function")
+    plan, none, recorder = "%plan", f.shared("%plan", "none"), layout.recorder
+    for name in ("capture", "example_since"):
+        f.need(f.equal(f.load("%recorder", recorder[name]), none))
+    f.need(f.equal(f.call("PyList_Size", f.load("%recorder", recorder["seen"])), 0))
+    f.need(f.equal(f.call("PyList_Size", f.shared(plan, "casting")), 0))
+    f.need(f.above(str(MAX_PENDING), f.call("PyList_Size", f.load("%recorder", recorder["pending"]))))
+    f.need(f.above(str(MAX_PENDING_BYTES), f.call("PyLong_AsLongLong", f.load("%recorder", recorder["_bytes"]))))
+    modes = f.call("PyObject_GetAttr", f.shared(plan, "mode"), f.shared(plan, "dict_name"))
+    f.call("Py_DecRef", modes)  # the thread keeps it
+    enabled, inference, packing = (
+        f.call("PyDict_GetItemWithError", modes, f.shared(plan, f"{name}_name"))
+        for name in ("enabled", "inference", "packing")
+    )
+    f.need(f.either(f.equal(packing, 0), f.equal(packing, f.shared(plan, "empty"))))
+    is_enabled = f.number(f.either(f.equal(enabled, 0), f.equal(enabled, f.shared(plan, "true"))))
+    is_inference = f.number(f.equal(inference, f.shared(plan, "true")))
+    collects = f.call("PyGC_Disable")  # collecting may run anything
+    f.store("1", "%table", _BUSY)
+    found = f.call("alone", plan, "%recorder", "%table", "%function", is_enabled, is_inference)
+    f.store("0", "%table", _BUSY)
+    with f.when(f.differ(collects, 0)):
+        f.call("PyGC_Enable")
+    keeps = f.load(f.load("%recorder", recorder["repeats"]), layout.repeats["keeps"])
+    f.call("PyList_SetSlice", keeps, 0, f.call("PyList_Size", keeps), 0)
+    f.give(found)
+    return f
+
+
+def _table_of(layout: Layout) -> Function:
+    """The table of this thread's recorder, to be filled with the arguments of a call; 0 while one is being made."""
+    f = Writer(layout, "table_of", "recorder")
+    table = f.call(
+        "PyLong_AsVoidPtr", f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["address"])
+    )
+    f.need(f.equal(f.load(table, _BUSY), 0))
+    f.store("0", table, _WANTED)
+    f.store("0", table, _GIVEN)
+    f.give(table)
+    return f
+
+
+def _give_argument(layout: Layout) -> Function:
+    """Add an argument to a call; 0 when it has too many."""
+    f = Writer(layout, "give_argument", "table", "what")
+    count = f.load("%table", _GIVEN)
+    f.need(f.above(str(ARGUMENTS), count))
+    f.store("%what", f.scaled(f.add("%table", 8 * HEAD_GIVEN), count))
+    f.store(f.add(count, 1), "%table", _GIVEN)
+    f.give(1)
+    return f
+
+
+def _operator(layout: Layout, number: int, name: str) -> Function:
+    """`PyObject *(PyObject *self, PyObject *other)`: a method of tensors; `other` is 0 for one without arguments."""
+    f = Writer(layout, name, "self", "other", exported=True)
+    plan = f.outside(DESK)
+    operator = f.add(plan, 8 * (1 + number * len(OPERATOR)))
+    recorder = f.call("PyObject_GetAttr", f.shared(plan, "threads"), f.shared(plan, "recorder_name"))
+    table, result = f.call("table_of", recorder), f.variable(0)
+    with f.when(f.differ(table, 0)):
+        f.call("give_argument", table, "%self")
+        with f.when(f.differ("%other", 0)):
+            f.call("give_argument", table, "%other")
+        f.set(result, f.call("recorded", plan, recorder, table, f.load(operator, _O["method"])))
+    f.call("Py_DecRef", recorder)  # the thread keeps it
+    with f.when(f.equal(f.get(result), 0)):
+        operands = f.call("PyTuple_New", f.add(f.number(f.differ("%other", 0)), 1))
+        f.need(f.differ(operands, 0))
+        f.call("Py_IncRef", "%self")
+        f.call("PyTuple_SetItem", operands, 0, "%self")
+        with f.when(f.differ("%other", 0)):
+            f.call("Py_IncRef", "%other")
+            f.call("PyTuple_SetItem", operands, 1, "%other")
+        f.set(result, f.call("PyObject_CallObject", f.load(operator, _O["otherwise"]), operands))
+        f.call("Py_DecRef", operands)
+    f.give(f.get(result))
+    return f
+
+
+def _tried(layout: Layout) -> Function:
+    """The tensor of a call of a function with arguments in a tuple and a dictionary; 0 if it cannot be made here."""
+    f = Writer(layout, "tried", "plan", "recorder", "table", "function", "args", "kwargs")
+    count = f.call("PyTuple_Size", "%args")
+    left = f.variable(count)
+    with f.while_above(left, 0):
+        f.proceed(f.call("give_argument", "%table", f.call("PyTuple_GetItem", "%args", f.minus(count, f.get(left)))))
+        f.set(left, f.add(f.get(left), -1))
+    place, name, value = f.variable(0), f.variable(0), f.variable(0)
+    operands = f.address(place), f.address(name), f.address(value)
+    f.set(left, f.call("PyDict_Size", "%kwargs"))
+    with f.while_above(left, 0):
+        f.need(f.differ(f.call("PyDict_Next", "%kwargs", *operands), 0))
+        for what in (name, value):
+            f.proceed(f.call("give_argument", "%table", f.get(what)))
+        f.set(left, f.add(f.get(left), -1))
+    f.give(f.call("recorded", "%plan", "%recorder", "%table", "%function"))
+    return f
+
+
+def _again(layout: Layout) -> Function:
+    """`PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t count)` of a function, its positional arguments and
+    those with names.
+    """
+    f = Writer(layout, AGAIN, "self", "args", "count", exported=True)
+    plan, result = f.outside(DESK), f.variable(0)
+    recorder = f.call("PyObject_GetAttr", f.shared(plan, "threads"), f.shared(plan, "recorder_name"))
+    table = f.call("table_of", recorder)
+    with f.when(f.differ(table, 0)):
+        operands = [f.load("%args", 8 * place) for place in range(3)]
+        f.set(result, f.call("tried", plan, recorder, table, *operands))
+    f.call("Py_DecRef", recorder)
+    with f.when(f.equal(f.get(result), 0)):
+        missed = f.shared(plan, "missed")
+        f.call("Py_IncRef", missed)
+        f.give(missed)
+    f.give(f.get(result))
+    return f
+
+
+def functions(layout: Layout) -> list[Function]:
+    """All functions of native recording."""
+    makers = (_user_place, _entry_of, _made, _entered, _alone, _recorded, _table_of, _give_argument, _tried, _again)
+    operators = [_operator(layout, number, name) for number, name in enumerate(OPERATORS)]
+    return [*arguments.functions(layout), *(make(layout) for make in makers), *operators]
