@@ -170,7 +170,9 @@ CACHE = declare("cache", True, "keep compiled code on disk", scoped=False)
 CACHE_DIR = declare("cache_dir", "", "folder of the kernel cache, empty = the user's cache folder", scoped=False)
 CACHE_BYTES = declare("cache_bytes", 1 << 30, "size that the kernel cache on disk is kept under", scoped=False)
 IDLE_BYTES = declare("idle_bytes", 1 << 30, "freed tensor memory that is kept for re-use, at most", scoped=False)
-NATIVE_CALLS = declare("native_calls", True, "replay compiled calls, and record what was recorded before, in native code", scoped=False)
+NATIVE_CALLS = declare(
+    "native_calls", True, "replay calls, and record what was recorded before, in native code", scoped=False
+)
 POISON = declare("poison", False, "fill fresh buffers with bytes 0xFF (NaN), to find reads of unwritten memory")
 CUDA_SYNC = declare("cuda_sync", False, "wait for each CUDA kernel, so that an error is that kernel's", scoped=False)
 CUDA_GRAPHS = declare("cuda_graphs", True, "launch CUDA programs that run again as CUDA graphs where that can be")
