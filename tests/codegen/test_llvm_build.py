@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 
 from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
 from graphc.codegen.llvm import build as llvm_build
-from graphc.codegen.llvm.build import build_assembly, build_many, build_object
+from graphc.codegen.llvm.build import PARTS, build_assembly, build_many, build_object
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.errors import CompileError
@@ -62,16 +63,29 @@ def everything() -> Kernel:
     return build(list(params.values()), 1, write, "everything")
 
 
-def test_objects_do_not_depend_on_threads() -> None:
+def test_a_thread_compiles_one_module() -> None:
+    """What is compiled together is one object; its functions are those of modules compiled by themselves."""
     target = host_target()
     texts = [emit_kernel(scale(f"k{i}", i + 0.5), target) for i in range(12)]
-    alone = [build_object(text, target) for text in texts]
-    assert build_many(texts, target) == alone
-    assert build_many(texts, target, workers=4) == alone
-    assert build_many(texts, target, workers=1) == alone
+    plain = emit_kernel(scale("once", 3.0), target)
+    for workers, count in ((1, 1), (2, 2 * PARTS), (4, 12), (16, 12)):
+        objects = build_many(texts, target, workers)
+        assert len(objects) == count
+        assert len(build_many([plain, *texts], target, workers, frozenset({plain}))) == count + 1
+        x = np.arange(64, dtype=np.float32)
+        for number in (0, 7, 11):
+            library, address = link(objects, f"k{number}")
+            y = np.zeros(64, np.float32)
+            pointer = ctypes.c_void_p
+            function = ctypes.CFUNCTYPE(None, pointer, pointer, ctypes.c_int64, ctypes.c_int64)(address)
+            function(x.ctypes.data, y.ctypes.data, 0, 4)
+            np.testing.assert_array_equal(y, x * np.float32(number + 0.5))
+            del library
     assert build_many([], target) == []
     with pytest.raises(CompileError):
         build_many([texts[0], "nonsense", texts[1]], target, workers=2)
+    with pytest.raises(CompileError, match="cannot link"):
+        build_many([texts[0], texts[0] + "; another"], target, workers=1)
 
 
 def test_threads_of_the_user() -> None:

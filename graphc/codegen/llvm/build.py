@@ -2,7 +2,8 @@
 
 llvmlite's own wrappers hold one lock around every call into LLVM. Modules of different contexts do not touch each
 other, so parsing and code generation go through handles of the same library without that lock, and several modules are
-built at once.
+built at once. Making LLVM's passes ready takes as long as compiling a short kernel: what one thread compiles is linked
+to one module first.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
 
+PARTS = 3  # modules for each of several threads: more take longer, fewer leave threads without work at the end
 _OPTIMIZED, _PLAIN = 2, 0  # LLVM's levels of code generation
 _local = threading.local()
 
@@ -27,34 +29,50 @@ def build_object(text: str, target: Target) -> bytes:
 
     Raises CompileError with the line of IR that LLVM refuses.
     """
-    return _generate(text, target, use_object=True)
+    return _generate((text,), target, use_object=True)
 
 
 def build_assembly(text: str, target: Target) -> str:
     """The assembly of a module for `target`. Raises CompileError as `build_object` does."""
-    return _generate(text, target, use_object=False).decode()
+    return _generate((text,), target, use_object=False).decode()
 
 
 def build_many(
     texts: Sequence[str], target: Target, workers: int | None = None, plain: frozenset[str] = frozenset()
 ) -> list[bytes]:
-    """The objects of several modules, in order, built on `workers` threads (by default the cores of the target).
+    """Objects with the functions of all `texts`, which are different modules, built on `workers` threads (by default
+    the cores of the target): one object for each thread, or PARTS where there are several.
 
-    Those in `plain` are made as quickly as LLVM can: code that runs once.
+    Those in `plain` are made as quickly as LLVM can, code that runs once, and lie in an object of their own.
     """
+    workers = max(1, workers or target.cores)
+    optimized = [text for text in texts if text not in plain]
+    jobs = [(part, _OPTIMIZED) for part in _parts(optimized, workers if workers == 1 else PARTS * workers)]
+    if len(optimized) < len(texts):
+        jobs.append(([text for text in texts if text in plain], _PLAIN))
 
-    def build(number: int) -> bytes:
-        text = texts[number]
-        return _generate(text, target, use_object=True, level=_PLAIN if text in plain else _OPTIMIZED)
+    def build(job: tuple[list[str], int]) -> bytes:
+        return _generate(job[0], target, use_object=True, level=job[1])
 
-    workers = min(len(texts), workers or target.cores)
-    if workers <= 1:
-        return list(map(build, range(len(texts))))
-    # The longest begin first, so that no thread is left with one of them at the end.
-    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
-    with ThreadPoolExecutor(workers, thread_name_prefix="graphc-build") as pool:
-        objects = dict(zip(order, pool.map(build, order), strict=True))
-    return [objects[number] for number in range(len(texts))]
+    if min(workers, len(jobs)) <= 1:
+        return list(map(build, jobs))
+    with ThreadPoolExecutor(min(workers, len(jobs)), thread_name_prefix="graphc-build") as pool:
+        return list(pool.map(build, jobs))
+
+
+def _parts(texts: Sequence[str], count: int) -> list[list[str]]:
+    """`texts` in at most `count` parts of about the same length, each in the order of `texts`; the longest part first.
+
+    The longest texts are dealt out first, so that no thread is left with one of them at the end.
+    """
+    parts: list[list[int]] = [[] for _ in range(min(count, len(texts)))]
+    sizes = [0] * len(parts)
+    for number in sorted(range(len(texts)), key=lambda number: -len(texts[number])):
+        least = sizes.index(min(sizes))
+        parts[least].append(number)
+        sizes[least] += len(texts[number])
+    order = sorted(range(len(parts)), key=lambda part: -sizes[part])
+    return [[texts[number] for number in sorted(parts[part])] for part in order]
 
 
 @cache
@@ -77,6 +95,7 @@ def _library() -> ctypes.CDLL:
         "LLVMPY_ContextCreate": (pointer, []),
         "LLVMPY_ContextDispose": (None, [pointer]),
         "LLVMPY_ParseAssembly": (pointer, [pointer, ctypes.c_char_p, message]),
+        "LLVMPY_LinkModules": (ctypes.c_int, [pointer, pointer, message]),
         "LLVMPY_VerifyModule": (ctypes.c_bool, [pointer, message]),
         "LLVMPY_DisposeModule": (None, [pointer]),
         "LLVMPY_DisposeString": (None, [ctypes.c_char_p]),
@@ -125,30 +144,39 @@ class _Message:
         return (text or b"").decode(errors="replace")
 
 
-def _generate(text: str, target: Target, use_object: bool, level: int = _OPTIMIZED) -> bytes:
+def _generate(texts: Sequence[str], target: Target, use_object: bool, level: int = _OPTIMIZED) -> bytes:
+    """The code of all `texts` together."""
     library, machine = _library(), _target_machine(target, level)
     context = library.LLVMPY_ContextCreate()
+    module = None
     try:
-        message = _Message(library)
-        module = library.LLVMPY_ParseAssembly(context, text.encode(), message.out)
-        problem = message.take()
-        try:
-            if problem or not module:
+        for text in texts:
+            message = _Message(library)
+            parsed = library.LLVMPY_ParseAssembly(context, text.encode(), message.out)
+            problem = message.take()
+            if problem or not parsed:
                 raise CompileError(f"LLVM refuses the generated code (a bug in graphc): {problem.strip()}")
+            if module is None:
+                module = parsed
+                continue
             message = _Message(library)
-            broken = library.LLVMPY_VerifyModule(module, message.out)
+            failed = library.LLVMPY_LinkModules(module, parsed, message.out)  # disposes of `parsed`
             problem = message.take()
-            if broken:
-                raise CompileError(f"LLVM's verifier refuses the generated code (a bug in graphc): {problem.strip()}")
-            message = _Message(library)
-            memory = library.LLVMPY_TargetMachineEmitToMemory(machine, module, int(use_object), message.out)
-            problem = message.take()
-            if not memory:
-                raise CompileError(f"LLVM cannot generate code for {target.cpu}: {problem.strip()}")
-        finally:
-            if module:
-                library.LLVMPY_DisposeModule(module)
+            if failed:
+                raise CompileError(f"LLVM cannot link the generated code (a bug in graphc): {problem.strip()}")
+        message = _Message(library)
+        broken = library.LLVMPY_VerifyModule(module, message.out)
+        problem = message.take()
+        if broken:
+            raise CompileError(f"LLVM's verifier refuses the generated code (a bug in graphc): {problem.strip()}")
+        message = _Message(library)
+        memory = library.LLVMPY_TargetMachineEmitToMemory(machine, module, int(use_object), message.out)
+        problem = message.take()
+        if not memory:
+            raise CompileError(f"LLVM cannot generate code for {target.cpu}: {problem.strip()}")
     finally:
+        if module:
+            library.LLVMPY_DisposeModule(module)
         library.LLVMPY_ContextDispose(context)
     try:
         return ctypes.string_at(library.LLVMPY_GetBufferStart(memory), library.LLVMPY_GetBufferSize(memory))
