@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -46,10 +49,26 @@ def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), d
     if TUNE.get() > 0 and not on_gpu:
         artifact = graphc.tuning.make(graph, donated, target, TUNE.get(), tuning_fields(target, device))
     else:
-        artifact = graphc.pipeline.make(graph, donated, target)
+        with _no_collection():
+            artifact = graphc.pipeline.make(graph, donated, target)
     required = frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
     store.put(fields, artifact.to_bytes(), required)
     return Executable(artifact, get_device(device))
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Loading the compiler and compiling make many objects, few of them in cycles: looking for those again and again is
+    a sixth of the time.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def target_of(device: str) -> Target:

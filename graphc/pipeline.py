@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from graphc.codegen.cuda.build import build_cubin, build_ptx
@@ -114,21 +112,7 @@ def build_program(
 def make(graph: Graph, donated: frozenset[int], target: Target, choices: Choices = NO_CHOICES) -> Artifact:
     """All phases: native code for `graph` on `target`."""
     finish = make_device_artifact if target.device == "cuda" else make_artifact
-    with _no_collection():
-        return finish(build_program(graph, donated, target, choices), target, {"target": target.cpu})
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Compiling makes many objects, few of them in cycles: looking for those again and again is a sixth of its time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    return finish(build_program(graph, donated, target, choices), target, {"target": target.cpu})
 
 
 def stage_text(

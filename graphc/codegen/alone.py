@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphc.codegen.launching import runs_parallel
 from graphc.codegen.llvm.build import build_many
 from graphc.codegen.llvm.program import Launch, emit_program
@@ -14,11 +12,12 @@ from graphc.codegen.reuse import emit_named, lower_all
 from graphc.codegen.schedule import Choice
 from graphc.codegen.target import Target
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.schedule import Group, Scratch
 from graphc_runtime.artifact import Artifact, TensorSpec
 
 
-@dataclass(frozen=True)
+@record
 class Alone:
     """The kernels of a group under one choice of schedule. `values` are what their buffers hold, inputs and results."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from graphc.codegen.prepare import Prepared
 from graphc.codegen.sites import leading
 from graphc.ir.index import Ix
 from graphc.ir.node import Node
+from graphc.ir.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Blocks:
     """A kernel whose range runs along `count` places of its first axes: all that belongs to a place comes before the
     next one.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.ir.builder import Builder
 from graphc.ir.demand import COMPUTED, base_of
 from graphc.ir.index import row_major_strides
 from graphc.ir.node import AttrValue, Node, attrs_key
 from graphc.ir.opdef import OPS
+from graphc.ir.record import record
 from graphc.ir.schedule import Group, Root
 from graphc.ir.types import DType, TensorType
 from graphc.ir.visit import topological
@@ -18,7 +19,7 @@ from graphc.ir.visit import topological
 _MOST_SINKS = 16  # operators that slices are moved through
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Form:
     """`key` is equal for groups that can share a kernel; `nodes` are a group's values in the order of their numbers.
 

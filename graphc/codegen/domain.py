@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 from graphc.codegen.kernel import INDEX, Value
 from graphc.codegen.loops import CHUNK_VECTORS
@@ -15,6 +14,7 @@ from graphc.codegen.schedule import Schedule
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import Target
 from graphc.ir.index import Ix, Var
+from graphc.ir.record import record
 from graphc.ir.types import i64
 
 GRID_PER_CORE = 8  # parallel pieces wanted for each core, so that an uneven finish costs little
@@ -34,7 +34,7 @@ Body = Callable[[Bases, tuple[Var, Value] | None, range, Value | None], None]
 """Computes one tile: bases, the lane axis's own, which of its vectors, and the mask of the last one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Part:
     """`count` steps of a long sum from `start` on. `first` is the number of the first of them where that may be 0."""
 

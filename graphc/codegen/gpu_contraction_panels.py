@@ -5,7 +5,6 @@ memory, where one step of the sum lies after the other.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from graphc.codegen.gpu_contraction_problem import Flat, Operand, Points, Problem, moved
 from graphc.codegen.kernel import AsyncCopy, Param, Value
@@ -13,13 +12,14 @@ from graphc.codegen.math import expand_cast
 from graphc.codegen.values import Values
 from graphc.ir.demand import reduction_reads
 from graphc.ir.index import Ix, Var, derived
+from graphc.ir.record import record
 from graphc.ir.types import DType, i64
 
 WIDE = 16  # bytes that one thread loads at once
 FEW = 4  # elements: loads that far apart still share lines
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """Where one thread's `count` neighbours lie in a panel: at which element of its side, at which step. `along` the
     steps or the side. Threads where `mask` does not hold have none.
@@ -31,7 +31,7 @@ class Place:
     mask: Value | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sums:
     """A place in the sum: `outer` gives the slow loops, `inner` is the flat place on the fast ones. `is_short` where it
     may lie before the first one, for which zeros stand.

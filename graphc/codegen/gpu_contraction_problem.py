@@ -16,6 +16,7 @@ from graphc.ir.access import Index
 from graphc.ir.demand import demands, reduction_reads
 from graphc.ir.index import Data, Derived, Ix, Var, derived
 from graphc.ir.node import Node
+from graphc.ir.record import record
 
 Points = dict[Var, Ix]
 
@@ -147,7 +148,7 @@ def moved(ix: Ix, points: Points) -> Ix:
     return result
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Flat:
     """Several variables as one flat axis, the last one fastest; `length` is the extent of the whole axis."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
 from graphc.codegen.target import Target
+from graphc.ir.record import record
 
 WARP = 32
 SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
@@ -28,7 +29,7 @@ HALF, MOST = 128, 200  # registers of a thread: with those of two blocks of 256 
 OVERHEAD = 40  # registers of a thread besides its tile and what it reads next
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shape:
     """Extents of a matrix product: `points` elements for each place of a row and a column; `depth` is the sum's."""
 
@@ -41,7 +42,7 @@ class Shape:
     indices: int = 1  # registers of a thread for each element that it copies: more where indices are computed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tile:
     """`rows` x `columns` elements of the result, of which each thread has `high` x `wide`, `depth` steps at a time.
 
@@ -62,7 +63,7 @@ class Tile:
         return self.rows // self.high * (self.columns // self.wide) * self.slices
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MatrixTile:
     """`rows` x `columns` elements of the result, computed by `down` x `across` warps with instructions for matrices,
     `depth` steps at a time; `stages` panels of each operand are in use or on their way.

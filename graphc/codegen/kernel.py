@@ -20,10 +20,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphc.ir.record import record
 from graphc.ir.types import DType, boolean, i64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VType:
     """The type of a kernel value: `f32` (scalar) or `f32x16` (vector)."""
 
@@ -47,7 +48,7 @@ class Value:
     name: str = ""  # a hint; the printer makes names unique
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Param:
     """A buffer of `size` elements. Parameters never overlap: what is updated in place is one parameter, "inout".
 
@@ -60,7 +61,7 @@ class Param:
     mode: str  # "in", "out", "inout" or "own"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Affine:
     """An element index: `const + sum(value * coefficient)` over i64 scalars."""
 
@@ -68,7 +69,7 @@ class Affine:
     terms: tuple[tuple[Value, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Op:
     """`result = name(args)`. Names and meanings are in `OPERATIONS`; `attr` is the literal of `const`."""
 
@@ -78,7 +79,7 @@ class Op:
     attr: float | int | bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Load:
     """Read `result.type` from `buffer`.
 
@@ -95,7 +96,7 @@ class Load:
     mask: Value | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Store:
     """Write `value` to `buffer`; lanes, `stride`, `offsets` and `mask` as for `Load`.
 
@@ -112,7 +113,7 @@ class Store:
     streams: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prefetch:
     """Say that the cache line of element `index` is read soon. The element need not exist."""
 
@@ -120,7 +121,7 @@ class Prefetch:
     index: Affine
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class For:
     """`for var = lo to hi step step`, carrying values: `phis[i]` starts as `inits[i]`, becomes `yields[i]`; after the
     loop it is `results[i]`.
@@ -139,7 +140,7 @@ class For:
     results: tuple[Value, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class If:
     """Run `body` when the scalar bool `condition` holds. It has no results: it may only store."""
 
@@ -147,7 +148,7 @@ class If:
     body: tuple[Stmt, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mma:
     """In a block: each warp of 32 threads adds the product of a 16 x k and a k x 8 matrix to a 16 x 8 matrix of f32.
 
@@ -166,7 +167,7 @@ class Mma:
     c: tuple[Value, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LoadMatrix:
     """In a block: each warp reads one matrix of 8 rows of 16 bytes for each of `results` (1, 2 or 4), i32 each.
 
@@ -183,7 +184,7 @@ class LoadMatrix:
     transposed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AsyncCopy:
     """In a block: each thread copies `count` elements (16 bytes, aligned) from `source` at `source_index +
     source_offsets` to `buffer`, memory of the block, at `index + offsets`; zeros where `mask` does not hold.
@@ -201,7 +202,7 @@ class AsyncCopy:
     mask: Value | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Await:
     """End a group of copies (perhaps an empty one), and wait until at most `pending` groups are under way, the last
     ones.
@@ -213,7 +214,7 @@ class Await:
 Stmt = Op | Load | Store | Prefetch | For | If | Mma | LoadMatrix | AsyncCopy | Await
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Kernel:
     """A kernel: buffers, the size of its parallel range, and what to do for one `index` of it. `own` are small buffers
     that are no parameters. `threads` is 1 but in kernels whose index stands for a block of threads; `aligned` says of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NoReturn
 
 from graphc.codegen.kernel import (
@@ -28,6 +27,7 @@ from graphc.codegen.kernel import (
     VType,
 )
 from graphc.errors import IRSyntaxError
+from graphc.ir.record import record
 from graphc.ir.types import DTYPES
 
 MAX_TEXT = 1 << 26  # characters
@@ -50,7 +50,7 @@ _TYPE = re.compile(r"(f64|f32|f16|bf16|i64|i32|i16|i8|u8|bool)(?:x([1-9][0-9]{0,
 _DTYPES = {d.name: d for d in DTYPES}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Token:
     kind: str  # a group of _TOKEN, or "end"
     text: str

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphc.codegen.kernel import Kernel
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.schedule import Scratch
 
 
-@dataclass(frozen=True)
+@record
 class Lowered:
     """A kernel, the value behind each of its parameters, and how many bytes into it each begins (not given: 0)."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.codegen.kernel import Emitter, Number, Value, VType
+from graphc.ir.record import record
 from graphc.ir.types import DType, f32, f64, i32, i64
 
 
-@dataclass(frozen=True)
+@record
 class Format:
     """A floating-point format: `fraction` stored bits, exponent `bias`, and the integer type `bits` of the same size.
 

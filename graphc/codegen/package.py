@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from graphc.codegen.accumulate import lower_accumulate
@@ -21,6 +21,7 @@ from graphc.codegen.sorting import lower_sort
 from graphc.codegen.target import Target
 from graphc.ir.demand import WRITES_AT_INDEX
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place, Region, Scratch
 from graphc_runtime.artifact import Artifact, TensorSpec
 from graphc_runtime.artifact import Launch as LaunchRecord
@@ -42,7 +43,7 @@ class Planner(Protocol):
     ) -> MemoryPlan: ...
 
 
-@dataclass(frozen=True)
+@record
 class Program:
     """A program before native code: kernels in text-independent form, in launch order, and the steps that run them.
 

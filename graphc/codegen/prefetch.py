@@ -9,7 +9,6 @@ It does not foresee rows that are picked by an index: a kernel that copies such 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.codegen.domain import Bases
 from graphc.codegen.kernel import Value
@@ -19,13 +18,14 @@ from graphc.codegen.steps import Step
 from graphc.codegen.target import LINE
 from graphc.codegen.values import Values
 from graphc.ir.index import Data, Ix, Symbol, Var
+from graphc.ir.record import record
 
 SHORTEST, LONGEST = 512, 1 << 14  # bytes of rows: shorter ones are foreseen, longer ones would push each other out
 DISTANCE, MOST_POINTS = 1 << 12, 16  # bytes of picked rows that are asked for early, and at how many points at most
 STREAMED = 1 << 19  # bytes of a buffer that does not stay in a cache near the core
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ahead:
     """In the loops of `step`: where, in the terms of the loops of `site`, a row of the next point is read."""
 

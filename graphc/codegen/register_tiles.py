@@ -53,16 +53,19 @@ def tile_contraction(
         points = math.prod(tile) * per_point
         steps = points * taps
         waste = math.prod(math.ceil(n / t) * t / n for n, t in zip(extents, tile, strict=True))
-        chain = max(1.0, 8 / points)  # too few independent sums wait for each other
-        cycles = max(steps * chain, loads.count(tile) * taps) / PER_CYCLE + SHUFFLED * loads.shuffled(tile) * taps
+        arithmetic = steps * max(1.0, 8 / points)  # too few independent sums wait for each other
+        if (arithmetic / PER_CYCLE + 0.6) / steps * waste >= limit:
+            continue  # whatever it loads
+        loads.take(tile)
+        cycles = max(arithmetic, loads.count() * taps) / PER_CYCLE + SHUFFLED * loads.shuffled() * taps
         cost = (cycles + 0.6) / steps * waste
         if crossed is not None:
             cost += stores * crossing_cost(tile[axes.index(crossed)], lanes)
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
             cost *= SCATTERED
         # Of tiles that the arithmetic bounds alike, those that take fewer new vectors for it wait less for them.
-        rank = cost + STREAMED * loads.streamed(tile) * taps / steps * waste
-        if rank < limit - 1e-9 and points + loads.registers(tile) <= free:
+        rank = cost + STREAMED * loads.streamed() * taps / steps * waste
+        if rank < limit - 1e-9 and points + loads.registers() <= free:
             insort(ranked, (rank, cost, tile), key=itemgetter(0))
             del ranked[number + 1 :]
             limit = ranked[-1][0] if len(ranked) > number else math.inf
@@ -139,7 +142,10 @@ def _products(sizes: list[list[int]], limit: int) -> Iterator[tuple[int, ...]]:
 
 
 class _LoadCounter:
-    """Counts the loads for one element of the reduction in an unrolled contraction body; equal addresses count once."""
+    """Counts the loads for one element of the reduction in an unrolled contraction body; equal addresses count once.
+
+    `take` says of which tile.
+    """
 
     def __init__(self, site: Site, axes: list[Var], schedule: Schedule, target: Target, copied: frozenset[int]) -> None:
         unrolled = schedule.unrolled[site]
@@ -167,28 +173,13 @@ class _LoadCounter:
             self._is_streamed.append(wide == 1 and buffer not in held)
             self._is_shuffled.append(1 < wide <= NARROW)
         self._known: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._counts: list[int] = []
 
-    def count(self, tile: tuple[int, ...]) -> float:
-        """Loads for a tile of these sizes along the axes."""
-        return sum(each * n for (each, _, _), n in zip(self._forms, self._distinct(tile), strict=True))
-
-    def streamed(self, tile: tuple[int, ...]) -> int:
-        """Those of them that are vectors of an operand which the nearest cache does not hold."""
-        return sum(compress(self._distinct(tile), self._is_streamed))
-
-    def shuffled(self, tile: tuple[int, ...]) -> int:
-        """Those of them that are vectors of elements a few places apart."""
-        return sum(compress(self._distinct(tile), self._is_shuffled))
-
-    def registers(self, tile: tuple[int, ...]) -> int:
-        """Registers for operands: all elements but the most numerous ones, which stream through one register."""
-        counts = self._distinct(tile)
-        return sum(counts) - max(counts, default=0) + 1
-
-    def _distinct(self, tile: tuple[int, ...]) -> list[int]:
-        counts = []
+    def take(self, tile: tuple[int, ...]) -> None:
+        """What is asked next is about a tile of these sizes along the axes."""
+        self._counts = []
         for number, (_, steps, places) in enumerate(self._forms):
-            relevant = tuple(t if c else 1 for t, c in zip(tile, steps, strict=True))
+            relevant = tuple([t if c else 1 for t, c in zip(tile, steps, strict=True)])
             known = self._known.get((number, relevant))
             if known is None:
                 found = places
@@ -196,5 +187,20 @@ class _LoadCounter:
                     if t > 1:
                         found = {p + c * i for p in found for i in range(t)}
                 known = self._known[number, relevant] = len(found)
-            counts.append(known)
-        return counts
+            self._counts.append(known)
+
+    def count(self) -> float:
+        """Loads."""
+        return sum([each * n for (each, _, _), n in zip(self._forms, self._counts, strict=True)])
+
+    def streamed(self) -> int:
+        """Those of them that are vectors of an operand which the nearest cache does not hold."""
+        return sum(compress(self._counts, self._is_streamed))
+
+    def shuffled(self) -> int:
+        """Those of them that are vectors of elements a few places apart."""
+        return sum(compress(self._counts, self._is_shuffled))
+
+    def registers(self) -> int:
+        """Registers for operands: all elements but the most numerous ones, which stream through one register."""
+        return sum(self._counts) - max(self._counts, default=0) + 1

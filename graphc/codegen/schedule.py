@@ -12,6 +12,7 @@ from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
 from graphc.codegen.sites import Site
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.schedule import Scratch
 
 MAX_UNROLLED = 600  # multiply-adds (or other operations) in one unrolled body
@@ -22,7 +23,7 @@ class NoOption(Exception):
     """A decision has fewer options than a `Choice` asks for."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """Which of its options each decision about a kernel takes, by its number in the order of their predicted cost:
     with zeros throughout, the kernel is what the cost model likes best.

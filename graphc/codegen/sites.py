@@ -15,10 +15,11 @@ from graphc.ir.access import Index
 from graphc.ir.demand import Demands, demands, reduction_extents, reduction_reads
 from graphc.ir.index import ZERO, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.schedule import Group, Root
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Access:
     """One load or store of a site: which value, at which element."""
 

@@ -4,12 +4,12 @@ digits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from graphc.codegen.kernel import Emitter, Value
+from graphc.ir.record import record
 from graphc.ir.types import DType, i16, i32, i64
 
 MAX_DIGIT = 8  # bits: the lines of memory that more values are moved to do not fit the nearest cache
@@ -88,7 +88,7 @@ def element(e: Emitter, key: Value, dtype: DType, descending: bool) -> Value:
     return key if key.type.dtype is dtype else e.op("cast", key, to=dtype)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Digits:
     """How rows of `n` elements of `dtype`, or `expected` ones of each, are sorted by digits, the last ones first.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from graphc.codegen import extremes
 from graphc.codegen.schedule import Schedule
@@ -12,11 +11,12 @@ from graphc.ir.access import Index
 from graphc.ir.demand import demands, reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Symbol, Var
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.schedule import Group
 from graphc.ir.visit import topological
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """Reductions, with the indices at which they are wanted, and sites that store rows, all in one loop.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from graphc.ir.record import record
 
 LINE = 64  # bytes of a cache line
 PER_CYCLE = 2  # multiply-adds of vectors, and loads, that costs assume a core to do in a cycle
 
 
-@dataclass(frozen=True)
+@record
 class Target:
     """What the scheduler and the emitters must know. Part of every cache key.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 
 from graphc.codegen import extremes
 from graphc.codegen.kernel import INDEX, Affine, Param, Value, VType
@@ -13,10 +12,11 @@ from graphc.ir.access import SINGLE_READ, Divides, Index, Read, concat_reads, fo
 from graphc.ir.demand import base_of, indexed_read, is_reduction, needs_loop, places, reduction_extents, reduction_reads
 from graphc.ir.index import Data, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.types import DType, bf16, f16, f32, i32, i64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Masks:
     """What restricts loads: `tail` (lanes that exist), `conditions` (bools, scalar or vector, that must all hold).
 

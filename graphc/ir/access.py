@@ -4,15 +4,14 @@ the result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphc.ir.index import ZERO, Ix, derived, reshape_index
 from graphc.ir.node import Node
+from graphc.ir.record import record
 
 Index = tuple[Ix, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Within:
     """The condition `0 <= index < extent`."""
 
@@ -20,7 +19,7 @@ class Within:
     extent: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Divides:
     """The condition that `number` divides `index` (which may be negative only where another condition fails)."""
 
@@ -31,7 +30,7 @@ class Divides:
 Condition = Within | Divides
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Read:
     """One place where the operand is read, valid when all `conditions` hold."""
 

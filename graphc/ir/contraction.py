@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from graphc.errors import ShapeError
+from graphc.ir.record import record
 
 Term = tuple[str, int]
 Dim = tuple[Term, ...]  # a sum of labels with coefficients: "2h+r" is (("h", 2), ("r", 1))
@@ -30,7 +30,7 @@ def format_spec(x: tuple[Dim, ...], y: tuple[Dim, ...], out: tuple[str, ...]) ->
     return f"{' '.join(map(format_dim, x))},{second} -> {' '.join(out)}"
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class ContractSpec:
     """`out[labels] = sum(x[x dims] * y[y dims])` over every label that is not in `out`.
 

@@ -164,17 +164,18 @@ def demands(roots: Iterable[tuple[Node, Index]], inside: frozenset[Node] | set[N
     `limit` bounds the number of (value, index) pairs; past it the walk raises TooLarge.
     """
     found = Demands()
-    seen: set[tuple[Node, Index]] = set()
+    met = 0
     stack = list(roots)
     while stack:
-        item = stack.pop()
-        if item in seen:
+        node, idx = stack.pop()
+        at = found.indices.setdefault(node, {})
+        before = len(at)
+        at[idx] = None  # hashing an index is most of the work here: once, also to see whether it is new
+        if len(at) == before:
             continue
-        seen.add(item)
-        if len(seen) > limit:
+        met += 1
+        if met > limit:
             raise TooLarge(found)
-        node, idx = item
-        found.indices.setdefault(node, {})[idx] = None
         if node.op == "constant":
             continue
         if node.op == "iota":
@@ -202,6 +203,10 @@ def _data_reads(symbol: Symbol) -> list[tuple[Node, Index]]:
 
 def _operands(node: Node, idx: Index, found: Demands) -> list[tuple[Node, Index]]:
     """The operand reads of one in-line node at `idx`; notes operations and conditions in `found`."""
+    if OPS[node.op].kind == "elementwise":
+        found.maps += 1
+        found.heavy_maps += node.op in HEAVY_MAPS
+        return [(operand, idx) for operand in node.inputs]
     if is_reduction(node):
         reads: list[tuple[Node, Index]] = []
         for over in places(reduction_extents(node)):
@@ -217,16 +222,11 @@ def _operands(node: Node, idx: Index, found: Demands) -> list[tuple[Node, Index]
     elif node.op == "concat":
         places_read = concat_reads(node, idx)
         operands = list(node.inputs)
-    elif node.op in ("gather", "take_along"):
+    else:
+        assert node.op in ("gather", "take_along"), f"{node.op} has no place in a kernel"
         data, at = indexed_read(node, idx)
         found.maps += 1
         return [(node.inputs[0], data), (node.inputs[1], at)]
-    else:
-        record = OPS[node.op]
-        assert record.kind == "elementwise", f"{node.op} has no place in a kernel"
-        found.maps += 1
-        found.heavy_maps += node.op in HEAVY_MAPS
-        return [(operand, idx) for operand in node.inputs]
     result = []
     for operand, read in zip(operands, places_read, strict=True):
         for condition in read.conditions:

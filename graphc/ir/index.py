@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from graphc.ir.record import record
+
 if TYPE_CHECKING:
     from graphc.ir.node import Node
 
@@ -25,7 +27,7 @@ class Var:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Derived:
     """An index that is not affine: `floordiv`, `mod` (by `number`), or `clamp` to [0, number], of another index."""
 
@@ -40,7 +42,7 @@ class Derived:
         return self.number - 1 if self.op == "mod" else self.number
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Data:
     """An index read from a tensor: the value of `node` at `at`, clamped to [0, hi]."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.ir.node import AttrValue, Node
+from graphc.ir.record import record
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ KINDS = (
 )
 
 
-@dataclass(frozen=True)
+@record
 class Attr:
     """An attribute of an operator: its name and its kind in the text form ("int", "ints", "float", "str", "dtype",
     "bool", "scalar").
@@ -36,7 +36,7 @@ class Attr:
     kind: str
 
 
-@dataclass(frozen=True)
+@record
 class OpDef:
     """Everything the compiler knows about one operator.
 

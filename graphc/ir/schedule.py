@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from graphc.ir.demand import APART
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.types import TensorType
 
 MAX_SCATTERS = 4  # movement operators that one store may go through
@@ -76,7 +77,7 @@ class FusedGraph:
     groups: tuple[Group, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Region:
     """`size` groups from number `first` on, which go through `blocks` blocks of their first axis, `together` at once.
 
@@ -90,7 +91,7 @@ class Region:
     local: frozenset[Node]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlockMemory:
     """The memory of a region for its local values: `nbytes` for each of `parts` threads, from `offset` in the arena on.
 
@@ -104,7 +105,7 @@ class BlockMemory:
     places: dict[Node, int]
 
 
-@dataclass(frozen=True)
+@record
 class Scratch:
     """Memory that the kernels of one operator work in: its bytes are open before they run, and nobody reads it
     after.

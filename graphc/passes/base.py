@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import ClassVar
 
 from graphc.errors import CompileError
@@ -13,10 +13,11 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.record import record
 from graphc.ir.verify import verify
 
 
-@dataclass(frozen=True)
+@record
 class Fact:
     """A property of graphs that passes require or ensure. It is read off the graph, not off the passes run before."""
 
@@ -28,7 +29,7 @@ PRIMITIVE = Fact("only primitive operators", lambda g: all(OPS[n.op].kind != "co
 NO_DETACH = Fact("no detach", lambda g: all(n.op != "detach" for n in g.nodes))
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Pass(ABC):
     """A transformation of graphs. Subclasses are frozen dataclasses; their fields, all with a default, are its options.
 

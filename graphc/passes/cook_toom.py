@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+
+from graphc.ir.record import record
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
@@ -21,7 +22,7 @@ POINTS = tuple(map(Fraction, ("0", "1", "-1", "1/2", "-2")))
 MAX_PLACES = len(POINTS) + 1
 
 
-@dataclass(frozen=True)
+@record
 class Filter:
     """`result[i] = sum_k data[i + k] * tap[k]` as `results @ ((taps @ tap) * (data @ data))`.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.record import record
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Decompose(Pass):
     """Expand every composite operator by its record, again and again until none is left."""
 

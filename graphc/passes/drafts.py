@@ -10,6 +10,7 @@ from graphc.ir.access import Index
 from graphc.ir.demand import APART, COMPUTED, Demands, TooLarge, base_of, demands, stage_reads
 from graphc.ir.index import Ix, Var, reshape_index
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.schedule import Root
 from graphc.passes.stored import MAX_GROUP, MAX_PAIRS, MOVEMENT, movement_base, operations
 
@@ -19,7 +20,7 @@ MIN_ROWS, MIN_ROW = 16, 1 << 12  # fewer rows than that keep too few cores busy,
 MAX_OWN = 1 << 16  # bytes of rows that a kernel may keep besides what it stores
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """What one kernel may have on a device: rows of up to `row` elements, when it has fewer than `few` of them up to
     `short`, `own` bytes of memory of its own for one. Values of which each point reads a window move into kernels of at

@@ -6,18 +6,17 @@ up from all parts; a concatenation is stored part by part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.passes.base import Pass, rebuild
 
 _MOVEMENT = frozenset({"reshape", "permute", "broadcast"})
 _SUMS = frozenset({"contract", "reduce_sum"})  # these begin with +0.0, so they are never -0.0
 
 
-@dataclass(frozen=True)
+@record
 class _Parts:
     """Values that lie in zeros along `axis`: where each begins, in order, and none over another."""
 
@@ -39,7 +38,7 @@ class _Parts:
         return sum(part.shape[self.axis] for _, part in self.places) == extent
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class JoinPads(Pass):
     """Turn sums of zero-padded values that fill their whole into `concat`, and move permutations into its operands.
 

@@ -6,20 +6,20 @@ read again; together they are one long sum in registers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import reduce
 
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import is_plain, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.schedule import MAX_PARTS
 from graphc.passes.base import Pass
 
 MIN_TERMS = 4  # fewer products are added up as they stand
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class JoinProducts(Pass):
     """Turn sums of contractions by one formula into one, where their results are larger than their operands.
 

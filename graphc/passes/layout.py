@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
@@ -19,6 +18,7 @@ from graphc.ir.contraction import format_spec, is_plain, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.record import record
 from graphc.ir.types import TensorType, boolean, i64
 from graphc.passes.axes import Axes, Dim
 from graphc.passes.base import PRIMITIVE, Pass
@@ -30,7 +30,7 @@ BLOCK, LANE = "vb", "vl"  # labels of the cut axis in contraction formulas
 _IDENTITY = {"reduce_sum": 0.0, "reduce_prod": 1.0, "reduce_max": -math.inf, "reduce_min": math.inf}
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Layout(Pass):
     """Put a separable axis into the lanes when that makes convolutions faster; `lanes` is the vector width in
     elements.

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 
@@ -22,6 +21,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.contraction import ContractSpec, Dim, format_spec, is_plain, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.types import f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.cook_toom import MAX_PLACES, Filter, minimal_filter
@@ -33,7 +33,7 @@ GAIN = 1.15  # how many times fewer products there must be, with all that counts
 MIN_ROW = 8  # elements that lie side by side at each place of the axis, so that transforms add whole vectors
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class MinimalFiltering(Pass):
     """Compute convolutions in f32 by minimal filtering along one axis where that takes less time; `lanes` is the
     vector width in elements.
@@ -87,7 +87,7 @@ def _tilings(node: Node, lanes: int) -> Iterator[_Tiling]:
                         )
 
 
-@dataclass(frozen=True)
+@record
 class _Tiling:
     """How to compute the contraction `node` in tiles of `size` along dimension `dim` of operand `side`.
 
@@ -270,7 +270,7 @@ class _Tiling:
         return b.slice(results, (0,) * len(shape), self.node.shape, (1,) * len(shape))
 
 
-@dataclass(frozen=True)
+@record
 class _Block:
     """A label that is cut into blocks of `size`, the places in a block with the label `inside`."""
 

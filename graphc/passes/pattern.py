@@ -18,6 +18,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.record import record
 from graphc.ir.types import DType
 
 Number = float | int | bool
@@ -137,7 +138,7 @@ class Match:
 After = Pattern | Callable[[Builder, Match], "Node | None"]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Rule:
     """`before` becomes `after` where `condition` holds and the variable `x` (else the root) has an element type in
     `domain`.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 from graphc.ir.contraction import Dim
 from graphc.ir.node import Node
+from graphc.ir.record import record
 
 MANY = 4  # from so many phases along an axis on one contraction is better than one for each, even if it takes
 MERGED_EXCESS = 1.2  # times as many products (it computes results that are then cut off at the ends)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Spread:
     """Along one dimension: element `j` of `first <= j < end` lies at `low + step * j` of `size` places, zeros
     elsewhere.
@@ -63,7 +63,7 @@ def spread_of(x: Node) -> tuple[Node, list[Spread]]:
     return x, dims
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Phase:
     """Results `rest + count * q` meet the taps `tap + every * k` for k below `taps`, at element `offset + ...`."""
 
@@ -73,7 +73,7 @@ class Phase:
     offset: int
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Axis:
     """A dimension of the operand that is indexed by a label of the result, and perhaps by one of the kernel's: result
     p and tap r meet at place `coefficient * p + dilation * r`. `size` results are wanted.

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import Dim, format_spec, is_plain
 from graphc.ir.node import Node
+from graphc.ir.record import record
 
 VECTORS = 2  # of channels side by side: a register tile takes all of them, and a row of such stays in the nearest cache
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Positions:
     """The dimensions of `x`, which may have sliding windows over a summed label and one of the result, and of `y`,
     which has none, in a contraction into a result with the labels `out`, for vectors of so many `lanes`.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.passes.base import PRIMITIVE, Pass
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class SharePads(Pass):
     """Where a value has a padded copy and other readers, let those read a slice of the copy.
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import format_spec, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.passes.base import NO_DETACH, Pass, rebuild
 from graphc.passes.pattern import Exactness, Rewriter, Rule
 from graphc.passes.rules import ALL_RULES
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Simplify(Pass):
     """Apply the rewrite rules until none applies.
 
@@ -100,7 +100,7 @@ def _part_of_contraction(b: Builder, product: Node, part: Node) -> Node | None:
     return b.contract(operands[0], operands[1], product.text("spec"))
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class StripDetach(Pass):
     """Replace each `detach` by its operand: after autodiff it says nothing any more."""
 

@@ -10,13 +10,13 @@ and become one contraction with the phase as one more label of the kernel.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import product
 
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import ContractSpec, Dim, format_spec, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.passes.base import PRIMITIVE, Pass
 from graphc.passes.phases import Axis, Phase, Spread, spread_of
 
@@ -25,7 +25,7 @@ STEP = 1 << 13  # products that one more kernel counts for
 MAX_PHASES = 32  # more of them are too many kernels
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class SkipZeros(Pass):
     """Split contractions over an operand with zeros between its elements into phases, which read none of those zeros,
     and compute no results that a slice drops, where that takes fewer multiplications.
@@ -128,7 +128,7 @@ def _range(cut: Node | None, dim: int, extent: int) -> tuple[int, int, int]:
     return (start, size, step) if step > 0 else (start + (size - 1) * step, size, -step)
 
 
-@dataclass(frozen=True)
+@record
 class _Plan:
     """A contraction `node`, or a slice `cut` of it, over `base` in operand `side`, in phases along `axes`."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.passes.base import Pass
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class SortValues(Pass):
     """Turn `take_along x, (argsort x)` into `sort x` where the order has no other reader.
 

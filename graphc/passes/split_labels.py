@@ -6,7 +6,6 @@ no fixed stride, so every index would be divided again; as several labels each h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import count
 
 from graphc.ir.builder import Builder
@@ -14,12 +13,13 @@ from graphc.ir.contraction import ContractSpec, Dim, format_spec, is_plain, pars
 from graphc.ir.graph import Graph
 from graphc.ir.index import reshape_blocks
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.passes.base import Pass, rebuild
 
 _SCATTERS = frozenset({"permute", "slice", "window", "broadcast"})  # their dimensions do not merge with one stride
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class SplitLabels(Pass):
     """Split labels that stand for several dimensions of an operand which is not stored in their order."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import format_spec, is_plain, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.stored import SOURCES, movement_base
 
@@ -16,7 +16,7 @@ FEW = 8  # fewer places than that are too few to gain by
 SMALL = 8  # bytes of operands for each byte of a place's result
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class SplitLeading(Pass):
     """Sum over the leading axis in a second step: `n k, n l -> k l` becomes `n k, n l -> n k l`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from graphc.ir.demand import COMPUTED, HEAVY_MAPS, UNROLLED_REDUCTION, base_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.record import record
 from graphc.ir.types import bf16, f16, f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.stored import HEAVY, MOVEMENT, SOURCES, movement_base
@@ -35,7 +35,7 @@ ROW = 1 << 17  # elements of a row from which on it is cut
 BLOCK_ROW = 1 << 13  # elements of a row for a block, at least
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class SplitReductions(Pass):
     """Reduce a long axis in two steps.
 

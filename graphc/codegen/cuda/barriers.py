@@ -33,6 +33,7 @@ from graphc.codegen.kernel import (
     Value,
     VType,
 )
+from graphc.ir.record import record
 from graphc.ir.types import i64
 
 SCRATCHES = 2  # regions through which threads exchange values, in turn
@@ -53,7 +54,7 @@ _LANE_ARITHMETIC: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Touch:
     """An access since the last barrier; `place` is a buffer or the number of a scratch.
 

@@ -11,10 +11,10 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.llvm.program import Argument, Copy, Fill, Launch, Step
+from graphc.ir.record import record
 from graphc_runtime.artifact import Launch as LaunchRecord
 
 SHARED = 32 << 10  # bytes of shared memory that kernels of one launch may have together
@@ -23,7 +23,7 @@ ALONE = 128  # threads of a block where each works alone
 _HEAD = re.compile(r'extern "C" __global__ void __launch_bounds__\((\d+)(?:, \d+)?\) (\w+)\((.*)\) \{\n')
 
 
-@dataclass(frozen=True)
+@record
 class Work:
     """A step of a program and, for a launch, its kernel, the text of that, its record, and how it is launched."""
 
@@ -34,7 +34,7 @@ class Work:
     shape: tuple[int, int, int] = (0, 0, 0)
 
 
-@dataclass(frozen=True)
+@record
 class Combined:
     """Works that are done together by `symbol`, which `texts` define: `blocks` blocks of `threads` threads."""
 

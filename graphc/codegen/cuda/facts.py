@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
+from graphc.ir.record import record
 
 TRIPLE = "nvptx64-nvidia-cuda"
 WIDEST = 16  # bytes that a thread loads at once
 OLDEST = 75
 
 
-@dataclass(frozen=True)
+@record
 class _Facts:
     """`shared` is the shared memory that a block may ask for, `l2` the cache of the device (bytes)."""
 

@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from graphc.codegen.llvm.emit import attributes
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
+from graphc.ir.record import record
 
 Reference = tuple[int, int]
 """A place in a buffer: its number in the table, and an offset in bytes."""
@@ -21,7 +21,7 @@ Reference = tuple[int, int]
 _STEPS_PER_FUNCTION = 128
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Local:
     """A place in the memory of the thread that runs a part of a region: an offset in bytes.
 
@@ -35,7 +35,7 @@ class Local:
 Argument = Reference | Local
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Launch:
     """Call the kernel `symbol` over [0, grid), on several threads when `parallel`.
 
@@ -48,7 +48,7 @@ class Launch:
     parallel: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fill:
     """Set `nbytes` bytes to `value` (0 to 255). In a region: of each block, `nbytes` being those of all blocks."""
 
@@ -57,7 +57,7 @@ class Fill:
     value: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Copy:
     """Copy `nbytes` bytes; the two places do not overlap."""
 
@@ -66,7 +66,7 @@ class Copy:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Region:
     """Several launches and fills that go through `blocks` blocks together: all of them for the first `together` blocks,
     then all of them for the next ones.
