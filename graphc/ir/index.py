@@ -27,19 +27,38 @@ class Var:
         return self.name
 
 
-@record
 class Derived:
-    """An index that is not affine: `floordiv`, `mod` (by `number`), or `clamp` to [0, number], of another index."""
+    """An index that is not affine: `floordiv`, `mod` (by `number`), or `clamp` to [0, number], of another index.
 
-    op: str
-    of: Ix
-    number: int
+    A class by hand, as `Ix` is: a key again and again.
+    """
 
-    @property
-    def hi(self) -> int:
-        if self.op == "floordiv":
-            return self.of.hi // self.number
-        return self.number - 1 if self.op == "mod" else self.number
+    __slots__ = ("_hash", "hi", "number", "of", "op")
+
+    def __init__(self, op: str, of: Ix, number: int) -> None:
+        self.op = op
+        self.of = of
+        self.number = number
+        self.hi = of.hi // number if op == "floordiv" else number - 1 if op == "mod" else number
+        self._hash = hash((op, of, number))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if other.__class__ is not Derived:
+            return NotImplemented
+        return (
+            self._hash == other._hash  # type: ignore[attr-defined]
+            and self.op == other.op  # type: ignore[attr-defined]
+            and self.number == other.number  # type: ignore[attr-defined]
+            and self.of == other.of  # type: ignore[attr-defined]
+        )
+
+    def __repr__(self) -> str:
+        return f"Derived(op={self.op!r}, of={self.of!r}, number={self.number})"
 
 
 @record
@@ -209,13 +228,30 @@ def reshape_blocks(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[range,
     return tuple(blocks)
 
 
+@lru_cache(maxsize=4096)
+def _reshape_plan(
+    shape: tuple[int, ...], source: tuple[int, ...]
+) -> tuple[tuple[range, range, tuple[int, ...], tuple[int, ...]], ...]:
+    """The blocks of `reshape_blocks`, with their extents in `shape` and the strides of their dimensions in `source`."""
+    plan = []
+    for mine, theirs in reshape_blocks(shape, source):
+        dims = tuple([source[d] for d in theirs])
+        plan.append((mine, theirs, tuple([shape[d] for d in mine]), row_major_strides(dims)))
+    return tuple(plan)
+
+
 def reshape_index(idx: tuple[Ix, ...], shape: tuple[int, ...], source: tuple[int, ...]) -> tuple[Ix, ...]:
     """Index into a tensor of shape `source` of the element that stands at `idx` once it is reshaped to `shape`."""
     result = [ZERO] * len(source)
-    for mine, theirs in reshape_blocks(shape, source):
-        rest = linear(tuple(idx[d] for d in mine), tuple(shape[d] for d in mine))
-        dims = tuple(source[d] for d in theirs)
-        for d, stride in zip(theirs, row_major_strides(dims), strict=True):
+    for mine, theirs, extents, strides in _reshape_plan(shape, source):
+        if len(mine) == len(theirs) == 1:
+            result[theirs[0]] = idx[mine[0]]
+            continue
+        rest = linear(tuple([idx[d] for d in mine]), extents)
+        for d, stride in zip(theirs, strides, strict=True):
+            if stride == 1:  # nothing is left for what follows, which has one place
+                result[d] = rest
+                break
             result[d] = derived("floordiv", rest, stride)
             rest = derived("mod", rest, stride)
     return tuple(result)
