@@ -29,7 +29,6 @@ PRIMITIVE = Fact("only primitive operators", lambda g: all(OPS[n.op].kind != "co
 NO_DETACH = Fact("no detach", lambda g: all(n.op != "detach" for n in g.nodes))
 
 
-@record(slots=False)
 class Pass(ABC):
     """A transformation of graphs. Subclasses are frozen dataclasses; their fields, all with a default, are its options.
 

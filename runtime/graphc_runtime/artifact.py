@@ -20,7 +20,7 @@ from typing import TypeVar
 from graphc_runtime.errors import ArtifactError
 
 MAGIC = b"\x89graphcA"
-VERSION = 2
+VERSION = 3
 MAX_HEADER = 64 << 20
 MAX_OBJECTS = 1 << 30
 MAX_ITEMS = 1 << 20
@@ -70,7 +70,8 @@ class DeviceStep:
     `kernel` is a symbol of the object code, run by `blocks` blocks of `threads` threads with `shared` bytes of dynamic
     shared memory each; its parameters are the addresses of `places`. Or it is "fill": `nbytes` bytes at `places[0]`
     become `value`; or "copy": `nbytes` bytes go to `places[0]` from `places[1]`. A place is the number of a buffer
-    (inputs, outputs, arena) and an offset in bytes. `launch` is the number of the step's entry in `launches`, or -1.
+    (inputs, outputs, arena) and an offset in bytes. `launch` is the number of the step's entry in `launches`, or -1;
+    `object` is the number of the object that has the kernel.
     """
 
     kernel: str
@@ -81,6 +82,7 @@ class DeviceStep:
     nbytes: int = 0
     value: int = 0
     launch: int = -1
+    object: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,10 @@ class Artifact:
             "launches": [[x.kernel, x.grid, x.flops, x.bytes, list(x.lines)] for x in self.launches],
             "metadata": dict(sorted(self.metadata.items())),
             "steps": [
-                [s.kernel, [list(p) for p in s.places], s.blocks, s.threads, s.shared, s.nbytes, s.value, s.launch]
+                [
+                    *(s.kernel, [list(p) for p in s.places], s.blocks, s.threads, s.shared, s.nbytes, s.value),
+                    *(s.launch, s.object),
+                ]
                 for s in self.steps
             ],
         }
@@ -266,8 +271,8 @@ def _place(value: object) -> tuple[int, int]:
 
 
 def _step(value: object) -> DeviceStep:
-    if not isinstance(value, list) or len(value) != 8:
+    if not isinstance(value, list) or len(value) != 9:
         raise ArtifactError(f"artifact header: {str(value)[:40]!r} should be a step")
-    kernel, places, *numbers, launch = value
-    blocks, threads, shared, nbytes, fill = map(_natural, numbers)
-    return DeviceStep(_text(kernel), _items(places, _place), blocks, threads, shared, nbytes, fill, _integer(launch))
+    kernel, places, *numbers, launch, number = value
+    sizes = tuple(map(_natural, numbers))
+    return DeviceStep(_text(kernel), _items(places, _place), *sizes, _integer(launch), _natural(number))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from graphc.codegen.cuda import build
+from graphc.codegen.cuda import build, program
 from graphc.codegen.cuda.build import Resources, build_cubin, build_ptx, compiler_version, resource_report
 from graphc.codegen.cuda.emit import emit_kernel, emit_unit
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
 from graphc.errors import CompileError
 from graphc.ir.types import f32
+from graphc.pipeline import build_program
 from tests.codegen.kernel_maker import KernelMaker
 from tests.codegen.native import build as build_kernel
 from tests.codegen.native import param
+from tests.codegen.networks import training_step
 from tests.codegen.test_llvm_build import everything
 
 HOPPER = cuda_target("sm_90")
@@ -113,3 +116,34 @@ def test_the_toolkit_that_is_named_comes_first(tmp_path: Path, monkeypatch: pyte
     assert build._find_nvcc() == str(nvcc)
     assert build.Nvcc(str(nvcc)).version == "nvcc 12.4.131"
     assert build._find_nvrtc() == str(tmp_path / "lib64" / "libnvrtc.so.12.4.127")
+
+
+class Counting:
+    """A compiler that keeps the units that it was given (the protocol `build.Compiler`)."""
+
+    version = "none"
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.units: list[str] = []
+
+    def compile(self, unit: str, arch: str, to_ptx: bool, options: Sequence[str]) -> tuple[bytes, str]:
+        self.units.append(unit)
+        return unit.encode(), ""
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 4), (64, 64)])
+def test_units_for_several_threads(monkeypatch: pytest.MonkeyPatch, workers: int, most: int) -> None:
+    """Each different kernel is compiled once, in as many units as threads can use, and its steps know where it is."""
+    compiler = Counting(workers)
+    monkeypatch.setattr(build, "compiler", lambda: compiler)
+    monkeypatch.setattr(program, "SHORTEST", 4 << 10)
+    made = build_program(training_step(8), target=HOPPER)
+    artifact = program.make_device_artifact(made, HOPPER, {})
+    assert len(artifact.objects) == len(compiler.units) <= most
+    assert (len(compiler.units) > 1) == (workers > 1)
+    steps = [step for step in artifact.steps if step.kernel not in ("fill", "copy")]
+    for step in steps:
+        holders = [number for number, unit in enumerate(compiler.units) if f") {step.kernel}(" in unit]
+        assert holders == [step.object]
+    assert sum(unit.count("__global__") for unit in compiler.units) == len({step.kernel for step in steps})

@@ -21,6 +21,7 @@ class ShimCompiler:
     """Takes the place of NVRTC: the code of a unit is its text (the protocol `cuda.build.Compiler`)."""
 
     version = "host shim"
+    workers = 1
 
     def compile(self, unit: str, arch: str, to_ptx: bool, options: Sequence[str]) -> tuple[bytes, str]:
         return unit.encode(), ""

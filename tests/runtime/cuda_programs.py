@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,10 +57,7 @@ def program(
 ) -> Artifact:
     """A program of these steps; the launch of each kernel is its step, from line `lines[i]`."""
     launches = tuple(Launch(s.kernel, lines=lines[i : i + 1]) for i, s in enumerate(steps))
-    numbered = tuple(
-        s if s.kernel in ("fill", "copy") else kernel(s.kernel, *s.places, launch=i, blocks=s.blocks, shared=s.shared)
-        for i, s in enumerate(steps)
-    )
+    numbered = tuple(s if s.kernel in ("fill", "copy") else replace(s, launch=i) for i, s in enumerate(steps))
     return Artifact(
         facts.get("name", "program"),
         (VECTOR,) * inputs,

@@ -76,6 +76,7 @@ class RecordingDevice:
         self.native_calls: NativeCalls | None = None
         self.calls: list[tuple[Any, ...]] = []
         self.kernels = kernels
+        self.holders: dict[str, Handle] = {}  # the code that each kernel was looked up in
         self.capacity = capacity
         self.eager = False
         self.broken: DriverError | None = None
@@ -240,6 +241,7 @@ class RecordingDevice:
         self.record_call("function", name, shared)
         if name not in self.kernels:
             raise DriverError("cuModuleGetFunction failed: named symbol not found")
+        self.holders[name] = module
         return name
 
     def unload(self, module: Handle) -> None:

@@ -26,7 +26,7 @@ EXAMPLE = Artifact(
     launches=(Launch("k0", 64, 1000, 2000, ("a.py:1", "b.py:22")), Launch("k1")),
     metadata={"version": "1", "device": "cpu"},
     steps=(
-        DeviceStep("k0", ((0, 0), (5, 64)), 2, 128, 512, launch=0),
+        DeviceStep("k0", ((0, 0), (5, 64)), 2, 128, 512, launch=0, object=2),
         DeviceStep("fill", ((5, 32),), nbytes=8, value=255),
         DeviceStep("copy", ((3, 4), (5, 4000)), nbytes=20),
     ),
@@ -100,13 +100,13 @@ def test_every_truncation_and_extension_is_found() -> None:
         ({"launches": [["k", 1, 2, 3]]}, "should be a launch"),
         ({"launches": [["k", 1, 2, 3, [5]]]}, "should be text"),
         ({"steps": [["k0", [], 1, 128, 0, 0, 0]]}, "should be a step"),
-        ({"steps": [["k0", [[0]], 1, 128, 0, 0, 0, 0]]}, "a buffer and an offset"),
-        ({"steps": [["k0", [[6, 0]], 1, 128, 0, 0, 0, 0]]}, "byte 0 of buffer 6"),
-        ({"steps": [["k0", [[5, 4097]], 1, 128, 0, 0, 0, 0]]}, "byte 4097 of buffer 5"),
-        ({"steps": [["k0", [[5, 0]], 1, 2048, 0, 0, 0, 0]]}, "2048 threads"),
-        ({"steps": [["k0", [[5, 0]], 1, 128, 0, 0, 0, 2]]}, "for launch 2"),
-        ({"steps": [["fill", [[5, 4090]], 1, 1, 0, 7, 0, -1]]}, "fill of 7 bytes has room for 6"),
-        ({"steps": [["copy", [[5, 0]], 1, 1, 0, 7, 0, -1]]}, "copy of 7 bytes"),
+        ({"steps": [["k0", [[0]], 1, 128, 0, 0, 0, 0, 0]]}, "a buffer and an offset"),
+        ({"steps": [["k0", [[6, 0]], 1, 128, 0, 0, 0, 0, 0]]}, "byte 0 of buffer 6"),
+        ({"steps": [["k0", [[5, 4097]], 1, 128, 0, 0, 0, 0, 0]]}, "byte 4097 of buffer 5"),
+        ({"steps": [["k0", [[5, 0]], 1, 2048, 0, 0, 0, 0, 0]]}, "2048 threads"),
+        ({"steps": [["k0", [[5, 0]], 1, 128, 0, 0, 0, 2, 0]]}, "for launch 2"),
+        ({"steps": [["fill", [[5, 4090]], 1, 1, 0, 7, 0, -1, 0]]}, "fill of 7 bytes has room for 6"),
+        ({"steps": [["copy", [[5, 0]], 1, 1, 0, 7, 0, -1, 0]]}, "copy of 7 bytes"),
         ({"metadata": []}, "not an object"),
         ({"metadata": {"a": 1}}, "should be text"),
     ],
@@ -127,7 +127,7 @@ def test_foreign_files() -> None:
         Artifact.from_bytes(b"")
     with pytest.raises(ArtifactError, match="wrong first bytes"):
         Artifact.from_bytes(b"PK\x03\x04" + bytes(200))
-    with pytest.raises(ArtifactError, match="version 1; this runtime reads version 2"):
+    with pytest.raises(ArtifactError, match="version 1; this runtime reads version 3"):
         Artifact.from_bytes(sealed(PREFIX.pack(b"\x89graphcA", 1, 0, 0)))
     for sizes in ((1 << 31, 0), (0, 1 << 63)):
         with pytest.raises(ArtifactError, match="claims"):

@@ -13,6 +13,7 @@ from graphc_runtime import (
     DeviceError,
     DeviceStep,
     Executable,
+    LoadError,
     OutOfMemoryError,
     counters,
 )
@@ -49,6 +50,20 @@ def test_a_kernel_is_made_ready_for_the_most_shared_memory(device: CudaDevice, r
     steps = [kernel("increment", (0, 0), shared=n) for n in (100, 300, 200)]
     Executable(program(*steps, outputs=0), device)
     assert [call for call in recorder.calls if call[0] == "function"] == [("function", "increment", 300)]
+
+
+def test_each_kernel_is_looked_up_in_the_code_that_has_it(device: CudaDevice, recorder: RecordingDevice) -> None:
+    steps = (
+        kernel("increment", (0, 0), object=1),
+        kernel("double", (0, 0), (1, 0)),
+        kernel("increment", (1, 0), object=1),
+    )
+    (out,) = Executable(program(*steps, inputs=1, objects=(b"one", b"two")), device).run([vector(device)])
+    assert values(out) == [5, 7, 9, 11]
+    assert recorder.holders == {"double": b"one", "increment": b"two"}
+    assert recorder.count("load") == 2
+    with pytest.raises(LoadError, match="1 pieces of code; a kernel is in number 1"):
+        Executable(program(*steps, inputs=1), device)
 
 
 def test_empty_steps_are_left_out(device: CudaDevice, recorder: RecordingDevice) -> None:

@@ -15,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
+from graphc_runtime.machine import cpu_count
 
 # No contraction: a kernel says where it wants `fma`. Quotients and roots are exact, subnormal numbers are kept: that is
 # the default, said here once more.
@@ -43,9 +45,10 @@ class Resources(NamedTuple):
 
 
 class Compiler(Protocol):
-    """One of the two compilers."""
+    """One of the two compilers. It compiles `workers` units at the same time."""
 
     version: str
+    workers: int
 
     def compile(self, unit: str, arch: str, to_ptx: bool, options: Sequence[str]) -> tuple[bytes, str]:
         """The code, and what the compiler said. CompileError with its messages when it refuses the unit."""
@@ -55,6 +58,20 @@ class Compiler(Protocol):
 def build_cubin(unit: str, target: Target) -> bytes:
     """The code of a translation unit (`emit_unit`) for `target`. CompileError when no compiler takes it."""
     return compiler().compile(unit, target.cpu, False, _FLAGS)[0]
+
+
+def build_cubins(units: Sequence[str], target: Target) -> list[bytes]:
+    """The code of each unit, built on several threads: NVRTC takes most of the time until a program runs first."""
+    if not units:
+        return []
+    found = compiler()
+    with ThreadPoolExecutor(min(len(units), found.workers), thread_name_prefix="graphc-build") as pool:
+        return [code for code, _ in pool.map(lambda unit: found.compile(unit, target.cpu, False, _FLAGS), units)]
+
+
+def workers() -> int:
+    """How many units the compiler compiles at the same time; CompileError when there is none."""
+    return compiler().workers
 
 
 def build_ptx(unit: str, target: Target) -> str:
@@ -106,7 +123,7 @@ def _refusal(name: str, arch: str, said: str) -> CompileError:
 
 
 class Nvrtc:
-    """NVRTC, through ctypes: its interface is a dozen plain functions. It compiles for one thread at a time."""
+    """NVRTC, through ctypes: its interface is a dozen plain functions, which several threads may call at once."""
 
     def __init__(self, path: str) -> None:
         try:
@@ -117,6 +134,7 @@ class Nvrtc:
         major, minor = ctypes.c_int(), ctypes.c_int()
         self._library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         self.version = f"NVRTC {major.value}.{minor.value}"
+        self.workers = cpu_count()
 
     def compile(self, unit: str, arch: str, to_ptx: bool, options: Sequence[str]) -> tuple[bytes, str]:
         """See `Compiler`."""
@@ -160,6 +178,7 @@ class Nvcc:
         said = self._run([path, "--version"]).stdout
         found = re.search(r"release (\d+\.\d+), V([\d.]+)", said)
         self.version = f"nvcc {found[2] if found else 'of unknown version'}"
+        self.workers = cpu_count()
 
     def compile(self, unit: str, arch: str, to_ptx: bool, options: Sequence[str]) -> tuple[bytes, str]:
         """See `Compiler`."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from graphc.codegen.cuda.build import build_cubin
+from graphc.codegen.cuda.build import build_cubins, workers
 from graphc.codegen.cuda.combine import Combined, Work, combine, rounds
 from graphc.codegen.cuda.emit import emit_unit, launch_shape
 from graphc.codegen.llvm.program import Argument, Copy, Fill, Launch
 from graphc.codegen.package import Program
+from graphc.codegen.parts import balanced
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
 from graphc_runtime.artifact import Artifact, DeviceStep, TensorSpec
 from graphc_runtime.artifact import Launch as LaunchRecord
 
+PARTS = 2  # units for each thread that compiles: what a unit takes is not known before
+SHORTEST = 16 << 10  # characters of a unit from which on its own overhead is small
 SMALL = 1024  # threads for each multiprocessor that a kernel may have to be run together with others
 
 
@@ -23,17 +26,18 @@ def program_unit(program: Program, target: Target) -> str:
 
 
 def make_device_artifact(program: Program, target: Target, metadata: Mapping[str, str]) -> Artifact:
-    """Build the kernels of `program` into one cubin."""
+    """Build the kernels of `program`, several units at once where the compiler can."""
     graph = program.fused.graph
     combined = combined_steps(program, target)
-    steps, records = _device_steps(combined)
+    parts = _parts(combined, workers())
+    steps, records = _device_steps(combined, parts)
     return Artifact(
         name=graph.name,
         inputs=tuple(TensorSpec(n.dtype.name, n.shape) for n in graph.inputs),
         outputs=tuple(TensorSpec(n.dtype.name, n.shape) for n in graph.outputs),
         output_aliases=program.plan.taken,
         arena_bytes=program.plan.arena_bytes,
-        objects=(build_cubin(_unit(combined), target),),
+        objects=tuple(build_cubins([_unit(part) for part in parts], target)),
         entry="",
         launches=records,
         metadata=dict(metadata),
@@ -43,7 +47,8 @@ def make_device_artifact(program: Program, target: Target, metadata: Mapping[str
 
 def device_steps(program: Program, target: Target) -> tuple[tuple[DeviceStep, ...], tuple[LaunchRecord, ...]]:
     """The steps of `program` as data, without those that do nothing, and the records of its launches."""
-    return _device_steps(combined_steps(program, target))
+    combined = combined_steps(program, target)
+    return _device_steps(combined, [combined])
 
 
 def combined_steps(program: Program, target: Target) -> list[Combined]:
@@ -65,11 +70,23 @@ def combined_steps(program: Program, target: Target) -> list[Combined]:
     return [done for together in rounds(works, same) for done in combine(together, SMALL * target.cores)]
 
 
-def _unit(combined: Sequence[Combined]) -> str:
+def _unit(combined: Iterable[Combined]) -> str:
     return emit_unit(tuple(dict.fromkeys(text for done in combined for text in done.texts)))
 
 
-def _device_steps(combined: Sequence[Combined]) -> tuple[tuple[DeviceStep, ...], tuple[LaunchRecord, ...]]:
+def _parts(combined: Sequence[Combined], threads: int) -> list[list[Combined]]:
+    """The different kernels in parts of about the same length, for so many threads; none for a program without."""
+    different = list({done.symbol: done for done in combined if done.texts}.values())
+    sizes = [sum(map(len, done.texts)) for done in different]
+    count = 1 if threads == 1 else min(PARTS * threads, 1 + sum(sizes) // SHORTEST)
+    return [[different[number] for number in part] for part in balanced(sizes, count)]
+
+
+def _device_steps(
+    combined: Sequence[Combined], parts: Sequence[Sequence[Combined]]
+) -> tuple[tuple[DeviceStep, ...], tuple[LaunchRecord, ...]]:
+    """`parts` are the kernels of each piece of code."""
+    held = {done.symbol: number for number, part in enumerate(parts) for done in part}
     steps: list[DeviceStep] = []
     records: list[LaunchRecord] = []
     for done in combined:
@@ -80,7 +97,8 @@ def _device_steps(combined: Sequence[Combined]) -> tuple[tuple[DeviceStep, ...],
             steps.append(DeviceStep("fill", (_place(step.argument),), nbytes=step.nbytes, value=step.value))
         else:
             places = tuple(map(_place, done.arguments))
-            steps.append(DeviceStep(done.symbol, places, done.blocks, done.threads, done.shared, launch=len(records)))
+            shape = done.blocks, done.threads, done.shared
+            steps.append(DeviceStep(done.symbol, places, *shape, launch=len(records), object=held[done.symbol]))
             records.append(done.record)
     return tuple(steps), tuple(records)
 

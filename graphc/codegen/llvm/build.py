@@ -16,6 +16,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from graphc.codegen.parts import balanced
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
 
@@ -47,7 +48,8 @@ def build_many(
     """
     workers = max(1, workers or target.cores)
     optimized = [text for text in texts if text not in plain]
-    jobs = [(part, _OPTIMIZED) for part in _parts(optimized, workers if workers == 1 else PARTS * workers)]
+    parts = balanced(list(map(len, optimized)), workers if workers == 1 else PARTS * workers)
+    jobs = [([optimized[number] for number in part], _OPTIMIZED) for part in parts]
     if len(optimized) < len(texts):
         jobs.append(([text for text in texts if text in plain], _PLAIN))
 
@@ -58,21 +60,6 @@ def build_many(
         return list(map(build, jobs))
     with ThreadPoolExecutor(min(workers, len(jobs)), thread_name_prefix="graphc-build") as pool:
         return list(pool.map(build, jobs))
-
-
-def _parts(texts: Sequence[str], count: int) -> list[list[str]]:
-    """`texts` in at most `count` parts of about the same length, each in the order of `texts`; the longest part first.
-
-    The longest texts are dealt out first, so that no thread is left with one of them at the end.
-    """
-    parts: list[list[int]] = [[] for _ in range(min(count, len(texts)))]
-    sizes = [0] * len(parts)
-    for number in sorted(range(len(texts)), key=lambda number: -len(texts[number])):
-        least = sizes.index(min(sizes))
-        parts[least].append(number)
-        sizes[least] += len(texts[number])
-    order = sorted(range(len(parts)), key=lambda part: -sizes[part])
-    return [[texts[number] for number in sorted(parts[part])] for part in order]
 
 
 @cache

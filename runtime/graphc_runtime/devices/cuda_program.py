@@ -232,14 +232,17 @@ class CudaProgram:
                 )
         if not kernels:
             return [None] * len(self.steps)
-        if len(artifact.objects) != 1:
-            raise LoadError(f"{artifact.name} has {len(artifact.objects)} pieces of code, where CUDA takes one cubin")
-        module = driver.load(artifact.objects[0])
-        self._modules.append(module)
-        most: dict[str, int] = {}
+        last = max(step.object for step in kernels)
+        if last >= len(artifact.objects):
+            raise LoadError(f"{artifact.name} has {len(artifact.objects)} pieces of code; a kernel is in number {last}")
+        for code in artifact.objects:
+            self._modules.append(driver.load(code))
+        most: dict[tuple[int, str], int] = {}
         for step in kernels:
-            most[step.kernel] = max(step.shared, most.get(step.kernel, 0))
-        found = {name: driver.function(module, name, shared) for name, shared in most.items()}
+            key = step.object, step.kernel
+            most[key] = max(step.shared, most.get(key, 0))
+        modules = self._modules[-len(artifact.objects) :]
+        found = {name: driver.function(modules[number], name, shared) for (number, name), shared in most.items()}
         return [found.get(step.kernel) if step.kernel not in _BULK else None for step in self.steps]
 
     def __del__(self) -> None:
