@@ -187,24 +187,26 @@ def shared_bytes(shape: Shape, tile: Tile) -> int:
 
 def _tiles(shape: Shape) -> Iterator[Tile]:
     """Tiles that fit: not more than twice what the shape needs, and enough elements in a panel for all threads."""
+    rows, columns, depths = _up(shape.rows), _up(shape.columns), [d for d in DEPTHS if d <= max(8, _up(shape.depth))]
     for threads in THREADS:
         for high in SIDES:
             for wide in SIDES:
                 if high * wide * shape.points * shape.itemsize // 4 > 64 and high * wide > 1:
                     continue
                 for down in _powers(threads):
-                    if down * high > _up(shape.rows):
+                    if down * high > rows:
                         break
                     for across in _powers(threads // down):
                         slices = threads // down // across
-                        if across * wide > _up(shape.columns):
+                        if across * wide > columns:
                             break
                         if slices > 8:
                             continue
-                        for depth in DEPTHS:
-                            tile = Tile(down * high, across * wide, depth, high, wide, slices)
-                            if slices <= depth and depth <= max(8, _up(shape.depth)) and fits(shape, tile):
-                                yield tile
+                        for depth in depths:
+                            if slices <= depth:
+                                tile = Tile(down * high, across * wide, depth, high, wide, slices)
+                                if fits(shape, tile):
+                                    yield tile
 
 
 def fits(shape: Shape, tile: Tile) -> bool:

@@ -24,17 +24,34 @@ from graphc.ir.record import record
 from graphc.ir.types import DType, boolean, i64
 
 
-@record
 class VType:
-    """The type of a kernel value: `f32` (scalar) or `f32x16` (vector)."""
+    """The type of a kernel value: `f32` (scalar) or `f32x16` (vector). There is one object per type, so `is` and `==`
+    agree: types are part of the key under which each operation is looked up.
+    """
+
+    __slots__ = ("dtype", "lanes")
 
     dtype: DType
-    lanes: int = 1
+    lanes: int
+
+    def __new__(cls, dtype: DType, lanes: int = 1) -> VType:
+        known = _vtypes.get((dtype, lanes))
+        if known is not None:
+            return known
+        self = super().__new__(cls)
+        self.dtype, self.lanes = dtype, lanes
+        return _vtypes.setdefault((dtype, lanes), self)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return VType, (self.dtype, self.lanes)
 
     def __str__(self) -> str:
         return self.dtype.name if self.lanes == 1 else f"{self.dtype.name}x{self.lanes}"
 
     __repr__ = __str__
+
+
+_vtypes: dict[tuple[DType, int], VType] = {}
 
 
 INDEX = VType(i64)
@@ -358,8 +375,11 @@ class Emitter:
 
     def _unify(self, name: str, operands: Sequence[Value | Number]) -> tuple[Value, ...]:
         values = [o for o in operands if isinstance(o, Value)]
-        lanes = max(v.type.lanes for v in values)
+        widths = {v.type.lanes for v in values}
+        lanes = max(widths)
+        if len(values) == len(operands) and len(widths) == 1:
+            return tuple(values)
         # `select` takes a bool first: its numbers follow the type of the chosen values.
         typed = values[1:] or values if name == "select" else values
         like = VType(typed[0].type.dtype, lanes)
-        return tuple(self.splat(o, lanes) if isinstance(o, Value) else self.const(o, like) for o in operands)
+        return tuple([self.splat(o, lanes) if isinstance(o, Value) else self.const(o, like) for o in operands])

@@ -110,8 +110,9 @@ class ScopedEmitter(Emitter):
             return known
         depth = max(map(self.depth_of, args))
         key = (name, args, type)
-        if key in self.scopes[depth].memo:
-            return self.scopes[depth].memo[key]
+        made = self.scopes[depth].memo.get(key)
+        if made is not None:
+            return made
         result = Value(type)
         return self._place(key, depth, Op(result, name, args), result)
 

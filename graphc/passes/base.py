@@ -30,7 +30,8 @@ NO_DETACH = Fact("no detach", lambda g: all(n.op != "detach" for n in g.nodes))
 
 
 class Pass(ABC):
-    """A transformation of graphs. Subclasses are frozen dataclasses; their fields, all with a default, are its options.
+    """A transformation of graphs. Subclasses are records or frozen dataclasses; their fields, all with a default, are
+    its options.
 
     `run` returns a graph with the same inputs and the same output types, and the same object when nothing changes.
     """
@@ -45,7 +46,8 @@ class Pass(ABC):
 
     def __str__(self) -> str:
         """The pass as `parse_pipeline` reads it: its name, and the options that differ from their defaults."""
-        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
+        options = fields(self)  # type: ignore[arg-type]  # of the subclass, which is a dataclass
+        given = [(f.name, getattr(self, f.name)) for f in options if getattr(self, f.name) != f.default]
         options = ",".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in given)
         return f"{self.name}{{{options}}}" if options else self.name
 

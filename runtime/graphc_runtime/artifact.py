@@ -273,6 +273,7 @@ def _place(value: object) -> tuple[int, int]:
 def _step(value: object) -> DeviceStep:
     if not isinstance(value, list) or len(value) != 9:
         raise ArtifactError(f"artifact header: {str(value)[:40]!r} should be a step")
-    kernel, places, *numbers, launch, number = value
-    sizes = tuple(map(_natural, numbers))
-    return DeviceStep(_text(kernel), _items(places, _place), *sizes, _integer(launch), _natural(number))
+    kernel, places, *numbers, launch, part = value
+    blocks, threads, shared, nbytes, fill = map(_natural, numbers)
+    shape = _text(kernel), _items(places, _place), blocks, threads, shared
+    return DeviceStep(*shape, nbytes, fill, _integer(launch), _natural(part))

@@ -232,15 +232,15 @@ class _Analysis:
         if access.offsets is not None:
             across, numbers = self.spans.get(access.offsets), self.numbers.get(access.offsets)
         span = moving.plus(across) if moving is not None and across is not None else None
-        touch = Touch(access.buffer, writes, frozenset(base.items()), span[:2] if span is not None else None)
+        place = access.buffer, writes, frozenset(base.items()), span[:2] if span is not None else None
         if lanes == 1:
-            return replace(touch, period=_FIRST_THREAD) if writes else touch
-        if numbers is not None and len(base) == len({v for v, _ in index.terms}):
-            touch = replace(touch, lanes=(numbers + index.const).tobytes())
+            return Touch(*place, period=_FIRST_THREAD if writes else ())
+        is_known = numbers is not None and len(base) == len({v for v, _ in index.terms})
+        known_lanes = (numbers + index.const).tobytes() if is_known and numbers is not None else b""
         period = self._period(index, access.stride) if access.offsets is None else ()
         # With offsets, lanes that run take different elements only in a store, or under the same mask as in one.
         exact = (index.const, frozenset(index.terms), access.stride, access.offsets)
-        return replace(touch, period=period, exact=exact if access.offsets is None else (*exact, access.mask))
+        return Touch(*place, known_lanes, period, exact if access.offsets is None else (*exact, access.mask))
 
     def _period(self, index: Affine, stride: int) -> tuple[object, ...]:
         """With `index` = base + a multiple of `stride * threads`, where base is the same in the whole run: element e
