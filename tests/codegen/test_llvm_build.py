@@ -26,7 +26,8 @@ ARM = replace(
 @pytest.fixture(autouse=True)
 def each_is_built_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by the memory that other tests share."""
-    monkeypatch.setattr(llvm_build, "_generate", llvm_build._generate.__wrapped__)
+    for name in ("_generate", "_parts"):
+        monkeypatch.setattr(llvm_build, name, getattr(llvm_build, name).__wrapped__)
 
 
 def scale(name: str, factor: float) -> Kernel:

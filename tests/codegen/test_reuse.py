@@ -281,9 +281,9 @@ def test_only_the_entry_is_made_without_optimization(monkeypatch: pytest.MonkeyP
     levels: dict[str, int] = {}
     generate = build._generate
 
-    def noting(text: str, target: object, use_object: bool, level: int = 2) -> bytes:
-        levels[text] = level
-        return generate(text, target, use_object, level)  # type: ignore[arg-type]
+    def noting(texts: tuple[str, ...], target: object, use_object: bool, level: int = 2) -> bytes:
+        levels.update(dict.fromkeys(texts, level))
+        return generate(texts, target, use_object, level)  # type: ignore[arg-type]
 
     monkeypatch.setattr(build, "_generate", noting)
     target = host_target()

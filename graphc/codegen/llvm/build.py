@@ -47,19 +47,24 @@ def build_many(
     Those in `plain` are made as quickly as LLVM can, code that runs once, and lie in an object of their own.
     """
     workers = max(1, workers or target.cores)
-    optimized = [text for text in texts if text not in plain]
-    parts = balanced(list(map(len, optimized)), workers if workers == 1 else PARTS * workers)
-    jobs = [([optimized[number] for number in part], _OPTIMIZED) for part in parts]
-    if len(optimized) < len(texts):
-        jobs.append(([text for text in texts if text in plain], _PLAIN))
+    jobs = [(part, _OPTIMIZED) for part in _parts([text for text in texts if text not in plain], workers)]
+    quick = tuple(text for text in texts if text in plain)
+    if quick:
+        jobs.append((quick, _PLAIN))
 
-    def build(job: tuple[list[str], int]) -> bytes:
+    def build(job: tuple[tuple[str, ...], int]) -> bytes:
         return _generate(job[0], target, use_object=True, level=job[1])
 
     if min(workers, len(jobs)) <= 1:
         return list(map(build, jobs))
     with ThreadPoolExecutor(min(workers, len(jobs)), thread_name_prefix="graphc-build") as pool:
         return list(pool.map(build, jobs))
+
+
+def _parts(texts: Sequence[str], workers: int) -> list[tuple[str, ...]]:
+    """What is compiled together."""
+    parts = balanced(list(map(len, texts)), 1 if workers == 1 else PARTS * workers)
+    return [tuple(texts[number] for number in part) for part in parts]
 
 
 @cache
@@ -131,7 +136,7 @@ class _Message:
         return (text or b"").decode(errors="replace")
 
 
-def _generate(texts: Sequence[str], target: Target, use_object: bool, level: int = _OPTIMIZED) -> bytes:
+def _generate(texts: tuple[str, ...], target: Target, use_object: bool, level: int = _OPTIMIZED) -> bytes:
     """The code of all `texts` together."""
     library, machine = _library(), _target_machine(target, level)
     context = library.LLVMPY_ContextCreate()
