@@ -61,7 +61,7 @@ def choose_ahead(nest: Nest, schedule: Schedule, steps: Sequence[Step]) -> Ahead
     return Ahead(step, site, tuple(found.values())) if SHORTEST <= row <= LONGEST else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Picked:
     """Along the axis `var`: what is read where `symbol` says, and how many places early it is asked for."""
 
