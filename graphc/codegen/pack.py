@@ -16,6 +16,7 @@ from graphc.codegen.values import transposed
 from graphc.ir.index import Var
 from graphc.ir.types import i64
 
+PIECES_PER_CORE = 2  # of work, at least
 GROUP = 4  # tiles that one piece of work copies side by side: stretches of memory that a machine foresees
 
 
@@ -77,6 +78,7 @@ class _Packing:
         self.source = source
         self.out = out
         self.lanes = target.lanes(max(4, panel.memory.type.dtype.itemsize))
+        self.cores = target.cores
         self.extent = panel.axis.hi + 1
         self.step = panel.address.coefficient(panel.axis)
         self.is_partial = False  # lanes past the end
@@ -94,6 +96,8 @@ class _Packing:
         # Tiles past the last whole one of the lane axis are filled with a mask, by a piece of their own.
         whole = self.extent // panel.width if panel.is_lane and self.along is None else panel.tiles
         group = GROUP if self.step == 1 else 1
+        if self.cores > 1:
+            group = max(1, min(group, whole // (self.cores * PIECES_PER_CORE)))
         groups = -(-whole // group)
         pieces = groups + (whole < panel.tiles)
         rest = grid

@@ -134,15 +134,17 @@ def test_rows_that_lie_side_by_side_already_are_copied_only_for_many_columns() -
     assert any(not p.is_lane for p in many.panels)
 
 
-@pytest.mark.parametrize("columns", [16 * 9, 16 * 9 + 5, 16 * 4, 11])
-def test_tiles_side_by_side_are_copied_row_by_row(columns: int) -> None:
-    """Four at a time; what fills up the last one only with a mask is a piece of its own."""
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("columns", [16 * 18, 16 * 18 + 5, 16 * 4, 11])
+def test_tiles_side_by_side_are_copied_row_by_row(columns: int, cores: int) -> None:
+    """Up to four at a time, so that all cores have some; what fills up the last one is a piece of its own."""
     graph = _product("nn", 200, 200, columns)
-    target = replace(SMALL, cores=1)
+    target = replace(SMALL, cores=cores)
     panels = [p for p in _schedule(graph, target).far_panels if p.is_lane]
     for panel, kernel in zip(panels, build_program(graph, target=target).kernels, strict=False):
         whole, rest = divmod(columns, panel.width)
-        assert kernel.grid == -(-whole // 4) + (rest > 0)
+        together = 4 if cores == 1 or whole > 16 else 1
+        assert kernel.grid == -(-whole // together) + (rest > 0)
         rows = [loop for loop in _loops(kernel.body) if any(isinstance(s, For) for s in loop.body)]
         assert all(loop.hi == 200 for loop in rows)
     arrays = [np.arange(n.type.size, dtype=np.float32).reshape(n.shape) % 7 for n in graph.inputs]
