@@ -17,22 +17,9 @@ from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.types import DType, TensorType, bf16, f16, f32, f64, i32
 from tests.codegen.gpu_groups import H100, contraction, lowered, run, small_numbers
+from tests.codegen.test_panels import SPECS as PANEL_SPECS
 
-SPECS = (
-    "a b, b c -> a c",
-    "a b, c b -> a c",
-    "b a, b c -> a c",
-    "b a, c b -> c a",
-    "n a b, n b c -> n a c",
-    "a n b, c n b -> n c a",
-    "a b d, d c b -> a c",
-    "a b d e, c d -> c e a b",
-    "b c h+r w+s, o c r s -> b o h w",
-    "b c 2h+r 2w+s, o c r s -> b o h w",
-    "b c h+2r w+2s, o c r s -> b o h w",
-    "b g c h+r w+s, g o c r s -> b g o h w",
-    "b c h w, b o h+r w+s -> o c r s",
-)
+SPECS = (*PANEL_SPECS, "b c h+2r w+2s, o c r s -> b o h w", "b g c h+r w+s, g o c r s -> b g o h w")
 TILES = {
     "square": Tile(32, 32, 8, 4, 4, 1),
     "flat": Tile(8, 64, 8, 2, 4, 1),

@@ -79,7 +79,8 @@ def test_compiled_steps_are_replayed(name: str) -> None:
     assert all(p.is_cuda and p.grad.is_cuda for p in model.parameters())
 
 
-def test_a_replay_is_one_program_between_transfers() -> None:
+def compiled_step() -> tuple[Any, Any, Any]:
+    """A network on the device, its optimizer, and a compiled step of it."""
     model = network().cuda()
     optimizer = optim.Adam(model.parameters(), lr=0.01)
     x, y = torch.tensor(X, device="cuda"), torch.tensor(Y, device="cuda")
@@ -92,6 +93,11 @@ def test_a_replay_is_one_program_between_transfers() -> None:
         optimizer.step()
         return loss.detach()
 
+    return model, optimizer, step
+
+
+def test_a_replay_is_one_program_between_transfers() -> None:
+    _, _, step = compiled_step()
     for _ in range(3):
         step()
     (entries,) = step._entries.values()
@@ -311,17 +317,7 @@ def test_checks_that_nobody_looks_at_are_looked_at_when_they_are_many() -> None:
 
 
 def test_steps_find_their_memory_where_it_was() -> None:
-    model = network().cuda()
-    optimizer = optim.Adam(model.parameters(), lr=0.01)
-    x, y = torch.tensor(X, device="cuda"), torch.tensor(Y, device="cuda")
-
-    @torch.compile
-    def step() -> Any:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
+    model, optimizer, step = compiled_step()
 
     def addresses() -> list[int]:
         held = [v for state in optimizer.state.values() for v in state.values()]
