@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from graphc.codegen.gpu_contraction_panels import Panel, Sums, within
-from graphc.codegen.gpu_contraction_problem import Flat, Points, Problem, size
+from graphc.codegen.gpu_contraction_problem import Flat, Points, Problem
+from graphc.codegen.gpu_contraction_steps import cut_sums
 from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
@@ -116,7 +117,7 @@ class BlockKernel:
         self.rows, self.columns, self.batch = Flat(problem.rows), Flat(problem.columns), Flat(problem.batch)
         self.size = tile.rows, tile.columns
         self.depth, self.splits = tile.depth, tile.splits
-        self._cut_sums()
+        self._cut_sums(tile)
         self.own: list[Param] = []
         self.sums_param: Param | None = None
         if partial is not None:
@@ -138,24 +139,22 @@ class BlockKernel:
         """Which threads store results; None: all of them."""
         return None
 
-    def _cut_sums(self) -> None:
-        """Split the loops of the sum into slow ones and the fast ones that panels go along, so that few steps are
-        wasted and few indices need divisions.
+    def _cut_sums(self, tile: Tile | MatrixTile) -> None:
+        """Split the loops of the sum into those that panels go along, `inner`, and those between panels, `outer`, so
+        that few steps are wasted and few indices need divisions.
         """
-        variables, depth, splits = self.problem.sums, self.depth, self.splits
-
-        def steps(first: int) -> int:
-            return size(variables[:first]) * -(-size(variables[first:]) // depth)
-
-        first = min(range(len(variables) + 1), key=lambda f: (max(steps(f), splits * -(-steps(f) // splits)), -f))
-        if steps(first) % splits and first:
-            first = 0
-        self.outer, self.inner = Flat(variables[:first]), Flat(variables[first:])
+        problem, depth, splits = self.problem, self.depth, self.splits
+        self.outer, self.inner = cut_sums(problem, tile)
         self.inner_steps = -(-self.inner.length // depth)
         self.steps = -(-self.outer.length * self.inner_steps // splits)
-        whole = splits * self.steps if first == 0 else self.inner_steps
-        self.inner_steps = whole if first == 0 else self.inner_steps
-        self.pad = whole * depth - self.inner.length  # zeros before the first step
+        if not self.outer.variables:
+            self.inner_steps = splits * self.steps
+        self.pad = self.inner_steps * depth - self.inner.length  # zeros before the first step
+        # What comes first between two steps: that which moves less through memory, so that lines are read again soon.
+        operands = problem.left, problem.right
+        far = max(o.step(self.inner.variables[-1]) * depth for o in operands) if self.inner.variables else 0
+        near = max(sum(o.step(v) * v.hi for v in self.outer.variables) for o in operands)
+        self.outer_first = self.inner_steps > 1 and near < far
 
     def variable(self, name: str, value: Value, hi: int) -> Var:
         """An index variable that is `value` in each thread, at most `hi`."""
@@ -220,13 +219,48 @@ class BlockKernel:
         """The first step of the block's part of the sum."""
         return Ix.of(self.part, self.steps) if self.splits > 1 else Ix()
 
-    def place_in_sums(self, step: Ix, first: bool = False) -> Sums:
-        """Where step number `step` of the whole sum lies; `first`: that of a block's part."""
+    def start(self) -> tuple[Value, ...]:
+        """The first step of the block's part of the sum, as counters: one for each loop that takes part in numbering
+        steps, the fastest first. None where one number says it.
+        """
+        rest = self.base()
+        counters = []
+        for extent in self._extents():
+            counters.append(self.values.index(derived("mod", rest, extent)))
+            rest = derived("floordiv", rest, extent)
+        return tuple(counters)
+
+    def following(self, counters: tuple[Value, ...]) -> tuple[Value, ...]:
+        """The step after `counters`; after the last one, some step."""
+        e, result = self.e, []
+        goes_on: Value | None = None  # whether the loops before begin again
+        for counter, extent in zip(counters, self._extents(), strict=True):
+            more = e.op("add", counter, 1)
+            ends = e.op("ge", more, extent)
+            after = e.op("select", ends, e.const(0, INDEX), more)
+            if goes_on is not None:
+                after = e.op("select", goes_on, after, counter)
+            result.append(e.op("minimum", after, extent - 1))  # so that it is seen to stay below the extent
+            goes_on = ends if goes_on is None else e.op("and", goes_on, ends)
+        return tuple(result)
+
+    def _extents(self) -> list[int]:
+        """Steps along each loop that takes part in numbering them, the fastest first."""
+        if not self.outer.variables:
+            return []
+        outer = [v.hi + 1 for v in reversed(self.outer.variables)]
+        return [*outer, self.inner_steps] if self.outer_first else [self.inner_steps, *outer]
+
+    def place_in_sums(self, step: Ix, counters: tuple[Value, ...] = (), first: bool = False) -> Sums:
+        """Where step number `step` of the whole sum lies, which has these `counters`; `first`: that of a block's
+        part.
+        """
         inner = step
         outer: Points = {}
-        if self.outer.variables:
-            inner = derived("mod", step, self.inner_steps)
-            outer = self.outer.points(derived("floordiv", step, self.inner_steps))
+        if counters:
+            along = [Ix.of(self.variable("k", c, n - 1)) for c, n in zip(counters, self._extents(), strict=True)]
+            inner = along.pop() if self.outer_first else along.pop(0)
+            outer = dict(zip(reversed(self.outer.variables), along, strict=True))
         is_short = self.pad > 0 and (first or bool(outer) or self.pad >= self.depth)
         return Sums(outer, inner * self.depth + -self.pad, is_short)
 

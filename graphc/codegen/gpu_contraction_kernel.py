@@ -79,32 +79,33 @@ class PanelKernel(BlockKernel):
         self.left.put(left, fetched[0])
         self.right.put(right, fetched[1])
 
-    def read(self, step: Ix, first: bool = False) -> tuple[list[Value], list[Value]]:
+    def read(self, step: Ix, counters: tuple[Value, ...], first: bool = False) -> tuple[list[Value], list[Value]]:
         """What the thread copies of both panels of a step."""
-        return self.fetch((self.left, self.right), self.place_in_sums(step, first))
+        return self.fetch((self.left, self.right), self.place_in_sums(step, counters, first))
 
     def sum(self) -> list[Value]:
         e, base = self.e, self.base()
-        totals = self.zeros()
-        self.put(0, self.read(base, first=True))
+        totals, counters = self.zeros(), self.start()
+        self.put(0, self.read(base, counters, first=True))
         last = self.steps - 1
         pairs = (self.steps if self.reads_on else last) // 2
         if pairs:
-            with e.loop("step", 0, 2 * pairs, 2, tuple(totals)) as loop:
+            with e.loop("step", 0, 2 * pairs, 2, (*totals, *counters)) as loop:
                 step = Var("step", 2 * pairs - 2, multiple=2)
                 self.values.env[step] = loop.var
-                now = list(loop.phis)
+                now, counters = list(loop.phis[: len(totals)]), loop.phis[len(totals) :]
                 for k in (0, 1):
-                    fetched = self.read(base + derived("clamp", Ix.of(step) + (k + 1), last))
+                    counters = self.following(counters)
+                    fetched = self.read(base + derived("clamp", Ix.of(step) + (k + 1), last), counters)
                     now = self.products(k, now)
                     self.put(1 - k, fetched)
-                loop.yields = tuple(now)
-            totals = list(loop.results)
+                loop.yields = (*now, *counters)
+            totals, counters = list(loop.results[: len(totals)]), loop.results[len(totals) :]
         if self.steps % 2:
             return self.products(0, totals)
         if self.reads_on:
             return totals
-        fetched = self.read(base + last)
+        fetched = self.read(base + last, self.following(counters))
         totals = self.products(0, totals)
         self.put(1, fetched)
         return self.products(1, totals)

@@ -92,35 +92,38 @@ class MatrixKernel(PanelKernel):
     def _copied(self) -> list[Value]:
         """Go through the steps with copies for those that follow under way."""
         e, base, stages = self.e, self.base(), self.tile.stages
-        ahead = stages - 1
+        ahead, counters = stages - 1, self.start()
         for k in range(ahead):
+            if k:
+                counters = self.following(counters)
             if k < self.steps:
-                self._copy(base + k, k, first=k == 0)
+                self._copy(base + k, counters, k, first=k == 0)
             if k < ahead - 1:
                 e.wait(OPEN)
         totals = self.zeros()
         rounds, rest = divmod(self.steps, stages)
         if rounds:
             # The last rounds copy a step for nothing when there is none left.
-            with e.loop("step", 0, rounds * stages, stages, tuple(totals)) as loop:
+            with e.loop("step", 0, rounds * stages, stages, (*totals, *counters)) as loop:
                 step = Var("step", (rounds - 1) * stages, multiple=stages)
                 self.values.env[step] = loop.var
-                now = list(loop.phis)
+                now, counters = list(loop.phis[: len(totals)]), loop.phis[len(totals) :]
                 for k in range(stages):
                     e.wait(ahead - 1)
+                    counters = self.following(counters)
                     following = derived("clamp", Ix.of(step) + (k + ahead), self.steps - 1)
-                    self._copy(base + following, (k + ahead) % stages)
+                    self._copy(base + following, counters, (k + ahead) % stages)
                     now = self.products(k, now)
-                loop.yields = tuple(now)
-            totals = list(loop.results)
+                loop.yields = (*now, *counters)
+            totals = list(loop.results[: len(totals)])
         for k in range(rest):
             e.wait(ahead - 1)
             totals = self.products(k, totals)
         return totals
 
-    def _copy(self, step: Ix, number: int, first: bool = False) -> None:
+    def _copy(self, step: Ix, counters: tuple[Value, ...], number: int, first: bool = False) -> None:
         left, right = self.memory[number]
-        sums = self.place_in_sums(step, first)
+        sums = self.place_in_sums(step, counters, first)
         self.left.copy(left, self.first_row, self.batch_points, sums)
         self.right.copy(right, self.first_column, self.batch_points, sums)
 

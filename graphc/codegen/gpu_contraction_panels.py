@@ -17,6 +17,7 @@ from graphc.ir.types import DType, i64
 
 WIDE = 16  # bytes that one thread loads at once
 FEW = 4  # elements: loads that far apart still share lines
+FAR = 16  # elements: those that far apart do not
 
 
 @record
@@ -98,7 +99,8 @@ class Panel:
         """How many neighbours a thread loads at once, and whether they are steps of the sum rather than elements."""
         step = self.operand.step(self.side.variables[-1]) if self.side.variables else 0
         along = self.operand.step(self.sums.variables[-1]) if self.sums.variables else 0
-        is_along_sums = along == 1 and (step == 0 or step > FEW) and self.width * self.depth >= WIDE
+        nearer = 0 < along <= FAR and (step == 0 or step > FEW * along)
+        is_along_sums = nearer and self.width * self.depth >= WIDE
         plain = self.operand.plain
         if plain is None:
             return 1, is_along_sums

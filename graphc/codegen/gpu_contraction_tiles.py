@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from graphc.codegen.target import Target
 from graphc.ir.record import record
@@ -57,6 +57,7 @@ class Tile:
     wide: int
     slices: int
     splits: int = 1
+    divided: ClassVar[float] = 1.25  # times a step takes whose indices are divided
 
     @property
     def threads(self) -> int:
@@ -76,6 +77,7 @@ class MatrixTile:
     across: int
     stages: int
     splits: int = 1
+    divided: ClassVar[float] = 3.0
 
     @property
     def threads(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.codegen.gpu_contraction_matrix_tiles import choose_matrix_tile
 from graphc.codegen.gpu_contraction_problem import Problem, find_problem, size
+from graphc.codegen.gpu_contraction_steps import with_even_parts
 from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, Tile, choose_tile
 from graphc.codegen.schedule import Tiling
 from graphc.codegen.sites import Nest
@@ -29,7 +30,7 @@ def choose_tiling(nest: Nest, target: Target) -> Tiling | None:
     if held is not None:
         options.append(choose_matrix_tile(shape, target, held.itemsize))
     found = [option for option in options if option is not None]
-    return tiling_with(problem, min(found, key=lambda o: o[0])[1]) if found else None
+    return tiling_with(problem, with_even_parts(problem, min(found, key=lambda o: o[0])[1])) if found else None
 
 
 def matrix_dtype(problem: Problem, target: Target) -> DType | None:

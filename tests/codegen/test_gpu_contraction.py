@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from graphc.codegen.gpu_contraction_matrix_tiles import choose_matrix_tile
+from graphc.codegen.gpu_contraction_steps import cut_sums
 from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, Tile, choose_tile, shared_bytes
+from graphc.codegen.kernel import For, Kernel, Load, Mma, Op, Stmt, Store
 from graphc.codegen.kernel_text import print_kernel
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import parse_spec
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.types import DType, TensorType, bf16, f16, f32, f64, i32
-from tests.codegen.gpu_groups import H100, contraction, lowered, run, small_numbers
+from tests.codegen.gpu_groups import H100, contraction, lowered, prepared, run, small_numbers, whole
 from tests.codegen.test_panels import SPECS as PANEL_SPECS
 
 SPECS = (*PANEL_SPECS, "b c h+2r w+2s, o c r s -> b o h w", "b g c h+r w+s, g o c r s -> b g o h w")
@@ -108,6 +111,77 @@ def test_a_padded_convolution_reads_the_values_themselves(dtype: DType, padding:
     edges = (0, 0, padding, padding)
     z = b.contract(b.pad(x, edges, edges), w, "b c h+r w+s, o c r s -> b o h w")
     _check(Graph((x, w), (z,)), TILES["square"] if dtype is f32 else MATRIX_TILES["one warp"])
+
+
+WINDOWS = "b c h+r w+s, o c r s -> b o h w"
+LONG = {"b": 2, "c": 32, "h": 6, "w": 7, "o": 20, "r": 3, "s": 3}
+
+
+def _padded(dtype: DType) -> Graph:
+    b = Builder()
+    x, w = (b.input(i, TensorType(dtype, s)) for i, s in enumerate(((2, 32, 6, 7), (20, 32, 3, 3))))
+    z = b.contract(b.pad(x, (0, 0, 1, 1), (0, 0, 1, 1)), w, WINDOWS)
+    return Graph((x, w), (z,))
+
+
+def _steps_of(kernel: Kernel) -> list[Stmt]:
+    """What is done at each step of the sum."""
+    (loop,) = (s for s in kernel.body if isinstance(s, For) and len(s.phis) > 3)
+    return list(loop.body)
+
+
+@pytest.mark.parametrize("tile", ["flat", "three parts", "one warp", "warps in parts"])
+@pytest.mark.parametrize("form", ["forward", "padded", "weights"])
+def test_steps_go_along_one_loop_without_divisions(form: str, tile: str) -> None:
+    """Windows, images and lines are counted from step to step; channels, or the places of a line, are the panel's."""
+    tiles: dict[str, Tile | MatrixTile] = {
+        "flat": Tile(8, 64, 8, 2, 4, 1),
+        "three parts": Tile(16, 16, 8, 2, 2, 1, splits=4 if form == "weights" else 3),
+        "one warp": MatrixTile(32, 32, 16, 1, 1, 3),
+        "warps in parts": MatrixTile(32, 32, 32, 1, 2, 3, splits=3 if form != "weights" else 2),
+    }
+    dtype = f32 if isinstance(tiles[tile], Tile) else bf16
+    rng = random.Random(form)
+    if form == "forward":
+        graph = contraction(rng, WINDOWS, dtype, follow=False, before=False, extents=LONG)
+    elif form == "padded":
+        graph = _padded(dtype)
+    else:
+        extents = {"b": 2, "c": 5, "h": 4, "w": 32, "o": 6, "r": 3, "s": 3}
+        graph = contraction(rng, "b c h w, b o h+r w+s -> o c r s", dtype, follow=False, before=False, extents=extents)
+    kernel = lowered(graph, tiles[tile])[0].kernel
+    made = [s.name for s in _steps_of(kernel) if isinstance(s, Op)]
+    assert not {"floordiv", "mod", "udiv", "urem", "sdiv", "srem"} & {*made}
+    _check(graph, tiles[tile])
+
+
+def test_what_a_step_of_a_convolution_costs() -> None:
+    """Of 3 x 3 places, padded: a multiplication of matrices comes with few loads, and with next to nothing else."""
+    b = Builder()
+    x, w = (b.input(i, TensorType(bf16, s)) for i, s in enumerate(((64, 256, 14, 14), (256, 256, 3, 3))))
+    graph = Graph((x, w), (b.contract(b.pad(x, (0, 0, 1, 1), (0, 0, 1, 1)), w, WINDOWS),))
+    body = _steps_of(lowered(graph)[0].kernel)
+    count = Counter(type(s) for s in body)
+    assert count[Load] <= count[Mma] and count[Store] <= count[Mma]
+    indices = [s for s in body if isinstance(s, Op) and s.name != "select"]
+    assert len(indices) <= 2 * count[Mma]
+
+
+def test_parts_of_a_sum_have_as_many_steps() -> None:
+    """Else the loops of the sum would be one, whose indices are divided at each step."""
+    graph = contraction(
+        random.Random(1),
+        "b c h w, b o h+r w+s -> o c r s",
+        bf16,
+        follow=False,
+        before=False,
+        extents={"b": 64, "c": 64, "h": 56, "w": 56, "o": 64, "r": 3, "s": 3},
+    )
+    tiling = prepared(whole(graph)).schedule.tiling
+    assert tiling is not None and isinstance(tiling.tile, MatrixTile) and tiling.tile.splits > 1
+    outer, inner = cut_sums(tiling.problem, tiling.tile)
+    assert len(inner.variables) == 1
+    assert outer.length * -(-inner.length // tiling.tile.depth) % tiling.tile.splits == 0
 
 
 def test_several_places_of_a_window_are_computed_by_one_thread() -> None:

@@ -72,6 +72,15 @@ def test_results_are_exact_and_threads_do_not_disturb_each_other(case: str, spec
     np.testing.assert_array_equal(_run(graph, arrays, tile), evaluate(graph, arrays)[0])
 
 
+@pytest.mark.parametrize("case", ["tiles", "matrices"])
+def test_convolutions_whose_steps_are_counted(case: str) -> None:
+    dtype, tile = CASES[case]
+    extents = {"b": 2, "c": 32, "h": 5, "w": 6, "o": 20, "r": 3, "s": 3}
+    graph = contraction(random.Random(1), SPECS[3], dtype, follow=True, before=True, extents=extents)
+    arrays = small_numbers(graph, 2)
+    np.testing.assert_array_equal(_run(graph, arrays, tile), evaluate(graph, arrays)[0])
+
+
 def test_copies_that_are_under_way_while_matrices_are_multiplied() -> None:
     rng = random.Random(5)
     extents = {"a": 40, "b": 208, "c": 24}

@@ -22,6 +22,7 @@ class Function:
         self.spans: Spans = find_spans(kernel)
         self.lines: list[str] = []
         self.registers: dict[Value, tuple[str, ...]] = {}
+        self.zeroed: dict[str, str] = {}  # registers of loads that give zero unless another register holds
         self._scopes: list[dict[str, str]] = [{}]  # what `once` has named, of each block that is open
         self._count = 0
 

@@ -39,9 +39,13 @@ class Memory:
         for place, mask in zip(places, masks, strict=True):
             if is_bool:
                 expressions.append(f"{mask} && {place} != 0" if mask else f"{place} != 0")
+            elif mask and f.is_block and statement.buffer.mode == "in":
+                # Left to itself, the compiler makes a branch of each.
+                expressions.append(f"GC_LOAD_IF({mask}, {place})")
             else:
                 expressions.append(f"{mask} ? {place} : {zero}" if mask else place)
         f.define_each(result, expressions)
+        f.zeroed.update((r, m) for r, m in zip(f.registers[result], masks, strict=True) if m and not is_bool)
 
     def _load_wide(self, result: Value, places: list[str], mask: str, chunk: int) -> list[str]:
         f = self.f

@@ -189,6 +189,8 @@ def _compare(f: Function, op: Op, args: Sequence[str]) -> str:
 
 
 def _select(f: Function, op: Op, args: Sequence[str]) -> str:
+    if f.zeroed.get(args[1]) == args[0] and args[2] in ("0", "0.0f"):
+        return args[1]  # it is zero there already
     return f"{args[0]} ? {args[1]} : {args[2]}"
 
 

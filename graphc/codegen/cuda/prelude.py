@@ -24,6 +24,24 @@ PRELUDE = r"""
 #define GC_SEPARATE static __device__ __noinline__
 #endif
 
+// What lies at a place of memory that the kernel does not write, or zero: a load with a predicate, not a branch.
+#ifdef GRAPHC_SHIM
+#define GC_LOAD_IF(exists, place) ((exists) ? (place) : 0)
+#else
+#define GC_LOAD_IF(exists, place) gc_load_if(exists, &(place))
+template <class T> GC_INLINE T gc_load_if(bool exists, const T* place) { return exists ? *place : 0; }
+#define GC_LOADS_IF(TYPE, KIND, REGISTER) \
+  GC_INLINE TYPE gc_load_if(bool exists, const TYPE* place) { \
+    TYPE result; \
+    asm("{ .reg .pred p; setp.ne.s32 p, %2, 0; mov.b" KIND " %0, 0; @p ld.global.nc.b" KIND " %0, [%1]; }" \
+        : "=" REGISTER(result) : "l"(place), "r"((int)exists)); \
+    return result; \
+  }
+GC_LOADS_IF(unsigned short, "16", "h")
+GC_LOADS_IF(int, "32", "r")
+GC_LOADS_IF(float, "32", "f")
+#endif
+
 template <class T, int LANES> struct alignas(sizeof(T) * LANES) gc_vector { T lane[LANES]; };
 
 // NaN if either is NaN, +0 over -0: one instruction where there is one.

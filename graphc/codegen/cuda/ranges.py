@@ -78,9 +78,29 @@ def _block(statements: Sequence[Stmt], spans: Spans) -> None:
             found = _of_loop(statement, spans)
             if found is not None:
                 spans[statement.var] = found
+            _carried(statement, spans)
             _block(statement.body, spans)
+            spans.update((r, spans[p]) for r, p in zip(statement.results, statement.phis, strict=True) if p in spans)
         elif isinstance(statement, If):
             _block(statement.body, spans)
+
+
+def _carried(loop: For, spans: Spans) -> None:
+    """The spans of carried numbers: what the first value and all that one more round can make of it lie in."""
+    numbers = [(p, i, y) for p, i, y in zip(loop.phis, loop.inits, loop.yields, strict=True) if p.type.dtype is i64]
+    assumed = {p: Span(spans[i].lo, _LARGEST >> 2) for p, i, _ in numbers if i in spans}
+    if not assumed or len(assumed) < len(numbers):
+        return
+    for _ in range(2):  # with whatever is not too large, then with what comes of that
+        inside = {**spans, **assumed}
+        _block(loop.body, inside)
+        after = {p: _union(spans[i], inside[y]) for p, i, y in numbers if y in inside}
+        if after.keys() != assumed.keys() or any(
+            a.lo < assumed[p].lo or a.hi > assumed[p].hi for p, a in after.items()
+        ):
+            return
+        assumed = {p: a._replace(multiple=1) for p, a in after.items()}
+    spans.update(assumed)
 
 
 def _of_loop(loop: For, spans: Spans) -> Span | None:
