@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import click
 
 from graphc.cli.common import json_option, to_json, unknown
+from graphc.ir.record import members
 from graphc.passes.registry import PASSES, pass_class
 
 
@@ -16,7 +15,7 @@ def describe(name: str) -> dict[str, object]:
     return {
         "name": name,
         "doc": kind.doc,
-        "options": {f.name: f.default for f in fields(kind)},
+        "options": {f.name: f.default for f in members(kind)},
         "requires": [fact.name for fact in kind.requires],
         "ensures": [fact.name for fact in kind.ensures],
     }
@@ -40,7 +39,7 @@ def passes_command(name: str | None, as_json: bool) -> None:
     chosen = shown[0]
     click.echo(f"{chosen['name']}: {chosen['doc']}")
     kind = pass_class(name)
-    for f in fields(kind):
+    for f in members(kind):
         click.echo(f"  option   {f.name}={f.default}")
     for verb, facts in (("requires", kind.requires), ("ensures", kind.ensures)):
         for fact in facts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform, overload
 
@@ -46,6 +46,11 @@ def _made(cls: type[Any], slots: bool) -> type[Any]:
     if made.__repr__ is object.__repr__:
         made.__repr__ = _text
     return made
+
+
+def members(cls: type[Any]) -> tuple[Field[Any], ...]:
+    """The fields of a class of records, in order."""
+    return fields(cls)
 
 
 def _text(self: Any) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from dataclasses import Field, fields
+from dataclasses import Field
 
 from graphc.errors import GraphcError
+from graphc.ir.record import members
 from graphc.passes.base import Pass
 
 # name -> "module:Class"; modules are loaded when a pass is asked for, so that listing names costs nothing
@@ -62,7 +63,7 @@ def parse_pipeline(text: str) -> list[Pass]:
 
 
 def _make(kind: type[Pass], options: str) -> Pass:
-    known = {f.name: f for f in fields(kind)}
+    known = {f.name: f for f in members(kind)}
     given: dict[str, object] = {}
     for item in filter(None, (part.strip() for part in options.split(","))):
         name, equals, value = (part.strip() for part in item.partition("="))
