@@ -30,7 +30,7 @@ from graphc.options import TUNE, code_key, scope
 from graphc.recorder import runtime_scalar
 from graphc.recording import Recorder, current
 from graphc.replay import Recorded, Replay, Source, is_lent
-from graphc.signatures import Plain, Recipes, aliasing, flatten, originals, rebuild, stand_in_for, tensors_in
+from graphc.signatures import Plain, Recipes, aliasing, flatten, obstacle, rebuild, stand_in_for, tensors_in
 from graphc.storage import Binding, Storage, next_serial
 from graphc.tensors.casting import OPEN, STATE, Key
 from graphc.tensors.core import TensorBase
@@ -219,8 +219,16 @@ class Compiled:
             return self._function(*call[0], **call[1])
         stand_ins = [stand_in_for(t) for t in tensors]
         numbers = [runtime_scalar(v) if p in self._changing else v for p, v in enumerate(floats)]
-        args, kwargs = rebuild(call, list(stand_ins), list(numbers))
-        capture = recorder.capture = Capture(next_serial())
+        args, kwargs = rebuild(call, list(tensors), list(numbers))
+        capture = Capture(next_serial())
+        problem = obstacle(tensors, guards.storages())
+        if problem:
+            capture.give_up(problem)
+        for tensor, stand_in in zip(tensors, stand_ins, strict=True):
+            if stand_in is not tensor:
+                leaf = recorder.leaf(stand_in._storage)
+                capture.parts.setdefault(tensor._storage, []).append((tensor._chain, leaf))
+        recorder.capture = capture
         try:
             result = self._function(*args, **kwargs)
         except BaseException:
@@ -233,23 +241,14 @@ class Compiled:
         finally:
             recorder.capture = None
         if made is None:
-            return self._give_up(recorder, key, capture, call, tensors, stand_ins, result)
+            return self._give_up(key, capture, result)
         self._failures.pop(key, None)
         self._captures[key] = self._captures.get(key, 0) + 1
         self._entries.setdefault(key, []).insert(0, made)
         del self._entries[key][MOST_CAPTURES:]
-        return originals(result, tensors, stand_ins)
+        return result
 
-    def _give_up(
-        self,
-        recorder: Recorder,
-        key: Any,
-        capture: Capture,
-        call: Any,
-        tensors: list[Any],
-        stand_ins: list[Any],
-        result: Any,
-    ) -> Any:
+    def _give_up(self, key: Any, capture: Capture, result: Any) -> Any:
         FRONT.capture_breaks += 1
         if self._failures.get(key, 0) == 0:
             _report(f"{self._name}: this call was not captured because of {capture.broken}")
@@ -257,12 +256,9 @@ class Compiled:
         for place in self._changing:
             self._fixed.add(place)
         self._changing.clear()
-        for tensor, stand_in in zip(tensors, stand_ins, strict=True):
-            if stand_in is not tensor and stand_in._storage.version:
-                tensor.copy_(stand_in)
         if self._fullgraph and not capture.broken.startswith("new state"):
             raise UsageError(f"{self._name} cannot be captured as a whole: {capture.broken}")
-        return originals(result, tensors, stand_ins)
+        return result
 
     def _entry(
         self,
@@ -287,7 +283,7 @@ class Compiled:
         fresh = self._fresh_storages(recorder, capture, result)
         if fresh is None:
             return None
-        recipe = Recipes(capture, {id(s): i for i, s in enumerate(fresh)}, {id(t): i for i, t in enumerate(stand_ins)})
+        recipe = Recipes(capture, {id(s): i for i, s in enumerate(fresh)}, tensors)
         returned = recipe.of(result)
         notes = list(capture.grads.values())
         # A gradient that was there before and still is, is written in place.
@@ -309,7 +305,7 @@ class Compiled:
             return None
         known |= {id(n._storage): Source("number", i) for i, n in enumerate(numbers) if isinstance(n, TensorBase)}
         known |= {i: Source("argument", place) for i, place in arguments.items()}
-        if any(id(s) in arguments and stand_ins[arguments[id(s)]] is not tensors[arguments[id(s)]] for s, _ in written):
+        if any(s in capture.parts for s, _ in written):
             capture.give_up("a write to an argument that is a view of a larger tensor")
             return None
         bindings = {b.node: b for b in recorder.held}
@@ -378,6 +374,9 @@ def _source_of(node: Node, bindings: dict[Node, Binding], capture: Capture, know
     binding = bindings.get(node)
     source = None if binding is None else binding.source
     if isinstance(source, Storage):
+        if source in capture.parts:
+            capture.give_up("memory that an argument is a view of, read beside the argument")
+            return None
         if id(source) in known:
             return known[id(source)]
         if source.origin is not None:

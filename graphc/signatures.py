@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from graphc.memory import AnyBuffer, part
 from graphc.storage import Lineage, Storage, Value
 from graphc.tensors.core import TensorBase, alias, from_buffer, new
 from graphc.tensors.viewing import copied
-from graphc.tensors.views import Chain, is_contiguous
+from graphc.tensors.views import Chain, is_contiguous, meet
 from graphc_runtime.buffer import Buffer
 
 
@@ -56,12 +56,12 @@ def _is_constant(value: Any) -> bool:
 
 
 class Plain:
-    """Arguments that are tensors, none over another's memory, or constants: a signature that is quickly compared.
+    """Arguments that are tensors or constants: a signature that is quickly compared.
 
-    Views that require gradients are not among them.
+    Views that require gradients are not among them, nor views beside other tensors over the same memory.
     """
 
-    __slots__ = ("constants", "count", "enabled", "names", "types")
+    __slots__ = ("constants", "count", "enabled", "names", "shared", "types")
 
     def __init__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         self.enabled = MODE.enabled
@@ -75,6 +75,7 @@ class Plain:
             if isinstance(t, TensorBase)
         ]
         self.constants = [(i, type(v), v) for i, v in enumerate(args) if not isinstance(v, TensorBase)]
+        self.shared = aliasing([args[place] for place, *_ in self.types])
 
     @staticmethod
     def suits(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
@@ -83,9 +84,9 @@ class Plain:
         tensors = [t for t in args if isinstance(t, TensorBase)]
         constants = [v for v in args if _is_constant(v)]
         plain = len(tensors) + len(constants) == len(args)
-        return (
-            plain and not any(t._wrapped or (t._chain and t.requires_grad) for t in tensors) and not aliasing(tensors)
-        )
+        if not plain or any(t._wrapped or (t._chain and t.requires_grad) for t in tensors):
+            return False
+        return not (any(t._chain for t in tensors) and aliasing(tensors))
 
     def fits(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any] | None:
         """The tensors among the arguments if these are of the same kinds, else None."""
@@ -112,8 +113,10 @@ class Plain:
             args = [args[place] for place, *_ in self.types]
         count = len(args)
         if count == 2:
-            return None if args[0]._storage is args[1]._storage else args
-        return args if count < 2 or len({t._storage for t in args}) == count else None
+            return args if (args[0]._storage is args[1]._storage) is bool(self.shared) else None
+        if not self.shared:
+            return args if count < 2 or len({t._storage for t in args}) == count else None
+        return args if aliasing(args) == self.shared else None
 
 
 def rebuild(value: Any, tensors: list[Any], floats: list[Any]) -> Any:
@@ -135,9 +138,9 @@ def rebuild(value: Any, tensors: list[Any], floats: list[Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """How to make a returned tensor anew: over output number `storage`, or over a storage that exists."""
+    """How to make a returned tensor anew over output number `storage`."""
 
-    storage: int | Storage
+    storage: int
     type: TensorType
     chain: Chain
     strides: tuple[int, ...]
@@ -148,7 +151,7 @@ class _Made:
 
 def make_result(made: _Made, storages: list[Storage] | dict[int, Storage]) -> Any:
     """A tensor made as `made` says."""
-    storage: Storage = storages[made.storage] if isinstance(made.storage, int) else made.storage
+    storage = storages[made.storage]
     if made.name:
         hist = Value(_NOTHING, (), made.name, True)
         hist.freed = True
@@ -161,13 +164,37 @@ def make_result(made: _Made, storages: list[Storage] | dict[int, Storage]) -> An
 _NOTHING = Node("constant", (), (("value", 0.0),), TensorType(f64, ()))
 
 
-class Recipes:
-    """Results of a call as recipes to make them anew."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """How to make a returned view of an argument anew. `follows`: it requires gradients when the argument does."""
 
-    def __init__(self, capture: Capture, places: dict[int, int], arguments: dict[int, int]) -> None:
+    type: TensorType
+    chain: Chain
+    strides: tuple[int, ...]
+    offset: int
+    follows: bool
+    requires_grad: bool
+
+
+def view_of(tensor: Any, seen: _Seen) -> Any:
+    """A view of `tensor` made as `seen` says."""
+    storage = tensor._storage
+    lineage = tensor._lineage if seen.follows else Lineage(len(seen.chain), None, seen.requires_grad, storage.version)
+    made = new(storage, seen.type, lineage, seen.chain, seen.strides, seen.offset)
+    made._counter = tensor._counter
+    made._root = tensor
+    return made
+
+
+class Recipes:
+    """Results of a call as recipes to make them anew: of `arguments`, and of storages whose places are given."""
+
+    def __init__(self, capture: Capture, places: dict[int, int], arguments: Sequence[Any]) -> None:
         self.capture = capture
         self.places = places
         self.arguments = arguments
+        self._numbers = {id(tensor): i for i, tensor in enumerate(arguments)}
+        self._holders = {id(tensor._storage): i for i, tensor in enumerate(arguments)}
 
     def of(self, value: Any) -> Any:
         if isinstance(value, TensorBase):
@@ -185,14 +212,17 @@ class Recipes:
         return None
 
     def _tensor(self, tensor: Any) -> Any:
-        if id(tensor) in self.arguments:
-            return ("arg", None, self.arguments[id(tensor)])
+        if id(tensor) in self._numbers:
+            return ("arg", None, self._numbers[id(tensor)])
         storage, lineage = tensor._storage, tensor._lineage
         place = self.places.get(id(storage))
         hist = lineage.hist
         if hist is not None and not hist.freed:
             self.capture.give_up("a result that needs its history for a later backward")
             return None
+        holder = self._holders.get(id(storage))
+        if holder is not None and hist is None:
+            return self._part(tensor, holder)
         if place is None and hist is None:
             return ("object", None, tensor)
         if place is None:
@@ -201,6 +231,17 @@ class Recipes:
         name = hist.name if hist is not None else ""
         made = _Made(place, tensor._type, tensor._chain, tensor._strides, tensor._offset, name, lineage.requires_grad)
         return ("made", None, made)
+
+    def _part(self, tensor: Any, holder: int) -> Any:
+        """A view of the argument number `holder`."""
+        argument = self.arguments[holder]
+        if argument._chain:
+            self.capture.give_up("a result that is a view of an argument that is a view")
+            return None
+        follows = tensor._lineage is argument._lineage
+        requires = tensor._lineage.requires_grad
+        seen = _Seen(tensor._type, tensor._chain, tensor._strides, tensor._offset, follows, requires)
+        return ("of", None, (holder, seen))
 
 
 def restore(recipe: Any, storages: list[Storage], tensors: Sequence[Any]) -> Any:
@@ -211,6 +252,8 @@ def restore(recipe: Any, storages: list[Storage], tensors: Sequence[Any]) -> Any
         return what
     if tag == "arg":
         return tensors[what]
+    if tag == "of":
+        return view_of(tensors[what[0]], what[1])
     if tag == "seq":
         return kind(restore(w, storages, tensors) for w in what)
     if tag == "named":
@@ -239,6 +282,26 @@ def stand_in_for(tensor: Any) -> Any:
     return from_buffer(argument_buffer(tensor), tensor._type)
 
 
+def obstacle(tensors: Sequence[Any], captured: Container[int]) -> str:
+    """Why a call must not read copies of those among its arguments that are views, or ""; `captured` are identities of
+    storages that the function reaches otherwise.
+
+    What reads a copy neither sees what is written to the memory otherwise, nor is it told from another view of it.
+    """
+    views: dict[int, list[Any]] = {}
+    for tensor in tensors:
+        views.setdefault(id(tensor._storage), []).append(tensor)
+    for storage, over in views.items():
+        if not any(t._chain and not t.requires_grad for t in over):
+            continue
+        if storage in captured or any(not t._chain or t.requires_grad for t in over):
+            return "an argument that is a view of memory which the function also reaches otherwise"
+        places = [(t._type, t._strides, t._offset) for t in over]
+        if any(meet(a, b) for i, a in enumerate(places) for b in places[:i]):
+            return "arguments that are views of the same memory"
+    return ""
+
+
 def argument_buffer(tensor: Any) -> AnyBuffer:
     if not tensor._chain:
         return tensor._storage.realise()
@@ -247,17 +310,3 @@ def argument_buffer(tensor: Any) -> AnyBuffer:
             return part(tensor._storage.realise(), tensor._offset * tensor.itemsize, tensor._type.nbytes)
         return copied(alias(tensor))._storage.realise()
     return Buffer.from_array(np.ascontiguousarray(tensor._array()))
-
-
-def originals(result: Any, tensors: list[Any], stand_ins: list[Any]) -> Any:
-    """A result in which stand-ins are the arguments again."""
-    if isinstance(result, TensorBase):
-        for tensor, stand_in in zip(tensors, stand_ins, strict=True):
-            if result is stand_in:
-                return tensor
-        return result
-    if type(result) in (list, tuple):
-        return type(result)(originals(r, tensors, stand_ins) for r in result)
-    if type(result) is dict:
-        return {k: originals(r, tensors, stand_ins) for k, r in result.items()}
-    return result

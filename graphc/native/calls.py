@@ -92,10 +92,13 @@ def _arguments(layout: Layout) -> Function:
             f.need(f.equal(storage, expected))
         with f.when(f.equal(expected, 0)), f.each(plan, T["captured"], 1) as captured:
             f.need(f.differ(f.load(captured), storage))
+        leader, begin = f.load(record, 56), f.load(plan, T["arguments"][0])
         other = f.variable(record)
-        with f.while_above(other, f.load(plan, T["arguments"][0])):
+        with f.when(f.equal(leader, -1)), f.while_above(other, begin):
             f.set(other, f.add(f.get(other), -8 * TABLES["arguments"]))
             f.need(f.differ(f.load(f.get(other), 40), storage))
+        with f.when(f.differ(leader, -1)):
+            f.need(f.equal(f.load(f.scaled(begin, leader), 40), storage))
         f.store(storage, record, 40)
     with f.each(plan, T["constants"], TABLES["constants"]) as record:
         given, expected = f.load(f.scaled("%args", f.load(record))), f.load(record, 8)

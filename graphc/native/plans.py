@@ -28,6 +28,7 @@ from graphc.native.tables import (
     OBJECT,
     ONE,
     STORAGE,
+    TABLES,
     TUPLE,
     VIEW,
     WORD,
@@ -38,7 +39,7 @@ from graphc.native.tables import (
 from graphc.random import key_buffer
 from graphc.recording import current
 from graphc.replay import Replay, is_plain
-from graphc.signatures import Plain, make_result
+from graphc.signatures import Plain, make_result, view_of
 from graphc.storage import Lineage, Storage
 from graphc.tensors.core import new
 from graphc.tensors.views import contiguous_strides
@@ -86,6 +87,14 @@ def direct(replay: Replay, plain: Plain) -> Direct | None:
         except _Unsuitable:
             replay.natives[classes] = None
     return replay.natives[classes]
+
+
+def _leaders(plain: Plain) -> list[int]:
+    """For each tensor among the arguments, where the record of the first over the same storage begins, or -1."""
+    size = TABLES["arguments"]
+    return [
+        -1 if first == place else first * size for place, first in enumerate(plain.shared or range(len(plain.types)))
+    ]
 
 
 def _require(condition: bool) -> None:
@@ -157,9 +166,9 @@ class _Maker:
         plan.table(
             "arguments",
             [
-                (place, id(cls), id(kind), int(requires), 0 if storage is None else id(storage), 0, strides)
-                for (place, cls, kind, requires, _), storage, strides in zip(
-                    plain.types, shared, map(self._strides, plain.types), strict=True
+                (place, id(cls), id(kind), int(requires), 0 if storage is None else id(storage), 0, strides, leader)
+                for (place, cls, kind, requires, _), storage, strides, leader in zip(
+                    plain.types, shared, map(self._strides, plain.types), _leaders(plain), strict=True
                 )
             ],
         )
@@ -409,7 +418,7 @@ class _Maker:
         plan.set("results", id(results))
         plan.table("leaves", leaves)
         plan.set("leaves_count", len(leaves))
-        flat = recipe[0] == "seq" and len(recipe[2]) == len(recipes)
+        flat = recipe[0] == "seq" and recipe[2] == recipes
         kinds = {tuple: TUPLE, list: LIST}
         plan.set("result_kind", ONE if recipes == [recipe] else kinds[recipe[1]] if flat else BUILT)
         self._keep(build)
@@ -446,6 +455,9 @@ class _Maker:
 def _builder(recipe: Any, leaves: list[Any]) -> Callable[[list[Any]], Any]:
     """What makes a result of the objects of its leaves, which are added to `leaves`."""
     tag, kind, what = recipe
+    if tag == "of":
+        base = _builder(("arg", None, what[0]), leaves)
+        return lambda made: view_of(base(made), what[1])
     if tag not in ("seq", "named", "dict"):
         place = len(leaves)
         leaves.append(recipe)

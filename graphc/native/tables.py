@@ -98,7 +98,9 @@ MADE_WORDS = 10
 MADE_TENSOR, MADE_STORAGE = 64, 72  # offsets
 # Tables of a plan, each with the number of words of a record.
 TABLES = {
-    "arguments": 7,  # place, class, type, whether it needs gradients, the storage it shares, (its storage), strides
+    # Place, class, type, whether it needs gradients, the captured storage it shares, (its storage), strides, where the
+    # record begins whose storage it shares (in words) or -1.
+    "arguments": 8,
     "constants": 2,  # place, value
     "captured": 1,  # storage
     "gradients": 2,  # tensor, the type of its gradient or 0

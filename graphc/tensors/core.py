@@ -278,6 +278,12 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
             # A batch cut out of a data set: the part is a leaf of its own, so every batch records the same nodes.
             binding = recorder.part(storage, tensor._type, tensor._offset)
             return binding.node, binding
+    if chain and storage.value is None and recorder.capture is not None and not wants_grad((tensor,)):
+        found = recorder.capture.part(storage, chain)
+        if found is not None:
+            binding, rest = found
+            node = _blocked(recorder.b, binding.node) if grad else binding.node
+            return apply_chain(recorder.b, node, rest), binding
     node, keep, depth = read_base(recorder, tensor, grad)
     if not chain:
         return node, keep

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.ir.builder import Builder
@@ -13,6 +16,7 @@ from graphc.ir.types import DType, TensorType, boolean, i64, row_major_strides
 from graphc.tensors.bit_patterns import reinterpret
 
 Ints = tuple[int, ...]
+_MOST_WORK: Any = 10000  # steps in which NumPy is to find whether two views have an element in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,30 @@ def overlap(a: tuple[Ints, Ints, int], b: tuple[Ints, Ints, int]) -> str:
     if left == right:
         return "full" if a[1] == b[1] else "partial"
     return "partial" if left[0] < right[1] and right[0] < left[1] else ""
+
+
+class _Place:
+    """Memory that is only compared, as NumPy reads it from an object."""
+
+    def __init__(self, type: TensorType, strides: Ints, offset: int) -> None:
+        size = type.dtype.itemsize
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": f"|V{size}",
+            "shape": type.shape,
+            "strides": tuple([stride * size for stride in strides]),
+            "data": ((1 + offset) * size, True),
+        }
+
+
+def meet(a: tuple[TensorType, Ints, int], b: tuple[TensorType, Ints, int]) -> bool:
+    """Whether two views (type, strides, offset) of one memory may have an element in common."""
+    if not a[0].size or not b[0].size:
+        return False
+    try:
+        return np.shares_memory(np.asarray(_Place(*a)), np.asarray(_Place(*b)), max_work=_MOST_WORK)
+    except np.exceptions.TooHardError:
+        return True
 
 
 def repeats_elements(shape: Ints, strides: Ints) -> bool:

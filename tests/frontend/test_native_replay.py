@@ -96,6 +96,28 @@ def test_the_argument_itself_is_returned() -> None:
     assert natively(lambda: compiled(x)) == 1 and compiled(x)[0] is x
 
 
+def test_views_of_arguments_are_returned_anew() -> None:
+    compiled = torch.compile(lambda x, y: [x.t(), y + 1, x[1:]])
+    x, y = torch.zeros(2, 2), torch.zeros(2)
+    warm(compiled, x, y)
+    other = torch.ones(2, 2)
+    results: list[Any] = []
+    assert natively(lambda: results.extend(compiled(other, y))) == 1
+    results[0].add_(1)
+    assert other.tolist() == [[2, 2], [2, 2]] and results[2].tolist() == [[2, 2]] and x.tolist() == [[0, 0], [0, 0]]
+    assert results[2]._base is other and results[1].tolist() == [1, 1]
+
+
+def test_one_tensor_may_be_several_arguments() -> None:
+    compiled = torch.compile(lambda x, y, z: x * y + z)
+    a, b = torch.tensor([2.0, 3.0]), torch.tensor([5.0, 7.0])
+    for args in ((a, a, b), (a, b, a), (b, a, a), (a, a, a)):
+        warm(compiled, *args)
+        assert natively(lambda args=args: compiled(*args)) == 1
+        assert compiled(*args).tolist() == (args[0] * args[1] + args[2]).tolist()
+    assert natively(lambda: compiled(a, a, b)) == 0, "they share memory in another way than the last time"
+
+
 def test_named_arguments_and_constants_are_native() -> None:
     compiled = torch.compile(lambda x, y, power=1, label="": (x + y) * power)
     x, y = torch.ones(3), torch.ones(3)
