@@ -24,7 +24,8 @@ MAX_OWN = 1 << 16  # bytes of rows that a kernel may keep besides what it stores
 class Limits:
     """What one kernel may have on a device: rows of up to `row` elements, when it has fewer than `few` of them up to
     `short`, `own` bytes of memory of its own for one. Values of which each point reads a window move into kernels of at
-    least `points` points. With `pads` padding is computed, and no memory filled before a value is stored into it.
+    least `points` points, products of a contraction only along an axis that no window steps along, unless `strided`
+    ones cost no more. With `pads` padding is computed, and no memory filled before a value is stored into it.
     """
 
     row: int = MAX_ROW
@@ -32,6 +33,7 @@ class Limits:
     short: int = MIN_ROW
     own: int = MAX_OWN
     points: int = 0
+    strided: bool = False
     pads: bool = False
 
     def is_long(self, length: int, rows: int) -> bool:
@@ -41,7 +43,7 @@ class Limits:
 
 ON_CPU = Limits()
 # Blocks of threads read long rows from memory again, and many of them run at once.
-ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16, pads=True)
+ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16, strided=True, pads=True)
 
 
 @dataclass(eq=False)

@@ -147,6 +147,7 @@ def _try_merge(
     elif any(needs_loop(n) for n in producer.inside):
         fits = not any(needs_loop(n) for n in reader.inside) and _is_windowed(node, wanted, axes)
         fits = fits and math.prod(reader.domain) >= limits.points
+        fits = fits and (limits.strided or not _is_strided_product(producer, node, wanted, axes))
         merged = Draft(reader.roots, reader.domain, reader.order) if fits else None
     else:
         merged = Draft(reader.roots, reader.domain, reader.order) if len(wanted) <= 2 else None
@@ -211,6 +212,16 @@ def _is_windowed(node: Node, wanted: list[Index], axes: list[Var]) -> bool:
             return False
         used.append(symbol)
     return len(set(used)) == sum(axis.hi > 0 for axis in axes) == len(used)
+
+
+def _is_strided_product(producer: Draft, node: Node, wanted: list[Index], axes: list[Var]) -> bool:
+    """Whether `node` holds products whose neighbours in memory are elements of one window: then no axis of the reader
+    walks along both them and their operands, so that vectors would be put together from single elements.
+    """
+    if not any(n.op == "contract" for n in producer.inside):
+        return False
+    innermost = max((d for d in range(node.type.rank) if node.shape[d] > 1), default=None)
+    return innermost is not None and all(wanted[0][innermost].coefficient(axis) != 1 for axis in axes)
 
 
 def _aligned(
