@@ -54,7 +54,7 @@ def _steps(draw: random.Random, count: int) -> list[Step]:
             elif kind == 8:
                 x.mul_(y.sum().tanh())
             elif kind == 9:
-                x[start % x.shape[0]] = number
+                x[start % max(1, len(x)) : start + 1] = number
             elif kind == 10:
                 v.append(x.clone())
             else:
