@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen.kernel import Affine, Emitter, Load, Store, Value, VType
+from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.target import Target
 from graphc.ir.types import DTYPES, DType, boolean, f32, f64, i32, i64
 from tests.codegen.native import baseline, build, host_target, param, run, same, samples
@@ -116,6 +117,44 @@ def test_masks(lanes: int, stride: int | str, target: str) -> None:
     run(build(params, 1, write), arrays, TARGETS[target]())
     for actual, wanted in checks:
         assert same(np.ascontiguousarray(actual), wanted), actual.dtype
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("stride", (2, -2, 3, 5, -7))
+@pytest.mark.parametrize("count", (1, 3, 5, 7))
+def test_first_lanes(count: int, stride: int, target: str) -> None:
+    """What a loop leaves of its axis: the other lanes give zero and touch nothing, and no lane is asked about."""
+    rng = np.random.default_rng(count)
+    span = (count - 1) * abs(stride) + 1
+    start = span - 1 if stride < 0 else 0
+    places = start + np.arange(count) * stride
+    params, arrays, checks, keep = [], [], [], []
+    for dtype in DTYPES:
+        source, sink = (Fenced(samples(dtype, 64, rng)[:span], stride > 0) for _ in range(2))
+        keep += [source, sink]
+        packed, expected, written = np.ones(8, dtype.numpy), np.zeros(8, dtype.numpy), sink.array.copy()
+        expected[:count] = written[places] = source.array[places]
+        checks += [(packed, expected), (sink.array, written)]
+        group = [source.array, packed, sink.array]
+        arrays += group
+        params += [param(f"{n}_{dtype}", a, m) for n, a, m in zip("xps", group, ("in", "out", "inout"), strict=True)]
+
+    def write(e: Emitter, g: Value) -> None:
+        mask = e.op("lt", e.lanes(i64, 8), count)
+        for i, dtype in enumerate(DTYPES):
+            x, p, s = params[3 * i : 3 * i + 3]
+            value = Value(VType(dtype, 8))
+            e.body.append(Load(value, x, Affine(start), stride, None, mask))
+            e.body.append(Store(p, Affine(), value))
+            e.body.append(Store(s, Affine(start), value, stride, None, mask))
+
+    kernel = build(params, 1, write)
+    run(kernel, arrays, TARGETS[target]())
+    for actual, wanted in checks:
+        assert same(np.ascontiguousarray(actual), wanted), actual.dtype
+    text = emit_kernel(kernel, baseline())
+    assert "masked.gather" not in text
+    assert "masked.scatter" not in text
 
 
 def test_scalar_masks_that_are_false_touch_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Param, Prefetch, Store, Value, VType
+from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Prefetch, Stmt, Store, Value, VType
 from graphc.codegen.llvm.function import Function
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, memory_element, memory_type, register_type, suffix
 
@@ -14,17 +14,35 @@ _WIDE_STRIDE = 4
 _ALL = "splat (i1 true)"
 # Accesses with one moving address and different displacements, from which on that address is kept apart.
 _MANY = 4
+_NOWHERE = 1 << 62  # beyond whatever a vector holds
+
+
+def statements(kernel: Kernel) -> Iterator[Stmt]:
+    """All statements of `kernel`, those in loops and conditions included."""
+    bodies = [kernel.body]
+    while bodies:
+        for statement in bodies.pop():
+            yield statement
+            if isinstance(statement, (For, If)):
+                bodies.append(statement.body)
 
 
 def accesses(kernel: Kernel) -> Iterator[Load | Store]:
     """All loads and stores of `kernel`, loops and conditions included."""
-    bodies = [kernel.body]
-    while bodies:
-        for statement in bodies.pop():
-            if isinstance(statement, (Load, Store)):
-                yield statement
-            elif isinstance(statement, (For, If)):
-                bodies.append(statement.body)
+    return (s for s in statements(kernel) if isinstance(s, (Load, Store)))
+
+
+def first_lanes(kernel: Kernel) -> dict[Value, int]:
+    """The masks of `kernel` that hold in the first lanes alone, and in how many: what a loop leaves of its axis."""
+    made = {s.result: s for s in statements(kernel) if isinstance(s, Op) and s.name in ("lanes", "const", "lt")}
+    found: dict[Value, int] = {}
+    for value, op in made.items():
+        if op.name != "lt" or value.type.lanes == 1:
+            continue
+        left, right = (made.get(arg) for arg in op.args)
+        if left is not None and right is not None and (left.name, right.name) == ("lanes", "const"):
+            found[value] = int(right.attr)  # type: ignore[arg-type]
+    return {value: count for value, count in found.items() if 0 < count < value.type.lanes}
 
 
 class Memory:
@@ -34,6 +52,8 @@ class Memory:
         self.f = function
         self.pointers = {p: f"%p{i}" for i, p in enumerate(kernel.params)}
         self.pointers.update({p: f"%own{i}" for i, p in enumerate(kernel.own)})
+        self._first = first_lanes(kernel)
+        self._by_lane = function.target.vector_bytes < 64  # AVX-512 has instructions for elements that lie apart
         self._uses = Counter((a.buffer, a.index.terms) for a in accesses(kernel))
 
     def address(self, buffer: Param, index: Affine, shift: int = 0) -> str:
@@ -130,8 +150,10 @@ class Memory:
             start = self.address(statement.buffer, statement.index, 1 - lanes)
             mask = self._reverse(mask, f"<{lanes} x i1>", lanes) if mask else None
             name = self._reverse(self._load_plain(type, start, mask, ""), memory_type(type), lanes, hint)
-        elif mask is None and 1 < abs(stride) <= _WIDE_STRIDE:
-            name = self._load_strided(statement.buffer, statement.index, stride, type, hint)
+        elif self._is_wide(stride, lanes, statement.mask):
+            name = self._load_strided(statement, self._first.get(statement.mask, lanes), mask)  # type: ignore[arg-type]
+        elif self._by_lane and stride and (mask is None or statement.mask in self._first):
+            name = self._load_lanes(statement, self._first.get(statement.mask, lanes))  # type: ignore[arg-type]
         else:
             pointers = self._lane_pointers(statement.buffer, statement.index, None, stride, lanes)
             name = self._gather(type, pointers, mask or _ALL, hint)
@@ -164,18 +186,26 @@ class Memory:
             f"call {memory} {name}(ptr {address}, i32 {align}, {masks} {mask}, {memory} zeroinitializer)", hint
         )
 
-    def _load_strided(self, buffer: Param, index: Affine, stride: int, type: VType, hint: str) -> str:
-        """Whole vectors, the last of which ends at the last element needed, and shuffles that pick the lanes."""
+    def _is_wide(self, stride: int, lanes: int, mask: Value | None) -> bool:
+        """Whether whole vectors are read for elements `stride` apart, none of them past the elements."""
+        count = lanes if mask is None else self._first.get(mask, 0)
+        return 1 < abs(stride) <= _WIDE_STRIDE and (count - 1) * abs(stride) + 1 >= lanes
+
+    def _load_strided(self, statement: Load, count: int, mask: str | None) -> str:
+        """Whole vectors, the last of which ends at the last of `count` elements, and shuffles that pick the lanes."""
+        type, stride = statement.result.type, statement.stride
         lanes, step = type.lanes, abs(stride)
         memory = memory_type(type)
-        span = (lanes - 1) * step + 1
-        low = (lanes - 1) * stride if stride < 0 else 0
-        positions = [(lanes - 1 - j if stride < 0 else j) * step for j in range(lanes)]
+        span = (count - 1) * step + 1
+        low = (count - 1) * stride if stride < 0 else 0
+        positions = [(count - 1 - j if stride < 0 else j) * step if j < count else _NOWHERE for j in range(lanes)]
+        hint = statement.result.name if mask is None else ""
         result = ""
         covered = 0
-        for part in range(step):
+        parts = -(-span // lanes)
+        for part in range(parts):
             start = min(part * lanes, span - lanes)
-            address = self.address(buffer, index, low + start)
+            address = self.address(statement.buffer, statement.index, low + start)
             piece = self.f.emit(f"load {memory}, ptr {address}, align {type.dtype.itemsize}")
             end = start + lanes
             if part:
@@ -183,13 +213,29 @@ class Memory:
                     (lanes + p - start if p >= covered else (j if part > 1 else p)) if p < end else -1
                     for j, p in enumerate(positions)
                 ]
-                last = part == step - 1
+                last = part == parts - 1
                 result = self.f.emit(
                     f"shufflevector {memory} {result}, {memory} {piece}, {lane_mask(chosen)}", hint if last else ""
                 )
             else:
                 result = piece
             covered = end
+        if mask is None:
+            return result
+        return self.f.emit(
+            f"select <{lanes} x i1> {mask}, {memory} {result}, {memory} zeroinitializer", statement.result.name
+        )
+
+    def _load_lanes(self, statement: Load, count: int) -> str:
+        """The first `count` lanes one by one, zeros in the others; each place is one known distance away."""
+        type = statement.result.type
+        memory, element = memory_type(type), memory_element(type.dtype)
+        result = "poison" if count == type.lanes else "zeroinitializer"
+        for lane in range(count):
+            address = self.address(statement.buffer, statement.index, lane * statement.stride)
+            loaded = self.f.emit(f"load {element}, ptr {address}, align {type.dtype.itemsize}")
+            hint = statement.result.name if lane == count - 1 else ""
+            result = self.f.emit(f"insertelement {memory} {result}, {element} {loaded}, i64 {lane}", hint)
         return result
 
     def _lane_pointers(self, buffer: Param, index: Affine, offsets: Value | None, stride: int, lanes: int) -> str:
@@ -253,6 +299,13 @@ class Memory:
             name = f"@llvm.masked.store.{suffix(memory)}.p0"
             f.declarations[f"declare void {name}({memory}, ptr, i32, {masks})"] = None
             f.run(f"call void {name}({memory} {value}, ptr {address}, i32 {align}, {masks} {mask})")
+            return
+        if self._by_lane and statement.offsets is None and stride and (mask is None or statement.mask in self._first):
+            element = memory_element(type.dtype)
+            for lane in range(self._first.get(statement.mask, lanes)):  # type: ignore[arg-type]
+                address = self.address(statement.buffer, statement.index, lane * stride)
+                single = f.emit(f"extractelement {memory} {value}, i64 {lane}")
+                f.run(f"store {element} {single}, ptr {address}, align {align}")
             return
         pointers = self._lane_pointers(statement.buffer, statement.index, statement.offsets, stride, lanes)
         name = f"@llvm.masked.scatter.{suffix(memory)}.v{lanes}p0"
