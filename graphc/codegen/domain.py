@@ -91,7 +91,9 @@ class Domain:
         wanted = self._target.cores * (2 if apart else GRID_PER_CORE)
         shared: list[Var] = []
         grid = 1
-        while outer and (grid < wanted or outer[0] in self._schedule.outermost or self._count(outer[0]) == 1):
+        while outer and outer[0] not in self._schedule.rows:
+            if grid >= wanted and outer[0] not in self._schedule.outermost and self._count(outer[0]) > 1:
+                break
             grid *= self._count(outer[0])
             shared.append(outer.pop(0))
         chunks = self._chunks(grid if not outer else wanted)

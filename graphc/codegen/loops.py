@@ -25,6 +25,8 @@ STRETCH = 1 << 14  # bytes from which on several stretches of a row are read at 
 SHARED = 0.75  # places of a short axis are computed together when that costs less than so much of the usual way
 MAX_TOGETHER = 8  # vectors of the lane axis that may be computed at once because they share work
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
+STREAMS = 8  # rows read or written at once: rows of 4 KB share the places of the first cache
+ROWS_WORK = 256  # operations on rows that are computed at once; what costs more does not wait for memory
 SHORT_LOOP = 2  # tiles
 MOVED = 3  # innermost loops whose order may be another than the model's
 
@@ -53,9 +55,11 @@ def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost:
         return _contraction_schedule(nest, contraction, axes, lanes, target, choice, outermost)
     if choice.panels or choice.chunk:
         raise NoOption
-    options = [o for o in _lane_options(nest, lanes) if o[2] is None or o[2] not in outermost]
+    rows = nest.rows
+    barred = {*outermost, *(nest.axes[: nest.axes.index(rows[-1]) + 1] if rows else ())}
+    options = [o for o in _lane_options(nest, lanes) if o[2] is None or o[2] not in barred]
     options.sort(key=lambda o: o[:2])
-    together = _together(nest, lanes, options[0][0] * SHARED)
+    together = _together(nest, lanes, options[0][0] * SHARED) if not rows else None
     if together is not None and not choice.lane:
         if choice != MODEL:
             raise NoOption
@@ -67,6 +71,11 @@ def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost:
     schedule = _with_lane(nest, lane, lanes, choice.sums)
     schedule.outermost = outermost
     _choose_tiles(nest, schedule, choice.tile)
+    if rows:
+        if choice.order:
+            raise NoOption
+        _tile_rows(nest, schedule, rows)
+        return schedule
     if not choice.tile:
         _turn(nest, schedule)
     outer = _plain_innermost(nest, schedule, target)
@@ -391,6 +400,22 @@ def _choose_tiles(nest: Nest, schedule: Schedule, number: int = 0) -> None:
             schedule.split[site] = max(1, SPLIT // points)
             if _is_streamed(site, schedule):
                 schedule.streamed.add(site)
+
+
+def _tile_rows(nest: Nest, schedule: Schedule, rows: tuple[Var, ...]) -> None:
+    """How many rows are added up before they are added to what is in memory: as many as are read from end to end at
+    once without being in each other's way.
+    """
+    schedule.rows, last = rows, rows[-1]
+    if schedule.lane is None or any(s.stage is not None or s.loops for s in nest.sites):
+        return
+    accesses = [a for s in nest.sites for a in s.accesses]
+    streams = len({a.buffer for a in accesses if a.address.coefficient(last) and a.address.coefficient(schedule.lane)})
+    work = _work(nest) * schedule.tile[schedule.lane]
+    count = max(1, STREAMS // max(1, streams))
+    while count > 1 and ((last.hi + 1) % count or work * count > ROWS_WORK):
+        count //= 2
+    schedule.tile[last] = count
 
 
 def _is_streamed(site: Site, schedule: Schedule) -> bool:

@@ -11,7 +11,7 @@ from graphc.codegen import extremes
 from graphc.codegen.crossing import Stored, neighbours, store_crossed
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.gpu_domain import GridDomain
-from graphc.codegen.kernel import INDEX, Kernel, Param, Value
+from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.prefetch import Ahead, choose_ahead, choose_picked
@@ -28,7 +28,7 @@ from graphc.ir.access import Index
 from graphc.ir.demand import reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
 from graphc.ir.node import Node
-from graphc.ir.schedule import Scratch
+from graphc.ir.schedule import Root, Scratch
 from graphc.ir.types import i64
 
 _NOTHING: Mapping[Node, Node] = MappingProxyType({})
@@ -76,6 +76,7 @@ class _Lowering:
     def _parameters(self, merged: Mapping[Node, Node]) -> dict[Node, Param]:
         """A parameter for each buffer; a merged target shares its operand's."""
         targets = set(self.group.targets)
+        self.sums = frozenset(r.target for r in self.group.roots if r.adds)
         taken = set(merged.values())
         own = {r.value for r in self.group.kept} - targets
         used = dict.fromkeys(a.buffer for site in self.nest.sites for a in site.accesses)
@@ -83,7 +84,7 @@ class _Lowering:
         params: dict[Node, Param] = {}
         for node in sorted(nodes, key=targets.__contains__):
             if node not in merged:
-                mode = "out" if node in targets else "inout" if node in taken else "in"
+                mode = "out" if node in targets - self.sums else "inout" if node in self.sums | taken else "in"
                 params[node] = Param(f"p{len(params)}", node.dtype, node.type.size, mode)
         self.own: tuple[Node | Scratch, ...] = tuple(params)
         for target, operand in merged.items():
@@ -176,12 +177,21 @@ class _Lowering:
                         at = root_index(site.root, place, {})
                         self._turn_to(place, bases)
                         value = values.at(site.root.value, at, masks)
-                        pending.append((site.root.target, store_address(site.root, at), value))
+                        self._pend(pending, site.root, store_address(site.root, at), value)
             with self.domain.stored_once(together[0], bases):
                 self._store_all(pending, masks)
         values.turned = None
         for step in last:
             self._run(step, places, masks)
+
+    def _pend(self, pending: list[Stored], root: Root, ix: Ix, value: Value) -> None:
+        """Note what is stored to element `ix`; rows of a tile that are added to the same one are added up first."""
+        place = (root.target, ix)
+        known = next((i for i, stored in enumerate(pending) if stored[:2] == place), None) if root.adds else None
+        if known is None:
+            pending.append((*place, value))
+        else:
+            pending[known] = (*place, self.values.combine("reduce_sum", pending[known][2], value))
 
     def _turn_to(self, place: tuple[Ix, ...], bases: Bases) -> None:
         """Tell the values which place of a transposed block is computed next."""
@@ -192,7 +202,13 @@ class _Lowering:
 
     def _place(self, point: Point) -> tuple[Ix, ...]:
         """The index of each axis of the group's domain at a point of the nest."""
-        return tuple(point[ix.terms[0][0]] if ix.terms else ix for ix in self.nest.place)  # type: ignore[index]
+        place: list[Ix] = []
+        for axis in self.nest.place:
+            ix = Ix(axis.const)
+            for var, coefficient in axis.terms:
+                ix = ix + point[var] * coefficient  # type: ignore[index]
+            place.append(ix)
+        return tuple(place)
 
     def _store_all(self, pending: list[Stored], masks: Masks) -> None:
         """Store what one tile of the domain has computed."""
@@ -214,7 +230,21 @@ class _Lowering:
         if wide:
             value = self.e.splat(value, self.schedule.lanes)
         assert wide or value.type.lanes == 1, "a vector is stored to one place"
-        self.e.store(self.params[target], address, value, stride, offsets, masks.tail if wide else None)
+        mask = masks.tail if wide else None
+        if target in self.sums:
+            total = self._summed(target, address, value, stride, offsets, mask)
+            value = self.values.combine("reduce_sum", total, value)
+        self.e.store(self.params[target], address, value, stride, offsets, mask)
+
+    def _summed(
+        self, target: Node, address: Affine, like: Value, stride: int, offsets: Value | None, mask: Value | None
+    ) -> Value:
+        """What a row that others are added to has so far, read where it is added to."""
+        self.e.epoch += 1
+        pinned, self.e.pinned = self.e.pinned, True
+        value = self.e.load(like.type, self.params[target], address, stride, offsets, mask)
+        self.e.pinned = pinned
+        return value
 
     # reductions
 

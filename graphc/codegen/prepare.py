@@ -65,7 +65,7 @@ def _in_place(nest: Nest, schedule: Schedule) -> Iterator[tuple[Node, Node]]:
         for access in site.accesses:
             if not access.is_store:
                 loads.setdefault(access.buffer, set()).add(access.address)
-    partial = {site.root.target for site in nest.sites if site.root is not None and site.root.is_partial}
+    partial = {s.root.target for s in nest.sites if s.root is not None and (s.root.is_partial or s.root.adds)}
     for target, place in stores.items():
         if target in partial:
             continue  # the operand would be gone before it is read

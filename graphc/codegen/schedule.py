@@ -166,6 +166,7 @@ class Schedule:
     block: tuple[Var | None, int] = (None, 1)  # an axis of which so many tiles are gone through inside the lane loop
     chunk: Chunk | None = None  # a long sum is made in parts
     outermost: tuple[Var, ...] = ()  # axes that must stay the outermost loops, one place after the other
+    rows: tuple[Var, ...] = ()  # axes along which rows are added up: one place after the other, by one thread
     cycles: float = 0.0  # the estimated cost of a contraction's tiles
     threads: int = 1  # on a GPU: of a block that computes one point of the domain; 1: a thread does
     tiling: Tiling | None = None  # on a GPU: blocks of threads compute a contraction

@@ -13,9 +13,10 @@ from functools import partial
 
 from graphc.ir.access import Index
 from graphc.ir.demand import Demands, demands, reduction_extents, reduction_reads
-from graphc.ir.index import ZERO, Ix, Symbol, Var, linear
+from graphc.ir.index import ZERO, Ix, Symbol, Var, linear, reshape_index
 from graphc.ir.node import Node
 from graphc.ir.record import record
+from graphc.ir.row_sums import cut_of
 from graphc.ir.schedule import Group, Root
 
 
@@ -76,6 +77,12 @@ class Nest:
         return math.prod(v.hi + 1 for v in self.axes)
 
     @property
+    def rows(self) -> tuple[Var, ...]:
+        """The axes along which all rows are added to the same one."""
+        sums = [s.accesses[-1].address for s in self.sites if s.root is not None and s.root.adds]
+        return tuple(v for v in self.axes if sums and v.hi > 0 and not any(a.coefficient(v) for a in sums))
+
+    @property
     def operations(self) -> int:
         """Arithmetic operations of the whole nest."""
         counts = (math.prod(v.hi + 1 for v in site.loops) * (site.maps + 7 * site.heavy) for site in self.sites)
@@ -90,6 +97,10 @@ def store_address(root: Root, at: Index) -> Ix:
                 ix * (between + 1) + low
                 for ix, low, between in zip(at, node.ints("low"), node.ints("interior"), strict=True)
             )
+        elif node.op == "reshape":
+            at = reshape_index(at, node.inputs[0].shape, node.shape)
+        elif node.op == "reduce_sum":
+            at = tuple(ix for d, ix in enumerate(at) if d not in node.ints("axes"))
         elif node.op == "concat":
             axis = node.integer("axis")
             before = sum(x.shape[axis] for x in node.inputs[: root.part])
@@ -117,8 +128,9 @@ def build_nest(group: Group, apart: int = 0, merge_loops: bool = False) -> Nest:
     """Walk `group` with one variable per axis, then again with adjacent axes collapsed where that changes no
     address. The first `apart` axes stay apart from the others. With `merge_loops` the loops of sites are collapsed too.
     """
-    axes = tuple(Var(f"i{a}", max(n - 1, 0)) for a, n in enumerate(group.domain))
-    nest = _walk(group, axes, tuple(ZERO if v.hi == 0 else Ix.of(v) for v in axes), merge_loops)
+    domain, join = _cut_rows(group)
+    axes = tuple(Var(f"i{a}", max(n - 1, 0)) for a, n in enumerate(domain))
+    nest = _walk(group, axes, join(tuple(ZERO if v.hi == 0 else Ix.of(v) for v in axes)), merge_loops)
     addresses = [*(a.address for site in nest.sites for a in site.accesses), *nest.other]
     runs = _collapsible(axes, addresses, axes[apart - 1] if apart else None)
     if all(len(run) == 1 for run in runs) and all(v.hi > 0 for v in axes):
@@ -134,8 +146,30 @@ def build_nest(group: Group, apart: int = 0, merge_loops: bool = False) -> Nest:
         merged.append(var)
         place[axes.index(run[-1])] = Ix.of(var)
         replaced.update(dict.fromkeys(run[:-1], ZERO) | {run[-1]: Ix.of(var)})
-    collapsed = _walk(group, tuple(merged), tuple(place), merge_loops)
-    return collapsed if _same(nest, collapsed, replaced) else _walk_without_units(group, axes, merge_loops)
+    collapsed = _walk(group, tuple(merged), join(tuple(place)), merge_loops)
+    if _same(nest, collapsed, replaced):
+        return collapsed
+    kept = tuple(v for v in axes if v.hi > 0)
+    return _walk(group, kept, join(tuple(Ix.of(v) if v.hi > 0 else ZERO for v in axes)), merge_loops)
+
+
+_Place = tuple[Ix, ...]
+
+
+def _cut_rows(group: Group) -> tuple[tuple[int, ...], Callable[[_Place], _Place]]:
+    """The domain with one axis cut where the parts of sums over rows begin, and what gives the place in the group's
+    domain from the one in this.
+    """
+    cut = cut_of(group.roots, group.domain)
+    if cut is None or cut[1] in (1, group.domain[cut[0]]):
+        return group.domain, lambda place: place
+    axis, pieces = cut
+    each = group.domain[axis] // pieces
+
+    def join(place: _Place) -> _Place:
+        return (*place[:axis], place[axis] * each + place[axis + 1], *place[axis + 2 :])
+
+    return (*group.domain[:axis], pieces, each, *group.domain[axis + 1 :]), join
 
 
 def leading(axes: Sequence[Var], count: int) -> tuple[Var, ...]:
@@ -146,11 +180,6 @@ def leading(axes: Sequence[Var], count: int) -> tuple[Var, ...]:
             return tuple(axes[:number])
         places *= var.hi + 1
     return tuple(axes) if places == count else ()
-
-
-def _walk_without_units(group: Group, axes: tuple[Var, ...], merge_loops: bool) -> Nest:
-    kept = tuple(v for v in axes if v.hi > 0)
-    return _walk(group, kept, tuple(Ix.of(v) if v.hi > 0 else ZERO for v in axes), merge_loops)
 
 
 def _collapsible(variables: Sequence[Var], addresses: Sequence[Ix], last: Var | None) -> list[list[Var]]:
@@ -264,8 +293,11 @@ def _root_site(
     found = demands([(root.value, at)], inside | {root.value} if is_kept else inside)
     take(found)
     accesses = [Access(leaf, ix) for leaf, ix in found.loads]
-    accesses.append(Access(root.target, store_address(root, at), True))
-    return Site(None, root, loops, accesses, found.maps, found.heavy_maps, [], is_kept=is_kept, over=over)
+    address = store_address(root, at)
+    if root.adds:
+        accesses.append(Access(root.target, address))
+    accesses.append(Access(root.target, address, True))
+    return Site(None, root, loops, accesses, found.maps + root.adds, found.heavy_maps, [], is_kept=is_kept, over=over)
 
 
 def unrolled(nest: Nest, var: Var) -> Demands:

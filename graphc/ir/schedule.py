@@ -23,6 +23,7 @@ class Root:
     `dims[d]` is negative, along an inner loop of its own. `scatter` lists the `pad`/`fold` nodes, innermost first,
     through which the value is written to its place in `target`; without any, `target is value`. A `concat` may stand
     there too, alone: the value is then its operand number `part`, and the other roots of the group are its others.
+    When the last one is a `reduce_sum` (`ir/row_sums.py`), perhaps behind a `reshape`, the value is added to its place.
     """
 
     value: Node
@@ -42,7 +43,12 @@ class Root:
     @property
     def is_zeroed(self) -> bool:
         """Whether the target is filled with zeros before the kernel runs, since its stores do not cover it."""
-        return self.is_partial and self.part < 0
+        return (self.is_partial and self.part < 0) or self.adds
+
+    @property
+    def adds(self) -> bool:
+        """Whether the target is a sum over axes of the domain: each store adds to what is there."""
+        return bool(self.scatter) and self.scatter[-1].op == "reduce_sum"
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from graphc.ir.demand import APART, COMPUTED, Demands, TooLarge, base_of, demand
 from graphc.ir.index import Ix, Var, reshape_index
 from graphc.ir.node import Node
 from graphc.ir.record import record
+from graphc.ir.row_sums import cut_of
 from graphc.ir.schedule import Root
 from graphc.passes.stored import MAX_GROUP, MAX_PAIRS, MOVEMENT, movement_base, operations
 
@@ -25,7 +26,8 @@ class Limits:
     """What one kernel may have on a device: rows of up to `row` elements, when it has fewer than `few` of them up to
     `short`, `own` bytes of memory of its own for one. Values of which each point reads a window move into kernels of at
     least `points` points, products of a contraction only along an axis that no window steps along, unless `strided`
-    ones cost no more. With `pads` padding is computed, and no memory filled before a value is stored into it.
+    ones cost no more. With `pads` padding is computed, and no memory filled before a value is stored into it. With
+    `sums` rows may be added to one in memory (`ir/row_sums.py`).
     """
 
     row: int = MAX_ROW
@@ -35,6 +37,7 @@ class Limits:
     points: int = 0
     strided: bool = False
     pads: bool = False
+    sums: bool = True
 
     def is_long(self, length: int, rows: int) -> bool:
         """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""
@@ -43,7 +46,7 @@ class Limits:
 
 ON_CPU = Limits()
 # Blocks of threads read long rows from memory again, and many of them run at once.
-ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16, strided=True, pads=True)
+ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16, strided=True, pads=True, sums=False)
 
 
 @dataclass(eq=False)
@@ -150,8 +153,12 @@ class Drafts:
 
 
 def size_of(draft: Draft) -> Demands | None:
-    """The walk of a whole draft, or None when it is too large for one kernel."""
+    """The walk of a whole draft, or None when it is too large for one kernel, or sums rows in several ways."""
     _, roots = symbols(draft)
+    try:
+        cut_of(draft.roots, draft.domain)
+    except ValueError:
+        return None
     try:
         walk = demands([(r.value, at) for r, at in roots], draft.inside, limit=MAX_PAIRS)
     except TooLarge:

@@ -18,6 +18,7 @@ from graphc.ir.demand import APART, UNROLLED_REDUCTION, base_of, needs_loop
 from graphc.ir.graph import Graph
 from graphc.ir.index import ZERO, Symbol, Var
 from graphc.ir.node import Node
+from graphc.ir.row_sums import is_row_sum, row_sum_root
 from graphc.ir.schedule import MAX_SCATTERS, FusedGraph, Group, Root
 from graphc.passes.drafts import (
     MAX_STRIDED,
@@ -32,6 +33,7 @@ from graphc.passes.drafts import (
     wanted_at,
 )
 from graphc.passes.fuse_rows import merge_rows
+from graphc.passes.fuse_sums import merge_sums
 from graphc.passes.stored import choose_stored, is_joined, is_scatter
 
 
@@ -42,6 +44,7 @@ def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     merging = Drafts(drafts)
     _merge(graph, stored, merging, limits)
     merge_rows(graph, stored, merging, limits)
+    merge_sums(graph, stored, merging, limits)
     groups = _ordered(list(dict.fromkeys(merging.maker.values())))
     made = [Group(g.domain, tuple(g.roots), frozenset(g.inside), tuple(g.kept)) for g in groups]
     return FusedGraph(graph, tuple(g for g in made if any(t.type.size for t in g.targets)))
@@ -53,6 +56,11 @@ def _draft(node: Node, stored: dict[Node, None], order: int, limits: Limits) -> 
         # Each operand is stored to its place, rather than every element chosen from all operands.
         dims = tuple(range(node.type.rank))
         draft = Draft([Root(x, dims, (node,), i) for i, x in enumerate(node.inputs)], node.inputs[0].shape, order)
+        walk(draft, stored)
+        return draft
+    if limits.sums and is_row_sum(node):
+        root = row_sum_root(node)
+        draft = Draft([root], root.value.shape, order)
         walk(draft, stored)
         return draft
     scatter: list[Node] = []

@@ -9,6 +9,7 @@ from graphc.ir.contraction import format_spec, is_plain, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.record import record
+from graphc.ir.row_sums import sums_rows
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.stored import SOURCES, movement_base
 
@@ -35,8 +36,8 @@ class SplitLeading(Pass):
 
     def _split(self, b: Builder, node: Node) -> Node | None:
         if node.op == "reduce_sum" and len(node.ints("axes")) > 1 and node.ints("axes")[0] == 0:
-            if not self._pays(node):
-                return None
+            if sums_rows(node) or not self._pays(node):
+                return None  # rows are added up by parts of their own (`split_reductions.py`)
             each = b.apply("reduce_sum", node.inputs, {**dict(node.attrs), "axes": node.ints("axes")[1:]})
         elif node.op == "contract":
             spec = parse_spec(node.text("spec"))

@@ -13,16 +13,15 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.record import record
+from graphc.ir.row_sums import LONG, WIDE_ROW, choose_parts, is_row_sum, sums_rows
 from graphc.ir.types import bf16, f16, f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.stored import HEAVY, MOVEMENT, SOURCES, movement_base
 
 COMBINE = {"reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum"}
 ROWS = 8  # rows read at once: each is a stream of its own, and rows of 4 KB share the places of the first cache
-WIDE_ROW = 512  # bytes; shorter rows are read in order anyway
 FEW_RESULTS = 128  # fewer elements than that are too few pieces for several cores
 PARTS = 64  # pieces of a reduction with few results
-LONG = 1 << 21  # bytes that are worth another kernel
 MAX_WORK = 32  # operations for one element of what is reduced: it is computed in line for several rows at once
 
 # On a GPU:
@@ -65,6 +64,13 @@ def _split(b: Builder, node: Node, on_gpu: bool) -> Node | None:
         return None if wide is None else b.cast(wide, node.dtype)
     if not _is_long(node, long):
         return None
+    if not on_gpu:
+        if is_row_sum(node):
+            return None
+        parts = _row_sum(b, node)
+        if parts is not None:
+            rest = _reduce(b, node, parts, (node.ints("axes")[0],))
+            return _split(b, rest, on_gpu) or _stored(b, rest)
     node = _over_one_axis(b, node, node.type.size + 1 if on_gpu else FEW_RESULTS)
     cut = _choose_on_gpu(node) if on_gpu else _choose(node)
     if cut is None:
@@ -83,6 +89,24 @@ def _split(b: Builder, node: Node, on_gpu: bool) -> Node | None:
     if on_gpu or not _is_long(rest, long):
         return _stored(b, rest)
     return _split(b, rest, on_gpu) or rest
+
+
+def _row_sum(b: Builder, node: Node) -> Node | None:
+    """Sums over parts of the rows that `node` sums, along one more dimension before theirs; None where it sums none."""
+    (x,), axes = node.inputs, node.ints("axes")
+    first, end = axes[0], axes[-1] + 1
+    if not sums_rows(node):
+        return None
+    before, rows, after = x.shape[:first], math.prod(x.shape[first:end]), x.shape[end:]
+    wanted = min(max(PARTS // 2, rows // PARTS) // math.prod(before), rows // (UNROLLED_REDUCTION + 1))
+    base = base_of(x)
+    leading = (base.shape[:d] for d in range(base.type.rank + 1))  # parts begin where those of other kernels can
+    shape = next((s for s in leading if not first and math.prod(s) == rows), x.shape[first:end])
+    parts = choose_parts(shape, wanted)
+    if 4 * parts < wanted:
+        return None
+    sums = _reduce(b, node, b.reshape(x, (*before, parts, rows // parts, *after)), (first + 1,))
+    return sums if is_row_sum(sums) else None
 
 
 def _over_one_axis(b: Builder, node: Node, few: int) -> Node:
