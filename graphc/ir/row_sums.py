@@ -41,7 +41,8 @@ def row_sum_root(node: Node) -> Root:
     value = node.inputs[0]
     base, width = base_of(value), math.prod(node.shape[node.ints("axes")[0] :])
     if base is not value and _rows(base.shape, width) is not None and _cut(base.shape, _parts(node)) is not None:
-        value, scatter = base, (node.inputs[0], node)
+        while value is not base:
+            scatter, value = (value, *scatter), value.inputs[0]
     return Root(value, tuple(range(value.type.rank)), scatter)
 
 

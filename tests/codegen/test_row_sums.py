@@ -244,6 +244,8 @@ def test_parts_are_cut_where_the_axes_of_a_kernel_can_be() -> None:
     first, second = (b.reduce_sum(b.reshape(x, (n, 4096 // n, 256)), (1,)) for n in (64, 16))
     roots = [row_sum_root(node) for node in (first, second)]
     assert [r.value for r in roots] == [x, x]
+    again = row_sum_root(b.reduce_sum(b.apply("reshape", (b.reshape(x, (4096, 256)),), {"shape": (64, 64, 256)}), (1,)))
+    assert [n.op for n in again.scatter] == ["reshape", "reshape", "reduce_sum"]
     assert [cut_of([r], x.shape) for r in roots] == [(1, 8), (1, 2)]
     with pytest.raises(ValueError, match="different parts"):
         cut_of(roots, x.shape)
