@@ -21,6 +21,7 @@ SHUFFLED = 1.5  # cycles for taking a vector's elements out of longer ones, besi
 FAR = 1 << 20  # elements: more than any cache line or page has
 STEPS, POINTS = 4, 64  # of a sum in one pass through its loop: steps, and multiply-adds
 NARROW = 4  # places apart up to which elements are loaded with what lies between them
+ROW = 4  # vectors from which on a row is long
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
 
 
@@ -40,6 +41,8 @@ def tile_contraction(
     sizes = [
         [t for t in TILES if t <= (1 if v in schedule.outermost else n)] for v, n in zip(axes, extents, strict=True)
     ]
+    if _is_outer_product(site, schedule):
+        sizes = [s if v is schedule.lane else s[:1] for v, s in zip(axes, sizes, strict=True)]
     taps = math.prod(v.hi + 1 for v in schedule.unrolled[site])
     if taps > 1:
         free -= 1  # LLVM moves loads of the next tap up, and spills sums where no register is left for them
@@ -74,8 +77,19 @@ def tile_contraction(
     points = math.prod(chosen) * per_point
     schedule.split[site] = max(1, 8 // points) if taps == 1 else 1
     if taps == 1 and schedule.split[site] == 1:
-        schedule.steps[site] = _steps_together(schedule.loop_order[site][-1:], points)
+        loads.take(chosen)
+        innermost = schedule.loop_order[site][-1:]
+        # What one step leaves to the next one stays in registers when both are in one pass through the loop.
+        shared = loads.shared(chosen, innermost[0]) if innermost else 0
+        fits = not shared or points + loads.registers() + shared <= free
+        schedule.steps[site] = _steps_together(innermost, points) if fits else 1
     return best * per_point * _vector_steps(site, nest, schedule)
+
+
+def _is_outer_product(site: Site, schedule: Schedule) -> bool:
+    """Whether nothing is added up and rows are long: memory bounds that, which is fastest one row after the other."""
+    lane = schedule.lane
+    return lane is not None and lane.hi + 1 >= ROW * schedule.lanes and all(v.hi == 0 for v in site.loops)
 
 
 def _steps_together(innermost: Sequence[Var], points: int) -> int:
@@ -141,6 +155,14 @@ def _products(sizes: list[list[int]], limit: int) -> Iterator[tuple[int, ...]]:
             yield (size, *rest)
 
 
+def _places(places: set[int], steps: tuple[int, ...], tile: tuple[int, ...]) -> set[int]:
+    """Where the elements of a tile lie that reads `places` at its first point, with `steps` between neighbours."""
+    for step, count in zip(steps, tile, strict=True):
+        if step and count > 1:
+            places = {p + step * i for p in places for i in range(count)}
+    return places
+
+
 class _LoadCounter:
     """Counts the loads for one element of the reduction in an unrolled contraction body; equal addresses count once.
 
@@ -151,6 +173,7 @@ class _LoadCounter:
         unrolled = schedule.unrolled[site]
         lane = schedule.lane or schedule.site_lane.get(site)
         forms: dict[tuple[object, ...], set[int]] = {}
+        self._addresses: dict[tuple[Node, tuple[int, ...]], dict[Ix, None]] = {}
         held: set[Node] = set()  # operands of which the nearest cache holds all that the places of the lane axis read
         for per_point in site.operands:
             for number, (buffer, ix) in enumerate(per_point):
@@ -163,6 +186,7 @@ class _LoadCounter:
                 steps = tuple(_step(ix, v) * (schedule.lanes if v is schedule.lane else 1) for v in axes)
                 taps = tuple(ix.coefficient(v) for v in unrolled)
                 forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)
+                self._addresses.setdefault((buffer, steps), {})[ix] = None
         self._forms: list[tuple[float, tuple[int, ...], set[int]]] = []
         self._is_streamed: list[bool] = []
         self._is_shuffled: list[bool] = []
@@ -182,11 +206,7 @@ class _LoadCounter:
             relevant = tuple([t if c else 1 for t, c in zip(tile, steps, strict=True)])
             known = self._known.get((number, relevant))
             if known is None:
-                found = places
-                for c, t in zip(steps, relevant, strict=True):
-                    if t > 1:
-                        found = {p + c * i for p in found for i in range(t)}
-                known = self._known[number, relevant] = len(found)
+                known = self._known[number, relevant] = len(_places(places, steps, relevant))
             self._counts.append(known)
 
     def count(self) -> float:
@@ -200,6 +220,16 @@ class _LoadCounter:
     def shuffled(self) -> int:
         """Those of them that are vectors of elements a few places apart."""
         return sum(compress(self._counts, self._is_shuffled))
+
+    def shared(self, tile: tuple[int, ...], loop: Var) -> int:
+        """Elements for a tile that its next step along `loop` reads too: windows that slide along the tile."""
+        count = 0
+        for (_, steps), addresses in self._addresses.items():
+            for ix in addresses:
+                found = _places({ix.const}, steps, tile)
+                apart = ix.coefficient(loop)
+                count += len(found & {p + apart for p in found}) if apart else 0
+        return count
 
     def registers(self) -> int:
         """Registers for operands: all elements but the most numerous ones, which stream through one register."""

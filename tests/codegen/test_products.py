@@ -105,6 +105,38 @@ def _schedule(graph: Graph, target: Target) -> Schedule:
     return prepare(group, target).schedule
 
 
+def _weight_gradient(batch: int, channels: int) -> Graph:
+    b = Builder()
+    x, y = (b.input(i, TensorType(f32, s)) for i, s in enumerate([(batch, 6, 14, 14), (batch, channels, 10, 10)]))
+    return Graph((x, y), (b.contract(y, x, "b o h w, b c h+r w+s -> o c r s"),))
+
+
+@pytest.mark.parametrize(("target", "step"), [(AVX2, 1), (replace(AVX2, registers=32), 2)])
+def test_windows_that_slide_along_a_tile_are_not_kept_where_registers_are_few(target: Target, step: int) -> None:
+    """Two steps in one pass share four of five elements, which take registers that the sums have."""
+    kernel = build_program(_weight_gradient(4, 16), target=target).kernels[-1]
+    loops = _sums(kernel)
+    assert loops and all(loop.step == step for loop in loops)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_weight_gradients(batch: int) -> None:
+    graph = _weight_gradient(batch, 16)
+    rng = np.random.default_rng(batch)
+    arrays = [rng.integers(-3, 4, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
+    for target in (AVX2, SMALL):
+        np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_an_outer_product_are_stored_one_after_the_other(form: str) -> None:
+    graph = _product(form, 60, 1, 50)
+    found = _schedule(graph, AVX2)
+    assert all(tile == 1 for var, tile in found.tile.items() if var is not found.lane)
+    arrays = [np.arange(n.type.size, dtype=np.float32).reshape(n.shape) for n in graph.inputs]
+    np.testing.assert_array_equal(run(graph, arrays, AVX2)[0], evaluate(graph, arrays)[0])
+
+
 MIDDLE = replace(AVX2, l1_bytes=1 << 12, l2_bytes=1 << 15, cores=1)
 
 
