@@ -21,6 +21,7 @@ SHUFFLED = 1.5  # cycles for taking a vector's elements out of longer ones, besi
 FAR = 1 << 20  # elements: more than any cache line or page has
 STEPS, POINTS = 4, 64  # of a sum in one pass through its loop: steps, and multiply-adds
 NARROW = 4  # places apart up to which elements are loaded with what lies between them
+SHORT = 8  # vectors up to which a row is short
 ROW = 4  # vectors from which on a row is long
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
 
@@ -52,16 +53,28 @@ def tile_contraction(
     limit = math.inf
     far = _far_axes(site, axes, schedule)
     crossed, stores = schedule.crossed, _stores_across(site, nest, schedule)
+    lane = schedule.lane
+    # Of a long row what whole tiles leave is a small share. Without windows, whose elements several sums use, narrower
+    # tiles load an element for each multiply-add, and that costs what they save.
+    across = axes.index(lane) if lane is not None and lane.hi < SHORT * lanes and taps > 1 else None
     for tile in _products(sizes, min(budget, max(1, MAX_UNROLLED // taps)) // per_point):
         points = math.prod(tile) * per_point
         steps = points * taps
         waste = math.prod(math.ceil(n / t) * t / n for n, t in zip(extents, tile, strict=True))
-        arithmetic = steps * max(1.0, 8 / points)  # too few independent sums wait for each other
-        if (arithmetic / PER_CYCLE + 0.6) / steps * waste >= limit:
+        if _arithmetic(points, taps) / steps * waste >= limit:
             continue  # whatever it loads
+        cost, vectors = 0.0, 0
+        for count, part in _passes(tile, across, axes, lanes):
+            loads.take(part)
+            taken = SHUFFLED * loads.shuffled() * taps
+            own = math.prod(part) * per_point
+            cost += count * (max(_arithmetic(own, taps), loads.count() * taps / PER_CYCLE + 0.6) + taken)
+            vectors += count * own
+        others = (math.ceil(n / t) * t / n for k, (n, t) in enumerate(zip(extents, tile, strict=True)) if k != across)
+        cost *= math.prod(others) / (vectors * taps)
+        if cost >= limit:
+            continue
         loads.take(tile)
-        cycles = max(arithmetic, loads.count() * taps) / PER_CYCLE + SHUFFLED * loads.shuffled() * taps
-        cost = (cycles + 0.6) / steps * waste
         if crossed is not None:
             cost += stores * crossing_cost(tile[axes.index(crossed)], lanes)
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
@@ -84,6 +97,27 @@ def tile_contraction(
         fits = not shared or points + loads.registers() + shared <= free
         schedule.steps[site] = _steps_together(innermost, points) if fits else 1
     return best * per_point * _vector_steps(site, nest, schedule)
+
+
+def _arithmetic(points: int, taps: int) -> float:
+    """Cycles for `taps` multiply-adds of each of `points` sums: too few independent sums wait for each other."""
+    return points * taps * max(1.0, 8 / points) / PER_CYCLE + 0.6
+
+
+def _passes(
+    tile: tuple[int, ...], across: int | None, axes: Sequence[Var], lanes: int
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """What goes once along axis number `across`, which has the lanes: how many tiles of which sizes. After the whole
+    ones come the vectors that are left, and then the one with fewer elements.
+    """
+    if across is None:
+        yield 1, tile
+        return
+    whole, few = divmod(axes[across].hi + 1, lanes)
+    full, left = divmod(whole, tile[across])
+    for count, size in ((full, tile[across]), (min(left, 1), left), (min(few, 1), 1)):
+        if count:
+            yield count, (*tile[:across], size, *tile[across + 1 :])
 
 
 def _is_outer_product(site: Site, schedule: Schedule) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -126,6 +127,20 @@ def test_weight_gradients(batch: int) -> None:
     arrays = [rng.integers(-3, 4, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
     for target in (AVX2, SMALL):
         np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
+
+
+@pytest.mark.parametrize("width", [28, 12, 20])
+def test_what_whole_vectors_leave_has_sums_enough_too(width: int) -> None:
+    """The last vector of a row, with fewer elements, is a tile of its own: few sums would wait for each other."""
+    b = Builder()
+    x, w = (b.input(i, TensorType(f32, s)) for i, s in enumerate([(1, 3, 32, width + 4), (6, 3, 5, 5)]))
+    graph = Graph((x, w), (b.contract(x, w, "b c h+r w+s, o c r s -> b o h w"),))
+    found = _schedule(graph, AVX2)
+    assert found.lane is not None and found.lane.hi + 1 == width
+    assert math.prod(tile for var, tile in found.tile.items() if var is not found.lane) >= 8
+    rng = np.random.default_rng(width)
+    arrays = [rng.integers(-3, 4, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
+    np.testing.assert_array_equal(run(graph, arrays, AVX2)[0], evaluate(graph, arrays)[0])
 
 
 @pytest.mark.parametrize("form", FORMS)
