@@ -240,10 +240,12 @@ class _Packing:
                 ]
                 columns.append(transposed(e, loaded))
             to = (*write, *((v, panel.stride(along)) for v, _ in step))
+            # Where other loops lie inside, what follows the last of their steps was filled before.
+            overlaps = self.overlaps and panel.stride(along) == panel.width
             for k in range(count):  # in order, where each step writes over the beginning of the next one
                 for part, low in enumerate(range(0, panel.width, lanes)):
                     left = panel.width - low
-                    some = e.op("lt", e.lanes(i64, lanes), left) if left < lanes and not self.overlaps else None
+                    some = e.op("lt", e.lanes(i64, lanes), left) if left < lanes and not overlaps else None
                     value = expand_cast(e, columns[part][k], self.out.dtype)
                     e.store(self.out, Affine(low + (at + k) * panel.stride(along), to), value, 1, None, some)
 

@@ -19,6 +19,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import DType, TensorType, bf16, f32, f64, i32
 from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run
+from tests.codegen.targets import runnable
 
 SMALL = replace(host_target(), l1_bytes=512, l2_bytes=4096, cores=2)
 TARGETS = {
@@ -157,3 +158,18 @@ def test_a_panel_that_all_tiles_read_at_once_is_the_kernels_own(spec: str, dtype
         assert [own.size for own in kernel.own] == [panel.length]
     arrays = _arrays(graph, places)
     np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
+
+
+def test_a_block_that_is_copied_across_its_order_is_whole() -> None:
+    """The copy goes along the innermost dimension of the source, which is the outermost loop of the sum: a vector that
+    is stored over the next step must not meet one that is there already.
+    """
+    b = Builder()
+    x = b.input(0, TensorType(f32, (2, 2, 4, 16, 14, 58, 8)))
+    y = b.input(1, TensorType(f32, (2, 64, 4, 3, 16)))
+    graph = Graph((x, y), (b.contract(x, y, "v t a b h w+s l, t o a s b -> v t o h w l"),))
+    rng = np.random.default_rng(3)
+    arrays = [rng.integers(-3, 4, n.shape).astype(np.float32) for n in graph.inputs]
+    wanted = evaluate(graph, arrays)[0]
+    for target in (host_target(), *runnable().values()):
+        np.testing.assert_array_equal(run(graph, arrays, target)[0], wanted)
