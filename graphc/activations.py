@@ -5,7 +5,6 @@ documentation; at kinks the gradients are PyTorch's.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from graphc.tensors.indexing import one_hot_node
 from graphc.tensors.learning import repeatable
 from graphc.tensors.out import out_form
 from graphc.tensors.writing import in_place, type_name
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -375,7 +375,7 @@ def tanh(input: Tensor) -> Tensor:
 def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
     """A sample of the Gumbel-Softmax distribution (Jang et al., 2016); `hard` gives one-hot rows with its gradient."""
     if eps != 1e-10:
-        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
+        warn("`eps` parameter is deprecated and has no effect.")
     if not logits._type.dtype.is_float:
         raise DTypeError(
             "gumbel_softmax: Exponential distribution is a continuous probability distribution. dtype must be a "

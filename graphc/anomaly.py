@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -14,6 +13,7 @@ from graphc.gates import Gate, Grads, Run, local
 from graphc.grad_mode import MODE
 from graphc.ir.node import Node
 from graphc.storage import Value
+from graphc.warned import warn
 
 _WARNING = (
     "Anomaly Detection has been enabled. This mode will increase the runtime and should only be enabled for debugging."
@@ -63,9 +63,7 @@ def _watching(body: Callable[[Run, Grads], Grads], value: Value) -> Callable[[Ru
 
 def _tell(value: Value) -> None:
     lines = "".join(f'  File "{loc.file}", line {loc.line}\n' for loc in sorted(value.node.locs))
-    warnings.warn(
-        f"Error detected in {value.name}. Traceback of forward call that caused the error:\n{lines}", stacklevel=2
-    )
+    warn(f"Error detected in {value.name}. Traceback of forward call that caused the error:\n{lines}")
 
 
 def is_anomaly_enabled() -> bool:
@@ -100,7 +98,7 @@ class detect_anomaly:
     def __init__(self, check_nan: bool = True) -> None:
         self.check_nan = check_nan
         self.prev: Any = MODE.anomaly, MODE.check_nan
-        warnings.warn(_WARNING, stacklevel=2)
+        warn(_WARNING)
 
     def __enter__(self) -> None:
         self.prev = MODE.anomaly, MODE.check_nan

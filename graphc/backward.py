@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from graphc.storage import Value
 from graphc.tensors.core import TensorBase, read
 from graphc.tensors.operands import combine
 from graphc.tensors.writing import write
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -200,7 +200,7 @@ def backward(
     earlier call; a value that the gradient reads was overwritten.
     """
     if grad_variables is not None:
-        warnings.warn("`grad_variables` is deprecated. Use `grad_tensors` instead.", FutureWarning, stacklevel=2)
+        warn("`grad_variables` is deprecated. Use `grad_tensors` instead.", FutureWarning)
         if grad_tensors is not None:
             raise UsageError("`grad_tensors` and `grad_variables` (deprecated) arguments both passed to `backward()`.")
         grad_tensors = grad_variables

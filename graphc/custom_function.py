@@ -6,7 +6,6 @@ The outputs are variables of their own, so gradients stop there; the backward is
 from __future__ import annotations
 
 import functools
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from graphc.tensors.core import TensorBase, alias, fresh_variable, new, new_from
 from graphc.tensors.literals import tensor as make_tensor
 from graphc.tensors.views import write_chain
 from graphc.tensors.writing import type_name
+from graphc.warned import warn
 
 FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
@@ -270,12 +270,11 @@ class Function(metaclass=_Meta):
     generate_vmap_rule = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        warnings.warn(
+        warn(
             f"{type(self)} should not be instantiated. Methods on autograd functions are all static, so you should "
             "invoke them on the class itself. Instantiating an autograd function will raise an error in a future "
             "version of PyTorch.",
             DeprecationWarning,
-            stacklevel=2,
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -4,7 +4,6 @@ sees the same one.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,10 @@ from graphc.ir.types import f32
 from graphc.random import draw_key, uniform_node
 from graphc.recording import current
 from graphc.tensors.core import TensorBase, finish, read, wants_grad
+from graphc.tensors.learning import repeatable
 from graphc.tensors.shaping import squeeze, unsqueeze
 from graphc.tensors.writing import in_place, type_name
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -84,6 +85,7 @@ def _drop(
     return in_place(input, made) if inplace else made
 
 
+@repeatable
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each element is 0 with probability p, else divided by 1 - p; the identity when not training."""
     return _drop("MulBackward0", dropped_node, input, p, training, inplace)
@@ -126,12 +128,11 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
 
 def _warn_rank(name: str, rank: int, spatial: int) -> None:
-    warnings.warn(
+    warn(
         f"{name}: Received a {rank}-D input to {name}, which is deprecated and will result in an error in a future "
         f"release. To retain the behavior and silence this warning, please use dropout instead. Note that {name} "
         f"exists to provide channel-wise dropout on inputs with {spatial} spatial dimensions, a channel dimension, "
         f"and an optional batch dimension (i.e. {spatial + 1}D or {spatial + 2}D inputs).",
-        stacklevel=3,
     )
 
 
@@ -142,12 +143,11 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     if input.ndim not in (3, 4):
         _warn_rank("dropout2d", input.ndim, 2)
     if input.ndim == 3:
-        warnings.warn(
+        warn(
             "dropout2d: Received a 3D input to dropout2d and assuming that channel-wise 1D dropout behavior is desired "
             "- input is interpreted as shape (N, C, L), where C is the channel dim. This behavior will change in a "
             "future release to interpret the input as one without a batch dimension, i.e. shape (C, H, W). To maintain "
             "the 1D channel-wise dropout behavior, please switch to using dropout1d instead.",
-            stacklevel=2,
         )
     return drop_channels(input, p, training, inplace)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from graphc.refusing import need_float
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record
 from graphc.tensors.writing import type_name
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -155,7 +155,7 @@ def grid_sample(
             f"'{padding_mode}'"
         )
     if align_corners is None:
-        warnings.warn(_ALIGNED, UserWarning, stacklevel=2)
+        warn(_ALIGNED, UserWarning)
     _check_sampled(input, grid, mode)
     align = bool(align_corners)
     name = f"GridSampler{input.ndim - 2}DBackward0"
@@ -210,13 +210,12 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
             f"{theta.shape}."
         )
     if align_corners is None:
-        warnings.warn(_ALIGNED, UserWarning, stacklevel=2)
+        warn(_ALIGNED, UserWarning)
     elif align_corners and min(wanted[2:]) == 1:
-        warnings.warn(
+        warn(
             "Since version 1.3.0, affine_grid behavior has changed for unit-size grids when align_corners=True. This "
             "is not an intended use case of affine_grid. See the documentation of affine_grid for details.",
             UserWarning,
-            stacklevel=2,
         )
     if min(wanted) <= 0:
         raise InputError(f"Expected non-zero, positive output size. Got {wanted}")

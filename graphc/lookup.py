@@ -13,6 +13,7 @@ from graphc.loss_reduction import check_values, given
 from graphc.recording import Recorder, current
 from graphc.tensors.core import TensorBase, finish, read, record, record_many, wants_grad
 from graphc.tensors.indexing import check_range, one_hot_node
+from graphc.tensors.learning import repeatable
 from graphc.tensors.norms import vector_norm_node
 from graphc.tensors.writing import in_place, type_name
 
@@ -79,6 +80,7 @@ def _rows(b: Builder, w: Node, index: Node, padding: int | None, by_frequency: b
     return rows
 
 
+@repeatable
 def embedding(
     input: Tensor,
     weight: Tensor,

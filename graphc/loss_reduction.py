@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import InputError
@@ -13,6 +12,7 @@ from graphc.storage import Value
 from graphc.tensors import reductions
 from graphc.tensors.core import TensorBase
 from graphc.tensors.reductions import mean_node
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -26,9 +26,7 @@ def reduction_name(size_average: bool | None, reduce: bool | None, reduction: st
         return reduction
     average = True if size_average is None else size_average
     found = "none" if reduce is not None and not reduce else "mean" if average else "sum"
-    warnings.warn(
-        f"size_average and reduce args will be deprecated, please use reduction='{found}' instead.", stacklevel=3
-    )
+    warn(f"size_average and reduce args will be deprecated, please use reduction='{found}' instead.")
     return found
 
 

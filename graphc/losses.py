@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from graphc.tensors import elementwise, reductions
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase, finish, read, record, wants_grad
 from graphc.tensors.writing import type_name
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -77,10 +77,9 @@ def _pairwise(
 
 def _warn_of_shapes(input: Tensor, target: Tensor) -> None:
     if input._type.shape != target._type.shape:
-        warnings.warn(
+        warn(
             f"Using a target size ({target.shape}) that is different to the input size ({input.shape}). This will "
             "likely lead to incorrect results due to broadcasting. Please ensure they have the same size.",
-            stacklevel=3,
         )
 
 
@@ -219,11 +218,10 @@ def kl_div(
     """target * (log(target) - input), 0 where the target is 0; "batchmean" divides the sum by the first extent."""
     batch = size_average is None and reduce is None and reduction == "batchmean"
     if size_average is None and reduce is None and reduction == "mean":
-        warnings.warn(
+        warn(
             "reduction: 'mean' divides the total loss by both the batch size and the support size."
             "'batchmean' divides only by the batch size, and aligns with the KL div math definition."
             "'mean' will be changed to behave the same as 'batchmean' in the next major release.",
-            stacklevel=2,
         )
     reduction = "sum" if batch else reduction_name(size_average, reduce, reduction)
     if not (input._type.dtype.is_float and target._type.dtype.is_float):

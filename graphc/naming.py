@@ -13,3 +13,10 @@ def named(function: Callable[..., Any], name: str, doc: str | None = None) -> Ca
     if doc is not None:
         function.__doc__ = doc
     return function
+
+
+def unnamed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which messages do not take for the call that the user made."""
+    hidden = f"_{function.__name__}"
+    function.__code__ = function.__code__.replace(co_name=hidden, co_qualname=hidden)
+    return function

@@ -6,26 +6,49 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 
 # Words of an entry, in order. Its key: the user's code object and the place in it, the function, whether gradients are
-# on and whether they flow, the default dtype, the number of arguments, and two words for each. Then what the call gave:
-# a node with its type and strides, the name of the gradient's node, bytes, whether gradients flow, how many parents the
-# value has and which of the tensors they are, a byte each.
-KEY = ("code", "place", "function", "grad", "default", "count")
-MADE = ("node", "type", "strides", "name", "nbytes", "flows", "parents", "which")
+# on and whether they flow, the default dtype, the device of what is made from nothing, how many arguments have names,
+# the number of parts that the arguments have, and two words for each. Then what the call gave, by its kind:
+#
+# RECORDED   a node with its type and strides, the name of the gradient's node, bytes, whether gradients flow, how many
+#            parents the value has and which of the tensors they are, a byte each, the views that it was made through
+#            (0 or a tuple), and checks of values (0 or a tuple)
+# SHOWN      a view: type, strides, chain and offset, of which tensor, whether it has a lineage of its own, its depth
+# SAME       one of the tensors
+# OTHERWISE  none of the last two
+KEY = ("code", "place", "function", "grad", "default", "device", "named", "count")
+MADE = (
+    *("kind", "node", "type", "strides", "name", "nbytes", "flows", "parents", "which", "through", "checks"),
+    *("chain", "offset", "apart", "depth"),
+)
+RECORDED, SHOWN, SAME, OTHERWISE = range(4)
 ARGUMENT = ("what", "class")
-ARGUMENTS = 14
+ARGUMENTS = 20
 KEY_WORDS = len(KEY) + ARGUMENTS * len(ARGUMENT)
 WORDS = KEY_WORDS + len(MADE)
 
-# What stands before the entries: what native code was wanting for the last call (1: its entry, 2: to know in which
-# order the function reads its arguments), whether it is at work; the key that it looked for; the arguments that it was
-# given, and how many.
-HEAD = ("wanted", "busy", *[""] * KEY_WORDS, *[""] * ARGUMENTS, "given")
+# In place of a class, of a tensor: these bits, and from SAME_AS on which of the tensors before it is kept by the same.
+BLOCKED = 1  # its node lets no gradient through
+CHAINED = 2  # it is a view: a part with its chain follows
+SAME_AS = 4
+VERSIONS = 64  # tensors that were written more often are not told apart
+
+# What stands before the entries: what native code was wanting for the last call, whether it is at work; the key that it
+# looked for; the parts of the arguments that it was given, and how many; where in
+# `keeps` the first is that it holds.
+HEAD = ("wanted", "busy", *[""] * KEY_WORDS, *[""] * ARGUMENTS, "given", "first")
 HEAD_KEY, HEAD_GIVEN = 2, 2 + KEY_WORDS
 
-ENTRY, ORDER = 1, 2
+# What may be wanted: an entry, to know in which order the function reads its arguments, an entry of a view.
+ENTRY, ORDER, VIEW = 1, 2, 3
 FLOWS, ENABLED = 1, 2  # bits of a key's word about gradients
+
+# Offsets in bytes: in a key, in an entry, and in the head.
+IN_KEY = {name: 8 * place for place, name in enumerate(KEY)}
+IN_ENTRY = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
+IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first")}
 
 PLACES = 1 << 11  # entries there is room for
 LOOKED_AT = 8  # places behind that of its key at which an entry may stand
@@ -57,7 +80,7 @@ class Repeats:
         self._kept.clear()
 
     def wanted(self) -> int:
-        """What native code was wanting for the call that is made now, told once: 0, `ENTRY` or `ORDER`."""
+        """What native code was wanting for the call that is made now, told once; 0 for nothing."""
         what = self._words[0]
         self._words[0] = 0
         return what
@@ -66,15 +89,17 @@ class Repeats:
         """The key of the last call."""
         return self._words[HEAD_KEY : HEAD_KEY + KEY_WORDS]
 
-    def add(self, key: list[int], made: dict[str, int], keep: tuple[object, ...]) -> None:
-        """Enter what a call with this key gave. `keep` is what the addresses point to that nothing else keeps."""
+    def add(self, key: list[int], made: Mapping[str, int], keep: tuple[object, ...]) -> None:
+        """Enter what a call with this key gave; words that are not told are 0. `keep` is what the addresses point to
+        that nothing else keeps.
+        """
         if 2 * len(self._kept) > PLACES:
             self.clear()
         first = place_of(key)
         for at in range(first, first + LOOKED_AT):
             begin = len(HEAD) + WORDS * (at % PLACES)
             if self._words[begin] == 0:
-                self._words[begin : begin + WORDS] = [*key, *[made[name] for name in MADE]]
+                self._words[begin : begin + WORDS] = [*key, *[made.get(name, 0) for name in MADE]]
                 self._kept.append(keep)
                 return
         self.clear()

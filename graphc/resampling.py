@@ -7,7 +7,6 @@ NumPy, in the precision that PyTorch computes them in; the sums are gathers and 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from graphc.ir.types import DType, i64, u8
 from graphc.refusing import need_float
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import from_array, record
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -261,9 +261,7 @@ def interpolate(
 
 
 def _deprecated(name: str) -> None:
-    warnings.warn(
-        f"`nn.functional.{name}` is deprecated. Use `nn.functional.interpolate` instead.", UserWarning, stacklevel=3
-    )
+    warn(f"`nn.functional.{name}` is deprecated. Use `nn.functional.interpolate` instead.", UserWarning)
 
 
 def upsample(

@@ -5,12 +5,12 @@ Each is kept and told again; what has no effect says so.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from graphc.errors import CheckError, KindError, UsageError
 from graphc.grad_mode import MODE
 from graphc.options import MATMUL_PRECISION
+from graphc.warned import warn
 
 _DEBUG_MODES = ("default", "warn", "error")
 
@@ -39,10 +39,9 @@ def set_float32_matmul_precision(precision: str) -> None:
     if not isinstance(precision, str):
         raise UsageError(f"set_float32_matmul_precision expects a str, but got {type(precision).__name__}")
     if precision not in MATMUL_PRECISION.choices:
-        warnings.warn(
+        warn(
             f"{precision} is not one of 'highest', 'high', or 'medium'; the current setFloat32MatmulPrecision call "
             "has no effect.",
-            stacklevel=2,
         )
         return
     MATMUL_PRECISION.set(precision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from graphc.errors import InputError, KindError, UsageError
 from graphc.tensors.casting import eligible
 from graphc.tensors.core import TensorBase
 from graphc.tensors.shaping import to_dtype
+from graphc.warned import warn
 from graphc_runtime.devices.cuda import is_available
 
 _SUPPORTED = (dtypes.bfloat16, dtypes.float16)
@@ -54,14 +54,13 @@ class autocast:
             raise UsageError(f"User specified an unsupported autocast device_type '{device_type}'")
         self._cache_enabled = is_autocast_cache_enabled() if cache_enabled is None else cache_enabled
         if enabled and device_type == "cuda" and not is_available():
-            warnings.warn("CUDA is not available or torch_xla is imported. Disabling autocast.", stacklevel=2)
+            warn("CUDA is not available or torch_xla is imported. Disabling autocast.")
             enabled = False
         elif enabled and device_type != "cuda" and self.fast_dtype not in _SUPPORTED:
             name = device_type.upper()
-            warnings.warn(
+            warn(
                 f"In {name} autocast, but the target dtype is not supported. Disabling autocast.\n{name} Autocast "
                 f"only supports dtypes of {', '.join(map(str, _SUPPORTED))} currently.",
-                stacklevel=2,
             )
             enabled = False
         self._enabled = enabled

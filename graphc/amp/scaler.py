@@ -6,7 +6,6 @@ overflow it grows. After P. Micikevicius et al., "Mixed precision training", 201
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from enum import Enum
@@ -20,6 +19,7 @@ from graphc.tensors.comparison import isfinite, logical_and, maximum
 from graphc.tensors.core import TensorBase
 from graphc.tensors.creation import full
 from graphc.tensors.ternary import where
+from graphc.warned import warn
 from graphc_runtime.devices.cuda import is_available
 
 _NOT_SCALED = "This may indicate your script did not use scaler.scale(loss or outputs) earlier in the iteration."
@@ -92,7 +92,7 @@ class GradScaler:
         self._device = device
         self._enabled = enabled
         if enabled and device == "cuda" and not is_available():
-            warnings.warn("torch.cuda.amp.GradScaler is enabled, but CUDA is not available.  Disabling.", stacklevel=2)
+            warn("torch.cuda.amp.GradScaler is enabled, but CUDA is not available.  Disabling.")
             self._enabled = False
         if not self._enabled:
             return

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 from graphc import dtypes
 from graphc.devices import Device
 from graphc.errors import KindError, UsageError
 from graphc.tensors.casting import DTYPES, STATE
+from graphc.warned import warn
 
 
 def _checked(name: str, device_type: object, otherwise: str) -> str:
@@ -91,7 +90,7 @@ def autocast_decrement_nesting() -> int:
 
 
 def _old(name: str, instead: str) -> None:
-    warnings.warn(f"torch.{name} is deprecated. Please use torch.{instead} instead.", DeprecationWarning, stacklevel=3)
+    warn(f"torch.{name} is deprecated. Please use torch.{instead} instead.", DeprecationWarning)
 
 
 def is_autocast_cpu_enabled() -> bool:

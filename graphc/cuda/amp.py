@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import Any
 
 from graphc import amp, dtypes
+from graphc.warned import warn
 
 
 def _old(name: str) -> None:
-    warnings.warn(
+    warn(
         f"`torch.cuda.amp.{name}(args...)` is deprecated. Please use `torch.amp.{name}('cuda', args...)` instead.",
         FutureWarning,
-        stacklevel=3,
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from typing import Any
 
 from graphc.cuda.devices import index_of, is_available, opened, run_pending
+from graphc.warned import warn
 from graphc_runtime.devices import cuda as runtime
 from graphc_runtime.devices.cuda_memory import DeviceMemoryStats
 from graphc_runtime.errors import OutOfMemoryError
@@ -104,7 +104,7 @@ def mem_get_info(device: Any = None) -> tuple[int, int]:
 
 
 def _old(name: str, instead: str) -> None:
-    warnings.warn(f"`torch.cuda.{name}` has been renamed to `torch.cuda.{instead}`", FutureWarning, stacklevel=3)
+    warn(f"`torch.cuda.{name}` has been renamed to `torch.cuda.{instead}`", FutureWarning)
 
 
 def memory_cached(device: Any = None) -> int:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
-from graphc.repeats import ARGUMENT, ARGUMENTS, FLOWS, HEAD, HEAD_KEY, KEY, ORDER
-
-_K = {name: 8 * place for place, name in enumerate(KEY)}
-_WANTED = 8 * HEAD.index("wanted")
-_BLOCKED = 1  # in place of a class: a tensor whose node lets no gradient through
+from graphc.repeats import (
+    ARGUMENT,
+    ARGUMENTS,
+    BLOCKED,
+    CHAINED,
+    FLOWS,
+    HEAD_GIVEN,
+    HEAD_KEY,
+    IN_HEAD,
+    IN_KEY,
+    KEY,
+    ORDER,
+    SAME_AS,
+    VERSIONS,
+)
 
 
 def _alive(layout: Layout) -> Function:
@@ -77,22 +87,135 @@ def _kept_alive(layout: Layout) -> Function:
     return f
 
 
+def _let_go(layout: Layout) -> Function:
+    """Hold nothing any more: the call is done."""
+    f = Writer(layout, "let_go", "recorder")
+    keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
+    count = f.call("PyList_Size", keeps)
+    with f.when(f.differ(count, 0)):
+        f.call("PyList_SetSlice", keeps, 0, count, 0)
+    f.give(1)
+    return f
+
+
+def _give_argument(layout: Layout) -> Function:
+    """Add an argument, and what it consists of, to a call; 0 when that has too many."""
+    f = Writer(layout, "give_argument", "plan", "recorder", "table", "what")
+    plan, count = "%plan", f.load("%table", IN_HEAD["given"])
+    f.need(f.above(str(ARGUMENTS), count))
+    f.store("%what", f.scaled(f.add("%table", 8 * HEAD_GIVEN), count))
+    f.store(f.add(count, 1), "%table", IN_HEAD["given"])
+    kind = f.load("%what", layout.type)
+    with f.when(f.either(f.equal(kind, f.shared(plan, "tuple_class")), f.equal(kind, f.shared(plan, "size_class")))):
+        size = f.call("PyTuple_Size", "%what")
+        left = f.variable(size)
+        with f.while_above(left, 0):
+            part = f.call("PyTuple_GetItem", "%what", f.minus(size, f.get(left)))
+            f.proceed(f.call("give_argument", plan, "%recorder", "%table", part))
+            f.set(left, f.add(f.get(left), -1))
+    with f.when(f.equal(kind, f.shared(plan, "list_class"))):
+        size = f.call("PyList_Size", "%what")
+        left = f.variable(size)
+        with f.while_above(left, 0):
+            part = f.call("PyList_GetItem", "%what", f.minus(size, f.get(left)))
+            f.proceed(f.call("kept_alive", "%recorder", part))  # others may change the list
+            f.proceed(f.call("give_argument", plan, "%recorder", "%table", part))
+            f.set(left, f.add(f.get(left), -1))
+    with f.when(f.equal(kind, f.shared(plan, "slice_class"))):
+        for offset in layout.slice:
+            f.proceed(f.call("give_argument", plan, "%recorder", "%table", f.load("%what", offset)))
+    f.give(1)
+    return f
+
+
+def _add_part(layout: Layout) -> Function:
+    """Add two words to the key."""
+    f = Writer(layout, "add_part", "table", "what", "class")
+    key = f.add("%table", 8 * HEAD_KEY)
+    count = f.load(key, IN_KEY["count"])
+    f.need(f.above(str(ARGUMENTS), count))
+    f.store(f.add(count, 1), key, IN_KEY["count"])
+    slot = f.add(f.add(key, 8 * len(KEY)), f.times(count, str(8 * len(ARGUMENT))))
+    f.store("%what", slot)
+    f.store("%class", slot, 8)
+    f.give(1)
+    return f
+
+
+def _writes_of(layout: Layout) -> Function:
+    """How often the memory of a tensor was written, and whether that is counted; -1 for too often."""
+    f = Writer(layout, "writes_of", "plan", "given")
+    counter = f.load("%given", layout.tensor["_counter"])
+    with f.when(f.equal(counter, f.shared("%plan", "none"))):
+        f.give(0)
+    count = f.call("PyLong_AsLongLong", f.call("PyList_GetItem", counter, 0))
+    f.need(f.above(str(VERSIONS - 1), count), -1)
+    f.give(f.add(count, 1))
+    return f
+
+
+def _known_operand(layout: Layout) -> Function:
+    """Add to the key the node of what was found for a tensor, and hold it. `depth` is that of the chain behind it."""
+    f = Writer(layout, "known_operand", "plan", "recorder", "table", "given", "found", "mark", "depth")
+    plan, none, mark = "%plan", f.shared("%plan", "none"), f.variable("%mark")
+    keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
+    size = f.call("PyList_Size", keeps)
+    place = f.variable(f.load("%table", IN_HEAD["first"]))
+    number = f.variable(SAME_AS)
+    with f.while_above(place, -1):
+        with f.unless(f.above(size, f.get(place))):
+            f.set(place, -2)
+        with f.when(f.above(f.get(place), -1)):
+            held = f.call("PyList_GetItem", keeps, f.get(place))
+            f.set(place, f.add(f.get(place), 1))
+            with f.when(f.equal(held, "%found")):
+                f.set(mark, f.add(f.get(mark), f.get(number)))
+                f.set(place, -2)
+            f.set(number, f.add(f.get(number), SAME_AS))
+    node = f.variable(0)
+    is_value = f.equal(f.load("%found", layout.type), f.shared(plan, "value_class"))
+    with f.when(is_value):
+        f.set(node, f.load("%found", layout.value["node"]))
+    with f.unless(is_value):
+        f.set(node, f.load("%found", layout.binding["node"]))
+    f.proceed(f.call("add_part", "%table", f.get(node), f.get(mark)))
+    with f.when(f.differ(f.masked("%mark", CHAINED), 0)):
+        writes = f.call("writes_of", plan, "%given")
+        f.need(f.above(writes, -1))
+        rootless = f.number(f.equal(f.load("%given", layout.tensor["_root"]), none))
+        about = f.add(f.add(f.times(writes, "65536"), f.times("%depth", "2")), rootless)
+        f.proceed(f.call("add_part", "%table", f.load("%given", layout.tensor["_chain"]), about))
+    f.give(f.call("kept_alive", "%recorder", "%found"))
+    return f
+
+
+def _whole_leaf(layout: Layout) -> Function:
+    """The leaf that a tensor reads, when it does not show a part of its memory; else 0."""
+    f = Writer(layout, "whole_leaf", "plan", "recorder", "storage", "given")
+    with f.when(f.differ(f.load("%given", layout.tensor["_chain"]), f.shared("%plan", "empty"))):
+        types = (f.load("%given", layout.tensor["_type"]), f.load("%storage", layout.storage["type"]))
+        shown, whole = (f.call("PyLong_AsLongLong", f.load(type, layout.form["nbytes"])) for type in types)
+        f.need(f.above(f.add(shown, 1), whole))
+    f.give(f.call("leaf_of", "%plan", "%recorder", "%storage"))
+    return f
+
+
 def _operand(layout: Layout) -> Function:
-    """The node of a tensor, and what keeps it valid."""
-    f = Writer(layout, "operand", "plan", "recorder", "table", "function", "flows", "given", "slot")
+    """Add to the key the node of a tensor, and hold what keeps it valid."""
+    f = Writer(layout, "operand", "plan", "recorder", "table", "function", "flows", "given")
     plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
-    f.need(f.equal(f.load("%given", tensor["_chain"]), f.shared(plan, "empty")))
     f.need(f.equal(f.load("%given", tensor["_wrapped"]), f.shared(plan, "false")))
     storage, lineage = f.follow("%given", tensor["_storage"]), f.follow("%given", tensor["_lineage"])
     value, history = f.load(storage, slots["value"]), f.load(lineage, layout.lineage["hist"])
     collects = f.equal(f.load(lineage, layout.lineage["requires_grad"]), f.shared(plan, "true"))
-    keep, node = f.variable(0), f.variable(0)
+    chained = f.number(f.differ(f.load("%given", tensor["_chain"]), f.shared(plan, "empty")))
+    keep, depth, mark = f.variable(0), f.variable(0), f.variable(f.times(chained, str(CHAINED)))
     with f.unless(f.both(f.differ(value, none), f.differ(f.load(storage, slots["recorder"]), "%recorder"))):
         with f.when(f.equal("%flows", 0)):
             with f.when(f.differ(value, none)):
                 f.set(keep, value)
             with f.when(f.equal(value, none)):
-                f.set(keep, f.call("leaf_of", plan, "%recorder", storage))
+                f.set(keep, f.call("whole_leaf", plan, "%recorder", storage, "%given"))
         with f.when(f.differ("%flows", 0)):
             with f.when(f.differ(history, none)):
                 versions = [f.load(lineage, layout.lineage["version"]), f.load(storage, slots["version"])]
@@ -101,24 +224,23 @@ def _operand(layout: Layout) -> Function:
                     f.set(keep, value)
             with f.when(f.both(f.equal(history, none), collects)):
                 f.set(keep, f.call("variable_of", plan, storage, lineage))
+            with f.when(f.either(f.differ(history, none), collects)):
+                f.set(depth, f.call("PyLong_AsLongLong", f.load(lineage, layout.lineage["depth"])))
             with f.unless(f.either(f.differ(history, none), collects)):
                 with f.when(f.differ(value, none)):
                     f.set(keep, value)
-                    f.store(str(_BLOCKED), "%slot", 8)
+                    f.set(mark, f.add(f.get(mark), BLOCKED))
                 with f.when(f.equal(value, none)):
-                    f.set(keep, f.call("leaf_of", plan, "%recorder", storage))
+                    f.set(keep, f.call("whole_leaf", plan, "%recorder", storage, "%given"))
     found = f.get(keep)
     with f.when(f.differ(found, 0)):
-        is_value = f.equal(f.load(found, layout.type), f.shared(plan, "value_class"))
-        with f.when(is_value):
-            f.set(node, f.load(found, layout.value["node"]))
-        with f.unless(is_value):
-            f.set(node, f.load(found, layout.binding["node"]))
-        f.store(f.get(node), "%slot")
-        f.give(f.call("kept_alive", "%recorder", found))
+        f.give(f.call("known_operand", plan, "%recorder", "%table", "%given", found, f.get(mark), f.get(depth)))
+    # A view that gradients flow through is read by recording: Python does that.
+    flowing = f.either(f.either(f.differ(history, none), collects), f.differ(value, none))
+    f.need(f.either(f.equal(chained, 0), f.either(f.equal("%flows", 0), f.equal(f.number(flowing), 0))))
     # It is read for the first time, which gives it a number: that must happen in the order in which Python does it.
     with f.when(f.equal(f.call("PyDict_GetItemWithError", f.shared(plan, "orders"), "%function"), 0)):
-        f.store(str(ORDER), "%table", _WANTED)
+        f.store(str(ORDER), "%table", IN_HEAD["wanted"])
         f.give(0)
     operands = f.call("PyTuple_New", 3)
     f.need(f.differ(operands, 0))
@@ -133,56 +255,62 @@ def _operand(layout: Layout) -> Function:
     with f.when(f.equal(pair, 0)):
         f.call("PyErr_Clear")  # Python meets the same error
         f.give(0)
-    f.store(f.call("PyTuple_GetItem", pair, 0), "%slot")  # the builder keeps it
-    done = f.call("kept_alive", "%recorder", f.call("PyTuple_GetItem", pair, 1))
+    node, kept = (f.call("PyTuple_GetItem", pair, place) for place in range(2))  # the builder keeps the node
+    done = f.variable(f.call("add_part", "%table", node, 0))
+    with f.when(f.equal(f.get(done), 1)):
+        f.set(done, f.call("kept_alive", "%recorder", kept))
     f.call("Py_DecRef", pair)
-    f.give(done)
+    f.give(f.get(done))
     return f
 
 
-def _argument(layout: Layout) -> Function:
-    """Add to the key what an argument is: a node, or the bits of a number, or an object."""
-    f = Writer(layout, "argument", "plan", "recorder", "table", "given")
-    plan, key = "%plan", f.add("%table", 8 * HEAD_KEY)
-    count = f.load(key, _K["count"])
-    f.need(f.above(str(ARGUMENTS), count))
-    f.store(f.add(count, 1), key, _K["count"])
-    slot = f.add(f.add(key, 8 * len(KEY)), f.times(count, str(8 * len(ARGUMENT))))
-    kind = f.load("%given", layout.type)
-    f.store("%given", slot)
-    f.store(kind, slot, 8)
+def _plain_argument(layout: Layout) -> Function:
+    """Add to the key an argument that is no tensor: the bits of a number, an object, or how many parts follow."""
+    f = Writer(layout, "plain_argument", "plan", "table", "given")
+    plan, kind = "%plan", f.load("%given", layout.type)
+
+    def add(what: str) -> None:
+        f.give(f.call("add_part", "%table", what, kind))
+
     with f.when(f.equal(kind, f.shared(plan, "float_class"))):
-        f.store_double(f.call("PyFloat_AsDouble", "%given"), slot)
-        f.give(1)
+        bits = f.variable(0)
+        f.store_double(f.call("PyFloat_AsDouble", "%given"), f.address(bits))
+        add(f.get(bits))
     with f.when(f.equal(kind, f.shared(plan, "int_class"))):
         value = f.call("PyLong_AsLongLong", "%given")
         with f.when(f.both(f.equal(value, -1), f.differ(f.call("PyErr_Occurred"), 0))):
             f.call("PyErr_Clear")
             f.give(0)
-        f.store(value, slot)
-        f.give(1)
-    for name in ("bool_class", "none_class", "str_class", "dtype_class"):
+        add(value)
+    for name in ("bool_class", "none_class", "str_class", "dtype_class", "ellipsis_class"):
         with f.when(f.equal(kind, f.shared(plan, name))):
-            f.give(1)
-    with f.when(f.either(f.equal(kind, f.shared(plan, "tuple_class")), f.equal(kind, f.shared(plan, "size_class")))):
-        # Of tuples the elements count, which must be integers.
-        size = f.call("PyTuple_Size", "%given")
-        f.store(size, slot)
-        left = f.variable(size)
-        with f.while_above(left, 0):
-            element = f.call("PyTuple_GetItem", "%given", f.minus(size, f.get(left)))
-            f.need(f.equal(f.load(element, layout.type), f.shared(plan, "int_class")))
-            f.proceed(f.call("argument", plan, "%recorder", "%table", element))
-            f.set(left, f.add(f.get(left), -1))
-        f.give(1)
-    f.need(f.is_tensor(plan, "%given"))
-    f.store("0", slot, 8)
-    flows = f.masked(f.load(key, _K["grad"]), FLOWS)
-    f.give(f.call("operand", plan, "%recorder", "%table", f.load(key, _K["function"]), flows, "%given", slot))
+            add("%given")
+    for name, size in (("tuple_class", "PyTuple_Size"), ("size_class", "PyTuple_Size"), ("list_class", "PyList_Size")):
+        with f.when(f.equal(kind, f.shared(plan, name))):
+            add(f.call(size, "%given"))
+    with f.when(f.equal(kind, f.shared(plan, "slice_class"))):
+        add(str(len(layout.slice)))
+    f.give(0)
+    return f
+
+
+def _argument(layout: Layout) -> Function:
+    """Add to the key what an argument is."""
+    f = Writer(layout, "argument", "plan", "recorder", "table", "given")
+    key = f.add("%table", 8 * HEAD_KEY)
+    with f.unless(f.is_tensor("%plan", "%given")):
+        f.give(f.call("plain_argument", "%plan", "%table", "%given"))
+    flows, function = f.masked(f.load(key, IN_KEY["grad"]), FLOWS), f.load(key, IN_KEY["function"])
+    f.give(f.call("operand", "%plan", "%recorder", "%table", function, flows, "%given"))
     return f
 
 
 def functions(layout: Layout) -> list[Function]:
     """What is done to arguments."""
-    makers = (_alive, _wants, _leaf_of, _variable_of, _kept_alive, _operand, _argument)
-    return [make(layout) for make in makers]
+    return [
+        make(layout)
+        for make in (
+            *(_alive, _wants, _leaf_of, _variable_of, _kept_alive, _let_go, _give_argument, _add_part, _writes_of),
+            *(_known_operand, _whole_leaf, _operand, _plain_argument, _argument),
+        )
+    ]

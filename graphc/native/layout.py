@@ -80,6 +80,16 @@ def head() -> tuple[int, int]:
     return 0, types[0] * WORD
 
 
+def parts_of_slice() -> tuple[int, int, int]:
+    """Offsets in bytes of start, stop and step of a slice."""
+    parts = object(), object(), object()
+    words = _words(slice(*parts), slice.__basicsize__ // WORD)
+    if any(words.count(id(part)) != 1 for part in parts):
+        raise UnknownLayout("a slice does not hold its parts")
+    first, second, third = (words.index(id(part)) * WORD for part in parts)
+    return first, second, third
+
+
 def address_of(name: str) -> int:
     """The address of a function of Python's C interface."""
     function: Any = getattr(ctypes.pythonapi, name)

@@ -15,17 +15,17 @@ from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType, f32
 from graphc.native import calls, recording
 from graphc.native.code import INTERFACE, module_text
-from graphc.native.layout import UnknownLayout, address_of, head, slots_of
+from graphc.native.layout import UnknownLayout, address_of, head, parts_of_slice, slots_of
 from graphc.native.objects import Layout
 from graphc.native.tables import SHARED, Words, prototype
 from graphc.recording import THREADS, Recorder
 from graphc.repeats import Repeats
 from graphc.replay import write_buffer
 from graphc.source import OWN_FILES
-from graphc.storage import SERIALS, Binding, Lineage, Storage, Value
+from graphc.storage import SERIALS, Binding, Lineage, Seen, Storage, Value
 from graphc.tensors.casting import OPEN
 from graphc.tensors.core import TensorBase, new
-from graphc.tensors.learning import MISSED, ORDERS, operand
+from graphc.tensors.learning import MISSED, ORDERS, VIEWS, operand
 from graphc.tensors.size import Size
 from graphc_runtime.buffer import RETURNED, Buffer
 from graphc_runtime.counters import COUNTERS
@@ -98,6 +98,8 @@ def _load() -> NativeLibrary:
         slots_of(Recorder),
         slots_of(Binding),
         slots_of(Repeats),
+        slots_of(TensorType),
+        parts_of_slice(),
     )
     text = module_text([*calls.functions(layout), *recording.functions(layout)], (recording.DESK,))
     code = link_text("replay", text, (_ENTRY, recording.AGAIN, recording.DESK, *recording.OPERATORS))
@@ -138,11 +140,16 @@ def _load() -> NativeLibrary:
         "none_class": type(None),
         "str_class": str,
         "dtype_class": dtypes.dtype,
+        "ellipsis_class": type(Ellipsis),
         "tuple_class": tuple,
+        "list_class": list,
+        "slice_class": slice,
         "size_class": Size,
         "tensor_class": TensorBase,
         "value_class": Value,
         "read_operand": operand,
+        "seen_class": Seen,
+        "views": VIEWS,
         "orders": ORDERS,
         "file_name": "co_filename",
         "own_files": OWN_FILES,

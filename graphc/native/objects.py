@@ -28,6 +28,8 @@ class Layout:
     recorder: Slots
     binding: Slots
     repeats: Slots
+    form: Slots  # of types of tensors
+    slice: tuple[int, int, int]  # start, stop and step
 
 
 class Writer(Function):

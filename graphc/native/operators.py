@@ -12,13 +12,13 @@ from graphc.native.tables import Words
 from graphc.options import NATIVE_CALLS
 from graphc.recording import set_often
 from graphc.tensors.learning import AGAIN, learning
-from graphc.tensors.methods import LinalgMethods, PointwiseMethods
+from graphc.tensors.methods import IndexingMethods, LinalgMethods, PointwiseMethods
 
 _NO_ARGUMENTS, _ONE_ARGUMENT = 0x4, 0x8  # METH_NOARGS, METH_O
 _UNARY = ("neg", "abs", "invert")
 _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
 _COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
-_NAMES = (*_UNARY, *_BINARY, *[f"r{name}" for name in _BINARY], *_COMPARED)
+_NAMES = (*_UNARY, *_BINARY, *[f"r{name}" for name in _BINARY], *_COMPARED, "getitem")
 
 _kept: list[object] = []
 _undone: list[Callable[[], None]] = []
@@ -45,7 +45,7 @@ def _install_operators(native: NativeLibrary) -> None:
     found = [
         (cls, f"__{name}__", vars(cls)[f"__{name}__"])
         for name in _NAMES
-        for cls in (PointwiseMethods, LinalgMethods)
+        for cls in (PointwiseMethods, LinalgMethods, IndexingMethods)
         if f"__{name}__" in vars(cls)
     ]
     assert len(found) == len(_NAMES) <= len(OPERATORS)

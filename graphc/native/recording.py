@@ -6,13 +6,16 @@ makes the call, and so far only what it would have done as well was changed.
 
 from __future__ import annotations
 
-from graphc.native import arguments
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from graphc.native import arguments, views
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Slots, Writer
+from graphc.native.views import MODES, NO_VIEW
 from graphc.recording import MAX_PENDING, MAX_PENDING_BYTES
 from graphc.repeats import (
     ARGUMENT,
-    ARGUMENTS,
     ENABLED,
     ENTRY,
     FLOWS,
@@ -20,10 +23,11 @@ from graphc.repeats import (
     HEAD,
     HEAD_GIVEN,
     HEAD_KEY,
+    IN_ENTRY,
+    IN_HEAD,
+    IN_KEY,
     KEY,
-    KEY_WORDS,
     LOOKED_AT,
-    MADE,
     PLACES,
     SHIFT,
     WORDS,
@@ -37,9 +41,6 @@ DESK = "graphc_desk"  # the word that holds the address of what all recorders sh
 # operation is not in the table.
 OPERATOR = ("method", "otherwise")
 _O = {name: 8 * place for place, name in enumerate(OPERATOR)}
-_K = {name: 8 * place for place, name in enumerate(KEY)}
-_M = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
-_WANTED, _BUSY, _GIVEN = (8 * HEAD.index(name) for name in ("wanted", "busy", "given"))
 _MOST_FRAMES = 64
 _HASHED = str(HASHED - (1 << 64))
 
@@ -57,8 +58,8 @@ def _user_place(layout: Layout) -> Function:
         file = f.call("PyObject_GetAttr", code, f.shared("%plan", "file_name"))
         f.call("Py_DecRef", file)
         with f.when(f.equal(f.call("PySet_Contains", f.shared("%plan", "own_files"), file), 0)):
-            f.store(code, "%key", _K["code"])
-            f.store(f.call("PyFrame_GetLasti", now), "%key", _K["place"])
+            f.store(code, "%key", IN_KEY["code"])
+            f.store(f.call("PyFrame_GetLasti", now), "%key", IN_KEY["place"])
             f.give(1)
         below = f.call("PyFrame_GetBack", now)
         f.need(f.differ(below, 0))
@@ -73,7 +74,7 @@ def _entry_of(layout: Layout) -> Function:
     """The entry of the key in a table, or 0."""
     f = Writer(layout, "entry_of", "table")
     key = f.add("%table", 8 * HEAD_KEY)
-    words = f.add(f.times(f.load(key, _K["count"]), str(len(ARGUMENT))), len(KEY))
+    words = f.add(f.times(f.load(key, IN_KEY["count"]), str(len(ARGUMENT))), len(KEY))
     mixed, left = f.variable(0), f.variable(words)
     with f.while_above(left, 0):
         word = f.load(f.scaled(key, f.minus(words, f.get(left))))
@@ -117,7 +118,7 @@ def _made(layout: Layout) -> Function:
     tensor, storage, lineage, value = (
         own(f.call("clone", f.shared(plan, f"{name}_like"))) for name in ("tensor", "storage", "lineage", "value")
     )
-    count = f.load("%found", _M["parents"])
+    count = f.load("%found", IN_ENTRY["parents"])
     parents, counter = own(f.call("PyTuple_New", count)), own(f.call("PyList_New", 1))
     serial = own(f.call("PyIter_Next", f.shared(plan, "serials")))
     waiting, back = own(f.call("PyWeakref_NewRef", storage, 0)), own(f.call("PyWeakref_NewRef", lineage, 0))
@@ -126,7 +127,7 @@ def _made(layout: Layout) -> Function:
     f.call("Py_DecRef", waiting)
 
     keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
-    left, which = f.variable(count), f.variable(f.load("%found", _M["which"]))
+    left, which = f.variable(count), f.variable(f.load("%found", IN_ENTRY["which"]))
     with f.while_above(left, 0):
         keep = f.call("PyList_GetItem", keeps, f.add(f.masked(f.get(which), 0xFF), "%read"))
         f.call("Py_IncRef", keep)
@@ -138,7 +139,7 @@ def _made(layout: Layout) -> Function:
     counts = f.variable(none)
     with f.when(f.equal("%inference", 0)):
         f.set(counts, counter)
-    node, type, strides, name = (f.load("%found", _M[what]) for what in ("node", "type", "strides", "name"))
+    node, type, strides, name = (f.load("%found", IN_ENTRY[what]) for what in ("node", "type", "strides", "name"))
 
     def fill(target: str, slots: Slots, **objects: str) -> None:
         for slot, held in objects.items():
@@ -148,26 +149,89 @@ def _made(layout: Layout) -> Function:
     fill(storage, layout.storage, recorder="%recorder", type=type, value=value, counter=f.get(counts), serial=serial)
     fill(tensor, layout.tensor, _storage=storage, _type=type, _strides=strides, _lineage=lineage)
     fill(tensor, layout.tensor, _counter=f.get(counts))
-    with f.when(f.differ(f.load("%found", _M["flows"]), 0)):
+    with f.when(f.differ(f.load("%found", IN_ENTRY["flows"]), 0)):
         fill(value, layout.value, grad=f.shared(plan, "true"), lineage=back)
         fill(lineage, layout.lineage, hist=value)
+    f.call("pass_through", plan, "%recorder", f.load("%found", IN_ENTRY["through"]), "%read", value)
+    f.call("add_checks", plan, "%recorder", f.load("%found", IN_ENTRY["checks"]), "%read")
     for part in (storage, lineage, value, parents, counter, serial, back):
         f.call("Py_DecRef", part)
     for name in ("records", "native_records"):
         f.call("bump", f.shared(plan, "front"), layout.front[name], 1)
-    f.call("bump", "%recorder", layout.recorder["_bytes"], f.load("%found", _M["nbytes"]))
+    f.call("bump", "%recorder", layout.recorder["_bytes"], f.load("%found", IN_ENTRY["nbytes"]))
     f.give(tensor)
     return f
 
 
-_CALL = ("plan", "recorder", "table", "function", "enabled", "inference")
+def _packed(f: Writer, *parts: str) -> str:
+    """A tuple of objects."""
+    made = f.call("PyTuple_New", len(parts))
+    for place, part in enumerate(parts):
+        f.call("Py_IncRef", part)
+        f.call("PyTuple_SetItem", made, place, part)
+    return made
+
+
+@contextmanager
+def _records(f: Writer, table: str, count: int) -> Iterator[list[str]]:
+    """What is written inside runs for each member, a tuple of `count` objects, of a tuple; 0 has none."""
+    with f.when(f.differ(table, 0)):
+        size = f.call("PyTuple_Size", table)
+        left = f.variable(size)
+        with f.while_above(left, 0):
+            record = f.call("PyTuple_GetItem", table, f.minus(size, f.get(left)))
+            yield [f.call("PyTuple_GetItem", record, place) for place in range(count)]
+            f.set(left, f.add(f.get(left), -1))
+
+
+def _held(f: Writer, place: str) -> str:
+    """What keeps the operand valid whose place among the tensors is a number of Python."""
+    keeps = f.load(f.load("%recorder", f.layout.recorder["repeats"]), f.layout.repeats["keeps"])
+    return f.call("PyList_GetItem", keeps, f.add(f.call("PyLong_AsLongLong", place), "%read"))
+
+
+def _pass_through(layout: Layout) -> Function:
+    """Tell of a value which views it was made through: `(nodes, ((place, node, names), ...))`, or 0 for none."""
+    f = Writer(layout, "pass_through", "plan", "recorder", "through", "read", "value")
+    f.need(f.differ("%through", 0))
+    nodes, views = (f.call("PyTuple_GetItem", "%through", place) for place in range(2))
+    seen = f.call("PyList_New", 0)
+    with _records(f, views, 3) as (place, node, names):
+        operands = _packed(f, node, _held(f, place), names)
+        view = f.call("PyObject_CallObject", f.shared("%plan", "seen_class"), operands)
+        f.call("PyList_Append", seen, view)
+        f.call("Py_DecRef", view)
+        f.call("Py_DecRef", operands)
+    f.replace("%value", layout.value["through"], _packed(f, nodes, seen))
+    f.call("Py_DecRef", seen)
+    f.give(1)
+    return f
+
+
+def _add_checks(layout: Layout) -> Function:
+    """Let values be checked: `((node, place, error), ...)`, or 0 for none."""
+    f = Writer(layout, "add_checks", "plan", "recorder", "checks", "read")
+    with _records(f, "%checks", 3) as (node, place, error):
+        value = f.call("clone", f.shared("%plan", "value_like"))
+        f.put(value, layout.value["node"], node)
+        f.replace(value, layout.value["parents"], _packed(f, _held(f, place)))
+        f.replace(value, layout.value["serial"], f.call("PyIter_Next", f.shared("%plan", "serials")))
+        check = _packed(f, node, value, error)
+        f.call("PyList_Append", f.load("%recorder", layout.recorder["checks"]), check)
+        f.call("Py_DecRef", check)
+        f.call("Py_DecRef", value)
+    f.give(1)
+    return f
+
+
+_CALL = (*MODES, "inference")
 
 
 def _entered(layout: Layout) -> Function:
     """The tensor of a call that is in the table; 0 after noting whether nothing but the entry is missing."""
     f = Writer(layout, "entered", *_CALL)
     plan, key, given = "%plan", f.add("%table", 8 * HEAD_KEY), f.add("%table", 8 * HEAD_GIVEN)
-    count = f.load("%table", _GIVEN)
+    count = f.load("%table", IN_HEAD["given"])
     flows, left = f.variable(0), f.variable(0)
     with f.when(f.differ("%enabled", 0)):
         f.set(flows, ENABLED)
@@ -177,9 +241,7 @@ def _entered(layout: Layout) -> Function:
         with f.when(f.equal(f.call("wants", plan, f.load(f.scaled(given, f.get(left)))), 1)):
             f.set(flows, ENABLED + FLOWS)
             f.set(left, 0)
-    default = f.call("PyDict_GetItemWithError", f.shared(plan, "dtypes"), f.shared(plan, "default_name"))
-    for name, word in (("function", "%function"), ("grad", f.get(flows)), ("default", default), ("count", "0")):
-        f.store(word, key, _K[name])
+    f.call("begin_key", plan, "%recorder", "%table", "%function", f.get(flows))
     keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
     order = f.call("PyDict_GetItemWithError", f.shared(plan, "orders"), "%function")
     with f.when(f.differ(order, 0)):
@@ -188,11 +250,12 @@ def _entered(layout: Layout) -> Function:
             place = f.add(f.masked(f.get(left), 0xFF), -1)
             f.set(left, f.shifted(f.get(left), 8))
             with f.when(f.above(count, place)):
-                what, slot = f.load(f.scaled(given, place)), f.add(key, 8 * len(KEY))
-                flowing = f.masked(f.get(flows), FLOWS)
+                what, flowing = f.load(f.scaled(given, place)), f.masked(f.get(flows), FLOWS)
                 with f.when(f.is_tensor("%plan", what)):
-                    f.proceed(f.call("operand", plan, "%recorder", "%table", "%function", flowing, what, slot))
+                    f.proceed(f.call("operand", plan, "%recorder", "%table", "%function", flowing, what))
+        f.store("0", key, IN_KEY["count"])  # they come again, with all others
     read = f.call("PyList_Size", keeps)
+    f.store(read, "%table", IN_HEAD["first"])
     f.set(left, count)
     with f.while_above(left, 0):
         what = f.load(f.scaled(given, f.minus(count, f.get(left))))
@@ -201,7 +264,7 @@ def _entered(layout: Layout) -> Function:
     f.need(f.above(f.call("PyList_Size", keeps), read))
     entry = f.call("entry_of", "%table")
     with f.when(f.equal(entry, 0)):
-        f.store(str(ENTRY), "%table", _WANTED)
+        f.store(str(ENTRY), "%table", IN_HEAD["wanted"])
         f.give(0)
     f.give(f.call("made", plan, "%recorder", entry, read, "%inference"))
     return f
@@ -215,9 +278,26 @@ def _alone(layout: Layout) -> Function:
     taken = f.call("PyObject_CallObject", f.load("%recorder", recorder["enter"]), f.shared("%plan", "at_once"))
     f.call("Py_DecRef", taken)
     f.need(f.equal(taken, f.shared("%plan", "true")))
+    with f.when(f.above(f.call("PyList_Size", f.load("%recorder", recorder["seen"])), 0)):
+        f.replace("%recorder", recorder["seen"], f.call("PyList_New", 0))
     found = f.call("entered", *[f"%{name}" for name in _CALL])
     f.call("Py_DecRef", f.call("PyObject_CallNoArgs", f.load("%recorder", recorder["leave"])))
     f.give(found)
+    return f
+
+
+def _found(layout: Layout) -> Function:
+    """The tensor of a call, while nothing is collected."""
+    f = Writer(layout, "found", *_CALL, "packs")
+    recorder = layout.recorder
+    with f.when(f.differ(f.call("PyDict_GetItemWithError", f.shared("%plan", "views"), "%function"), 0)):
+        view = f.call("viewed", *[f"%{name}" for name in MODES])
+        with f.when(f.differ(view, NO_VIEW)):
+            f.give(view)
+    f.need(f.equal("%packs", 0))
+    f.need(f.above(str(MAX_PENDING), f.call("PyList_Size", f.load("%recorder", recorder["pending"]))))
+    f.need(f.above(str(MAX_PENDING_BYTES), f.call("PyLong_AsLongLong", f.load("%recorder", recorder["_bytes"]))))
+    f.give(f.call("alone", *[f"%{name}" for name in _CALL]))
     return f
 
 
@@ -227,27 +307,22 @@ def _recorded(layout: Layout) -> Function:
     plan, none, recorder = "%plan", f.shared("%plan", "none"), layout.recorder
     for name in ("capture", "example_since"):
         f.need(f.equal(f.load("%recorder", recorder[name]), none))
-    f.need(f.equal(f.call("PyList_Size", f.load("%recorder", recorder["seen"])), 0))
     f.need(f.equal(f.call("PyList_Size", f.shared(plan, "casting")), 0))
-    f.need(f.above(str(MAX_PENDING), f.call("PyList_Size", f.load("%recorder", recorder["pending"]))))
-    f.need(f.above(str(MAX_PENDING_BYTES), f.call("PyLong_AsLongLong", f.load("%recorder", recorder["_bytes"]))))
     modes = f.call("PyObject_GetAttr", f.shared(plan, "mode"), f.shared(plan, "dict_name"))
     f.call("Py_DecRef", modes)  # the thread keeps it
     enabled, inference, packing = (
         f.call("PyDict_GetItemWithError", modes, f.shared(plan, f"{name}_name"))
         for name in ("enabled", "inference", "packing")
     )
-    f.need(f.either(f.equal(packing, 0), f.equal(packing, f.shared(plan, "empty"))))
+    packs = f.number(f.both(f.differ(packing, 0), f.differ(packing, f.shared(plan, "empty"))))
     is_enabled = f.number(f.either(f.equal(enabled, 0), f.equal(enabled, f.shared(plan, "true"))))
     is_inference = f.number(f.equal(inference, f.shared(plan, "true")))
     collects = f.call("PyGC_Disable")  # collecting may run anything
-    f.store("1", "%table", _BUSY)
-    found = f.call("alone", plan, "%recorder", "%table", "%function", is_enabled, is_inference)
-    f.store("0", "%table", _BUSY)
+    f.store("1", "%table", IN_HEAD["busy"])
+    found = f.call("found", plan, "%recorder", "%table", "%function", is_enabled, is_inference, packs)
+    f.store("0", "%table", IN_HEAD["busy"])
     with f.when(f.differ(collects, 0)):
         f.call("PyGC_Enable")
-    keeps = f.load(f.load("%recorder", recorder["repeats"]), layout.repeats["keeps"])
-    f.call("PyList_SetSlice", keeps, 0, f.call("PyList_Size", keeps), 0)
     f.give(found)
     return f
 
@@ -258,21 +333,11 @@ def _table_of(layout: Layout) -> Function:
     table = f.call(
         "PyLong_AsVoidPtr", f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["address"])
     )
-    f.need(f.equal(f.load(table, _BUSY), 0))
-    f.store("0", table, _WANTED)
-    f.store("0", table, _GIVEN)
+    f.need(f.equal(f.load(table, IN_HEAD["busy"]), 0))
+    for name in ("wanted", "given"):
+        f.store("0", table, IN_HEAD[name])
+    f.store("0", table, 8 * HEAD_KEY + IN_KEY["named"])
     f.give(table)
-    return f
-
-
-def _give_argument(layout: Layout) -> Function:
-    """Add an argument to a call; 0 when it has too many."""
-    f = Writer(layout, "give_argument", "table", "what")
-    count = f.load("%table", _GIVEN)
-    f.need(f.above(str(ARGUMENTS), count))
-    f.store("%what", f.scaled(f.add("%table", 8 * HEAD_GIVEN), count))
-    f.store(f.add(count, 1), "%table", _GIVEN)
-    f.give(1)
     return f
 
 
@@ -284,10 +349,12 @@ def _operator(layout: Layout, number: int, name: str) -> Function:
     recorder = f.call("PyObject_GetAttr", f.shared(plan, "threads"), f.shared(plan, "recorder_name"))
     table, result = f.call("table_of", recorder), f.variable(0)
     with f.when(f.differ(table, 0)):
-        f.call("give_argument", table, "%self")
+        whole = f.variable(f.call("give_argument", plan, recorder, table, "%self"))
         with f.when(f.differ("%other", 0)):
-            f.call("give_argument", table, "%other")
-        f.set(result, f.call("recorded", plan, recorder, table, f.load(operator, _O["method"])))
+            f.set(whole, f.call("give_argument", plan, recorder, table, "%other"))
+        with f.when(f.differ(f.get(whole), 0)):
+            f.set(result, f.call("recorded", plan, recorder, table, f.load(operator, _O["method"])))
+        f.call("let_go", recorder)
     f.call("Py_DecRef", recorder)  # the thread keeps it
     with f.when(f.equal(f.get(result), 0)):
         operands = f.call("PyTuple_New", f.add(f.number(f.differ("%other", 0)), 1))
@@ -309,15 +376,18 @@ def _tried(layout: Layout) -> Function:
     count = f.call("PyTuple_Size", "%args")
     left = f.variable(count)
     with f.while_above(left, 0):
-        f.proceed(f.call("give_argument", "%table", f.call("PyTuple_GetItem", "%args", f.minus(count, f.get(left)))))
+        what = f.call("PyTuple_GetItem", "%args", f.minus(count, f.get(left)))
+        f.proceed(f.call("give_argument", "%plan", "%recorder", "%table", what))
         f.set(left, f.add(f.get(left), -1))
     place, name, value = f.variable(0), f.variable(0), f.variable(0)
     operands = f.address(place), f.address(name), f.address(value)
-    f.set(left, f.call("PyDict_Size", "%kwargs"))
+    named = f.call("PyDict_Size", "%kwargs")
+    f.store(named, "%table", 8 * HEAD_KEY + IN_KEY["named"])
+    f.set(left, named)
     with f.while_above(left, 0):
         f.need(f.differ(f.call("PyDict_Next", "%kwargs", *operands), 0))
         for what in (name, value):
-            f.proceed(f.call("give_argument", "%table", f.get(what)))
+            f.proceed(f.call("give_argument", "%plan", "%recorder", "%table", f.get(what)))
         f.set(left, f.add(f.get(left), -1))
     f.give(f.call("recorded", "%plan", "%recorder", "%table", "%function"))
     return f
@@ -334,6 +404,7 @@ def _again(layout: Layout) -> Function:
     with f.when(f.differ(table, 0)):
         operands = [f.load("%args", 8 * place) for place in range(3)]
         f.set(result, f.call("tried", plan, recorder, table, *operands))
+        f.call("let_go", recorder)
     f.call("Py_DecRef", recorder)
     with f.when(f.equal(f.get(result), 0)):
         missed = f.shared(plan, "missed")
@@ -345,6 +416,9 @@ def _again(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """All functions of native recording."""
-    makers = (_user_place, _entry_of, _made, _entered, _alone, _recorded, _table_of, _give_argument, _tried, _again)
+    makers = (
+        *(_user_place, _entry_of, _pass_through, _add_checks, _made, _entered, _alone, _found, _recorded, _table_of),
+        *(_tried, _again),
+    )
     operators = [_operator(layout, number, name) for number, name in enumerate(OPERATORS)]
-    return [*arguments.functions(layout), *(make(layout) for make in makers), *operators]
+    return [*arguments.functions(layout), *views.functions(layout), *(make(layout) for make in makers), *operators]

@@ -49,11 +49,16 @@ SHARED = (
     "none_class",
     "str_class",
     "dtype_class",
+    "ellipsis_class",
     "tuple_class",
+    "list_class",
+    "slice_class",
     "size_class",
     "tensor_class",
     "value_class",
     "read_operand",
+    "seen_class",
+    "views",  # functions that gave views
     "orders",  # in which order functions read their tensors
     "tensor_like",  # prototypes of what an operation makes
     "storage_like",

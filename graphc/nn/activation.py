@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ from graphc.nn import functional as F
 from graphc.nn import init as fill
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
+from graphc.warned import warn
 
 
 class _Plain(Module):
@@ -275,9 +275,7 @@ class Hardtanh(_Placed):
         super().__init__(inplace)
         for old, new, given in (("min_value", "min_val", min_value), ("max_value", "max_val", max_value)):
             if given is not None:
-                warnings.warn(
-                    f"keyword argument `{old}` is deprecated and rename to `{new}`", FutureWarning, stacklevel=2
-                )
+                warn(f"keyword argument `{old}` is deprecated and rename to `{new}`", FutureWarning)
         self.min_val = min_val if min_value is None else min_value
         self.max_val = max_val if max_value is None else max_value
         if not self.max_val > self.min_val:

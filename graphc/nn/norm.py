@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from graphc import Tensor, empty, int64, ones, tensor, zeros
@@ -11,6 +10,7 @@ from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
+from graphc.warned import warn
 
 
 def _check_rank(input: Tensor, ranks: tuple[int, ...]) -> None:
@@ -193,10 +193,9 @@ class _InstanceNorm(_NormBase):
                     f"expected input's size at dim={dim} to match num_features ({self.num_features}), but got: "
                     f"{input.size(dim)}."
                 )
-            warnings.warn(
+            warn(
                 f"input's size at dim={dim} does not match num_features. You can silence this warning by not passing "
                 "in num_features, which is not used because affine=False",
-                stacklevel=2,
             )
         made = F.instance_norm(
             input if dim else input.unsqueeze(0),

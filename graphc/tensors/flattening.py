@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from graphc.errors import KindError, ShapeError, UsageError
 from graphc.tensors.core import wrap_dim
+from graphc.tensors.learning import repeatable
 from graphc.tensors.viewing import Ints, reshape, reshaped, view_
 from graphc.tensors.views import contiguous_strides, infer_shape
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
+@repeatable
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions from `start_dim` to `end_dim` merged into one."""
     type = input._type
@@ -40,6 +42,7 @@ def _flat_shape(shape: Ints, start_dim: int, end_dim: int) -> Ints | None:
     return *shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]
 
 
+@repeatable
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension `dim` split into `sizes`, of which one may be -1."""
     if not isinstance(sizes, Sequence):

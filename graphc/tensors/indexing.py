@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from graphc.tensors.filling import fill_value
 from graphc.tensors.operands import is_number, plain
 from graphc.tensors.views import inverse_permutation
 from graphc.tensors.writing import check_apart, check_writable, type_name, write, write_node
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -54,7 +54,7 @@ def _items(index: Index) -> tuple[Any, ...]:
         and len(index) < _LONGEST
         and any(i is None or i is Ellipsis or isinstance(i, TensorBase | slice | Sequence | np.ndarray) for i in index)
     ):
-        warnings.warn(_SEQUENCE, stacklevel=5)
+        warn(_SEQUENCE)
         return tuple(index)
     return (index,)
 
@@ -89,7 +89,7 @@ def _index_tensor(item: Tensor) -> Any:
         raise RangeError(_NOT_INDEX)
     if dtype is u8:
         if item.ndim:
-            warnings.warn(_BYTES, stacklevel=6)
+            warn(_BYTES)
         return item.bool()
     return item
 

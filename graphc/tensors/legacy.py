@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from graphc.tensors.core import TensorBase, alias
 from graphc.tensors.creation import constant
 from graphc.tensors.literals import from_data
 from graphc.tensors.size import Size
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -130,10 +130,9 @@ def legacy_dtype(given: object) -> dtypes.dtype:
 
 def set_default_tensor_type(t: object) -> None:
     """Set the default dtype by an old tensor type or its name (float types only, TypeError)."""
-    warnings.warn(
+    warn(
         "torch.set_default_tensor_type() is deprecated as of PyTorch 2.1, please use torch.set_default_dtype() and "
         "torch.set_default_device() as alternatives.",
-        stacklevel=2,
     )
     found = legacy_dtype(t)
     if not found.is_floating_point:

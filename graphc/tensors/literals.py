@@ -19,6 +19,7 @@ from graphc.tensors.device_memory import from_cuda_array
 from graphc.tensors.shaping import clone, moved
 from graphc.tensors.strided import strided_view
 from graphc.tensors.writing import type_name
+from graphc.warned import warn
 from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
@@ -83,10 +84,9 @@ def _flat(data: Any) -> tuple[tuple[int, ...], list[Any]]:
             if len(part) != length:
                 raise InputError(f"expected sequence of length {length} at dim {dim} (got {len(part)})")
         if dim and any(isinstance(part, np.ndarray) for part in level):
-            warnings.warn(
+            warn(
                 "Creating a tensor from a list of numpy.ndarrays is extremely slow. Please consider converting the "
                 "list to a single numpy.ndarray with numpy.array() before converting to a tensor.",
-                stacklevel=6,
             )
         level = list(chain.from_iterable(level))
     return tuple(shape), level
@@ -196,10 +196,9 @@ def tensor(
     place = check_flags("tensor", requires_grad, beside, None)
     wanted = None if dtype is None else dtypes.to_ir(dtype)
     if isinstance(data, TensorBase):
-        warnings.warn(
+        warn(
             "To copy construct from a tensor, it is recommended to use sourceTensor.detach().clone() or "
             "sourceTensor.detach().clone().requires_grad_(True), rather than torch.tensor(sourceTensor).",
-            stacklevel=2,
         )
         return finished(copied(data, wanted, place), requires_grad)
     return finished(placed(place, from_data, data, wanted), requires_grad)
@@ -282,11 +281,10 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
 
 
 def _warn_read_only(what: str) -> None:
-    warnings.warn(
+    warn(
         f"The given {what} is not writable, and PyTorch does not support non-writable tensors. This means you can "
         "write to the underlying (supposedly non-writable) memory using the tensor. You may want to copy the data to "
         "protect it or make it writable before converting it to a tensor.",
-        stacklevel=3,
     )
 
 
@@ -315,10 +313,9 @@ def asarray(
     wanted = None if dtype is None else dtypes.to_ir(dtype)
     if isinstance(obj, TensorBase | np.ndarray):
         if isinstance(obj, TensorBase) and obj.requires_grad and requires_grad is None:
-            warnings.warn(
+            warn(
                 "torch.asarray: unspecified requires_grad now defaults to obj.requires_grad instead of False. Pass "
                 "requires_grad=False explicitly to get the old behavior.",
-                stacklevel=2,
             )
         made = alias(obj) if isinstance(obj, TensorBase) and requires_grad is False else obj
         made = from_numpy(made) if isinstance(made, np.ndarray) else made

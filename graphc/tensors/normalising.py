@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
@@ -12,6 +11,7 @@ from graphc.ir.node import Node
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.reductions import reduction, whole
 from graphc.tensors.writing import type_name
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -62,27 +62,26 @@ def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     return _along("log_softmax", "LogSoftmaxBackward0", input, dim, dtype, log_softmax_node)
 
 
-def _usual_dim(name: str, dim: int | None, rank: int, stacklevel: int) -> int:
+def _usual_dim(name: str, dim: int | None, rank: int) -> int:
     """The dimension that `nn.functional` takes when none is given, with PyTorch's warning."""
     if dim is not None:
         return dim
-    warnings.warn(
+    warn(
         f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument.",
-        stacklevel=stacklevel,
     )
     return 0 if rank in (0, 1, 3) else 1
 
 
 def functional_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """exp(x) over its sum along `dim`, in `dtype`."""
-    return softmax(input, _usual_dim("softmax", dim, input.ndim, _stacklevel), dtype)
+    return softmax(input, _usual_dim("softmax", dim, input.ndim), dtype)
 
 
 def functional_log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """log(softmax(x)) along `dim`, without overflow, in `dtype`."""
-    return log_softmax(input, _usual_dim("log_softmax", dim, input.ndim, _stacklevel), dtype)
+    return log_softmax(input, _usual_dim("log_softmax", dim, input.ndim), dtype)
 
 
 def functional_softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """softmax(-x) along `dim`, in `dtype`."""
-    return softmax(-input, _usual_dim("softmin", dim, input.ndim, _stacklevel), dtype)
+    return softmax(-input, _usual_dim("softmin", dim, input.ndim), dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from graphc.tensors.core import TensorBase, wants_grad
 from graphc.tensors.learning import AGAIN, MISSED, learned
 from graphc.tensors.views import contiguous_strides
 from graphc.tensors.writing import check_apart, type_name, write
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -41,11 +41,10 @@ def into(out: Tensor, made: Tensor, name: str) -> Tensor:
         raise UsageError(f"Expected out tensor to have device {wanted.device}, but got {held.device} instead")
     if wanted.shape != held.shape:
         if held.size:
-            warnings.warn(
+            warn(
                 f"An output with one or more elements was resized since it had shape {list(held.shape)}, which does "
                 f"not match the required output shape {list(wanted.shape)}. Give {name}() an output of that shape, or "
                 "an empty one.",
-                stacklevel=3,
             )
         _resize(out, wanted.shape)
     saved, MODE.enabled = MODE.enabled, False

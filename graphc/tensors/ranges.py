@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from graphc.ir.types import DType, boolean, f64, i64
 from graphc.tensors.arguments import constructor, kind, number_argument, sized, tensor_argument, wanted_type
 from graphc.tensors.core import TensorBase, alias, from_array, record
 from graphc.tensors.writing import type_name
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -93,10 +93,9 @@ def _steps(start: Number, step: Number, count: int, dtype: DType) -> Tensor:
 @constructor
 def range_(*args: Any, dtype: Any = None, **kwargs: Any) -> Tensor:
     """start, start + step, ... up to `end`, which is included. Deprecated in PyTorch: use `arange`."""
-    warnings.warn(
+    warn(
         "torch.range is deprecated and will be removed in a future release because its behavior is inconsistent with "
         "Python's range builtin. Instead, use torch.arange, which produces values in [start, end).",
-        stacklevel=3,
     )
     start, end, step = _range_arguments("range", args, kwargs)
     _check_range(start, end, step)

@@ -15,6 +15,7 @@ from graphc.ir.types import i32, i64
 from graphc.naming import named
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, from_array, record, wrap_dim
+from graphc.tensors.learning import repeatable
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import axes_of, whole
 from graphc.tensors.shaping import flatten, ints, narrow, reshape
@@ -30,6 +31,7 @@ def _given(name: str, numbers: tuple[Any, ...], keyword: str, value: Any) -> tup
     return ints(numbers if value is None else (value,))
 
 
+@repeatable
 def repeat(input: Tensor, *sizes: Any, repeats: Any = None) -> Tensor:
     """The tensor put side by side `repeats` times along each dimension; more numbers than dimensions add some in
     front.
@@ -51,6 +53,7 @@ def repeat(input: Tensor, *sizes: Any, repeats: Any = None) -> Tensor:
     return record("RepeatBackward0", (input,), emit)
 
 
+@repeatable
 def tile(input: Tensor, *sizes: Any, dims: Any = None) -> Tensor:
     """`repeat` in which missing numbers are ones in front."""
     times = _given("tile", sizes, "dims", dims)
@@ -125,6 +128,7 @@ def _by_counts(input: Tensor, repeats: Tensor, axis: int, output_size: int | Non
     return record("IndexSelectBackward0", (input, places), emit)
 
 
+@repeatable
 def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
     """Dimensions reversed."""
     given = _given("flip", axes, "dims", dims)
@@ -146,6 +150,7 @@ def flipud(input: Tensor) -> Tensor:
     return flip(input, 0)
 
 
+@repeatable
 def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
     """Elements moved by `shifts` along `dims` (of the flat tensor without `dims`); what leaves at one end comes back
     at the other.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from graphc.tensors.out import into
 from graphc.tensors.scans import cumsum
 from graphc.tensors.shaping import expand
 from graphc.tensors.writing import type_name, write
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -125,10 +125,9 @@ def _check_bounds(low: int, high: int, dtype: DType) -> None:
         bits = _EXACT[dtype.torch_name]
         for name, value in (("from", low), ("to - 1", high - 1)):
             if abs(value) > 2**bits:
-                warnings.warn(
+                warn(
                     f"{name} is out of bounds [-(2^{bits}), 2^{bits}]. Due to precision limitations {dtype.torch_name} "
                     "can support discrete uniform distribution only within this range.",
-                    stacklevel=5,
                 )
         return
     name, smallest, largest = _RANGES[dtype.torch_name]

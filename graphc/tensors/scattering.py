@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from graphc.tensors.indexing import at_index, check_range
 from graphc.tensors.operands import plain
 from graphc.tensors.out import out_form
 from graphc.tensors.writing import type_name
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -249,10 +249,9 @@ def scatter(
     if reduce is not None and reduce not in ("add", "multiply"):
         raise UsageError("reduce argument must be either add or multiply.")
     if reduce is not None and source is not None:
-        warnings.warn(
+        warn(
             "The reduce argument of torch.scatter with Tensor src is deprecated and will be removed in a future "
             "PyTorch release. Use torch.scatter_reduce instead for more reduction options.",
-            stacklevel=3,
         )
     number = None if source is not None else plain(given)
     if reduce == "add":

@@ -8,6 +8,7 @@ from graphc.errors import DTypeError
 from graphc.ir.types import DType
 from graphc.tensors.core import record
 from graphc.tensors.flattening import flatten, unflatten
+from graphc.tensors.learning import repeatable
 from graphc.tensors.splitting import chunk, split, unbind
 from graphc.tensors.viewing import (
     broadcast_to,
@@ -70,11 +71,13 @@ __all__ = [
 ]
 
 
+@repeatable
 def clone(input: Tensor, *, memory_format: object = None) -> Tensor:
     """A copy with its own memory; gradients flow through."""
     return copied(input)
 
 
+@repeatable
 def contiguous(input: Tensor, memory_format: object = None) -> Tensor:
     """The tensor itself when its elements lie in row-major order, else a copy."""
     return input if is_contiguous(input._type.shape, input._strides) else clone(input)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from graphc.tensors.reductions import Dims, axes_of, count_of, keep, mean_node, 
 from graphc.tensors.shaping import diagonal, reshape
 from graphc.tensors.widening import in_single
 from graphc.tensors.writing import type_name
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -59,10 +59,9 @@ def _spread_arguments(
     axes = axes_of(dim, input.ndim, name)
     less = float(correction) if correction is not None else float(unbiased is not False)
     if count_of(input._type.shape, axes) - less <= 0:
-        warnings.warn(
+        warn(
             f"{name}(): degrees of freedom is <= 0. Correction should be strictly less than the reduction factor "
             "(input numel divided by output numel).",
-            stacklevel=4,
         )
     return axes, less
 
@@ -186,9 +185,8 @@ def cov(
         return b.reshape(made, ()) if variables == 1 else made
 
     if count - correction <= 0 and fweights is None and aweights is None:
-        warnings.warn(
+        warn(
             "cov(): degrees of freedom is <= 0. Correction should be strictly less than the number of observations.",
-            stacklevel=2,
         )
     return record("SqueezeBackward0", given, emit)
 

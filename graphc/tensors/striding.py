@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import UnsupportedError, UsageError
 from graphc.storage import Lineage
 from graphc.tensors.core import new, wrap_dim
+from graphc.tensors.learning import repeatable
 from graphc.tensors.retyping import flat_chain
 from graphc.tensors.viewing import chained, ints, slice_view, unsqueeze, view
 from graphc.tensors.views import Chain, ViewStep, is_contiguous
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
+@repeatable
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Windows of `size` elements, `step` apart, along a dimension; the places in the window come last. A view."""
     at, rank = wrap_dim(dimension, input.ndim), input.ndim
@@ -48,6 +50,7 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     return view(source, kind, target, new_strides, source._offset, "UnfoldBackward0")
 
 
+@repeatable
 def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
     """Any shape, strides and offset over the whole memory behind `input`; a view."""
     shape, strides = ints((size,)), ints((stride,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import DTypeError, ShapeError
@@ -15,6 +14,7 @@ from graphc.tensors.contracting import diagonal_node
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.out import out_form
 from graphc.tensors.products import name_of, need_numbers, need_tensors
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -76,11 +76,10 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     need_tensors("cross", input=input, other=other)
     if dim is not None:
         return _cross(input, other, dim)
-    warnings.warn(
+    warn(
         "Using torch.cross without specifying the dim arg is deprecated.\nPlease either pass the dim explicitly or "
         "simply use torch.linalg.cross.\nThe default value of dim will change to agree with that of linalg.cross in a "
         "future release.",
-        stacklevel=3,
     )
     threes = [i for i, n in enumerate(input._type.shape) if n == 3]
     if not threes:

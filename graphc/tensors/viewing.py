@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -16,6 +15,7 @@ from graphc.ir.types import TensorType
 from graphc.storage import Lineage
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, alias, new, record, wrap_dim
+from graphc.tensors.learning import repeatable
 from graphc.tensors.retyping import view_dtype
 from graphc.tensors.views import (
     Chain,
@@ -24,6 +24,7 @@ from graphc.tensors.views import (
     is_contiguous,
     view_strides,
 )
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -112,6 +113,7 @@ def _reshape_view(input: Tensor, shape: Ints) -> Tensor | None:
     return None if strides is None else reshaped(input, shape, strides)
 
 
+@repeatable
 def view_(input: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Tensor:
     """The same memory in another shape; one extent may be -1. RuntimeError when only a copy could show it.
 
@@ -134,6 +136,7 @@ def view_(input: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Te
     return seen
 
 
+@repeatable
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The elements in another shape: a view when possible, else a copy."""
     wanted = infer_shape(ints(shape), input._type.size)
@@ -141,16 +144,19 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     return record("UnsafeViewBackward0", (input,), lambda b, x: b.reshape(x, wanted)) if seen is None else seen
 
 
+@repeatable
 def view_as(input: Tensor, other: Tensor) -> Tensor:
     """The same memory in the shape of `other`."""
     return view_(input, other._type.shape)
 
 
+@repeatable
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     """The elements in the shape of `other`."""
     return reshape(input, other._type.shape)
 
 
+@repeatable
 def ravel(input: Tensor) -> Tensor:
     """The elements in one dimension: a view when they lie in row-major order, else of a copy."""
     if is_contiguous(input._type.shape, input._strides):
@@ -163,6 +169,7 @@ def copied(input: Tensor) -> Tensor:
     return record("CloneBackward0", (input,), lambda b, x: x)
 
 
+@repeatable
 @numpy_names
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Dimensions of size 1 removed, all or those of `dim`."""
@@ -176,6 +183,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     return reshaped(input, tuple(shape[i] for i in left), tuple(strides[i] for i in left), name)
 
 
+@repeatable
 @numpy_names
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """A dimension of size 1 put in at `dim`."""
@@ -190,6 +198,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 # other orders
 
 
+@repeatable
 def permute(input: Tensor, *dims: Any, name: str = "PermuteBackward0") -> Tensor:
     """Dimension i of the view is dimension dims[i]."""
     rank = input.ndim
@@ -213,6 +222,7 @@ def permute(input: Tensor, *dims: Any, name: str = "PermuteBackward0") -> Tensor
     )
 
 
+@repeatable
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged."""
     rank = input.ndim
@@ -224,16 +234,19 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return permute(input, order, name="TransposeBackward0")
 
 
+@repeatable
 def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
     """`transpose` by NumPy's name."""
     return transpose(input, axis0, axis1)
 
 
+@repeatable
 def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """`transpose` by another name."""
     return transpose(input, dim0, dim1)
 
 
+@repeatable
 def t(input: Tensor) -> Tensor:
     """The transposed matrix; tensors of fewer dimensions as they are."""
     if input.ndim > 2:
@@ -244,27 +257,23 @@ def t(input: Tensor) -> Tensor:
 def reversed_dims(input: Tensor) -> Tensor:
     """`Tensor.T`: dimensions in reverse order."""
     if input.ndim > 2:
-        warnings.warn(
+        warn(
             "The use of `x.T` on tensors of dimension other than 2 to reverse their shape is deprecated and it will "
             "throw an error in a future release. Consider `x.mT` to transpose batches of matrices or "
             "`x.permute(*torch.arange(x.ndim - 1, -1, -1))` to reverse the dimensions of a tensor.",
-            stacklevel=3,
         )
     elif not input.ndim:
-        warnings.warn(
-            "Tensor.T is deprecated on 0-D tensors. This function is the identity in these cases.", stacklevel=3
-        )
+        warn("Tensor.T is deprecated on 0-D tensors. This function is the identity in these cases.")
     return permute(input, range(input.ndim - 1, -1, -1))
 
 
+@repeatable
 def matrix_transpose(input: Tensor, name: str = "tensor.mT") -> Tensor:
     """`Tensor.mT`: the last two dimensions exchanged."""
     if input.ndim == 1:
         raise UsageError(f"{name} is only supported on matrices or batches of matrices. Got 1-D tensor.")
     if not input.ndim:
-        warnings.warn(
-            f"{name} is deprecated on 0-D tensors. This function is the identity in these cases.", stacklevel=3
-        )
+        warn(f"{name} is deprecated on 0-D tensors. This function is the identity in these cases.")
         return input
     return transpose(input, -2, -1)
 
@@ -284,6 +293,7 @@ def hermitian(input: Tensor) -> Tensor:
     return matrix_transpose(input, "tensor.H")
 
 
+@repeatable
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """Dimensions `source` moved to the places `destination`, the others keep their order."""
     rank = input.ndim
@@ -306,6 +316,7 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     return permute(input, [next(rest) if d == -1 else d for d in order])
 
 
+@repeatable
 def moveaxis(input: Tensor, source: Any, destination: Any) -> Tensor:
     """`movedim` by NumPy's name."""
     return movedim(input, source, destination)
@@ -329,11 +340,13 @@ def detach(input: Tensor) -> Tensor:
 # repeats
 
 
+@repeatable
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
     """A view that repeats dimensions of size 1."""
     return expand(input, *size)
 
 
+@repeatable
 def expand(input: Tensor, *sizes: Any) -> Tensor:
     """A view that repeats dimensions of size 1 (stride 0); -1 keeps a dimension."""
     wanted = ints(sizes)
@@ -372,6 +385,7 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     )
 
 
+@repeatable
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """A view in the shape of `other`."""
     return expand(input, other._type.shape)
@@ -403,6 +417,7 @@ def slice_view(
     )
 
 
+@repeatable
 @numpy_names
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     """`length` elements from `start` (a number or an integer tensor) along `dim`, as a view."""
@@ -420,6 +435,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     return slice_view(input, at, first, length, 1)
 
 
+@repeatable
 @numpy_names
 def select(input: Tensor, dim: int, index: Any, name: str = "SelectBackward0", place: int = -1) -> Tensor:
     """One index of `dim`, which vanishes; a view."""
@@ -450,6 +466,7 @@ def select(input: Tensor, dim: int, index: Any, name: str = "SelectBackward0", p
     )
 
 
+@repeatable
 @numpy_names
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """The elements on a diagonal of two dimensions, along a new last dimension; a view."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from graphc.tensors.literals import from_data
 from graphc.tensors.retyping import memory_as
 from graphc.tensors.views import contiguous_strides
 from graphc.tensors.writing import c_name, write
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -163,12 +163,12 @@ class CopyingMethods(TensorBase):
 
     def resize(self: Any, *size: Any) -> Tensor:
         """The same memory in another shape of as many elements. Deprecated in PyTorch: use `reshape`."""
-        warnings.warn("non-inplace resize is deprecated", stacklevel=2)
+        warn("non-inplace resize is deprecated")
         return shaping.view_(self, *size)
 
     def resize_as(self: Any, tensor: Any) -> Tensor:
         """`resize` to the shape of another tensor."""
-        warnings.warn("non-inplace resize_as is deprecated", stacklevel=2)
+        warn("non-inplace resize_as is deprecated")
         return shaping.view_(self, tensor._type.shape)
 
     def apply_(self: Any, callable: Callable[[Any], Any]) -> Tensor:

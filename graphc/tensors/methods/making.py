@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
@@ -12,6 +11,7 @@ from graphc.tensors.arguments import check_flags, finished, placed
 from graphc.tensors.core import TensorBase, alias
 from graphc.tensors.legacy import construct
 from graphc.tensors.literals import copied, from_data
+from graphc.warned import warn
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -44,10 +44,9 @@ class MakingMethods(TensorBase):
         place = check_flags("new_tensor", requires_grad, self._type.device if device is None else device, None)
         wanted = self._type.dtype if dtype is None else dtypes.to_ir(dtype)
         if isinstance(data, TensorBase):
-            warnings.warn(
+            warn(
                 "To copy construct from a tensor, it is recommended to use sourceTensor.detach().clone() or "
                 "sourceTensor.detach().clone().requires_grad_(True), rather than tensor.new_tensor(sourceTensor).",
-                stacklevel=2,
             )
             return finished(copied(data, wanted, place), requires_grad)
         return finished(placed(place, from_data, data, wanted), requires_grad)
