@@ -23,7 +23,11 @@ _MOST = 50_000
 
 def is_inside(code: CodeType) -> bool:
     """Whether `code` belongs to graphc itself."""
-    file = code.co_filename
+    return note_file(code.co_filename)
+
+
+def note_file(file: str) -> bool:
+    """Whether a file is one of graphc's, from now on known."""
     inside = _inside.get(file)
     if inside is None:
         if len(_inside) > _MOST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from graphc.native.recording import DESK, OPERATORS
 from graphc.native.tables import Words
 from graphc.options import NATIVE_CALLS
 from graphc.recording import set_often
+from graphc.source import note_file
 from graphc.tensors.learning import AGAIN, learning
 from graphc.tensors.methods import IndexingMethods, LinalgMethods, PointwiseMethods
 
@@ -30,6 +32,8 @@ def install() -> None:
     """
     native = library() if NATIVE_CALLS.get() and not _undone else None
     if native is not None:
+        for module in list(sys.modules.values()):
+            note_file(getattr(module, "__file__", None) or "")  # native code knows no others as graphc's
         _install_operators(native)
         plainly, AGAIN[0] = AGAIN[0], native.again
         _undone.append(lambda: AGAIN.__setitem__(0, plainly))
