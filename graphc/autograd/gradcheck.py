@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from graphc import Tensor, from_numpy, randn, zeros_like
 from graphc.errors import CheckError, InputError, UsageError
 from graphc.gradients import grad as autograd_grad
 from graphc.gradients import is_grad_enabled
-from graphc.warned import warn
 
 
 class GradcheckError(UsageError):
@@ -81,9 +81,10 @@ def _check_inputs(given: Sequence[Any]) -> None:
         if not (isinstance(x, Tensor) and x.requires_grad):
             continue
         if x.element_size() < 8:
-            warn(
+            warnings.warn(
                 f"Input #{place} requires gradient and is not a double precision floating point or complex. This "
                 "check will likely fail if all the inputs are not of double precision floating point or complex. ",
+                stacklevel=4,
             )
         if any(step == 0 and extent > 1 for step, extent in zip(x.stride(), x.shape, strict=True)):
             raise UsageError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from graphc import Tensor, empty
 from graphc.errors import KindError, UsageError
-from graphc.warned import warn
 
 
 class VariableMeta(type):
@@ -21,7 +21,9 @@ class Variable(metaclass=VariableMeta):
 
     def __new__(cls, data: Any = None, requires_grad: bool = False, volatile: Any = None) -> Any:
         if volatile:
-            warn("volatile was removed and now has no effect. Use `with torch.no_grad():` instead.")
+            warnings.warn(
+                "volatile was removed and now has no effect. Use `with torch.no_grad():` instead.", stacklevel=2
+            )
         if data is None:
             data = empty(0)
         if not isinstance(data, Tensor):

@@ -159,19 +159,13 @@ def _known_operand(layout: Layout) -> Function:
     f = Writer(layout, "known_operand", "plan", "recorder", "table", "given", "found", "mark", "depth")
     plan, none, mark = "%plan", f.shared("%plan", "none"), f.variable("%mark")
     keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
-    size = f.call("PyList_Size", keeps)
-    place = f.variable(f.load("%table", IN_HEAD["first"]))
-    number = f.variable(SAME_AS)
-    with f.while_above(place, -1):
-        with f.unless(f.above(size, f.get(place))):
-            f.set(place, -2)
-        with f.when(f.above(f.get(place), -1)):
-            held = f.call("PyList_GetItem", keeps, f.get(place))
-            f.set(place, f.add(f.get(place), 1))
-            with f.when(f.equal(held, "%found")):
-                f.set(mark, f.add(f.get(mark), f.get(number)))
-                f.set(place, -2)
-            f.set(number, f.add(f.get(number), SAME_AS))
+    first, size = f.load("%table", IN_HEAD["first"]), f.call("PyList_Size", keeps)
+    place = f.variable(size)
+    with f.while_above(place, first):
+        f.set(place, f.add(f.get(place), -1))
+        with f.when(f.equal(f.call("PyList_GetItem", keeps, f.get(place)), "%found")):
+            number = f.add(f.minus(f.get(place), first), 1)
+            f.set(mark, f.add("%mark", f.times(number, str(SAME_AS))))
     node = f.variable(0)
     is_value = f.equal(f.load("%found", layout.type), f.shared(plan, "value_class"))
     with f.when(is_value):

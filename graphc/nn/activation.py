@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,7 +12,6 @@ from graphc.nn import functional as F
 from graphc.nn import init as fill
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
-from graphc.warned import warn
 
 
 class _Plain(Module):
@@ -275,7 +275,9 @@ class Hardtanh(_Placed):
         super().__init__(inplace)
         for old, new, given in (("min_value", "min_val", min_value), ("max_value", "max_val", max_value)):
             if given is not None:
-                warn(f"keyword argument `{old}` is deprecated and rename to `{new}`", FutureWarning)
+                warnings.warn(
+                    f"keyword argument `{old}` is deprecated and rename to `{new}`", FutureWarning, stacklevel=2
+                )
         self.min_val = min_val if min_value is None else min_value
         self.max_val = max_val if max_value is None else max_value
         if not self.max_val > self.min_val:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from graphc import Tensor, bool, empty, where, zeros_like
@@ -11,7 +12,6 @@ from graphc.nn import init
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
-from graphc.warned import warn
 
 
 def added_mask(mask: Tensor | None, name: str, dtype: Any, other: Tensor | None = None, other_name: str = "") -> Any:
@@ -22,8 +22,9 @@ def added_mask(mask: Tensor | None, name: str, dtype: Any, other: Tensor | None 
     if mask.dtype != bool and not mask.is_floating_point():
         raise CheckError(f"only bool and floating types of {name} are supported")
     if other is not None and mask.dtype != other.dtype:
-        warn(
+        warnings.warn(
             f"Support for mismatched {name} and {other_name} is deprecated. Use same type for both instead.",
+            stacklevel=3,
         )
     if mask.is_floating_point():
         return mask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby
@@ -11,7 +12,6 @@ from typing import Any, Self
 from graphc.errors import CheckError, InputError, KindError, RangeError
 from graphc.nn.hook_tables import count_write
 from graphc.nn.module import Module, _indent
-from graphc.warned import warn
 
 
 def pairs(name: str, given: Any) -> Iterator[tuple[str, Any]]:
@@ -259,10 +259,11 @@ class Container(Module):
     """A module whose children are given as keywords. Deprecated."""
 
     def __init__(self, **kwargs: Any) -> None:
-        warn(
+        warnings.warn(
             "`nn.Container` is deprecated. All of its functionality is now implemented in `nn.Module`. Subclass that "
             "instead.",
             FutureWarning,
+            stacklevel=2,
         )
         super().__init__()
         for name, module in kwargs.items():

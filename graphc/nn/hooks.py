@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,6 @@ from graphc import Tensor, is_grad_enabled, zeros_like
 from graphc.autograd import Function
 from graphc.errors import UsageError
 from graphc.nn.global_hooks import GlobalHooks
-from graphc.warned import warn
 
 
 class _Passing(Function):
@@ -90,10 +90,11 @@ class _BackwardHooks:
 
     def _without_inputs(self, outputs: tuple[Any, ...]) -> None:
         if self._hooks:
-            warn(
+            warnings.warn(
                 "Full backward hook is firing when gradients are computed with respect to module outputs since no "
                 "inputs require gradients. See https://docs.pytorch.org/docs/main/generated/torch.nn.Module.html"
                 "#torch.nn.Module.register_full_backward_hook for more details.",
+                stacklevel=5,
             )
         for hook in self._hooks:
             made = hook(self._module, (None,) * self._inputs, outputs)
@@ -176,9 +177,10 @@ def call_with_hooks(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
                 result = made
         if after is not None:
             if not isinstance(result, Tensor | tuple):
-                warn(
+                warnings.warn(
                     "For backward hooks to be called, module output should be a Tensor or a tuple of Tensors but "
                     f"received {type(result)}",
+                    stacklevel=3,
                 )
             result = after.on_outputs(result)
         if regular:
@@ -204,9 +206,10 @@ def _call_always(module: Any, called: set[int], args: tuple[Any, ...], kwargs: d
             if made is not None:
                 result = made
         except Exception as error:
-            warn(
+            warnings.warn(
                 f"{'global ' if everywhere else ''}module forward hook with ``always_call=True`` raised an exception "
                 f"that was silenced as another error was raised in forward: {error}",
+                stacklevel=4,
             )
 
 
@@ -230,9 +233,10 @@ def _hook_last_operation(module: Any, hooks: tuple[Any, ...], args: tuple[Any, .
         node.register_hook(_OfModule(hook, module))
     missing = _unseen(args, result, node)
     if missing:
-        warn(
+        warnings.warn(
             f"{missing}. Please use register_full_backward_hook to get the documented behavior.",
             FutureWarning,
+            stacklevel=4,
         )
 
 

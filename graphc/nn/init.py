@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from graphc import Tensor, arange, empty_like, float64, no_grad, randperm, where
 from graphc.errors import InputError
-from graphc.warned import warn
 
 _UNIT_GAIN = (
     "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid",
@@ -110,9 +110,10 @@ def trunc_normal_(
     """Fills with draws from N(mean, std²) that lie in [a, b]: draws again what lies outside. Far from the mean, where
     hardly any draw would be kept, uniform draws are kept with the density's probability."""
     if mean < a - 2 * std or mean > b + 2 * std:
-        warn(
+        warnings.warn(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
             "The distribution of values may be incorrect.",
+            stacklevel=2,
         )
     likely = _below((b - mean) / std) - _below((a - mean) / std) > 0.3
     peak = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2
@@ -159,7 +160,7 @@ def kaiming_uniform_(
 ) -> Tensor:
     """U(-b, b) with b = gain · sqrt(3 / fan)."""
     if 0 in tensor.shape:
-        warn("Initializing zero-element tensors is a no-op")
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
     bound = math.sqrt(3.0) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, generator)
@@ -170,7 +171,7 @@ def kaiming_normal_(
 ) -> Tensor:
     """N(0, s²) with s = gain / sqrt(fan)."""
     if 0 in tensor.shape:
-        warn("Initializing zero-element tensors is a no-op")
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
@@ -221,7 +222,7 @@ def _old_name(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(function)
     def deprecated(*args: Any, **kwargs: Any) -> Tensor:
-        warn(f"`nn.init.{name}` is now deprecated in favor of `nn.init.{name}_`.", FutureWarning)
+        warnings.warn(f"`nn.init.{name}` is now deprecated in favor of `nn.init.{name}_`.", FutureWarning, stacklevel=2)
         return function(*args, **kwargs)
 
     deprecated.__name__ = deprecated.__qualname__ = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,6 @@ from graphc.nn import functional as F
 from graphc.nn.distance import PairwiseDistance
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
-from graphc.warned import warn
 
 
 class _Loss(Module):
@@ -201,10 +201,11 @@ class NLLLoss2d(NLLLoss):
         reduce: Any = None,
         reduction: str = "mean",
     ) -> None:
-        warn(
+        warnings.warn(
             "`NLLLoss2d` has been deprecated. Please use `NLLLoss` instead as a drop-in replacement and see "
             "https://pytorch.org/docs/main/nn.html#torch.nn.NLLLoss for more details.",
             FutureWarning,
+            stacklevel=2,
         )
         super().__init__(weight, size_average, ignore_index, reduce, reduction)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from graphc import Tensor, empty, int64, ones, tensor, zeros
@@ -10,7 +11,6 @@ from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
-from graphc.warned import warn
 
 
 def _check_rank(input: Tensor, ranks: tuple[int, ...]) -> None:
@@ -193,9 +193,10 @@ class _InstanceNorm(_NormBase):
                     f"expected input's size at dim={dim} to match num_features ({self.num_features}), but got: "
                     f"{input.size(dim)}."
                 )
-            warn(
+            warnings.warn(
                 f"input's size at dim={dim} does not match num_features. You can silence this warning by not passing "
                 "in num_features, which is not used because affine=False",
+                stacklevel=2,
             )
         made = F.instance_norm(
             input if dim else input.unsqueeze(0),

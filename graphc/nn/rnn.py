@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 from graphc import (
@@ -23,7 +24,6 @@ from graphc.nn import init
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
 from graphc.nn.utils.rnn import PackedSequence, inside
-from graphc.warned import warn
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _NETWORKS: dict[str, Any] = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn_tanh, "RNN_RELU": rnn_relu}
@@ -68,9 +68,10 @@ class RNNBase(Module):
                 "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
             )
         if dropout > 0 and num_layers == 1:
-            warn(
+            warnings.warn(
                 "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
                 f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}",
+                stacklevel=3,
             )
         _of_type("bias", bias, bool)
         _of_type("batch_first", batch_first, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -13,7 +14,6 @@ from graphc.gradients import RemovableHandle
 from graphc.nn.hook_tables import LoadHook, enter
 from graphc.nn.parameter import Parameter, is_lazy
 from graphc.nn.tree import ModuleTree
-from graphc.warned import warn
 
 EXTRA_STATE = "_extra_state"
 
@@ -99,10 +99,11 @@ class ModuleState(ModuleTree):
         """Name to tensor of all parameters and persistent buffers; the tensors share memory with the model's, without
         their gradients' history unless `keep_vars`. The form of each module's part is in the mapping's `_metadata`."""
         if args:
-            warn(
+            warnings.warn(
                 "Positional args are being deprecated, use kwargs instead. Refer to "
                 "https://pytorch.org/docs/main/generated/torch.nn.Module.html#torch.nn.Module.state_dict for details.",
                 FutureWarning,
+                stacklevel=2,
             )
             destination = args[0] if destination is None else destination
             prefix = args[1] if len(args) > 1 and prefix == "" else prefix

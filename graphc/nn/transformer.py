@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,6 @@ from graphc.nn.dropout import Dropout
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
 from graphc.nn.norm import LayerNorm
-from graphc.warned import warn
 
 Activation = str | Callable[[Tensor], Tensor]
 
@@ -204,7 +204,9 @@ class TransformerEncoder(Module):
         reason = _not_nested(encoder_layer)
         self.use_nested_tensor = enable_nested_tensor and not reason
         if enable_nested_tensor and reason:
-            warn(f"enable_nested_tensor is True, but self.use_nested_tensor is False because {reason}")
+            warnings.warn(
+                f"enable_nested_tensor is True, but self.use_nested_tensor is False because {reason}", stacklevel=2
+            )
 
     def _hides_padding(self, src: Tensor, mask: Tensor | None, padding: Tensor | None) -> bool:
         if not self.use_nested_tensor or self.layers[0].training or src.dim() != 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,7 +11,6 @@ from graphc import Tensor
 from graphc.errors import InputError
 from graphc.gradients import CheckpointFunction, is_grad_enabled, run_again
 from graphc.nn import Sequential
-from graphc.warned import warn
 
 _EXPLICIT = (
     "torch.utils.checkpoint: the use_reentrant parameter should be passed explicitly. use_reentrant=False is "
@@ -40,7 +40,7 @@ def checkpoint(
     `context_fn` or `debug` with `use_reentrant`.
     """
     if use_reentrant is None:
-        warn(_EXPLICIT)
+        warnings.warn(_EXPLICIT, stacklevel=2)
         use_reentrant = True
     preserve = kwargs.pop("preserve_rng_state", True)
     if not use_reentrant:
@@ -50,7 +50,7 @@ def checkpoint(
     if context_fn is not noop_context_fn or debug is not False:
         raise InputError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
     if is_grad_enabled() and not any(isinstance(a, Tensor) and a.requires_grad for a in args):
-        warn("None of the inputs have requires_grad=True. Gradients will be None")
+        warnings.warn("None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2)
     return CheckpointFunction.apply(function, preserve, *args)
 
 
@@ -59,7 +59,7 @@ def checkpoint_sequential(
 ) -> Any:
     """A `Sequential` or list of functions in `segments` parts, all but the last of which are checkpointed."""
     if use_reentrant is None:
-        warn(_EXPLICIT)
+        warnings.warn(_EXPLICIT, stacklevel=2)
         use_reentrant = True
     preserve = kwargs.pop("preserve_rng_state", True)
     if kwargs:

@@ -67,6 +67,16 @@ def native_replays(native: None) -> Iterator[None]:
 
 
 @pytest.fixture
+def native_recording() -> Iterator[None]:
+    """Native code records what was recorded before, from the first operation on."""
+    before = bool(graphc.native.operators._undone)
+    graphc.native.operators.install()
+    yield
+    if not before:
+        graphc.native.operators.remove()
+
+
+@pytest.fixture
 def cuda() -> Iterator[list[RecordingDevice]]:
     """Two CUDA devices whose memory is the host's; their programs run on the evaluator."""
     devices = [RecordingDevice({}), RecordingDevice({})]

@@ -10,6 +10,7 @@ import numpy as np
 import graphc as torch
 import graphc.nn as nn
 from graphc import optim
+from graphc.native import operators
 from graphc_runtime.counters import COUNTERS
 
 
@@ -87,3 +88,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "nested": lambda x, y: ((x, x + y), [y * 2]),
     "drawn": lambda x, y: x + torch.rand(4, 4) * y,
 }
+
+
+def both(run: Callable[[], Any]) -> tuple[Any, Any]:
+    """What a function gives with native recording and without."""
+    ours = run()
+    operators.remove()
+    try:
+        return ours, run()
+    finally:
+        operators.install()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import types
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from graphc import Tensor, clamp, no_grad, stack, tensor
 from graphc.errors import UsageError
-from graphc.warned import warn
 
 
 def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -60,7 +60,7 @@ def clip_grad_norm_(
     they had."""
     given = _listed(parameters)
     if isinstance(parameters, types.GeneratorType) and not given:
-        warn("`parameters` is an empty generator, no gradient clipping will occur.")
+        warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=2)
     total = get_total_norm([p.grad for p in given if p.grad is not None], norm_type, error_if_nonfinite, foreach)
     clip_grads_with_norm_(given, max_norm, total, foreach)
     return total
@@ -68,9 +68,10 @@ def clip_grad_norm_(
 
 def clip_grad_norm(parameters: Any, *args: Any, **kwargs: Any) -> Tensor:
     """Deprecated name of `clip_grad_norm_`."""
-    warn(
+    warnings.warn(
         "`torch.nn.utils.clip_grad_norm` is now deprecated in favor of `torch.nn.utils.clip_grad_norm_`.",
         FutureWarning,
+        stacklevel=2,
     )
     return clip_grad_norm_(parameters, *args, **kwargs)
 

@@ -3,6 +3,7 @@ compute a weight before each `forward`."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from graphc import Tensor, dot, empty, mv, no_grad
@@ -10,7 +11,6 @@ from graphc.errors import InputError, UsageError
 from graphc.nn import functional as F
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
-from graphc.warned import warn
 
 
 def norm_except(v: Tensor, dim: int) -> Tensor:
@@ -117,9 +117,10 @@ def _remove(module: Module, kind: type, name: str, what: str) -> Module:
 
 def weight_norm(module: Any, name: str = "weight", dim: int | None = 0) -> Any:
     """Splits a weight into length `weight_g` and direction `weight_v`. Deprecated: `parametrizations.weight_norm`."""
-    warn(
+    warnings.warn(
         "`torch.nn.utils.weight_norm` is deprecated in favor of `torch.nn.utils.parametrizations.weight_norm`.",
         FutureWarning,
+        stacklevel=2,
     )
     if _find(module, WeightNorm, name):
         raise UsageError(f"Cannot register two weight_norm hooks on the same parameter {name}")

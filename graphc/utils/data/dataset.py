@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +17,6 @@ import numpy as np
 
 from graphc import Generator, Tensor, randperm, tensor
 from graphc.errors import InputError, KindError, RangeError, UnsupportedError
-from graphc.warned import warn
 
 T = TypeVar("T")
 
@@ -174,7 +174,9 @@ def random_split(
             sizes[i % len(sizes)] += 1
         for i, size in enumerate(sizes):
             if size == 0:
-                warn(f"Length of split at index {i} is 0. This might result in an empty dataset.")
+                warnings.warn(
+                    f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=2
+                )
     else:
         sizes = [int(length) for length in lengths]
     if sum(sizes) != total:

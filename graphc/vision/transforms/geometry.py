@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from graphc.errors import InputError, KindError
 from graphc.vision.transforms import functional as F
 from graphc.vision.transforms.convert import between, chance
 from graphc.vision.transforms.functional import InterpolationMode
-from graphc.warned import warn
 
 Size = int | Sequence[int]
 
@@ -152,7 +152,7 @@ class RandomResizedCrop:
         antialias: bool | None = True,
     ) -> None:
         if scale[0] > scale[1] or ratio[0] > ratio[1]:
-            warn("Scale and ratio should be of kind (min, max)")
+            warnings.warn("Scale and ratio should be of kind (min, max)", stacklevel=2)
         self.size = F.pair_of(size)
         self.scale = scale
         self.ratio = ratio
