@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+from graphc.codegen.crossing import WORD
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.scope import ScopedEmitter
-from graphc.codegen.target import Target
+from graphc.codegen.target import LINE, Target
+from graphc.codegen.values import identity, transposed
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
 from graphc.ir.types import DType, bf16, boolean, f16, f32, f64, i64
@@ -17,6 +19,7 @@ _COMBINE = {"scan_sum": "add", "scan_prod": "mul", "scan_max": "maximum", "scan_
 
 
 CHAINS = 4  # an addition takes about as many cycles
+LONG_ROW = 256  # elements; with shorter rows too much of the time is waiting for the first and the last block
 WIDE_CHAINS = 8  # vectors side by side: they are in the same cache lines, and in the same pages
 
 
@@ -33,6 +36,10 @@ def lower_scan(node: Node, name: str, target: Target) -> Lowered:
     axis, reverse = node.integer("axis"), bool(node.attr("reverse"))
     before, n, after = math.prod(node.shape[:axis]), node.shape[axis], math.prod(node.shape[axis + 1 :])
     dtype = running_dtype(node.dtype)
+    wide = target.lanes(max(4, dtype.itemsize))
+    along = after == 1 and node.op != "recurrence" and node.dtype is not boolean
+    if along and wide > 1 and n >= LONG_ROW and before >= wide * target.cores:
+        return _lower_rows(node, name, target, wide)
     lanes = min(target.lanes(max(4, dtype.itemsize)), 1 << (after - 1).bit_length())
     blocks = -(-after // lanes)
     among, unit, apart, most = (before, 1, n * after, CHAINS) if blocks == 1 else (after, lanes, lanes, WIDE_CHAINS)
@@ -86,6 +93,56 @@ def lower_scan(node: Node, name: str, target: Target) -> Lowered:
     count = groups if blocks == 1 else before * groups
     kernel = Kernel(name, (*params.values(), out), count, grid, tuple(e.body), size * len(node.inputs), moved)
     return Lowered(kernel, (*params, node))
+
+
+def _lower_rows(node: Node, name: str, target: Target, lanes: int) -> Lowered:
+    """The kernel of a scan along the last axis: rows run side by side in the lanes, which are loaded along the axis,
+    a square block at a time, and transposed in registers. Each round of its loop stores a line of each row.
+    """
+    (x,), reverse, n = node.inputs, bool(node.attr("reverse")), node.shape[-1]
+    rows, dtype = node.type.size // n, running_dtype(node.dtype)
+    e = ScopedEmitter()
+    grid = e.bind(Value(INDEX, "g"))
+    first = e.op("mul", grid, lanes)
+    if rows % lanes:
+        first = e.op("select", e.op("lt", first, rows - lanes), first, rows - lanes)
+    source = Param("p0", x.dtype, x.type.size, "in")
+    out = Param("p1", node.dtype, node.type.size, "out")
+    # Elements of two bytes cannot be moved between vectors one by one.
+    moved = node.dtype if node.dtype.itemsize >= WORD else dtype
+
+    def block(start: int, k: Value | None, total: Value) -> Value:
+        """Up to `lanes` places from `start` (and `k`) on; gives the running values after them."""
+        count = min(lanes, n - start)
+        mask = e.op("lt", e.lanes(i64, lanes), count) if count < lanes else None
+        low, step = (n - start - count, -1) if reverse else (start, 1)
+        terms = ((first, n), *(((k, step),) if k is not None else ()))
+        places = [Affine(row * n + low, terms) for row in range(lanes)]
+        loaded = [e.load(VType(x.dtype, lanes), source, place, 1, None, mask) for place in places]
+        columns = transposed(e, [expand_cast(e, vector, moved) for vector in loaded])[:count]
+        results = []
+        for column in reversed(columns) if reverse else columns:
+            total = e.op(combination(node), total, expand_cast(e, column, dtype))
+            results.append(expand_cast(e, total, moved))
+        results = [*(reversed(results) if reverse else results), *results[-1:] * (lanes - count)]
+        for place, vector in zip(places, transposed(e, results), strict=True):
+            e.store(out, place, expand_cast(e, vector, node.dtype), 1, None, mask)
+        return total
+
+    total = e.const(identity(node.op.removeprefix("scan_"), dtype), VType(dtype, lanes))
+    size = max(1, LINE // node.dtype.itemsize // lanes) * lanes
+    whole = n // size * size
+    with e.loop("k", 0, whole, size, (total,)) as k:
+        (total,) = k.phis
+        for start in range(0, size, lanes):
+            total = block(start, k.var, total)
+        k.yields = (total,)
+    (total,) = k.results
+    for start in range(whole, n, lanes):
+        total = block(start, None, total)
+    count, size = -(-rows // lanes), node.type.size
+    kernel = Kernel(name, (source, out), count, grid, tuple(e.body), size, 2 * size * node.dtype.itemsize)
+    return Lowered(kernel, (base_of(x), node))
 
 
 def combination(node: Node) -> str:

@@ -13,6 +13,7 @@ from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.target import LINE, Target
 
+OPEN = 4  # lines that are written in turns: the machine puts few together at once, and writes the others in pieces
 LARGE = 8  # parts of the last cache, one of which a result must exceed
 
 _Key = tuple[Param, tuple[tuple[Value, int], ...]]
@@ -118,4 +119,13 @@ class _Stream:
                 is_whole = length % line == 0 and self._divides(line, Affine(together[0].index.const, terms))
                 if is_whole or advance == length:
                     marked.update(map(id, together))
-        return marked
+        return marked if self._open_lines(stores, marked) <= OPEN else set()
+
+    def _open_lines(self, stores: Sequence[Store], marked: set[int]) -> int:
+        """How many lines are begun before one that was begun earlier is whole."""
+        ends: dict[tuple[Param, object, int], list[int]] = {}
+        for number, store in enumerate(s for s in stores if id(s) in marked):
+            line = store.index.const * store.buffer.dtype.itemsize // LINE
+            ends.setdefault((store.buffer, store.index.terms, line), []).append(number)
+        spans = [(found[0], found[-1]) for found in ends.values()]
+        return max((sum(a <= first <= b for a, b in spans) for first, _ in spans), default=0)

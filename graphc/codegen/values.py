@@ -38,6 +38,21 @@ def accumulator_dtype(dtype: DType) -> DType:
     return f32 if dtype in (f16, bf16) else dtype
 
 
+def identity(kind: str, dtype: DType) -> float | int | bool:
+    """What a `sum`, `prod`, `max` or `min` of no elements is."""
+    if kind == "sum":
+        return False if dtype.kind == "bool" else 0.0 if dtype.is_float else 0
+    if kind == "prod":
+        return 1.0 if dtype.is_float else 1
+    lowest = kind == "max"
+    if dtype.is_float:
+        return float("-inf") if lowest else float("inf")
+    if dtype.kind == "bool":
+        return not lowest
+    low = 0 if dtype.kind == "uint" else -(1 << (dtype.bits - 1))
+    return low if lowest else low + (1 << dtype.bits) - 1
+
+
 def transposed(e: ScopedEmitter, rows: list[Value]) -> list[Value]:
     """The columns of a square block of `n` vectors of `n` lanes (a power of two).
 
@@ -217,19 +232,8 @@ class Values:
         """The values that a reduction starts from: the identity, and for `argmax`/`argmin` the place 0 too."""
         dtype = accumulator_dtype(node.inputs[0].dtype)
         type = VType(dtype)
-        if node.op in ("reduce_sum", "contract"):
-            return (self.e.const(False if dtype.kind == "bool" else 0.0 if dtype.is_float else 0, type),)
-        if node.op == "reduce_prod":
-            return (self.e.const(1.0 if dtype.is_float else 1, type),)
-        lowest = node.op in ("reduce_max", "argmax")
-        if dtype.is_float:
-            identity: float | int = float("-inf") if lowest else float("inf")
-        elif dtype.kind == "bool":
-            identity = not lowest
-        else:
-            low = 0 if dtype.kind == "uint" else -(1 << (dtype.bits - 1))
-            identity = low if lowest else low + (1 << dtype.bits) - 1
-        first = self.e.const(identity, type)
+        kind = {"contract": "sum", "argmax": "max", "argmin": "min"}.get(node.op, node.op.removeprefix("reduce_"))
+        first = self.e.const(identity(kind, dtype), type)
         if extremes.is_place(node):
             return first, self.e.const(0, VType(extremes.number_dtype(node)))
         return (first,)

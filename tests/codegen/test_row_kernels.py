@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import For
+from graphc.codegen.kernel import For, Op, Store
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
@@ -149,12 +149,45 @@ def test_scans_of_chains_side_by_side(shape: tuple[int, ...], axis: int, reverse
 
 @pytest.mark.parametrize(
     ("shape", "axis", "chains", "grid"),
-    [((4096, 1024), 1, 4, 1024), ((4096, 1024), 0, 8, 32), ((4096, 3, 2), 1, 4, 1024), ((3, 1024), 1, 1, 3)],
+    [((4096, 130), 1, 4, 1024), ((4096, 1024), 0, 8, 32), ((4096, 3, 2), 1, 4, 1024), ((3, 1024), 1, 1, 3)],
 )
 def test_how_many_chains_run_side_by_side(shape: tuple[int, ...], axis: int, chains: int, grid: int) -> None:
     (kernel,) = build_program(_scan("scan_sum", shape, axis), target=AVX2).kernels
     (loop,) = (s for s in kernel.body if isinstance(s, For))
     assert (len(loop.phis), kernel.grid) == (chains, grid)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("shape", [(13, 1024), (16, 2, 259), (600, 257)])
+def test_scans_of_rows_side_by_side(shape: tuple[int, ...], reverse: bool, target: str) -> None:
+    rng = np.random.default_rng(3)
+    kinds = [("scan_sum", "i32"), ("scan_max", "f32"), ("scan_sum", "f64"), ("scan_sum", "f32"), ("scan_min", "i64")]
+    for op, dtype in [*kinds, ("scan_max", "bf16"), ("scan_sum", "f16"), ("scan_max", "u8"), ("scan_prod", "i32")]:
+        x = rng.integers(0, 3, shape).astype(BY_NAME[dtype].numpy)
+        graph = _scan(op, shape, len(shape) - 1, reverse, dtype)
+        (got,), (expected,) = run(graph, [x], TARGETS[target]), evaluate(graph, [x])
+        assert same_bits(got, expected)
+
+
+def test_scans_treat_special_numbers_as_one_by_one() -> None:
+    x = np.tile(np.array([-0.0, 1.0, np.inf, -2.0, -np.inf, 3.0, np.nan, 4.0], np.float32), (64, 40))
+    x[:, 3:] = np.roll(x, 5, 1)[:, 3:]
+    for op in ("scan_sum", "scan_prod", "scan_max", "scan_min"):
+        for rows in (x, np.negative(x), np.full_like(x, -0.0)):
+            graph = _scan(op, x.shape, 1)
+            (got,), (expected,) = run(graph, [rows]), evaluate(graph, [rows])
+            np.testing.assert_array_equal(got, expected)
+            assert (np.signbit(got) == np.signbit(expected))[~np.isnan(expected)].all()
+
+
+def test_long_rows_are_transposed_in_registers() -> None:
+    """Four rows, four places of each at a time, and a line of each row in a round of the loop."""
+    kernel = build_program(_scan("scan_sum", (4096, 1024), 1), target=AVX2).kernels[0]
+    (loop,) = (s for s in kernel.body if isinstance(s, For))
+    assert (len(loop.phis), loop.step, kernel.grid) == (1, 16, 1024)
+    assert sum(isinstance(s, Store) for s in loop.body) == 16
+    assert sum(isinstance(s, Op) and s.name.startswith("zip") for s in loop.body) == 64
 
 
 def _softmax(shape: tuple[int, ...]) -> Graph:

@@ -24,7 +24,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, bf16, f32, f64, i64
+from graphc.ir.types import DType, TensorType, bf16, f32, f64, i32, i64
 from graphc.passes.plan_memory import plan_memory
 from graphc.pipeline import schedule
 from graphc_runtime import Buffer
@@ -133,6 +133,18 @@ def test_what_is_larger_than_the_caches_is_stored_past_them(make: Make, name: st
         (result,) = executable.run(list(map(Buffer.from_array, arrays)))
         found = result.view(node.dtype.numpy, node.shape)
         np.testing.assert_allclose(found.astype(np.float64), wanted.astype(np.float64), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "stores"), [(f32, 16), (i64, 8), (i32, 0)])
+def test_lines_are_written_past_the_caches_a_few_at_a_time(dtype: DType, stores: int) -> None:
+    """Four rows of a scan are written in turns, eight rows are too many."""
+
+    def rows(b: Builder) -> tuple[tuple[Node, ...], Node]:
+        x = b.input(0, TensorType(dtype, (64, 512)))
+        return (x,), b.apply("scan_sum", (x,), {"axis": 1, "reverse": False})
+
+    _, program = _program(rows, replace(AVX2, **SMALL))
+    assert len(_streams(*program.kernels)) == stores
 
 
 def test_what_fits_or_is_written_in_parts_is_not() -> None:
