@@ -13,7 +13,7 @@ from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.target import LINE, Target
 
-OPEN = 4  # lines that are written in turns: the machine puts few together at once, and writes the others in pieces
+OPEN = 2  # lines that are written in turns: the machine puts few together at once, and writes the others in pieces
 LARGE = 8  # parts of the last cache, one of which a result must exceed
 
 _Key = tuple[Param, tuple[tuple[Value, int], ...]]
