@@ -24,7 +24,7 @@ from graphc.ir.schedule_text import print_fused, print_plan
 from graphc.options import MINIMAL_FILTERING
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.decompose import Decompose
-from graphc.passes.drafts import ON_CPU, ON_GPU
+from graphc.passes.drafts import ON_CPU, ON_GPU, WITH_MASKS
 from graphc.passes.fuse import fuse
 from graphc.passes.join_pads import JoinPads
 from graphc.passes.join_products import JoinProducts
@@ -93,7 +93,8 @@ def schedule(graph: Graph, target: Target) -> FusedGraph:
             f"graph @{graph.name} is not one program: {', '.join(hosted)} run on the host between compiled parts; "
             f"stages up to 'laid_out' can be shown"
         )
-    return order(fuse(optimize(graph, target), ON_GPU if target.device == "cuda" else ON_CPU))
+    limits = ON_GPU if target.device == "cuda" else WITH_MASKS if target.masks else ON_CPU
+    return order(fuse(optimize(graph, target), limits))
 
 
 def build_program(

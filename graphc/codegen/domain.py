@@ -189,7 +189,7 @@ class Domain:
         lanes, tile = self._schedule.lanes, self._schedule.tile[lane]
         full, tail = divmod(lane.hi + 1, lanes)
         whole = full // tile * tile
-        start = Var(lane.name, lane.hi, multiple=tile * lanes)
+        start = Var(lane.name, max(0, whole - tile) * lanes, multiple=tile * lanes)
         if chunk is not None:
             size = self._chunk_vectors(lane) * lanes
             lo = self._e.op("mul", chunk, size)
@@ -216,7 +216,7 @@ class Domain:
         lanes = self._schedule.lanes
         # The start is that of a whole tile for both, which is where panels can be entered.
         multiple = self._schedule.tile[lane] * lanes
-        start = (Var(lane.name, lane.hi, multiple=multiple), self._e.const(whole * lanes, INDEX))
+        start = (Var(lane.name, whole * lanes, multiple=multiple), self._e.const(whole * lanes, INDEX))
         if whole < full:
             self._block(bases, start, range(full - whole), None)
         if tail:

@@ -17,7 +17,9 @@ from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.traffic import FULL, footprint
 from graphc.codegen.values import accumulator_dtype
+from graphc.ir.demand import base_of
 from graphc.ir.index import Ix, Var
+from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
 from graphc.ir.types import TensorType
 
@@ -63,6 +65,8 @@ def can_copy(number: int, site: Site, axes: Sequence[Var], lane: Var | None) -> 
     known = axes_of_points(site)
     if known is None or any(not isinstance(symbol, Var) for symbol, _ in address.terms):
         return False
+    if _is_padded(site, number, source):
+        return False
     mine = [v for v in axes if address.coefficient(v)]
     elements = math.prod(v.hi + 1 for v in (*mine, *site.loops) if address.coefficient(v))
     uses = math.prod(v.hi + 1 for v in axes if v not in mine)
@@ -73,6 +77,17 @@ def can_copy(number: int, site: Site, axes: Sequence[Var], lane: Var | None) -> 
         and elements <= source.type.size  # a copy of sliding windows would repeat elements
         and uses >= MIN_USES
     )
+
+
+def _is_padded(site: Site, number: int, source: Node) -> bool:
+    """Whether the contraction pads the operand as it reads it from `source`."""
+    assert site.stage is not None
+    node = site.stage.inputs[number]
+    while base_of(node) is not source:
+        if node.op == "pad":
+            return True
+        node = node.inputs[0]
+    return False
 
 
 def _panel(number: int, site: Site, nest: Nest, schedule: Schedule) -> Panel | None:

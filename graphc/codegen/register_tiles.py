@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Iterator, Sequence
-from itertools import compress
+from itertools import combinations, compress
 from operator import itemgetter
 
 from graphc.codegen.crossing import crossing_cost
@@ -65,22 +65,22 @@ def tile_contraction(
             continue  # whatever it loads
         cost, vectors = 0.0, 0
         for count, part in _passes(tile, across, axes, lanes):
-            loads.take(part)
-            taken = SHUFFLED * loads.shuffled() * taps
             own = math.prod(part) * per_point
-            cost += count * (max(_arithmetic(own, taps), loads.count() * taps / PER_CYCLE + 0.6) + taken)
+            loads.take(part, free - own)
+            taken = SHUFFLED * loads.shuffled()
+            cost += count * (max(_arithmetic(own, taps), loads.count() / PER_CYCLE + 0.6) + taken)
             vectors += count * own
         others = (math.ceil(n / t) * t / n for k, (n, t) in enumerate(zip(extents, tile, strict=True)) if k != across)
         cost *= math.prod(others) / (vectors * taps)
         if cost >= limit:
             continue
-        loads.take(tile)
+        loads.take(tile, free - points)
         if crossed is not None:
             cost += stores * crossing_cost(tile[axes.index(crossed)], lanes)
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
             cost *= SCATTERED
         # Of tiles that the arithmetic bounds alike, those that take fewer new vectors for it wait less for them.
-        rank = cost + STREAMED * loads.streamed() * taps / steps * waste
+        rank = cost + STREAMED * loads.streamed() / steps * waste
         if rank < limit - 1e-9 and points + loads.registers() <= free:
             insort(ranked, (rank, cost, tile), key=itemgetter(0))
             del ranked[number + 1 :]
@@ -90,7 +90,7 @@ def tile_contraction(
     points = math.prod(chosen) * per_point
     schedule.split[site] = max(1, 8 // points) if taps == 1 else 1
     if taps == 1 and schedule.split[site] == 1:
-        loads.take(chosen)
+        loads.take(chosen, free - points)
         innermost = schedule.loop_order[site][-1:]
         # What one step leaves to the next one stays in registers when both are in one pass through the loop.
         shared = loads.shared(chosen, innermost[0]) if innermost else 0
@@ -198,7 +198,8 @@ def _places(places: set[int], steps: tuple[int, ...], tile: tuple[int, ...]) -> 
 
 
 class _LoadCounter:
-    """Counts the loads for one element of the reduction in an unrolled contraction body; equal addresses count once.
+    """Counts the loads of an unrolled contraction body; equal addresses count once among the taps of a sliding window
+    that share registers (`taps.by_elements`).
 
     `take` says of which tile.
     """
@@ -221,39 +222,52 @@ class _LoadCounter:
                 taps = tuple(ix.coefficient(v) for v in unrolled)
                 forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)
                 self._addresses.setdefault((buffer, steps), {})[ix] = None
-        self._forms: list[tuple[float, tuple[int, ...], set[int]]] = []
+        self._taps = math.prod(v.hi + 1 for v in unrolled)
+        self._each: list[float] = []
         self._is_streamed: list[bool] = []
         self._is_shuffled: list[bool] = []
-        for (buffer, steps, _, across), places in forms.items():
-            wide = abs(across)  # type: ignore[arg-type]
-            each = 1.0 if wide <= 1 else 1.0 + wide if wide <= NARROW else float(schedule.lanes)
-            self._forms.append((each, steps, places))  # type: ignore[arg-type]
+        slides: set[int] = set()
+        for buffer, steps, taps, across in forms:
+            wide = abs(across)  # type: ignore[call-overload]
+            self._each.append(1.0 if wide <= 1 else 1.0 + wide if wide <= NARROW else float(schedule.lanes))
             self._is_streamed.append(wide == 1 and buffer not in held)
             self._is_shuffled.append(1 < wide <= NARROW)
-        self._known: dict[tuple[int, tuple[int, ...]], int] = {}
+            reach = [abs(c) * v.hi for c, v in zip(taps, unrolled, strict=True)]  # type: ignore[call-overload]
+            slides |= {k for k, far in enumerate(reach) if any(0 < abs(s) <= far for s in steps)}  # type: ignore[attr-defined]
+        self._ways: list[_Way] = []
+        for count in range(len(slides) + 1):
+            for inner in combinations(sorted(slides), count):
+                places = []
+                for (_, steps, taps, _), found in forms.items():
+                    for k in inner:
+                        found = {p + taps[k] * i for p in found for i in range(unrolled[k].hi + 1)}  # type: ignore[index]
+                    places.append((steps, found))
+                self._ways.append(_Way(self._taps // math.prod(unrolled[k].hi + 1 for k in inner), places))
         self._counts: list[int] = []
+        self._groups = 1
 
-    def take(self, tile: tuple[int, ...]) -> None:
-        """What is asked next is about a tile of these sizes along the axes."""
-        self._counts = []
-        for number, (_, steps, places) in enumerate(self._forms):
-            relevant = tuple([t if c else 1 for t, c in zip(tile, steps, strict=True)])
-            known = self._known.get((number, relevant))
-            if known is None:
-                known = self._known[number, relevant] = len(_places(places, steps, relevant))
-            self._counts.append(known)
+    def take(self, tile: tuple[int, ...], free: int) -> None:
+        """What is asked next is about a tile of these sizes along the axes, beside whose sums `free` registers are
+        left.
+        """
+        least = math.inf
+        for way in self._ways:
+            counts = way.counts(tile)
+            loads = way.groups * sum([each * n for each, n in zip(self._each, counts, strict=True)])
+            if loads < least and (least == math.inf or _registers(counts) <= free):
+                least, self._counts, self._groups = loads, counts, way.groups
 
     def count(self) -> float:
         """Loads."""
-        return sum([each * n for (each, _, _), n in zip(self._forms, self._counts, strict=True)])
+        return self._groups * sum([each * n for each, n in zip(self._each, self._counts, strict=True)])
 
     def streamed(self) -> int:
         """Those of them that are vectors of an operand which the nearest cache does not hold."""
-        return sum(compress(self._counts, self._is_streamed))
+        return self._groups * sum(compress(self._counts, self._is_streamed))
 
     def shuffled(self) -> int:
         """Those of them that are vectors of elements a few places apart."""
-        return sum(compress(self._counts, self._is_shuffled))
+        return self._groups * sum(compress(self._counts, self._is_shuffled))
 
     def shared(self, tile: tuple[int, ...], loop: Var) -> int:
         """Elements for a tile that its next step along `loop` reads too: windows that slide along the tile."""
@@ -266,5 +280,32 @@ class _LoadCounter:
         return count
 
     def registers(self) -> int:
-        """Registers for operands: all elements but the most numerous ones, which stream through one register."""
-        return sum(self._counts) - max(self._counts, default=0) + 1
+        """Registers for operands."""
+        return _registers(self._counts)
+
+
+def _registers(counts: Sequence[int]) -> int:
+    """Registers for operands: all elements but the most numerous ones, which stream through one register."""
+    return sum(counts) - max(counts, default=0) + 1
+
+
+class _Way:
+    """A body of `groups` groups of taps, in each of which elements are loaded once: for each operand how far it steps
+    along the axes, and the places of its elements for one point.
+    """
+
+    def __init__(self, groups: int, places: list[tuple[object, set[int]]]) -> None:
+        self.groups = groups
+        self._places = places
+        self._known: dict[tuple[int, tuple[int, ...]], int] = {}
+
+    def counts(self, tile: tuple[int, ...]) -> list[int]:
+        """How many elements of each operand a group of a tile has."""
+        counts: list[int] = []
+        for number, (steps, found) in enumerate(self._places):
+            relevant = tuple([t if c else 1 for t, c in zip(tile, steps, strict=True)])  # type: ignore[call-overload]
+            known = self._known.get((number, relevant))
+            if known is None:
+                known = self._known[number, relevant] = len(_places(found, steps, relevant))  # type: ignore[arg-type]
+            counts.append(known)
+        return counts

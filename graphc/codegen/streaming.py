@@ -15,7 +15,9 @@ from graphc.codegen.target import LINE, Target
 
 OPEN = 2  # lines that are written in turns: the machine puts few together at once, and writes the others in pieces
 LARGE = 8  # parts of the last cache, one of which a result must exceed
+LONG = 16  # lines of a row of vectors, whose first and last line may be written in part
 
+_Bounds = tuple[Value | int, Value | int]
 _Key = tuple[Param, tuple[tuple[Value, int], ...]]
 
 
@@ -41,7 +43,7 @@ def streamed(lowered: Lowered, target: Target) -> Kernel:
     )
     if not buffers:
         return kernel
-    body = _Stream(buffers).block(kernel.body, kernel.index, 1)
+    body = _Stream(buffers).block(kernel.body, kernel.index, (0, kernel.grid), 1)
     return kernel if body == kernel.body else replace(kernel, body=body)
 
 
@@ -59,18 +61,18 @@ class _Stream:
         self._buffers = buffers
         self._factors: dict[Value, int] = {}
 
-    def block(self, body: Sequence[Stmt], var: Value, step: int) -> tuple[Stmt, ...]:
-        """The statements of a loop over `var`, with stores marked."""
+    def block(self, body: Sequence[Stmt], var: Value, bounds: _Bounds, step: int) -> tuple[Stmt, ...]:
+        """The statements of a loop over `var` within `bounds`, with stores marked."""
         for statement in body:
             if isinstance(statement, Op):
                 self._factors[statement.result] = self._factor(statement)
         candidates = [s for s in body if isinstance(s, Store) and self._is_aligned(s)]
-        marked = self._whole(candidates, var, step)
+        marked = self._whole(candidates, var, bounds, step)
         result: list[Stmt] = []
         for statement in body:
             if isinstance(statement, For):
                 self._factors[statement.var] = math.gcd(self._known(statement.lo), statement.step)
-                inner = self.block(statement.body, statement.var, statement.step)
+                inner = self.block(statement.body, statement.var, (statement.lo, statement.hi), statement.step)
                 statement = statement if inner == statement.body else replace(statement, body=inner)
             elif isinstance(statement, Store) and id(statement) in marked:
                 statement = replace(statement, streams=True)
@@ -101,7 +103,7 @@ class _Stream:
     def _divides(self, number: int, index: Affine) -> bool:
         return index.const % number == 0 and all(self._known(v) * c % number == 0 for v, c in index.terms)
 
-    def _whole(self, stores: Sequence[Store], var: Value, step: int) -> set[int]:
+    def _whole(self, stores: Sequence[Store], var: Value, bounds: _Bounds, step: int) -> set[int]:
         """Those of `stores` (by identity) that write whole lines, or lines that the next round of the loop ends."""
         marked: set[int] = set()
         by_place: dict[_Key, list[Store]] = {}
@@ -117,7 +119,7 @@ class _Stream:
                 together = [store for _, store in run]
                 length = lanes * len(together)
                 is_whole = length % line == 0 and self._divides(line, Affine(together[0].index.const, terms))
-                if is_whole or advance == length:
+                if is_whole or (advance == length and self._ends_lines(together[0], var, bounds, line)):
                     marked.update(map(id, together))
         return marked if self._open_lines(stores, marked) <= OPEN else set()
 
@@ -129,3 +131,14 @@ class _Stream:
             ends.setdefault((store.buffer, store.index.terms, line), []).append(number)
         spans = [(found[0], found[-1]) for found in ends.values()]
         return max((sum(a <= first <= b for a, b in spans) for first, _ in spans), default=0)
+
+    def _ends_lines(self, store: Store, var: Value, bounds: _Bounds, line: int) -> bool:
+        """Whether rows that vectors are stored to one after the other, along `var`, begin and end with lines of
+        `line` elements, or are so long that it does not matter.
+        """
+        lo, hi = bounds
+        each = sum(c for v, c in store.index.terms if v is var)
+        if isinstance(lo, Value) or isinstance(hi, Value) or (hi - lo) * each >= LONG * line:
+            return True
+        rest = Affine(store.index.const, tuple((v, c) for v, c in store.index.terms if v is not var))
+        return self._divides(line, rest) and lo * each % line == 0 and hi * each % line == 0

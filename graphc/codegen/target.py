@@ -33,6 +33,11 @@ class Target:
     tf32: bool = False
     l3_bytes: int = 0
 
+    @property
+    def masks(self) -> bool:
+        """Whether one instruction loads those elements of a vector that a mask names."""
+        return any(feature.startswith("+avx") for feature in self.features.split(","))
+
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in one vector register."""
         return max(1, self.vector_bytes // itemsize)

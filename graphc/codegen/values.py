@@ -78,6 +78,7 @@ class Values:
         self.data: dict[Data, Value] = {}  # indices read from memory, as last prepared
         self.stages: dict[tuple[Node, Index], Value] = {}
         self.kept: Mapping[Node, int] = {}  # values whose rows are kept; the length where the kernel has memory for one
+        self.zeroed: dict[Value, tuple[Value, ...]] = {}  # what was loaded as 0 unless these conditions hold
         self._making: Node | None = None  # the kept value that is being computed
         self.turned: tuple[Var, int] | None = None  # an axis whose neighbours are loaded together, and the place on it
 
@@ -139,7 +140,9 @@ class Values:
         if node.op in SINGLE_READ:
             read = SINGLE_READ[node.op](node, idx)
             value, condition = yield from self._read(node.inputs[0], read, masks)
-            return value if condition is None else e.op("select", condition, value, self._fill(node))
+            if condition is None or (self._fills_zero(node) and condition in self.zeroed.get(value, ())):
+                return value
+            return e.op("select", condition, value, self._fill(node))
         if node.op in ("concat", "fold"):
             reads = concat_reads(node, idx) if node.op == "concat" else fold_reads(node, idx)
             operands = node.inputs if node.op == "concat" else node.inputs * len(reads)
@@ -166,6 +169,10 @@ class Values:
         if node.op == "bitcast":
             return e.op("bitcast", args[0], to=node.dtype)
         return expand(e, node.op, *args)
+
+    def _fills_zero(self, node: Node) -> bool:
+        fill = self._fill(node)
+        return fill == 0 and str(fill) != "-0.0"
 
     def _fill(self, node: Node) -> float | int | bool:
         value = node.attr("value")
@@ -363,6 +370,7 @@ class Values:
         pinned, self.e.pinned = self.e.pinned, self.e.pinned or base in self.kept  # what was stored just now
         value = self.e.load(type, self.buffers[base], affine, stride, offsets, mask)
         self.e.pinned = pinned
+        self.zeroed[value] = masks.conditions if wide else masks.scalars
         return value
 
     def _load_turned(self, base: Node, affine: Affine, stride: int, place: int) -> Value:

@@ -27,7 +27,8 @@ class Limits:
     `short`, `own` bytes of memory of its own for one. Values of which each point reads a window move into kernels of at
     least `points` points, products of a contraction only along an axis that no window steps along, unless `strided`
     ones cost no more. With `pads` padding is computed, and no memory filled before a value is stored into it. With
-    `sums` rows may be added to one in memory (`ir/row_sums.py`).
+    `sums` rows may be added to one in memory (`ir/row_sums.py`), with `masks` contractions that read each
+    element a few times pad what they read.
     """
 
     row: int = MAX_ROW
@@ -38,6 +39,7 @@ class Limits:
     strided: bool = False
     pads: bool = False
     sums: bool = True
+    masks: bool = False
 
     def is_long(self, length: int, rows: int) -> bool:
         """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""
@@ -45,6 +47,7 @@ class Limits:
 
 
 ON_CPU = Limits()
+WITH_MASKS = Limits(masks=True)  # vectors of which some elements are not read
 # Blocks of threads read long rows from memory again, and many of them run at once.
 ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16, strided=True, pads=True, sums=False)
 
@@ -190,7 +193,7 @@ def wanted_at(
                 stages.add((stage, at))
                 if stage.op == "contract":
                     multiplied.update(movement_base(i) for i in stage.inputs)
-                    if limits.pads:
+                    if limits.pads or limits.masks:
                         multiplied.update(movement_base(i, MOVEMENT | {"pad"}) for i in stage.inputs)
                     continue
                 todo.extend(stage_reads(stage, at))

@@ -39,7 +39,7 @@ from graphc.passes.stored import choose_stored, is_joined, is_scatter
 
 def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     """Split `graph` (decomposed, laid out) into kernels of what `limits` allow."""
-    stored = choose_stored(graph, limits.pads)
+    stored = choose_stored(graph, limits.pads, limits.masks)
     drafts = {node: _draft(node, stored, i, limits) for i, node in enumerate(stored)}
     merging = Drafts(drafts)
     _merge(graph, stored, merging, limits)

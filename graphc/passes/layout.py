@@ -25,6 +25,8 @@ from graphc.passes.base import PRIMITIVE, Pass
 
 MAX_WASTE = 1.34  # padded lanes over real ones: beyond it another schedule is better
 MIN_USES = 6  # multiply-adds for each element that is stored in another order, or that costs more than it brings
+MIN_USES_WIDE = 20  # the same where rows of pictures fill WIDE vectors by themselves
+WIDE = 2
 BLOCK, LANE = "vb", "vl"  # labels of the cut axis in contraction formulas
 
 _IDENTITY = {"reduce_sum": 0.0, "reduce_prod": 1.0, "reduce_max": -math.inf, "reduce_min": math.inf}
@@ -51,6 +53,7 @@ class Layout(Pass):
 def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
     """The axis that most sliding-window arithmetic has in common, if cutting it pays."""
     work: dict[Dim, int] = {}
+    rows: dict[Dim, int] = {}  # the shortest ones along which windows move
     total = 0
     for node in graph.nodes:
         if node.op != "contract":
@@ -59,18 +62,24 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
         extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
         flops = math.prod(extents.values())
         total += flops
-        if not any(_slides(dim, extents) for dims in spec.operands for dim in dims):
+        sliding = [dim for dims in spec.operands for dim in dims if _slides(dim, extents)]
+        if not sliding:
             continue
+        row = max(extents[label] for label, _ in sliding[-1])
         found = {axes.of((n, d)) for n in (node, *node.inputs) for d in range(n.type.rank)}
         for axis in found:
             if axes.separable(axis):
                 work[axis] = work.get(axis, 0) + flops
+                rows[axis] = min(rows.get(axis, row), row)
     order: dict[Dim, int] = {}  # of first appearance, which decides between equals
     for node in graph.nodes:
         for d in range(node.type.rank):
             order.setdefault(axes.of((node, d)), len(order))
     best = max(work, key=lambda a: (work[a], -order[a]), default=None)
-    if best is None or work[best] * 2 < total or work[best] < MIN_USES * _turned(graph, axes, best):
+    if best is None or work[best] * 2 < total:
+        return None
+    uses = MIN_USES_WIDE if rows[best] >= WIDE * lanes else MIN_USES
+    if work[best] < uses * _turned(graph, axes, best):
         return None
     node, d = best
     extent = node.shape[d]

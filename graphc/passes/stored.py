@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from graphc.ir.contraction import parse_spec
 from graphc.ir.demand import (
     APART,
     COMPUTED,
@@ -18,6 +20,7 @@ from graphc.ir.demand import (
     is_zero,
     needs_loop,
     stage_reads,
+    summed_labels,
 )
 from graphc.ir.graph import Graph
 from graphc.ir.index import Ix, Var
@@ -32,6 +35,7 @@ MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places t
 HEAVY = 8  # scalar operations that exp and its like count for
 SOURCES = frozenset({"input", "constant", "iota"})
 CHEAP = 8  # operations of a value that is computed again rather than stored and read
+MAX_TAPS = 32  # multiply-adds for each element of a padded operand up to which it is not copied to be padded
 SMALL = 8  # an operand this many times smaller than a value costs next to nothing to read again
 MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
 _LIGHT = frozenset(
@@ -40,11 +44,13 @@ _LIGHT = frozenset(
 _CHEAP = _LIGHT | {"add", "sub", "mul", "abs", "maximum", "minimum", "select"}
 
 
-def choose_stored(graph: Graph, pads: bool = False) -> dict[Node, None]:
+def choose_stored(graph: Graph, pads: bool = False, masks: bool = False) -> dict[Node, None]:
     """The values to store, in topological order. With `pads` padding is computed wherever it is wanted, and zeros that
-    something is written into are filled in.
+    something is written into are filled in; with `masks` only what contractions read seldom is padded there.
     """
-    free = MOVEMENT | {"pad"} if pads else MOVEMENT
+    free = frozenset(n for n in graph.nodes if n.op in MOVEMENT or (pads and n.op == "pad"))
+    if masks and not pads:
+        free |= _padded_as_read(graph)
     needed = _operands_in_memory(graph, pads) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
     chosen = needed | _must_store(graph, free)
     _resolve_shared(graph, chosen, free)
@@ -65,7 +71,33 @@ def _operands_in_memory(graph: Graph, fills: bool) -> set[Node]:
     return found
 
 
-def _must_store(graph: Graph, free: frozenset[str]) -> set[Node]:
+def _padded_as_read(graph: Graph) -> set[Node]:
+    """Zero padding of what is in memory without it that only contractions read, and each element so seldom that copying
+    it takes as long as they do: windows over single channels. What is computed is stored between zeros at once.
+    """
+    readers: dict[Node, list[Node]] = defaultdict(list)
+    for node in graph.nodes:
+        if node.op not in MOVEMENT:
+            for operand in node.inputs:
+                readers[movement_base(operand)].append(node)
+    found = {n for n in graph.nodes if n.op == "pad" and is_scatter(n) and not any(n.ints("interior"))}
+    there = {base_of(o) for o in graph.outputs}
+    found.difference_update(map(movement_base, graph.outputs))
+    found = {n for n in found if n.inputs[0].op == "input" or base_of(n.inputs[0]) in there}
+    return {n for n in found if all(_multiplies_seldom(reader, n) for reader in readers[n])}
+
+
+def _multiplies_seldom(node: Node, operand: Node) -> bool:
+    if node.op != "contract" or len({movement_base(i) for i in node.inputs}) < 2:
+        return False
+    spec = parse_spec(node.text("spec"))
+    steps = {c for dims in (spec.x, spec.y) for terms in dims for _, c in terms}
+    # Elements some places apart are loaded with those between them, which masks do not allow.
+    taps = node.type.size * math.prod(summed_labels(node).values())
+    return steps == {1} and taps <= MAX_TAPS * operand.type.size
+
+
+def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
     """Long reductions, operands of contractions, data that is gathered from, and small reductions of long ones."""
     chosen: set[Node] = set()
     heavy: set[Node] = set()  # values that need a loop to compute, or are maps of such
@@ -73,7 +105,7 @@ def _must_store(graph: Graph, free: frozenset[str]) -> set[Node]:
         if needs_loop(node) or node.op in APART or node.op == "materialize":
             chosen.add(node)
         if node.op == "contract":
-            chosen.update(movement_base(i, free) for i in node.inputs)
+            chosen.update(_source(i, free) for i in node.inputs)
         elif node.op in ("gather", "take_along"):
             chosen.add(base_of(node.inputs[0]))
         elif node.op == "fold" and not is_scatter(node):
@@ -85,8 +117,15 @@ def _must_store(graph: Graph, free: frozenset[str]) -> set[Node]:
     return chosen
 
 
-def _resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[str]) -> None:
-    """Add to `chosen` what several stored values want, unless it is cheap or of an operator in `free`, and what would
+def _source(node: Node, free: frozenset[Node]) -> Node:
+    """The value whose elements `node` shows by way of nodes in `free`."""
+    while node in free:
+        node = node.inputs[0]
+    return node
+
+
+def _resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[Node]) -> None:
+    """Add to `chosen` what several stored values want, unless it is cheap or in `free`, and what would
     make a kernel too large.
 
     Walks from the outputs back: a value belongs to the stored value that alone wants it, or to none (it is cheap and
@@ -112,7 +151,7 @@ def _resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[str]) -> No
         # Users mostly want the same element, and that is computed once.
         times = max((repeats[u] * _reads_per_element(u, node) for u in users[node] if u in owners), default=1)
         work = times * (HEAVY if node.op in HEAVY_MAPS else 1)
-        if node.op in free:
+        if node in free:
             fits = True
         else:
             fits = times <= MAX_REPEATS and all(size[o] + work <= MAX_INLINE for o in wanted_by)

@@ -198,7 +198,13 @@ def test_lines_must_be_whole_and_vectors_aligned() -> None:
     assert not _streams(_kernel(TARGETS["host"], ROWS, start=32))
     half = ROWS.replace("      store %y[%g*1024 + %i + 8], %a : f32x8\n", "")
     assert not _streams(_kernel(TARGETS["host"], half))
-    assert len(_streams(_kernel(TARGETS["host"], half.replace("step 16", "step 8")))) == 1
+    half = half.replace("step 16", "step 8")
+    assert len(_streams(_kernel(TARGETS["host"], half))) == 1
+    # Rows of a few lines and a half: half of a line waits until the next row, or for ever.
+    short = half.replace("1024", "56")
+    assert not _streams(_kernel(TARGETS["host"], short))
+    assert len(_streams(_kernel(TARGETS["host"], short.replace("56", "64")))) == 1
+    assert len(_streams(_kernel(TARGETS["host"], short.replace("56", "264")))) == 1  # a long row: that is little
 
 
 def test_code_of_such_stores() -> None:

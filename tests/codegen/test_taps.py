@@ -76,6 +76,15 @@ def test_each_element_of_a_tile_is_loaded_once() -> None:
     assert rows >= 6 and len(loads) % ((rows + 2) * 3) == 0  # bodies for whole vectors, and for those that are left
 
 
+def test_tiles_are_of_rows_that_share_elements() -> None:
+    """Also where samples and channels could be computed together: eight rows read ten."""
+    graph = _graph("b g h+r w+s, g r s -> b g h w", (4, 8, 58, 58), (8, 3, 3))
+    (group,) = schedule(graph, AVX2).groups
+    prepared = prepare(group, AVX2)
+    sizes = [prepared.schedule.tile[v] for v in prepared.nest.axes if v.hi]
+    assert sizes == [1, 1, 8, 1]
+
+
 TARGETS = {**runnable(), "few registers": replace(host_target(), registers=12)}
 
 

@@ -173,6 +173,10 @@ def _splat(f: Function, op: Op) -> str:
         if source in f.constants:
             f.constants[op.result] = f.constants[source]
         return f"splat ({element} {name})"
+    if element == "i1" and type.lanes > 1:
+        # As a comparison of vectors it is a mask of whole lanes, as those that it is combined with are.
+        wide = f.splat(f.emit(f"zext i1 {name} to i32"), "i32", type.lanes)
+        return f.emit(f"icmp ne <{type.lanes} x i32> {wide}, zeroinitializer", op.result.name)
     return f.splat(name, element, type.lanes, op.result.name)
 
 
