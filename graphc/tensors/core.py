@@ -323,7 +323,7 @@ def finish(
     grad = grad and type.dtype.kind == "float"
     storage, lineage = Storage.pending(recorder, node, parents, name, grad)
     if grad and recorder.seen:
-        lineage.hist.through = operands, recorder.seen  # type: ignore[union-attr]
+        lineage.hist.through = operands, tuple(recorder.seen)  # type: ignore[union-attr]
     made = new(storage, type, lineage)
     if grad and MODE.packing:
         SAVING[0](recorder, lineage.hist)  # type: ignore[arg-type]
