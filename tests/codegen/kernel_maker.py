@@ -38,6 +38,8 @@ class KernelMaker:
             self._store(value)
         for buffer in self.params:
             self.e.body.append(Load(Value(VType(buffer.dtype)), buffer, Affine(0, ((self.index, self.region),))))
+        for buffer in self.own:
+            self.e.body.append(Load(Value(VType(buffer.dtype)), buffer, Affine(0)))
 
     @property
     def e(self) -> Emitter:
