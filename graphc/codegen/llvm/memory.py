@@ -220,6 +220,9 @@ class Memory:
             else:
                 result = piece
             covered = end
+        if parts == 1:
+            chosen = [p if p < lanes else -1 for p in positions]
+            result = self.f.emit(f"shufflevector {memory} {result}, {memory} poison, {lane_mask(chosen)}")
         if mask is None:
             return result
         return self.f.emit(
