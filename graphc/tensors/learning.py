@@ -86,7 +86,7 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     else:
         made = None
     if wanted == VIEW:
-        others = [part for part in given if not isinstance(part, TensorBase)]
+        others = _constants(given)
         fields = (result._chain, result._strides, result._offset, result._lineage.depth) if made else ()
         repeats.add(key, made or {"kind": OTHERWISE}, (function, [each[1:5] for each in about], others, fields))
         return result
@@ -113,7 +113,7 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
         order = [next(at for at, part in enumerate(given) if part is tensors[place]) for place in which]
         ORDERS[function] = sum(place + 1 << 8 * at for at, place in enumerate(order))
     if wanted == ENTRY:
-        others = [part for part in given if not isinstance(part, TensorBase)]
+        others = _constants(given)
         chains = [tensor._chain for tensor in tensors]
         keep = (code, function, value.name, through, checked, chains, others)  # the builder keeps nodes
         repeats.add(key, _made(value, which, through, checked), keep)
@@ -150,6 +150,11 @@ def _parts(values: Iterable[Any]) -> list[Any]:
         elif type(value) is slice:
             found += _parts((value.start, value.stop, value.step))
     return found
+
+
+def _constants(given: Iterable[Any]) -> list[Any]:
+    """The parts whose addresses are in a key: not tensors, nor what holds tensors, which must not live on."""
+    return [part for part in given if not isinstance(part, (TensorBase, list, tuple, slice))]
 
 
 def _state(recorder: Recorder) -> tuple[int, int, int, int, object]:

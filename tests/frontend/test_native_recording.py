@@ -366,6 +366,19 @@ def test_nothing_is_kept_alive() -> None:
     assert leaf() is None
 
 
+def test_tensors_in_lists_are_not_kept_alive() -> None:
+    x = torch.ones(2, 4)
+    refs = []
+    for _ in range(6):
+        parts = [x * 2, x[0:1]]
+        refs += [weakref.ref(part) for part in parts]
+        torch.cat(parts).sum().item()
+        torch.stack((parts[0], parts[0])).sum().item()
+        del parts
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 12
+
+
 def test_a_loop_of_results_that_nobody_looks_at_is_bounded() -> None:
     x = torch.ones(2)
     for _ in range(11_000):
