@@ -24,7 +24,10 @@ def host_compiler() -> str:
 
 def _installed(variant: str) -> Iterator[Machine]:
     """Devices of the shim as cuda:0 and cuda:1, while tests use them."""
-    driver = ShimDriver(variant=variant)
+    yield from _registered(ShimDriver(variant=variant))
+
+
+def _registered(driver: ShimDriver) -> Iterator[Machine]:
     patch = pytest.MonkeyPatch()
     patch.setattr(build, "compiler", ShimCompiler)
     before = register_cuda_driver(driver)
@@ -47,8 +50,16 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 
 @pytest.fixture(scope="module")
-def checked(host_compiler: str) -> Iterator[Machine]:
-    """Devices of the shim whose kernels are checked: accesses out of bounds, races, divergence."""
+def checked_driver(host_compiler: str) -> ShimDriver:
+    """The driver that the tests of a module share for `checked`."""
+    return ShimDriver(variant="checked")
+
+
+@pytest.fixture
+def checked(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """Devices of the shim whose kernels are checked, for one test: accesses out of bounds, races, divergence. Others of
+    the module may use those of `cuda`.
+    """
     if IS_REAL:
         pytest.skip("compute-sanitizer checks kernels on a GPU")
-    yield from _installed("checked")
+    yield from _registered(request.getfixturevalue("checked_driver"))
