@@ -44,7 +44,11 @@ class Capture:
             self.broken = f"{reason}{f' at {lines}' if lines else ''}"
 
     def part(self, storage: Storage, chain: Chain) -> tuple[Binding, Chain] | None:
-        """The leaf that stands for an argument of which `chain` shows something, and the rest of the chain."""
+        """The leaf that stands for an argument of which `chain` shows something, and the rest of the chain. None once
+        the call cannot be replayed: after a look at values, memory may have other contents than the copy.
+        """
+        if self.broken:
+            return None
         for begin, binding in self.parts.get(storage, ()):
             if chain[: len(begin)] == begin:
                 return binding, chain[len(begin) :]

@@ -165,7 +165,7 @@ _NOTHING = Node("constant", (), (("value", 0.0),), TensorType(f64, ()))
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _View:
     """How to make a returned view of an argument anew. `follows`: it requires gradients when the argument does."""
 
     type: TensorType
@@ -176,11 +176,11 @@ class _Seen:
     requires_grad: bool
 
 
-def view_of(tensor: Any, seen: _Seen) -> Any:
-    """A view of `tensor` made as `seen` says."""
+def view_of(tensor: Any, view: _View) -> Any:
+    """A view of `tensor` made as `view` says."""
     storage = tensor._storage
-    lineage = tensor._lineage if seen.follows else Lineage(len(seen.chain), None, seen.requires_grad, storage.version)
-    made = new(storage, seen.type, lineage, seen.chain, seen.strides, seen.offset)
+    lineage = tensor._lineage if view.follows else Lineage(len(view.chain), None, view.requires_grad, storage.version)
+    made = new(storage, view.type, lineage, view.chain, view.strides, view.offset)
     made._counter = tensor._counter
     made._root = tensor
     return made
@@ -240,8 +240,8 @@ class Recipes:
             return None
         follows = tensor._lineage is argument._lineage
         requires = tensor._lineage.requires_grad
-        seen = _Seen(tensor._type, tensor._chain, tensor._strides, tensor._offset, follows, requires)
-        return ("of", None, (holder, seen))
+        view = _View(tensor._type, tensor._chain, tensor._strides, tensor._offset, follows, requires)
+        return ("of", None, (holder, view))
 
 
 def restore(recipe: Any, storages: list[Storage], tensors: Sequence[Any]) -> Any:

@@ -91,8 +91,8 @@ def _multiplies_seldom(node: Node, operand: Node) -> bool:
     if node.op != "contract" or len({movement_base(i) for i in node.inputs}) < 2:
         return False
     spec = parse_spec(node.text("spec"))
-    steps = {c for dims in (spec.x, spec.y) for terms in dims for _, c in terms}
     # Elements some places apart are loaded with those between them, which masks do not allow.
+    steps = {c for dims in (spec.x, spec.y) for terms in dims for _, c in terms}
     taps = node.type.size * math.prod(summed_labels(node).values())
     return steps == {1} and taps <= MAX_TAPS * operand.type.size
 

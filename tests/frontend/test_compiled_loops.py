@@ -12,6 +12,7 @@ import pytest
 import graphc as torch
 import graphc.nn as nn
 from graphc import optim
+from tests.frontend.histories import check_history
 
 SIZE = 6
 MOST_ERROR = 1e-3
@@ -139,25 +140,14 @@ def _history(seed: int, compiled: bool) -> list[Any]:
     return seen
 
 
-def _check(seed: int) -> None:
-    expected, found = _history(seed, compiled=False), _history(seed, compiled=True)
-    assert len(expected) == len(found)
-    for place, (a, b) in enumerate(zip(expected, found, strict=True)):
-        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-            scale = max(1.0, float(np.abs(a).max(initial=0.0)))
-            assert np.allclose(a, b, rtol=MOST_ERROR, atol=MOST_ERROR * scale, equal_nan=True), f"seed {seed}: {place}"
-        else:
-            assert a is b, f"seed {seed}: {place}"
-
-
 @pytest.mark.parametrize("part", range(4))
 def test_compiled_loops_do_what_plain_ones_do(part: int) -> None:
     for seed in range(part * 6, part * 6 + 6):
-        _check(seed)
+        check_history(_history, seed, MOST_ERROR)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
 def test_many_compiled_loops_do_what_plain_ones_do(part: int) -> None:
     for seed in range(1000 + part * 30, 1030 + part * 30):
-        _check(seed)
+        check_history(_history, seed, MOST_ERROR)

@@ -191,6 +191,33 @@ def test_arguments_that_share_memory() -> None:
             assert f(x, y).tolist() == (x * y + w).tolist()
 
 
+def test_views_as_arguments_see_what_is_written_before_and_after_a_look() -> None:
+    whole = torch.zeros(3)
+
+    @torch.compile
+    def own(view: Any) -> Any:
+        view.add_(1)
+        view.sum().item()
+        return view * 2
+
+    @torch.compile
+    def otherwise(view: Any) -> Any:
+        whole.add_(1)
+        return view * 2
+
+    @torch.compile
+    def after_a_look(view: Any) -> Any:
+        whole.add_(1)
+        whole.sum().item()
+        return view * 2
+
+    written = 0
+    for _ in range(3):
+        for function in (own, otherwise, after_a_look):
+            written += 1
+            assert function(whole[1:]).tolist() == [2 * written] * 2, function
+
+
 def test_gradients_of_the_users_own_are_written_in_place() -> None:
     w = torch.tensor([1.0, 2.0], requires_grad=True)
 
