@@ -7,10 +7,12 @@ user code are entered. Numbers, strings and the like are compared by value and t
 
 from __future__ import annotations
 
+import functools
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ MAX_GUARDS = 50_000
 
 _SIMPLE = (int, float, complex, str, bytes, bool, type(None), dtypes.dtype, range, slice)
 _MISSING = object()
+_INNER = ("fget", "__func__", "func", "args", "keywords")  # of properties and the like, what they hold
 # Of graphc's own objects, those that hold what a user configured.
 _HOLDERS = ("graphc.nn.", "graphc.optim.", "graphc.vision.", "graphc.utils.", "graphc.amp.scaler")
 _LIBRARIES = tuple(
@@ -31,7 +34,9 @@ _LIBRARIES = tuple(
 )
 
 # Classes of the standard library whose objects hold what a user put there.
-_NAMESPACES = frozenset((("types", "SimpleNamespace"), ("argparse", "Namespace")))
+_NAMESPACES = frozenset(
+    (("types", "SimpleNamespace"), ("argparse", "Namespace"), ("collections", "UserDict"), ("collections", "UserList"))
+)
 
 # What a module holds that has no part in computing.
 _UNREAD = "_non_persistent_buffers_set"
@@ -85,7 +90,9 @@ def _is_user_code(code: types.CodeType) -> bool:
 def _is_user_class(cls: type) -> bool:
     module = sys.modules.get(cls.__module__)
     file = getattr(module, "__file__", None)
-    return cls.__module__ != "builtins" and (file is None or not file.startswith((PACKAGE, *_LIBRARIES)))
+    return cls.__module__.partition(".")[0] not in sys.stdlib_module_names and (
+        file is None or not file.startswith((PACKAGE, *_LIBRARIES))
+    )
 
 
 class _Quick:
@@ -100,6 +107,7 @@ class _Quick:
         self._mappings = [(m.get, k, v) for m, k, v, *_ in guards._in_dicts if type(m) is not dict]
         self._cells = [(cell, expected) for cell, expected, *_ in guards._cells]
         self._sizes = [(holder, size) for holder, size, _ in guards._sizes]
+        self._orders = [(holder, keys) for holder, keys, _ in guards._orders]
         self._sequences = [(holder, items) for holder, items, _ in guards._in_sequences]
         self._tensors = [(t, storage, views, requires) for t, storage, views, requires, _ in guards._tensors]
 
@@ -119,6 +127,9 @@ class _Quick:
                 return False
         for holder, size in self._sizes:
             if len(holder) != size:
+                return False
+        for holder, keys in self._orders:
+            if tuple(holder) != keys:
                 return False
         for holder, items in self._sequences:
             for value, expected in zip(holder, items, strict=False):  # their sizes are guarded
@@ -143,6 +154,7 @@ class Guards:
         self._cells: list[tuple[Any, Any, bool, str]] = []
         self._tensors: list[tuple[Any, Any, Any, Any, str]] = []
         self._calls: list[tuple[Callable[[], Any], Any]] = []
+        self._orders: list[tuple[dict[Any, Any], tuple[Any, ...], str]] = []
         # Of objects that count the writes to their attributes (modules): looked at only when the count has moved.
         self._counted_dicts: list[tuple[Mapping[Any, Any], Any, Any, bool, str]] = []
         self._counted_sizes: list[tuple[Any, int, str]] = []
@@ -154,6 +166,8 @@ class Guards:
         self._queue: list[tuple[Any, str]] = []
         self._states: list[tuple[Mapping[Any, Any], str]] = []  # of graphc's optimizers
         self._quick: _Quick | None = None
+        default = vars(dtypes)
+        self._in_dicts.append((default, "_default", default["_default"], False, "the default dtype"))
 
     def storages(self) -> dict[int, Any]:
         """The storages of the tensors that were met, by identity."""
@@ -165,8 +179,12 @@ class Guards:
 
     def add_root(self, function: Any, name: str) -> None:
         """Guard all that `function` reads."""
-        self._queue.append((function, name))
+        self._add(function, name)
         self._walk()
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is an object that was met."""
+        return self._seen.get(id(value)) is value
 
     def _walk(self) -> None:
         while self._queue:
@@ -196,6 +214,10 @@ class Guards:
                 return self._failure()
         return None
 
+    def changed(self) -> str | None:
+        """What the captured call itself changed of what it depends on, in words, or None."""
+        return self._failure()
+
     def _failure(self) -> str | None:
         reason = _dict_failure(self._in_dicts)
         if reason is not None:
@@ -212,6 +234,9 @@ class Guards:
         reason = _size_failure(self._sizes)
         if reason is not None:
             return reason
+        for mapping, keys, path in self._orders:
+            if tuple(mapping) != keys:
+                return f"the order of {path} has changed"
         for holder, expected_items, path in self._in_sequences:
             for place, (value, expected) in enumerate(zip(holder, expected_items, strict=False)):
                 if value is not expected and not (isinstance(expected, _SIMPLE) and _same(value, expected)):
@@ -258,14 +283,18 @@ class Guards:
             if value._is_uninitialized:
                 raise NotYetGuardable(f"the uninitialized tensor {path}")
             self._tensors.append((value, value._storage, value._chain, value.requires_grad, path))
+            if (hooks := value._lineage.hooks) is not None:
+                for name in type(hooks).__slots__:
+                    for hook in getattr(hooks, name).values():
+                        self._add(hook, f"a hook of {path}")
         elif isinstance(value, types.FunctionType):
             self._function(value, path)
         elif isinstance(value, types.MethodType):
             self._add(value.__self__, path)
             self._add(value.__func__, path)
-        elif isinstance(value, Mapping):
-            if isinstance(value, dict):
-                self._mapping(value, path)
+        elif isinstance(value, dict):
+            self._mapping(value, path)
+            self._ordered(value, path)
         elif isinstance(value, tuple):
             for place, item in enumerate(value):
                 self._add(item, f"{path}[{place}]")
@@ -274,6 +303,17 @@ class Guards:
             self._in_sequences.append((value, tuple(value), path))
             for place, item in enumerate(value):
                 self._add(item, f"{path}[{place}]")
+        elif isinstance(value, deque):
+            held = tuple(value)
+            for place, item in enumerate(held):
+                self._add(item, f"{path}[{place}]")
+            self.add_call(lambda: _all_same(value, held), True)
+        elif isinstance(value, property | staticmethod | classmethod | functools.cached_property | functools.partial):
+            for name in _INNER:
+                if (inner := getattr(value, name, None)) is not None:
+                    self._add(inner, f"{path}.{name}")
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self._add(value.__wrapped__, path)
         elif isinstance(value, set | frozenset):
             held = frozenset(value)
             self.add_call(lambda: value == held, True)
@@ -289,10 +329,16 @@ class Guards:
         elif isinstance(value, types.BuiltinFunctionType):
             if getattr(value, "__module__", None) in _CHANGING or type(value.__self__).__module__ in _CHANGING:
                 raise Unguardable(f"the function {path}")
-        elif not isinstance(value, type):
+        elif isinstance(value, type):
+            if _is_user_class(value):
+                self._class(value)
+        elif type(value).__module__.startswith(("random", "numpy.random")):
+            raise Unguardable(f"the random numbers of {path}")
+        else:
             self._object(value, path)
 
     def _object(self, value: Any, path: str) -> None:
+        self._slots(value, path)
         attributes = getattr(value, "__dict__", None)
         if not isinstance(attributes, dict):
             return
@@ -326,18 +372,40 @@ class Guards:
                 continue
             dicts.append((attributes, key, held, self._add(held, label), label))
         (self._sizes if writes is None else self._counted_sizes).append((attributes, len(attributes), path))
+        self._add(type(value), type(value).__name__)
+
+    def _slots(self, value: Any, path: str) -> None:
+        """What an object of a user's class holds in slots."""
         for cls in type(value).__mro__:
-            if not _is_user_class(cls) or id(cls) in self._seen:
+            if not _is_user_class(cls):
+                continue
+            for name, slot in cls.__dict__.items():
+                if isinstance(slot, types.MemberDescriptorType):
+                    held = getattr(value, name, _MISSING)
+                    self._add(held, f"{path}.{name}")
+                    self.add_call(functools.partial(_slot_holds, value, name, held), True)
+
+    def _class(self, value: type) -> None:
+        """The attributes of a class and of those that it inherits from."""
+        for cls in value.__mro__:
+            if not _is_user_class(cls) or (cls is not value and id(cls) in self._seen):
                 continue
             self._seen[id(cls)] = cls
             space = cls.__dict__
-            for key, held in space.items():
-                if key.startswith("__") and key not in ("__call__", "__init__"):
+            self.add_call(space.__len__, len(space))
+            for key, held in list(space.items()):
+                if key.startswith("__") and not isinstance(held, types.FunctionType):
                     continue
-                if isinstance(held, types.FunctionType):
-                    self._add(held, f"{cls.__name__}.{key}")
-                elif isinstance(held, _SIMPLE):
-                    self._in_dicts.append((space, key, held, True, f"{cls.__name__}.{key}"))
+                label = f"{cls.__name__}.{key}"
+                self._in_dicts.append((space, key, held, self._add(held, label), label))
+
+    def _ordered(self, mapping: dict[Any, Any], path: str) -> None:
+        """Guard the order of a dictionary of the user."""
+        keys = tuple(mapping)
+        if len(keys) > 1 and type(mapping) is dict:
+            self._orders.append((mapping, keys, path))
+        elif len(keys) > 1:
+            self.add_call(lambda: tuple(mapping) == keys, True)
 
     def _groups(self, groups: list[Any], path: str) -> None:
         """Parameter groups of an optimizer: numbers in them are read at run time, the choices they make are guarded by
@@ -378,12 +446,25 @@ class Guards:
         for holder, label in ((function.__defaults__, "default"), (function.__kwdefaults__, "keyword default")):
             if holder:
                 self._add(holder, f"{label} of {path}")
+        self._mapping(function.__dict__, path)
 
     def _module(self, module: types.ModuleType, attributes: set[str]) -> None:
         space = vars(module)
         for name in attributes & space.keys():
             label = f"{module.__name__}.{name}"
             self._in_dicts.append((space, name, space[name], self._add(space[name], label), label))
+
+
+def _all_same(values: Iterable[Any], expected: tuple[Any, ...]) -> bool:
+    """Whether there are these values, numbers and the like by value."""
+    found = tuple(values)
+    return len(found) == len(expected) and all(
+        a is b or (isinstance(b, _SIMPLE) and _same(a, b)) for a, b in zip(found, expected, strict=True)
+    )
+
+
+def _slot_holds(value: Any, name: str, expected: Any) -> bool:
+    return _all_same((getattr(value, name, _MISSING),), (expected,))
 
 
 def _is_library(module: types.ModuleType) -> bool:

@@ -30,7 +30,17 @@ from graphc.options import TUNE, code_key, scope
 from graphc.recorder import runtime_scalar
 from graphc.recording import Recorder, current
 from graphc.replay import Recorded, Replay, Source, is_lent
-from graphc.signatures import Plain, Recipes, aliasing, flatten, obstacle, rebuild, stand_in_for, tensors_in
+from graphc.signatures import (
+    Plain,
+    Recipes,
+    aliasing,
+    flatten,
+    obstacle,
+    rebuild,
+    same_objects,
+    stand_in_for,
+    tensors_in,
+)
 from graphc.storage import Binding, Storage, next_serial
 from graphc.tensors.casting import OPEN, STATE, Key
 from graphc.tensors.core import TensorBase
@@ -41,6 +51,9 @@ from graphc_runtime.counters import COUNTERS
 MOST_CAPTURES = 8
 # Calls in a row that could not be captured before it is tried no more.
 MOST_FAILURES = 4
+MOST_SIGNATURES = 1_024  # whose captures are kept; objects among arguments, which they keep, may be others at each call
+# What a first call may do that makes its state, also where the whole must be captured.
+_STATE = ("new state", "a change to what it depends on")
 
 _reasons: list[str] = []
 
@@ -151,7 +164,7 @@ class Compiled:
         tensors: list[Any] = []
         floats: list[float] = []
         objects: list[Any] = []
-        structure = flatten((args, kwargs), tensors, floats, objects)
+        structure = flatten((args, tuple(kwargs.items())), tensors, floats, objects)
         key = (structure, aliasing(tensors), self._float_key(floats), MODE.enabled, code_key())
         reason = None
         for entry in self._entries.get(key, ()):
@@ -219,7 +232,7 @@ class Compiled:
             return self._function(*call[0], **call[1])
         stand_ins = [stand_in_for(t) for t in tensors]
         numbers = [runtime_scalar(v) if p in self._changing else v for p, v in enumerate(floats)]
-        args, kwargs = rebuild(call, list(tensors), list(numbers))
+        args, named = rebuild((call[0], tuple(call[1].items())), list(numbers))
         capture = Capture(next_serial())
         problem = obstacle(tensors, guards.storages())
         if problem:
@@ -229,21 +242,29 @@ class Compiled:
                 leaf = recorder.leaf(stand_in._storage)
                 capture.parts.setdefault(tensor._storage, []).append((tensor._chain, leaf))
         recorder.capture = capture
+        modes = MODE.enabled, MODE.inference, STATE.key
         try:
-            result = self._function(*args, **kwargs)
+            result = self._function(*args, **dict(named))
         except BaseException:
             recorder.capture = None
             raise
         made: Replay | None = None
         try:
+            now: list[Any] = []
+            if flatten((call[0], tuple(call[1].items())), now, [], []) != key[0] or not same_objects(now, tensors):
+                capture.give_up("a change to an argument")
+            if modes != (MODE.enabled, MODE.inference, STATE.key):
+                capture.give_up("a mode that it leaves switched")
             if not capture.broken:
-                made = self._entry(recorder, capture, guards, tensors, stand_ins, numbers, result)
+                made = self._entry(recorder, capture, guards, call, tensors, stand_ins, numbers, result)
         finally:
             recorder.capture = None
         if made is None:
             return self._give_up(key, capture, result)
         self._failures.pop(key, None)
         self._captures[key] = self._captures.get(key, 0) + 1
+        while len(self._entries) >= MOST_SIGNATURES:
+            self._entries.pop(next(iter(self._entries)))
         self._entries.setdefault(key, []).insert(0, made)
         del self._entries[key][MOST_CAPTURES:]
         return result
@@ -256,7 +277,8 @@ class Compiled:
         for place in self._changing:
             self._fixed.add(place)
         self._changing.clear()
-        if self._fullgraph and not capture.broken.startswith("new state"):
+        once = capture.broken.startswith(_STATE) and self._failures[key] == 1
+        if self._fullgraph and not once:
             raise UsageError(f"{self._name} cannot be captured as a whole: {capture.broken}")
         return result
 
@@ -265,6 +287,7 @@ class Compiled:
         recorder: Recorder,
         capture: Capture,
         guards: Guards,
+        call: Any,
         tensors: list[Any],
         stand_ins: list[Any],
         numbers: list[Any],
@@ -273,6 +296,10 @@ class Compiled:
         """Run what the call recorded, and keep it for replays. None, with the reason in `capture`, when it cannot be
         replayed.
         """
+        changed = guards.changed()
+        if changed is not None:
+            capture.give_up(f"a change to what it depends on: {changed}")
+            return None
         for compute, expected in capture.guards:
             guards.add_call(compute, expected)
         try:
@@ -283,7 +310,7 @@ class Compiled:
         fresh = self._fresh_storages(recorder, capture, result)
         if fresh is None:
             return None
-        recipe = Recipes(capture, {id(s): i for i, s in enumerate(fresh)}, tensors)
+        recipe = Recipes(capture, {id(s): i for i, s in enumerate(fresh)}, tensors, guards.holds, call)
         returned = recipe.of(result)
         notes = list(capture.grads.values())
         # A gradient that was there before and still is, is written in place.
@@ -336,6 +363,7 @@ class Compiled:
             returned,
             [(node, error) for node, _, error in recorder.checks],
             [(generator, key.node if key is not None else None) for generator, key in capture.draws],
+            [(i, t) for i, t in enumerate(tensors) if id(t) in capture.grads],
         )
         before = [(n.tensor, None if n.before is None else n.before._type) for n in notes if n.before is not False]
         shared = [t._storage if id(t._storage) in guarded else None for t in stand_ins]

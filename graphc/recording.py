@@ -35,7 +35,7 @@ from graphc.memory import AnyBuffer, equal, filled, part
 from graphc.options import code_key
 from graphc.repeats import Repeats
 from graphc.source import user_location
-from graphc.storage import Binding, Seen, Storage, Value
+from graphc.storage import Binding, Seen, Storage, Value, set_watching
 from graphc_runtime.buffer import Buffer
 
 MAX_PENDING = 10_000
@@ -472,6 +472,16 @@ THREADS = _Threads()
 def current() -> Recorder:
     """The recorder of this thread."""
     return THREADS.recorder
+
+
+def _watched(storage: Storage) -> None:
+    """A captured call that looks at what was there before it cannot be replayed, computed or not."""
+    capture = THREADS.recorder.capture
+    if capture is not None and storage.serial <= capture.serial:
+        capture.give_up("an observation", user_location())
+
+
+set_watching(_watched)
 
 
 @contextmanager

@@ -63,7 +63,8 @@ class Recorded:
 
     `sources` holds every leaf that is read. `written` storages and the gradients of `written_gradients` get the value
     of a node, as do arguments by their place in `written_arguments`; `fresh` are results' storages. `new_gradients`
-    says how to make `.grad` anew (None: no gradient), `draws` which generators draw, in order, with the key's leaf.
+    says how to make `.grad` anew (None: no gradient), `draws` which generators draw, in order, with the key's leaf,
+    `fixed` which tensors must stand at places of arguments, as their gradients are used.
     """
 
     program: Program
@@ -76,6 +77,7 @@ class Recorded:
     result: Any
     checks: list[tuple[Node, Problem]]
     draws: list[tuple[Any, Node | None]]
+    fixed: list[tuple[int, Any]]
 
 
 @dataclass(slots=True)
@@ -102,6 +104,7 @@ class Replay:
         self._guards = guards
         self._grads = grads  # tensors whose .grad is read first, with the type it must have (None: no gradient)
         self._shared = shared  # for each tensor argument the captured storage that it lies over, or None
+        self._fixed = recorded.fixed
         self._captured = guards.storages()
         self._result = recorded.result
         self._scratch: list[_Scratch] = []
@@ -120,6 +123,9 @@ class Replay:
             for tensor, shared in zip(tensors, self._shared, strict=True):
                 if self._captured.get(id(tensor._storage)) is not shared:
                     return "an argument shares memory with other captured tensors than before"
+        for place, tensor in self._fixed:
+            if tensors[place] is not tensor:
+                return "an argument that gradients are collected for is another tensor"
         for tensor, expected in self._grads:
             held = tensor._grad
             if held is not None and held._chain:
@@ -309,8 +315,9 @@ class Replay:
         for place, slot, copied in self._written_arguments:
             write_buffer(tensors[place]._storage, slots[slot].copy() if copied else slots[slot])
         storages = self._made(recorder, slots)
+        made: dict[int, Any] = {}
         for tensor, recipe in self._new_gradients:
-            tensor._grad = None if recipe is None else restore(recipe, storages, tensors)
+            tensor._grad = None if recipe is None else restore(recipe, storages, tensors, made)
         failed = None
         for place, problem in self._flags:
             failed = failed or found(problem, scratch.flags[place])
@@ -321,7 +328,7 @@ class Replay:
             recorder.judge(slots[slot], problem)
         if self._brings and recorder.late:
             recorder.raise_late()
-        return self._results(recorder, slots, storages, tensors)
+        return self._results(recorder, slots, storages, tensors, made)
 
     def _run_simple(self, recorder: Recorder, slots: list[Any], scratch: _Scratch, tensors: Sequence[Any]) -> Any:
         for executable, places in self._before:
@@ -333,7 +340,7 @@ class Replay:
         slots += made
         for executable, places in self._after:
             slots += executable.run([slots[i] for i in places])
-        return self._results(recorder, slots, self._made(recorder, slots), tensors)
+        return self._results(recorder, slots, self._made(recorder, slots), tensors, {})
 
     def _made(self, recorder: Recorder, slots: list[Any]) -> list[Any]:
         """Storages of new tensors, by their places."""
@@ -344,12 +351,12 @@ class Replay:
             storages[place] = Storage.over(recorder, type, slots[slot].copy() if copied else slots[slot])
         return storages
 
-    def _results(self, recorder: Recorder, slots: list[Any], storages: list[Any], tensors: Sequence[Any]) -> Any:
+    def _results(self, recorder: Recorder, slots: list[Any], storages: Any, tensors: Sequence[Any], made: Any) -> Any:
         whole = self._whole
         if whole is not None:
             type, strides, slot = whole
             return new(Storage.over(recorder, type, slots[slot]), type, Lineage(), (), strides)
-        return restore(self._result, storages, tensors)
+        return restore(self._result, storages, tensors, made)
 
     def _gather(self, scratch: _Scratch, tensors: Sequence[Any], floats: Sequence[float]) -> list[Any]:
         slots: list[Any] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,30 +20,54 @@ from graphc.tensors.views import Chain, is_contiguous, meet
 from graphc_runtime.buffer import Buffer
 
 
-def flatten(value: Any, tensors: list[Any], floats: list[float], objects: list[Any]) -> Any:
-    """The structure of arguments as a key; tensors, floats and objects with an inside of their own are collected."""
+def flatten(value: Any, tensors: list[Any], floats: list[float], objects: list[Any], inside: bool = False) -> Any:
+    """The structure of arguments as a key; tensors, floats and objects with an inside of their own are collected.
+
+    `inside` lists and dictionaries, which the function may change, floats are constants.
+    """
     if isinstance(value, TensorBase):
         tensors.append(value)
-        return ("T", value._type, value.requires_grad, bool(value._chain), value._wrapped)
+        return ("T", value._type, value.requires_grad, _strides_of(value), value._wrapped)
     kind = type(value)
     if kind is float:
+        if inside:
+            return ("=", float, value.hex())
         floats.append(value)
         return ("F", len(floats) - 1)
-    if kind in (list, tuple):
-        return (kind, *(flatten(v, tensors, floats, objects) for v in value))
+    if kind is list:
+        return (list, *(flatten(v, tensors, floats, objects, True) for v in value))
+    if _is_tuple(value):
+        return (kind, *(flatten(v, tensors, floats, objects, inside) for v in value))
     if kind is dict:
-        return (dict, *((k, flatten(v, tensors, floats, objects)) for k, v in value.items()))
+        return (dict, *((k, flatten(v, tensors, floats, objects, True)) for k, v in value.items()))
     if kind in (int, str, bool, bytes, type(None)):
         return ("=", kind, value)
     objects.append(value)
     return ("id", id(value))
 
 
-def aliasing(tensors: Sequence[Any]) -> tuple[int, ...]:
-    """Which of `tensors` share memory: for each the place of the first over the same storage; () when none do."""
+def _strides_of(tensor: Any) -> tuple[int, ...] | None:
+    """The strides of a view, None for what is none."""
+    return tensor._strides if tensor._chain else None
+
+
+def _is_tuple(value: Any) -> bool:
+    """Whether a value is a tuple, perhaps with names, and holds nothing else."""
+    return isinstance(value, tuple) and not type(value).__dictoffset__
+
+
+def same_objects(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    """Whether two sequences hold the same objects."""
+    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
+
+
+def aliasing(tensors: Sequence[Any]) -> tuple[tuple[int, int], ...]:
+    """Which of `tensors` share memory: for each the place of the first over the same storage, and that where the very
+    same tensor stands first; () when none do.
+    """
     places: dict[int, int] = {}
-    first = tuple(places.setdefault(id(t._storage), i) for i, t in enumerate(tensors))
-    return first if len(places) < len(tensors) else ()
+    first = [(places.setdefault(id(t._storage), i), places.setdefault(id(t), i)) for i, t in enumerate(tensors)]
+    return tuple(first) if any(place < i for i, (place, _) in enumerate(first)) else ()
 
 
 # Constants among arguments that are quickly compared.
@@ -58,7 +82,7 @@ def _is_constant(value: Any) -> bool:
 class Plain:
     """Arguments that are tensors or constants: a signature that is quickly compared.
 
-    Views that require gradients are not among them, nor views beside other tensors over the same memory.
+    Views that require gradients are not among them, nor different tensors over the same memory.
     """
 
     __slots__ = ("constants", "count", "enabled", "names", "shared", "types")
@@ -68,14 +92,14 @@ class Plain:
         self.names = tuple(kwargs)
         args = (*args, *kwargs.values())
         self.count = len(args)
-        # Place, class, type, whether it requires gradients, whether it is a view.
+        # Place, class, type, whether it requires gradients, the strides of a view.
         self.types = [
-            (i, type(t), t._type, t.requires_grad, bool(t._chain))
+            (i, type(t), t._type, t.requires_grad, _strides_of(t))
             for i, t in enumerate(args)
             if isinstance(t, TensorBase)
         ]
         self.constants = [(i, type(v), v) for i, v in enumerate(args) if not isinstance(v, TensorBase)]
-        self.shared = aliasing([args[place] for place, *_ in self.types])
+        self.shared = [first for first, _ in aliasing([args[place] for place, *_ in self.types])]
 
     @staticmethod
     def suits(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
@@ -86,7 +110,7 @@ class Plain:
         plain = len(tensors) + len(constants) == len(args)
         if not plain or any(t._wrapped or (t._chain and t.requires_grad) for t in tensors):
             return False
-        return not (any(t._chain for t in tensors) and aliasing(tensors))
+        return all(first == same for first, same in aliasing(tensors))
 
     def fits(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any] | None:
         """The tensors among the arguments if these are of the same kinds, else None."""
@@ -96,9 +120,11 @@ class Plain:
             args = (*args, *kwargs.values())
         if len(args) != self.count or MODE.enabled is not self.enabled:
             return None
-        for place, cls, kind, requires, is_view in self.types:
+        for place, cls, kind, requires, strides in self.types:
             tensor = args[place]
-            if type(tensor) is not cls or bool(tensor._chain) is not is_view or tensor._wrapped:
+            if type(tensor) is not cls or tensor._wrapped:
+                return None
+            if (tensor._strides if tensor._chain else None) != strides:
                 return None
             if tensor._type is not kind and tensor._type != kind:
                 return None
@@ -112,24 +138,22 @@ class Plain:
                     return None
             args = [args[place] for place, *_ in self.types]
         count = len(args)
-        if count == 2:
-            return args if (args[0]._storage is args[1]._storage) is bool(self.shared) else None
         if not self.shared:
+            if count == 2:
+                return args if args[0]._storage is not args[1]._storage else None
             return args if count < 2 or len({t._storage for t in args}) == count else None
-        return args if aliasing(args) == self.shared else None
+        same = aliasing(args)
+        return args if [f for f, _ in same] == self.shared and all(f == s for f, s in same) else None
 
 
-def rebuild(value: Any, tensors: list[Any], floats: list[Any]) -> Any:
-    """Arguments with tensors and floats replaced, in the order of `flatten`."""
-    if isinstance(value, TensorBase):
-        return tensors.pop(0)
-    kind = type(value)
-    if kind is float:
+def rebuild(value: Any, floats: list[Any]) -> Any:
+    """Arguments with floats replaced, in the order of `flatten`. Lists and dictionaries stay the objects that they are:
+    the function may change them.
+    """
+    if type(value) is float:
         return floats.pop(0)
-    if kind in (list, tuple):
-        return kind(rebuild(v, tensors, floats) for v in value)
-    if kind is dict:
-        return {k: rebuild(v, tensors, floats) for k, v in value.items()}
+    if _is_tuple(value):
+        return tuple.__new__(type(value), [rebuild(v, floats) for v in value])
     return value
 
 
@@ -187,19 +211,38 @@ def view_of(tensor: Any, view: _View) -> Any:
 
 
 class Recipes:
-    """Results of a call as recipes to make them anew: of `arguments`, and of storages whose places are given."""
+    """Results of a call as recipes to make them anew: of `arguments`, and of storages whose places are given. Lists and
+    dictionaries that are guarded (`holds`) are results themselves; those of the arguments, `given`, cannot be.
+    """
 
-    def __init__(self, capture: Capture, places: dict[int, int], arguments: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        capture: Capture,
+        places: dict[int, int],
+        arguments: Sequence[Any],
+        holds: Callable[[Any], bool],
+        given: Any,
+    ) -> None:
         self.capture = capture
+        self._holds = holds
+        self._given = {id(value) for value in _containers(given)}
         self.places = places
         self.arguments = arguments
         self._numbers = {id(tensor): i for i, tensor in enumerate(arguments)}
         self._holders = {id(tensor._storage): i for i, tensor in enumerate(arguments)}
+        self._known: dict[int, Any] = {}  # recipes of tensors, by identity
 
     def of(self, value: Any) -> Any:
         if isinstance(value, TensorBase):
-            return self._tensor(value)
+            if id(value) not in self._known:
+                self._known[id(value)] = self._tensor(value)
+            return self._known[id(value)]
         kind: Any = type(value)
+        if kind in (list, dict):
+            if id(value) in self._given:
+                self.capture.give_up(f"a result that is a {kind.__name__} of the arguments")
+            elif self._holds(value):
+                return ("object", None, value)
         if kind is dict:
             return ("dict", dict, [(k, self.of(v)) for k, v in value.items()])
         if kind in (list, tuple):
@@ -244,21 +287,39 @@ class Recipes:
         return ("of", None, (holder, view))
 
 
-def restore(recipe: Any, storages: list[Storage], tensors: Sequence[Any]) -> Any:
+def restore(recipe: Any, storages: list[Storage], tensors: Sequence[Any], made: dict[int, Any]) -> Any:
+    """A result by its recipe; `made` holds the tensors made so far, by the identity of their recipes."""
     tag, kind, what = recipe
-    if tag == "made":
-        return make_result(what, storages)
+    if tag in ("made", "of"):
+        found = made.get(id(recipe))
+        if found is None:
+            found = make_result(what, storages) if tag == "made" else view_of(tensors[what[0]], what[1])
+            made[id(recipe)] = found
+        return found
     if tag in ("value", "object"):
         return what
     if tag == "arg":
         return tensors[what]
-    if tag == "of":
-        return view_of(tensors[what[0]], what[1])
     if tag == "seq":
-        return kind(restore(w, storages, tensors) for w in what)
+        return kind(restore(w, storages, tensors, made) for w in what)
     if tag == "named":
-        return kind(*(restore(w, storages, tensors) for w in what))
-    return {k: restore(w, storages, tensors) for k, w in what}
+        return kind(*(restore(w, storages, tensors, made) for w in what))
+    return {k: restore(w, storages, tensors, made) for k, w in what}
+
+
+def _containers(value: Any) -> list[Any]:
+    """Lists and dictionaries in a value."""
+    found: list[Any] = []
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list | dict):
+            found.append(item)
+        if isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple):
+            stack.extend(item)
+    return found
 
 
 def tensors_in(value: Any) -> list[Any]:

@@ -25,6 +25,18 @@ _make: Any = object.__new__
 _weak = weakref.ref
 
 
+def _nobody(storage: Storage) -> None:
+    pass
+
+
+_watching: list[Callable[[Storage], None]] = [_nobody]
+
+
+def set_watching(function: Callable[[Storage], None]) -> None:
+    """Tell who wants to know that the contents of a storage are looked at."""
+    _watching[:] = [function]
+
+
 def next_serial() -> int:
     """A number above those of all storages made so far and below those of all made later."""
     return next(SERIALS)
@@ -291,6 +303,7 @@ class Storage:
 
     def looked_at(self) -> AnyBuffer:
         """`realise`, for somebody who looks at the contents: errors that another device found are raised now."""
+        _watching[0](self)
         buffer = self.realise()
         if self.type.device != "cpu" and self.recorder.late:
             self.recorder.raise_late()

@@ -98,8 +98,10 @@ def _arguments(layout: Layout) -> Function:
             f.set(other, f.add(f.get(other), -8 * TABLES["arguments"]))
             f.need(f.differ(f.load(f.get(other), 40), storage))
         with f.when(f.differ(leader, -1)):
-            f.need(f.equal(f.load(f.scaled(begin, leader), 40), storage))
+            f.need(f.equal(f.load(f.scaled("%args", f.load(f.scaled(begin, leader)))), given))
         f.store(storage, record, 40)
+    with f.each(plan, T["fixed"], TABLES["fixed"]) as record:
+        f.need(f.equal(f.load(f.scaled("%args", f.load(record))), f.load(record, 8)))
     with f.each(plan, T["constants"], TABLES["constants"]) as record:
         given, expected = f.load(f.scaled("%args", f.load(record))), f.load(record, 8)
         with f.when(f.differ(given, expected)):

@@ -90,7 +90,7 @@ def direct(replay: Replay, plain: Plain) -> Direct | None:
 
 
 def _leaders(plain: Plain) -> list[int]:
-    """For each tensor among the arguments, where the record of the first over the same storage begins, or -1."""
+    """For each tensor among the arguments, where the record of the first that is the same begins, or -1."""
     size = TABLES["arguments"]
     return [
         -1 if first == place else first * size for place, first in enumerate(plain.shared or range(len(plain.types)))
@@ -173,6 +173,7 @@ class _Maker:
             ],
         )
         plan.table("constants", [(place, id(value)) for place, _, value in plain.constants])
+        plan.table("fixed", [(plain.types[place][0], id(tensor)) for place, tensor in replay._fixed])
         plan.table("captured", [(id(storage),) for storage in replay._captured.values()])
         plan.table("gradients", [(id(t), 0 if kind is None else id(kind)) for t, kind in replay._grads])
         plan.table("calls", [(id(compute), id(expected)) for compute, expected in guards._calls])
@@ -199,11 +200,12 @@ class _Maker:
             [(id(t), id(storage), id(chain), int(needs)) for t, storage, chain, needs, _ in guards._tensors],
         )
 
-    def _strides(self, kind: tuple[int, type, TensorType, bool, bool]) -> int:
+    def _strides(self, kind: tuple[int, type, TensorType, bool, tuple[int, ...] | None]) -> int:
         """The strides that a view must have; 0 for what is none."""
-        if not kind[4]:
+        strides = kind[4]
+        if strides is None:
             return 0
-        strides = contiguous_strides(kind[2].shape)
+        _require(strides == contiguous_strides(kind[2].shape))
         self._keep(strides)
         return id(strides)
 
@@ -264,8 +266,10 @@ class _Maker:
         plan.table("draws", draws)
 
     @staticmethod
-    def _argument(place: int, cls: type, kind: TensorType, requires: bool, is_view: bool) -> tuple[int, int]:
-        return (VIEW - 1 + kind.dtype.itemsize if is_view else ARGUMENT), place
+    def _argument(
+        place: int, cls: type, kind: TensorType, requires: bool, strides: tuple[int, ...] | None
+    ) -> tuple[int, int]:
+        return (ARGUMENT if strides is None else VIEW - 1 + kind.dtype.itemsize), place
 
     # memory
 

@@ -104,9 +104,10 @@ MADE_TENSOR, MADE_STORAGE = 64, 72  # offsets
 # Tables of a plan, each with the number of words of a record.
 TABLES = {
     # Place, class, type, whether it needs gradients, the captured storage it shares, (its storage), strides, where the
-    # record begins whose storage it shares (in words) or -1.
+    # record of the same tensor begins (in words) or -1.
     "arguments": 8,
     "constants": 2,  # place, value
+    "fixed": 2,  # place, tensor
     "captured": 1,  # storage
     "gradients": 2,  # tensor, the type of its gradient or 0
     "calls": 2,  # function, what it must give

@@ -8,6 +8,7 @@ from graphc import dtypes
 from graphc.devices import CPU, Device, device_object
 from graphc.errors import RangeError, UsageError
 from graphc.ir.types import TensorType
+from graphc.recording import current
 from graphc.storage import Lineage, Storage
 from graphc.tensors.size import Size
 from graphc.tensors.views import Chain
@@ -26,6 +27,13 @@ def wrap_dim(dim: int, rank: int) -> int:
             f"Dimension out of range (expected to be in range of [{-places}, {places - 1}], but got {dim})"
         )
     return dim + places if dim < 0 else dim
+
+
+def _note_look(what: str) -> None:
+    """A call that looks at something which is otherwise at each call cannot be replayed."""
+    capture = current().capture
+    if capture is not None:
+        capture.give_up(f"a look at {what}")
 
 
 class TensorFields:
@@ -100,6 +108,9 @@ class TensorFields:
 
     def storage_offset(self) -> int:
         """Place of the first element in the storage."""
+        capture = current().capture
+        if capture is not None and self._storage in capture.parts:
+            capture.give_up("a look at where an argument lies")
         return self._offset
 
     def element_size(self) -> int:
@@ -122,12 +133,14 @@ class TensorFields:
 
     def data_ptr(self) -> int:
         """Address of the first element; computes what is pending."""
+        _note_look("an address")
         return self._storage.realise().ptr + self._offset * self._type.dtype.itemsize
 
     @property
     def _version(self) -> int:
         if self._counter is None:
             raise UsageError("Inference tensors do not track version counter.")
+        _note_look("how often memory was written")
         return self._counter[0]
 
     @property
