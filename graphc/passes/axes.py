@@ -13,9 +13,17 @@ from graphc.ir.opdef import OPS
 Dim = tuple[Node, int]
 
 
+def is_uniform(node: Node) -> bool:
+    """Whether a value is one number everywhere by the way it is made: nothing has to lie along its dimensions."""
+    return node.op == "constant" or (node.op == "broadcast" and node.inputs[0].type.size == 1)
+
+
 class Axes:
     """Dimensions of a graph joined into axes (union-find). An axis is *separable* when no operator mixes its positions
     except by reducing over it or counting along it, so it may be cut and stored in another order everywhere at once.
+
+    A uniform operand of an elementwise operator joins nothing: equal values are one node, so that the same `1.0` may
+    stand for a number of each sample and of each channel.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -58,7 +66,7 @@ class Axes:
         kind = OPS[node.op].kind
         if kind == "elementwise":
             for operand in node.inputs:
-                for d in range(node.type.rank):
+                for d in range(0 if is_uniform(operand) else node.type.rank):
                     self._join((operand, d), (node, d))
         elif kind == "movement":
             self._movement(node)

@@ -20,7 +20,7 @@ from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.record import record
 from graphc.ir.types import TensorType, boolean, i64
-from graphc.passes.axes import Axes, Dim
+from graphc.passes.axes import Axes, Dim, is_uniform
 from graphc.passes.base import PRIMITIVE, Pass
 
 MAX_WASTE = 1.34  # padded lanes over real ones: beyond it another schedule is better
@@ -186,7 +186,7 @@ class _Rewriter:
     def _rewrite(self, node: Node) -> Node:
         kind = OPS[node.op].kind
         if kind == "elementwise":
-            inputs = tuple(map(self.cut, node.inputs))
+            inputs = tuple(self._uniform(x, node) if is_uniform(x) else self.cut(x) for x in node.inputs)
             return self.b.make(node.op, inputs, node.attrs, node.type.with_shape(self._shape(node)))
         if node.op == "iota":
             return self._iota(node)
@@ -197,6 +197,13 @@ class _Rewriter:
         if node.op == "contract":
             return self._contract(node)
         return getattr(self, f"_{node.op}")(node)
+
+    def _uniform(self, x: Node, reader: Node) -> Node:
+        """A uniform operand of an elementwise operator, which need not have the axis that its reader has."""
+        shape = self._shape(reader)
+        if x.op == "constant":
+            return self.b.constant(x.attr("value"), x.type.with_shape(shape))  # type: ignore[arg-type]
+        return self.b.broadcast(self.b.reshape(self.plain(x.inputs[0]), ()), shape)
 
     def _iota(self, node: Node) -> Node:
         b, type = self.b, node.type.with_shape(self._shape(node))
