@@ -35,6 +35,7 @@ MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places t
 HEAVY = 8  # scalar operations that exp and its like count for
 SOURCES = frozenset({"input", "constant", "iota"})
 CHEAP = 8  # operations of a value that is computed again rather than stored and read
+SPREAD = 24  # operations that storing a value counts for, where each of its elements goes to several places
 MAX_TAPS = 32  # multiply-adds for each element of a padded operand up to which it is not copied to be padded
 SMALL = 8  # an operand this many times smaller than a value costs next to nothing to read again
 MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
@@ -53,6 +54,7 @@ def choose_stored(graph: Graph, pads: bool = False, masks: bool = False) -> dict
         free |= _padded_as_read(graph)
     needed = _operands_in_memory(graph, pads) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
     chosen = needed | _must_store(graph, free)
+    _store_spread(graph, chosen)
     _resolve_shared(graph, chosen, free)
     _cut_large(graph, chosen)
     unmade = SOURCES | {"reshape"}
@@ -115,6 +117,48 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
         if is_reduction(node) and node.type.size < node.inputs[0].type.size and node.inputs[0] in heavy:
             chosen.add(node)  # a small result: keep it rather than what it was reduced from
     return chosen
+
+
+def _store_spread(graph: Graph, chosen: set[Node]) -> None:
+    """Add to `chosen` what a fold writes to all places of its windows, where computing it for each of them takes longer
+    than storing it: the gradient of pooling, where that comes out of several sums.
+    """
+    for fold in graph.nodes:
+        if fold.op != "fold" or not is_scatter(fold):
+            continue
+        places = _reads_per_element(fold, fold.inputs[0])
+        stack, seen = [fold.inputs[0]], set[Node]()
+        while stack:
+            node = stack.pop()
+            if node in seen or node in chosen or node.op in SOURCES:
+                continue
+            seen.add(node)
+            if node.op != "broadcast" or node.inputs[0].type.size * places > node.type.size:
+                stack.extend(node.inputs)
+                continue
+            base = movement_base(node)
+            for _ in range(2):
+                work, joined = _work(base, chosen)
+                if work * (places - 1) <= SPREAD:
+                    break
+                chosen.add(base if joined is None else joined)
+
+
+def _work(root: Node, chosen: set[Node]) -> tuple[int, Node | None]:
+    """Operations for one element of `root` in line, and what of it is stored part by part, the value nearest to it."""
+    stack, seen, work = [root], {root}, 0
+    joined: Node | None = None
+    while stack:
+        node = stack.pop()
+        if node in chosen or node.op in SOURCES:
+            continue
+        if joined is None and is_joined(node):
+            joined = node
+        if node.op not in MOVEMENT:
+            work += HEAVY if node.op in HEAVY_MAPS else 1
+        stack.extend(x for x in node.inputs if x not in seen)
+        seen.update(node.inputs)
+    return work, joined
 
 
 def _source(node: Node, free: frozenset[Node]) -> Node:

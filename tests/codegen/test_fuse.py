@@ -231,3 +231,34 @@ def test_a_tree_of_halves_is_cut_into_kernels_of_bounded_size(rows: int, columns
         _, roots = symbols(Draft(list(group.roots), group.domain, 0))
         assert demands([(r.value, at) for r, at in roots], group.inside, limit=MAX_PAIRS).maps <= MAX_GROUP
     assert max(map(len, program.texts)) < 300_000
+
+
+@pytest.mark.parametrize("depth", [1, 12])
+def test_what_pooling_spreads_is_computed_once(depth: int) -> None:
+    """The gradient of a mean over windows of 2x2: a long sum is stored before each of its elements goes to four places,
+    a short one is computed at each of them.
+    """
+    b = Builder()
+    x = b.input(0, TensorType(f32, (4, 8, 16, 16)))
+    y = x
+    for k in range(depth):
+        y = b.sub(b.mul(y, 0.5), b.input(k + 1, x.type))
+    wide = b.expand_dims(y, (4, 5), (*y.shape, 2, 2))
+    graph = Graph(
+        tuple(b.input(k, x.type) for k in range(depth + 1)), (b.fold(wide, (4, 8, 32, 32), (2, 3), (2, 2), (1, 1)),)
+    )
+    fused = fuse(graph)
+    verify_fused(fused)
+    assert [t.op for g in fused.groups for t in g.targets] == (["fold"] if depth == 1 else ["sub", "fold"])
+
+
+def test_pooling_spreads_parts_that_were_joined() -> None:
+    """Parts go to their places in memory; read from a join, each element would be chosen among all of them."""
+    b = Builder()
+    x, z = (b.input(k, TensorType(f32, (4, 8, 4, 1, 16))) for k in (0, 1))
+    parts = [b.sub(b.mul(x, float(k + 2)), b.mul(z, float(k + 3))) for k in range(4)]
+    y = b.mul(b.reshape(b.concat(tuple(parts), 3), (4, 8, 16, 16)), 0.25)
+    wide = b.expand_dims(y, (4, 5), (*y.shape, 2, 2))
+    fused = fuse(Graph((x, z), (b.fold(wide, (4, 8, 32, 32), (2, 3), (2, 2), (1, 1)),)))
+    verify_fused(fused)
+    assert [t.op for g in fused.groups for t in g.targets] == ["concat", "fold"]

@@ -137,3 +137,25 @@ def test_equal_axes_are_chosen_between_by_their_place() -> None:
     texts = {str(Layout(16).run(Graph(graph.inputs, graph.outputs))) for _ in range(3)}
     assert len(texts) == 1
     assert "f32[2,3,7,7,16]" in texts.pop()
+
+
+@pytest.mark.parametrize("channels", [32, 24])
+def test_one_number_for_samples_and_for_channels_ties_them_not_together(channels: int) -> None:
+    """Equal constants are one node: with as many samples as channels `1.0` is that of both."""
+    b = Builder()
+    x, w = b.input(0, TensorType(f32, (32, 2, 9, 9))), b.input(1, TensorType(f32, (channels, 2, 3, 3)))
+    each, scalar = b.input(2, TensorType(f32, (channels,))), b.input(3, TensorType(f32, ()))
+    y = b.contract(x, w, "b c h+r w+s, o c r s -> b o h w")
+    of_samples = b.reduce_sum(y, (1, 2, 3))
+    for number in (b.constant(1.0, of_samples.type), b.broadcast(scalar, of_samples.shape)):
+        of_samples = b.mul(b.add(of_samples, number), of_samples)
+    for number in (b.constant(1.0, each.type), b.broadcast(scalar, each.shape)):
+        each = b.mul(b.add(each, number), each)
+    y = b.mul(y, b.expand_dims(each, (0, 2, 3), y.shape))
+    graph = Graph((x, w, b.input(2, each.type), scalar), (y, of_samples))
+    changed = Layout(16).run(graph)
+    verify(changed)
+    assert f"f32[2,{channels},7,7,16]" in str(changed)
+    arrays = random_inputs(graph, 0)
+    for k, (a, c) in enumerate(zip(evaluate(changed, arrays), evaluate(graph, arrays), strict=True)):
+        assert_close(a, c, f"output {k}")
