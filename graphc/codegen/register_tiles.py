@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import combinations, compress
 from operator import itemgetter
@@ -11,12 +12,13 @@ from operator import itemgetter
 from graphc.codegen.crossing import crossing_cost
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule, pick
 from graphc.codegen.sites import Nest, Site
-from graphc.codegen.target import LINE, PER_CYCLE, Target
+from graphc.codegen.target import LINE, PAGE, PER_CYCLE, Target
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
 
 STREAMED = 0.2  # cycles for a vector of new data, beside the arithmetic: it comes from farther than the nearest cache
 SCATTERED = 1.05  # cost of a tile that takes an operand's elements from several rows far apart
+CROWDED = 0.1  # of the arithmetic: for each row of a tile that finds no place in the nearest cache beside the others
 SHUFFLED = 1.5  # cycles for taking a vector's elements out of longer ones, beside the arithmetic, which waits for it
 FAR = 1 << 20  # elements: more than any cache line or page has
 STEPS, POINTS = 4, 64  # of a sum in one pass through its loop: steps, and multiply-adds
@@ -52,6 +54,7 @@ def tile_contraction(
     ranked: list[tuple[float, float, tuple[int, ...]]] = []  # the best so far, not more than are asked for
     limit = math.inf
     far = _far_axes(site, axes, schedule)
+    rows = _row_steps(site, axes, schedule)
     crossed, stores = schedule.crossed, _stores_across(site, nest, schedule)
     lane = schedule.lane
     # Of a long row what whole tiles leave is a small share. Without windows, whose elements several sums use, narrower
@@ -79,6 +82,8 @@ def tile_contraction(
             cost += stores * crossing_cost(tile[axes.index(crossed)], lanes)
         if any(sum(tile[n] > 1 or axes[n] is schedule.lane for n in own) > 1 for own in far):
             cost *= SCATTERED
+        if rows:
+            cost *= 1 + CROWDED * _crowded(rows, tile, target)
         # Of tiles that the arithmetic bounds alike, those that take fewer new vectors for it wait less for them.
         rank = cost + STREAMED * loads.streamed() / steps * waste
         if rank < limit - 1e-9 and points + loads.registers() <= free:
@@ -169,6 +174,35 @@ def _far_axes(site: Site, axes: list[Var], schedule: Schedule) -> list[list[int]
         for leaf, ix in site.operands[0]
         if abs(_step(ix, order[-1])) * leaf.dtype.itemsize >= LINE
     ]
+
+
+def _row_steps(site: Site, axes: list[Var], schedule: Schedule) -> list[tuple[int, ...]]:
+    """For each operand of which the sum reads a few rows side by side: how many bytes its neighbours along the axes lie
+    apart. Of an operand that lies along the lane axis it reads whole vectors of them, one after the other.
+    """
+    order = [v for v in (*schedule.loop_order[site], *schedule.unrolled[site]) if v.hi]
+    if len(site.points) != 1 or not order:
+        return []
+    return [
+        tuple(_step(ix, v) * leaf.dtype.itemsize for v in axes)
+        for leaf, ix in site.operands[0]
+        if (schedule.lane is None or not _step(ix, schedule.lane))
+        and 0 < abs(_step(ix, order[-1])) * leaf.dtype.itemsize < LINE
+    ]
+
+
+def _crowded(rows: list[tuple[int, ...]], tile: tuple[int, ...], target: Target) -> int:
+    """How many rows of a tile are too many for the nearest cache where they begin at the same places of pages.
+
+    It has a page in each way, as it is looked up while the address is translated; a quarter more rows than ways were
+    measured to do no harm.
+    """
+    count = 0
+    for steps in rows:
+        lines = {place // LINE for place in _places({0}, steps, tile)}
+        count += max(Counter(line % (PAGE // LINE) for line in lines).values())
+    ways = max(1, target.l1_bytes // PAGE)
+    return max(0, count - ways * 5 // 4)
 
 
 def _step(address: Ix, var: Var) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphc.ir.record import record
 
 LINE = 64  # bytes of a cache line
+PAGE = 4096  # bytes of memory that addresses are translated for at once
 PER_CYCLE = 2  # multiply-adds of vectors, and loads, that costs assume a core to do in a cycle
 
 

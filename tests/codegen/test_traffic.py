@@ -8,7 +8,7 @@ import pytest
 
 from graphc.codegen.prepare import prepare
 from graphc.codegen.schedule import Schedule
-from graphc.codegen.target import LINE
+from graphc.codegen.target import LINE, PAGE, Target
 from graphc.codegen.traffic import footprint
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
@@ -16,7 +16,7 @@ from graphc.ir.index import Ix, Var
 from graphc.ir.types import TensorType, f32
 from graphc.options import scope
 from graphc.pipeline import schedule
-from tests.codegen.targets import AVX2
+from tests.codegen.targets import AVX2, AVX512
 
 TARGET = replace(AVX2, l2_bytes=512 << 10, cores=2)
 
@@ -31,12 +31,12 @@ def test_footprints() -> None:
     assert footprint(Ix(5), {i: 100}, 4) == LINE
 
 
-def _contraction(spec: str, x: tuple[int, ...], y: tuple[int, ...]) -> Schedule:
+def _contraction(spec: str, x: tuple[int, ...], y: tuple[int, ...], target: Target = TARGET) -> Schedule:
     b = Builder()
     inputs = b.input(0, TensorType(f32, x)), b.input(1, TensorType(f32, y))
     graph = Graph(inputs, (b.contract(*inputs, spec),))
-    (group,) = (g for g in schedule(graph, TARGET).groups if any(n.op == "contract" for n in g.inside))
-    return prepare(group, TARGET).schedule
+    (group,) = (g for g in schedule(graph, target).groups if any(n.op == "contract" for n in g.inside))
+    return prepare(group, target).schedule
 
 
 def test_a_picture_is_read_once_for_all_output_channels() -> None:
@@ -97,3 +97,18 @@ def _stretched(lanes: int) -> Schedule:
 def test_computed_indices_are_used_for_all_channels_where_the_lane_loop_is_short() -> None:
     assert [v.hi + 1 for v in _stretched(8).order] == [8, 28, 28, 6, 8]
     assert [v.hi + 1 for v in _stretched(512).order] == [8, 6, 28, 28, 512]
+
+
+@pytest.mark.parametrize("steps", [1000, 1024, 2048])
+def test_rows_of_a_tile_have_places_in_the_nearest_cache(steps: int) -> None:
+    """Rows a page apart begin at one place of each way of a cache: more of them than ways are read from afar."""
+    choice = _contraction("a k, c k -> a c", (1000, steps), (256, steps), AVX512)
+    rows = next(n for v, n in choice.tile.items() if v is not choice.lane)
+    ways = AVX512.l1_bytes // PAGE
+    assert rows <= ways * 5 // 4 if steps * 4 % PAGE == 0 else rows > ways * 5 // 4
+
+
+def test_rows_of_both_operands_count_where_the_sum_runs_across_the_lanes() -> None:
+    choice = _contraction("a k, c k -> a c", (12, 4096), (12, 4096), AVX512)
+    assert choice.lane is None
+    assert sum(choice.tile.values()) <= AVX512.l1_bytes // PAGE * 5 // 4
