@@ -16,7 +16,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.contraction import format_spec, parse_spec
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.types import DType, TensorType, bf16, f32, f64, i32
+from graphc.ir.types import DType, TensorType, bf16, f16, f32, f64, i32
 from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run
 from tests.codegen.targets import runnable
@@ -92,6 +92,19 @@ def test_contractions(target: str, spec: str, dtype: DType) -> None:
         (got,) = run(graph, arrays, TARGETS[target])
         (expected,) = evaluate(graph, arrays)
         np.testing.assert_array_equal(got, expected, err_msg=str([n.shape for n in graph.inputs]))
+
+
+@pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
+@pytest.mark.parametrize("columns", [65, 66, 81])
+def test_the_last_column_of_narrow_elements_is_stored_alone(dtype: DType, columns: int) -> None:
+    b = Builder()
+    x, y = b.input(0, TensorType(dtype, (6, 9))), b.input(1, TensorType(dtype, (9, columns)))
+    graph = Graph((x, y), (b.contract(x, y, "a b, b c -> a c"),))
+    arrays = _arrays(graph, 1)
+    for target in (*TARGETS.values(), *runnable().values()):
+        (got,) = run(graph, arrays, target)
+        (expected,) = evaluate(graph, arrays)
+        np.testing.assert_array_equal(got, expected)
 
 
 def _square(n: int, spec: str) -> Graph:

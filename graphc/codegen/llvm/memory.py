@@ -299,6 +299,11 @@ class Memory:
             if mask is None:
                 f.run(f"store {memory} {value}, ptr {address}, align {align}")
                 return
+            if stride == 1 and self._first.get(statement.mask) == 1:  # type: ignore[arg-type]
+                # LLVM makes one instruction of such a store and the narrowing of its value, as wide as before that.
+                single = f.emit(f"extractelement {memory} {value}, i64 0")
+                f.run(f"store {memory_element(type.dtype)} {single}, ptr {address}, align {align}")
+                return
             name = f"@llvm.masked.store.{suffix(memory)}.p0"
             f.declarations[f"declare void {name}({memory}, ptr, i32, {masks})"] = None
             f.run(f"call void {name}({memory} {value}, ptr {address}, i32 {align}, {masks} {mask})")
