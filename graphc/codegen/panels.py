@@ -23,6 +23,7 @@ from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
 from graphc.ir.types import TensorType
 
+STREAMED = 4  # nearest caches that a tile of the lane axis reads in one chunk of a sum, each line once
 FEW = 8  # places from which a sum may read in turns as if from one
 MIN_USES = 48  # multiply-adds that each element of an operand must take part in, or copying it does not pay
 
@@ -152,13 +153,13 @@ def choose_chunk(site: Site, nest: Nest, schedule: Schedule, target: Target, num
 def _chunk_count(site: Site, nest: Nest, schedule: Schedule, target: Target) -> int:
     """How many chunks pay, 1 when the sum is not that long.
 
-    What a tile of the lane axis reads in one chunk fits the nearest cache. When the sum itself runs across lanes, what
-    all tiles read in one chunk fits the second-level cache.
+    What a tile of the lane axis reads in one chunk is four times the nearest cache: the second one gives it as fast as
+    it is used. When the sum itself runs across lanes, what all tiles read in one chunk fits the second-level cache.
     """
     lane, extent = schedule.lane, schedule.loop_order[site][0].hi + 1
     if lane is not None:
         itemsize = max(accumulator_dtype(leaf.dtype).itemsize for leaf, _ in site.operands[0])
-        wanted = max(1, target.l1_bytes // (schedule.tile[lane] * schedule.lanes * itemsize))
+        wanted = max(1, STREAMED * target.l1_bytes // (schedule.tile[lane] * schedule.lanes * itemsize))
         steps = math.prod(v.hi + 1 for v in site.loops)
         count = 1 if steps // extent > 2 * wanted else round(steps / wanted)
     else:
