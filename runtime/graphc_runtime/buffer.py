@@ -23,6 +23,7 @@ from graphc_runtime.options import IDLE_BYTES, POISON
 
 ALIGNMENT = 64
 _SMALL = 1 << 20  # idle bytes that are not worth a look at the cap
+_LARGE = 1 << 24  # bytes of a block from which on idle ones of other sizes count: of the memory that programs work in
 
 Memory = tuple[int, int, np.ndarray]  # capacity, address, the array that holds the memory
 
@@ -63,6 +64,9 @@ class _Pool:
                 for i, nbytes in enumerate(sizes):
                     capacity = capacities.get(nbytes) or self._capacity(nbytes)
                     blocks = free.get(capacity)
+                    if not blocks and capacity >= _LARGE:
+                        capacity = self._make_room(capacity, live)
+                        blocks = free.get(capacity)
                     if blocks:
                         memory = blocks.pop()
                         self._idle -= capacity
@@ -144,6 +148,24 @@ class _Pool:
                 raise OutOfMemory(_refusal(nbytes, what, reason)) from None
         address = holder.__array_interface__["data"][0]
         return capacity, address + (-address) % ALIGNMENT, holder
+
+    def _make_room(self, capacity: int, live: int) -> int:
+        """The capacity of an idle block to take instead: the smallest that is at most a quarter larger.
+
+        If there is none, other large blocks that are idle go back to the system until what is in use and what is idle
+        are at most one and a half times the peak: programs that run in turns would otherwise each keep their own.
+        """
+        free = self._free
+        large = [size for size, blocks in free.items() if size >= _LARGE and blocks]
+        fitting = [size for size in large if capacity < size <= capacity * 5 // 4]
+        if fitting:
+            return min(fitting)
+        allowed = max(self._peak, live + capacity) * 3 // 2 - live - capacity
+        for size in large:
+            while free[size] and self._idle > allowed:
+                free[size].pop()
+                self._idle -= size
+        return capacity
 
     def _collect(self) -> None:
         free, batch = self._free, list[Memory]()

@@ -160,6 +160,39 @@ def test_idle_memory_is_capped() -> None:
         IDLE_BYTES.reset()
 
 
+def test_a_large_block_serves_what_is_a_little_smaller() -> None:
+    release_memory()
+    gc.collect()
+    first = Buffer.allocate(40 << 20)
+    address = first.ptr
+    del first
+    second = Buffer.allocate(36 << 20)
+    assert second.ptr == address and second.nbytes == 36 << 20
+    assert memory_stats().idle_bytes == 0
+    del second
+    third = Buffer.allocate(40 << 20)  # it is still known as what it is
+    assert third.ptr == address
+    del third
+    half = Buffer.allocate(20 << 20)
+    assert half.ptr != address
+    del half
+    release_memory()
+
+
+def test_large_blocks_of_other_sizes_are_not_kept_beside_each_other() -> None:
+    gc.collect()
+    release_memory()
+    reset_peak()
+    live = memory_stats().live_bytes
+    for size in (40, 64, 96, 64, 40):
+        buffer = Buffer.allocate(size << 20)
+        stats = memory_stats()
+        assert stats.live_bytes + stats.idle_bytes <= stats.peak_bytes * 3 // 2
+        del buffer
+    assert memory_stats().peak_bytes == live + (96 << 20)
+    release_memory()
+
+
 def test_peak() -> None:
     gc.collect()
     reset_peak()
