@@ -9,7 +9,7 @@ from graphc.dropping import dropout, dropped_node, kept_node
 from graphc.errors import CheckError, DTypeError, InputError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import boolean, broadcast_shapes, i64
+from graphc.ir.types import boolean, broadcast_shapes, i32, i64
 from graphc.linear import linear
 from graphc.loss_reduction import given
 from graphc.random import draw_key
@@ -119,7 +119,8 @@ def _masked(b: Builder, scores: Node, mask: Node | None, is_causal: bool) -> Nod
         wide = b.broadcast(mask, scores.shape)
         scores = b.select(wide, scores, low) if mask.dtype is boolean else b.add(scores, wide)
     if is_causal:
-        type = scores.type.with_dtype(i64)
+        # Numbers of 32 bits are compared in half as many vectors as those of 64.
+        type = scores.type.with_dtype(i32 if max(scores.shape) < 1 << 31 else i64)
         rank = len(type.shape)
         scores = b.select(b.apply("le", (b.iota(rank - 1, type), b.iota(rank - 2, type))), scores, low)
     return scores
@@ -132,7 +133,8 @@ def _safe_softmax(b: Builder, x: Node) -> Node:
     empty = b.apply("eq", (top, b.constant(-math.inf, top.type)))
     void = b.expand_dims(empty, axes, x.shape)
     seen = b.select(void, b.zeros_like(x), x)
-    made = normalising.softmax_node(b, seen, axes[0])
+    powers = b.exp(b.sub(seen, b.expand_dims(b.select(empty, b.zeros_like(top), top), axes, x.shape)))
+    made = b.div(powers, b.expand_dims(b.reduce_sum(powers, axes), axes, x.shape))
     return b.select(void, b.zeros_like(x), made)
 
 

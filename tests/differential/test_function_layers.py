@@ -290,6 +290,15 @@ def test_refusals_of_norms_and_tables() -> None:
         graphc.nn.Embedding(3, 2, sparse=True)(to(graphc, np.array([1])))
 
 
+def test_attention_looks_for_the_largest_score_once() -> None:
+    q = graphc.ones(2, 8, 4)
+    attention = graphc.nn.functional.scaled_dot_product_attention
+    graph = graphc.trace(lambda q: attention(q, q, q, is_causal=True), q)
+    assert sum(node.op == "reduce_max" for node in graph.nodes) == 1
+    places = [node.type.dtype.name for node in graph.nodes if node.op == "iota"]
+    assert places == ["i32", "i32"]
+
+
 def test_attention_drops_weights() -> None:
     graphc.manual_seed(0)
     q, v = graphc.zeros(2, 8, 4), graphc.ones(2, 8, 1)
