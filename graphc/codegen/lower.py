@@ -168,17 +168,23 @@ class _Lowering:
             self._run(step, places, masks)
         if self.domain.part is not None and not self.domain.part.is_last:
             return
+        turns = schedule.turned
+        if turns is None and schedule.crossed is not None and tail is None:
+            # What is stored across the lanes may be combined with what is read so: whole blocks of it are transposed.
+            turns = schedule.crossed if schedule.tile[schedule.crossed] % schedule.lanes == 0 else None
         # What is transposed in registers is stored place by place, or it would need too many registers.
-        for together in [places] if schedule.turned is None else [[place] for place in places]:
+        numbers = range(len(places))
+        for together in [numbers] if schedule.turned is None else [[number] for number in numbers]:
             pending: list[Stored] = []
             for site in self.nest.sites:
                 if site.root is not None and not site.loops and not site.is_kept:
-                    for place in together:
-                        at = root_index(site.root, place, {})
-                        self._turn_to(place, bases)
+                    for number in together:
+                        at = root_index(site.root, places[number], {})
+                        if turns is not None:
+                            values.turned = bases[turns][0], points[number][turns].const % schedule.lanes
                         value = values.at(site.root.value, at, masks)
                         self._pend(pending, site.root, store_address(site.root, at), value)
-            with self.domain.stored_once(together[0], bases):
+            with self.domain.stored_once(places[together[0]], bases):
                 self._store_all(pending, masks)
         values.turned = None
         for step in last:
@@ -192,13 +198,6 @@ class _Lowering:
             pending.append((*place, value))
         else:
             pending[known] = (*place, self.values.combine("reduce_sum", pending[known][2], value))
-
-    def _turn_to(self, place: tuple[Ix, ...], bases: Bases) -> None:
-        """Tell the values which place of a transposed block is computed next."""
-        if self.schedule.turned is not None:
-            base = bases[self.schedule.turned][0]
-            (own,) = [ix for ix in place if ix.coefficient(base)]
-            self.values.turned = base, own.const % self.schedule.lanes
 
     def _place(self, point: Point) -> tuple[Ix, ...]:
         """The index of each axis of the group's domain at a point of the nest."""

@@ -362,7 +362,13 @@ class Values:
             mask = condition if mask is None else self.e.op("and", mask, condition)
         if mask is not None and wide:
             mask = self.e.splat(mask, self.lane_count)
-        if self.turned is not None and mask is None and offsets is None and abs(stride) > 1:
+        if (
+            self.turned is not None
+            and mask is None
+            and offsets is None
+            and abs(stride) > 1
+            and base.dtype.itemsize >= 4
+        ):
             axis, place = self.turned
             if ix.coefficient(axis) == 1:
                 return self._load_turned(base, affine, stride, place)

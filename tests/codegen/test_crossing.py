@@ -85,6 +85,34 @@ def test_results(target: str, shape: tuple[int, int, int, int, int, int]) -> Non
             np.testing.assert_array_equal(got, expected)
 
 
+def _with_shares(rows: int, columns: int, steps: int = 33, dtype: DType = f32) -> Graph:
+    """A step of a recurrence: a product for few samples, and what the inputs add to it."""
+    b = Builder()
+    x = b.input(0, TensorType(dtype, (rows, steps)), "x")
+    w = b.input(1, TensorType(dtype, (columns, steps)), "w")
+    shares = b.input(2, TensorType(dtype, (3, rows, columns)), "shares")
+    share = b.reshape(b.slice(shares, (1, 0, 0), (1, rows, columns), (1, 1, 1)), (rows, columns))
+    return Graph((x, w, shares), (b.add(b.contract(x, w, "m k, n k -> m n"), share),))
+
+
+def test_what_is_added_across_the_lanes_is_transposed_too() -> None:
+    choice, kernel = _made(_with_shares(16, 1024, 256), AVX512)
+    assert choice.crossed is not None and choice.tile[choice.crossed] % choice.lanes == 0
+    loads = [line for line in print_kernel(kernel).splitlines() if "= load" in line and ": f32x" in line]
+    assert loads and not any("stride" in line for line in loads)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("rows", "columns"), [(16, 64), (16, 50), (8, 96), (19, 80), (4, 33)])
+def test_results_with_what_is_added(target: str, rows: int, columns: int) -> None:
+    for number, dtype in enumerate((f32, f64, i32)):
+        graph = _with_shares(rows, columns, 256, dtype)
+        rng = np.random.default_rng(number)
+        arrays = [rng.integers(-3, 4, n.shape).astype(dtype.numpy) for n in graph.inputs]
+        (got,) = run(graph, arrays, TARGETS[target])
+        np.testing.assert_array_equal(got, evaluate(graph, arrays)[0])
+
+
 def test_places_are_cut_into_powers_of_two() -> None:
     assert [blocks(n, 8) for n in (1, 4, 6, 7, 20)] == [[1], [4], [4, 2], [4, 2, 1], [8, 8, 4]]
     assert crossing_cost(4, 8) < crossing_cost(2, 8) < crossing_cost(1, 8)
