@@ -7,6 +7,7 @@ user code are entered. Numbers, strings and the like are compared by value and t
 
 from __future__ import annotations
 
+import dis
 import functools
 import sys
 import sysconfig
@@ -426,11 +427,12 @@ class Guards:
         space = function.__globals__
         attributes: set[str] = set()
         for code in _codes(function.__code__):
+            wanted = {s.argval for s in dis.get_instructions(code) if s.opname.endswith(("GLOBAL", "GLOBALS", "_NAME"))}
             for name in code.co_names:
                 attributes.add(name)
                 if name == "random" and "numpy" in getattr(space.get("np"), "__name__", ""):
                     raise Unguardable("the module numpy.random")
-                if name in space and (id(space), name) not in self._globals:
+                if name in wanted and name in space and (id(space), name) not in self._globals:
                     self._globals.add((id(space), name))
                     value = space[name]
                     label = f"global {name!r}"

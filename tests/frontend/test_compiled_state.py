@@ -421,3 +421,27 @@ def test_arguments_whose_gradients_are_used_are_replayed_while_they_are_the_same
         step(weights[k % 2], x)
         assert weights[k % 2].grad.tolist() == x.tolist()
     assert torch.counters()["replays"] == before + 6
+
+
+def recurrent() -> Any:
+    """A global with the name of an attribute of the module below."""
+    return np.random.rand()
+
+
+class Named(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = torch.nn.Linear(3, 2)
+
+    def forward(self, x: Any) -> Any:
+        return self.recurrent(x)
+
+
+def test_attributes_are_no_globals_of_the_same_name() -> None:
+    net = torch.compile(Named())
+    x = torch.ones(4, 3)
+    before = torch.counters()["replays"]
+    with torch.no_grad():
+        results = [net(x).numpy().copy() for _ in range(3)]
+    assert torch.counters()["replays"] == before + 2
+    np.testing.assert_array_equal(results[0], results[2])
