@@ -16,7 +16,7 @@ from graphc.recording import Recorder, current
 from graphc.storage import Lineage, Value
 from graphc.substitute import substitute
 from graphc.tensors.casting import STATE, casting_as
-from graphc.tensors.core import TensorBase, alias, fresh_variable, new, read
+from graphc.tensors.core import TensorBase, alias, contents, fresh_variable, new, read
 from graphc.transforms import Level
 from graphc.trees import flatten, rebuild
 
@@ -86,7 +86,7 @@ def _behind(
     (outer,) = substitute(recorder.b, [node], dict(zip(level.nodes, level.outer, strict=True)))
     value = fresh_variable(recorder, outer, keep)
     value.name = tensor.grad_fn_name()
-    value.parents = (*((keep,) if not isinstance(keep, Value) else (_contents(keep),)), *parents)
+    value.parents = (contents(keep), *parents)
     value.gate = gate
     lineage = Lineage(len(tensor._chain), value, False, tensor._storage.version)
     value.lineage = weakref.ref(lineage)
@@ -95,11 +95,6 @@ def _behind(
     made = new(tensor._storage, tensor._type, lineage, tensor._chain, tensor._strides, tensor._offset)
     made._counter = tensor._counter
     return made
-
-
-def _contents(keep: Value) -> Value:
-    """What keeps the leaves of a value, without a way for gradients."""
-    return Value(keep.node, (keep,), keep.name, False)
 
 
 def _recompute(call: _Call, run: Run, grads: Grads, places: list[int], context: Any, captured: list[Value]) -> Grads:

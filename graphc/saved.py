@@ -87,8 +87,8 @@ def _check(recorder: Recorder, value: Value) -> None:
     read = _read_by(recorder, value)
     if _is_written(value) and ("result" in keeps if keeps is not None else value.node in read):
         raise UsageError(_message(value, value.node, value.name))
-    for parent in _operands(value, read):
-        if _is_written(parent):
+    for place, parent in _operands(value, read):
+        if place != value.replaced and _is_written(parent):  # of what an operation overwrites PyTorch saves a copy
             raise UsageError(_message(parent, *_shown(value, parent)))
 
 
@@ -96,17 +96,17 @@ def _check(recorder: Recorder, value: Value) -> None:
 _REVERSED = frozenset(f"{name}Backward0" for name in ("Mul", "Div", "Atan2", "Mm", "Bmm"))
 
 
-def _operands(value: Value, read: frozenset[Node]) -> list[Value | Binding]:
-    """The operands that PyTorch saves. `read`: what the symbolic gradient reads."""
+def _operands(value: Value, read: frozenset[Node]) -> list[tuple[int, Value | Binding]]:
+    """The operands that PyTorch saves, with their places. `read`: what the symbolic gradient reads."""
     keeps = _KEEPS.get(value.name)
-    parents = value.parents
+    parents = list(enumerate(value.parents))
     if keeps is None or "operands" in keeps:
-        found = [p for p in parents if p.node in read]
+        found = [(place, p) for place, p in parents if p.node in read]
     elif "divided" in keeps:
-        of_divisor = any(type(p) is Value and p.grad for p in parents[1:])
-        found = list(parents if of_divisor else parents[1:])
+        of_divisor = any(type(p) is Value and p.grad for p in value.parents[1:])
+        found = parents if of_divisor else parents[1:]
     else:
-        found = [p for place, p in enumerate(parents) if ("others" if place else "first") in keeps]
+        found = [(place, p) for place, p in parents if ("others" if place else "first") in keeps]
     return found[::-1] if value.name in _REVERSED else found
 
 
@@ -117,7 +117,7 @@ def saved_by(recorder: Recorder, value: Value) -> list[tuple[Node, Value | Bindi
     if keeps == () or not any(type(p) is Value and p.grad for p in value.parents):
         return []
     read = _read_by(recorder, value)
-    found = [(p.node, p) for p in _operands(value, read) if p.node is not value.node]
+    found = [(p.node, p) for _, p in _operands(value, read) if p.node is not value.node]
     if "result" in keeps if keeps is not None else value.node in read:
         found.append((value.node, value))
     return found

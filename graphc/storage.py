@@ -89,7 +89,8 @@ class Value:
     is set for the variable of a tensor that collects gradients. `serial` counts values, so parents have lower ones.
     `counter` counts the writes of the memory that held the value, `version` is what it showed then. `gate` is Python
     code that gradients of the value go through, `fn` the object that `grad_fn` gave for it. `through` is set for an
-    operation on views: the nodes of its operands, and which of them were views.
+    operation on views: the nodes of its operands, and which of them were views. `replaced` is the place of the parent
+    whose memory the operation itself wrote, else -1.
     """
 
     __slots__ = (
@@ -105,6 +106,7 @@ class Value:
         "name",
         "node",
         "parents",
+        "replaced",
         "saved",
         "serial",
         "through",
@@ -127,6 +129,7 @@ class Value:
         self.gate: Any = None
         self.fn: Any = None
         self.through: tuple[Sequence[Node], Sequence[Seen]] | None = None
+        self.replaced = -1
 
 
 class Lineage:
@@ -217,6 +220,7 @@ class Storage:
         value.freed = False
         value.saved = ()
         value.version = 0
+        value.replaced = -1
         value.binding = value.leaf = value.gate = value.fn = value.through = None
         lineage = _make(Lineage)
         lineage.depth = lineage.version = 0

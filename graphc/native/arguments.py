@@ -222,6 +222,8 @@ def _operand(layout: Layout) -> Function:
                 f.set(depth, f.call("PyLong_AsLongLong", f.load(lineage, layout.lineage["depth"])))
             with f.unless(f.either(f.differ(history, none), collects)):
                 with f.when(f.differ(value, none)):
+                    # Detached from a history: what keeps it must show no way for gradients, which Python arranges.
+                    f.need(f.equal(f.load(value, layout.value["grad"]), f.shared(plan, "false")))
                     f.set(keep, value)
                     f.set(mark, f.add(f.get(mark), BLOCKED))
                 with f.when(f.equal(value, none)):

@@ -225,6 +225,15 @@ def _blocked(b: Builder, node: Node) -> Node:
     return node if depth % 2 else b.apply("detach", (node,))
 
 
+def contents(keep: Keep) -> Keep:
+    """What keeps a value valid, without a way for gradients."""
+    if type(keep) is not Value or not keep.grad:
+        return keep
+    made = Value(keep.node, (keep,), keep.name, False)
+    made.counter, made.version = keep.counter, keep.version
+    return made
+
+
 def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep, int]:
     """A node, what keeps it valid, and how many steps of the tensor's chain it has behind it."""
     lineage, storage = tensor._lineage, tensor._storage
@@ -245,7 +254,7 @@ def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node,
                 value.leaf = lineage.owner
             return value.node, value, lineage.depth
     node, keep = recorder.read(storage)
-    return (_blocked(recorder.b, node) if grad else node), keep, 0
+    return (_blocked(recorder.b, node), contents(keep), 0) if grad else (node, keep, 0)
 
 
 def _changed_behind(recorder: Recorder, tensor: TensorBase, hist: Value) -> tuple[Node, Keep, int]:
@@ -260,7 +269,7 @@ def _changed_behind(recorder: Recorder, tensor: TensorBase, hist: Value) -> tupl
     if not hist.freed:
         through = b.elementwise("sub", hist.node, b.apply("detach", (hist.node,)))
         node = b.elementwise("add", node, through)
-    value = Value(node, (hist, keep), hist.name, True)
+    value = Value(node, (hist, contents(keep)), hist.name, True)
     value.counter = tensor._counter
     value.version = tensor._counter[0] if tensor._counter is not None else 0
     return node, value, depth

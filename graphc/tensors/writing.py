@@ -192,7 +192,12 @@ def in_place(target: Tensor, result: Tensor) -> Tensor:
         raise mixed_devices(a.device, r.device)
     if r.shape != a.shape:
         raise ShapeError(f"output with shape {list(a.shape)} doesn't match the broadcast shape {list(r.shape)}")
-    name = result._lineage.hist.name if result._lineage.hist is not None else "CopyBackwards"
+    name, history = "CopyBackwards", result._lineage.hist
+    if history is not None:
+        name = history.name
+        if target._counter is not None:
+            counters = [parent.counter for parent in history.parents]
+            history.replaced = next((at for at, counter in enumerate(counters) if counter is target._counter), -1)
     write(target, result, name)
     return target
 

@@ -227,6 +227,15 @@ def check_forms(op: Op, problems: list[str], pairs: list[Pair]) -> None:
             made = getattr(call.args[0], last + suffix)(*call.args[1:], **call.kwargs)
             return unique(library, op, made), call.args[0]
 
+        def gradients_in_place(library: Any, sample=sample) -> Any:
+            call = make_call(library, sample, "float64", plain, True)
+            assert any(t.requires_grad for t in tensors_in(invoke(library, op.name, call))), "no gradient of its own"
+            copy = call.args[0] + 0  # leaves cannot be written
+            made = getattr(copy, last + "_")(*call.args[1:], **call.kwargs)
+            weights = [weight(library, t, 0) for t in tensors_in(made)]
+            found = library.autograd.grad(tensors_in(made), call.leaves, weights, allow_unused=True)
+            return Gradients([list(found)])
+
         def with_out(library: Any, sample=sample) -> Any:
             call = make_call(library, sample, "float64", plain, False)
             like = resolve(torch, op.name)(*make_call(torch, sample, "float64", plain, False).args, **call.kwargs)
@@ -238,6 +247,7 @@ def check_forms(op: Op, problems: list[str], pairs: list[Pair]) -> None:
         for what, run, exists in (
             ("method", as_method, method is not None),
             ("in place", lambda library: as_method(library, "_"), hasattr(torch.Tensor, last + "_")),
+            ("gradients in place", gradients_in_place, op.grads and sample.grads and hasattr(torch.Tensor, last + "_")),
             ("out=", with_out, True),
         ):
             if exists and not op.name.startswith("Tensor.") and _works(run):

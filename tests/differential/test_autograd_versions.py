@@ -167,3 +167,32 @@ def writes_that_are_part_of_the_program(torch: Any, say: Say) -> None:
 )
 def test_other_writes(program: Any) -> None:
     same(program)
+
+
+def test_the_history_of_what_was_detached_stays() -> None:
+    """A gradient through `detach` does not give up, nor call the hooks of, what lies before it."""
+
+    def program(torch: Any, say: Say) -> None:
+        x, w = (torch.tensor([0.5, 1.0], requires_grad=True) for _ in range(2))
+        y = x * 2
+        y.register_hook(lambda gradient: say("hook", gradient))
+        cut = y.detach() * w
+        say([None if fn is None else fn.name() for fn, _ in cut.grad_fn.next_functions])
+        cut.sum().backward()
+        say(x.grad, w.grad)
+        (y * w + y.detach() * y).sum().backward()
+        say(x.grad, w.grad)
+
+    same(program)
+
+
+def test_what_is_detached_is_checked_for_writes() -> None:
+    def program(torch: Any, say: Say) -> None:
+        x, w = (torch.tensor([0.5, 1.0], requires_grad=True) for _ in range(2))
+        y = x * 2
+        out = y.detach() * w
+        y.mul_(3)
+        attempt(say, lambda: out.sum().backward())
+        say(w.grad)
+
+    same(program)
