@@ -98,8 +98,11 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     with recorder.lock:
         seen, recorder.seen = recorder.seen, []  # what reads views adds to it
         # Nothing is held while the function runs: what dies then gives numbers back that others get.
-        keeps = [operand(recorder, tensor, flows)[1] for tensor in tensors]
+        operands = [operand(recorder, tensor, flows) for tensor in tensors]
         recorder.seen = seen
+    words, keeps = set(key), [keep for _, keep in operands]
+    if any(id(node) not in words and id(keep.node) not in words for node, keep in operands):
+        return result  # an operand was computed while the key was made, after which leaves got other numbers
     value = result._storage.value
     if value is None or not _is_plain(result, recorder):
         return result

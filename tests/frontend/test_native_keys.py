@@ -179,3 +179,33 @@ def test_batches_of_a_data_set_are_read_anew() -> None:
     data, w = torch.arange(12.0).reshape(6, 2).clone(), torch.ones(1, 2, requires_grad=True)
     found = [F.linear(data[k : k + 2], w).tolist() for k in (0, 2, 4, 0, 2, 4)]
     assert found == [[[1.0], [5.0]], [[9.0], [13.0]], [[17.0], [21.0]]] * 2
+
+
+def test_an_operand_computed_while_a_call_is_looked_up_does_not_mix_up_leaves() -> None:
+    """An input that collects gradients is computed when it is read first, after the bias; then leaves get other
+    numbers."""
+
+    def trained(layers: list[Any]) -> list[float]:
+        net = torch.nn.Sequential(*layers)
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-2)
+        found: list[float] = []
+        for turn in range(10):
+            real, fake = torch.arange(48.0).reshape(8, 6).sin() * turn, torch.ones(8, 6) * turn
+            x = (real * 0.3 + fake * 0.7).requires_grad_()
+            y = net(x)
+            (slope,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+            loss = (slope.norm(2, dim=1) - 1).pow(2).mean() + net(fake).mean() - net(real).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        return found
+
+    def run() -> list[list[float]]:
+        torch.manual_seed(0)
+        small = [torch.nn.Linear(6, 6)]
+        large = [torch.nn.Linear(6, 6), torch.nn.LeakyReLU(0.2), torch.nn.Linear(6, 1)]
+        return [trained(small), trained(large)]
+
+    ours, theirs = both(run)
+    assert ours == theirs
