@@ -66,7 +66,7 @@ def stream_number(device: str) -> int:
 
 def address_of(tensor: Tensor) -> int:
     """The address of the first element, whose memory others may see and write from now on."""
-    tensor._storage.realise()
+    tensor._storage.looked_at()
     exporter = exporter_of(tensor._storage)
     # Who has an address cannot be asked for how long.
     tensor._storage.external = tensor._storage.external or exporter

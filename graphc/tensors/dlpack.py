@@ -81,7 +81,7 @@ def _drop(capsule: int) -> None:
 def capsule_of(tensor: Tensor) -> Any:
     """A capsule over the memory of a tensor on a CUDA device."""
     type = tensor._type
-    tensor._storage.realise()
+    tensor._storage.looked_at()
     exporter = exporter_of(tensor._storage)
     shape = (ctypes.c_int64 * max(type.rank, 1))(*type.shape)
     strides = (ctypes.c_int64 * max(type.rank, 1))(*tensor._strides)

@@ -66,7 +66,7 @@ def exporter_of(storage: Storage) -> Exporter:
 def export(tensor: Tensor) -> np.ndarray:
     """The tensor as an array over its memory."""
     type, storage = tensor._type, tensor._storage
-    storage.realise()
+    storage.looked_at()
     if storage.external is not None:
         memory = storage.buffer.array  # type: ignore[union-attr]
     else:

@@ -32,7 +32,7 @@ class UntypedStorage:
 
     def data_ptr(self) -> int:
         """Address of the first byte."""
-        return self._storage.realise().ptr
+        return self._storage.looked_at().ptr
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, UntypedStorage) and self._storage is other._storage

@@ -82,6 +82,23 @@ def looks_at_captured_memory(c: Compile) -> list[Any]:
 
 
 @_program
+def looks_at_memory_through_numpy(c: Compile) -> list[Any]:
+    held = torch.from_numpy(np.ones(3, np.float32))
+    functions = [
+        c(lambda x: x * (2 if x.numpy()[0] > 0 else 3)),
+        c(lambda x: x + torch.tensor(np.asarray(x) * 2)),
+        c(lambda x: x + float(np.from_dlpack(x).sum())),
+        c(lambda x: x * (2 if held.numpy()[0] > 0 else 3)),
+    ]
+    found: list[Any] = []
+    for value in (1.0, 1.0, -1.5, 3.0):
+        held.fill_(value)
+        x = torch.from_numpy(np.full(3, value, np.float32))
+        found += [f(x) for f in functions]
+    return found
+
+
+@_program
 def counts_writes(c: Compile) -> list[Any]:
     f = c(lambda x: x * x._version)
     x, found = _tensor(3), []
