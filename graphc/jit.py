@@ -444,6 +444,8 @@ def compile(
     dynamic: bool | None = None,
     backend: Any = None,
     mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    disable: bool = False,
     tune: float | None = None,
 ) -> Any:
     """Compile a function or a module: the first call is captured, later ones with the same kinds of arguments are
@@ -456,8 +458,8 @@ def compile(
     function reads are guarded: when one changed, the call is captured again (`explain_recompiles` says why). A
     function that looks at
     values (prints, `item`, `if` on a tensor) runs as ordinary code; with `fullgraph=True` that is a RuntimeError.
-    `dynamic`, `backend`
-    and `mode` are accepted for PyTorch's sake and have no effect. Usable as a decorator, with or without arguments.
+    With `disable=True` the model is given back as it is. `dynamic`, `backend`, `mode` and `options` are accepted for
+    PyTorch's sake and have no effect. Usable as a decorator, with or without arguments.
 
     `tune` is a number of seconds. When a program is compiled for the first time, schedules of its expensive kernels
     are then compiled and timed on this machine for at most that long, with the number of threads of that moment, and
@@ -466,7 +468,9 @@ def compile(
     """
     seconds = None if tune is None else _seconds(tune)
     if model is None:
-        return functools.partial(compile, fullgraph=fullgraph, tune=seconds)
+        return functools.partial(compile, fullgraph=fullgraph, disable=disable, tune=seconds)
+    if disable:
+        return model
     if hasattr(model, "forward") and hasattr(model, "parameters"):
         return CompiledModule(model, fullgraph, seconds)
     if not callable(model):

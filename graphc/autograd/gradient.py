@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from graphc import Tensor, vmap
@@ -19,6 +20,7 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
@@ -26,8 +28,16 @@ def grad(
     """The gradients of the sum of `outputs` with respect to `inputs`, as new tensors; `.grad` is not touched.
 
     With `is_grads_batched` the first dimension of each of `grad_outputs` numbers vectors, for each of which there is a
-    gradient. RuntimeError: an input that was not used, unless `allow_unused`; shapes that do not fit.
+    gradient. `only_inputs` has no effect, as in PyTorch. RuntimeError: an input that was not used, unless
+    `allow_unused`; shapes that do not fit.
     """
+    if not only_inputs:
+        warnings.warn(
+            "only_inputs argument is deprecated and is ignored now (defaults to True). To accumulate gradient for "
+            "other parts of the graph, please use graphc.autograd.backward.",
+            FutureWarning,
+            stacklevel=2,
+        )
     if not is_grads_batched:
         return plain_grad(outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads)
     out, seeds = _listed(outputs), _listed(grad_outputs)
