@@ -14,7 +14,7 @@ from graphc.ir.types import f32
 from graphc.random import draw_key, uniform_node
 from graphc.recording import current
 from graphc.tensors.core import TensorBase, finish, read, wants_grad
-from graphc.tensors.learning import repeatable
+from graphc.tensors.halves import emitted
 from graphc.tensors.shaping import squeeze, unsqueeze
 from graphc.tensors.writing import in_place, type_name
 from graphc.warned import warn
@@ -34,7 +34,8 @@ def record_drawn(name: str, input: TensorBase, emit: Callable[[Builder, Node, No
         grad = wants_grad((input,))
         x, keep = read(recorder, input, grad)
         key = draw_key(None)
-        return finish(recorder, emit(b, x, key.node), (keep, key), name, grad, (x,))
+        made = emitted(b, emit, (x, key.node), (x,), False)
+        return finish(recorder, made, (keep, key), name, grad, (x,), True)
 
 
 def kept_node(b: Builder, x: Node, key: Node, shape: tuple[int, ...], p: float) -> Node:
@@ -85,7 +86,6 @@ def _drop(
     return in_place(input, made) if inplace else made
 
 
-@repeatable
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each element is 0 with probability p, else divided by 1 - p; the identity when not training."""
     return _drop("MulBackward0", dropped_node, input, p, training, inplace)

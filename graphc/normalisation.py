@@ -5,7 +5,7 @@ of each function.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.errors import DTypeError, InputError, KindError, ShapeError, UsageError
@@ -195,6 +195,23 @@ def batch_norm(
     return record("NativeBatchNormBackward0", given(input, weight, bias), emit)
 
 
+def _unbiased(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
+    return variance_node(b, x, axes, 1.0)
+
+
+def _moved(
+    statistic: Callable[[Builder, Node, tuple[int, ...]], Node], axes: tuple[int, ...], momentum: float, samples: bool
+) -> Callable[[Builder, Node, Node], Node]:
+    """What moves a running statistic towards that of a batch."""
+
+    def moved(b: Builder, r: Node, x: Node) -> Node:
+        found = statistic(b, x, axes)
+        found = mean_node(b, found, (0,)) if samples else found
+        return b.add(b.mul(r, 1 - momentum), b.mul(b.cast(found, r.dtype), float(momentum)))
+
+    return moved
+
+
 def _move_statistics(
     input: Tensor, mean: Tensor, variance: Tensor, axes: tuple[int, ...], momentum: float, samples: bool = False
 ) -> None:
@@ -202,14 +219,8 @@ def _move_statistics(
     saved, MODE.enabled = MODE.enabled, False
     try:
         batch = input.detach()
-        for running, node in ((mean, mean_node), (variance, lambda b, x, a: variance_node(b, x, a, 1.0))):
-
-            def moved(b: Builder, r: Node, x: Node, node=node) -> Node:
-                found = node(b, x, axes)
-                found = mean_node(b, found, (0,)) if samples else found
-                return b.add(b.mul(r, 1 - momentum), b.mul(b.cast(found, r.dtype), float(momentum)))
-
-            in_place(running, record("", (running, batch), moved))
+        in_place(mean, record("", (mean, batch), _moved(mean_node, axes, momentum, samples)))
+        in_place(variance, record("", (variance, batch), _moved(_unbiased, axes, momentum, samples)))
     finally:
         MODE.enabled = saved
 

@@ -17,13 +17,16 @@ from collections.abc import Mapping
 #            (0 or a tuple), and checks of values (0 or a tuple)
 # SHOWN      a view: type, strides, chain and offset, of which tensor, whether it has a lineage of its own, its depth
 # SAME       one of the tensors
-# OTHERWISE  none of the last two
+# SEVERAL    a tuple of views: where what is told of each begins (less what an entry has before that), of which tensor,
+#            how many
+# OTHERWISE  none of the last three
 KEY = ("code", "place", "function", "grad", "default", "device", "named", "count")
 MADE = (
     *("kind", "node", "type", "strides", "name", "nbytes", "flows", "parents", "which", "through", "checks"),
     *("chain", "offset", "apart", "depth"),
+    *("views", "several"),
 )
-RECORDED, SHOWN, SAME, OTHERWISE = range(4)
+RECORDED, SHOWN, SAME, OTHERWISE, SEVERAL = range(5)
 ARGUMENT = ("what", "class")
 ARGUMENTS = 20
 KEY_WORDS = len(KEY) + ARGUMENTS * len(ARGUMENT)

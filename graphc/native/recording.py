@@ -261,7 +261,6 @@ def _entered(layout: Layout) -> Function:
         what = f.load(f.scaled(given, f.minus(count, f.get(left))))
         f.proceed(f.call("argument", plan, "%recorder", "%table", what))
         f.set(left, f.add(f.get(left), -1))
-    f.need(f.above(f.call("PyList_Size", keeps), read))
     entry = f.call("entry_of", "%table")
     with f.when(f.equal(entry, 0)):
         f.store(str(ENTRY), "%table", IN_HEAD["wanted"])

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
-from graphc.repeats import ENABLED, HEAD_GIVEN, HEAD_KEY, IN_ENTRY, IN_HEAD, IN_KEY, OTHERWISE, SHOWN, VIEW
+from graphc.repeats import (
+    ENABLED,
+    HEAD_GIVEN,
+    HEAD_KEY,
+    IN_ENTRY,
+    IN_HEAD,
+    IN_KEY,
+    MADE,
+    OTHERWISE,
+    SEVERAL,
+    SHOWN,
+    VIEW,
+)
 
 MODES = ("plan", "recorder", "table", "function", "enabled")
 NO_VIEW = 1  # what `viewed` gives where a function gives no view
@@ -69,8 +81,29 @@ def _view(layout: Layout) -> Function:
     return f
 
 
+def _several(layout: Layout) -> Function:
+    """A tuple of views of a tensor, as an entry tells; 0 when there is no memory."""
+    f = Writer(layout, "several", "plan", "found", "given")
+    count = f.load("%found", IN_ENTRY["several"])
+    made = f.call("PyTuple_New", count)
+    with f.when(f.equal(made, 0)):
+        f.call("PyErr_Clear")
+        f.give(0)
+    one, left = f.variable(f.load("%found", IN_ENTRY["views"])), f.variable(count)
+    with f.while_above(left, 0):
+        view = f.call("view", "%plan", f.get(one), "%given")
+        with f.when(f.equal(view, 0)):
+            f.call("Py_DecRef", made)
+            f.give(0)
+        f.call("PyTuple_SetItem", made, f.minus(count, f.get(left)), view)
+        f.set(one, f.add(f.get(one), 8 * len(MADE)))
+        f.set(left, f.add(f.get(left), -1))
+    f.give(made)
+    return f
+
+
 def _viewed(layout: Layout) -> Function:
-    """A call of a function that gave views: the view, or the tensor itself; 1 if it gives something else with such
+    """A call of a function that gave views: the views, or the tensor itself; 1 if it gives something else with such
     operands; 0 after noting that there is no entry.
     """
     f = Writer(layout, "viewed", *MODES)
@@ -99,6 +132,8 @@ def _viewed(layout: Layout) -> Function:
     source = f.load(f.scaled(given, f.load(entry, IN_ENTRY["which"])))
     with f.when(f.equal(kind, SHOWN)):
         f.give(f.call("view", plan, entry, source))
+    with f.when(f.equal(kind, SEVERAL)):
+        f.give(f.call("several", plan, entry, source))
     f.call("Py_IncRef", source)
     f.give(source)
     return f
@@ -119,4 +154,4 @@ def _begin_key(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """All that makes views, and the beginning of keys."""
-    return [make(layout) for make in (_begin_key, _shown, _view, _viewed)]
+    return [make(layout) for make in (_begin_key, _shown, _view, _several, _viewed)]

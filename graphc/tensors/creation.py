@@ -28,6 +28,7 @@ from graphc.tensors.arguments import (
     wanted_type,
 )
 from graphc.tensors.core import TensorBase, record
+from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import fit
 from graphc.tensors.strided import memory_of, strided_view
 
@@ -42,12 +43,14 @@ def constant(value: Any, shape: tuple[int, ...], dtype: DType) -> Tensor:
 
 
 @constructor
+@repeatable
 def zeros(*size: Any, dtype: Any = None, **kwargs: Any) -> Tensor:
     """A tensor of zeros; the shape as numbers or as one sequence."""
     return constant(0, shape_of("zeros", size, kwargs), wanted_type(dtype))
 
 
 @constructor
+@repeatable
 def ones(*size: Any, dtype: Any = None, **kwargs: Any) -> Tensor:
     """A tensor of ones; the shape as numbers or as one sequence."""
     return constant(1, shape_of("ones", size, kwargs), wanted_type(dtype))
@@ -129,6 +132,7 @@ def _fill_dtype(value: int | float | bool) -> DType:
 
 
 @constructor
+@repeatable
 def full(size: Any, fill_value: Any, *, dtype: Any = None) -> Tensor:
     """A tensor with every element `fill_value`; its dtype follows the value unless given.
 
@@ -208,6 +212,7 @@ def _extent(name: str, value: Any, argument: str) -> int:
 
 
 @constructor
+@repeatable
 def eye(n: int, m: int | None = None, *, dtype: Any = None) -> Tensor:
     """Ones on the diagonal of an n by m matrix, zeros elsewhere."""
     rows = _extent("eye", n, "n")

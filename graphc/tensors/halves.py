@@ -85,6 +85,10 @@ def _identity(function: FunctionType) -> tuple[object, ...] | None:
                     return None
             elif kind is float:
                 value = value.hex()
+            elif kind is FunctionType:
+                value = _identity(value)
+                if value is None:
+                    return None
             elif kind not in _FIXED:
                 return None
             found.append(kind)

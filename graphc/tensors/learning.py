@@ -17,7 +17,7 @@ from graphc.errors import GraphcError
 from graphc.ir.node import Node
 from graphc.naming import unnamed
 from graphc.recording import THREADS, Check, Recorder
-from graphc.repeats import ENTRY, FLOWS, KEY, OTHERWISE, RECORDED, SAME, SHOWN, VIEW
+from graphc.repeats import ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERWISE, RECORDED, SAME, SEVERAL, SHOWN, VIEW
 from graphc.source import user_location
 from graphc.storage import TOUCHED, Binding, Value
 from graphc.tensors.core import TensorBase, read, result_class
@@ -77,18 +77,15 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     before, checks, warned = _state(recorder), len(recorder.checks), WARNED[0]
     result = function(*args, **kwargs)
     after = _state(recorder)
-    if warned != WARNED[0] or not isinstance(result, TensorBase):
-        made = None
-    elif before == after and checks == len(recorder.checks) and about == [_about(tensor) for tensor in tensors]:
-        made = _view(result, given)
+    made, kept = None, None
+    if warned == WARNED[0] and before == after and checks == len(recorder.checks):
+        if about == [_about(tensor) for tensor in tensors]:
+            made, kept = _views(result, given)
         if made is not None:
             VIEWS.setdefault(function, True)
-    else:
-        made = None
     if wanted == VIEW:
         others = _constants(given)
-        fields = (result._chain, result._strides, result._offset, result._lineage.depth) if made else ()
-        repeats.add(key, made or {"kind": OTHERWISE}, (function, [each[1:5] for each in about], others, fields))
+        repeats.add(key, made or {"kind": OTHERWISE}, (function, [each[1:5] for each in about], others, kept))
         return result
     if type(result) is not result_class() or warned != WARNED[0]:
         return result
@@ -173,6 +170,27 @@ def _about(tensor: TensorBase) -> tuple[object, ...]:
         *(tensor._counter, tensor._root, tensor._grad, tensor._retains, tensor._fn, tensor._wrapped),
         *(lineage.requires_grad, lineage.hist, lineage.depth, lineage.version, lineage.owner, lineage.hooks),
     )
+
+
+def _fields(made: TensorBase) -> tuple[object, ...]:
+    """What an entry of a view points to."""
+    return made._type, made._chain, made._strides, made._offset, made._lineage.depth
+
+
+def _views(result: Any, given: Sequence[Any]) -> tuple[dict[str, int] | None, object]:
+    """How native code makes the view or views that a function gave, or None, and what must be kept for that."""
+    if isinstance(result, TensorBase):
+        return _view(result, given), _fields(result)
+    if type(result) is not tuple or not result or not all(isinstance(one, TensorBase) for one in result):
+        return None, None
+    found = [view for one in result if (view := _view(one, given)) is not None]
+    if len(found) != len(result) or any(v["kind"] != SHOWN or v["which"] != found[0]["which"] for v in found):
+        return None, None
+    words = [one.get(name, 0) for one in found for name in MADE]
+    memory = (ctypes.c_uint64 * len(words))(*words)
+    views = ctypes.addressof(memory) - 8 * KEY_WORDS
+    made = {"kind": SEVERAL, "which": found[0]["which"], "views": views, "several": len(found)}
+    return made, (memory, [_fields(one) for one in result])
 
 
 def _view(made: Any, given: Sequence[Any]) -> dict[str, int] | None:

@@ -15,6 +15,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, boolean, f64, i64
 from graphc.tensors.arguments import constructor, kind, number_argument, sized, tensor_argument, wanted_type
 from graphc.tensors.core import TensorBase, alias, from_array, record
+from graphc.tensors.learning import repeatable
 from graphc.tensors.writing import type_name
 from graphc.warned import warn
 
@@ -61,6 +62,7 @@ def _check_range(start: Number, end: Number, step: Number) -> None:
 
 
 @constructor
+@repeatable
 def arange(*args: Any, dtype: Any = None, **kwargs: Any) -> Tensor:
     """start, start + step, ... below `end`: `arange(end)`, `arange(start, end)`, `arange(start, end, step)`."""
     start, end, step = _range_arguments("arange", args, kwargs)

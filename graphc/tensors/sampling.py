@@ -20,6 +20,7 @@ from graphc.storage import Value
 from graphc.tensors.arguments import constructor, extents, kind, placed, shape_of, sized, tensor_argument, wanted_type
 from graphc.tensors.core import Keep, TensorBase, alias, finish, read
 from graphc.tensors.creation import like
+from graphc.tensors.halves import emitted
 from graphc.tensors.operands import combine
 from graphc.tensors.out import into
 from graphc.tensors.scans import cumsum
@@ -38,7 +39,8 @@ def _draw(type: TensorType, generator: Generator | None, emit: Emit) -> Tensor:
     with recorder.lock:
         b = recorder.begin()
         key = draw_key(generator)
-        return finish(recorder, emit(b, key.node, type), (key,), "", False)
+        node = emitted(b, lambda b, k: emit(b, k, type), (key.node,), (), False)
+        return finish(recorder, node, (key,), "", False, rounded=True)
 
 
 def _from(operands: tuple[TensorBase, ...], generator: Generator | None, emit: Callable[..., Node]) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import RangeError, UsageError
 from graphc.ir.types import i64
 from graphc.tensors.core import TensorBase, wrap_dim
+from graphc.tensors.learning import repeatable
 from graphc.tensors.viewing import ints, select, slice_view
 from graphc.tensors.writing import type_name
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Views = tuple["Tensor", ...]
 
 
+@repeatable
 def unbind(input: Tensor, dim: int = 0) -> Views:
     """All indices of `dim`, as views."""
     if input.ndim == 0:
@@ -36,6 +38,7 @@ def _pieces(input: Tensor, dim: int, sizes: Sequence[int], name: str, several: b
     return tuple(parts)
 
 
+@repeatable
 def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> Views:
     """Views of `split_size` elements along `dim` (the last one shorter), or of the given sizes."""
     size: Any = split_size_or_sections
@@ -53,6 +56,7 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> Views:
     return _pieces(input, at, [min(size, n - i) for i in range(0, n, size or 1)] or [0], "SplitBackward0")
 
 
+@repeatable
 def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> Views:
     """Views of the given sizes along `dim`."""
     if input.ndim == 0:
@@ -71,6 +75,7 @@ def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> Views:
     return _pieces(input, at, sizes, "SplitWithSizesBackward0")
 
 
+@repeatable
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> Views:
     """At most `chunks` views of equal size along `dim`."""
     if input.ndim == 0:

@@ -63,6 +63,13 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "row of a result": lambda x, y: torch.exp((x * 2)[1]),
     "transposed result": lambda x, y: (x * y).transpose(0, 1) + (x * y),
     "cross_entropy": lambda x, y: F.cross_entropy(x, torch.tensor([0, 3, 1, 2])),
+    "parts": lambda x, y: x.chunk(2)[1] * y.chunk(2)[0],
+    "columns": lambda x, y: x.chunk(2, dim=-1)[0] @ y.split(2, 1)[1].t(),
+    "rows": lambda x, y: sum((row * other).sum() for row, other in zip(x.unbind(), y.unbind(1), strict=True)),
+    "sizes": lambda x, y: torch.split(x, [1, 3])[1] + torch.split_with_sizes(y, (3, 1))[0],
+    "parts of a result": lambda x, y: torch.exp((x + y).chunk(2)[0]),
+    "made of nothing": lambda x, y: x * torch.ones(4, 4) + torch.arange(4) + torch.full((4,), 2.5) @ torch.eye(4),
+    "other dtype": lambda x, y: x.double() * y.to(torch.float64),
     "conv": lambda x, y: F.conv2d(x.reshape(1, 1, 4, 4) * 1, y.reshape(1, 1, 4, 4) * 1, padding=(1, 1)),
 }
 
@@ -106,6 +113,7 @@ def test_a_training_loop_is_recorded_natively_and_gives_the_same_losses() -> Non
             found.append(loss.item())
         return found
 
+    current().repeats.clear()  # it is not cleared in between then
     before = FRONT.native_records
     ours, theirs = both(losses)
     assert ours == theirs

@@ -78,7 +78,19 @@ EXPRESSIONS = (
         "torch.exp(a.t()) + b",
         "(a * 1).view(2, 8).sum(1)",
     ),
-    *("torch.cumsum(a, dim=n % 2)", "a.split(2)[n]", "torch.sort(a, dim=1).values", "F.softmax(a)", "torch.pow(a, n)"),
+    *(
+        "a.split(2)[n]",
+        "a.chunk(2)[n] * 2",
+        "a.unbind(1)[n]",
+        "torch.split(a, [1, 3], dim=1)[n]",
+        "a.unbind()[n] * a[0]",
+    ),
+    *("sum(p.sum() for p in a.chunk(4, n % 2))", "a.chunk(2, 1)[n].t() @ b[:2].t()", "torch.chunk(a.t(), 2)[n]"),
+    *("torch.zeros(4, 4)", "torch.ones(4, 4) * n", "torch.full((4, 4), float(n))", "torch.eye(4) @ a"),
+    *("torch.arange(16).view(4, 4) + a", "torch.zeros((4, 4), dtype=torch.float64)", "torch.linspace(0, n, 4) + a"),
+    *("a.to(b.dtype)", "a.to(torch.float64, copy=True)", "a.to('cpu')"),
+    *("torch.rand(4, 4) + a", "torch.randn(4, 4)", "F.dropout(a, 0.5)", "torch.randint(0, 3, (4, 4))"),
+    *("torch.cumsum(a, dim=n % 2)", "torch.sort(a, dim=1).values", "F.softmax(a)", "torch.pow(a, n)"),
 )
 STATEMENTS = (
     *(
@@ -92,6 +104,7 @@ STATEMENTS = (
         "a.relu_()",
         "a.copy_(b)",
     ),
+    *("a.chunk(2)[n].add_(1)", "a.unbind()[n].mul_(2)", "v.extend(a.split(2))", "v.extend(torch.unbind(a, 1))"),
     *("a.requires_grad_()", "a.retain_grad()", "a.squeeze_()", "a.t_()", "a.detach_()", "a.fill_(n)"),
     *("log.append(a.sum().item())", "log.append(b.tolist())", "a.data.mul_(2)", "a.backward(torch.ones_like(a))"),
 )

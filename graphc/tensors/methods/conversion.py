@@ -17,6 +17,7 @@ from graphc.tensors.core import TensorBase
 from graphc.tensors.device_memory import cuda_array, device_pair, pinned
 from graphc.tensors.export import export
 from graphc.tensors.interchange import to_capsule
+from graphc.tensors.learning import repeatable
 from graphc.tensors.legacy import CUDA_TYPES, legacy_dtype, legacy_name
 from graphc.tensors.numpy_protocol import apply_ufunc, wrapped
 from graphc.tensors.views import inverse_permutation
@@ -44,7 +45,7 @@ def _cast(dtype: dtypes.dtype) -> Any:
         return made if memory_format is preserve_format else ordered(made, memory_format, copies=False)
 
     method.__doc__ = f"Converted to {dtype.name}."
-    return method
+    return repeatable(method)
 
 
 def _complex(name: str) -> Any:
@@ -76,6 +77,7 @@ class ConversionMethods(TensorBase):
 
     __array_priority__ = 1000  # NumPy's rule for who makes the result; ours is `__array_ufunc__`
 
+    @repeatable
     def to(
         self: Any,
         *args: Any,
