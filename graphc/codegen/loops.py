@@ -11,7 +11,7 @@ from itertools import permutations
 from graphc.codegen.crossing import crossed_axis
 from graphc.codegen.extremes import is_place
 from graphc.codegen.panels import can_copy, choose_chunk, choose_panels
-from graphc.codegen.register_tiles import tile_contraction
+from graphc.codegen.register_tiles import least_cycles, tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, MODEL, Choice, NoOption, Schedule, pick
 from graphc.codegen.sites import Access, Nest, Site, tile_work, unrolled
 from graphc.codegen.target import LINE, Target
@@ -198,12 +198,20 @@ def _contraction_schedule(
     choice: Choice,
     outermost: tuple[Var, ...],
 ) -> Schedule:
-    """The schedule of a contraction that takes the options of `choice`."""
-    made = [_contraction_with(nest, site, lane, lanes, target, outermost) for lane in (*axes, None)]
-    made.sort(key=lambda schedule: schedule.cycles)
-    schedule = pick(made, choice.lane)
+    """The schedule of a contraction that takes the options of `choice`. Lanes that must lose are not looked at."""
+    started = [_with_lane(nest, lane, lanes, 0) for lane in (*axes, None)]
+    least = [least_cycles(site, nest, schedule) for schedule in started]
+    made: dict[int, Schedule] = {}
+    fewest = math.inf
+    for number in sorted(range(len(started)), key=least.__getitem__):
+        if least[number] > fewest and not choice.lane:
+            break
+        made[number] = _contraction_with(nest, site, started[number], target, outermost)
+        fewest = min(fewest, made[number].cycles)
+    schedule = made[pick(sorted(made, key=lambda number: (made[number].cycles, number)), choice.lane)]
     if choice.tile or choice.sums or choice.panels:
-        schedule = _contraction_with(nest, site, schedule.lane, lanes, target, outermost, choice)
+        begun = _with_lane(nest, schedule.lane, lanes, choice.sums)
+        schedule = _contraction_with(nest, site, begun, target, outermost, choice)
     schedule.chunk = choose_chunk(site, nest, schedule, target, choice.chunk) if not outermost else None
     choose_order(site, nest, schedule, target, choice.order)
     return schedule
@@ -212,14 +220,13 @@ def _contraction_schedule(
 def _contraction_with(
     nest: Nest,
     site: Site,
-    lane: Var | None,
-    lanes: int,
+    schedule: Schedule,
     target: Target,
     outermost: tuple[Var, ...],
     choice: Choice = MODEL,
 ) -> Schedule:
-    """The schedule of a contraction with `lane` across the lanes, but for chunks and order."""
-    schedule = _with_lane(nest, lane, lanes, choice.sums)
+    """The schedule of a contraction that begins with the lanes and the loops of `schedule`, but for chunks and order."""
+    lane, lanes = schedule.lane, schedule.lanes
     schedule.outermost = outermost
     copied = frozenset(k for k in (0, 1) if can_copy(k, site, nest.axes, lane))
     schedule.crossed = crossed_axis(nest, lane)

@@ -60,10 +60,12 @@ def tile_contraction(
     # Of a long row what whole tiles leave is a small share. Without windows, whose elements several sums use, narrower
     # tiles load an element for each multiply-add, and that costs what they save.
     across = axes.index(lane) if lane is not None and lane.hi < SHORT * lanes and taps > 1 else None
+    # How much more than there is is computed along an axis cut into pieces of a size.
+    excess = [{t: math.ceil(n / t) * t / n for t in pieces} for n, pieces in zip(extents, sizes, strict=True)]
     for tile in _products(sizes, min(budget, max(1, MAX_UNROLLED // taps)) // per_point):
         points = math.prod(tile) * per_point
         steps = points * taps
-        waste = math.prod(math.ceil(n / t) * t / n for n, t in zip(extents, tile, strict=True))
+        waste = math.prod([known[t] for known, t in zip(excess, tile, strict=True)])
         if _arithmetic(points, taps) / steps * waste >= limit:
             continue  # whatever it loads
         cost, vectors = 0.0, 0
@@ -73,8 +75,8 @@ def tile_contraction(
             taken = SHUFFLED * loads.shuffled()
             cost += count * (max(_arithmetic(own, taps), loads.count() / PER_CYCLE + 0.6) + taken)
             vectors += count * own
-        others = (math.ceil(n / t) * t / n for k, (n, t) in enumerate(zip(extents, tile, strict=True)) if k != across)
-        cost *= math.prod(others) / (vectors * taps)
+        others = waste if across is None else math.prod([excess[k][t] for k, t in enumerate(tile) if k != across])
+        cost *= others / (vectors * taps)
         if cost >= limit:
             continue
         loads.take(tile, free - points)
@@ -149,6 +151,11 @@ def _vector_steps(site: Site, nest: Nest, schedule: Schedule) -> float:
         return steps
     extent = across.hi + 1
     return steps / extent * math.ceil(extent / schedule.lanes)
+
+
+def least_cycles(site: Site, nest: Nest, schedule: Schedule) -> float:
+    """What a contraction takes at least, whatever its tile."""
+    return len(site.points) * _vector_steps(site, nest, schedule) / PER_CYCLE
 
 
 def _stores_across(site: Site, nest: Nest, schedule: Schedule) -> float:
@@ -241,7 +248,7 @@ class _LoadCounter:
     def __init__(self, site: Site, axes: list[Var], schedule: Schedule, target: Target, copied: frozenset[int]) -> None:
         unrolled = schedule.unrolled[site]
         lane = schedule.lane or schedule.site_lane.get(site)
-        forms: dict[tuple[object, ...], set[int]] = {}
+        forms: dict[tuple[Node, tuple[int, ...], tuple[int, ...], int], set[int]] = {}
         self._addresses: dict[tuple[Node, tuple[int, ...]], dict[Ix, None]] = {}
         held: set[Node] = set()  # operands of which the nearest cache holds all that the places of the lane axis read
         for per_point in site.operands:
@@ -262,28 +269,32 @@ class _LoadCounter:
         self._is_shuffled: list[bool] = []
         slides: set[int] = set()
         for buffer, steps, taps, across in forms:
-            wide = abs(across)  # type: ignore[call-overload]
+            wide = abs(across)
             self._each.append(1.0 if wide <= 1 else 1.0 + wide if wide <= NARROW else float(schedule.lanes))
             self._is_streamed.append(wide == 1 and buffer not in held)
             self._is_shuffled.append(1 < wide <= NARROW)
-            reach = [abs(c) * v.hi for c, v in zip(taps, unrolled, strict=True)]  # type: ignore[call-overload]
-            slides |= {k for k, far in enumerate(reach) if any(0 < abs(s) <= far for s in steps)}  # type: ignore[attr-defined]
+            reach = [abs(c) * v.hi for c, v in zip(taps, unrolled, strict=True)]
+            slides |= {k for k, far in enumerate(reach) if any(0 < abs(s) <= far for s in steps)}
         self._ways: list[_Way] = []
         for count in range(len(slides) + 1):
             for inner in combinations(sorted(slides), count):
                 places = []
                 for (_, steps, taps, _), found in forms.items():
                     for k in inner:
-                        found = {p + taps[k] * i for p in found for i in range(unrolled[k].hi + 1)}  # type: ignore[index]
+                        found = {p + taps[k] * i for p in found for i in range(unrolled[k].hi + 1)}
                     places.append((steps, found))
                 self._ways.append(_Way(self._taps // math.prod(unrolled[k].hi + 1 for k in inner), places))
         self._counts: list[int] = []
         self._groups = 1
+        self._taken: tuple[tuple[int, ...], int] | None = None
 
     def take(self, tile: tuple[int, ...], free: int) -> None:
         """What is asked next is about a tile of these sizes along the axes, beside whose sums `free` registers are
         left.
         """
+        if self._taken == (tile, free):
+            return
+        self._taken = tile, free
         least = math.inf
         for way in self._ways:
             counts = way.counts(tile)
@@ -328,18 +339,21 @@ class _Way:
     along the axes, and the places of its elements for one point.
     """
 
-    def __init__(self, groups: int, places: list[tuple[object, set[int]]]) -> None:
+    def __init__(self, groups: int, places: list[tuple[tuple[int, ...], set[int]]]) -> None:
         self.groups = groups
-        self._places = places
-        self._known: dict[tuple[int, tuple[int, ...]], int] = {}
+        axes = [[k for k, step in enumerate(steps) if step] for steps, _ in places]  # along which each operand goes
+        self._places = [
+            (own, tuple([steps[k] for k in own]), found) for own, (steps, found) in zip(axes, places, strict=True)
+        ]
+        self._known: list[dict[tuple[int, ...], int]] = [{} for _ in places]
 
     def counts(self, tile: tuple[int, ...]) -> list[int]:
         """How many elements of each operand a group of a tile has."""
         counts: list[int] = []
-        for number, (steps, found) in enumerate(self._places):
-            relevant = tuple([t if c else 1 for t, c in zip(tile, steps, strict=True)])  # type: ignore[call-overload]
-            known = self._known.get((number, relevant))
-            if known is None:
-                known = self._known[number, relevant] = len(_places(found, steps, relevant))  # type: ignore[arg-type]
-            counts.append(known)
+        for (axes, steps, found), known in zip(self._places, self._known, strict=True):
+            relevant = tuple([tile[k] for k in axes])
+            count = known.get(relevant)
+            if count is None:
+                count = known[relevant] = len(_places(found, steps, relevant))
+            counts.append(count)
         return counts
