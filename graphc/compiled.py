@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -142,9 +143,17 @@ def _code_fingerprint() -> str:
     """A digest of the compiler's own files (names, sizes, times), so that a changed compiler misses the cache."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    for path in sorted(
-        [*root.glob("*.py"), *(p for f in ("ir", "passes", "codegen") for p in (root / f).rglob("*.py"))]
-    ):
-        status = path.stat()
-        digest.update(f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    folders = [root, *(root / name for name in ("ir", "passes", "codegen"))]
+    found: list[tuple[str, int, int]] = []
+    for folder in folders:
+        for at, below, names in os.walk(folder):
+            if folder is root:
+                below.clear()
+            for name in names:
+                if name.endswith(".py"):
+                    path = os.path.join(at, name)
+                    status = os.stat(path)
+                    found.append((path[len(str(root)) :], status.st_size, status.st_mtime_ns))
+    for name, size, time in sorted(found):
+        digest.update(f"{name} {size} {time}\n".encode())
     return digest.hexdigest()
