@@ -10,7 +10,7 @@ from graphc.codegen.cuda.disassemble import disassemble
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.cuda.program import make_device_artifact, program_unit
 from graphc.codegen.kernel_text import print_kernel
-from graphc.codegen.llvm.build import build_assembly
+from graphc.codegen.llvm.build import Building, build_assembly
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import Program, make_artifact, make_program
 from graphc.codegen.reuse import NO_CHOICES, Choices
@@ -102,18 +102,25 @@ def build_program(
     donated: frozenset[int] = frozenset(),
     target: Target | None = None,
     choices: Choices = NO_CHOICES,
+    emitted: Callable[[str], None] | None = None,
 ) -> Program:
-    """All phases before native code. `choices` are schedules of kernels other than the cost model's."""
+    """All phases before native code. `choices` are schedules of kernels other than the cost model's; `emitted` is told
+    the code of each kernel when it is there.
+    """
     machine = target or host_target()
     fused = schedule(graph, machine)
     spread = machine.l2_bytes // 2 if machine.device == "cuda" else 0
-    return make_program(fused, partial(plan_memory, donated=donated, spread=spread), machine, choices)
+    return make_program(fused, partial(plan_memory, donated=donated, spread=spread), machine, choices, emitted)
 
 
 def make(graph: Graph, donated: frozenset[int], target: Target, choices: Choices = NO_CHOICES) -> Artifact:
-    """All phases: native code for `graph` on `target`."""
-    finish = make_device_artifact if target.device == "cuda" else make_artifact
-    return finish(build_program(graph, donated, target, choices), target, {"target": target.cpu})
+    """All phases: native code for `graph` on `target`. That for a processor is built while other kernels are made."""
+    metadata = {"target": target.cpu}
+    if target.device == "cuda":
+        return make_device_artifact(build_program(graph, donated, target, choices), target, metadata)
+    with Building(target) as building:
+        program = build_program(graph, donated, target, choices, building.add)
+        return make_artifact(program, target, metadata, building=building)
 
 
 def stage_text(

@@ -225,7 +225,7 @@ def _contraction_with(
     outermost: tuple[Var, ...],
     choice: Choice = MODEL,
 ) -> Schedule:
-    """The schedule of a contraction that begins with the lanes and the loops of `schedule`, but for chunks and order."""
+    """The schedule of a contraction, with the lanes and the loops of `schedule`, but for chunks and order."""
     lane, lanes = schedule.lane, schedule.lanes
     schedule.outermost = outermost
     copied = frozenset(k for k in (0, 1) if can_copy(k, site, nest.axes, lane))

@@ -10,7 +10,7 @@ from graphc.codegen.accumulate import lower_accumulate
 from graphc.codegen.gpu_apart import lower_gpu_apart
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.launching import Launching
-from graphc.codegen.llvm.build import build_many
+from graphc.codegen.llvm.build import Building
 from graphc.codegen.llvm.program import Argument, Copy, Fill, Launch, Step, emit_program
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.regions import find_regions
@@ -77,18 +77,31 @@ def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
     return (lower_one(node, NAME, target),)
 
 
-def make_program(fused: FusedGraph, planner: Planner, target: Target, choices: Choices = NO_CHOICES) -> Program:
+def make_program(
+    fused: FusedGraph,
+    planner: Planner,
+    target: Target,
+    choices: Choices = NO_CHOICES,
+    emitted: Callable[[str], None] | None = None,
+) -> Program:
     """Schedule and lower every group; `planner` lays out memory once it is known what may run in place, and which
     groups run block by block.
 
-    `choices` are schedules other than the cost model's.
+    `choices` are schedules other than the cost model's; `emitted` is told the code of each kernel when it is there.
     """
-    made = Kernels(target, choices)
+    made = Kernels(target, choices, emitted)
     on_gpu = target.device == "cuda"
     regions: tuple[Region, ...] = ()
     if not on_gpu:
         fused, regions = find_regions(fused, made, target)
-    in_place = {g: made.in_place(g) for g in fused.groups if not g.is_apart}
+    in_place: dict[Group, tuple[tuple[Node, Node], ...]] = {}
+    together = {r.first + place for r in regions for place in range(r.size)}
+    for number, group in enumerate(fused.groups):
+        if not group.is_apart:
+            in_place[group] = made.in_place(group)
+            if not in_place[group] and number not in together:
+                # What no plan of the memory changes is built while the next groups are scheduled.
+                made.emit_all(made.lower(group, {}))
     apart = {g: lower_apart(g.roots[0].target, target) for g in fused.groups if g.is_apart}
     scratch = {g: _scratch(parts) for g, parts in apart.items()}
     scratch.update({g: made.scratch(g) for g in in_place})
@@ -153,8 +166,14 @@ def _scratch(parts: Sequence[Lowered]) -> tuple[Scratch, ...]:
     return tuple(dict.fromkeys(b for part in parts for b in part.buffers if isinstance(b, Scratch)))
 
 
-def make_artifact(program: Program, target: Target, metadata: Mapping[str, str], clock: bool = False) -> Artifact:
-    """Build native code for `program`.
+def make_artifact(
+    program: Program,
+    target: Target,
+    metadata: Mapping[str, str],
+    clock: bool = False,
+    building: Building | None = None,
+) -> Artifact:
+    """Build native code for `program`. `building` has been told its kernels.
 
     With `clock` it has one more output, i64[steps + 1]: the processor's counter before the first step and after each.
     """
@@ -162,13 +181,15 @@ def make_artifact(program: Program, target: Target, metadata: Mapping[str, str],
     if clock:
         program = replace(program, entry=_clocked_entry(program, target))
     clocks = (TensorSpec("i64", (len(program.steps) + 1,)),) if clock else ()
+    with building or Building(target) as running:
+        objects = tuple(running.objects(program.modules, frozenset({program.entry})))
     return Artifact(
         name=graph.name,
         inputs=tuple(TensorSpec(n.dtype.name, n.shape) for n in graph.inputs),
         outputs=(*(TensorSpec(n.dtype.name, n.shape) for n in graph.outputs), *clocks),
         output_aliases=(*program.plan.taken, *(-1 for _ in clocks)),
         arena_bytes=program.plan.arena_bytes,
-        objects=tuple(build_many(program.modules, target, plain=frozenset({program.entry}))),
+        objects=objects,
         entry=ENTRY,
         launches=program.records,
         metadata=dict(metadata),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -63,12 +63,15 @@ class _Made:
 
 class Kernels:
     """The kernels of one program for `target`; `choices` says by the key of its form where a group's schedule is not
-    the cost model's first.
+    the cost model's first. `emitted` is told the code of each kernel as soon as it is there.
     """
 
-    def __init__(self, target: Target, choices: Choices = NO_CHOICES) -> None:
+    def __init__(
+        self, target: Target, choices: Choices = NO_CHOICES, emitted: Callable[[str], None] | None = None
+    ) -> None:
         self._target = target
         self._choices = choices
+        self._emitted = emitted
         self._made: dict[tuple[object, ...], _Made] = {}
         self._of: dict[Group, tuple[_Made, Form]] = {}
         self._by_blocks: dict[tuple[Group, int], tuple[_Made, Form]] = {}
@@ -158,10 +161,17 @@ class Kernels:
             known = self._streamed[key] = lowered.kernel, streamed(lowered, self._target)
         return replace(lowered, kernel=known[1])
 
+    def emit_all(self, parts: Sequence[Lowered]) -> None:
+        """Write the code of the kernels of a group that runs by itself."""
+        for part in parts:
+            self.emit(self.streamed(part).kernel)
+
     def emit(self, kernel: Kernel) -> tuple[str, str]:
         """The symbol of `kernel`, which follows from its code, and that."""
         known = self._texts.get(id(kernel))
         if known is None:
             # The kernel is kept, so that its identity stays its own.
             known = self._texts[id(kernel)] = kernel, *emit_named(kernel, self._target)
+            if self._emitted is not None:
+                self._emitted(known[2])
         return known[1], known[2]

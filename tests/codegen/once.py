@@ -18,7 +18,7 @@ _Parts = Callable[[Sequence[str], int], list[tuple[str, ...]]]
 
 def _alone(parts: _Parts) -> _Parts:
     @wraps(parts)
-    def each(texts: Sequence[str], workers: int) -> list[tuple[str, ...]]:
+    def each(texts: Sequence[str], count: int) -> list[tuple[str, ...]]:
         return [(text,) for text in texts]
 
     return each

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
 from graphc.codegen.llvm import build as llvm_build
-from graphc.codegen.llvm.build import PARTS, build_assembly, build_many, build_object
+from graphc.codegen.llvm.build import PARTS, Building, build_assembly, build_many, build_object
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.errors import CompileError
@@ -85,8 +86,60 @@ def test_a_thread_compiles_one_module() -> None:
     assert build_many([], target) == []
     with pytest.raises(CompileError):
         build_many([texts[0], "nonsense", texts[1]], target, workers=2)
-    with pytest.raises(CompileError, match="cannot link"):
+    with pytest.raises(CompileError, match="redefinition"):
         build_many([texts[0], texts[0] + "; another"], target, workers=1)
+
+
+def test_objects_are_begun_while_texts_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was added is built in runs of some length, the rest at the end; nothing twice, and always the same."""
+    target = host_target()
+    texts = [emit_kernel(scale(f"k{i}", i + 0.5), target) for i in range(12)]
+    monkeypatch.setattr(llvm_build, "BATCH", sum(map(len, texts[:4])))
+    generated: list[tuple[str, ...]] = []
+    generate = llvm_build._generate
+
+    def counted(texts: tuple[str, ...], *rest: Any, **options: Any) -> bytes:
+        generated.append(texts)
+        return generate(texts, *rest, **options)
+
+    monkeypatch.setattr(llvm_build, "_generate", counted)
+    found: list[list[bytes]] = []
+    for _ in range(2):
+        generated.clear()
+        with Building(target, workers=2) as building:
+            for text in (*texts[:9], texts[0]):
+                building.add(text)
+            found.append(building.objects(texts))
+        assert sorted(len(part) for part in generated) == [2, 2, 4, 4]
+        assert sorted(text for part in generated for text in part) == sorted(texts)
+    assert found[0] == found[1]
+    library, _ = link(found[0], "k0")
+    for number in range(12):
+        link(found[0], f"k{number}")
+    del library
+
+
+def test_an_error_ends_what_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = host_target()
+    monkeypatch.setattr(llvm_build, "BATCH", 1)
+    with Building(target, workers=2) as building:
+        building.add("nonsense")
+        with pytest.raises(CompileError, match="LLVM refuses"):
+            building.objects(["nonsense"])
+    with pytest.raises(KeyError), Building(target, workers=2) as building:
+        building.add(emit_kernel(scale("k", 0.5), target))
+        raise KeyError
+
+
+def test_declarations_of_kernels_that_are_built_together() -> None:
+    """Kernels with declarations, constants and metadata of their own are one module, whose code is theirs."""
+    target = host_target()
+    kernels = [everything() for _ in range(2)]
+    texts = [emit_kernel(kernel, target).replace("@everything", f"@e{i}") for i, kernel in enumerate(kernels)]
+    texts.append(emit_kernel(scale("k", 0.5), target))
+    (joined,) = build_many(texts, target, workers=1)
+    for name in ("e0", "e1", "k"):
+        link([joined], name)
 
 
 def test_threads_of_the_user() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -21,6 +21,7 @@ from graphc.codegen.target import Target
 from graphc.errors import CompileError
 
 PARTS = 3  # modules for each of several threads: more take longer, fewer leave threads without work at the end
+BATCH = 1 << 17  # characters compiled together while others are written: a tenth of a second's work
 _OPTIMIZED, _PLAIN = 2, 0  # LLVM's levels of code generation
 _local = threading.local()
 
@@ -41,30 +42,68 @@ def build_assembly(text: str, target: Target) -> str:
 def build_many(
     texts: Sequence[str], target: Target, workers: int | None = None, plain: frozenset[str] = frozenset()
 ) -> list[bytes]:
-    """Objects with the functions of all `texts`, which are different modules, built on `workers` threads (by default
-    the cores of the target): one object for each thread, or PARTS where there are several.
+    """Objects with the functions of all `texts`, which are different modules: see `Building`."""
+    with Building(target, workers) as building:
+        return building.objects(texts, plain)
 
-    Those in `plain` are made as quickly as LLVM can, code that runs once, and lie in an object of their own.
+
+class Building:
+    """Builds modules on `workers` threads (by default the cores of the target) while others are still being written.
+
+    An object holds about BATCH characters of text; what is left at the end is cut into one object for each thread, or
+    PARTS where all is left and threads are several. The objects depend on the texts and their order alone.
     """
-    workers = max(1, workers or target.cores)
-    jobs = [(part, _OPTIMIZED) for part in _parts([text for text in texts if text not in plain], workers)]
-    quick = tuple(text for text in texts if text in plain)
-    if quick:
-        jobs.append((quick, _PLAIN))
 
-    def build(job: tuple[tuple[str, ...], int]) -> bytes:
-        return _generate(job[0], target, use_object=True, level=job[1])
+    def __init__(self, target: Target, workers: int | None = None) -> None:
+        self._target = target
+        self._workers = max(1, workers or target.cores)
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="graphc-build") if self._workers > 1 else None
+        self._known: set[str] = set()
+        self._waiting: list[str] = []
+        self._begun: list[Future[bytes]] = []
 
-    if min(workers, len(jobs)) <= 1:
-        return list(map(build, jobs))
-    with ThreadPoolExecutor(min(workers, len(jobs)), thread_name_prefix="graphc-build") as pool:
-        return list(pool.map(build, jobs))
+    def __enter__(self) -> Building:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def add(self, text: str) -> None:
+        """A module that `objects` will be asked for; one that was added before counts once."""
+        if text in self._known:
+            return
+        self._known.add(text)
+        self._waiting.append(text)
+        if self._pool is not None and sum(map(len, self._waiting)) >= BATCH:
+            parts = _parts(self._waiting, 1)
+            self._begun.extend(self._pool.submit(self._build, part, _OPTIMIZED) for part in parts)
+            self._waiting = []
+
+    def objects(self, texts: Sequence[str], plain: frozenset[str] = frozenset()) -> list[bytes]:
+        """Objects with the functions of all `texts`, which are different modules; all that were added are among them.
+
+        Those in `plain` are made as quickly as LLVM can, code that runs once, and lie in an object of their own.
+        """
+        rest = [*self._waiting, *(text for text in texts if text not in plain and text not in self._known)]
+        count = self._workers if self._workers == 1 or self._begun else PARTS * self._workers
+        jobs = [(part, _OPTIMIZED) for part in _parts(rest, count)]
+        quick = tuple(text for text in texts if text in plain)
+        if quick:
+            jobs.append((quick, _PLAIN))
+        if self._pool is None or (not self._begun and len(jobs) <= 1):
+            return [self._build(*job) for job in jobs]
+        pool = self._pool
+        futures = [*self._begun, *(pool.submit(self._build, *job) for job in jobs)]
+        return [future.result() for future in futures]
+
+    def _build(self, texts: tuple[str, ...], level: int) -> bytes:
+        return _generate(texts, self._target, use_object=True, level=level)
 
 
-def _parts(texts: Sequence[str], workers: int) -> list[tuple[str, ...]]:
-    """What is compiled together."""
-    parts = balanced(list(map(len, texts)), 1 if workers == 1 else PARTS * workers)
-    return [tuple(texts[number] for number in part) for part in parts]
+def _parts(texts: Sequence[str], count: int) -> list[tuple[str, ...]]:
+    """What is compiled together: at most `count` parts of about the same length."""
+    return [tuple(texts[number] for number in part) for part in balanced(list(map(len, texts)), count)]
 
 
 @cache
@@ -87,7 +126,6 @@ def _library() -> ctypes.CDLL:
         "LLVMPY_ContextCreate": (pointer, []),
         "LLVMPY_ContextDispose": (None, [pointer]),
         "LLVMPY_ParseAssembly": (pointer, [pointer, ctypes.c_char_p, message]),
-        "LLVMPY_LinkModules": (ctypes.c_int, [pointer, pointer, message]),
         "LLVMPY_VerifyModule": (ctypes.c_bool, [pointer, message]),
         "LLVMPY_DisposeModule": (None, [pointer]),
         "LLVMPY_DisposeString": (None, [ctypes.c_char_p]),
@@ -136,26 +174,36 @@ class _Message:
         return (text or b"").decode(errors="replace")
 
 
+def _joined(texts: tuple[str, ...]) -> str:
+    """One module of several: what stands outside functions, such as a declaration, once.
+
+    Each call into LLVM waits for Python's lock when it comes back, so one module is read for many kernels.
+    """
+    if len(texts) == 1:
+        return texts[0]
+    outside: dict[str, None] = {}
+    functions: list[str] = []
+    for text in texts:
+        before, define, rest = text.partition("define ")
+        body, end, after = rest.rpartition("\n}\n")
+        functions.append(f"{define}{body}{end}")
+        outside.update(dict.fromkeys((*before.split("\n"), *after.split("\n"))))
+    # A module has the name of one file, before all else.
+    lines = [line for line in outside if not line.startswith("source_filename")]
+    return "\n".join([*lines, *functions])
+
+
 def _generate(texts: tuple[str, ...], target: Target, use_object: bool, level: int = _OPTIMIZED) -> bytes:
     """The code of all `texts` together."""
     library, machine = _library(), _target_machine(target, level)
     context = library.LLVMPY_ContextCreate()
     module = None
     try:
-        for text in texts:
-            message = _Message(library)
-            parsed = library.LLVMPY_ParseAssembly(context, text.encode(), message.out)
-            problem = message.take()
-            if problem or not parsed:
-                raise CompileError(f"LLVM refuses the generated code (a bug in graphc): {problem.strip()}")
-            if module is None:
-                module = parsed
-                continue
-            message = _Message(library)
-            failed = library.LLVMPY_LinkModules(module, parsed, message.out)  # disposes of `parsed`
-            problem = message.take()
-            if failed:
-                raise CompileError(f"LLVM cannot link the generated code (a bug in graphc): {problem.strip()}")
+        message = _Message(library)
+        module = library.LLVMPY_ParseAssembly(context, _joined(texts).encode(), message.out)
+        problem = message.take()
+        if problem or not module:
+            raise CompileError(f"LLVM refuses the generated code (a bug in graphc): {problem.strip()}")
         message = _Message(library)
         broken = library.LLVMPY_VerifyModule(module, message.out)
         problem = message.take()
