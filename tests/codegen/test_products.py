@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from graphc.codegen import loops
 from graphc.codegen.kernel import For, If, Kernel, Op, Prefetch, Stmt
 from graphc.codegen.kernel_verify import verify_kernel
 from graphc.codegen.prepare import prepare
-from graphc.codegen.schedule import Schedule
+from graphc.codegen.schedule import Choice, Schedule
+from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
@@ -63,6 +66,28 @@ def test_one_pass_makes_several_steps_of_a_sum(inner: int, step: int) -> None:
     kernel = build_program(graph, target=AVX2).kernels[-1]
     loops = _sums(kernel)
     assert loops and all(loop.step == step and loop.hi == inner // step * step for loop in loops)
+
+
+@pytest.mark.parametrize(("rows", "columns", "looked_at"), [(3, 256, {256}), (64, 256, {64, 256})])
+def test_lanes_that_must_lose_are_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch, rows: int, columns: int, looked_at: set[int]
+) -> None:
+    """Nor is scalar code; the option of the cost model that a search asks for is among all of them."""
+    extents: list[int] = []
+    tile = loops.tile_contraction
+
+    def counted(site: Site, nest: Nest, begun: Schedule, *rest: Any, **options: Any) -> float:
+        extents.append(0 if begun.lane is None else begun.lane.hi + 1)
+        return tile(site, nest, begun, *rest, **options)
+
+    monkeypatch.setattr(loops, "tile_contraction", counted)
+    (group,) = schedule(_product("nn", rows, 64, columns), AVX2).groups
+    chosen = prepare(group, AVX2).schedule
+    assert set(extents) - {0} == looked_at
+    assert chosen.lane is not None and chosen.lane.hi + 1 in looked_at
+    extents.clear()
+    prepare(group, AVX2, Choice(lane=1))
+    assert set(extents) == {rows, columns, 0}
 
 
 @pytest.mark.parametrize("form", FORMS)
