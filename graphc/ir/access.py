@@ -65,12 +65,12 @@ def permute_read(node: Node, idx: Index) -> Read:
 def broadcast_read(node: Node, idx: Index) -> Read:
     shape = node.inputs[0].shape
     tail = idx[len(idx) - len(shape) :]
-    return Read(tuple(ZERO if n == 1 else ix for n, ix in zip(shape, tail, strict=True)))
+    return Read(tuple([ZERO if n == 1 else ix for n, ix in zip(shape, tail, strict=True)]))
 
 
 def slice_read(node: Node, idx: Index) -> Read:
     start, step = node.ints("start"), node.ints("step")
-    return Read(tuple(ix * st + s for ix, s, st in zip(idx, start, step, strict=True)))
+    return Read(tuple([ix * st + s for ix, s, st in zip(idx, start, step, strict=True)]))
 
 
 def reshape_read(node: Node, idx: Index) -> Read:

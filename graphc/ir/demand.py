@@ -73,8 +73,9 @@ def reduction_reads(node: Node, idx: Index, over: tuple[Ix, ...]) -> list[Index]
         for dims in (spec.x, spec.y):
             at = []
             for terms in dims:
-                total = ZERO
-                for label, coefficient in terms:
+                (label, coefficient), *others = terms
+                total = place[label] * coefficient
+                for label, coefficient in others:
                     total = total + place[label] * coefficient
                 at.append(total)
             reads.append(tuple(at))

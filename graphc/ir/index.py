@@ -122,12 +122,20 @@ class Ix:
     @property
     def hi(self) -> int:
         """An upper bound of the value."""
-        return self.const + sum(c * s.hi for s, c in self.terms if c > 0)
+        most = self.const
+        for s, c in self.terms:
+            if c > 0:
+                most += c * s.hi
+        return most
 
     @property
     def lo(self) -> int:
         """A lower bound of the value (all symbols are at least 0)."""
-        return self.const + sum(c * s.hi for s, c in self.terms if c < 0)
+        least = self.const
+        for s, c in self.terms:
+            if c < 0:
+                least += c * s.hi
+        return least
 
     def coefficient(self, symbol: Symbol) -> int:
         for s, c in self.terms:
@@ -168,8 +176,13 @@ def derived(op: str, of: Ix, number: int) -> Ix:
         if not of.terms:
             return Ix(min(max(of.const, 0), number))
         return Ix.of(Derived(op, of, number))
+    return divided(of, number)[op == "mod"]
+
+
+def divided(of: Ix, number: int) -> tuple[Ix, Ix]:
+    """`of // number` and `of % number`, simplified as `derived` does. `of >= 0`."""
     if number == 1:
-        return of if op == "floordiv" else ZERO
+        return of, ZERO
     whole, stepped, left = [], [], []
     for s, c in of.terms:
         if c % number == 0:
@@ -180,11 +193,9 @@ def derived(op: str, of: Ix, number: int) -> Ix:
             left.append((s, c))
     rest = Ix(of.const % number, tuple(left))
     if rest.lo < 0 or rest.hi >= number:
-        return Ix.of(Derived(op, of, number))
-    if op == "mod":
-        return rest
+        return Ix.of(Derived("floordiv", of, number)), Ix.of(Derived("mod", of, number))
     quotient = Ix(of.const // number, tuple(whole))
-    return quotient + Ix.of(Derived(op, Ix(0, tuple(stepped)), number)) if stepped else quotient
+    return quotient + Ix.of(Derived("floordiv", Ix(0, tuple(stepped)), number)) if stepped else quotient, rest
 
 
 @lru_cache(maxsize=4096)
@@ -252,6 +263,5 @@ def reshape_index(idx: tuple[Ix, ...], shape: tuple[int, ...], source: tuple[int
             if stride == 1:  # nothing is left for what follows, which has one place
                 result[d] = rest
                 break
-            result[d] = derived("floordiv", rest, stride)
-            rest = derived("mod", rest, stride)
+            result[d], rest = divided(rest, stride)
     return tuple(result)

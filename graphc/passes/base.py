@@ -96,8 +96,8 @@ def rebuild(graph: Graph, replace: Callable[[Builder, Node], Node | None]) -> Gr
     builder = Builder.of(graph)
     done: dict[Node, Node] = {}
     for node in graph.nodes:
-        with builder.at(node.locs):
-            operands = tuple(done[operand] for operand in node.inputs)
-            same = node if operands == node.inputs else builder.make(node.op, operands, node.attrs, node.type)
-            done[node] = replace(builder, same) or same
+        builder.locs = node.locs
+        operands = tuple([done[operand] for operand in node.inputs])
+        same = node if operands == node.inputs else builder.make(node.op, operands, node.attrs, node.type)
+        done[node] = replace(builder, same) or same
     return graph.with_outputs(tuple(done[node] for node in graph.outputs))

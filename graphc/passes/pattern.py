@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from graphc.errors import CompileError
@@ -267,8 +267,8 @@ class Rewriter:
     counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # For the operators of a node and of its operands: the rules, and their variants, that may match it.
-        self._index: dict[tuple[str, ...], tuple[tuple[Rule, tuple[Pattern, ...]], ...]] = {}
+        self._index = _index_of(tuple(self.rules))
+        self._settled: set[Node] = set()  # what no rule changes: rules look at a node and at what it is made of
 
     def run(self, graph: Graph) -> Graph:
         """`graph` in normal form; the same object when no rule applies."""
@@ -297,12 +297,12 @@ class Rewriter:
             if waiting:
                 stack.extend(waiting)
                 continue
-            with builder.at(node.locs):
-                operands = tuple(normal[operand] for operand in node.inputs)
-                if operands != node.inputs:
-                    result = builder.make(node.op, operands, node.attrs, node.type)
-                else:
-                    result = self._rewrite(builder, node)
+            builder.locs = node.locs
+            operands = tuple([normal[operand] for operand in node.inputs])
+            if operands != node.inputs:
+                result = builder.make(node.op, operands, node.attrs, node.type)
+            else:
+                result = node if node in self._settled else self._rewrite(builder, node)
             if result is node:
                 normal[node] = node
                 stack.pop()
@@ -311,17 +311,30 @@ class Rewriter:
         return graph.with_outputs(tuple(normal[node] for node in graph.outputs))
 
     def _rewrite(self, builder: Builder, node: Node) -> Node:
-        key = (node.op, *[operand.op for operand in node.inputs])
-        candidates = self._index.get(key)
-        if candidates is None:
-            candidates = self._index[key] = self._candidates(*key)
-        for rule, variants in candidates:
+        for rule, variants in self._index.candidates(node):
             result = rule.apply(builder, node, variants)
             if result is not None:
                 self.counts[rule.name] = self.counts.get(rule.name, 0) + 1
                 return result
+        self._settled.add(node)
         return node
 
-    def _candidates(self, op: str, *operands: str) -> tuple[tuple[Rule, tuple[Pattern, ...]], ...]:
-        found = [(rule, tuple(v for v in rule.variants if may_match(v, op, operands))) for rule in self.rules]
-        return tuple((rule, variants) for rule, variants in found if variants)
+
+class _Index:
+    """For the operators of a node and of its operands: the rules, and their variants, that may match it."""
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self._rules = rules
+        self._known: dict[tuple[str, ...], tuple[tuple[Rule, tuple[Pattern, ...]], ...]] = {}
+
+    def candidates(self, node: Node) -> tuple[tuple[Rule, tuple[Pattern, ...]], ...]:
+        key = (node.op, *[operand.op for operand in node.inputs])
+        known = self._known.get(key)
+        if known is None:
+            op, *operands = key
+            found = [(rule, tuple(v for v in rule.variants if may_match(v, op, operands))) for rule in self._rules]
+            known = self._known[key] = tuple((rule, variants) for rule, variants in found if variants)
+        return known
+
+
+_index_of = lru_cache(maxsize=8)(_Index)

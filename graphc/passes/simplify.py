@@ -31,9 +31,9 @@ class Simplify(Pass):
     reassociates: bool = False
 
     def run(self, graph: Graph) -> Graph:
-        rules = rules_for(self.no_signed_zeros, self.no_nans, self.reassociates)
+        rewriter = Rewriter(rules_for(self.no_signed_zeros, self.no_nans, self.reassociates))
         while True:
-            result = _order_contractions(Rewriter(rules).run(graph))
+            result = _order_contractions(rewriter.run(graph))
             if result is graph:
                 return graph
             graph = result
@@ -58,19 +58,20 @@ def _order_contractions(graph: Graph) -> Graph:
     kept = set(graph.outputs)
     done: dict[Node, Node] = {}
     for node in graph.nodes:
-        with builder.at(node.locs):
-            operands = tuple(done[operand] for operand in node.inputs)
-            done[node] = builder.make(node.op, operands, node.attrs, node.type)
-            source = node.inputs[0] if node.op in ("permute", "slice") else None
-            if source is None or done[source].op != "contract" or source in kept or len(graph.users[source]) > 1:
-                continue
-            if node.op == "permute":
-                spec = parse_spec(done[source].text("spec"))
-                out = tuple(spec.out[p] for p in node.ints("perm"))
-                left, right = done[source].inputs
-                done[node] = builder.contract(left, right, format_spec(spec.x, spec.y, out))
-            else:
-                done[node] = _part_of_contraction(builder, done[source], node) or done[node]
+        builder.locs = node.locs
+        operands = tuple([done[operand] for operand in node.inputs])
+        same = operands == node.inputs
+        done[node] = node if same else builder.make(node.op, operands, node.attrs, node.type)
+        source = node.inputs[0] if node.op in ("permute", "slice") else None
+        if source is None or done[source].op != "contract" or source in kept or len(graph.users[source]) > 1:
+            continue
+        if node.op == "permute":
+            spec = parse_spec(done[source].text("spec"))
+            out = tuple(spec.out[p] for p in node.ints("perm"))
+            left, right = done[source].inputs
+            done[node] = builder.contract(left, right, format_spec(spec.x, spec.y, out))
+        else:
+            done[node] = _part_of_contraction(builder, done[source], node) or done[node]
     return graph.with_outputs(tuple(done[node] for node in graph.outputs))
 
 
