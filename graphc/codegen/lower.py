@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
 
@@ -21,7 +21,7 @@ from graphc.codegen.schedule import Panel
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Site, inner_dims, root_index, store_address
 from graphc.codegen.steps import Step, Steps
-from graphc.codegen.taps import by_elements, one_by_one, streamed
+from graphc.codegen.taps import by_elements, element_keys, one_by_one, streamed
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.values import Masks, Values, accumulator_dtype
 from graphc.ir.access import Index
@@ -318,17 +318,21 @@ class _Lowering:
         def visit(point: Point, inner: Masks, totals: list[Value]) -> list[Value]:
             result = list(totals)
             self._ask_ahead(step, point, inner)
+            at_taps: dict[tuple[int, ...], Index] = {}
             for group in groups:
                 self.e.epoch += 1
+                elements: dict[Hashable, Value] = {}
                 for number, (choice, item) in enumerate(group):
-                    taps = dict(zip(unrolled, map(Ix, choice), strict=True))
-                    at_loops = tuple(taps[v] if v in taps else point[v] for v in site.loops)
+                    if choice not in at_taps:
+                        taps = dict(zip(unrolled, map(Ix, choice), strict=True))
+                        at_taps[choice] = tuple(taps[v] if v in taps else point[v] for v in site.loops)
                     if step.rows and not number:
-                        self._store_rows(step.rows, places, at_loops, inner)
+                        self._store_rows(step.rows, places, at_taps[choice], inner)
                     stage, at = items[item]
                     mine = slice(item * width, item * width + width)
                     old = result[mine]
-                    new = self._accumulate(stage, at, self.sites[stage].place(at_loops), old, inner)
+                    over = self.sites[stage].place(at_taps[choice])
+                    new = self._accumulate(stage, at, over, old, inner, elements)
                     if inner.tail is not None and own_lane is not None:
                         new = [self.e.op("select", inner.tail, n, o) for n, o in zip(new, old, strict=True)]
                     result[mine] = new
@@ -377,14 +381,20 @@ class _Lowering:
         }[op]
         return self.e.op(name, parts[0])
 
-    def _accumulate(self, stage: Node, at: Index, over: tuple[Ix, ...], old: list[Value], masks: Masks) -> list[Value]:
-        e = self.e
-        parts = [
-            self.products.element(number, at, over)
-            if stage.op == "contract" and self.products is not None and self.products.has(number)
-            else self.values.at(operand, read, masks)
-            for number, (operand, read) in enumerate(zip(stage.inputs, reduction_reads(stage, at, over), strict=True))
-        ]
+    def _accumulate(
+        self, stage: Node, at: Index, over: Index, old: list[Value], masks: Masks, elements: dict[Hashable, Value]
+    ) -> list[Value]:
+        """`old` and one more element or product; `elements` has what the group of steps read before."""
+        e, parts = self.e, list[Value]()
+        for number, key in enumerate(element_keys(stage, at, over)):
+            part = elements.get(key)
+            if part is None:
+                if stage.op == "contract" and self.products is not None and self.products.has(number):
+                    part = self.products.element(number, at, over)
+                else:
+                    part = self.values.at(stage.inputs[number], reduction_reads(stage, at, over)[number], masks)
+                elements[key] = part
+            parts.append(part)
         dtype = accumulator_dtype(stage.inputs[0].dtype)
         if extremes.is_place(stage):
             number = self.values.number(linear(over, reduction_extents(stage)), extremes.number_dtype(stage))

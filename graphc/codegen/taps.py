@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations, product
 
 from graphc.codegen.sites import Site
 from graphc.ir.access import Index
+from graphc.ir.contraction import parse_spec
 from graphc.ir.demand import reduction_reads
 from graphc.ir.index import Ix, Symbol, Var, linear
 from graphc.ir.node import Node
@@ -25,6 +27,22 @@ def addresses(items: Sequence[Item], site: Site) -> list[list[Ix]]:
     return [
         [linear(read[k], stage.inputs[k].shape) for (stage, _), read in zip(items, reads, strict=True)] for k in (0, 1)
     ]
+
+
+def element_keys(stage: Node, at: Index, over: Index) -> list[tuple[object, ...]]:
+    """For each operand a key of the element that is read for the result at `at` in the place `over` of the sum."""
+    if stage.op != "contract":
+        return [(stage, at, over)]
+    place = (*at, *over)
+    return [(stage, k, *[place[d] for d in own]) for k, own in enumerate(_own_places(stage.text("spec")))]
+
+
+@lru_cache(maxsize=1024)
+def _own_places(text: str) -> tuple[tuple[int, ...], ...]:
+    """For each operand of a contraction: where its labels stand among those of the result and the summed ones."""
+    spec = parse_spec(text)
+    number = {label: place for place, label in enumerate(spec.labels)}
+    return tuple(tuple(number[label] for label in own) for own in (spec.x_labels, spec.y_labels))
 
 
 def streamed(items: list[Item], site: Site) -> list[Item]:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from graphc.ir.access import SINGLE_READ, Index, concat_reads, fold_reads
 from graphc.ir.contraction import parse_spec
-from graphc.ir.index import ZERO, Data, Derived, Ix, Symbol, Var, linear
+from graphc.ir.index import Data, Derived, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 
