@@ -385,15 +385,15 @@ class _Lowering:
         self, stage: Node, at: Index, over: Index, old: list[Value], masks: Masks, elements: dict[Hashable, Value]
     ) -> list[Value]:
         """`old` and one more element or product; `elements` has what the group of steps read before."""
-        e, parts = self.e, list[Value]()
+        e, parts, reads = self.e, list[Value](), list[Index]()
         for number, key in enumerate(element_keys(stage, at, over)):
             part = elements.get(key)
-            if part is None:
-                if stage.op == "contract" and self.products is not None and self.products.has(number):
-                    part = self.products.element(number, at, over)
-                else:
-                    part = self.values.at(stage.inputs[number], reduction_reads(stage, at, over)[number], masks)
-                elements[key] = part
+            if part is None and stage.op == "contract" and self.products is not None and self.products.has(number):
+                part = self.products.element(number, at, over)
+            elif part is None:
+                reads = reads or reduction_reads(stage, at, over)
+                part = self.values.at(stage.inputs[number], reads[number], masks)
+            elements[key] = part
             parts.append(part)
         dtype = accumulator_dtype(stage.inputs[0].dtype)
         if extremes.is_place(stage):

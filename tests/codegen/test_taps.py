@@ -7,15 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc.codegen import lower
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.prepare import prepare
 from graphc.codegen.sites import Site
 from graphc.codegen.taps import Item, by_elements, one_by_one
+from graphc.ir.access import Index
 from graphc.ir.builder import Builder
+from graphc.ir.demand import reduction_reads
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.index import Ix
+from graphc.ir.node import Node
 from graphc.ir.types import TensorType, f32
 from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run
@@ -74,6 +78,26 @@ def test_each_element_of_a_tile_is_loaded_once() -> None:
     made = prepare(group, AVX2).schedule
     rows = max(n for v, n in made.tile.items() if v is not made.lane)
     assert rows >= 6 and len(loads) % ((rows + 2) * 3) == 0  # bodies for whole vectors, and for those that are left
+
+
+@pytest.mark.parametrize(
+    ("spec", "shapes"),
+    [("m k, k n -> m n", ((24, 40), (40, 96))), ("b m k, n k -> b m n", ((3, 17, 21), (35, 21)))],
+)
+def test_lowering_finds_each_element_of_a_body_once(
+    monkeypatch: pytest.MonkeyPatch, spec: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    """Not once for each multiply-add that takes it: those of a tile have rows and columns in common."""
+    found: list[Node] = []
+
+    def counted(stage: Node, at: Index, over: Index) -> list[Index]:
+        found.append(stage)
+        return reduction_reads(stage, at, over)
+
+    monkeypatch.setattr(lower, "reduction_reads", counted)
+    kernels = build_program(_graph(spec, *shapes), target=AVX2).kernels
+    products = "\n".join(map(print_kernel, kernels)).count(" fma ")
+    assert 0 < len(found) < products
 
 
 def test_tiles_are_of_rows_that_share_elements() -> None:

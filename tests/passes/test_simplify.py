@@ -259,3 +259,21 @@ def test_a_contraction_with_two_readers_is_computed_once() -> None:
         }
     """
     assert simplified(text).count("contract") == 1
+
+
+def test_what_no_rule_changes_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simplifying runs the rules until nothing changes: each run looks only at what the one before made."""
+    looked_at: list[Node] = []
+    rewrite = Rewriter._rewrite
+
+    def counted(self: Rewriter, builder: Builder, node: Node) -> Node:
+        looked_at.append(node)
+        return rewrite(self, builder, node)
+
+    monkeypatch.setattr(Rewriter, "_rewrite", counted)
+    result = Simplify().run(conv_relu_pool(3, 1, False))
+    assert len(looked_at) == len(set(looked_at)) >= len(result.nodes)
+    rewriter = Rewriter(rules_for(False, False, False))
+    assert rewriter.run(result) is result
+    looked_at.clear()
+    assert rewriter.run(result) is result and not looked_at
