@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from graphc.absence import no_attribute
+from graphc.collecting import no_collection
 
 if TYPE_CHECKING:
     from graphc import (
@@ -70,10 +71,12 @@ _SUBMODULES = frozenset(
 
 def __getattr__(name: str) -> object:
     if name in _SUBMODULES:
-        return import_module(f"graphc.{name}")
+        with no_collection():
+            return import_module(f"graphc.{name}")
     if name.startswith("_"):
         raise no_attribute("module 'graphc'", name)
-    api = import_module("graphc.api")
+    with no_collection():
+        api = import_module("graphc.api")
     try:
         found = getattr(api, name)
     except AttributeError:

@@ -25,6 +25,7 @@ from types import CodeType
 
 from graphc import programs
 from graphc.capture import Capture
+from graphc.collecting import no_collection
 from graphc.counting import FRONT
 from graphc.errors import GraphcError, UsageError
 from graphc.ir.builder import Builder
@@ -326,8 +327,10 @@ class Recorder:
 
     def _flush(self) -> None:
         FRONT.flushes += 1
-        # Else garbage collection, which runs at any time, may end what is bound.
-        alive = list(self.cuts.values()) if len(self.cuts) else ()
+        with no_collection():  # which runs finalizers at any time: they may end what is bound, and record
+            self._compute_pending()
+
+    def _compute_pending(self) -> None:
         count = len(self.pending)
         storages, nodes = self.outputs()
         saved = self._saved(storages) if self.capture is None else ()
@@ -337,7 +340,6 @@ class Recorder:
         for value, needed in saved:
             value.saved = tuple([self.bind_cut(node, results[node]) for node in needed if node in results])
         self._settle(storages, results, count)
-        del alive
 
     def _saved(self, storages: Sequence[Storage]) -> list[tuple[Value, tuple[Node, ...]]]:
         """Pending single numbers that `backward` may be called on later, and what it will read."""
@@ -355,8 +357,9 @@ class Recorder:
         FRONT.flushes += 1
         self.capture = None
         count = len(self.pending)
-        storages, _ = self.outputs()
-        self._settle(storages, programs.run(program, self.bound), count)
+        with no_collection():
+            storages, _ = self.outputs()
+            self._settle(storages, programs.run(program, self.bound), count)
 
     def compute(self, outputs: tuple[Node, ...]) -> dict[Node, AnyBuffer]:
         """The buffers of `outputs`, from what is bound now."""
