@@ -39,3 +39,8 @@ def runnable() -> dict[str, Target]:
             if all(feature[1:] in host_features() for feature in target.features.split(",")):
                 found[name] = replace(target, triple=host.triple)
     return found
+
+
+def common() -> Target:
+    """A target whose choices are the same on most machines: AVX2, or this machine where it cannot run that."""
+    return runnable().get("avx2", host_target())

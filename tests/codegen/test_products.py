@@ -25,7 +25,7 @@ from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run
 from tests.codegen.targets import AVX2
 
-SMALL = replace(AVX2, l1_bytes=512, l2_bytes=4096, cores=2)
+SMALL = replace(AVX2, l1_bytes=128, l2_bytes=4096, cores=2)
 FORMS = {"nn": "a b, b c -> a c", "nt": "a b, c b -> a c", "tn": "b a, b c -> a c", "tt": "b a, c b -> a c"}
 
 
@@ -177,7 +177,7 @@ def test_rows_of_an_outer_product_are_stored_one_after_the_other(form: str) -> N
     np.testing.assert_array_equal(run(graph, arrays, AVX2)[0], evaluate(graph, arrays)[0])
 
 
-MIDDLE = replace(AVX2, l1_bytes=1 << 12, l2_bytes=1 << 15, cores=1)
+MIDDLE = replace(AVX2, l1_bytes=1 << 10, l2_bytes=1 << 15, cores=1)
 
 
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.program import Fill, Region
 from graphc.codegen.package import Program
 from graphc.codegen.target import Target
@@ -23,8 +22,9 @@ from graphc.pipeline import build_program
 from tests.codegen.networks import training_step
 from tests.codegen.programs import same_bits
 from tests.codegen.raw import Entry, artifact_of, run_over
+from tests.codegen.targets import common
 
-SMALL = replace(host_target(), l1_bytes=1024, l2_bytes=8192, cores=2)
+SMALL = replace(common(), l1_bytes=1024, l2_bytes=8192, cores=2)
 LARGE = replace(SMALL, l2_bytes=1 << 30)
 
 
@@ -142,7 +142,7 @@ def test_what_all_blocks_read_is_not_read_again_for_each() -> None:
 @pytest.mark.parametrize("batch", [72, 256])
 def test_a_training_step_by_blocks(batch: int) -> None:
     """Results are those of whole kernels, with any number of parts, and memory is less."""
-    target = replace(host_target(), l2_bytes=128 << 10, cores=2)
+    target = replace(common(), l2_bytes=128 << 10, cores=2)
     graph = training_step(batch, picture=20, channels=(1, 4, 8))
     arrays = arrays_of(graph)
     found = []

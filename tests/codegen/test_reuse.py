@@ -26,6 +26,7 @@ from graphc.passes import drafts
 from graphc.passes.fuse import fuse
 from graphc.pipeline import build_program, optimize, schedule
 from tests.codegen.programs import run
+from tests.codegen.targets import common
 
 SQUARE = TensorType(f32, (48, 48))
 
@@ -267,7 +268,7 @@ def test_equal_groups_have_memory_of_their_own_to_work_in() -> None:
     b = Builder()
     x, y, w = (b.input(i, TensorType(f32, (512, 512))) for i in range(3))
     one, two = groups(*(b.contract(v, w, "m k, n k -> m n") for v in (x, y)))
-    kernels = Kernels(replace(host_target(), l1_bytes=1 << 15, l2_bytes=1 << 19))
+    kernels = Kernels(replace(common(), l1_bytes=1 << 15, l2_bytes=1 << 19))
     kernels.in_place(one), kernels.in_place(two)
     (mine,), (other,) = kernels.scratch(one), kernels.scratch(two)
     assert mine != other and mine.type == other.type
