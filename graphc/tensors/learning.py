@@ -97,9 +97,7 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
         # Nothing is held while the function runs: what dies then gives numbers back that others get.
         operands = [operand(recorder, tensor, flows) for tensor in tensors]
         recorder.seen = seen
-    words, keeps = set(key), [keep for _, keep in operands]
-    if any(id(node) not in words and id(keep.node) not in words for node, keep in operands):
-        return result  # an operand was computed while the key was made, after which leaves got other numbers
+    keeps = [keep for _, keep in operands]
     value = result._storage.value
     if value is None or not _is_plain(result, recorder):
         return result
@@ -113,6 +111,9 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
         order = [next(at for at, part in enumerate(given) if part is tensors[place]) for place in which]
         ORDERS[function] = sum(place + 1 << 8 * at for at, place in enumerate(order))
     if wanted == ENTRY:
+        words = set(key)
+        if any(id(node) not in words and id(keep.node) not in words for node, keep in operands):
+            return result  # an operand was computed while the key was made, after which leaves got other numbers
         others = _constants(given)
         chains = [tensor._chain for tensor in tensors]
         keep = (code, function, value.name, through, checked, chains, others)  # the builder keeps nodes
