@@ -139,6 +139,13 @@ class Prefetch:
 
 
 @record
+class Fence:
+    """What is loaded after it is loaded anew: no sooner, and not with equal loads before it. A request to the back end,
+    which otherwise fills registers with what is wanted later; results do not depend on it.
+    """
+
+
+@record
 class For:
     """`for var = lo to hi step step`, carrying values: `phis[i]` starts as `inits[i]`, becomes `yields[i]`; after the
     loop it is `results[i]`.
@@ -228,7 +235,7 @@ class Await:
     pending: int
 
 
-Stmt = Op | Load | Store | Prefetch | For | If | Mma | LoadMatrix | AsyncCopy | Await
+Stmt = Op | Load | Store | Prefetch | Fence | For | If | Mma | LoadMatrix | AsyncCopy | Await
 
 
 @record

@@ -11,6 +11,7 @@ from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     Await,
+    Fence,
     For,
     If,
     Kernel,
@@ -261,6 +262,8 @@ class _KernelParser:
             return Store(buffer, index, value, stride, offsets, mask, streams)
         if self.accept("prefetch"):
             return Prefetch(*self.place())
+        if self.accept("fence"):
+            return Fence()
         if self.accept("for"):
             return self.loop(depth)
         if self.accept("if"):

@@ -33,6 +33,7 @@ from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     Await,
+    Fence,
     For,
     If,
     Kernel,
@@ -127,6 +128,8 @@ class KernelPrinter:
                 yield f"{pad}if {self._use(statement.condition)} {{", statement
                 yield from self._block(statement.body, depth + 1)
                 yield pad + "}", None
+            elif isinstance(statement, Fence):
+                yield f"{pad}fence", statement
             elif isinstance(statement, (Op, Load, Store, Prefetch)):
                 yield pad + self._simple(statement), statement
             elif isinstance(statement, (Mma, LoadMatrix, AsyncCopy, Await)):

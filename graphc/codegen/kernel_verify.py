@@ -14,6 +14,7 @@ from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     Await,
+    Fence,
     For,
     If,
     Kernel,
@@ -154,6 +155,8 @@ class _Verifier:
                 if statement.buffer not in self.params:
                     self.fail(f"{statement.buffer.name} is not a buffer of this kernel")
                 self.affine(statement.index)
+            elif isinstance(statement, Fence):
+                continue
             elif isinstance(statement, For):
                 self.loop(statement)
             elif isinstance(statement, If):

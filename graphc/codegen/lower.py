@@ -33,6 +33,8 @@ from graphc.ir.types import i64
 
 _NOTHING: Mapping[Node, Node] = MappingProxyType({})
 
+FENCED = 32  # multiply-adds between which the back end may move instructions: of more it loads too much ahead
+
 Point = dict[Var, Ix]
 _Visit = Callable[[Point, Masks, list[Value]], list[Value]]
 
@@ -310,6 +312,8 @@ class _Lowering:
         for stage, at in items:
             wide = own_lane is not None or any(self.lane in ix.symbols() for ix in at)
             inits += [self.e.splat(v, self.schedule.lanes) if wide else v for v in self.values.start(stage)]
+        size = sum(map(len, groups)) * self.schedule.steps.get(site, 1)
+        fenced = is_product and size > FENCED
         zeros = list(inits)
         parted = self.products if is_product and self.domain.part is not None else None
         if parted is not None:
@@ -323,6 +327,8 @@ class _Lowering:
                 self.e.epoch += 1
                 elements: dict[Hashable, Value] = {}
                 for number, (choice, item) in enumerate(group):
+                    if fenced and number % FENCED == 0:
+                        self.e.fence()
                     if choice not in at_taps:
                         taps = dict(zip(unrolled, map(Ix, choice), strict=True))
                         at_taps[choice] = tuple(taps[v] if v in taps else point[v] for v in site.loops)

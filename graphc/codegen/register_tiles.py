@@ -47,8 +47,6 @@ def tile_contraction(
     if _is_outer_product(site, schedule):
         sizes = [s if v is schedule.lane else s[:1] for v, s in zip(axes, sizes, strict=True)]
     taps = math.prod(v.hi + 1 for v in schedule.unrolled[site])
-    if taps > 1:
-        free -= 1  # LLVM moves loads of the next tap up, and spills sums where no register is left for them
     per_point = len(site.points)
     loads = _LoadCounter(site, axes, schedule, target, copied)
     ranked: list[tuple[float, float, tuple[int, ...]]] = []  # the best so far, not more than are asked for
@@ -97,12 +95,7 @@ def tile_contraction(
     points = math.prod(chosen) * per_point
     schedule.split[site] = max(1, 8 // points) if taps == 1 else 1
     if taps == 1 and schedule.split[site] == 1:
-        loads.take(chosen, free - points)
-        innermost = schedule.loop_order[site][-1:]
-        # What one step leaves to the next one stays in registers when both are in one pass through the loop.
-        shared = loads.shared(chosen, innermost[0]) if innermost else 0
-        fits = not shared or points + loads.registers() + shared <= free
-        schedule.steps[site] = _steps_together(innermost, points) if fits else 1
+        schedule.steps[site] = _steps_together(schedule.loop_order[site][-1:], points)
     return best * per_point * _vector_steps(site, nest, schedule)
 
 
@@ -249,7 +242,6 @@ class _LoadCounter:
         unrolled = schedule.unrolled[site]
         lane = schedule.lane or schedule.site_lane.get(site)
         forms: dict[tuple[Node, tuple[int, ...], tuple[int, ...], int], set[int]] = {}
-        self._addresses: dict[tuple[Node, tuple[int, ...]], dict[Ix, None]] = {}
         held: set[Node] = set()  # operands of which the nearest cache holds all that the places of the lane axis read
         for per_point in site.operands:
             for number, (buffer, ix) in enumerate(per_point):
@@ -262,7 +254,6 @@ class _LoadCounter:
                 steps = tuple(_step(ix, v) * (schedule.lanes if v is schedule.lane else 1) for v in axes)
                 taps = tuple(ix.coefficient(v) for v in unrolled)
                 forms.setdefault((buffer, steps, taps, across), set()).add(ix.const)
-                self._addresses.setdefault((buffer, steps), {})[ix] = None
         self._taps = math.prod(v.hi + 1 for v in unrolled)
         self._each: list[float] = []
         self._is_streamed: list[bool] = []
@@ -313,16 +304,6 @@ class _LoadCounter:
     def shuffled(self) -> int:
         """Those of them that are vectors of elements a few places apart."""
         return self._groups * sum(compress(self._counts, self._is_shuffled))
-
-    def shared(self, tile: tuple[int, ...], loop: Var) -> int:
-        """Elements for a tile that its next step along `loop` reads too: windows that slide along the tile."""
-        count = 0
-        for (_, steps), addresses in self._addresses.items():
-            for ix in addresses:
-                found = _places({ix.const}, steps, tile)
-                apart = ix.coefficient(loop)
-                count += len(found & {p + apart for p in found}) if apart else 0
-        return count
 
     def registers(self) -> int:
         """Registers for operands."""

@@ -13,6 +13,7 @@ from graphc.codegen.kernel import (
     AsyncCopy,
     Await,
     Emitter,
+    Fence,
     For,
     If,
     Load,
@@ -172,6 +173,9 @@ class ScopedEmitter(Emitter):
 
     def prefetch(self, buffer: Param, index: Affine) -> None:
         self.body.append(Prefetch(buffer, index))
+
+    def fence(self) -> None:
+        self.body.append(Fence())
 
     def mma(self, dtype: DType, a: tuple[Value, ...], b: tuple[Value, ...], c: tuple[Value, ...]) -> tuple[Value, ...]:
         """`c` plus the product of the warp's matrices `a` and `b`."""

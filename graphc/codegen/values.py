@@ -89,8 +89,8 @@ class Values:
         value: Value | None = None
         while True:
             if request is not None:
-                key = request
-                known = self.stages.get((key[0], key[1])) or self.e.find(key)
+                key: tuple[object, ...] = (*request, self.e.epoch) if self.e.pinned else request
+                known = self.stages.get((request[0], request[1])) or self.e.find(key)
                 if known is not None:
                     value, request = known, None
                     continue

@@ -95,6 +95,27 @@ kernel @turned(%x: f32[8] in, %y: f32[8] out) {
     assert y.tolist() == [3, 2, 1, 0, 7, 6, 5, 4]
 
 
+def test_fences_change_no_result() -> None:
+    text = """\
+kernel @added(%x: f32[8] in, %y: f32[8] out) {
+  parallel %g = 0 to 2 {
+    %v = load %x[%g*4] : f32x4
+    fence
+    %w = load %x[%g*4] : f32x4
+    %1 = add %v, %w : f32x4
+    fence
+    store %y[%g*4], %1 : f32x4
+  }
+}
+"""
+    kernel = parse_kernel(text)
+    verify_kernel(kernel)
+    assert print_kernel(kernel) == text
+    x, y = np.arange(8, dtype=np.float32), np.zeros(8, np.float32)
+    run(kernel, [x, y])
+    assert (y == 2 * x).all()
+
+
 def test_names_are_hints_made_unique() -> None:
     a, b, c, d = Value(INDEX, "x"), Value(INDEX, "x"), Value(INDEX), Value(INDEX, "a b%")
     body = (*(Op(v, "const", (), i) for i, v in enumerate((a, b, c, d))), Op(Value(INDEX, "1"), "add", (a, b)))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from graphc.codegen import lower
+from graphc.codegen.kernel import Fence, For, Load, Stmt
 from graphc.codegen.kernel_text import print_kernel
+from graphc.codegen.llvm.build import build_assembly
+from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.prepare import prepare
 from graphc.codegen.sites import Site
 from graphc.codegen.taps import Item, by_elements, one_by_one
+from graphc.codegen.target import Target
 from graphc.ir.access import Index
 from graphc.ir.builder import Builder
 from graphc.ir.demand import reduction_reads
@@ -23,7 +28,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType, f32
 from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run
-from tests.codegen.targets import AVX2, runnable
+from tests.codegen.targets import AVX2, AVX512, runnable
 
 
 def _graph(spec: str, *shapes: tuple[int, ...]) -> Graph:
@@ -107,6 +112,46 @@ def test_tiles_are_of_rows_that_share_elements() -> None:
     prepared = prepare(group, AVX2)
     sizes = [prepared.schedule.tile[v] for v in prepared.nest.axes if v.hi]
     assert sizes == [1, 1, 8, 1]
+
+
+FIVE = _graph("c h+r w+s, o c r s -> o h w", (16, 32, 32), (32, 16, 5, 5))
+
+
+def _innermost(statements: tuple[Stmt, ...]) -> list[Stmt]:
+    """The longest body of an innermost loop."""
+    loops = [s for s in statements if isinstance(s, For)]
+    return max((_innermost(loop.body) for loop in loops), key=len) if loops else list(statements)
+
+
+def test_what_does_not_fit_the_registers_is_loaded_again() -> None:
+    """Groups of steps begin with a fence, and read nothing that was loaded before it."""
+    graph = _graph("c h w+s, o c s -> o h w", (32, 14, 32), (64, 32, 5))
+    kernel = build_program(graph, target=AVX512).kernels[-1]
+    body = _innermost(kernel.body)
+    starts = [i for i, s in enumerate(body) if isinstance(s, Fence)]
+    assert len(starts) > 1 and starts[0] < min(i for i, s in enumerate(body) if isinstance(s, Load))
+    loaded = [(s.buffer.name, s.index) for s in body if isinstance(s, Load)]
+    assert len(loaded) > len(set(loaded))
+
+
+@pytest.mark.parametrize("target", [AVX2, AVX512], ids=["avx2", "avx512"])
+@pytest.mark.parametrize(
+    "graph",
+    [
+        FIVE,
+        _graph("c 2h+r 2w+s, o c r s -> o h w", (3, 117, 117), (64, 3, 7, 7)),
+        _graph("c h+r w, o c r -> o h w", (64, 30, 30), (64, 64, 3)),
+        _graph("i k, k j -> i j", (512, 512), (512, 512)),
+    ],
+    ids=["5x5", "7x7 strided", "3x1", "product"],
+)
+def test_sums_stay_in_registers(graph: Graph, target: Target) -> None:
+    """The back end, which moves instructions within a body, stores no vector on the stack in its loop."""
+    kernel = build_program(graph, target=target).kernels[-1]
+    blocks = re.split(r"\n\.LBB", build_assembly(emit_kernel(kernel, target), target))
+    body = max(blocks, key=lambda block: block.count("vfmadd"))
+    assert body.count("vfmadd") >= 36
+    assert not re.findall(r"%[yz]mm\d+, -?\d*\(%r[sb]p\)", body)
 
 
 TARGETS = {**runnable(), "few registers": replace(host_target(), registers=12)}

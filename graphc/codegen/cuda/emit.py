@@ -20,6 +20,7 @@ from graphc.codegen.cuda.spelling import INT_MAX, integer, memory_type
 from graphc.codegen.cuda.wide import run_length
 from graphc.codegen.kernel import (
     AsyncCopy,
+    Fence,
     For,
     If,
     Kernel,
@@ -128,6 +129,7 @@ class _KernelEmitter:
             Op: self._op,
             Load: self.memory.load,
             Store: self.memory.store,
+            Fence: _nothing,  # registers are the compiler's matter
             Prefetch: _nothing,  # the threads of other warps run while one waits for memory
             For: self._for,
             If: self._if,
@@ -293,7 +295,7 @@ class _KernelEmitter:
         self.f.close()
 
 
-def _nothing(statement: Prefetch) -> None:
+def _nothing(statement: Prefetch | Fence) -> None:
     """Translate nothing."""
 
 

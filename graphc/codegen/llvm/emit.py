@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.kernel import For, If, Kernel, Load, Op, Prefetch, Stmt, Store, Value
+from graphc.codegen.kernel import Fence, For, If, Kernel, Load, Op, Prefetch, Stmt, Store, Value
 from graphc.codegen.llvm.function import Function
 from graphc.codegen.llvm.memory import Memory
 from graphc.codegen.llvm.operations import translate
@@ -98,6 +98,10 @@ class _KernelEmitter:
                 memory.store(statement)
             elif isinstance(statement, Prefetch):
                 memory.prefetch(statement)
+            elif isinstance(statement, Fence):
+                # A label that nobody jumps to: nothing is scheduled across it, and no instruction is made for it.
+                f.run('call void @llvm.codeview.annotation(metadata !{!"fence"})')
+                f.declarations["declare void @llvm.codeview.annotation(metadata)"] = None
             elif isinstance(statement, For):
                 self._for(statement)
             elif isinstance(statement, If):
