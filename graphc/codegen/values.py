@@ -89,7 +89,7 @@ class Values:
         value: Value | None = None
         while True:
             if request is not None:
-                key: tuple[object, ...] = (*request, self.e.epoch) if self.e.pinned else request
+                key: object = (*request, self.e.epoch) if self.e.pinned else request
                 known = self.stages.get((request[0], request[1])) or self.e.find(key)
                 if known is not None:
                     value, request = known, None
