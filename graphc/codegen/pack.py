@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
@@ -71,6 +72,40 @@ _Terms = list[tuple[Value, int]]
 """Indices with what one step of each adds to an address."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """Steps of the sum at one distance in the operand (`read`) and in the panel (`write`). A loop whose steps go on
+    where those of the next one end is one with it.
+
+    `chunked` counts the steps in one step of the chunk; 0 where all of them are in the panel.
+    """
+
+    name: str
+    steps: int
+    read: int
+    write: int
+    chunked: int
+
+
+def _loops(panel: Panel) -> list[_Loop]:
+    """The loops of a panel, outermost first."""
+    loops: list[_Loop] = []
+    for var in reversed(panel.loops):
+        read, write, steps = panel.address.coefficient(var), panel.stride(var), panel.steps(var)
+        is_chunked = panel.chunk is not None and panel.chunk.var is var
+        inner = loops[-1] if loops else None
+        if (
+            inner is not None
+            and not inner.chunked
+            and (read, write) == (inner.read * inner.steps, inner.write * inner.steps)
+        ):
+            chunked = inner.steps if is_chunked else 0
+            loops[-1] = _Loop(inner.name, steps * inner.steps, inner.read, inner.write, chunked)
+        else:
+            loops.append(_Loop(var.name, steps, read, write, int(is_chunked)))
+    return loops[::-1]
+
+
 class _Packing:
     def __init__(self, panel: Panel, target: Target, e: ScopedEmitter, source: Param, out: Param) -> None:
         self.panel = panel
@@ -84,6 +119,7 @@ class _Packing:
         self.is_partial = False  # lanes past the end
         self.overlaps = False  # stores may write over what follows, which is filled later
         self.count = 0  # steps of the chunk
+        self.loops = _loops(panel)
         self.along = self._along()
 
     def outer(self, places: Mapping[Var, Value]) -> _Terms:
@@ -158,34 +194,29 @@ class _Packing:
         else:
             self._rows(first, read, write)
 
-    def _steps(self, var: Var) -> int:
-        chunk = self.panel.chunk
-        return self.count if chunk is not None and chunk.var is var else var.hi + 1
+    def _steps(self, loop: _Loop) -> int:
+        return self.count * loop.chunked if loop.chunked else loop.steps
 
-    def _along(self) -> Var | None:
+    def _along(self) -> _Loop | None:
         """The loop along which elements are loaded as vectors, to be transposed in registers."""
         panel = self.panel
-        along = next((v for v in panel.loops if panel.address.coefficient(v) == 1), None)
+        along = next((v for v in self.loops if v.read == 1), None)
         if along is None or self.step == 1 or panel.source.dtype.itemsize not in (4, 8):
             return None
-        is_long = panel.width * 2 >= self.lanes and panel.steps(along) >= self.lanes
+        is_long = panel.width * 2 >= self.lanes and along.steps >= self.lanes
         return along if is_long else None
 
     def steps_from(self, inside: Callable[[_Terms, _Terms], None], read: _Terms, write: _Terms) -> None:
         """Loop over all steps, but for those that are loaded as vectors."""
-        ordered = [v for v in self.panel.loops if v is not self.along]
+        ordered = [v for v in self.loops if v is not self.along]
 
         def nest(level: int, read: _Terms, write: _Terms) -> None:
             if level == len(ordered):
                 inside(read, write)
                 return
-            var = ordered[level]
-            with self.e.loop(var.name, 0, self._steps(var), 1) as loop:
-                nest(
-                    level + 1,
-                    [*read, (loop.var, self.panel.address.coefficient(var))],
-                    [*write, (loop.var, self.panel.stride(var))],
-                )
+            over = ordered[level]
+            with self.e.loop(over.name, 0, self._steps(over), 1) as loop:
+                nest(level + 1, [*read, (loop.var, over.read)], [*write, (loop.var, over.write)])
 
         nest(0, read, write)
 
@@ -211,7 +242,7 @@ class _Packing:
             e.store(self.out, Affine(low, tuple(write)), stored, min(count - 1, 1), None, None)
             low += count
 
-    def _turned(self, along: Var, first: Value, read: _Terms, write: _Terms) -> None:
+    def _turned(self, along: _Loop, first: Value, read: _Terms, write: _Terms) -> None:
         """Square blocks, loaded along the steps, transposed in registers and stored along the tile."""
         panel, e, lanes = self.panel, self.e, self.lanes
         rows = []
@@ -239,15 +270,15 @@ class _Packing:
                     for row in here
                 ]
                 columns.append(transposed(e, loaded))
-            to = (*write, *((v, panel.stride(along)) for v, _ in step))
+            to = (*write, *((v, along.write) for v, _ in step))
             # Where other loops lie inside, what follows the last of their steps was filled before.
-            overlaps = self.overlaps and panel.stride(along) == panel.width
+            overlaps = self.overlaps and along.write == panel.width
             for k in range(count):  # in order, where each step writes over the beginning of the next one
                 for part, low in enumerate(range(0, panel.width, lanes)):
                     left = panel.width - low
                     some = e.op("lt", e.lanes(i64, lanes), left) if left < lanes and not overlaps else None
                     value = expand_cast(e, columns[part][k], self.out.dtype)
-                    e.store(self.out, Affine(low + (at + k) * panel.stride(along), to), value, 1, None, some)
+                    e.store(self.out, Affine(low + (at + k) * along.write, to), value, 1, None, some)
 
         with e.loop(along.name, 0, whole * lanes, lanes) as loop:
             blocks(((loop.var, 1),), 0, lanes, None)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.kernel_verify import verify_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.prepare import prepare
@@ -19,7 +20,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import DType, TensorType, bf16, f16, f32, f64, i32
 from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run
-from tests.codegen.targets import runnable
+from tests.codegen.targets import AVX512, runnable
 
 SMALL = replace(host_target(), l1_bytes=512, l2_bytes=4096, cores=2)
 TARGETS = {
@@ -186,3 +187,15 @@ def test_a_block_that_is_copied_across_its_order_is_whole() -> None:
     wanted = evaluate(graph, arrays)[0]
     for target in (host_target(), *runnable().values()):
         np.testing.assert_array_equal(run(graph, arrays, target)[0], wanted)
+
+
+def test_loops_that_follow_each_other_are_copied_as_one() -> None:
+    """The weights of a convolution lie in one row for each channel: square blocks of them are turned in registers."""
+    b = Builder()
+    x, w = b.input(0, TensorType(f32, (12, 33, 33)), "x"), b.input(1, TensorType(f32, (64, 12, 3, 3)), "w")
+    graph = Graph((x, w), (b.contract(x, w, "c 2h+r 2w+s, o c r s -> o h w"),))
+    copies = [k for k in build_program(graph, target=AVX512).kernels if len(k.params) == 2]
+    assert copies
+    for kernel in copies:
+        text = print_kernel(kernel)
+        assert "zip_low" in text and " stride " not in text and text.count("for ") <= 2
