@@ -312,8 +312,8 @@ class _Lowering:
         for stage, at in items:
             wide = own_lane is not None or any(self.lane in ix.symbols() for ix in at)
             inits += [self.e.splat(v, self.schedule.lanes) if wide else v for v in self.values.start(stage)]
-        size = sum(map(len, groups)) * self.schedule.steps.get(site, 1)
-        fenced = is_product and size > FENCED
+        steps = self.schedule.steps.get(site, 1)
+        fenced = is_product and (steps > 1 or sum(map(len, groups)) > FENCED)
         zeros = list(inits)
         parted = self.products if is_product and self.domain.part is not None else None
         if parted is not None:
