@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from itertools import product
 from types import MappingProxyType
 
@@ -23,7 +23,7 @@ from graphc.codegen.sites import Site, inner_dims, root_index, store_address
 from graphc.codegen.steps import Step, Steps
 from graphc.codegen.taps import by_elements, element_keys, one_by_one, streamed
 from graphc.codegen.target import LINE, Target
-from graphc.codegen.values import Masks, Values, accumulator_dtype
+from graphc.codegen.values import Masks, Values, accumulator_dtype, regroup
 from graphc.ir.access import Index
 from graphc.ir.demand import reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
@@ -483,9 +483,9 @@ class _Lowering:
             with self.e.loop(var.name, lo, hi, step, flat) as loop:
                 base = Var(var.name, hi - step)
                 self.values.env[base] = loop.var
-                after = inside(Ix.of(base), _regroup(loop.phis, totals))
+                after = inside(Ix.of(base), regroup(loop.phis, totals))
                 loop.yields = tuple(v for part in after for v in part)
-            return _regroup(loop.results, totals)
+            return regroup(loop.results, totals)
 
         return at_level(0, {}, carried)
 
@@ -494,12 +494,3 @@ class _Lowering:
     def _work(self) -> tuple[int, int]:
         """Operations, and bytes of memory."""
         return self.nest.operations, sum(n.type.nbytes for n in self.params if n not in self.rows)
-
-
-def _regroup(flat: Sequence[Value], like: list[list[Value]]) -> list[list[Value]]:
-    """`flat` cut into lists of the lengths of `like`."""
-    result, position = [], 0
-    for part in like:
-        result.append(list(flat[position : position + len(part)]))
-        position += len(part)
-    return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 
 from graphc.codegen import extremes
 from graphc.codegen.kernel import INDEX, Affine, Param, Value, VType
@@ -398,3 +398,12 @@ class Values:
         for number, row in enumerate(rows):
             self.e.remember((*key, number), row)
         return rows[place]
+
+
+def regroup(flat: Sequence[Value], like: list[list[Value]]) -> list[list[Value]]:
+    """`flat` cut into lists of the lengths of `like`."""
+    result, position = [], 0
+    for part in like:
+        result.append(list(flat[position : position + len(part)]))
+        position += len(part)
+    return result
