@@ -25,6 +25,7 @@ from graphc.ir.types import TensorType
 
 STREAMED = 4  # nearest caches that a tile of the lane axis reads in one chunk of a sum, each line once
 FEW = 8  # places from which a sum may read in turns as if from one
+MIN_STEPS = 64  # vectors of a sum in one chunk, where what tiles read stays in a cache: parts are kept and read again
 MIN_USES = 48  # multiply-adds that each element of an operand must take part in, or copying it does not pay
 
 
@@ -154,7 +155,9 @@ def _chunk_count(site: Site, nest: Nest, schedule: Schedule, target: Target) -> 
     """How many chunks pay, 1 when the sum is not that long.
 
     What a tile of the lane axis reads in one chunk is four times the nearest cache: the second one gives it as fast as
-    it is used. When the sum itself runs across lanes, what all tiles read in one chunk fits the second-level cache.
+    it is used. When the sum itself runs across lanes, what all tiles read in one chunk fits the second-level cache, or,
+    where one step of the outermost loop is too much for that, what two tiles do: neighbours then find there what they
+    share.
     """
     lane, extent = schedule.lane, schedule.loop_order[site][0].hi + 1
     if lane is not None:
@@ -165,5 +168,11 @@ def _chunk_count(site: Site, nest: Nest, schedule: Schedule, target: Target) -> 
     else:
         extents = {v: v.hi + 1 for v in (*nest.axes, *site.loops)}
         whole = sum(footprint(ix, extents, leaf.dtype.itemsize) for leaf, ix in site.operands[0])
-        count = 1 if whole / extent > target.l2_bytes else math.ceil(whole / (target.l2_bytes * FULL))
+        count = math.ceil(whole / (target.l2_bytes * FULL))
+        if whole / extent > target.l2_bytes:
+            extents.update({v: schedule.tile[v] for v in nest.axes})
+            near = 2 * sum(footprint(ix, extents, leaf.dtype.itemsize) for leaf, ix in site.operands[0])
+            count = math.ceil(near / (target.l2_bytes * FULL))
+            steps = math.prod(v.hi + 1 for v in site.loops) // schedule.lanes
+            count = 1 if near / extent > target.l2_bytes or steps < MIN_STEPS * count else count
     return max(1, min(count, extent))

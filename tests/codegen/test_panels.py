@@ -134,6 +134,18 @@ def test_a_long_sum_across_lanes_is_made_in_parts(rows: int) -> None:
         np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
 
 
+@pytest.mark.parametrize(("cache", "size"), [(1 << 20, 2), (1 << 26, None)])
+def test_a_long_sum_is_made_in_parts_that_two_tiles_find_near(cache: int, size: int | None) -> None:
+    """One block of samples is more than the cache holds, what two tiles read of two of them is not."""
+    b = Builder()
+    x, y = (b.input(i, TensorType(f32, (4, 48, n, n, 16)), name) for i, (n, name) in enumerate(((16, "x"), (34, "y"))))
+    graph = Graph((x, y), (b.contract(x, y, "b o h w l, b c 2h+r 2w+s l -> o c r s"),))
+    (group,) = schedule(graph, AVX512).groups
+    choice = prepare(group, replace(AVX512, l2_bytes=cache)).schedule
+    assert choice.lane is None
+    assert (choice.chunk and choice.chunk.size) == size
+
+
 def test_matrices_that_fit_the_nearest_cache_stay_as_they_are() -> None:
     graph = _square(16, "a b, b c -> a c")
     (group,) = schedule(graph, host_target()).groups
