@@ -32,6 +32,7 @@ from graphc.passes.layout import Layout
 from graphc.passes.minimal_filtering import MinimalFiltering
 from graphc.passes.order import order
 from graphc.passes.plan_memory import plan_memory
+from graphc.passes.share_masks import ShareMasks
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
 from graphc.passes.skip_zeros import SkipZeros
@@ -77,7 +78,15 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         return [*machine_independent, SplitReductions(on_gpu=True)]
     filtering = [MinimalFiltering(target.lanes(4))] if MINIMAL_FILTERING.get() else []
     leading = SplitLeading(target.l2_bytes)
-    return [*machine_independent, Layout(target.lanes(4)), *filtering, SharePads(), leading, SplitReductions()]
+    return [
+        *machine_independent,
+        Layout(target.lanes(4)),
+        *filtering,
+        ShareMasks(),
+        SharePads(),
+        leading,
+        SplitReductions(),
+    ]
 
 
 def optimize(graph: Graph, target: Target | None = None) -> Graph:
