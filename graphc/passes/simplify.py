@@ -8,6 +8,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.contraction import format_spec, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.opdef import OPS
 from graphc.ir.record import record
 from graphc.passes.base import NO_DETACH, Pass, rebuild
 from graphc.passes.pattern import Exactness, Rewriter, Rule
@@ -63,6 +64,9 @@ def _order_contractions(graph: Graph) -> Graph:
         same = operands == node.inputs
         done[node] = node if same else builder.make(node.op, operands, node.attrs, node.type)
         source = node.inputs[0] if node.op in ("permute", "slice") else None
+        if source is not None and node.op == "slice" and _is_epilogue(graph, source):
+            done[node] = _sliced_first(builder, done[source], node)
+            continue
         if source is None or done[source].op != "contract" or source in kept or len(graph.users[source]) > 1:
             continue
         if node.op == "permute":
@@ -73,6 +77,20 @@ def _order_contractions(graph: Graph) -> Graph:
         else:
             done[node] = _part_of_contraction(builder, done[source], node) or done[node]
     return graph.with_outputs(tuple(done[node] for node in graph.outputs))
+
+
+def _is_epilogue(graph: Graph, node: Node) -> bool:
+    """Whether an elementwise operator has one reader, and an operand that is a contraction with no other."""
+    if OPS[node.op].kind != "elementwise" or node in graph.outputs or len(graph.users[node]) > 1:
+        return False
+    return any(x.op == "contract" and len(graph.users[x]) == 1 and x not in graph.outputs for x in node.inputs)
+
+
+def _sliced_first(b: Builder, node: Node, part: Node) -> Node:
+    """The slice `part` of an elementwise operator as the operator of slices, so that contractions before it are cut."""
+    start, size, step = (part.ints(k) for k in ("start", "size", "step"))
+    operands = tuple(b.slice(x, start, size, step) for x in node.inputs)
+    return b.make(node.op, operands, node.attrs, node.type.with_shape(part.shape))
 
 
 def _part_of_contraction(b: Builder, product: Node, part: Node) -> Node | None:

@@ -60,8 +60,53 @@ def _rewrite(graph: Graph) -> Graph:
             if sliced == (node is not source):
                 with b.at(source.locs):
                     made = _without_zeros(b, done[source] if sliced else made, made if sliced else None) or made
+        if made.op in ("contract", "reduce_sum"):
+            with b.at(source.locs):
+                made = (_without_border if made.op == "contract" else _sum_without_border)(b, made) or made
         done[node] = made
     return graph.with_outputs(tuple(done[o] for o in graph.outputs))
+
+
+def _sum_without_border(b: Builder, node: Node) -> Node | None:
+    """A sum over all of a border of zeros without it."""
+    x, axes = node.inputs[0], node.ints("axes")
+    if x.op != "pad" or x.attr("value") != 0 or any(x.ints("interior")) or not node.dtype.is_float:
+        return None
+    edges = list(zip(x.ints("low"), x.ints("high"), strict=True))
+    if any(min(edge) < 0 or (max(edge) and d not in axes) for d, edge in enumerate(edges)):
+        return None
+    return b.apply("reduce_sum", (x.inputs[0],), dict(node.attrs))
+
+
+def _without_border(b: Builder, node: Node) -> Node | None:
+    """The contraction `node` without those terms of its sums that a border of zeros makes; None where that is no gain:
+    the gradient by the weights of a convolution, of whose results pooling drops the last.
+    """
+    spec = parse_spec(node.text("spec"))
+    extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
+    for side, x in enumerate(node.inputs):
+        if x.op != "pad" or x.attr("value") != 0 or any(x.ints("interior")):
+            continue
+        edges: dict[str, tuple[int, int]] = {}
+        pads = [list(x.ints("low")), list(x.ints("high"))]
+        for dim, terms in enumerate(spec.operands[side]):
+            (label, step), low, high = terms[0], pads[0][dim], pads[1][dim]
+            if len(terms) == 1 and step == 1 and label not in spec.out and min(low, high) >= 0 < max(low, high):
+                edges[label] = low, high
+                pads[0][dim] = pads[1][dim] = 0
+        if any(sum(label == k for dim in spec.operands[side] for k, _ in dim) > 1 for label in edges):
+            continue
+        left = {label: n - sum(edges.get(label, (0, 0))) for label, n in extents.items()}
+        if math.prod(extents.values()) - math.prod(left.values()) < STEP or min(left.values()) < 1:
+            continue  # infinities and NaN may be lost: not for a trifle
+        y, dims = node.inputs[1 - side], spec.operands[1 - side]
+        start = tuple(sum(c * edges.get(label, (0, 0))[0] for label, c in dim) for dim in dims)
+        size = tuple(
+            n - sum(c * sum(edges.get(label, (0, 0))) for label, c in dim) for n, dim in zip(y.shape, dims, strict=True)
+        )
+        operands = [b.pad(x.inputs[0], tuple(pads[0]), tuple(pads[1])), b.slice(y, start, size, (1,) * len(dims))]
+        return b.contract(*operands[:: -1 if side else 1], node.text("spec"))
+    return None
 
 
 def _without_zeros(b: Builder, node: Node, cut: Node | None) -> Node | None:

@@ -191,6 +191,20 @@ def max_pool_gradient(instance: Instance) -> Node:
     return b.select(b.elementwise("gt", x, 0), folded, 0)
 
 
+def bordered_gradient(instance: Instance) -> Node:
+    """The gradient of relu behind that of pooling whose windows leave a border over."""
+    rng, b = instance.rng, instance.builder
+    rows, columns = rng.randint(1, 3), rng.randint(1, 3)
+    windows = instance.input(TensorType(rng.choice([f32, f64]), (2, rows, columns, 2, 2)))
+    folded = b.fold(windows, (2, 2 * rows, 2 * columns), (1, 2), (2, 2), (1, 1))
+    low, high = ((0, rng.randint(0, 1), rng.randint(0, 1)) for _ in range(2))
+    padded = b.pad(folded, low, high)
+    x = instance.input(padded.type)
+    if rng.random() < 0.5:
+        return b.select(b.elementwise("le", x, 0), 0, padded)
+    return b.select(b.elementwise("gt", x, 0), padded, 0)
+
+
 _EMPTY = (
     "add",
     "neg",
@@ -238,6 +252,8 @@ CUSTOM: dict[str, Callable[[Instance], Node]] = {
     "product-of-nothing": lambda instance: empty(instance, ("reduce_prod",)),
     "contract-of-nothing": lambda instance: empty(instance, ("contract",)),
     "slice-pad": spaced_slice,
+    "relu-mask-of-what-windows-cover": bordered_gradient,
+    "relu-mask-of-what-windows-cover-gt": bordered_gradient,
     "relu-mask-after-max-pool": max_pool_gradient,
     "relu-mask-after-max-pool-gt": max_pool_gradient,
 }

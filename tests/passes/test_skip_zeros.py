@@ -19,6 +19,8 @@ from graphc.passes import phases, skip_zeros
 from graphc.passes.autodiff import grad_graph
 from graphc.passes.skip_zeros import SkipZeros
 from graphc.pipeline import optimize
+from tests.codegen.networks import arrays_for as training_arrays
+from tests.codegen.networks import training_step
 from tests.codegen.programs import run
 
 Ints = tuple[int, ...]
@@ -275,3 +277,17 @@ def test_gradients_of_convolutions_and_transposed_ones(stride: int, kernel: int,
     arrays = arrays_for(graph)
     for got, expected in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("picture", "wide"), [(9, 6), (10, 8)])
+def test_what_pooling_leaves_over_is_not_computed(picture: int, wide: int) -> None:
+    """Of 7x7 results of a convolution windows cover 6x6, of 8x8 all: no more is computed, forwards or for weights."""
+    graph = training_step(64, picture, (2, 4))
+    changed = optimize(graph)
+    verify(changed)
+    shapes = [(x.shape[2:], n.shape) for n in changed.nodes if n.op == "contract" for x in n.inputs if x.type.rank == 4]
+    assert ((wide, wide), (4, 2, 3, 3)) in shapes
+    assert ((wide + 2, wide + 2), (64, 4, wide, wide)) in shapes
+    arrays = training_arrays(graph)
+    for a, b in zip(evaluate(changed, arrays), evaluate(graph, arrays), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -1,6 +1,7 @@
 """Max pooling after relu: pool first, then apply relu to the few values that are left, forwards and backwards.
 
-relu(x) stands for select(x <= 0, 0, x): NaN stays NaN and -0.0 becomes 0.
+Where windows leave a border over, relu is taken of what they cover alone: a convolution before it then need not compute
+the rest. relu(x) stands for select(x <= 0, 0, x): NaN stays NaN and -0.0 becomes 0.
 """
 
 from __future__ import annotations
@@ -78,7 +79,34 @@ def _before_spreading(b: Builder, spread: Node, winner: Node, winners: Node) -> 
     return None
 
 
+_COVERED = op("window", op("slice", _relu(x)).named("covered"))
+
+
+def _cover(b: Builder, m: Match) -> Node:
+    part = m["covered"]
+    covered = b.slice(m["x"], part.ints("start"), part.ints("size"), part.ints("step"))
+    return _on(b, m.root, b.select(b.elementwise("le", covered, 0), 0, covered))
+
+
+_BORDERED = op("pad", op("fold", var("windows")).named("fold"), value=0.0).named("pad")
+
+
+def _uncover(b: Builder, m: Match) -> Node | None:
+    """The mask of relu applied within the border of zeros, which it leaves as they are: `x <= 0 ? 0 : 0`."""
+    pad, fold = m["pad"], m["fold"]
+    edges = (*pad.ints("low"), *pad.ints("high"))
+    if any(pad.ints("interior")) or min(edges, default=0) < 0 or str(pad.attr("value")) != "0.0":
+        return None
+    covered = b.slice(m["x"], pad.ints("low"), fold.shape, (1,) * fold.type.rank)
+    mask = b.elementwise(m.root.inputs[0].op, covered, 0)
+    masked = b.select(mask, 0, fold) if m.root.inputs[0].op == "le" else b.select(mask, fold, 0)
+    return b.make("pad", (masked,), pad.attrs, pad.type)
+
+
 POOLING: tuple[Rule, ...] = (
+    Rule("relu-of-what-windows-cover", _COVERED, _cover, domain="float"),
+    Rule("relu-mask-of-what-windows-cover", op("select", op("le", x, 0), 0, _BORDERED), _uncover, domain="float"),
+    Rule("relu-mask-of-what-windows-cover-gt", op("select", op("gt", x, 0), _BORDERED, 0), _uncover, domain="float"),
     Rule("relu-before-max-pool", _FORWARD, _forward),
     Rule("relu-mask-after-max-pool", op("select", op("le", x, 0), 0, _FOLDED), _backward, domain="float"),
     Rule("relu-mask-after-max-pool-gt", op("select", op("gt", x, 0), _FOLDED, 0), _backward, domain="float"),
