@@ -104,8 +104,10 @@ def _without_border(b: Builder, node: Node) -> Node | None:
         size = tuple(
             n - sum(c * sum(edges.get(label, (0, 0))) for label, c in dim) for n, dim in zip(y.shape, dims, strict=True)
         )
-        operands = [b.pad(x.inputs[0], tuple(pads[0]), tuple(pads[1])), b.slice(y, start, size, (1,) * len(dims))]
-        return b.contract(*operands[:: -1 if side else 1], node.text("spec"))
+        inner = b.pad(x.inputs[0], tuple(pads[0]), tuple(pads[1]))
+        part = b.slice(y, start, size, (1,) * len(dims))
+        left, right = (part, inner) if side else (inner, part)
+        return b.contract(left, right, node.text("spec"))
     return None
 
 
