@@ -94,7 +94,7 @@ def _without_border(b: Builder, node: Node) -> Node | None:
             if len(terms) == 1 and step == 1 and label not in spec.out and min(low, high) >= 0 < max(low, high):
                 edges[label] = low, high
                 pads[0][dim] = pads[1][dim] = 0
-        if any(sum(label == k for dim in spec.operands[side] for k, _ in dim) > 1 for label in edges):
+        if not edges or any(sum(label == k for dim in spec.operands[side] for k, _ in dim) > 1 for label in edges):
             continue
         left = {label: n - sum(edges.get(label, (0, 0))) for label, n in extents.items()}
         if math.prod(extents.values()) - math.prod(left.values()) < STEP or min(left.values()) < 1:
