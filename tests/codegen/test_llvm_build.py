@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +18,11 @@ from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, V
 from graphc.codegen.llvm import build as llvm_build
 from graphc.codegen.llvm.build import PARTS, Building, build_assembly, build_many, build_object
 from graphc.codegen.llvm.emit import emit_kernel
-from graphc.codegen.llvm.host import host_target
-from graphc.errors import CompileError
+from graphc.codegen.llvm.host import host_target, limited, machine
+from graphc.errors import CompileError, InputError
 from graphc.ir.types import DTYPES, bf16, boolean, f16, f32, i64
 from tests.codegen.native import baseline, build, link, param
+from tests.codegen.targets import SSE2
 
 ARM = replace(
     host_target(), triple="aarch64-unknown-linux-gnu", cpu="generic", features="+neon", vector_bytes=16, registers=32
@@ -186,3 +191,34 @@ def test_several_objects_in_one_library() -> None:
     library, address = link(objects, "b")
     assert address
     assert list(library) == ["b"]
+
+
+@pytest.mark.parametrize(("level", "lanes"), [("x86-64-v2", 4), ("x86-64-v3", 8), ("x86-64-v4", 16)])
+def test_code_for_a_part_of_this_machine(level: str, lanes: int, tmp_path: Path) -> None:
+    """GRAPHC_TARGET names the level: vectors are as long as there, and results are right."""
+    if not machine().triple.startswith("x86_64"):
+        pytest.skip("levels of x86-64")
+    text = (
+        "import graphc, numpy\n"
+        "from graphc.codegen.llvm.host import host_target\n"
+        "x = graphc.arange(1000.0).reshape(10, 100)\n"
+        "y = (x @ x.t()).softmax(1) + x.half().float().sum(1)\n"
+        "print(host_target().vector_bytes // 4, numpy.isfinite(y.numpy()).all(), tuple(y.shape), host_target().cpu)\n"
+    )
+    environment = {**os.environ, "GRAPHC_TARGET": level, "GRAPHC_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=False)
+    try:
+        limited(machine(), level)
+    except InputError as error:
+        assert done.returncode and str(error) in done.stderr
+    else:
+        assert done.stdout == f"{lanes} True (10, 10) {level}\n", done.stderr
+
+
+def test_levels_that_are_not_there_are_refused() -> None:
+    with pytest.raises(InputError, match="x86-64-v9: no such target; there are x86-64-v2, x86-64-v3, x86-64-v4"):
+        limited(machine(), "x86-64-v9")
+    with pytest.raises(InputError, match="this machine lacks avx, avx2, avx512bw"):
+        limited(SSE2, "x86-64-v4")
+    with pytest.raises(InputError, match="this machine is aarch64"):
+        limited(ARM, "x86-64-v3")

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from graphc.codegen.target import Target
+from graphc.errors import InputError
 from graphc_runtime.machine import cpu_count
 
 L1_ASSUMED, L2_ASSUMED = 32 << 10, 512 << 10  # bytes, where the system does not tell
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
+# What the levels of the x86-64 psABI add to each other, by LLVM's names, and the vector bytes and registers there.
+_LEVELS = {
+    "x86-64-v2": (16, 16, "cx16 popcnt sahf sse sse2 sse3 sse4.1 sse4.2 ssse3"),
+    "x86-64-v3": (32, 16, "avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave"),
+    "x86-64-v4": (64, 32, "avx512f avx512bw avx512cd avx512dq avx512vl"),
+}
+
+
 @cache
-def host_target() -> Target:
+def machine() -> Target:
     """The machine of this process, as LLVM names it. Loads llvmlite on first use."""
     # llvmlite takes long to load and only compiling needs it.
     import llvmlite.binding as llvm
@@ -41,6 +52,40 @@ def host_target() -> Target:
 
 
 @cache
+def host_target() -> Target:
+    """What code is made for: this machine, or the part of it that the environment variable GRAPHC_TARGET names, one of
+    x86-64-v2 (SSE4.2), x86-64-v3 (AVX2) and x86-64-v4 (AVX-512). InputError for another name, or for more than the
+    machine has.
+    """
+    level = os.environ.get("GRAPHC_TARGET", "")
+    return limited(machine(), level) if level else machine()
+
+
+def limited(target: Target, level: str) -> Target:
+    """`target` with nothing but what a level of x86-64 has."""
+    if level not in _LEVELS:
+        raise InputError(f"GRAPHC_TARGET={level}: no such target; there are {', '.join(_LEVELS)}")
+    vector_bytes, registers, _ = _LEVELS[level]
+    names = [name for known, (*_, added) in _LEVELS.items() if known <= level for name in added.split()]
+    missing = sorted(set(names) - _on(target))
+    if missing or not target.triple.startswith("x86_64"):
+        lacks = f"lacks {', '.join(missing)}" if target.triple.startswith("x86_64") else f"is {target.triple}"
+        raise InputError(f"GRAPHC_TARGET={level}: this machine {lacks}; leave the variable unset")
+    return replace(
+        target,
+        cpu=level,
+        features=",".join(f"+{name}" for name in sorted(names)),
+        vector_bytes=vector_bytes,
+        registers=registers,
+        fma="fma" in names,
+    )
+
+
+def _on(target: Target) -> frozenset[str]:
+    return frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
+
+
+@cache
 def library_version() -> str:
     """Versions of llvmlite and of the LLVM in it."""
     # llvmlite takes long to load and only compiling needs it.
@@ -52,8 +97,8 @@ def library_version() -> str:
 
 @cache
 def host_features() -> frozenset[str]:
-    """Names of the features that this machine has."""
-    return frozenset(f[1:] for f in host_target().features.split(",") if f.startswith("+"))
+    """Names of the features that this machine has, whatever GRAPHC_TARGET says."""
+    return _on(machine())
 
 
 @cache
