@@ -3,6 +3,7 @@ together."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,16 @@ def network(library: Any) -> Any:
     return Net()
 
 
-def train(library: Any, weights: dict[str, np.ndarray], compiled: bool) -> tuple[list[float], dict[str, np.ndarray]]:
+Run = tuple[np.ndarray, dict[str, np.ndarray]]
+
+
+def train(library: Any, weights: dict[str, np.ndarray], compiled: bool = False, dtype: type = np.float32) -> Run:
     """The losses and the final parameters of 50 steps of SGD with momentum."""
     digits = Digits()
-    images, labels = digits.data.numpy(), digits.targets.numpy()
+    images, labels = digits.data.numpy().astype(dtype), digits.targets.numpy()
     net = network(library)
-    net.load_state_dict({name: to(library, value) for name, value in weights.items()})
+    net = net.double() if dtype is np.float64 else net
+    net.load_state_dict({name: to(library, value.astype(dtype)) for name, value in weights.items()})
     optimizer = library.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     criterion = library.nn.CrossEntropyLoss()
 
@@ -67,22 +72,45 @@ def train(library: Any, weights: dict[str, np.ndarray], compiled: bool) -> tuple
     for i in range(STEPS):
         rows = np.arange(i * BATCH, (i + 1) * BATCH) % len(images)
         losses.append(step(to(library, images[rows]), to(library, labels[rows])).item())
-    return losses, {name: value.numpy() for name, value in net.state_dict().items()}
+    return np.array(losses), {name: value.numpy() for name, value in net.state_dict().items()}
+
+
+def apart(found: Run, wanted: Run) -> tuple[np.ndarray, float]:
+    """How far losses are apart, up to each step, and the parameters at the end, all relative."""
+    losses = np.maximum.accumulate(np.abs(found[0] - wanted[0]) / wanted[0])
+    norm = np.linalg.norm
+    return losses, max(float(norm(found[1][name] - value) / norm(value)) for name, value in wanted[1].items())
 
 
 @pytest.fixture(scope="module")
-def reference() -> tuple[dict[str, np.ndarray], list[float], dict[str, np.ndarray]]:
+def reference() -> tuple[dict[str, np.ndarray], Run, np.ndarray, float]:
+    """Weights to begin with, PyTorch's steps in f64, and how far those in f32 may be from them: 1e-4, or twice as far
+    as PyTorch's own with other settings, where rounding has grown into other trajectories (from about step 44 on).
+    """
     torch.manual_seed(0)
     weights = {name: value.numpy().copy() for name, value in network(torch).state_dict().items()}
-    return (weights, *train(torch, weights, False))
+    exact = train(torch, weights, dtype=np.float64)
+    before, runs = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            runs.append(train(torch, weights))
+    finally:
+        torch.set_num_threads(before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about GPUs of Intel, which are not there
+        with torch.backends.mkldnn.flags(enabled=False):
+            runs.append(train(torch, weights))
+    own = [apart(run, exact) for run in runs]
+    losses = np.maximum(2 * np.max([each for each, _ in own], axis=0), 1e-4)
+    assert (losses[:30] == 1e-4).all(), "PyTorch itself is unsure: compare other steps"
+    return weights, exact, losses, max(1e-4, *(2 * each for _, each in own))
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 def test_50_steps_stay_together(reference: Any, compiled: bool) -> None:
-    weights, wanted_losses, wanted = reference
-    losses, found = train(graphc, weights, compiled)
-    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-4)
-    assert wanted_losses[-1] < 0.5 * wanted_losses[0], "nothing was learned, so nothing was compared"
-    for name, value in wanted.items():
-        difference = np.linalg.norm(found[name] - value) / np.linalg.norm(value)
-        assert difference <= 1e-4, f"{name}: relative difference {difference:.2e}"
+    weights, exact, most, most_of_parameters = reference
+    assert exact[0][-1] < 0.5 * exact[0][0], "nothing was learned, so nothing was compared"
+    losses, parameters = apart(train(graphc, weights, compiled), exact)
+    assert (losses <= most).all(), f"{losses}, allowed {most}"
+    assert parameters <= most_of_parameters
