@@ -37,4 +37,4 @@ def test_model(name: str, wrap: Callable[[Any], Any]) -> None:
     ours.net.load_state_dict(start)
     for place, (found, wanted) in enumerate(zip(trained(ours, wrap), trained(theirs, lambda step: step), strict=True)):
         scale = float(np.abs(wanted).max(initial=0.0))
-        assert np.allclose(found, wanted, rtol=1e-4, atol=1e-3 * max(scale, 1e-3)), f"{place}: {found}, {wanted}"
+        assert np.allclose(found, wanted, rtol=1e-4, atol=1e-4 * max(scale, 1e-3)), f"{place}: {found}, {wanted}"
