@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,11 @@ def interpreter(name: str, peer_python: str) -> str:
 
 
 class SystemProcess:
-    """One system (or "machine"), asked by JSON lines."""
+    """One system (or "machine"), asked by JSON lines.
+
+    Between an answer and the next question it is stopped: threads of OpenBLAS, OpenMP and other pools go on looking for
+    work for a tenth of a second and more, and would take a CPU from whoever is measured next.
+    """
 
     def __init__(
         self, name: str, threads: int, python: str, cache: Path, timeout: float, tiny: bool = False, device: str = "cpu"
@@ -63,6 +68,7 @@ class SystemProcess:
     def send(self, do: str, **arguments: Any) -> None:
         """Asks something; `answer` must be called next."""
         assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
         try:
             self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self.process.stdin.flush()
@@ -78,7 +84,10 @@ class SystemProcess:
             self.process.wait()
             return {"failed": f"no answer within {self.timeout:.0f} s"}
         line = self.process.stdout.readline()
-        return json.loads(line) if line else {"failed": f"the process ended with status {self.process.wait()}"}
+        if not line:
+            return {"failed": f"the process ended with status {self.process.wait()}"}
+        self.process.send_signal(signal.SIGSTOP)
+        return json.loads(line)
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Both."""
@@ -88,6 +97,7 @@ class SystemProcess:
     def close(self) -> None:
         """Ends the process."""
         assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.send_signal(signal.SIGCONT)
         try:
             self.process.stdin.close()
         except BrokenPipeError:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 
 from benchmarks.plots import Series, bars
 from benchmarks.results import Results, Row
-from benchmarks.targets import REASONS, TARGETS, TIMES, Target
+from benchmarks.targets import REASONS, TARGETS, TIMES, Target, reasons
 from benchmarks.workload import CUDA_SYSTEMS, OURS, SYSTEMS
 
 PAGE, PLOTS = "benchmarks.md", "plots"
@@ -111,12 +110,13 @@ def _summary(results: Results, threads: list[int]) -> str:
     return table(header, lines)
 
 
-def targets(results: Results, wishes: Sequence[Target], why: Mapping[str, str], note: str) -> list[str]:
+def targets(results: Results, wishes: Sequence[Target], why: Mapping[tuple[str, ...], str], note: str) -> list[str]:
     """The targets with how many of their values reach them, then those that do not, with the reasons `why`; `note`
     comes first.
     """
     lines: list[list[str]] = []
     missed: list[str] = []
+    behind: set[str] = set()
     for target in wishes:
         values = target.values(results)
         if not values:
@@ -128,6 +128,7 @@ def targets(results: Results, wishes: Sequence[Target], why: Mapping[str, str], 
         if short:
             every = ", ".join(f"{key} {target.told(value)}" for key, value in short.items())
             missed.append(f"- {target.wish}, {target.told(target.least)}: {every}.")
+            behind.update(key.partition("/")[0] for key in short)
     if not lines:
         return []
     parts = [
@@ -137,9 +138,8 @@ def targets(results: Results, wishes: Sequence[Target], why: Mapping[str, str], 
     ]
     if missed:
         parts += ["### Missed", "\n".join(missed)]
-        names = {row.workload for row in results.rows}
-        reasons = [f"- {text}" for pattern, text in why.items() if any(fnmatch(name, pattern) for name in names)]
-        parts += ["What profiles show, and what was tried:", "\n".join(reasons)] if reasons else []
+        texts = [f"- {text}" for text in reasons(results, why, behind)]
+        parts += ["What profiles show, and what was tried:", "\n".join(texts)] if texts else []
     return parts
 
 

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import llvmlite.binding as llvm
 import numpy as np
 
-LOOPS = 200_000
+# A few milliseconds: a CPU that sleeps needs part of one to wake.
+LOOPS = 1_000_000
 SMALLEST_COPY = 1 << 12
 
 

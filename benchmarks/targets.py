@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -128,48 +128,59 @@ CUDA_TARGETS = (
     Target("first LeNet step, filled cache", 0.3, _first_step("cached"), "s"),
 )
 
-# Why targets are missed: what profiles show, and what was tried. By the patterns of workloads they are about.
-REASONS: dict[str, str] = {
-    "lenet*-train-b64": (
-        "LeNet at batch 64 and 512 runs at 59 to 76 % of what the machine's arithmetic reaches: 8 times the "
-        "best peer is more than the machine can do. Fewer multiplications (decision 9) are in it already."
+# Why targets are missed: what profiles show, and what was tried. By the patterns of the workloads they are about;
+# `{shares}` stands for the shares of the roofline that these reached in the run.
+REASONS: dict[tuple[str, ...], str] = {
+    FROM_B64: (
+        "LeNet at batch 64 and 512 runs at {shares} of what the machine's arithmetic reaches: 8 times the best peer "
+        "can be more than the machine can do. Fewer multiplications (decision 9) are in it already."
     ),
-    "mlp-*": (
-        "MLP, LSTM and transformer are products of matrices at 63 to 85 % of the machine's arithmetic, for "
-        "peers as for graphc: 1.5 times the best is above the machine's peak."
+    NETWORKS: (
+        "MLP, LSTM and transformer are products of matrices at {shares} of the machine's arithmetic. Peers are at two "
+        "thirds and more themselves: 1.5 times the best is above the machine's peak."
     ),
-    "gelu": (
+    ("gelu", "softmax", "log-softmax", "dropout"): (
         "gelu, softmax, log-softmax and dropout are bound by their arithmetic (erf, exp, random bits), not by "
         "the copy that the roofline takes."
     ),
-    "sum": "sum, dot and norm read memory as fast as a copy does or faster; so do the best peers.",
-    "embedding": (
-        "Picking rows runs at the speed of a plain copy of as many bytes; with two threads PyTorch was ahead of that "
-        "in the last run."
+    ("sum", "dot", "norm"): (
+        "sum, dot and norm read memory as fast as a copy does or faster ({shares}); so do the best peers."
     ),
-    "sort": (
-        "NumPy sorts by vectors, a radix sort moves every element several times: with one thread they are about equal, "
-        "with two ours is ahead."
+    ("embedding",): "Picking rows runs at {shares} of the speed of a plain copy of as many bytes.",
+    ("sort",): (
+        "A radix sort moves every element several times: the roofline counts one copy. NumPy sorts by vectors "
+        "of 512 bits where the machine has them, and is then about equal with one thread."
     ),
-    "matmul-f32-n16": (
+    ("matmul-f32-n16", "matmul-f32-n32", "matmul-f64-n16", "matmul-f64-n32"): (
         "Products of 16 and 32: a compiled call costs 1 to 2 us besides its kernel, as long as NumPy's whole call."
     ),
-    "matmul-f32-n2048": (
-        "Large products run at nine tenths and more of the machine's arithmetic, as OpenBLAS's do (decision 5): "
-        "which of the two is ahead changes with the shape. With transposed left operands of 512, rows of six "
-        "are copied in two narrow moves each."
+    LARGE: (
+        "Large products run at {shares} of the machine's arithmetic, OpenBLAS's at nearly as much (decision 5): "
+        "which of the two is ahead changes with the shape."
     ),
-    "conv-7x7s2-b1": (
+    ("conv-7x7s2-b1",): (
         "The strided first convolution with one sample has its output channels across the lanes (decision 5) and "
-        "runs at nine tenths of the machine's arithmetic; so does PyTorch's on a quiet machine. Only fewer "
-        "multiplications (decision 9, which needs stride 1) would be faster."
+        "runs at {shares} of the machine's arithmetic; PyTorch's is as near. Only fewer multiplications (decision 9, "
+        "which needs stride 1) would be faster."
     ),
-    "conv-1x1-b16": (
-        "1x1 convolutions and 3x3 ones run at 70 to 90 % of the machine's arithmetic, as those of PyTorch do: between "
-        "two threads and at the edges of tiles some is lost."
+    ("conv-1x1-*", "conv-3x3-*"): (
+        "1x1 and 3x3 convolutions run at {shares} of the machine's arithmetic as it is counted for the direct form "
+        "(decision 9 multiplies less): between two threads and at the edges of tiles some is lost."
     ),
-    "record": (
+    ("record",): (
         "An operation that is recorded again is recorded in native code (decision 11), in 1.2 us where NumPy's call "
         "takes 0.8; what the figure has besides is memory: seven objects are made and let go."
     ),
 }
+
+
+def reasons(results: Results, why: Mapping[tuple[str, ...], str], missed: Collection[str]) -> list[str]:
+    """The texts of `why` that are about one of the workloads `missed`, with the shares that their rows reached."""
+    texts: list[str] = []
+    for patterns, text in why.items():
+        rows = [row for row in results.rows if any(fnmatch(row.workload, pattern) for pattern in patterns)]
+        shares = [100 * share for row in rows if (share := row.share(row.ours())) is not None]
+        if any(row.workload in missed for row in rows):
+            between = f"{min(shares):.0f} to {max(shares):.0f} %" if shares else "an unknown share"
+            texts.append(text.format(shares=between))
+    return texts

@@ -11,10 +11,12 @@ The system "machine" measures what the machine can do: a copy of the workload's 
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -243,7 +245,14 @@ def serve(worker: SystemWorker | MachineWorker | CudaMachineWorker) -> None:
         answers.write(json.dumps(answer) + "\n")
 
 
+def _end_with_parent() -> None:
+    """Ends with its parent (Linux): while it is stopped it does not see that its standard input ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of prctl(2)
+
+
 def main() -> None:
+    _end_with_parent()
     name, threads, tiny = sys.argv[1], int(sys.argv[2]), "tiny" in sys.argv[3:]
     device = "cuda" if "cuda" in sys.argv[3:] else "cpu"
     if name != "machine":

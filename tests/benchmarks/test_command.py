@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pytest
+
+from benchmarks.processes import SystemProcess
 from tests.architecture.sources import run_python
 
 MISSING = [name for name in ("jax", "tinygrad", "torch") if importlib.util.find_spec(name) is None]
@@ -37,6 +44,39 @@ def test_systems_take_turns_agree_and_are_reported(tmp_path: Path) -> None:
     for section in ("networks", "vectors-of-16-m-floats"):
         assert f"plots/{section}-ratio.svg" in text
         assert (tmp_path / "plots" / f"{section}-ratio.svg").read_text().startswith("<svg ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_who_is_not_asked_is_stopped_and_ends_with_its_parent(tmp_path: Path) -> None:
+    def becomes(process: int, *states: str) -> bool:
+        stat = Path(f"/proc/{process}/stat")
+        for _ in range(400):
+            if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in states:
+                return True
+            time.sleep(0.02)
+        return False
+
+    system = SystemProcess("numpy", 1, sys.executable, tmp_path, timeout=60, tiny=True)
+    try:
+        assert "version" in system.ask("start") and becomes(system.process.pid, "T")
+        assert "first_s" in system.ask("prepare", workload="sum") and becomes(system.process.pid, "T")
+    finally:
+        system.close()
+    assert system.process.returncode == 0
+
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from benchmarks.processes import SystemProcess
+system = SystemProcess("numpy", 1, sys.executable, Path({str(tmp_path)!r}), timeout=60, tiny=True)
+system.ask("start")
+print(system.process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    left = int(run_python("-c", code).stdout)
+    if not becomes(left, "Z"):
+        os.kill(left, signal.SIGKILL)
+        pytest.fail("a stopped process outlived its parent")
 
 
 def test_wrong_arguments() -> None:

@@ -57,6 +57,8 @@ def test_targets_tell_what_is_missed() -> None:
     assert "| 1 of 1 |            2.00 (sum/1) |" in text
     assert "- the same, of a plain copy, 90 %: sum/1 50 %." in text
     assert "- first LeNet step, empty cache, 1 s: lenet-train-b64 1.2 s." in text
+    assert "- sum, dot and norm read memory as fast as a copy does or faster (50 to 50 %);" in text
+    assert "Picking rows" not in text and "Products of 16" not in text
     assert "filled cache, 0.1 s:" not in text and "import, over NumPy's, 60 ms:" not in text
 
 
