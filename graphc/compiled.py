@@ -17,7 +17,7 @@ from graphc.codegen.target import Target
 from graphc.collecting import no_collection
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph
-from graphc.options import MATMUL_PRECISION, TUNE, code_key
+from graphc.options import MATMUL_PRECISION, TARGET, TUNE, code_key
 from graphc_runtime.artifact import Artifact
 from graphc_runtime.cache import default_cache
 from graphc_runtime.counters import COUNTERS
@@ -25,6 +25,9 @@ from graphc_runtime.devices import get_device
 from graphc_runtime.errors import ArtifactError, LoadError
 from graphc_runtime.executor import Executable
 from graphc_runtime.pool import get_num_threads
+
+# What these options mean is among the facts of a target: `matmul_precision` is nothing on a CPU, `target` on a GPU.
+_IN_TARGET = frozenset({MATMUL_PRECISION.name, TARGET.name})
 
 
 def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), device: str = "cpu") -> Executable:
@@ -107,8 +110,7 @@ def _compiler_fields(target: Target, device: str) -> dict[str, str]:
         "graphc": graphc.__version__,
         "compiler": _code_fingerprint(),
         **({"nvcc": _cuda_compiler()} if on_gpu else {"llvm": library_version()}),
-        # What `matmul_precision` means is a fact of the target: nothing on a CPU.
-        **{f"option.{name}": value for name, value in code_key() if name != MATMUL_PRECISION.name},
+        **{f"option.{name}": value for name, value in code_key() if name not in _IN_TARGET},
     }
 
 

@@ -37,6 +37,14 @@ MATMUL_PRECISION = declare(
     choices=("highest", "high", "medium"),
 )
 
+TARGET = declare(
+    "target",
+    "",
+    "the level of x86-64 that code is made for, at most what this machine has; empty = this machine",
+    affects_code=True,
+    choices=("", "x86-64-v2", "x86-64-v3", "x86-64-v4"),
+)
+
 __all__ = [
     "CACHE",
     "CACHE_BYTES",
@@ -46,6 +54,7 @@ __all__ = [
     "MINIMAL_FILTERING",
     "NATIVE_CALLS",
     "POISON",
+    "TARGET",
     "THREADS",
     "TUNE",
     "Option",

@@ -20,7 +20,7 @@ from graphc.codegen.llvm.host import cache_bytes, host_target
 from graphc.codegen.target import PER_CYCLE, Target
 from graphc.codegen.traffic import FAR, NEAR
 from graphc.errors import CompileError, GraphcError
-from graphc.options import options
+from graphc.options import TARGET, options
 from graphc_runtime import default_cache, get_num_threads
 from graphc_runtime.devices import cuda
 from graphc_runtime.errors import OptionError
@@ -68,7 +68,11 @@ def _compiler() -> Iterator[Check]:
         return
     llvm_version = ".".join(map(str, llvm.llvm_version_info))
     yield Check("llvmlite", "ok", f"{llvmlite.__version__} with LLVM {llvm_version}")
-    target = host_target()
+    try:
+        target = host_target()
+    except GraphcError as error:
+        yield Check("cpu", "problem", str(error), f"unset {TARGET.environment}")
+        return
     features = set(target.features.split(","))
     notable = " ".join(name for name in _NOTABLE if f"+{name}" in features)
     yield Check("cpu", "ok", f"{target.cpu} ({target.triple}): {notable or 'baseline only'}")
@@ -161,7 +165,7 @@ def _settings() -> Iterator[Check]:
             yield Check(f"option {name}", "problem", str(error), f"unset {option.environment}")
             continue
         if value != option.default:
-            yield Check(f"option {name}", "ok", f"{value} (default {option.default})")
+            yield Check(f"option {name}", "ok", f"{value} (default {option.default!r})")
 
 
 def _gpu() -> Iterator[Check]:

@@ -47,7 +47,14 @@ LAYERS = (
     Layer("graphc.codegen", ("graphc.codegen", "graphc.ir", "graphc.errors", "graphc_runtime.artifact"), ("numpy",)),
     Layer(
         "graphc.codegen.llvm",
-        ("graphc.codegen", "graphc.ir", "graphc.errors", "graphc_runtime.artifact", "graphc_runtime.machine"),
+        (
+            "graphc.codegen",
+            "graphc.ir",
+            "graphc.errors",
+            "graphc.options",
+            "graphc_runtime.artifact",
+            "graphc_runtime.machine",
+        ),
         ("numpy", "llvmlite"),
     ),
     Layer(

@@ -120,3 +120,17 @@ def test_doctor_names_a_bad_setting(tmp_path: Path) -> None:
     assert done.returncode == 1
     checks = {c["name"]: c for c in json.loads(done.stdout)["checks"]}
     assert checks["option threads"]["fix"] == "unset GRAPHC_THREADS"
+
+
+def test_doctor_names_a_target_that_this_machine_has_not(tmp_path: Path) -> None:
+    unknown = run_fresh("doctor", "--json", GRAPHC_TARGET="x86-64-v9", GRAPHC_CACHE_DIR=str(tmp_path))
+    assert unknown.returncode == 1
+    checks = {c["name"]: c for c in json.loads(unknown.stdout)["checks"]}
+    assert "GRAPHC_TARGET: 'x86-64-v9' is not one of" in checks["option target"]["value"]
+    done = run_fresh("doctor", "--json", GRAPHC_TARGET="x86-64-v4", GRAPHC_CACHE_DIR=str(tmp_path))
+    checks = {c["name"]: c for c in json.loads(done.stdout)["checks"]}
+    assert checks["option target"]["value"] == "x86-64-v4 (default '')"
+    if checks["cpu"]["status"] == "problem":
+        assert "more than this machine" in checks["cpu"]["value"] and checks["cpu"]["fix"] == "unset GRAPHC_TARGET"
+    else:
+        assert checks["cpu"]["value"].startswith("x86-64-v4 (x86_64")

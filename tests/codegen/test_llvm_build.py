@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
 from graphc.codegen.llvm import build as llvm_build
 from graphc.codegen.llvm.build import PARTS, Building, build_assembly, build_many, build_object
@@ -21,6 +22,8 @@ from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target, limited, machine
 from graphc.errors import CompileError, InputError
 from graphc.ir.types import DTYPES, bf16, boolean, f16, f32, i64
+from graphc.options import TARGET, scope
+from graphc_runtime.errors import OptionError
 from tests.codegen.native import baseline, build, link, param
 from tests.codegen.targets import SSE2
 
@@ -195,7 +198,7 @@ def test_several_objects_in_one_library() -> None:
 
 @pytest.mark.parametrize(("level", "lanes"), [("x86-64-v2", 4), ("x86-64-v3", 8), ("x86-64-v4", 16)])
 def test_code_for_a_part_of_this_machine(level: str, lanes: int, tmp_path: Path) -> None:
-    """GRAPHC_TARGET names the level: vectors are as long as there, and results are right."""
+    """The option `target` names the level: vectors are as long as there, and results are right."""
     if not machine().triple.startswith("x86_64"):
         pytest.skip("levels of x86-64")
     text = (
@@ -215,10 +218,34 @@ def test_code_for_a_part_of_this_machine(level: str, lanes: int, tmp_path: Path)
         assert done.stdout == f"{lanes} True (10, 10) {level}\n", done.stderr
 
 
+def _runs(level: str) -> bool:
+    try:
+        limited(machine(), level)
+    except InputError:
+        return False
+    return True
+
+
 def test_levels_that_are_not_there_are_refused() -> None:
-    with pytest.raises(InputError, match="x86-64-v9: no such target; there are x86-64-v2, x86-64-v3, x86-64-v4"):
-        limited(machine(), "x86-64-v9")
-    with pytest.raises(InputError, match="this machine lacks avx, avx2, avx512bw"):
+    with pytest.raises(OptionError, match="'x86-64-v9' is not one of '', 'x86-64-v2', 'x86-64-v3', 'x86-64-v4'"):
+        TARGET.parse("x86-64-v9")
+    with pytest.raises(InputError, match="x86-64-v4 is more than this machine, which lacks avx, avx2, avx512bw"):
         limited(SSE2, "x86-64-v4")
-    with pytest.raises(InputError, match="this machine is aarch64"):
+    with pytest.raises(InputError, match="x86-64-v3 is more than this machine, which is aarch64"):
         limited(ARM, "x86-64-v3")
+
+
+def test_the_target_changes_within_a_process() -> None:
+    """What was compiled for one target is not used for another, and is used for the same one again."""
+    levels = [level for level in TARGET.choices if level and _runs(level)]
+    x = graphc.tensor(np.arange(100, dtype=np.float32).reshape(10, 10))
+    made: list[int] = []
+    values: list[object] = []
+    for level in (*levels, *levels):
+        with scope(target=level):
+            before = graphc.counters()["programs_built"]
+            values.append((x @ x.t() - 0.1234).tolist())
+            made.append(graphc.counters()["programs_built"] - before)
+            assert host_target().cpu == level
+    assert made == [1] * len(levels) + [0] * len(levels)
+    assert all(value == values[0] for value in values)

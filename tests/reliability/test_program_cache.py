@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from graphc import compiled
+from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.target import Target
 from graphc.compiled import key_fields
 from graphc.ir.graph import Graph
 from graphc.ir.parser import parse_graph
-from graphc.options import declare
+from graphc.options import declare, scope
 from graphc_runtime import options as registry
 from graphc_runtime.cache_entry import encode_fields, key_of
 
@@ -89,6 +90,17 @@ def test_each_option_that_affects_code_changes_the_key(monkeypatch: pytest.Monke
     harmless.set(2)
     assert key() not in (before, with_option)
     registry.CODE.clear()  # of options that are gone after this test
+
+
+def test_options_that_are_facts_of_a_target_are_in_the_key_as_these() -> None:
+    """So a GPU's programs do not depend on the part of the processor that is used, nor a processor's on TF32."""
+    whole, gpu = host_target(), key(target=cuda_target("sm_80"), device="cuda:0")
+    before = key(target=whole)
+    with scope(target="x86-64-v2", matmul_precision="high"):
+        assert key(target=cuda_target("sm_80"), device="cuda:0") == gpu
+        if whole.vector_bytes > 16 and whole.triple.startswith("x86_64"):
+            assert key() != before
+        assert key(target=whole) == before
 
 
 def test_versions_change_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

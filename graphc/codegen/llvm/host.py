@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from contextlib import suppress
@@ -12,13 +11,15 @@ from pathlib import Path
 
 from graphc.codegen.target import Target
 from graphc.errors import InputError
+from graphc.options import TARGET
 from graphc_runtime.machine import cpu_count
 
 L1_ASSUMED, L2_ASSUMED = 32 << 10, 512 << 10  # bytes, where the system does not tell
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
-# What the levels of the x86-64 psABI add to each other, by LLVM's names, and the vector bytes and registers there.
+# The choices of the option `target`, levels of the x86-64 psABI: vector bytes, registers, and what each level adds to
+# the one before, by LLVM's names.
 _LEVELS = {
     "x86-64-v2": (16, 16, "cx16 popcnt sahf sse sse2 sse3 sse4.1 sse4.2 ssse3"),
     "x86-64-v3": (32, 16, "avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave"),
@@ -51,26 +52,23 @@ def machine() -> Target:
     )
 
 
-@cache
 def host_target() -> Target:
-    """What code is made for: this machine, or the part of it that the environment variable GRAPHC_TARGET names, one of
-    x86-64-v2 (SSE4.2), x86-64-v3 (AVX2) and x86-64-v4 (AVX-512). InputError for another name, or for more than the
-    machine has.
+    """What code is made for: this machine, or the part of it that the option `target` names. InputError for more than
+    the machine has.
     """
-    level = os.environ.get("GRAPHC_TARGET", "")
+    level = TARGET.get()
     return limited(machine(), level) if level else machine()
 
 
+@cache
 def limited(target: Target, level: str) -> Target:
-    """`target` with nothing but what a level of x86-64 has."""
-    if level not in _LEVELS:
-        raise InputError(f"GRAPHC_TARGET={level}: no such target; there are {', '.join(_LEVELS)}")
+    """`target` with nothing but what a level of x86-64 has. InputError when it has less."""
     vector_bytes, registers, _ = _LEVELS[level]
     names = [name for known, (*_, added) in _LEVELS.items() if known <= level for name in added.split()]
     missing = sorted(set(names) - _on(target))
     if missing or not target.triple.startswith("x86_64"):
         lacks = f"lacks {', '.join(missing)}" if target.triple.startswith("x86_64") else f"is {target.triple}"
-        raise InputError(f"GRAPHC_TARGET={level}: this machine {lacks}; leave the variable unset")
+        raise InputError(f"option {TARGET.name}: {level} is more than this machine, which {lacks}")
     return replace(
         target,
         cpu=level,
@@ -97,7 +95,7 @@ def library_version() -> str:
 
 @cache
 def host_features() -> frozenset[str]:
-    """Names of the features that this machine has, whatever GRAPHC_TARGET says."""
+    """Names of the features that this machine has, whatever the option `target` says."""
     return _on(machine())
 
 
