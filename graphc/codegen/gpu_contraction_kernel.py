@@ -13,8 +13,9 @@ from itertools import product
 from graphc.codegen.gpu_contraction_block import BlockKernel
 from graphc.codegen.gpu_contraction_panels import Panel
 from graphc.codegen.gpu_contraction_problem import Problem
-from graphc.codegen.gpu_contraction_tiles import WARP, MatrixTile, Tile
+from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
 from graphc.codegen.kernel import Param, Value, VType
+from graphc.codegen.target import WARP
 from graphc.ir.index import Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch

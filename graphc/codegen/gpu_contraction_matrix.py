@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from graphc.codegen.gpu_contraction_kernel import PanelKernel
 from graphc.codegen.gpu_contraction_panels import Panel
 from graphc.codegen.gpu_contraction_problem import Problem
-from graphc.codegen.gpu_contraction_tiles import WARP, MatrixTile
+from graphc.codegen.gpu_contraction_tiles import MatrixTile
 from graphc.codegen.kernel import Param, Value
+from graphc.codegen.target import WARP
 from graphc.ir.index import Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from graphc.codegen.gpu_contraction_tiles import WARP, MatrixTile, Shape, cheapest, total_time
-from graphc.codegen.target import Target
+from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, cheapest, total_time
+from graphc.codegen.target import WARP, Target
 
 RATE = 2048  # bytes of operands' elements that a multiprocessor multiplies and adds in a cycle
 ISSUED = 4  # instructions of warps in a cycle

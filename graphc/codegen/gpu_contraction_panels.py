@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from graphc.codegen.gpu_contraction_problem import Flat, Operand, Points, Problem, moved
 from graphc.codegen.kernel import AsyncCopy, Param, Value
 from graphc.codegen.math import expand_cast
+from graphc.codegen.target import WIDE
 from graphc.codegen.values import Values
 from graphc.ir.demand import reduction_reads
 from graphc.ir.index import Ix, Var, derived
 from graphc.ir.record import record
 from graphc.ir.types import DType, i64
 
-WIDE = 16  # bytes that one thread loads at once
 FEW = 4  # elements: loads that far apart still share lines
 FAR = 16  # elements: those that far apart do not
 

@@ -8,11 +8,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import ClassVar, TypeVar
 
-from graphc.codegen.target import Target
+from graphc.codegen.target import STATIC_SHARED, WARP, Target
 from graphc.ir.record import record
 
-WARP = 32
-SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
 SIDES = (1, 2, 4, 8)  # elements of a thread's register tile along a side
 DEPTHS = (8, 16, 32)  # steps of the sum in a panel
 THREADS = (64, 128, 256)
@@ -214,7 +212,7 @@ def _tiles(shape: Shape) -> Iterator[Tile]:
 def fits(shape: Shape, tile: Tile) -> bool:
     """Whether the panels give each thread something to copy, and fit shared memory."""
     smallest = min(tile.rows, tile.columns) * tile.depth
-    return smallest * 4 >= tile.threads and shared_bytes(shape, tile) <= SHARED
+    return smallest * 4 >= tile.threads and shared_bytes(shape, tile) <= STATIC_SHARED
 
 
 def ceil_div(a: int, b: int) -> int:

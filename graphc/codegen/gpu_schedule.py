@@ -14,12 +14,11 @@ from graphc.codegen.extremes import is_place
 from graphc.codegen.loops import reduction_loops
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule
 from graphc.codegen.sites import Access, Nest, Site, unrolled
-from graphc.codegen.target import Target
+from graphc.codegen.target import WARP, Target
 from graphc.ir.demand import UNROLLED_REDUCTION
 from graphc.ir.index import Data, Ix, Var
 from graphc.ir.node import Node
 
-WARP = 32  # threads that run in step
 SECTOR = 32  # bytes that memory moves at least
 RESIDENT = 2048  # threads of a multiprocessor that take turns
 BLOCKS = 32  # blocks of a multiprocessor at once

@@ -15,13 +15,13 @@ from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sort_keys import signed_key
+from graphc.codegen.target import MAX_BLOCK
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
 from graphc.ir.types import DType, TensorType, i32, i64
 
 TILE = 1 << 12  # elements that a block sorts
-THREADS = 1024  # of a block, at most
 Terms = tuple[tuple[Value, int], ...]
 Item = tuple[Value, ...]
 """An element: its key above its index in one i64, or for keys of 64 bits both by themselves."""
@@ -55,7 +55,7 @@ class _Sorting:
         self.source = base_of(node.inputs[0])
         self.is_wide = self.source.dtype.bits == 64
         size = min(TILE, max(32, 1 << (self.n - 1).bit_length()))
-        self.threads = min(THREADS, size)
+        self.threads = min(MAX_BLOCK, size)
         self.each = size // self.threads
         self.tiles = -(-self.n // size)
         self.padded = self.tiles * size

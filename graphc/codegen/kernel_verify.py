@@ -31,6 +31,7 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.kernel_bounds import check_bounds
 from graphc.codegen.kernel_text import KernelPrinter
+from graphc.codegen.target import WARP
 from graphc.errors import VerifyError
 from graphc.ir.types import bf16, boolean, f16, f32, i32, i64
 
@@ -41,7 +42,6 @@ _INTEGER = frozenset({"udiv", "urem", "shl", "lshr", "ashr"})
 _BITS = frozenset({"and", "or", "xor", "not", "reduce_or", "reduce_and"})
 _NUMBER = frozenset({"add", "sub", "mul", "neg", "abs", "reduce_add", "reduce_mul"})
 _COMPUTED = _NUMBER | _FLOAT | COMPARISONS | {"maximum", "minimum", "reduce_maximum", "reduce_minimum"}
-WARP = 32
 COPIED = 16  # bytes that a thread copies at once
 _CONTEXT = 3  # lines shown around the guilty one
 

@@ -24,13 +24,12 @@ from graphc.codegen.pack import lower_panel
 from graphc.codegen.prepare import Prepared, prepare
 from graphc.codegen.schedule import MODEL, Choice
 from graphc.codegen.streaming import streamed
-from graphc.codegen.target import Target
+from graphc.codegen.target import WIDE, Target
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
 
 SLOWER = 1.15  # how much longer a contraction may take by itself in order to go by blocks
 NAME = "kernel"  # of every kernel until its text is known
-VECTOR_ALIGNMENT = 16  # bytes: where vectors of a GPU's memory begin
 Choices = Mapping[tuple[object, ...], Choice]
 NO_CHOICES: Choices = MappingProxyType({})
 
@@ -108,7 +107,7 @@ class Kernels:
 
     def _prepared(self, form: Form, apart: int) -> _Made:
         on_gpu = self._target.device == "cuda"
-        is_aligned = not on_gpu or all(start % VECTOR_ALIGNMENT == 0 for start in form.bytes_before().values())
+        is_aligned = not on_gpu or all(start % WIDE == 0 for start in form.bytes_before().values())
         key = (apart, is_aligned, form.key)
         made = self._made.get(key)
         if made is None:

@@ -7,6 +7,10 @@ from graphc.ir.record import record
 LINE = 64  # bytes of a cache line
 PAGE = 4096  # bytes of memory that addresses are translated for at once
 PER_CYCLE = 2  # multiply-adds of vectors, and loads, that costs assume a core to do in a cycle
+WARP = 32  # threads of a GPU that run in step
+WIDE = 16  # bytes that one of them loads or stores at once, where memory is aligned to as many
+MAX_BLOCK = 1024  # threads of a block, at most
+STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking for more
 
 
 @record

@@ -78,7 +78,7 @@ def test_a_part_of_an_order() -> None:
 @pytest.mark.parametrize("length", [33, 64, 130, 200])
 def test_tiles_of_long_rows_are_merged(monkeypatch: pytest.MonkeyPatch, length: int, dtype: type) -> None:
     monkeypatch.setattr(gpu_sorting, "TILE", 32)
-    monkeypatch.setattr(gpu_sorting, "THREADS", 16)
+    monkeypatch.setattr(gpu_sorting, "MAX_BLOCK", 16)
     x = with_specials(2, length).astype(dtype)
     for op in ("argsort", "sort"):
         graph = graph_of(op, {"axis": 1, "descending": False}, x)

@@ -23,7 +23,7 @@ def narrow_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_accumulate, "THREADS", 32)
     monkeypatch.setattr(gpu_scans, "THREADS", 32)
     monkeypatch.setattr(gpu_sorting, "TILE", 32)
-    monkeypatch.setattr(gpu_sorting, "THREADS", 32)
+    monkeypatch.setattr(gpu_sorting, "MAX_BLOCK", 32)
 
 
 @pytest.mark.slow  # the shim runs them as CUDA C: tests/cuda/test_conformance.py

@@ -13,7 +13,7 @@ from graphc.codegen.cuda.barriers import SCRATCHES, all_statements, find_barrier
 from graphc.codegen.cuda.function import LANE, Function
 from graphc.codegen.cuda.matrix import MATRIX_PRELUDE, Warps, uses_matrices
 from graphc.codegen.cuda.memory import Memory
-from graphc.codegen.cuda.operations import WARP, exchange, exchange_bytes, exchanges, translate
+from graphc.codegen.cuda.operations import exchange, exchange_bytes, exchanges, translate
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.ranges import trip_count
 from graphc.codegen.cuda.spelling import INT_MAX, integer, memory_type
@@ -34,13 +34,10 @@ from graphc.codegen.kernel import (
     Store,
     Value,
 )
-from graphc.codegen.target import Target
+from graphc.codegen.target import MAX_BLOCK, STATIC_SHARED, WARP, WIDE, Target
 from graphc.errors import CompileError
 
-STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking for more
 LOCAL_MEMORY = 512 << 10  # bytes that a thread may have
-OWN_ALIGNMENT = 16  # bytes: the widest access
-_MOST_THREADS = 1024
 _FULL = 256  # blocks that give work to all multiprocessors
 _UNROLLED = 512  # operations up to which a loop is unrolled as a whole
 _UNROLLED_OWN = 4096  # likewise, where that keeps the thread's own memory in registers
@@ -57,10 +54,10 @@ def launch_shape(kernel: Kernel) -> tuple[int, int, int]:
     else:
         threads = _block_size(kernel)
         shape = -(-kernel.grid // threads), threads, 0
-    if shape[0] > INT_MAX or shape[1] > _MOST_THREADS:
+    if shape[0] > INT_MAX or shape[1] > MAX_BLOCK:
         raise CompileError(
             f"kernel {kernel.name} would need {shape[0]} blocks of {shape[1]} threads; a device runs at most {INT_MAX} "
-            f"blocks of {_MOST_THREADS} threads at once"
+            f"blocks of {MAX_BLOCK} threads at once"
         )
     return shape
 
@@ -104,11 +101,11 @@ def _scratch_bytes(kernel: Kernel) -> int:
     """Bytes of each region through which the threads of a block exchange values."""
     operations = (s for s in all_statements(kernel.body) if isinstance(s, Op))
     needed = (exchange_bytes(o, kernel.threads) for o in operations if exchanges(o, kernel.threads))
-    return -(-max(needed, default=0) // OWN_ALIGNMENT) * OWN_ALIGNMENT
+    return -(-max(needed, default=0) // WIDE) * WIDE
 
 
 def _own_bytes(buffer: Param) -> int:
-    return -(-buffer.size * buffer.dtype.itemsize // OWN_ALIGNMENT) * OWN_ALIGNMENT
+    return -(-buffer.size * buffer.dtype.itemsize // WIDE) * WIDE
 
 
 def _dynamic_shared(kernel: Kernel) -> int:
@@ -189,12 +186,12 @@ class _KernelEmitter:
                 f.run(f"{type}* const own{number} = ({type}*)(dynamic + {offset});")
             else:
                 shared = "__shared__ " if f.is_block else ""
-                f.run(f"alignas({OWN_ALIGNMENT}) {shared}{type} own{number}[{max(1, buffer.size)}];")
+                f.run(f"alignas({WIDE}) {shared}{type} own{number}[{max(1, buffer.size)}];")
             offset += _own_bytes(buffer)
         if any(isinstance(s, (LoadMatrix, AsyncCopy)) for s in all_statements(kernel.body)):
             self.warps.begin(places)
         for number in range(min(SCRATCHES, len(self.barriers.scratch))):
-            f.run(f"alignas({OWN_ALIGNMENT}) __shared__ unsigned char scratch{number}[{scratch}];")
+            f.run(f"alignas({WIDE}) __shared__ unsigned char scratch{number}[{scratch}];")
 
     def block(self, statements: Sequence[Stmt]) -> None:
         """Translate `statements`."""

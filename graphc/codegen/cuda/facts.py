@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-from graphc.codegen.target import Target
+from graphc.codegen.target import WIDE, Target
 from graphc.errors import CompileError
 from graphc.ir.record import record
 
 TRIPLE = "nvptx64-nvidia-cuda"
-WIDEST = 16  # bytes that a thread loads at once
 OLDEST = 75
 
 
@@ -59,7 +58,7 @@ def cuda_target(
         triple=TRIPLE,
         cpu=arch,
         features="",
-        vector_bytes=WIDEST,
+        vector_bytes=WIDE,
         registers=registers or facts.registers,
         fma=True,
         l1_bytes=shared_bytes or facts.shared,

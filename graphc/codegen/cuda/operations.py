@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from graphc.codegen.cuda.function import LANE, Function
 from graphc.codegen.cuda.spelling import REGISTER, UNSIGNED, literal
 from graphc.codegen.kernel import COMPARISONS, LANE_REDUCTIONS, Op
+from graphc.codegen.target import WARP
 from graphc.errors import CompileError
 from graphc.ir.types import DType, f32, f64, i64
 
@@ -26,7 +27,6 @@ _FLOAT_FUNCTIONS = {
     "rint": "rint",
     "fma": "fma",
 }
-WARP = 32
 # Types in which threads exchange values and combine them.
 _EXCHANGED = {"f64": "double", "f32": "float", "i64": "long long"}
 

@@ -7,8 +7,7 @@ from math import gcd
 
 from graphc.codegen.cuda.ranges import Spans, multiple_of_sum
 from graphc.codegen.kernel import Load, Stmt, Store
-
-WIDE = 16  # bytes that a thread loads or stores at once
+from graphc.codegen.target import WIDE
 
 
 def run_length(
