@@ -66,7 +66,7 @@ def report() -> Report:
 
 def in_child(seed: int, threads: int, cache: Path) -> Report:
     environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("GRAPHC_")},
+        **{k: v for k, v in os.environ.items() if k == "GRAPHC_TARGET" or not k.startswith("GRAPHC_")},
         "PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}",
         "PYTHONHASHSEED": str(seed),
         "GRAPHC_THREADS": str(threads),

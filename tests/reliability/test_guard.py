@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -111,7 +112,8 @@ def subjects(kind: str, numbers: Sequence[int]) -> Iterator[tuple[str, Graph, li
 
 def in_child(kind: str, numbers: Sequence[int]) -> None:
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.reliability.test_guard", kind, *map(str, numbers)]
-    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}", "PATH": ""}
+    target = os.environ.get("GRAPHC_TARGET", "")
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}", "PATH": "", "GRAPHC_TARGET": target}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"after {done.stdout.splitlines()[-1:]}: {done.stderr}"
     assert len(done.stdout.splitlines()) == 2 * len(numbers)

@@ -6,6 +6,7 @@ The divisions run in a child process, since what is to be excluded is its death 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, np.ndarray
     folder = tmp_path_factory.mktemp("child")
     command = [sys.executable, "-m", "tests.reliability.test_intdiv", str(folder / "results.npz")]
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}", "PATH": "", "HOME": str(folder)}
+    environment["GRAPHC_TARGET"] = os.environ.get("GRAPHC_TARGET", "")
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"in {done.stdout.split()[-1:]}: {done.stderr}"
     with np.load(folder / "results.npz") as found:
