@@ -20,7 +20,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import DType, TensorType, bf16, f16, f32, f64, i32
 from graphc.pipeline import build_program, schedule
 from tests.codegen.programs import run
-from tests.codegen.targets import AVX512, runnable
+from tests.codegen.targets import AVX2, AVX512, runnable
 
 SMALL = replace(host_target(), l1_bytes=512, l2_bytes=4096, cores=2)
 TARGETS = {
@@ -173,17 +173,20 @@ def test_a_panel_that_all_tiles_read_at_once_is_the_kernels_own(spec: str, dtype
         for i, (dims, name) in enumerate(zip(formula.operands, "xy", strict=True))
     )
     graph = Graph((x, y), (b.contract(x, y, spec),))
-    target = replace(host_target(), l1_bytes=1 << 13, l2_bytes=1 << 16)
-    (group,) = schedule(graph, target).groups
-    choice = prepare(group, target).schedule
-    if places >= 64:
+    sizes = {"l1_bytes": 1 << 13, "l2_bytes": 1 << 16}
+    for target in (replace(AVX2, **sizes), replace(AVX512, **sizes)) if places >= 64 else ():
+        (group,) = schedule(graph, target).groups
+        choice = prepare(group, target).schedule
         (panel,) = choice.panels
         assert panel.is_near and choice.memory == ()
         (kernel,) = build_program(graph, target=target).kernels
         verify_kernel(kernel)
         assert [own.size for own in kernel.own] == [panel.length]
     arrays = _arrays(graph, places)
-    np.testing.assert_array_equal(run(graph, arrays, target)[0], evaluate(graph, arrays)[0])
+    targets = {"host": host_target(), **runnable()}
+    for name in targets.keys() & {"host", "avx2", "avx512"}:
+        got = run(graph, arrays, replace(targets[name], **sizes))
+        np.testing.assert_array_equal(got[0], evaluate(graph, arrays)[0], err_msg=name)
 
 
 def test_a_block_that_is_copied_across_its_order_is_whole() -> None:
