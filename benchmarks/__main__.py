@@ -27,7 +27,7 @@ from rich.console import Console
 
 import graphc
 from benchmarks import cards, cuda_report, report
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, write_bytecode
 from benchmarks.results import Results, Row
 from benchmarks.session import CUDA_FIRST_STEPS, FIRST_STEPS, Options, Session
 from benchmarks.workload import CUDA_SYSTEMS, SYSTEMS
@@ -186,6 +186,7 @@ def run(session: Session, chosen: argparse.Namespace, console: Console) -> None:
     """Measures what was chosen and prints it line by line."""
     settings, results, every = session.options, session.results, workloads(chosen.tiny, chosen.device)
     section = ""
+    write_bytecode()
     for name in [name for name in chosen.names if name not in EXTRAS]:
         if every[name].section != section:
             section = every[name].section

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import select
@@ -20,8 +21,10 @@ def environment(threads: int, cache: Path) -> dict[str, str]:
     """The environment of a system: libraries find the project, caches lie in a folder, threads are limited."""
     paths = [str(ROOT), str(ROOT / "runtime"), os.environ.get("PYTHONPATH", "")]
     limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS")
+    # A library that was installed has its bytecode, and so has ours: see `write_bytecode`.
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ,
+        **given,
         **dict.fromkeys(limits, str(threads)),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "GRAPHC_CACHE_DIR": str(cache / "graphc"),
@@ -37,6 +40,12 @@ def environment(threads: int, cache: Path) -> dict[str, str]:
         # JAX would take most of a device's memory at its start, from all others.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
+
+
+def write_bytecode() -> None:
+    """Compiles our Python files, as an installer does, so that no first step or import is charged with it."""
+    for folder in (ROOT / "graphc", ROOT / "runtime" / "graphc_runtime", ROOT / "benchmarks"):
+        compileall.compile_dir(folder, quiet=2)
 
 
 def interpreter(name: str, peer_python: str) -> str:

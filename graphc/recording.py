@@ -68,11 +68,11 @@ def needed_later(recorder: Recorder, value: Value) -> tuple[Node, ...]:
     return _needed_later[0](recorder, value)
 
 
-_often: list[Callable[[], None]] = []
+_often: list[Callable[[], bool]] = []
 
 
-def set_often(function: Callable[[], None]) -> None:
-    """Tell what to do once a recorder has recorded `OFTEN` operations."""
+def set_often(function: Callable[[], bool]) -> None:
+    """Tell what to do once a recorder has recorded `OFTEN` operations, and after as many more until it gives true."""
     _often[:] = [function]
 
 
@@ -81,7 +81,7 @@ class Recorder:
 
     # Slots, as native code reads them.
     __slots__ = (
-        "__weakref__", "_bytes", "_count", "_leaves", "_programs", "_turn", "b", "bound", "capture",
+        "__weakref__", "_bytes", "_count", "_leaves", "_next", "_programs", "_turn", "b", "bound", "capture",
         "checks", "cuts", "draws", "enter", "example_since", "free", "freed", "gradients", "held", "kept",
         "late", "leave", "lock", "needed", "parted", "pending", "place", "randomness", "repeated",
         "repeats", "seen", "sites", "updates", "variables",
@@ -120,7 +120,8 @@ class Recorder:
         self._turn = 0  # counts programs, for leaves to know that they were read by the last one
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
         self._bytes = 0
-        self._count = 0
+        self._count = 0  # of recorded operations
+        self._next = OFTEN  # the operation after which `_often` is asked
 
     # leaves
 
@@ -267,9 +268,8 @@ class Recorder:
         FRONT.records += 1
         self._bytes += node.type.nbytes
         self._count += 1
-        if self._count == OFTEN:
-            for function in _often:
-                function()
+        if self._count == self._next:
+            self._next = 0 if all(function() for function in _often) else self._next + OFTEN
 
     def check(self, node: Node, keep: Value, error: Problem) -> None:
         """Raise `error` at the next flush if the bool scalar `node` is true; a function finds the error, if any."""

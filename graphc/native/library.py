@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -29,12 +32,13 @@ from graphc.tensors.learning import MISSED, ORDERS, VIEWS, operand
 from graphc.tensors.size import Size
 from graphc_runtime.buffer import RETURNED, Buffer
 from graphc_runtime.counters import COUNTERS
-from graphc_runtime.devices.cpu import link_text
+from graphc_runtime.devices.cpu import build_text, link_text
 from graphc_runtime.errors import GraphcRuntimeError
 from graphc_runtime.options import NO_SCOPE, POISON, SCOPE
 from graphc_runtime.pool import POOL
 
 _ENTRY = "graphc_replay"
+_KIND = "replay"  # of the entry in the kernel cache
 _FASTCALL = 0x80  # METH_FASTCALL
 _log = logging.getLogger("graphc")
 
@@ -81,7 +85,49 @@ def library() -> NativeLibrary | None:
         return None
 
 
-def _load() -> NativeLibrary:
+class Maker:
+    """Makes the native code on a thread of its own: LLVM takes a fifth of a second for it, once per cache."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def ready(self) -> bool:
+        """Whether the code is there, or cannot be had; the first call begins to make it."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._make, name="graphc-native")
+                self._thread.start()
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Let what was begun come to its end."""
+        self.before_fork()
+        self.after_fork()
+
+    def before_fork(self) -> None:
+        """`wait`, and let nothing begin: a child would find LLVM's lock taken by a thread that it does not have."""
+        self._lock.acquire()
+        if self._thread is not None:
+            self._thread.join()
+
+    def after_fork(self) -> None:
+        """Let work begin again."""
+        self._lock.release()
+
+    def _make(self) -> None:
+        # What goes wrong here does so again for `library`, which tells of it.
+        with suppress(UnknownLayout, GraphcRuntimeError, RuntimeError, AttributeError):
+            build_text(_KIND, _code()[1])
+
+
+MAKER = Maker()
+os.register_at_fork(before=MAKER.before_fork, after_in_parent=MAKER.after_fork, after_in_child=MAKER.after_fork)
+
+
+@cache
+def _code() -> tuple[Layout, str]:
+    """Where the parts of objects lie in this Python, and the text of the native code."""
     references, kind = head()
     for name in INTERFACE:
         address_of(name)  # AttributeError where Python has no such function
@@ -101,8 +147,13 @@ def _load() -> NativeLibrary:
         slots_of(TensorType),
         parts_of_slice(),
     )
-    text = module_text([*calls.functions(layout), *recording.functions(layout)], (recording.DESK,))
-    code = link_text("replay", text, (_ENTRY, recording.AGAIN, recording.DESK, *recording.OPERATORS))
+    return layout, module_text([*calls.functions(layout), *recording.functions(layout)], (recording.DESK,))
+
+
+def _load() -> NativeLibrary:
+    MAKER.wait()
+    layout, text = _code()
+    code = link_text(_KIND, text, (_ENTRY, recording.AGAIN, recording.DESK, *recording.OPERATORS))
     POISON.get()  # reads the environment, if nobody did
     objects: dict[str, object] = {
         "none": None,

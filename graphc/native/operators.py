@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from graphc.native.library import MethodDef, NativeLibrary, library
+from graphc.native.library import MAKER, MethodDef, NativeLibrary, library
 from graphc.native.recording import DESK, OPERATORS
 from graphc.native.tables import Words
 from graphc.options import NATIVE_CALLS
@@ -70,4 +70,12 @@ def _install_operators(native: NativeLibrary) -> None:
         _undone.append(lambda cls=cls, name=name, method=method: setattr(cls, name, method))
 
 
-set_often(install)
+def install_when_ready() -> bool:
+    """`install` as soon as the native code is there, without waiting for LLVM; whether it has come to that."""
+    if NATIVE_CALLS.get() and not MAKER.ready():
+        return False
+    install()
+    return True
+
+
+set_often(install_when_ready)

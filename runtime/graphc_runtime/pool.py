@@ -1,4 +1,5 @@
-"""The thread pool: one per process, started when a program first has parallel work, safe to fork, gone at exit.
+"""The thread pool: one per process, started when a long program is loaded or another first has parallel work, safe to
+fork, gone at exit.
 
 `pool.ll` does the work. Here are its life and its settings: workers are daemon threads of Python that sit in one native
 call, with the GIL free. Programs get the address of a table: [0] the native function `void parallel_for(ptr pool, ptr

@@ -19,8 +19,8 @@ import graphc.nn.functional as F
 from graphc import amp, dtypes, func, optim
 from graphc.autograd import graph as autograd_graph
 from graphc.counting import FRONT
-from graphc.native import operators
-from graphc.recording import current
+from graphc.native import library, operators
+from graphc.recording import OFTEN, Recorder, current, using
 from graphc.repeats import KEY_WORDS, LOOKED_AT, PLACES, place_of
 from tests.frontend.native_cases import both
 
@@ -139,6 +139,25 @@ def test_steps_have_one_program_when_native_recording_begins() -> None:
     before = FRONT.programs_built
     assert natively(lambda: [step() for _ in range(6)]) > 0
     assert FRONT.programs_built == before
+
+
+def test_native_code_is_made_while_operations_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for LLVM; what is recorded 256 operations later looks again."""
+    done = threading.Event()
+    monkeypatch.setattr(library, "build_text", lambda kind, text: done.wait())
+    monkeypatch.setattr(library, "MAKER", maker := library.Maker())
+    monkeypatch.setattr(operators, "MAKER", maker)
+    x = torch.ones(3)
+    operators.remove()
+    with using(Recorder()):
+        for count, ready in ((OFTEN, False), (2 * OFTEN, False), (3 * OFTEN, True)):
+            if ready:
+                done.set()
+                maker.wait()
+            while current()._count < count:
+                assert not operators._undone
+                x * current()._count
+            assert bool(operators._undone) == ready
 
 
 # what must not be mistaken for the same

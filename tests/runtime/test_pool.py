@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from graphc_runtime.pool import POOL
 from tests.runtime.native import (
     COUNT_TASK,
     MEET_TASK,
+    PARALLEL_ENTRY,
     artifact,
     count_run,
     number,
@@ -202,6 +204,16 @@ def test_two_python_threads_share_the_pool() -> None:
     for thread in workers:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("work", [{"flops": 1 << 30}, {"bytes": 1 << 30}])
+def test_the_first_run_of_a_long_program_has_all_threads(work: dict[str, int]) -> None:
+    POOL.stop()
+    short = artifact((PARALLEL_ENTRY, COUNT_TASK), (TensorSpec("i64", (1,)),), (TensorSpec("i32", (64,)),))
+    Executable(short, get_device("cpu"))
+    assert not [t for t in threading.enumerate() if t.name.startswith("graphc-")]
+    Executable(replace(short, launches=(replace(short.launches[0], **work),)), get_device("cpu"))
+    assert len([t for t in threading.enumerate() if t.name.startswith("graphc-")]) == 1
 
 
 def test_the_pool_starts_only_when_needed() -> None:

@@ -27,6 +27,9 @@ _RELAX = {
     "x86_64": ("@llvm.x86.sse2.pause()", ""),
     "aarch64": ("@llvm.aarch64.hint(i32 1)", "i32"),
 }
+# Work of a program, about half a millisecond of one thread, whose first run too has all threads: starting them takes a
+# tenth of that.
+_LONG_FLOPS, _LONG_BYTES = 20_000_000, 4 << 20
 _numbers = itertools.count()
 _lock = threading.Lock()
 
@@ -114,6 +117,9 @@ class CpuProgram:
         entry = _ENTRY(self._library[artifact.entry])
         table, wanted = POOL.table(_link_pool)
         self.native: tuple[int, int, int] | None = (self._library[artifact.entry], table, ctypes.addressof(wanted))
+        launches = artifact.launches
+        if sum(x.flops for x in launches) >= _LONG_FLOPS or sum(x.bytes for x in launches) >= _LONG_BYTES:
+            POOL.start()
 
         def run(pointers: int, /) -> None:
             entry(pointers, table)
@@ -145,6 +151,11 @@ def link_text(kind: str, text: str, symbols: tuple[str, ...]) -> Library:
     """Code of the runtime's own, LLVM IR, from the kernel cache or compiled now. It uses no features beyond the
     architecture's base. LoadError when it cannot be linked.
     """
+    return Library(kind, (build_text(kind, text),), symbols)
+
+
+def build_text(kind: str, text: str) -> bytes:
+    """The object code that `link_text` links. It is in the kernel cache afterwards."""
     llvm = _llvm()
     triple = llvm.get_process_triple()
     key = {"kind": kind, "text": text, "triple": triple, "llvm": ".".join(map(str, llvm.llvm_version_info))}
@@ -157,7 +168,7 @@ def link_text(kind: str, text: str, symbols: tuple[str, ...]) -> Library:
             module.verify()
             code = machine.emit_object(module)
         store.put(key, code, frozenset())
-    return Library(kind, (code,), symbols)
+    return code
 
 
 def _relax(triple: str) -> str:
