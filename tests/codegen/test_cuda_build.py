@@ -103,6 +103,23 @@ def test_a_broken_library_is_named(tmp_path: Path) -> None:
         build.Nvcc(str(tmp_path / "nvcc"))
 
 
+def test_built_ins_beside_nvrtc_are_loaded_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel's NVRTC looks for them by name alone, where the loader has no reason to look."""
+    for name in ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc-builtins.alt.so.13.0"):
+        (tmp_path / name).touch()
+    loaded: list[str] = []
+
+    def load(path: str) -> None:
+        loaded.append(Path(path).name)
+        if path.endswith("libnvrtc.so.13"):
+            raise OSError("enough")
+
+    monkeypatch.setattr(build.ctypes, "CDLL", load)
+    with pytest.raises(CompileError, match="enough"):
+        build.Nvrtc(str(tmp_path / "libnvrtc.so.13"))
+    assert loaded == ["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]
+
+
 def test_the_toolkit_that_is_named_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "lib64").mkdir()

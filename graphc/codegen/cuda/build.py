@@ -127,6 +127,9 @@ class Nvrtc:
 
     def __init__(self, path: str) -> None:
         try:
+            # NVRTC asks for its built-ins by name alone, which finds them where they are loaded already.
+            beside = _plain(Path(path).parent, "libnvrtc-builtins.so*") if os.path.isabs(path) else []
+            self._builtins = [ctypes.CDLL(str(file)) for file in beside]
             self._library = ctypes.CDLL(path)
         except OSError as error:
             raise CompileError(f"NVRTC at {path} cannot be loaded: {error}") from error
@@ -220,8 +223,12 @@ def _find_nvrtc() -> str | None:
     for toolkit in _toolkits():
         folders += [toolkit / "lib64", *sorted(toolkit.glob("targets/*/lib"))]
     for folder in folders:
-        # The newest of several; not the alternative build, nor the library of its built-ins.
-        found = sorted(p for p in folder.glob("libnvrtc.so*") if ".alt." not in p.name)
-        if found:
+        # The newest of several.
+        if found := _plain(folder, "libnvrtc.so*"):
             return str(found[-1])
     return ctypes.util.find_library("nvrtc")
+
+
+def _plain(folder: Path, pattern: str) -> list[Path]:
+    """Libraries of a folder, without those of NVRTC's alternative build."""
+    return sorted(p for p in folder.glob(pattern) if ".alt." not in p.name)
