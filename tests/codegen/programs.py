@@ -60,10 +60,12 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def difference(got: np.ndarray, expected: np.ndarray, bound: float | np.ndarray, signs: bool = True) -> str:
+def difference(
+    got: np.ndarray, expected: np.ndarray, bound: float | np.ndarray, signs: bool | np.ndarray = True
+) -> str:
     """What is wrong with `got`, or nothing.
 
-    Integers and bools are equal; floats are NaN and infinite where `expected` is, zeros have its sign (with `signs`),
+    Integers and bools are equal; floats are NaN and infinite where `expected` is, zeros have its sign (where `signs`),
     and others are within `bound` of it.
     """
     if got.shape != expected.shape:
@@ -111,7 +113,8 @@ def mismatches(graph: Graph, arrays: Sequence[np.ndarray], got: Sequence[np.ndar
 
     Where the reference in the graph's own dtypes is NaN or infinite and the oracle is not, or the other way round (a
     product was too small or too large for the dtype), what is computed from it is the reference's. With subnormals
-    among the inputs a rounded zero may be a number that was too small, and have that number's sign.
+    among the inputs a rounded zero may be a number that was too small, and have that number's sign. A zero whose sign
+    is not the same in both references (that of a number near zero times zero) may have either.
     """
     tiny = any(map(_has_subnormals, arrays))
     expected = evaluate(graph, arrays, floats=f64)
@@ -124,7 +127,8 @@ def mismatches(graph: Graph, arrays: Sequence[np.ndarray], got: Sequence[np.ndar
         if text and node.dtype.is_float:
             own = own or evaluate(graph, arrays)
             near = own[k].astype(np.float64)
-            text = difference(g, np.where(_classes(near) != _classes(e), near, e), bound, signs)
+            sure = (near != 0) | (e != 0) | (np.signbit(near) == np.signbit(e))
+            text = difference(g, np.where(_classes(near) != _classes(e), near, e), bound, sure & signs)
         if text:
             found.append(f"output {k} ({node.op} {node.type}): {text}")
     return found

@@ -15,6 +15,7 @@ import pytest
 
 from graphc.host import is_host
 from graphc.ir.graph import Graph
+from graphc.ir.parser import parse_graph
 from graphc.programs import build, run
 from graphc_runtime.buffer import Buffer
 from tests.codegen.programs import buffers, executable, mismatches, results
@@ -85,3 +86,14 @@ def test_random_graphs(first: int) -> None:
 @pytest.mark.parametrize("first", range(FEW, FEW + MANY, 10 * AT_ONCE))
 def test_many_random_graphs(first: int) -> None:
     check(range(first, first + 10 * AT_ONCE))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_zero_made_of_a_rounding_error_has_either_sign(sign: float) -> None:
+    """sinc(1) is a number near zero, of one sign in f16 and of another in f64; sinc(0.5) is 2/pi."""
+    graph = parse_graph(
+        "graph @f(%x: f16[1], %y: f16[1]) {\n  %2 = sinc %x : f16[1]\n  %3 = mul %2, %y : f16[1]\n  return %3\n}"
+    )
+    one, half, zero = (np.array([value], np.float16) for value in (1.0, 0.5, 0.0))
+    assert not mismatches(graph, [one, zero], [np.float16(sign) * zero])
+    assert bool(mismatches(graph, [half, zero], [np.float16(sign) * zero])) == (sign < 0)
