@@ -35,6 +35,7 @@ from graphc.passes.plan_memory import plan_memory
 from graphc.passes.share_masks import ShareMasks
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
+from graphc.passes.sink_concats import SinkConcats
 from graphc.passes.skip_zeros import SkipZeros
 from graphc.passes.sort_values import SortValues
 from graphc.passes.split_labels import SplitLabels
@@ -86,6 +87,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         SharePads(),
         leading,
         SplitReductions(),
+        SinkConcats(),
     ]
 
 

@@ -210,7 +210,9 @@ class Domain:
         self._lane_rest(bases, lane, whole, full, tail)
 
     def _lane_rest(self, bases: Bases, lane: Var, whole: int, full: int, tail: int) -> None:
-        """What the tiled lane loop leaves: whole vectors, then one masked vector."""
+        """What the tiled lane loop leaves: whole vectors, then one masked vector, or one that begins earlier where
+        vectors are transposed, which takes whole ones.
+        """
         if whole == full and not tail:
             return
         lanes = self._schedule.lanes
@@ -219,7 +221,10 @@ class Domain:
         start = (Var(lane.name, whole * lanes, multiple=multiple), self._e.const(whole * lanes, INDEX))
         if whole < full:
             self._block(bases, start, range(full - whole), None)
-        if tail:
+        if tail and self._schedule.moves_back:
+            last = lane.hi + 1 - lanes
+            self._block(bases, (Var(lane.name, last), self._e.const(last, INDEX)), range(1), None)
+        elif tail:
             mask = self._e.op("lt", self._e.lanes(i64, lanes), tail)
             self._block(bases, start, range(full - whole, full - whole + 1), mask)
 

@@ -96,7 +96,8 @@ class Launching:
 
     def _fills(self, group: Group, memory: BlockMemory | None) -> list[Fill]:
         """Zero the targets that a scattering store does not cover."""
-        return [Fill(self._place(r.target, 0, memory), r.target.type.nbytes) for r in group.roots if r.is_zeroed]
+        targets = dict.fromkeys(r.target for r in group.roots if r.is_zeroed)
+        return [Fill(self._place(target, 0, memory), target.type.nbytes) for target in targets]
 
 
 def runs_parallel(*kernels: Kernel) -> bool:

@@ -24,6 +24,7 @@ BLOCK = 128  # places of the lane axis (each in a page of its own) for which a t
 STRETCH = 1 << 14  # bytes from which on several stretches of a row are read at once
 SHARED = 0.75  # places of a short axis are computed together when that costs less than so much of the usual way
 MAX_TOGETHER = 8  # vectors of the lane axis that may be computed at once because they share work
+MAX_TURNED = 2 * MAX_UNROLLED  # the same where vectors are transposed: element by element takes longer than the code is
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
 STREAMS = 8  # rows read or written at once: rows of 4 KB share the places of the first cache
 ROWS_WORK = 256  # operations on rows that are computed at once; what costs more does not wait for memory
@@ -255,7 +256,7 @@ def _turned_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
     if any(s.stage is not None or s.loops for s in nest.sites):
         return None
     strided = [a for s in nest.sites for a in s.accesses if not a.is_store and abs(a.address.coefficient(lane)) > 4]
-    if _work(nest) * lanes > MAX_UNROLLED:  # every place is computed in line
+    if _work(nest) * lanes > MAX_TURNED:  # every place is computed in line
         return None
     if not strided or lane.hi + 1 < lanes or any(a.buffer.dtype.itemsize != 4 for a in strided):
         return None

@@ -57,6 +57,8 @@ def _in_place(nest: Nest, schedule: Schedule) -> Iterator[tuple[Node, Node]]:
     for var, tile in schedule.tile.items():
         if var is not schedule.lane and (var.hi + 1) % tile:
             return  # the last tile computes some elements twice
+    if schedule.moves_back:
+        return
     if any(site.stage is not None or site.loops for site in nest.sites):
         return
     stores = {site.root.target: site.accesses[-1].address for site in nest.sites if site.root is not None}

@@ -172,6 +172,11 @@ class Schedule:
     tiling: Tiling | None = None  # on a GPU: blocks of threads compute a contraction
 
     @property
+    def moves_back(self) -> bool:
+        """Whether the last vector of the lane axis begins earlier to be whole, and computes some elements once more."""
+        return self.turned is not None and self.lane is not None and (self.lane.hi + 1) % self.lanes > 0
+
+    @property
     def far_panels(self) -> tuple[Panel, ...]:
         """The panels that kernels of their own fill before this one runs."""
         return tuple(p for p in self.panels if not p.is_near)

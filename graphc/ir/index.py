@@ -243,11 +243,14 @@ def reshape_blocks(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[range,
 def _reshape_plan(
     shape: tuple[int, ...], source: tuple[int, ...]
 ) -> tuple[tuple[range, range, tuple[int, ...], tuple[int, ...]], ...]:
-    """The blocks of `reshape_blocks`, with their extents in `shape` and the strides of their dimensions in `source`."""
+    """The blocks of `reshape_blocks`, with their extents in `shape` and the strides of their dimensions in `source`, 0
+    where these have one place.
+    """
     plan = []
     for mine, theirs in reshape_blocks(shape, source):
         dims = tuple([source[d] for d in theirs])
-        plan.append((mine, theirs, tuple([shape[d] for d in mine]), row_major_strides(dims)))
+        strides = tuple([stride if n > 1 else 0 for n, stride in zip(dims, row_major_strides(dims), strict=True)])
+        plan.append((mine, theirs, tuple([shape[d] for d in mine]), strides))
     return tuple(plan)
 
 
@@ -263,5 +266,6 @@ def reshape_index(idx: tuple[Ix, ...], shape: tuple[int, ...], source: tuple[int
             if stride == 1:  # nothing is left for what follows, which has one place
                 result[d] = rest
                 break
-            result[d], rest = divided(rest, stride)
+            if stride:  # lanes past the end of a row would leave something for one place too
+                result[d], rest = divided(rest, stride)
     return tuple(result)

@@ -22,7 +22,8 @@ class Root:
     domain, or, when
     `dims[d]` is negative, along an inner loop of its own. `scatter` lists the `pad`/`fold` nodes, innermost first,
     through which the value is written to its place in `target`; without any, `target is value`. A `concat` may stand
-    there too, alone: the value is then its operand number `part`, and the other roots of the group are its others.
+    there first, alone or with a `reshape` behind it: the value is then its operand number `part`, and the other roots
+    of the group are its others.
     When the last one is a `reduce_sum` (`ir/row_sums.py`), perhaps behind a `reshape`, the value is added to its place.
     """
 
@@ -43,7 +44,8 @@ class Root:
     @property
     def is_zeroed(self) -> bool:
         """Whether the target is filled with zeros before the kernel runs, since its stores do not cover it."""
-        return (self.is_partial and self.part < 0) or self.adds
+        stored = self.scatter[0] if self.part >= 0 else self.value
+        return stored.type.size < self.target.type.size or self.adds
 
     @property
     def adds(self) -> bool:

@@ -53,11 +53,7 @@ def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
 def _draft(node: Node, stored: dict[Node, None], order: int, limits: Limits) -> Draft:
     """A group that computes one stored value."""
     if is_joined(node):
-        # Each operand is stored to its place, rather than every element chosen from all operands.
-        dims = tuple(range(node.type.rank))
-        draft = Draft([Root(x, dims, (node,), i) for i, x in enumerate(node.inputs)], node.inputs[0].shape, order)
-        walk(draft, stored)
-        return draft
+        return _joined_draft(node, (), stored, order)
     if limits.sums and is_row_sum(node):
         root = row_sum_root(node)
         draft = Draft([root], root.value.shape, order)
@@ -70,8 +66,23 @@ def _draft(node: Node, stored: dict[Node, None], order: int, limits: Limits) -> 
             break
         scatter.insert(0, value)
         value = value.inputs[0]
+    if scatter and not limits.pads and value.op == "reshape":
+        (joined,) = value.inputs
+        if is_joined(joined) and not {value, joined} & stored.keys():
+            return _joined_draft(joined, (value, *scatter), stored, order)
     root = Root(value, tuple(range(value.type.rank)), tuple(scatter))
     draft = Draft([root], value.shape, order)
+    walk(draft, stored)
+    return draft
+
+
+def _joined_draft(node: Node, then: tuple[Node, ...], stored: dict[Node, None], order: int) -> Draft:
+    """A group that stores each operand of a concatenation to its place, rather than choose every element from all
+    operands. What is stored goes through `then`.
+    """
+    dims = tuple(range(node.type.rank))
+    roots = [Root(x, dims, (node, *then), i) for i, x in enumerate(node.inputs)]
+    draft = Draft(roots, node.inputs[0].shape, order)
     walk(draft, stored)
     return draft
 

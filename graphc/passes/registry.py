@@ -21,6 +21,7 @@ PASSES: dict[str, str] = {
     "share_masks": "graphc.passes.share_masks:ShareMasks",
     "share_pads": "graphc.passes.share_pads:SharePads",
     "simplify": "graphc.passes.simplify:Simplify",
+    "sink_concats": "graphc.passes.sink_concats:SinkConcats",
     "skip_zeros": "graphc.passes.skip_zeros:SkipZeros",
     "sort_values": "graphc.passes.sort_values:SortValues",
     "split_labels": "graphc.passes.split_labels:SplitLabels",

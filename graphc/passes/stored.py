@@ -110,6 +110,8 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
             chosen.update(_source(i, free) for i in node.inputs)
         elif node.op in ("gather", "take_along"):
             chosen.add(base_of(node.inputs[0]))
+        elif node.op == "window" and is_joined(joined := movement_base(node.inputs[0])):
+            chosen.add(joined)  # or each element of a window would be computed from all parts, and chosen
         elif node.op == "fold" and not is_scatter(node):
             chosen.add(movement_base(node.inputs[0]))
         if needs_loop(node) or (node not in chosen and not is_reduction(node) and any(i in heavy for i in node.inputs)):
