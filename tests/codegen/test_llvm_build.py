@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,48 @@ def test_objects_are_begun_while_texts_are_written(monkeypatch: pytest.MonkeyPat
     for number in range(12):
         link(found[0], f"k{number}")
     del library
+    monkeypatch.setattr(llvm_build, "FIRST", len(texts[0]))
+    generated.clear()
+    with Building(target, workers=2) as building:
+        for text in texts:
+            building.add(text)
+        building.objects(texts)
+    # The first piece is short, so that LLVM begins early; the next ones are twice as long, up to BATCH.
+    assert sorted(map(len, generated)) == [1, 1, 2, 4, 4]
+
+
+def test_what_is_built_quickly_is_begun_before_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = host_target()
+    texts = [emit_kernel(scale(f"k{i}", i + 0.5), target) for i in range(4)]
+    plain = emit_kernel(scale("once", 3.0), target)
+    begun: list[Any] = []
+    submit = ThreadPoolExecutor.submit
+
+    def noted(pool: Any, function: Any, *given: Any) -> Any:
+        begun.append(given[0])
+        return submit(pool, function, *given)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", noted)
+    objects = build_many([*texts, plain], target, 2, frozenset({plain}))
+    assert begun[0] == (plain,) and len(begun) == len(objects) == 5
+    assert b"once" in objects[-1] and not any(b"once" in other for other in objects[:-1])
+
+
+def test_python_changes_threads_faster_only_while_something_is_built() -> None:
+    """Also where two buildings overlap, and where one is entered twice, as a program's is."""
+    usual, target = sys.getswitchinterval(), host_target()
+    with Building(target, workers=2) as first:
+        assert sys.getswitchinterval() == pytest.approx(llvm_build.TURN_SECONDS)
+        second = Building(target, workers=2)
+        second.__enter__()
+        with first:
+            pass
+        assert sys.getswitchinterval() == pytest.approx(llvm_build.TURN_SECONDS)
+    assert sys.getswitchinterval() == pytest.approx(llvm_build.TURN_SECONDS)
+    second.__exit__()
+    assert sys.getswitchinterval() == pytest.approx(usual)
+    with Building(target, workers=1):
+        assert sys.getswitchinterval() == pytest.approx(usual)
 
 
 def test_an_error_ends_what_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,17 @@ def test_launches_read_the_table_and_add_offsets() -> None:
     steps = [Launch("k", ((0, 0), (1, 0)), 8), Launch("k", ((0, 0), (1, 32)), 8, parallel=True)]
     assert execute([add_index("k", 8)], steps, [x, y]) == [(POOL, 8)]
     assert (y == np.tile(np.arange(8) * 2, 2)).all()
+
+
+def test_a_function_loads_each_address_once() -> None:
+    """Of two buffers, for the launches of this thread together and for each task of the others."""
+    launch = Launch("k", ((0, 0), (1, 32)), 8)
+    text = emit_program([launch] * 5, host_target())
+    assert text.count("load ptr") == 2
+    assert text.count("getelementptr i8") == 5
+    assert emit_program([launch, replace(launch, parallel=True)] * 2, host_target()).count("load ptr") == 2 + 2 * (
+        2 + 2
+    )
 
 
 def test_fill_and_copy() -> None:

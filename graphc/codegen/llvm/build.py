@@ -9,6 +9,7 @@ to one module first.
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,12 @@ from graphc.errors import CompileError
 
 PARTS = 3  # modules for each of several threads: more take longer, fewer leave threads without work at the end
 BATCH = 1 << 17  # characters compiled together while others are written: a tenth of a second's work
+FIRST = (
+    1 << 14
+)  # characters of the first such piece, so that LLVM begins early; each is twice as long as the one before
 _OPTIMIZED, _PLAIN = 2, 0  # LLVM's levels of code generation
+TURN_SECONDS = 5e-4
+_LONG = ("LLVMPY_ParseAssembly", "LLVMPY_TargetMachineEmitToMemory")
 _local = threading.local()
 
 
@@ -50,8 +56,9 @@ def build_many(
 class Building:
     """Builds modules on `workers` threads (by default the cores of the target) while others are still being written.
 
-    An object holds about BATCH characters of text; what is left at the end is cut into one object for each thread, or
-    PARTS where all is left and threads are several. The objects depend on the texts and their order alone.
+    Objects hold FIRST characters of text, twice as many, and so on up to BATCH; what is left at the end is cut into one
+    object for each thread, or PARTS where all is left and threads are several. They depend on the texts and their order
+    alone.
     """
 
     def __init__(self, target: Target, workers: int | None = None) -> None:
@@ -63,11 +70,14 @@ class Building:
         self._begun: list[Future[bytes]] = []
 
     def __enter__(self) -> Building:
+        if self._pool is not None:
+            _TURNS.begin()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+            _TURNS.end()
 
     def add(self, text: str) -> None:
         """A module that `objects` will be asked for; one that was added before counts once."""
@@ -75,7 +85,7 @@ class Building:
             return
         self._known.add(text)
         self._waiting.append(text)
-        if self._pool is not None and sum(map(len, self._waiting)) >= BATCH:
+        if self._pool is not None and sum(map(len, self._waiting)) >= min(FIRST << len(self._begun), BATCH):
             parts = _parts(self._waiting, 1)
             self._begun.extend(self._pool.submit(self._build, part, _OPTIMIZED) for part in parts)
             self._waiting = []
@@ -93,12 +103,39 @@ class Building:
             jobs.append((quick, _PLAIN))
         if self._pool is None or (not self._begun and len(jobs) <= 1):
             return [self._build(*job) for job in jobs]
-        pool = self._pool
-        futures = [*self._begun, *(pool.submit(self._build, *job) for job in jobs)]
-        return [future.result() for future in futures]
+        # The quick one first: it is there as a whole, and nothing shares it out.
+        futures = [self._pool.submit(self._build, *job) for job in reversed(jobs)]
+        return [future.result() for future in (*self._begun, *reversed(futures))]
 
     def _build(self, texts: tuple[str, ...], level: int) -> bytes:
         return _generate(texts, self._target, use_object=True, level=level)
+
+
+class _Turns:
+    """How long a thread may keep Python's lock while others wait for it: shorter while something is built, since a
+    thread that comes back from LLVM waits for the one that writes modules.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._usual = 0.0
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._usual, TURN_SECONDS))
+            self._count += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                sys.setswitchinterval(self._usual)
+
+
+_TURNS = _Turns()
 
 
 def _parts(texts: Sequence[str], count: int) -> list[tuple[str, ...]]:
@@ -119,8 +156,12 @@ def _binding() -> ModuleType:
 
 @cache
 def _library() -> ctypes.CDLL:
-    """LLVM's functions for parsing and code generation, without llvmlite's lock."""
-    library = ctypes.CDLL(_binding().ffi.lib._name)
+    """LLVM's functions for parsing and code generation, without llvmlite's lock.
+
+    The brief ones keep Python's: who gave it away waits for it while another thread writes modules.
+    """
+    name = _binding().ffi.lib._name
+    library, brief = ctypes.CDLL(name), ctypes.PyDLL(name)
     pointer, message = ctypes.c_void_p, ctypes.POINTER(ctypes.c_char_p)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "LLVMPY_ContextCreate": (pointer, []),
@@ -135,6 +176,8 @@ def _library() -> ctypes.CDLL:
         "LLVMPY_DisposeMemoryBuffer": (None, [pointer]),
     }
     for name, (result, arguments) in signatures.items():
+        if name not in _LONG:
+            setattr(library, name, getattr(brief, name))
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library

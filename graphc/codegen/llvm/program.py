@@ -100,6 +100,7 @@ def emit_program(
     parts: list[str] = []
     for first in range(0, len(steps), _STEPS_PER_FUNCTION):
         parts.append(f"{entry}.part{len(parts)}")
+        writer.loaded.clear()
         body: list[str] = []
         for number, step in enumerate(steps[first : first + _STEPS_PER_FUNCTION], first):
             if clock is not None and number == 0:
@@ -135,6 +136,7 @@ class _ProgramWriter:
     def __init__(self) -> None:
         self.kernels: dict[str, int] = {}  # symbol -> number of buffers
         self.functions: list[str] = []
+        self.loaded: dict[int, str] = {}  # the addresses of buffers that the function being written has loaded
         self._count = 0
 
     def step(self, step: Step) -> Iterator[str]:
@@ -172,9 +174,12 @@ class _ProgramWriter:
 
     def _pointer(self, reference: Reference) -> Iterator[str]:
         number, offset = reference
-        slot, pointer = self._fresh(), self._fresh()
-        yield f"{slot} = getelementptr ptr, ptr %buffers, i64 {number}"
-        yield f"{pointer} = load ptr, ptr {slot}"
+        pointer = self.loaded.get(number)
+        if pointer is None:
+            slot, pointer = self._fresh(), self._fresh()
+            self.loaded[number] = pointer
+            yield f"{slot} = getelementptr ptr, ptr %buffers, i64 {number}"
+            yield f"{pointer} = load ptr, ptr {slot}"
         if not offset:
             return pointer
         moved = self._fresh()
@@ -206,7 +211,9 @@ class _ProgramWriter:
     def _task(self, body: Iterator[str]) -> str:
         """A function that runs `body` over its range [%lo, %hi)."""
         task = f"task{len(self.functions)}.{self._count}"
+        outside, self.loaded = self.loaded, {}
         self.functions.append(_function(f"internal void @{task}(ptr %buffers, i64 %lo, i64 %hi)", list(body)))
+        self.loaded = outside
         return task
 
     def _threads(self, count: int, task: str) -> Iterator[str]:
