@@ -208,10 +208,12 @@ class Values:
         length = self.kept.get(base, 0)
         if not length:
             return ix
-        # Before or past the row by less than its length is where masks let nothing be read: another place of the row
-        # is not the same. Further away it is the row of another point of a tile.
-        const = ix.const if abs(ix.const) < length else ix.const % length
-        return Ix(const, tuple((s, c) for s, c in ix.terms if abs(c) < length))
+        # What lies before or past the row is where masks let nothing be read: another place of the row is not the same.
+        # Where no element lies in it, a loop that was left out decides which row this is.
+        inner = Ix(ix.const, tuple((s, c) for s, c in ix.terms if abs(c) < length))
+        if abs(ix.const) < length or (inner.lo < length and inner.hi >= 0):
+            return inner
+        return Ix(ix.const % length, inner.terms)
 
     def element(self, base: Node, ix: Ix) -> Value:
         """Element `ix`, an affine index, of the value `base` in memory."""

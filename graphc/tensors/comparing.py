@@ -97,8 +97,8 @@ def is_neg(input: Tensor) -> bool:
 
 
 def is_inference(input: Tensor) -> bool:
-    """False for every tensor."""
-    return tensor_argument("is_inference", input).is_complex()
+    """Whether the tensor was made in inference mode."""
+    return tensor_argument("is_inference", input).is_inference()
 
 
 def is_signed(input: Tensor) -> bool:

@@ -113,7 +113,7 @@ def _basic(tensor: Tensor, index: Index) -> tuple[Tensor, Advanced]:
         raise RangeError(f"too many indices for tensor of dimension {rank}")
     seen, dim = tensor, 0
     advanced: dict[int, Tensor] = {}
-    for item in items:
+    for place, item in enumerate(items):
         if item is Ellipsis:
             dim += rank - used
         elif item is None:
@@ -124,7 +124,7 @@ def _basic(tensor: Tensor, index: Index) -> tuple[Tensor, Advanced]:
             advanced[dim] = from_array(np.zeros(1 if item else 0, np.int64), i64)
             dim += 1
         elif isinstance(item, int):
-            seen = _selected(seen, dim, item)
+            seen = _selected(seen, dim, item, place)
         elif isinstance(item, slice):
             seen = _sliced(seen, dim, item)
             dim += 1
@@ -142,14 +142,15 @@ def _basic(tensor: Tensor, index: Index) -> tuple[Tensor, Advanced]:
     return seen, [advanced.get(d) for d in range(seen.ndim)]
 
 
-def _selected(tensor: Tensor, dim: int, index: int) -> Tensor:
+def _selected(tensor: Tensor, dim: int, index: int, place: int) -> Tensor:
+    """The part at `index` of dimension `dim`; `place` is where the index stands, which PyTorch's error names."""
     if not -(2**63) <= index < 2**63:
         raise InputError("Overflow when unpacking long long")
     shape = tensor._type.shape
     if dim >= len(shape):
         viewing.wrap_dim(dim, len(shape))
     if not -shape[dim] <= index < shape[dim]:
-        raise RangeError(f"index {index} is out of bounds for dimension {dim} with size {shape[dim]}")
+        raise RangeError(f"index {index} is out of bounds for dimension {place} with size {shape[dim]}")
     return viewing.select(tensor, dim, index)
 
 

@@ -334,3 +334,18 @@ def test_places_before_a_row_are_not_places_in_it(size: tuple[int, int], stride:
     graph = Graph((x,), (b.apply("fold", (wide,), attrs),))
     arrays = arrays_of(graph)
     check(graph, arrays, run(graph, arrays))
+
+
+def test_a_row_that_is_read_backwards_past_its_end() -> None:
+    """Averages between their reflections: what lies behind the row is read from its fifth row up, under masks."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (2, 8, 12, 12)), "x")
+    mean = b.elementwise("div", b.reduce_sum(x, (2, 3)), b.constant(144.0, TensorType(f32, (2, 8))))
+    wide = b.broadcast(b.reshape(mean, (2, 8, 1, 1)), x.shape)
+    windows = b.apply("window", (wide,), {"axes": (2, 3), "size": (2, 2), "stride": (2, 2), "dilation": (1, 1)})
+    sums = b.reduce_sum(windows, (4, 5))
+    before = b.slice(sums, (0, 0, 1, 0), (2, 8, 1, 6), (1, 1, -1, 1))
+    behind = b.slice(sums, (0, 0, 4, 0), (2, 8, 1, 6), (1, 1, -1, 1))
+    graph = Graph((x,), (b.concat((before, sums, behind), 2),))
+    arrays = arrays_of(graph)
+    check(graph, arrays, run(graph, arrays))

@@ -65,6 +65,7 @@ def inference(torch: Any, say: Say) -> None:
         with torch.inference_mode(False):
             say(torch.ones(1).is_inference(), torch.is_grad_enabled())
     say(a.view(3, 1).is_inference(), (a * 2).is_inference(), a.clone().is_inference())
+    say(torch.is_inference(a), torch.is_inference(a * 2))
     attempt(say, lambda: a.add_(1))
     attempt(say, lambda: a.requires_grad_())
     attempt(say, lambda: a._version)
