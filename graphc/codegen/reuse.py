@@ -1,4 +1,5 @@
-"""Equal groups are scheduled, lowered and emitted once: the layers of a network, the steps of a recurrence.
+"""Equal groups are scheduled, lowered and emitted once: the layers of a network, the steps of a recurrence, and what a
+third program has in common with two before it.
 
 Two groups are equal when they compute the same from values of the same types; which values these are does not matter,
 nor where in them slices begin: that is the address a kernel is given.
@@ -22,6 +23,7 @@ from graphc.codegen.lower import lower
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.pack import lower_panel
 from graphc.codegen.prepare import Prepared, prepare
+from graphc.codegen.recurring import Recurring
 from graphc.codegen.schedule import MODEL, Choice
 from graphc.codegen.streaming import streamed
 from graphc.codegen.target import WIDE, Target
@@ -53,11 +55,27 @@ def emit_named(kernel: Kernel, target: Target) -> tuple[str, str]:
 
 @dataclass(slots=True)
 class _Made:
-    """A group that was prepared, its values by number, and its kernels by what runs in place (pairs of numbers)."""
+    """A group that was prepared, its values by number, its kernels by what runs in place (pairs of numbers), and what
+    was made of these.
+    """
 
     prepared: Prepared
     nodes: tuple[Node, ...]
     lowered: dict[tuple[tuple[int, int], ...], tuple[Lowered, ...]] = field(default_factory=dict)
+    written: _Written = field(default_factory=lambda: _Written())
+
+
+@dataclass(slots=True)
+class _Written:
+    """Symbols and code of kernels by their identity, and the kernels that store past the caches in place of others.
+    Kernels are kept with them, so that their identity stays their own.
+    """
+
+    texts: dict[int, tuple[Kernel, str, str]] = field(default_factory=dict)
+    streamed: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = field(default_factory=dict)
+
+
+GROUPS = Recurring[_Made](128)
 
 
 class Kernels:
@@ -74,8 +92,9 @@ class Kernels:
         self._made: dict[tuple[object, ...], _Made] = {}
         self._of: dict[Group, tuple[_Made, Form]] = {}
         self._by_blocks: dict[tuple[Group, int], tuple[_Made, Form]] = {}
-        self._texts: dict[int, tuple[Kernel, str, str]] = {}
-        self._streamed: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {}
+        self._written: dict[int, _Written] = {}  # by the identity of a kernel of a group
+        self._others = _Written()
+        self._told: set[int] = set()  # kernels that `emitted` knows
 
     def by_blocks(self, group: Group, count: int) -> Blocks | None:
         """How `group` touches memory along the first axes of its domain, those with `count` places together, if its
@@ -111,9 +130,15 @@ class Kernels:
         key = (apart, is_aligned, form.key)
         made = self._made.get(key)
         if made is None:
-            first, nodes = moved(form)
             choice = MODEL if apart else self._choices.get(form.key, MODEL)
-            made = self._made[key] = _Made(prepare(first, self._target, choice, apart, is_aligned), nodes)
+            shared = self._target, choice, *key
+            made, recurs = GROUPS.find(shared)
+            if made is None:
+                first, nodes = moved(form)
+                made = _Made(prepare(first, self._target, choice, apart, is_aligned), nodes)
+                if recurs:
+                    GROUPS.keep(shared, made)
+            self._made[key] = made
         return made
 
     def in_place(self, group: Group) -> tuple[tuple[Node, Node], ...]:
@@ -146,6 +171,7 @@ class Kernels:
         if known is None:
             pairs = {made.nodes[target]: made.nodes[operand] for target, operand in key}
             known = made.lowered[key] = lower_all(made.prepared, self._target, pairs)
+        self._written.update((id(part.kernel), made.written) for part in known)
         mine: dict[Node | Scratch, Node | Scratch] = dict(zip(made.nodes, form.nodes, strict=True))
         mine.update(zip(made.prepared.schedule.memory, self.scratch(group), strict=True))
         later: dict[Node | Scratch, int] = {**form.bytes_before()}
@@ -155,9 +181,11 @@ class Kernels:
     def streamed(self, lowered: Lowered) -> Lowered:
         """`lowered` with stores past the caches where these pay."""
         key = id(lowered.kernel), lowered.starts
-        known = self._streamed.get(key)
+        written = self._written.get(id(lowered.kernel), self._others)
+        known = written.streamed.get(key)
         if known is None:
-            known = self._streamed[key] = lowered.kernel, streamed(lowered, self._target)
+            known = written.streamed[key] = lowered.kernel, streamed(lowered, self._target)
+        self._written[id(known[1])] = written
         return replace(lowered, kernel=known[1])
 
     def emit_all(self, parts: Sequence[Lowered]) -> None:
@@ -167,10 +195,11 @@ class Kernels:
 
     def emit(self, kernel: Kernel) -> tuple[str, str]:
         """The symbol of `kernel`, which follows from its code, and that."""
-        known = self._texts.get(id(kernel))
+        texts = self._written.get(id(kernel), self._others).texts
+        known = texts.get(id(kernel))
         if known is None:
-            # The kernel is kept, so that its identity stays its own.
-            known = self._texts[id(kernel)] = kernel, *emit_named(kernel, self._target)
-            if self._emitted is not None:
-                self._emitted(known[2])
+            known = texts[id(kernel)] = kernel, *emit_named(kernel, self._target)
+        if self._emitted is not None and id(kernel) not in self._told:
+            self._told.add(id(kernel))
+            self._emitted(known[2])
         return known[1], known[2]

@@ -36,6 +36,7 @@ ARM = replace(
 @pytest.fixture(autouse=True)
 def each_is_built_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by the memory that other tests share."""
+    llvm_build.OBJECTS.clear()
     for name in ("_generate", "_parts"):
         monkeypatch.setattr(llvm_build, name, getattr(llvm_build, name).__wrapped__)
 
@@ -115,6 +116,7 @@ def test_objects_are_begun_while_texts_are_written(monkeypatch: pytest.MonkeyPat
     found: list[list[bytes]] = []
     for _ in range(2):
         generated.clear()
+        llvm_build.OBJECTS.clear()
         with Building(target, workers=2) as building:
             for text in (*texts[:9], texts[0]):
                 building.add(text)
@@ -128,6 +130,7 @@ def test_objects_are_begun_while_texts_are_written(monkeypatch: pytest.MonkeyPat
     del library
     monkeypatch.setattr(llvm_build, "FIRST", len(texts[0]))
     generated.clear()
+    llvm_build.OBJECTS.clear()
     with Building(target, workers=2) as building:
         for text in texts:
             building.add(text)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc import pipeline
 from graphc.codegen import reuse
 from graphc.codegen.canonical import form_of
 from graphc.codegen.llvm import build
@@ -25,10 +26,19 @@ from graphc.ir.types import TensorType, f32
 from graphc.passes import drafts
 from graphc.passes.fuse import fuse
 from graphc.pipeline import build_program, optimize, schedule
+from graphc_runtime import Executable, get_device
+from graphc_runtime.buffer import Buffer
 from tests.codegen.programs import run
 from tests.codegen.targets import common
 
 SQUARE = TensorType(f32, (48, 48))
+
+
+@pytest.fixture(autouse=True)
+def no_program_before() -> None:
+    """Programs of other tests have kernels in common with these."""
+    reuse.GROUPS.clear()
+    build.OBJECTS.clear()
 
 
 def layers(count: int) -> Graph:
@@ -276,6 +286,52 @@ def test_equal_groups_have_memory_of_their_own_to_work_in() -> None:
     assert [a.kernel is b.kernel for a, b in zip(first, second, strict=True)] == [True, True]
     assert first[0].buffers == (w, mine) and mine in first[1].buffers and mine not in second[1].buffers
     assert second[0].buffers == (w, other) and other in second[1].buffers
+
+
+def at_length(length: int) -> Graph:
+    """What depends on a length, and an update of a weight that does not: a row sum and a product for each."""
+    b = Builder()
+    x, weight, gradient = b.input(0, TensorType(f32, (length, 48))), b.input(1, SQUARE), b.input(2, SQUARE)
+    scale = b.broadcast(b.reshape(b.reduce_sum(b.mul(gradient, gradient), (1,)), (48, 1)), (48, 48))
+    updated = b.sub(weight, b.div(gradient, b.add(scale, b.constant(1.0, SQUARE))))
+    return Graph((x, weight, gradient), (b.contract(x, weight, "m k, k n -> m n"), updated))
+
+
+def test_what_two_programs_had_in_common_is_there_for_the_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = replace(host_target(), cores=2)
+    generated: list[str] = []
+    generate = build._generate
+
+    def noting(texts: tuple[str, ...], *rest: object, **options: object) -> bytes:
+        generated.extend(texts)
+        return generate(texts, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build, "_generate", noting)
+    found: list[tuple[Counter[str], set[str]]] = []
+    for length in (20, 21, 22, 23):
+        generated.clear()
+        calls, _ = counted(at_length(length), monkeypatch)
+        artifact = pipeline.make(at_length(length), frozenset(), target)
+        found.append((calls, set(generated)))
+        rng = np.random.default_rng(length)
+        arrays = [rng.random(n.shape, np.float32) for n in at_length(length).inputs]
+        expected = evaluate(at_length(length), arrays)
+        buffers = [Buffer.from_array(a) for a in arrays]
+        for given, wanted in zip(Executable(artifact, get_device("cpu")).run(buffers), expected, strict=True):
+            np.testing.assert_allclose(given.view(np.float32, wanted.shape), wanted, rtol=2e-5, atol=1e-6)
+    reuse.GROUPS.clear()
+    alone = build_program(at_length(23), target=target)
+    assert len(found[3][1]) < len(found[0][1])  # the weight's update is not built again
+    assert found[3][1] < set(alone.modules)  # and what is built is what would be made without others before
+    assert found[3][0]["prepare"] < found[0][0]["prepare"]
+    assert found[3][0]["emit_kernel"] < found[0][0]["emit_kernel"]
+
+
+def test_one_program_keeps_nothing() -> None:
+    build_program(layers(3))
+    assert not reuse.GROUPS._kept
+    build_program(layers(3))
+    assert reuse.GROUPS._kept
 
 
 def test_only_the_entry_is_made_without_optimization(monkeypatch: pytest.MonkeyPatch) -> None:

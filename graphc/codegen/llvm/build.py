@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from graphc.codegen.parts import balanced
+from graphc.codegen.recurring import Recurring
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
 
@@ -30,6 +31,8 @@ _OPTIMIZED, _PLAIN = 2, 0  # LLVM's levels of code generation
 TURN_SECONDS = 5e-4
 _LONG = ("LLVMPY_ParseAssembly", "LLVMPY_TargetMachineEmitToMemory")
 _local = threading.local()
+_Key = tuple[str, Target]
+OBJECTS = Recurring[bytes](1 << 24)  # bytes and characters of kernels that programs have in common
 
 
 def build_object(text: str, target: Target) -> bytes:
@@ -57,8 +60,8 @@ class Building:
     """Builds modules on `workers` threads (by default the cores of the target) while others are still being written.
 
     Objects hold FIRST characters of text, twice as many, and so on up to BATCH; what is left at the end is cut into one
-    object for each thread, or PARTS where all is left and threads are several. They depend on the texts and their order
-    alone.
+    object for each thread, or PARTS where all is left and threads are several. A module that an earlier program had is
+    an object of its own, kept for the next one. They depend on the texts, their order, and which of them recur.
     """
 
     def __init__(self, target: Target, workers: int | None = None) -> None:
@@ -68,6 +71,8 @@ class Building:
         self._known: set[str] = set()
         self._waiting: list[str] = []
         self._begun: list[Future[bytes]] = []
+        self._held: list[bytes] = []  # what earlier programs built
+        self._kept: list[tuple[_Key, Future[bytes]]] = []  # what later ones may want
 
     def __enter__(self) -> Building:
         if self._pool is not None:
@@ -84,6 +89,15 @@ class Building:
         if text in self._known:
             return
         self._known.add(text)
+        if self._pool is not None:
+            key = text, self._target
+            held, recurs = OBJECTS.find(key)
+            if held is not None:
+                self._held.append(held)
+                return
+            if recurs:
+                self._kept.append((key, self._pool.submit(self._build, (text,), _OPTIMIZED)))
+                return
         self._waiting.append(text)
         if self._pool is not None and sum(map(len, self._waiting)) >= min(FIRST << len(self._begun), BATCH):
             parts = _parts(self._waiting, 1)
@@ -101,11 +115,15 @@ class Building:
         quick = tuple(text for text in texts if text in plain)
         if quick:
             jobs.append((quick, _PLAIN))
-        if self._pool is None or (not self._begun and len(jobs) <= 1):
-            return [self._build(*job) for job in jobs]
+        if self._pool is None or not (self._begun or self._kept or len(jobs) > 1):
+            return [*self._held, *(self._build(*job) for job in jobs)]
         # The quick one first: it is there as a whole, and nothing shares it out.
         futures = [self._pool.submit(self._build, *job) for job in reversed(jobs)]
-        return [future.result() for future in (*self._begun, *reversed(futures))]
+        for key, future in self._kept:
+            code = future.result()
+            OBJECTS.keep(key, code, len(key[0]) + len(code))
+            self._held.append(code)
+        return [*self._held, *(future.result() for future in (*self._begun, *reversed(futures)))]
 
     def _build(self, texts: tuple[str, ...], level: int) -> bytes:
         return _generate(texts, self._target, use_object=True, level=level)
