@@ -25,6 +25,7 @@ OWN = 0.25  # of the second-level cache that a panel may fill for which the kern
 HELD, MOST_HELD = 0.6, 1 << 19  # the same for a block of tiles of an axis without lanes: share of that cache, and bytes
 FILLED = 0.5  # of the time that copying takes: for a panel that stays in a cache near the core
 APART = 0.03  # of the arithmetic: what it costs to read a block's rows far apart rather than side by side
+UNEVEN = 1.01  # times the shortest time in which the last core ends that larger pieces may take
 GAIN = 0.98  # what another order must bring
 
 
@@ -238,5 +239,22 @@ def _blocks(var: Var, order: Sequence[Var], traffic: Traffic) -> Iterator[tuple[
     for size in dict.fromkeys(-(-count // -(-count // n)) for n in sizes):  # all blocks as large as each other
         pieces = others * -(-traffic.tiles[var] // size)
         wanted = -(-traffic.target.cores * PIECES_PER_CORE // pieces) if traffic.target.cores > 1 else 1
-        tiles = -(-traffic.tiles[lane] // wanted)
-        yield (var, size), tiles * traffic.step[lane] if wanted > 1 else 0
+        if wanted == 1:
+            yield (var, size), 0
+            continue
+        step = traffic.step[lane]
+        tiles = _even_piece((lane.hi + 1) / step, -(-traffic.tiles[lane] // wanted), pieces, traffic.target.cores)
+        yield (var, size), tiles * step
+
+
+def _even_piece(tiles: float, most: int, times: int, cores: int) -> int:
+    """Of how many tiles of the lane axis, `most` at most and half of that at least, a piece should consist so that all
+    cores end together, where `times` pieces go along the same tiles. Large pieces are handed out before what is left.
+    """
+
+    def longest(size: int) -> float:
+        whole = times * int(tiles // size)
+        return max(-(-whole // cores) * size, whole // cores * size + tiles % size, times * tiles / cores)
+
+    best = min(map(longest, range(-(-most // 2), most + 1)))
+    return max(n for n in range(-(-most // 2), most + 1) if longest(n) <= best * UNEVEN)

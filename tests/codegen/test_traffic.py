@@ -53,6 +53,16 @@ def test_few_rows_walk_down_all_of_them_for_each_block_of_columns() -> None:
     assert 0 < choice.lane_block < 3136  # the columns give the pieces for several cores
 
 
+@pytest.mark.parametrize(
+    ("columns", "cores"), [(1568, 2), (2205, 2), (3136, 2), (5000, 2), (3136, 3), (5000, 3), (3136, 4), (5000, 4)]
+)
+def test_cores_end_together_when_columns_are_their_pieces(columns: int, cores: int) -> None:
+    choice = _contraction("a b, b c -> a c", (64, 256), (256, columns), replace(TARGET, cores=cores))
+    whole, left = divmod(columns, choice.lane_block)
+    longest = max(-(-whole // cores) * choice.lane_block, whole // cores * choice.lane_block + left)
+    assert longest <= 1.03 * columns / cores
+
+
 @pytest.mark.parametrize("n", [1024, 2048])
 def test_the_block_of_a_square_product_fits_the_second_level_cache(n: int) -> None:
     choice = _contraction("a b, b c -> a c", (n, n), (n, n))
