@@ -337,10 +337,13 @@ class Compiled:
             return None
         bindings = {b.node: b for b in recorder.held}
         own = {id(s) for s, _ in written} - known.keys()
-        donated = frozenset(n for n, b in bindings.items() if id(b.source) in own and is_lent(n.type))
+        made = [(s.type, s.value.node) for s in fresh if s.value is not None]
+        handed_on = {n for _, n in (*written, *made)}  # a leaf among them is copied when the program has run
+        donated = frozenset(
+            n for n, b in bindings.items() if id(b.source) in own and n not in handed_on and is_lent(n.type)
+        )
         with scope(**self._options):
             program = recorder.program(nodes, donated) if nodes else ()
-        made = [(s.type, s.value.node) for s in fresh if s.value is not None]
         read = dict.fromkeys(n for segment in program for n in segment.inputs)
         for segment in program:
             for node in segment.outputs:

@@ -13,6 +13,7 @@ import pytest
 import graphc as torch
 import graphc.nn as nn
 from graphc import optim, recorder
+from graphc.options import NATIVE_CALLS
 
 FACTOR = 2.0  # a global that a compiled function reads
 
@@ -157,6 +158,36 @@ def test_what_somebody_looks_at_is_not_overwritten(name: str, native: None) -> N
 
     for found, expected in zip(follow(True), follow(False), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_native_code", [True, False])
+def test_what_a_written_tensor_held_before_is_handed_on(in_native_code: bool, native_replays: None) -> None:
+    """As a result, and as what another tensor holds: the program may not write where it read that."""
+    NATIVE_CALLS.set(in_native_code)
+
+    def follow(compiled: bool) -> list[Any]:
+        state, other, kept = (torch.arange(12.0).reshape(3, 4).clone() + i for i in range(3))
+
+        def turn(x: Any) -> Any:
+            before = state.clone()
+            state.mul_(-1.0)
+            return x.t(), before, state
+
+        def part(x: Any) -> Any:
+            kept.copy_(other)
+            other[1:2] = -2.0
+            return x.t(), other, kept
+
+        seen: list[Any] = []
+        for function in (turn, part):
+            call = torch.compile(function) if compiled else function
+            for _ in range(5):
+                for result in call(torch.ones(2, 3)):
+                    seen.append(result.numpy().copy())
+                    result.mul_(0.5)
+        return seen
+
+    np.testing.assert_equal(follow(True), follow(False))
 
 
 def test_history_of_a_plain_step_survives_replays() -> None:
