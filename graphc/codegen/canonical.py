@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from graphc.ir.builder import Builder
@@ -133,11 +133,12 @@ def moved(form: Form) -> tuple[Group, tuple[Node, ...]]:
 _Change = Callable[[Builder, Node, tuple[Node, ...]], Node | None]
 
 
-def _rewrite(group: Group, change: _Change) -> tuple[Group, dict[Node, Node]]:
+def _rewrite(group: Group, change: _Change, known: Iterable[Node] = ()) -> tuple[Group, dict[Node, Node]]:
     """`group` with nodes replaced by `change(builder, node, operands)`, where that is not None, and all new nodes by
-    those that they replace. The same object when nothing changes.
+    those that they replace. A new node that equals one of `known` is that. The same object when nothing changes.
     """
     builder = Builder()
+    builder.know(known)
     new: dict[Node, Node] = {}
     inside: set[Node] = set(group.inside)
     wanted = [n for root in group.roots for n in (root.value, *root.scatter)]
@@ -174,7 +175,8 @@ def _sunk(given: Group) -> tuple[Group, dict[Node, Node]]:
         def sink(builder: Builder, node: Node, inputs: tuple[Node, ...], below: frozenset[Node] = below) -> Node | None:
             return _slice_below(builder, node, inputs[0]) if node.op == "slice" and node.inputs[0] in below else None
 
-        sunk, new = _rewrite(group, sink)
+        # A slice of an operand may be a value of the group already, even one that is stored: both are one.
+        sunk, new = _rewrite(group, sink, group.inside)
         if sunk is group:
             break
         before = original

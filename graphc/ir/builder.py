@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from graphc.errors import GraphcError
@@ -35,9 +35,13 @@ class Builder(OpMethods):
     def of(cls, graph: Graph) -> Builder:
         """A builder that already knows the nodes of `graph`, so that what does not change stays the same object."""
         builder = cls()
-        for node in graph.nodes:
-            builder._nodes[(node.op, node.inputs, attrs_key(node.attrs), node.type)] = node
+        builder.know(graph.nodes)
         return builder
+
+    def know(self, nodes: Iterable[Node]) -> None:
+        """Take `nodes` for those that were made of their parts: who makes an equal one is given them."""
+        for node in nodes:
+            self._nodes[(node.op, node.inputs, attrs_key(node.attrs), node.type)] = node
 
     @contextmanager
     def at(self, locs: frozenset[Location]) -> Iterator[None]:

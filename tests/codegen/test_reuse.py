@@ -22,7 +22,7 @@ from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Root
-from graphc.ir.types import TensorType, f32
+from graphc.ir.types import TensorType, boolean, f32
 from graphc.passes import drafts
 from graphc.passes.fuse import fuse
 from graphc.pipeline import build_program, optimize, schedule
@@ -249,6 +249,21 @@ def test_equal_values_in_two_places_stay_two() -> None:
     form = form_of(group)
     assert {sliced, summed} <= set(form.nodes)
     assert len(form.group.targets) == 2
+
+
+def test_a_stored_slice_that_another_value_reads_through_a_slice_keeps_its_place() -> None:
+    """A part of a value before and after that part is overwritten: both read the same slice."""
+    b = Builder()
+    x, mask = b.input(0, TensorType(f32, (6, 4))), b.input(1, TensorType(boolean, (6, 4)))
+    y = b.input(2, TensorType(f32, (3, 4)))
+    where = ((1, 0), (3, 4), (1, 1))
+    before = b.slice(x, *where)
+    written = b.select(mask, b.pad(b.mul(before, y), (1, 0), (2, 0)), x)
+    graph = Graph((x, mask, y), (before, b.slice(written, *where)))
+    rng = np.random.default_rng(0)
+    arrays = [rng.random((6, 4), np.float32), rng.random((6, 4)) < 0.5, rng.random((3, 4), np.float32)]
+    for got, expected in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_a_value_read_from_a_later_place_is_not_overwritten() -> None:
