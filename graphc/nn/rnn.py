@@ -19,7 +19,7 @@ from graphc import (
     rnn_tanh_cell,
     zeros,
 )
-from graphc.errors import InputError, KindError, UsageError
+from graphc.errors import InputError, KindError, RangeError, UsageError
 from graphc.nn import init
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
@@ -208,7 +208,11 @@ class RNNBase(Module):
     def _given(self, hx: Any) -> tuple[Tensor, ...] | None:
         if hx is None:
             return None
-        return tuple(hx) if self.mode == "LSTM" else (hx,)
+        if self.mode != "LSTM":
+            return (hx,)
+        if len(hx) != 2:
+            raise RangeError(f"LSTM: hx should be a pair (h_0, c_0), but got {len(hx)} of {type(hx).__name__}")
+        return tuple(hx)
 
     def _result(self, states: tuple[Tensor, ...]) -> Any:
         return states if self.mode == "LSTM" else states[0]

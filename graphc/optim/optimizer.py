@@ -50,7 +50,9 @@ class Optimizer(OptimizerHooks):
             self.add_param_group(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group: a dictionary with "params" (a tensor or an iterable of them) and its own hyper-parameters."""
+        """Adds a group: a dictionary with "params" (a tensor, an iterable of them, or of pairs of a name and a tensor)
+        and its own hyper-parameters. Names are kept as "param_names"; all groups have them or none.
+        """
         if not isinstance(param_group, dict):
             raise KindError(f"param_group must be a dict, but got {type(param_group)}")
         group = dict(param_group)
@@ -58,6 +60,9 @@ class Optimizer(OptimizerHooks):
         if isinstance(given, set):
             raise KindError("optimizer parameters need to be organized in ordered collections, not in a set")
         members = [given] if isinstance(given, Tensor) else list(given)
+        names = [item[0] for item in members if isinstance(item, tuple)]
+        if names and len(names) != len(members):
+            raise InputError("all optimizer params should be with/without names. Some param names are missing")
         members = [item[1] if isinstance(item, tuple) else item for item in members]
         for parameter in members:
             if not isinstance(parameter, Tensor):
@@ -65,8 +70,16 @@ class Optimizer(OptimizerHooks):
             if not parameter.is_leaf:
                 raise InputError("can't optimize a non-leaf Tensor")
         group["params"] = members
+        if names:
+            group["param_names"] = names
         for name, value in self.defaults.items():
             group.setdefault(name, value)
+        if any(("param_names" in other) != ("param_names" in group) for other in self.param_groups):
+            kind = "with names" if "param_names" in group else "without names"
+            raise InputError(
+                "all optimizer param groups should be with/without names. "
+                f"cannot add param group {kind} to the optimizer"
+            )
         taken = {id(p) for other in self.param_groups for p in other["params"]}
         if any(id(p) in taken for p in members):
             raise InputError("some parameters appear in more than one parameter group")

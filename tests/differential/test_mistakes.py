@@ -1,0 +1,50 @@
+"""What a program sees that makes a mistake, or asks for what few ask for, against PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import graphc
+from tests.differential.side_by_side import Program, Say, attempt, same
+
+
+def named_parameters(torch: Any, say: Say) -> None:
+    """Optimizers keep the names that they are given, in their state too."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+    made = torch.optim.SGD(model.named_parameters(), lr=0.1)
+    say(made.param_groups[0]["param_names"], len(made.param_groups[0]["params"]))
+    saved = made.state_dict()
+    say(saved["param_groups"][0]["param_names"])
+    extra = torch.nn.Parameter(torch.ones(2))
+    attempt(say, lambda: made.add_param_group({"params": [extra]}))
+    made.add_param_group({"params": [("extra", extra)]})
+    say([group["param_names"] for group in made.param_groups])
+    attempt(say, lambda: torch.optim.SGD([("extra", extra), torch.nn.Parameter(torch.ones(1))], lr=0.1))
+    plain = torch.optim.SGD(model.parameters(), lr=0.1)
+    attempt(say, lambda: plain.add_param_group({"params": [("extra", extra)]}))
+    say("param_names" in plain.param_groups[0])
+    other = torch.optim.SGD([(f"p{i}", p) for i, p in enumerate(model.parameters())], lr=0.1)
+    other.load_state_dict(plain.state_dict())
+    say(other.param_groups[0]["param_names"])
+    other.load_state_dict(saved)
+    say(other.param_groups[0]["param_names"])
+
+
+def indices(torch: Any, say: Say) -> None:
+    """An index that is too large is named by its place among the indices."""
+    x = torch.arange(24).reshape(2, 3, 4)
+    for index in [2, (0, 3), (0, 0, 4), (None, 5), (slice(None), -4), (..., 4), (slice(None), 0, 7)]:
+        attempt(say, lambda index=index: x[index])
+
+
+@pytest.mark.parametrize("program", [named_parameters, indices], ids=lambda p: p.__name__)
+def test_mistakes(program: Program) -> None:
+    same(program)
+
+
+def test_an_lstm_wants_a_pair_of_states() -> None:
+    layer = graphc.nn.LSTM(2, 3)
+    with pytest.raises(IndexError, match=r"hx should be a pair \(h_0, c_0\), but got 1 of Tensor"):
+        layer(graphc.ones(4, 1, 2), graphc.zeros(1, 1, 3))
