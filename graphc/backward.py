@@ -14,7 +14,8 @@ from graphc.hooks import LeafHooks, note_hooks, task
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
 from graphc.passes.autodiff import vjp
-from graphc.recording import Recorder, current, set_needed_later
+from graphc.recording import Recorder, current
+from graphc.recording_hooks import set_needed_later
 from graphc.saved import check_unwritten
 from graphc.storage import Value
 from graphc.tensors.core import TensorBase, read

@@ -11,8 +11,8 @@ from graphc_runtime.counters import reset as reset_runtime
 @dataclass(slots=True)
 class FrontCounters:
     """`records` operations recorded · `native_records` those of them that native code recorded again · `flushes`
-    programs demanded · `program_hits` found by their nodes, one look-up each · `structure_hits` found by their
-    structure · `programs_built` neither · `autodiff` gradients derived symbolically · `gradient_hits` gradients
+    programs demanded · `native_flushes` those of them that native code ran · `program_hits` found by their nodes, one
+    look-up each · `structure_hits` found by their structure · `programs_built` neither · `autodiff` gradients derived symbolically · `gradient_hits` gradients
     remembered · `captures` calls of compiled functions that ran Python · `replays` calls that did not ·
     `capture_breaks` captures given up because a value was observed · `recompiles` captures of a function that had one ·
     `host_calls` runs of operators that have no kernel (`graphc/host.py`) · `transfers` values that programs moved
@@ -22,6 +22,7 @@ class FrontCounters:
     records: int = 0
     native_records: int = 0
     flushes: int = 0
+    native_flushes: int = 0
     program_hits: int = 0
     structure_hits: int = 0
     programs_built: int = 0

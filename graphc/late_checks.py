@@ -61,6 +61,8 @@ class _Arrivals:
 class LateChecks:
     """Checks that other devices compute and that nobody looked at yet. True while there are some."""
 
+    __slots__ = ("_arrivals", "_waiting")  # slots, as native code reads them
+
     def __init__(self) -> None:
         self._waiting: list[tuple[AnyBuffer, Problem]] = []
         self._arrivals: dict[Any, _Arrivals] = {}

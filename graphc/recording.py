@@ -1,16 +1,12 @@
 """The recorder: one per thread. It records operations as interned nodes and runs what is pending when somebody looks.
 
 **Same nodes again.** Leaves (buffers that a pending program reads) are numbered by the smallest free number, and
-numbers become free
-when neither pending work nor gradient history needs the leaf. So the second iteration of a loop records the very same
-nodes, and its
-program is found by one look-up with the pending output nodes as the key.
+numbers become free when neither pending work nor gradient history needs the leaf. So the second iteration of a loop
+records the very same nodes, and its program is found by one look-up with the pending output nodes as the key.
 
 **Bounds.** Pending work is run by itself after `MAX_PENDING` recorded operations or `MAX_PENDING_BYTES` bytes of
-results. The builder,
-which holds every node recorded, is dropped once it holds `MAX_NODES` nodes and no history needs it; executables
-survive that, as
-they are also kept by structure.
+results. The builder, which holds every node recorded, is dropped once it holds `MAX_NODES` nodes and no history needs
+it; executables survive that, as they are also kept by structure.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop
 from types import CodeType
@@ -34,6 +30,7 @@ from graphc.ir.types import TensorType
 from graphc.late_checks import LateChecks, Problem, found
 from graphc.memory import AnyBuffer, equal, filled, part
 from graphc.options import code_key
+from graphc.recording_hooks import FLUSH, OFTEN, PLAN, needed_later
 from graphc.repeats import Repeats
 from graphc.source import user_location
 from graphc.storage import Binding, Seen, Storage, Value, set_watching
@@ -43,37 +40,12 @@ MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 4 << 30
 MAX_NODES = 200_000
 KEPT_PROGRAMS = 1_024
-OFTEN = 256  # recorded operations from which on it pays to load native code for what is recorded again
+KEPT_FLUSHES = 256
+MANY = 256  # recorded operations from which on it pays to load native code for what is recorded again
 
 SOURCES = frozenset(("input", "constant", "iota"))
 
 Check = tuple[Node, Value, Problem]
-
-
-def _nothing_needed(recorder: Recorder, value: Value) -> tuple[Node, ...]:
-    return ()
-
-
-# Which values a later `backward` from a value will read; set by `graphc.backward`, which stands above this module.
-_needed_later: list[Callable[[Recorder, Value], tuple[Node, ...]]] = [_nothing_needed]
-
-
-def set_needed_later(function: Callable[[Recorder, Value], tuple[Node, ...]]) -> None:
-    """Tell what a later `backward` will read."""
-    _needed_later[:] = [function]
-
-
-def needed_later(recorder: Recorder, value: Value) -> tuple[Node, ...]:
-    """Computed nodes that the gradient of `value` reads: they are kept when the forward part runs by itself."""
-    return _needed_later[0](recorder, value)
-
-
-_often: list[Callable[[], bool]] = []
-
-
-def set_often(function: Callable[[], bool]) -> None:
-    """Tell what to do once a recorder has recorded `OFTEN` operations, and after as many more until it gives true."""
-    _often[:] = [function]
 
 
 class Recorder:
@@ -82,7 +54,7 @@ class Recorder:
     # Slots, as native code reads them.
     __slots__ = (
         "__weakref__", "_bytes", "_count", "_leaves", "_next", "_programs", "_turn", "b", "bound", "capture",
-        "checks", "cuts", "draws", "enter", "example_since", "free", "freed", "gradients", "held", "kept",
+        "checks", "cuts", "draws", "enter", "example_since", "flushes", "free", "freed", "gradients", "held", "kept",
         "late", "leave", "lock", "needed", "parted", "pending", "place", "randomness", "repeated",
         "repeats", "seen", "sites", "updates", "variables",
     )  # fmt: skip
@@ -118,10 +90,11 @@ class Recorder:
         self.free: list[int] = []  # numbers of leaves that died
         self._leaves = 0
         self._turn = 0  # counts programs, for leaves to know that they were read by the last one
+        self.flushes: dict[tuple[Node, ...], tuple[object, ...] | None] = {}  # for native code, by pending nodes
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
         self._bytes = 0
         self._count = 0  # of recorded operations
-        self._next = OFTEN  # the operation after which `_often` is asked
+        self._next = MANY  # the operation after which `OFTEN` is asked
 
     # leaves
 
@@ -269,7 +242,7 @@ class Recorder:
         self._bytes += node.type.nbytes
         self._count += 1
         if self._count == self._next:
-            self._next = 0 if all(function() for function in _often) else self._next + OFTEN
+            self._next = 0 if all(function() for function in OFTEN) else self._next + MANY
 
     def check(self, node: Node, keep: Value, error: Problem) -> None:
         """Raise `error` at the next flush if the bool scalar `node` is true; a function finds the error, if any."""
@@ -326,6 +299,10 @@ class Recorder:
             self.flush("an observation")
 
     def _flush(self) -> None:
+        if FLUSH[0](self):
+            if self.freed or self.parted or len(self.b) > MAX_NODES:
+                self._forget()
+            return
         FRONT.flushes += 1
         with no_collection():  # which runs finalizers at any time: they may end what is bound, and record
             self._compute_pending()
@@ -336,7 +313,12 @@ class Recorder:
         saved = self._saved(storages) if self.capture is None else ()
         for _, needed in saved:
             nodes = tuple(dict.fromkeys((*nodes, *[n for n in needed if n not in self.bound])))
-        results = programs.run(self.program(nodes), self.bound) if nodes else {}
+        results: dict[Node, AnyBuffer] = {}
+        if nodes:
+            program = self.program(nodes)
+            if PLAN and len(nodes) == len(storages) and not (self.checks or self.cuts):
+                self._plan_flush(nodes, program)
+            results = programs.run(program, self.bound)
         for value, needed in saved:
             value.saved = tuple([self.bind_cut(node, results[node]) for node in needed if node in results])
         self._settle(storages, results, count)
@@ -379,6 +361,16 @@ class Recorder:
             self._programs.move_to_end(key)
         return program
 
+    def _plan_flush(self, nodes: tuple[Node, ...], program: programs.Program) -> None:
+        """Let native code run `program` from the third time on."""
+        flushes = self.flushes
+        if nodes not in flushes:
+            if len(flushes) >= KEPT_FLUSHES:
+                flushes.clear()
+            flushes[nodes] = None
+        elif (held := flushes[nodes]) is None or held[1] is not program:
+            flushes[nodes] = PLAN[0](nodes, program)
+
     def _settle(self, storages: Sequence[Storage], results: dict[Node, AnyBuffer], count: int) -> None:
         """Give the storages what was computed for them; the first `count` of what is pending is done with."""
         self.seen = []
@@ -406,6 +398,7 @@ class Recorder:
         else:
             del self.pending[:count]
             self._forget()
+            self._keep_leaves()
         for node, _, problem in checks:
             self.judge(results[node], problem)
         if self.late and any(type(buffer) is Buffer for buffer in results.values()):
@@ -427,7 +420,7 @@ class Recorder:
         self.late.raise_found()
 
     def _forget(self) -> None:
-        """After a flush nothing is pending: leaves that no history holds give their numbers back."""
+        """After a flush nothing is pending: leaves that no history needs give their numbers back."""
         if self.freed:
             freed, self.freed = self.freed, []
             for value in freed:
@@ -440,7 +433,6 @@ class Recorder:
             for storage in self.parted:
                 storage.slots = None
             self.parted.clear()
-        self._keep_leaves()
         if len(self.b) > MAX_NODES:
             self.reset()
 
@@ -450,6 +442,7 @@ class Recorder:
         self.b = Builder()
         self.repeats.clear()
         self._programs.clear()
+        self.flushes.clear()
         self.variables = {node: ref for node, ref in self.variables.items() if ref() is not None}
         self.gradients.clear()
         self.needed.clear()

@@ -28,6 +28,7 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyGC_Enable": ("i32", 0),
     "PyIter_Next": ("i64", 1),
     "PyList_Append": ("i32", 2),
+    "PyList_AsTuple": ("i64", 1),
     "PyList_GetItem": ("i64", 2),
     "PyList_New": ("i64", 1),
     "PyList_SetItem": ("i32", 3),

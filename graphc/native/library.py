@@ -16,7 +16,8 @@ from graphc import dtypes
 from graphc.counting import FRONT
 from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType, f32
-from graphc.native import calls, recording
+from graphc.late_checks import LateChecks
+from graphc.native import calls, flushing, recording
 from graphc.native.code import INTERFACE, module_text
 from graphc.native.layout import UnknownLayout, address_of, head, parts_of_slice, slots_of
 from graphc.native.objects import Layout
@@ -34,12 +35,12 @@ from graphc_runtime.buffer import RETURNED, Buffer
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.devices.cpu import build_text, link_text
 from graphc_runtime.errors import GraphcRuntimeError
-from graphc_runtime.options import NO_SCOPE, POISON, SCOPE
+from graphc_runtime.options import CODE, KEY, NO_SCOPE, POISON, SCOPE
 from graphc_runtime.pool import POOL
 
 _ENTRY = "graphc_replay"
 _KIND = "replay"  # of the entry in the kernel cache
-_FASTCALL = 0x80  # METH_FASTCALL
+_FASTCALL, _ONE_ARGUMENT = 0x80, 0x8  # METH_FASTCALL, METH_O
 _log = logging.getLogger("graphc")
 
 
@@ -63,6 +64,7 @@ class NativeLibrary:
     code: Mapping[str, int]
     _replay: MethodDef
     _again: MethodDef
+    _flush: MethodDef
     _kept: tuple[object, ...]
 
     def function(self, address: int, *keep: object) -> Callable[..., Any]:
@@ -73,6 +75,11 @@ class NativeLibrary:
     def again(self) -> Callable[..., Any]:
         """What records a call again that `graphc.tensors.learning` entered, or gives MISSED."""
         return _function(self._again, None)
+
+    @property
+    def flush(self) -> Callable[[Recorder], bool | None]:
+        """What computes what is pending if its program ran before: True, or None when Python must do it."""
+        return _function(self._flush, None)
 
 
 @cache
@@ -145,15 +152,17 @@ def _code() -> tuple[Layout, str]:
         slots_of(Binding),
         slots_of(Repeats),
         slots_of(TensorType),
+        slots_of(LateChecks),
         parts_of_slice(),
     )
-    return layout, module_text([*calls.functions(layout), *recording.functions(layout)], (recording.DESK,))
+    functions = [*calls.functions(layout), *recording.functions(layout), *flushing.functions(layout)]
+    return layout, module_text(functions, (recording.DESK,))
 
 
 def _load() -> NativeLibrary:
     MAKER.wait()
     layout, text = _code()
-    code = link_text(_KIND, text, (_ENTRY, recording.AGAIN, recording.DESK, *recording.OPERATORS))
+    code = link_text(_KIND, text, (_ENTRY, flushing.FLUSH, recording.AGAIN, recording.DESK, *recording.OPERATORS))
     POISON.get()  # reads the environment, if nobody did
     objects: dict[str, object] = {
         "none": None,
@@ -208,13 +217,20 @@ def _load() -> NativeLibrary:
         "dtypes": vars(dtypes),
         "default_name": "_default",
         "at_once": (False,),
+        "data_name": "data",
+        "codes": CODE,
+        "code_name": KEY,
+        "buffer_class": Buffer,
+        "storage_class": Storage,
+        "flush_tally": COUNTERS.flushed,
     }
     likes = _prototypes()
     addresses = {"wanted": ctypes.addressof(POOL.wanted), **{name: like.address for name, (like, _) in likes.items()}}
     shared = Words(addresses[name] if name in addresses else id(objects[name]) for name in SHARED)
     replay = MethodDef(b"replay", code[_ENTRY], _FASTCALL, None)
     again = MethodDef(b"again", code[recording.AGAIN], _FASTCALL, None)
-    return NativeLibrary(shared, layout, code, replay, again, (objects, likes))
+    flush = MethodDef(b"flush", code[flushing.FLUSH], _ONE_ARGUMENT, None)
+    return NativeLibrary(shared, layout, code, replay, again, flush, (objects, likes))
 
 
 def _function(definition: MethodDef, held: object) -> Callable[..., Any]:

@@ -29,6 +29,7 @@ class Layout:
     binding: Slots
     repeats: Slots
     form: Slots  # of types of tensors
+    late: Slots
     slice: tuple[int, int, int]  # start, stop and step
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from graphc.native.flushes import plan_of
 from graphc.native.library import MAKER, MethodDef, NativeLibrary, library
 from graphc.native.recording import DESK, OPERATORS
 from graphc.native.tables import Words
 from graphc.options import NATIVE_CALLS
-from graphc.recording import set_often
+from graphc.recording_hooks import FLUSH, PLAN, set_often
 from graphc.source import note_file
 from graphc.tensors.learning import AGAIN, learning
 from graphc.tensors.methods import IndexingMethods, LinalgMethods, PointwiseMethods
@@ -36,7 +38,11 @@ def install() -> None:
             note_file(getattr(module, "__file__", None) or "")  # native code knows no others as graphc's
         _install_operators(native)
         plainly, AGAIN[0] = AGAIN[0], native.again
+        in_python, FLUSH[0] = FLUSH[0], native.flush
+        PLAN.append(partial(plan_of, native))
         _undone.append(lambda: AGAIN.__setitem__(0, plainly))
+        _undone.append(lambda: FLUSH.__setitem__(0, in_python))
+        _undone.append(PLAN.clear)
 
 
 def remove() -> None:

@@ -14,7 +14,6 @@ import numpy as np
 
 from graphc.ir.types import TensorType
 from graphc.late_checks import found
-from graphc.native.layout import slots_of
 from graphc.native.library import NativeLibrary, library
 from graphc.native.tables import (
     ARGUMENT,
@@ -33,8 +32,6 @@ from graphc.native.tables import (
     VIEW,
     WORD,
     Plan,
-    Words,
-    prototype,
 )
 from graphc.random import key_buffer
 from graphc.recording import current
@@ -43,7 +40,7 @@ from graphc.signatures import Plain, make_result, view_of
 from graphc.storage import Lineage, Storage
 from graphc.tensors.core import new
 from graphc.tensors.views import contiguous_strides
-from graphc_runtime.buffer import Buffer, size_class
+from graphc_runtime.buffer import Buffer
 from graphc_runtime.executor import SMALL_ARENA, Executable
 from graphc_runtime.options import CODE, KEY, NATIVE_CALLS
 
@@ -97,6 +94,11 @@ def _leaders(plain: Plain) -> list[int]:
     ]
 
 
+def is_long(executable: Executable) -> bool:
+    """Whether other threads may run Python while a program runs."""
+    return sum(x.flops + x.bytes for x in executable.artifact.launches) > _LONG
+
+
 def _require(condition: bool) -> None:
     if not condition:
         raise _Unsuitable
@@ -111,7 +113,6 @@ class _Maker:
         self._plain = plain
         self._plan = Plan()
         self._recorder = current()
-        self._prototypes: dict[type, Words] = {}
         _require(len(replay._segments) == 1 and not (replay._places or replay._constants or replay._checks))
         executable, self._input_slots = replay._segments[0]
         _require(isinstance(executable, Executable) and executable.native is not None)
@@ -143,7 +144,7 @@ class _Maker:
             "shared": self._native.shared.address,
             "count": self._plain.count,
             "enabled": id(self._plain.enabled),
-            "release": int(sum(x.flops + x.bytes for x in launches) > _LONG),
+            "release": int(is_long(executable)),
             "entry": entry,
             "runtime": table,
             "addresses": self._addresses.address,
@@ -273,27 +274,12 @@ class _Maker:
 
     # memory
 
-    def _take(self, nbytes: int, what: object) -> int:
-        operands, prototype = (nbytes, what), Buffer.__new__(Buffer)
-        prototype._memory = prototype._array = None
-        prototype.ptr, prototype.nbytes = 0, nbytes
-        self._keep(operands)
-        return self._plan.own([size_class(nbytes), id(operands), self._prototype(prototype)]).address
-
-    def _prototype(self, held: object) -> int:
-        cls = type(held)
-        if cls not in self._prototypes:
-            self._prototypes[cls] = self._plan.own(list(slots_of(cls).values()))
-        made = prototype(held, self._prototypes[cls])
-        self._keep(held, made)
-        return made.address
-
     def _record_of(self, tensor: Any, j: int, take: int = 0, place: int = -1) -> tuple[int, ...]:
         """A record of `made` for a tensor like this one over output `j`."""
         hist = tensor._lineage.hist
-        value = 0 if hist is None else self._prototype(hist)
-        prototypes = self._prototype(tensor._storage), self._prototype(tensor._lineage), value
-        return (*prototypes, self._prototype(tensor), self._buffers.at(j), take, place, 0, 0, 0)
+        value = 0 if hist is None else self._plan.prototype(hist)
+        prototypes = self._plan.prototype(tensor._storage), self._plan.prototype(tensor._lineage), value
+        return (*prototypes, self._plan.prototype(tensor), self._buffers.at(j), take, place, 0, 0, 0)
 
     def _storage(self, type: TensorType) -> Storage:
         return Storage(self._recorder, type, None, None)
@@ -301,7 +287,7 @@ class _Maker:
     def _memory(self) -> None:
         replay, plan, executable = self._replay, self._plan, self._executable
         takes = [
-            (self._buffers.at(j), self._take(size, what))
+            (self._buffers.at(j), plan.take(size, what))
             for j, size, what in zip(replay._allocated, replay._sizes, replay._types, strict=True)
             if j not in self._results
         ]
@@ -311,7 +297,7 @@ class _Maker:
         for group, is_taken in ((replay._taken_over, False), (replay._kept_outputs, True)):
             for owner, kind, j in group:
                 made = plan.own(self._record_of(new(self._storage(kind), kind, Lineage()), j))
-                take = self._take(kind.nbytes, kind) if is_taken else 0
+                take = plan.take(kind.nbytes, kind) if is_taken else 0
                 cell = 0
                 if not is_taken and (slot := self._input_slots[input_of[j]]) < len(replay._storages):
                     place = places.get(id(replay._storages[slot]))
@@ -325,7 +311,7 @@ class _Maker:
         plan.table(
             "spare",
             [
-                (place, self._buffers.at(j), self._take(kind.nbytes, kind))
+                (place, self._buffers.at(j), plan.take(kind.nbytes, kind))
                 for place, (_, j, kind) in enumerate(replay._exchanged)
             ],
         )
@@ -341,7 +327,7 @@ class _Maker:
             self._keep(held)
             self._addresses.values[first + self._count] = held.ptr
         elif arena:
-            takes.append((self._buffers.at(self._count), self._take(arena, executable.arena_name)))
+            takes.append((self._buffers.at(self._count), plan.take(arena, executable.arena_name)))
             outputs.append((self._buffers.at(self._count), self._addresses.at(first + self._count)))
         plan.table("takes", takes)
         plan.table("outputs", outputs)
@@ -363,7 +349,7 @@ class _Maker:
             cell = self._count + 1 + len(copies)
             copies.append((self._buffers.at(source), self._buffers.at(cell), kind.nbytes))
             made = plan.own(self._record_of(new(self._storage(kind), kind, Lineage()), cell))
-            take = self._take(kind.nbytes, kind)
+            take = plan.take(kind.nbytes, kind)
             kept.append((id(owner), id(kind), self._buffers.at(cell), made.address, take, 0, 0))
         _require(not slots)  # a result that is a copy
         plan.table("cleared", cleared)
@@ -429,11 +415,11 @@ class _Maker:
         plan.set("build", id(build))
 
     def _result_record(self, tensor: Any, j: int, place: int) -> tuple[int, ...]:
-        replay, kind = self._replay, tensor._storage.type
+        replay, plan, kind = self._replay, self._plan, tensor._storage.type
         if j not in replay._allocated:
             return self._record_of(tensor, j)  # in memory that was given away
         self._results.add(j)
-        return self._record_of(tensor, j, self._take(kind.nbytes, kind), place if kind.nbytes <= SMALL_ARENA else -1)
+        return self._record_of(tensor, j, plan.take(kind.nbytes, kind), place if kind.nbytes <= SMALL_ARENA else -1)
 
     def _checks(self) -> None:
         replay, plan, scratch = self._replay, self._plan, self._scratch

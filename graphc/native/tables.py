@@ -8,6 +8,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 
+from graphc.native.layout import slots_of
+from graphc_runtime.buffer import Buffer, size_class
+
 WORD = 8
 
 # Words that all plans of the process share, in order.
@@ -70,6 +73,13 @@ SHARED = (
     "dtypes",  # the names of the module, and which of them is the default dtype
     "default_name",
     "at_once",  # arguments to take a lock with, without waiting
+    # of flushes
+    "data_name",
+    "codes",  # the dictionary of the `code_key` outside of scopes, and its name there
+    "code_name",
+    "buffer_class",
+    "storage_class",
+    "flush_tally",
 )
 # Words of a plan, in order.
 SINGLE = (
@@ -96,6 +106,7 @@ SINGLE = (
     "build",
     "leaves_count",
     "missed_calls",
+    "options",
 )
 # Words of a record of `made`: prototypes of storage, lineage, value or 0, tensor; where the buffer is; record of `take`
 # or 0; place in the list of results or -1, which of its two storages is given up next; (tensor, storage).
@@ -132,6 +143,7 @@ TABLES = {
     "cleared": 1,  # tensor
     "flags": 1,  # address
     "leaves": 2,  # kind, what
+    "bound": 3,  # node of a leaf, bytes, where the address goes
 }
 # Kinds of inputs and of written memory. Of views it is VIEW - 1 and the bytes of an element.
 STORAGE, ARGUMENT, GRADIENT, VIEW = 0, 1, 2, 3
@@ -172,6 +184,7 @@ class Plan:
     def __init__(self) -> None:
         self.words = Words([0] * PLAN_WORDS)
         self.keep: list[object] = []
+        self._slots: dict[type, Words] = {}
 
     def set(self, name: str, value: int) -> None:
         """Set a single word."""
@@ -196,3 +209,20 @@ class Plan:
         made = Words(values)
         self.keep.append(made)
         return made
+
+    def prototype(self, held: object) -> int:
+        """The address of a prototype of an object, which the plan keeps."""
+        cls = type(held)
+        if cls not in self._slots:
+            self._slots[cls] = self.own(list(slots_of(cls).values()))
+        made = prototype(held, self._slots[cls])
+        self.keep += held, made
+        return made.address
+
+    def take(self, nbytes: int, what: object) -> int:
+        """The address of a record of `take` for so many bytes of memory for `what`."""
+        operands, like = (nbytes, what), Buffer.__new__(Buffer)
+        like._memory = like._array = None
+        like.ptr, like.nbytes = 0, nbytes
+        self.keep.append(operands)
+        return self.own([size_class(nbytes), id(operands), self.prototype(like)]).address

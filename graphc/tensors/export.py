@@ -30,10 +30,9 @@ def laid_out(memory: np.ndarray, type: TensorType, strides: tuple[int, ...], off
     dtype = type.dtype.numpy
     if type.size == 0:
         return np.empty(type.shape, dtype)
-    start = offset * dtype.itemsize
-    whole = (len(memory) - start) // dtype.itemsize * dtype.itemsize
-    flat = memory[start : start + whole].view(dtype)
-    return np.lib.stride_tricks.as_strided(flat, type.shape, tuple(s * dtype.itemsize for s in strides))
+    if strides is type.strides:
+        return np.ndarray(type.shape, dtype, memory, offset * dtype.itemsize)
+    return np.ndarray(type.shape, dtype, memory, offset * dtype.itemsize, [s * dtype.itemsize for s in strides])
 
 
 class Exporter:

@@ -43,7 +43,7 @@ class _Own(threading.local):
 class Counters:
     """Integers by name. Safe from several threads; a fork starts with the parent's values.
 
-    `own.tally` counts the runs of this thread, `locked` those of native replays.
+    `own.tally` counts the runs of this thread, `locked` those of native replays, `flushed` those of native flushes.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,8 @@ class Counters:
         self._tallies: list[Tally] = []
         self.own = _Own(self._tallies)
         self.locked = Tally()  # of whoever counts with the interpreter's lock held throughout
-        self._tallies.append(self.locked)
+        self.flushed = Tally()  # likewise
+        self._tallies += self.locked, self.flushed
         self._values: dict[str, int] = dict.fromkeys(_NAMES, 0)
         self.peak_bytes = 0  # largest sum of live tensor and arena memory
 

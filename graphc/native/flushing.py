@@ -1,0 +1,257 @@
+"""The text of a native flush: the program of what is pending, which ran before, runs again (`Recorder._compute_pending`).
+
+Functions give 1 to go on, 0 when Python must do it (then nothing has changed), -1 when an error is set.
+"""
+
+from __future__ import annotations
+
+from graphc.native.code import Function
+from graphc.native.objects import Layout, Writer
+from graphc.native.recording import DESK
+from graphc.native.tables import TABLES, P, T
+
+FLUSH = "graphc_flush"
+
+
+def _idle_modes(layout: Layout) -> Function:
+    """Nobody captures or checks what is recorded, no value stands for its node, no memory is poisoned, options are as
+    they are outside of scopes.
+    """
+    f = Writer(layout, "idle_modes", "plan", "recorder")
+    plan, none, recorder = "%plan", f.shared("%plan", "none"), layout.recorder
+    for name in ("capture", "example_since"):
+        f.need(f.equal(f.load("%recorder", recorder[name]), none))
+    f.need(f.equal(f.call("PyList_Size", f.load("%recorder", recorder["checks"])), 0))
+    late = f.load(f.load("%recorder", recorder["late"]), layout.late["_waiting"])
+    f.need(f.equal(f.call("PyList_Size", late), 0))
+    cuts = f.call("PyObject_GetAttr", f.load("%recorder", recorder["cuts"]), f.shared(plan, "data_name"))
+    f.need(f.differ(cuts, 0), -1)
+    f.call("Py_DecRef", cuts)  # its owner keeps it
+    f.need(f.equal(f.call("PyDict_Size", cuts), 0))
+    poison = f.call("PyObject_GetAttr", f.shared(plan, "poison"), f.shared(plan, "value_name"))
+    f.need(f.differ(poison, 0), -1)
+    f.call("Py_DecRef", poison)
+    f.need(f.equal(poison, f.shared(plan, "false")))
+    scope = f.variable(0)
+    f.call("PyContextVar_Get", f.shared(plan, "scope"), 0, f.address(scope))
+    f.call("Py_DecRef", f.get(scope))
+    f.give(f.number(f.equal(f.get(scope), f.shared(plan, "no_scope"))))
+    return f
+
+
+def _awaited(layout: Layout) -> Function:
+    """Fill lists with the storages that wait, their values and the nodes of these, as `Recorder.outputs` does."""
+    f = Writer(layout, "awaited", "plan", "recorder", "storages", "values", "nodes")
+    none, slots, value = f.shared("%plan", "none"), layout.storage, layout.value
+    pending = f.load("%recorder", layout.recorder["pending"])
+    count = f.call("PyList_Size", pending)
+    left = f.variable(count)
+    with f.while_above(left, 0):
+        storage = f.call("alive", "%plan", f.call("PyList_GetItem", pending, f.minus(count, f.get(left))))
+        f.set(left, f.add(f.get(left), -1))
+        with f.when(f.differ(storage, 0)):
+            held = f.load(storage, slots["value"])
+            own = f.equal(f.load(storage, slots["recorder"]), "%recorder")
+            with f.when(f.both(own, f.differ(held, none))):
+                plain = f.both(
+                    f.equal(f.load(held, value["grad"]), f.shared("%plan", "false")),
+                    f.equal(f.load(held, value["gate"]), none),
+                )
+                # A later `backward` reads what was computed for a value that gradients flow through.
+                f.need(f.either(plain, f.equal(f.load(held, value["freed"]), f.shared("%plan", "true"))))
+                f.need(f.equal(f.load(storage, slots["external"]), none))
+                f.need(f.equal(f.load(storage, slots["export"]), none))
+                for place, what in (("%storages", storage), ("%values", held), ("%nodes", f.load(held, value["node"]))):
+                    f.need(f.equal(f.call("PyList_Append", place, what), 0), -1)
+    f.give(1)
+    return f
+
+
+def _located(layout: Layout) -> Function:
+    """Addresses of all buffers of a plan: of leaves as they are bound now, and new ones."""
+    f = Writer(layout, "located", "plan", "recorder")
+    plan, buffers = "%plan", layout.buffer
+    options = f.call("PyDict_GetItemWithError", f.shared(plan, "codes"), f.shared(plan, "code_name"))
+    f.need(f.equal(options, f.single(plan, "options")))
+    bound = f.load("%recorder", layout.recorder["bound"])
+    with f.each(plan, T["bound"], TABLES["bound"]) as record:
+        buffer = f.call("PyDict_GetItemWithError", bound, f.load(record))
+        f.need(f.differ(buffer, 0))
+        f.need(f.equal(f.load(buffer, layout.type), f.shared(plan, "buffer_class")))
+        f.need(f.equal(f.call("PyLong_AsLongLong", f.load(buffer, buffers["nbytes"])), f.load(record, 8)))
+        f.call("Py_IncRef", buffer)
+        f.own(plan, buffer)
+        f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 16))
+    with f.each(plan, T["takes"], TABLES["takes"]) as record:
+        made = f.call("take", plan, f.load(record, 8))
+        f.need(f.differ(made, 0), -1)
+        f.own(plan, made)
+        f.store(made, f.load(record))
+    with f.each(plan, T["outputs"], TABLES["outputs"]) as record:
+        buffer = f.load(f.load(record))
+        f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 8))
+    f.give(1)
+    return f
+
+
+def _unchanged(layout: Layout) -> Function:
+    """Whether the storages still wait for these values: taking memory may have run Python."""
+    f = Writer(layout, "unchanged", "storages", "values")
+    left = f.variable(f.call("PyList_Size", "%storages"))
+    with f.while_above(left, 0):
+        f.set(left, f.add(f.get(left), -1))
+        storage, value = (f.call("PyList_GetItem", held, f.get(left)) for held in ("%storages", "%values"))
+        f.need(f.equal(f.load(storage, layout.storage["value"]), value))
+    f.give(1)
+    return f
+
+
+def _settled(layout: Layout) -> Function:
+    """The storages get the buffers that were computed for them; the first `count` of what is pending is done with."""
+    f = Writer(layout, "settled", "plan", "recorder", "storages", "values", "count")
+    plan, recorder, slots, none = "%plan", layout.recorder, layout.storage, f.shared("%plan", "none")
+    place = f.variable(0)
+    with f.each(plan, T["outputs"], TABLES["outputs"]) as record:
+        # The last of them may be the arena.
+        with f.when(f.above(f.call("PyList_Size", "%storages"), f.get(place))):
+            storage, value = (f.call("PyList_GetItem", held, f.get(place)) for held in ("%storages", "%values"))
+            with f.when(f.equal(f.load(storage, slots["value"]), value)):
+                for name in ("value", "slot", "slots", "kept"):
+                    f.put(storage, slots[name], none)
+                f.put(storage, slots["buffer"], f.load(f.load(record)))
+        f.set(place, f.add(f.get(place), 1))
+    f.call("PyList_SetSlice", f.load("%recorder", recorder["pending"]), 0, "%count", 0)
+    f.put("%recorder", recorder["_bytes"], f.shared(plan, "zero"))
+    seen = f.load("%recorder", recorder["seen"])
+    size = f.call("PyList_Size", seen)
+    with f.when(f.above(size, 0)):
+        f.replace("%recorder", recorder["seen"], f.call("PyList_New", 0))
+    for name in ("flushes", "program_hits", "native_flushes"):
+        f.call("bump", f.shared(plan, "front"), layout.front[name], 1)
+    f.call("bump", f.shared(plan, "flush_tally"), layout.tally["runs"], 1)
+    f.call("bump", f.shared(plan, "flush_tally"), layout.tally["launches"], f.single(plan, "launches"))
+    f.give(1)
+    return f
+
+
+def _keep_leaves(layout: Layout) -> Function:
+    """`Recorder._keep_leaves`."""
+    f = Writer(layout, "keep_leaves", "plan", "recorder")
+    plan, none, recorder = "%plan", f.shared("%plan", "none"), layout.recorder
+    slots, binding = layout.storage, layout.binding
+    kept, held = (f.load("%recorder", recorder[name]) for name in ("kept", "held"))
+
+    before = f.call("PyList_Size", kept)
+    place = f.variable(before)
+    with f.while_above(place, 0):
+        f.set(place, f.add(f.get(place), -1))
+        storage = f.call("alive", plan, f.call("PyList_GetItem", kept, f.get(place)))
+        with f.when(f.differ(storage, 0)):
+            waiting = f.load(storage, slots["kept"])
+            with (
+                f.when(f.differ(waiting, none)),
+                f.when(f.equal(f.load(waiting, binding["recorder"]), "%recorder")),
+            ):
+                f.call("Py_IncRef", storage)
+                f.put(storage, slots["kept"], none)
+                f.call("Py_DecRef", storage)
+    f.call("PyList_SetSlice", kept, 0, before, 0)
+    count = f.call("PyList_Size", held)
+    left = f.variable(count)
+    with f.while_above(left, 0):
+        leaf = f.call("PyList_GetItem", held, f.minus(count, f.get(left)))
+        f.set(left, f.add(f.get(left), -1))
+        home, storage = f.load(leaf, binding["steady"]), f.load(leaf, binding["source"])
+        of_storage = f.equal(f.load(storage, layout.type), f.shared(plan, "storage_class"))
+        with (
+            f.when(f.both(f.differ(home, none), of_storage)),
+            f.when(f.equal(f.call("alive", plan, f.load(storage, slots["slot"])), leaf)),
+        ):
+            f.call("Py_IncRef", storage)
+            f.put(leaf, binding["source"], none)
+            f.put(storage, slots["kept"], leaf)
+            f.call("PyList_Append", kept, home)
+            f.call("Py_DecRef", storage)
+    f.call("PyList_SetSlice", held, 0, count, 0)
+    f.call("bump", "%recorder", recorder["_turn"], 1)
+    f.give(1)
+    return f
+
+
+def _computed(layout: Layout) -> Function:
+    """Run a plan for the storages that wait for it."""
+    f = Writer(layout, "computed", "plan", "recorder", "storages", "values", "count", "collects")
+    plan = "%plan"
+    f.proceed(f.call("located", plan, "%recorder"))
+    f.proceed(f.call("unchanged", "%storages", "%values"))
+    entry, operands = f.single(plan, "entry"), (f.single(plan, "addresses"), f.single(plan, "runtime"))
+    releases = f.differ(f.single(plan, "release"), 0)
+    with f.unless(releases):
+        f.run_address(entry, *operands)
+    with f.when(releases):
+        with f.when(f.differ("%collects", 0)):
+            f.call("PyGC_Enable")  # others run meanwhile
+        state = f.call("PyEval_SaveThread")
+        f.run_address(entry, *operands)
+        f.call("PyEval_RestoreThread", state)
+        f.call("PyGC_Disable")
+    f.give(f.call("settled", plan, "%recorder", "%storages", "%values", "%count"))
+    return f
+
+
+def _found_program(layout: Layout) -> Function:
+    """Compute what is pending if there is a plan for it."""
+    f = Writer(layout, "found_program", "desk", "recorder", "storages", "values", "nodes", "collects")
+    count = f.call("PyList_Size", f.load("%recorder", layout.recorder["pending"]))
+    f.proceed(f.call("awaited", "%desk", "%recorder", "%storages", "%values", "%nodes"))
+    key = f.call("PyList_AsTuple", "%nodes")
+    f.need(f.differ(key, 0), -1)
+    found = f.call("PyDict_GetItemWithError", f.load("%recorder", layout.recorder["flushes"]), key)
+    f.call("Py_DecRef", key)
+    f.need(f.both(f.differ(found, 0), f.differ(found, f.shared("%desk", "none"))))
+    plan = f.call("PyLong_AsVoidPtr", f.call("PyTuple_GetItem", found, 0))
+    f.need(f.equal(f.single(plan, "busy"), 0))
+    f.call("Py_IncRef", found)
+    f.store("1", plan, P["busy"])
+    code = f.call("computed", plan, "%recorder", "%storages", "%values", count, "%collects")
+    f.call("release", plan, 0)
+    f.store("0", plan, P["busy"])
+    f.call("Py_DecRef", found)
+    f.give(code)
+    return f
+
+
+def _flush(layout: Layout) -> Function:
+    """`PyObject *(PyObject *self, PyObject *recorder)`: True if what is pending is computed now, None if it is not."""
+    f = Writer(layout, FLUSH, "self", "recorder", exported=True)
+    desk = f.outside(DESK)
+    none, collects = f.shared(desk, "none"), f.call("PyGC_Disable")  # collecting may run anything
+    lists = [f.call("PyList_New", 0) for _ in range(3)]
+    code = f.variable(f.call("idle_modes", desk, "%recorder"))
+    with f.when(f.equal(f.get(code), 1)):
+        f.set(code, f.call("found_program", desk, "%recorder", *lists, collects))
+    for held in lists:
+        f.call("Py_DecRef", held)
+    with f.when(f.equal(f.get(code), 1)):
+        f.call("keep_leaves", desk, "%recorder")
+        with f.when(f.differ(f.load(f.shared(desk, "wanted"), bits=32), 0)):
+            started = f.call("PyObject_CallNoArgs", f.shared(desk, "start_pool"))
+            with f.when(f.equal(started, 0)):
+                f.set(code, -1)
+            with f.when(f.differ(started, 0)):
+                f.call("Py_DecRef", started)
+    with f.when(f.differ(collects, 0)):
+        f.call("PyGC_Enable")
+    f.need(f.differ(f.get(code), -1))
+    result = f.variable(none)
+    with f.when(f.equal(f.get(code), 1)):
+        f.set(result, f.shared(desk, "true"))
+    f.call("Py_IncRef", f.get(result))
+    f.give(f.get(result))
+    return f
+
+
+def functions(layout: Layout) -> list[Function]:
+    """All functions of the native flush."""
+    makers = (_idle_modes, _awaited, _located, _unchanged, _settled, _keep_leaves, _computed, _found_program, _flush)
+    return [make(layout) for make in makers]
