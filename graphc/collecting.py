@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+
 _lock = threading.Lock()
 _inside = [0, False]  # how many blocks of all threads are open; whether garbage was collected before the first
 

@@ -12,11 +12,11 @@ from graphc_runtime.counters import reset as reset_runtime
 class FrontCounters:
     """`records` operations recorded · `native_records` those of them that native code recorded again · `flushes`
     programs demanded · `native_flushes` those of them that native code ran · `program_hits` found by their nodes, one
-    look-up each · `structure_hits` found by their structure · `programs_built` neither · `autodiff` gradients derived symbolically · `gradient_hits` gradients
-    remembered · `captures` calls of compiled functions that ran Python · `replays` calls that did not ·
-    `capture_breaks` captures given up because a value was observed · `recompiles` captures of a function that had one ·
-    `host_calls` runs of operators that have no kernel (`graphc/host.py`) · `transfers` values that programs moved
-    between devices.
+    look-up each · `structure_hits` found by their structure · `programs_built` neither · `autodiff` gradients derived
+    symbolically · `gradient_hits` gradients remembered · `captures` calls of compiled functions that ran Python ·
+    `replays` calls that did not · `capture_breaks` captures given up because a value was observed · `recompiles`
+    captures of a function that had one · `host_calls` runs of operators that have no kernel (`graphc/host.py`) ·
+    `transfers` values that programs moved between devices.
     """
 
     records: int = 0

@@ -299,9 +299,13 @@ class Recorder:
             self.flush("an observation")
 
     def _flush(self) -> None:
-        if FLUSH[0](self):
-            if self.freed or self.parted or len(self.b) > MAX_NODES:
+        done: bool | None = True
+        try:
+            done = FLUSH[0](self)
+        finally:  # a check may have found an error, after everything was computed
+            if done and not self.pending and (self.freed or self.parted or len(self.b) > MAX_NODES):
                 self._forget()
+        if done:
             return
         FRONT.flushes += 1
         with no_collection():  # which runs finalizers at any time: they may end what is bound, and record
@@ -316,7 +320,7 @@ class Recorder:
         results: dict[Node, AnyBuffer] = {}
         if nodes:
             program = self.program(nodes)
-            if PLAN and len(nodes) == len(storages) and not (self.checks or self.cuts):
+            if PLAN and not self.cuts:
                 self._plan_flush(nodes, program)
             results = programs.run(program, self.bound)
         for value, needed in saved:

@@ -43,6 +43,8 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyObject_GetItem": ("i64", 2),
     "PyObject_IsTrue": ("i32", 1),
     "PyObject_RichCompareBool": ("i32", 3),
+    "PySequence_Contains": ("i32", 2),
+    "PySequence_Index": ("i64", 2),
     "PySet_Contains": ("i32", 2),
     "PyTuple_GetItem": ("i64", 2),
     "PyTuple_New": ("i64", 1),

@@ -31,7 +31,9 @@ def plan_of(native: NativeLibrary, nodes: Sequence[Node], program: Program) -> t
     plan, first, count = Plan(), len(segment.inputs), len(nodes)
     addresses, buffers = plan.own([0] * (first + count + 1)), plan.own([0] * (count + 1))
     sizes = [spec.nbytes for spec in executable.artifact.inputs]
-    bound = [(id(node), size, addresses.at(i)) for i, (node, size) in enumerate(zip(segment.inputs, sizes, strict=True))]
+    bound = [
+        (id(node), size, addresses.at(i)) for i, (node, size) in enumerate(zip(segment.inputs, sizes, strict=True))
+    ]
     takes = [(buffers.at(j), plan.take(node.type.nbytes, node.type)) for j, node in enumerate(nodes)]
     outputs = [(buffers.at(j), addresses.at(first + j)) for j in range(count)]
     arena = executable.arena_bytes
@@ -52,7 +54,7 @@ def plan_of(native: NativeLibrary, nodes: Sequence[Node], program: Program) -> t
         "runtime": table,
         "addresses": addresses.address,
         "launches": len(executable.artifact.launches),
-        "owned": plan.own([0] * (first + count + 2)).address,
+        "owned": plan.own([0] * (first + count + 3)).address,
         "options": id(key),
     }.items():
         plan.set(name, value)

@@ -1,4 +1,4 @@
-"""The text of a native flush: the program of what is pending, which ran before, runs again (`Recorder._compute_pending`).
+"""The text of a native flush (`Recorder._flush`): the program of what is pending, which ran before, runs again.
 
 Functions give 1 to go on, 0 when Python must do it (then nothing has changed), -1 when an error is set.
 """
@@ -14,14 +14,13 @@ FLUSH = "graphc_flush"
 
 
 def _idle_modes(layout: Layout) -> Function:
-    """Nobody captures or checks what is recorded, no value stands for its node, no memory is poisoned, options are as
-    they are outside of scopes.
+    """Nobody captures what is recorded, no value stands for its node, no memory is poisoned, options are as they are
+    outside of scopes.
     """
     f = Writer(layout, "idle_modes", "plan", "recorder")
     plan, none, recorder = "%plan", f.shared("%plan", "none"), layout.recorder
     for name in ("capture", "example_since"):
         f.need(f.equal(f.load("%recorder", recorder[name]), none))
-    f.need(f.equal(f.call("PyList_Size", f.load("%recorder", recorder["checks"])), 0))
     late = f.load(f.load("%recorder", recorder["late"]), layout.late["_waiting"])
     f.need(f.equal(f.call("PyList_Size", late), 0))
     cuts = f.call("PyObject_GetAttr", f.load("%recorder", recorder["cuts"]), f.shared(plan, "data_name"))
@@ -63,6 +62,15 @@ def _awaited(layout: Layout) -> Function:
                 f.need(f.equal(f.load(storage, slots["export"]), none))
                 for place, what in (("%storages", storage), ("%values", held), ("%nodes", f.load(held, value["node"]))):
                     f.need(f.equal(f.call("PyList_Append", place, what), 0), -1)
+    checks = f.load("%recorder", layout.recorder["checks"])
+    count = f.call("PyList_Size", checks)
+    f.set(left, count)
+    with f.while_above(left, 0):
+        check = f.call("PyList_GetItem", checks, f.minus(count, f.get(left)))
+        f.set(left, f.add(f.get(left), -1))
+        node = f.call("PyTuple_GetItem", check, 0)
+        with f.when(f.equal(f.call("PySequence_Contains", "%nodes", node), 0)):
+            f.need(f.equal(f.call("PyList_Append", "%nodes", node), 0), -1)
     f.give(1)
     return f
 
@@ -112,7 +120,7 @@ def _settled(layout: Layout) -> Function:
     plan, recorder, slots, none = "%plan", layout.recorder, layout.storage, f.shared("%plan", "none")
     place = f.variable(0)
     with f.each(plan, T["outputs"], TABLES["outputs"]) as record:
-        # The last of them may be the arena.
+        # Behind them are those of checks and the arena.
         with f.when(f.above(f.call("PyList_Size", "%storages"), f.get(place))):
             storage, value = (f.call("PyList_GetItem", held, f.get(place)) for held in ("%storages", "%values"))
             with f.when(f.equal(f.load(storage, slots["value"]), value)):
@@ -178,10 +186,37 @@ def _keep_leaves(layout: Layout) -> Function:
     return f
 
 
+def _judged(layout: Layout) -> Function:
+    """Raise the error that a check finds; `nodes` are in the order of the plan's outputs."""
+    f = Writer(layout, "judged", "plan", "recorder", "nodes", "checks")
+    plan, count = "%plan", f.call("PyList_Size", "%checks")
+    left = f.variable(count)
+    with f.while_above(left, 0):
+        check = f.call("PyList_GetItem", "%checks", f.minus(count, f.get(left)))
+        f.set(left, f.add(f.get(left), -1))
+        node, problem = (f.call("PyTuple_GetItem", check, place) for place in (0, 2))
+        place = f.call("PySequence_Index", "%nodes", node)
+        record = f.scaled(f.load(plan, T["outputs"][0]), f.times(place, str(TABLES["outputs"])))
+        buffer, flag = f.load(f.load(record)), f.load(f.load(record, 8))
+        is_error = f.call("PyType_IsSubtype", f.load(problem, layout.type), f.shared(plan, "exception_class"))
+        with f.when(f.either(f.equal(is_error, 0), f.differ(f.load(flag, bits=8), 0))):
+            operands = f.call("PyTuple_New", 3)
+            f.need(f.differ(operands, 0), -1)
+            for at, operand in enumerate(("%recorder", buffer, problem)):
+                f.call("Py_IncRef", operand)
+                f.call("PyTuple_SetItem", operands, at, operand)
+            done = f.call("PyObject_CallObject", f.shared(plan, "judge"), operands)
+            f.call("Py_DecRef", operands)
+            f.need(f.differ(done, 0), -1)
+            f.call("Py_DecRef", done)
+    f.give(1)
+    return f
+
+
 def _computed(layout: Layout) -> Function:
-    """Run a plan for the storages that wait for it."""
-    f = Writer(layout, "computed", "plan", "recorder", "storages", "values", "count", "collects")
-    plan = "%plan"
+    """Run a plan for the storages that wait for it, and do all that follows a flush."""
+    f = Writer(layout, "computed", "plan", "recorder", "storages", "values", "nodes", "count", "collects")
+    plan, checks = "%plan", f.load("%recorder", layout.recorder["checks"])
     f.proceed(f.call("located", plan, "%recorder"))
     f.proceed(f.call("unchanged", "%storages", "%values"))
     entry, operands = f.single(plan, "entry"), (f.single(plan, "addresses"), f.single(plan, "runtime"))
@@ -195,7 +230,17 @@ def _computed(layout: Layout) -> Function:
         f.run_address(entry, *operands)
         f.call("PyEval_RestoreThread", state)
         f.call("PyGC_Disable")
-    f.give(f.call("settled", plan, "%recorder", "%storages", "%values", "%count"))
+    checked = f.call("PyList_Size", checks)
+    with f.when(f.above(checked, 0)):
+        f.call("Py_IncRef", checks)
+        f.own(plan, checks)
+        f.replace("%recorder", layout.recorder["checks"], f.call("PyList_New", 0))
+    f.call("settled", plan, "%recorder", "%storages", "%values", "%count")
+    f.call("PyList_SetSlice", "%values", 0, f.call("PyList_Size", "%values"), 0)
+    f.call("keep_leaves", plan, "%recorder")
+    with f.when(f.above(checked, 0)):
+        f.give(f.call("judged", plan, "%recorder", "%nodes", checks))
+    f.give(1)
     return f
 
 
@@ -213,7 +258,7 @@ def _found_program(layout: Layout) -> Function:
     f.need(f.equal(f.single(plan, "busy"), 0))
     f.call("Py_IncRef", found)
     f.store("1", plan, P["busy"])
-    code = f.call("computed", plan, "%recorder", "%storages", "%values", count, "%collects")
+    code = f.call("computed", plan, "%recorder", "%storages", "%values", "%nodes", count, "%collects")
     f.call("release", plan, 0)
     f.store("0", plan, P["busy"])
     f.call("Py_DecRef", found)
@@ -232,14 +277,13 @@ def _flush(layout: Layout) -> Function:
         f.set(code, f.call("found_program", desk, "%recorder", *lists, collects))
     for held in lists:
         f.call("Py_DecRef", held)
-    with f.when(f.equal(f.get(code), 1)):
-        f.call("keep_leaves", desk, "%recorder")
-        with f.when(f.differ(f.load(f.shared(desk, "wanted"), bits=32), 0)):
-            started = f.call("PyObject_CallNoArgs", f.shared(desk, "start_pool"))
-            with f.when(f.equal(started, 0)):
-                f.set(code, -1)
-            with f.when(f.differ(started, 0)):
-                f.call("Py_DecRef", started)
+    wants = f.differ(f.load(f.shared(desk, "wanted"), bits=32), 0)
+    with f.when(f.both(f.equal(f.get(code), 1), wants)):
+        started = f.call("PyObject_CallNoArgs", f.shared(desk, "start_pool"))
+        with f.when(f.equal(started, 0)):
+            f.set(code, -1)
+        with f.when(f.differ(started, 0)):
+            f.call("Py_DecRef", started)
     with f.when(f.differ(collects, 0)):
         f.call("PyGC_Enable")
     f.need(f.differ(f.get(code), -1))
@@ -253,5 +297,8 @@ def _flush(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """All functions of the native flush."""
-    makers = (_idle_modes, _awaited, _located, _unchanged, _settled, _keep_leaves, _computed, _found_program, _flush)
+    makers = (
+        *(_idle_modes, _awaited, _located, _unchanged, _settled, _keep_leaves, _judged, _computed, _found_program),
+        _flush,
+    )
     return [make(layout) for make in makers]

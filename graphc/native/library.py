@@ -223,6 +223,8 @@ def _load() -> NativeLibrary:
         "buffer_class": Buffer,
         "storage_class": Storage,
         "flush_tally": COUNTERS.flushed,
+        "exception_class": Exception,
+        "judge": Recorder.judge,
     }
     likes = _prototypes()
     addresses = {"wanted": ctypes.addressof(POOL.wanted), **{name: like.address for name, (like, _) in likes.items()}}

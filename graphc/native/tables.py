@@ -80,6 +80,8 @@ SHARED = (
     "buffer_class",
     "storage_class",
     "flush_tally",
+    "exception_class",
+    "judge",
 )
 # Words of a plan, in order.
 SINGLE = (
