@@ -30,7 +30,7 @@ from graphc.ir.types import TensorType
 from graphc.late_checks import LateChecks, Problem, found
 from graphc.memory import AnyBuffer, equal, filled, part
 from graphc.options import code_key
-from graphc.recording_hooks import FLUSH, OFTEN, PLAN, needed_later
+from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
 from graphc.repeats import Repeats
 from graphc.source import user_location
 from graphc.storage import Binding, Seen, Storage, Value, set_watching
@@ -41,7 +41,7 @@ MAX_PENDING_BYTES = 4 << 30
 MAX_NODES = 200_000
 KEPT_PROGRAMS = 1_024
 KEPT_FLUSHES = 256
-MANY = 256  # recorded operations from which on it pays to load native code for what is recorded again
+OFTEN = 256  # recorded operations from which on it pays to load native code for what is recorded again
 
 SOURCES = frozenset(("input", "constant", "iota"))
 
@@ -94,7 +94,7 @@ class Recorder:
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
         self._bytes = 0
         self._count = 0  # of recorded operations
-        self._next = MANY  # the operation after which `OFTEN` is asked
+        self._next = OFTEN  # the operation after which `WHEN_OFTEN` is asked
 
     # leaves
 
@@ -121,7 +121,7 @@ class Recorder:
 
     def part_from(self, buffer: AnyBuffer | None) -> None:
         """Somebody may write `buffer` from now on: computed values that it stands for are kept elsewhere."""
-        for binding in list(self.cuts.values()):
+        for binding in list(self.cuts.values()) if self.cuts else ():
             if binding.buffer is buffer:
                 binding.buffer = self.bound[binding.node] = binding.buffer.copy()
 
@@ -242,7 +242,7 @@ class Recorder:
         self._bytes += node.type.nbytes
         self._count += 1
         if self._count == self._next:
-            self._next = 0 if all(function() for function in OFTEN) else self._next + MANY
+            self._next = 0 if all(function() for function in WHEN_OFTEN) else self._next + OFTEN
 
     def check(self, node: Node, keep: Value, error: Problem) -> None:
         """Raise `error` at the next flush if the bool scalar `node` is true; a function finds the error, if any."""

@@ -32,12 +32,12 @@ def needed_later(recorder: Recorder, value: Value) -> tuple[Node, ...]:
 
 
 # What is done once a recorder has recorded many operations, and after as many more until it gives true.
-OFTEN: list[Callable[[], bool]] = []
+WHEN_OFTEN: list[Callable[[], bool]] = []
 
 
 def set_often(function: Callable[[], bool]) -> None:
     """Tell what to do once a recorder has recorded many operations."""
-    OFTEN[:] = [function]
+    WHEN_OFTEN[:] = [function]
 
 
 def _in_python(recorder: Recorder) -> bool | None:

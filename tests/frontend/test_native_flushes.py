@@ -286,3 +286,18 @@ def test_without_native_code_nothing_is_planned() -> None:
         assert not current().flushes
     finally:
         operators.install()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"])
+def test_single_elements_are_the_numbers_of_numpy(dtype: str) -> None:
+    values = np.array([0.0, 1.0, -0.0, 3.3e-41, np.inf, np.nan, 7.7, -5.2], np.float32)
+    if not dtype.startswith(("float", "bfloat")):
+        values = np.nan_to_num(np.abs(values), posinf=9.0).astype(np.int64)
+    x = torch.tensor(values.tolist()).to(getattr(torch, dtype))
+    array = x.tolist()
+    for i in range(len(values)):
+        found = x[i].item()
+        assert type(found) is type(array[i])
+        assert np.array_equal(found, array[i], equal_nan=True)
+        assert np.signbit(found) == np.signbit(array[i])
+    assert np.array_equal(x.expand(3, 8)[2, 6:7].item(), array[6])

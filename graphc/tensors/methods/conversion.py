@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from graphc import dtypes
 from graphc.devices import Device, use_device
 from graphc.dtypes import to_ir
 from graphc.errors import InputError, KindError, UnsupportedError, UsageError
-from graphc.ir.types import bf16, boolean
+from graphc.ir.types import bf16, boolean, f32, f64, i32, i64
 from graphc.layouts import follows, memory_format, order_of, preserve_format
 from graphc.tensors import shaping
 from graphc.tensors.core import TensorBase
@@ -21,9 +22,19 @@ from graphc.tensors.learning import repeatable
 from graphc.tensors.legacy import CUDA_TYPES, legacy_dtype, legacy_name
 from graphc.tensors.numpy_protocol import apply_ufunc, wrapped
 from graphc.tensors.views import inverse_permutation
+from graphc_runtime.buffer import Buffer
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
+
+# How one element is read from memory of this process, without an array.
+_NUMBERS: dict[object, Any] = {
+    f32: ctypes.c_float,
+    f64: ctypes.c_double,
+    i64: ctypes.c_int64,
+    i32: ctypes.c_int32,
+    boolean: ctypes.c_bool,
+}
 
 
 def ordered(input: Tensor, format: object, *, copies: bool) -> Tensor:
@@ -187,6 +198,9 @@ class ConversionMethods(TensorBase):
         """The one element as a Python number. RuntimeError when there is not exactly one."""
         if self._type.size != 1:
             raise UsageError(f"a Tensor with {self._type.size} elements cannot be converted to Scalar")
+        buffer, number = self._storage.looked_at(), _NUMBERS.get(self._type.dtype)
+        if number is not None and type(buffer) is Buffer:
+            return number.from_address(buffer.ptr + self._offset * self._type.dtype.itemsize).value
         array = self._array()
         return (array.astype(np.float32) if self._type.dtype is bf16 else array).item()
 
