@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import InputError, KindError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import TensorType, i64
-from graphc.pooling import least, quotient
+from graphc.ir.types import TensorType, i32, i64
+from graphc.pooling import quotient
 from graphc.refusing import need_float
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, record_many
@@ -88,25 +88,72 @@ def _longest(extent: int, places: int) -> int:
     return max((-(-(i + 1) * extent // places) - i * extent // places for i in range(places)), default=1)
 
 
-def _parts(b: Builder, x: Node, places: Sequence[int], filler: float) -> Node:
-    """[..., n, ...] as [..., o, ..., k, ...]: for each place its elements, `filler` where there are fewer than k."""
+def _is_even(extents: Sequence[int], places: Sequence[int]) -> bool:
+    """Whether all places of an axis have equally many elements, none of them two have."""
+    return all(o and n % o == 0 for n, o in zip(extents, places, strict=True))
+
+
+def _windows(b: Builder, x: Node, places: Sequence[int]) -> Node:
+    """[..., n, ...] as [..., o, ..., k, ...], where k divides n."""
     rank = len(places)
     front = x.type.rank - rank
-    extents = x.shape[front:]
-    if all(o and n % o == 0 for n, o in zip(extents, places, strict=True)):
-        size = tuple(n // o for n, o in zip(extents, places, strict=True))
-        return b.window(x, tuple(range(front, front + rank)), size, size, (1,) * rank)
-    for i, (n, o) in enumerate(zip(extents, places, strict=True)):
-        axis, k = front + i, _longest(n, o)
-        type = TensorType(i64, (o, k), x.type.device)
-        start, end = _starts(b, type, 0, n, o), _ends(b, type, 0, n, o)
-        index = b.add(start, b.iota(1, type))
-        seen = b.apply("gather", (x, b.apply("minimum", (index, b.sub(end, 1)))), {"axis": axis})
-        seen = b.permute(seen, (*(d for d in range(seen.type.rank) if d != axis + 1), axis + 1))
-        inside = b.apply("lt", (index, end))
-        shape = tuple(o if d == axis else k if d == seen.type.rank - 1 else 1 for d in range(seen.type.rank))
-        x = b.select(b.broadcast(b.reshape(inside, shape), seen.shape), seen, b.constant(filler, seen.type))
-    return x
+    size = tuple(n // o for n, o in zip(x.shape[front:], places, strict=True))
+    return b.window(x, tuple(range(front, front + rank)), size, size, (1,) * rank)
+
+
+def _elements(b: Builder, x: Node, axis: int, places: int) -> Node:
+    """For each place of an axis, in a row, its elements; where there are fewer than in others, the last one again."""
+    n = x.shape[axis]
+    type = TensorType(i64, (places, _longest(n, places)), x.type.device)
+    index = b.add(_starts(b, type, 0, n, places), b.iota(1, type))
+    return b.apply("minimum", (index, b.sub(_ends(b, type, 0, n, places), 1)))
+
+
+def _part(b: Builder, x: Node, axis: int, places: int, filler: float | None) -> Node:
+    """[..., n, ...] as [..., o, ..., k] for one axis: for each place its elements. Where there are fewer than k, there
+    is the last one again, or `filler`.
+    """
+    index = _elements(b, x, axis, places)
+    k = index.shape[1]
+    seen = b.apply("gather", (x, index), {"axis": axis})
+    seen = b.permute(seen, (*(d for d in range(seen.type.rank) if d != axis + 1), axis + 1))
+    if filler is None:
+        return seen
+    shape = tuple(places if d == axis else k if d == seen.type.rank - 1 else 1 for d in range(seen.type.rank))
+    end = _ends(b, index.type, 0, x.shape[axis], places)
+    index = b.add(_starts(b, index.type, 0, x.shape[axis], places), b.iota(1, index.type))
+    inside = b.broadcast(b.reshape(b.apply("lt", (index, end)), shape), seen.shape)
+    return b.select(inside, seen, b.constant(filler, seen.type))
+
+
+def _winners(b: Builder, x: Node, places: Sequence[int]) -> Node:
+    """Where the largest elements stand, in row-major order of the last axes: the first of equal ones."""
+    front = x.type.rank - len(places)
+    dtype = i32 if math.prod(x.shape[front:]) < 2**31 else i64
+    best, found = b.apply("detach", (x,)), dict[int, Node]()
+    # The last axis first: of equal elements the first in row-major order is that of the first row that has one.
+    for axis in reversed(range(front, x.type.rank)):
+        o = places[axis - front]
+        seen = _part(b, best, axis, o, None)
+        within = b.argmax(seen, (x.type.rank,), dtype)
+        start = b.slice(_elements(b, best, axis, o), (0, 0), (o, 1), (1, 1))
+        start = b.reshape(start, tuple(o if d == axis else 1 for d in range(within.type.rank)))
+        row = b.add(b.cast(b.broadcast(start, within.shape), dtype), within)
+        found = {d: b.apply("take_along", (at, row), {"axis": axis}) for d, at in found.items()}
+        found[axis] = row
+        best = b.reduce_max(seen, (x.type.rank,))
+    flat = found[front]
+    for axis in range(front + 1, x.type.rank):
+        flat = b.add(b.mul(flat, x.shape[axis]), found[axis])
+    return flat
+
+
+def _taken(b: Builder, x: Node, flat: Node, rank: int) -> Node:
+    """The elements of `x` at row-major places in its last axes."""
+    front = x.shape[: x.type.rank - rank]
+    rows = b.reshape(x, (*front, math.prod(x.shape[len(front) :])))
+    index = b.reshape(flat, (*front, math.prod(flat.shape[len(front) :])))
+    return b.reshape(b.apply("take_along", (rows, index), {"axis": len(front)}), flat.shape)
 
 
 def _counts(b: Builder, type: TensorType, extents: Sequence[int], places: Sequence[int]) -> Node:
@@ -127,8 +174,13 @@ def _average(rank: int, input: Tensor, output_size: Any) -> Tensor:
     need_float("adaptive_avg_pool3d_cpu" if rank == 3 else "adaptive_avg_pool2d", input)
 
     def emit(b: Builder, x: Node) -> Node:
-        total = b.reduce_sum(_parts(b, x, places, 0), _inner(x.type.rank, rank))
-        return quotient(b, total, _counts(b, total.type.with_dtype(i64), x.shape[-rank:], places))
+        extents, total = x.shape[-rank:], x
+        if _is_even(extents, places):
+            total = b.reduce_sum(_windows(b, x, places), _inner(x.type.rank, rank))
+        else:
+            for axis, o in enumerate(places, x.type.rank - rank):
+                total = b.reduce_sum(_part(b, total, axis, o, 0), (x.type.rank,))
+        return quotient(b, total, _counts(b, total.type.with_dtype(i64), extents, places))
 
     whole = rank > 1 and set(places) == {1}
     gradient = "SqueezeBackward1" if rank == 1 else "MeanBackward1" if whole else f"AdaptiveAvgPool{rank}DBackward0"
@@ -140,22 +192,14 @@ def _maximum(rank: int, input: Tensor, output_size: Any, indices: bool) -> Any:
     places = _sizes(name, rank, input, output_size)
     need_float("adaptive_max_pool3d_cpu" if rank == 3 else "adaptive_max_pool2d", input)
 
-    def parts(b: Builder, x: Node) -> Node:
-        return _parts(b, x, places, least(x.dtype))
-
     def largest(b: Builder, x: Node) -> Node:
-        return b.reduce_max(parts(b, x), _inner(x.type.rank, rank), "first")
+        if _is_even(x.shape[-rank:], places):
+            return b.reduce_max(_windows(b, x, places), _inner(x.type.rank, rank), "first")
+        return _taken(b, x, _winners(b, x, places), rank)
 
     def both(b: Builder, x: Node) -> tuple[Node, Node]:
-        seen = parts(b, x)
-        best = b.argmax(seen, _inner(x.type.rank, rank), i64)
-        size, flat, type = seen.shape[-rank:], b.zeros_like(best), best.type
-        for i, (n, o) in enumerate(zip(x.shape[-rank:], places, strict=True)):
-            within = b.apply("floor_divide", (best, b.constant(math.prod(size[i + 1 :]), type)))
-            within = b.apply("remainder", (within, b.constant(size[i], type)))
-            start = _starts(b, type, type.rank - rank + i, n, o)
-            flat = b.add(b.mul(flat, n), b.add(start, within))
-        return largest(b, x), flat
+        best = _winners(b, x, places)
+        return _taken(b, x, best, rank), b.cast(best, i64)
 
     gradient = "SqueezeBackward1" if rank == 1 else f"AdaptiveMaxPool{rank}DBackward0"
     return tuple(record_many(gradient, (input,), both)) if indices else record(gradient, (input,), largest)

@@ -38,6 +38,7 @@ from graphc.passes.simplify import Simplify, StripDetach
 from graphc.passes.sink_concats import SinkConcats
 from graphc.passes.skip_zeros import SkipZeros
 from graphc.passes.sort_values import SortValues
+from graphc.passes.split_folds import SplitFolds
 from graphc.passes.split_labels import SplitLabels
 from graphc.passes.split_leading import SplitLeading
 from graphc.passes.split_reductions import SplitReductions
@@ -83,6 +84,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         *machine_independent,
         Layout(target.lanes(4)),
         *filtering,
+        SplitFolds(),
         ShareMasks(),
         SharePads(),
         leading,

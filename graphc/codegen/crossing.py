@@ -1,7 +1,8 @@
-"""Stores of a contraction whose lanes run along an axis of which the results lie far apart: channels of a picture.
+"""Stores of vectors whose lanes lie apart in memory.
 
-Where another axis has them side by side, the vectors of some of its places are transposed in registers, and each lane
-stores its places at once.
+The lanes of a contraction may run along an axis of which the results lie far apart: channels of a picture. Where
+another axis has them side by side, the vectors of some of its places are transposed in registers, and each lane
+stores its places at once. Where vectors fill all places between each other's lanes, whole vectors are stored.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Nest
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
+from graphc.ir.types import i64
 
 SCATTERED = 1.5  # cycles for storing one lane by itself
 SHUFFLED = 1.5  # cycles for each of the rounds that transpose, for each vector
@@ -78,15 +80,38 @@ def store_crossed(
 ) -> None:
     """Store vectors of neighbouring places, whose lanes lie `step` apart, from `first` on: the first `count` lanes."""
     lanes = values[0].type.lanes
+    if _fills(values, step):
+        for vector, row in enumerate(_zipped(e, values)):
+            left = count * step - vector * lanes
+            if left > 0:
+                mask = e.op("lt", e.lanes(i64, lanes), left) if left < lanes else None
+                e.store(param, Affine(first.const + vector * lanes, first.terms), row, 1, None, mask)
+        return
     place = 0
     for size in blocks(len(values), lanes):
-        rows = list(values[place : place + size])
-        half = size // 2
-        # Each round zips the halves of the sequence of all lanes; after the last one a lane's places are together.
-        for _ in range(size.bit_length() - 1):
-            rows = [e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
+        rows = _zipped(e, values[place : place + size])
         for lane in range(count):
             vector, at = divmod(lane * size, lanes)
             index = Affine(first.const + place + lane * step, first.terms)
             e.store(param, index, e.part(rows[vector], at, size), 1 if size > 1 else 0, None, None)
         place += size
+
+
+def filling(pending: Sequence[Stored], lane: Var) -> tuple[list[list[Stored]], list[Stored]]:
+    """What is stored with its lanes as far apart as there are vectors that fill the places between; and the rest."""
+    runs, rest = neighbours(pending, lane)
+    filled = [run for run in runs if _fills([value for _, _, value in run], run[0][1].coefficient(lane))]
+    return filled, [*rest, *(stored for run in runs if run not in filled for stored in run)]
+
+
+def _fills(values: Sequence[Value], step: int) -> bool:
+    type, size = values[0].type, len(values)
+    return size == step <= type.lanes and not size & (size - 1) and type.dtype.kind != "bool"
+
+
+def _zipped(e: ScopedEmitter, values: Sequence[Value]) -> list[Value]:
+    """Vectors, a power of two of them, one lane of each after the other: a lane's places are then together."""
+    rows, half = list(values), len(values) // 2
+    for _ in range(len(rows).bit_length() - 1):  # each round zips the halves of the sequence of all lanes
+        rows = [e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
+    return rows

@@ -8,7 +8,7 @@ from itertools import product
 from types import MappingProxyType
 
 from graphc.codegen import extremes
-from graphc.codegen.crossing import Stored, neighbours, store_crossed
+from graphc.codegen.crossing import Stored, filling, neighbours, store_crossed
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.gpu_domain import GridDomain
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value
@@ -214,7 +214,11 @@ class _Lowering:
     def _store_all(self, pending: list[Stored], masks: Masks) -> None:
         """Store what one tile of the domain has computed."""
         schedule, lane = self.schedule, self.schedule.lane
-        runs, rest = ([], pending) if schedule.crossed is None else neighbours(pending, self.lane)
+        runs, rest = ([], pending)
+        if schedule.crossed is not None:
+            runs, rest = neighbours(pending, self.lane)
+        elif self.target.device == "cpu" and not self.sums:
+            runs, rest = filling(pending, self.lane)
         for run in runs:
             assert lane is not None
             target, ix, _ = run[0]

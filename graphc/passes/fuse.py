@@ -66,10 +66,11 @@ def _draft(node: Node, stored: dict[Node, None], order: int, limits: Limits) -> 
             break
         scatter.insert(0, value)
         value = value.inputs[0]
-    if scatter and not limits.pads and value.op == "reshape":
-        (joined,) = value.inputs
+    if scatter and not limits.pads:
+        moved = (value,) if value.op == "reshape" else ()
+        joined = value.inputs[0] if moved else value
         if is_joined(joined) and not {value, joined} & stored.keys():
-            return _joined_draft(joined, (value, *scatter), stored, order)
+            return _joined_draft(joined, (*moved, *scatter), stored, order)
     root = Root(value, tuple(range(value.type.rank)), tuple(scatter))
     draft = Draft([root], value.shape, order)
     walk(draft, stored)

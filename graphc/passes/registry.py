@@ -24,6 +24,7 @@ PASSES: dict[str, str] = {
     "sink_concats": "graphc.passes.sink_concats:SinkConcats",
     "skip_zeros": "graphc.passes.skip_zeros:SkipZeros",
     "sort_values": "graphc.passes.sort_values:SortValues",
+    "split_folds": "graphc.passes.split_folds:SplitFolds",
     "split_labels": "graphc.passes.split_labels:SplitLabels",
     "split_leading": "graphc.passes.split_leading:SplitLeading",
     "split_reductions": "graphc.passes.split_reductions:SplitReductions",

@@ -114,6 +114,8 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
             chosen.add(joined)  # or each element of a window would be computed from all parts, and chosen
         elif node.op == "fold" and not is_scatter(node):
             chosen.add(movement_base(node.inputs[0]))
+        elif node.op == "fold" and joined_in(node) is not None:
+            chosen.add(node)
         if needs_loop(node) or (node not in chosen and not is_reduction(node) and any(i in heavy for i in node.inputs)):
             heavy.add(node)
         if is_reduction(node) and node.type.size < node.inputs[0].type.size and node.inputs[0] in heavy:
@@ -352,6 +354,12 @@ def is_joined(node: Node) -> bool:
     if node.op != "concat" or not 1 < len(node.inputs) <= MAX_PARTS or not node.type.size:
         return False
     return all(x.shape == node.inputs[0].shape for x in node.inputs)
+
+
+def joined_in(fold: Node) -> Node | None:
+    """The concatenation of parts whose elements `fold` interleaves, each at a place of its own and none left out."""
+    x = base_of(fold.inputs[0])
+    return x if is_joined(x) and x.type.size == fold.type.size and is_scatter(fold) else None
 
 
 def is_scatter(node: Node) -> bool:

@@ -172,7 +172,8 @@ def check_groups(fused: FusedGraph) -> None:
         assert len({(r.target, r.part) for r in group.roots}) == len(group.roots) > 0
         for target in group.targets:
             parts = [r.part for r in group.roots if r.target is target]
-            assert parts == [-1] or sorted(parts) == list(range(len(target.inputs)))
+            joined = next(r.scatter[0] if r.scatter else target for r in group.roots if r.target is target)
+            assert parts == [-1] or sorted(parts) == list(range(len(joined.inputs)))
         assert sum(n.op == "contract" for n in group.inside) <= 1
         assert all(t.type.size or all(not s.type.size for s in group.targets) for t in group.targets)
         _, roots = symbols(Draft(list(group.roots), group.domain, 0))
