@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from graphc import Tensor, enable_grad, float32, no_grad, tensor
@@ -161,17 +160,16 @@ class Optimizer(OptimizerHooks):
             )
         for group, other in zip(self.param_groups, saved, strict=True):
             group.update({name: value for name, value in other.items() if name != "params"})
-        numbers = chain.from_iterable(group["params"] for group in saved)
-        parameters = chain.from_iterable(group["params"] for group in self.param_groups)
         self.state.clear()
-        steps: dict[Any, Tensor] = {}
-        for number, parameter in zip(numbers, parameters, strict=True):
-            entries = state_dict["state"].get(number)
-            if entries is not None:
-                self.state[parameter] = {
-                    name: _adopt_step(value, steps, parameter) if name == "step" else _adopt(value, parameter)
-                    for name, value in entries.items()
-                }
+        for group, other in zip(self.param_groups, saved, strict=True):
+            steps: dict[Any, Tensor] = {}  # of this group alone: each group counts its own steps
+            for number, parameter in zip(other["params"], group["params"], strict=True):
+                entries = state_dict["state"].get(number)
+                if entries is not None:
+                    self.state[parameter] = {
+                        name: _adopt_step(value, steps, parameter) if name == "step" else _adopt(value, parameter)
+                        for name, value in entries.items()
+                    }
         for hook in tuple(self._optimizer_load_state_dict_post_hooks.values()):
             hook(self)
 

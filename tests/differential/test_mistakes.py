@@ -39,7 +39,23 @@ def indices(torch: Any, say: Say) -> None:
         attempt(say, lambda index=index: x[index])
 
 
-@pytest.mark.parametrize("program", [named_parameters, indices], ids=lambda p: p.__name__)
+def resumed_groups(torch: Any, say: Say) -> None:
+    """Each group of an optimizer that was loaded counts its own steps."""
+    for kind in (torch.optim.Adam, torch.optim.NAdam, torch.optim.Adagrad, torch.optim.ASGD):
+        parameters = [torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))]
+        made = kind([{"params": [p]} for p in parameters], lr=0.1)
+        for i in range(5):
+            if i == 2:
+                saved = made.state_dict()
+                made = kind([{"params": [p]} for p in parameters], lr=0.5)
+                made.load_state_dict(saved)
+            for p in parameters:
+                p.grad = (p.detach() * (i + 1)).sin()
+            made.step()
+            say(*[p.detach() for p in parameters], *[made.state[p]["step"] for p in parameters])
+
+
+@pytest.mark.parametrize("program", [named_parameters, indices, resumed_groups], ids=lambda p: p.__name__)
 def test_mistakes(program: Program) -> None:
     same(program)
 
