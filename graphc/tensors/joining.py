@@ -74,7 +74,14 @@ def cat(tensors: Tensors, dim: int = 0) -> Tensor:
                     f"Sizes of tensors must match except in dimension {at}. Expected size {m} but got size {n} for "
                     f"tensor number {place} in the list."
                 )
-    return record("CatBackward0", kept, lambda b, *xs: b.concat(tuple(b.cast(x, dtype) for x in xs), at))
+    # A vector without elements adds nothing but that the result has a history.
+    joined = [x for x in given if x._type.shape != (0,) or x.requires_grad] or given[:1]
+    empty = tuple(0 if i == at else n for i, n in enumerate(first))
+
+    def join(b: Builder, *xs: Node) -> Node:
+        return b.concat(tuple(b.cast(x if x.shape != (0,) else b.reshape(x, empty), dtype) for x in xs), at)
+
+    return record("CatBackward0", joined, join)
 
 
 concat = concatenate = cat

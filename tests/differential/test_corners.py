@@ -160,3 +160,22 @@ def test_functions_of_integers() -> None:
                 tensor(t, name, values(name)), 0
             )
     compare(runs)
+
+
+def test_a_vector_without_elements_adds_its_history_to_what_it_is_joined_with() -> None:
+    found: list[list[Any]] = []
+    for library in (torch, graphc):
+        plain, other = library.ones(2, 3), library.full((2, 1), 3.0, requires_grad=True)
+        empty = library.zeros(0, requires_grad=True)
+        said: list[Any] = []
+        for operands in ([plain, empty], [empty, other, plain, empty], [empty, empty], [plain, library.zeros(0)]):
+            dim = max(x.ndim for x in operands) - 1
+            joined = library.cat(operands, dim)
+            said += [tuple(joined.shape), joined.requires_grad]
+            if joined.requires_grad:
+                empty.grad = other.grad = None
+                (joined * 2).sum().backward()
+                said += [None if x.grad is None else x.grad.tolist() for x in (empty, other)]
+        found.append(said)
+    assert found[0] == found[1]
+    assert found[0][:4] == [(2, 3), True, [], None]
