@@ -147,10 +147,7 @@ REASONS: dict[tuple[str, ...], str] = {
         "sum, dot and norm read memory as fast as a copy does or faster ({shares}); so do the best peers."
     ),
     ("embedding",): "Picking rows runs at {shares} of the speed of a plain copy of as many bytes.",
-    ("sort",): (
-        "A radix sort moves every element several times: the roofline counts one copy. NumPy sorts by vectors "
-        "of 512 bits where the machine has them, and is then about equal with one thread."
-    ),
+    ("sort",): "A radix sort moves every element several times: the roofline counts one copy.",
     ("matmul-f32-n16", "matmul-f32-n32", "matmul-f64-n16", "matmul-f64-n32"): (
         "Products of 16 and 32: a compiled call costs 1 to 2 us besides its kernel, as long as NumPy's whole call."
     ),
@@ -160,8 +157,8 @@ REASONS: dict[tuple[str, ...], str] = {
     ),
     ("conv-7x7s2-b1",): (
         "The strided first convolution with one sample has its output channels across the lanes (decision 5) and "
-        "runs at {shares} of the machine's arithmetic; PyTorch's is as near. Only fewer multiplications (decision 9, "
-        "which needs stride 1) would be faster."
+        "runs at {shares} of the machine's arithmetic; PyTorch's is as near or nearer. Only fewer multiplications "
+        "(decision 9, which needs stride 1) would be faster."
     ),
     ("conv-1x1-*", "conv-3x3-*"): (
         "1x1 and 3x3 convolutions run at {shares} of the machine's arithmetic as it is counted for the direct form "

@@ -24,9 +24,8 @@ from graphc.errors import CompileError
 
 PARTS = 3  # modules for each of several threads: more take longer, fewer leave threads without work at the end
 BATCH = 1 << 17  # characters compiled together while others are written: a tenth of a second's work
-FIRST = (
-    1 << 14
-)  # characters of the first such piece, so that LLVM begins early; each is twice as long as the one before
+# Characters of the first such piece, so that LLVM begins early; each is twice as long as the one before.
+FIRST = 1 << 14
 _OPTIMIZED, _PLAIN = 2, 0  # LLVM's levels of code generation
 TURN_SECONDS = 5e-4
 _LONG = ("LLVMPY_ParseAssembly", "LLVMPY_TargetMachineEmitToMemory")
