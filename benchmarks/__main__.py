@@ -29,11 +29,11 @@ import graphc
 from benchmarks import cards, cuda_report, report
 from benchmarks.processes import ROOT, write_bytecode
 from benchmarks.results import Results, Row
-from benchmarks.session import CUDA_FIRST_STEPS, FIRST_STEPS, Options, Session
+from benchmarks.session import BUSY_CORE, CUDA_FIRST_STEPS, FIRST_STEPS, Options, Session
 from benchmarks.workload import CUDA_SYSTEMS, SYSTEMS
 from benchmarks.workloads import workloads
 
-EXTRAS = ("first-step", "import")
+EXTRAS = ("first-step", "busy-core", "import")
 
 
 def revision() -> str:
@@ -86,7 +86,9 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="workloads, also as patterns; 'first-step', 'import'")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="workloads, also as patterns; 'first-step', 'busy-core', 'import'"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it runs (cpu)")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that everything works")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes: to see that everything works")
@@ -201,6 +203,12 @@ def run(session: Session, chosen: argparse.Namespace, console: Console) -> None:
         for name in [name for name in steps if name in every]:
             session.first_steps(every[name], max(chosen.threads))
             console.print(f"{name}: {results.first_steps.get(name)}")
+            save(results, chosen)
+    if "busy-core" in chosen.names:
+        console.print("\nbeside a busy CPU", style="bold")
+        for name in [name for name in BUSY_CORE if name in every]:
+            session.busy_core(every[name], max(chosen.threads))
+            console.print(f"{name}: {results.busy_core.get(name)}")
             save(results, chosen)
     if "import" in chosen.names:
         session.imports()

@@ -9,6 +9,8 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,26 @@ def write_bytecode() -> None:
     """Compiles our Python files, as an installer does, so that no first step or import is charged with it."""
     for folder in (ROOT / "graphc", ROOT / "runtime" / "graphc_runtime", ROOT / "benchmarks"):
         compileall.compile_dir(folder, quiet=2)
+
+
+def cpus(threads: int) -> list[int]:
+    """The CPUs that a process with so many threads is held to; empty where the system cannot do that."""
+    return sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
+
+
+@contextmanager
+def busy(cpu: int) -> Iterator[None]:
+    """Another process computes on a CPU and never rests."""
+    code = f"import os\nos.sched_setaffinity(0, {{{cpu}}})\nprint(flush=True)\nwhile True: pass"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()  # it has begun
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def interpreter(name: str, peer_python: str) -> str:

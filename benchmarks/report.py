@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.plots import Series, bars
 from benchmarks.results import Results, Row
-from benchmarks.targets import REASONS, TARGETS, TIMES, Target, reasons
+from benchmarks.targets import AT_MOST, REASONS, TARGETS, Target, reasons
 from benchmarks.workload import CUDA_SYSTEMS, OURS, SYSTEMS
 
 PAGE, PLOTS = "benchmarks.md", "plots"
@@ -122,7 +122,7 @@ def targets(results: Results, wishes: Sequence[Target], why: Mapping[tuple[str, 
         if not values:
             continue
         short = {key: value for key, value in values.items() if not target.met(value)}
-        worst = (max if target.unit in TIMES else min)(values, key=lambda key: values[key])
+        worst = (max if target.unit in AT_MOST else min)(values, key=lambda key: values[key])
         met = f"{len(values) - len(short)} of {len(values)}"
         lines.append([target.wish, target.told(target.least), met, f"{target.told(values[worst])} ({worst})"])
         if short:
@@ -276,6 +276,17 @@ def page(results: Results) -> str:
             "## First step, with an empty cache folder and with the filled one",
             "The bytecode of all libraries is there, as after an installation.",
             table(["seconds", *systems], lines),
+        ]
+    if results.busy_core:
+        systems = [name for name in SYSTEMS if any(name in found for found in results.busy_core.values())]
+        lines = [
+            [workload, *(number(found.get(name)) for name in systems)] for workload, found in results.busy_core.items()
+        ]
+        parts += [
+            f"## Beside a busy CPU, {count(threads[-1])}",
+            f"How many times longer a step on {count(threads[-1])} takes while another process computes on one of its "
+            "CPUs without a pause, in turns with steps that have the CPUs for themselves.",
+            table(["times longer", *systems], lines),
         ]
     if results.imports:
         rows_ = [[f"import {name}", f"{1000 * seconds:.0f}"] for name, seconds in results.imports.items()]

@@ -71,7 +71,8 @@ class Row:
 @dataclass
 class Results:
     """Everything that a run has found; `first_steps[workload][system]` has "cold" and "cached", `imports[system]` the
-    seconds that an import takes once NumPy is there.
+    seconds that an import takes once NumPy is there, `busy_core[workload][system]` how many times longer a call takes
+    while another process computes on one of the CPUs.
     """
 
     machine: dict[str, Any]
@@ -81,6 +82,7 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     first_steps: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     imports: dict[str, float] = field(default_factory=dict)
+    busy_core: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, text: str) -> Results:

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import SystemProcess, environment, interpreter
+from benchmarks.processes import SystemProcess, busy, cpus, environment, interpreter
 from benchmarks.results import Results, Row
 from benchmarks.workload import BY_HAND, OURS, Workload, difference
 
 # Whose result the others are compared with, the first that is there.
 JUDGES = ("torch", "jax", "numpy", "torch-compile", "tinygrad", "numexpr", *OURS)
 FIRST_STEPS = ("lenet-train-b64", "mlp-train-b128", "resnet18-train-b16", "lstm-train-b16", "transformer-train-b8")
+# Steps of more than one thread beside a process that keeps one CPU busy; the others take long to compile.
+BUSY_CORE, BUSY_SYSTEMS = FIRST_STEPS, (*OURS, "torch", "jax")
 CUDA_FIRST_STEPS = ("lenet-train-b64", "resnet18-train-b128", "transformer-train-b32")
 IMPORTS = {
     "graphc": "graphc",
@@ -166,6 +168,33 @@ class Session:
                     self.results.first_steps.setdefault(workload.name, {}).setdefault(name, {})[state] = answer[
                         "first_s"
                     ]
+
+    def busy_core(self, workload: Workload, threads: int) -> None:
+        """How many times longer a call takes while another process keeps the last of its CPUs busy, in turns with
+        calls that have them for themselves.
+        """
+        held = cpus(threads)
+        if len(held) < max(2, threads):
+            self.note(f"busy core: {len(held)} CPUs are too few for {threads} threads")
+            return
+        names = [name for name in self._systems_for(workload, threads) if name in BUSY_SYSTEMS]
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+            self._started(names, threads, Path(folder)) as running,
+        ):
+            for name, process in running.items():
+                answers = [process.ask("prepare", workload=workload.name)]
+                for _ in range(self.options.rounds + 1):
+                    answers.append(process.ask("measure", seconds=self.options.seconds))
+                    with busy(held[-1]):
+                        answers.append(process.ask("measure", seconds=self.options.seconds))
+                if failed := next((answer["failed"] for answer in answers if "failed" in answer), None):
+                    self.note(f"busy core, {workload.name}: {name}: {failed}")
+                    continue
+                # The first pair warms up.
+                alone, beside = ([a["median_s"] for a in answers[first::2]] for first in (3, 4))
+                slowdown = statistics.median(beside) / statistics.median(alone)
+                self.results.busy_core.setdefault(workload.name, {})[name] = slowdown
 
     def imports(self) -> None:
         """What importing each library costs once NumPy is there, in turns."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from benchmarks.results import Results, Row
-from benchmarks.workload import BY_HAND
+from benchmarks.workload import BY_HAND, OURS
 
-TIMES = ("s", "ms", "µs")
+# What is to stay below its bound: times, and how many times longer something takes.
+AT_MOST = ("s", "ms", "µs", "times")
 COMPILED, PLAIN = "graphc-compiled", "graphc"
 
 
@@ -17,7 +18,7 @@ COMPILED, PLAIN = "graphc-compiled", "graphc"
 class Target:
     """A wish: each value that `values` finds in a run, by what it was measured on, is at least `least`.
 
-    With a unit of time, they are to be at most that.
+    With a unit of `AT_MOST`, they are to be at most that.
     """
 
     wish: str
@@ -32,8 +33,8 @@ class Target:
         return f"{value:.2f}" if self.unit == "x" else f"{value:.3g} {self.unit}"
 
     def met(self, value: float) -> bool:
-        """Whether a value, as it is told, reaches the target; times are to stay below it."""
-        return value <= self.least if self.unit in TIMES else round(value, 2) >= self.least
+        """Whether a value, as it is told, reaches the target, or stays below it."""
+        return value <= self.least if self.unit in AT_MOST else round(value, 2) >= self.least
 
 
 def _over_rows(value: Callable[[Row], float | None], *names: str) -> Callable[[Results], dict[str, float]]:
@@ -85,6 +86,11 @@ def _first_step(state: str) -> Callable[[Results], dict[str, float]]:
     return values
 
 
+def _busy_core(results: Results) -> dict[str, float]:
+    found = results.busy_core.items()
+    return {f"{workload}, {name}": slow[name] for workload, slow in found for name in OURS if name in slow}
+
+
 def _import(results: Results) -> dict[str, float]:
     return {"import graphc": 1000 * results.imports[PLAIN]} if PLAIN in results.imports else {}
 
@@ -114,6 +120,7 @@ TARGETS = (
     Target("import, over NumPy's", 60, _import, "ms"),
     Target("recording an operation", 3, _over_rows(_microseconds(PLAIN), "record"), "µs"),
     Target("a compiled call", 5, _over_rows(_microseconds(COMPILED), "replay"), "µs"),
+    Target("a training step while one CPU is busy, to one alone", 3, _busy_core, "times"),
 )
 
 _CUDA_NETWORKS = ("resnet18-*", "transformer-*")

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cards import Card
+from benchmarks.processes import cpus
 from benchmarks.systems import System, system
 from benchmarks.systems.base import Prepared
 from benchmarks.workload import Arrays, Workload, digest
@@ -105,8 +106,8 @@ def peak_bytes() -> int:
 
 def hold(threads: int) -> None:
     """Holds the process to as many CPUs as threads: once all are imported, which may use every CPU, before any work."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    if held := cpus(threads):
+        os.sched_setaffinity(0, held)
 
 
 class SystemWorker:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import processes
+from benchmarks.results import Results
+from benchmarks.session import Options, Session
+from benchmarks.workloads import workloads
 
 
 def test_first_steps_and_imports_find_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +26,36 @@ def test_first_steps_and_imports_find_bytecode(tmp_path: Path, monkeypatch: pyte
     processes.write_bytecode()
     for folder in ("graphc", "runtime/graphc_runtime", "benchmarks"):
         assert Path(importlib.util.cache_from_source(tmp_path / folder / "made.py")).exists()
+
+
+@pytest.mark.skipif(len(processes.cpus(2)) < 2, reason="needs two CPUs")
+def test_a_step_is_measured_beside_a_busy_cpu() -> None:
+    told: list[str] = []
+    machine = {"revision": "commit 1"}
+    session = Session(
+        Options(["graphc-compiled", "numpy"], rounds=1, seconds=0.01, peer_python=sys.executable, tiny=True),
+        Results(machine, {}),
+        told.append,
+    )
+    workload = workloads(tiny=True)["mlp-train-b3"]
+    session.busy_core(workload, 2)
+    assert told == [] and set(session.results.busy_core[workload.name]) == {"graphc-compiled"}
+    assert session.results.busy_core[workload.name]["graphc-compiled"] > 0
+    session.busy_core(workload, 10_000)
+    assert len(told) == 1 and "too few for 10000 threads" in told[0]
+
+
+@pytest.mark.skipif(len(processes.cpus(2)) < 2, reason="needs two CPUs")
+def test_a_busy_cpu_is_busy_while_it_is_asked_for() -> None:
+    def spent(cpu: int) -> float:
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *ticks = line.split()
+            if name == f"cpu{cpu}":
+                return int(ticks[0]) + int(ticks[1])  # user and nice, in ticks
+        raise AssertionError(f"no CPU {cpu}")
+
+    cpu = processes.cpus(2)[-1]
+    with processes.busy(cpu):
+        before = spent(cpu)
+        time.sleep(0.5)
+        assert spent(cpu) > before

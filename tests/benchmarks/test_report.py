@@ -53,8 +53,11 @@ def test_targets_tell_what_is_missed() -> None:
     machine = {"processor": "P", "cores": 2, "system": "S", "python": "3", "revision": "commit 1"}
     results = Results(machine, {"rounds": 1, "seconds": 0.1}, rows=[row()], imports={"graphc": 0.05})
     results.first_steps = {"lenet-train-b64": {"graphc-compiled": {"cold": 1.2, "cached": 0.1}}}
+    results.busy_core = {"lenet-train-b64": {"graphc": 1.5, "graphc-compiled": 3.25, "torch": 9.0}}
     text = page(results)
-    assert "| 1 of 1 |            2.00 (sum/1) |" in text
+    assert "| 1 of 1 | 2.00 (sum/1) |" in " ".join(text.split())
+    assert "one CPU is busy, to one alone, 3 times: lenet-train-b64, graphc-compiled 3.25 times." in text
+    assert "| times longer    | graphc | graphc-compiled | torch |" in text and "9.00 |" in text
     assert "- the same, of a plain copy, 90 %: sum/1 50 %." in text
     assert "- first LeNet step, empty cache, 1 s: lenet-train-b64 1.2 s." in text
     assert "- sum, dot and norm read memory as fast as a copy does or faster (50 to 50 %);" in text
