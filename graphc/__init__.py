@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from graphc.absence import no_attribute
@@ -70,11 +71,12 @@ _SUBMODULES = frozenset(
 
 
 def __getattr__(name: str) -> object:
-    if name in _SUBMODULES:
-        with no_collection():
-            return import_module(f"graphc.{name}")
     if name.startswith("_"):
         raise no_attribute("module 'graphc'", name)
+    # Modules before names: what makes the names says `from graphc import ...` itself.
+    if find_spec(f"graphc.{name}") is not None:
+        with no_collection():
+            return import_module(f"graphc.{name}")
     with no_collection():
         api = import_module("graphc.api")
     try:

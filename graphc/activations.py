@@ -246,11 +246,14 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
 def _elu_node(b: Builder, x: Node, alpha: float, scale: float, slope: float = 1.0) -> Node:
     """scale * x where x > 0, else scale * alpha * (exp(slope * x) - 1)."""
-    negative = b.apply("le", (x, b.zeros_like(x)))
+    below = b.apply("lt", (x, b.zeros_like(x)))
     # The branch not taken sees 0, so that its gradient is finite.
-    low = b.select(negative, x, b.zeros_like(x))
+    low = b.select(below, x, b.zeros_like(x))
     low = b.mul(b.apply("expm1", (low if slope == 1 else b.mul(low, slope),)), float(alpha))
-    chosen = b.select(negative, low, x)
+    # At 0 the slope is that of the exponential, the second derivative 0, as in PyTorch: a straight line.
+    at_zero = float(alpha) if slope == 1 else 1.0
+    line = x if at_zero == 1 else b.select(b.apply("eq", (x, b.zeros_like(x))), b.mul(x, at_zero), x)
+    chosen = b.select(below, low, line)
     return chosen if scale == 1 else b.mul(chosen, scale)
 
 

@@ -200,15 +200,7 @@ def _judged(layout: Layout) -> Function:
         buffer, flag = f.load(f.load(record)), f.load(f.load(record, 8))
         is_error = f.call("PyType_IsSubtype", f.load(problem, layout.type), f.shared(plan, "exception_class"))
         with f.when(f.either(f.equal(is_error, 0), f.differ(f.load(flag, bits=8), 0))):
-            operands = f.call("PyTuple_New", 3)
-            f.need(f.differ(operands, 0), -1)
-            for at, operand in enumerate(("%recorder", buffer, problem)):
-                f.call("Py_IncRef", operand)
-                f.call("PyTuple_SetItem", operands, at, operand)
-            done = f.call("PyObject_CallObject", f.shared(plan, "judge"), operands)
-            f.call("Py_DecRef", operands)
-            f.need(f.differ(done, 0), -1)
-            f.call("Py_DecRef", done)
+            f.run_python(f.shared(plan, "judge"), "%recorder", buffer, problem)
     f.give(1)
     return f
 

@@ -107,20 +107,24 @@ class Maker:
                 self._thread.start()
         return not self._thread.is_alive()
 
-    def wait(self) -> None:
-        """Let what was begun come to its end."""
-        self.before_fork()
-        self.after_fork()
+    def join(self) -> None:
+        """Wait until what was begun is done."""
+        with self._lock:
+            self._join()
 
-    def before_fork(self) -> None:
-        """`wait`, and let nothing begin: a child would find LLVM's lock taken by a thread that it does not have."""
+    def hold(self) -> None:
+        """`join`, and begin nothing until `let_go`: a forked child would find LLVM's lock taken by a thread that it
+        does not have."""
         self._lock.acquire()
+        self._join()
+
+    def let_go(self) -> None:
+        """Let work begin again after `hold`."""
+        self._lock.release()
+
+    def _join(self) -> None:
         if self._thread is not None:
             self._thread.join()
-
-    def after_fork(self) -> None:
-        """Let work begin again."""
-        self._lock.release()
 
     def _make(self) -> None:
         # What goes wrong here does so again for `library`, which tells of it.
@@ -129,7 +133,7 @@ class Maker:
 
 
 MAKER = Maker()
-os.register_at_fork(before=MAKER.before_fork, after_in_parent=MAKER.after_fork, after_in_child=MAKER.after_fork)
+os.register_at_fork(before=MAKER.hold, after_in_parent=MAKER.let_go, after_in_child=MAKER.let_go)
 
 
 @cache
@@ -160,7 +164,7 @@ def _code() -> tuple[Layout, str]:
 
 
 def _load() -> NativeLibrary:
-    MAKER.wait()
+    MAKER.join()
     layout, text = _code()
     code = link_text(_KIND, text, (_ENTRY, flushing.FLUSH, recording.AGAIN, recording.DESK, *recording.OPERATORS))
     POISON.get()  # reads the environment, if nobody did

@@ -71,6 +71,18 @@ class Writer(Function):
         self.store(value, self.scaled(self.single(plan, "owned"), count))
         self.store(self.add(count, 1), plan, P["owned_count"])
 
+    def run_python(self, called: str, *operands: str) -> None:
+        """Call a Python function, whose result is dropped; the function gives -1 when it raises."""
+        given = self.call("PyTuple_New", len(operands))
+        self.need(self.differ(given, 0), -1)
+        for place, operand in enumerate(operands):
+            self.call("Py_IncRef", operand)
+            self.call("PyTuple_SetItem", given, place, operand)
+        found = self.call("PyObject_CallObject", called, given)
+        self.call("Py_DecRef", given)
+        self.need(self.differ(found, 0), -1)
+        self.call("Py_DecRef", found)
+
     def is_alone(self, value: str) -> str:
         """Whether there is one reference to an object."""
         return self.equal(self.load(value, self.layout.references, bits=32), 1)
@@ -279,15 +291,7 @@ def _write(layout: Layout) -> Function:
         f.put(memory, slots["slot"], none)
         f.put(memory, slots["slots"], none)
         f.give(1)
-    operands = f.call("PyTuple_New", 2)
-    f.need(f.differ(operands, 0), -1)
-    for place, operand in enumerate((memory, "%buffer")):
-        f.call("Py_IncRef", operand)
-        f.call("PyTuple_SetItem", operands, place, operand)
-    found = f.call("PyObject_CallObject", f.shared(plan, "write"), operands)
-    f.call("Py_DecRef", operands)
-    f.need(f.differ(found, 0), -1)
-    f.call("Py_DecRef", found)
+    f.run_python(f.shared(plan, "write"), memory, "%buffer")
     f.give(1)
     return f
 

@@ -35,6 +35,7 @@ class Adamax(SteppedOptimizer):
         check_settings(("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay))
         check_betas(betas)
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        settings |= {"foreach": foreach, "capturable": capturable, "differentiable": differentiable}
         super().__init__(params, settings)
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
@@ -86,6 +87,7 @@ class NAdam(SteppedOptimizer):
         check_betas(betas)
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         settings |= {"momentum_decay": momentum_decay, "decoupled_weight_decay": decoupled_weight_decay}
+        settings |= {"foreach": foreach, "capturable": capturable, "differentiable": differentiable}
         super().__init__(params, settings)
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
@@ -157,6 +159,7 @@ class RAdam(SteppedOptimizer):
         check_settings(("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay))
         check_betas(betas)
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        settings |= {"foreach": foreach, "capturable": capturable, "differentiable": differentiable}
         super().__init__(params, {**settings, "decoupled_weight_decay": decoupled_weight_decay})
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:

@@ -36,6 +36,7 @@ class RMSprop(SteppedOptimizer):
         check_settings(("learning rate", lr), ("epsilon value", eps), ("momentum value", momentum))
         check_settings(("weight_decay value", weight_decay), ("alpha value", alpha))
         settings = {"lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered}
+        settings |= {"foreach": foreach, "capturable": capturable, "differentiable": differentiable}
         super().__init__(params, {**settings, "weight_decay": weight_decay, "maximize": maximize})
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
@@ -97,6 +98,7 @@ class Adagrad(SteppedOptimizer):
         check_settings(("initial_accumulator_value value", initial_accumulator_value), ("epsilon value", eps))
         settings = {"lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay}
         settings |= {"initial_accumulator_value": initial_accumulator_value, "maximize": maximize}
+        settings |= {"foreach": foreach, "differentiable": differentiable, "fused": fused}
         super().__init__(params, settings)
         for group in self.param_groups:
             steps: dict[Any, Tensor] = {}  # by device
@@ -145,7 +147,9 @@ class Adadelta(SteppedOptimizer):
         check_settings(("learning rate", lr), ("epsilon value", eps), ("weight_decay value", weight_decay))
         if not 0.0 <= rho <= 1.0:
             raise InputError(f"Invalid rho value: {rho}")
-        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize})
+        settings = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        settings |= {"foreach": foreach, "capturable": capturable, "differentiable": differentiable}
+        super().__init__(params, settings)
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         return {"square_avg": state_zeros(parameter), "acc_delta": state_zeros(parameter)}

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from graphc import Tensor, enable_grad, float32, no_grad, tensor
-from graphc.errors import InputError, KindError
+from graphc.errors import InputError, KindError, UnsupportedError, UsageError
 from graphc.optim.hooks import OptimizerHooks, with_hooks
 from graphc.optim.hooks import register_optimizer_step_post_hook as register_optimizer_step_post_hook
 from graphc.optim.hooks import register_optimizer_step_pre_hook as register_optimizer_step_pre_hook
@@ -29,6 +29,9 @@ class Optimizer(OptimizerHooks):
     `params` is an iterable of tensors or of dictionaries with the key "params" and own hyper-parameters; `defaults`
     holds the hyper-parameters of groups that lack them. `state` maps a parameter to its dictionary of tensors and
     numbers.
+
+    The flags of a group that tell PyTorch how to go about a step are kept: `foreach`, `fused` and `capturable` change
+    nothing here, as a step is recorded and compiled as a whole anyway. `differentiable` is refused.
     """
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
@@ -73,6 +76,7 @@ class Optimizer(OptimizerHooks):
             group["param_names"] = names
         for name, value in self.defaults.items():
             group.setdefault(name, value)
+        _check_flags(group)
         if any(("param_names" in other) != ("param_names" in group) for other in self.param_groups):
             kind = "with names" if "param_names" in group else "without names"
             raise InputError(
@@ -158,6 +162,8 @@ class Optimizer(OptimizerHooks):
             raise InputError(
                 "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
             )
+        for other in saved:
+            _check_flags(other)
         for group, other in zip(self.param_groups, saved, strict=True):
             group.update({name: value for name, value in other.items() if name != "params"})
         self.state.clear()
@@ -179,6 +185,19 @@ class Optimizer(OptimizerHooks):
             lines.append(f"Parameter Group {i}")
             lines.extend(f"    {name}: {group[name]}" for name in sorted(group) if name != "params")
         return "\n".join([*lines, ")"])
+
+
+def _check_flags(group: Mapping[str, Any]) -> None:
+    """RuntimeError for flags that PyTorch refuses together, NotImplementedError for `differentiable`."""
+    if group.get("fused") and group.get("differentiable"):
+        raise UsageError("`fused` does not support `differentiable`")
+    if group.get("fused") and group.get("foreach"):
+        raise UsageError("`fused` and `foreach` cannot be `True` together.")
+    if group.get("differentiable"):
+        raise UnsupportedError(
+            "differentiable=True: no gradients flow through steps of optimizers; write the step with tensor "
+            "operations, such as w - lr * g"
+        )
 
 
 def _clear(gradient: Tensor) -> None:

@@ -45,6 +45,7 @@ class SGD(Optimizer):
             "weight_decay": weight_decay,
             "nesterov": nesterov,
             "maximize": maximize,
+            **{"foreach": foreach, "differentiable": differentiable, "fused": fused},
         }
         super().__init__(params, defaults)
 

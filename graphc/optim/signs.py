@@ -33,7 +33,9 @@ class Rprop(SteppedOptimizer):
         check_settings(("learning rate", lr))
         if not 0.0 < etas[0] < 1.0 < etas[1]:
             raise InputError(f"Invalid eta values: {etas[0]}, {etas[1]}")
-        super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize})
+        settings = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
+        settings |= {"foreach": foreach, "capturable": capturable, "differentiable": differentiable}
+        super().__init__(params, settings)
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         return {"prev": state_zeros(parameter), "step_size": state_zeros(parameter, group["lr"])}
@@ -80,6 +82,7 @@ class ASGD(SteppedOptimizer):
     ) -> None:
         check_settings(("learning rate", lr), ("weight_decay value", weight_decay))
         settings = {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0}
+        settings |= {"foreach": foreach, "capturable": capturable, "differentiable": differentiable}
         super().__init__(params, {**settings, "weight_decay": weight_decay, "maximize": maximize})
 
     def _fresh(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:

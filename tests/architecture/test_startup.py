@@ -35,3 +35,9 @@ def test_the_runtime_does_not_load_the_compiler() -> None:
 def test_help_loads_neither_numpy_nor_llvmlite(flags: list[str]) -> None:
     run = f"try:\n    main({flags!r})\nexcept SystemExit as stop:\n    assert not stop.code, stop.code"
     assert not loaded_after(f"from graphc.cli.main import main\n{run}") & {"numpy", "llvmlite", "networkx", "torch"}
+
+
+@pytest.mark.parametrize("module", ["tensors.tensor", "native.operators", "activations", "jit", "nn.functional", "api"])
+def test_any_module_may_be_the_first_to_be_imported(module: str) -> None:
+    done = run_python("-W", "error", "-c", f"import graphc.{module}, graphc; graphc.ones(2) + 1")
+    assert done.returncode == 0, done.stderr

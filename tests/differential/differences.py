@@ -123,7 +123,8 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "workers are forked; `multiprocessing_context` other than fork is refused",
         "datasets need not be picklable",
     ),
-    ("`optim`", "`foreach`, `fused`, `capturable`, `differentiable` have no effect", "steps are compiled as a whole"),
+    ("`optim`", "`foreach`, `fused`, `capturable` have no effect", "steps are compiled as a whole"),
+    ("`optim`", "`differentiable=True`: UnsupportedError", "no gradients flow through a step"),
     ("`optim.Muon`", "steps agree to one or two digits", "its bf16 products are summed in another order"),
     (
         "`nn.DataParallel`, `DistributedDataParallel`, `DistributedSampler`",

@@ -228,3 +228,44 @@ def test_what_pytorch_refuses_is_refused(name: str) -> None:
         return next(c for c in caught.type.__mro__ if c.__module__ == "builtins")
 
     assert issubclass(kind(graphc), kind(torch))
+
+
+FLAGGED = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "ASGD", "Rprop")
+
+
+@pytest.mark.parametrize("name", [*FLAGGED, "Adafactor"])
+def test_defaults_are_pytorch_s(name: str) -> None:
+    ours = getattr(graphc.optim, name)([graphc.nn.Parameter(graphc.ones(2))]).defaults
+    assert ours == getattr(torch.optim, name)([torch.nn.Parameter(torch.ones(2))]).defaults
+
+
+@pytest.mark.parametrize("name", FLAGGED)
+def test_foreach_changes_no_step(name: str) -> None:
+    def step(**flags: bool) -> list[float]:
+        parameter = graphc.nn.Parameter(graphc.tensor([1.0, -2.0]))
+        optimizer = getattr(graphc.optim, name)([parameter], **flags)
+        (parameter**2).sum().backward()
+        optimizer.step()
+        return parameter.tolist()
+
+    assert step(foreach=True) == step(foreach=False) == step()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad"])
+def test_flags_that_pytorch_refuses_together_are_refused(name: str) -> None:
+    for flags in ({"fused": True, "foreach": True}, {"fused": True, "differentiable": True}):
+        for library in (torch, graphc):
+            parameter = library.nn.Parameter(library.ones(2))
+            with pytest.raises(RuntimeError, match="`fused`"):
+                getattr(library.optim, name)([parameter], **flags)
+
+
+def test_steps_that_gradients_flow_through_are_refused() -> None:
+    parameter = graphc.nn.Parameter(graphc.ones(2))
+    with pytest.raises(NotImplementedError, match="differentiable=True"):
+        graphc.optim.SGD([parameter], differentiable=True)
+    optimizer = graphc.optim.SGD([parameter])
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["differentiable"] = True
+    with pytest.raises(NotImplementedError, match="differentiable=True"):
+        optimizer.load_state_dict(saved)

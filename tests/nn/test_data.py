@@ -58,7 +58,7 @@ def test_tensor_dataset_gives_whole_batches() -> None:
     assert batches[1][0].tolist() == [[4, 5], [6, 7]] and batches[1][0].dtype == torch.int64
     assert [y.tolist() for _, y in DataLoader(data, batch_size=2, drop_last=True)] == [[0, 1], [2, 3]]
     assert len(DataLoader(data, 2)) == 3 and len(DataLoader(data, 2, drop_last=True)) == 2
-    with pytest.raises(ValueError, match=r"Size mismatch between tensors: their first dimensions are \[2, 3\]"):
+    with pytest.raises(AssertionError, match=r"Size mismatch between tensors: their first dimensions are \[2, 3\]"):
         TensorDataset(torch.ones(2), torch.ones(3))
 
 

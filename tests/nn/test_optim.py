@@ -99,7 +99,8 @@ def test_groups_have_their_own_settings() -> None:
     optimizer.param_groups[1]["lr"] = 0.0
     optimizer.step()
     assert (round(a.item(), 6), b.item()) == (0.8, 0.5)
-    assert "Parameter Group 1\n    dampening: 0\n    lr: 0.0" in repr(optimizer)
+    assert "Parameter Group 1\n    dampening: 0\n    differentiable: False\n" in repr(optimizer)
+    assert "    lr: 0.0\n" in repr(optimizer)
 
 
 @pytest.mark.parametrize("make", [lambda ps: optim.Adam(ps, lr=0.1), lambda ps: optim.SGD(ps, lr=0.1, momentum=0.9)])

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from graphc import Generator, Tensor, randperm, tensor
-from graphc.errors import InputError, KindError, RangeError, UnsupportedError
+from graphc.errors import CheckError, InputError, KindError, RangeError, UnsupportedError
 
 T = TypeVar("T")
 
@@ -50,10 +50,10 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
     def __init__(self, *tensors: Tensor) -> None:
         if not tensors:
-            raise InputError("TensorDataset needs at least one tensor")
+            raise RangeError("TensorDataset needs at least one tensor")
         sizes = [tensor.size(0) for tensor in tensors]
         if any(size != sizes[0] for size in sizes):
-            raise InputError(f"Size mismatch between tensors: their first dimensions are {sizes}")
+            raise CheckError(f"Size mismatch between tensors: their first dimensions are {sizes}")
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:

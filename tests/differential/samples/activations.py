@@ -33,9 +33,9 @@ ACTIVATIONS: tuple[Op, ...] = (
     ),
     _op("leaky_relu", s(f(4), 0.2), s(f(4), negative_slope=-0.5), s(special())),
     _op("rrelu", s(f(4), 0.1, 0.3), s(f(4), lower=0.2, upper=0.4), bad=(bad("bound", f(2), 0.5, 0.1),)),
-    _op("elu", s(f(4), 0.7), s(f(4), alpha=-0.5), once(s(special()))),  # at kinks the second gradients differ
-    _op("celu", s(f(4), 0.7), s(f(4), alpha=2.0), bad=(bad("alpha", f(2), 0.0),), rtol=1e-7),
-    _op("selu", once(s(special()))),  # at kinks the second gradients differ
+    _op("elu", s(f(4), 0.7), s(f(4), alpha=-0.5), s(special()), s(special(), 0.7)),
+    _op("celu", s(f(4), 0.7), s(f(4), alpha=2.0), s(special()), bad=(bad("alpha", f(2), 0.0),), rtol=1e-7),
+    _op("selu", s(special())),
     _op(
         "gelu",
         s(f(3, 4), approximate="tanh"),
