@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.ir.record import record
-from graphc.ir.types import DType, boolean, i64
+from graphc.ir.types import DType, boolean, f32, f64, i64
 
 
 class VType:
@@ -88,12 +88,15 @@ class Affine:
 
 @record
 class Op:
-    """`result = name(args)`. Names and meanings are in `OPERATIONS`; `attr` is the literal of `const`."""
+    """`result = name(args)`. Names and meanings are in `OPERATIONS`; `attr` is the literal of `const`, `table` what
+    `lookup` looks up in.
+    """
 
     result: Value
     name: str
     args: tuple[Value, ...] = ()
     attr: float | int | bool | None = None
+    table: tuple[float, ...] | None = None
 
 
 @record
@@ -312,6 +315,11 @@ OPERATIONS: dict[str, tuple[int, str]] = {
     "zip_low": (2, "lanes of the two lower halves in turn: a[0], b[0], a[1], b[1], ... (vectors)"),
     "zip_high": (2, "likewise of the two upper halves"),
     "extract": (1, "as many lanes of a vector as the result has, from number `attr` on"),
+    "lookup": (
+        1,
+        "element i mod n of `table`, whose size n is a power of two; i is an integer of as many bits as the result "
+        "(f32, f64)",
+    ),
     "floordiv": (2, "i64 scalar index arithmetic: quotient of non-negative numbers"),
     "mod": (2, "i64 scalar index arithmetic: remainder of non-negative numbers"),
 }
@@ -378,6 +386,12 @@ class Emitter:
             return value
         result = Value(VType(value.type.dtype, count))
         self.body.append(Op(result, "extract", (value,), first))
+        return result
+
+    def lookup(self, table: Sequence[float], index: Value) -> Value:
+        """Elements of `table`, floats of as many bits as `index` has: see `OPERATIONS`."""
+        result = Value(VType(f32 if index.type.dtype.bits == 32 else f64, index.type.lanes))
+        self.body.append(Op(result, "lookup", (index,), table=tuple(table)))
         return result
 
     def _unify(self, name: str, operands: Sequence[Value | Number]) -> tuple[Value, ...]:

@@ -341,17 +341,28 @@ class _KernelParser:
             self.fail(f"no operation is named `{op[:40]}`", at)
         args: list[Value] = []
         attr: Number | None = None
+        table: tuple[float, ...] | None = None
         while self.token.text != ":":
             if args or attr is not None:
                 self.need(",")
-            if attr is not None:
-                self.fail("nothing follows the number of an operation")
+            if attr is not None or table is not None:
+                self.fail("nothing follows the numbers of an operation")
             if self.token.kind == "value":
                 args.append(self.use())
+            elif self.accept("["):
+                table = self.numbers()
             else:
                 attr = self.number()
         self.need(":")
-        return Op(self.define(name, self.type()), op, tuple(args), attr)
+        return Op(self.define(name, self.type()), op, tuple(args), attr, table)
+
+    def numbers(self) -> tuple[float, ...]:
+        """Numbers up to the bracket that ends them."""
+        found = [float(self.number())]
+        while self.accept(","):
+            found.append(float(self.number()))
+        self.need("]")
+        return tuple(found)
 
     def number(self) -> Number:
         minus = self.accept("-")

@@ -142,6 +142,8 @@ class KernelPrinter:
             operands = [self._use(a) for a in statement.args]
             if statement.attr is not None:
                 operands.append(format_number(statement.attr))
+            if statement.table is not None:
+                operands.append(f"[{', '.join(map(format_number, statement.table))}]")
             text = " ".join([statement.name, ", ".join(operands)]).rstrip()
             return f"{self._define(statement.result)} = {text} : {statement.result.type}"
         place = f"{self._use(statement.buffer)}[{self._sum(statement.index)}]"

@@ -33,7 +33,7 @@ from graphc.codegen.kernel_bounds import check_bounds
 from graphc.codegen.kernel_text import KernelPrinter
 from graphc.codegen.target import WARP
 from graphc.errors import VerifyError
-from graphc.ir.types import bf16, boolean, f16, f32, i32, i64
+from graphc.ir.types import bf16, boolean, f16, f32, f64, i32, i64
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _FLOAT = frozenset({"div", "fma", "sqrt", "floor", "ceil", "trunc", "rint", "fmax", "fmin"})
@@ -280,6 +280,8 @@ class _Verifier:
             self.use(arg, f"operand {i + 1}")
         if (op.attr is not None) != (op.name in ("const", "extract")):
             self.fail(f"{op.name} {'needs a number' if op.attr is None else 'takes no number'}")
+        if (op.table is not None) != (op.name == "lookup"):
+            self.fail(f"{op.name} {'needs a table' if op.table is None else 'takes no table'}")
         check = getattr(self, f"_op_{op.name}", None)
         if check is not None:
             check(op)
@@ -354,6 +356,14 @@ class _Verifier:
         if not isinstance(op.attr, int) or not 0 <= op.attr <= source.lanes - lanes:
             self.fail(f"there {'is no lane' if lanes == 1 else f'are no {lanes} lanes from'} {op.attr} in {source}")
         self.result(op, VType(source.dtype, lanes))
+
+    def _op_lookup(self, op: Op) -> None:
+        source, target, size = op.args[0].type, op.result.type, len(op.table or ())
+        if size & (size - 1) or size == 0:
+            self.fail(f"a table has as many elements as a power of two says, not {size}")
+        if not source.dtype.is_integer or target.dtype not in (f32, f64) or source.dtype.bits != target.dtype.bits:
+            self.fail(f"lookup takes i32 to f32 or i64 to f64, not {source} to {target}")
+        self.result(op, VType(target.dtype, source.lanes))
 
     def _op_select(self, op: Op) -> None:
         condition, first, second = (a.type for a in op.args)

@@ -5,7 +5,7 @@ depend on.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 from graphc.codegen.kernel import (
@@ -29,7 +29,7 @@ from graphc.codegen.kernel import (
     VType,
     result_type,
 )
-from graphc.ir.types import DType, i32, i64
+from graphc.ir.types import DType, f32, f64, i32, i64
 
 _COMPARE: dict[str, Callable[[Number, Number], bool]] = {
     name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")
@@ -153,6 +153,14 @@ class ScopedEmitter(Emitter):
             return self.scopes[0].memo[key]
         result = Value(VType(dtype, count))
         return self._place(key, 0, Op(result, "lanes"), result)
+
+    def lookup(self, table: Sequence[float], index: Value) -> Value:
+        depth, key = self.depth_of(index), ("lookup", index, tuple(table))
+        made = self.scopes[depth].memo.get(key)
+        if made is not None:
+            return made
+        result = Value(VType(f32 if index.type.dtype.bits == 32 else f64, index.type.lanes))
+        return self._place(key, depth, Op(result, "lookup", (index,), table=tuple(table)), result)
 
     def load(
         self, type: VType, buffer: Param, index: Affine, stride: int, offsets: Value | None, mask: Value | None

@@ -191,6 +191,9 @@ class Interpreter:
         if op.name == "bitcast":
             assert args[0].dtype.itemsize == dtype.itemsize
             return np.ascontiguousarray(args[0]).view(dtype)
+        if op.name == "lookup":
+            table = np.array(op.table, dtype)
+            return table[args[0] & (table.size - 1)]
         if op.name == "lanes":
             return np.broadcast_to(np.arange(op.result.type.lanes).astype(dtype), self._shape(op.result))
         if op.name in LANE_REDUCTIONS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphc.codegen.kernel import INDEX, Affine, Emitter, For, If, Kernel, Load, Number, Op, Param, Store, Value, VType
-from graphc.ir.types import DTYPES, DType, boolean, f32, f64, i64
+from graphc.ir.types import DTYPES, DType, boolean, f32, f64, i32, i64
 
 _DEPTH = 2  # of loops
 _ONES = frozenset({"abs", "neg", "sqrt", "floor", "ceil", "trunc", "rint", "not"})
@@ -215,7 +215,7 @@ class KernelMaker:
         e, lanes = self.e, self.lanes
         dtype = self._type().dtype
         vector = self.value(VType(dtype, lanes))
-        what = str(self._choose("splat", "lanes", "extract", "reduce", "reduce", "zip"))
+        what = str(self._choose("splat", "lanes", "extract", "reduce", "reduce", "zip", "lookup"))
         if what == "splat":
             self.keep(e.splat(self.value(VType(dtype)), lanes))
         elif what == "lanes" and dtype.is_integer:
@@ -225,6 +225,8 @@ class KernelMaker:
             result = Value(VType(dtype))
             e.body.append(Op(result, "extract", (vector,), from_lane))
             self.keep(result)
+        elif what == "lookup" and dtype in (i32, i64):
+            self.keep(e.lookup(self.rng.standard_normal(1 << int(self.rng.integers(6))).tolist(), vector))
         elif what == "zip" and lanes % 2 == 0:
             self.keep(e.op(str(self._choose("zip_low", "zip_high")), vector, self.value(vector.type)))
         elif what == "reduce" and lanes & (lanes - 1) == 0 and not (dtype.is_float and dtype.bits == 16):

@@ -221,6 +221,7 @@ ERRORS = [
     ("yield %r, %a0", "yield %r", 6, 9, "the loop carries 2 values and yields 1"),
     ("store %out[%g*16], %a0 mask", "store %out[%g*16] %a0 mask", 14, 27, "expected `,`"),
     ("parallel %g = 0 to 240", "parallel %g = 1 to 240", 2, 17, "starts at 0"),
+    ("%e = extract %u, 3 : f32", "%e = extract %u, [3, 4 : f32", 22, 30, "expected `]`"),
     ("%e = extract %u, 3 : f32", "%e = extract %r, 3 : f32", 22, 20, "%r is not defined here"),
     ("%i = floordiv", "%i ! floordiv", 4, 8, "unexpected character '!'"),
     ("step 2 {", "step 99999999999999999999999 {", 19, 28, "the integer is too long"),

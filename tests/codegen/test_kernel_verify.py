@@ -32,6 +32,7 @@ kernel @k(%x: f32[64] in, %y: f32[64] out, %h: f16[64] in, %n: i32[8] in, %m: bo
     %wide = cast %half : f32
     %t = load %n[%g] : i32
     %u = bitcast %t : f32
+    %l = lookup %t, [1.0, -0.5] : f32
     %o = lanes : i64x4
     %w = load %x[%g] offsets %o : f32x4
     %three = const 3 : i64
@@ -56,6 +57,11 @@ CORRUPTIONS = [
     ("%wide = cast %half : f32", "%wide = neg %half : f16\n    %w2 = add %half, %half : f16", "cast to f32 first"),
     ("%wide = cast %half : f32", "%wide = cast %half : f32x4", "the result of cast is f32"),
     ("%u = bitcast %t : f32", "%u = bitcast %t : f64", "bitcast keeps lanes and size"),
+    ("%l = lookup %t, [1.0, -0.5] : f32", "%l = lookup %t, [1.0, 2.0, 3.0] : f32", "a power of two says, not 3"),
+    ("%l = lookup %t, [1.0, -0.5] : f32", "%l = lookup %t, [1.0, 2.0] : f64", "lookup takes i32 to f32 or i64 to f64"),
+    ("%l = lookup %t, [1.0, -0.5] : f32", "%l = lookup %t : f32", "lookup needs a table"),
+    ("%l = lookup %t, [1.0, -0.5] : f32", "%l = lookup %t, [1.0, -0.5] : f32x4", "the result of lookup is f32"),
+    ("%l = lookup %t, [1.0, -0.5] : f32", "%l = neg %t, [1.0, -0.5] : f32", "neg takes no table"),
     ("%p = lt %b, %v : boolx4", "%p = lt %b, %v : f32x4", "the result of lt is boolx4"),
     ("%c = select %p, %b, %v", "%c = select %b, %b, %v", "select takes (boolxN, T, T)"),
     ("%c mask %p : f32x4", "%c mask %b : f32x4", "the mask has type f32x4, not boolx4"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import OPERATIONS, Affine, Emitter, Load, Op, Store, Value, VType
+from graphc.codegen.kernel import OPERATIONS, Affine, Emitter, Load, Op, Param, Store, Value, VType
 from graphc.codegen.target import Target
 from graphc.ir.types import DTYPES, DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8
 from tests.codegen.kernel_interpreter import fma
@@ -357,9 +357,29 @@ def test_extract_several_lanes(first: int, count: int) -> None:
     assert (part == source[first : first + count]).all()
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("lanes", [1, 2, 4, 5, 8, 16, 24, 32, 40])
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+def test_lookup(dtype: DType, lanes: int, target: str) -> None:
+    rng = np.random.default_rng(lanes)
+    places = rng.integers(-99, 99, GRID * lanes).astype(f"i{dtype.itemsize}")
+    for size in (1, 2, 4, 8, 16, 32, 64):
+        table, found = rng.standard_normal(size).astype(dtype.numpy), np.zeros(places.size, dtype.numpy)
+        params = [param("i", places, "in"), param("o", found, "out")]
+
+        def write(e: Emitter, g: Value, table: np.ndarray = table, params: list[Param] = params) -> None:
+            index = Value(VType(params[0].dtype, lanes))
+            e.body.append(Load(index, params[0], Affine(0, ((g, lanes),))))
+            e.body.append(Store(params[1], Affine(0, ((g, lanes),)), e.lookup(table.tolist(), index)))
+
+        run(build(params, GRID, write), [places, found], TARGETS[target]())
+        assert (found == table[places % size]).all()
+
+
 def test_every_operation_is_tested() -> None:
     tested = {n for d in DTYPES if d not in (f16, bf16) for n in operations_of(d)} | set(REDUCE)
     tested |= {"const", "splat", "lanes", "extract", "cast", "bitcast", "floordiv", "mod", "zip_low", "zip_high"}
+    tested.add("lookup")
     assert tested == set(OPERATIONS)
 
 

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from graphc.codegen import math_erf
 from graphc.codegen.kernel import Value, VType
 from graphc.codegen.kernel_verify import verify_kernel
 from graphc.codegen.llvm.build import build_assembly
@@ -116,6 +117,12 @@ def test_accuracy(name: str, dtype: DType) -> None:
     error = ulp_error(got, reference(name, x))
     worst = int(np.argmax(error))
     assert error[worst] <= LIMITS[name], (x[worst], got[worst])
+
+
+def test_erf_where_its_pieces_meet() -> None:
+    ends = np.float32((np.arange(16) + 0.5) / math_erf.SCALE).view(np.int32)
+    x = (ends[:, None] + np.arange(-16, 16)).astype(np.int32).view(np.float32).ravel()
+    assert ulp_error(native("erf", (f32,), 16)(x), reference("erf", x)).max() <= 1.1
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 8, 16])

@@ -59,6 +59,15 @@ class Function:
         name = self._scopes[-1][expression] = self.let(type, expression, hint)
         return name
 
+    def table(self, type: str, size: int, numbers: str) -> str:
+        """The name of a constant array in memory; equal ones in scope are one."""
+        for scope in self._scopes:
+            if numbers in scope:
+                return scope[numbers]
+        name = self._scopes[-1][numbers] = self.fresh("table")
+        self.run(f"static const {type} {name}[{size}] = {{{numbers}}};")
+        return name
+
     def is_int(self, value: Value) -> bool:
         """Whether an i64 value is an `int` in its register."""
         span = self.spans.get(value)

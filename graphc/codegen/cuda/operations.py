@@ -198,6 +198,14 @@ def _splat(f: Function, op: Op) -> None:
     f.define(op.result, f.registers[op.args[0]] * f.width(op.result))
 
 
+def _lookup(f: Function, op: Op, args: Sequence[str]) -> str:
+    """An element of a constant in memory, which stays in the nearest cache."""
+    table, dtype = op.table or (), op.result.type.dtype
+    numbers = ", ".join(literal(v, dtype) for v in table)
+    name = f.table(f.type(op.result), len(table), numbers)
+    return f"{name}[{args[0]} & {len(table) - 1}]"
+
+
 def _lanes(f: Function, op: Op) -> None:
     type = f.type(op.result)
     if not f.is_block or op.result.type.lanes == 1:
@@ -281,6 +289,7 @@ _HANDLERS: dict[str, _Handler] = {
     "select": _select,
     "cast": _cast,
     "bitcast": _bitcast,
+    "lookup": _lookup,
 }
 # Operations that are not done lane by lane.
 _SPECIAL: dict[str, Callable[[Function, Op], None]] = {

@@ -77,8 +77,7 @@ class _KernelEmitter:
             attributes(f.target),
             *(["!0 = !{i32 1}"] if f.streams else []),
         ]
-        if f.needs_zero:
-            lines.insert(2, "@zeros = private unnamed_addr constant [8 x i8] zeroinitializer, align 8")
+        lines[2:2] = f.globals
         return "\n".join(lines) + "\n"
 
     def _parameter(self, number: int) -> str:

@@ -36,7 +36,7 @@ class Function:
         self.constants: dict[Value, float] = {}  # float constants, scalars and vectors
         self.bounded: set[Value] = set()  # i64 scalars that count something, far from overflow
         self.declarations: dict[str, None] = {}
-        self.needs_zero = False
+        self.globals: dict[str, None] = {}  # definitions of constants in memory
         self.streams = False  # whether something is stored past the caches
         self._count = 0
 
@@ -104,7 +104,7 @@ class Function:
 
     def zero_address(self) -> str:
         """The address of eight bytes of zeros, for scalar loads whose mask is false."""
-        self.needs_zero = True
+        self.globals["@zeros = private unnamed_addr constant [8 x i8] zeroinitializer, align 8"] = None
         return "@zeros"
 
 

@@ -9,6 +9,7 @@ from graphc.codegen.kernel import Op, Value, VType
 from graphc.codegen.llvm.conversions import bitcast, cast
 from graphc.codegen.llvm.function import Function, vector_of
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, literal, register_type, rounded
+from graphc.codegen.llvm.tables import lookup
 from graphc.errors import CompileError
 
 _BINARY_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
@@ -248,6 +249,7 @@ _HANDLERS: dict[str, Callable[[Function, Op], str]] = {
     "splat": _splat,
     "lanes": _lanes,
     "extract": _extract,
+    "lookup": lookup,
     "zip_low": _zip,
     "zip_high": _zip,
     "cast": cast,
