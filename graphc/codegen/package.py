@@ -23,6 +23,7 @@ from graphc.ir.demand import WRITES_AT_INDEX
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place, Region, Scratch
+from graphc.ir.schedule_verify import reads_of
 from graphc_runtime.artifact import Artifact, TensorSpec
 from graphc_runtime.artifact import Launch as LaunchRecord
 
@@ -89,7 +90,7 @@ def make_program(
 
     `choices` are schedules other than the cost model's; `emitted` is told the code of each kernel when it is there.
     """
-    made = Kernels(target, choices, emitted)
+    made = Kernels(target, choices, emitted, _unread_products(fused))
     on_gpu = target.device == "cuda"
     regions: tuple[Region, ...] = ()
     if not on_gpu:
@@ -132,6 +133,12 @@ def make_program(
         steps,
         tuple(writer.launched),
     )
+
+
+def _unread_products(fused: FusedGraph) -> frozenset[Node]:
+    """What groups with contractions store and no group reads."""
+    stored = [t for g in fused.groups if any(n.op == "contract" for n in g.inside) for t in g.targets]
+    return frozenset(stored).difference(*map(reads_of, fused.groups))
 
 
 def _clocked_entry(program: Program, target: Target) -> str:

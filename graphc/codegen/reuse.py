@@ -72,7 +72,7 @@ class _Written:
     """
 
     texts: dict[int, tuple[Kernel, str, str]] = field(default_factory=dict)
-    streamed: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = field(default_factory=dict)
+    streamed: dict[tuple[int, tuple[int, ...], tuple[bool, ...]], tuple[Kernel, Kernel]] = field(default_factory=dict)
 
 
 GROUPS = Recurring[_Made](128)
@@ -80,15 +80,21 @@ GROUPS = Recurring[_Made](128)
 
 class Kernels:
     """The kernels of one program for `target`; `choices` says by the key of its form where a group's schedule is not
-    the cost model's first. `emitted` is told the code of each kernel as soon as it is there.
+    the cost model's first. `emitted` is told the code of each kernel as soon as it is there. `unread` are results of
+    contractions that nothing in the program reads.
     """
 
     def __init__(
-        self, target: Target, choices: Choices = NO_CHOICES, emitted: Callable[[str], None] | None = None
+        self,
+        target: Target,
+        choices: Choices = NO_CHOICES,
+        emitted: Callable[[str], None] | None = None,
+        unread: frozenset[Node] = frozenset(),
     ) -> None:
         self._target = target
         self._choices = choices
         self._emitted = emitted
+        self._unread = unread
         self._made: dict[tuple[object, ...], _Made] = {}
         self._of: dict[Group, tuple[_Made, Form]] = {}
         self._by_blocks: dict[tuple[Group, int], tuple[_Made, Form]] = {}
@@ -180,11 +186,12 @@ class Kernels:
 
     def streamed(self, lowered: Lowered) -> Lowered:
         """`lowered` with stores past the caches where these pay."""
-        key = id(lowered.kernel), lowered.starts
+        unread = tuple(buffer in self._unread for buffer in lowered.buffers)
+        key = id(lowered.kernel), lowered.starts, unread
         written = self._written.get(id(lowered.kernel), self._others)
         known = written.streamed.get(key)
         if known is None:
-            known = written.streamed[key] = lowered.kernel, streamed(lowered, self._target)
+            known = written.streamed[key] = lowered.kernel, streamed(lowered, self._target, unread)
         self._written[id(known[1])] = written
         return replace(lowered, kernel=known[1])
 

@@ -1,5 +1,7 @@
 """Stores past the caches: a kernel that touches more memory than the last cache holds writes whole lines to memory at
-once, rather than have each line read before it is written and push something else out.
+once, rather than have each line read before it is written and push something else out. So do contractions with large
+results that nothing in the program reads, such as gradients beside the update made of them: their tiles write a few
+lines of many rows in turns, which the machine does not foresee.
 """
 
 from __future__ import annotations
@@ -15,31 +17,39 @@ from graphc.codegen.target import LINE, Target
 
 OPEN = 2  # lines that are written in turns: the machine puts few together at once, and writes the others in pieces
 LARGE = 8  # parts of the last cache, one of which a result must exceed
+UNREAD = 4  # parts of the second cache, one of which a result that nothing reads must reach
 LONG = 16  # lines of a row of vectors, whose first and last line may be written in part
 
 _Bounds = tuple[Value | int, Value | int]
 _Key = tuple[Param, tuple[tuple[Value, int], ...]]
 
 
-def streamed(lowered: Lowered, target: Target) -> Kernel:
+def streamed(lowered: Lowered, target: Target, unread: Sequence[bool] = ()) -> Kernel:
     """The kernel with stores past the caches where that pays; the kernel itself where it does not.
 
     A buffer is written so that would take up a fair part of the last cache, where all buffers together are at least as
-    large as that. Its lines must be written whole, and it must not be read.
+    large as that; where the second cache does not hold all of them, also one of a fair part of that which `unread`
+    says is a contraction's result that nothing reads. Its lines must be written whole, and it must not be read.
     """
     kernel = lowered.kernel
     touched = sum(p.size * p.dtype.itemsize for p in kernel.params)
-    if not target.l3_bytes or touched < target.l3_bytes:
+    past, apart = touched >= target.l3_bytes, touched > target.l2_bytes and any(unread)
+    if not target.l3_bytes or not (past or apart):
         return kernel
     read = {s.buffer for s in _statements(kernel.body) if isinstance(s, Load)}
     starts = lowered.starts or (0,) * len(kernel.params)
+    alone = unread or (False,) * len(kernel.params)
+
+    def is_large(param: Param, is_unread: bool) -> bool:
+        nbytes = param.size * param.dtype.itemsize
+        return (past and nbytes * LARGE > target.l3_bytes) or (
+            apart and is_unread and nbytes * UNREAD >= target.l2_bytes
+        )
+
     buffers = frozenset(
         p
-        for p, start in zip(kernel.params, starts, strict=True)
-        if p.mode == "out"
-        and p not in read
-        and p.size * p.dtype.itemsize * LARGE > target.l3_bytes
-        and start % LINE == 0
+        for p, start, is_unread in zip(kernel.params, starts, alone, strict=True)
+        if p.mode == "out" and p not in read and is_large(p, is_unread) and start % LINE == 0
     )
     if not buffers:
         return kernel
