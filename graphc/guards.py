@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import dis
 import functools
+import os
 import sys
 import sysconfig
 import types
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from graphc import dtypes
 from graphc.errors import PACKAGE
+from graphc.guard_checks import EXACT, MISSING, SIMPLE, Checks, all_same, cell_of
+from graphc.holders import is_namespace, reader
 from graphc.tensors.core import TensorBase
 
 # A captured object graph larger than this is not walked to its end: the function is then run plainly.
 MAX_GUARDS = 50_000
 
-_SIMPLE = (int, float, complex, str, bytes, bool, type(None), dtypes.dtype, range, slice)
-_MISSING = object()
 _INNER = ("fget", "__func__", "func", "args", "keywords")  # of properties and the like, what they hold
 # Of graphc's own objects, those that hold what a user configured.
 _HOLDERS = ("graphc.nn.", "graphc.optim.", "graphc.vision.", "graphc.utils.", "graphc.amp.scaler")
@@ -34,16 +34,12 @@ _LIBRARIES = tuple(
     p for p in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_path("purelib")} if p
 )
 
-# Classes of the standard library whose objects hold what a user put there.
-_NAMESPACES = frozenset(
-    (("types", "SimpleNamespace"), ("argparse", "Namespace"), ("collections", "UserDict"), ("collections", "UserList"))
-)
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+# Functions that find names which do not stand in the code.
+_NAMES = frozenset(("globals", "eval", "exec", "__import__"))
 
 # What a module holds that has no part in computing.
 _UNREAD = "_non_persistent_buffers_set"
-
-Check = tuple[Callable[[], Any], Any, bool, str]
-
 
 # Modules whose functions give something else at each call.
 _CHANGING = frozenset(("random", "time", "secrets", "uuid", "datetime", "numpy.random"))
@@ -62,27 +58,6 @@ class NotYetGuardable(Unguardable):
     lasts = False
 
 
-def _same(value: Any, expected: Any) -> bool:
-    return value is expected or (
-        type(value) is type(expected) and (value == expected or (value != value and expected != expected))
-    )
-
-
-def _dict_failure(entries: list[tuple[Mapping[Any, Any], Any, Any, bool, str]]) -> str | None:
-    for mapping, key, expected, by_value, path in entries:
-        value = mapping.get(key, _MISSING)
-        if value is not expected and not (by_value and _same(value, expected)):
-            return _changed(path, expected, value)
-    return None
-
-
-def _size_failure(entries: list[tuple[Any, int, str]]) -> str | None:
-    for holder, size, path in entries:
-        if len(holder) != size:
-            return f"{path} had {size} elements and has {len(holder)} now"
-    return None
-
-
 def _is_user_code(code: types.CodeType) -> bool:
     name = code.co_filename
     return not name.startswith(PACKAGE) and not name.startswith("<frozen") and not name.startswith(_LIBRARIES)
@@ -96,87 +71,16 @@ def _is_user_class(cls: type) -> bool:
     )
 
 
-class _Quick:
-    """Guards in the form in which they nearly always hold: everything is the very object that it was.
-
-    `hold` is True only when all guards hold; when it is False, they may hold all the same.
-    """
-
-    def __init__(self, guards: Guards) -> None:
-        # A subscript is quicker than `get`, but of other kinds of mappings it may do more than look.
-        self._dicts = [(m, k, v) for m, k, v, *_ in guards._in_dicts if type(m) is dict]
-        self._mappings = [(m.get, k, v) for m, k, v, *_ in guards._in_dicts if type(m) is not dict]
-        self._cells = [(cell, expected) for cell, expected, *_ in guards._cells]
-        self._sizes = [(holder, size) for holder, size, _ in guards._sizes]
-        self._orders = [(holder, keys) for holder, keys, _ in guards._orders]
-        self._sequences = [(holder, items) for holder, items, _ in guards._in_sequences]
-        self._tensors = [(t, storage, views, requires) for t, storage, views, requires, _ in guards._tensors]
-
-    def hold(self) -> bool:
-        """Whether all guards hold but those of counted objects and calls."""
-        try:
-            for mapping, key, expected in self._dicts:
-                if mapping[key] is not expected:
-                    return False
-            for cell, expected in self._cells:
-                if cell.cell_contents is not expected:
-                    return False
-        except (KeyError, ValueError):  # no such entry; an empty cell
-            return False
-        for get, key, expected in self._mappings:
-            if get(key, _MISSING) is not expected:
-                return False
-        for holder, size in self._sizes:
-            if len(holder) != size:
-                return False
-        for holder, keys in self._orders:
-            if tuple(holder) != keys:
-                return False
-        for holder, items in self._sequences:
-            for value, expected in zip(holder, items, strict=False):  # their sizes are guarded
-                if value is not expected:
-                    return False
-        for tensor, storage, views, requires in self._tensors:
-            if tensor._storage is not storage or tensor._chain is not views:
-                return False
-            lineage = tensor._lineage
-            if (lineage.requires_grad or lineage.hist is not None) is not requires:
-                return False
-        return True
-
-
-class Guards:
-    """All guards of one capture. `failure()` gives the first that no longer holds, in words, or None."""
+class Guards(Checks):
+    """The guards of one capture, found by a walk."""
 
     def __init__(self) -> None:
-        self._in_dicts: list[tuple[Mapping[Any, Any], Any, Any, bool, str]] = []
-        self._in_sequences: list[tuple[Any, tuple[Any, ...], str]] = []
-        self._sizes: list[tuple[Any, int, str]] = []
-        self._cells: list[tuple[Any, Any, bool, str]] = []
-        self._tensors: list[tuple[Any, Any, Any, Any, str]] = []
-        self._calls: list[tuple[Callable[[], Any], Any]] = []
-        self._orders: list[tuple[dict[Any, Any], tuple[Any, ...], str]] = []
-        # Of objects that count the writes to their attributes (modules): looked at only when the count has moved.
-        self._counted_dicts: list[tuple[Mapping[Any, Any], Any, Any, bool, str]] = []
-        self._counted_sizes: list[tuple[Any, int, str]] = []
-        self._writes: Callable[[], int] | None = None
-        self._writes_seen = -1
+        super().__init__()
         self._seen: dict[int, Any] = {}
         self._globals: set[tuple[int, str]] = set()  # names of modules met, by the module's dictionary
         self._count = 0
         self._queue: list[tuple[Any, str]] = []
         self._states: list[tuple[Mapping[Any, Any], str]] = []  # of graphc's optimizers
-        self._quick: _Quick | None = None
-        default = vars(dtypes)
-        self._in_dicts.append((default, "_default", default["_default"], False, "the default dtype"))
-
-    def storages(self) -> dict[int, Any]:
-        """The storages of the tensors that were met, by identity."""
-        return {id(storage): storage for _, storage, *_ in self._tensors}
-
-    def add_call(self, compute: Callable[[], Any], expected: Any) -> None:
-        """Guard by a function whose result must stay."""
-        self._calls.append((compute, expected))
 
     def add_root(self, function: Any, name: str) -> None:
         """Guard all that `function` reads."""
@@ -200,60 +104,6 @@ class Guards:
             self._mapping(held, path)
         self._walk()
 
-    def failure(self) -> str | None:
-        """The first guard that does not hold: which value, what it was, what it is."""
-        quick = self._quick
-        if quick is None:
-            quick = self._quick = _Quick(self)
-        if not quick.hold():
-            return self._failure()
-        if self._writes is not None and self._writes() != self._writes_seen:
-            return self._failure()
-        for compute, expected in self._calls:
-            value = compute()
-            if value is not expected and not _same(value, expected):
-                return self._failure()
-        return None
-
-    def changed(self) -> str | None:
-        """What the captured call itself changed of what it depends on, in words, or None."""
-        return self._failure()
-
-    def _failure(self) -> str | None:
-        reason = _dict_failure(self._in_dicts)
-        if reason is not None:
-            return reason
-        if self._writes is not None and (writes := self._writes()) != self._writes_seen:
-            reason = _dict_failure(self._counted_dicts) or _size_failure(self._counted_sizes)
-            if reason is not None:
-                return reason
-            self._writes_seen = writes
-        for cell, expected, by_value, path in self._cells:
-            value = _cell(cell)
-            if value is not expected and not (by_value and _same(value, expected)):
-                return _changed(path, expected, value)
-        reason = _size_failure(self._sizes)
-        if reason is not None:
-            return reason
-        for mapping, keys, path in self._orders:
-            if tuple(mapping) != keys:
-                return f"the order of {path} has changed"
-        for holder, expected_items, path in self._in_sequences:
-            for place, (value, expected) in enumerate(zip(holder, expected_items, strict=False)):
-                if value is not expected and not (isinstance(expected, _SIMPLE) and _same(value, expected)):
-                    return _changed(f"{path}[{place}]", expected, value)
-        for tensor, storage, chain, requires_grad, path in self._tensors:
-            if tensor._storage is not storage or (tensor._chain is not chain and tensor._chain != chain):
-                return f"the memory of {path} was replaced"
-            lineage = tensor._lineage
-            if (lineage.requires_grad or lineage.hist is not None) is not requires_grad:
-                return _changed(f"{path}.requires_grad", requires_grad, tensor.requires_grad)
-        for compute, expected in self._calls:
-            value = compute()
-            if not _same(value, expected):
-                return _changed("a guarded choice or array", expected, value)
-        return None
-
     # the walk
 
     def _add(self, value: Any, path: str) -> bool:
@@ -261,12 +111,12 @@ class Guards:
         self._count += 1
         if self._count > MAX_GUARDS:
             raise Unguardable(f"more than {MAX_GUARDS} Python values")
-        if isinstance(value, _SIMPLE):
+        if type(value) in EXACT:
             return True
         if id(value) not in self._seen:
             self._seen[id(value)] = value
             self._queue.append((value, path))
-        return False
+        return isinstance(value, SIMPLE)
 
     def _mapping(
         self, mapping: Mapping[Any, Any], path: str, skip_numbers: bool = False, counted: bool = False
@@ -296,6 +146,8 @@ class Guards:
         elif isinstance(value, dict):
             self._mapping(value, path)
             self._ordered(value, path)
+            if isinstance(value, defaultdict):
+                self._attribute(value, "default_factory", path)
         elif isinstance(value, tuple):
             for place, item in enumerate(value):
                 self._add(item, f"{path}[{place}]")
@@ -308,7 +160,7 @@ class Guards:
             held = tuple(value)
             for place, item in enumerate(held):
                 self._add(item, f"{path}[{place}]")
-            self.add_call(lambda: _all_same(value, held), True)
+            self.add_call(lambda: all_same(value, held), True)
         elif isinstance(value, property | staticmethod | classmethod | functools.cached_property | functools.partial):
             for name in _INNER:
                 if (inner := getattr(value, name, None)) is not None:
@@ -327,27 +179,52 @@ class Guards:
         elif isinstance(value, types.ModuleType):
             if value.__name__ in _CHANGING:
                 raise Unguardable(f"the module {value.__name__}")
+            if not _is_library(value):
+                self._mapping(vars(value), path)
         elif isinstance(value, types.BuiltinFunctionType):
-            if getattr(value, "__module__", None) in _CHANGING or type(value.__self__).__module__ in _CHANGING:
+            holder = value.__self__
+            if getattr(value, "__module__", None) in _CHANGING or type(holder).__module__ in _CHANGING:
                 raise Unguardable(f"the function {path}")
+            if not isinstance(holder, types.ModuleType | TensorBase):  # `table.get`
+                self._add(holder, f"{path}.__self__")
         elif isinstance(value, type):
             if _is_user_class(value):
                 self._class(value)
         elif type(value).__module__.startswith(("random", "numpy.random")):
             raise Unguardable(f"the random numbers of {path}")
-        else:
+        elif not isinstance(value, SIMPLE):
+            self._held(value, path)
             self._object(value, path)
+        if isinstance(value, (*SIMPLE, *_CONTAINERS)) and _is_user_class(type(value)):
+            self._object(value, path)
+
+    def _held(self, value: Any, path: str) -> None:
+        """What an object of Python's own classes holds."""
+        try:
+            read = reader(value)
+        except ValueError as reason:
+            raise Unguardable(f"{reason} {path}") from None
+        if read is None:
+            return
+        held = read()
+        for item in held if isinstance(held, tuple) else ():
+            self._add(item, path)
+        self.add_call(lambda: held if all_same(read(), held) else None, held)
 
     def _object(self, value: Any, path: str) -> None:
         self._slots(value, path)
         attributes = getattr(value, "__dict__", None)
+        if _is_user_class(type(value)):
+            self._add(type(value), type(value).__name__)
         if not isinstance(attributes, dict):
             return
         module = type(value).__module__
         known = module.partition(".")[0] in sys.stdlib_module_names or module.startswith("numpy")
-        if known and (module, type(value).__name__) not in _NAMESPACES:
+        if known and not is_namespace(value):
             return
         if module.startswith("graphc.") and not module.startswith(_HOLDERS):
+            if (inner := attributes.get("__wrapped__")) is not None:  # another compiled function
+                self._add(inner, path)
             return
         writes = getattr(type(value), "_attribute_version", None)
         if writes is not None and self._writes is None:
@@ -382,12 +259,17 @@ class Guards:
                 continue
             for name, slot in cls.__dict__.items():
                 if isinstance(slot, types.MemberDescriptorType):
-                    held = getattr(value, name, _MISSING)
-                    self._add(held, f"{path}.{name}")
-                    self.add_call(functools.partial(_slot_holds, value, name, held), True)
+                    self._attribute(value, name, path)
+
+    def _attribute(self, value: Any, name: str, path: str) -> None:
+        held = getattr(value, name, MISSING)
+        self._add(held, f"{path}.{name}")
+        self.add_call(functools.partial(_slot_holds, value, name, held), True)
 
     def _class(self, value: type) -> None:
         """The attributes of a class and of those that it inherits from."""
+        if _is_user_class(type(value)):
+            self._add(type(value), type(value).__name__)
         for cls in value.__mro__:
             if not _is_user_class(cls) or (cls is not value and id(cls) in self._seen):
                 continue
@@ -423,50 +305,70 @@ class Guards:
                 raise Unguardable(f"the function {path}")
             if (inner := getattr(function, "__wrapped__", None)) is not None:  # decorated, as by `no_grad`
                 self._add(inner, path)
+            self._closure(
+                function, path, set()
+            )  # what a library made of a function, as `func.grad` does, holds that function
             return
         space = function.__globals__
-        attributes: set[str] = set()
-        for code in _codes(function.__code__):
-            wanted = {s.argval for s in dis.get_instructions(code) if s.opname.endswith(("GLOBAL", "GLOBALS", "_NAME"))}
+        codes = list(_codes(function.__code__))
+        attributes = {name for code in codes for name in code.co_names}
+        imported: set[str] = set()
+        for code in codes:
+            instructions = list(dis.get_instructions(code))
+            wanted = {s.argval for s in instructions if s.opname.endswith(("GLOBAL", "GLOBALS", "_NAME"))}
+            imported |= {s.argval for s in instructions if s.opname == "IMPORT_NAME"}
             for name in code.co_names:
-                attributes.add(name)
+                if name in _NAMES and name in wanted and name not in space:
+                    raise Unguardable(f"the names that {name} finds")
                 if name == "random" and "numpy" in getattr(space.get("np"), "__name__", ""):
                     raise Unguardable("the module numpy.random")
-                if name in wanted and name in space and (id(space), name) not in self._globals:
+                if name not in wanted or name not in space:
+                    continue
+                value, label = space[name], f"global {name!r}"
+                by_value = self._read(value, label, attributes)
+                if (id(space), name) not in self._globals:
                     self._globals.add((id(space), name))
-                    value = space[name]
-                    label = f"global {name!r}"
-                    self._in_dicts.append((space, name, value, self._add(value, label), label))
-        for name in function.__code__.co_names:
-            module = space.get(name)
-            if isinstance(module, types.ModuleType) and not _is_library(module):
-                self._module(module, attributes)
+                    self._in_dicts.append((space, name, value, by_value, label))
+        for name in imported:
+            for full in (name, f"{space.get('__package__')}.{name}"):
+                module = sys.modules.get(full)
+                self.add_call(functools.partial(sys.modules.get, full), module)
+                self._read(module, full, attributes)
+        self._closure(function, path, attributes)
+        self._mapping(function.__dict__, path)
+
+    def _closure(self, function: types.FunctionType, path: str, attributes: set[str]) -> None:
+        """What a function captured, and its defaults; it reads `attributes` of modules."""
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            value = _cell(cell)
+            value = cell_of(cell)
             label = f"captured variable {name!r}"
-            self._cells.append((cell, value, self._add(value, label), label))
+            self._cells.append((cell, value, self._read(value, label, attributes), label))
         for holder, label in ((function.__defaults__, "default"), (function.__kwdefaults__, "keyword default")):
             if holder:
                 self._add(holder, f"{label} of {path}")
-        self._mapping(function.__dict__, path)
 
-    def _module(self, module: types.ModuleType, attributes: set[str]) -> None:
-        space = vars(module)
-        for name in attributes & space.keys():
-            label = f"{module.__name__}.{name}"
-            self._in_dicts.append((space, name, space[name], self._add(space[name], label), label))
-
-
-def _all_same(values: Iterable[Any], expected: tuple[Any, ...]) -> bool:
-    """Whether there are these values, numbers and the like by value."""
-    found = tuple(values)
-    return len(found) == len(expected) and all(
-        a is b or (isinstance(b, _SIMPLE) and _same(a, b)) for a, b in zip(found, expected, strict=True)
-    )
+    def _read(self, value: Any, label: str, attributes: set[str]) -> bool:
+        """As `_add`; of modules the `attributes`, also of modules among them."""
+        if not isinstance(value, types.ModuleType) or value.__name__ in _CHANGING:
+            return self._add(value, label)
+        modules = [value]
+        for module in modules:
+            space = vars(module)
+            if module is os and not attributes.isdisjoint(("environ", "getenv")):
+                self._add(os.environ, "os.environ")
+            for name in () if _is_library(module) else attributes & space.keys():
+                held, label = space[name], f"{module.__name__}.{name}"
+                if not isinstance(held, types.ModuleType) or held.__name__ in _CHANGING:
+                    self._in_dicts.append((space, name, held, self._add(held, label), label))
+                    continue
+                self._in_dicts.append((space, name, held, False, label))
+                if not any(held is m for m in modules):
+                    modules.append(held)
+        return False
 
 
 def _slot_holds(value: Any, name: str, expected: Any) -> bool:
-    return _all_same((getattr(value, name, _MISSING),), (expected,))
+    return all_same((getattr(value, name, MISSING),), (expected,))
 
 
 def _is_library(module: types.ModuleType) -> bool:
@@ -481,20 +383,3 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
         current = stack.pop()
         yield current
         stack.extend(c for c in current.co_consts if isinstance(c, types.CodeType))
-
-
-def _cell(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _MISSING
-
-
-def _changed(path: str, expected: Any, value: Any) -> str:
-    return f"{path} was {_short(expected)}, is {_short(value)}"
-
-
-def _short(value: Any) -> str:
-    if value is _MISSING:
-        return "missing"
-    return repr(value)[:60] if isinstance(value, _SIMPLE) else f"a {type(value).__name__} object"

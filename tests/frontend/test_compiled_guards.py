@@ -1,0 +1,250 @@
+"""Whatever holds a number that a compiled function reads: when it changes, so does the result."""
+
+from __future__ import annotations
+
+import array
+import collections
+import contextvars
+import enum
+import functools
+import os
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import graphc as torch
+
+# A function that reads a number, and one that changes it.
+Case = tuple[Callable[[Any], Any], Callable[[float], Any]]
+_CASES: dict[str, Callable[[], Case]] = {}
+
+
+def _case(make: Callable[[], Case]) -> Callable[[], Case]:
+    _CASES[make.__name__] = make
+    return make
+
+
+def _entry() -> tuple[dict[str, float], Callable[[float], Any]]:
+    held = {"k": 1.0}
+    return held, lambda k: held.update(k=k)
+
+
+class _Holder:
+    k = 1.0
+
+
+@_case
+def another_compiled_function() -> Case:
+    held, change = _entry()
+    inner = torch.compile(lambda x: x * held["k"])
+    return lambda x: inner(x) + 1, change
+
+
+@_case
+def what_a_library_makes_of_a_function() -> Case:
+    held, change = _entry()
+    return torch.func.grad(lambda x: (x * held["k"]).sum()), change
+
+
+@_case
+def a_method_of_a_dictionary() -> Case:
+    held, change = _entry()
+    get = held.get
+    return lambda x: x * get("k"), change
+
+
+@_case
+def a_view_of_a_dictionary() -> Case:
+    held, change = _entry()
+    view, chain = types.MappingProxyType(held), collections.ChainMap({}, held)
+    return lambda x: x * view["k"] + chain["k"], change
+
+
+@_case
+def the_factory_of_a_dictionary() -> Case:
+    held, change = _entry()
+    table = collections.defaultdict(lambda: held["k"])
+    return lambda x: x * table.default_factory(), change  # type: ignore[misc]
+
+
+@_case
+def an_array() -> Case:
+    values = array.array("d", [1.0])
+    return lambda x: x * values[0], lambda k: values.__setitem__(0, k)
+
+
+@_case
+def bytes_through_a_view() -> Case:
+    values = bytearray(b"\x01")
+    view = memoryview(values)
+    return lambda x: x * view[0], lambda k: values.__setitem__(0, int(k))
+
+
+@_case
+def weak_references() -> Case:
+    holder, key = _Holder(), _Holder()
+    reference, values = weakref.ref(holder), weakref.WeakValueDictionary({"a": holder})
+    keys = weakref.WeakKeyDictionary({key: 1.0})
+
+    def change(k: float) -> None:
+        holder.k = keys[key] = k
+
+    return lambda x: x * reference().k + values["a"].k * keys[key], change  # type: ignore[union-attr]
+
+
+@_case
+def a_context() -> Case:
+    variable = contextvars.ContextVar("variable", default=1.0)
+    return lambda x: x * variable.get(), variable.set
+
+
+@_case
+def what_a_thread_has_for_itself() -> Case:
+    local = threading.local()
+    local.k = 1.0
+    return lambda x: x * local.k, lambda k: setattr(local, "k", k)
+
+
+@_case
+def parts_of_methods() -> Case:
+    held, change = _entry()
+
+    class Part:
+        first = functools.partialmethod(lambda self, k, x: x * k * held["k"], 2.0)
+        second = functools.singledispatchmethod(lambda self, x: x * held["k"])
+
+    part = Part()
+    return lambda x: part.first(x) + part.second(x), change
+
+
+@_case
+def the_class_of_a_class() -> Case:
+    held, change = _entry()
+
+    class Meta(type):
+        def __getattr__(cls, name: str) -> float:
+            return held["k"]
+
+    class Made(metaclass=Meta):
+        pass
+
+    return lambda x: x * Made.k, change
+
+
+@_case
+def the_class_of_an_object_with_slots() -> Case:
+    held, change = _entry()
+
+    class Small:
+        __slots__ = ()
+
+        def scaled(self, x: Any) -> Any:
+            return x * held["k"]
+
+    small = Small()
+    return lambda x: small.scaled(x), change
+
+
+@pytest.mark.parametrize("kind", [int, str, tuple, list, dict, set, float])
+def test_attributes_of_what_extends_a_builtin_class(kind: type) -> None:
+    made = type("Made", (kind,), {})()
+    made.k = 1.0
+    f = torch.compile(lambda x: x * made.k)
+    for k in (1.0, 1.0, 1.0, 3.0, 3.0):
+        made.k = k
+        assert f(torch.ones(2)).tolist() == [k, k]
+
+
+@_case
+def members_of_enumerations() -> Case:
+    class Kind(enum.IntEnum):
+        ONE = 1
+
+    Kind.ONE.k = 1.0  # type: ignore[attr-defined]
+    return lambda x: x * Kind.ONE.k, lambda k: setattr(Kind.ONE, "k", k)  # type: ignore[attr-defined]
+
+
+@_case
+def a_module_in_a_closure() -> Case:
+    outer, inner = types.ModuleType("outer_of_test"), types.ModuleType("inner_of_test")
+    outer.__file__ = inner.__file__ = __file__
+    outer.inner, inner.k = inner, 1.0  # type: ignore[attr-defined]
+    return lambda x: x * outer.inner.k, lambda k: setattr(inner, "k", k)
+
+
+_READ: Any = types.ModuleType("read_by_test")
+_READ.__file__, _READ.one, _READ.k = __file__, 1.0, 1.0
+
+
+def _times_one(x: Any) -> Any:
+    return x * _READ.one
+
+
+def _times_k(x: Any) -> Any:
+    return x * _READ.k
+
+
+@_case
+def two_numbers_of_a_module() -> Case:
+    return lambda x: _times_one(x) + _times_k(x), lambda k: setattr(_READ, "k", k)
+
+
+@_case
+def a_module_imported_in_the_function() -> Case:
+    made = sys.modules["imported_by_test"] = types.ModuleType("imported_by_test")
+    made.__file__, made.k = __file__, 1.0  # type: ignore[attr-defined]
+
+    def scaled(x: Any) -> Any:
+        from imported_by_test import k  # type: ignore[import-not-found]
+
+        return x * k
+
+    return scaled, lambda k: setattr(made, "k", k)
+
+
+_GLOBAL = 1.0
+
+
+@_case
+def a_name_that_does_not_stand_in_the_code() -> Case:
+    return lambda x: x * globals()["_GLOBAL"], lambda k: globals().__setitem__("_GLOBAL", k)
+
+
+@_case
+def the_environment() -> Case:
+    os.environ["GRAPHC_OF_TEST"] = "1.0"
+    return lambda x: x * float(os.environ["GRAPHC_OF_TEST"]), lambda k: os.environ.__setitem__("GRAPHC_OF_TEST", str(k))
+
+
+@_case
+def the_sign_of_zero() -> Case:
+    held, _ = _entry()
+    return lambda x: torch.copysign(x, torch.full((2,), held["k"])), lambda k: held.update(k=-0.0 if k == 3 else 0.0)
+
+
+@pytest.mark.parametrize("name", _CASES)
+def test_what_a_compiled_function_reads_is_guarded(name: str) -> None:
+    function, change = _CASES[name]()
+    compiled = torch.compile(function)
+    for turn in range(12):
+        if turn % 4 == 3:
+            change(float(turn))
+        assert compiled(torch.ones(2)).tolist() == function(torch.ones(2)).tolist(), turn
+
+
+def test_functions_that_read_through_other_objects_are_replayed() -> None:
+    for name in ("another_compiled_function", "a_view_of_a_dictionary", "weak_references", "parts_of_methods"):
+        function, held = _CASES[name]()
+        compiled = torch.compile(function)
+        for _ in range(2):  # the first may fill tables of the library
+            compiled(torch.ones(2))
+        before = torch.counters()["replays"]
+        for _ in range(3):
+            compiled(torch.ones(2))
+        assert torch.counters()["replays"] == before + 3, name
+        del held
