@@ -8,10 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphc
 import graphc.nn
+from tests.differential.compare import torch
 from tests.differential.modules import same
 
 
@@ -346,3 +348,18 @@ def test_copies_and_pickles() -> None:
     assert other.scale.data_ptr() != model.scale.data_ptr() and other.scale.tolist() == model.scale.tolist()
     other.new = graphc.nn.ReLU()
     assert not hasattr(model, "new")
+
+
+def test_batch_norm_that_no_longer_tracks() -> None:
+    def program(t: Any) -> list[Any]:
+        layer, seen = t.nn.BatchNorm1d(2, momentum=None), []
+        x = t.tensor([[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]])
+        for on in (True, False, False, True):
+            layer.track_running_stats = on
+            seen += [layer(x).tolist(), *(b.tolist() for b in layer.buffers())]
+        layer.track_running_stats = False
+        layer.reset_running_stats()
+        return [*seen, *(b.tolist() for b in layer.eval().buffers()), layer(x).tolist()]
+
+    for found, wanted in zip(program(graphc), program(torch), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
