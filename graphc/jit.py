@@ -16,6 +16,8 @@ import gc
 import math
 import os
 import sys
+import threading
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,9 +53,12 @@ from graphc_runtime.counters import COUNTERS
 MOST_CAPTURES = 8
 # Calls in a row that could not be captured before it is tried no more.
 MOST_FAILURES = 4
+MOST_INSTANCES = 16  # of a class with a compiled method, whose captures are kept, and with them the instances
 MOST_SIGNATURES = 1_024  # whose captures are kept; objects among arguments, which they keep, may be others at each call
 # What a first call may do that makes its state, also where the whole must be captured.
 _STATE = ("new state", "a change to what it depends on")
+
+_BINDING = threading.Lock()
 
 _reasons: list[str] = []
 
@@ -110,7 +115,26 @@ class Compiled:
         # Under autocast it is another function; captures of each state are kept apart.
         self._casting: Key | None = None
         self._under: dict[Key | None, Compiled] = {}
+        self._bound: dict[int, Compiled] = {}
         functools.update_wrapper(self, function, updated=())
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Compiled:
+        """The method of an instance, when the compiled function stands in a class."""
+        if instance is None:
+            return self
+        found = self._bound.get(id(instance))  # which holds the instance: no other has its identity
+        if found is not None:
+            return found
+        made = Compiled(types.MethodType(self._function, instance), self._name, self._fullgraph)
+        made._options = self._options
+        with _BINDING:
+            while len(self._bound) >= MOST_INSTANCES:
+                del self._bound[next(iter(self._bound))]
+            return self._bound.setdefault(id(instance), made)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies begin without captures: those belong to what this function has captured."""
+        return Compiled, (self._function, self._name, self._fullgraph, self._options.get(TUNE.name))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if OPEN and STATE.key != self._casting:
@@ -420,26 +444,6 @@ def _source_of(node: Node, bindings: dict[Node, Binding], capture: Capture, know
     return None
 
 
-class CompiledModule:
-    """A module whose call is compiled; everything else is the module's."""
-
-    def __init__(self, module: Any, fullgraph: bool, tune: float | None) -> None:
-        self.__dict__["_orig_mod"] = module
-        self.__dict__["_compiled"] = Compiled(module.__call__, type(module).__name__, fullgraph, tune)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._compiled(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._orig_mod, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._orig_mod, name, value)
-
-    def __repr__(self) -> str:
-        return f"Compiled({self._orig_mod!r})"
-
-
 def compile(
     model: Any = None,
     *,
@@ -474,8 +478,9 @@ def compile(
         return functools.partial(compile, fullgraph=fullgraph, disable=disable, tune=seconds)
     if disable:
         return model
-    if hasattr(model, "forward") and hasattr(model, "parameters"):
-        return CompiledModule(model, fullgraph, seconds)
+    if (optimized := getattr(type(model), "_optimized", None)) is not None:  # a module
+        call = Compiled(model.__call__, type(model).__name__, fullgraph, seconds)
+        return optimized(model, call, {"fullgraph": fullgraph, "tune": seconds})
     if not callable(model):
         raise KindError(f"graphc.compile wants a function or a module, not {type(model).__name__}")
     return Compiled(model, getattr(model, "__qualname__", type(model).__name__), fullgraph, seconds)

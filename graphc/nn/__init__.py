@@ -94,6 +94,7 @@ from graphc.nn.norm import (
     RMSNorm,
     SyncBatchNorm,
 )
+from graphc.nn.optimized import OptimizedModule
 from graphc.nn.padding import (
     CircularPad1d,
     CircularPad2d,
@@ -154,6 +155,8 @@ from graphc.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+
+Module._optimized = OptimizedModule
 
 __all__ = [
     "CELU",

@@ -54,6 +54,9 @@ class Module(ModuleState, ModuleConversion):
     _counted_tables = ("_parameters", "_buffers", "_modules", *TABLES)
     _global_tables = CALLED
 
+    # What `graphc.compile` makes of a module; `graphc.nn.optimized` says it.
+    _optimized: type[Module]
+
     call_super_init = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
