@@ -11,6 +11,7 @@ from graphc import dtypes
 from graphc.devices import use_device
 from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType, f64
+from graphc.loss_reduction import check_values
 from graphc.memory import filled
 from graphc.recording import Recorder, current
 from graphc.tensors.core import from_buffer
@@ -50,6 +51,15 @@ def state_zeros(like: Tensor, value: float = 0, device: Any = None) -> Tensor:
     if recorder.capture is not None:
         made._storage.serial = 0
     return made
+
+
+def check(holds: Tensor, error: Exception) -> None:
+    """Raise `error`, when somebody looks at a value, unless all elements of `holds` (bool) are true."""
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        node, keep = read_node(recorder, holds, False)
+        check_values(recorder, b.apply("bitwise_not", (node,)), keep, error)
 
 
 class Update(NamedTuple):

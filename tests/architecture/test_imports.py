@@ -11,7 +11,7 @@ import networkx as nx
 from tests.architecture.sources import files, imports, module_name, modules, package_files, relative, tree, within
 
 ABOVE_ALL = ("graphc.cli",)
-LIBRARY = ("graphc.nn", "graphc.optim", "graphc.autograd", "graphc.utils", "graphc.vision")
+LIBRARY = ("graphc.nn", "graphc.optim", "graphc.autograd", "graphc.distributions", "graphc.utils", "graphc.vision")
 COMPILER = (
     "graphc.errors",
     "graphc.options",

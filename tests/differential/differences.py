@@ -125,6 +125,21 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     ("`optim`", "`foreach`, `fused`, `capturable` have no effect", "steps are compiled as a whole"),
     ("`optim`", "`differentiable=True`: UnsupportedError", "no gradients flow through a step"),
+    (
+        "`distributions`",
+        "parameters and values that are not allowed: ValueError when a result is looked at, which does not show them",
+        _PENDING,
+    ),
+    (
+        "`distributions.Gamma`, `Beta`, `Dirichlet` and their kin",
+        "missing",
+        "drawing from them takes a loop that ends by chance",
+    ),
+    (
+        "`max_pool` of windows with several NaN",
+        "the first one is the largest element",
+        "PyTorch: the last one, and the first one in `max` and `argmax`",
+    ),
     ("`optim.Muon`", "steps agree to one or two digits", "its bf16 products are summed in another order"),
     (
         "`nn.DataParallel`, `DistributedDataParallel`, `DistributedSampler`",

@@ -95,6 +95,7 @@ def namespaces(torch: Any) -> dict[str, list[str]]:
     names["optim.lr_scheduler"] = classes(torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler)
     names["autograd"] = public(torch.autograd)
     names["autograd.functional"] = public(torch.autograd.functional)
+    names["distributions"] = public(torch.distributions)
     names["func"] = public(torch.func)
     names["utils.data"] = public(torch.utils.data)
     return {prefix: sorted(set(found)) for prefix, found in names.items()}
