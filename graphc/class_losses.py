@@ -173,7 +173,7 @@ def _check_classes(recorder: Recorder, target: Node, keep: Any, classes: int, ig
         target = b.cast(target, i64)
         ignored = b.apply("eq", (target, b.constant(ignore_index, target.type)))
         flag = b.keep(kept, outside(b, b.select(ignored, b.zeros_like(target), target), classes, 0))
-    message = f"Target is out of bounds: classes are numbered from 0 to {classes - 1}."
+    message = f"Target {{}} is out of bounds: classes are numbered from 0 to {classes - 1}."
     if not classes:
         raise OutOfRange(message)
     recorder.check(flag, Value(flag, (keep,)), OutOfRange(message))

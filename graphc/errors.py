@@ -107,7 +107,15 @@ class UnsupportedError(GraphcError, NotImplementedError):
 class OutOfRange(GraphcError, IndexError, RuntimeError):
     """An index tensor holds an index that is out of range. Some operators of PyTorch raise IndexError then, others
     RuntimeError. Cure: fix the indices.
+
+    " {}" in the text is where the index stands, once it is known: `index` is set when values are looked at.
     """
+
+    index: int | None = None
+
+    @property
+    def message(self) -> str:
+        return super().message.replace(" {}", "" if self.index is None else f" {self.index}")
 
 
 @singledispatch

@@ -6,11 +6,13 @@ looked at when somebody looks at the device, or when there are many.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from graphc.errors import OutOfRange
 from graphc.memory import AnyBuffer, bytes_of
 
 # What is wrong with the value of a node: an error, if its first byte is not 0, or a function that looks at its bytes.
@@ -20,11 +22,26 @@ _BYTES = 4096  # of flags that wait, for each device
 _ALIGNMENT = 8
 
 
+# A check of indices gives 0, or twice one that is out of range plus one, so that the first byte tells; indices that
+# are too low lie `TOO_LOW` higher, so that the largest of all tells.
+TOO_LOW = 1 << 60
+
+
+def index_of(data: np.ndarray) -> int:
+    """The index that a check of indices found to be out of range."""
+    index = int.from_bytes(data[:8].tobytes(), sys.byteorder, signed=True) >> 1
+    return index if index < TOO_LOW // 2 else index - TOO_LOW
+
+
 def found(problem: Problem, data: np.ndarray) -> Exception | None:
     """The error that a check finds in the bytes of its node."""
     if isinstance(problem, Exception):
+        if not data[0]:
+            return None
+        if isinstance(problem, OutOfRange):
+            problem.index = index_of(data)
         # It may be raised again, by a replay: what the last time left in it would grow.
-        return problem.with_traceback(None) if data[0] else None
+        return problem.with_traceback(None)
     return problem(data)
 
 

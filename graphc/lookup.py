@@ -109,7 +109,9 @@ def embedding(
         grad = wants_grad((weight,))
         w, keep = read(recorder, weight, grad)
         index, keep_index = read(recorder, input, False)
-        check_range(recorder, index, keep_index, w.shape[0], 0, "index out of range in self")
+        check_range(
+            recorder, index, keep_index, w.shape[0], 0, f"index out of range in self: index {{}} of {w.shape[0]} rows"
+        )
         made = _rows(b, w, index, padding_idx, scale_grad_by_freq)
         return finish(recorder, made, (keep, keep_index), "EmbeddingBackward0", grad)
 

@@ -245,7 +245,7 @@ class Recorder:
             self._next = 0 if all(function() for function in WHEN_OFTEN) else self._next + OFTEN
 
     def check(self, node: Node, keep: Value, error: Problem) -> None:
-        """Raise `error` at the next flush if the bool scalar `node` is true; a function finds the error, if any."""
+        """Raise `error` at the next flush if the scalar `node` is true; a function finds the error, if any."""
         if isinstance(error, GraphcError):
             error.locs, error.made_now = self.b.locs, False
         self.checks.append((node, keep, error))

@@ -13,6 +13,7 @@ from graphc.errors import DTypeError, InputError, KindError, OutOfRange, RangeEr
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, broadcast_shapes, i32, i64, u8
+from graphc.late_checks import TOO_LOW
 from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.tensors import viewing
@@ -188,7 +189,9 @@ def _true_places(mask: Tensor, seen: Tensor, dim: int) -> list[Tensor]:
 
 
 def check_range(recorder: Recorder, index: Node, keep: Any, size: int, low: int, message: str) -> None:
-    """Raise IndexError at the next flush when an element of `index` lies outside [low, size)."""
+    """Raise IndexError at the next flush when an element of `index` lies outside [low, size), low <= 0. It stands in
+    `message` where that has " {}".
+    """
     if index.type.size == 0:
         return
     if size == 0:
@@ -198,12 +201,17 @@ def check_range(recorder: Recorder, index: Node, keep: Any, size: int, low: int,
 
 
 def outside(b: Builder, index: Node, size: int, low: int) -> Node:
-    """Whether an element of `index`, which has some, lies outside [low, size)."""
-    below = b.apply("lt", (index, b.constant(low, index.type)))
-    above = b.apply("ge", (index, b.constant(size, index.type)))
-    bad = b.apply("bitwise_or", (below, above))
-    axes = tuple(range(bad.type.rank))
-    return b.apply("reduce_max", (bad,), {"axes": axes, "ties": "even"}) if axes else bad
+    """0 (i64) if all elements of `index`, which has some, lie in [low, size), low <= 0, else one that does not, as
+    `late_checks.index_of` reads it.
+    """
+    index = b.cast(index, i64)
+    raised = b.add(b.apply("maximum", (index, b.constant(-TOO_LOW // 2, index.type))), TOO_LOW)
+    most = b.select(b.apply("lt", (index, b.constant(low, index.type))), raised, index)
+    axes = tuple(range(most.type.rank))
+    if axes:
+        most = b.apply("reduce_max", (most,), {"axes": axes, "ties": "even"})
+    beyond = b.apply("ge", (most, b.constant(size, most.type)))
+    return b.select(beyond, b.add(b.mul(most, 2), 1), b.zeros_like(most))
 
 
 def _combined(
@@ -228,7 +236,7 @@ def _combined(
         if node.type.device != seen._type.device:
             node = _beside(b, node, seen)
         node = b.cast(node, i64)
-        check_range(recorder, node, keep, n, -n, f"index is out of bounds for dimension {place} with size {n}")
+        check_range(recorder, node, keep, n, -n, f"index {{}} is out of bounds for dimension {place} with size {n}")
         keeps.append(keep)
         negative = b.apply("lt", (node, b.zeros_like(node)))
         node = b.broadcast(b.select(negative, b.add(node, n), node), shape)
@@ -439,16 +447,6 @@ def index_put(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumula
     """A copy with `values` written at `indices`, or added there."""
     _put_arguments(input, indices, values)
     return index_put_(viewing.copied(input), indices, values, accumulate)
-
-
-def index_op(op: str, name: str, torch: str, tensors: tuple[Tensor, ...], index: Tensor, dim: int) -> Tensor:
-    """Record an indexing operator `op(tensors[0], index, *tensors[1:])` along `dim` for the function `torch`, with a
-    check of the range.
-    """
-    if index._type.dtype not in (i64, i32):
-        raise DTypeError(f"{torch}(): Expected dtype int32/int64 for index, got {index.dtype}")
-    size = tensors[0]._type.shape[dim]
-    return at_index(op, name, tensors, index, dim, f"index out of range in {torch}: dimension {dim} has size {size}")
 
 
 def at_index(

@@ -31,8 +31,8 @@ def _check_index(name: str, index: Tensor) -> None:
 
 
 def outside(dim: int, size: int) -> str:
-    """What is said of an index that `dim` does not have."""
-    return f"index is out of bounds for dimension {dim} with size {size}"
+    """What is said of an index that `dim` does not have; " {}" is where it stands."""
+    return f"index {{}} is out of bounds for dimension {dim} with size {size}"
 
 
 def _ranked(*tensors: Tensor) -> list[Tensor]:
@@ -85,7 +85,10 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     source, vector = _ranked(input, index)
     if not input.ndim and index._type.size != 1:
         raise UsageError(f"index_select(): Index to scalar can have only 1 value, got {index._type.size} value(s)")
-    made = at_index("gather", "IndexSelectBackward0", (source,), vector, at, "index out of range in self")
+    made = at_index(
+        *("gather", "IndexSelectBackward0", (source,), vector, at),
+        f"index out of range in self: index {{}} for dimension {at} with size {source._type.shape[at]}",
+    )
     return _in_shape(made, () if not input.ndim else made._type.shape)
 
 
@@ -120,7 +123,7 @@ def _checked(name: str, tensors: Sequence[Tensor], index: Tensor, count: int, em
         grad = wants_grad(tensors)
         pairs = [read(recorder, t, grad) for t in tensors]
         node, keep = read(recorder, index, False)
-        message = f"out of range: tried to access an index outside of a tensor of {count} elements."
+        message = f"out of range: tried to access index {{}} on a tensor of {count} elements."
         check_range(recorder, node, keep, count, -count, message)
         made = emit(b, pairs[0][0], node, *(n for n, _ in pairs[1:]))
         return finish(recorder, made, (*(k for _, k in pairs), keep), name, grad, [n for n, _ in pairs])

@@ -52,6 +52,55 @@ def test_the_innermost_user_frame_counts() -> None:
     assert linecache.getline(__file__, int(place)).endswith("# the line\n")
 
 
+ROWS, PLACES = torch.ones(3, 4), torch.tensor([[0, 9, 1, 2]])
+OUTSIDE: dict[str, tuple[Callable[[], Any], str]] = {
+    "indexing": (lambda: ROWS[torch.tensor([0, 7])], "index 7 is out of bounds for dimension 0 with size 3"),
+    "from the end": (lambda: ROWS[:, torch.tensor([0, -5])], "index -5 is out of bounds for dimension 1 with size 4"),
+    "gather": (lambda: ROWS.gather(0, PLACES), "index 9 is out of bounds for dimension 0 with size 3"),
+    "scatter": (lambda: ROWS.scatter(0, -PLACES, ROWS), "index -1 is out of bounds for dimension 0 with size 3"),
+    "index_add": (
+        lambda: ROWS.index_add(0, torch.tensor([3, 1]), ROWS[:2]),
+        "index 3 is out of bounds for dimension 0 with size 3",
+    ),
+    "index_select": (lambda: ROWS.index_select(1, torch.tensor([0, 4])), "index 4 for dimension 1 with size 4"),
+    "half as wide": (
+        lambda: ROWS.index_select(1, torch.tensor([3, -(2**31)], dtype=torch.int32)),
+        "index -2147483648 for dimension 1 with size 4",
+    ),
+    "take": (lambda: ROWS.take(torch.tensor(12)), "access index 12 on a tensor of 12 elements"),
+    "embedding": (lambda: F.embedding(torch.tensor([2, 3]), ROWS), "index 3 of 3 rows"),
+    "cross_entropy": (lambda: F.cross_entropy(ROWS, torch.tensor([0, 4, -100])), "Target 4 is out of bounds"),
+    "nll_loss": (lambda: F.nll_loss(ROWS, torch.tensor([0, -4, 1])), "Target -4 is out of bounds"),
+    "far below": (lambda: ROWS[torch.tensor([0, -(2**63)])], "is out of bounds for dimension 0 with size 3"),
+    "far above": (lambda: ROWS[torch.tensor([0, 2**63 - 1])], "is out of bounds for dimension 0 with size 3"),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_errors_about_indices_name_the_index_the_bound_and_the_line(name: str) -> None:
+    call, text = OUTSIDE[name]
+    line = inspect.getsourcelines(call)[1]
+    for _ in range(2):
+        with pytest.raises(IndexError) as caught:
+            call().tolist()
+        assert text in str(caught.value)
+        lines = range(line, line + 4)
+        assert str(caught.value).rpartition("\n  at ")[2] in [f"{__file__}:{at}" for at in lines]
+
+
+def test_a_compiled_call_names_the_index_of_this_time() -> None:
+    @torch.compile
+    def picked(at: Any) -> Any:
+        return (ROWS[at] * 2).sum()
+
+    for _ in range(3):
+        picked(torch.tensor([0, 1])).item()
+    for index in (3, -4, 70):
+        with pytest.raises(IndexError, match=f"index {index} is out of bounds"):
+            picked(torch.tensor([0, index])).item()
+    assert picked(torch.tensor([0, -1])).item() == 16
+
+
 def test_errors_that_come_later_name_the_line_that_caused_them() -> None:
     rows = torch.ones(2)[torch.tensor([5])]  # the line
     with pytest.raises(IndexError) as caught:
