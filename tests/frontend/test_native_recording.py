@@ -153,7 +153,7 @@ def test_native_code_is_made_while_operations_are_recorded(monkeypatch: pytest.M
         for count, ready in ((OFTEN, False), (2 * OFTEN, False), (3 * OFTEN, True)):
             if ready:
                 done.set()
-                maker.wait()
+                maker.join()
             while current()._count < count:
                 assert not operators._undone
                 x * current()._count
