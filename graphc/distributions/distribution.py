@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, overload
 
@@ -93,13 +92,6 @@ class Distribution:
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """Draws as functions of the parameters, so that gradients flow; where `has_rsample`."""
         raise _lacks(self, "rsample")
-
-    def sample_n(self, n: int) -> Tensor:
-        """`sample((n,))`; the older name."""
-        warnings.warn(
-            "`sample_n(n)` will be deprecated. Use `sample((n,))` instead.", category=FutureWarning, stacklevel=2
-        )
-        return self.sample((n,))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density, or of the probability, at `value`."""
