@@ -5,6 +5,7 @@ from graphc.api.autograd import *
 from graphc.api.core import *
 from graphc.api.creation import *
 from graphc.api.functional import *
+from graphc.api.in_place import *
 from graphc.api.indexing import *
 from graphc.api.linalg import *
 from graphc.api.native import *
