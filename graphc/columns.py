@@ -11,6 +11,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import boolean
 from graphc.refusing import need_float
 from graphc.tensors.core import record
+from graphc.tensors.learning import repeatable
 from graphc.windows import Extents, pad_or_cut
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def _places(
     return tuple(max((n + 2 * p - d * (k - 1) - 1) // s + 1, 0) for n, k, d, p, s in each)
 
 
+@repeatable
 def unfold(
     input: Tensor, kernel_size: Extents, dilation: Extents = 1, padding: Extents = 0, stride: Extents = 1
 ) -> Tensor:
@@ -75,6 +77,7 @@ def unfold(
     return record("Im2ColBackward0", (input,), emit)
 
 
+@repeatable
 def fold(
     input: Tensor,
     output_size: Extents,

@@ -321,6 +321,7 @@ def _check_bag(
 # one-hot
 
 
+@repeatable
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """int64 with a 1 at the place that each element names; looks at the values when `num_classes` is -1.
 

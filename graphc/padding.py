@@ -12,6 +12,7 @@ from graphc.ir.types import boolean
 from graphc.tensors.arguments import tensor_argument
 from graphc.tensors.casting import OPEN, cast_call
 from graphc.tensors.core import record
+from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import fit
 from graphc.windows import pad_or_cut
 
@@ -23,6 +24,7 @@ _NAMES = {"reflect": "Reflection", "replicate": "Replication"}
 _KERNELS = {"reflect": "reflection_pad", "replicate": "replication_pad"}
 
 
+@repeatable
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Elements added at the ends, last dimension first: (left, right, top, bottom, ...). Negative numbers cut off.
 
@@ -63,6 +65,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     return mirrored(input)
 
 
+@repeatable
 def constant_pad_nd(input: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
     """Elements `value` added at the ends, last dimension first: (left, right, top, bottom, ...). Negative numbers cut
     off.

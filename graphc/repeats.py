@@ -12,21 +12,49 @@ from collections.abc import Mapping
 # on and whether they flow, the default dtype, the device of what is made from nothing, how many arguments have names,
 # the number of parts that the arguments have, and two words for each. Then what the call gave, by its kind:
 #
-# RECORDED   a node with its type and strides, the name of the gradient's node, bytes, whether gradients flow, how many
-#            parents the value has and which of the tensors they are, a byte each, the views that it was made through
-#            (0 or a tuple), and checks of values (0 or a tuple)
+# RECORDED   a value (see VALUE), the type and strides of its tensor, bytes, and checks of values (0 or a tuple)
 # SHOWN      a view: type, strides, chain and offset, of which tensor, whether it has a lineage of its own, its depth
 # SAME       one of the tensors
 # SEVERAL    a tuple of views: where what is told of each begins (less what an entry has before that), of which tensor,
 #            how many
 # OTHERWISE  none of the last three
+# RECIPE     several values, several tensors, or a write: where the recipe begins, bytes, and checks of values
 KEY = ("code", "place", "function", "grad", "default", "device", "named", "count")
+
+# A value: its node, the name of the gradient's node, whether gradients flow, how many parents it has and which they
+# are, a byte each (the number of a tensor, WHOLE for the whole memory that is written, from EARLIER on a value of the
+# recipe), the views that it was made through (0 or a tuple), which parent it overwrote, whose writes it counts.
+VALUE = ("node", "name", "flows", "parents", "which", "through", "replaced", "counts")
+NO_WRITES, OWN_WRITES, WRITTEN = range(3)
+WHOLE, EARLIER = 127, 128
 MADE = (
-    *("kind", "node", "type", "strides", "name", "nbytes", "flows", "parents", "which", "through", "checks"),
+    *("kind", *VALUE, "type", "strides", "nbytes", "checks"),
     *("chain", "offset", "apart", "depth"),
     *("views", "several"),
+    "recipe",
 )
-RECORDED, SHOWN, SAME, OTHERWISE, SEVERAL = range(5)
+RECORDED, SHOWN, SAME, OTHERWISE, SEVERAL, RECIPE = range(6)
+
+# A recipe begins with: how many values there are, how many operations recorded them, how many tensors are given, and
+# what packs these (0 for one alone, None for a tuple). Then whether a tensor is written, and what it must be: its place
+# among the arguments, its type, strides, chain and offset, whether it has no root, is a leaf that requires gradients,
+# has a history. Then the node of the whole memory (0: it is not read) and room for what keeps that, which value is
+# written, whether it is the history then, what is told of other arguments that show the memory (a tuple), and whether
+# the call gives None. Behind that come room for the objects that are made, the values, and of each tensor that is given
+# its value, type and strides.
+RECIPE_HEAD = (
+    *("values", "records", "results", "packer"),
+    *("writes", "target", "type", "strides", "chain", "offset", "rootless", "requires", "history"),
+    *("whole", "kept", "value", "flows", "sharers", "nothing"),
+)
+RESULT = ("value", "type", "strides")
+MOST_VALUES = 16
+RECIPE_ROOM = len(RECIPE_HEAD)
+RECIPE_VALUES = RECIPE_ROOM + 2 * MOST_VALUES
+IN_RECIPE = {name: 8 * place for place, name in enumerate(RECIPE_HEAD)}
+IN_VALUE = {name: 8 * place for place, name in enumerate(VALUE)}
+IN_RESULT = {name: 8 * place for place, name in enumerate(RESULT)}
+
 ARGUMENT = ("what", "class")
 ARGUMENTS = 20
 KEY_WORDS = len(KEY) + ARGUMENTS * len(ARGUMENT)

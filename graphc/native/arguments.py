@@ -174,10 +174,12 @@ def _known_operand(layout: Layout) -> Function:
         f.set(node, f.load("%found", layout.binding["node"]))
     f.proceed(f.call("add_part", "%table", f.get(node), f.get(mark)))
     with f.when(f.differ(f.masked("%mark", CHAINED), 0)):
-        writes = f.call("writes_of", plan, "%given")
-        f.need(f.above(writes, -1))
+        writes = f.variable(0)
+        with f.when(f.differ(f.masked(f.load(f.add("%table", 8 * HEAD_KEY), IN_KEY["grad"]), FLOWS), 0)):
+            f.set(writes, f.call("writes_of", plan, "%given"))  # the names of gradients' nodes depend on it
+            f.need(f.above(f.get(writes), -1))
         rootless = f.number(f.equal(f.load("%given", layout.tensor["_root"]), none))
-        about = f.add(f.add(f.times(writes, "65536"), f.times("%depth", "2")), rootless)
+        about = f.add(f.add(f.times(f.get(writes), "65536"), f.times("%depth", "2")), rootless)
         f.proceed(f.call("add_part", "%table", f.load("%given", layout.tensor["_chain"]), about))
     f.give(f.call("kept_alive", "%recorder", "%found"))
     return f
@@ -213,7 +215,7 @@ def _operand(layout: Layout) -> Function:
         with f.when(f.differ("%flows", 0)):
             with f.when(f.differ(history, none)):
                 versions = [f.load(lineage, layout.lineage["version"]), f.load(storage, slots["version"])]
-                same = f.both(*[f.equal(version, f.shared(plan, "zero")) for version in versions])
+                same = f.equal(*[f.call("PyLong_AsLongLong", version) for version in versions])
                 with f.when(f.both(same, f.equal(value, history))):
                     f.set(keep, value)
             with f.when(f.both(f.equal(history, none), collects)):
@@ -290,12 +292,31 @@ def _plain_argument(layout: Layout) -> Function:
     return f
 
 
+def _unread(layout: Layout) -> Function:
+    """Add to the key what a tensor is, whose elements the function does not read."""
+    f = Writer(layout, "unread", "plan", "recorder", "table", "given")
+    tensor, none = layout.tensor, f.shared("%plan", "none")
+    f.need(f.equal(f.load("%given", tensor["_wrapped"]), f.shared("%plan", "false")))
+    f.follow("%given", tensor["_storage"])
+    lineage = f.follow("%given", tensor["_lineage"])
+    about = f.number(f.equal(f.load("%given", tensor["_root"]), none))
+    about = f.add(f.times(about, "2"), f.requires("%plan", lineage))
+    type, strides, chain = (f.load("%given", tensor[name]) for name in ("_type", "_strides", "_chain"))
+    f.proceed(f.call("add_part", "%table", type, f.load("%given", layout.type)))
+    f.proceed(f.call("add_part", "%table", strides, chain))
+    f.proceed(f.call("add_part", "%table", about, f.call("PyLong_AsLongLong", f.load("%given", tensor["_offset"]))))
+    f.give(f.call("kept_alive", "%recorder", none))
+    return f
+
+
 def _argument(layout: Layout) -> Function:
     """Add to the key what an argument is."""
-    f = Writer(layout, "argument", "plan", "recorder", "table", "given")
+    f = Writer(layout, "argument", "plan", "recorder", "table", "given", "unread")
     key = f.add("%table", 8 * HEAD_KEY)
     with f.unless(f.is_tensor("%plan", "%given")):
         f.give(f.call("plain_argument", "%plan", "%table", "%given"))
+    with f.when(f.differ("%unread", 0)):
+        f.give(f.call("unread", "%plan", "%recorder", "%table", "%given"))
     flows, function = f.masked(f.load(key, IN_KEY["grad"]), FLOWS), f.load(key, IN_KEY["function"])
     f.give(f.call("operand", "%plan", "%recorder", "%table", function, flows, "%given"))
     return f
@@ -307,6 +328,6 @@ def functions(layout: Layout) -> list[Function]:
         make(layout)
         for make in (
             *(_alive, _wants, _leaf_of, _variable_of, _kept_alive, _let_go, _give_argument, _add_part, _writes_of),
-            *(_known_operand, _whole_leaf, _operand, _plain_argument, _argument),
+            *(_known_operand, _whole_leaf, _operand, _plain_argument, _unread, _argument),
         )
     ]

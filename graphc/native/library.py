@@ -26,10 +26,10 @@ from graphc.recording import THREADS, Recorder
 from graphc.repeats import Repeats
 from graphc.replay import write_buffer
 from graphc.source import OWN_FILES
-from graphc.storage import SERIALS, Binding, Lineage, Seen, Storage, Value
+from graphc.storage import SERIALS, TOUCHED, Binding, Lineage, Seen, Storage, Value
 from graphc.tensors.casting import OPEN
 from graphc.tensors.core import TensorBase, new
-from graphc.tensors.learning import MISSED, ORDERS, VIEWS, operand
+from graphc.tensors.learning import MISSED, ORDERS, UNREAD, VIEWS, operand
 from graphc.tensors.size import Size
 from graphc_runtime.buffer import RETURNED, Buffer
 from graphc_runtime.counters import COUNTERS
@@ -215,6 +215,8 @@ def _load() -> NativeLibrary:
         "seen_class": Seen,
         "views": VIEWS,
         "orders": ORDERS,
+        "unread": UNREAD,
+        "touched": TOUCHED,
         "file_name": "co_filename",
         "own_files": OWN_FILES,
         "casting": OPEN,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from graphc.native import arguments, views
+from graphc.native import arguments, recipes, views
 from graphc.native.code import Function
-from graphc.native.objects import Layout, Slots, Writer
+from graphc.native.objects import Layout, Writer
 from graphc.native.views import MODES, NO_VIEW
 from graphc.recording import MAX_PENDING, MAX_PENDING_BYTES
 from graphc.repeats import (
@@ -29,7 +29,9 @@ from graphc.repeats import (
     KEY,
     LOOKED_AT,
     PLACES,
+    RECIPE,
     SHIFT,
+    VALUE,
     WORDS,
 )
 
@@ -103,62 +105,14 @@ def _entry_of(layout: Layout) -> Function:
 def _made(layout: Layout) -> Function:
     """The tensor of a call; 0 when there is no memory."""
     f = Writer(layout, "made", "plan", "recorder", "found", "read", "inference")
-    plan, none, zero = "%plan", f.shared("%plan", "none"), f.shared("%plan", "zero")
-    parts: list[str] = []
-
-    def own(found: str) -> str:
-        with f.when(f.equal(found, 0)):
-            for other in reversed(parts):
-                f.call("Py_DecRef", other)
-            f.call("PyErr_Clear")  # Python tries it again, and tells of it
-            f.give(0)
-        parts.append(found)
-        return found
-
-    tensor, storage, lineage, value = (
-        own(f.call("clone", f.shared(plan, f"{name}_like"))) for name in ("tensor", "storage", "lineage", "value")
-    )
-    count = f.load("%found", IN_ENTRY["parents"])
-    parents, counter = own(f.call("PyTuple_New", count)), own(f.call("PyList_New", 1))
-    serial = own(f.call("PyIter_Next", f.shared(plan, "serials")))
-    waiting, back = own(f.call("PyWeakref_NewRef", storage, 0)), own(f.call("PyWeakref_NewRef", lineage, 0))
-    failed = f.call("PyList_Append", f.load("%recorder", layout.recorder["pending"]), waiting)
-    own(f.number(f.equal(failed, 0)))
-    f.call("Py_DecRef", waiting)
-
-    keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
-    left, which = f.variable(count), f.variable(f.load("%found", IN_ENTRY["which"]))
-    with f.while_above(left, 0):
-        keep = f.call("PyList_GetItem", keeps, f.add(f.masked(f.get(which), 0xFF), "%read"))
-        f.call("Py_IncRef", keep)
-        f.call("PyTuple_SetItem", parents, f.minus(count, f.get(left)), keep)
-        f.set(which, f.shifted(f.get(which), 8))
-        f.set(left, f.add(f.get(left), -1))
-    f.call("Py_IncRef", zero)
-    f.call("PyList_SetItem", counter, 0, zero)
-    counts = f.variable(none)
-    with f.when(f.equal("%inference", 0)):
-        f.set(counts, counter)
-    node, type, strides, name = (f.load("%found", IN_ENTRY[what]) for what in ("node", "type", "strides", "name"))
-
-    def fill(target: str, slots: Slots, **objects: str) -> None:
-        for slot, held in objects.items():
-            f.put(target, slots[slot], held)
-
-    fill(value, layout.value, node=node, parents=parents, name=name, counter=f.get(counts), serial=serial)
-    fill(storage, layout.storage, recorder="%recorder", type=type, value=value, counter=f.get(counts), serial=serial)
-    fill(tensor, layout.tensor, _storage=storage, _type=type, _strides=strides, _lineage=lineage)
-    fill(tensor, layout.tensor, _counter=f.get(counts))
-    with f.when(f.differ(f.load("%found", IN_ENTRY["flows"]), 0)):
-        fill(value, layout.value, grad=f.shared(plan, "true"), lineage=back)
-        fill(lineage, layout.lineage, hist=value)
-    f.call("pass_through", plan, "%recorder", f.load("%found", IN_ENTRY["through"]), "%read", value)
-    f.call("add_checks", plan, "%recorder", f.load("%found", IN_ENTRY["checks"]), "%read")
-    for part in (storage, lineage, value, parents, counter, serial, back):
-        f.call("Py_DecRef", part)
-    for name in ("records", "native_records"):
-        f.call("bump", f.shared(plan, "front"), layout.front[name], 1)
-    f.call("bump", "%recorder", layout.recorder["_bytes"], f.load("%found", IN_ENTRY["nbytes"]))
+    record = f.add("%found", IN_ENTRY[VALUE[0]])
+    value = f.call("value_of", "%plan", "%recorder", record, "%read", 0, "%inference")
+    f.need(f.differ(value, 0))
+    type, strides = (f.load("%found", IN_ENTRY[what]) for what in ("type", "strides"))
+    tensor = f.call("tensor_over", "%plan", "%recorder", value, type, strides)
+    f.call("Py_DecRef", value)
+    f.need(f.differ(tensor, 0))
+    f.call("noted", "%plan", "%recorder", "%found", "%read", 1)
     f.give(tensor)
     return f
 
@@ -257,14 +211,20 @@ def _entered(layout: Layout) -> Function:
     read = f.call("PyList_Size", keeps)
     f.store(read, "%table", IN_HEAD["first"])
     f.set(left, count)
+    unread = f.variable(f.call("PyDict_GetItemWithError", f.shared(plan, "unread"), "%function"))
+    with f.when(f.differ(f.get(unread), 0)):
+        f.set(unread, f.call("PyLong_AsLongLong", f.get(unread)))
     with f.while_above(left, 0):
         what = f.load(f.scaled(given, f.minus(count, f.get(left))))
-        f.proceed(f.call("argument", plan, "%recorder", "%table", what))
+        f.proceed(f.call("argument", plan, "%recorder", "%table", what, f.masked(f.get(unread), 1)))
+        f.set(unread, f.shifted(f.get(unread), 1))
         f.set(left, f.add(f.get(left), -1))
     entry = f.call("entry_of", "%table")
     with f.when(f.equal(entry, 0)):
         f.store(str(ENTRY), "%table", IN_HEAD["wanted"])
         f.give(0)
+    with f.when(f.equal(f.load(entry, IN_ENTRY["kind"]), RECIPE)):
+        f.give(f.call("followed", plan, "%recorder", "%table", entry, read, "%inference"))
     f.give(f.call("made", plan, "%recorder", entry, read, "%inference"))
     return f
 
@@ -420,4 +380,6 @@ def functions(layout: Layout) -> list[Function]:
         *(_tried, _again),
     )
     operators = [_operator(layout, number, name) for number, name in enumerate(OPERATORS)]
-    return [*arguments.functions(layout), *views.functions(layout), *(make(layout) for make in makers), *operators]
+    parts = (arguments, views, recipes)
+    found = [function for part in parts for function in part.functions(layout)]
+    return [*found, *(make(layout) for make in makers), *operators]

@@ -63,6 +63,8 @@ SHARED = (
     "seen_class",
     "views",  # functions that gave views
     "orders",  # in which order functions read their tensors
+    "unread",  # which of them they do not read
+    "touched",
     "tensor_like",  # prototypes of what an operation makes
     "storage_like",
     "lineage_like",

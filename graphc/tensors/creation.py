@@ -174,7 +174,7 @@ def like(function: Callable[..., Tensor]) -> Callable[..., Any]:
         made = placed(place, arranged, lambda s: function(s, found, *args, **kwargs), shape, order)
         return finished(made, requires_grad)
 
-    return named(made, function.__name__)
+    return repeatable(named(made, function.__name__))
 
 
 @like

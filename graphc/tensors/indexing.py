@@ -19,6 +19,7 @@ from graphc.storage import Value
 from graphc.tensors import viewing
 from graphc.tensors.core import TensorBase, finish, from_array, read, wants_grad
 from graphc.tensors.filling import fill_value
+from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import is_number, plain
 from graphc.tensors.views import inverse_permutation
 from graphc.tensors.writing import check_apart, check_writable, type_name, write, write_node
@@ -286,6 +287,7 @@ def getitem(input: Tensor, index: Index) -> Tensor:
         return finish(recorder, b.permute(taken, order), (keep_x, *keeps), "IndexBackward0", grad)
 
 
+@repeatable
 def setitem(input: Tensor, index: Index, value: Any) -> None:
     """`input[index] = value`, the value broadcast and converted; with index tensors, the last one wins among equal
     indices, and dtypes must agree.
@@ -413,6 +415,7 @@ def _index_put(seen: Tensor, advanced: Sequence[Tensor | None], source: Tensor, 
         write_node(recorder, seen, made, (keep_x, keep_v, *keeps), "IndexPutBackward0", grad)
 
 
+@repeatable
 def index_put_(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumulate: bool = False) -> Tensor:
     """Write `values` at `indices`; with `accumulate`, add them. Dtypes must agree."""
     _put_arguments(input, indices, values)

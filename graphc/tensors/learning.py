@@ -1,8 +1,8 @@
 """Which calls record the same whenever they are made at the same line, with the same nodes and other arguments.
 
 Most calls in a loop are such: the table of `graphc.repeats` lets native code record them without running the function.
-A call is entered after it was seen to make one new tensor of one recorded operation, out of nodes that were there
-before, from all tensors that it was given, without a look at their values.
+A call is entered after it was seen to make new tensors of recorded operations, or to write one tensor in place, out of
+nodes that were there before and of tensors that it was given, without a look at their values.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphc.counting import FRONT
-from graphc.errors import GraphcError
 from graphc.ir.node import Node
 from graphc.naming import unnamed
-from graphc.recording import THREADS, Check, Recorder
-from graphc.repeats import ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERWISE, RECORDED, SAME, SEVERAL, SHOWN, VIEW
+from graphc.recording import THREADS, Recorder
+from graphc.repeats import ARGUMENTS, ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERWISE, SAME, SEVERAL, SHOWN, VIEW
 from graphc.source import user_location
-from graphc.storage import TOUCHED, Binding, Value
+from graphc.storage import TOUCHED, Binding, Value, next_serial
 from graphc.tensors.core import TensorBase, read, result_class
+from graphc.tensors.recipes import Before, about, held, rewritten, trace
 from graphc.tensors.size import Size
 from graphc.warned import WARNED
-
-_MOST_PARENTS = 8
 
 
 class _Missed:
@@ -49,6 +47,8 @@ AGAIN: list[Again] = [_plainly]  # what records a call again, or gives MISSED
 # In which order functions read their tensors, which decides about the numbers of new leaves: 0 is that of the
 # arguments, else the places of the arguments from 1 on, a byte each.
 ORDERS: dict[Callable[..., Any], int] = {}
+# Which parts of the arguments are tensors that functions do not read, a bit each.
+UNREAD: dict[Callable[..., Any], int] = {}
 # Functions that gave a view, or the tensor itself.
 VIEWS: dict[Callable[..., Any], bool] = {}
 
@@ -72,52 +72,65 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     key = repeats.key()
     code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value
     given = _parts((*args, *(part for pair in kwargs.items() for part in pair)))
-    tensors = [each for each in given if isinstance(each, TensorBase)]
-    about = [_about(tensor) for tensor in tensors]
+    places = [place for place, each in enumerate(given) if isinstance(each, TensorBase)]
+    tensors = [given[place] for place in places]
+    seen = Before(tensors, places, list(map(about, tensors)), list(map(held, tensors)), next_serial())
     before, checks, warned = _state(recorder), len(recorder.checks), WARNED[0]
     result = function(*args, **kwargs)
     after = _state(recorder)
     made, kept = None, None
     if warned == WARNED[0] and before == after and checks == len(recorder.checks):
-        if about == [_about(tensor) for tensor in tensors]:
+        if seen.about == [about(tensor) for tensor in tensors]:
             made, kept = _views(result, given)
         if made is not None:
             VIEWS.setdefault(function, True)
     if wanted == VIEW:
         others = _constants(given)
-        repeats.add(key, made or {"kind": OTHERWISE}, (function, [each[1:5] for each in about], others, kept))
+        repeats.add(key, made or {"kind": OTHERWISE}, (function, [each[1:5] for each in seen.about], others, kept))
         return result
-    if type(result) is not result_class() or warned != WARNED[0]:
+    count, nbytes, writes = (after[at] - before[at] for at in range(3))
+    if warned != WARNED[0] or after[3:] != before[3:] or count < 1 or nbytes < 0 or writes not in (0, 1):
         return result
-    if (after[0] - 1, *after[1:]) != before:
+    apart = rewritten(seen) if writes else set()
+    if bool(apart) != bool(writes):
         return result
     flows = bool(key[KEY.index("grad")] & FLOWS)
+    hidden = UNREAD.get(function, 0)
     with recorder.lock:
-        seen, recorder.seen = recorder.seen, []  # what reads views adds to it
+        through, recorder.seen = recorder.seen, []  # what reads views adds to it
         # Nothing is held while the function runs: what dies then gives numbers back that others get.
-        operands = [operand(recorder, tensor, flows) for tensor in tensors]
-        recorder.seen = seen
-    keeps = [keep for _, keep in operands]
-    value = result._storage.value
-    if value is None or not _is_plain(result, recorder):
+        operands = [
+            None if number in apart or hidden >> place & 1 else operand(recorder, tensor, flows)
+            for number, (place, tensor) in enumerate(zip(places, tensors, strict=True))
+        ]
+        recorder.seen = through
+    keeps = [pair[1] if pair is not None else None for pair in operands]
+    traced = trace(seen, result, recorder, recorder.checks[checks:], keeps, apart, (count, nbytes))
+    if traced is None:
         return result
-    which = _places(value.parents, keeps)
-    through, checked = _through(value, keeps), _checked(recorder.checks[checks:], keeps)
-    if which is None or through is None or checked is None:
+    same = {id(keeps[number]) for number in traced.read}
+    reads = [
+        number in traced.read or (keep is not None and id(keep) in same) or (number in apart and traced.reads_memory)
+        for number, keep in enumerate(keeps)
+    ]
+    unread = sum(1 << place for place, read in zip(places, reads, strict=True) if not read)
+    known = hidden & sum(1 << place for place in places)
+    if unread != known:
+        if not known & ~unread and unread < 1 << ARGUMENTS:
+            UNREAD[function] = hidden | unread  # the next call has another key
         return result
-    if which == sorted(which):
+    if traced.read == sorted(traced.read):
         ORDERS.setdefault(function, 0)
-    elif not kwargs:
-        order = [next(at for at, part in enumerate(given) if part is tensors[place]) for place in which]
-        ORDERS[function] = sum(place + 1 << 8 * at for at, place in enumerate(order))
+    elif not kwargs and len(traced.read) < 8:
+        ORDERS[function] = sum(places[number] + 1 << 8 * at for at, number in enumerate(traced.read))
     if wanted == ENTRY:
         words = set(key)
-        if any(id(node) not in words and id(keep.node) not in words for node, keep in operands):
+        lost = any(id(pair[0]) not in words and id(pair[1].node) not in words for pair in operands if pair is not None)
+        if lost or any(id(node) not in words for node in traced.nodes):
             return result  # an operand was computed while the key was made, after which leaves got other numbers
         others = _constants(given)
-        chains = [tensor._chain for tensor in tensors]
-        keep = (code, function, value.name, through, checked, chains, others)  # the builder keeps nodes
-        repeats.add(key, _made(value, which, through, checked), keep)
+        shown = [each[1:5] for each in seen.about]
+        repeats.add(key, traced.made, (code, function, shown, others, traced.keep))  # the builder keeps nodes
     return result
 
 
@@ -158,19 +171,9 @@ def _constants(given: Iterable[Any]) -> list[Any]:
     return [part for part in given if not isinstance(part, (TensorBase, list, tuple, slice))]
 
 
-def _state(recorder: Recorder) -> tuple[int, int, int, int, object]:
-    """What recording changes, but for checks of values; how much is recorded comes first."""
-    return FRONT.records, FRONT.flushes, TOUCHED[0], len(recorder.b), recorder.b
-
-
-def _about(tensor: TensorBase) -> tuple[object, ...]:
-    """What a function may change of a tensor without recording anything."""
-    lineage = tensor._lineage
-    return (
-        *(tensor._storage, type(tensor), tensor._type, tensor._strides, tensor._chain, tensor._offset, lineage),
-        *(tensor._counter, tensor._root, tensor._grad, tensor._retains, tensor._fn, tensor._wrapped),
-        *(lineage.requires_grad, lineage.hist, lineage.depth, lineage.version, lineage.owner, lineage.hooks),
-    )
+def _state(recorder: Recorder) -> tuple[int, int, int, int, int, object]:
+    """What recording changes, but for checks of values; how much is recorded and written comes first."""
+    return FRONT.records, recorder._bytes, TOUCHED[0], FRONT.flushes, len(recorder.b), recorder.b
 
 
 def _fields(made: TensorBase) -> tuple[object, ...]:
@@ -239,71 +242,4 @@ def _shows(made: TensorBase, source: TensorBase) -> bool:
                 and lineage.version == source._storage.version
             )
         )
-    )
-
-
-def _through(value: Value, keeps: Sequence[object]) -> tuple[object, ...] | int | None:
-    """Through which views of the operands a value was made: 0 for none, None when they are not told apart."""
-    if value.through is None:
-        return 0
-    nodes, seen = value.through
-    views = [([place for place, keep in enumerate(keeps) if keep is view.keep], view) for view in seen]
-    if not all(places for places, _ in views):
-        return None
-    return nodes, tuple((places[0], view.node, view.names) for places, view in views)
-
-
-def _checked(checks: Sequence[Check], keeps: Sequence[object]) -> tuple[object, ...] | int | None:
-    """The checks of values that were added: 0 for none, None when they cannot be made again."""
-    found: list[tuple[Node, int, object]] = []
-    for node, value, problem in checks:
-        plain = value.node is node and len(value.parents) == 1 and not (value.grad or value.name)
-        places = [place for place, keep in enumerate(keeps) if plain and keep is value.parents[0]]
-        if not places or not isinstance(problem, GraphcError):
-            return None
-        found.append((node, places[0], problem))
-    return tuple(found) or 0
-
-
-def _places(parents: Sequence[object], keeps: Sequence[object]) -> list[int] | None:
-    """Which of the arguments each parent is, if there are no others and all are among them."""
-    places: dict[int, int] = {}
-    for place, keep in enumerate(keeps):
-        places.setdefault(id(keep), place)
-    found = [places.get(id(parent), -1) for parent in parents]
-    return found if -1 not in found and len(set(found)) == len(places) and len(found) <= _MOST_PARENTS else None
-
-
-def _made(value: Value, which: Sequence[int], through: object, checked: object) -> dict[str, int]:
-    type = value.node.type
-    return {
-        "kind": RECORDED,
-        "through": id(through) if through else 0,
-        "checks": id(checked) if checked else 0,
-        "node": id(value.node),
-        "type": id(type),
-        "strides": id(type.strides),
-        "name": id(value.name),
-        "nbytes": type.nbytes,
-        "flows": int(value.grad),
-        "parents": len(which),
-        "which": sum(place << 8 * at for at, place in enumerate(which)),
-    }
-
-
-def _is_plain(made: TensorBase, recorder: Recorder) -> bool:
-    """Whether a tensor is nothing but the result of one operation, as native code makes it."""
-    storage, lineage = made._storage, made._lineage
-    value = storage.value
-    if value is None or storage.recorder is not recorder or made._chain or made._wrapped or made._retains:
-        return False
-    return (
-        lineage.hist is (value if value.grad else None)
-        and made._type is value.node.type
-        and made._strides is made._type.strides
-        and not (lineage.requires_grad or lineage.depth or lineage.version or storage.version)
-        and lineage.hooks is lineage.owner is lineage.variable is None
-        and value.gate is value.fn is value.leaf is value.binding is None
-        and not (value.saved or value.freed)
-        and storage.origin is storage.export is storage.external is None
     )

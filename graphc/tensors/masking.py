@@ -14,6 +14,7 @@ from graphc.tensors import viewing
 from graphc.tensors.core import TensorBase, from_array, record
 from graphc.tensors.filling import fill_value
 from graphc.tensors.indexing import getitem
+from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import plain
 from graphc.tensors.out import into
 from graphc.tensors.writing import c_name, type_name
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
+@repeatable
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value`, a number or a 0-d tensor, where `mask`, else the element."""
     if mask._type.dtype is not boolean:

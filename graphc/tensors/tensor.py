@@ -18,6 +18,7 @@ from graphc.tensors import elementwise, indexing, literals, shaping
 from graphc.tensors.arguments import check_holds, number_argument, placed
 from graphc.tensors.core import TensorBase, alias, set_class
 from graphc.tensors.fields import TensorFields
+from graphc.tensors.learning import repeatable
 from graphc.tensors.legacy import construct
 from graphc.tensors.methods import Operations
 from graphc.tensors.methods.conversion import ConversionMethods
@@ -193,6 +194,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
 
     # writing
 
+    @repeatable
     def copy_(self, src: Any, non_blocking: Any = False) -> Tensor:
         """Store the elements of a tensor, or a number, broadcast and converted."""
         if not isinstance(src, TensorBase) and not is_number(src):
@@ -205,6 +207,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
             write(self, source)
         return self
 
+    @repeatable
     def fill_(self, value: Any) -> Tensor:
         """Store one number, or a 0-d tensor, everywhere. DTypeError when the dtype cannot hold the number."""
         if not isinstance(value, TensorBase):
@@ -220,6 +223,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
             write(self, value, "FillBackward3", one=True)
         return self
 
+    @repeatable
     def zero_(self) -> Tensor:
         """Store zeros."""
         write(self, indexing.fill_value(0, self), "ZeroBackward0", uniform=True)

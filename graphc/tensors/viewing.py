@@ -254,6 +254,7 @@ def t(input: Tensor) -> Tensor:
     return permute(input, (1, 0)[: input.ndim] if input.ndim == 2 else range(input.ndim), name="TBackward0")
 
 
+@repeatable
 def reversed_dims(input: Tensor) -> Tensor:
     """`Tensor.T`: dimensions in reverse order."""
     if input.ndim > 2:

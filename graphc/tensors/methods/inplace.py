@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.naming import named
 from graphc.tensors.casting import OPEN, plainly
 from graphc.tensors.core import TensorBase
+from graphc.tensors.learning import repeatable
 from graphc.tensors.writing import check_apart, check_tracked, in_place
 
 if TYPE_CHECKING:
@@ -29,4 +30,4 @@ def inplace(function: Callable[..., Any], wholly: bool = False) -> Callable[...,
         check_apart(self, operands, wholly)
         return in_place(self, result)
 
-    return named(method, f"{function.__name__}_", f"In place: {function.__doc__}")
+    return repeatable(named(method, f"{function.__name__}_", f"In place: {function.__doc__}"))
