@@ -88,8 +88,8 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
         others = _constants(given)
         repeats.add(key, made or {"kind": OTHERWISE}, (function, [each[1:5] for each in seen.about], others, kept))
         return result
-    count, nbytes, writes = (after[at] - before[at] for at in range(3))
-    if warned != WARNED[0] or after[3:] != before[3:] or count < 1 or nbytes < 0 or writes not in (0, 1):
+    count, nbytes, writes = (now - was for now, was in zip(after[0], before[0], strict=True))
+    if warned != WARNED[0] or after[1:] != before[1:] or count < 1 or nbytes < 0 or writes not in (0, 1):
         return result
     apart = rewritten(seen) if writes else set()
     if bool(apart) != bool(writes):
@@ -171,9 +171,9 @@ def _constants(given: Iterable[Any]) -> list[Any]:
     return [part for part in given if not isinstance(part, (TensorBase, list, tuple, slice))]
 
 
-def _state(recorder: Recorder) -> tuple[int, int, int, int, int, object]:
-    """What recording changes, but for checks of values; how much is recorded and written comes first."""
-    return FRONT.records, recorder._bytes, TOUCHED[0], FRONT.flushes, len(recorder.b), recorder.b
+def _state(recorder: Recorder) -> tuple[tuple[int, int, int], int, int, object]:
+    """What recording changes, but for checks of values: first how much is recorded, how often memory was touched."""
+    return (FRONT.records, recorder._bytes, TOUCHED[0]), FRONT.flushes, len(recorder.b), recorder.b
 
 
 def _fields(made: TensorBase) -> tuple[object, ...]:

@@ -204,7 +204,8 @@ def _results(result: Any) -> tuple[list[Any], object]:
         named = hasattr(result, "_fields") and not hasattr(result, "__dict__")
         if not named and type(result) is not list:
             return [], None
-        packer = partial(tuple.__new__, type(result)) if named else list
+        kind: Any = type(result)
+        packer = partial(tuple.__new__, kind) if named else list
     return (list(result) if len({id(one) for one in result}) == len(result) else []), packer
 
 
