@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -266,6 +267,36 @@ def test_nothing_that_was_written_is_kept_alive() -> None:
     current().flush("")
     gc.collect()
     assert [ref() for ref in refs] == [None] * len(refs)
+
+
+def test_recipes_hold_no_reference() -> None:
+    x, w = torch.randn(4, 4), torch.randn(4, 4).requires_grad_()
+
+    def step() -> None:
+        y, z = x * 1, w * 2
+        y += 1
+        y[0] = 2.0
+        y[1] = x[0]
+        y.zero_()
+        y.copy_(x)
+        torch.topk(y, 2)
+        torch.addmm(x[0], y, torch.ones_like(x))
+        z += y
+        z.relu_()
+        current().flush("")
+
+    for _ in range(60):
+        step()
+    names = "AddBackward0", "ReluBackward0", "AddmmBackward0"
+    held = [x, w, x._storage, w._storage, x._type, x._strides, w._lineage, current(), torch.Tensor, *names]
+    gc.collect()
+    before, counts = FRONT.native_records, [sys.getrefcount(one) for one in held]
+    for _ in range(500):
+        step()
+    gc.collect()
+    assert FRONT.native_records - before >= 500 * 15
+    grown = [sys.getrefcount(one) - count for one, count in zip(held, counts, strict=True)]
+    assert max(map(abs, grown)) <= 2, grown
 
 
 def test_a_long_loop_of_writes_that_nobody_looks_at_is_bounded() -> None:
