@@ -36,15 +36,15 @@ MADE = (
 RECORDED, SHOWN, SAME, OTHERWISE, SEVERAL, RECIPE = range(6)
 
 # A recipe begins with: how many values there are, how many operations recorded them, how many tensors are given, and
-# what packs these (0 for one alone, None for a tuple). Then whether a tensor is written, and what it must be: its place
-# among the arguments, its type, strides, chain and offset, whether it has no root, is a leaf that requires gradients,
-# has a history. Then the node of the whole memory (0: it is not read) and room for what keeps that, which value is
-# written, whether it is the history then, what is told of other arguments that show the memory (a tuple), and whether
-# the call gives None. Behind that come room for the objects that are made, the values, and of each tensor that is given
-# its value, type and strides.
+# what packs these (0 for one alone, None for a tuple). Then whether a tensor is written, and what it must be: its
+# place among the arguments, its type, strides, chain and offset, whether it has no root, is a leaf that requires
+# gradients, has a history, counts the writes of its memory. Then the node of the whole memory (0: it is not read) and
+# room for what keeps that, which value is written, whether it is the history then, what is told of other arguments
+# that show the memory (a tuple), and whether the call gives None. Behind that come room for the objects that are
+# made, the values, and of each tensor that is given its value, type and strides.
 RECIPE_HEAD = (
     *("values", "records", "results", "packer"),
-    *("writes", "target", "type", "strides", "chain", "offset", "rootless", "requires", "history"),
+    *("writes", "target", "type", "strides", "chain", "offset", "rootless", "requires", "history", "own"),
     *("whole", "kept", "value", "flows", "sharers", "nothing"),
 )
 RESULT = ("value", "type", "strides")

@@ -143,6 +143,7 @@ def _writable(layout: Layout) -> Function:
         "rootless": f.equal(f.load("%target", tensor["_root"]), none),
         "requires": f.equal(f.load(lineage, layout.lineage["requires_grad"]), f.shared(plan, "true")),
         "history": f.differ(f.load(lineage, layout.lineage["hist"]), none),
+        "own": f.equal(f.load("%target", tensor["_counter"]), f.load(storage, slots["counter"])),
     }
     for name, flag in flags.items():
         f.need(f.equal(f.number(flag), f.load("%recipe", IN_RECIPE[name])))

@@ -296,6 +296,7 @@ def _write_words(write: _Write, before: Before, apart: set[int], keep: list[obje
         "rootless": int(target._root is None),
         "requires": int(requires is True),
         "history": int(history is not None),
+        "own": int(target._counter is target._storage.counter),
         "flows": int(write.flows),
         "sharers": id(sharers),
     }

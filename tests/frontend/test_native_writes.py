@@ -252,6 +252,22 @@ def test_writes_by_another_thread_of_memory_count() -> None:
             z.sum().backward()
 
 
+def test_data_counts_writes_for_itself() -> None:
+    def run() -> list[Any]:
+        w, z, found = torch.ones(4, requires_grad=True), torch.ones(4), list[Any]()
+        for through in (True,) * 4 + (False,) * 4 + (True,) * 2:
+            x = z * 2
+            y = x.data if through else x
+            y.mul_(w)
+            w.grad = None
+            y.sum().backward()
+            found += [x._version, y._version, x.requires_grad, x.tolist(), w.grad.tolist()]  # type: ignore[union-attr]
+        return found
+
+    ours, theirs = both(run)
+    assert ours == theirs
+
+
 def test_nothing_that_was_written_is_kept_alive() -> None:
     x = torch.ones(4)
     refs = []
