@@ -174,27 +174,31 @@ def like(function: Callable[..., Tensor]) -> Callable[..., Any]:
         made = placed(place, arranged, lambda s: function(s, found, *args, **kwargs), shape, order)
         return finished(made, requires_grad)
 
-    return repeatable(named(made, function.__name__))
+    return named(made, function.__name__)
 
 
+@repeatable
 @like
 def zeros_like(shape: tuple[int, ...], dtype: DType) -> Tensor:
     """Zeros in the shape, dtype and order in memory of a tensor."""
     return constant(0, shape, dtype)
 
 
+@repeatable
 @like
 def ones_like(shape: tuple[int, ...], dtype: DType) -> Tensor:
     """Ones in the shape, dtype and order in memory of a tensor."""
     return constant(1, shape, dtype)
 
 
+@repeatable
 @like
 def empty_like(shape: tuple[int, ...], dtype: DType) -> Tensor:
     """Unspecified contents (zeros here) in the shape, dtype and order in memory of a tensor."""
     return constant(0, shape, dtype)
 
 
+@repeatable
 @like
 def full_like(shape: tuple[int, ...], dtype: DType, fill_value: Any) -> Tensor:
     """`fill_value` everywhere, in the shape, dtype and order in memory of a tensor."""
