@@ -315,6 +315,11 @@ OPERATIONS: dict[str, tuple[int, str]] = {
     "zip_low": (2, "lanes of the two lower halves in turn: a[0], b[0], a[1], b[1], ... (vectors)"),
     "zip_high": (2, "likewise of the two upper halves"),
     "extract": (1, "as many lanes of a vector as the result has, from number `attr` on"),
+    "scale": (
+        2,
+        "a * 2**n rounded once, for a not far from 1; b is 1.5 * 2**m + 2 * bias + n (float; m bits of mantissa are "
+        "stored; |n| < 2 * bias - 60)",
+    ),
     "lookup": (
         1,
         "element i mod n of `table`, whose size n is a power of two; i is an integer of as many bits as the result "

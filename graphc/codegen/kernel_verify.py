@@ -36,7 +36,7 @@ from graphc.errors import VerifyError
 from graphc.ir.types import bf16, boolean, f16, f32, f64, i32, i64
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_FLOAT = frozenset({"div", "fma", "sqrt", "floor", "ceil", "trunc", "rint", "fmax", "fmin"})
+_FLOAT = frozenset({"div", "fma", "sqrt", "floor", "ceil", "trunc", "rint", "fmax", "fmin", "scale"})
 _SIGNED = frozenset({"sdiv", "srem"})
 _INTEGER = frozenset({"udiv", "urem", "shl", "lshr", "ashr"})
 _BITS = frozenset({"and", "or", "xor", "not", "reduce_or", "reduce_and"})

@@ -66,40 +66,33 @@ SQRT_HALF_BITS: dict[DType, int] = {f32: 0x3F3504F3, f64: 0x3FE6A09E667F3BCD}
 
 
 def _reduce_parts(e: Emitter, x: Value, offset: int) -> tuple[Value, Value, Value]:
-    """x = n * ln2 + r with |r| <= ln(2)/2: r but for ln2_lo, n, and an integer whose low bits are n + offset.
+    """x = n * ln2 + r with |r| <= ln(2)/2: r but for ln2_lo, n, and a float whose low bits are n + offset.
 
     r is exact: n * ln2_hi and x are multiples of the last bit of ln2_hi (or n is 0), and r is small.
     """
     f = format_of(x)
     shifted = e.op("fma", x, LOG2_E, f.shifter + offset)
     n = e.op("sub", shifted, f.shifter + offset)
-    return e.op("fma", n, -f.ln2_hi, x), n, to_bits(e, shifted)
+    return e.op("fma", n, -f.ln2_hi, x), n, shifted
 
 
 def _reduce(e: Emitter, x: Value, offset: int) -> tuple[Value, Value]:
-    """x = n * ln2 + r with |r| <= ln(2)/2: r, and an integer whose low bits are n + offset."""
-    r, n, bits = _reduce_parts(e, x, offset)
-    return e.op("fma", n, -format_of(x).ln2_lo, r), bits
+    """x = n * ln2 + r with |r| <= ln(2)/2: r, and a float whose low bits are n + offset."""
+    r, n, shifted = _reduce_parts(e, x, offset)
+    return e.op("fma", n, -format_of(x).ln2_lo, r), shifted
 
 
-def _scale_twice(e: Emitter, p: Value, bits: Value) -> Value:
-    """p * 2**n, given n + 2 * bias in the low bits of `bits`, for every n that results need.
-
-    The power of two is applied as two factors: each is a normal number, and only the last product rounds when the
-    result is subnormal.
-    """
-    f = format_of(p)
-    half = e.op("lshr", bits, 1)
-    first = from_bits(e, e.op("shl", half, f.fraction), f.dtype)
-    second = from_bits(e, e.op("shl", e.op("sub", bits, half), f.fraction), f.dtype)
-    return e.op("mul", e.op("mul", p, first), second)
+def _power(e: Emitter, shifted: Value) -> Value:
+    """2**n, a normal number, given n + bias in the low bits of a float."""
+    f = format_of(shifted)
+    return from_bits(e, e.op("shl", to_bits(e, shifted), f.fraction), f.dtype)
 
 
 def exp_in_range(e: Emitter, x: Value) -> Value:
     """exp(x) for x in the first two bounds of `EXP_RANGE`, or NaN."""
     f = format_of(x)
-    r, bits = _reduce(e, x, 2 * f.bias)
-    return _scale_twice(e, horner(e, r, (1.0, 1.0, *EXPM1[f.dtype])), bits)
+    r, shifted = _reduce(e, x, 2 * f.bias)
+    return e.op("scale", horner(e, r, (1.0, 1.0, *EXPM1[f.dtype])), shifted)
 
 
 def exp_of_sum(e: Emitter, x: Value, rest: Value) -> Value:
@@ -108,21 +101,20 @@ def exp_of_sum(e: Emitter, x: Value, rest: Value) -> Value:
     1 + r is split into a sum and its rounding error; all that is added to it is small.
     """
     f = format_of(x)
-    r, n, bits = _reduce_parts(e, x, 2 * f.bias)
+    r, n, shifted = _reduce_parts(e, x, 2 * f.bias)
     low = e.op("fma", n, -f.ln2_lo, rest)
     total = e.op("add", r, 1.0)
     tail = e.op("sub", r, e.op("sub", total, 1.0))
     tail = e.op("fma", e.op("mul", r, r), horner(e, r, EXPM1[f.dtype]), tail)
     tail = e.op("fma", e.op("add", total, tail), low, tail)
-    return _scale_twice(e, e.op("add", total, tail), bits)
+    return e.op("scale", e.op("add", total, tail), shifted)
 
 
 def exp_of_small(e: Emitter, x: Value) -> Value:
     """exp(x) where it is far from overflow and underflow, or NaN."""
     f = format_of(x)
-    r, bits = _reduce(e, x, f.bias)
-    scale = from_bits(e, e.op("shl", bits, f.fraction), f.dtype)
-    return e.op("mul", horner(e, r, (1.0, 1.0, *EXPM1[f.dtype])), scale)
+    r, shifted = _reduce(e, x, f.bias)
+    return e.op("mul", horner(e, r, (1.0, 1.0, *EXPM1[f.dtype])), _power(e, shifted))
 
 
 def exp(e: Emitter, x: Value) -> Value:
@@ -155,8 +147,8 @@ def expm1(e: Emitter, x: Value) -> Value:
     f = format_of(x)
     _, high, low, _ = EXP_RANGE[f.dtype]
     bounded = e.op("fmax", like(e, low, x), e.op("fmin", like(e, high, x), x))
-    r, bits = _reduce(e, bounded, f.bias - 1)
-    half = from_bits(e, e.op("shl", bits, f.fraction), f.dtype)
+    r, shifted = _reduce(e, bounded, f.bias - 1)
+    half = _power(e, shifted)
     y = e.op("fma", half, _expm1_of_reduced(e, r), e.op("sub", half, 0.5))
     return e.op("select", e.op("lt", e.op("abs", x), f.tiny), x, e.op("add", y, y))
 
@@ -170,8 +162,8 @@ def tanh(e: Emitter, x: Value) -> Value:
     """
     f = format_of(x)
     a = e.op("fmin", like(e, EXP_RANGE[f.dtype][3], x), e.op("abs", x))
-    r, _, bits = _reduce_parts(e, e.op("add", a, a), f.bias)
-    scale = from_bits(e, e.op("shl", bits, f.fraction), f.dtype)
+    r, _, shifted = _reduce_parts(e, e.op("add", a, a), f.bias)
+    scale = _power(e, shifted)
     u = e.op("fma", scale, _expm1_of_reduced(e, r), e.op("sub", scale, 1.0))
     quotient = e.op("div", u, e.op("add", u, 2.0))
     square = e.op("mul", x, x)

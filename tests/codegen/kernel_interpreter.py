@@ -119,12 +119,20 @@ def _lshr(a: Array, b: Array) -> Array:
     return (_unsigned(a) >> _unsigned(_in_range(a, b))).view(a.dtype)
 
 
+def _scale(a: Array, b: Array) -> Array:
+    info = np.finfo(a.dtype)
+    n = b - a.dtype.type(1.5 * 2.0**info.nmant + 2 * (info.maxexp - 1))
+    assert (np.abs(n[~np.isnan(n)]) < 2 * info.maxexp).all(), "no power of two that scales"
+    return np.ldexp(a, np.where(np.isnan(n), 0, n).astype(np.int32))
+
+
 SIMPLE: Mapping[str, Callable[..., Array]] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
     "div": np.divide,
     "fma": fma,
+    "scale": _scale,
     "neg": np.negative,
     "abs": np.abs,
     "sqrt": np.sqrt,

@@ -158,7 +158,7 @@ def test_a_softmax_is_four_loops_and_computes_each_exponential_once() -> None:
     stores = [s.buffer.mode for s in (*powers.body, *quotient.body) if isinstance(s, Store)]
     assert stores == ["own", "out"]
     assert [(p.dtype.name, p.size) for p in kernel.own] == [("f32", 512)]
-    assert print_kernel(kernel).count("lshr") == 1  # one in each exponential
+    assert print_kernel(kernel).count(" scale ") == 1  # one in each exponential
 
 
 def _cheap_row(b: Builder, dtype: str) -> Graph:
@@ -181,7 +181,7 @@ def test_cheap_rows_are_reduced_in_the_loop_that_stores_them() -> None:
 def test_what_is_stored_anyway_is_read_again_from_there() -> None:
     (kernel,) = build_program(graph_of(softmax_with_its_exponentials, (64, 512)), target=AVX2).kernels
     assert not kernel.own
-    assert print_kernel(kernel).count("lshr") == 1
+    assert print_kernel(kernel).count(" scale ") == 1
 
 
 @pytest.mark.parametrize("target", NARROW)

@@ -358,6 +358,32 @@ def test_extract_several_lanes(first: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("lanes", [1, 2, 4, 5, 8, 16, 32])
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+def test_scale(dtype: DType, lanes: int, target: str) -> None:
+    """Also where the result is subnormal, and rounded, or overflows."""
+    rng = np.random.default_rng(lanes)
+    info = np.finfo(dtype.numpy)
+    count = 64 * lanes
+    powers = np.arange(count) * 29 % (4 * info.maxexp - 128) - (2 * info.maxexp - 64)
+    numbers = rng.standard_normal(count).astype(dtype.numpy)
+    numbers[:4] = [np.nan, np.inf, -np.inf, -0.0]
+    places = (powers + (1.5 * 2.0**info.nmant + 2 * (info.maxexp - 1))).astype(dtype.numpy)
+    scaled = np.zeros(count, dtype.numpy)
+    arrays = [numbers, places, scaled]
+    params = [param(n, x, "in" if n != "o" else "out") for n, x in zip("abo", arrays, strict=True)]
+
+    def write(e: Emitter, g: Value) -> None:
+        values = [Value(VType(dtype, lanes)) for _ in range(2)]
+        e.body.extend([Load(v, p, Affine(0, ((g, lanes),))) for v, p in zip(values, params, strict=False)])
+        e.body.append(Store(params[2], Affine(0, ((g, lanes),)), e.op("scale", *values)))
+
+    run(build(params, 64, write), arrays, TARGETS[target]())
+    with np.errstate(all="ignore"):
+        assert same(scaled, np.ldexp(numbers, powers))
+
+
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("lanes", [1, 2, 4, 5, 8, 16, 24, 32, 40])
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)
 def test_lookup(dtype: DType, lanes: int, target: str) -> None:
@@ -379,7 +405,7 @@ def test_lookup(dtype: DType, lanes: int, target: str) -> None:
 def test_every_operation_is_tested() -> None:
     tested = {n for d in DTYPES if d not in (f16, bf16) for n in operations_of(d)} | set(REDUCE)
     tested |= {"const", "splat", "lanes", "extract", "cast", "bitcast", "floordiv", "mod", "zip_low", "zip_high"}
-    tested.add("lookup")
+    tested |= {"lookup", "scale"}
     assert tested == set(OPERATIONS)
 
 

@@ -27,6 +27,12 @@ _FLOAT_FUNCTIONS = {
     "rint": "rint",
     "fma": "fma",
 }
+_AS_FLOAT = {
+    "f32": "__int_as_float",
+    "i32": "__float_as_int",
+    "f64": "__longlong_as_double",
+    "i64": "__double_as_longlong",
+}
 # Types in which threads exchange values and combine them.
 _EXCHANGED = {"f64": "double", "f32": "float", "i64": "long long"}
 
@@ -142,6 +148,17 @@ def _shift(f: Function, op: Op, args: Sequence[str]) -> str:
         return _as_result(f, op, f"({REGISTER[dtype.name]}){left} >> {right}")
     unsigned = UNSIGNED[dtype.name]
     return f"({f.type(op.result)})(({unsigned}){left} {'<<' if op.name == 'shl' else '>>'} {right})"
+
+
+def _scale(f: Function, op: Op, args: Sequence[str]) -> str:
+    """Two factors: each is a normal number, and only the last product rounds."""
+    number, power = args
+    short, fraction = ("", 23) if op.result.type.dtype is f32 else ("LL", 52)
+    to, back = _AS_FLOAT["f64" if short else "f32"], _AS_FLOAT["i64" if short else "i32"]
+    unsigned = UNSIGNED["i64" if short else "i32"]
+    bits = f.let(unsigned, f"({unsigned}){back}({power})")
+    factors = (f"{to}((({unsigned})({part})) << {fraction})" for part in (f"{bits} >> 1", f"{bits} - ({bits} >> 1)"))
+    return " * ".join([number, *factors])
 
 
 def _neg(f: Function, op: Op, args: Sequence[str]) -> str:
@@ -269,8 +286,7 @@ def _bitcast(f: Function, op: Op, args: Sequence[str]) -> str:
     if source.is_float == target.is_float and REGISTER[source.name] == REGISTER[target.name]:
         return args[0]
     if target.bits >= 32:
-        name = {"f32": "__int_as_float", "i32": "__float_as_int", "f64": "__longlong_as_double"}
-        return f"{name.get(target.name, '__double_as_longlong')}({args[0]})"
+        return f"{_AS_FLOAT[target.name]}({args[0]})"
     return f"({f.type(op.result)}){args[0]}"
 
 
@@ -283,6 +299,7 @@ _HANDLERS: dict[str, _Handler] = {
     **dict.fromkeys(("maximum", "minimum"), _extreme),
     **dict.fromkeys(("fmax", "fmin"), _choose),
     **dict.fromkeys(COMPARISONS, _compare),
+    "scale": _scale,
     "neg": _neg,
     "abs": _abs,
     "not": _not,

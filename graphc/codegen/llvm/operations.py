@@ -11,6 +11,7 @@ from graphc.codegen.llvm.function import Function, vector_of
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, literal, register_type, rounded
 from graphc.codegen.llvm.tables import lookup
 from graphc.errors import CompileError
+from graphc.ir.types import i32, i64
 
 _BINARY_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _BINARY_INT = {
@@ -50,6 +51,37 @@ def _binary(f: Function, op: Op) -> str:
 
 def _fma(f: Function, op: Op) -> str:
     return f.call("fma", register_type(op.result.type), [f.names[a] for a in op.args], hint=op.result.name)
+
+
+_SCALES = {  # AVX-512's instruction, by bytes of the vector
+    (dtype, size): f"llvm.x86.avx512.mask.scalef.{suffix}.{8 * size}"
+    for dtype, suffix in (("f32", "ps"), ("f64", "pd"))
+    for size in (16, 32, 64)
+}
+
+
+def _scale(f: Function, op: Op) -> str:
+    """One instruction, or two factors: each is a normal number, and only the last product rounds."""
+    type = op.result.type
+    number, power = (f.names[a] for a in op.args)
+    spelt, size = register_type(type), type.dtype.itemsize * type.lanes
+    fraction, bias = (23, 127) if type.dtype.bits == 32 else (52, 1023)
+    intrinsic = _SCALES.get((type.dtype.name, size))
+    if intrinsic is not None and f.x86 and "avx512vl" in f.features:
+        count = f.emit(f"fsub {spelt} {power}, {literal(1.5 * 2.0**fraction + 2 * bias, type)}")
+        mask = "i16" if type.lanes == 16 else "i8"
+        more = [(mask, "-1"), *([("i32", "4")] if size == 64 else [])]
+        given = [(spelt, number), (spelt, count), (spelt, number), *more]
+        f.declarations[f"declare {spelt} @{intrinsic}({', '.join(t for t, _ in given)})"] = None
+        return f.emit(f"call {spelt} @{intrinsic}({', '.join(f'{t} {n}' for t, n in given)})", op.result.name)
+    whole = register_type(VType(i32 if type.dtype.bits == 32 else i64, type.lanes))
+    integer = VType(i32 if type.dtype.bits == 32 else i64, type.lanes)
+    bits = f.emit(f"bitcast {spelt} {power} to {whole}")
+    half = f.emit(f"lshr {whole} {bits}, {literal(1, integer)}")
+    for part in (half, f.emit(f"sub {whole} {bits}, {half}")):
+        factor = f.emit(f"shl {whole} {part}, {literal(fraction, integer)}")
+        number = f.emit(f"fmul {spelt} {number}, {f.emit(f'bitcast {whole} {factor} to {spelt}')}")
+    return number
 
 
 def _neg(f: Function, op: Op) -> str:
@@ -243,6 +275,7 @@ _HANDLERS: dict[str, Callable[[Function, Op], str]] = {
         ("reduce_add", "reduce_mul", "reduce_maximum", "reduce_minimum", "reduce_or", "reduce_and"), _reduce
     ),
     "fma": _fma,
+    "scale": _scale,
     "neg": _neg,
     "not": _not,
     "select": _select,
