@@ -134,8 +134,7 @@ def _safe_softmax(b: Builder, x: Node) -> Node:
     void = b.expand_dims(empty, axes, x.shape)
     seen = b.select(void, b.zeros_like(x), x)
     powers = b.exp(b.sub(seen, b.expand_dims(b.select(empty, b.zeros_like(top), top), axes, x.shape)))
-    made = b.div(powers, b.expand_dims(b.reduce_sum(powers, axes), axes, x.shape))
-    return b.select(void, b.zeros_like(x), made)
+    return b.select(void, b.zeros_like(x), normalising.shares(b, powers, axes))
 
 
 # several heads

@@ -23,10 +23,19 @@ def shifted(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
     return b.sub(x, b.expand_dims(top, axes, x.shape))
 
 
+def shares(b: Builder, powers: Node, axes: tuple[int, ...]) -> Node:
+    """`powers` over their sum along `axes`, which is 1 at least: so its reciprocal, one division for all, is a normal
+    number. One of 16 bits would cost digits.
+    """
+    total = b.reduce_sum(powers, axes)
+    if powers.dtype.bits == 16:
+        return b.div(powers, b.expand_dims(total, axes, powers.shape))
+    return b.mul(powers, b.expand_dims(b.div(b.constant(1.0, total.type), total), axes, powers.shape))
+
+
 def softmax_node(b: Builder, x: Node, axis: int) -> Node:
     """exp(x - m) / sum(exp(x - m)) along `axis`."""
-    powers = b.exp(shifted(b, x, (axis,)))
-    return b.div(powers, b.expand_dims(b.reduce_sum(powers, (axis,)), (axis,), x.shape))
+    return shares(b, b.exp(shifted(b, x, (axis,))), (axis,))
 
 
 def log_softmax_node(b: Builder, x: Node, axis: int) -> Node:
