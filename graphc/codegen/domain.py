@@ -12,6 +12,7 @@ from graphc.codegen.kernel import INDEX, Value
 from graphc.codegen.loops import CHUNK_VECTORS
 from graphc.codegen.schedule import Schedule
 from graphc.codegen.scope import ScopedEmitter
+from graphc.codegen.sites import Site
 from graphc.codegen.target import Target
 from graphc.ir.index import Ix, Var
 from graphc.ir.record import record
@@ -46,7 +47,8 @@ class Part:
 
 class Domain:
     """Emits the loops of one kernel. `tile_numbers` maps the first index of a register tile to its number, `part` is
-    the part of a long sum that is being made, `inside` the number of a tile in its block.
+    the part of a long sum that is being made, `inside` the number of a tile in its block. `turns` are sites that store
+    one after the other (none: all together), `turn` those that do now.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Domain:
         self.tile_numbers: dict[Var, Var] = {}
         self.part: Part | None = None
         self.inside: Ix | None = None
+        self.turns: tuple[tuple[Site, ...], ...] = ()
+        self.turn: tuple[Site, ...] = ()
         self._e = e
         self._env = env
         self._schedule = schedule
@@ -179,7 +183,13 @@ class Domain:
         self.part = None
 
     def _lane_loop(self, bases: Bases, chunk: Value | None, chunks: int) -> None:
-        """Loop over the lane axis, or over the `chunk` of it."""
+        """Loop over the lane axis, or over the `chunk` of it, once for each of the turns."""
+        for turn in self.turns or ((),):
+            self.turn = turn
+            self._lane_turn(bases, chunk, chunks)
+
+    def _lane_turn(self, bases: Bases, chunk: Value | None, chunks: int) -> None:
+        """The same for what stores now."""
         lane = self._schedule.lane
         if lane is None:
             self._body(bases, None, range(0), None)

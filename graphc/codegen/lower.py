@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial, reduce
 from itertools import product
 from types import MappingProxyType
 
@@ -23,6 +24,7 @@ from graphc.codegen.sites import Site, inner_dims, root_index, store_address
 from graphc.codegen.steps import Step, Steps
 from graphc.codegen.taps import by_elements, element_keys, one_by_one, streamed
 from graphc.codegen.target import LINE, Target
+from graphc.codegen.turns import store_turns
 from graphc.codegen.values import Masks, Values, accumulator_dtype, regroup
 from graphc.ir.access import Index
 from graphc.ir.demand import reduction_extents, reduction_reads
@@ -72,6 +74,7 @@ class _Lowering:
         )
         kind = GridDomain if target.device == "cuda" else Domain
         self.domain = kind(self.e, self.values.env, schedule, target, self._body, self._enter, self._begin)
+        self.domain.turns = store_turns(nest, schedule, self.params)
         if self.products is not None:
             self.products.domain = self.domain
 
@@ -178,7 +181,7 @@ class _Lowering:
         numbers = range(len(places))
         for together in [numbers] if schedule.turned is None else [[number] for number in numbers]:
             pending: list[Stored] = []
-            for site in self.nest.sites:
+            for site in self.domain.turn or self.nest.sites:
                 if site.root is not None and not site.loops and not site.is_kept:
                     for number in together:
                         at = root_index(site.root, places[number], {})
@@ -376,10 +379,7 @@ class _Lowering:
         op = "reduce_sum" if stage.op == "contract" else stage.op
         while len(parts) > 1:
             half = math.ceil(len(parts) / 2)
-            parts = [
-                self.values.combine(op, parts[i], parts[i + half]) if i + half < len(parts) else parts[i]
-                for i in range(half)
-            ]
+            parts = [reduce(partial(self.values.combine, op), parts[i::half]) for i in range(half)]
         if not across:
             return parts[0]
         is_bool = parts[0].type.dtype.kind == "bool"
