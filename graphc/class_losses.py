@@ -11,14 +11,14 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes, i64, u8
 from graphc.linear import linear
-from graphc.loss_reduction import check_reduction, check_values, given, reduced_name, reduced_node, reduction_name
+from graphc.loss_reduction import check_reduction, given, reduced_name, reduced_node, reduction_name
 from graphc.recording import Recorder, current
 from graphc.refusing import need_float, need_same_dtype, refuse_gradient
 from graphc.storage import Value
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import finish, read, record, wants_grad
 from graphc.tensors.halves import Emit, emitted
-from graphc.tensors.indexing import outside
+from graphc.tensors.indexing import check_range, outside
 from graphc.tensors.normalising import log_softmax_node
 from graphc.tensors.plans import Plans
 from graphc.tensors.widening import in_single
@@ -328,7 +328,7 @@ def multi_margin_loss(
         keeps = [keep, keep_y]
         y = b.reshape(y, (count,))
         x = b.reshape(x, (count, classes))
-        _check_places(recorder, y, keep_y, classes, 0, "target out of range")
+        check_range(recorder, y, keep_y, classes, 0, f"target {{}} out of range: classes are below {classes}")
         wide = x.type.with_dtype(i64)
         hit = b.apply("eq", (b.iota(1, wide), b.expand_dims(y, (1,), wide.shape)))
         own = b.expand_dims(b.reduce_sum(b.select(hit, x, b.zeros_like(x)), (1,)), (1,), x.shape)
@@ -344,14 +344,6 @@ def multi_margin_loss(
             loss = b.reshape(loss, ())
         made = reduced_node(b, loss, reduction)
         return finish(recorder, made, tuple(keeps), "MultiMarginLossBackward0", grad)
-
-
-def _check_places(recorder: Recorder, index: Node, keep: Any, size: int, low: int, message: str) -> None:
-    """RuntimeError, when looked at, for an index outside [low, size)."""
-    b = recorder.b
-    below, above = b.constant(low, index.type), b.constant(size, index.type)
-    wrong = b.apply("bitwise_or", (b.apply("lt", (index, below)), b.apply("ge", (index, above))))
-    check_values(recorder, wrong, keep, UsageError(message))
 
 
 @autocasts
@@ -383,7 +375,8 @@ def multilabel_margin_loss(
         x, keep = read(recorder, input, grad)
         y, keep_y = read(recorder, target, False)
         x, y = b.reshape(x, (count, classes)), b.reshape(y, (count, classes))
-        _check_places(recorder, y, keep_y, classes, -1, "argument #2 'target' is out of range")
+        message = f"argument #2 'target' is out of range: {{}} is no class of {classes}"
+        check_range(recorder, y, keep_y, classes, -1, message)
         loss = _label_margins(b, x, y)
         if input.ndim < 2:
             loss = b.reshape(loss, ())

@@ -155,8 +155,8 @@ def embedding_bag(
         w, keep = read(recorder, weight, grad)
         index, keep_index = read(recorder, input, False)
         keeps = [keep, keep_index]
-        error = UsageError(f"embedding_bag: Expected i < index_size to be true: an index is not in [0, {w.shape[0]})")
-        check_values(recorder, _outside(b, index, 0, w.shape[0]), keep_index, error)
+        message = f"embedding_bag: Expected i < index_size to be true: index {{}} is not in [0, {w.shape[0]})"
+        check_range(recorder, index, keep_index, w.shape[0], 0, message)
         rows = _rows(b, w, index, None, scale_grad_by_freq)
         counted = b.constant(True, index.type.with_dtype(boolean))
         if padding_idx is not None:
@@ -248,11 +248,6 @@ def _members(b: Builder, start: Node, bags: int, count: int) -> Node:
     last = b.pad(b.slice(first, (1,), (bags - 1,), (1,)), (0,), (1,), None, count) if bags else first
     begun = b.apply("ge", (place, b.expand_dims(first, (1,), type.shape)))
     return b.apply("bitwise_and", (begun, b.apply("lt", (place, b.expand_dims(last, (1,), type.shape)))))
-
-
-def _outside(b: Builder, index: Node, low: int, high: int) -> Node:
-    below, above = b.constant(low, index.type), b.constant(high, index.type)
-    return b.apply("bitwise_or", (b.apply("lt", (index, below)), b.apply("ge", (index, above))))
 
 
 def _check_offsets(recorder: Recorder, start: Node, keep: Any, count: int) -> None:

@@ -140,6 +140,11 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
         "the first one is the largest element",
         "PyTorch: the last one, and the first one in `max` and `argmax`",
     ),
+    (
+        "tensors of inference mode",
+        "may be operands where gradients are recorded, also of operations that PyTorch would save them for",
+        "gradients read values, which nobody can overwrite",
+    ),
     ("`optim.Muon`", "steps agree to one or two digits", "its bf16 products are summed in another order"),
     (
         "`nn.DataParallel`, `DistributedDataParallel`, `DistributedSampler`",

@@ -71,6 +71,9 @@ OUTSIDE: dict[str, tuple[Callable[[], Any], str]] = {
     "embedding": (lambda: F.embedding(torch.tensor([2, 3]), ROWS), "index 3 of 3 rows"),
     "cross_entropy": (lambda: F.cross_entropy(ROWS, torch.tensor([0, 4, -100])), "Target 4 is out of bounds"),
     "nll_loss": (lambda: F.nll_loss(ROWS, torch.tensor([0, -4, 1])), "Target -4 is out of bounds"),
+    "embedding_bag": (lambda: F.embedding_bag(torch.tensor([[2, 3]]), ROWS), "index 3 is not in [0, 3)"),
+    "multi_margin": (lambda: F.multi_margin_loss(ROWS, torch.tensor([0, -1, 3])), "target -1 out of range"),
+    "multilabel": (lambda: F.multilabel_margin_loss(ROWS[0], torch.tensor([0, 4, -1, 0])), "out of range: 4 is no"),
     "far below": (lambda: ROWS[torch.tensor([0, -(2**63)])], "is out of bounds for dimension 0 with size 3"),
     "far above": (lambda: ROWS[torch.tensor([0, 2**63 - 1])], "is out of bounds for dimension 0 with size 3"),
 }
