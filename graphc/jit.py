@@ -19,6 +19,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from graphc.capture import Capture
@@ -27,7 +28,9 @@ from graphc.errors import InputError, KindError, UsageError
 from graphc.grad_mode import MODE
 from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
-from graphc.native.plans import Direct, direct
+from graphc.native.library import library
+from graphc.native.ready import Ready
+from graphc.native.recent import Recent
 from graphc.options import TUNE, code_key, scope
 from graphc.recorder import runtime_scalar
 from graphc.recording import Recorder, current
@@ -74,29 +77,10 @@ def _report(text: str) -> None:
         print(f"graphc: {text}", file=sys.stderr)
 
 
-class _Recent:
-    """The last signature and its replay. `call` is the native form of the replay, if there is one."""
-
-    __slots__ = ("call", "entry", "native", "plain", "tried")
-
-    def __init__(self, plain: Plain, entry: Replay) -> None:
-        self.plain = plain
-        self.entry = entry
-        self.native: Direct | None = None
-        self.call: Callable[..., Any] | None = None
-        self.tried = False
-
-    def again(self) -> None:
-        """A call of this signature was replayed in Python: let the next one be native, if it can be."""
-        if not self.tried:
-            self.tried = True
-            self.native = direct(self.entry, self.plain)
-        if self.native is not None:
-            self.call = self.native.renewed()
-
-
-class Compiled:
+class Compiled(Ready):
     """A function compiled by `graphc.compile`; call it as the function."""
+
+    __slots__ = ("__dict__", "__weakref__")
 
     def __init__(
         self, function: Callable[..., Any], name: str, fullgraph: bool = False, tune: float | None = None
@@ -106,7 +90,8 @@ class Compiled:
         self._fullgraph = fullgraph
         self._options = {} if tune is None else {TUNE.name: tune}
         self._entries: dict[Any, list[Replay]] = {}
-        self._recent: _Recent | None = None
+        self._recent: Recent | None = None
+        self._ready = None  # of `_recent`
         self._captures: dict[Any, int] = {}
         self._failures: dict[Any, int] = {}
         self._floats: dict[int, float] = {}
@@ -136,15 +121,11 @@ class Compiled:
         """Copies begin without captures: those belong to what this function has captured."""
         return Compiled, (self._function, self._name, self._fullgraph, self._options.get(TUNE.name))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _call_in_python(self, *args: Any, **kwargs: Any) -> Any:
         if OPEN and STATE.key != self._casting:
             return self._for(STATE.key)(*args, **kwargs)
         recent = self._recent
-        if (
-            recent is not None
-            and (call := recent.call) is not None
-            and (not kwargs or tuple(kwargs) == recent.plain.names)
-        ):
+        if recent is not None and (call := recent.call) is not None and tuple(kwargs) == recent.plain.names:
             result = call(*args, *kwargs.values()) if kwargs else call(*args)
             if result is not MISSED:
                 return result
@@ -167,13 +148,17 @@ class Compiled:
                 # The same kinds of arguments as the last time.
                 entry = recent.entry
                 if entry.failure(tensors) is None:
-                    recent.again()
+                    self._ready = recent.again()
+                    if self._ready is not None:
+                        _answer_natively()
                     FRONT.replays += 1
                     if recorder.pending or recorder.kept:
                         recorder.before_replay()
                     return entry.run(recorder, tensors, ())
-                self._recent = None
+                self._recent = self._ready = None
             return self._call(recorder, args, kwargs)
+
+    __call__ = _call_in_python  # until `_answer_natively`
 
     def _for(self, casting: Key | None) -> Compiled:
         """The same function under another state of autocast."""
@@ -195,7 +180,8 @@ class Compiled:
             reason = entry.failure(tensors)
             if reason is None:
                 constant = not floats or "changes" not in key[2]
-                self._recent = _Recent(Plain(args, kwargs), entry) if constant and Plain.suits(args, kwargs) else None
+                self._ready = None
+                self._recent = Recent(Plain(args, kwargs), entry) if constant and Plain.suits(args, kwargs) else None
                 return self._replay(recorder, entry, tensors, floats)
         if reason is not None:
             FRONT.recompiles += 1
@@ -422,6 +408,14 @@ class Compiled:
             capture.give_up("a tensor made from host data inside the function")
             return None
         return fresh
+
+
+@cache
+def _answer_natively() -> None:
+    """Let calls of compiled functions enter native code first."""
+    native = library()
+    if native is not None:
+        setattr(Compiled, "__call__", native.caller(Compiled, Compiled._call_in_python))  # noqa: B010
 
 
 def _source_of(node: Node, bindings: dict[Node, Binding], capture: Capture, known: dict[int, Source]) -> Source | None:

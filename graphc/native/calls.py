@@ -21,6 +21,7 @@ from graphc.native.tables import (
     TUPLE,
     VIEW,
     P,
+    S,
     T,
 )
 
@@ -32,39 +33,41 @@ def _settings(layout: Layout) -> Function:
     f = Writer(layout, "settings", "plan")
     plan = "%plan"
 
-    def attribute(holder: str, name: str) -> str:
-        found = f.call("PyObject_GetAttr", holder, f.shared(plan, name))
-        f.need(f.differ(found, 0), -1)
-        return found
-
-    def is_flag(holder: str, name: str, expected: str) -> None:
-        found = attribute(f.shared(plan, holder), name)
-        f.call("Py_DecRef", found)
-        f.need(f.equal(found, expected))
-
-    modes = attribute(f.shared(plan, "mode"), "dict_name")
-    f.call("Py_DecRef", modes)  # the thread keeps it
+    shared = f.single(plan, "shared")
+    modes, own = f.variable(f.load(shared, S["modes_here"])), f.variable(f.load(shared, S["own_here"]))
+    thread = f.call("PyThreadState_GetID", f.call("PyThreadState_Get"))
+    with f.when(f.differ(f.load(shared, S["thread_here"]), thread)):
+        # Another thread called the last time. No number is used again, and a thread keeps its dictionaries.
+        for cell, holder in ((modes, "mode"), (own, "threads")):
+            found = f.call("PyObject_GetAttr", f.shared(plan, holder), f.shared(plan, "dict_name"))
+            f.need(f.differ(found, 0), -1)
+            f.set(cell, found)
+        before = [f.load(shared, S[name]) for name in ("modes_here", "own_here")]
+        f.store(f.get(modes), shared, S["modes_here"])
+        f.store(f.get(own), shared, S["own_here"])
+        f.store(thread, shared, S["thread_here"])
+        for held in before:
+            f.call("Py_DecRef", held)
+    modes = f.get(modes)
     enabled = f.variable(f.call("PyDict_GetItemWithError", modes, f.shared(plan, "enabled_name")))
     with f.when(f.equal(f.get(enabled), 0)):
         f.set(enabled, f.shared(plan, "true"))  # the thread has set nothing
     f.need(f.equal(f.get(enabled), f.single(plan, "enabled")))
     inference = f.call("PyDict_GetItemWithError", modes, f.shared(plan, "inference_name"))
     f.store(f.number(f.equal(inference, f.shared(plan, "true"))), plan, P["inference"])
-    is_flag("poison", "value_name", f.shared(plan, "false"))
+    f.need(f.equal(f.load(f.shared(plan, "poison"), layout.option["_value"]), f.shared(plan, "false")))
     scope = f.variable(0)
     f.call("PyContextVar_Get", f.shared(plan, "scope"), 0, f.address(scope))
     f.call("Py_DecRef", f.get(scope))
     f.need(f.equal(f.get(scope), f.shared(plan, "no_scope")))
-    recorder = attribute(f.shared(plan, "threads"), "recorder_name")
+    recorder = f.call("PyDict_GetItemWithError", f.get(own), f.shared(plan, "recorder_name"))
+    f.need(f.differ(recorder, 0))
+    f.call("Py_IncRef", recorder)
     f.own(plan, recorder)
     f.store(recorder, plan, P["recorder"])
-    capture = attribute(recorder, "capture_name")
-    f.call("Py_DecRef", capture)
-    f.need(f.equal(capture, f.shared(plan, "none")))
-    for name in ("pending_name", "kept_name"):
-        waiting = attribute(recorder, name)
-        f.call("Py_DecRef", waiting)
-        f.need(f.equal(f.call("PyList_Size", waiting), 0))
+    f.need(f.equal(f.load(recorder, layout.recorder["capture"]), f.shared(plan, "none")))
+    for name in ("pending", "kept"):
+        f.need(f.equal(f.call("PyList_Size", f.load(recorder, layout.recorder[name])), 0))
     f.give(1)
     return f
 

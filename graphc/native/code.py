@@ -13,7 +13,9 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyCell_Get": ("i64", 1),
     "PyContextVar_Get": ("i32", 3),
     "PyDict_GetItemWithError": ("i64", 2),
+    "PyDict_New": ("i64", 0),
     "PyDict_Next": ("i32", 4),
+    "PyDict_SetItem": ("i32", 3),
     "PyDict_Size": ("i64", 1),
     "PyErr_Clear": (None, 0),
     "PyErr_Occurred": ("i64", 0),
@@ -37,6 +39,7 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyLong_AsLongLong": ("i64", 1),
     "PyLong_AsVoidPtr": ("i64", 1),
     "PyLong_FromLongLong": ("i64", 1),
+    "PyObject_Call": ("i64", 3),
     "PyObject_CallNoArgs": ("i64", 1),
     "PyObject_CallObject": ("i64", 2),
     "PyObject_GetAttr": ("i64", 2),
@@ -46,6 +49,8 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PySequence_Contains": ("i32", 2),
     "PySequence_Index": ("i64", 2),
     "PySet_Contains": ("i32", 2),
+    "PyThreadState_Get": ("i64", 0),
+    "PyThreadState_GetID": ("i64", 1),
     "PyTuple_GetItem": ("i64", 2),
     "PyTuple_New": ("i64", 1),
     "PyTuple_SetItem": ("i32", 3),
@@ -83,9 +88,11 @@ class Function:
         found = self._value(f"load i{bits}, ptr {self._pointer(address, offset)}, align {bits // 8}")
         return found if bits == 64 else self._value(f"zext i{bits} {found} to i64")
 
-    def store(self, value: str, address: str, offset: int = 0) -> None:
-        """Write 64 bits."""
-        self._line(f"store i64 {value}, ptr {self._pointer(address, offset)}, align 8")
+    def store(self, value: str, address: str, offset: int = 0, bits: int = 64) -> None:
+        """Write the lower bits of a value."""
+        if bits < 64:
+            value = self._value(f"trunc i64 {value} to i{bits}")
+        self._line(f"store i{bits} {value}, ptr {self._pointer(address, offset)}, align {bits // 8}")
 
     def add(self, left: str, right: str | int) -> str:
         """The sum."""
@@ -130,6 +137,10 @@ class Function:
     def above(self, left: str, right: str | int) -> str:
         """Whether a number is greater than another, as a condition."""
         return self._value(f"icmp sgt i64 {left}, {right}")
+
+    def below(self, left: str, right: str | int) -> str:
+        """Whether a number without a sign is less than another, as a condition."""
+        return self._value(f"icmp ult i64 {left}, {right}")
 
     def both(self, left: str, right: str) -> str:
         """Whether two conditions hold."""

@@ -17,10 +17,11 @@ from graphc.counting import FRONT
 from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType, f32
 from graphc.late_checks import LateChecks
-from graphc.native import calls, flushing, recording
+from graphc.native import calls, entering, flushing, recording
 from graphc.native.code import INTERFACE, module_text
 from graphc.native.layout import UnknownLayout, address_of, head, parts_of_slice, slots_of
 from graphc.native.objects import Layout
+from graphc.native.ready import Ready
 from graphc.native.tables import SHARED, Words, prototype
 from graphc.recording import THREADS, Recorder
 from graphc.repeats import Repeats
@@ -40,7 +41,7 @@ from graphc_runtime.pool import POOL
 
 _ENTRY = "graphc_replay"
 _KIND = "replay"  # of the entry in the kernel cache
-_FASTCALL, _ONE_ARGUMENT = 0x80, 0x8  # METH_FASTCALL, METH_O
+_FASTCALL, _NAMED, _ONE_ARGUMENT = 0x80, 0x2, 0x8  # METH_FASTCALL, METH_KEYWORDS, METH_O
 _log = logging.getLogger("graphc")
 
 
@@ -65,11 +66,21 @@ class NativeLibrary:
     _replay: MethodDef
     _again: MethodDef
     _flush: MethodDef
+    _call: MethodDef
     _kept: tuple[object, ...]
 
-    def function(self, address: int, *keep: object) -> Callable[..., Any]:
-        """The replay of the plan at an address, as a Python function; it keeps the objects `keep`."""
-        return _function(self._replay, (address, *keep))
+    def function(self, plan: tuple[object, ...]) -> Callable[..., Any]:
+        """The replay of a plan, as a Python function: `plan` is its address and what that needs."""
+        return _function(self._replay, plan)
+
+    def caller(self, cls: type[Ready], in_python: Callable[..., Any]) -> Callable[..., Any]:
+        """A `__call__` for the one class of compiled functions: it runs what is ready, or else `in_python`, which the
+        class keeps.
+        """
+        self.shared.values[SHARED.index("call_in_python")] = id(in_python)
+        make: Any = ctypes.pythonapi.PyDescr_NewMethod
+        make.restype, make.argtypes = ctypes.py_object, (ctypes.py_object, ctypes.c_void_p)
+        return make(cls, ctypes.addressof(self._call))
 
     @property
     def again(self) -> Callable[..., Any]:
@@ -158,15 +169,31 @@ def _code() -> tuple[Layout, str]:
         slots_of(TensorType),
         slots_of(LateChecks),
         parts_of_slice(),
+        slots_of(type(POISON)),
+        slots_of(Ready),
     )
-    functions = [*calls.functions(layout), *recording.functions(layout), *flushing.functions(layout)]
-    return layout, module_text(functions, (recording.DESK,))
+    functions = [
+        *calls.functions(layout),
+        entering.function(layout),
+        *recording.functions(layout),
+        *flushing.functions(layout),
+    ]
+    return layout, module_text(functions, (recording.DESK, entering.HOME))
 
 
 def _load() -> NativeLibrary:
     MAKER.join()
     layout, text = _code()
-    code = link_text(_KIND, text, (_ENTRY, flushing.FLUSH, recording.AGAIN, recording.DESK, *recording.OPERATORS))
+    exported = (
+        _ENTRY,
+        entering.CALL,
+        entering.HOME,
+        flushing.FLUSH,
+        recording.AGAIN,
+        recording.DESK,
+        *recording.OPERATORS,
+    )
+    code = link_text(_KIND, text, exported)
     POISON.get()  # reads the environment, if nobody did
     objects: dict[str, object] = {
         "none": None,
@@ -181,9 +208,6 @@ def _load() -> NativeLibrary:
         "inference_name": "inference",
         "threads": THREADS,
         "recorder_name": "recorder",
-        "capture_name": "capture",
-        "pending_name": "pending",
-        "kept_name": "kept",
         "poison": POISON,
         "value_name": "_value",
         "scope": SCOPE,
@@ -234,11 +258,14 @@ def _load() -> NativeLibrary:
     }
     likes = _prototypes()
     addresses = {"wanted": ctypes.addressof(POOL.wanted), **{name: like.address for name, (like, _) in likes.items()}}
+    addresses |= {"thread_here": 0, "modes_here": 0, "own_here": 0, "call_in_python": 0}
     shared = Words(addresses[name] if name in addresses else id(objects[name]) for name in SHARED)
+    ctypes.c_uint64.from_address(code[entering.HOME]).value = shared.address
     replay = MethodDef(b"replay", code[_ENTRY], _FASTCALL, None)
     again = MethodDef(b"again", code[recording.AGAIN], _FASTCALL, None)
     flush = MethodDef(b"flush", code[flushing.FLUSH], _ONE_ARGUMENT, None)
-    return NativeLibrary(shared, layout, code, replay, again, flush, (objects, likes))
+    call = MethodDef(b"__call__", code[entering.CALL], _FASTCALL | _NAMED, b"Call the function.")
+    return NativeLibrary(shared, layout, code, replay, again, flush, call, (objects, likes))
 
 
 def _function(definition: MethodDef, held: object) -> Callable[..., Any]:

@@ -10,6 +10,9 @@ from graphc.native.tables import ARGUMENT, GRADIENT, MADE_STORAGE, MADE_TENSOR, 
 
 Slots = Mapping[str, int]
 _LOOK_BACK = 8  # blocks that came back last and are looked at
+# Objects with more references may be immortal: Python counts for itself.
+_MANY = 1 << 30
+_COUNTING = {"Py_IncRef": "hold", "Py_DecRef": "drop"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Layout:
     form: Slots  # of types of tensors
     late: Slots
     slice: tuple[int, int, int]  # start, stop and step
+    option: Slots
+    ready: Slots  # of compiled functions
 
 
 class Writer(Function):
@@ -45,6 +50,12 @@ class Writer(Function):
         found = self.load(address, offset)
         self.need(self.differ(found, 0))
         return found
+
+    def call(self, name: str, *operands: str | int) -> str:
+        """Call a function; references are counted here where they can be."""
+        if name in _COUNTING and self.name not in _COUNTING.values():
+            return super().call(_COUNTING[name], *operands)
+        return super().call(name, *operands)
 
     def single(self, plan: str, name: str) -> str:
         """A word of the plan."""
@@ -109,6 +120,32 @@ class Writer(Function):
             self.need(self.differ(held, self.shared(plan, "none")))
             self.set(found, self.follow(held, tensor["_storage"]))
         return self.get(found)
+
+
+def _hold(layout: Layout) -> Function:
+    """`Py_IncRef`; nothing happens for 0."""
+    f = Writer(layout, "hold", "value")
+    f.need(f.differ("%value", 0), 1)
+    count = f.load("%value", layout.references, bits=32)
+    with f.when(f.below(f.add(count, -1), _MANY)):
+        f.store(f.add(count, 1), "%value", layout.references, bits=32)
+        f.give(1)
+    f.call("Py_IncRef", "%value")
+    f.give(1)
+    return f
+
+
+def _drop(layout: Layout) -> Function:
+    """`Py_DecRef`; nothing happens for 0."""
+    f = Writer(layout, "drop", "value")
+    f.need(f.differ("%value", 0), 1)
+    count = f.load("%value", layout.references, bits=32)
+    with f.when(f.below(f.add(count, -2), _MANY)):
+        f.store(f.add(count, -1), "%value", layout.references, bits=32)
+        f.give(1)
+    f.call("Py_DecRef", "%value")
+    f.give(1)
+    return f
 
 
 def _clone(layout: Layout) -> Function:
@@ -307,6 +344,5 @@ def _bump(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """What a replay does to objects."""
-    return [
-        make(layout) for make in (_clone, _take, _make, _idle_result, _keep_result, _reusable, _release, _write, _bump)
-    ]
+    makers = (_hold, _drop, _clone, _take, _make, _idle_result, _keep_result, _reusable, _release, _write, _bump)
+    return [make(layout) for make in makers]

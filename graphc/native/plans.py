@@ -55,12 +55,15 @@ class _Unsuitable(Exception):
 
 
 class Direct:
-    """A native replay: `call(*arguments)` gives the result, or MISSED when it did nothing."""
+    """A native replay: `call(*arguments)` gives the result, or MISSED when it did nothing. `held` is the address of its
+    plan, and what that needs.
+    """
 
-    def __init__(self, plan: Plan, call: Callable[..., Any], replay: Replay) -> None:
+    def __init__(self, plan: Plan, native: NativeLibrary, replay: Replay, *needed: object) -> None:
         self._plan = plan
         self._replay = replay
-        self.call = call
+        self.held = (plan.words.address, plan.keep, plan.words, native, *needed)
+        self.call = native.function(self.held)
 
     def renewed(self) -> Callable[..., Any] | None:
         """The replay was done in Python, as it could not be done here. What to call the next time; None when many calls
@@ -152,8 +155,7 @@ class _Maker:
             "owned": plan.own([0] * (len(self._input_slots) + 3 * self._count + 16 + len(self._replay._draws))).address,
         }.items():
             plan.set(name, value)
-        call = self._native.function(plan.words.address, plan.keep, plan.words, self._plain, self._native)
-        return Direct(plan, call, self._replay)
+        return Direct(plan, self._native, self._replay, self._plain)
 
     def _keep(self, *objects: object) -> None:
         self._plan.keep.extend(objects)

@@ -27,9 +27,6 @@ SHARED = (
     "inference_name",
     "threads",
     "recorder_name",
-    "capture_name",
-    "pending_name",
-    "kept_name",
     "poison",
     "value_name",
     "scope",
@@ -44,6 +41,10 @@ SHARED = (
     "tally",
     "start_pool",
     "wanted",
+    "thread_here",  # the number of the thread that called last, its modes, and its names in `threads`
+    "modes_here",
+    "own_here",
+    "call_in_python",  # how compiled functions are called that are not ready
     # of recording
     "packing_name",
     "float_class",

@@ -35,7 +35,7 @@ CODE: dict[str, CodeKey] = {}
 _keys: dict[CodeKey, CodeKey] = {}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Option(Generic[T]):
     """One option. Make it with `declare`.
 

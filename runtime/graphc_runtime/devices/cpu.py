@@ -30,6 +30,7 @@ _RELAX = {
 # Work of a program, about half a millisecond of one thread, whose first run too has all threads: starting them takes a
 # tenth of that.
 _LONG_FLOPS, _LONG_BYTES = 20_000_000, 4 << 20
+_LEVEL = 2  # of LLVM's optimisations of the runtime's own code
 _numbers = itertools.count()
 _lock = threading.Lock()
 
@@ -158,14 +159,17 @@ def build_text(kind: str, text: str) -> bytes:
     """The object code that `link_text` links. It is in the kernel cache afterwards."""
     llvm = _llvm()
     triple = llvm.get_process_triple()
-    key = {"kind": kind, "text": text, "triple": triple, "llvm": ".".join(map(str, llvm.llvm_version_info))}
+    version = ".".join(map(str, llvm.llvm_version_info))
+    key = {"kind": kind, "text": text, "triple": triple, "llvm": version, "level": str(_LEVEL)}
     store = default_cache()
     code = store.get(key, frozenset())
     if code is None:
         target = llvm.Target.from_triple(triple)
-        machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
+        machine = target.create_target_machine(opt=_LEVEL, reloc="pic", codemodel="small")
         with llvm.parse_assembly(text) as module:
             module.verify()
+            passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=_LEVEL))
+            passes.getModulePassManager().run(module, passes)
             code = machine.emit_object(module)
         store.put(key, code, frozenset())
     return code

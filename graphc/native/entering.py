@@ -1,0 +1,56 @@
+"""The text of `__call__` of compiled functions: what is ready is replayed, all else is Python's."""
+
+from __future__ import annotations
+
+from graphc.native.code import Function
+from graphc.native.objects import Layout, Writer
+from graphc.native.tables import S
+
+CALL = "graphc_call"
+HOME = "graphc_home"  # the word that holds the address of what all plans share
+
+
+def function(layout: Layout) -> Function:
+    """`PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)`: call a compiled function,
+    which is a `Ready`.
+    """
+    f = Writer(layout, CALL, "self", "args", "count", "names", exported=True)
+    home = f.outside(HOME)
+    held, none, missed = f.load("%self", layout.ready["_ready"]), f.load(home, S["none"]), f.load(home, S["missed"])
+    is_ready = f.both(f.differ(held, 0), f.differ(held, none))
+    plain = f.both(f.equal("%names", 0), f.equal(f.call("PyList_Size", f.load(home, S["casting"])), 0))
+    with f.when(f.both(is_ready, plain)):
+        f.call("Py_IncRef", held)
+        found = f.call("graphc_replay", held, "%args", "%count")
+        f.call("Py_DecRef", held)
+        with f.when(f.differ(found, missed)):
+            f.give(found)
+        f.call("Py_DecRef", found)
+    operands, named, place = f.call("PyTuple_New", f.add("%count", 1)), f.variable(0), f.variable("%count")
+    f.need(f.differ(operands, 0))
+    f.call("Py_IncRef", "%self")
+    f.call("PyTuple_SetItem", operands, 0, "%self")
+    with f.while_above(place, 0):
+        value = f.load(f.scaled("%args", f.add(f.get(place), -1)))
+        f.call("Py_IncRef", value)
+        f.call("PyTuple_SetItem", operands, f.get(place), value)
+        f.set(place, f.add(f.get(place), -1))
+    code = f.variable(0)
+    with f.when(f.differ("%names", 0)):
+        f.set(named, f.call("PyDict_New"))
+        f.set(code, f.number(f.equal(f.get(named), 0)))
+        size = f.call("PyTuple_Size", "%names")
+        left = f.variable(size)
+        with f.while_above(left, 0):
+            at = f.minus(size, f.get(left))
+            f.set(left, f.add(f.get(left), -1))
+            with f.when(f.equal(f.get(code), 0)):
+                value = f.load(f.scaled("%args", f.add("%count", at)))
+                f.set(code, f.call("PyDict_SetItem", f.get(named), f.call("PyTuple_GetItem", "%names", at), value))
+    result = f.variable(0)
+    with f.when(f.equal(f.get(code), 0)):
+        f.set(result, f.call("PyObject_Call", f.load(home, S["call_in_python"]), operands, f.get(named)))
+    f.call("Py_DecRef", f.get(named))
+    f.call("Py_DecRef", operands)
+    f.give(f.get(result))
+    return f
