@@ -28,6 +28,8 @@ from graphc.errors import InputError, KindError, UsageError
 from graphc.grad_mode import MODE
 from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
+from graphc.native import readers
+from graphc.native.entering import CALL
 from graphc.native.library import library
 from graphc.native.ready import Ready
 from graphc.native.recent import Recent
@@ -121,7 +123,7 @@ class Compiled(Ready):
         """Copies begin without captures: those belong to what this function has captured."""
         return Compiled, (self._function, self._name, self._fullgraph, self._options.get(TUNE.name))
 
-    def _call_in_python(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if OPEN and STATE.key != self._casting:
             return self._for(STATE.key)(*args, **kwargs)
         recent = self._recent
@@ -157,8 +159,6 @@ class Compiled(Ready):
                     return entry.run(recorder, tensors, ())
                 self._recent = self._ready = None
             return self._call(recorder, args, kwargs)
-
-    __call__ = _call_in_python  # until `_answer_natively`
 
     def _for(self, casting: Key | None) -> Compiled:
         """The same function under another state of autocast."""
@@ -415,7 +415,8 @@ def _answer_natively() -> None:
     """Let calls of compiled functions enter native code first."""
     native = library()
     if native is not None:
-        setattr(Compiled, "__call__", native.caller(Compiled, Compiled._call_in_python))  # noqa: B010
+        setattr(Compiled, "__call__", native.method(Compiled, "__call__", CALL, "$self, /, *args, **kwargs"))  # noqa: B010
+        readers.read_natively(native)
 
 
 def _source_of(node: Node, bindings: dict[Node, Binding], capture: Capture, known: dict[int, Source]) -> Source | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.types import TensorType
-from graphc_runtime.buffer import Buffer
+from graphc_runtime.buffer import Buffer, window
 from graphc_runtime.devices import get_device
 from graphc_runtime.devices.cuda_memory import DeviceBuffer
 
@@ -33,7 +33,8 @@ def bytes_of(buffer: AnyBuffer) -> np.ndarray:
 
 def values_of(buffer: AnyBuffer, type: TensorType) -> np.ndarray:
     """`bytes_of` as an array of `type`."""
-    return bytes_of(buffer).view(type.dtype.numpy).reshape(type.shape)
+    memory = window(buffer) if isinstance(buffer, Buffer) and buffer.of_pool else bytes_of(buffer)
+    return np.ndarray(type.shape, type.dtype.numpy, memory)
 
 
 def allocate_all(device: str, types: Sequence[TensorType]) -> list[AnyBuffer]:

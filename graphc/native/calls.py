@@ -21,7 +21,6 @@ from graphc.native.tables import (
     TUPLE,
     VIEW,
     P,
-    S,
     T,
 )
 
@@ -33,22 +32,9 @@ def _settings(layout: Layout) -> Function:
     f = Writer(layout, "settings", "plan")
     plan = "%plan"
 
-    shared = f.single(plan, "shared")
-    modes, own = f.variable(f.load(shared, S["modes_here"])), f.variable(f.load(shared, S["own_here"]))
-    thread = f.call("PyThreadState_GetID", f.call("PyThreadState_Get"))
-    with f.when(f.differ(f.load(shared, S["thread_here"]), thread)):
-        # Another thread called the last time. No number is used again, and a thread keeps its dictionaries.
-        for cell, holder in ((modes, "mode"), (own, "threads")):
-            found = f.call("PyObject_GetAttr", f.shared(plan, holder), f.shared(plan, "dict_name"))
-            f.need(f.differ(found, 0), -1)
-            f.set(cell, found)
-        before = [f.load(shared, S[name]) for name in ("modes_here", "own_here")]
-        f.store(f.get(modes), shared, S["modes_here"])
-        f.store(f.get(own), shared, S["own_here"])
-        f.store(thread, shared, S["thread_here"])
-        for held in before:
-            f.call("Py_DecRef", held)
-    modes = f.get(modes)
+    cell, own = f.variable(0), f.variable(0)
+    f.proceed(f.call("here", plan, f.address(cell), f.address(own)))
+    modes = f.get(cell)
     enabled = f.variable(f.call("PyDict_GetItemWithError", modes, f.shared(plan, "enabled_name")))
     with f.when(f.equal(f.get(enabled), 0)):
         f.set(enabled, f.shared(plan, "true"))  # the thread has set nothing

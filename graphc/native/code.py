@@ -46,6 +46,7 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyObject_GetItem": ("i64", 2),
     "PyObject_IsTrue": ("i32", 1),
     "PyObject_RichCompareBool": ("i32", 3),
+    "PyObject_SetAttr": ("i32", 3),
     "PySequence_Contains": ("i32", 2),
     "PySequence_Index": ("i64", 2),
     "PySet_Contains": ("i32", 2),
@@ -61,6 +62,9 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "Py_DecRef": (None, 1),
     "Py_IncRef": (None, 1),
 }
+
+
+_FLOATS = {32: "float", 64: "double"}
 
 
 class Function:
@@ -121,6 +125,23 @@ class Function:
     def outside(self, name: str) -> str:
         """The value of a word of the module."""
         return self._value(f"load i64, ptr @{name}, align 8")
+
+    def place(self, name: str) -> str:
+        """The address of a word of the module."""
+        return self._value(f"ptrtoint ptr @{name} to i64")
+
+    def python_float(self, address: str, bits: int) -> str:
+        """A new Python object for the float of so many bits at an address; 0 with an error."""
+        found = self._value(f"load {_FLOATS[bits]}, ptr {self._pointer(address, 0)}, align {bits // 8}")
+        if bits == 32:
+            found = self._value(f"fpext float {found} to double")
+        return self._value(f"call i64 @PyFloat_FromDouble(double {found})")
+
+    def signed(self, value: str, bits: int) -> str:
+        """The number in the lower bits of a value."""
+        if bits == 64:
+            return value
+        return self._value(f"sext i{bits} {self._value(f'trunc i64 {value} to i{bits}')} to i64")
 
     def scaled(self, base: str, index: str) -> str:
         """The address of word number `index`."""
@@ -297,6 +318,7 @@ def module_text(functions: Sequence[Function], words: Sequence[str] = ()) -> str
     declared = [
         f"declare {kind or 'void'} @{name}({', '.join(['i64'] * count)})" for name, (kind, count) in INTERFACE.items()
     ]
+    declared.append("declare i64 @PyFloat_FromDouble(double)")
     declared.append("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
     declared += [f"@{name} = global i64 0" for name in words]
     return "\n".join([*declared, *(function.text() for function in functions), ""])

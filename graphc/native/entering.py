@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
-from graphc.native.tables import S
 
 CALL = "graphc_call"
 HOME = "graphc_home"  # the word that holds the address of what all plans share
 
 
-def function(layout: Layout) -> Function:
+def _call(layout: Layout) -> Function:
     """`PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)`: call a compiled function,
     which is a `Ready`.
     """
     f = Writer(layout, CALL, "self", "args", "count", "names", exported=True)
-    home = f.outside(HOME)
-    held, none, missed = f.load("%self", layout.ready["_ready"]), f.load(home, S["none"]), f.load(home, S["missed"])
+    plan = f.place(HOME)
+    held, none, missed = f.load("%self", layout.ready["_ready"]), f.shared(plan, "none"), f.shared(plan, "missed")
     is_ready = f.both(f.differ(held, 0), f.differ(held, none))
-    plain = f.both(f.equal("%names", 0), f.equal(f.call("PyList_Size", f.load(home, S["casting"])), 0))
+    plain = f.both(f.equal("%names", 0), f.equal(f.call("PyList_Size", f.shared(plan, "casting")), 0))
     with f.when(f.both(is_ready, plain)):
         f.call("Py_IncRef", held)
         found = f.call("graphc_replay", held, "%args", "%count")
@@ -26,6 +25,13 @@ def function(layout: Layout) -> Function:
         with f.when(f.differ(found, missed)):
             f.give(found)
         f.call("Py_DecRef", found)
+    f.give(f.call("in_python", f.shared(plan, "call_in_python"), "%self", "%args", "%count", "%names"))
+    return f
+
+
+def _in_python(layout: Layout) -> Function:
+    """Call a Python function with an object before the arguments that native code got."""
+    f = Writer(layout, "in_python", "function", "self", "args", "count", "names")
     operands, named, place = f.call("PyTuple_New", f.add("%count", 1)), f.variable(0), f.variable("%count")
     f.need(f.differ(operands, 0))
     f.call("Py_IncRef", "%self")
@@ -49,8 +55,13 @@ def function(layout: Layout) -> Function:
                 f.set(code, f.call("PyDict_SetItem", f.get(named), f.call("PyTuple_GetItem", "%names", at), value))
     result = f.variable(0)
     with f.when(f.equal(f.get(code), 0)):
-        f.set(result, f.call("PyObject_Call", f.load(home, S["call_in_python"]), operands, f.get(named)))
+        f.set(result, f.call("PyObject_Call", "%function", operands, f.get(named)))
     f.call("Py_DecRef", f.get(named))
     f.call("Py_DecRef", operands)
     f.give(f.get(result))
     return f
+
+
+def functions(layout: Layout) -> list[Function]:
+    """CALL, and what hands a call on to Python."""
+    return [_in_python(layout), _call(layout)]

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from graphc import dtypes
 from graphc.counting import FRONT
 from graphc.grad_mode import MODE
-from graphc.ir.types import TensorType, f32
+from graphc.ir.types import DType, TensorType, boolean, f32, f64, i32, i64
 from graphc.late_checks import LateChecks
-from graphc.native import calls, entering, flushing, recording
+from graphc.native import calls, entering, flushing, reading, recording
 from graphc.native.code import INTERFACE, module_text
 from graphc.native.layout import UnknownLayout, address_of, head, parts_of_slice, slots_of
 from graphc.native.objects import Layout
@@ -32,7 +34,7 @@ from graphc.tensors.casting import OPEN
 from graphc.tensors.core import TensorBase, new
 from graphc.tensors.learning import MISSED, ORDERS, UNREAD, VIEWS, operand
 from graphc.tensors.size import Size
-from graphc_runtime.buffer import RETURNED, Buffer
+from graphc_runtime.buffer import RETURNED, Buffer, Window
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.devices.cpu import build_text, link_text
 from graphc_runtime.errors import GraphcRuntimeError
@@ -41,7 +43,10 @@ from graphc_runtime.pool import POOL
 
 _ENTRY = "graphc_replay"
 _KIND = "replay"  # of the entry in the kernel cache
-_FASTCALL, _NAMED, _ONE_ARGUMENT = 0x80, 0x2, 0x8  # METH_FASTCALL, METH_KEYWORDS, METH_O
+# METH_FASTCALL, METH_KEYWORDS, METH_NOARGS, METH_O
+_FASTCALL, _NAMED, _NO_ARGUMENTS, _ONE_ARGUMENT = 0x80, 0x2, 0x4, 0x8
+# Words that all plans share and that are set later.
+_LATER = ("thread_here", "modes_here", "own_here", *(name for name in SHARED if name.endswith("_in_python")))
 _log = logging.getLogger("graphc")
 
 
@@ -56,7 +61,7 @@ class MethodDef(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NativeLibrary:
     """Makes functions of plans. `shared` are words that all plans share, `code` the addresses of what is exported."""
 
@@ -66,21 +71,26 @@ class NativeLibrary:
     _replay: MethodDef
     _again: MethodDef
     _flush: MethodDef
-    _call: MethodDef
+    methods: list[object]
     _kept: tuple[object, ...]
 
     def function(self, plan: tuple[object, ...]) -> Callable[..., Any]:
         """The replay of a plan, as a Python function: `plan` is its address and what that needs."""
         return _function(self._replay, plan)
 
-    def caller(self, cls: type[Ready], in_python: Callable[..., Any]) -> Callable[..., Any]:
-        """A `__call__` for the one class of compiled functions: it runs what is ready, or else `in_python`, which the
-        class keeps.
+    def method(self, cls: type, name: str, symbol: str, text: str) -> Callable[..., Any]:
+        """A method `name` of `cls`: what the function `symbol` cannot do, the one does that `cls` has now. `text`
+        stands between the parentheses of its signature. For one class.
         """
-        self.shared.values[SHARED.index("call_in_python")] = id(in_python)
+        in_python = vars(cls)[name]
+        self.shared.values[SHARED.index(f"{name.strip('_')}_in_python")] = id(in_python)
+        flags = _NO_ARGUMENTS if text == "$self, /" else _FASTCALL | _NAMED
+        shown = f"{name}({text})\n--\n\n{in_python.__doc__ or ''}"
+        definition = MethodDef(name.encode(), self.code[symbol], flags, shown.encode())
         make: Any = ctypes.pythonapi.PyDescr_NewMethod
         make.restype, make.argtypes = ctypes.py_object, (ctypes.py_object, ctypes.c_void_p)
-        return make(cls, ctypes.addressof(self._call))
+        self.methods.extend((definition, in_python))
+        return make(cls, ctypes.addressof(definition))
 
     @property
     def again(self) -> Callable[..., Any]:
@@ -171,10 +181,12 @@ def _code() -> tuple[Layout, str]:
         parts_of_slice(),
         slots_of(type(POISON)),
         slots_of(Ready),
+        slots_of(DType),
     )
     functions = [
         *calls.functions(layout),
-        entering.function(layout),
+        *entering.functions(layout),
+        *reading.functions(layout),
         *recording.functions(layout),
         *flushing.functions(layout),
     ]
@@ -188,6 +200,9 @@ def _load() -> NativeLibrary:
         _ENTRY,
         entering.CALL,
         entering.HOME,
+        reading.ARRAY,
+        reading.NUMBER,
+        reading.ADDRESS,
         flushing.FLUSH,
         recording.AGAIN,
         recording.DESK,
@@ -255,17 +270,27 @@ def _load() -> NativeLibrary:
         "flush_tally": COUNTERS.flushed,
         "exception_class": Exception,
         "judge": Recorder.judge,
+        "cpu_name": "cpu",
+        "touched": TOUCHED,
+        "window_class": Window,
+        "window_at": Window.from_address,
+        "buffer_name": "buffer",
+        "array_class": np.ndarray,
+        "f32": f32,
+        "f64": f64,
+        "i32": i32,
+        "i64": i64,
+        "boolean": boolean,
     }
     likes = _prototypes()
     addresses = {"wanted": ctypes.addressof(POOL.wanted), **{name: like.address for name, (like, _) in likes.items()}}
-    addresses |= {"thread_here": 0, "modes_here": 0, "own_here": 0, "call_in_python": 0}
+    addresses |= dict.fromkeys(_LATER, 0)
     shared = Words(addresses[name] if name in addresses else id(objects[name]) for name in SHARED)
     ctypes.c_uint64.from_address(code[entering.HOME]).value = shared.address
     replay = MethodDef(b"replay", code[_ENTRY], _FASTCALL, None)
     again = MethodDef(b"again", code[recording.AGAIN], _FASTCALL, None)
     flush = MethodDef(b"flush", code[flushing.FLUSH], _ONE_ARGUMENT, None)
-    call = MethodDef(b"__call__", code[entering.CALL], _FASTCALL | _NAMED, b"Call the function.")
-    return NativeLibrary(shared, layout, code, replay, again, flush, call, (objects, likes))
+    return NativeLibrary(shared, layout, code, replay, again, flush, [], (objects, likes))
 
 
 def _function(definition: MethodDef, held: object) -> Callable[..., Any]:

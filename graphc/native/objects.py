@@ -36,6 +36,7 @@ class Layout:
     slice: tuple[int, int, int]  # start, stop and step
     option: Slots
     ready: Slots  # of compiled functions
+    dtype: Slots
 
 
 class Writer(Function):
@@ -144,6 +145,29 @@ def _drop(layout: Layout) -> Function:
         f.store(f.add(count, -1), "%value", layout.references, bits=32)
         f.give(1)
     f.call("Py_DecRef", "%value")
+    f.give(1)
+    return f
+
+
+def _here(layout: Layout) -> Function:
+    """The modes of this thread, and its names in `threads`, borrowed, go to two places."""
+    f = Writer(layout, "here", "plan", "modes", "own")
+    plan, home = "%plan", f.single("%plan", "shared")
+    f.store(f.load(home, S["modes_here"]), "%modes")
+    f.store(f.load(home, S["own_here"]), "%own")
+    thread = f.call("PyThreadState_GetID", f.call("PyThreadState_Get"))
+    with f.when(f.differ(f.load(home, S["thread_here"]), thread)):
+        # Another thread was here the last time. No number is used again, and a thread keeps its dictionaries.
+        for place, holder in (("%modes", "mode"), ("%own", "threads")):
+            found = f.call("PyObject_GetAttr", f.shared(plan, holder), f.shared(plan, "dict_name"))
+            f.need(f.differ(found, 0), -1)
+            f.store(found, place)
+        before = [f.load(home, S[name]) for name in ("modes_here", "own_here")]
+        f.store(f.load("%modes"), home, S["modes_here"])
+        f.store(f.load("%own"), home, S["own_here"])
+        f.store(thread, home, S["thread_here"])
+        for held in before:
+            f.call("Py_DecRef", held)
     f.give(1)
     return f
 
@@ -344,5 +368,5 @@ def _bump(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """What a replay does to objects."""
-    makers = (_hold, _drop, _clone, _take, _make, _idle_result, _keep_result, _reusable, _release, _write, _bump)
-    return [make(layout) for make in makers]
+    makers = (_hold, _drop, _here, _clone, _take, _make, _idle_result, _keep_result, _reusable, _release, _write)
+    return [make(layout) for make in (*makers, _bump)]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from graphc.native import readers
 from graphc.native.flushes import plan_of
 from graphc.native.library import MAKER, MethodDef, NativeLibrary, library
 from graphc.native.recording import DESK, OPERATORS
@@ -37,6 +38,7 @@ def install() -> None:
         for module in list(sys.modules.values()):
             note_file(getattr(module, "__file__", None) or "")  # native code knows no others as graphc's
         _install_operators(native)
+        readers.read_natively(native)
         plainly, AGAIN[0] = AGAIN[0], native.again
         in_python, FLUSH[0] = FLUSH[0], native.flush
         PLAN.append(partial(plan_of, native))

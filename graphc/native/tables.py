@@ -44,7 +44,21 @@ SHARED = (
     "thread_here",  # the number of the thread that called last, its modes, and its names in `threads`
     "modes_here",
     "own_here",
-    "call_in_python",  # how compiled functions are called that are not ready
+    "call_in_python",  # how compiled functions are called that are not ready, and what reads memory in Python
+    "numpy_in_python",
+    "item_in_python",
+    "data_ptr_in_python",
+    "cpu_name",
+    "touched",
+    "window_class",
+    "window_at",
+    "buffer_name",
+    "array_class",
+    "f32",
+    "f64",
+    "i32",
+    "i64",
+    "boolean",
     # of recording
     "packing_name",
     "float_class",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, bytes_of, part
-from graphc_runtime.buffer import Buffer
+from graphc_runtime.buffer import Window, window
 
 if TYPE_CHECKING:
     from graphc.storage import Storage
@@ -25,7 +25,7 @@ def seen(buffer: AnyBuffer, type: TensorType, strides: tuple[int, ...], offset: 
     return laid_out(bytes_of(part(buffer, offset * size, count * size)), type, strides, 0)
 
 
-def laid_out(memory: np.ndarray, type: TensorType, strides: tuple[int, ...], offset: int) -> np.ndarray:
+def laid_out(memory: np.ndarray | Window, type: TensorType, strides: tuple[int, ...], offset: int) -> np.ndarray:
     """The bytes `memory` as an array of `type` with strides and an offset that count elements."""
     dtype = type.dtype.numpy
     if type.size == 0:
@@ -35,29 +35,15 @@ def laid_out(memory: np.ndarray, type: TensorType, strides: tuple[int, ...], off
     return np.ndarray(type.shape, dtype, memory, offset * dtype.itemsize, [s * dtype.itemsize for s in strides])
 
 
-class Exporter:
-    """Owner of memory that NumPy sees: arrays made from it, and views of them, keep it alive, so its death ends the
-    sharing.
+def exporter_of(storage: Storage) -> Window:
+    """The owner of memory that NumPy sees, made when there is none: arrays over it, and views of them, keep it alive,
+    so its death ends the sharing.
     """
-
-    __slots__ = ("__weakref__", "buffer")
-
-    def __init__(self, buffer: Buffer) -> None:
-        self.buffer = buffer
-
-    @property
-    def __array_interface__(self) -> dict[str, Any]:
-        return {"version": 3, "typestr": "|u1", "shape": (self.buffer.nbytes,), "data": (self.buffer.ptr, False)}
-
-
-def exporter_of(storage: Storage) -> Exporter:
-    """The exporter of a storage; made when there is none."""
     held = storage.export() if storage.export is not None else None
-    if isinstance(held, Exporter):
+    if isinstance(held, Window):
         return held
     storage.own_buffer()
-    assert storage.buffer is not None
-    made = Exporter(storage.buffer)
+    made = window(storage.buffer)
     storage.export = weakref.ref(made)
     return made
 
@@ -65,9 +51,6 @@ def exporter_of(storage: Storage) -> Exporter:
 def export(tensor: Tensor) -> np.ndarray:
     """The tensor as an array over its memory."""
     type, storage = tensor._type, tensor._storage
-    storage.looked_at()
-    if storage.external is not None:
-        memory = storage.buffer.array  # type: ignore[union-attr]
-    else:
-        memory = np.asarray(exporter_of(storage)) if type.size else np.empty(0, np.uint8)
+    buffer = storage.looked_at()
+    memory = exporter_of(storage) if storage.external is None else buffer.array
     return laid_out(memory, type, tensor._strides, tensor._offset)

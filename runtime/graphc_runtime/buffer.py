@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from graphc_runtime.options import IDLE_BYTES, POISON
 
 ALIGNMENT = 64
 _SMALL = 1 << 20  # idle bytes that are not worth a look at the cap
+_BYTE = np.dtype(np.uint8)
 _LARGE = 1 << 24  # bytes of a block from which on idle ones of other sizes count: of the memory that programs work in
 
 Memory = tuple[int, int, np.ndarray]  # capacity, address, the array that holds the memory
@@ -219,6 +222,29 @@ RETURNED = _POOL.returned  # the very list, for native code
 os.register_at_fork(after_in_child=_POOL.after_fork)
 
 
+class Window(ctypes.Array):  # type: ignore[type-arg]
+    """Memory from `buffer.ptr` on as NumPy takes it, which keeps `buffer`. It has no end: whoever lays an array over it
+    must know what the buffer holds.
+    """
+
+    _type_ = ctypes.c_char  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    _length_ = sys.maxsize  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+
+    __slots__ = ("__weakref__", "buffer")
+
+    buffer: Any
+
+
+_window_at = Window.from_address
+
+
+def window(buffer: Any) -> Window:
+    """A `Window` over the memory of a buffer."""
+    made = _window_at(buffer.ptr)
+    made.buffer = buffer
+    return made
+
+
 class Buffer:
     """Contiguous memory of `nbytes` bytes at address `ptr`.
 
@@ -318,7 +344,7 @@ class Buffer:
     @property
     def array(self) -> np.ndarray:
         """The memory as a flat uint8 array, which keeps it alive."""
-        return np.asarray(self) if self._array is None else self._array
+        return np.ndarray((self.nbytes,), _BYTE, window(self)) if self._array is None else self._array
 
     @property
     def writeable(self) -> bool:

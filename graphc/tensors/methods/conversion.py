@@ -234,7 +234,8 @@ class ConversionMethods(TensorBase):
 
     def numpy(self: Any, *, force: Any = False) -> np.ndarray:
         """The elements as an array that shares memory. RuntimeError for tensors that require gradients."""
-        if self.requires_grad and not force:
+        lineage = self._lineage
+        if (lineage.requires_grad or lineage.hist is not None) and not force:
             raise UsageError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         if self._type.device != "cpu":
             if not force:
