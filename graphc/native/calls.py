@@ -24,7 +24,7 @@ from graphc.native.tables import (
     T,
 )
 
-_EQUAL = 2  # Py_EQ
+EQUAL = 2  # Py_EQ
 
 
 def _settings(layout: Layout) -> Function:
@@ -73,7 +73,7 @@ def _arguments(layout: Layout) -> Function:
             # A view whose elements lie in one piece.
             f.need(f.differ(f.number(is_whole), 1))
             own = f.load(given, tensor["_strides"])
-            f.need(f.equal(f.call("PyObject_RichCompareBool", own, strides, _EQUAL), 1))
+            f.need(f.equal(f.call("PyObject_RichCompareBool", own, strides, EQUAL), 1))
         f.need(f.equal(f.load(given, tensor["_wrapped"]), f.shared(plan, "false")))
         f.need(f.equal(f.requires(plan, f.follow(given, tensor["_lineage"])), f.load(record, 24)))
         storage, expected = f.follow(given, tensor["_storage"]), f.load(record, 32)
@@ -95,7 +95,7 @@ def _arguments(layout: Layout) -> Function:
         given, expected = f.load(f.scaled("%args", f.load(record))), f.load(record, 8)
         with f.when(f.differ(given, expected)):
             f.need(f.equal(f.load(given, layout.type), f.load(expected, layout.type)))
-            f.need(f.equal(f.call("PyObject_RichCompareBool", given, expected, _EQUAL), 1))
+            f.need(f.equal(f.call("PyObject_RichCompareBool", given, expected, EQUAL), 1))
     with f.each(plan, T["gradients"], TABLES["gradients"]) as record:
         held, expected = f.follow(f.load(record), tensor["_grad"]), f.load(record, 8)
         with f.when(f.equal(expected, 0)):
@@ -119,7 +119,7 @@ def _calls(layout: Layout) -> Function:
         with f.when(f.differ(found, expected)):
             f.set(same, 0)
             with f.when(f.equal(f.load(found, layout.type), f.load(expected, layout.type))):
-                f.set(same, f.call("PyObject_RichCompareBool", found, expected, _EQUAL))
+                f.set(same, f.call("PyObject_RichCompareBool", found, expected, EQUAL))
         f.call("Py_DecRef", found)
         f.proceed(f.get(same))
     writes = f.single(plan, "writes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.native.calls import EQUAL
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
 
@@ -17,14 +18,22 @@ def _call(layout: Layout) -> Function:
     plan = f.place(HOME)
     held, none, missed = f.load("%self", layout.ready["_ready"]), f.shared(plan, "none"), f.shared(plan, "missed")
     is_ready = f.both(f.differ(held, 0), f.differ(held, none))
-    plain = f.both(f.equal("%names", 0), f.equal(f.call("PyList_Size", f.shared(plan, "casting")), 0))
-    with f.when(f.both(is_ready, plain)):
+    with f.when(f.both(is_ready, f.equal(f.call("PyList_Size", f.shared(plan, "casting")), 0))):
         f.call("Py_IncRef", held)
-        found = f.call("graphc_replay", held, "%args", "%count")
+        expected = f.single(f.call("PyLong_AsVoidPtr", f.call("PyTuple_GetItem", held, 0)), "names")
+        total, found = f.variable("%count"), f.variable(missed)
+        fits = f.variable(f.number(f.equal(expected, "%names")))
+        with f.when(f.both(f.differ(expected, 0), f.differ("%names", 0))):
+            f.set(fits, f.call("PyObject_RichCompareBool", "%names", expected, EQUAL))
+            f.set(total, f.add("%count", f.call("PyTuple_Size", "%names")))
+        with f.when(f.equal(f.get(fits), 1)):
+            f.set(found, f.call("graphc_replay", held, "%args", f.get(total)))
         f.call("Py_DecRef", held)
-        with f.when(f.differ(found, missed)):
-            f.give(found)
-        f.call("Py_DecRef", found)
+        f.need(f.differ(f.get(fits), -1))
+        with f.when(f.differ(f.get(found), missed)):
+            f.give(f.get(found))
+        with f.when(f.equal(f.get(fits), 1)):
+            f.call("Py_DecRef", missed)
     f.give(f.call("in_python", f.shared(plan, "call_in_python"), "%self", "%args", "%count", "%names"))
     return f
 

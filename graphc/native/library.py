@@ -17,7 +17,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.counting import FRONT
 from graphc.grad_mode import MODE
-from graphc.ir.types import DType, TensorType, boolean, f32, f64, i32, i64
+from graphc.ir.types import DType, TensorType, bf16, boolean, f32, f64, i32, i64
 from graphc.late_checks import LateChecks
 from graphc.native import calls, entering, flushing, reading, recording
 from graphc.native.code import INTERFACE, module_text
@@ -200,9 +200,7 @@ def _load() -> NativeLibrary:
         _ENTRY,
         entering.CALL,
         entering.HOME,
-        reading.ARRAY,
-        reading.NUMBER,
-        reading.ADDRESS,
+        *reading.METHODS,
         flushing.FLUSH,
         recording.AGAIN,
         recording.DESK,
@@ -276,6 +274,8 @@ def _load() -> NativeLibrary:
         "window_at": Window.from_address,
         "buffer_name": "buffer",
         "array_class": np.ndarray,
+        "tolist_name": "tolist",
+        "bf16": bf16,
         "f32": f32,
         "f64": f64,
         "i32": i32,

@@ -147,6 +147,7 @@ class _Maker:
             "shared": self._native.shared.address,
             "count": self._plain.count,
             "enabled": id(self._plain.enabled),
+            "names": id(self._plain.names) if self._plain.names else 0,
             "release": int(is_long(executable)),
             "entry": entry,
             "runtime": table,

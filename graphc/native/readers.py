@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 from graphc.native.library import NativeLibrary
-from graphc.native.reading import ADDRESS, ARRAY, NUMBER
+from graphc.native.reading import ADDRESS, ARRAY, LIST, NUMBER
 from graphc.tensors.fields import TensorFields
 from graphc.tensors.methods.conversion import ConversionMethods
 
 _METHODS = (
     (ConversionMethods, "numpy", ARRAY, "$self, /, *, force=False"),
+    (ConversionMethods, "tolist", LIST, "$self, /"),
     (ConversionMethods, "item", NUMBER, "$self, /"),
     (TensorFields, "data_ptr", ADDRESS, "$self, /"),
 )

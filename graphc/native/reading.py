@@ -9,7 +9,8 @@ from graphc.native.code import Function
 from graphc.native.entering import HOME
 from graphc.native.objects import Layout, Writer
 
-ARRAY, NUMBER, ADDRESS = "graphc_numpy", "graphc_item", "graphc_data_ptr"
+ARRAY, LIST, NUMBER, ADDRESS = "graphc_numpy", "graphc_tolist", "graphc_item", "graphc_data_ptr"
+METHODS = ARRAY, LIST, NUMBER, ADDRESS
 # The dtypes of which one element is read here, with the bits of one.
 _NUMBERS = {"f32": 32, "f64": 64, "i32": 32, "i64": 64, "boolean": 8}
 
@@ -35,10 +36,29 @@ def _memory_of(layout: Layout) -> Function:
     return f
 
 
+def _window(layout: Layout) -> Function:
+    """`window`: what arrays over the memory of a buffer are laid over."""
+    f = Writer(layout, "window", "plan", "buffer")
+    plan, operands = "%plan", f.call("PyTuple_New", 1)
+    f.need(f.differ(operands, 0), -1)
+    begin = f.load("%buffer", layout.buffer["ptr"])
+    f.call("Py_IncRef", begin)
+    f.call("PyTuple_SetItem", operands, 0, begin)
+    made = f.call("PyObject_CallObject", f.shared(plan, "window_at"), operands)
+    f.call("Py_DecRef", operands)
+    f.need(f.differ(made, 0), -1)
+    with f.when(f.differ(f.call("PyObject_SetAttr", made, f.shared(plan, "buffer_name"), "%buffer"), 0)):
+        f.call("Py_DecRef", made)
+        f.give(-1)
+    f.give(made)
+    return f
+
+
 def _exporter(layout: Layout) -> Function:
     """`exporter_of`: the owner of memory that NumPy sees, a new reference."""
     f = Writer(layout, "exporter", "plan", "storage", "buffer")
     plan, slots, none = "%plan", layout.storage, f.shared("%plan", "none")
+    f.need(f.equal(f.load("%storage", slots["external"]), none))
     held = f.call("alive", plan, f.load("%storage", slots["export"]))
     with f.when(f.differ(held, 0)):
         f.need(f.equal(f.load(held, layout.type), f.shared(plan, "window_class")))
@@ -49,18 +69,10 @@ def _exporter(layout: Layout) -> Function:
     f.need(f.differ(values, 0), -1)
     f.call("Py_DecRef", values)  # its owner keeps it
     f.need(f.equal(f.call("PyDict_Size", values), 0))
-    operands = f.call("PyTuple_New", 1)
-    f.need(f.differ(operands, 0), -1)
-    begin = f.load("%buffer", layout.buffer["ptr"])
-    f.call("Py_IncRef", begin)
-    f.call("PyTuple_SetItem", operands, 0, begin)
-    made = f.call("PyObject_CallObject", f.shared(plan, "window_at"), operands)
-    f.call("Py_DecRef", operands)
-    f.need(f.differ(made, 0), -1)
-    kept, reference = f.call("PyObject_SetAttr", made, f.shared(plan, "buffer_name"), "%buffer"), f.variable(0)
-    with f.when(f.equal(kept, 0)):
-        f.set(reference, f.call("PyWeakref_NewRef", made, 0))
-    with f.when(f.equal(f.get(reference), 0)):
+    made = f.call("window", plan, "%buffer")
+    f.need(f.differ(made, -1), -1)
+    reference = f.call("PyWeakref_NewRef", made, 0)
+    with f.when(f.equal(reference, 0)):
         f.call("Py_DecRef", made)
         f.give(-1)
     # Making objects may have run Python. A leaf that stands for the memory would see what NumPy writes.
@@ -68,10 +80,10 @@ def _exporter(layout: Layout) -> Function:
     for name in ("value", "external", "slot", "slots"):
         steady = f.both(steady, f.equal(f.load("%storage", slots[name]), none))
     with f.unless(steady):
-        f.call("Py_DecRef", f.get(reference))
+        f.call("Py_DecRef", reference)
         f.call("Py_DecRef", made)
         f.give(0)
-    f.replace("%storage", slots["export"], f.get(reference))
+    f.replace("%storage", slots["export"], reference)
     f.give(made)
     return f
 
@@ -95,16 +107,53 @@ def _array_of(layout: Layout) -> Function:
     f = Writer(layout, "array_of", "plan", "tensor")
     plan, tensor = "%plan", layout.tensor
     f.need(f.equal(f.requires(plan, f.follow("%tensor", tensor["_lineage"])), 0))
-    form = f.follow("%tensor", tensor["_type"])
-    f.need(f.equal(f.load("%tensor", tensor["_strides"]), f.load(form, layout.form["strides"])))
-    f.need(f.equal(f.load("%tensor", tensor["_offset"]), f.shared(plan, "zero")))
-    f.need(f.above(f.call("PyLong_AsLongLong", f.load(form, layout.form["size"])), 0))
-    buffer = f.call("memory_of", plan, "%tensor")
+    buffer = f.call("whole", plan, "%tensor")
     f.need(f.differ(buffer, 0))
     f.need(f.differ(buffer, -1), -1)
     owner = f.call("exporter", plan, f.load("%tensor", tensor["_storage"]), buffer)
     f.need(f.differ(owner, 0))
     f.need(f.differ(owner, -1), -1)
+    f.give(f.call("laid_out", plan, f.load("%tensor", tensor["_type"]), owner))
+    return f
+
+
+def _whole(layout: Layout) -> Function:
+    """`memory_of` for a tensor whose elements lie in order from the begin of its memory on."""
+    f = Writer(layout, "whole", "plan", "tensor")
+    tensor, form = layout.tensor, f.follow("%tensor", layout.tensor["_type"])
+    f.need(f.equal(f.load("%tensor", tensor["_strides"]), f.load(form, layout.form["strides"])))
+    f.need(f.equal(f.load("%tensor", tensor["_offset"]), f.shared("%plan", "zero")))
+    f.need(f.above(f.call("PyLong_AsLongLong", f.load(form, layout.form["size"])), 0))
+    f.give(f.call("memory_of", "%plan", "%tensor"))
+    return f
+
+
+def _list_of(layout: Layout) -> Function:
+    """The elements of a whole tensor as lists."""
+    f = Writer(layout, "list_of", "plan", "tensor")
+    plan, form = "%plan", f.follow("%tensor", layout.tensor["_type"])
+    f.need(f.differ(f.load(form, layout.form["dtype"]), f.shared(plan, "bf16")))  # NumPy knows no numbers of it
+    buffer = f.call("whole", plan, "%tensor")
+    f.need(f.differ(buffer, 0))
+    f.need(f.differ(buffer, -1), -1)
+    owner = f.call("window", plan, buffer)
+    f.need(f.differ(owner, -1), -1)
+    array = f.call("laid_out", plan, form, owner)
+    f.need(f.differ(array, -1), -1)
+    method, made = f.call("PyObject_GetAttr", array, f.shared(plan, "tolist_name")), f.variable(0)
+    with f.when(f.differ(method, 0)):
+        f.set(made, f.call("PyObject_CallNoArgs", method))
+    f.call("Py_DecRef", method)
+    f.call("Py_DecRef", array)
+    f.need(f.differ(f.get(made), 0), -1)
+    f.give(f.get(made))
+    return f
+
+
+def _laid_out(layout: Layout) -> Function:
+    """The array of a type over a window, whose reference is taken."""
+    f = Writer(layout, "laid_out", "plan", "form", "owner")
+    plan, form, owner = "%plan", "%form", "%owner"
     operands = f.call("PyTuple_New", 4)
     with f.when(f.equal(operands, 0)):
         f.call("Py_DecRef", owner)
@@ -178,7 +227,11 @@ def _reader(layout: Layout, symbol: str, fast: str, slow: str) -> Function:
 
 
 def functions(layout: Layout) -> list[Function]:
-    """ARRAY, NUMBER, ADDRESS and what they need."""
-    makers = (_memory_of, _exporter, _array_of, _array, _number_of, _place_of)
-    readers = ((NUMBER, "number_of", "item_in_python"), (ADDRESS, "place_of", "data_ptr_in_python"))
+    """The methods, and what they need."""
+    makers = (_memory_of, _whole, _window, _laid_out, _exporter, _array_of, _array, _list_of, _number_of, _place_of)
+    readers = (
+        (LIST, "list_of", "tolist_in_python"),
+        (NUMBER, "number_of", "item_in_python"),
+        (ADDRESS, "place_of", "data_ptr_in_python"),
+    )
     return [*(make(layout) for make in makers), *(_reader(layout, *reader) for reader in readers)]

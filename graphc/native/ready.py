@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 class Ready:
-    """A compiled function. `_ready` is what replays its calls that have no named arguments: the address of a plan, and
-    what that needs; None when there is nothing.
+    """A compiled function. `_ready` is what replays its calls: the address of a plan, and what that needs; None when
+    there is nothing.
     """
 
     __slots__ = ("_ready",)

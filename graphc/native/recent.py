@@ -30,4 +30,4 @@ class Recent:
         if self.native is None:
             return None
         self.call = self.native.renewed()
-        return None if self.call is None or self.plain.names else self.native.held
+        return None if self.call is None else self.native.held

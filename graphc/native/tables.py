@@ -46,6 +46,7 @@ SHARED = (
     "own_here",
     "call_in_python",  # how compiled functions are called that are not ready, and what reads memory in Python
     "numpy_in_python",
+    "tolist_in_python",
     "item_in_python",
     "data_ptr_in_python",
     "cpu_name",
@@ -54,6 +55,8 @@ SHARED = (
     "window_at",
     "buffer_name",
     "array_class",
+    "tolist_name",
+    "bf16",
     "f32",
     "f64",
     "i32",
@@ -126,6 +129,7 @@ SINGLE = (
     "leaves_count",
     "missed_calls",
     "options",
+    "names",  # of arguments, a tuple, or 0
 )
 # Words of a record of `made`: prototypes of storage, lineage, value or 0, tensor; where the buffer is; record of `take`
 # or 0; place in the list of results or -1, which of its two storages is given up next; (tensor, storage).

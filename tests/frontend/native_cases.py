@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,22 @@ def natively(run: Callable[[], Any]) -> int:
     before = COUNTERS.locked.runs
     run()
     return COUNTERS.locked.runs - before
+
+
+def entered(run: Callable[[], Any]) -> list[str]:
+    """The Python functions that `run` enters."""
+    names: list[str] = []
+
+    def note(frame: Any, event: str, what: Any) -> None:
+        if event == "call" and frame.f_code is not run.__code__:
+            names.append(frame.f_code.co_qualname)
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return names
 
 
 def warm(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

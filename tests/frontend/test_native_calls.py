@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import sys
+import copy
+import gc
+import pickle
 from typing import Any
 
 import pytest
 
 import graphc as torch
-from tests.frontend.native_cases import warm
+import graphc.nn as nn
+from tests.frontend.native_cases import entered, warm
 
 pytestmark = pytest.mark.usefixtures("native_replays")
+
+
+def doubled(x: Any) -> Any:
+    return x * 2
 
 
 def test_a_replayed_call_enters_no_python_function() -> None:
     compiled = torch.compile(lambda x, y: (x @ y, x + y))
     x, y = torch.randn(4, 4), torch.randn(4, 4)
     warm(compiled, x, y)
-    entered: list[str] = []
-
-    def note(frame: Any, event: str, what: Any) -> None:
-        if event == "call":
-            entered.append(frame.f_code.co_qualname)
-
-    sys.setprofile(note)
-    try:
-        for _ in range(3):
-            compiled(x, y)
-    finally:
-        sys.setprofile(None)
-    assert not entered
+    assert not entered(lambda: [bool(compiled(x, y)) for _ in range(3)])
 
 
 def test_arguments_with_and_without_names_are_told_apart() -> None:
@@ -46,6 +41,40 @@ def test_arguments_with_and_without_names_are_told_apart() -> None:
     assert compiled(shift=y, x=x).tolist() == [5.0] * 3
     with pytest.raises(TypeError):
         compiled(x, y, y, y)
+
+
+def test_modules_and_named_arguments_enter_no_python_function() -> None:
+    compiled = torch.compile(lambda x, *, scale, shift: x * scale + shift)
+    layer = nn.Linear(4, 4).requires_grad_(False)
+    module = torch.compile(lambda x: layer(x))
+    x, y = torch.randn(4, 4), torch.randn(4, 4)
+    warm(compiled, x, scale=y, shift=x)
+    warm(module, x)
+    assert compiled(x, scale=y, shift=x) is not module(x)  # two blocks of memory, which come back
+    assert not entered(lambda: [compiled(x, scale=y, shift=x) is module(x) for _ in range(3)])
+    expected = (x * x + y).tolist()
+    assert compiled(x, shift=y, scale=x).tolist() == expected, "other names at the same places"
+    assert compiled(x, **{"shift": y, "scale": x}).tolist() == expected
+    with pytest.raises(TypeError):
+        compiled(x, scale=y, shifted=x)
+    with pytest.raises(TypeError):
+        compiled(x, y, x)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 5])
+@pytest.mark.parametrize(
+    "copies",
+    [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))],  # noqa: S301
+)
+def test_copies_capture_for_themselves(copies: Any, calls: int) -> None:
+    x = torch.ones(3)
+    compiled = torch.compile(doubled)
+    for _ in range(calls):
+        compiled(x)
+    made = copies(compiled)
+    del compiled
+    gc.collect()
+    assert [made(x).tolist() for _ in range(5)] == [[2.0] * 3] * 5
 
 
 def test_what_python_does_instead_gets_all_arguments() -> None:

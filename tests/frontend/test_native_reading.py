@@ -6,7 +6,7 @@ import gc
 import sys
 import tracemalloc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import graphc.nn as nn
 from graphc.native.library import library
 from graphc.native.readers import read_natively
 from graphc_runtime.buffer import memory_stats
+from tests.frontend.native_cases import entered
 
 pytestmark = pytest.mark.usefixtures("native_replays", "readers")
 
@@ -31,31 +32,20 @@ def readers(native_replays: None) -> Iterator[None]:
     yield
 
 
-def entered(run: Callable[[], Any]) -> list[str]:
-    """The Python functions that `run` enters."""
-    names: list[str] = []
-
-    def note(frame: Any, event: str, what: Any) -> None:
-        if event == "call" and frame.f_code is not run.__code__:
-            names.append(frame.f_code.co_qualname)
-
-    sys.setprofile(note)
-    try:
-        run()
-    finally:
-        sys.setprofile(None)
-    return names
-
-
 def computed(value: Any, dtype: str = "float32") -> Any:
     made = torch.tensor(value, dtype=getattr(torch, dtype))
     made.data_ptr()
     return made
 
 
+def list_in_python(x: Any) -> Any:
+    array = x._array()
+    return (array.astype(np.float32) if x.dtype is torch.bfloat16 else array).tolist()
+
+
 def test_no_python_function_is_entered() -> None:
     x, one = computed([[1.0, 2.0], [3.0, 4.0]]), computed([7])
-    assert not entered(lambda: (x.numpy(), x.data_ptr(), one.item()))
+    assert not entered(lambda: (x.numpy(), x.tolist(), x.data_ptr(), one.item()))
     array = x.numpy()
     assert not entered(lambda: x.numpy()), "while there is an array"
     assert array.tolist() == [[1.0, 2.0], [3.0, 4.0]]
@@ -72,6 +62,8 @@ def test_one_element_of_any_dtype(dtype: str, value: int) -> None:
         assert repr(one.item()) == repr(expected)
     if dtype != "bfloat16":
         assert x.numpy().dtype == np.dtype(dtype) and x.numpy().tolist() == x.tolist()
+    for y in (x, computed([[5, value], [6, 7]], dtype), computed(value, dtype), x[1:], x[::2], x[:0]):
+        assert repr(y.tolist()) == repr(list_in_python(y))
 
 
 @pytest.mark.parametrize("value", [2**40 + 1, -(2**62), 2**63 - 1])
@@ -176,6 +168,7 @@ def test_reading_holds_no_reference() -> None:
     def call() -> None:
         x.numpy()
         x.data_ptr()
+        x.tolist()
         one.item()
 
     def counts() -> list[int]:
