@@ -150,7 +150,7 @@ class Maker:
     def _make(self) -> None:
         # What goes wrong here does so again for `library`, which tells of it.
         with suppress(UnknownLayout, GraphcRuntimeError, RuntimeError, AttributeError):
-            build_text(_KIND, _code()[1])
+            build_text(_KIND, _code()[1], passes=True)
 
 
 MAKER = Maker()
@@ -206,7 +206,7 @@ def _load() -> NativeLibrary:
         recording.DESK,
         *recording.OPERATORS,
     )
-    code = link_text(_KIND, text, exported)
+    code = link_text(_KIND, text, exported, passes=True)
     POISON.get()  # reads the environment, if nobody did
     objects: dict[str, object] = {
         "none": None,

@@ -30,7 +30,6 @@ _RELAX = {
 # Work of a program, about half a millisecond of one thread, whose first run too has all threads: starting them takes a
 # tenth of that.
 _LONG_FLOPS, _LONG_BYTES = 20_000_000, 4 << 20
-_LEVEL = 2  # of LLVM's optimisations of the runtime's own code
 _numbers = itertools.count()
 _lock = threading.Lock()
 
@@ -148,28 +147,30 @@ def _link_pool(text: str, symbols: tuple[str, ...]) -> Library:
     return link_text("pool", text + _relax(_llvm().get_process_triple()), symbols)
 
 
-def link_text(kind: str, text: str, symbols: tuple[str, ...]) -> Library:
+def link_text(kind: str, text: str, symbols: tuple[str, ...], passes: bool = False) -> Library:
     """Code of the runtime's own, LLVM IR, from the kernel cache or compiled now. It uses no features beyond the
-    architecture's base. LoadError when it cannot be linked.
+    architecture's base. With `passes` LLVM rewrites it first: text that a program wrote gains, and takes twice the
+    time. LoadError when it cannot be linked.
     """
-    return Library(kind, (build_text(kind, text),), symbols)
+    return Library(kind, (build_text(kind, text, passes),), symbols)
 
 
-def build_text(kind: str, text: str) -> bytes:
+def build_text(kind: str, text: str, passes: bool = False) -> bytes:
     """The object code that `link_text` links. It is in the kernel cache afterwards."""
     llvm = _llvm()
     triple = llvm.get_process_triple()
     version = ".".join(map(str, llvm.llvm_version_info))
-    key = {"kind": kind, "text": text, "triple": triple, "llvm": version, "level": str(_LEVEL)}
+    key = {"kind": kind, "text": text, "triple": triple, "llvm": version, "passes": str(passes)}
     store = default_cache()
     code = store.get(key, frozenset())
     if code is None:
         target = llvm.Target.from_triple(triple)
-        machine = target.create_target_machine(opt=_LEVEL, reloc="pic", codemodel="small")
+        machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
         with llvm.parse_assembly(text) as module:
             module.verify()
-            passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=_LEVEL))
-            passes.getModulePassManager().run(module, passes)
+            if passes:
+                builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+                builder.getModulePassManager().run(module, builder)
             code = machine.emit_object(module)
         store.put(key, code, frozenset())
     return code
