@@ -49,6 +49,7 @@ def watched(call: Callable[[], Any], objects: list[Any], count: int) -> tuple[li
     for _ in range(50):
         call()
     gc.collect()
+    traced_bytes()  # what looking itself keeps is there then
     bytes_then, then = traced_bytes(), counts()
     live = memory_stats().live_bytes
     for _ in range(count):
