@@ -121,7 +121,7 @@ class Recorder:
 
     def part_from(self, buffer: AnyBuffer | None) -> None:
         """Somebody may write `buffer` from now on: computed values that it stands for are kept elsewhere."""
-        for binding in list(self.cuts.values()) if self.cuts.data else ():
+        for binding in list(self.cuts.values()) if self.cuts else ():
             if binding.buffer is buffer:
                 binding.buffer = self.bound[binding.node] = binding.buffer.copy()
 
