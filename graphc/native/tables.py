@@ -50,7 +50,7 @@ SHARED = (
     "item_in_python",
     "data_ptr_in_python",
     "cpu_name",
-    "touched",
+    "looks",
     "window_class",
     "window_at",
     "buffer_name",
