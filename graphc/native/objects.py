@@ -12,7 +12,7 @@ Slots = Mapping[str, int]
 _LOOK_BACK = 8  # blocks that came back last and are looked at
 # Objects with more references may be immortal: Python counts for itself.
 _MANY = 1 << 30
-_COUNTING = {"Py_IncRef": "hold", "Py_DecRef": "drop"}
+_COUNTING = {"Py_IncRef": "incref", "Py_DecRef": "decref"}
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ class Writer(Function):
         return self.get(found)
 
 
-def _hold(layout: Layout) -> Function:
+def _incref(layout: Layout) -> Function:
     """`Py_IncRef`; nothing happens for 0."""
-    f = Writer(layout, "hold", "value")
+    f = Writer(layout, "incref", "value")
     f.need(f.differ("%value", 0), 1)
     count = f.load("%value", layout.references, bits=32)
     with f.when(f.below(f.add(count, -1), _MANY)):
@@ -136,9 +136,9 @@ def _hold(layout: Layout) -> Function:
     return f
 
 
-def _drop(layout: Layout) -> Function:
+def _decref(layout: Layout) -> Function:
     """`Py_DecRef`; nothing happens for 0."""
-    f = Writer(layout, "drop", "value")
+    f = Writer(layout, "decref", "value")
     f.need(f.differ("%value", 0), 1)
     count = f.load("%value", layout.references, bits=32)
     with f.when(f.below(f.add(count, -2), _MANY)):
@@ -368,5 +368,5 @@ def _bump(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """What a replay does to objects."""
-    makers = (_hold, _drop, _here, _clone, _take, _make, _idle_result, _keep_result, _reusable, _release, _write)
+    makers = (_incref, _decref, _here, _clone, _take, _make, _idle_result, _keep_result, _reusable, _release, _write)
     return [make(layout) for make in (*makers, _bump)]
