@@ -144,7 +144,7 @@ def test_steps_have_one_program_when_native_recording_begins() -> None:
 def test_native_code_is_made_while_operations_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits for LLVM; what is recorded 256 operations later looks again."""
     done = threading.Event()
-    monkeypatch.setattr(library, "build_text", lambda kind, text: done.wait())
+    monkeypatch.setattr(library, "build_text", lambda kind, text, passes: done.wait())
     monkeypatch.setattr(library, "MAKER", maker := library.Maker())
     monkeypatch.setattr(operators, "MAKER", maker)
     x = torch.ones(3)
