@@ -58,7 +58,9 @@ from graphc_runtime.counters import COUNTERS
 MOST_CAPTURES = 8
 # Calls in a row that could not be captured before it is tried no more.
 MOST_FAILURES = 4
-MOST_INSTANCES = 16  # of a class with a compiled method, whose captures are kept, and with them the instances
+# Of a class with a compiled method, whose captures are kept, and with them the instances: as many as a deep network has
+# layers of one class, or each of its steps would capture all again.
+MOST_INSTANCES = 64
 MOST_SIGNATURES = 1_024  # whose captures are kept; objects among arguments, which they keep, may be others at each call
 # What a first call may do that makes its state, also where the whole must be captured.
 _STATE = ("new state", "a change to what it depends on")

@@ -269,7 +269,6 @@ def _load() -> NativeLibrary:
         "exception_class": Exception,
         "judge": Recorder.judge,
         "cpu_name": "cpu",
-        "looks": TOUCHED,
         "window_class": Window,
         "window_at": Window.from_address,
         "buffer_name": "buffer",

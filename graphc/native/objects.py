@@ -95,6 +95,11 @@ class Writer(Function):
         self.need(self.differ(found, 0), -1)
         self.call("Py_DecRef", found)
 
+    def count_up(self, counter: str) -> None:
+        """Add one to the number that a list holds."""
+        count = self.call("PyLong_AsLongLong", self.call("PyList_GetItem", counter, 0))
+        self.call("PyList_SetItem", counter, 0, self.call("PyLong_FromLongLong", self.add(count, 1)))
+
     def is_alone(self, value: str) -> str:
         """Whether there is one reference to an object."""
         return self.equal(self.load(value, self.layout.references, bits=32), 1)

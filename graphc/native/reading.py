@@ -28,10 +28,9 @@ def _memory_of(layout: Layout) -> Function:
     form = f.follow("%tensor", layout.tensor["_type"])
     f.need(f.equal(f.load(form, layout.form["device"]), f.shared(plan, "cpu_name")))
     f.need(f.equal(f.load(storage, layout.storage["value"]), none))
-    buffer, touched = f.follow(storage, layout.storage["buffer"]), f.shared(plan, "looks")
+    buffer = f.follow(storage, layout.storage["buffer"])
     f.need(f.equal(f.load(buffer, layout.type), f.shared(plan, "buffer_class")))
-    count = f.call("PyLong_AsLongLong", f.call("PyList_GetItem", touched, 0))
-    f.call("PyList_SetItem", touched, 0, f.call("PyLong_FromLongLong", f.add(count, 1)))
+    f.count_up(f.shared(plan, "touched"))
     f.give(buffer)
     return f
 

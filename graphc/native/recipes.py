@@ -216,9 +216,7 @@ def _overwrite(layout: Layout) -> Function:
     f.put("%value", layout.value["version"], writes)
     f.call("PyList_SetItem", counter, 0, writes)
     f.call("bump", storage, slots["version"], 1)
-    touched = f.shared(plan, "touched")
-    number = f.call("PyLong_AsLongLong", f.call("PyList_GetItem", touched, 0))
-    f.call("PyList_SetItem", touched, 0, f.call("PyLong_FromLongLong", f.add(number, 1)))
+    f.count_up(f.shared(plan, "touched"))
     for name in ("slot", "slots", "kept"):
         f.put(storage, slots[name], none)
     f.put(storage, slots["value"], "%value")

@@ -50,7 +50,6 @@ SHARED = (
     "item_in_python",
     "data_ptr_in_python",
     "cpu_name",
-    "looks",
     "window_class",
     "window_at",
     "buffer_name",
