@@ -33,7 +33,7 @@ def bytes_of(buffer: AnyBuffer) -> np.ndarray:
 
 def values_of(buffer: AnyBuffer, type: TensorType) -> np.ndarray:
     """`bytes_of` as an array of `type`."""
-    memory = window(buffer) if isinstance(buffer, Buffer) and buffer.of_pool else bytes_of(buffer)
+    memory: Any = window(buffer) if isinstance(buffer, Buffer) and buffer.of_pool else bytes_of(buffer)
     return np.ndarray(type.shape, type.dtype.numpy, memory)
 
 

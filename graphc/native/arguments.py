@@ -310,12 +310,17 @@ def _unread(layout: Layout) -> Function:
 
 
 def _argument(layout: Layout) -> Function:
-    """Add to the key what an argument is."""
+    """Add to the key what an argument is; `unread` has the bits of `UNREAD` from its place on."""
     f = Writer(layout, "argument", "plan", "recorder", "table", "given", "unread")
     key = f.add("%table", 8 * HEAD_KEY)
     with f.unless(f.is_tensor("%plan", "%given")):
         f.give(f.call("plain_argument", "%plan", "%table", "%given"))
-    with f.when(f.differ("%unread", 0)):
+    unread = f.variable(f.masked("%unread", 1))
+    chained = f.above(f.call("PyTuple_Size", f.load("%given", layout.tensor["_chain"])), 0)
+    required = f.differ(f.requires("%plan", f.follow("%given", layout.tensor["_lineage"])), 0)
+    with f.when(f.either(chained, required)):
+        f.set(unread, f.masked(f.shifted("%unread", ARGUMENTS), 1))
+    with f.when(f.differ(f.get(unread), 0)):
         f.give(f.call("unread", "%plan", "%recorder", "%table", "%given"))
     flows, function = f.masked(f.load(key, IN_KEY["grad"]), FLOWS), f.load(key, IN_KEY["function"])
     f.give(f.call("operand", "%plan", "%recorder", "%table", function, flows, "%given"))

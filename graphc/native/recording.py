@@ -216,7 +216,7 @@ def _entered(layout: Layout) -> Function:
         f.set(unread, f.call("PyLong_AsLongLong", f.get(unread)))
     with f.while_above(left, 0):
         what = f.load(f.scaled(given, f.minus(count, f.get(left))))
-        f.proceed(f.call("argument", plan, "%recorder", "%table", what, f.masked(f.get(unread), 1)))
+        f.proceed(f.call("argument", plan, "%recorder", "%table", what, f.get(unread)))
         f.set(unread, f.shifted(f.get(unread), 1))
         f.set(left, f.add(f.get(left), -1))
     entry = f.call("entry_of", "%table")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +25,8 @@ def seen(buffer: AnyBuffer, type: TensorType, strides: tuple[int, ...], offset: 
     return laid_out(bytes_of(part(buffer, offset * size, count * size)), type, strides, 0)
 
 
-def laid_out(memory: np.ndarray | Window, type: TensorType, strides: tuple[int, ...], offset: int) -> np.ndarray:
-    """The bytes `memory` as an array of `type` with strides and an offset that count elements."""
+def laid_out(memory: Any, type: TensorType, strides: tuple[int, ...], offset: int) -> np.ndarray:
+    """The bytes `memory`, an array or a `Window`, as an array of `type`; strides and offset count elements."""
     dtype = type.dtype.numpy
     if type.size == 0:
         return np.empty(type.shape, dtype)

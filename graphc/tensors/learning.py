@@ -47,8 +47,11 @@ AGAIN: list[Again] = [_plainly]  # what records a call again, or gives MISSED
 # In which order functions read their tensors, which decides about the numbers of new leaves: 0 is that of the
 # arguments, else the places of the arguments from 1 on, a byte each.
 ORDERS: dict[Callable[..., Any], int] = {}
-# Which parts of the arguments are tensors that functions do not read, a bit each.
+# Which parts of the arguments are tensors that functions do not read, a bit each: from ARGUMENTS on for views and for
+# what requires gradients, as writing reads the memory of the one and the history of the other.
 UNREAD: dict[Callable[..., Any], int] = {}
+# Which they were seen to read, and are never taken for unread again: `x[0] = v` reads `x`, and `x[:] = v` does not.
+_READ: dict[Callable[..., Any], int] = {}
 # Functions that gave a view, or the tensor itself.
 VIEWS: dict[Callable[..., Any], bool] = {}
 
@@ -75,6 +78,7 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     places = [place for place, each in enumerate(given) if isinstance(each, TensorBase)]
     tensors = [given[place] for place in places]
     seen = Before(tensors, places, list(map(about, tensors)), list(map(held, tensors)), next_serial())
+    linked = [bool(t._chain or t._lineage.requires_grad or t._lineage.hist is not None) for t in tensors]
     before, checks, warned = _state(recorder), len(recorder.checks), WARNED[0]
     result = function(*args, **kwargs)
     after = _state(recorder)
@@ -95,13 +99,17 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     if bool(apart) != bool(writes):
         return result
     flows = bool(key[KEY.index("grad")] & FLOWS)
+    bits = [
+        1 << place + ARGUMENTS * is_linked if place < ARGUMENTS else 0
+        for place, is_linked in zip(places, linked, strict=True)
+    ]
     hidden = UNREAD.get(function, 0)
     with recorder.lock:
         through, recorder.seen = recorder.seen, []  # what reads views adds to it
         # Nothing is held while the function runs: what dies then gives numbers back that others get.
         operands = [
-            None if number in apart or hidden >> place & 1 else operand(recorder, tensor, flows)
-            for number, (place, tensor) in enumerate(zip(places, tensors, strict=True))
+            None if number in apart or hidden & bit else operand(recorder, tensor, flows)
+            for number, (bit, tensor) in enumerate(zip(bits, tensors, strict=True))
         ]
         recorder.seen = through
     keeps = [pair[1] if pair is not None else None for pair in operands]
@@ -113,11 +121,10 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
         number in traced.read or (keep is not None and id(keep) in same) or (number in apart and traced.reads_memory)
         for number, keep in enumerate(keeps)
     ]
-    unread = sum(1 << place for place, read in zip(places, reads, strict=True) if not read)
-    known = hidden & sum(1 << place for place in places)
-    if unread != known:
-        if not known & ~unread and unread < 1 << ARGUMENTS:
-            UNREAD[function] = hidden | unread  # the next call has another key
+    unread, here = sum(bit for bit, read in zip(bits, reads, strict=True) if not read), sum(bits)
+    _READ[function] = seen_read = _READ.get(function, 0) | here & ~unread
+    if unread != hidden & here:
+        UNREAD[function] = (hidden | unread) & ~seen_read  # the next call has another key
         return result
     if traced.read == sorted(traced.read):
         ORDERS.setdefault(function, 0)

@@ -344,7 +344,10 @@ class Buffer:
     @property
     def array(self) -> np.ndarray:
         """The memory as a flat uint8 array, which keeps it alive."""
-        return np.ndarray((self.nbytes,), _BYTE, window(self)) if self._array is None else self._array
+        if self._array is not None:
+            return self._array
+        memory: Any = window(self)
+        return np.ndarray((self.nbytes,), _BYTE, memory)
 
     @property
     def writeable(self) -> bool:

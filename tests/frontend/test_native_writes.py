@@ -115,6 +115,40 @@ def test_writes_are_recorded_natively(name: str) -> None:
     assert [step() for _ in range(12)][-1] == 0
 
 
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_writes_of_a_part_are_recorded_natively_also_where_all_is_written(whole_first: bool) -> None:
+    x, y = torch.randn(3, 4), torch.randn(3, 4)
+
+    def step(index: Any) -> int:
+        z = x + 1
+        before = FRONT.records, FRONT.native_records
+        z[index] = y[index]
+        missed = FRONT.records - before[0] - (FRONT.native_records - before[1])
+        expected = [y[i].tolist() if i == index or index == slice(None) else (x[i] + 1).tolist() for i in range(3)]
+        assert z.tolist() == expected
+        return missed
+
+    for index in (slice(None), 0) if whole_first else (0, slice(None), 0):
+        missed = [step(index) for _ in range(12)]
+    assert missed[-1] == 0
+
+
+@pytest.mark.parametrize("name", ["zero", "fill", "copy"])
+def test_writes_of_views_and_of_all_are_recorded_natively_beside_each_other(name: str) -> None:
+    x, y = torch.randn(4, 4), torch.randn(4, 4)
+
+    def step() -> list[int]:
+        z, made = x + 1, list[int]()
+        for target in (z[1:], z):
+            before = FRONT.records, FRONT.native_records
+            WRITES[name](target, y[: len(target)])
+            made.append(FRONT.records - before[0] - (FRONT.native_records - before[1]))
+        z.sum().item()
+        return made
+
+    assert [step() for _ in range(12)][-1] == [0, 0]
+
+
 SEVERAL: dict[str, Callable[[Any], Any]] = {
     "max": lambda x: x.max(1),
     "min": lambda x: torch.min(x, dim=0, keepdim=True),
