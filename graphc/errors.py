@@ -178,7 +178,7 @@ def _call(frame: FrameType) -> str:
         if name == "__call__" and hasattr(owner, "forward"):
             return ""  # of a module; its `forward` comes next
         name = kind if name == "__init__" else f"{kind}.{name}"
-        if type(owner) not in describe.registry and describe(owner) == kind:
+        if type(owner) not in describe.registry and _shown(owner) == kind:
             del given[0]
     texts = [f"{key}={_shown(value)}" if key and not _is_operand(value) else _shown(value) for key, value in given]
     return f"{name}({', '.join(texts)})"

@@ -316,7 +316,7 @@ def _argument(layout: Layout) -> Function:
     with f.unless(f.is_tensor("%plan", "%given")):
         f.give(f.call("plain_argument", "%plan", "%table", "%given"))
     unread = f.variable(f.masked("%unread", 1))
-    chained = f.above(f.call("PyTuple_Size", f.load("%given", layout.tensor["_chain"])), 0)
+    chained = f.above(f.call("PyTuple_Size", f.follow("%given", layout.tensor["_chain"])), 0)
     required = f.differ(f.requires("%plan", f.follow("%given", layout.tensor["_lineage"])), 0)
     with f.when(f.either(chained, required)):
         f.set(unread, f.masked(f.shifted("%unread", ARGUMENTS), 1))

@@ -111,6 +111,8 @@ def library() -> NativeLibrary | None:
     except (UnknownLayout, GraphcRuntimeError, RuntimeError, AttributeError) as reason:
         _log.info("compiled calls are replayed in Python: %s", reason)
         return None
+    finally:
+        MAKER.is_loaded = True
 
 
 class Maker:
@@ -119,9 +121,12 @@ class Maker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self.is_loaded = False  # by `library`, which waits for it
 
     def ready(self) -> bool:
         """Whether the code is there, or cannot be had; the first call begins to make it."""
+        if self.is_loaded:
+            return True
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._make, name="graphc-native")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphc.native.plans import Direct, direct
+from graphc.native.library import MAKER
+from graphc.native.plans import NATIVE_CALLS, Direct, direct
 from graphc.replay import Replay
 from graphc.signatures import Plain
 
@@ -23,8 +24,11 @@ class Recent:
         self.tried = False
 
     def again(self) -> tuple[object, ...] | None:
-        """A call of this signature was replayed in Python: the next may be native. Gives what is ready."""
-        if not self.tried:
+        """A call of this signature was replayed in Python: the next may be native. Gives what is ready.
+
+        Native code that is not made yet is not waited for: LLVM needs longer for it than many programs run.
+        """
+        if not self.tried and NATIVE_CALLS.get() and MAKER.ready():
             self.tried = True
             self.native = direct(self.entry, self.plain)
         if self.native is None:
