@@ -494,12 +494,3 @@ def test_a_thread_looks_while_another_records() -> None:
 def test_methods_show_what_they_are() -> None:
     assert list(inspect.signature(torch.Tensor.__add__).parameters) == ["self", "other"]
     assert torch.Tensor.__add__.__name__ == "__add__" and torch.Tensor.__add__.__doc__
-
-
-def test_parameters_without_a_shape_go_to_python() -> None:
-    """They have none of a tensor's parts."""
-    weight: Any = nn.LazyLinear(4).weight
-    for _ in range(4):
-        for run in (lambda: weight + 1, lambda: torch.relu(weight), lambda: weight.mul_(2)):
-            with pytest.raises(ValueError, match="uninitialized parameter"):
-                run()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import graphc as torch
+import graphc.nn as nn
 import graphc.nn.functional as F
 from graphc.counting import FRONT
 from graphc.recording import current
@@ -354,3 +355,12 @@ def test_a_long_loop_of_writes_that_nobody_looks_at_is_bounded() -> None:
     for _ in range(3_000):
         total += x
     assert total.tolist() == [3000.0, 3000.0] and total._version == 3000
+
+
+def test_parameters_without_a_shape_go_to_python() -> None:
+    """They have none of a tensor's parts."""
+    weight: Any = nn.LazyLinear(4).weight
+    for _ in range(4):
+        for run in (lambda: weight + 1, lambda: torch.relu(weight), lambda: weight.mul_(2)):
+            with pytest.raises(ValueError, match="uninitialized parameter"):
+                run()
