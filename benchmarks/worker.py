@@ -38,6 +38,8 @@ CHECKED_STEPS = 4
 # Training steps whose losses nobody reads: loops print now and then, not at each step.
 STEPS_A_LOOK = 10
 SHORTEST_CHUNK = 1e-3
+# Seconds between looks at whether a process still computes, and for all of them.
+SETTLING, LONGEST_SETTLING = 0.05, 10.0
 
 
 class Missing(Exception):
@@ -88,6 +90,15 @@ def time_calls(run: Callable[[int], None], seconds: float, chunk: int) -> list[f
     return times
 
 
+def settle() -> None:
+    """Waits until nothing is computed any more behind the caller's back, such as code that is built while calls go on."""
+    for _ in range(int(LONGEST_SETTLING / SETTLING)):
+        spent = time.process_time()
+        time.sleep(SETTLING)
+        if time.process_time() - spent < SETTLING / 10:
+            return
+
+
 def reset_peak() -> None:
     """Lets `peak_bytes` start from what is used now, where the system can do that (Linux)."""
     gc.collect()
@@ -117,6 +128,7 @@ class SystemWorker:
         self.name, self.threads, self.tiny, self.device = name, threads, tiny, device
         self.system: System = system(name, device)
         self.run: Callable[[int], None] | None = None
+        self.is_warm = False
         self.peak = 0
 
     def start(self) -> dict[str, Any]:
@@ -156,6 +168,7 @@ class SystemWorker:
             results = check(prepared, before, result)
         del before, result
         reset_peak()
+        self.is_warm = False
         self.run = loop(prepared, STEPS_A_LOOK if self.work.training else 1)
         # Some systems compile at the second call, too.
         self.run(2)
@@ -167,9 +180,12 @@ class SystemWorker:
         return peak_bytes() if found is None else found
 
     def measure(self, seconds: float) -> dict[str, Any]:
-        """The median and the least time of a call."""
+        """The median and the least time of a call; the first turn ends when the process has settled."""
         assert self.run is not None, "measure comes after prepare"
         times = time_calls(self.run, seconds, STEPS_A_LOOK if self.work.training else 1)
+        if not self.is_warm:
+            settle()
+            self.is_warm = True
         per, self.peak = self.work.per, max(self.peak, self._peak())
         return {"median_s": statistics.median(times) / per, "min_s": min(times) / per, "peak_bytes": self.peak}
 

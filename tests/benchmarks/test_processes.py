@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from benchmarks import processes
 from benchmarks.results import Results
 from benchmarks.session import Options, Session
+from benchmarks.worker import settle
 from benchmarks.workloads import workloads
 
 
@@ -59,3 +61,18 @@ def test_a_busy_cpu_is_busy_while_it_is_asked_for() -> None:
         before = spent(cpu)
         time.sleep(0.5)
         assert spent(cpu) > before
+
+
+def test_settling_waits_for_work_in_the_background() -> None:
+    ended: list[float] = []
+
+    def work() -> None:
+        while time.thread_time() < 0.4:
+            pass
+        ended.append(time.process_time())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    settle()
+    assert ended
+    thread.join()
