@@ -91,7 +91,7 @@ def time_calls(run: Callable[[int], None], seconds: float, chunk: int) -> list[f
 
 
 def settle() -> None:
-    """Waits until nothing is computed any more behind the caller's back, such as code that is built while calls go on."""
+    """Waits until nothing is computed behind the caller's back, such as code that is built while calls go on."""
     for _ in range(int(LONGEST_SETTLING / SETTLING)):
         spent = time.process_time()
         time.sleep(SETTLING)
