@@ -10,6 +10,7 @@ from graphc import dtypes
 EXACT = frozenset((int, float, complex, str, bytes, bool, type(None), range, slice))
 SIMPLE = (int, float, complex, str, bytes, bool, type(None), dtypes.dtype, range, slice)
 MISSING = object()
+FUNCTION_FIELDS = ("__code__", "__defaults__", "__kwdefaults__")  # what may be replaced of a function
 
 
 def _same(value: Any, expected: Any) -> bool:
@@ -20,6 +21,12 @@ def _same(value: Any, expected: Any) -> bool:
     if type(value) is float:
         return value.hex() == expected.hex()  # zeros have a sign
     return value == expected or (value != value and expected != expected)
+
+
+def field_holds(holder: Any, name: str, expected: Any, by_value: bool) -> bool:
+    """Whether an object has in a slot what it had; MISSING: nothing."""
+    value = getattr(holder, name, MISSING)
+    return value is expected or (by_value and _same(value, expected))
 
 
 def _dict_failure(entries: list[tuple[Mapping[Any, Any], Any, Any, bool, str]]) -> str | None:
@@ -76,6 +83,7 @@ class _Quick:
         self._sizes = [(holder, size) for holder, size, _ in guards._sizes]
         self._orders = [(holder, keys) for holder, keys, _ in guards._orders]
         self._sequences = [(holder, items) for holder, items, _ in guards._in_sequences]
+        self._fields = [(holder, name, expected) for holder, name, expected, *_ in guards._fields]
         self._tensors = [(t, storage, views, requires) for t, storage, views, requires, _ in guards._tensors]
 
     def hold(self) -> bool:
@@ -102,6 +110,9 @@ class _Quick:
             for value, expected in zip(holder, items, strict=False):  # their sizes are guarded
                 if value is not expected:
                     return False
+        for holder, name, expected in self._fields:
+            if getattr(holder, name, MISSING) is not expected:
+                return False
         for tensor, storage, views, requires in self._tensors:
             if tensor._storage is not storage or tensor._chain is not views:
                 return False
@@ -119,6 +130,8 @@ class Checks:
         self._in_sequences: list[tuple[Any, tuple[Any, ...], str]] = []
         self._sizes: list[tuple[Any, int, str]] = []
         self._cells: list[tuple[Any, Any, bool, str]] = []
+        # What objects have in slots: the object, the slot's name, what it holds (MISSING: nothing).
+        self._fields: list[tuple[Any, str, Any, bool, str]] = []
         self._tensors: list[tuple[Any, Any, Any, Any, str]] = []
         self._calls: list[tuple[Callable[[], Any], Any]] = []
         self._orders: list[tuple[dict[Any, Any], tuple[Any, ...], str]] = []
@@ -171,6 +184,9 @@ class Checks:
             value = cell_of(cell)
             if value is not expected and not (by_value and _same(value, expected)):
                 return _changed(path, expected, value)
+        for holder, name, expected, by_value, path in self._fields:
+            if not field_holds(holder, name, expected, by_value):
+                return _changed(path, expected, getattr(holder, name, MISSING))
         reason = _size_failure(self._sizes)
         if reason is not None:
             return reason

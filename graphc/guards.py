@@ -1,8 +1,8 @@
 """Guards: the Python values that a captured function reads, checked at each replay, so that a stale one is never used.
 
 Found before the call by a walk from the function: its globals, its closure and, from there, attributes and elements.
-Only functions of
-user code are entered. Numbers, strings and the like are compared by value and type; other objects by identity.
+Only functions of user code are entered; they are guarded against other code and other defaults, objects against another
+class. Numbers, strings and the like are compared by value and type; other objects by identity.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import PACKAGE
-from graphc.guard_checks import EXACT, MISSING, SIMPLE, Checks, all_same, cell_of
+from graphc.guard_checks import EXACT, FUNCTION_FIELDS, MISSING, SIMPLE, Checks, all_same, cell_of
 from graphc.holders import is_namespace, reader
 from graphc.tensors.core import TensorBase
 
@@ -216,6 +216,8 @@ class Guards(Checks):
         attributes = getattr(value, "__dict__", None)
         if _is_user_class(type(value)):
             self._add(type(value), type(value).__name__)
+        if _is_user_class(type(value)) or type(value).__module__.startswith(_HOLDERS):
+            self._fields.append((value, "__class__", type(value), False, f"{path}.__class__"))
         if not isinstance(attributes, dict):
             return
         module = type(value).__module__
@@ -262,9 +264,8 @@ class Guards(Checks):
                     self._attribute(value, name, path)
 
     def _attribute(self, value: Any, name: str, path: str) -> None:
-        held = getattr(value, name, MISSING)
-        self._add(held, f"{path}.{name}")
-        self.add_call(functools.partial(_slot_holds, value, name, held), True)
+        held, label = getattr(value, name, MISSING), f"{path}.{name}"
+        self._fields.append((value, name, held, self._add(held, label), label))
 
     def _class(self, value: type) -> None:
         """The attributes of a class and of those that it inherits from."""
@@ -309,6 +310,8 @@ class Guards(Checks):
                 function, path, set()
             )  # what a library made of a function, as `func.grad` does, holds that function
             return
+        for name in FUNCTION_FIELDS:
+            self._fields.append((function, name, getattr(function, name), False, f"{path}.{name}"))
         space = function.__globals__
         codes = list(_codes(function.__code__))
         attributes = {name for code in codes for name in code.co_names}
@@ -365,10 +368,6 @@ class Guards(Checks):
                 if not any(held is m for m in modules):
                     modules.append(held)
         return False
-
-
-def _slot_holds(value: Any, name: str, expected: Any) -> bool:
-    return all_same((getattr(value, name, MISSING),), (expected,))
 
 
 def _is_library(module: types.ModuleType) -> bool:

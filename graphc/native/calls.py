@@ -226,6 +226,8 @@ def _guards(layout: Layout) -> Function:
         found = f.call("PyCell_Get", f.load(record))
         f.call("Py_DecRef", found)
         f.need(f.equal(found, f.load(record, 8)))
+    with f.each(plan, T["fields"], TABLES["fields"]) as record:
+        f.need(f.equal(f.load(f.load(record)), f.load(record, 8)))
     with f.each(plan, T["items"], TABLES["items"]) as record:
         found = f.call("PyList_GetItem", f.load(record), f.load(record, 8))
         f.need(f.equal(found, f.load(record, 16)))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 import sys
 from functools import cache
-from types import MemberDescriptorType
+from types import FunctionType, MemberDescriptorType
 from typing import Any, ClassVar
 
 WORD = 8
+_OBJECT_MEMBERS = (6, 16)  # T_OBJECT and T_OBJECT_EX of Python's structmember.h
 
 
 class UnknownLayout(Exception):
@@ -78,6 +79,40 @@ def head() -> tuple[int, int]:
     if types != [1] or grown != [0] or third != first or first[0] & 0xFFFFFFFF > 8:
         raise UnknownLayout("objects do not begin with the number of references and the type")
     return 0, types[0] * WORD
+
+
+@cache
+def _fields_of_functions() -> dict[str, int]:
+    """Offsets in bytes of what may be replaced of a function."""
+
+    def probe(first: object = _words, *, second: object = _words) -> None:
+        """It is not called."""
+
+    words = _words(probe, FunctionType.__basicsize__ // WORD)
+    found = {"__code__": probe.__code__, "__defaults__": probe.__defaults__, "__kwdefaults__": probe.__kwdefaults__}
+    if any(words.count(id(value)) != 1 for value in found.values()):
+        raise UnknownLayout("a function does not hold its parts")
+    return {name: words.index(id(value)) * WORD for name, value in found.items()}
+
+
+def field_of(holder: object, name: str) -> int:
+    """The address of the word in which an object has what its attribute `name` gives: a slot, what may be replaced of a
+    function, or the class. UnknownLayout for other attributes.
+    """
+    if name == "__class__":
+        return id(holder) + head()[1]
+    if type(holder) is FunctionType:
+        return id(holder) + _fields_of_functions()[name]
+    descriptor = next((vars(cls)[name] for cls in type(holder).__mro__ if name in vars(cls)), None)
+    if isinstance(descriptor, MemberDescriptorType):
+        # The class, the name and the qualified name follow the head; then comes where the member is described: by its
+        # name, kind and offset.
+        _, _, owner, own_name, _, member = _words(descriptor, 6)
+        if owner == id(descriptor.__objclass__) and own_name == id(descriptor.__name__):
+            text, kind, offset = (ctypes.c_uint64 * 3).from_address(member)
+            if ctypes.string_at(text) == descriptor.__name__.encode() and kind & 0xFFFFFFFF in _OBJECT_MEMBERS:
+                return id(holder) + offset
+    raise UnknownLayout(f"{type(holder).__name__}.{name} is not a slot")
 
 
 def parts_of_slice() -> tuple[int, int, int]:

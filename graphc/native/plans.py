@@ -6,14 +6,18 @@ What a plan cannot say - several programs in a row, results that share memory, r
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from graphc.guard_checks import MISSING, field_holds
 from graphc.ir.types import TensorType
 from graphc.late_checks import found
+from graphc.native.layout import UnknownLayout, field_of
 from graphc.native.library import NativeLibrary, library
 from graphc.native.tables import (
     ARGUMENT,
@@ -180,7 +184,9 @@ class _Maker:
         plan.table("fixed", [(plain.types[place][0], id(tensor)) for place, tensor in replay._fixed])
         plan.table("captured", [(id(storage),) for storage in replay._captured.values()])
         plan.table("gradients", [(id(t), 0 if kind is None else id(kind)) for t, kind in replay._grads])
-        plan.table("calls", [(id(compute), id(expected)) for compute, expected in guards._calls])
+        fields, calls = self._fields()
+        plan.table("fields", fields)
+        plan.table("calls", [(id(compute), id(expected)) for compute, expected in (*guards._calls, *calls)])
         if guards._writes is not None:
             plan.set("writes", id(guards._writes))
         proxies = [e for e in guards._in_dicts if type(e[0]) is MappingProxyType]
@@ -203,6 +209,21 @@ class _Maker:
             "tensors",
             [(id(t), id(storage), id(chain), int(needs)) for t, storage, chain, needs, _ in guards._tensors],
         )
+
+    def _fields(self) -> tuple[list[tuple[int, int]], list[tuple[Callable[[], bool], bool]]]:
+        """The words of objects that must stay, and guards in Python of those whose place is unknown."""
+        words: list[tuple[int, int]] = []
+        calls: list[tuple[Callable[[], bool], bool]] = []
+        for holder, name, expected, by_value, _ in self._replay._guards._fields:
+            try:
+                address = field_of(holder, name)
+            except UnknownLayout:
+                calls.append((partial(field_holds, holder, name, expected, by_value), True))
+                continue
+            is_empty = ctypes.c_uint64.from_address(address).value == 0  # it is None to Python where it may be empty
+            words.append((address, 0 if expected is MISSING or (is_empty and expected is None) else id(expected)))
+        self._keep(*calls)
+        return words, calls
 
     def _strides(self, kind: tuple[int, type, TensorType, bool, tuple[int, ...] | None]) -> int:
         """The strides that a view must have; 0 for what is none."""

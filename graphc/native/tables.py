@@ -153,6 +153,7 @@ TABLES = {
     "walks": 3,  # dictionary, pairs of key and value (0: any) of all its entries in order, how many
     "proxies": 3,  # mapping, key, value
     "cells": 2,  # cell, value
+    "fields": 2,  # the address of a word of an object, what it holds
     "dict_sizes": 2,  # dictionary, length
     "list_sizes": 2,  # list, length
     "items": 3,  # list, place, value

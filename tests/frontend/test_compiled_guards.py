@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import collections
 import contextvars
+import ctypes
 import enum
 import functools
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 import graphc as torch
+from graphc.native.layout import UnknownLayout, field_of
 
 # A function that reads a number, and one that changes it.
 Case = tuple[Callable[[Any], Any], Callable[[float], Any]]
@@ -227,6 +229,89 @@ def the_sign_of_zero() -> Case:
     return lambda x: torch.copysign(x, torch.full((2,), held["k"])), lambda k: held.update(k=-0.0 if k == 3 else 0.0)
 
 
+@_case
+def the_defaults_of_a_function() -> Case:
+    def scaled(x: Any, k: float = 1.0) -> Any:
+        return x * k
+
+    return lambda x: scaled(x), lambda k: setattr(scaled, "__defaults__", (k,))
+
+
+@_case
+def the_keyword_defaults_of_a_function() -> Case:
+    def scaled(x: Any, *, k: float = 1.0) -> Any:
+        return x * k
+
+    return lambda x: scaled(x), lambda k: setattr(scaled, "__kwdefaults__", {"k": k})
+
+
+@_case
+def the_code_of_a_function() -> Case:
+    def scaled(x: Any) -> Any:
+        return x * 1.0
+
+    def change(k: float) -> None:
+        scaled.__code__ = scaled.__code__.replace(co_consts=tuple(k if type(c) is float else c for c in _consts()))
+
+    def _consts() -> tuple[Any, ...]:
+        return scaled.__code__.co_consts
+
+    return lambda x: scaled(x), change
+
+
+class _One:
+    __slots__ = ("__hidden", "k", "same", "unset")
+
+    def __init__(self) -> None:
+        self.k = self.same = 1.0
+        self.__hidden = None
+
+    def scale(self) -> float:
+        return self.k if self.__hidden is None else 0.0
+
+
+class _Three(_One):
+    __slots__ = ()
+
+    def scale(self) -> float:
+        return 3.0
+
+
+class _Seven(_One):
+    __slots__ = ()
+
+    def scale(self) -> float:
+        return 7.0
+
+
+@_case
+def slots() -> Case:
+    made = _One()
+    return lambda x: x * made.scale(), lambda k: setattr(made, "k", k)
+
+
+@_case
+def empty_slots() -> Case:
+    made = _One()
+    return lambda x: x * getattr(made, "unset", 1.0), lambda k: setattr(made, "unset", k)
+
+
+@_case
+def slots_behind_a_class() -> Case:
+    made = _One()
+    return lambda x: x * made.scale(), lambda k: setattr(made, "__class__", _Three if k == 3 else _Seven)
+
+
+@_case
+def the_class_of_a_module() -> Case:
+    class Scaled(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x * 7.0
+
+    made = torch.nn.Identity()
+    return lambda x: made(x), lambda k: setattr(made, "__class__", Scaled if k == 3 else torch.nn.Identity)
+
+
 @pytest.mark.parametrize("name", _CASES)
 def test_what_a_compiled_function_reads_is_guarded(name: str) -> None:
     function, change = _CASES[name]()
@@ -238,7 +323,14 @@ def test_what_a_compiled_function_reads_is_guarded(name: str) -> None:
 
 
 def test_functions_that_read_through_other_objects_are_replayed() -> None:
-    for name in ("another_compiled_function", "a_view_of_a_dictionary", "weak_references", "parts_of_methods"):
+    for name in (
+        "another_compiled_function",
+        "a_view_of_a_dictionary",
+        "weak_references",
+        "parts_of_methods",
+        "slots",
+        "the_class_of_a_module",
+    ):
         function, held = _CASES[name]()
         compiled = torch.compile(function)
         for _ in range(2):  # the first may fill tables of the library
@@ -248,3 +340,19 @@ def test_functions_that_read_through_other_objects_are_replayed() -> None:
             compiled(torch.ones(2))
         assert torch.counters()["replays"] == before + 3, name
         del held
+
+
+def test_native_calls_see_what_is_in_slots() -> None:
+    def scaled(x: Any, k: Any = None) -> Any:
+        return x * (made.scale() if k is None else k)
+
+    made = _One()
+    held = [(made, "k"), (made, "same"), (made, "__class__"), (made, "_One__hidden")]
+    for holder, name in (*held, (scaled, "__code__"), (scaled, "__defaults__")):
+        assert ctypes.c_uint64.from_address(field_of(holder, name)).value == id(getattr(holder, name))
+    for holder, name in ((made, "unset"), (scaled, "__kwdefaults__")):
+        assert ctypes.c_uint64.from_address(field_of(holder, name)).value == 0
+    made.unset = 5.0
+    assert ctypes.c_uint64.from_address(field_of(made, "unset")).value == id(made.unset)
+    with pytest.raises(UnknownLayout):
+        field_of(made, "scale")
