@@ -186,6 +186,8 @@ _WRITES: dict[str, Callable[[At], object]] = {
     "index_add_": lambda at: at.x.index_add_(0, at.index[0], at.y.detach()),
 }
 NAMES = (*_MADE, *_WRITES)
+# Those that read what is changed between calls; they are picked more often.
+_OF_STATE = ("weighted", "product", "addmm", "accumulated", "copied", "scattered", "gathered")
 
 
 def plan(seed: int) -> Plan:
@@ -193,7 +195,7 @@ def plan(seed: int) -> Plan:
     rng = random.Random(seed)
     statements = tuple(
         Choice(
-            rng.choice(NAMES),
+            rng.choice(_OF_STATE if rng.random() < 0.4 else NAMES),
             *(rng.randrange(64) for _ in range(4)),
             row=rng.randrange(3),
             factor=rng.choice([0.5, -1.0, 2.0, 0.0]),
