@@ -26,6 +26,7 @@ from graphc.ir.types import TensorType
 STREAMED = 4  # nearest caches that a tile of the lane axis reads in one chunk of a sum, each line once
 FEW = 8  # places from which a sum may read in turns as if from one
 MIN_STEPS = 64  # vectors of a sum in one chunk, where what tiles read stays in a cache: parts are kept and read again
+SHARED = 0.75  # of what all tiles read together there is at most so much
 MIN_USES = 48  # multiply-adds that each element of an operand must take part in, or copying it does not pay
 
 
@@ -157,7 +158,7 @@ def _chunk_count(site: Site, nest: Nest, schedule: Schedule, target: Target) -> 
     What a tile of the lane axis reads in one chunk is four times the nearest cache: the second one gives it as fast as
     it is used. When the sum itself runs across lanes, what all tiles read in one chunk fits the second-level cache, or,
     where one step of the outermost loop is too much for that, what two tiles do: neighbours then find there what they
-    share.
+    share, if they share anything.
     """
     lane, extent = schedule.lane, schedule.loop_order[site][0].hi + 1
     if lane is not None:
@@ -165,6 +166,8 @@ def _chunk_count(site: Site, nest: Nest, schedule: Schedule, target: Target) -> 
         wanted = max(1, STREAMED * target.l1_bytes // (schedule.tile[lane] * schedule.lanes * itemsize))
         steps = math.prod(v.hi + 1 for v in site.loops)
         count = 1 if steps // extent > 2 * wanted else round(steps / wanted)
+    elif not _is_shared(site, nest, schedule):
+        return 1
     else:
         extents = {v: v.hi + 1 for v in (*nest.axes, *site.loops)}
         whole = sum(footprint(ix, extents, leaf.dtype.itemsize) for leaf, ix in site.operands[0])
@@ -176,3 +179,14 @@ def _chunk_count(site: Site, nest: Nest, schedule: Schedule, target: Target) -> 
             steps = math.prod(v.hi + 1 for v in site.loops) // schedule.lanes
             count = 1 if near / extent > target.l2_bytes or steps < MIN_STEPS * count else count
     return max(1, min(count, extent))
+
+
+def _is_shared(site: Site, nest: Nest, schedule: Schedule) -> bool:
+    """Whether tiles read much of what other tiles read."""
+    whole = {v: v.hi + 1 for v in (*nest.axes, *site.loops)}
+    tile = {**whole, **{v: schedule.tile[v] for v in nest.axes}}
+    tiles = math.prod(math.ceil((v.hi + 1) / schedule.tile[v]) for v in nest.axes)
+    return any(
+        footprint(ix, whole, leaf.dtype.itemsize) < SHARED * tiles * footprint(ix, tile, leaf.dtype.itemsize)
+        for leaf, ix in site.operands[0]
+    )
