@@ -18,6 +18,7 @@ from graphc.codegen.target import LINE, Target
 OPEN = 2  # lines that are written in turns: the machine puts few together at once, and writes the others in pieces
 LARGE = 8  # parts of the last cache, one of which a result must exceed
 UNREAD = 4  # parts of the second cache, one of which a result that nothing reads must reach
+MOST = 0.75  # share of a buffer that goes past the caches, or none of it does: the other stores have lines read again
 LONG = 16  # lines of a row of vectors, whose first and last line may be written in part
 
 _Bounds = tuple[Value | int, Value | int]
@@ -51,10 +52,32 @@ def streamed(lowered: Lowered, target: Target, unread: Sequence[bool] = ()) -> K
         for p, start, is_unread in zip(kernel.params, starts, alone, strict=True)
         if p.mode == "out" and p not in read and is_large(p, is_unread) and start % LINE == 0
     )
-    if not buffers:
-        return kernel
-    body = _Stream(buffers).block(kernel.body, kernel.index, (0, kernel.grid), 1)
-    return kernel if body == kernel.body else replace(kernel, body=body)
+    while buffers:
+        body = _Stream(buffers).block(kernel.body, kernel.index, (0, kernel.grid), 1)
+        mixed = {p for p in buffers if _share(body, p) < MOST}
+        if not mixed:
+            return kernel if body == kernel.body else replace(kernel, body=body)
+        buffers -= mixed
+    return kernel
+
+
+def _share(body: Sequence[Stmt], buffer: Param) -> float:
+    """The share of the elements stored to a buffer that go past the caches."""
+    counts = {True: 0, False: 0}
+
+    def count(body: Sequence[Stmt], times: int) -> None:
+        for statement in body:
+            if isinstance(statement, Store) and statement.buffer == buffer:
+                counts[statement.streams] += times * statement.value.type.lanes
+            elif isinstance(statement, If):
+                count(statement.body, times)
+            elif isinstance(statement, For):
+                lo, hi = statement.lo, statement.hi
+                rounds = len(range(lo, hi, statement.step)) if isinstance(lo, int) and isinstance(hi, int) else LONG
+                count(statement.body, times * rounds)
+
+    count(body, 1)
+    return counts[True] / max(1, sum(counts.values()))
 
 
 def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:

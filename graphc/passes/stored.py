@@ -85,7 +85,7 @@ def _padded_as_read(graph: Graph) -> set[Node]:
     found = {n for n in graph.nodes if n.op == "pad" and is_scatter(n) and not any(n.ints("interior"))}
     there = {base_of(o) for o in graph.outputs}
     found.difference_update(map(movement_base, graph.outputs))
-    found = {n for n in found if n.inputs[0].op == "input" or base_of(n.inputs[0]) in there}
+    found = {n for n in found if base_of(n.inputs[0]).op == "input" or base_of(n.inputs[0]) in there}
     return {n for n in found if all(_multiplies_seldom(reader, n) for reader in readers[n])}
 
 

@@ -67,6 +67,12 @@ def _transpose(b: Builder) -> tuple[tuple[Node, ...], Node]:
     return (x,), b.apply("materialize", (b.permute(x, (1, 0)),))
 
 
+def _windows(b: Builder) -> tuple[tuple[Node, ...], Node]:
+    """Every second row of the results begins with a line."""
+    x, w = b.input(0, TensorType(f32, (8, 58, 58))), b.input(1, TensorType(f32, (8, 3, 3)))
+    return (x, w), b.contract(x, w, "c h+r w+s, c r s -> c h w")
+
+
 def _scan(b: Builder) -> tuple[tuple[Node, ...], Node]:
     x = b.input(0, TensorType(f32, (64, 128)))
     return (x,), b.apply("scan_sum", (x,), {"axis": 0, "reverse": False})
@@ -181,6 +187,7 @@ def test_what_fits_or_is_written_in_parts_is_not() -> None:
         (_few, host),
         (_sum((500, 3)), replace(host, l3_bytes=1 << 20)),
         (_columns, host),
+        (_windows, host),
     ):
         _, program = _program(make, target)
         assert not _streams(*program.kernels)
@@ -231,6 +238,15 @@ def test_lines_must_be_whole_and_vectors_aligned() -> None:
     assert not _streams(_kernel(TARGETS["host"], short))
     assert len(_streams(_kernel(TARGETS["host"], short.replace("56", "64")))) == 1
     assert len(_streams(_kernel(TARGETS["host"], short.replace("56", "264")))) == 1  # a long row: that is little
+
+
+def test_what_is_stored_past_the_caches_in_part_is_not() -> None:
+    more = "store %y[%g*1024 + %i + 4], %a : f32x8\n"
+    end = "      store %y[%g*1024 + %i + 8], %a : f32x8\n"
+    third = ROWS.replace(end, f"{end}      {more}")
+    assert not _streams(_kernel(TARGETS["host"], third))
+    once = ROWS.replace("    for", "    %b = load %x[0] : f32x8\n    store %y[%g*1024 + 4], %b : f32x8\n    for")
+    assert len(_streams(_kernel(TARGETS["host"], once))) == 2
 
 
 def test_code_of_such_stores() -> None:

@@ -244,6 +244,30 @@ def spaced_slice(instance: Instance) -> Node:
     return instance.builder.slice(padded, start, size, step)
 
 
+def cut_padding(instance: Instance) -> Node:
+    """A slice of a padded tensor, anywhere in it."""
+    rng = instance.rng
+    x = instance.input(TensorType(instance.dtype, tuple(rng.randint(1, 4) for _ in range(rng.randint(1, 2)))))
+    low, high = (tuple(rng.randint(0, 2) for _ in x.shape) for _ in range(2))
+    padded = instance.builder.pad(x, low, high)
+    start = tuple(rng.randint(0, n - 1) for n in padded.shape)
+    size = tuple(rng.randint(1, n - s) for n, s in zip(padded.shape, start, strict=True))
+    return instance.builder.slice(padded, start, size, (1,) * len(size))
+
+
+def sliced_product(instance: Instance) -> Node:
+    """A slice of a product in another shape: with dimensions of one place more or less, or with two as one."""
+    rng = instance.rng
+    k, *shape = (rng.randint(1, 4) for _ in range(4))
+    a, b, c = shape
+    x, y = (instance.input(TensorType(instance.dtype, s)) for s in ((a, k), (k, b, c)))
+    product = instance.builder.contract(x, y, "a k, k b c -> a b c")
+    made = rng.choice([(a, 1, b, c), (a, b, c, 1), (1, a * b, c), (a, b * c)])
+    size = tuple(rng.randint(1, n) for n in made)
+    start = tuple(rng.randint(0, n - m) for n, m in zip(made, size, strict=True))
+    return instance.builder.slice(instance.builder.reshape(product, made), start, size, (1,) * len(made))
+
+
 CUSTOM: dict[str, Callable[[Instance], Node]] = {
     "no-elements": empty,
     "any-of-nothing": lambda instance: empty(instance, ("reduce_max",), boolean),
@@ -252,6 +276,8 @@ CUSTOM: dict[str, Callable[[Instance], Node]] = {
     "product-of-nothing": lambda instance: empty(instance, ("reduce_prod",)),
     "contract-of-nothing": lambda instance: empty(instance, ("contract",)),
     "slice-pad": spaced_slice,
+    "slice-pad-less": cut_padding,
+    "slice-reshape": sliced_product,
     "relu-mask-of-what-windows-cover": bordered_gradient,
     "relu-mask-of-what-windows-cover-gt": bordered_gradient,
     "relu-mask-after-max-pool": max_pool_gradient,

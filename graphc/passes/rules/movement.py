@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphc.ir.builder import Builder
+from graphc.ir.index import reshape_blocks
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.passes.pattern import Match, Rule, any_of, op, var
@@ -85,6 +86,25 @@ def _unpad(b: Builder, m: Match) -> Node | None:
     return b.slice(source, tuple(start), outer.shape, tuple(step))
 
 
+def _pad_less(b: Builder, m: Match) -> Node | None:
+    """A slice of a padded value that leaves out some of the padding: less padding, of what it reads of the value."""
+    outer, padded, source = m.root, m["inner"], m["x"]
+    low, high, start = padded.ints("low"), padded.ints("high"), outer.ints("start")
+    if any(padded.ints("interior")) or min((*low, *high), default=0) < 0 or any(s != 1 for s in outer.ints("step")):
+        return None
+    first = tuple(max(0, s - lo) for s, lo in zip(start, low, strict=True))
+    ends = zip(start, outer.shape, low, source.shape, strict=True)
+    size = tuple(min(n, s + k - lo) - f for (s, k, lo, n), f in zip(ends, first, strict=True))
+    if min(size, default=0) < 1:
+        return None
+    before = tuple(max(0, lo - s) for s, lo in zip(start, low, strict=True))
+    after = tuple(k - lo - n for k, lo, n in zip(outer.shape, before, size, strict=True))
+    if (before, after) == (low, high):
+        return None
+    part = b.slice(source, first, size, (1,) * len(size))
+    return b.apply("pad", (part,), {**dict(padded.attrs), "low": before, "high": after})
+
+
 def _slice_of_concat(b: Builder, m: Match) -> Node | None:
     """A slice that reads from one operand of a concatenation only."""
     outer, joined = m.root, m["inner"]
@@ -99,6 +119,27 @@ def _slice_of_concat(b: Builder, m: Match) -> Node | None:
             return b.slice(operand, moved, outer.shape, outer.ints("step"))
         offset = end
     return None
+
+
+def _slice_before_reshape(b: Builder, m: Match) -> Node | None:
+    """A slice of products in another shape, along dimensions that both shapes have: those that it drops need not be
+    computed.
+    """
+    outer, products = m.root, m["x"]
+    if not outer.type.size:
+        return None
+    moved = [[0] * products.type.rank, list(products.shape), [1] * products.type.rank]
+    for theirs, mine in reshape_blocks(products.shape, m["inner"].shape):
+        cut = [d for d in mine if outer.shape[d] != m["inner"].shape[d] or outer.ints("step")[d] < 0]
+        if not cut:
+            continue
+        own = [d for d in theirs if products.shape[d] > 1]
+        if len(own) != 1 or len([d for d in mine if m["inner"].shape[d] > 1]) != 1:
+            return None
+        for values, name in zip(moved, ("start", "size", "step"), strict=True):
+            values[own[0]] = outer.ints(name)[cut[0]]
+    start, size, step = map(tuple, moved)
+    return b.reshape(b.slice(products, start, size, step), outer.shape)
 
 
 def _slices_all(m: Match) -> bool:
@@ -172,6 +213,12 @@ MOVEMENT: tuple[Rule, ...] = (
     Rule("slice-all", op("slice", x), x, _slices_all),
     Rule("slice-slice", op("slice", op("slice", x).named("inner")), _compose_slice),
     Rule("slice-pad", op("slice", op("pad", x).named("inner")), _unpad),
+    Rule("slice-pad-less", op("slice", op("pad", x).named("inner")), _pad_less),
+    Rule(
+        "slice-reshape",
+        op("slice", op("reshape", any_of(("contract",)).named("x")).named("inner")),
+        _slice_before_reshape,
+    ),
     Rule("slice-concat", op("slice", any_of(("concat",)).named("inner")), _slice_of_concat),
     Rule("pad-nothing", op("pad", x), x, _pads_nothing),
     Rule("pad-pad", op("pad", op("pad", x).named("inner")), _compose_pad),
