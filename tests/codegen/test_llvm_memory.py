@@ -254,3 +254,34 @@ def test_strided_loads_are_wide_loads_and_shuffles() -> None:
     assert text.count("load <16 x float>") == 3
     assert text.count("shufflevector") == 2
     assert "gather" not in text
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("stride", (1, 2, 3, -2, 5, -7))
+@pytest.mark.parametrize("count", (1, 2, 3, 5, 8, 11))
+def test_the_first_lanes(count: int, stride: int, target: str) -> None:
+    """What a loop leaves of its axis, right before the fence or right behind it."""
+    rng = np.random.default_rng(count)
+    span, lanes = (count - 1) * abs(stride) + 1, 16
+    start = span - 1 if stride < 0 else 0
+    params, arrays, checks, keep = [], [], [], []
+    for dtype in DTYPES:
+        for at_end in (True, False):
+            source = Fenced(samples(dtype, max(span, 32), rng)[:span], at_end)
+            keep.append(source)
+            packed, expected = np.ones(lanes, dtype.numpy), np.zeros(lanes, dtype.numpy)
+            expected[:count] = source.array[start + np.arange(count) * stride]
+            checks.append((packed, expected))
+            arrays += source.array, packed
+            params += param(f"x{at_end}_{dtype}", source.array, "in"), param(f"p{at_end}_{dtype}", packed, "out")
+
+    def write(e: Emitter, g: Value) -> None:
+        mask = e.op("lt", e.lanes(i64, lanes), count)
+        for x, p in zip(params[::2], params[1::2], strict=True):
+            value = Value(VType(x.dtype, lanes))
+            e.body.append(Load(value, x, Affine(start), stride, None, mask))
+            e.body.append(Store(p, Affine(), value))
+
+    run(build(params, 1, write), arrays, TARGETS[target]())
+    for actual, wanted in checks:
+        assert same(actual, wanted), actual.dtype

@@ -152,6 +152,8 @@ class Memory:
             name = self._reverse(self._load_plain(type, start, mask, ""), memory_type(type), lanes, hint)
         elif self._is_wide(stride, lanes, statement.mask):
             name = self._load_strided(statement, self._first.get(statement.mask, lanes), mask)  # type: ignore[arg-type]
+        elif self._is_in_one(stride, lanes, statement.mask):
+            name = self._load_part(statement, self._first[statement.mask])  # type: ignore[index]
         elif self._by_lane and stride and (mask is None or statement.mask in self._first):
             name = self._load_lanes(statement, self._first.get(statement.mask, lanes))  # type: ignore[arg-type]
         else:
@@ -190,6 +192,25 @@ class Memory:
         """Whether whole vectors are read for elements `stride` apart, none of them past the elements."""
         count = lanes if mask is None else self._first.get(mask, 0)
         return 1 < abs(stride) <= _WIDE_STRIDE and (count - 1) * abs(stride) + 1 >= lanes
+
+    def _is_in_one(self, stride: int, lanes: int, mask: Value | None) -> bool:
+        """Whether the first lanes alone are wanted, and a vector of which some are not loaded has them all."""
+        if mask not in self._first or self._by_lane:
+            return False
+        return abs(stride) > 1 and (self._first[mask] - 1) * abs(stride) < lanes
+
+    def _load_part(self, statement: Load, count: int) -> str:
+        """The first part of a vector, from which `count` lanes are picked; zeros in the others."""
+        type, stride = statement.result.type, statement.stride
+        span = (count - 1) * abs(stride) + 1
+        mask = ", ".join(f"i1 {'true' if j < span else 'false'}" for j in range(type.lanes))
+        address = self.address(statement.buffer, statement.index, min(0, (count - 1) * stride))
+        piece = self._load_plain(type, address, f"<{mask}>", "")
+        memory, last = memory_type(type), span - 1 if stride < 0 else 0
+        chosen = [last + j * stride if j < count else type.lanes for j in range(type.lanes)]
+        return self.f.emit(
+            f"shufflevector {memory} {piece}, {memory} zeroinitializer, {lane_mask(chosen)}", statement.result.name
+        )
 
     def _load_strided(self, statement: Load, count: int, mask: str | None) -> str:
         """Whole vectors, the last of which ends at the last of `count` elements, and shuffles that pick the lanes."""
