@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_chunks import Chunks
 from graphc.codegen.sort_counting import Counting
+from graphc.codegen.sort_leading import Leading
 from graphc.codegen.sort_network import Network
 from graphc.codegen.sort_radix import Radix, Selection
 from graphc.codegen.target import Target
@@ -27,6 +28,9 @@ def lower_sort(node: Node, name: str, target: Target) -> tuple[Lowered, ...]:
     if n <= COUNTED * target.lanes(4):
         return (Counting(node, target).kernel(name),)
     if node.op == "argselect" and n >= SELECTED:
+        leading = Leading(node, target)
+        if leading.fits:
+            return (leading.kernel(name),)
         return (Selection(node, target).kernel(name),)
     if node.op != "argselect" and rows < target.cores and n >= LONG:
         return Chunks(node, target).kernels(name)

@@ -185,6 +185,32 @@ def test_parts_of_orders(threads: None, dtype: DType, few: bool) -> None:
     check(Graph(tuple(inputs), tuple(outputs)), arrays)
 
 
+@pytest.mark.parametrize("name", RUNNABLE)
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype.bits <= 32], ids=str)
+def test_the_first_few_places_of_long_rows(dtype: DType, name: str) -> None:
+    """Rows of one number too, be it the largest or the smallest; none counts keys by their coarse digits."""
+    rng, target = np.random.default_rng(8), RUNNABLE[name]
+    n = 1003
+    rows = [elements(rng, (3, n), dtype, few) for few in (False, True)]
+    some = elements(rng, (n,), dtype, False)
+    ends: tuple[object, ...] = SPECIAL if dtype.is_float else (False, True)
+    if dtype.kind not in ("bool", "float"):
+        ends = (np.iinfo(dtype.numpy).min, np.iinfo(dtype.numpy).max, 0)
+    rows += [np.full((1, n), end, dtype.numpy) for end in ends]
+    rows += [np.where(np.arange(n) % 300 == 7, some, row) for row in rows[2:]]
+    array = np.concatenate(rows)
+    b = Builder()
+    x = b.input(0, TensorType(dtype, array.shape))
+    counts = [1, 2, 5, target.lanes(4) * 4]
+    parts = [{"axis": 1, "descending": down, "start": 0, "count": k} for down in (False, True) for k in counts]
+    graph = Graph((x,), tuple(b.apply("argselect", (x,), part) for part in parts))
+    program = make_program(schedule(graph, target), plan_memory, target)
+    assert not any(p.name == "coarse" for kernel in program.kernels for p in kernel.params)
+    results = Executable(artifact_of(program, target), get_device("cpu")).run([Buffer.from_array(array)])
+    for result, node, wanted in zip(results, graph.outputs, evaluate(graph, [array]), strict=True):
+        same(result, node, wanted)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("n", [2, 1000, 1 << 20, (1 << 31) + 1, 1 << 40])
 def test_words_hold_keys_and_indices(dtype: DType, n: int) -> None:
