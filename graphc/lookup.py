@@ -11,7 +11,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import boolean, i32, i64
 from graphc.loss_reduction import check_values, given
 from graphc.recording import Recorder, current
-from graphc.tensors.core import TensorBase, finish, read, record, record_many, wants_grad
+from graphc.tensors.core import TensorBase, finish, read, read_now, record, record_many, wants_grad
 from graphc.tensors.indexing import check_range, one_hot_node
 from graphc.tensors.learning import repeatable
 from graphc.tensors.norms import vector_norm_node
@@ -107,8 +107,8 @@ def embedding(
     with recorder.lock:
         b = recorder.begin()
         grad = wants_grad((weight,))
-        w, keep = read(recorder, weight, grad)
-        index, keep_index = read(recorder, input, False)
+        w, keep = read_now(recorder, weight, grad)
+        index, keep_index = (read if grad else read_now)(recorder, input, False)
         check_range(
             recorder, index, keep_index, w.shape[0], 0, f"index out of range in self: index {{}} of {w.shape[0]} rows"
         )

@@ -55,7 +55,7 @@ class Recorder:
     __slots__ = (
         "__weakref__", "_bytes", "_count", "_leaves", "_next", "_programs", "_turn", "b", "bound", "capture",
         "checks", "cuts", "draws", "enter", "example_since", "flushes", "free", "freed", "gradients", "held", "kept",
-        "late", "leave", "lock", "needed", "parted", "pending", "place", "randomness", "repeated",
+        "late", "leave", "lent", "lock", "needed", "parted", "pending", "place", "randomness", "repeated",
         "repeats", "seen", "sites", "updates", "variables",
     )  # fmt: skip
 
@@ -78,6 +78,7 @@ class Recorder:
         self.held: list[Binding] = []
         self.kept: list[weakref.ref[Storage]] = []  # those whose leaves wait for the next program
         self.parted: list[Storage] = []  # those of which parts are leaves now
+        self.lent = False  # whether the operation that is recorded reads memory where it lies that NumPy may write
         self.capture: Capture | None = None
         # In `vmap`: the serial from which on storages hold the values of one example, and what random draws do.
         self.example_since: int | None = None

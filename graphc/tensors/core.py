@@ -30,6 +30,8 @@ from graphc.tensors.views import (
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
+LENT = 1 << 20  # bytes
+
 Keep = Value | Binding
 Emit = Callable[..., Node]
 
@@ -305,6 +307,33 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
 # recording
 
 
+def _leaf_now(recorder: Recorder, storage: Storage) -> Binding:
+    """The leaf of a realised storage, for an operation without gradients. Much memory that NumPy may write is read
+    where it lies, which is quicker than to copy it: then `recorder.lent` is set, and the result is computed at once.
+    """
+    if (storage.export is not None or storage.external is not None) and storage.type.nbytes >= LENT:
+        waits = recorder.capture is not None or recorder.example_since is not None
+        if not waits and storage.type.device == "cpu" and storage.is_exported:
+            recorder.lent = True
+            return recorder.bind(storage.realise(), storage.type, storage)
+    return recorder.leaf(storage)
+
+
+def read_now(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep]:
+    """As `read`, for operations that end with `finish` of one result."""
+    storage = tensor._storage
+    if grad or tensor._chain or storage.value is not None:
+        return read(recorder, tensor, grad)
+    keep = _leaf_now(recorder, storage)
+    return keep.node, keep
+
+
+def _compute_lent(recorder: Recorder) -> None:
+    """Compute a result that reads memory where it lies, before anybody writes that."""
+    recorder.lent = False
+    recorder.flush("")
+
+
 def wants_grad(tensors: Sequence[TensorBase]) -> bool:
     """Whether an operation on `tensors` is recorded for gradients now."""
     if MODE.enabled:
@@ -336,6 +365,8 @@ def finish(
     made = new(storage, type, lineage)
     if grad and MODE.packing:
         SAVING[0](recorder, lineage.hist)  # type: ignore[arg-type]
+    if recorder.lent:
+        _compute_lent(recorder)
     return made
 
 
@@ -370,7 +401,7 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
                 nodes.append(node)
             else:
                 if keep is None:
-                    keep = recorder.leaf(storage)
+                    keep = _leaf_now(recorder, storage)
                 nodes.append(keep.node)
             parents.append(keep)
         if steady:
@@ -384,7 +415,10 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
             return finish(recorder, made, tuple(parents), name, True, nodes, True)
         recorder.recorded(made)
         storage, lineage = Storage.pending(recorder, made, tuple(parents), name, False)
-        return new(storage, made.type, lineage)
+        result = new(storage, made.type, lineage)
+        if recorder.lent:
+            _compute_lent(recorder)
+        return result
     finally:
         lock.release()
 

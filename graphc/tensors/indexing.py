@@ -17,7 +17,7 @@ from graphc.late_checks import TOO_LOW
 from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.tensors import viewing
-from graphc.tensors.core import TensorBase, finish, from_array, read, wants_grad
+from graphc.tensors.core import TensorBase, finish, from_array, read, read_now, wants_grad
 from graphc.tensors.filling import fill_value
 from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import is_number, plain
@@ -275,7 +275,7 @@ def getitem(input: Tensor, index: Index) -> Tensor:
     with recorder.lock:
         b = recorder.begin()
         grad = wants_grad((seen,))
-        x, keep_x = read(recorder, seen, grad)
+        x, keep_x = read_now(recorder, seen, grad)
         places, shape, flat, keeps = _combined(recorder, seen, advanced)
         perm, back = _front(places, x.type.rank)
         moved = b.permute(x, perm)
@@ -462,8 +462,8 @@ def at_index(
     with recorder.lock:
         b = recorder.begin()
         grad = wants_grad(tensors)
-        pairs = [read(recorder, t, grad) for t in tensors]
-        node, keep = read(recorder, index, False)
+        pairs = [read_now(recorder, t, grad) for t in tensors]
+        node, keep = (read if grad else read_now)(recorder, index, False)
         nodes = [n for n, _ in pairs]
         result = b.apply(op, (nodes[0], node, *nodes[1:]), {"axis": dim, **attrs})
         check_range(recorder, node, keep, tensors[0]._type.shape[dim], 0, message)

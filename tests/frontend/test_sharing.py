@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as torch
+from graphc_runtime.buffer import Buffer
 
 VIEWS = [
     lambda a: a,
@@ -162,3 +163,55 @@ def test_fill_and_copy_take_what_torch_takes() -> None:
     assert tensor.fill_(torch.tensor(3)).tolist() == [3, 3]
     assert tensor.copy_(4).tolist() == [4, 4]
     assert tensor.is_set_to(tensor.view(2)) and not tensor.is_set_to(tensor.clone())
+
+
+ROWS, COLUMNS = 1 << 10, 1 << 9
+READS: dict[str, Any] = {
+    "index": lambda x, i: x[i],
+    "index_select": lambda x, i: x.index_select(0, i),
+    "gather": lambda x, i: x.gather(0, i.reshape(-1, 1)),
+    "embedding": lambda x, i: torch.nn.functional.embedding(i, x),
+    "sum": lambda x, i: x.sum(1),
+    "twice": lambda x, i: x * x,
+}
+
+
+@pytest.mark.parametrize("lend", [torch.from_numpy, torch.tensor])
+@pytest.mark.parametrize("name", READS)
+def test_large_memory_that_numpy_may_write_is_not_copied(name: str, lend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(np.float32)
+    x, i = lend(array), torch.tensor([3, 500, 3])
+    seen = x.numpy()
+    copies: list[int] = []
+    whole = Buffer.copy
+    monkeypatch.setattr(Buffer, "copy", lambda self: copies.append(self.nbytes) or whole(self))
+    expected = READS[name](torch.tensor(array), i).numpy()
+    del copies[:]
+    found = READS[name](x, i)
+    seen[:] = 0
+    assert not copies or max(copies) < array.nbytes
+    np.testing.assert_array_equal(found.numpy(), expected)
+    assert not READS[name](x, i).any()
+
+
+def test_gradients_read_what_memory_of_numpy_held_before() -> None:
+    array = np.ones((ROWS, COLUMNS), np.float32)
+    x, w = torch.from_numpy(array), torch.full((COLUMNS,), 2.0, requires_grad=True)
+    index = torch.from_numpy(np.arange(ROWS * COLUMNS) % COLUMNS)
+    loss = (x * w).sum() + w[index].sum()
+    array[:] = 5
+    index.numpy()[:] = 0
+    loss.backward()
+    assert w.grad is not None
+    assert w.grad.tolist() == [2 * ROWS] * COLUMNS
+
+
+def test_an_index_out_of_range_leaves_memory_of_numpy_alone() -> None:
+    array = np.ones((ROWS, COLUMNS), np.float32)
+    x = torch.from_numpy(array)
+    with pytest.raises(IndexError, match="out of bounds for dimension 0"):
+        x[torch.tensor([ROWS])].tolist()
+    later = x[torch.tensor([1])] + 1
+    array[1] = 7
+    assert later[0, 0].item() == 2
+    assert x.sum().item() == ROWS * COLUMNS + 6 * COLUMNS
