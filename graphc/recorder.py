@@ -102,10 +102,10 @@ def _repeat(recorder: Recorder, key: tuple[Any, ...], updates: Sequence[Update],
     nodes = recorder.updates.get(operands)
     if nodes is not None:
         keeps = tuple([keep for _, keep in pairs])
-        for tensor, node in zip(written, nodes, strict=True):
-            write_node(recorder, tensor, node, keeps, "", False)
+        for place, node in nodes:
+            write_node(recorder, written[place], node, keeps, "", False)
         return
-    leaves = len(recorder.held)
+    leaves, waiting = len(recorder.held), len(recorder.pending)
     for one in updates:
         one.run()
     if len(recorder.held) != leaves:
@@ -113,7 +113,10 @@ def _repeat(recorder: Recorder, key: tuple[Any, ...], updates: Sequence[Update],
     storages = [tensor._storage for tensor in written]
     values = [s.value for s in storages if s.recorder is recorder and s.value is not None]
     if recorder.b is builder and len(values) == len(storages):  # else something was run in between
-        recorder.updates[operands] = tuple([value.node for value in values])
+        # In the order in which they were written, so that what waits is the same program the next time.
+        begun = {id(ref()): place for place, ref in enumerate(recorder.pending[waiting:])}
+        order = sorted(range(len(storages)), key=lambda place: begun.get(id(storages[place]), -1))
+        recorder.updates[operands] = tuple([(place, values[place].node) for place in order])
 
 
 def runtime_choice(compute: Callable[[], Any]) -> Any:

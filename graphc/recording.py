@@ -70,7 +70,7 @@ class Recorder:
         self.variables: dict[Node, weakref.ref[Value]] = {}
         self.gradients: dict[tuple[object, ...], list[Node | None]] = {}
         self.needed: dict[Node, tuple[Node, ...]] = {}
-        self.updates: dict[tuple[object, ...], tuple[Node, ...]] = {}
+        self.updates: dict[tuple[object, ...], tuple[tuple[int, Node], ...]] = {}
         self.checks: list[Check] = []
         self.late = LateChecks()
         self.seen: list[Seen] = []  # the views that the operation recorded last reads with gradients
