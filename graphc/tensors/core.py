@@ -14,7 +14,7 @@ from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
-from graphc.memory import AnyBuffer, from_host
+from graphc.memory import AnyBuffer, from_host, part
 from graphc.recording import SOURCES, THREADS, Recorder, current
 from graphc.storage import Binding, Lineage, Seen, Storage, Value, still_holds, untouched
 from graphc.tensors.export import seen
@@ -307,25 +307,27 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
 # recording
 
 
-def _leaf_now(recorder: Recorder, storage: Storage) -> Binding:
-    """The leaf of a realised storage, for an operation without gradients. Much memory that NumPy may write is read
-    where it lies, which is quicker than to copy it: then `recorder.lent` is set, and the result is computed at once.
-    """
-    if (storage.export is not None or storage.external is not None) and storage.type.nbytes >= LENT:
-        waits = recorder.capture is not None or recorder.example_since is not None
-        if not waits and storage.type.device == "cpu" and storage.is_exported:
-            recorder.lent = True
-            return recorder.bind(storage.realise(), storage.type, storage)
-    return recorder.leaf(storage)
-
-
 def read_now(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep]:
-    """As `read`, for operations that end with `finish` of one result."""
-    storage = tensor._storage
-    if grad or tensor._chain or storage.value is not None:
+    """As `read`, for operations that end with `finish` of one result. Much memory that NumPy may write is read where it
+    lies, which is quicker than to copy it: then `recorder.lent` is set, and the result is computed at once.
+    """
+    storage, chain, type = tensor._storage, tensor._chain, tensor._type
+    is_part = bool(chain) and type.nbytes < storage.type.nbytes and is_contiguous(type.shape, tensor._strides)
+    read_type = type if is_part else storage.type
+    may_wait = storage.export is None and storage.external is None
+    if grad or may_wait or read_type.nbytes < LENT or not _can_lend(recorder, storage):
         return read(recorder, tensor, grad)
-    keep = _leaf_now(recorder, storage)
-    return keep.node, keep
+    recorder.lent = True
+    buffer = storage.realise()
+    if is_part:
+        buffer, chain = part(buffer, tensor._offset * type.dtype.itemsize, type.nbytes), ()
+    binding = recorder.bind(buffer, read_type, storage)
+    return apply_chain(recorder.b, binding.node, chain), binding
+
+
+def _can_lend(recorder: Recorder, storage: Storage) -> bool:
+    waits = recorder.capture is not None or recorder.example_since is not None
+    return not waits and storage.value is None and storage.type.device == "cpu" and storage.is_exported
 
 
 def _compute_lent(recorder: Recorder) -> None:
@@ -394,14 +396,14 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
                 lineage = tensor._lineage
                 whole = keep is not None and keep is lineage.hist and lineage.version == storage.version == 0
             else:
-                whole = True
+                whole = storage.export is None and storage.external is None
             if not whole:
                 keep = None  # it may be computed now, and what it was made from is needed no more then
-                node, keep = read(recorder, tensor, grad)
+                node, keep = read_now(recorder, tensor, grad)
                 nodes.append(node)
             else:
                 if keep is None:
-                    keep = _leaf_now(recorder, storage)
+                    keep = recorder.leaf(storage)
                 nodes.append(keep.node)
             parents.append(keep)
         if steady:

@@ -173,6 +173,8 @@ READS: dict[str, Any] = {
     "embedding": lambda x, i: torch.nn.functional.embedding(i, x),
     "sum": lambda x, i: x.sum(1),
     "twice": lambda x, i: x * x,
+    "transposed": lambda x, i: x.t() @ x[:, 0],
+    "part": lambda x, i: x[1:] * 3,
 }
 
 
