@@ -49,6 +49,7 @@ class Products:
         self._panels = panels
         self._sums = sums
         self._next: dict[int, Ix] = {}  # for each panel the first index of the lane axis's next tile
+        self._sources: dict[int, Ix] = {}  # where that tile begins in the operand, for panels that are filled from it
 
     # panels
 
@@ -61,12 +62,21 @@ class Products:
                 outer = {var: bases[var][1] for var in panel.outer}
                 source = self._values.buffers[panel.source]
                 fill_near(panel, self._target, self._e, source, memory, lane[1], outer, is_whole)
+                self._sources.pop(number, None)
+                if is_whole and self._asks_source(panel):
+                    places = {var: Ix.of(bases[var][0]) for var in panel.outer}
+                    places[panel.axis] = self._following(number, panel, lane[1])
+                    terms = (places[v] * panel.address.coefficient(v) for v in (*panel.outer, panel.axis))
+                    self._sources[number] = sum(terms, Ix(panel.address.const))
             elif self._asks_ahead(panel):
-                last = (panel.tiles - 1) * panel.width
-                after = Var(f"next{number}", last)
-                following = self._e.op("add", lane[1], panel.width)
-                self._values.env[after] = self._e.op("minimum", following, last)
-                self._next[number] = Ix.of(after)
+                self._next[number] = self._following(number, panel, lane[1])
+
+    def _following(self, number: int, panel: Panel, first: Value) -> Ix:
+        """The first index of the tile of the lane axis that comes after the one which begins at `first`."""
+        last = (panel.tiles - 1) * panel.width
+        after = Var(f"next{number}", last)
+        self._values.env[after] = self._e.op("minimum", self._e.op("add", first, panel.width), last)
+        return Ix.of(after)
 
     def begin(self, bases: Bases, tiles: tuple[Value, Value]) -> None:
         """Before the lane axis is gone through for a block of tiles: copy what they need of the operands of which the
@@ -126,13 +136,32 @@ class Products:
         is_far = panel.memory.type.nbytes > self._target.l1_bytes
         return panel.is_lane and is_far and panel.tiles > 1 and self._schedule.block[0] is not None
 
+    def _asks_source(self, panel: Panel) -> bool:
+        """Whether lines of the operand that the next tile's panel is filled from are asked for while this tile's is
+        used: a few elements of many rows, which the machine does not foresee, from beyond the second cache.
+        """
+        is_far = panel.source.type.nbytes > self._target.l2_bytes
+        taps = math.prod(v.hi + 1 for v in self._schedule.unrolled[self._site])
+        side_by_side = panel.address.coefficient(panel.axis) == 1
+        return is_far and taps == 1 and side_by_side and panel.tiles > 1 and self._schedule.block[0] is not None
+
     def ask_ahead(self, point: Mapping[Var, Ix]) -> None:
-        """At this point of the sum: ask for some lines of the next tile's panel, so that all of them are asked for by
-        the end of the block. The same line may be asked for again, which costs little.
+        """At this point of the sum: ask for some lines of the next tile's panel, or of what it is filled from, so that
+        all of them are asked for by the end of the block. The same line may be asked for again, which costs little.
         """
         inside = self.domain.inside
         if inside is None:
             return
+        for number, first in self._sources.items():
+            panel = self._panels[number][0]
+            share = -(-panel.width // self._schedule.block[1])
+            address = first + inside * share
+            for var in panel.loops:
+                address += point.get(var, Ix()) * panel.address.coefficient(var)
+            innermost = panel.address.coefficient(self._schedule.loop_order[self._site][-1])
+            for step in range(self._schedule.steps.get(self._site, 1)):
+                there = address + step * innermost
+                self._e.prefetch(self._values.buffers[panel.source], self._values.address(there)[0])
         for number, first in self._next.items():
             panel, param = self._panels[number]
             size = self._schedule.block[1]

@@ -182,6 +182,9 @@ def test_a_panel_that_all_tiles_read_at_once_is_the_kernels_own(spec: str, dtype
         (kernel,) = build_program(graph, target=target).kernels
         verify_kernel(kernel)
         assert [own.size for own in kernel.own] == [panel.length]
+        # What the next tile is copied from is asked for where it does not come from a cache near the core.
+        asks = panel.source.type.nbytes > target.l2_bytes and places >= panel.width
+        assert ("prefetch %p" in print_kernel(kernel)) == asks
     arrays = _arrays(graph, places)
     targets = {"host": host_target(), **runnable()}
     for name in targets.keys() & {"host", "avx2", "avx512"}:
