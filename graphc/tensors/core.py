@@ -307,27 +307,38 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
 # recording
 
 
+def _is_part(tensor: TensorBase) -> bool:
+    """Whether a tensor is a view of a part that lies in one piece."""
+    type = tensor._type
+    return (
+        bool(tensor._chain) and type.nbytes < tensor._storage.type.nbytes and is_contiguous(type.shape, tensor._strides)
+    )
+
+
+def lends(recorder: Recorder, tensor: TensorBase) -> bool:
+    """Whether `read_now` reads the memory of a tensor where it lies, for an operation without gradients."""
+    storage = tensor._storage
+    if (storage.export is None and storage.external is None) or storage.type.nbytes < LENT:
+        return False
+    waits = recorder.capture is not None or recorder.example_since is not None or storage.value is not None
+    is_much = not _is_part(tensor) or tensor._type.nbytes >= LENT
+    return is_much and not waits and storage.type.device == "cpu" and storage.is_exported
+
+
 def read_now(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep]:
     """As `read`, for operations that end with `finish` of one result. Much memory that NumPy may write is read where it
     lies, which is quicker than to copy it: then `recorder.lent` is set, and the result is computed at once.
     """
-    storage, chain, type = tensor._storage, tensor._chain, tensor._type
-    is_part = bool(chain) and type.nbytes < storage.type.nbytes and is_contiguous(type.shape, tensor._strides)
-    read_type = type if is_part else storage.type
-    may_wait = storage.export is None and storage.external is None
-    if grad or may_wait or read_type.nbytes < LENT or not _can_lend(recorder, storage):
+    if grad or not lends(recorder, tensor):
         return read(recorder, tensor, grad)
     recorder.lent = True
-    buffer = storage.realise()
-    if is_part:
+    storage, type, chain = tensor._storage, tensor._type, tensor._chain
+    buffer, read_type = storage.realise(), storage.type
+    if _is_part(tensor):
         buffer, chain = part(buffer, tensor._offset * type.dtype.itemsize, type.nbytes), ()
+        read_type = type
     binding = recorder.bind(buffer, read_type, storage)
     return apply_chain(recorder.b, binding.node, chain), binding
-
-
-def _can_lend(recorder: Recorder, storage: Storage) -> bool:
-    waits = recorder.capture is not None or recorder.example_since is not None
-    return not waits and storage.value is None and storage.type.device == "cpu" and storage.is_exported
 
 
 def _compute_lent(recorder: Recorder) -> None:

@@ -19,10 +19,14 @@ from graphc.recording import THREADS, Recorder
 from graphc.repeats import ARGUMENTS, ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERWISE, SAME, SEVERAL, SHOWN, VIEW
 from graphc.source import user_location
 from graphc.storage import TOUCHED, Binding, Value, next_serial
-from graphc.tensors.core import TensorBase, read, result_class
+from graphc.tensors.core import TensorBase, lends, read, result_class
 from graphc.tensors.recipes import Before, about, held, rewritten, trace
 from graphc.tensors.size import Size
 from graphc.warned import WARNED
+
+
+class _LeftToPython(Exception):
+    """Native code cannot read an operand."""
 
 
 class _Missed:
@@ -57,7 +61,11 @@ VIEWS: dict[Callable[..., Any], bool] = {}
 
 
 def operand(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Value | Binding]:
-    """`read`, for native code that finds no leaf or variable of a tensor."""
+    """`read`, for native code that finds no leaf or variable of a tensor. It leaves to Python what `read_now` reads
+    where it lies.
+    """
+    if not grad and lends(recorder, tensor):
+        raise _LeftToPython
     recorder.b.locs = user_location(2)
     return read(recorder, tensor, grad)
 
@@ -99,6 +107,8 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     if bool(apart) != bool(writes):
         return result
     flows = bool(key[KEY.index("grad")] & FLOWS)
+    if not flows and any(lends(recorder, tensor) for tensor in tensors):
+        return result
     bits = [
         1 << place + ARGUMENTS * is_linked if place < ARGUMENTS else 0
         for place, is_linked in zip(places, linked, strict=True)
