@@ -13,6 +13,7 @@ from graphc.ir.types import TensorType, broadcast_shapes
 from graphc.tensors import shaping
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase, record
+from graphc.tensors.learning import reads
 from graphc.tensors.plans import Plans
 from graphc.tensors.products import c_name, name_of, need_numbers, need_tensors, product, rows_node
 from graphc.tensors.views import is_contiguous
@@ -24,6 +25,7 @@ _plans: Plans[tuple[str, Callable[..., Node]]] = Plans()
 
 
 @autocasts
+@reads(2, 0, 1)
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias: (*, in) and (out, in) give (*, out); a weight of shape (in) gives (*)."""
     plan = None

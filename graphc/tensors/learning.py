@@ -60,6 +60,22 @@ _READ: dict[Callable[..., Any], int] = {}
 VIEWS: dict[Callable[..., Any], bool] = {}
 
 
+def reads(*places: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Say the order in which a function reads tensors among its arguments, where that is not theirs: a call without the
+    last of them would tell another one.
+    """
+
+    def told(function: Callable[..., Any]) -> Callable[..., Any]:
+        ORDERS[function] = _order(places)
+        return function
+
+    return told
+
+
+def _order(places: Sequence[int]) -> int:
+    return sum(place + 1 << 8 * at for at, place in enumerate(places))
+
+
 def operand(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Value | Binding]:
     """`read`, for native code that finds no leaf or variable of a tensor. It leaves to Python what `read_now` reads
     where it lies.
@@ -139,7 +155,7 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     if traced.read == sorted(traced.read):
         ORDERS.setdefault(function, 0)
     elif not kwargs and len(traced.read) < 8:
-        ORDERS[function] = sum(places[number] + 1 << 8 * at for at, number in enumerate(traced.read))
+        ORDERS[function] = _order([places[number] for number in traced.read])
     if wanted == ENTRY:
         words = set(key)
         lost = any(id(pair[0]) not in words and id(pair[1].node) not in words for pair in operands if pair is not None)

@@ -43,6 +43,13 @@ def test_second_iteration_of_training_is_one_lookup() -> None:
     assert seen[2:] == [{"flushes": 1, "program_hits": 1, "gradient_hits": 1}] * 3
 
 
+def test_training_records_the_same_nodes_after_calls_of_another_form(native_recording: None) -> None:
+    """In which order operands are read for the first time does not depend on calls without one of them."""
+    for _ in range(4):
+        F.linear(torch.randn(6, 4), torch.randn(3, 4)).tolist()
+    test_second_iteration_of_training_is_one_lookup()
+
+
 def test_a_loop_without_observation_runs_one_program_per_step() -> None:
     net, optimizer = small_net()
     x, y = torch.randn(6, 4), torch.randint(0, 3, (6,))
