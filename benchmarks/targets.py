@@ -154,6 +154,14 @@ REASONS: dict[tuple[str, ...], str] = {
         "sum, dot and norm read memory as fast as a copy does or faster ({shares}); so do the best peers."
     ),
     ("embedding",): "Picking rows runs at {shares} of the speed of a plain copy of as many bytes.",
+    ("column-sum", "argmax", "layer-norm*", "cumsum", "transpose"): (
+        "Column sums, argmax, layer norm, cumsum and transpose reach {shares} of a plain copy; where one thread falls "
+        "short, two are nearly twice as fast: a core's loads, shuffles and arithmetic bound them, not the memory."
+    ),
+    ("embedding-grad",): (
+        "The gradient of picked rows fills its result with zeros and adds each row to its place in the order of the "
+        "indices, the same with any number of threads."
+    ),
     ("sort",): "A radix sort moves every element several times: the roofline counts one copy.",
     ("matmul-f32-n16", "matmul-f32-n32", "matmul-f64-n16", "matmul-f64-n32"): (
         "Products of 16 and 32: a compiled call costs 1 to 2 us besides its kernel, as long as NumPy's whole call."
@@ -170,6 +178,10 @@ REASONS: dict[tuple[str, ...], str] = {
     ("conv-1x1-*", "conv-3x3-*"): (
         "1x1 and 3x3 convolutions run at {shares} of the machine's arithmetic as it is counted for the direct form "
         "(decision 9 multiplies less): between two threads and at the edges of tiles some is lost."
+    ),
+    ("conv-depthwise-b16",): (
+        "Depthwise convolutions of 16 samples move more than the last cache holds, but rows of 56 do not begin with "
+        "lines, so they are stored through it; images put together first would not be (decision 15)."
     ),
     ("record",): (
         "An operation that is recorded again is recorded in native code (decision 11), in 1.2 us where NumPy's call "
