@@ -14,6 +14,7 @@ from graphc.pooling import quotient
 from graphc.refusing import need_float
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, record_many
+from graphc.tensors.learning import repeatable
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -205,11 +206,13 @@ def _maximum(rank: int, input: Tensor, output_size: Any, indices: bool) -> Any:
     return tuple(record_many(gradient, (input,), both)) if indices else record(gradient, (input,), largest)
 
 
+@repeatable
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     """Means that make `output_size` places of the last dimension."""
     return _average(1, input, output_size)
 
 
+@repeatable
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Means that make `output_size` places (one number, or a pair, with None for an extent as it is)."""
     return _average(2, input, output_size)
@@ -221,11 +224,13 @@ def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     return _average(3, input, output_size)
 
 
+@repeatable
 def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima that make `output_size` places of the last dimension, with `return_indices` also where they stand."""
     return _maximum(1, input, output_size, return_indices)
 
 
+@repeatable
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima that make `output_size` places, with `return_indices` also where they stand, in row-major order."""
     return _maximum(2, input, output_size, return_indices)
@@ -237,11 +242,13 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = 
     return _maximum(3, input, output_size, return_indices)
 
 
+@repeatable
 def adaptive_max_pool1d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """`adaptive_max_pool1d` with the places, in any case."""
     return _maximum(1, input, output_size, True)
 
 
+@repeatable
 def adaptive_max_pool2d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """`adaptive_max_pool2d` with the places, in any case."""
     return _maximum(2, input, output_size, True)

@@ -119,6 +119,7 @@ def embedding(
 # bags
 
 
+@repeatable
 def embedding_bag(
     input: Tensor,
     weight: Tensor,

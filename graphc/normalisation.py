@@ -17,6 +17,7 @@ from graphc.loss_reduction import given
 from graphc.refusing import need_float
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record
+from graphc.tensors.learning import repeatable
 from graphc.tensors.norms import norm
 from graphc.tensors.out import into, refuse_gradients
 from graphc.tensors.reductions import mean_node
@@ -175,24 +176,53 @@ def batch_norm(
         raise ShapeError(f"batch_norm: expected at least 2D input (got {len(shape)}D input)")
     need_float("batch_norm", input)
     _check_parameters(input, running_mean, running_var, weight, bias)
-    channel = tuple(n if i == 1 else 1 for i, n in enumerate(shape))
     if not training:
-
-        def fixed(b: Builder, x: Node, m: Node, v: Node, *rest: Node) -> Node:
-            off = b.sub(x, b.broadcast(b.reshape(b.cast(m, x.dtype), channel), x.shape))
-            scale = b.cast(inverse_root(b, v, eps), x.dtype)
-            made = b.mul(off, b.broadcast(b.reshape(scale, channel), x.shape))
-            return _affine(b, made, list(rest), channel, weight is not None, bias is not None)
-
-        return record("NativeBatchNormBackward0", given(input, running_mean, running_var, weight, bias), fixed)
+        assert running_mean is not None and running_var is not None
+        return _by_statistics(_BATCH_NORM, input, running_mean, running_var, weight, bias, eps)
     if running_mean is not None and running_var is not None and input._type.size:
         _move_statistics(input, running_mean, running_var, axes, momentum)
+    return _by_own(_BATCH_NORM, input, axes, weight, bias, eps)
+
+
+_BATCH_NORM = "NativeBatchNormBackward0"
+
+
+def _per_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n if i == 1 else 1 for i, n in enumerate(shape))
+
+
+@repeatable
+def _by_statistics(
+    gradient: str,
+    input: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    channel = _per_channel(input._type.shape)
+
+    def emit(b: Builder, x: Node, m: Node, v: Node, *rest: Node) -> Node:
+        off = b.sub(x, b.broadcast(b.reshape(b.cast(m, x.dtype), channel), x.shape))
+        scale = b.cast(inverse_root(b, v, eps), x.dtype)
+        made = b.mul(off, b.broadcast(b.reshape(scale, channel), x.shape))
+        return _affine(b, made, list(rest), channel, weight is not None, bias is not None)
+
+    return record(gradient, given(input, mean, variance, weight, bias), emit)
+
+
+@repeatable
+def _by_own(
+    gradient: str, input: Tensor, axes: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    channel = _per_channel(input._type.shape)
 
     def emit(b: Builder, x: Node, *rest: Node) -> Node:
         made = _standardised(b, x, axes, eps)
         return _affine(b, made, list(rest), channel, weight is not None, bias is not None)
 
-    return record("NativeBatchNormBackward0", given(input, weight, bias), emit)
+    return record(gradient, given(input, weight, bias), emit)
 
 
 def _unbiased(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
@@ -219,10 +249,20 @@ def _move_statistics(
     saved, MODE.enabled = MODE.enabled, False
     try:
         batch = input.detach()
-        in_place(mean, record("", (mean, batch), _moved(mean_node, axes, momentum, samples)))
-        in_place(variance, record("", (variance, batch), _moved(_unbiased, axes, momentum, samples)))
+        _move_mean(mean, batch, axes, momentum, samples)
+        _move_variance(variance, batch, axes, momentum, samples)
     finally:
         MODE.enabled = saved
+
+
+@repeatable
+def _move_mean(mean: Tensor, batch: Tensor, axes: tuple[int, ...], momentum: float, samples: bool) -> None:
+    in_place(mean, record("", (mean, batch), _moved(mean_node, axes, momentum, samples)))
+
+
+@repeatable
+def _move_variance(variance: Tensor, batch: Tensor, axes: tuple[int, ...], momentum: float, samples: bool) -> None:
+    in_place(variance, record("", (variance, batch), _moved(_unbiased, axes, momentum, samples)))
 
 
 def instance_norm(
@@ -248,25 +288,12 @@ def instance_norm(
     channels = shape[1]
     _check_counts(channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     _check_parameters(input, running_mean, running_var, weight, bias)
+    if not use_input_stats:
+        return _by_statistics("ViewBackward0", input, running_mean, running_var, weight, bias, eps)
     axes = tuple(range(2, len(shape)))
-    channel = tuple(n if i == 1 else 1 for i, n in enumerate(shape))
-    moves = use_input_stats and running_mean is not None and running_var is not None
-    if moves and input._type.size:
-        _move_statistics(input, running_mean, running_var, axes, momentum, samples=True)  # type: ignore[arg-type]
-
-    def emit(b: Builder, x: Node, *rest: Node) -> Node:
-        left = list(rest)
-        if use_input_stats:
-            made = _standardised(b, x, axes, eps)
-        else:
-            m, v = left.pop(0), left.pop(0)
-            off = b.sub(x, b.broadcast(b.reshape(b.cast(m, x.dtype), channel), x.shape))
-            scale = b.cast(inverse_root(b, v, eps), x.dtype)
-            made = b.mul(off, b.broadcast(b.reshape(scale, channel), x.shape))
-        return _affine(b, made, left, channel, weight is not None, bias is not None)
-
-    fixed = () if use_input_stats else (running_mean, running_var)
-    return record("ViewBackward0", given(input, *fixed, weight, bias), emit)
+    if running_mean is not None and running_var is not None and input._type.size:
+        _move_statistics(input, running_mean, running_var, axes, momentum, samples=True)
+    return _by_own("ViewBackward0", input, axes, weight, bias, eps)
 
 
 @autocasts
@@ -306,6 +333,7 @@ def group_norm(
     return record("NativeGroupNormBackward0", given(input, weight, bias), emit)
 
 
+@repeatable
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """x / (k + alpha * mean of squares over `size` channels around)^beta; channels outside count as 0."""
     shape = input._type.shape

@@ -18,6 +18,7 @@ from graphc.naming import named
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase, record_many
 from graphc.tensors.joining import cat, stack
+from graphc.tensors.learning import repeatable
 from graphc.tensors.shaping import transpose
 
 if TYPE_CHECKING:
@@ -106,32 +107,40 @@ def _drive(b: Builder, x: Node, w: _Weights, kind: _Kind) -> Node:
     return _product(b, x, w.w_ih, w.b_ih, w.b_hh if kind.joined_bias else None)
 
 
+_KINDS = {kind.name: kind for kind in (_LSTM, _GRU, _TANH, _RELU)}
+
+
+@repeatable
 def _layer(
-    kind: _Kind,
+    name: str,
     input: Tensor,
-    states: Sequence[Tensor],
+    hx: Sequence[Tensor],
+    place: int,
     weights: Sequence[Tensor],
     biased: bool,
+    batch_first: bool,
     reverse: bool,
     mask: Tensor | None,
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     """One layer in one direction over (time, batch, features): the outputs, then the last states.
 
-    Where `mask` (time, batch) is false the states stay and the output is 0.
+    It begins with the states `place` of `hx`. Where `mask` (time, batch) is false the states stay and the output is 0.
     """
-    steps, rows, features = input._type.shape
-    masked = mask is not None
-    order = range(steps - 1, -1, -1) if reverse else range(steps)
+    kind, masked = _KINDS[name], mask is not None
 
     def emit(b: Builder, x: Node, *rest: Node) -> list[Node]:
-        now: States = rest[: kind.states]
+        if batch_first:
+            x = b.permute(x, (1, 0, 2))
+        steps, rows, features = x.shape
+        starts = [b.slice(h, (place, 0, 0), (1, *h.shape[1:]), (1, 1, 1)) for h in rest[: kind.states]]
+        now: States = tuple(b.reshape(start, start.shape[1:]) for start in starts)
         w = _weights(rest[kind.states : len(rest) - masked], biased)
         if masked:
             kept = b.broadcast(b.reshape(rest[-1], (steps, rows, 1)), x.shape)
             x = b.select(kept, x, b.zeros_like(x))
         all_driven = _drive(b, b.reshape(x, (steps * rows, features)), w, kind)
         made: list[Node] = [x] * steps
-        for t in order:
+        for t in range(steps - 1, -1, -1) if reverse else range(steps):
             driven = b.slice(all_driven, (t * rows, 0), (rows, all_driven.shape[1]), (1, 1))
             new = kind.step(b, driven, now, w)
             out = new[0]
@@ -144,8 +153,8 @@ def _layer(
             made[t] = b.reshape(out, (1, *out.shape))
         return [b.concat(tuple(made), 0), *now]
 
-    operands = (input, *states, *weights, *((mask,) if mask is not None else ()))
-    return record_many("StackBackward0", operands, emit)
+    operands = (input, *hx, *weights, *((mask,) if mask is not None else ()))
+    return tuple(record_many("StackBackward0", operands, emit))
 
 
 def _network(
@@ -163,17 +172,17 @@ def _network(
 ) -> tuple[Tensor, ...]:
     directions = 2 if bidirectional else 1
     size = len(params) // (num_layers * directions)
-    x = transpose(input, 0, 1) if batch_first else input
-    if x._type.shape[0] == 0:
+    x = input
+    if x._type.shape[1 if batch_first else 0] == 0:
         raise UsageError("Expected sequence length to be larger than 0 in RNN")
     finals: list[list[Tensor]] = [[] for _ in hx]
     for layer in range(num_layers):
         outputs: list[Tensor] = []
         for direction in range(directions):
             place = layer * directions + direction
-            states = [h[place] for h in hx]
             weights = params[place * size : (place + 1) * size]
-            made = _layer(kind, x, states, weights, has_biases, direction == 1, mask)
+            first = batch_first and not layer
+            made = _layer(kind.name, x, hx, place, weights, has_biases, first, direction == 1, mask)
             outputs.append(made[0])
             for found, state in zip(finals, made[1:], strict=True):
                 found.append(state)

@@ -8,6 +8,7 @@ from graphc.errors import ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.tensors.core import record
+from graphc.tensors.learning import repeatable
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -22,6 +23,7 @@ def _check(name: str, input: Tensor, factor_name: str, factor: int) -> None:
         raise UsageError(f"{name} expects a positive {factor_name}, but got {factor}")
 
 
+@repeatable
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """(..., C * r * r, H, W) as (..., C, H * r, W * r). W. Shi et al., 2016."""
     r = upscale_factor
@@ -42,6 +44,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     return record("PixelShuffleBackward0", (input,), emit)
 
 
+@repeatable
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """(..., C, H * r, W * r) as (..., C * r * r, H, W): the inverse of `pixel_shuffle`."""
     r = downscale_factor
@@ -73,6 +76,7 @@ def native_channel_shuffle(input: Tensor, groups: int) -> Tensor:
     return _channel_shuffle("NotImplemented", input, groups)
 
 
+@repeatable
 def _channel_shuffle(gradient: str, input: Tensor, groups: int) -> Tensor:
     shape = input._type.shape
     if len(shape) <= 2:

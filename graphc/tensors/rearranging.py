@@ -77,7 +77,12 @@ def repeat_interleave(
         raise UsageError("Repeats must be non-negative")
     if dim is None:
         input, dim = flatten(input), 0
-    at = wrap_dim(whole(dim, "repeat_interleave"), input.ndim)
+    return _repeated(input, count, wrap_dim(whole(dim, "repeat_interleave"), input.ndim))
+
+
+@repeatable
+def _repeated(input: Tensor, count: int, at: int) -> Tensor:
+    """Each element `count` times in a row along dimension `at`."""
 
     def emit(b: Builder, x: Node) -> Node:
         shape = x.shape or (1,)

@@ -18,6 +18,7 @@ from graphc.promotion import as_float
 from graphc.tensors import elementwise, results
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, record, record_many, wrap_dim
+from graphc.tensors.learning import repeatable
 from graphc.tensors.out import out_form
 from graphc.tensors.shaping import ints
 from graphc.tensors.writing import type_name
@@ -349,6 +350,7 @@ def all_(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 
 @numpy_names
+@repeatable
 def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     """How many elements over `dim` are not zero; int64."""
     axes = axes_of(dim, input.ndim, "count_nonzero")
