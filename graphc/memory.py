@@ -19,6 +19,8 @@ AnyBuffer = Any  # a Buffer, or a DeviceBuffer
 # Values of at most so many bytes go to a device together, in one copy; their places there are aligned as buffers are.
 _SMALL = 4096
 _ALIGNMENT = 256
+# Values of at most so many bytes are compared by copies of them.
+_COPIED = 1 << 15
 
 
 def driven(name: str) -> Any:
@@ -107,4 +109,9 @@ def copy_into(target: AnyBuffer, source: AnyBuffer) -> None:
 
 def equal(a: AnyBuffer, b: AnyBuffer) -> bool:
     """Whether two buffers hold the same bytes."""
-    return a is b or bool(np.array_equal(bytes_of(a), bytes_of(b)))
+    if a is b:
+        return True
+    first, second = bytes_of(a), bytes_of(b)
+    if first.nbytes <= _COPIED:  # `array_equal` alone takes 5 us
+        return first.tobytes() == second.tobytes()
+    return bool(np.array_equal(first, second))

@@ -6,9 +6,12 @@ NumPy, in the precision that PyTorch computes them in; the sums are gathers and 
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
+import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from graphc.ir.types import DType, i64, u8
 from graphc.refusing import need_float
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import from_array, record
+from graphc.tensors.learning import repeatable
 from graphc.warned import warn
 
 if TYPE_CHECKING:
@@ -138,21 +142,66 @@ def _mixed(b: Builder, x: Node, axis: int, index: Node, weights: Node | None) ->
     return b.reduce_sum(b.mul(taken, b.broadcast(b.reshape(weights, shape), taken.shape)), (axis + 1,))
 
 
-def _resampled(name: str, input: Tensor, tables: Sequence[Table]) -> Tensor:
-    dtype = input._type.dtype
-    operands: list[Tensor] = []
-    for index, weights in tables:
-        operands.append(from_array(index, i64, input._type.device))
-        if weights is not None:
-            operands.append(from_array(weights, dtype, input._type.device))
+class _Tables(NamedTuple):
+    """How often each element of an axis stands in a row, 0 where a table tells the elements; the tables as tensors:
+    elements, then weights if there are any.
+    """
 
+    repeats: tuple[int, ...]
+    operands: tuple[Tensor, ...]
+
+
+def _tables(
+    mode: str,
+    sizes: tuple[tuple[int, int, float | None], ...],
+    align: bool,
+    smooth: bool,
+    dtype: DType,
+    device: str,
+) -> _Tables:
+    repeats: list[int] = []
+    operands: list[Tensor] = []
+    for n, out, scale in sizes:
+        index, weights = _table(mode, n, out, align, scale, smooth, dtype)
+        times = out // n
+        if weights is None and np.array_equal(index, np.arange(n).repeat(times)[:, None]):
+            repeats.append(times)
+            continue
+        repeats.append(0)
+        operands.append(from_array(index, i64, device))
+        if weights is not None:
+            operands.append(from_array(weights, dtype, device))
+    return _Tables(tuple(repeats), tuple(operands))
+
+
+class _Kept(threading.local):
+    """The tables of a thread, for calls with the same extents to read the same tensors."""
+
+    def __init__(self) -> None:
+        self.tables = functools.lru_cache(maxsize=64)(_tables)
+
+
+_KEPT = _Kept()
+
+
+def _repeated(b: Builder, x: Node, axis: int, times: int) -> Node:
+    front, n, rest = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    wide = b.broadcast(b.reshape(x, (*front, n, 1, *rest)), (*front, n, times, *rest))
+    return b.reshape(wide, (*front, n * times, *rest))
+
+
+@repeatable
+def _resampled(name: str, input: Tensor, repeats: Sequence[int], tables: Sequence[Tensor], weighted: bool) -> Tensor:
     def emit(b: Builder, x: Node, *rest: Node) -> Node:
         given = iter(rest)
-        for axis, (_, weights) in enumerate(tables, 2):
-            x = _mixed(b, x, axis, next(given), None if weights is None else next(given))
+        for axis, times in enumerate(repeats, 2):
+            if times:
+                x = _repeated(b, x, axis, times)
+            else:
+                x = _mixed(b, x, axis, next(given), next(given) if weighted else None)
         return x
 
-    return record(name, (input, *operands), emit)
+    return record(name, (input, *tables), emit)
 
 
 # arguments
@@ -253,11 +302,11 @@ def interpolate(
     if not (dtype is u8 and mode.startswith("nearest")):
         need_float(_KERNELS[mode], input)
     align = bool(align_corners)
-    tables = [
-        _table(mode, n, out, align, scale, antialias, dtype)
-        for n, out, scale in zip(input._type.shape[2:], outs, scales, strict=True)
-    ]
-    return _resampled(f"{_GRADIENTS[mode]}{rank}D{'Aa' if antialias else ''}Backward0", input, tables)
+    sizes = tuple(zip(input._type.shape[2:], outs, scales, strict=True))
+    tables = _KEPT.tables(mode, sizes, align, antialias, dtype, input._type.device)
+    # Native code knows strings by where they lie.
+    name = sys.intern(f"{_GRADIENTS[mode]}{rank}D{'Aa' if antialias else ''}Backward0")
+    return _resampled(name, input, *tables, not mode.startswith("nearest"))
 
 
 def _deprecated(name: str) -> None:

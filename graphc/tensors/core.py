@@ -195,6 +195,15 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     return value
 
 
+def runs_pending(recorder: Recorder, tensor: TensorBase, grad: bool) -> bool:
+    """Whether reading a tensor runs pending work, as `_variable` and `Recorder.read` do, if it has no variable yet."""
+    storage, lineage = tensor._storage, tensor._lineage
+    if storage.value is None:
+        return False
+    collects = grad and lineage.hist is None and lineage.requires_grad and recorder.capture is None
+    return storage.recorder is not recorder or collects
+
+
 def fresh_variable(recorder: Recorder, node: Node, keep: Keep) -> Value:
     """A new variable over the contents `node`."""
     b = recorder.b

@@ -19,7 +19,7 @@ from graphc.recording import THREADS, Recorder
 from graphc.repeats import ARGUMENTS, ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERWISE, SAME, SEVERAL, SHOWN, VIEW
 from graphc.source import user_location
 from graphc.storage import TOUCHED, Binding, Value, next_serial
-from graphc.tensors.core import TensorBase, lends, read, result_class
+from graphc.tensors.core import TensorBase, lends, read, result_class, runs_pending
 from graphc.tensors.recipes import Before, about, held, rewritten, trace
 from graphc.tensors.size import Size
 from graphc.warned import WARNED
@@ -78,12 +78,17 @@ def _order(places: Sequence[int]) -> int:
 
 def operand(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Value | Binding]:
     """`read`, for native code that finds no leaf or variable of a tensor. It leaves to Python what `read_now` reads
-    where it lies.
+    where it lies, and what runs pending work: operands that were read before were computed then, and the call may raise
+    an error before it reads anything.
     """
-    if not grad and lends(recorder, tensor):
+    if _is_left(recorder, tensor, grad):
         raise _LeftToPython
     recorder.b.locs = user_location(2)
     return read(recorder, tensor, grad)
+
+
+def _is_left(recorder: Recorder, tensor: TensorBase, grad: bool) -> bool:
+    return runs_pending(recorder, tensor, grad) or (not grad and lends(recorder, tensor))
 
 
 @unnamed
@@ -123,7 +128,7 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     if bool(apart) != bool(writes):
         return result
     flows = bool(key[KEY.index("grad")] & FLOWS)
-    if not flows and any(lends(recorder, tensor) for tensor in tensors):
+    if any(_is_left(recorder, tensor, flows) for tensor in tensors):
         return result
     bits = [
         1 << place + ARGUMENTS * is_linked if place < ARGUMENTS else 0
