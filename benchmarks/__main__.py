@@ -194,8 +194,8 @@ def run(session: Session, chosen: argparse.Namespace, console: Console) -> None:
             section = every[name].section
             heads = [*settings.systems, "to best peer", "of roofline"]
             console.print(f"\n{section}, µs\n{'':<27}" + "".join(f"{head:>16}" for head in heads), style="bold")
-        for threads in chosen.threads:
-            console.print(line(session.measure(every[name], threads), settings.systems))
+        for row in session.measure(every[name], chosen.threads):
+            console.print(line(row, settings.systems))
             save(results, chosen)
     if "first-step" in chosen.names:
         console.print("\nfirst steps", style="bold")

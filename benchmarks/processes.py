@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.workload import OURS
 
 ROOT = Path(__file__).resolve().parents[1]
+NO_ANSWER = "no answer within"
 
 
 def environment(threads: int, cache: Path) -> dict[str, str]:
@@ -113,7 +114,7 @@ class SystemProcess:
         if not ready:
             self.process.kill()
             self.process.wait()
-            return {"failed": f"no answer within {self.timeout:.0f} s"}
+            return {"failed": f"{NO_ANSWER} {self.timeout:.0f} s"}
         line = self.process.stdout.readline()
         if not line:
             return {"failed": f"the process ended with status {self.process.wait()}"}

@@ -7,13 +7,13 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import SystemProcess, busy, cpus, environment, interpreter
+from benchmarks.processes import NO_ANSWER, SystemProcess, busy, cpus, environment, interpreter
 from benchmarks.results import Results, Row
 from benchmarks.workload import BY_HAND, OURS, Workload, difference
 
@@ -84,22 +84,31 @@ class Session:
         asked = [name for name in asked if name != BY_HAND or threads == 1]
         return [name for name in asked if workload.form(name) is not None]
 
-    def measure(self, workload: Workload, threads: int) -> Row:
-        """One workload: results are compared, then everybody takes turns."""
-        row = Row(workload.name, workload.section, threads, workload.dtype, workload.flops, workload.bytes)
-        row.revision = self.results.machine["revision"]
-        self.results.add(row)
-        with (
-            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-            self._started([*self._systems_for(workload, threads), "machine"], threads, Path(folder)) as started,
-        ):
-            running = {name: process for name, process in started.items() if name != "machine"}
-            machine = started.get("machine")
-            if machine is not None:
-                machine.ask("prepare", workload=workload.name)
-            self._prepare(workload, row, running)
-            self._turns(row, running, machine)
-        return row
+    def measure(self, workload: Workload, threads: Sequence[int]) -> Iterator[Row]:
+        """One workload with each number of threads: results are compared, then everybody takes turns.
+
+        Caches are empty at first and stay from one number of threads to the next; only the first calls with empty ones
+        are told. Who gives no answer in time is not asked again.
+        """
+        slow: dict[str, str] = {}
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            for number in threads:
+                row = Row(workload.name, workload.section, number, workload.dtype, workload.flops, workload.bytes)
+                row.revision = self.results.machine["revision"]
+                row.failures |= slow
+                self.results.add(row)
+                names = [name for name in self._systems_for(workload, number) if name not in slow]
+                with self._started([*names, "machine"], number, Path(folder)) as started:
+                    running = {name: process for name, process in started.items() if name != "machine"}
+                    machine = started.get("machine")
+                    if machine is not None:
+                        machine.ask("prepare", workload=workload.name)
+                    self._prepare(workload, row, running)
+                    self._turns(row, running, machine)
+                slow |= {name: why for name, why in row.failures.items() if why.startswith(NO_ANSWER)}
+                if number != threads[0]:
+                    row.first_s.clear()
+                yield row
 
     def _drop(self, row: Row, running: dict[str, SystemProcess], name: str, reason: str) -> None:
         row.failures[name] = reason

@@ -7,9 +7,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import benchmarks.session
 from benchmarks import processes
 from benchmarks.results import Results
 from benchmarks.session import Options, Session
@@ -45,6 +47,37 @@ def test_a_step_is_measured_beside_a_busy_cpu() -> None:
     assert session.results.busy_core[workload.name]["graphc-compiled"] > 0
     session.busy_core(workload, 10_000)
     assert len(told) == 1 and "too few for 10000 threads" in told[0]
+
+
+def test_who_gives_no_answer_is_not_asked_again_and_caches_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int, Path]] = []
+    silent = {"failed": f"{processes.NO_ANSWER} 600 s"}
+
+    class Process(processes.SystemProcess):
+        def __init__(self, name: str, threads: int, python: str, cache: Path, *rest: Any) -> None:
+            super().__init__(name, threads, python, cache, *rest)
+            asked.append((name, threads, cache))
+
+        def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+            return silent if (self.name, do) == ("numpy", "measure") else super().ask(do, **arguments)
+
+    monkeypatch.setattr(benchmarks.session, "SystemProcess", Process)
+    session = Session(
+        Options(["graphc-compiled", "numpy"], rounds=1, seconds=0.01, peer_python=sys.executable, tiny=True),
+        Results({"revision": "commit 1"}, {}),
+        lambda text: None,
+    )
+    workload = workloads(tiny=True)["sum"]
+    first, second = session.measure(workload, (1, 2))
+    assert [(name, threads) for name, threads, _ in asked if name != "machine"] == [
+        ("graphc-compiled", 1),
+        ("numpy", 1),
+        ("graphc-compiled", 2),
+    ]
+    assert len({cache for _, _, cache in asked}) == 1
+    assert first.failures == second.failures == {"numpy": silent["failed"]}
+    assert set(first.first_s) == {"graphc-compiled", "numpy"} and not second.first_s
+    assert first.median_s.keys() == second.median_s.keys() == {"graphc-compiled"}
 
 
 @pytest.mark.skipif(len(processes.cpus(2)) < 2, reason="needs two CPUs")
