@@ -98,9 +98,7 @@ class _KernelEmitter:
             elif isinstance(statement, Prefetch):
                 memory.prefetch(statement)
             elif isinstance(statement, Fence):
-                # A label that nobody jumps to: nothing is scheduled across it, and no instruction is made for it.
-                f.run('call void @llvm.codeview.annotation(metadata !{!"fence"})')
-                f.declarations["declare void @llvm.codeview.annotation(metadata)"] = None
+                f.fence()
             elif isinstance(statement, For):
                 self._for(statement)
             elif isinstance(statement, If):

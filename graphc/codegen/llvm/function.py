@@ -7,6 +7,10 @@ from graphc.codegen.llvm.spelling import register_type, suffix
 from graphc.codegen.target import Target
 
 
+# Stores of a straight piece that LLVM orders together: each is compared with all others, so a thousand take a second.
+TOGETHER = 128
+
+
 class Scope:
     """A straight piece of the function: the body of a loop or of an `If`, or the function itself.
 
@@ -39,6 +43,7 @@ class Function:
         self.globals: dict[str, None] = {}  # definitions of constants in memory
         self.streams = False  # whether something is stored past the caches
         self._count = 0
+        self._stores = 0  # since the last label or fence
 
     def fresh(self, hint: str = "") -> str:
         """A new register name."""
@@ -60,8 +65,22 @@ class Function:
         """Append an instruction without a result."""
         self.scopes[-1].lines.append(f"  {line}")
 
+    def store(self, line: str) -> None:
+        """Append a store, and a fence where there are many."""
+        if self._stores == TOGETHER:
+            self.fence()
+        self.run(line)
+        self._stores += 1
+
+    def fence(self) -> None:
+        """Let LLVM schedule nothing across this place: a label that nobody jumps to, for which no instruction is made."""
+        self.run('call void @llvm.codeview.annotation(metadata !{!"fence"})')
+        self.declarations["declare void @llvm.codeview.annotation(metadata)"] = None
+        self._stores = 0
+
     def label(self, name: str) -> None:
         """Start a new LLVM block inside the current scope."""
+        self._stores = 0
         scope = self.scopes[-1]
         scope.lines.append(f"{name}:")
         scope.label = name
@@ -73,6 +92,7 @@ class Function:
 
     def open(self, label: str) -> Scope:
         """Enter an inner scope whose first block is `label`."""
+        self._stores = 0
         scope = Scope(label)
         scope.lines.append(f"{label}:")
         self.scopes.append(scope)
@@ -80,6 +100,7 @@ class Function:
 
     def close(self) -> Scope:
         """Leave the innermost scope; its lines are not yet in the outer one."""
+        self._stores = 0
         return self.scopes.pop()
 
     def typed(self, value: Value) -> str:

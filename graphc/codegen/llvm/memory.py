@@ -315,31 +315,31 @@ class Memory:
                 mask = self._reverse(mask, masks, lanes) if mask else None
             if statement.streams:
                 f.streams = True
-                f.run(f"store {memory} {value}, ptr {address}, align {align * lanes}, !nontemporal !0")
+                f.store(f"store {memory} {value}, ptr {address}, align {align * lanes}, !nontemporal !0")
                 return
             if mask is None:
-                f.run(f"store {memory} {value}, ptr {address}, align {align}")
+                f.store(f"store {memory} {value}, ptr {address}, align {align}")
                 return
             if stride == 1 and self._first.get(statement.mask) == 1:  # type: ignore[arg-type]
                 # LLVM makes one instruction of such a store and the narrowing of its value, as wide as before that.
                 single = f.emit(f"extractelement {memory} {value}, i64 0")
-                f.run(f"store {memory_element(type.dtype)} {single}, ptr {address}, align {align}")
+                f.store(f"store {memory_element(type.dtype)} {single}, ptr {address}, align {align}")
                 return
             name = f"@llvm.masked.store.{suffix(memory)}.p0"
             f.declarations[f"declare void {name}({memory}, ptr, i32, {masks})"] = None
-            f.run(f"call void {name}({memory} {value}, ptr {address}, i32 {align}, {masks} {mask})")
+            f.store(f"call void {name}({memory} {value}, ptr {address}, i32 {align}, {masks} {mask})")
             return
         if self._by_lane and statement.offsets is None and stride and (mask is None or statement.mask in self._first):
             element = memory_element(type.dtype)
             for lane in range(self._first.get(statement.mask, lanes)):  # type: ignore[arg-type]
                 address = self.address(statement.buffer, statement.index, lane * stride)
                 single = f.emit(f"extractelement {memory} {value}, i64 {lane}")
-                f.run(f"store {element} {single}, ptr {address}, align {align}")
+                f.store(f"store {element} {single}, ptr {address}, align {align}")
             return
         pointers = self._lane_pointers(statement.buffer, statement.index, statement.offsets, stride, lanes)
         name = f"@llvm.masked.scatter.{suffix(memory)}.v{lanes}p0"
         f.declarations[f"declare void {name}({memory}, <{lanes} x ptr>, i32, {masks})"] = None
-        f.run(f"call void {name}({memory} {value}, <{lanes} x ptr> {pointers}, i32 {align}, {masks} {mask or _ALL})")
+        f.store(f"call void {name}({memory} {value}, <{lanes} x ptr> {pointers}, i32 {align}, {masks} {mask or _ALL})")
 
     def _store_scalar(self, statement: Store, memory: str, value: str, mask: str | None) -> None:
         f = self.f
@@ -348,7 +348,7 @@ class Memory:
             address = f.emit(f"getelementptr {memory}, ptr {address}, i64 {f.names[statement.offsets]}")
         store = f"store {memory} {value}, ptr {address}, align {statement.buffer.dtype.itemsize}"
         if mask is None:
-            f.run(store)
+            f.store(store)
             return
         number = f.number()
         f.run(f"br i1 {mask}, label %store{number}, label %stored{number}")
