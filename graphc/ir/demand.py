@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from graphc.ir.access import SINGLE_READ, Index, concat_reads, fold_reads
 from graphc.ir.contraction import parse_spec
-from graphc.ir.index import Data, Derived, Ix, Symbol, Var, linear
+from graphc.ir.index import ZERO, Data, Derived, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 
@@ -250,7 +250,10 @@ def indexed_read(node: Node, idx: Index) -> tuple[Index, Index]:
     if node.op == "gather":
         rank = index.type.rank
         at = idx[axis : axis + rank]
-        symbol = Data(index, at, max(data.shape[axis] - 1, 0))
-        return (*idx[:axis], Ix.of(symbol), *idx[axis + rank :]), at
-    symbol = Data(index, idx, max(data.shape[axis] - 1, 0))
-    return (*idx[:axis], Ix.of(symbol), *idx[axis + 1 :]), idx
+        return (*idx[:axis], _place(index, at, data.shape[axis]), *idx[axis + rank :]), at
+    return (*idx[:axis], _place(index, idx, data.shape[axis]), *idx[axis + 1 :]), idx
+
+
+def _place(index: Node, at: Index, extent: int) -> Ix:
+    """The place that an index tensor names at `at`; of a single one, whatever it names."""
+    return Ix.of(Data(index, at, extent - 1)) if extent > 1 else ZERO

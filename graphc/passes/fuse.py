@@ -217,8 +217,12 @@ def _all_aligned(
 
 
 def _is_windowed(node: Node, wanted: list[Index], axes: list[Var]) -> bool:
-    """Whether each point of the reader's domain reads elements of `node` that no other point reads."""
+    """Whether each point of the reader's domain reads elements of `node` that no other point reads, and none reads past
+    them, as those do behind whose choice there is something else: what needs loops is computed for each point.
+    """
     if len(wanted) > UNROLLED_REDUCTION:
+        return False
+    if any(not 0 <= ix.lo <= ix.hi < extent for at in wanted for ix, extent in zip(at, node.shape, strict=True)):
         return False
     used: list[Symbol] = []
     for d in range(node.type.rank):

@@ -241,3 +241,12 @@ def test_random_numbers_depend_on_the_seed_and_the_order_alone() -> None:
     before = torch.counters()
     torch.rand(3).tolist()
     assert "programs_built" not in change(before)
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_rows_are_picked_by_what_was_found_in_them(rows: int) -> None:
+    x = torch.randn(rows, 40)
+    places = x.numpy().argmax(1) % rows
+    for run in (lambda x: x.amax(1)[x.argmax(1) % rows], lambda x: x.amax(1).gather(0, x.argmax(1) % rows)):
+        for made in (run(x), torch.compile(run)(x)):
+            assert made.tolist() == x.numpy().max(1)[places].tolist()

@@ -127,6 +127,10 @@ class TestGuardPages:
     def test_random_graphs(self, first: int) -> None:
         in_child("random", range(first, first + AT_ONCE))
 
+    def test_products_behind_a_choice(self) -> None:
+        """Padding and a concatenation walk further than the products that they choose."""
+        in_child("random", (641, 690))
+
     def test_training_steps(self) -> None:
         in_child("batch", BATCHES)
 
