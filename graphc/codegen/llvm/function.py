@@ -6,7 +6,6 @@ from graphc.codegen.kernel import Value
 from graphc.codegen.llvm.spelling import register_type, suffix
 from graphc.codegen.target import Target
 
-
 # Stores of a straight piece that LLVM orders together: each is compared with all others, so a thousand take a second.
 TOGETHER = 128
 
@@ -73,7 +72,7 @@ class Function:
         self._stores += 1
 
     def fence(self) -> None:
-        """Let LLVM schedule nothing across this place: a label that nobody jumps to, for which no instruction is made."""
+        """Let LLVM schedule nothing across this place: a label that nobody jumps to, without an instruction."""
         self.run('call void @llvm.codeview.annotation(metadata !{!"fence"})')
         self.declarations["declare void @llvm.codeview.annotation(metadata)"] = None
         self._stores = 0
