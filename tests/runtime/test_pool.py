@@ -225,7 +225,7 @@ def test_the_pool_starts_only_when_needed() -> None:
     assert len([t for t in threading.enumerate() if t.name.startswith("graphc-")]) == 1
 
 
-def test_number_of_threads() -> None:
+def test_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     executable = parallel(COUNT_TASK, (TensorSpec("i32", (64,)),))
     for count in (3, 1, 4, 2):
         set_num_threads(count)
@@ -236,6 +236,7 @@ def test_number_of_threads() -> None:
     for count in (0, -1, 2000):
         with pytest.raises(ValueError, match="between 1 and 1024"):
             set_num_threads(count)
+    monkeypatch.delenv("GRAPHC_THREADS", raising=False)
     THREADS.reset()
     assert get_num_threads() == cpu_count()
 
