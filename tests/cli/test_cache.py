@@ -19,7 +19,7 @@ from tests.cli.running import run_fresh
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder that holds at least one compiled program."""
     path = tmp_path_factory.mktemp("filled") / "cache"
-    done = run_fresh("doctor", "--json", GRAPHC_CACHE_DIR=str(path))
+    done = run_fresh("doctor", "--json", GRAPHC_THREADS="1", GRAPHC_CACHE_DIR=str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     return path
 
@@ -97,7 +97,7 @@ def test_unknown_subcommand_lists_them() -> None:
 
 
 def test_doctor(tmp_path: Path) -> None:
-    done = run_fresh("doctor", "--json", GRAPHC_CACHE_DIR=str(tmp_path / "c"))
+    done = run_fresh("doctor", "--json", GRAPHC_THREADS="1", GRAPHC_CACHE_DIR=str(tmp_path / "c"))
     assert done.returncode == 0, done.stdout
     data = json.loads(done.stdout)
     assert data["version"] == 1 and data["ok"] is True
