@@ -21,6 +21,8 @@ _SMALL = 4096
 _ALIGNMENT = 256
 # Values of at most so many bytes are compared by copies of them.
 _COPIED = 1 << 15
+# Values of at least so many bytes are copied to memory that begins with a cache line.
+_LINED = 1 << 14
 
 
 def driven(name: str) -> Any:
@@ -49,6 +51,17 @@ def from_host(array: np.ndarray, device: str) -> AnyBuffer:
     """The contents of a C-contiguous array in memory of `device`; on the CPU the array's own memory."""
     buffer = Buffer.from_array(array)
     return buffer if device == "cpu" else driven(device).upload(buffer)
+
+
+def copied(array: np.ndarray, type: TensorType) -> AnyBuffer:
+    """Memory with the elements of `array`, which has the shape of `type`, converted to its dtype. Large memory on the
+    CPU begins with a cache line, which that of NumPy does not: vectors that reach over two lines are read twice.
+    """
+    if type.device != "cpu" or type.nbytes < _LINED:
+        return from_host(np.array(array, type.dtype.numpy, order="C", copy=True), type.device)
+    (made,) = allocate_all(type.device, (type,))
+    np.copyto(values_of(made, type), array, casting="unsafe")
+    return made
 
 
 def filled(value: Any, type: TensorType) -> AnyBuffer:

@@ -14,7 +14,7 @@ from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
-from graphc.memory import AnyBuffer, from_host, part
+from graphc.memory import AnyBuffer, copied, part
 from graphc.recording import SOURCES, THREADS, Recorder, current
 from graphc.storage import Binding, Lineage, Seen, Storage, Value, still_holds, untouched
 from graphc.tensors.export import seen
@@ -158,9 +158,8 @@ def from_buffer(buffer: AnyBuffer, type: TensorType) -> Tensor:
 
 def from_array(array: np.ndarray, dtype: DType, device: str | None = None) -> Tensor:
     """A tensor with a private copy of `array`, on `device` (where a factory that runs now puts what it makes)."""
-    made = np.array(array, dtype=dtype.numpy, order="C", copy=True)
-    device = device or THREADS.recorder.place
-    return from_buffer(from_host(made, device), TensorType(dtype, made.shape, device))
+    type = TensorType(dtype, np.shape(array), device or THREADS.recorder.place)
+    return from_buffer(copied(array, type), type)
 
 
 # reading
