@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from graphc.errors import UsageError
+from graphc.errors import RangeError, UsageError
 from graphc.functional import dropout as drop
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -175,6 +175,12 @@ def _network(
     x = input
     if x._type.shape[1 if batch_first else 0] == 0:
         raise UsageError("Expected sequence length to be larger than 0 in RNN")
+    for h in hx:
+        if h.ndim != 3 or h._type.shape[0] < num_layers * directions:
+            raise RangeError(
+                f"{kind.name}: states must have the shape ({num_layers * directions} or more layers and directions, "
+                f"batch, size), but got {h._type}"
+            )
     finals: list[list[Tensor]] = [[] for _ in hx]
     for layer in range(num_layers):
         outputs: list[Tensor] = []

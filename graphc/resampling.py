@@ -24,6 +24,7 @@ from graphc.refusing import need_float
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import from_array, record
 from graphc.tensors.learning import repeatable
+from graphc.tensors.rearranging import repeated_node
 from graphc.warned import warn
 
 if TYPE_CHECKING:
@@ -184,19 +185,13 @@ class _Kept(threading.local):
 _KEPT = _Kept()
 
 
-def _repeated(b: Builder, x: Node, axis: int, times: int) -> Node:
-    front, n, rest = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
-    wide = b.broadcast(b.reshape(x, (*front, n, 1, *rest)), (*front, n, times, *rest))
-    return b.reshape(wide, (*front, n * times, *rest))
-
-
 @repeatable
 def _resampled(name: str, input: Tensor, repeats: Sequence[int], tables: Sequence[Tensor], weighted: bool) -> Tensor:
     def emit(b: Builder, x: Node, *rest: Node) -> Node:
         given = iter(rest)
         for axis, times in enumerate(repeats, 2):
             if times:
-                x = _repeated(b, x, axis, times)
+                x = repeated_node(b, x, axis, times)
             else:
                 x = _mixed(b, x, axis, next(given), next(given) if weighted else None)
         return x

@@ -217,8 +217,9 @@ def _all_aligned(
 
 
 def _is_windowed(node: Node, wanted: list[Index], axes: list[Var]) -> bool:
-    """Whether each point of the reader's domain reads elements of `node` that no other point reads, and none reads past
-    them, as those do behind whose choice there is something else: what needs loops is computed for each point.
+    """Whether each point of the reader's domain reads elements of `node` that no other point reads.
+
+    No point may name one past them, as padding does where it takes its own value: a product is computed at all points.
     """
     if len(wanted) > UNROLLED_REDUCTION:
         return False

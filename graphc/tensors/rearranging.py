@@ -83,14 +83,14 @@ def repeat_interleave(
 @repeatable
 def _repeated(input: Tensor, count: int, at: int) -> Tensor:
     """Each element `count` times in a row along dimension `at`."""
+    return record("ViewBackward0", (input,), lambda b, x: repeated_node(b, b.reshape(x, x.shape or (1,)), at, count))
 
-    def emit(b: Builder, x: Node) -> Node:
-        shape = x.shape or (1,)
-        one = (*shape[: at + 1], 1, *shape[at + 1 :])
-        wide = (*shape[: at + 1], count, *shape[at + 1 :])
-        return b.reshape(b.broadcast(b.reshape(x, one), wide), (*shape[:at], shape[at] * count, *shape[at + 1 :]))
 
-    return record("ViewBackward0", (input,), emit)
+def repeated_node(b: Builder, x: Node, axis: int, count: int) -> Node:
+    """Each element `count` times in a row along `axis`."""
+    front, n, rest = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    wide = b.broadcast(b.reshape(x, (*front, n, 1, *rest)), (*front, n, count, *rest))
+    return b.reshape(wide, (*front, n * count, *rest))
 
 
 def _counts(repeats: Tensor) -> np.ndarray:

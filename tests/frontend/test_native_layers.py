@@ -91,6 +91,14 @@ def test_given_states_of_an_lstm_get_gradients() -> None:
     assert ours == theirs
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 4), (2, 4)])
+def test_an_lstm_refuses_too_few_states(shape: tuple[int, ...]) -> None:
+    layer = nn.LSTM(3, 4, 2)
+    states = torch.zeros(shape)
+    with pytest.raises(IndexError, match=r"lstm: states must have the shape \(2 or more"):
+        torch.lstm(torch.ones(5, 2, 3), (states, states), list(layer.parameters()), True, 2, 0.0, False, False, False)
+
+
 def test_the_extents_of_an_upsampled_picture_decide() -> None:
     x = torch.randn(1, 1, 4, 4)
     for _ in range(6):

@@ -220,3 +220,13 @@ def test_an_index_out_of_range_leaves_memory_of_numpy_alone() -> None:
     array[1] = 7
     assert later[0, 0].item() == 2
     assert x.sum().item() == ROWS * COLUMNS + 6 * COLUMNS
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.float64, np.bool_])
+def test_large_tensors_made_from_arrays_begin_with_a_cache_line(dtype: Any) -> None:
+    source = np.random.default_rng(0).integers(0, 9, (200, 100)).astype(dtype)
+    for array in (source, source.T, source[:, ::2], np.asfortranarray(source)):
+        made = torch.tensor(array, dtype=torch.float32)
+        assert made.data_ptr() % 64 == 0
+        np.testing.assert_array_equal(made.numpy(), array.astype(np.float32))
+        assert not np.shares_memory(made.numpy(), array)
