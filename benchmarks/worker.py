@@ -67,10 +67,14 @@ def loop(prepared: Prepared, look_every: int) -> Callable[[int], None]:
     def run(count: int) -> None:
         result: Any = None
         with prepared.context():
-            for i in range(1, count + 1):
+            for _ in range((count - 1) // look_every):
+                for _ in range(look_every - 1):
+                    result = call()
                 result = call()
-                if i % look_every == 0 and i < count:
-                    touch(result)
+                touch(result)
+            for _ in range((count - 1) % look_every):
+                result = call()
+            result = call()
             wait(result)
 
     return run

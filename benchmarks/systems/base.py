@@ -52,4 +52,4 @@ class System:
 
 def several(results: Any) -> tuple[Any, ...]:
     """Results as a tuple, also when there is one."""
-    return tuple(results) if isinstance(results, tuple | list) else (results,)
+    return tuple(results) if isinstance(results, (tuple, list)) else (results,)

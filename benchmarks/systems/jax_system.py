@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Jax(System):
         values = tuple(operands.values())
         if cotangent is None:
             function = jax.jit(lambda *values: form(lib, *values))
-            return self._prepared(lambda: function(*values))
+            return self._prepared(partial(function, *values))
         g = self._array(cotangent)
         places = [list(operands).index(name) for name in workload.gradients]
 
@@ -79,7 +80,7 @@ class Jax(System):
             result, pull = jax.vjp(of_some, *(values[place] for place in places))
             return (result, *pull(g))
 
-        return self._prepared(lambda: both(values, g))
+        return self._prepared(partial(both, values, g))
 
     def _array(self, array: np.ndarray) -> Any:
         return self.lib.np.asarray(array.astype(np.int32) if array.dtype == np.int64 else array)
@@ -96,7 +97,7 @@ class Jax(System):
         x, y = operands["x"], operands["y"]
         if not training:
             infer = jax.jit(lambda w, x: form(lib, w, x, False)[0])
-            return self._prepared(lambda: infer(drawn, x))
+            return self._prepared(partial(infer, drawn, x))
         weights = {name: drawn[name] for name in network.parameters}
         state: dict[str, Any] = {"weights": weights}
         if network.optimizer == "adamw":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ class NumPy(System):
     def prepare(self, workload: Workload, form: Any, setting: str) -> Prepared:
         if workload.network is not None:
             weights, x = workload.network.weights(), workload.inputs()["x"]
-            return _prepared(lambda: form(weights, x))
+            return _prepared(partial(form, weights, x))
         operands = tuple(workload.inputs().values())
-        return _prepared(lambda: form(*operands))
+        return _prepared(partial(form, *operands))
 
 
 class Numexpr(System):
@@ -46,4 +47,4 @@ class Numexpr(System):
         numbers = {"zero": np.float32(0), "half": np.float32(0.5), "one": np.float32(1)}
         names = {**workload.inputs(), **numbers}
         self.numexpr.evaluate(form, local_dict=names, global_dict={})
-        return _prepared(lambda: self.numexpr.re_evaluate(local_dict=names))
+        return _prepared(partial(self.numexpr.re_evaluate, local_dict=names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Tinygrad(System):
         values = tuple(operands.values())
         if cotangent is None:
             function = tg.TinyJit(lambda *values: form(tg, *values).realize())
-            return self._prepared(lambda: function(*values))
+            return self._prepared(partial(function, *values))
         g = self._tensor(cotangent)
         places = [list(operands).index(name) for name in workload.gradients]
 
@@ -53,7 +54,7 @@ class Tinygrad(System):
             tg.Tensor.realize(result, *found)
             return (result, *found)
 
-        return self._prepared(lambda: both(g, *values))
+        return self._prepared(partial(both, g, *values))
 
     def _tensor(self, array: np.ndarray) -> Any:
         return self.tinygrad.Tensor(array.astype(np.int32) if array.dtype == np.int64 else array).realize()
@@ -72,7 +73,7 @@ class Tinygrad(System):
         x, y = operands["x"], operands["y"]
         if not training:
             infer = tg.TinyJit(lambda x: form(tg, w, x).realize())
-            return self._prepared(lambda: infer(x))
+            return self._prepared(partial(infer, x))
         rule = {"sgd": self.optim.SGD, "adamw": self.optim.AdamW}[network.optimizer]
         optimizer = rule([w[name] for name in network.parameters], lr=network.rate)
         buffers = [w[name] for name in network.buffers]
@@ -87,4 +88,4 @@ class Tinygrad(System):
         def now() -> Arrays:
             return {name: w[name].numpy().copy() for name in network.parameters}
 
-        return self._prepared(lambda: train(x, y), now)
+        return self._prepared(partial(train, x, y), now)

@@ -10,6 +10,7 @@ import importlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,8 @@ class TorchLike(System):
         def compute(*operands: Any) -> Any:
             return form(lib, *operands)
 
-        function = compute if compile_ is None else compile_(compute)
-        return self._prepared(lambda: function(*operands), self.lib.torch.inference_mode, observe=workload.observe)
+        call = partial(form, lib, *operands) if compile_ is None else partial(compile_(compute), *operands)
+        return self._prepared(call, lib.torch.inference_mode, observe=workload.observe)
 
     def _tensor(self, array: np.ndarray, words: list[str]) -> Any:
         tensor = self.lib.torch.tensor(array)
@@ -115,12 +116,16 @@ class TorchLike(System):
         weights: Callable[[], Arrays] | None = None,
         observe: bool = True,
     ) -> Prepared:
-        def wait(results: Any) -> None:
-            # graphc computes what is looked at; an address is asked for, so that nothing is copied.
-            if observe:
-                for tensor in several(results):
+        def look(results: Any) -> None:
+            if isinstance(results, tuple):
+                for tensor in results:
                     tensor.data_ptr()
+            else:
+                results.data_ptr()
 
+        # graphc computes what is looked at; an address is asked for, so that nothing is copied. PyTorch has computed
+        # when a call returns.
+        wait = look if observe and self.package == "graphc" else lambda results: None
         return Prepared(call, wait, lambda results: [t.detach().numpy() for t in several(results)], weights, context)
 
     def _gradients(
@@ -146,7 +151,7 @@ class TorchLike(System):
 
         if compile_ is not None and self.package == "graphc":
             both = compile_(both)
-        return self._prepared(lambda: both(*operands))
+        return self._prepared(partial(both, *operands))
 
     def _network(
         self, workload: Workload, form: Any, tensors: dict[str, Any], words: list[str], compile_: Any
@@ -164,7 +169,7 @@ class TorchLike(System):
         if not workload.training:
             net.eval()
             function = net if compile_ is None else compile_(net)
-            return self._prepared(lambda: function(x), lib.torch.inference_mode)
+            return self._prepared(partial(function, x), lib.torch.inference_mode)
         rule = {"sgd": lib.optim.SGD, "adamw": lib.optim.AdamW}[network.optimizer]
         optimizer = rule(net.parameters(), lr=network.rate, **self._rule_options(network))
         self.net, self.optimizer = net, optimizer
@@ -189,4 +194,4 @@ class TorchLike(System):
         def weights() -> Arrays:
             return {name: p.detach().cpu().numpy().copy() for name, p in net.named_parameters()}
 
-        return self._prepared(lambda: train(x, y), weights=weights)
+        return self._prepared(partial(train, x, y), weights=weights)
