@@ -428,11 +428,11 @@ def _tile_rows(nest: Nest, schedule: Schedule, rows: tuple[Var, ...]) -> None:
 
 def _is_streamed(site: Site, schedule: Schedule) -> bool:
     """Whether the partial results of a reduction are those of stretches of a long row: one core then has more lines
-    under way than it asks for where all that it reads lies in a row.
+    under way than it asks for where all that it reads lies in a row. Two rows read side by side are that already.
     """
     lane, split = schedule.site_lane.get(site), schedule.split[site]
     if lane is None or split < 2 or schedule.lane is not None or (site.stage is not None and is_place(site.stage)):
         return False
     loads = [a for a in site.accesses if a.buffer.type.size > 1]
     least = min((a.buffer.dtype.itemsize for a in loads), default=0) * (lane.hi + 1) // split
-    return 0 < len(loads) <= 2 and least >= STRETCH and all(a.address.coefficient(lane) == 1 for a in loads)
+    return len(loads) == 1 and least >= STRETCH and all(a.address.coefficient(lane) == 1 for a in loads)

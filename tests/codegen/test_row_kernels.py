@@ -259,6 +259,17 @@ def test_long_rows_are_read_in_several_stretches_at_once() -> None:
     assert (loop.hi, loop.step) == (1 << 12, 32)
 
 
+def test_two_long_rows_are_read_side_by_side() -> None:
+    """They are several stretches already."""
+    length = 1 << 17
+    b = Builder()
+    x, y = (b.input(i, TensorType(BY_NAME["f32"], (3, length))) for i in range(2))
+    total = b.apply("reduce_sum", (b.apply("mul", (x, y)),), {"axes": (1,)})
+    (kernel,) = build_program(Graph((x, y), (total,)), target=AVX2).kernels
+    (loop,) = (s for s in kernel.body if isinstance(s, For))
+    assert (loop.hi, loop.step, len(loop.phis)) == (length, 32, 4)
+
+
 @pytest.mark.parametrize("op", ["reduce_sum", "reduce_max", "reduce_min"])
 @pytest.mark.parametrize(
     ("dtype", "length"), [("f32", 65536 + 8 * 3 + 5), ("f64", 1 << 16), ("i32", 70001), ("f16", 140003)]
