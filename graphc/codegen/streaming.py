@@ -6,13 +6,14 @@ lines of many rows in turns, which the machine does not foresee.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from graphc.codegen.factors import Factors
 from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt, Store, Value
 from graphc.codegen.lowered import Lowered
+from graphc.codegen.staging import asking_ahead, staged
 from graphc.codegen.target import LINE, Target
 
 OPEN = 2  # lines that are written in turns: the machine puts few together at once, and writes the others in pieces
@@ -52,13 +53,20 @@ def streamed(lowered: Lowered, target: Target, unread: Sequence[bool] = ()) -> K
         for p, start, is_unread in zip(kernel.params, starts, alone, strict=True)
         if p.mode == "out" and p not in read and is_large(p, is_unread) and start % LINE == 0
     )
+    others: set[Param] = set()
     while buffers:
-        body = _Stream(buffers).block(kernel.body, kernel.index, (0, kernel.grid), 1)
+        stream = _Stream(buffers)
+        body = stream.block(kernel.body, kernel.index, (0, kernel.grid), 1)
         mixed = {p for p in buffers if _share(body, p) < MOST}
         if not mixed:
-            return kernel if body == kernel.body else replace(kernel, body=body)
+            kernel = kernel if body == kernel.body else replace(kernel, body=body)
+            break
         buffers -= mixed
-    return kernel
+        others |= mixed - stream.in_turns
+    whole = kernel
+    for param in kernel.params if past else ():
+        whole = (staged(whole, param, target) if param in others else None) or whole
+    return kernel if whole is kernel else asking_ahead(whole)
 
 
 def _share(body: Sequence[Stmt], buffer: Param) -> float:
@@ -88,23 +96,24 @@ def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
 
 
 class _Stream:
-    """Marks the stores to `buffers`. `_factors` has a number that divides each integer scalar met so far."""
+    """Marks the stores to `buffers`. Many lines of those `in_turns` are written in turns."""
 
     def __init__(self, buffers: frozenset[Param]) -> None:
         self._buffers = buffers
-        self._factors: dict[Value, int] = {}
+        self.in_turns: set[Param] = set()
+        self._factors = Factors()
 
     def block(self, body: Sequence[Stmt], var: Value, bounds: _Bounds, step: int) -> tuple[Stmt, ...]:
         """The statements of a loop over `var` within `bounds`, with stores marked."""
         for statement in body:
             if isinstance(statement, Op):
-                self._factors[statement.result] = self._factor(statement)
+                self._factors.meet(statement)
         candidates = [s for s in body if isinstance(s, Store) and self._is_aligned(s)]
         marked = self._whole(candidates, var, bounds, step)
         result: list[Stmt] = []
         for statement in body:
             if isinstance(statement, For):
-                self._factors[statement.var] = math.gcd(self._known(statement.lo), statement.step)
+                self._factors.meet(statement)
                 inner = self.block(statement.body, statement.var, (statement.lo, statement.hi), statement.step)
                 statement = statement if inner == statement.body else replace(statement, body=inner)
             elif isinstance(statement, Store) and id(statement) in marked:
@@ -112,29 +121,12 @@ class _Stream:
             result.append(statement)
         return tuple(result)
 
-    def _known(self, value: Value | int) -> int:
-        return self._factors.get(value, 1) if isinstance(value, Value) else value
-
-    def _factor(self, op: Op) -> int:
-        """A number that divides the result."""
-        args = [self._known(a) for a in op.args]
-        if op.name == "const" and isinstance(op.attr, int):
-            return int(op.attr)
-        if op.name == "mul":
-            return math.prod(args)
-        if op.name in ("add", "sub", "minimum", "maximum"):
-            return math.gcd(*args)
-        return math.gcd(*args[1:]) if op.name == "select" else 1
-
     def _is_aligned(self, store: Store) -> bool:
         """Whether a whole vector is stored to neighbours, from a multiple of its length on."""
         lanes, is_plain = store.value.type.lanes, store.stride == 1 and store.offsets is None and store.mask is None
         if lanes == 1 or not is_plain or store.buffer not in self._buffers or store.value.type.dtype.kind == "bool":
             return False
-        return lanes * store.buffer.dtype.itemsize >= 16 and self._divides(lanes, store.index)
-
-    def _divides(self, number: int, index: Affine) -> bool:
-        return index.const % number == 0 and all(self._known(v) * c % number == 0 for v, c in index.terms)
+        return lanes * store.buffer.dtype.itemsize >= 16 and self._factors.divides(lanes, store.index)
 
     def _whole(self, stores: Sequence[Store], var: Value, bounds: _Bounds, step: int) -> set[int]:
         """Those of `stores` (by identity) that write whole lines, or lines that the next round of the loop ends."""
@@ -151,10 +143,13 @@ class _Stream:
             for _, run in groupby(enumerate(found), key=lambda pair: pair[1].index.const - pair[0] * lanes):
                 together = [store for _, store in run]
                 length = lanes * len(together)
-                is_whole = length % line == 0 and self._divides(line, Affine(together[0].index.const, terms))
+                is_whole = length % line == 0 and self._factors.divides(line, Affine(together[0].index.const, terms))
                 if is_whole or (advance == length and self._ends_lines(together[0], var, bounds, line)):
                     marked.update(map(id, together))
-        return marked if self._open_lines(stores, marked) <= OPEN else set()
+        if self._open_lines(stores, marked) > OPEN:
+            self.in_turns.update(store.buffer for store in stores if id(store) in marked)
+            return set()
+        return marked
 
     def _open_lines(self, stores: Sequence[Store], marked: set[int]) -> int:
         """How many lines are begun before one that was begun earlier is whole."""
@@ -174,4 +169,4 @@ class _Stream:
         if isinstance(lo, Value) or isinstance(hi, Value) or (hi - lo) * each >= LONG * line:
             return True
         rest = Affine(store.index.const, tuple((v, c) for v, c in store.index.terms if v is not var))
-        return self._divides(line, rest) and lo * each % line == 0 and hi * each % line == 0
+        return self._factors.divides(line, rest) and lo * each % line == 0 and hi * each % line == 0

@@ -18,7 +18,7 @@ from graphc.codegen.llvm.host import host_target
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.package import Program, make_program
 from graphc.codegen.streaming import streamed
-from graphc.codegen.target import Target
+from graphc.codegen.target import LINE, Target
 from graphc.errors import VerifyError
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
@@ -35,6 +35,7 @@ from tests.codegen.targets import AVX2, AVX512, SSE2, runnable
 
 SMALL = {"l3_bytes": 1 << 14}
 TARGETS = {name: replace(target, **SMALL) for name, target in {"host": host_target(), **runnable()}.items()}
+AVX2_SMALL = replace(AVX2, **SMALL)
 Make = Callable[[Builder], tuple[tuple[Node, ...], Node]]
 
 
@@ -67,10 +68,17 @@ def _transpose(b: Builder) -> tuple[tuple[Node, ...], Node]:
     return (x,), b.apply("materialize", (b.permute(x, (1, 0)),))
 
 
-def _windows(b: Builder) -> tuple[tuple[Node, ...], Node]:
-    """Every second row of the results begins with a line."""
-    x, w = b.input(0, TensorType(f32, (8, 58, 58))), b.input(1, TensorType(f32, (8, 3, 3)))
-    return (x, w), b.contract(x, w, "c h+r w+s, c r s -> c h w")
+def _windows(*images: int, side: int = 56, dtype: DType = f32) -> Make:
+    """Sums of products over windows; of 56 in a row, every second row of the results begins with a line."""
+
+    def make(b: Builder) -> tuple[tuple[Node, ...], Node]:
+        c = images[-1]
+        x = b.input(0, TensorType(dtype, (*images, side + 2, side + 2)))
+        w = b.input(1, TensorType(dtype, (c, 3, 3)))
+        n = "n " * (len(images) - 1)
+        return (x, w), b.contract(x, w, f"{n}c h+r w+s, c r s -> {n}c h w")
+
+    return make
 
 
 def _scan(b: Builder) -> tuple[tuple[Node, ...], Node]:
@@ -98,17 +106,21 @@ def _program(make: Make, target: Target, donated: frozenset[int] = frozenset()) 
     return graph, make_program(schedule(graph, target), plan, target)  # type: ignore[arg-type]
 
 
-def _streams(*kernels: Kernel) -> list[Store]:
-    """The stores past the caches."""
+def _stores_of(*kernels: Kernel) -> list[Store]:
     found: list[Store] = []
     todo: list[Stmt] = [s for k in kernels for s in k.body]
     while todo:
         statement = todo.pop()
         if isinstance(statement, (For, If)):
             todo.extend(statement.body)
-        elif isinstance(statement, Store) and statement.streams:
+        elif isinstance(statement, Store):
             found.append(statement)
     return found
+
+
+def _streams(*kernels: Kernel) -> list[Store]:
+    """The stores past the caches."""
+    return [s for s in _stores_of(*kernels) if s.streams]
 
 
 def _arrays(graph: Graph) -> list[np.ndarray]:
@@ -129,16 +141,46 @@ def test_what_is_larger_than_the_caches_is_stored_past_them(make: Make, name: st
     graph, program = _program(make, TARGETS[name])
     # Results that are narrower than what they are computed in may be less than 16 bytes of a short vector.
     assert _streams(*program.kernels) or TARGETS[name].vector_bytes == 16 or (make is _scan and name != "host")
+    _check(graph, program, TARGETS[name], times=3)
+
+
+def _check(graph: Graph, program: Program, target: Target, times: int = 1) -> None:
+    """The kernels are right, as text too, and compute what the evaluation of the graph does."""
     for kernel in program.kernels:
         verify_kernel(kernel)
         assert print_kernel(parse_kernel(print_kernel(kernel))) == print_kernel(kernel)
     arrays = _arrays(graph)
-    executable = Executable(artifact_of(program, TARGETS[name]), get_device("cpu"))
+    executable = Executable(artifact_of(program, target), get_device("cpu"))
     (wanted,), node = evaluate(graph, arrays), graph.outputs[0]
-    for _ in range(3):
+    for _ in range(times):
         (result,) = executable.run(list(map(Buffer.from_array, arrays)))
         found = result.view(node.dtype.numpy, node.shape)
         np.testing.assert_allclose(found.astype(np.float64), wanted.astype(np.float64), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted({"sse2", "avx2", "avx512"} & {*TARGETS}))
+@pytest.mark.parametrize(
+    "make",
+    [_windows(8), _windows(4, 8)],
+    ids=["rows", "images"],
+)
+def test_images_of_whole_lines_are_put_together(make: Make, name: str) -> None:
+    graph, program = _program(make, TARGETS[name])
+    (kernel,) = program.kernels
+    (own,) = kernel.own
+    assert own.size * own.dtype.itemsize % LINE == 0
+    # All of the result is copied, and by nothing else stored.
+    stores = _stores_of(kernel)
+    assert {s.buffer for s in stores if not s.streams} == {own}
+    assert {s.buffer for s in stores if s.streams} == {kernel.params[-1]}
+    _check(graph, program, TARGETS[name])
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("side", [9, 20, 28, 44])
+def test_other_images_are_right(name: str, side: int) -> None:
+    graph, program = _program(_windows(3, 8, side=side), TARGETS[name])
+    _check(graph, program, TARGETS[name])
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -187,7 +229,7 @@ def test_what_fits_or_is_written_in_parts_is_not() -> None:
         (_few, host),
         (_sum((500, 3)), replace(host, l3_bytes=1 << 20)),
         (_columns, host),
-        (_windows, host),
+        (_windows(8, side=9), host),
     ):
         _, program = _program(make, target)
         assert not _streams(*program.kernels)
@@ -247,6 +289,70 @@ def test_what_is_stored_past_the_caches_in_part_is_not() -> None:
     assert not _streams(_kernel(TARGETS["host"], third))
     once = ROWS.replace("    for", "    %b = load %x[0] : f32x8\n    store %y[%g*1024 + 4], %b : f32x8\n    for")
     assert len(_streams(_kernel(TARGETS["host"], once))) == 2
+
+
+IMAGES = """
+kernel @k(%x: f32[186368] in, %y: f32[186368] out) {
+  parallel %g = 0 to 2 {
+    %lanes = lanes : i64x8
+    %four = const 4 : i64x8
+    %end = const 48 : i64
+    %width = const 52 : i64
+    %some = lt %lanes, %four : boolx8
+    for %c = 0 to 32 step 1 {
+      for %i = 0 to 56 step 4 {
+        %row = mul %i, %width : i64
+        for %j = 0 to 48 step 8 {
+          %a = load %x[%g*93184 + %c*2912 + %row + %j] : f32x8
+          ROWS %y[%g*93184 + %c*2912 + %row + %j + ROW], %a : f32x8
+        }
+        %b = load %x[%g*93184 + %c*2912 + %row + %end] mask %some : f32x8
+        ROWS %y[%g*93184 + %c*2912 + %row + %end + ROW], %b mask %some : f32x8
+      }
+    }
+  }
+}
+"""
+
+
+def _images(rows: int = 4, distance: int = 52) -> str:
+    """Some rows of images are stored in turns; their last four elements apart from the others."""
+    lines: list[str] = []
+    for line in IMAGES.splitlines():
+        numbers = range(rows) if "ROWS" in line else range(1)
+        lines += [line.replace("ROWS", "store").replace("ROW]", f"{k * distance}]") for k in numbers]
+    return "\n".join(lines)
+
+
+def test_what_is_put_together_is_known_to_be_whole() -> None:
+    """Each change of the text leaves lines that are not stored whole, or nobody knows whether they are."""
+    kernel = _kernel(AVX2_SMALL, _images())
+    assert [o.size for o in kernel.own] == [2912]  # an image for each round of the loop over %c
+    assert len(_streams(kernel)) == 2
+    verify_kernel(kernel)
+    for before, after in (
+        ("%i = 0 to 56", "%i = 0 to %g"),
+        ("%i = 0 to 56 step 4", "%i = 0 to 56 step 8"),
+        ("%j = 0", "%j = 8"),
+        ("const 4 :", "const 3 :"),
+        ("const 48 :", "const 47 :"),
+        ("%c*2912 + %row + %j + 52]", "%c*2911 + %row + %j + 52]"),
+        ("%row + %j + 52]", "%row + %j + 53]"),
+        ("%y[%g*93184 + %c*2912 + %row + %j + 52]", "%y[%c*2912 + %row + %j + 52]"),
+        ("%a : f32x8", "%a stride 2 : f32x8"),
+        ("%some = lt", "%some = le"),
+        ("lt %lanes, %four", "lt %four, %lanes"),
+        ("%b = load %x", "%b = load %y"),
+    ):
+        assert before in _images()
+        changed = _kernel(AVX2_SMALL, _images().replace(before, after))
+        assert not changed.own, (before, after)
+        assert not _streams(changed), (before, after)
+    assert not _kernel(AVX2_SMALL, _images().replace("93184", "93183")).own
+    assert not _kernel(AVX2_SMALL, _images(), start=32).own
+    assert not _kernel(replace(AVX2_SMALL, l3_bytes=1 << 28), _images()).own
+    one_by_one = _images(1).replace("56 step 4", "56 step 1")
+    assert not _kernel(AVX2_SMALL, one_by_one).own  # the machine foresees it
 
 
 def test_code_of_such_stores() -> None:
