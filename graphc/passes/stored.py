@@ -36,6 +36,7 @@ HEAVY = 8  # scalar operations that exp and its like count for
 SOURCES = frozenset({"input", "constant", "iota"})
 CHEAP = 8  # operations of a value that is computed again rather than stored and read
 SPREAD = 24  # operations that storing a value counts for, where each of its elements goes to several places
+MAX_STEP = 2  # places between neighbours of a window up to which masks let some of a vector's elements be read
 MAX_TAPS = 32  # multiply-adds for each element of a padded operand up to which it is not copied to be padded
 SMALL = 8  # an operand this many times smaller than a value costs next to nothing to read again
 MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
@@ -93,10 +94,9 @@ def _multiplies_seldom(node: Node, operand: Node) -> bool:
     if node.op != "contract" or len({movement_base(i) for i in node.inputs}) < 2:
         return False
     spec = parse_spec(node.text("spec"))
-    # Elements some places apart are loaded with those between them, which masks do not allow.
     steps = {c for dims in (spec.x, spec.y) for terms in dims for _, c in terms}
     taps = node.type.size * math.prod(summed_labels(node).values())
-    return steps == {1} and taps <= MAX_TAPS * operand.type.size
+    return max(steps) <= MAX_STEP and taps <= MAX_TAPS * operand.type.size
 
 
 def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:

@@ -73,7 +73,7 @@ def test_strided_loads_and_stores(lanes: int, stride: int, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("stride", (1, -1, 2, 5, "offsets"))
+@pytest.mark.parametrize("stride", (1, -1, 2, 3, 4, -2, 5, "offsets"))
 @pytest.mark.parametrize("lanes", LANES)
 def test_masks(lanes: int, stride: int | str, target: str) -> None:
     """Lanes that are masked off give zero and touch nothing: half of the accesses lie beyond the fence."""
@@ -117,6 +117,41 @@ def test_masks(lanes: int, stride: int | str, target: str) -> None:
     run(build(params, 1, write), arrays, TARGETS[target]())
     for actual, wanted in checks:
         assert same(np.ascontiguousarray(actual), wanted), actual.dtype
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("stride", (1, 2, 3, 4, 5))
+@pytest.mark.parametrize("lanes", (4, 8, 16))
+def test_masks_on_both_sides(lanes: int, stride: int, target: str) -> None:
+    """A vector that begins in front of what is there and ends behind it, of which some lanes are not wanted either."""
+    rng = np.random.default_rng(lanes)
+    before, size = stride + 1, (lanes - 2) * stride
+    places = np.arange(lanes) * stride - before
+    params, arrays, checks, keep = [], [], [], []
+    for dtype in DTYPES:
+        for at_end in (False, True):
+            source = Fenced(samples(dtype, 96, rng)[:size], at_end)
+            keep.append(source)
+            mask = (places >= 0) & (places < size) & (rng.random(lanes) < 0.7)
+            packed, expected = np.ones(lanes, dtype.numpy), np.zeros(lanes, dtype.numpy)
+            expected[mask] = source.array[places[mask]]
+            checks.append((packed, expected))
+            arrays += [source.array, packed, mask]
+            names = (f"{n}{int(at_end)}_{dtype}" for n in "xpm")
+            modes = ("in", "out", "in")
+            params += [param(n, a, m) for n, a, m in zip(names, arrays[-3:], modes, strict=True)]
+
+    def write(e: Emitter, g: Value) -> None:
+        for i in range(len(checks)):
+            x, p, m = params[3 * i : 3 * i + 3]
+            mask, value = Value(VType(boolean, lanes)), Value(VType(x.dtype, lanes))
+            e.body.append(Load(mask, m, Affine()))
+            e.body.append(Load(value, x, Affine(-before), stride, None, mask))
+            e.body.append(Store(p, Affine(), value))
+
+    run(build(params, 1, write), arrays, TARGETS[target]())
+    for actual, wanted in checks:
+        assert same(actual, wanted), actual.dtype
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -18,6 +18,7 @@ from tests.codegen.programs import run
 from tests.codegen.targets import AVX2, SSE2, runnable
 
 WINDOW = "b g h+r w+s, g r s -> b g h w"
+STRIDED = "b g 2h+r 2w+s, g r s -> b g h w"
 
 
 def depthwise(
@@ -53,6 +54,7 @@ def test_what_windows_over_single_channels_read_is_not_stored_padded() -> None:
     assert _kernels(depthwise()) == 1
     assert _kernels(depthwise(also="gradient")) == 2
     assert _kernels(depthwise(around=2, w=(3, 5, 5))) == 1
+    assert _kernels(depthwise(STRIDED, x=(2, 3, 21, 23))) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_what_windows_over_single_channels_read_is_not_stored_padded() -> None:
         depthwise(value=-0.0),
         depthwise(also="output"),
         depthwise(also="computed"),  # it is stored between zeros at once
-        depthwise("b g 2h+r 2w+s, g r s -> b g h w", w=(3, 3, 3)),  # vectors of elements that lie apart
+        depthwise("b g 3h+r 3w+s, g r s -> b g h w", x=(2, 3, 19, 22)),  # vectors of elements that lie further apart
         depthwise("b c h+r w+s, o c r s -> b o h w", w=(16, 3, 3, 3)),  # each element is used often
     ],
     ids=["ones", "negative zeros", "output", "computed", "strided", "channels"],
@@ -102,8 +104,15 @@ TARGETS = {"host": host_target(), **runnable(), "few registers": replace(host_ta
         depthwise(x=(8, 2, 7, 7), w=(2, 3, 3), also="gradient"),
         depthwise(x=(3, 2, 20, 37), w=(2, 2, 5), around=3),
         depthwise("b g h+r w+s, g o r s -> b g o h w", x=(2, 3, 12, 18), w=(3, 2, 3, 3)),
+        depthwise(STRIDED, x=(2, 3, 21, 23)),
+        depthwise(STRIDED, x=(1, 4, 57, 113), w=(4, 3, 3)),
+        depthwise(STRIDED, x=(5, 2, 15, 34), w=(2, 5, 4), around=2),
+        depthwise(STRIDED, x=(2, 2, 37, 69), w=(2, 5, 5), around=4),
     ],
-    ids=["rows", "odd", "tiny", "five", "whole", "samples", "wide border", "two results"],
+    ids=[
+        *("rows", "odd", "tiny", "five", "whole", "samples", "wide border", "two results"),
+        *("strided", "strided rows", "strided five", "strided wide border"),
+    ],
 )
 def test_results(graph: Graph, target: str) -> None:
     rng = np.random.default_rng(2)

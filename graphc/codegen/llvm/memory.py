@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Prefetch, Stmt, Store, Value, VType
 from graphc.codegen.llvm.function import Function
@@ -154,6 +154,8 @@ class Memory:
             name = self._load_strided(statement, self._first.get(statement.mask, lanes), mask)  # type: ignore[arg-type]
         elif self._is_in_one(stride, lanes, statement.mask):
             name = self._load_part(statement, self._first[statement.mask])  # type: ignore[index]
+        elif mask is not None and self._is_apart(type, stride):
+            name = self._load_apart(statement, mask)
         elif self._by_lane and stride and (mask is None or statement.mask in self._first):
             name = self._load_lanes(statement, self._first.get(statement.mask, lanes))  # type: ignore[arg-type]
         else:
@@ -199,6 +201,10 @@ class Memory:
             return False
         return abs(stride) > 1 and (self._first[mask] - 1) * abs(stride) < lanes
 
+    def _is_apart(self, type: VType, stride: int) -> bool:
+        """Whether whole vectors are read, under a mask, for elements `stride` apart."""
+        return 1 < stride <= _WIDE_STRIDE and self.f.target.masks and type.dtype.itemsize >= 4
+
     def _load_part(self, statement: Load, count: int) -> str:
         """The first part of a vector, from which `count` lanes are picked; zeros in the others."""
         type, stride = statement.result.type, statement.stride
@@ -220,35 +226,49 @@ class Memory:
         span = (count - 1) * step + 1
         low = (count - 1) * stride if stride < 0 else 0
         positions = [(count - 1 - j if stride < 0 else j) * step if j < count else _NOWHERE for j in range(lanes)]
-        hint = statement.result.name if mask is None else ""
-        result = ""
-        covered = 0
-        parts = -(-span // lanes)
-        for part in range(parts):
-            start = min(part * lanes, span - lanes)
-            address = self.address(statement.buffer, statement.index, low + start)
-            piece = self.f.emit(f"load {memory}, ptr {address}, align {type.dtype.itemsize}")
+        starts = [min(part * lanes, span - lanes) for part in range(-(-span // lanes))]
+        pieces = [self.address(statement.buffer, statement.index, low + start) for start in starts]
+        pieces = [self._load_plain(type, address, None, "") for address in pieces]
+        result = self._picked(memory, pieces, starts, positions, statement.result.name if mask is None else "")
+        if mask is None:
+            return result
+        return self.f.emit(
+            f"select <{lanes} x i1> {mask}, {memory} {result}, {memory} zeroinitializer", statement.result.name
+        )
+
+    def _load_apart(self, statement: Load, mask: str) -> str:
+        """Whole vectors of which only the elements are read that the mask names, and shuffles that pick the lanes."""
+        type, stride = statement.result.type, statement.stride
+        lanes, masks = type.lanes, f"<{type.lanes} x i1>"
+        starts = list(range(0, (lanes - 1) * stride + 1, lanes))
+        pieces: list[str] = []
+        for start in starts:
+            wanted = [p // stride if p % stride == 0 else lanes for p in range(start, start + lanes)]
+            spread = self.f.emit(f"shufflevector {masks} {mask}, {masks} zeroinitializer, {lane_mask(wanted)}")
+            address = self.address(statement.buffer, statement.index, start)
+            pieces.append(self._load_plain(type, address, spread, ""))
+        positions = [lane * stride for lane in range(lanes)]
+        return self._picked(memory_type(type), pieces, starts, positions, statement.result.name)
+
+    def _picked(
+        self, memory: str, pieces: Sequence[str], starts: Sequence[int], positions: Sequence[int], hint: str
+    ) -> str:
+        """A vector of the elements at `positions` in `pieces`, which begin at `starts` and may overlap."""
+        lanes, covered, result = len(positions), 0, pieces[0]
+        if len(pieces) == 1:
+            chosen = [p if p < lanes else -1 for p in positions]
+            return self.f.emit(f"shufflevector {memory} {result}, {memory} poison, {lane_mask(chosen)}", hint)
+        for part, (piece, start) in enumerate(zip(pieces, starts, strict=True)):
             end = start + lanes
             if part:
                 chosen = [
                     (lanes + p - start if p >= covered else (j if part > 1 else p)) if p < end else -1
                     for j, p in enumerate(positions)
                 ]
-                last = part == parts - 1
-                result = self.f.emit(
-                    f"shufflevector {memory} {result}, {memory} {piece}, {lane_mask(chosen)}", hint if last else ""
-                )
-            else:
-                result = piece
+                name = hint if part == len(pieces) - 1 else ""
+                result = self.f.emit(f"shufflevector {memory} {result}, {memory} {piece}, {lane_mask(chosen)}", name)
             covered = end
-        if parts == 1:
-            chosen = [p if p < lanes else -1 for p in positions]
-            result = self.f.emit(f"shufflevector {memory} {result}, {memory} poison, {lane_mask(chosen)}")
-        if mask is None:
-            return result
-        return self.f.emit(
-            f"select <{lanes} x i1> {mask}, {memory} {result}, {memory} zeroinitializer", statement.result.name
-        )
+        return result
 
     def _load_lanes(self, statement: Load, count: int) -> str:
         """The first `count` lanes one by one, zeros in the others; each place is one known distance away."""
