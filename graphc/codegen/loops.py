@@ -282,6 +282,17 @@ def _turn(nest: Nest, schedule: Schedule) -> None:
     schedule.lane_block = BLOCK
 
 
+def _filling_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
+    """The axis whose places fill what lies between the lanes in all that is stored: vectors of them are zipped, and
+    stored as whole vectors.
+    """
+    stores = [a.address for s in nest.sites for a in s.accesses if a.is_store]
+    step = stores[0].coefficient(lane) if stores else 0
+    if not 1 < step <= lanes or step & (step - 1) or any(a.coefficient(lane) != step for a in stores):
+        return None
+    return next((v for v in nest.axes if v.hi + 1 == step and all(a.coefficient(v) == 1 for a in stores)), None)
+
+
 def _iterations(variables: tuple[Var, ...], nest: Nest) -> int:
     return nest.points * math.prod(v.hi + 1 for v in variables)
 
@@ -402,6 +413,8 @@ def _choose_tiles(nest: Nest, schedule: Schedule, number: int = 0) -> None:
             want = _vectors_together(nest, lane, schedule.lanes, min(vectors, MAX_TOGETHER), want)
         sizes = dict.fromkeys((min(want, vectors), 1, 2, 4, 8))
         schedule.tile[lane] = max(1, pick([n for n in sizes if n <= vectors or n == 1], number))
+        if (filling := _filling_axis(nest, lane, schedule.lanes)) is not None:
+            schedule.tile[filling] = filling.hi + 1
     for site in nest.sites:
         if site.stage is not None:
             points = len(site.points) * schedule.tile.get(lane, 1) if lane is not None else len(site.points)
