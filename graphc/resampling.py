@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 Table = tuple[np.ndarray, np.ndarray | None]  # the elements [out, taps], and their weights if not all are 1
+# For each element of the output that lies between two of the input: how far from there what it is made of stands, and
+# its weights.
+Phases = tuple[tuple[tuple[int, float], ...], ...]
+
+MOST_TAPS, MOST_PHASES = 2, 8  # more elements at a time are computed again too often where gradients gather them
 
 _RANKS = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
 _GRADIENTS = {
@@ -143,12 +148,61 @@ def _mixed(b: Builder, x: Node, axis: int, index: Node, weights: Node | None) ->
     return b.reduce_sum(b.mul(taken, b.broadcast(b.reshape(weights, shape), taken.shape)), (axis + 1,))
 
 
+def _shifted(b: Builder, x: Node, axis: int, offset: int) -> Node:
+    """The elements `offset` places further on; the last one past an end."""
+    if not offset:
+        return x
+    n, count = x.shape[axis], min(abs(offset), x.shape[axis])
+
+    def part(start: int, size: int) -> Node:
+        starts = tuple(start if i == axis else 0 for i in range(len(x.shape)))
+        return b.slice(x, starts, (*x.shape[:axis], size, *x.shape[axis + 1 :]), (1,) * len(x.shape))
+
+    last = part(0 if offset < 0 else n - 1, 1)
+    ends = b.broadcast(last, (*x.shape[:axis], count, *x.shape[axis + 1 :]))
+    if count == n:
+        return ends
+    return b.concat((ends, part(0, n - count)) if offset < 0 else (part(count, n - count), ends), axis)
+
+
+def _between(b: Builder, x: Node, axis: int, phases: Phases) -> Node:
+    """Along `axis`, for each element what `phases` say, in turns."""
+    front, n, rest = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    moved = {offset: _shifted(b, x, axis, offset) for phase in phases for offset, _ in phase}
+    made: list[Node] = []
+    for phase in phases:
+        parts = [b.mul(moved[offset], weight) for offset, weight in phase]
+        made.append(b.reshape(functools.reduce(b.add, parts), (*front, n, 1, *rest)))
+    return b.reshape(b.concat(tuple(made), axis + 1), (*front, n * len(phases), *rest))
+
+
+def _phases(n: int, index: np.ndarray, weights: np.ndarray) -> Phases | None:
+    """What a table says of all elements alike; None where they differ. Near the ends it may say the same otherwise."""
+    out, taps = index.shape
+    times = out // n
+    if not 1 < times <= MOST_PHASES or out != n * times or taps > MOST_TAPS or n <= 2 * taps:
+        return None
+    offsets = (index - np.arange(n).repeat(times)[:, None]).reshape(n, times, taps)
+    shares, inner = weights.reshape(n, times, taps), slice(taps, n - taps)
+    first, parts = offsets[taps], shares[taps]
+    if not (offsets[inner] == first).all() or not (shares[inner] == parts).all():
+        return None
+    for i in (*range(taps), *range(n - taps, n)):
+        for phase in range(times):
+            told, wanted = np.zeros((2, n))
+            np.add.at(told, index[i * times + phase], shares[i, phase])
+            np.add.at(wanted, np.clip(i + first[phase], 0, n - 1), parts[phase])
+            if not np.allclose(told, wanted, rtol=0, atol=1e-6):
+                return None
+    return tuple(tuple(zip(o, w, strict=True)) for o, w in zip(first.tolist(), parts.tolist(), strict=True))
+
+
 class _Tables(NamedTuple):
-    """How often each element of an axis stands in a row, 0 where a table tells the elements; the tables as tensors:
-    elements, then weights if there are any.
+    """For each axis how often each element stands in a row, or what lies between two; 0 where a table tells the
+    elements. The tables as tensors: elements, then weights if there are any.
     """
 
-    repeats: tuple[int, ...]
+    axes: tuple[int | Phases, ...]
     operands: tuple[Tensor, ...]
 
 
@@ -160,19 +214,22 @@ def _tables(
     dtype: DType,
     device: str,
 ) -> _Tables:
-    repeats: list[int] = []
+    axes: list[int | Phases] = []
     operands: list[Tensor] = []
     for n, out, scale in sizes:
         index, weights = _table(mode, n, out, align, scale, smooth, dtype)
         times = out // n
         if weights is None and np.array_equal(index, np.arange(n).repeat(times)[:, None]):
-            repeats.append(times)
+            axes.append(times)
             continue
-        repeats.append(0)
+        phases = None if weights is None else _phases(n, index, weights)
+        axes.append(phases or 0)
+        if phases:
+            continue
         operands.append(from_array(index, i64, device))
         if weights is not None:
             operands.append(from_array(weights, dtype, device))
-    return _Tables(tuple(repeats), tuple(operands))
+    return _Tables(tuple(axes), tuple(operands))
 
 
 class _Kept(threading.local):
@@ -186,12 +243,16 @@ _KEPT = _Kept()
 
 
 @repeatable
-def _resampled(name: str, input: Tensor, repeats: Sequence[int], tables: Sequence[Tensor], weighted: bool) -> Tensor:
+def _resampled(
+    name: str, input: Tensor, axes: Sequence[int | Phases], tables: Sequence[Tensor], weighted: bool
+) -> Tensor:
     def emit(b: Builder, x: Node, *rest: Node) -> Node:
         given = iter(rest)
-        for axis, times in enumerate(repeats, 2):
-            if times:
-                x = repeated_node(b, x, axis, times)
+        for axis, told in enumerate(axes, 2):
+            if isinstance(told, tuple):
+                x = _between(b, x, axis, told)
+            elif told:
+                x = repeated_node(b, x, axis, told)
             else:
                 x = _mixed(b, x, axis, next(given), next(given) if weighted else None)
         return x

@@ -8,7 +8,7 @@ import math
 from dataclasses import replace
 from itertools import permutations
 
-from graphc.codegen.crossing import crossed_axis
+from graphc.codegen.crossing import SHUFFLED, crossed_axis
 from graphc.codegen.extremes import is_place
 from graphc.codegen.panels import can_copy, choose_chunk, choose_panels
 from graphc.codegen.register_tiles import least_cycles, tile_contraction
@@ -135,7 +135,8 @@ def _lane_options(nest: Nest, lanes: int) -> list[tuple[float, int, Var | None]]
         return options
     for number, var in enumerate(v for v in nest.axes if v.hi > 0):
         turns = _turned_axis(nest, var, lanes) is not None
-        options.append((sum(_site_cost(s, nest, var, lanes, turns) for s in nest.sites), -number, var))
+        zips = _are_zipped(nest, var, lanes)
+        options.append((sum(_site_cost(s, nest, var, lanes, turns, zips) for s in nest.sites), -number, var))
     return options
 
 
@@ -286,20 +287,37 @@ def _filling_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
     """The axis whose places fill what lies between the lanes in all that is stored: vectors of them are zipped, and
     stored as whole vectors.
     """
+    step, stores = _step_of_stores(nest, lane, lanes)
+    return next((v for v in nest.axes if v.hi + 1 == step and all(a.coefficient(v) == 1 for a in stores)), None)
+
+
+def _step_of_stores(nest: Nest, lane: Var, lanes: int) -> tuple[int, list[Ix]]:
+    """How far apart the lanes of what is stored lie, where vectors can be zipped, else 0; and where it is stored."""
     stores = [a.address for s in nest.sites for a in s.accesses if a.is_store]
     step = stores[0].coefficient(lane) if stores else 0
-    if not 1 < step <= lanes or step & (step - 1) or any(a.coefficient(lane) != step for a in stores):
-        return None
-    return next((v for v in nest.axes if v.hi + 1 == step and all(a.coefficient(v) == 1 for a in stores)), None)
+    can = 1 < step <= lanes and not step & (step - 1) and all(a.coefficient(lane) == step for a in stores)
+    return step if can else 0, stores
+
+
+def _are_zipped(nest: Nest, lane: Var, lanes: int) -> bool:
+    """Whether vectors fill what lies between each other's lanes in all that is stored."""
+    step, stores = _step_of_stores(nest, lane, lanes)
+    if not step:
+        return False
+    return _filling_axis(nest, lane, lanes) is not None or len({a.const % step for a in stores}) == len(stores) == step
 
 
 def _iterations(variables: tuple[Var, ...], nest: Nest) -> int:
     return nest.points * math.prod(v.hi + 1 for v in variables)
 
 
-def _access_cost(access: Access, lane: Var, lanes: int, turns: bool = False) -> float:
-    """Cycles for one vector's worth of an access when `lane` runs across the lanes (and strided loads are turned)."""
+def _access_cost(access: Access, lane: Var, lanes: int, turns: bool = False, zips: bool = False) -> float:
+    """Cycles for one vector's worth of an access when `lane` runs across the lanes (and strided loads are turned, and
+    stores zipped).
+    """
     stride = abs(access.address.coefficient(lane))
+    if zips and access.is_store:
+        return 1.0 + SHUFFLED * math.log2(stride)
     varies = any(not isinstance(s, Var) and lane in Ix.of(s).symbols() for s, _ in access.address.terms)
     if turns and stride > 4 and not access.is_store:
         return min(lanes, 1.0 + math.log2(lanes))
@@ -310,15 +328,17 @@ def _access_cost(access: Access, lane: Var, lanes: int, turns: bool = False) -> 
     return 1.0 if stride == 1 else 1.0 + stride
 
 
-def _site_cost(site: Site, nest: Nest, lane: Var | None, lanes: int, turns: bool = False) -> float:
-    """Estimated cycles of a site with `lane` across lanes (None: scalar code); `turns`: strided loads are turned."""
+def _site_cost(site: Site, nest: Nest, lane: Var | None, lanes: int, turns: bool = False, zips: bool = False) -> float:
+    """Estimated cycles of a site with `lane` across lanes (None: scalar code); `turns`: strided loads are turned;
+    `zips`: stores are zipped.
+    """
     count = _iterations(site.loops, nest)
     work = site.maps * 0.5 + site.heavy * 8
     if lane is None:
         return count * (len(site.accesses) * 0.6 + work)
     extent = lane.hi + 1
     vectors = count / extent * math.ceil(extent / lanes)
-    return vectors * (sum(_access_cost(a, lane, lanes, turns) for a in site.accesses) + work)
+    return vectors * (sum(_access_cost(a, lane, lanes, turns, zips) for a in site.accesses) + work)
 
 
 def _other_cost(site: Site, nest: Nest, schedule: Schedule) -> float:

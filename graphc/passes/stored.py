@@ -112,6 +112,10 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
             chosen.add(base_of(node.inputs[0]))
         elif node.op == "window" and is_joined(joined := movement_base(node.inputs[0])):
             chosen.add(joined)  # or each element of a window would be computed from all parts, and chosen
+        elif node.op == "concat":
+            # Each element of a part would be computed from all parts of the part, and chosen.
+            parts = {movement_base(x) for x in node.inputs}
+            chosen.update(x for x in parts if is_joined(x) and not all(_is_stored(i, chosen) for i in x.inputs))
         elif node.op == "fold" and not is_scatter(node):
             chosen.add(movement_base(node.inputs[0]))
         elif node.op == "fold" and joined_in(node) is not None:
@@ -121,6 +125,12 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
         if is_reduction(node) and node.type.size < node.inputs[0].type.size and node.inputs[0] in heavy:
             chosen.add(node)  # a small result: keep it rather than what it was reduced from
     return chosen
+
+
+def _is_stored(node: Node, chosen: set[Node]) -> bool:
+    """Whether the elements of `node` are in memory, perhaps at other indices."""
+    base = movement_base(node)
+    return base in chosen or base.op in SOURCES
 
 
 def _store_spread(graph: Graph, chosen: set[Node]) -> None:
