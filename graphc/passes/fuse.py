@@ -14,9 +14,9 @@ from collections import defaultdict
 from dataclasses import replace
 
 from graphc.ir.access import Index
-from graphc.ir.demand import APART, UNROLLED_REDUCTION, base_of, needs_loop
+from graphc.ir.demand import APART, UNROLLED_REDUCTION, base_of, is_reduction, needs_loop
 from graphc.ir.graph import Graph
-from graphc.ir.index import ZERO, Symbol, Var
+from graphc.ir.index import ZERO, Data, Symbol, Var
 from graphc.ir.node import Node
 from graphc.ir.row_sums import is_row_sum, row_sum_root
 from graphc.ir.schedule import MAX_SCATTERS, FusedGraph, Group, Root
@@ -170,7 +170,8 @@ def _try_merge(
         fits = fits and (limits.strided or not _is_strided_product(producer, node, wanted, axes))
         merged = Draft(reader.roots, reader.domain, reader.order) if fits else None
     else:
-        merged = Draft(reader.roots, reader.domain, reader.order) if len(wanted) <= 2 else None
+        fits = len(wanted) <= 2 and not _is_picked(producer, node, wanted)
+        merged = Draft(reader.roots, reader.domain, reader.order) if fits else None
     if merged is None:
         return None
     dropped = {r.target for r in producer.roots} - {r.target for r in merged.roots}
@@ -237,6 +238,17 @@ def _is_windowed(node: Node, wanted: list[Index], axes: list[Var]) -> bool:
             return False
         used.append(symbol)
     return len(set(used)) == sum(axis.hi > 0 for axis in axes) == len(used)
+
+
+def _is_picked(producer: Draft, node: Node, wanted: list[Index]) -> bool:
+    """Whether neighbours of `node` are picked by an index, each of which is computed from several elements: each of
+    these would be picked, too, where they are read side by side to store `node`.
+    """
+    innermost = max((d for d in range(node.type.rank) if node.shape[d] > 1), default=None)
+    if innermost is None or not any(isinstance(s, Data) for at in wanted for s, _ in at[innermost].terms):
+        return False
+    whole = sum(base.type.size >= node.type.size for base in producer.reads)
+    return whole > 1 or any(is_reduction(n) for n in producer.inside)
 
 
 def _is_strided_product(producer: Draft, node: Node, wanted: list[Index], axes: list[Var]) -> bool:
