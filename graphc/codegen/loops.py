@@ -29,6 +29,7 @@ CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
 STREAMS = 8  # rows read or written at once: rows of 4 KB share the places of the first cache
 ROWS_WORK = 256  # operations on rows that are computed at once; what costs more does not wait for memory
 SHORT_LOOP = 2  # tiles
+MAX_ZIPPED = 16  # vectors computed together that are zipped
 MOVED = 3  # innermost loops whose order may be another than the model's
 
 
@@ -435,6 +436,7 @@ def _choose_tiles(nest: Nest, schedule: Schedule, number: int = 0) -> None:
         schedule.tile[lane] = max(1, pick([n for n in sizes if n <= vectors or n == 1], number))
         if (filling := _filling_axis(nest, lane, schedule.lanes)) is not None:
             schedule.tile[filling] = filling.hi + 1
+            schedule.tile[lane] = min(schedule.tile[lane], max(1, MAX_ZIPPED // (filling.hi + 1)))
     for site in nest.sites:
         if site.stage is not None:
             points = len(site.points) * schedule.tile.get(lane, 1) if lane is not None else len(site.points)
