@@ -29,7 +29,7 @@ CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
 STREAMS = 8  # rows read or written at once: rows of 4 KB share the places of the first cache
 ROWS_WORK = 256  # operations on rows that are computed at once; what costs more does not wait for memory
 SHORT_LOOP = 2  # tiles
-MAX_ZIPPED = 16  # vectors computed together that are zipped
+MAX_ZIPPED, MAX_ZIPPED_WORK = 16, 256  # vectors computed together that are zipped, and operations and accesses for them
 MOVED = 3  # innermost loops whose order may be another than the model's
 
 
@@ -289,6 +289,8 @@ def _filling_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
     stored as whole vectors.
     """
     step, stores = _step_of_stores(nest, lane, lanes)
+    if _work(nest) * step > MAX_ZIPPED_WORK:
+        return None
     return next((v for v in nest.axes if v.hi + 1 == step and all(a.coefficient(v) == 1 for a in stores)), None)
 
 

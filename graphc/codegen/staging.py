@@ -95,8 +95,10 @@ def _bodies(kernel: Kernel, buffer: Param, most: int) -> list[Sequence[Stmt]]:
     rounds = kernel.grid
     while buffer.size > most * rounds:
         loops = [s for s in bodies[-1] if isinstance(s, (Store, For, If)) and any(_stores((s,), buffer))]
+        if len(loops) != 1:
+            return []
         loop = loops[0]
-        if len(loops) > 1 or not isinstance(loop, For) or isinstance(loop.lo, Value) or isinstance(loop.hi, Value):
+        if not isinstance(loop, For) or isinstance(loop.lo, Value) or isinstance(loop.hi, Value):
             return []
         rounds *= len(range(loop.lo, loop.hi, loop.step))
         bodies.append(loop.body)
@@ -113,7 +115,7 @@ def _rows(body: Sequence[Stmt], buffer: Param) -> int:
         elif isinstance(statement, Store) and statement.buffer == buffer:
             first = statement.index.const
             ends.setdefault(statement.index.terms, {})[first] = first + statement.value.type.lanes
-    return max(*inner, *(len(found.keys() - set(found.values())) for found in ends.values()))
+    return max([*inner, *(len(found.keys() - set(found.values())) for found in ends.values())])
 
 
 class _Unknown(Exception):

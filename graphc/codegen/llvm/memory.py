@@ -242,9 +242,13 @@ class Memory:
         lanes, masks = type.lanes, f"<{type.lanes} x i1>"
         starts = list(range(0, (lanes - 1) * stride + 1, lanes))
         pieces: list[str] = []
+        known = self.f.scopes[-1].known
         for start in starts:
-            wanted = [p // stride if p % stride == 0 else lanes for p in range(start, start + lanes)]
-            spread = self.f.emit(f"shufflevector {masks} {mask}, {masks} zeroinitializer, {lane_mask(wanted)}")
+            spread = known.get(("spread", mask, stride, start))
+            if spread is None:
+                wanted = [p // stride if p % stride == 0 else lanes for p in range(start, start + lanes)]
+                spread = self.f.emit(f"shufflevector {masks} {mask}, {masks} zeroinitializer, {lane_mask(wanted)}")
+                known["spread", mask, stride, start] = spread
             address = self.address(statement.buffer, statement.index, start)
             pieces.append(self._load_plain(type, address, spread, ""))
         positions = [lane * stride for lane in range(lanes)]
