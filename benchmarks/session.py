@@ -212,13 +212,13 @@ class Session:
             for _ in range(self.options.rounds):
                 for name in [name for name in self.options.systems if name in IMPORTS]:
                     code = f"import time, numpy\nt = time.perf_counter()\nimport {IMPORTS[name]}\n"
-                    done = subprocess.run(
-                        [interpreter(name, self.options.peer_python), "-c", code + "print(time.perf_counter() - t)"],
-                        env=environment(1, Path(folder)),
-                        capture_output=True,
-                        text=True,
-                        timeout=self.options.timeout,
-                    )
+                    code += "print(time.perf_counter() - t)"
+                    command = [interpreter(name, self.options.peer_python), "-c", code]
+                    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": self.options.timeout}
+                    try:
+                        done = subprocess.run(command, env=environment(1, Path(folder)), **options)
+                    except subprocess.TimeoutExpired:
+                        continue
                     if done.returncode == 0:
                         found.setdefault(name, []).append(float(done.stdout.split()[-1]))
         self.results.imports = {name: statistics.median(times) for name, times in found.items()}
