@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from graphc.codegen.factors import Factors
 from graphc.codegen.kernel import INDEX, Affine, For, If, Kernel, Load, Op, Param, Prefetch, Stmt, Store, Value, VType
+from graphc.codegen.prefetch import STREAMED
 from graphc.codegen.target import LINE, Target
 from graphc.ir.record import record
 
@@ -21,7 +22,6 @@ STRETCHES = 4  # at most
 ROWS = 2  # rows that are stored in turns without being in each other's way
 EVENTS = 1 << 13  # stores that one index does, at most
 AHEAD = 1 << 13  # bytes: how far ahead of what is read lines are asked for, as stores past the caches leave time for it
-LARGE = 1 << 19  # bytes of a buffer that does not stay in a cache near the core
 _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "add": int.__add__,
     "sub": int.__sub__,
@@ -252,7 +252,7 @@ def _apart(body: Sequence[Stmt], loop: For | None) -> Iterator[Load]:
     """
     by_terms: dict[tuple[Param, _Terms], dict[int, Load]] = {}
     for load in (s for s in body if isinstance(s, Load) and s.result.type.lanes > 1):
-        is_large = load.buffer.size * load.buffer.dtype.itemsize >= LARGE
+        is_large = load.buffer.size * load.buffer.dtype.itemsize >= STREAMED
         if is_large and load.stride == 1 and load.offsets is None:
             by_terms.setdefault((load.buffer, load.index.terms), {})[load.index.const] = load
     for (_, terms), loads in by_terms.items():

@@ -96,7 +96,7 @@ def _multiplies_seldom(node: Node, operand: Node) -> bool:
     spec = parse_spec(node.text("spec"))
     steps = {c for dims in (spec.x, spec.y) for terms in dims for _, c in terms}
     taps = node.type.size * math.prod(summed_labels(node).values())
-    return max(steps) <= MAX_STEP and taps <= MAX_TAPS * operand.type.size
+    return bool(steps) and steps <= set(range(1, MAX_STEP + 1)) and taps <= MAX_TAPS * operand.type.size
 
 
 def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
