@@ -78,7 +78,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         return machine_independent
     if target.device == "cuda":
         return [*machine_independent, SplitReductions(on_gpu=True)]
-    filtering = [MinimalFiltering(target.lanes(4))] if MINIMAL_FILTERING.get() else []
+    filtering = [MinimalFiltering(target.lanes(4), target.l2_bytes)] if MINIMAL_FILTERING.get() else []
     leading = SplitLeading(target.l2_bytes)
     return [
         *machine_independent,

@@ -46,18 +46,21 @@ class Launching:
 
     def group(self, group: Group, parts: Sequence[Lowered]) -> None:
         """The kernels of a group that runs by itself."""
-        self.steps.extend(self._fills(group, None))
+        self.steps.extend(fill for _, fill in self._fills(group, None))
         self._launch_all(group, parts)
 
     def member(self, group: Group, parts: Sequence[Lowered], memory: BlockMemory) -> None:
-        """The kernels of a group in a region. What they copy is copied before; the last group ends the region."""
+        """The kernels of a group in a region. What they copy is copied before, and what blocks store in several places
+        is filled before; the last group ends the region.
+        """
+        region = memory.region
         self._launch_all(group, parts[:-1])
         kernel = parts[-1].kernel
         symbol, text = self.made.emit(kernel)
-        self._inner.extend(self._fills(group, memory))
+        for target, fill in self._fills(group, memory):
+            (self.steps if target in region.spread else self._inner).append(fill)
         self._inner.append(Launch(symbol, self._arguments(parts[-1], memory), kernel.grid))
         self._members.append((group, kernel, text))
-        region = memory.region
         if len(self._members) < region.size:
             return
         threads = memory.parts if runs_parallel(*(kernel for _, kernel, _ in self._members)) else 1
@@ -94,10 +97,10 @@ class Launching:
         number, offset = self.plan.places[value]
         return number, offset + start
 
-    def _fills(self, group: Group, memory: BlockMemory | None) -> list[Fill]:
-        """Zero the targets that a scattering store does not cover."""
+    def _fills(self, group: Group, memory: BlockMemory | None) -> list[tuple[Node, Fill]]:
+        """What zeroes the targets that a scattering store does not cover."""
         targets = dict.fromkeys(r.target for r in group.roots if r.is_zeroed)
-        return [Fill(self._place(target, 0, memory), target.type.nbytes) for target in targets]
+        return [(target, Fill(self._place(target, 0, memory), target.type.nbytes)) for target in targets]
 
 
 def runs_parallel(*kernels: Kernel) -> bool:

@@ -61,13 +61,14 @@ def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost:
     barred = {*outermost, *(nest.axes[: nest.axes.index(rows[-1]) + 1] if rows else ())}
     options = [o for o in _lane_options(nest, lanes) if o[2] is None or o[2] not in barred]
     options.sort(key=lambda o: o[:2])
-    together = _together(nest, lanes, options[0][0] * SHARED) if not rows else None
+    together = _together(nest, lanes, options[0][0] * SHARED, outermost) if not rows else None
     if together is not None and not choice.lane:
         if choice != MODEL:
             raise NoOption
         lane, short = together
         schedule = _with_lane(nest, lane, lanes)
         schedule.whole, schedule.tile[short] = short, short.hi + 1
+        schedule.outermost = outermost
         return schedule
     lane = pick(options, choice.lane - (together is not None))[2]
     schedule = _with_lane(nest, lane, lanes, choice.sums)
@@ -147,7 +148,7 @@ def keeping_pays(kept: Nest, plain: Nest, target: Target) -> bool:
     return costs[0] <= costs[1]
 
 
-def _together(nest: Nest, lanes: int, limit: float) -> tuple[Var, Var] | None:
+def _together(nest: Nest, lanes: int, limit: float, outermost: tuple[Var, ...]) -> tuple[Var, Var] | None:
     """A lane axis and a short one, all of whose places are computed together, if that costs less than `limit`.
 
     Places of a short axis that is reduced in line share their operands: the exponentials of a softmax over few classes.
@@ -156,7 +157,7 @@ def _together(nest: Nest, lanes: int, limit: float) -> tuple[Var, Var] | None:
         return None
     best: tuple[float, tuple[Var, Var] | None] = (limit, None)
     for short in nest.axes:
-        if not 0 < short.hi < UNROLLED_REDUCTION or all(s.maps < short.hi for s in nest.sites):
+        if short in outermost or not 0 < short.hi < UNROLLED_REDUCTION or all(s.maps < short.hi for s in nest.sites):
             continue
         walk = unrolled(nest, short)
         work = walk.maps * 0.5 + walk.heavy_maps * 8
@@ -164,7 +165,7 @@ def _together(nest: Nest, lanes: int, limit: float) -> tuple[Var, Var] | None:
         if walk.maps + 7 * walk.heavy_maps > MAX_UNROLLED:
             continue
         for lane in nest.axes:
-            if lane is short or lane.hi + 1 < lanes:
+            if lane is short or lane in outermost or lane.hi + 1 < lanes:
                 continue
             each = work + sum(_access_cost(Access(n, ix), lane, lanes) for n, ix in walk.loads)
             each += sum(count * _access_cost(a, lane, lanes) for a, count in stores)

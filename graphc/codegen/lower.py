@@ -9,10 +9,9 @@ from itertools import product
 from types import MappingProxyType
 
 from graphc.codegen import extremes
-from graphc.codegen.crossing import Stored, filling, neighbours, store_crossed
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.gpu_domain import GridDomain
-from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value
+from graphc.codegen.kernel import INDEX, Kernel, Param, Value
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.prefetch import Ahead, choose_ahead, choose_picked
@@ -20,8 +19,9 @@ from graphc.codegen.prepare import Prepared
 from graphc.codegen.products import Products
 from graphc.codegen.schedule import Panel
 from graphc.codegen.scope import ScopedEmitter
-from graphc.codegen.sites import Site, inner_dims, root_index, store_address
+from graphc.codegen.sites import Site, inner_dims, root_index
 from graphc.codegen.steps import Step, Steps
+from graphc.codegen.stores import Stores
 from graphc.codegen.taps import by_elements, element_keys, one_by_one, streamed
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.turns import store_turns
@@ -30,7 +30,7 @@ from graphc.ir.access import Index
 from graphc.ir.demand import reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
 from graphc.ir.node import Node
-from graphc.ir.schedule import Root, Scratch
+from graphc.ir.schedule import Scratch
 from graphc.ir.types import i64
 
 _NOTHING: Mapping[Node, Node] = MappingProxyType({})
@@ -67,6 +67,7 @@ class _Lowering:
         self.picked = choose_picked(nest, schedule) if target.device == "cpu" else ()
         self.steps = Steps(group, nest, schedule)
         self.lane = Var("lane", schedule.lanes - 1, lane=True)
+        self.stores = Stores(self.values, self.params, self.sums, schedule, target, self.lane)
         self.sites = {s.stage: s for s in nest.sites if s.stage is not None}
         product_site = next((s for n, s in self.sites.items() if n.op == "contract"), None)
         self.products = (
@@ -180,7 +181,6 @@ class _Lowering:
         # What is transposed in registers is stored place by place, or it would need too many registers.
         numbers = range(len(places))
         for together in [numbers] if schedule.turned is None else [[number] for number in numbers]:
-            pending: list[Stored] = []
             for site in self.domain.turn or self.nest.sites:
                 if site.root is not None and not site.loops and not site.is_kept:
                     for number in together:
@@ -188,21 +188,12 @@ class _Lowering:
                         if turns is not None:
                             values.turned = bases[turns][0], points[number][turns].const % schedule.lanes
                         value = values.at(site.root.value, at, masks)
-                        self._pend(pending, site.root, store_address(site.root, at), value)
+                        self.stores.pend(site.root, at, value)
             with self.domain.stored_once(places[together[0]], bases):
-                self._store_all(pending, masks)
+                self.stores.store_pending(masks)
         values.turned = None
         for step in last:
             self._run(step, places, masks)
-
-    def _pend(self, pending: list[Stored], root: Root, ix: Ix, value: Value) -> None:
-        """Note what is stored to element `ix`; rows of a tile that are added to the same one are added up first."""
-        place = (root.target, ix)
-        known = next((i for i, stored in enumerate(pending) if stored[:2] == place), None) if root.adds else None
-        if known is None:
-            pending.append((*place, value))
-        else:
-            pending[known] = (*place, self.values.combine("reduce_sum", pending[known][2], value))
 
     def _place(self, point: Point) -> tuple[Ix, ...]:
         """The index of each axis of the group's domain at a point of the nest."""
@@ -213,46 +204,6 @@ class _Lowering:
                 ix = ix + point[var] * coefficient  # type: ignore[index]
             place.append(ix)
         return tuple(place)
-
-    def _store_all(self, pending: list[Stored], masks: Masks) -> None:
-        """Store what one tile of the domain has computed."""
-        schedule, lane = self.schedule, self.schedule.lane
-        runs, rest = ([], pending)
-        if schedule.crossed is not None:
-            runs, rest = neighbours(pending, self.lane)
-        elif self.target.device == "cpu" and not self.sums:
-            runs, rest = filling(pending, self.lane)
-        for run in runs:
-            assert lane is not None
-            target, ix, _ = run[0]
-            vectors = [self.e.splat(value, schedule.lanes) for _, _, value in run]
-            count = schedule.lanes if masks.tail is None else (lane.hi + 1) % schedule.lanes
-            address, step, _ = self.values.address(ix)
-            store_crossed(self.e, self.params[target], address, step, vectors, count)
-        for target, ix, value in rest:
-            self._store(target, ix, value, masks)
-
-    def _store(self, target: Node, ix: Ix, value: Value, masks: Masks) -> None:
-        address, stride, offsets = self.values.address(self.values.in_row(target, ix))
-        wide = stride != 0 or offsets is not None
-        if wide:
-            value = self.e.splat(value, self.schedule.lanes)
-        assert wide or value.type.lanes == 1, "a vector is stored to one place"
-        mask = masks.tail if wide else None
-        if target in self.sums:
-            total = self._summed(target, address, value, stride, offsets, mask)
-            value = self.values.combine("reduce_sum", total, value)
-        self.e.store(self.params[target], address, value, stride, offsets, mask)
-
-    def _summed(
-        self, target: Node, address: Affine, like: Value, stride: int, offsets: Value | None, mask: Value | None
-    ) -> Value:
-        """What a row that others are added to has so far, read where it is added to."""
-        self.e.epoch += 1
-        pinned, self.e.pinned = self.e.pinned, True
-        value = self.e.load(like.type, self.params[target], address, stride, offsets, mask)
-        self.e.pinned = pinned
-        return value
 
     # reductions
 
@@ -299,7 +250,7 @@ class _Lowering:
             compute = self.values.kept_at if site.is_kept else self.values.at
             computed = [compute(root.value, at, masks) for at in indices]
             for at, value in zip(indices, computed, strict=True):
-                self._store(root.target, store_address(root, at), value, masks)
+                self.stores.store(root, at, value, masks)
 
     def _reduce(self, step: Step, places: list[tuple[Ix, ...]], masks: Masks) -> None:
         stages = step.stages

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphc.codegen.blocks import Blocks
 from graphc.codegen.reuse import Kernels
@@ -22,6 +22,7 @@ from graphc.ir.schedule_verify import reads_of
 
 MAX_SKIPPED = 8  # kernels that do not fit in which are passed over before a region ends
 SHARE = 0.75  # of the second cache that a region may take for what it works on at once
+KEPT = 0.5  # of that for what all blocks read, which then stays there
 DEPTH = 2  # axes, from the outermost on, that blocks may be places of
 MIN_BLOCK = 4096  # bytes of a result that blocks of several axes must have: each costs a call of every kernel
 GAIN = 1  # a region keeps at least so many times what the second cache holds from going further
@@ -38,12 +39,20 @@ def find_regions(fused: FusedGraph, kernels: Kernels, target: Target) -> tuple[F
 
 @dataclass(slots=True)
 class _Growing:
-    """A region in the making: its kernels, what they make, and what later kernels make of that."""
+    """A region in the making: its kernels, what they make block by block, and what is there only when all blocks are
+    done: other things that they make, and what later kernels make of any of it.
+    """
 
     count: int
-    members: list[Group]
-    made: set[Node]
-    late: set[Node]
+    members: list[Group] = field(default_factory=list)
+    made: set[Node] = field(default_factory=set)
+    late: set[Node] = field(default_factory=set)
+
+    def add(self, group: Group, blocks: Blocks) -> None:
+        """Take a kernel that goes by these blocks."""
+        self.members.append(group)
+        for target in group.targets:
+            (self.made if blocks.strides.get(target) else self.late).add(target)
 
 
 class _Finder:
@@ -93,7 +102,9 @@ class _Finder:
         """
         readers = [r for target in rest[start].targets for r in self._readers[target]]
         first = self._of(rest[start], count) if any(count in _counts(r) for r in readers) else None
-        grown = _Growing(count, [rest[start]], set(rest[start].targets), set())
+        grown = _Growing(count)
+        if first is not None:
+            grown.add(rest[start], first)
         end, skipped = start + 1, 0
         before: list[Group] = []
         after: list[Group] = []
@@ -102,9 +113,9 @@ class _Finder:
             group = rest[place]
             if first is None or skipped > MAX_SKIPPED:
                 break
-            if self._joins(group, grown):
-                grown.members.append(group)
-                grown.made.update(group.targets)
+            blocks = self._joining(group, grown)
+            if blocks is not None:
+                grown.add(group, blocks)
                 for one, waits in pending:
                     (after if waits else before).append(one)
                 pending, skipped, end = [], 0, place + 1
@@ -132,26 +143,23 @@ class _Finder:
 
     def _stays_near(self, blocks: Blocks) -> bool:
         """Whether a block fits the cache with what all blocks read, which else came from further away for each."""
-        own, shared = sum(blocks.strides.values()), self._shared(blocks)
-        return shared <= own and own + shared <= self._budget
+        own, shared = blocks.own, self._shared(blocks)
+        return shared <= max(own, KEPT * self._budget) and own + shared <= self._budget
 
     def _shared(self, blocks: Blocks) -> int:
         """Bytes that all blocks read."""
-        read = (n for n, stride in blocks.strides.items() if not stride and n not in blocks.copied)
-        return blocks.scratch + sum(n.type.nbytes for n in read)
+        return blocks.scratch + sum(n.type.nbytes for n in blocks.shared)
 
-    def _joins(self, group: Group, grown: _Growing) -> bool:
-        """Whether a kernel can run with those before it, block by block, and has to do with them."""
+    def _joining(self, group: Group, grown: _Growing) -> Blocks | None:
+        """The blocks by which a kernel can run with those before it, if it has to do with them."""
         reads = self._reads[group]
         if any(n in grown.late for n in reads):
-            return False
+            return None
         mine = [n for n in reads if n in grown.made]
-        if not mine:
-            return False
-        blocks = self._of(group, grown.count)
-        if blocks is None:
-            return False
-        return all(blocks.strides.get(n, 0) and n not in blocks.copied for n in mine)
+        blocks = self._of(group, grown.count) if mine else None
+        if blocks is None or not all(blocks.strides.get(n) and n not in blocks.copied for n in mine):
+            return None
+        return blocks
 
     def _region(self, first: int, grown: _Growing) -> Region | None:
         """The region of these groups, if it keeps enough traffic in the cache."""
@@ -162,12 +170,13 @@ class _Finder:
             return None
         found = [b for b in (self._of(g, grown.count) for g in grown.members) if b is not None]
         own = sum(n.type.nbytes for n in local) // grown.count
-        each = max(*(sum(b.strides.values()) for b in found), own)
+        each = max(*(b.own for b in found), own)
         room = int(max(0, self._budget - sum(map(self._shared, found))) // each)
         if MIN_BLOCK <= own <= self._target.l1_bytes // 2:  # what is handed on stays in the nearest cache
             room = min(room, self._target.l1_bytes // 2 // own)
         together = max(1, min(room, grown.count // (4 * self._target.cores)))
-        return Region(first, len(grown.members), grown.count, together, local)
+        spread = frozenset(t for g in grown.members for t in g.targets if t not in grown.made)
+        return Region(first, len(grown.members), grown.count, together, local, spread)
 
 
 def _counts(group: Group) -> list[int]:

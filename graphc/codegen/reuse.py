@@ -124,7 +124,8 @@ class Kernels:
             return None
         self._by_blocks[group, count] = made, form
         strides = {mine[node]: stride for node, stride in found.strides.items()}
-        return Blocks(found.count, strides, frozenset(mine[node] for node in found.copied), found.scratch)
+        scattered = {mine[node]: size for node, size in found.scattered.items()}
+        return Blocks(found.count, strides, scattered, frozenset(mine[node] for node in found.copied), found.scratch)
 
     def cut(self, group: Group, count: int) -> None:
         """Take the loops of `group` that `by_blocks` found for so many blocks."""

@@ -90,28 +90,42 @@ class Nest:
 
 
 def store_address(root: Root, at: Index) -> Ix:
-    """The element of the target that the value at index `at` goes to."""
+    """The element of the target that the value at index `at` goes to, where it has a place there (`kept_where`)."""
     for node in root.scatter:
-        if node.op == "pad":
-            at = tuple(
-                ix * (between + 1) + low
-                for ix, low, between in zip(at, node.ints("low"), node.ints("interior"), strict=True)
-            )
-        elif node.op == "reshape":
-            at = reshape_index(at, node.inputs[0].shape, node.shape)
-        elif node.op == "reduce_sum":
-            at = tuple(ix for d, ix in enumerate(at) if d not in node.ints("axes"))
-        elif node.op == "concat":
-            axis = node.integer("axis")
-            before = sum(x.shape[axis] for x in node.inputs[: root.part])
-            at = (*at[:axis], at[axis] + before, *at[axis + 1 :])
-        else:
-            rank = node.type.rank
-            out = list(at[:rank])
-            for k, axis in enumerate(node.ints("axes")):
-                out[axis] = at[axis] * node.ints("stride")[k] + at[rank + k] * node.ints("dilation")[k]
-            at = tuple(out)
+        at = _index_after(node, root.part, at)
     return linear(at, root.target.shape)
+
+
+def kept_where(root: Root, at: Index) -> tuple[tuple[Ix, int], ...]:
+    """Indices that must be less than a number, or the value at index `at` has no place in the target."""
+    found: list[tuple[Ix, int]] = []
+    for node in root.scatter if root.is_cut else ():
+        at = _index_after(node, root.part, at)
+        if node.op == "slice":
+            found += ((ix, extent) for ix, extent in zip(at, node.shape, strict=True) if ix.hi >= extent)
+    return tuple(found)
+
+
+def _index_after(node: Node, part: int, at: Index) -> Index:
+    """The index into `node`, which a store goes through, of what has the index `at` in its operand number `part`."""
+    if node.op == "slice":  # which keeps the beginning
+        return at
+    if node.op == "reshape":
+        return reshape_index(at, node.inputs[0].shape, node.shape)
+    if node.op == "reduce_sum":
+        return tuple(ix for d, ix in enumerate(at) if d not in node.ints("axes"))
+    if node.op == "pad":
+        low, between = node.ints("low"), node.ints("interior")
+        return tuple(ix * (gap + 1) + first for ix, first, gap in zip(at, low, between, strict=True))
+    if node.op == "concat":
+        axis = node.integer("axis")
+        before = sum(x.shape[axis] for x in node.inputs[:part])
+        return (*at[:axis], at[axis] + before, *at[axis + 1 :])
+    rank = node.type.rank
+    out = list(at[:rank])
+    for k, axis in enumerate(node.ints("axes")):
+        out[axis] = at[axis] * node.ints("stride")[k] + at[rank + k] * node.ints("dilation")[k]
+    return tuple(out)
 
 
 def root_index(root: Root, place: tuple[Ix, ...], inner: dict[int, Ix]) -> Index:
@@ -291,6 +305,7 @@ def _root_site(
 ) -> Site:
     at = root_index(root, place, dict(zip(inner_dims(root), over, strict=True)))
     found = demands([(root.value, at)], inside | {root.value} if is_kept else inside)
+    found.other.update(dict.fromkeys(ix for ix, _ in kept_where(root, at)))
     take(found)
     accesses = [Access(leaf, ix) for leaf, ix in found.loads]
     address = store_address(root, at)

@@ -23,7 +23,7 @@ class Root:
     `dims[d]` is negative, along an inner loop of its own. `scatter` lists the `pad`/`fold` nodes, innermost first,
     through which the value is written to its place in `target`; without any, `target is value`. A `concat` may stand
     there first, alone or with a `reshape` behind it: the value is then its operand number `part`, and the other roots
-    of the group are its others.
+    of the group are its others. Behind these a `slice` may stand that keeps the beginning of some dimensions.
     When the last one is a `reduce_sum` (`ir/row_sums.py`), perhaps behind a `reshape`, the value is added to its place.
     """
 
@@ -45,7 +45,13 @@ class Root:
     def is_zeroed(self) -> bool:
         """Whether the target is filled with zeros before the kernel runs, since its stores do not cover it."""
         stored = self.scatter[0] if self.part >= 0 else self.value
+        stored = next((n for n in reversed(self.scatter) if n.op == "slice"), stored)
         return stored.type.size < self.target.type.size or self.adds
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the target has no place for some of the value."""
+        return any(node.op == "slice" for node in self.scatter)
 
     @property
     def adds(self) -> bool:
@@ -89,7 +95,8 @@ class FusedGraph:
 class Region:
     """`size` groups from number `first` on, which go through `blocks` blocks of their first axis, `together` at once.
 
-    Only they read the `local` values, of which no more than these blocks are kept.
+    Only they read the `local` values, of which no more than these blocks are kept. What a block stores of the `spread`
+    values lies in several places.
     """
 
     first: int
@@ -97,6 +104,7 @@ class Region:
     blocks: int
     together: int
     local: frozenset[Node]
+    spread: frozenset[Node] = frozenset()
 
 
 @record

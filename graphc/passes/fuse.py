@@ -34,7 +34,7 @@ from graphc.passes.drafts import (
 )
 from graphc.passes.fuse_rows import merge_rows
 from graphc.passes.fuse_sums import merge_sums
-from graphc.passes.stored import choose_stored, is_joined, is_scatter
+from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter
 
 
 def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
@@ -53,37 +53,67 @@ def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
 def _draft(node: Node, stored: dict[Node, None], order: int, limits: Limits) -> Draft:
     """A group that computes one stored value."""
     if is_joined(node):
-        return _joined_draft(node, (), stored, order)
+        return _joined_draft(node, (), stored, order, limits)
     if limits.sums and is_row_sum(node):
         root = row_sum_root(node)
         draft = Draft([root], root.value.shape, order)
         walk(draft, stored)
         return draft
-    scatter: list[Node] = []
-    value = node
-    while is_scatter(value) and len(scatter) < MAX_SCATTERS and (value is node or value not in stored):
-        if limits.pads and value.op == "pad":
-            break
-        scatter.insert(0, value)
-        value = value.inputs[0]
-    if scatter and not limits.pads:
+    for cuts in (True, False) if not limits.pads else ():
+        value, scatter = _stored_through(node, stored, limits, cuts)
         moved = (value,) if value.op == "reshape" else ()
         joined = value.inputs[0] if moved else value
-        if is_joined(joined) and not {value, joined} & stored.keys():
-            return _joined_draft(joined, (*moved, *scatter), stored, order)
+        if scatter and is_joined(joined) and not {value, joined} & stored.keys():
+            return _joined_draft(joined, (*moved, *scatter), stored, order, limits)
+    value, scatter = _stored_through(node, stored, limits, cuts=False)
     root = Root(value, tuple(range(value.type.rank)), tuple(scatter))
     draft = Draft([root], value.shape, order)
     walk(draft, stored)
     return draft
 
 
-def _joined_draft(node: Node, then: tuple[Node, ...], stored: dict[Node, None], order: int) -> Draft:
+def _stored_through(node: Node, stored: dict[Node, None], limits: Limits, cuts: bool) -> tuple[Node, list[Node]]:
+    """The value that is computed for `node`, and what it is stored through; with `cuts` also what leaves out some."""
+    scatter: list[Node] = []
+    value = node
+    while is_scatter(value) or (cuts and is_cut(value)):
+        if (
+            len(scatter) == MAX_SCATTERS
+            or (value is not node and value in stored)
+            or (limits.pads and value.op == "pad")
+        ):
+            break
+        scatter.insert(0, value)
+        value = value.inputs[0]
+    return value, scatter
+
+
+def _joined_draft(node: Node, then: tuple[Node, ...], stored: dict[Node, None], order: int, limits: Limits) -> Draft:
     """A group that stores each operand of a concatenation to its place, rather than choose every element from all
     operands. What is stored goes through `then`.
     """
     dims = tuple(range(node.type.rank))
     roots = [Root(x, dims, (node, *then), i) for i, x in enumerate(node.inputs)]
     draft = Draft(roots, node.inputs[0].shape, order)
+    walk(draft, stored)
+    return draft if limits.pads else _as_read(draft, stored, limits)
+
+
+def _as_read(draft: Draft, stored: dict[Node, None], limits: Limits) -> Draft:
+    """`draft` with its axes in the order in which it reads the products of a contraction, but for the last one: both
+    can then go along the first ones together (`codegen/regions.py`).
+    """
+    axes, roots = symbols(draft)
+    products = [n for n in draft.reads if n.op == "contract"]
+    wanted = wanted_at(products, draft, roots, limits)[products[0]] if len(products) == 1 else None
+    if not wanted:
+        return draft
+    last = axes[-1]
+    read = dict.fromkeys(s for ix in wanted[0] for s in ix.symbols() if s in axes and s.hi and s is not last)
+    order = [axes.index(v) for v in (*read, *(v for v in axes if v not in read and v is not last), last)]  # type: ignore[arg-type]
+    onto = {axis: place for place, axis in enumerate(order)}
+    moved = [replace(r, dims=tuple(onto.get(d, d) for d in r.dims)) for r in draft.roots]
+    draft = Draft(moved, tuple(draft.domain[axis] for axis in order), draft.order)
     walk(draft, stored)
     return draft
 

@@ -27,6 +27,7 @@ MAX_WASTE = 1.34  # padded lanes over real ones: beyond it another schedule is b
 MIN_USES = 6  # multiply-adds for each element that is stored in another order, or that costs more than it brings
 MIN_USES_WIDE = 20  # the same where rows of pictures fill WIDE vectors by themselves
 WIDE = 2
+DEEP = 200  # products of an element of a result from which on wide pictures are faster a row of tiles after the other
 BLOCK, LANE = "vb", "vl"  # labels of the cut axis in contraction formulas
 
 _IDENTITY = {"reduce_sum": 0.0, "reduce_prod": 1.0, "reduce_max": -math.inf, "reduce_min": math.inf}
@@ -54,6 +55,7 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
     """The axis that most sliding-window arithmetic has in common, if cutting it pays."""
     work: dict[Dim, int] = {}
     rows: dict[Dim, int] = {}  # the shortest ones along which windows move
+    along: dict[Dim, tuple[int, int]] = {}  # products of results that have the axis, and elements of these
     total = 0
     for node in graph.nodes:
         if node.op != "contract":
@@ -71,6 +73,9 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
             if axes.separable(axis):
                 work[axis] = work.get(axis, 0) + flops
                 rows[axis] = min(rows.get(axis, row), row)
+                if axes.position(node, axis) is not None:
+                    products, size = along.get(axis, (0, 0))
+                    along[axis] = products + flops, size + node.type.size
     order: dict[Dim, int] = {}  # of first appearance, which decides between equals
     for node in graph.nodes:
         for d in range(node.type.rank):
@@ -78,8 +83,11 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
     best = max(work, key=lambda a: (work[a], -order[a]), default=None)
     if best is None or work[best] * 2 < total:
         return None
-    uses = MIN_USES_WIDE if rows[best] >= WIDE * lanes else MIN_USES
-    if work[best] < uses * _turned(graph, axes, best):
+    is_wide = rows[best] >= WIDE * lanes
+    products, size = along.get(best, (0, 0))
+    if is_wide and products >= DEEP * size > 0:
+        return None  # `minimal_filtering.py`: samples in the lanes would be too many for a cache
+    if work[best] < (MIN_USES_WIDE if is_wide else MIN_USES) * _turned(graph, axes, best):
         return None
     node, d = best
     extent = node.shape[d]

@@ -7,7 +7,10 @@ Convolutional Neural Networks", 2016). Both operands are transformed, which are 
 the place in the tile as one more label multiplies; its results are added up to those of the convolution.
 
 Along one axis this asks for half the products, in tiles of four with three taps, and no more than one and a half times
-the memory. Two axes ask for fewer products yet, but for two and a quarter times to four times the memory.
+the memory. Two axes ask for fewer products yet, but for two and a quarter times to four times the memory. A window that
+steps by several places is taken by phases, in each of which it steps by one.
+
+All that belongs to a row of tiles stands together: what is made of it and of its results then stays in a near cache.
 """
 
 from __future__ import annotations
@@ -25,9 +28,12 @@ from graphc.ir.record import record
 from graphc.ir.types import f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.cook_toom import MAX_PLACES, Filter, minimal_filter
+from graphc.passes.polyphase import Polyphase
 from graphc.passes.positions import Positions, fresh
 
-COPY = 24  # products that making, storing and reading an element of a transformed tensor counts for
+COPY, NEAR = 24, 14  # products that making, storing and reading a transformed element counts for; in a near cache
+SHARE, KEPT = 0.75, 0.5  # of that cache for a row of tiles and weights (`codegen/regions.py`), and of this for weights
+FEWER = 1.5  # how many times fewer products a window over phases must take at best
 STEP = 1 << 13  # products that one more kernel counts for
 GAIN = 1.15  # how many times fewer products there must be, with all that counts as such
 MIN_ROW = 8  # elements that lie side by side at each place of the axis, so that transforms add whole vectors
@@ -36,7 +42,7 @@ MIN_ROW = 8  # elements that lie side by side at each place of the axis, so that
 @record(slots=False)
 class MinimalFiltering(Pass):
     """Compute convolutions in f32 by minimal filtering along one axis where that takes less time; `lanes` is the
-    vector width in elements.
+    vector width in elements, `cache_bytes` the size of a core's cache.
 
     Sums are formed in another order, with rounding errors of the same size; an infinity or NaN turns all results of
     its tile into NaN.
@@ -47,44 +53,85 @@ class MinimalFiltering(Pass):
     requires = (PRIMITIVE,)
 
     lanes: int = 8
+    cache_bytes: int = 512 << 10
 
     def run(self, graph: Graph) -> Graph:
         if not any(n.op == "contract" for n in graph.nodes):
             return graph
-        return rebuild(graph, partial(_rewrite, self.lanes))
+        return rebuild(graph, partial(_rewrite, _Machine(self.lanes, self.cache_bytes)))
 
 
-def _rewrite(lanes: int, b: Builder, node: Node) -> Node | None:
+@record
+class _Machine:
+    """Elements of a vector, and bytes of a core's cache."""
+
+    lanes: int
+    cache_bytes: int
+
+
+def _rewrite(machine: _Machine, b: Builder, node: Node) -> Node | None:
     if node.op != "contract" or any(x.dtype is not f32 for x in (node, *node.inputs)):
         return None
-    tiling = min(_tilings(node, lanes), key=lambda t: t.cost, default=None)
-    if tiling is None or tiling.cost * GAIN > tiling.products:
+    found: list[tuple[_Tiling, Polyphase | None]] = [(t, None) for t in _tilings(node, machine)]
+    for phases in _strided(node):
+        found += ((t, phases) for t in _tilings(phases.contraction(b), machine, phases))
+    tiling, phases = min(found, key=lambda pair: pair[0].cost, default=(None, None))
+    if tiling is None or tiling.cost * GAIN > _products(node):
         return None
-    return tiling.build(b)
+    made = tiling.build(b)
+    return made if phases is None else phases.result(b, made)
 
 
-def _tilings(node: Node, lanes: int) -> Iterator[_Tiling]:
-    """All ways to tile one axis of a contraction."""
+def _products(node: Node) -> int:
+    """Products of a contraction as it is."""
+    extents = parse_spec(node.text("spec")).extents(node.inputs[0].shape, node.inputs[1].shape)
+    return math.prod(extents.values())
+
+
+def _windows(node: Node) -> Iterator[tuple[int, int, tuple[str, int], tuple[str, int]]]:
+    """The windows of a contraction: operand and dimension, the label that is summed over and that of the result, each
+    with its coefficient.
+    """
+    spec = parse_spec(node.text("spec"))
+    for side in (0, 1):
+        mine, other = spec.operands[side], spec.operands[1 - side]
+        for dim, terms in enumerate(mine):
+            if len(terms) != 2:
+                continue
+            for met, kept in (terms, terms[::-1]):
+                if ((met[0], 1),) not in other or met[0] in spec.out or kept[0] not in spec.out:
+                    continue
+                if not any(kept[0] == label for dims in other for label, _ in dims):
+                    yield side, dim, met, kept
+
+
+def _strided(node: Node) -> Iterator[Polyphase]:
+    """The windows of a contraction that step by several places, and may take fewer products over phases."""
+    for side, dim, met, kept in _windows(node):
+        (tap, one), (positions, step) = (met, kept) if kept[1] > 1 else (kept, met)
+        if one != 1 or step == 1:
+            continue
+        phases = Polyphase(node, side, dim, positions, tap, step)
+        extents = parse_spec(node.text("spec")).extents(node.inputs[0].shape, node.inputs[1].shape)
+        if 0 in extents.values() or not 1 < phases.taps < min(extents[positions], MAX_PLACES):
+            continue
+        if extents[tap] * (MAX_PLACES - phases.taps + 1) >= FEWER * step * MAX_PLACES:
+            yield phases
+
+
+def _tilings(node: Node, machine: _Machine, phases: Polyphase | None = None) -> Iterator[_Tiling]:
+    """All ways to tile one axis of a contraction; the one over `phases` if it has some."""
     spec = parse_spec(node.text("spec"))
     extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
     if 0 in extents.values():
         return
-    for side in (0, 1):
-        mine, other = spec.operands[side], spec.operands[1 - side]
-        for dim, terms in enumerate(mine):
-            if len(terms) != 2 or any(c != 1 for _, c in terms):
-                continue
-            for (met, _), (kept, _) in (terms, terms[::-1]):
-                if ((met, 1),) not in other or met in spec.out or kept not in spec.out:
-                    continue
-                if any(kept == label for dims in other for label, _ in dims):
-                    continue
-                long, short = (met, kept) if extents[met] > extents[kept] else (kept, met)
-                for size in range(2, min(MAX_PLACES - extents[short] + 1, extents[long]) + 1):
-                    if extents[short] > 1:
-                        yield _Tiling(
-                            node, spec, side, dim, met, kept, long, extents[long], extents[short], size, lanes
-                        )
+    for side, dim, (met, step), (kept, other) in _windows(node):
+        if step != 1 or other != 1 or (phases is not None and (side, dim) != (phases.side, phases.dim)):
+            continue
+        long, short = (met, kept) if extents[met] > extents[kept] else (kept, met)
+        for size in range(2, min(MAX_PLACES - extents[short] + 1, extents[long]) + 1):
+            if extents[short] > 1:
+                yield _Tiling(node, spec, side, dim, met, kept, long, extents[long], extents[short], size, machine)
 
 
 @record
@@ -105,7 +152,7 @@ class _Tiling:
     length: int
     short: int
     size: int
-    lanes: int
+    machine: _Machine
 
     @property
     def tiles(self) -> int:
@@ -115,12 +162,6 @@ class _Tiling:
     def places(self) -> int:
         """Products of one tile."""
         return self.size + self.short - 1
-
-    @property
-    def products(self) -> int:
-        """Products of the contraction as it is."""
-        extents = self.spec.extents(self.node.inputs[0].shape, self.node.inputs[1].shape)
-        return math.prod(extents.values())
 
     @property
     def _is_over_taps(self) -> bool:
@@ -135,10 +176,29 @@ class _Tiling:
         if any(self._row(*row) < MIN_ROW for row in rows):
             return math.inf
         each = self.tiles * self.places
-        moved = x.type.size // x.shape[self.dim] * each
-        for other, extent in ((y, y.shape[self._met_dim]), (self.node, self.node.shape[self._kept_dim])):
-            moved += other.type.size // extent * (each if extent == self.length else self.places)
-        return self.products / (self.length * self.short) * each + COPY * moved + 3 * STEP
+        data = x.type.size // x.shape[self.dim] * each
+        others = [
+            other.type.size // extent * (each if extent == self.length else self.places)
+            for other, extent in ((y, y.shape[self._met_dim]), (self.node, self.node.shape[self._kept_dim]))
+        ]
+        copy = NEAR if self._is_over_taps and self._is_near(data + others[1], others[0]) else COPY
+        products = _products(self.node) / (self.length * self.short) * each
+        return products + copy * (data + sum(others)) + 3 * STEP
+
+    def _is_near(self, moved: int, weights: int) -> bool:
+        """Whether what belongs to a row of tiles, of `moved` elements in all, stays in a core's cache with the weights.
+
+        These are there twice: in the order in which they are made, and in panels.
+        """
+        x = self.node.inputs[self.side]
+        own = moved * x.dtype.itemsize // (self.tiles * math.prod(x.shape[: self._front]))
+        shared, most = 2 * weights * x.dtype.itemsize, SHARE * self.machine.cache_bytes
+        return shared <= max(own, KEPT * most) and own + shared <= most
+
+    @property
+    def _front(self) -> int:
+        """Where rows of tiles and the places in a tile stand in transformed tensors: behind the samples."""
+        return min(1, self.dim)
 
     @property
     def _met_dim(self) -> int:
@@ -158,7 +218,7 @@ class _Tiling:
         place = fresh(self.spec.labels)
         outputs, taps = (self.size, self.short) if self._is_over_taps else (self.short, self.size)
         plan = minimal_filter(outputs, taps)
-        positions = Positions(*self._sides, self.spec.out, self.lanes)
+        positions = Positions(*self._sides, self.spec.out, self.machine.lanes)
         if not self._is_over_taps and positions.fits(self.node.inputs[self.side]):
             return self._over_positions(b, plan, positions, place)
         x, x_dims = self._data(b, plan, place)
@@ -167,14 +227,28 @@ class _Tiling:
             x, x_dims = _split(b, x, x_dims, block)
         else:
             y, y_dims = self._taps(b, plan, place)
-        out = [label for label in self.spec.out if label != self.kept or self._is_over_taps]
-        out.insert(min(1, self._kept_dim) if self._is_over_taps else 0, place)
+        out = self._labels(place)
         operands, dims = [x, y], [x_dims, y_dims]
         if self.side:
             operands.reverse()
             dims.reverse()
         made = b.contract(operands[0], operands[1], format_spec(dims[0], dims[1], tuple(out)))
         return self._results(b, plan, made, out, place)
+
+    def _labels(self, place: str) -> list[str]:
+        """The dimensions of the products of all places, in the order in which they are stored."""
+        out = [label for label in self.spec.out if label != self.kept]
+        if not self._is_over_taps:
+            return [place, *out]
+        out.insert(min(self._front, self._kept_dim), self.kept)
+        mine, other = self._sides
+        last = next((label for label in out if ((label, 1),) in other), None)
+        if last is not None and any(step > 1 for dim in mine for _, step in dim):
+            # Neighbours along the other axis are not vectors: what the weights have fills the lanes.
+            out.remove(last)
+            out.append(last)
+        out.insert(len(out) - 1, place)
+        return out
 
     @property
     def _sides(self) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
@@ -197,13 +271,19 @@ class _Tiling:
 
     def _data(self, b: Builder, plan: Filter, place: str) -> tuple[Node, tuple[Dim, ...]]:
         """The operand with the window, transformed: its dimension becomes the tiles, with a dimension of places."""
-        x = self.node.inputs[self.side]
+        x, at = self.node.inputs[self.side], self._front
         tiled = _rows(b, x, self.dim, self.tiles, self.size, self.places)
+        parts = [_combined(b, row, tiled) for row in plan.data]
         dims = list(self.spec.operands[self.side])
         dims[self.dim] = ((self.long, 1),)
-        at = min(1, self.dim)
+        if self._is_over_taps:
+            order = [d for d in range(x.type.rank) if d != self.dim]
+            order.insert(at, self.dim)
+            parts = [b.permute(part, tuple(order)) for part in parts]
+            dims = [dims[d] for d in order]
+            at += 1
         dims.insert(at, ((place, 1),))
-        return _joined(b, [_combined(b, row, tiled) for row in plan.data], at), tuple(dims)
+        return _joined(b, parts, at), tuple(dims)
 
     def _taps(self, b: Builder, plan: Filter, place: str) -> tuple[Node, tuple[Dim, ...]]:
         """The other operand, transformed, where positions are summed over."""
@@ -228,7 +308,7 @@ class _Tiling:
         summed = [label for label, rank in ranks.items() if rank == 1]
         block: _Block | None = None
         if summed:
-            inner, width = summed[-1], 2 * self.lanes
+            inner, width = summed[-1], 2 * self.machine.lanes
             extent = rows[0].shape[dims.index(((inner, 1),))]
             if extent > width and extent % width == 0:
                 block = _Block(inner, fresh({place, *self.spec.labels}), width)

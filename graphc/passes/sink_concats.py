@@ -16,7 +16,7 @@ from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.record import record
 from graphc.passes.base import PRIMITIVE, Pass
-from graphc.passes.stored import is_joined
+from graphc.passes.stored import is_cut, is_joined
 
 MOST = 8  # parts: what is done to them stands in the kernel for each
 MAX_STEPS = 32  # operators among which all that is made of a value must have become one value again
@@ -24,18 +24,24 @@ MAX_STEPS = 32  # operators among which all that is made of a value must have be
 
 @record
 class _Rows:
-    """A value whose rows along dimension `dim` are taken from `parts` in turns: row `k + i * len(parts)` is row `i` of
-    part `k`.
+    """A value whose `length` rows along dimension `dim` are taken from `parts` in turns: row `k + i * len(parts)` is
+    row `i` of part `k`. The last rows of some parts may be left over.
     """
 
     dim: int
     parts: tuple[Node, ...]
+    length: int
+
+    @property
+    def each(self) -> int:
+        """Rows of a part."""
+        return self.parts[0].shape[self.dim]
 
 
 @record(slots=False)
 class SinkConcats(Pass):
     """Move elementwise operators, permutations and reshapes that leave rows as they are before the concatenation of
-    parts whose rows take turns, as minimal filtering makes them.
+    parts whose rows take turns, as minimal filtering makes them, also where the last rows are left out.
 
     Where something else reads such a value it is put together, once.
     """
@@ -78,7 +84,7 @@ class _Sinking:
         if _interleaved(node):
             (whole,) = node.inputs
             dim = whole.integer("axis") - 1
-            return _Rows(dim, tuple(self._without(self._whole(x), dim + 1) for x in whole.inputs))
+            return _Rows(dim, tuple(self._without(self._whole(x), dim + 1) for x in whole.inputs), node.shape[dim])
         first = next((x for x in node.inputs if x in self.rows), None)
         if first is None:
             return None
@@ -88,7 +94,9 @@ class _Sinking:
             return None
         if any(x in self.rows and not self._agrees(x, old) for x in node.inputs):
             return None
-        return _Rows(dim, tuple(self._part(node, old, k, dim) for k in range(len(old.parts))))
+        if node.op == "slice":
+            return _Rows(dim, old.parts, node.shape[dim])
+        return _Rows(dim, tuple(self._part(node, old, k, dim) for k in range(len(old.parts))), old.length)
 
     def _without(self, x: Node, dim: int) -> Node:
         """`x` without a dimension that has one place."""
@@ -98,31 +106,33 @@ class _Sinking:
         return self.b.reshape(x, shape)
 
     def _agrees(self, x: Node, rows: _Rows) -> bool:
-        return (self.rows[x].dim, len(self.rows[x].parts)) == (rows.dim, len(rows.parts))
+        mine = self.rows[x]
+        return (mine.dim, len(mine.parts), mine.length) == (rows.dim, len(rows.parts), rows.length)
 
     def _part(self, node: Node, old: _Rows, k: int, dim: int) -> Node:
         """Part `k` of `node`, whose rows lie along `dim`."""
-        count = len(old.parts)
-        shape = tuple(n // count if d == dim else n for d, n in enumerate(node.shape))
+        shape = tuple(old.each if d == dim else n for d, n in enumerate(node.shape))
         operands = tuple(
-            self.rows[x].parts[k] if x in self.rows else self._every(self._whole(x), old.dim, k, count)
-            for x in node.inputs
+            self.rows[x].parts[k] if x in self.rows else self._every(self._whole(x), old, k) for x in node.inputs
         )
         if node.op == "reshape":
             return self.b.reshape(operands[0], shape)
         return self.b.make(node.op, operands, node.attrs, node.type.with_shape(shape))
 
-    def _every(self, x: Node, dim: int, first: int, step: int) -> Node:
-        """Each `step`-th row of a whole operand."""
-        shape = tuple(n // step if d == dim else n for d, n in enumerate(x.shape))
+    def _every(self, x: Node, rows: _Rows, first: int) -> Node:
+        """The rows of a whole operand that belong to part `first`, zeros for those that are left over."""
+        dim, step = rows.dim, len(rows.parts)
+        shape = tuple(rows.each if d == dim else n for d, n in enumerate(x.shape))
         if x.op == "constant":
             return self.b.constant(x.attr("value"), x.type.with_shape(shape))  # type: ignore[arg-type]
         if x.op == "broadcast":
             own = dim - (x.type.rank - x.inputs[0].type.rank)
             if own < 0 or x.inputs[0].shape[own] == 1:
                 return self.b.broadcast(x.inputs[0], shape)
-        start = tuple(first if d == dim else 0 for d in range(x.type.rank))
-        return self.b.slice(x, start, shape, tuple(step if d == dim else 1 for d in range(x.type.rank)))
+        rank, missing = x.type.rank, rows.each * step - rows.length
+        x = self.b.pad(x, (0,) * rank, tuple(missing if d == dim else 0 for d in range(rank))) if missing else x
+        start = tuple(first if d == dim else 0 for d in range(rank))
+        return self.b.slice(x, start, shape, tuple(step if d == dim else 1 for d in range(rank)))
 
     def _is_wanted_whole(self, node: Node, rows: _Rows) -> bool:
         """Whether something reads a value that cannot read it by parts, or several values are made of it, of which each
@@ -152,7 +162,10 @@ class _Sinking:
         d = rows.dim + 1
         shape = rows.parts[0].shape
         parts = tuple(self.b.reshape(x, (*shape[:d], 1, *shape[d:])) for x in rows.parts)
-        return self.b.reshape(self.b.concat(parts, d), node.shape)
+        whole = self.b.reshape(self.b.concat(parts, d), (*shape[: d - 1], shape[d - 1] * len(parts), *shape[d:]))
+        if whole.shape == node.shape:
+            return whole
+        return self.b.slice(whole, (0,) * node.type.rank, node.shape, (1,) * node.type.rank)
 
 
 def _interleaved(node: Node) -> bool:
@@ -175,6 +188,9 @@ def _dim_after(node: Node, dim: int) -> int | None:
     last = node.type.rank - 1
     if kind == "elementwise":
         return dim if node.op != "materialize" else None
+    if node.op == "slice":
+        rest = [n for d, n in enumerate(node.inputs[0].shape) if d != dim]
+        return dim if is_cut(node) and rest == [n for d, n in enumerate(node.shape) if d != dim] else None
     if node.op == "permute":
         to = node.ints("perm").index(dim)
         return to if to < last else None

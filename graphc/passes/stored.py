@@ -383,3 +383,10 @@ def is_scatter(node: Node) -> bool:
     rank = node.type.rank
     size = node.inputs[0].shape[rank:]
     return all(s >= d * (n - 1) + 1 for s, d, n in zip(node.ints("stride"), node.ints("dilation"), size, strict=True))
+
+
+def is_cut(node: Node) -> bool:
+    """Whether the node is a slice that keeps the beginning of each dimension, and most elements."""
+    if node.op != "slice" or any(node.ints("start")) or any(step != 1 for step in node.ints("step")):
+        return False
+    return 2 * node.type.size > node.inputs[0].type.size

@@ -97,6 +97,10 @@ def convolution(batch: int, also: str = "") -> Graph:
         x = b.input(0, TensorType(f32, (batch, 2, 9, 40 if also == "wide rows" else 24)))
         w = b.input(1, TensorType(f32, (2, 5, 5)))
         return Graph((x, w), (b.contract(x, w, "b c h+r w+s, c r s -> b c h w"),))
+    if also.endswith("channels"):
+        channels = 32 if also == "many channels" else 16
+        x = b.input(0, TensorType(f32, (batch, channels, 34, 34)))
+        w = b.input(1, TensorType(f32, (channels, channels, 3, 3)))
     y = b.contract(x, w, "b c h+r w+s, o c r s -> b o h w")
     if also == "mixed":
         y = b.flip(y, (0,))
@@ -118,6 +122,8 @@ def convolution(batch: int, also: str = "") -> Graph:
         (convolution(16, "depthwise"), False),  # too little work to turn everything around for
         (convolution(16, "short rows"), True),
         (convolution(16, "wide rows"), False),  # they fill vectors by themselves
+        (convolution(16, "many channels"), False),  # and their rows are a cache's work
+        (convolution(16, "some channels"), True),
         (convolution(16, "mixed"), False),  # samples change places
         (convolution(16, "product"), False),  # most of the work is no convolution
     ],

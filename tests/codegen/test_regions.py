@@ -37,7 +37,7 @@ def arrays_of(graph: Graph, seed: int = 0) -> list[np.ndarray]:
     return [rng.uniform(-2, 2, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
 
 
-def check(graph: Graph, target: Target = SMALL) -> list[Region]:
+def check(graph: Graph, target: Target = SMALL, atol: float = 1e-5) -> list[Region]:
     """Run the parts of every region in random order, over memory full of NaN; gives the regions."""
     program = build_program(graph, target=target)
     arrays = arrays_of(graph)
@@ -49,7 +49,7 @@ def check(graph: Graph, target: Target = SMALL) -> list[Region]:
             o[: n.type.nbytes].view(n.dtype.numpy).reshape(n.shape) for o, n in zip(outputs, graph.outputs, strict=True)
         ]
         for value, wanted in zip(got, expected, strict=True):
-            assert np.allclose(value, wanted, rtol=1e-4, atol=1e-5)
+            assert np.allclose(value, wanted, rtol=1e-4, atol=atol)
     return regions(program)
 
 
@@ -221,3 +221,42 @@ def test_what_is_handed_on_stays_in_the_nearest_cache() -> None:
     (region,) = check(_depthwise(4, 24), near)
     (further,) = check(_depthwise(4, 24), replace(near, l1_bytes=1024))
     assert region.together == 2 and further.together > 2
+
+
+NEAR = replace(common(), l2_bytes=384 << 10, cores=2)
+CLOSE = 1e-3  # of sums of 360 products of numbers up to two, which a tile mixes
+
+
+def filtered(batch: int, rows: int, after: Callable[[Builder, Node], Node] = lambda b, x: x) -> Graph:
+    """A 3x3 convolution of 40 channels, of which `minimal_filtering` takes tiles of four rows, and what follows it."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (batch, 40, rows, 24)), "x")
+    w = b.input(1, TensorType(f32, (40, 40, 3, 3)), "w")
+    y = b.contract(b.pad(x, (0, 0, 1, 1), (0, 0, 1, 1)), w, "b c h+r w+s, o c r s -> b o h w")
+    return Graph((x, w), (after(b, y),))
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(1, 64), (4, 64), (5, 30), (1, 62)])
+def test_rows_of_tiles_go_together(batch: int, rows: int) -> None:
+    """What a row of tiles reads overlaps with its neighbours, and its results lie apart in every channel."""
+    (region,) = check(filtered(batch, rows), NEAR, CLOSE)
+    assert region.blocks == batch * -(-rows // 4) and len(region.steps) == 3
+    program = build_program(filtered(batch, rows), target=NEAR)
+    (memory,) = program.plan.regions
+    assert {n.op for n in memory.places} == {"concat", "contract"}  # the transformed rows and their products
+
+
+def test_what_blocks_store_in_several_places_is_zeroed_before() -> None:
+    def padded(b: Builder, x: Node) -> Node:
+        return b.pad(b.neg(x), (0, 0, 1, 1), (0, 0, 1, 1))
+
+    graph = filtered(4, 64, padded)
+    (region,) = check(graph, NEAR, CLOSE)
+    assert not any(isinstance(step, Fill) for step in region.steps)
+    steps = build_program(graph, target=NEAR).steps
+    assert sum(isinstance(step, Fill) for step in steps) == 1
+
+
+def test_what_lies_apart_is_read_when_all_blocks_are_done() -> None:
+    found = check(filtered(4, 64, _softmax), NEAR, CLOSE)
+    assert any(len(region.steps) == 3 and region.blocks == 64 for region in found)

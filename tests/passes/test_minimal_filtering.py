@@ -23,7 +23,7 @@ from graphc.passes.autodiff import vjp
 from graphc.passes.minimal_filtering import MinimalFiltering
 from graphc.pipeline import optimize, schedule
 from tests.codegen.programs import run
-from tests.codegen.targets import AVX2
+from tests.codegen.targets import AVX2, AVX512
 
 Ints = tuple[int, ...]
 LETTERS = ("hr", "ws", "du")
@@ -92,9 +92,11 @@ def _in_f64(graph: Graph) -> Graph:
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transformations cost nothing, so that small convolutions are tiled too."""
     monkeypatch.setattr(minimal_filtering, "COPY", 0)
+    monkeypatch.setattr(minimal_filtering, "NEAR", 0)
     monkeypatch.setattr(minimal_filtering, "STEP", 0)
     monkeypatch.setattr(minimal_filtering, "GAIN", 1)
     monkeypatch.setattr(minimal_filtering, "MIN_ROW", 1)
+    monkeypatch.setattr(minimal_filtering, "FEWER", 0)
 
 
 @pytest.mark.usefixtures("always")
@@ -119,6 +121,50 @@ def test_results(batch: int, channels: int, outs: int, size: Ints, kernel: Ints,
     tiled = MinimalFiltering(lanes or 8).run(plain)
     assert products(tiled) < products(plain)
     check(graph, tiled)
+
+
+STRIDED = [  # batch, channels, outs, size, kernel, padding, stride
+    (1, 3, 4, (13, 9), (7, 7), 3, 2),  # a phase has a tap less than the other
+    (2, 2, 3, (12, 10), (5, 3), 1, 2),
+    (1, 2, 3, (17, 12), (8, 2), 2, 3),  # elements past the last window
+    (2, 3, 2, (9, 8), (4, 4), 1, 2),
+    (1, 2, 2, (26, 9), (9, 1), 0, 4),
+    (1, 2, 3, (7, 9, 8), (5, 4, 2), 2, 2),
+]
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("lanes", [0, 1])
+@pytest.mark.parametrize(("batch", "channels", "outs", "size", "kernel", "padding", "stride"), STRIDED)
+def test_strided_results(
+    batch: int, channels: int, outs: int, size: Ints, kernel: Ints, padding: int, stride: int, lanes: int
+) -> None:
+    """Windows that step by several places are taken by phases."""
+    graph = convolution(batch, channels, outs, size, kernel, padding, stride, gradients=lanes > 0)
+    plain = optimize(graph)
+    tiled = MinimalFiltering(lanes or 8).run(plain)
+    assert products(tiled) < products(plain)
+    check(graph, tiled)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("outs", [5, 33])
+def test_compiled_strided_results(outs: int, threads: int) -> None:
+    graph = convolution(3, 3, outs, (45, 50), (7, 7), 3, 2)
+    assert products(optimize(graph, host_target())) < products(optimize(graph))
+    before = graphc.get_num_threads()
+    graphc.set_num_threads(threads)
+    try:
+        check(graph, graph, native=True)
+    finally:
+        graphc.set_num_threads(before)
+
+
+def test_the_stem_of_residual_networks_takes_four_sevenths_of_the_multiplications() -> None:
+    """For three rows 6 products of 8 taps, two of which are zeros in one phase; 112 rows end within the last tile."""
+    graph = convolution(1, 3, 64, (224, 224), (7, 7), 3, 2)
+    assert products(optimize(graph, AVX512)) == products(optimize(graph)) * 12 // 21 * 114 // 112
 
 
 @pytest.mark.usefixtures("always")

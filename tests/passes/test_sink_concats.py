@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import For, If, Kernel, Load, Stmt, Store
+from graphc.codegen.kernel import For, If, Kernel, Load, Op, Stmt, Store
 from graphc.codegen.llvm.program import Fill
+from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
@@ -123,6 +124,64 @@ def test_padding_is_stored_part_by_part_between_zeros() -> None:
     assert [type(step) for step in program.steps].count(Fill) == 1
     (kernel,) = program.kernels
     assert not masked(kernel)
+
+
+def beginning(b: Builder, x: Node, rows: int, dim: int = 2) -> Node:
+    """The first rows of a value."""
+    size = tuple(rows if d == dim else n for d, n in enumerate(x.shape))
+    return b.slice(x, (0,) * x.type.rank, size, (1,) * x.type.rank)
+
+
+@pytest.mark.parametrize("target", [AVX2, AVX512], ids=["avx2", "avx512"])
+@pytest.mark.parametrize("rows", [14, 13, 12])
+def test_the_last_rows_are_not_stored(rows: int, target: Target) -> None:
+    """Of parts of five rows each; what is done to the rows that stay is done in the parts."""
+    b = Builder()
+    x, y, bias, other = inputs(b, SHAPE, SHAPE, (3,), (2, 3, rows, 9))
+    whole = beginning(b, in_turns(b, [b.add(x, y), b.sub(x, y), y]), rows)
+    biased = b.add(whole, b.broadcast(b.reshape(bias, (1, 3, 1, 1)), whole.shape))
+    graph = Graph((x, y, bias, other), (relu(b, b.add(biased, other)),))
+    after = check(graph)
+    assert ops_above_concat(after.outputs[0]) == ["slice", "reshape"]
+    (kernel,) = build_program(graph, target=target).kernels
+    guarded = [s for s in statements(kernel.body) if isinstance(s, If)]
+    assert len(guarded) > 0 and all(isinstance(s, Store) for guard in guarded for s in statements(guard.body))
+    assert not any(isinstance(s, Op) and s.name == "select" and s.result.type.lanes > 1 for s in choices(kernel))
+
+
+def choices(kernel: Kernel) -> list[Stmt]:
+    """What chooses between the elements of vectors, but for the ReLU."""
+    zero = {s.result for s in statements(kernel.body) if isinstance(s, Op) and s.name in ("const", "le")}
+    found = [s for s in statements(kernel.body) if isinstance(s, Op) and s.name == "select"]
+    return [s for s in found if not set(s.args) & zero]
+
+
+@pytest.mark.parametrize("perm", [(0, 1, 2, 3), (1, 2, 0, 3), (2, 0, 1, 3)])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_rows_of_any_dimension_that_are_not_stored(dim: int, perm: tuple[int, ...]) -> None:
+    b = Builder()
+    x, y = inputs(b, SHAPE, SHAPE)
+    whole = in_turns(b, [b.add(x, y), b.sub(x, y)], dim)
+    cut = beginning(b, whole, whole.shape[dim] - 1, dim)
+    padded = b.pad(b.permute(b.neg(cut), perm), (1, 0, 2, 1), (0, 1, 1, 1))
+    check(Graph((x, y), (padded,)))
+    check(Graph((x, y), (b.permute(cut, perm),)))
+
+
+def test_rows_that_lie_across_the_lanes_are_stored_under_masks() -> None:
+    b = Builder()
+    x, y = inputs(b, (40, 1, 1), (40, 1, 1))
+    whole = beginning(b, in_turns(b, [b.add(x, y), b.sub(x, y)], 0), 79, 0)
+    check(Graph((x, y), (b.reshape(whole, (79,)), b.neg(whole))))
+
+
+def test_a_slice_that_leaves_out_most_is_not_made_of_everything() -> None:
+    b = Builder()
+    x, y = inputs(b, SHAPE, SHAPE)
+    graph = Graph((x, y), (beginning(b, in_turns(b, [b.add(x, y), b.sub(x, y)]), 5),))
+    check(graph)
+    (kernel,) = schedule(graph, AVX2).groups
+    assert kernel.domain == (2, 3, 5, 9) and len(kernel.roots) == 1
 
 
 def test_windows_read_what_was_put_together_from_memory() -> None:
