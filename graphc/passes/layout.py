@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
+from graphc.ir.contraction import ContractSpec, format_spec, is_plain, parse_spec
 from graphc.ir.contraction import Dim as SpecDim
-from graphc.ir.contraction import format_spec, is_plain, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
@@ -27,7 +27,9 @@ MAX_WASTE = 1.34  # padded lanes over real ones: beyond it another schedule is b
 MIN_USES = 6  # multiply-adds for each element that is stored in another order, or that costs more than it brings
 MIN_USES_WIDE = 20  # the same where rows of pictures fill WIDE vectors by themselves
 WIDE = 2
-DEEP = 200  # products of an element of a result from which on wide pictures are faster a row of tiles after the other
+# Products of an element of a result from which on wide pictures are faster a row of tiles after the other, if each
+# window has so many results: fewer wait for what they read.
+DEEP, FEW = 140, 8
 BLOCK, LANE = "vb", "vl"  # labels of the cut axis in contraction formulas
 
 _IDENTITY = {"reduce_sum": 0.0, "reduce_prod": 1.0, "reduce_max": -math.inf, "reduce_min": math.inf}
@@ -75,7 +77,8 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
                 rows[axis] = min(rows.get(axis, row), row)
                 if axes.position(node, axis) is not None:
                     products, size = along.get(axis, (0, 0))
-                    along[axis] = products + flops, size + node.type.size
+                    used = flops if _channels(spec, extents) >= FEW else 0
+                    along[axis] = products + used, size + node.type.size
     order: dict[Dim, int] = {}  # of first appearance, which decides between equals
     for node in graph.nodes:
         for d in range(node.type.rank):
@@ -98,6 +101,15 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
 def _turned(graph: Graph, axes: Axes, axis: Dim) -> int:
     """Elements that come from outside or go there, and so are stored anew in the other order."""
     return sum(n.type.size for n in (*graph.inputs, *graph.outputs) if axes.position(n, axis) is not None)
+
+
+def _channels(spec: ContractSpec, extents: Mapping[str, int]) -> int:
+    """Results that the weights of a convolution give for each window."""
+    shared = set(spec.x_labels) & set(spec.y_labels)
+    slid = next(
+        labels for dims, labels in ((spec.x, spec.x_labels), (spec.y, spec.y_labels)) if any(len(d) > 1 for d in dims)
+    )
+    return math.prod(extents[label] for label in spec.out if label not in shared and label not in slid)
 
 
 def _slides(dim: SpecDim, extents: Mapping[str, int]) -> bool:

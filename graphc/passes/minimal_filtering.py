@@ -175,29 +175,34 @@ class _Tiling:
         rows = ((self.node, self._kept_dim) if self._is_over_taps else (y, self._met_dim), (x, self.dim))
         if any(self._row(*row) < MIN_ROW for row in rows):
             return math.inf
+        products = _products(self.node) / (self.length * self.short) * self.tiles * self.places
+        return products + (NEAR if self._by_rows else COPY) * sum(self._moved) + 3 * STEP
+
+    @property
+    def _moved(self) -> tuple[int, int, int]:
+        """Elements of the transformed operands, the one with the window first, and of the products."""
+        x, y = self.node.inputs[self.side], self.node.inputs[1 - self.side]
         each = self.tiles * self.places
-        data = x.type.size // x.shape[self.dim] * each
         others = [
             other.type.size // extent * (each if extent == self.length else self.places)
             for other, extent in ((y, y.shape[self._met_dim]), (self.node, self.node.shape[self._kept_dim]))
         ]
-        copy = NEAR if self._is_over_taps and self._is_near(data + others[1], others[0]) else COPY
-        products = _products(self.node) / (self.length * self.short) * each
-        return products + copy * (data + sum(others)) + 3 * STEP
+        return x.type.size // x.shape[self.dim] * each, others[0], others[1]
 
-    def _is_near(self, moved: int, weights: int) -> bool:
-        """Whether what belongs to a row of tiles, of `moved` elements in all, stays in a core's cache with the weights.
-
-        These are there twice: in the order in which they are made, and in panels.
+    @property
+    def _by_rows(self) -> bool:
+        """Whether rows of tiles go one after the other: what belongs to one stays in a core's cache, with the
+        weights.
         """
+        data, weights, made = self._moved
         x = self.node.inputs[self.side]
-        own = moved * x.dtype.itemsize // (self.tiles * math.prod(x.shape[: self._front]))
-        shared, most = 2 * weights * x.dtype.itemsize, SHARE * self.machine.cache_bytes
-        return shared <= max(own, KEPT * most) and own + shared <= most
+        own = (data + made) * x.dtype.itemsize // (self.tiles * math.prod(x.shape[: self._front]))
+        shared, most = weights * x.dtype.itemsize, SHARE * self.machine.cache_bytes
+        return self._is_over_taps and shared <= max(own, KEPT * most) and own + shared <= most
 
     @property
     def _front(self) -> int:
-        """Where rows of tiles and the places in a tile stand in transformed tensors: behind the samples."""
+        """Where rows of tiles, or places in a tile, stand in transformed tensors: behind the samples."""
         return min(1, self.dim)
 
     @property
@@ -237,9 +242,11 @@ class _Tiling:
 
     def _labels(self, place: str) -> list[str]:
         """The dimensions of the products of all places, in the order in which they are stored."""
-        out = [label for label in self.spec.out if label != self.kept]
-        if not self._is_over_taps:
-            return [place, *out]
+        out = [label for label in self.spec.out if label != self.kept or self._is_over_taps]
+        if not self._by_rows:
+            out.insert(min(1, self._kept_dim) if self._is_over_taps else 0, place)
+            return out
+        out.remove(self.kept)
         out.insert(min(self._front, self._kept_dim), self.kept)
         mine, other = self._sides
         last = next((label for label in out if ((label, 1),) in other), None)
@@ -247,6 +254,7 @@ class _Tiling:
             # Neighbours along the other axis are not vectors: what the weights have fills the lanes.
             out.remove(last)
             out.append(last)
+        # All places of a row side by side: rows that begin at one place of pages push each other out of the caches.
         out.insert(len(out) - 1, place)
         return out
 
@@ -276,7 +284,7 @@ class _Tiling:
         parts = [_combined(b, row, tiled) for row in plan.data]
         dims = list(self.spec.operands[self.side])
         dims[self.dim] = ((self.long, 1),)
-        if self._is_over_taps:
+        if self._by_rows:
             order = [d for d in range(x.type.rank) if d != self.dim]
             order.insert(at, self.dim)
             parts = [b.permute(part, tuple(order)) for part in parts]

@@ -98,9 +98,9 @@ def convolution(batch: int, also: str = "") -> Graph:
         w = b.input(1, TensorType(f32, (2, 5, 5)))
         return Graph((x, w), (b.contract(x, w, "b c h+r w+s, c r s -> b c h w"),))
     if also.endswith("channels"):
-        channels = 32 if also == "many channels" else 16
+        channels = 16 if also.startswith("many") else 8
         x = b.input(0, TensorType(f32, (batch, channels, 34, 34)))
-        w = b.input(1, TensorType(f32, (channels, channels, 3, 3)))
+        w = b.input(1, TensorType(f32, (4 if also.endswith("few channels") else channels, channels, 3, 3)))
     y = b.contract(x, w, "b c h+r w+s, o c r s -> b o h w")
     if also == "mixed":
         y = b.flip(y, (0,))
@@ -123,6 +123,7 @@ def convolution(batch: int, also: str = "") -> Graph:
         (convolution(16, "short rows"), True),
         (convolution(16, "wide rows"), False),  # they fill vectors by themselves
         (convolution(16, "many channels"), False),  # and their rows are a cache's work
+        (convolution(16, "many to few channels"), True),
         (convolution(16, "some channels"), True),
         (convolution(16, "mixed"), False),  # samples change places
         (convolution(16, "product"), False),  # most of the work is no convolution
