@@ -44,9 +44,8 @@ class Root:
     @property
     def is_zeroed(self) -> bool:
         """Whether the target is filled with zeros before the kernel runs, since its stores do not cover it."""
-        stored = self.scatter[0] if self.part >= 0 else self.value
-        stored = next((n for n in reversed(self.scatter) if n.op == "slice"), stored)
-        return stored.type.size < self.target.type.size or self.adds
+        wider = (n.op != "concat" and n.inputs[0].type.size < n.type.size for n in self.scatter)
+        return self.adds or any(wider)
 
     @property
     def is_cut(self) -> bool:

@@ -70,6 +70,7 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
         if not sliding:
             continue
         row = max(extents[label] for label, _ in sliding[-1])
+        deep = flops if _channels(spec, extents) >= FEW else 0
         found = {axes.of((n, d)) for n in (node, *node.inputs) for d in range(n.type.rank)}
         for axis in found:
             if axes.separable(axis):
@@ -77,8 +78,7 @@ def _choose(graph: Graph, axes: Axes, lanes: int) -> Dim | None:
                 rows[axis] = min(rows.get(axis, row), row)
                 if axes.position(node, axis) is not None:
                     products, size = along.get(axis, (0, 0))
-                    used = flops if _channels(spec, extents) >= FEW else 0
-                    along[axis] = products + used, size + node.type.size
+                    along[axis] = products + deep, size + node.type.size
     order: dict[Dim, int] = {}  # of first appearance, which decides between equals
     for node in graph.nodes:
         for d in range(node.type.rank):

@@ -166,6 +166,8 @@ def test_rows_of_any_dimension_that_are_not_stored(dim: int, perm: tuple[int, ..
     padded = b.pad(b.permute(b.neg(cut), perm), (1, 0, 2, 1), (0, 1, 1, 1))
     check(Graph((x, y), (padded,)))
     check(Graph((x, y), (b.permute(cut, perm),)))
+    zeros = b.pad(b.neg(cut), (1, 0, 2, 1), (0, 1, 1, 1))
+    check(Graph((x, y), (beginning(b, zeros, zeros.shape[dim] - 1, dim),)))
 
 
 def test_rows_that_lie_across_the_lanes_are_stored_under_masks() -> None:
