@@ -110,7 +110,7 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
             chosen.update(_source(i, free) for i in node.inputs)
         elif node.op in ("gather", "take_along"):
             chosen.add(base_of(node.inputs[0]))
-        elif node.op == "window" and is_joined(joined := movement_base(node.inputs[0])):
+        elif node.op == "window" and is_joined(joined := movement_base(node.inputs[0], MOVEMENT | {"pad"})):
             chosen.add(joined)  # or each element of a window would be computed from all parts, and chosen
         elif node.op == "concat":
             # Each element of a part would be computed from all parts of the part, and chosen.

@@ -186,11 +186,14 @@ def test_a_slice_that_leaves_out_most_is_not_made_of_everything() -> None:
     assert kernel.domain == (2, 3, 5, 9) and len(kernel.roots) == 1
 
 
-def test_windows_read_what_was_put_together_from_memory() -> None:
+@pytest.mark.parametrize("border", [0, 1])
+@pytest.mark.parametrize("rows", [10, 9])
+def test_windows_read_what_was_put_together_from_memory(border: int, rows: int) -> None:
     b = Builder()
     x, y = inputs(b, SHAPE, SHAPE)
-    whole = in_turns(b, [b.add(x, y), b.sub(x, y)])
-    pooled = b.reduce_max(b.window(whole, (2, 3), (2, 2), (2, 2), (1, 1)), (4, 5))
+    whole = beginning(b, in_turns(b, [b.add(x, y), b.sub(x, y)]), rows) if rows < 10 else in_turns(b, [b.add(x, y), y])
+    edge = (0, 0, border, border)
+    pooled = b.reduce_max(b.window(b.pad(whole, edge, edge, value=-np.inf), (2, 3), (2, 2), (2, 2), (1, 1)), (4, 5))
     graph = Graph((x, y), (pooled,))
     check(graph)
     first, second = schedule(graph, AVX2).groups
