@@ -17,12 +17,10 @@ from graphc.codegen.reuse import Kernels
 from graphc.codegen.target import Target
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
-from graphc.ir.schedule import FusedGraph, Group, Region
+from graphc.ir.schedule import SHARE, FusedGraph, Group, Region, stays_near
 from graphc.ir.schedule_verify import reads_of
 
 MAX_SKIPPED = 8  # kernels that do not fit in which are passed over before a region ends
-SHARE = 0.75  # of the second cache that a region may take for what it works on at once
-KEPT = 0.5  # of that for what all blocks read, which then stays there
 DEPTH = 2  # axes, from the outermost on, that blocks may be places of
 MIN_BLOCK = 4096  # bytes of a result that blocks of several axes must have: each costs a call of every kernel
 GAIN = 1  # a region keeps at least so many times what the second cache holds from going further
@@ -143,8 +141,7 @@ class _Finder:
 
     def _stays_near(self, blocks: Blocks) -> bool:
         """Whether a block fits the cache with what all blocks read, which else came from further away for each."""
-        own, shared = blocks.own, self._shared(blocks)
-        return shared <= max(own, KEPT * self._budget) and own + shared <= self._budget
+        return stays_near(blocks.own, self._shared(blocks), self._target.l2_bytes)
 
     def _shared(self, blocks: Blocks) -> int:
         """Bytes that all blocks read."""

@@ -18,7 +18,6 @@ from graphc.ir.access import Index
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
 from graphc.ir.schedule import Root
-from graphc.ir.types import i32, i64
 
 _Cuts = tuple[tuple[Ix, int], ...]
 
@@ -93,8 +92,7 @@ class Stores:
         mask = masks.tail if wide else None
         condition: Value | None = None  # of all lanes
         for place, extent in cuts:
-            fits = place.lo >= -(1 << 31) and place.hi < 1 << 31
-            inside = e.op("lt", self._values.number(place, i32 if fits else i64), extent)
+            inside = e.op("lt", self._values.as_number(place), extent)
             if inside.type.lanes == 1:
                 condition = inside if condition is None else e.op("and", condition, inside)
             else:

@@ -124,7 +124,7 @@ class Values:
             return e.const(node.attr("value"), VType(node.dtype))  # type: ignore[arg-type]
         if node.op == "iota":
             yield from self._prepare(idx[node.integer("axis")], masks)
-            return expand_cast(e, self._as_number(idx[node.integer("axis")]), node.dtype)
+            return expand_cast(e, self.as_number(idx[node.integer("axis")]), node.dtype)
         base = base_of(node)
         if base not in self.inside and node is not self._making:
             yield from self._prepare(linear(idx, node.shape), masks)
@@ -185,7 +185,7 @@ class Values:
         scalar: Value | None = None
         for c in read.conditions:
             yield from self._prepare(c.index, masks)
-            index = self._as_number(c.index)
+            index = self.as_number(c.index)
             if isinstance(c, Divides):
                 holds = self.e.op("eq", self._mod(index, c.number), 0)
             else:
@@ -315,7 +315,7 @@ class Values:
             across = self.e.op("add", across, ix.const)
         return self.e.op("add", across, expand_cast(self.e, same, dtype))
 
-    def _as_number(self, ix: Ix) -> Value:
+    def as_number(self, ix: Ix) -> Value:
         """The index as a number: in i32 where it varies across lanes and fits, since that takes half a register."""
         across = any(isinstance(s, Var) and s.lane for s, _ in ix.terms)
         fits = ix.lo >= -extremes.MAX_I32 and ix.hi <= extremes.MAX_I32

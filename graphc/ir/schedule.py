@@ -11,6 +11,8 @@ from graphc.ir.record import record
 from graphc.ir.types import TensorType
 
 MAX_SCATTERS = 4  # movement operators that one store may go through
+SHARE = 0.75  # of a core's second cache that a region may take for what it works on at once
+KEPT = 0.5  # of that for what all blocks read, which then stays there
 MAX_PARTS = 128  # operands of a concatenation that one kernel stores side by side
 
 
@@ -103,7 +105,15 @@ class Region:
     blocks: int
     together: int
     local: frozenset[Node]
-    spread: frozenset[Node] = frozenset()
+    spread: frozenset[Node]
+
+
+def stays_near(own: int, shared: int, cache_bytes: int) -> bool:
+    """Whether blocks that touch `own` bytes each, beside `shared` bytes that all of them read, find these in a core's
+    cache again.
+    """
+    most = SHARE * cache_bytes
+    return shared <= max(own, KEPT * most) and own + shared <= most
 
 
 @record

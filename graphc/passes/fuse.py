@@ -59,13 +59,13 @@ def _draft(node: Node, stored: dict[Node, None], order: int, limits: Limits) -> 
         draft = Draft([root], root.value.shape, order)
         walk(draft, stored)
         return draft
-    for cuts in (True, False) if not limits.pads else ():
+    value, scatter = node, list[Node]()
+    for cuts in (False,) if limits.pads else (True, False):
         value, scatter = _stored_through(node, stored, limits, cuts)
         moved = (value,) if value.op == "reshape" else ()
         joined = value.inputs[0] if moved else value
-        if scatter and is_joined(joined) and not {value, joined} & stored.keys():
+        if scatter and not limits.pads and is_joined(joined) and not {value, joined} & stored.keys():
             return _joined_draft(joined, (*moved, *scatter), stored, order, limits)
-    value, scatter = _stored_through(node, stored, limits, cuts=False)
     root = Root(value, tuple(range(value.type.rank)), tuple(scatter))
     draft = Draft([root], value.shape, order)
     walk(draft, stored)

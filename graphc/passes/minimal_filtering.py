@@ -25,6 +25,7 @@ from graphc.ir.contraction import ContractSpec, Dim, format_spec, is_plain, pars
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.record import record
+from graphc.ir.schedule import stays_near
 from graphc.ir.types import f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
 from graphc.passes.cook_toom import MAX_PLACES, Filter, minimal_filter
@@ -32,7 +33,6 @@ from graphc.passes.polyphase import Polyphase
 from graphc.passes.positions import Positions, fresh
 
 COPY, NEAR = 24, 14  # products that making, storing and reading a transformed element counts for; in a near cache
-SHARE, KEPT = 0.75, 0.5  # of that cache for a row of tiles and weights (`codegen/regions.py`), and of this for weights
 FEWER = 1.5  # how many times fewer products a window over phases must take at best
 STEP = 1 << 13  # products that one more kernel counts for
 GAIN = 1.15  # how many times fewer products there must be, with all that counts as such
@@ -58,23 +58,15 @@ class MinimalFiltering(Pass):
     def run(self, graph: Graph) -> Graph:
         if not any(n.op == "contract" for n in graph.nodes):
             return graph
-        return rebuild(graph, partial(_rewrite, _Machine(self.lanes, self.cache_bytes)))
+        return rebuild(graph, partial(_rewrite, self))
 
 
-@record
-class _Machine:
-    """Elements of a vector, and bytes of a core's cache."""
-
-    lanes: int
-    cache_bytes: int
-
-
-def _rewrite(machine: _Machine, b: Builder, node: Node) -> Node | None:
+def _rewrite(given: MinimalFiltering, b: Builder, node: Node) -> Node | None:
     if node.op != "contract" or any(x.dtype is not f32 for x in (node, *node.inputs)):
         return None
-    found: list[tuple[_Tiling, Polyphase | None]] = [(t, None) for t in _tilings(node, machine)]
+    found: list[tuple[_Tiling, Polyphase | None]] = [(t, None) for t in _tilings(node, given)]
     for phases in _strided(node):
-        found += ((t, phases) for t in _tilings(phases.contraction(b), machine, phases))
+        found += ((t, phases) for t in _tilings(phases.contraction(b), given, phases))
     tiling, phases = min(found, key=lambda pair: pair[0].cost, default=(None, None))
     if tiling is None or tiling.cost * GAIN > _products(node):
         return None
@@ -125,7 +117,7 @@ def _most_places(taps: int) -> int:
     return 4 if taps == 2 else MAX_PLACES
 
 
-def _tilings(node: Node, machine: _Machine, phases: Polyphase | None = None) -> Iterator[_Tiling]:
+def _tilings(node: Node, given: MinimalFiltering, phases: Polyphase | None = None) -> Iterator[_Tiling]:
     """All ways to tile one axis of a contraction; the one over `phases` if it has some."""
     spec = parse_spec(node.text("spec"))
     extents = spec.extents(node.inputs[0].shape, node.inputs[1].shape)
@@ -137,7 +129,7 @@ def _tilings(node: Node, machine: _Machine, phases: Polyphase | None = None) -> 
         long, short = (met, kept) if extents[met] > extents[kept] else (kept, met)
         for size in range(2, min(_most_places(extents[short]) - extents[short] + 1, extents[long]) + 1):
             if extents[short] > 1:
-                yield _Tiling(node, spec, side, dim, met, kept, long, extents[long], extents[short], size, machine)
+                yield _Tiling(node, spec, side, dim, met, kept, long, extents[long], extents[short], size, given)
 
 
 @record
@@ -158,7 +150,7 @@ class _Tiling:
     length: int
     short: int
     size: int
-    machine: _Machine
+    given: MinimalFiltering
 
     @property
     def tiles(self) -> int:
@@ -203,8 +195,7 @@ class _Tiling:
         data, weights, made = self._moved
         x = self.node.inputs[self.side]
         own = (data + made) * x.dtype.itemsize // (self.tiles * math.prod(x.shape[: self._front]))
-        shared, most = weights * x.dtype.itemsize, SHARE * self.machine.cache_bytes
-        return self._is_over_taps and shared <= max(own, KEPT * most) and own + shared <= most
+        return self._is_over_taps and stays_near(own, weights * x.dtype.itemsize, self.given.cache_bytes)
 
     @property
     def _front(self) -> int:
@@ -229,7 +220,7 @@ class _Tiling:
         place = fresh(self.spec.labels)
         outputs, taps = (self.size, self.short) if self._is_over_taps else (self.short, self.size)
         plan = minimal_filter(outputs, taps)
-        positions = Positions(*self._sides, self.spec.out, self.machine.lanes)
+        positions = Positions(*self._sides, self.spec.out, self.given.lanes)
         if not self._is_over_taps and positions.fits(self.node.inputs[self.side]):
             return self._over_positions(b, plan, positions, place)
         x, x_dims = self._data(b, plan, place)
@@ -322,7 +313,7 @@ class _Tiling:
         summed = [label for label, rank in ranks.items() if rank == 1]
         block: _Block | None = None
         if summed:
-            inner, width = summed[-1], 2 * self.machine.lanes
+            inner, width = summed[-1], 2 * self.given.lanes
             extent = rows[0].shape[dims.index(((inner, 1),))]
             if extent > width and extent % width == 0:
                 block = _Block(inner, fresh({place, *self.spec.labels}), width)

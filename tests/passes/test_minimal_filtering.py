@@ -80,6 +80,16 @@ def check(graph: Graph, tiled: Graph, native: bool = False) -> None:
             assert np.abs(a - b).max() <= 8 * 2.0**-24 * size.max()
 
 
+def check_with(threads: int, graph: Graph) -> None:
+    """`check` of what is compiled, on so many threads."""
+    before = graphc.get_num_threads()
+    graphc.set_num_threads(threads)
+    try:
+        check(graph, graph, native=True)
+    finally:
+        graphc.set_num_threads(before)
+
+
 def _in_f64(graph: Graph) -> Graph:
     b, made = Builder(), {}
     for node in graph.nodes:
@@ -153,12 +163,7 @@ def test_strided_results(
 def test_compiled_strided_results(outs: int, threads: int) -> None:
     graph = convolution(3, 3, outs, (45, 50), (7, 7), 3, 2)
     assert products(optimize(graph, host_target())) < products(optimize(graph))
-    before = graphc.get_num_threads()
-    graphc.set_num_threads(threads)
-    try:
-        check(graph, graph, native=True)
-    finally:
-        graphc.set_num_threads(before)
+    check_with(threads, graph)
 
 
 def test_the_stem_of_residual_networks_takes_four_sevenths_of_the_multiplications() -> None:
@@ -183,12 +188,7 @@ def test_compiled_results(batch: int, groups: int, channels: int) -> None:
 @pytest.mark.parametrize(("batch", "channels", "outs", "size"), [(2, 64, 48, 17), (8, 64, 64, 8)])
 def test_large_layers(batch: int, channels: int, outs: int, size: int, threads: int) -> None:
     graph = convolution(batch, channels, outs, (size, size), gradients=True)
-    before = graphc.get_num_threads()
-    graphc.set_num_threads(threads)
-    try:
-        check(graph, graph, native=True)
-    finally:
-        graphc.set_num_threads(before)
+    check_with(threads, graph)
 
 
 def share(graph: Graph) -> float:
