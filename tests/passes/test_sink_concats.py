@@ -175,6 +175,9 @@ def test_rows_that_lie_across_the_lanes_are_stored_under_masks() -> None:
     x, y = inputs(b, (40, 1, 1), (40, 1, 1))
     whole = beginning(b, in_turns(b, [b.add(x, y), b.sub(x, y)], 0), 79, 0)
     check(Graph((x, y), (b.reshape(whole, (79,)), b.neg(whole))))
+    (kernel,) = build_program(Graph((x, y), (b.neg(whole),)), target=AVX512).kernels
+    stores = [s for s in statements(kernel.body) if isinstance(s, Store)]
+    assert {(s.stride, s.mask is None) for s in stores} == {(1, True), (2, False)}  # zipped, but for the last vectors
 
 
 def test_a_slice_that_leaves_out_most_is_not_made_of_everything() -> None:
