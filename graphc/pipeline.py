@@ -32,6 +32,7 @@ from graphc.passes.layout import Layout
 from graphc.passes.minimal_filtering import MinimalFiltering
 from graphc.passes.order import order
 from graphc.passes.plan_memory import plan_memory
+from graphc.passes.reduction_order import ReductionOrder
 from graphc.passes.share_masks import ShareMasks
 from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
@@ -88,6 +89,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         ShareMasks(),
         SharePads(),
         leading,
+        ReductionOrder(target.lanes(4)),
         SplitReductions(),
         SinkConcats(),
     ]

@@ -53,6 +53,17 @@ def crossing_cost(places: int, lanes: int) -> float:
     return total / places
 
 
+def together_cost(nest: Nest, lane: Var, short: Var, lanes: int) -> float:
+    """The same where all places of the axis `short` are computed together and stored side by side, else 0."""
+    if crossed_axis(nest, lane) is not short:
+        return 0.0
+    places = short.hi + 1
+    stores = [a.address for s in nest.sites for a in s.accesses if a.is_store]
+    if all(a.coefficient(lane) == places for a in stores) and places <= lanes and not places & (places - 1):
+        return 1.0 + SHUFFLED * math.log2(places)
+    return crossing_cost(places, lanes)
+
+
 Stored = tuple[Node, Ix, Value]
 """A vector on its way to memory: the target, and the element that each of its lanes goes to."""
 

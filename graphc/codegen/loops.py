@@ -8,8 +8,10 @@ import math
 from dataclasses import replace
 from itertools import permutations
 
-from graphc.codegen.crossing import SHUFFLED, crossed_axis
+from graphc.codegen.crossing import crossed_axis, together_cost
+from graphc.codegen.dealing import dealt_rows
 from graphc.codegen.extremes import is_place
+from graphc.codegen.lane_costs import access_cost, across_cost, inner_cost, loads_of, own_lane, site_cost
 from graphc.codegen.panels import can_copy, choose_chunk, choose_panels
 from graphc.codegen.register_tiles import least_cycles, tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, MODEL, Choice, NoOption, Schedule, pick
@@ -30,6 +32,7 @@ STREAMS = 8  # rows read or written at once: rows of 4 KB share the places of th
 ROWS_WORK = 256  # operations on rows that are computed at once; what costs more does not wait for memory
 SHORT_LOOP = 2  # tiles
 MAX_ZIPPED, MAX_ZIPPED_WORK = 16, 256  # vectors computed together that are zipped, and operations and accesses for them
+MAX_SHARED_WORK = 128  # operations on elements in the loop of a reduction, of places that share what they read
 MOVED = 3  # innermost loops whose order may be another than the model's
 
 
@@ -59,21 +62,26 @@ def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost:
         raise NoOption
     rows = nest.rows
     barred = {*outermost, *(nest.axes[: nest.axes.index(rows[-1]) + 1] if rows else ())}
-    options = [o for o in _lane_options(nest, lanes) if o[2] is None or o[2] not in barred]
+    options = [o for o in _lane_options(nest, target, lanes) if o[2] is None or o[2] not in barred]
     options.sort(key=lambda o: o[:2])
-    together = _together(nest, lanes, options[0][0] * SHARED, outermost) if not rows else None
+    together = _together(nest, target, lanes, options[0][0] * SHARED, outermost) if not rows else None
     if together is not None and not choice.lane:
         if choice != MODEL:
             raise NoOption
         lane, short = together
         schedule = _with_lane(nest, lane, lanes)
         schedule.whole, schedule.tile[short] = short, short.hi + 1
+        schedule.dealt = frozenset(dealt_rows(unrolled(nest, short).loads, lane, target, lanes))
+        if together_cost(nest, lane, short, lanes):
+            schedule.crossed = short
         schedule.outermost = outermost
         return schedule
     lane = pick(options, choice.lane - (together is not None))[2]
     schedule = _with_lane(nest, lane, lanes, choice.sums)
+    if lane is not None:
+        schedule.dealt = frozenset(dealt_rows(loads_of(nest), lane, target, lanes))
     schedule.outermost = outermost
-    _choose_tiles(nest, schedule, choice.tile)
+    _choose_tiles(nest, schedule, target, choice.tile)
     if rows:
         if choice.order:
             raise NoOption
@@ -128,27 +136,36 @@ def _vectors_together(nest: Nest, lane: Var, lanes: int, most: int, usual: int) 
     return best
 
 
-def _lane_options(nest: Nest, lanes: int) -> list[tuple[float, int, Var | None]]:
+def _lane_options(nest: Nest, target: Target, lanes: int) -> list[tuple[float, int, Var | None]]:
     """Estimated cycles, and a number that decides between equals, for each axis across the lanes; None: for loops of
     the sites' own. Rows are kept by these only.
     """
-    options: list[tuple[float, int, Var | None]] = [(_inner_cost(nest, nest.sites, lanes), 1, None)]
+    options: list[tuple[float, int, Var | None]] = [(inner_cost(nest, nest.sites, lanes), 1, None)]
     if any(s.is_kept for s in nest.sites):
         return options
     for number, var in enumerate(v for v in nest.axes if v.hi > 0):
         turns = _turned_axis(nest, var, lanes) is not None
         zips = _are_zipped(nest, var, lanes)
-        options.append((sum(_site_cost(s, nest, var, lanes, turns, zips) for s in nest.sites), -number, var))
+        dealt = dealt_rows(loads_of(nest), var, target, lanes)
+        options.append((sum(site_cost(s, nest, var, lanes, turns, zips, dealt) for s in nest.sites), -number, var))
     return options
 
 
 def keeping_pays(kept: Nest, plain: Nest, target: Target) -> bool:
     """Whether a nest that keeps rows costs no more than `plain`, which computes them again."""
-    costs = [min(o[0] for o in _lane_options(nest, lane_count(nest, target))) for nest in (kept, plain)]
+    costs = [min(o[0] for o in _lane_options(nest, target, lane_count(nest, target))) for nest in (kept, plain)]
     return costs[0] <= costs[1]
 
 
-def _together(nest: Nest, lanes: int, limit: float, outermost: tuple[Var, ...]) -> tuple[Var, Var] | None:
+def cutting_pays(cut: Nest, plain: Nest, target: Target) -> bool:
+    """Whether a nest whose axes are cut costs so much less than `plain` that shorter loops do not matter."""
+    costs = [min(o[0] for o in _lane_options(nest, target, lane_count(nest, target))) for nest in (cut, plain)]
+    return costs[0] < costs[1] * SHARED
+
+
+def _together(
+    nest: Nest, target: Target, lanes: int, limit: float, outermost: tuple[Var, ...]
+) -> tuple[Var, Var] | None:
     """A lane axis and a short one, all of whose places are computed together, if that costs less than `limit`.
 
     Places of a short axis that is reduced in line share their operands: the exponentials of a softmax over few classes.
@@ -167,8 +184,10 @@ def _together(nest: Nest, lanes: int, limit: float, outermost: tuple[Var, ...]) 
         for lane in nest.axes:
             if lane is short or lane in outermost or lane.hi + 1 < lanes:
                 continue
-            each = work + sum(_access_cost(Access(n, ix), lane, lanes) for n, ix in walk.loads)
-            each += sum(count * _access_cost(a, lane, lanes) for a, count in stores)
+            dealt = dealt_rows(walk.loads, lane, target, lanes)
+            each = work + sum(access_cost(Access(n, ix), lane, lanes, dealt=dealt) for n, ix in walk.loads)
+            stored = together_cost(nest, lane, short, lanes)
+            each += sum(count * (stored or access_cost(a, lane, lanes)) for a, count in stores)
             cost = each * nest.points / (short.hi + 1) / (lane.hi + 1) * math.ceil((lane.hi + 1) / lanes)
             if cost < best[0]:
                 best = cost, (lane, short)
@@ -183,7 +202,7 @@ def _with_lane(nest: Nest, lane: Var | None, lanes: int, number: int = 0) -> Sch
     counts = [1]
     for site in nest.sites:
         if lane is None:
-            best = _own_lane(site, lanes)
+            best = own_lane(site, lanes)
             if best is not None:
                 schedule.site_lane[site] = best
         options = reduction_loops(site, schedule, bool(number))
@@ -243,16 +262,17 @@ def _contraction_with(
     cost += sum(panel.copying for panel in schedule.panels if not panel.is_optional)
     others = [s for s in nest.sites if s is not site]
     if lane is None and site in schedule.site_lane:
-        cost += _across_cost(site, nest, lanes)
+        cost += across_cost(site, nest, lanes)
     others_cost = (
-        _inner_cost(nest, others, lanes) if lane is None else sum(_other_cost(s, nest, schedule) for s in others)
+        inner_cost(nest, others, lanes) if lane is None else sum(_other_cost(s, nest, schedule) for s in others)
     )
     schedule.cycles = cost + others_cost
     return schedule
 
 
 def _turned_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
-    """In a kernel that only moves elements: an axis along which all loads that are strided along `lane` are contiguous.
+    """In a kernel that only moves elements: an axis along which all loads that are strided along `lane` are contiguous,
+    forwards or backwards.
 
     Such loads are made along that axis, and transposed in registers.
     """
@@ -261,10 +281,10 @@ def _turned_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
     strided = [a for s in nest.sites for a in s.accesses if not a.is_store and abs(a.address.coefficient(lane)) > 4]
     if _work(nest) * lanes > MAX_TURNED:  # every place is computed in line
         return None
-    if not strided or lane.hi + 1 < lanes or any(a.buffer.dtype.itemsize != 4 for a in strided):
+    if not strided or lane.hi + 1 < lanes:
         return None
     fits = (v for v in nest.axes if v is not lane and v.hi + 1 >= lanes)
-    return next((v for v in fits if all(a.address.coefficient(v) == 1 for a in strided)), None)
+    return next((v for v in fits if all(abs(a.address.coefficient(v)) == 1 for a in strided)), None)
 
 
 def _work(nest: Nest) -> int:
@@ -278,7 +298,8 @@ def _turn(nest: Nest, schedule: Schedule) -> None:
     if lane is None or var is None:
         return
     # Blocks as long as a cache line on both sides, where code for them is not too long.
-    line = max(1, LINE // 4 // lanes)
+    size = max((a.buffer.dtype.itemsize for s in nest.sites for a in s.accesses), default=LINE)
+    line = max(1, LINE // size // lanes)
     if _work(nest) * lanes * line * line > MAX_UNROLLED or min(lane.hi, var.hi) + 1 < line * lanes:
         line = 1
     schedule.tile.update({var: lanes * line, lane: line})
@@ -311,76 +332,13 @@ def _are_zipped(nest: Nest, lane: Var, lanes: int) -> bool:
     return _filling_axis(nest, lane, lanes) is not None or len({a.const % step for a in stores}) == len(stores) == step
 
 
-def _iterations(variables: tuple[Var, ...], nest: Nest) -> int:
-    return nest.points * math.prod(v.hi + 1 for v in variables)
-
-
-def _access_cost(access: Access, lane: Var, lanes: int, turns: bool = False, zips: bool = False) -> float:
-    """Cycles for one vector's worth of an access when `lane` runs across the lanes (and strided loads are turned, and
-    stores zipped).
-    """
-    stride = abs(access.address.coefficient(lane))
-    if zips and access.is_store:
-        return 1.0 + SHUFFLED * math.log2(stride)
-    varies = any(not isinstance(s, Var) and lane in Ix.of(s).symbols() for s, _ in access.address.terms)
-    if turns and stride > 4 and not access.is_store:
-        return min(lanes, 1.0 + math.log2(lanes))
-    if varies or stride > 4:
-        return lanes * (1.5 if access.is_store else 1.0)
-    if stride == 0:
-        return 0.6
-    return 1.0 if stride == 1 else 1.0 + stride
-
-
-def _site_cost(site: Site, nest: Nest, lane: Var | None, lanes: int, turns: bool = False, zips: bool = False) -> float:
-    """Estimated cycles of a site with `lane` across lanes (None: scalar code); `turns`: strided loads are turned;
-    `zips`: stores are zipped.
-    """
-    count = _iterations(site.loops, nest)
-    work = site.maps * 0.5 + site.heavy * 8
-    if lane is None:
-        return count * (len(site.accesses) * 0.6 + work)
-    extent = lane.hi + 1
-    vectors = count / extent * math.ceil(extent / lanes)
-    return vectors * (sum(_access_cost(a, lane, lanes, turns, zips) for a in site.accesses) + work)
-
-
 def _other_cost(site: Site, nest: Nest, schedule: Schedule) -> float:
     """Estimated cycles of a site beside a contraction; stores across the lanes are part of the contraction's tiles."""
     assert schedule.lane is not None
     crossed = [a for a in site.accesses if a.is_store and a.address.coefficient(schedule.lane) > 1]
     if schedule.crossed is not None and crossed:
         site = replace(site, accesses=[a for a in site.accesses if a not in crossed])
-    return _site_cost(site, nest, schedule.lane, schedule.lanes)
-
-
-def _own_lane(site: Site, lanes: int) -> Var | None:
-    """The loop variable of the site itself that is best across lanes, if one beats scalar code."""
-    best: tuple[float, Var | None] = (len(site.accesses) * 0.6 * lanes, None)
-    in_order = site.stage is not None and is_place(site.stage)  # each lane must see its places in their order
-    for var in [v for v in site.loops if v.hi > 0][-1:] if in_order else site.loops:
-        extent = var.hi + 1
-        waste = math.ceil(extent / lanes) * lanes / extent
-        cost = waste * sum(_access_cost(a, var, lanes) for a in site.accesses)
-        if extent > 1 and cost < best[0]:
-            best = (cost, var)
-    return best[1]
-
-
-def _inner_cost(nest: Nest, sites: list[Site], lanes: int) -> float:
-    """Cost when each site uses a loop of its own for the lanes; reductions then end with a sum across lanes."""
-    total = 0.0
-    for site in sites:
-        lane = _own_lane(site, lanes)
-        total += _site_cost(site, nest, lane, lanes)
-        if site.stage is not None and lane is not None:
-            total += _across_cost(site, nest, lanes)
-    return total
-
-
-def _across_cost(site: Site, nest: Nest, lanes: int) -> float:
-    """Cost of the sums across lanes that end a reduction."""
-    return nest.points * len(site.points) * 2 * math.log2(lanes)
+    return site_cost(site, nest, schedule.lane, schedule.lanes)
 
 
 _Loops = tuple[tuple[Var, ...], tuple[Var, ...]]
@@ -424,7 +382,7 @@ def _in_window(site: Site, var: Var) -> bool:
     return False
 
 
-def _choose_tiles(nest: Nest, schedule: Schedule, number: int = 0) -> None:
+def _choose_tiles(nest: Nest, schedule: Schedule, target: Target, number: int = 0) -> None:
     lane = schedule.lane
     if lane is None:
         pick((1,), number)
@@ -433,6 +391,8 @@ def _choose_tiles(nest: Nest, schedule: Schedule, number: int = 0) -> None:
         work = sum(s.maps + 8 * s.heavy for s in nest.sites) + 1
         has_stage = any(s.stage is not None for s in nest.sites)
         want = 4 if work <= 12 or has_stage else 2 if work <= 40 else 1
+        if schedule.dealt:  # each place of a row is a vector
+            want = min(want, max(1, MAX_ZIPPED // max(length for _, length in schedule.dealt)))
         if not has_stage and any(isinstance(s, Derived) for ix in nest.other for s, _ in ix.terms):
             want = _vectors_together(nest, lane, schedule.lanes, min(vectors, MAX_TOGETHER), want)
         sizes = dict.fromkeys((min(want, vectors), 1, 2, 4, 8))
@@ -440,12 +400,27 @@ def _choose_tiles(nest: Nest, schedule: Schedule, number: int = 0) -> None:
         if (filling := _filling_axis(nest, lane, schedule.lanes)) is not None:
             schedule.tile[filling] = filling.hi + 1
             schedule.tile[lane] = min(schedule.tile[lane], max(1, MAX_ZIPPED // (filling.hi + 1)))
+        if (var := _shared_axis(nest, lane)) is not None:
+            most = target.registers // 2 // schedule.tile[lane]
+            sizes = [n for n in (4, 2) if n <= most and not (var.hi + 1) % n and work * n <= MAX_SHARED_WORK]
+            schedule.tile[var] = max(sizes, default=1)
     for site in nest.sites:
         if site.stage is not None:
             points = len(site.points) * schedule.tile.get(lane, 1) if lane is not None else len(site.points)
             schedule.split[site] = max(1, SPLIT // points)
             if _is_streamed(site, schedule):
                 schedule.streamed.add(site)
+
+
+def _shared_axis(nest: Nest, lane: Var) -> Var | None:
+    """Another axis than the lanes', whose places read the most of the same vectors in the loops of a reduction."""
+    sites = [s for s in nest.sites if s.stage is not None]
+    if not sites or any(s.is_kept for s in nest.sites) or not all(s.loops for s in sites):
+        return None
+    vectors = [a for s in sites for a in s.accesses if a.address.coefficient(lane)]
+    shared = {v: sum(not a.address.coefficient(v) for a in vectors) for v in nest.axes if v is not lane and v.hi}
+    best = max(shared, key=shared.__getitem__, default=None)
+    return best if best is not None and shared[best] else None
 
 
 def _tile_rows(nest: Nest, schedule: Schedule, rows: tuple[Var, ...]) -> None:

@@ -62,6 +62,8 @@ class _Lowering:
         self.values = Values(self.e, nest.inside, self.params)
         self.values.lane_count = schedule.lanes
         self.values.kept = self._kept()
+        self.values.dealt = schedule.dealt
+        self.values.fuses = target.device == "cpu" and target.fma
         self.ahead: Ahead | None = None
         self.point: Point = {}
         self.picked = choose_picked(nest, schedule) if target.device == "cpu" else ()
@@ -175,7 +177,7 @@ class _Lowering:
         if self.domain.part is not None and not self.domain.part.is_last:
             return
         turns = schedule.turned
-        if turns is None and schedule.crossed is not None and tail is None:
+        if turns is None and schedule.crossed not in (None, schedule.whole) and tail is None:
             # What is stored across the lanes may be combined with what is read so: whole blocks of it are transposed.
             turns = schedule.crossed if schedule.tile[schedule.crossed] % schedule.lanes == 0 else None
         # What is transposed in registers is stored place by place, or it would need too many registers.

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from graphc.codegen.dealing import transposed
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.panels import Panel
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import Target
-from graphc.codegen.values import transposed
 from graphc.ir.index import Var
 from graphc.ir.types import i64
 

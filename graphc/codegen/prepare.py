@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.gpu_contraction_tiling import choose_tiling
 from graphc.codegen.gpu_schedule import keeping_pays_on_gpu, make_gpu_schedule
-from graphc.codegen.loops import keeping_pays, make_schedule
+from graphc.codegen.loops import cutting_pays, keeping_pays, make_schedule
 from graphc.codegen.schedule import MODEL, Choice, Schedule
-from graphc.codegen.sites import Nest, build_nest, leading
+from graphc.codegen.sites import Nest, build_nest, cut_axes, leading
 from graphc.codegen.target import Target
 from graphc.ir.index import Ix
 from graphc.ir.node import Node
@@ -44,6 +44,9 @@ def prepare(group: Group, target: Target, choice: Choice = MODEL, apart: int = 0
         plain = build_nest(without, apart, on_gpu)
         if not (keeping_pays_on_gpu if on_gpu else keeping_pays)(nest, plain, target):
             group, nest = without, plain
+    cut = cut_axes(group, nest) if not on_gpu else None
+    if cut is not None and cutting_pays(cut, nest, target):
+        nest = cut
     if on_gpu:
         schedule = make_gpu_schedule(nest, target, is_aligned)
         schedule.tiling = choose_tiling(nest, target) if is_aligned else None

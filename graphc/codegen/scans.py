@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from graphc.codegen.crossing import WORD
+from graphc.codegen.dealing import transposed
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import LINE, Target
-from graphc.codegen.values import identity, transposed
+from graphc.codegen.values import identity
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
 from graphc.ir.types import DType, bf16, boolean, f16, f32, f64, i64

@@ -55,6 +55,7 @@ class ScopedEmitter(Emitter):
         self.scopes = [_Scope()]
         self._depth: dict[Value, int] = {}
         self._literals: dict[Value, Number] = {}
+        self._factors: dict[Value, tuple[Value, ...]] = {}
         self.pinned = False  # keep loads in the innermost loop, where they fold into the instructions that use them
         self.epoch = 0  # pinned loads of another epoch are not reused: that would only keep registers busy
 
@@ -115,7 +116,14 @@ class ScopedEmitter(Emitter):
         if made is not None:
             return made
         result = Value(type)
+        if name == "mul":
+            self._factors[result] = args
         return self._place(key, depth, Op(result, name, args), result)
+
+    def factors(self, value: Value) -> tuple[Value, ...] | None:
+        """The operands of the product of floats that `value` is, if it is one that the innermost loop computes."""
+        mine = value.type.dtype.is_float and self.depth_of(value) == self.depth
+        return self._factors.get(value) if mine else None
 
     def _folded(self, name: str, args: tuple[Value, ...], type: VType) -> Value | None:
         """The result of choosing by, or comparing, numbers that are known now: the back end runs no pass that would."""

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 from graphc.ir.access import Index
 from graphc.ir.demand import Demands, demands, reduction_extents, reduction_reads
-from graphc.ir.index import ZERO, Ix, Symbol, Var, linear, reshape_index
+from graphc.ir.index import ZERO, Derived, Ix, Symbol, Var, linear, reshape_index
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.row_sums import cut_of
@@ -165,6 +166,51 @@ def build_nest(group: Group, apart: int = 0, merge_loops: bool = False) -> Nest:
         return collapsed
     kept = tuple(v for v in axes if v.hi > 0)
     return _walk(group, kept, join(tuple(Ix.of(v) if v.hi > 0 else ZERO for v in axes)), merge_loops)
+
+
+def cut_axes(group: Group, nest: Nest, merge_loops: bool = False) -> Nest | None:
+    """The nest of `group` with axes cut where indices begin anew, as those of a reshaped permutation do: quotients and
+    remainders become axes of their own. None where no axis can be cut so.
+    """
+    cuts = _cuts(nest)
+    if not cuts:
+        return None
+    axes: list[Var] = []
+    place = nest.place
+    for var in nest.axes:
+        steps = [1, *cuts.get(var, ()), var.hi + 1]
+        total = ZERO
+        for step, end in reversed(list(pairwise(steps))):
+            axes.append(Var(f"i{len(axes)}", end // step - 1))
+            total += Ix.of(axes[-1], step)
+        place = tuple(_replaced(ix, var, total) for ix in place)
+    return _walk(group, tuple(axes), place, merge_loops)
+
+
+def _cuts(nest: Nest) -> dict[Var, list[int]]:
+    """The numbers of places after which indices begin anew along an axis, each a multiple of the one before it."""
+    found: dict[Var, set[int]] = {}
+    for ix in (*(a.address for site in nest.sites for a in site.accesses), *nest.other):
+        for symbol in ix.symbols():
+            if not isinstance(symbol, Derived) or symbol.op == "clamp":
+                continue
+            for var, step in symbol.of.terms:
+                while isinstance(var, Derived) and var.op == "mod" and len(var.of.terms) == 1 and step == 1:
+                    ((var, step),) = var.of.terms  # the rest of an axis is cut as it is
+                if isinstance(var, Var) and var in nest.axes and 0 < step < symbol.number < step * (var.hi + 1):
+                    found.setdefault(var, set()).add(symbol.number // step if symbol.number % step == 0 else 0)
+    cuts = {var: sorted(numbers) for var, numbers in found.items()}
+    return {
+        var: numbers
+        for var, numbers in cuts.items()
+        if all(n and m % n == 0 for n, m in zip(numbers, [*numbers[1:], var.hi + 1], strict=True))
+    }
+
+
+def _replaced(ix: Ix, var: Var, value: Ix) -> Ix:
+    """`ix`, an affine index, with `value` for `var`."""
+    coefficient = ix.coefficient(var)
+    return ix + Ix.of(var, -coefficient) + value * coefficient if coefficient else ix
 
 
 _Place = tuple[Ix, ...]
@@ -319,7 +365,7 @@ def unrolled(nest: Nest, var: Var) -> Demands:
     """What the nest's roots want when all places of the axis `var` are computed together."""
     requests: list[tuple[Node, Index]] = []
     for k in range(var.hi + 1):
-        place = tuple(Ix(k) if ix.coefficient(var) else ix for ix in nest.place)
+        place = tuple(_replaced(ix, var, Ix(k)) for ix in nest.place)
         requests.extend((s.root.value, root_index(s.root, place, {})) for s in nest.sites if s.root is not None)
     return demands(requests, nest.inside)
 
@@ -329,7 +375,7 @@ def tile_work(nest: Nest, lane: Var, lanes: int, count: int) -> int:
     start = Ix.of(Var(lane.name, lane.hi, multiple=lanes * count)) + Ix.of(Var("lane", lanes - 1, lane=True))
     requests: list[tuple[Node, Index]] = []
     for t in range(count):
-        place = tuple(start + t * lanes if ix.coefficient(lane) else ix for ix in nest.place)
+        place = tuple(_replaced(ix, lane, start + t * lanes) for ix in nest.place)
         requests.extend((s.root.value, root_index(s.root, place, {})) for s in nest.sites if s.root is not None)
     found = demands(requests, nest.inside)
     return found.maps + 7 * found.heavy_maps

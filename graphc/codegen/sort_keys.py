@@ -42,6 +42,18 @@ def signed_key(e: Emitter, raw: Value, descending: bool) -> Value:
     return e.op("not", key) if descending else key
 
 
+def coarse_key(e: Emitter, raw: Value, descending: bool) -> Value:
+    """An i32 that is no larger for an element that comes before another: the key, or of one of 64 bits what fits. Of
+    floats these are the first bits, of integers all those of numbers that are not too large.
+    """
+    key = signed_key(e, raw, descending)
+    if key.type.dtype is i32:
+        return key
+    if raw.type.dtype.is_float:
+        return e.op("cast", e.op("ashr", key, 32), to=i32)
+    return e.op("cast", e.op("maximum", e.op("minimum", key, (1 << 31) - 1), -1 << 31), to=i32)
+
+
 def float_bits(e: Emitter, raw: Value) -> tuple[Value, Value, int]:
     """The bits of a float as i32 or i64, sign extended; those of its magnitude; and those of infinity."""
     dtype = raw.type.dtype

@@ -7,7 +7,7 @@ from functools import partial, reduce
 
 from graphc.codegen.kernel import INDEX, Affine, Value, VType
 from graphc.codegen.lowered import Lowered
-from graphc.codegen.sort_keys import signed_key
+from graphc.codegen.sort_keys import coarse_key
 from graphc.codegen.sort_radix import Radix
 from graphc.codegen.sort_rows import Terms
 from graphc.codegen.target import Target
@@ -31,10 +31,9 @@ class Leading(Radix):
 
     @property
     def fits(self) -> bool:
-        """Whether elements of 32 bits or less lie side by side, the first of them are wanted, and they are few."""
+        """Whether elements lie side by side, the first of them are wanted, and they are few."""
         groups = self.lanes * self.streams
-        narrow = self.x.dtype.bits <= i32.bits and self.lanes > 1
-        return narrow and self.after == 1 and not self.start and 2 * self.kept <= groups <= self.n
+        return self.lanes > 1 and self.after == 1 and not self.start and 2 * self.kept <= groups <= self.n
 
     def kernel(self, name: str) -> Lowered:
         e = self.e
@@ -45,9 +44,9 @@ class Leading(Radix):
         return self.end(name, self.pieces, 4, self.x, self.out, self.work, self.counts)
 
     def _keys(self, first: Terms, i: Value, shift: int = 0) -> Value:
-        """The signed keys of a vector of elements."""
+        """The coarse keys of a vector of elements."""
         place = Affine(shift, (*first, (i, 1)))
-        return signed_key(
+        return coarse_key(
             self.e, self.e.load(VType(self.x.dtype, self.lanes), self.x, place, 1, None, None), self.descending
         )
 
@@ -78,7 +77,7 @@ class Leading(Radix):
         whole = self.n // self.lanes * self.lanes
 
         def keep(i: Value, number: Value) -> Value:
-            key = signed_key(e, self.read(self.x, *first, (i, 1)), self.descending)
+            key = coarse_key(e, self.read(self.x, *first, (i, 1)), self.descending)
             index = i if self.digits.packed is i64 else e.op("cast", i, to=self.digits.packed)
             self.write(self.work, index, *self._item(e.const(0, INDEX), number))
             return e.op("add", number, e.op("cast", e.op("le", key, bound), to=i64))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from graphc.codegen.dealing import transposed
 from graphc.codegen.kernel import INDEX, Affine, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.sort_keys import Digits, distinct_key, element, is_negative_zero
 from graphc.codegen.sort_rows import Rows, Terms
 from graphc.codegen.sort_zeros import rewrite_zeros
 from graphc.codegen.target import Target
-from graphc.codegen.values import transposed
 from graphc.ir.node import Node
 from graphc.ir.types import i32, i64
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 
 from graphc.codegen import extremes
+from graphc.codegen.dealing import Rows, begins_row, block_start, load_rows
 from graphc.codegen.kernel import INDEX, Affine, Param, Value, VType
 from graphc.codegen.math import expand, expand_cast
 from graphc.codegen.scope import ScopedEmitter
@@ -53,17 +54,6 @@ def identity(kind: str, dtype: DType) -> float | int | bool:
     return low if lowest else low + (1 << dtype.bits) - 1
 
 
-def transposed(e: ScopedEmitter, rows: list[Value]) -> list[Value]:
-    """The columns of a square block of `n` vectors of `n` lanes (a power of two).
-
-    After each of log2(n) rounds of zipping row i with row i + n/2, the rows are closer to columns; then they are.
-    """
-    half = len(rows) // 2
-    for _ in range(len(rows).bit_length() - 1):
-        rows = [e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
-    return rows
-
-
 class Values:
     """Computes node values. `env` maps loop variables to kernel values, `stages` holds finished reductions by node
     and index.
@@ -74,6 +64,7 @@ class Values:
         self.inside = inside
         self.buffers = buffers
         self.lane_count = 1
+        self.fuses = False  # whether products are added to sums by one instruction
         self.env: dict[Var, Value] = {}
         self.data: dict[Data, Value] = {}  # indices read from memory, as last prepared
         self.stages: dict[tuple[Node, Index], Value] = {}
@@ -81,6 +72,7 @@ class Values:
         self.zeroed: dict[Value, tuple[Value, ...]] = {}  # what was loaded as 0 unless these conditions hold
         self._making: Node | None = None  # the kept value that is being computed
         self.turned: tuple[Var, int] | None = None  # an axis whose neighbours are loaded together, and the place on it
+        self.dealt: frozenset[Rows] = frozenset()  # rows that are loaded together
 
     def at(self, node: Node, idx: Index, masks: Masks = NO_MASKS) -> Value:
         """The value of `node` at `idx`. Iterative: a chain of nodes needs no Python stack."""
@@ -250,6 +242,9 @@ class Values:
     def combine(self, op: str, total: Value, part: Value) -> Value:
         """One step of a reduction other than `contract`, `argmax` and `argmin`."""
         if op == "reduce_sum":
+            factors = self.e.factors(part) if self.fuses else None
+            if factors is not None:
+                return self.e.op("fma", *factors, total)
             return self.e.op("or" if part.type.dtype.kind == "bool" else "add", total, part)
         if op == "reduce_prod":
             return self.e.op("mul", total, part)
@@ -364,16 +359,18 @@ class Values:
             mask = condition if mask is None else self.e.op("and", mask, condition)
         if mask is not None and wide:
             mask = self.e.splat(mask, self.lane_count)
-        if (
-            self.turned is not None
-            and mask is None
-            and offsets is None
-            and abs(stride) > 1
-            and base.dtype.itemsize >= 4
-        ):
-            axis, place = self.turned
-            if ix.coefficient(axis) == 1:
-                return self._load_turned(base, affine, stride, place)
+        if mask is None and offsets is None and abs(stride) > 1:
+            if (base, stride) in self.dealt and begins_row(ix, stride):
+                place, length = ix.const % stride, min(stride, self.lane_count)
+                start = block_start(place, stride, self.lane_count)
+                return self._load_block(base, affine, stride, place - start, length)
+            if self.turned is not None:
+                (axis, place), back = self.turned, self.lane_count - 1
+                along = ix.coefficient(axis)
+                if along == 1:
+                    return self._load_block(base, affine, stride, place, self.lane_count)
+                if along == -1:  # places are numbered from the other end of the block
+                    return self._load_block(base, affine, stride, back - place, self.lane_count)
         type = VType(base.dtype, self.lane_count if wide else 1)
         pinned, self.e.pinned = self.e.pinned, self.e.pinned or base in self.kept  # what was stored just now
         value = self.e.load(type, self.buffers[base], affine, stride, offsets, mask)
@@ -381,22 +378,16 @@ class Values:
         self.zeroed[value] = masks.conditions if wide else masks.scalars
         return value
 
-    def _load_turned(self, base: Node, affine: Affine, stride: int, place: int) -> Value:
-        """One vector of a square block that is loaded along another axis and transposed in registers."""
+    def _load_block(self, base: Node, affine: Affine, step: int, place: int, length: int) -> Value:
+        """Place `place` of a block: `length` places of rows `step` apart are loaded along rows and transposed
+        in registers.
+        """
         origin = Affine(affine.const - place, affine.terms)
-        key = ("block", base, origin, stride)
+        key = ("block", base, origin, step, length)
         known = self.e.find((*key, place))
         if known is not None:
             return known
-        count = self.lane_count
-        type = VType(base.dtype, count)
-        rows = transposed(
-            self.e,
-            [
-                self.e.load(type, self.buffers[base], Affine(origin.const + j * stride, origin.terms), 1, None, None)
-                for j in range(count)
-            ],
-        )
+        rows = load_rows(self.e, self.buffers[base], origin, step, base.dtype, self.lane_count, length)
         for number, row in enumerate(rows):
             self.e.remember((*key, number), row)
         return rows[place]

@@ -187,7 +187,7 @@ def divided(of: Ix, number: int) -> tuple[Ix, Ix]:
     for s, c in of.terms:
         if c % number == 0:
             whole.append((s, c // number))
-        elif isinstance(s, Var) and c > 0 and c * s.multiple % number == 0:
+        elif isinstance(s, Var) and c > 0 and c * s.multiple % number == 0 and c * s.hi >= number:
             stepped.append((s, c))
         else:
             left.append((s, c))
@@ -215,7 +215,20 @@ def linear(idx: tuple[Ix, ...], shape: tuple[int, ...]) -> Ix:
         const += ix.const * stride
         for symbol, coefficient in ix.terms:
             terms[symbol] = terms.get(symbol, 0) + coefficient * stride
-    return Ix(const, tuple([item for item in terms.items() if item[1]]))
+    joined = Ix(const, tuple([item for item in terms.items() if item[1]]))
+    return _rejoined(joined) if any(isinstance(symbol, Derived) for symbol in terms) else joined
+
+
+def _rejoined(ix: Ix) -> Ix:
+    """`ix` with each quotient and remainder of one index that together are that index replaced by it."""
+    for rest, coefficient in ix.terms:
+        if not isinstance(rest, Derived) or rest.op != "mod":
+            continue
+        quotient = Derived("floordiv", rest.of, rest.number)
+        if ix.coefficient(quotient) == coefficient * rest.number:
+            left = tuple([(s, c) for s, c in ix.terms if s != rest and s != quotient])
+            return _rejoined(Ix(ix.const, left) + rest.of * coefficient)
+    return ix
 
 
 @lru_cache(maxsize=4096)

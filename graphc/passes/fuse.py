@@ -14,7 +14,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from graphc.ir.access import Index
-from graphc.ir.demand import APART, UNROLLED_REDUCTION, base_of, is_reduction, needs_loop
+from graphc.ir.demand import APART, UNROLLED_REDUCTION, base_of, demands, is_reduction, needs_loop
 from graphc.ir.graph import Graph
 from graphc.ir.index import ZERO, Data, Symbol, Var
 from graphc.ir.node import Node
@@ -35,6 +35,8 @@ from graphc.passes.drafts import (
 from graphc.passes.fuse_rows import merge_rows
 from graphc.passes.fuse_sums import merge_sums
 from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter
+
+NEAR = 4  # steps that a vector of whole ones is picked from
 
 
 def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
@@ -200,7 +202,7 @@ def _try_merge(
         fits = fits and (limits.strided or not _is_strided_product(producer, node, wanted, axes))
         merged = Draft(reader.roots, reader.domain, reader.order) if fits else None
     else:
-        fits = len(wanted) <= 2 and not _is_picked(producer, node, wanted)
+        fits = len(wanted) <= 2 and not _is_picked(producer, node, wanted) and not _is_turned(node, reader)
         merged = Draft(reader.roots, reader.domain, reader.order) if fits else None
     if merged is None:
         return None
@@ -208,6 +210,12 @@ def _try_merge(
     merged.internal = producer.internal | reader.internal | dropped
     walk(merged, stored)
     return merged if size_of(merged) is not None else None
+
+
+def _is_turned(node: Node, reader: Draft) -> bool:
+    """Whether the node is another order in memory, made for the loops in which it is read."""
+    is_moved = node.op == "materialize" and node.inputs[0].op == "permute"
+    return is_moved and any(needs_loop(n) for n in reader.inside)
 
 
 def _alignment(node: Node, wanted: list[Index], axes: list[Var]) -> tuple[int, ...] | None:
@@ -307,7 +315,8 @@ def _aligned(
         length = math.prod(reader.domain[a] for a in inner)
         if any(needs_loop(n) for n in reader.inside) or any(n.op == "contract" for n in producer.inside):
             return None
-        if min(inner) < max(moved_axes, default=-1) and math.prod(reader.domain) > MAX_STRIDED:
+        strides = min(inner) < max(moved_axes, default=-1) or _is_across(reader, inner[-1])
+        if strides and math.prod(reader.domain) > MAX_STRIDED:
             return None  # the inner loops would stride through memory; by itself the reader walks it in order
         if any(r.scatter for r in reader.roots) or limits.is_long(length, node.type.size):
             return None
@@ -328,6 +337,13 @@ def _aligned(
         sizes = enumerate(zip(r.dims, r.value.shape, strict=True))
         fixed.append(replace(r, dims=tuple(fitting_axis(d, n, domain, k) for k, (d, n) in sizes)))
     return Draft(fixed, domain, max(producer.order, reader.order))
+
+
+def _is_across(reader: Draft, axis: int) -> bool:
+    """Whether the group reads elements that lie apart along `axis`, those of a transposed value."""
+    axes, roots = symbols(reader)
+    loads = demands([(root.value, at) for root, at in roots], reader.inside).loads
+    return any(abs(address.coefficient(axes[axis])) > NEAR for _, address in loads)
 
 
 def _ordered(drafts: list[Draft]) -> list[Draft]:

@@ -18,6 +18,7 @@ PASSES: dict[str, str] = {
     "join_products": "graphc.passes.join_products:JoinProducts",
     "layout": "graphc.passes.layout:Layout",
     "minimal_filtering": "graphc.passes.minimal_filtering:MinimalFiltering",
+    "reduction_order": "graphc.passes.reduction_order:ReductionOrder",
     "share_masks": "graphc.passes.share_masks:ShareMasks",
     "share_pads": "graphc.passes.share_pads:SharePads",
     "simplify": "graphc.passes.simplify:Simplify",

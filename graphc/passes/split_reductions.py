@@ -7,7 +7,7 @@ from functools import partial
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
-from graphc.ir.contraction import is_plain, parse_spec
+from graphc.ir.contraction import format_spec, is_plain, parse_spec
 from graphc.ir.demand import COMPUTED, HEAVY_MAPS, UNROLLED_REDUCTION, base_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -56,6 +56,8 @@ class SplitReductions(Pass):
 def _split(b: Builder, node: Node, on_gpu: bool) -> Node | None:
     """What gives the same as `node` in steps; None for what stays as it is."""
     if node.op == "contract":
+        if not on_gpu and (few := _few_products(b, node)) is not None:
+            return few
         total = _sum_of_products(b, node)
         return None if total is None else _split(b, total, on_gpu)
     long = LONG_ON_GPU if on_gpu else LONG
@@ -134,6 +136,24 @@ def _sum_of_products(b: Builder, node: Node) -> Node | None:
     if tuple(label for label in labels if label in spec.out) != tuple(spec.out):
         return None
     return b.reduce_sum(b.mul(x, y), tuple(d for d, label in enumerate(labels) if label not in spec.out))
+
+
+def _few_products(b: Builder, node: Node) -> Node | None:
+    """A short vector times rows of a matrix, no element of which is used twice, as the sum that it is; None for other
+    contractions.
+    """
+    (x, y), spec = node.inputs, parse_spec(node.text("spec"))
+    if len(spec.x) < len(spec.y):
+        return _few_products(b, b.contract(y, x, format_spec(spec.y, spec.x, spec.out)))
+    kept = len(spec.x) - len(spec.y)
+    if not kept or not spec.y or not all(map(is_plain, spec.x)) or spec.x[kept:] != spec.y or y.type.size < 2:
+        return None
+    if spec.out != tuple(dim[0][0] for dim in spec.x[:kept]) or y.type.size > UNROLLED_REDUCTION:
+        return None
+    if node.dtype.itemsize < 4 or node.type.size < FEW_RESULTS:
+        return None
+    axes = tuple(range(kept, len(spec.x)))
+    return b.reduce_sum(b.mul(x, b.expand_dims(y, tuple(range(kept)), x.shape)), axes)
 
 
 def _stored(b: Builder, node: Node) -> Node:

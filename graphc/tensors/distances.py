@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import DTypeError, InputError, RangeError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import broadcast_shapes, f32, f64
+from graphc.ir.types import TensorType, broadcast_shapes, f32, f64, i64
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record
 from graphc.tensors.norms import vector_norm_node
@@ -29,6 +29,25 @@ def _need_distances(name: str, x: Tensor, p: float) -> None:
         raise UsageError(f"{name} only supports non-negative p values")
     if x._type.dtype not in (f32, f64):
         raise UnsupportedError(f"\"{name}\" not implemented for '{name_of(x)}'")
+
+
+def _right_of_diagonal(b: Builder, n: int, device: str) -> Node:
+    """Where each element right of the diagonal of an n x n matrix stands in it, row by row: i64[n * (n - 1) / 2].
+
+    Counted from the last one, row k from below has k + 1 of them and begins at k * (k + 1) / 2. Its root is exact: next
+    to a square there is none that would round to it, for n below 2**26.
+    """
+    type = TensorType(f64, (n * (n - 1) // 2,), device)
+
+    def number(value: float) -> Node:
+        return b.constant(value, type)
+
+    place = b.sub(number(type.size - 1), b.iota(0, type))
+    root = b.apply("sqrt", (b.add(b.mul(place, number(8)), number(1)),))
+    row = b.apply("floor", (b.mul(b.sub(root, number(1)), number(0.5)),))
+    inside = b.sub(place, b.mul(b.mul(row, b.add(row, number(1))), number(0.5)))
+    flat = b.sub(b.mul(b.sub(number(n - 1), row), number(n)), b.add(inside, number(1)))
+    return b.cast(flat, i64)
 
 
 def _distance_node(b: Builder, off: Node, p: float, axis: int) -> Node:
@@ -85,12 +104,8 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
             return b.reduce_sum(b.reshape(b.slice(x, (0, 0), (0, m), (1, 1)), (0, m)), (1,))
         wide = (n, n, m)
         x1, x2 = b.broadcast(b.reshape(x, (n, 1, m)), wide), b.broadcast(b.reshape(x, (1, n, m)), wide)
-        parts = []
-        for i in range(n - 1):  # the row's part right of the diagonal
-            start, size = (i, i + 1, 0), (1, n - 1 - i, m)
-            off = b.sub(b.slice(x1, start, size, (1, 1, 1)), b.slice(x2, start, size, (1, 1, 1)))
-            parts.append(b.reshape(_distance_node(b, off, float(p), 2), (n - 1 - i,)))
-        return b.concat(tuple(parts), 0)
+        distances = b.reshape(_distance_node(b, b.sub(x1, x2), float(p), 2), (n * n,))
+        return b.apply("gather", (distances, _right_of_diagonal(b, n, x.type.device)), {"axis": 0})
 
     return record("PdistBackward0", (input,), emit)
 

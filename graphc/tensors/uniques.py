@@ -34,6 +34,8 @@ def _rows(input: Tensor, dim: int | None) -> tuple[np.ndarray, int]:
 
 
 def _grouped(input: Tensor, dim: int | None, inverse: bool, counts: bool, consecutive: bool) -> Any:
+    if dim is None and not inverse and not consecutive and input._type.dtype is not bf16:
+        return _sorted(input, counts)
     rows, axis = _rows(input, dim)
     n = len(rows)
     order = np.arange(n) if consecutive else np.lexsort(rows.T[::-1]) if rows.size else np.arange(n)
@@ -52,6 +54,19 @@ def _grouped(input: Tensor, dim: int | None, inverse: bool, counts: bool, consec
     if counts:
         made.append(from_array(np.diff(np.append(firsts, n)), i64, device))
     return made[0] if len(made) == 1 else tuple(made)
+
+
+def _sorted(input: Tensor, counts: bool) -> Any:
+    """The different elements, whose places nobody asks for: they are sorted by themselves, which takes a third of the
+    time.
+    """
+    ordered, device = np.sort(input._array(), axis=None), input._type.device
+    new = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    made = from_array(ordered[new], input._type.dtype, device)
+    if not counts:
+        return made
+    return made, from_array(np.diff(np.append(np.flatnonzero(new), len(ordered))), i64, device)
 
 
 def unique(

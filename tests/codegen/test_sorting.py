@@ -186,7 +186,7 @@ def test_parts_of_orders(threads: None, dtype: DType, few: bool) -> None:
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype.bits <= 32], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_first_few_places_of_long_rows(dtype: DType, name: str) -> None:
     """Rows of one number too, be it the largest or the smallest; none counts keys by their coarse digits."""
     rng, target = np.random.default_rng(8), RUNNABLE[name]

@@ -11,6 +11,7 @@ from graphc.errors import ShapeError
 from graphc.ir.node import Node
 from graphc.ir.opdef import Attr, Attrs, OpDef, register
 from graphc.ir.ops.checks import check_arity, check_device, check_group, narrow, shown, widen
+from graphc.ir.record import record
 from graphc.ir.types import TensorType, i64
 
 if TYPE_CHECKING:
@@ -46,67 +47,91 @@ def _infer_slope(types: Types, attrs: Attrs) -> TensorType:
     return types[0]
 
 
-def _states(target: np.ndarray, blank: int, classes: int) -> np.ndarray:
-    """The labels with blanks around each."""
-    labels = np.full(2 * len(target) + 1, blank)
-    labels[1::2] = np.clip(target, 0, classes - 1)
-    return labels
-
-
-def _forward(logs: np.ndarray, labels: np.ndarray, blank: int) -> np.ndarray:
-    """Logarithms of the probability of all beginnings that end in each state at each time.
-
-    From a state one goes on to itself, to the next, or past a blank to another label.
+@record
+class _Paths:
+    """All alignments of all samples. `labels` [n, s] are the targets with blanks around each, `skips` [n, s] tells
+    where one may come from past a blank, `logs` [time, n, s] are the logarithms of being there; `last` [n] is each
+    sample's last state and `times` [n] how many times count. What lies behind these leads to nothing that counts.
     """
-    skips = (labels[2:] != blank) & (labels[2:] != labels[:-2])
-    alpha = np.full((len(logs), len(labels)), -np.inf)
-    alpha[0, :2] = logs[0, labels[:2]]
-    for t in range(1, len(logs)):
-        before = alpha[t - 1]
-        made = before.copy()
-        made[1:] = np.logaddexp(made[1:], before[:-1])
-        made[2:] = np.where(skips, np.logaddexp(made[2:], before[:-2]), made[2:])
-        alpha[t] = made + logs[t, labels]
-    return alpha
 
+    labels: np.ndarray
+    skips: np.ndarray
+    logs: np.ndarray
+    last: np.ndarray
+    times: np.ndarray
 
-def _total(alpha: np.ndarray) -> float:
-    """The logarithm of the probability of all alignments: they end in the last label or the blank behind it."""
-    return float(np.logaddexp.reduce(alpha[-1, -2:]))
+    @staticmethod
+    def of(arrays: Arrays, blank: int) -> _Paths:
+        logs, targets, lengths, sizes = arrays[:4]
+        count, places = targets.shape
+        wide = np.asarray(widen(logs), np.float64)
+        labels = np.full((count, 2 * places + 1), blank)
+        labels[:, 1::2] = np.clip(targets, 0, wide.shape[2] - 1)
+        skips = np.zeros(labels.shape, np.bool_)
+        skips[:, 2:] = (labels[:, 2:] != blank) & (labels[:, 2:] != labels[:, :-2])
+        times, last = np.clip(lengths, 0, len(wide)), 2 * np.clip(sizes, 0, places)
+        return _Paths(labels, skips, np.take_along_axis(wide, labels[None], 2), last, times)
 
+    def reversed(self) -> _Paths:
+        """The same, from the last time and state that count to the first."""
+        states, times = self._back()
+        ahead = np.pad(self.skips, ((0, 0), (0, 2)))
+        skips = np.take_along_axis(ahead, states + 2, 1)
+        skips[:, :2] = False
+        logs = np.take_along_axis(np.take_along_axis(self.logs, states[None], 2), times[:, :, None], 0)
+        return _Paths(np.take_along_axis(self.labels, states, 1), skips, logs, self.last, self.times)
 
-def _parts(arrays: Arrays, place: int) -> tuple[np.ndarray, np.ndarray]:
-    """The logarithms [time, class] and the labels of one sample."""
-    logs, targets, lengths, sizes = arrays[:4]
-    time = int(np.clip(lengths[place], 0, len(logs)))
-    size = int(np.clip(sizes[place], 0, targets.shape[1]))
-    return np.asarray(widen(logs[:time, place]), np.float64), targets[place, :size]
+    def put_back(self, sums: np.ndarray) -> np.ndarray:
+        """What was made of the reversed paths, in the order of these."""
+        states, times = self._back()
+        return np.take_along_axis(np.take_along_axis(sums, states[None], 2), times[:, :, None], 0)
+
+    def _back(self) -> tuple[np.ndarray, np.ndarray]:
+        states = np.maximum(self.last[:, None] - np.arange(self.labels.shape[1]), 0)
+        return states, np.maximum(self.times - 1 - np.arange(len(self.logs))[:, None], 0)
+
+    def sums(self) -> np.ndarray:
+        """Logarithms [time, n, s] of the probability of all beginnings that end in each state at each time.
+
+        From a state one goes on to itself, to the next, or past a blank to another label.
+        """
+        alpha = np.full(self.logs.shape, -np.inf)
+        alpha[:1, :, :2] = self.logs[:1, :, :2]
+        for t in range(1, len(alpha)):
+            before, made = alpha[t - 1], alpha[t]
+            made[:] = before
+            made[:, 1:] = np.logaddexp(made[:, 1:], before[:, :-1])
+            skipped = np.where(self.skips[:, 2:], before[:, :-2], -np.inf)
+            made[:, 2:] = np.logaddexp(made[:, 2:], skipped)
+            made += self.logs[t]
+        return alpha
+
+    def total(self, sums: np.ndarray) -> np.ndarray:
+        """The logarithm [n] of the probability of all alignments: they end in the last label or the blank behind it."""
+        if not len(sums):
+            return np.where(self.last > 0, -np.inf, 0.0)
+        samples, time = np.arange(len(self.last)), np.maximum(self.times - 1, 0)
+        blank, label = (sums[time, samples, np.maximum(self.last - k, 0)] for k in (0, 1))
+        found = np.where(self.last > 0, np.logaddexp(blank, label), blank)
+        return np.where(self.times > 0, found, np.where(self.last > 0, -np.inf, 0.0))
 
 
 def _evaluate_loss(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
-    result = np.empty(type.shape)
-    for n in range(len(result)):
-        logs, target = _parts(arrays, n)
-        if not len(logs):
-            result[n] = np.inf if len(target) else 0.0
-            continue
-        labels = _states(target, attrs["blank"], logs.shape[1])
-        result[n] = -_total(_forward(logs, labels, attrs["blank"]))
-    return narrow(result, type)
+    paths = _Paths.of(arrays, attrs["blank"])
+    return narrow(0.0 - paths.total(paths.sums()), type)
 
 
 def _evaluate_slope(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
+    paths = _Paths.of(arrays, attrs["blank"])
+    alpha = paths.sums()
+    beta = paths.put_back(paths.reversed().sums())
+    with np.errstate(invalid="ignore"):
+        share = np.exp(alpha + beta - paths.logs - paths.total(alpha)[:, None])
+    states = np.arange(paths.labels.shape[1]) <= paths.last[:, None]
+    counts = (np.arange(len(alpha))[:, None] < paths.times)[:, :, None] & states
     result = np.zeros(type.shape)
-    for n in range(type.shape[1]):
-        logs, target = _parts(arrays, n)
-        if not len(logs):
-            continue
-        labels = _states(target, attrs["blank"], logs.shape[1])
-        alpha = _forward(logs, labels, attrs["blank"])
-        beta = _forward(logs[::-1], labels[::-1], attrs["blank"])[::-1, ::-1]
-        share = alpha + beta - logs[:, labels] - _total(alpha)
-        for state, label in enumerate(labels):
-            result[: len(logs), n, label] -= np.exp(share[:, state])
+    times, samples, places = np.nonzero(counts)
+    np.subtract.at(result, (times, samples, paths.labels[samples, places]), share[counts])
     return narrow(result, type)
 
 

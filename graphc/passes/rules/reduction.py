@@ -55,8 +55,8 @@ def _contract_right(b: Builder, m: Match) -> Node:
     return b.contract(m["y"], m["x"], format_spec(spec.x, _unpermuted(spec.y, m["inner"]), spec.out))
 
 
-def _extreme_of_permute(b: Builder, m: Match) -> Node:
-    """Read in another order, the maximum is the same; the dimensions that stay are put in order afterwards."""
+def _of_permute(b: Builder, m: Match) -> Node:
+    """Reduced over the dimensions as they lie; those that stay are put in order afterwards."""
     perm, axes = m["inner"].ints("perm"), m.root.ints("axes")
     taken = {perm[a] for a in axes}
     kept = [p for p in perm if p not in taken]
@@ -64,7 +64,22 @@ def _extreme_of_permute(b: Builder, m: Match) -> Node:
     return b.permute(reduced, tuple(sorted(kept).index(p) for p in kept))
 
 
+def _along_permuted(b: Builder, m: Match) -> Node:
+    """Done along the dimension as it lies, and permuted afterwards."""
+    perm = m["inner"].ints("perm")
+    attrs = {**dict(m.root.attrs), "axis": perm[m.root.integer("axis")]}
+    return b.permute(b.apply(m.root.op, (m["x"],), attrs), perm)
+
+
+def _keeps_order(m: Match) -> bool:
+    perm = m["inner"].ints("perm")
+    read = [perm[a] for a in m.root.ints("axes")]
+    return read == sorted(read)
+
+
 _EXTREMES = ("reduce_max", "reduce_min")
+_ALONG = ("scan_sum", "scan_prod", "scan_max", "scan_min", "argsort", "sort", "argselect")
+_IN_ORDER = ("reduce_sum", "reduce_prod", "argmax", "argmin")
 
 REDUCTION: tuple[Rule, ...] = (
     Rule("reduce-nothing", op((*_EXTREMES, "reduce_prod"), x), x, _no_axes),
@@ -83,7 +98,10 @@ REDUCTION: tuple[Rule, ...] = (
         _merge_axes,
         domain="integer",
     ),
-    Rule("extreme-of-permute", op(_EXTREMES, op("permute", x).named("inner")), _extreme_of_permute),
+    # Read in another order, the extreme is the same; so is a sum over one dimension, whose elements keep their order.
+    Rule("extreme-of-permute", op(_EXTREMES, op("permute", x).named("inner")), _of_permute),
+    Rule("reduction-of-permute", op(_IN_ORDER, op("permute", x).named("inner")), _of_permute, _keeps_order),
+    Rule("along-permuted", op(_ALONG, op("permute", x).named("inner")), _along_permuted),
     # A formula names the products that are added, in no particular order: a permutation only renames dimensions.
     Rule("contract-permute-left", op("contract", op("permute", x).named("inner"), y), _contract_left),
     Rule("contract-permute-right", op("contract", y, op("permute", x).named("inner")), _contract_right),
