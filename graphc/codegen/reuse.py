@@ -26,7 +26,7 @@ from graphc.codegen.prepare import Prepared, prepare
 from graphc.codegen.recurring import Recurring
 from graphc.codegen.schedule import MODEL, Choice
 from graphc.codegen.streaming import streamed
-from graphc.codegen.target import WIDE, Target
+from graphc.codegen.target import LINE, WIDE, Target
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
 
@@ -120,7 +120,9 @@ class Kernels:
                 break
         else:
             return None
-        if made.prepared.schedule.cycles > SLOWER * usual.prepared.schedule.cycles:
+        cycles, most = made.prepared.schedule.cycles, SLOWER * usual.prepared.schedule.cycles
+        every = found.scratch + sum(n.type.nbytes for n in found.shared)  # comes from the second cache for each place
+        if cycles > most or (every > self._target.l1_bytes and count * every / LINE > most > 0):
             return None
         self._by_blocks[group, count] = made, form
         strides = {mine[node]: stride for node, stride in found.strides.items()}

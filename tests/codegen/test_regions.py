@@ -22,7 +22,7 @@ from graphc.pipeline import build_program
 from tests.codegen.networks import training_step
 from tests.codegen.programs import same_bits
 from tests.codegen.raw import Entry, artifact_of, run_over
-from tests.codegen.targets import common
+from tests.codegen.targets import AVX512, common
 
 SMALL = replace(common(), l1_bytes=1024, l2_bytes=8192, cores=2)
 LARGE = replace(SMALL, l2_bytes=1 << 30)
@@ -137,6 +137,16 @@ def test_what_all_blocks_read_is_not_read_again_for_each() -> None:
         inside = {n for m in program.plan.regions for n in m.places}
         assert any(n.op == "contract" for n in inside) == joins
         check(program.fused.graph)
+
+
+@pytest.mark.parametrize(("rows", "goes_by_blocks"), [(1, False), (16, True)])
+def test_a_contraction_does_not_fetch_all_weights_for_a_single_row(rows: int, goes_by_blocks: bool) -> None:
+    """The classes of a language model: weights that leave the nearest cache, and a softmax of each row."""
+    b = Builder()
+    x, w = b.input(0, TensorType(f32, (2048 // rows, rows, 128))), b.input(1, TensorType(f32, (500, 128)))
+    graph = Graph((x, w), (_softmax(b, b.contract(x, w, "n r k, c k -> n r c")),))
+    target = replace(AVX512, cores=2)
+    assert bool(regions(build_program(graph, target=target))) == goes_by_blocks
 
 
 @pytest.mark.parametrize("batch", [72, 256])
