@@ -24,7 +24,7 @@ from graphc.ir.index import Derived, Ix, Var
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
 BLOCK = 128  # places of the lane axis (each in a page of its own) for which a transposition walks all other axes
 STRETCH = 1 << 14  # bytes from which on several stretches of a row are read at once
-SHARED = 0.75  # places of a short axis are computed together when that costs less than so much of the usual way
+SHARED = 0.75  # what is computed another way must cost less than so much of the usual one
 MAX_TOGETHER = 8  # vectors of the lane axis that may be computed at once because they share work
 MAX_TURNED = 2 * MAX_UNROLLED  # the same where vectors are transposed: element by element takes longer than the code is
 CHUNK_VECTORS = 256  # vectors per parallel chunk of a long lane axis
@@ -64,7 +64,7 @@ def make_schedule(nest: Nest, target: Target, choice: Choice = MODEL, outermost:
     barred = {*outermost, *(nest.axes[: nest.axes.index(rows[-1]) + 1] if rows else ())}
     options = [o for o in _lane_options(nest, target, lanes) if o[2] is None or o[2] not in barred]
     options.sort(key=lambda o: o[:2])
-    together = _together(nest, target, lanes, options[0][0] * SHARED, outermost) if not rows else None
+    together = _together(nest, target, lanes, options[0][0], outermost) if not rows else None
     if together is not None and not choice.lane:
         if choice != MODEL:
             raise NoOption

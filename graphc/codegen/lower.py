@@ -9,6 +9,7 @@ from itertools import product
 from types import MappingProxyType
 
 from graphc.codegen import extremes
+from graphc.codegen.dead_code import without_dead
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.gpu_domain import GridDomain
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value
@@ -130,7 +131,8 @@ class _Lowering:
         grid = self.domain.run(index)
         params = tuple(self.work[n] if isinstance(n, Scratch) else self.params[n] for n in self.own)
         own = (*self.rows.values(), *self.near)
-        kernel = Kernel(name, params, grid, index, tuple(self.e.body), *self._work(), own, self.schedule.threads)
+        body = without_dead(self.e.body)
+        kernel = Kernel(name, params, grid, index, body, *self._work(), own, self.schedule.threads)
         return Lowered(kernel, self.own)
 
     # one tile of the domain

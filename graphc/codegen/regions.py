@@ -23,6 +23,7 @@ from graphc.ir.schedule_verify import reads_of
 MAX_SKIPPED = 8  # kernels that do not fit in which are passed over before a region ends
 DEPTH = 2  # axes, from the outermost on, that blocks may be places of
 MIN_BLOCK = 4096  # bytes of a result that blocks of several axes must have: each costs a call of every kernel
+LEAST = 256  # bytes that a kernel touches of a block: lanes run across shorter rows, which blocks would keep apart
 GAIN = 1  # a region keeps at least so many times what the second cache holds from going further
 
 
@@ -131,7 +132,8 @@ class _Finder:
             found = None
             if count in _counts(group) and self._is_even(count):
                 found = self._kernels.by_blocks(group, count)
-            self._blocks[group, count] = found if found is not None and self._stays_near(found) else None
+            fits = found is not None and found.own >= LEAST and self._stays_near(found)
+            self._blocks[group, count] = found if fits else None
         return self._blocks[group, count]
 
     def _is_even(self, count: int) -> bool:

@@ -37,6 +37,7 @@ from graphc.passes.fuse_sums import merge_sums
 from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter
 
 NEAR = 4  # steps that a vector of whole ones is picked from
+MANY = 1024  # rows for which one more kernel takes less time than it saves
 
 
 def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
@@ -313,6 +314,8 @@ def _aligned(
     inner = [a for a, n in enumerate(reader.domain) if a not in used and n > 1]
     if inner:
         length = math.prod(reader.domain[a] for a in inner)
+        if length <= UNROLLED_REDUCTION and node.type.size >= MANY:
+            return None  # lanes run across rows so short, and a row's places are computed together
         if any(needs_loop(n) for n in reader.inside) or any(n.op == "contract" for n in producer.inside):
             return None
         strides = min(inner) < max(moved_axes, default=-1) or _is_across(reader, inner[-1])

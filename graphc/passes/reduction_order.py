@@ -22,6 +22,7 @@ from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.record import record
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
+from graphc.passes.rules.reduction import keeps_order, reduced_as_it_lies
 
 REUSED = 8  # times that each element is read, from which on another order in memory pays
 FEW = 64  # elements that are sorted as fast where they lie
@@ -88,9 +89,8 @@ def _as_it_lies(b: Builder, node: Node) -> Node | None:
     if len(perms) != 1 or any(leaf.op not in ("permute", "broadcast", "constant") for leaf in leaves):
         return None
     (perm,) = perms
-    taken = [perm[a] for a in node.ints("axes")]
-    if taken != sorted(taken):
-        return None  # elements would be combined in another order
+    if not keeps_order(node, perm):
+        return None
     back = tuple(perm.index(d) for d in range(len(perm)))
 
     def unpermuted(leaf: Node) -> Node:
@@ -103,10 +103,7 @@ def _as_it_lies(b: Builder, node: Node) -> Node | None:
         y = b.reshape(y, (1,) * (len(perm) - y.type.rank) + y.shape)
         return b.broadcast(b.permute(y, back), shape)
 
-    operand = _rebuilt(b, x, unpermuted)
-    reduced = b.apply(node.op, (operand,), {**dict(node.attrs), "axes": tuple(taken)})
-    kept = [d for d in perm if d not in taken]
-    return b.permute(reduced, tuple(sorted(kept).index(d) for d in kept))
+    return reduced_as_it_lies(b, node, _rebuilt(b, x, unpermuted), perm)
 
 
 def _selected_in_rows(b: Builder, node: Node) -> Node | None:

@@ -25,6 +25,7 @@ from graphc.ir.demand import (
 from graphc.ir.graph import Graph
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
+from graphc.ir.opdef import OPS
 from graphc.ir.schedule import MAX_PARTS
 
 MAX_INLINE = 400  # scalar operations computed in line for one element of a stored value
@@ -114,7 +115,7 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
             chosen.add(joined)  # or each element of a window would be computed from all parts, and chosen
         elif node.op == "concat":
             # Each element of a part would be computed from all parts of the part, and chosen.
-            parts = {movement_base(x) for x in node.inputs}
+            parts = {part for x in node.inputs for part in _computed_of(x)}
             chosen.update(x for x in parts if is_joined(x) and not all(_is_stored(i, chosen) for i in x.inputs))
         elif node.op == "fold" and not is_scatter(node):
             chosen.add(movement_base(node.inputs[0]))
@@ -125,6 +126,21 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
         if is_reduction(node) and node.type.size < node.inputs[0].type.size and node.inputs[0] in heavy:
             chosen.add(node)  # a small result: keep it rather than what it was reduced from
     return chosen
+
+
+def _computed_of(x: Node) -> list[Node]:
+    """What `x` shows, also through elementwise operators: the last values that are neither."""
+    found: list[Node] = []
+    seen, todo = {x}, [x]
+    while todo:
+        node = movement_base(todo.pop())
+        if OPS[node.op].kind != "elementwise" or node.op == "materialize":
+            found.append(node)
+            continue
+        fresh = [i for i in dict.fromkeys(node.inputs) if i not in seen]
+        seen.update(fresh)
+        todo += fresh
+    return found
 
 
 def _is_stored(node: Node, chosen: set[Node]) -> bool:

@@ -234,6 +234,27 @@ def test_a_tree_of_halves_is_cut_into_kernels_of_bounded_size(rows: int, columns
     assert max(map(len, program.texts)) < 300_000
 
 
+def test_the_gradient_of_a_product_is_computed_from_stored_levels() -> None:
+    """Where elements of a level of the tree were chosen from all that those below may be, work grew with each."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (1000, 64)))
+    product = b.apply("reduce_prod", (x,), {"axes": (1,)})
+    (gradient,) = vjp(b, [product], [b.constant(1.0, product.type)], [x])
+    assert gradient is not None
+    kernels = build_program(Graph((x,), (gradient,)), frozenset(), AVX512).kernels
+    assert sum(kernel.flops for kernel in kernels) < 50 * x.type.size
+
+
+@pytest.mark.parametrize(("length", "domains"), [(10, [(4096,), (4096, 10)]), (100, [(4096,)])])
+def test_reductions_of_short_rows_are_kernels_of_their_own(length: int, domains: list[tuple[int, ...]]) -> None:
+    """Lanes run across the rows then, as they cannot where a row is gone through for each place."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (4096, length)))
+    top = b.reduce_max(x, (1,))
+    fused = schedule(Graph((x,), (top, b.sub(x, b.expand_dims(top, (1,), x.shape)))), AVX512)
+    assert sorted(g.domain for g in fused.groups) == domains
+
+
 @pytest.mark.parametrize("depth", [1, 12])
 def test_what_pooling_spreads_is_computed_once(depth: int) -> None:
     """The gradient of a mean over windows of 2x2: a long sum is stored before each of its elements goes to four places,

@@ -55,13 +55,24 @@ def _contract_right(b: Builder, m: Match) -> Node:
     return b.contract(m["y"], m["x"], format_spec(spec.x, _unpermuted(spec.y, m["inner"]), spec.out))
 
 
-def _of_permute(b: Builder, m: Match) -> Node:
-    """Reduced over the dimensions as they lie; those that stay are put in order afterwards."""
-    perm, axes = m["inner"].ints("perm"), m.root.ints("axes")
-    taken = {perm[a] for a in axes}
+def reduced_as_it_lies(b: Builder, node: Node, x: Node, perm: tuple[int, ...]) -> Node:
+    """The reduction `node` of `x` permuted by `perm`, over the dimensions of `x` as they lie; those that stay are put
+    in order afterwards.
+    """
+    taken = {perm[a] for a in node.ints("axes")}
     kept = [p for p in perm if p not in taken]
-    reduced = b.apply(m.root.op, (m["x"],), {**dict(m.root.attrs), "axes": tuple(sorted(taken))})
+    reduced = b.apply(node.op, (x,), {**dict(node.attrs), "axes": tuple(sorted(taken))})
     return b.permute(reduced, tuple(sorted(kept).index(p) for p in kept))
+
+
+def keeps_order(node: Node, perm: tuple[int, ...]) -> bool:
+    """Whether elements are reduced in the same order without the permutation."""
+    read = [perm[a] for a in node.ints("axes")]
+    return read == sorted(read)
+
+
+def _of_permute(b: Builder, m: Match) -> Node:
+    return reduced_as_it_lies(b, m.root, m["x"], m["inner"].ints("perm"))
 
 
 def _along_permuted(b: Builder, m: Match) -> Node:
@@ -72,9 +83,7 @@ def _along_permuted(b: Builder, m: Match) -> Node:
 
 
 def _keeps_order(m: Match) -> bool:
-    perm = m["inner"].ints("perm")
-    read = [perm[a] for a in m.root.ints("axes")]
-    return read == sorted(read)
+    return keeps_order(m.root, m["inner"].ints("perm"))
 
 
 _EXTREMES = ("reduce_max", "reduce_min")
