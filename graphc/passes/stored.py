@@ -28,6 +28,8 @@ from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.schedule import MAX_PARTS
 
+REPEATED = 8  # times from which on a value may be stored that is read so often
+SAVED = 1 << 18  # scalar operations that this must save
 MAX_INLINE = 400  # scalar operations computed in line for one element of a stored value
 MAX_REPEATS = 64  # places at which one element of a stored value may want another value computed
 MAX_GROUP = 512  # scalar operations for one element in a whole kernel
@@ -57,6 +59,7 @@ def choose_stored(graph: Graph, pads: bool = False, masks: bool = False) -> dict
     needed = _operands_in_memory(graph, pads) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
     chosen = needed | _must_store(graph, free)
     _store_spread(graph, chosen)
+    _store_repeated(graph, chosen)
     _resolve_shared(graph, chosen, free)
     _cut_large(graph, chosen)
     unmade = SOURCES | {"reshape"}
@@ -172,6 +175,21 @@ def _store_spread(graph: Graph, chosen: set[Node]) -> None:
                 if work * (places - 1) <= SPREAD:
                     break
                 chosen.add(base if joined is None else joined)
+
+
+def _store_repeated(graph: Graph, chosen: set[Node]) -> None:
+    """Add to `chosen` what is read again for each place of leading dimensions, where computing it each time takes much
+    longer than once: tables of angles for all heads. What repeats along the last dimension is computed once for it.
+    """
+    for node in graph.nodes:
+        if node.op != "broadcast":
+            continue
+        base = movement_base(node)
+        if base in chosen or base.op in SOURCES or node.inputs[0].shape[-1:] in ((), (1,)):
+            continue
+        times, work = node.type.size // max(base.type.size, 1), _work(base, chosen)[0]
+        if times >= REPEATED and work >= HEAVY and base.type.size * (times - 1) * work >= SAVED:
+            chosen.add(base)
 
 
 def _work(root: Node, chosen: set[Node]) -> tuple[int, Node | None]:

@@ -245,6 +245,24 @@ def test_the_gradient_of_a_product_is_computed_from_stored_levels() -> None:
     assert sum(kernel.flops for kernel in kernels) < 50 * x.type.size
 
 
+@pytest.mark.parametrize(
+    ("heads", "size", "kernels"),
+    [(64, (128, 64), 2), (2, (128, 64), 1), (64, (128, 1), 1), (64, (4, 8), 1)],
+    ids=["tables", "few heads", "one for a row", "small"],
+)
+def test_what_all_heads_read_is_computed_once(heads: int, size: tuple[int, int], kernels: int) -> None:
+    """The cosines of rotary embeddings are stored, unless that saves little or each is used for a whole row anyway."""
+    b = Builder()
+    x, angles = (
+        b.input(0, TensorType(f32, (heads, *(n if n > 1 else 64 for n in size)))),
+        b.input(1, TensorType(f32, size)),
+    )
+    graph = Graph((x, angles), (b.mul(x, b.broadcast(b.apply("cos", (angles,)), x.shape)),))
+    fused = schedule(graph, AVX512)
+    verify_fused(fused)
+    assert len(fused.groups) == kernels
+
+
 @pytest.mark.parametrize(("length", "domains"), [(10, [(4096,), (4096, 10)]), (100, [(4096,)])])
 def test_reductions_of_short_rows_are_kernels_of_their_own(length: int, domains: list[tuple[int, ...]]) -> None:
     """Lanes run across the rows then, as they cannot where a row is gone through for each place."""
