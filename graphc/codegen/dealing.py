@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from graphc.codegen.crossing import WORD
 from graphc.codegen.kernel import Affine, Param, Value, VType
 from graphc.codegen.math_int import expand_cast
 from graphc.codegen.scope import ScopedEmitter
@@ -58,7 +59,7 @@ def _can_deal(base: Node, length: int, target: Target, lanes: int) -> bool:
     """Whether a row can be loaded without what lies behind it."""
     if lanes == 1 or base.type.size % length:
         return False
-    return length >= lanes or _is_whole(length, lanes) or (target.masks and base.dtype.itemsize >= SHORT)
+    return length >= lanes or _is_whole(length, lanes) or (target.masks and base.dtype.itemsize >= WORD)
 
 
 def _is_whole(length: int, lanes: int) -> bool:
