@@ -153,14 +153,17 @@ def _lane_options(nest: Nest, target: Target, lanes: int) -> list[tuple[float, i
 
 def keeping_pays(kept: Nest, plain: Nest, target: Target) -> bool:
     """Whether a nest that keeps rows costs no more than `plain`, which computes them again."""
-    costs = [min(o[0] for o in _lane_options(nest, target, lane_count(nest, target))) for nest in (kept, plain)]
-    return costs[0] <= costs[1]
+    return _least_cost(kept, target) <= _least_cost(plain, target)
 
 
 def cutting_pays(cut: Nest, plain: Nest, target: Target) -> bool:
     """Whether a nest whose axes are cut costs so much less than `plain` that shorter loops do not matter."""
-    costs = [min(o[0] for o in _lane_options(nest, target, lane_count(nest, target))) for nest in (cut, plain)]
-    return costs[0] < costs[1] * SHARED
+    return _least_cost(cut, target) < _least_cost(plain, target) * SHARED
+
+
+def _least_cost(nest: Nest, target: Target) -> float:
+    """Estimated cycles with the best axis across the lanes."""
+    return min(cost for cost, _, _ in _lane_options(nest, target, lane_count(nest, target)))
 
 
 def _together(

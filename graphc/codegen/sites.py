@@ -168,7 +168,7 @@ def build_nest(group: Group, apart: int = 0, merge_loops: bool = False) -> Nest:
     return _walk(group, kept, join(tuple(Ix.of(v) if v.hi > 0 else ZERO for v in axes)), merge_loops)
 
 
-def cut_axes(group: Group, nest: Nest, merge_loops: bool = False) -> Nest | None:
+def cut_axes(group: Group, nest: Nest) -> Nest | None:
     """The nest of `group` with axes cut where indices begin anew, as those of a reshaped permutation do: quotients and
     remainders become axes of their own. None where no axis can be cut so.
     """
@@ -184,7 +184,7 @@ def cut_axes(group: Group, nest: Nest, merge_loops: bool = False) -> Nest | None
             axes.append(Var(f"i{len(axes)}", end // step - 1))
             total += Ix.of(axes[-1], step)
         place = tuple(_replaced(ix, var, total) for ix in place)
-    return _walk(group, tuple(axes), place, merge_loops)
+    return _walk(group, tuple(axes), place, merge_loops=False)
 
 
 def _cuts(nest: Nest) -> dict[Var, list[int]]:
