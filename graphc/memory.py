@@ -14,6 +14,7 @@ from graphc.ir.types import TensorType
 from graphc_runtime.buffer import Buffer, window
 from graphc_runtime.devices import get_device
 from graphc_runtime.devices.cuda_memory import DeviceBuffer
+from graphc_runtime.pool import POOL
 
 AnyBuffer = Any  # a Buffer, or a DeviceBuffer
 # Values of at most so many bytes go to a device together, in one copy; their places there are aligned as buffers are.
@@ -21,7 +22,7 @@ _SMALL = 4096
 _ALIGNMENT = 256
 # Values of at most so many bytes are compared by copies of them.
 _COPIED = 1 << 15
-# Values of at least so many bytes are copied to memory that begins with a cache line.
+# Values of at least so many bytes lie in memory that begins with a cache line.
 _LINED = 1 << 14
 
 
@@ -66,16 +67,17 @@ def copied(array: np.ndarray, type: TensorType) -> AnyBuffer:
 
 def filled(value: Any, type: TensorType) -> AnyBuffer:
     """Memory of a value of `type` with all elements equal."""
-    if type.device != "cpu":
-        element = np.full((), value, type.dtype.numpy).tobytes()
-        if len(set(element)) == 1:
-            (made,) = allocate_all(type.device, (type,))
-            device = made.device
-            if made.nbytes:
-                stream = device.current_stream.handle
-                device.call(device.driver.fill, made.ptr, element[0], made.nbytes, stream)
-            return made
-    return from_host(np.full(type.shape, value, type.dtype.numpy), type.device)
+    kinds = set(np.full((), value, type.dtype.numpy).tobytes())
+    if len(kinds) > 1 or (type.device == "cpu" and type.nbytes < _LINED):
+        return from_host(np.full(type.shape, value, type.dtype.numpy), type.device)
+    (byte,) = kinds
+    (made,) = allocate_all(type.device, (type,))
+    if type.device == "cpu":
+        POOL.fill(made.ptr, byte, made.nbytes)
+    elif made.nbytes:
+        device = made.device
+        device.call(device.driver.fill, made.ptr, byte, made.nbytes, device.current_stream.handle)
+    return made
 
 
 def moved(buffer: AnyBuffer, device: str) -> AnyBuffer:

@@ -132,8 +132,13 @@ class Domain:
         return max(1, math.ceil((lane.hi + 1) // self._schedule.lanes / self._chunk_vectors(lane)))
 
     def _chunk_vectors(self, lane: Var) -> int:
-        tile = self._schedule.tile[lane]
-        wanted = self._schedule.lane_block // self._schedule.lanes or CHUNK_VECTORS
+        """Vectors of a piece: with a long reduction for each of them there need not be many."""
+        tile, lanes = self._schedule.tile[lane], self._schedule.lanes
+        wanted = self._schedule.lane_block // lanes
+        if not wanted:
+            steps = max((math.prod(v.hi + 1 for v in loops) for loops in self._schedule.loop_order.values()), default=1)
+            share = (lane.hi + 1) // lanes // (self._target.cores * GRID_PER_CORE)
+            wanted = min(CHUNK_VECTORS, max(CHUNK_VECTORS // steps, share, 1))
         return math.ceil(wanted / tile) * tile
 
     def _base(self, var: Var, number: Value) -> tuple[Var, Value]:

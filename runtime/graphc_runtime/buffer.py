@@ -22,6 +22,7 @@ from graphc_runtime.counters import COUNTERS
 from graphc_runtime.errors import OutOfMemory
 from graphc_runtime.machine import memory_limit
 from graphc_runtime.options import IDLE_BYTES, POISON
+from graphc_runtime.pool import POOL
 
 ALIGNMENT = 64
 _SMALL = 1 << 20  # idle bytes that are not worth a look at the cap
@@ -328,7 +329,7 @@ class Buffer:
     def copy(self) -> Buffer:
         """A buffer of its own with the same contents."""
         made = Buffer.allocate(self.nbytes)
-        np.copyto(made.array, self.array)
+        POOL.copy(made.ptr, self.ptr, self.nbytes)
         return made
 
     def poison(self) -> None:

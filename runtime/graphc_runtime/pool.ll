@@ -295,3 +295,50 @@ exit:
   %4 = atomicrmw sub ptr %workers.at, i32 1 seq_cst
   ret void
 }
+
+; Copy nbytes bytes, or fill them where `from` is null, on several threads. The memory does not overlap.
+%bytes = type { ptr, ptr, i64, i8 }          ; to, from, nbytes, value
+
+define void @graphc_pool_move(ptr %pool, ptr %to, ptr %from, i64 %nbytes, i8 %value) {
+  %bytes = alloca %bytes
+  %from.at = getelementptr %bytes, ptr %bytes, i32 0, i32 1
+  %nbytes.at = getelementptr %bytes, ptr %bytes, i32 0, i32 2
+  %value.at = getelementptr %bytes, ptr %bytes, i32 0, i32 3
+  store ptr %to, ptr %bytes
+  store ptr %from, ptr %from.at
+  store i64 %nbytes, ptr %nbytes.at
+  store i8 %value, ptr %value.at
+  %over = add i64 %nbytes, 65535
+  %count = lshr i64 %over, 16
+  call void @graphc_parallel_for(ptr %pool, ptr @move.pieces, ptr %bytes, i64 %count)
+  ret void
+}
+
+; Pieces of 64 KiB; several in one go, as the machine fills long stretches without reading them.
+define internal void @move.pieces(ptr %bytes, i64 %lo, i64 %hi) {
+  %from.at = getelementptr %bytes, ptr %bytes, i32 0, i32 1
+  %nbytes.at = getelementptr %bytes, ptr %bytes, i32 0, i32 2
+  %value.at = getelementptr %bytes, ptr %bytes, i32 0, i32 3
+  %to = load ptr, ptr %bytes
+  %from = load ptr, ptr %from.at
+  %nbytes = load i64, ptr %nbytes.at
+  %start = shl i64 %lo, 16
+  %after = shl i64 %hi, 16
+  %whole = icmp ult i64 %after, %nbytes
+  %end = select i1 %whole, i64 %after, i64 %nbytes
+  %size = sub i64 %end, %start
+  %target = getelementptr i8, ptr %to, i64 %start
+  %fills = icmp eq ptr %from, null
+  br i1 %fills, label %fill, label %copy
+fill:
+  %value = load i8, ptr %value.at
+  call void @llvm.memset.p0.i64(ptr %target, i8 %value, i64 %size, i1 false)
+  ret void
+copy:
+  %source = getelementptr i8, ptr %from, i64 %start
+  call void @llvm.memcpy.p0.p0.i64(ptr %target, ptr %source, i64 %size, i1 false)
+  ret void
+}
+
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)

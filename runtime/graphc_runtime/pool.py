@@ -24,6 +24,7 @@ from graphc_runtime.options import THREADS
 SYMBOLS = (
     "graphc_parallel_for",
     "graphc_pool_init",
+    "graphc_pool_move",
     "graphc_pool_pause",
     "graphc_pool_stop",
     "graphc_pool_worker",
@@ -33,9 +34,11 @@ _BYTES = 768
 _WORKERS, _LIMIT, _WANTED, _STOP, _SPIN = 0, 4, 8, 12, 16
 _SPIN_SECONDS = 60e-6
 _MAX_THREADS = 1024
+_SHARED = 1 << 19  # bytes from which on threads share a copy: below, waking one costs more than it brings
 
 _ON_POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _PAUSE = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+_MOVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_uint8)
 
 Link = Callable[[str, tuple[str, ...]], Mapping[str, int]]
 
@@ -55,6 +58,7 @@ class ThreadPool:
         self._table = (ctypes.c_void_p * 2)(None, self._address)
         self.wanted = self._field(_WANTED)
         self._code: Mapping[str, int] | None = None
+        self._move: Callable[..., object] | None = None
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._closed = False
@@ -107,6 +111,25 @@ class ThreadPool:
         finally:
             self._changing = False
 
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy bytes between two addresses; the memory does not overlap."""
+        if nbytes < _SHARED or not self._moved(target, source, nbytes, 0):
+            ctypes.memmove(target, source, nbytes)
+
+    def fill(self, target: int, value: int, nbytes: int) -> None:
+        """Set bytes to `value`, 0 to 255."""
+        if nbytes < _SHARED or not self._moved(target, None, nbytes, value):
+            ctypes.memset(target, value, nbytes)
+
+    def _moved(self, *arguments: int | None) -> bool:
+        """Let all threads copy or fill; False before there is code for it."""
+        if self._move is None:
+            return False
+        self._move(self._address, *arguments)
+        if self.wanted.value:
+            self.start()
+        return True
+
     @property
     def workers(self) -> int:
         """Workers that are ready or at work, at this moment."""
@@ -137,6 +160,7 @@ class ThreadPool:
         ctypes.c_int64.from_address(self._address + _SPIN).value = _pauses(_PAUSE(code["graphc_pool_pause"]))
         self._field(_LIMIT).value = 0 if self._closed else get_num_threads() - 1
         self._table[0] = code["graphc_parallel_for"]
+        self._move = _MOVE(code["graphc_pool_move"])
         self._code = code
 
     def _field(self, offset: int) -> ctypes.c_int32:

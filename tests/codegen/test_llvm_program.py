@@ -13,7 +13,17 @@ from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, V
 from graphc.codegen.llvm.build import build_many
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target
-from graphc.codegen.llvm.program import Copy, Fill, Launch, Local, Region, Step, emit_program
+from graphc.codegen.llvm.program import (
+    PIECE_BYTES,
+    SHARED_BYTES,
+    Copy,
+    Fill,
+    Launch,
+    Local,
+    Region,
+    Step,
+    emit_program,
+)
 from graphc.errors import CompileError
 from graphc.ir.types import f32
 from tests.codegen.native import build, link, param
@@ -93,6 +103,21 @@ def test_fill_and_copy() -> None:
     expected[2:6] = [3, 4, 5, 6]
     assert (b == expected).all()
     assert list(a[:3]) == [0, 0, 2]
+
+
+def test_threads_share_large_fills_and_copies() -> None:
+    """Pieces of whole pages from the start of the place on; the last one ends with it."""
+    size = SHARED_BYTES + 5
+    rng = np.random.default_rng(0)
+    a, b, c = rng.integers(0, 256, size + 9, np.uint8), np.zeros(size + 9, np.uint8), np.zeros(size + 9, np.uint8)
+    steps = [Copy((1, 3), (0, 1), size), Fill((2, 2), size, 7), Fill((2, 0), SHARED_BYTES - 1, 9)]
+    pieces = -(-size // PIECE_BYTES)
+    assert execute([], steps, [a, b, c]) == [(POOL, pieces)] * 2
+    assert (b[3 : size + 3] == a[1 : size + 1]).all()
+    assert not b[:3].any() and not b[size + 3 :].any()
+    assert (c[: SHARED_BYTES - 1] == 9).all()
+    assert (c[SHARED_BYTES - 1 : size + 2] == 7).all()
+    assert not c[size + 2 :].any()
 
 
 def test_a_region_takes_all_its_steps_for_some_blocks_at_a_time() -> None:

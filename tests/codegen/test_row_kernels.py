@@ -13,7 +13,7 @@ from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.types import DTYPES, TensorType, f64
+from graphc.ir.types import DTYPES, TensorType, f32, f64
 from graphc.pipeline import build_program
 from tests.codegen.programs import buffers as copies
 from tests.codegen.programs import executable, run, same_bits
@@ -328,3 +328,13 @@ def test_a_nan_in_any_stretch_is_found() -> None:
     for op in ("reduce_sum", "reduce_max"):
         (got,) = run(_long_reduction(op, 1 << 17, "f32"), [x])
         assert np.isnan(got).all()
+
+
+@pytest.mark.parametrize(("rows", "columns", "grid"), [(2048, 1024, 16), (8, 1024, 1), (2048, 96, 2)])
+def test_columns_that_take_long_are_shared_among_threads(rows: int, columns: int, grid: int) -> None:
+    """A tile of columns is a piece where each of them is long to reduce; there are no more pieces than needed."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (rows, columns)))
+    most = Graph((x,), (b.reduce_max(b.mul(x, 2.0), (0,)),))
+    (kernel,) = build_program(most, target=AVX512).kernels
+    assert kernel.grid == grid

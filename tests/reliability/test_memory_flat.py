@@ -13,8 +13,15 @@ import graphc as torch
 import graphc.nn as nn
 import graphc.nn.functional as F
 import graphc.optim as optim
+from graphc.native.library import library
 
 ALLOWED_BYTES = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def native_code_is_there() -> None:
+    """It is made once for each cache, in the background, and takes some megabytes: not while a loop is watched."""
+    library()
 
 
 def resident() -> int:

@@ -119,6 +119,23 @@ def test_every_index_is_visited_once(workers: int) -> None:
         assert not visits[count:].any(), count
 
 
+@pytest.mark.parametrize("nbytes", [0, 1, 1000, 1 << 19, (1 << 20) + 12345])
+def test_copies_and_fills_of_any_size(nbytes: int) -> None:
+    """Nothing around them is touched; large ones are shared, and ask for workers where there are none."""
+    start_pool()
+    source = np.random.default_rng(nbytes).integers(0, 256, nbytes + 9, np.uint8)
+    target = np.full(nbytes + 9, 77, np.uint8)
+    POOL.copy(target.ctypes.data + 3, source.ctypes.data + 1, nbytes)
+    assert (target[3 : nbytes + 3] == source[1 : nbytes + 1]).all()
+    POOL.fill(source.ctypes.data + 2, 200, nbytes)
+    assert (source[2 : nbytes + 2] == 200).all()
+    assert target[[0, 1, 2, nbytes + 3, nbytes + 4, -1]].tolist() == [77] * 6
+    POOL.stop()
+    POOL.fill(target.ctypes.data, 5, nbytes)
+    assert (target[:nbytes] == 5).all()
+    assert any(t.name.startswith("graphc-") for t in threading.enumerate()) == (nbytes >= 1 << 19)
+
+
 def test_two_threads_work_at_the_same_time() -> None:
     start_pool()
     out = zeros(2)

@@ -20,6 +20,9 @@ Reference = tuple[int, int]
 # LLVM's work on one block grows faster than the block; long programs are cut into functions of this many steps.
 _STEPS_PER_FUNCTION = 128
 
+SHARED_BYTES = 1 << 19  # threads share a fill or a copy of so many bytes: below, waking one costs more than it brings
+PIECE_BYTES = 1 << 16  # that a thread fills or copies at once; whole pages
+
 
 @record
 class Local:
@@ -121,6 +124,7 @@ def emit_program(
         "declare i64 @llvm.readsteadycounter()",
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
+        "declare i64 @llvm.smin.i64(i64, i64)",
         *writer.functions,
         _function(f"void @{entry}(ptr %buffers, ptr %runtime)", calls),
         attributes(target),
@@ -130,6 +134,10 @@ def emit_program(
 
 def _function(signature: str, body: Sequence[str]) -> str:
     return "\n".join([f"define {signature} #0 {{", *(f"  {line}" for line in body), "  ret void", "}"])
+
+
+def _destination(step: Fill | Copy) -> Argument:
+    return step.argument if isinstance(step, Fill) else step.destination
 
 
 class _ProgramWriter:
@@ -148,16 +156,38 @@ class _ProgramWriter:
                 yield from self._call(step, "0", str(step.grid))
         elif isinstance(step, Region):
             yield from self._threads(step.parts, self._task(self._blocks(step)))
-        elif isinstance(step, Fill):
-            if not 0 <= step.value <= 255:
+        else:
+            if isinstance(step, Fill) and not 0 <= step.value <= 255:
                 raise CompileError(f"a fill value is a byte, not {step.value}")
-            if step.nbytes:
-                pointer = yield from self._place(step.argument)
-                yield f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 {step.value}, i64 {step.nbytes}, i1 false)"
-        elif step.nbytes:
-            destination = yield from self._pointer(step.destination)
-            source = yield from self._pointer(step.source)
-            yield f"call void @llvm.memcpy.p0.p0.i64(ptr {destination}, ptr {source}, i64 {step.nbytes}, i1 false)"
+            if step.nbytes >= SHARED_BYTES:
+                yield from self._threads(-(-step.nbytes // PIECE_BYTES), self._task(self._pieces(step)))
+            elif step.nbytes:
+                yield from self._moved(step, str(step.nbytes))
+
+    def _pieces(self, step: Fill | Copy) -> Iterator[str]:
+        """The pieces [%lo, %hi) of what is filled or copied; the last one may be shorter."""
+        yield f"%start = mul nsw i64 %lo, {PIECE_BYTES}"
+        yield f"%after = mul nsw i64 %hi, {PIECE_BYTES}"
+        yield f"%end = call i64 @llvm.smin.i64(i64 %after, i64 {step.nbytes})"
+        yield "%size = sub nsw i64 %end, %start"
+        yield from self._moved(step, "%size", "%start")
+
+    def _moved(self, step: Fill | Copy, size: str, start: str = "") -> Iterator[str]:
+        """Fill or copy `size` bytes from byte `start` on."""
+        destination = yield from self._at((yield from self._place(_destination(step))), start)
+        if isinstance(step, Fill):
+            yield f"call void @llvm.memset.p0.i64(ptr {destination}, i8 {step.value}, i64 {size}, i1 false)"
+            return
+        source = yield from self._at((yield from self._pointer(step.source)), start)
+        yield f"call void @llvm.memcpy.p0.p0.i64(ptr {destination}, ptr {source}, i64 {size}, i1 false)"
+
+    def _at(self, pointer: str, offset: str) -> Iterator[str]:
+        """The address `offset` bytes after `pointer`."""
+        if not offset:
+            return pointer
+        moved = self._fresh()
+        yield f"{moved} = getelementptr i8, ptr {pointer}, i64 {offset}"
+        return moved
 
     def tick(self, clock: Reference, number: int, target: Target) -> Iterator[str]:
         """Write the counter to entry `number` of the clock."""
@@ -180,11 +210,7 @@ class _ProgramWriter:
             self.loaded[number] = pointer
             yield f"{slot} = getelementptr ptr, ptr %buffers, i64 {number}"
             yield f"{pointer} = load ptr, ptr {slot}"
-        if not offset:
-            return pointer
-        moved = self._fresh()
-        yield f"{moved} = getelementptr i8, ptr {pointer}, i64 {offset}"
-        return moved
+        return (yield from self._at(pointer, str(offset) if offset else ""))
 
     def _place(self, argument: Argument) -> Iterator[str]:
         """The address of an argument. In a region local ones are counted from `%own`, and begin with block `%block`."""
@@ -255,10 +281,8 @@ class _ProgramWriter:
             if isinstance(step, Launch):
                 yield from self._call(step, lo, hi)
                 continue
-            start = yield from self._place(step.argument)
-            pointer, size = self._fresh(), self._fresh()
-            yield f"{pointer} = getelementptr i8, ptr {start}, i64 {lo}"
+            size = self._fresh()
             yield f"{size} = sub nsw i64 {hi}, {lo}"
-            yield f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 {step.value}, i64 {size}, i1 false)"
+            yield from self._moved(step, size, lo)
         yield "br label %head"
         yield "done:"
