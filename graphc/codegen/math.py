@@ -12,7 +12,7 @@ from collections.abc import Callable
 from graphc.codegen import math_int, math_mod, math_pow
 from graphc.codegen.kernel import Emitter, Value
 from graphc.codegen.math_erf import erf
-from graphc.codegen.math_exp import exp, expm1, log, log1p, sigmoid, tanh
+from graphc.codegen.math_exp import exp, exp2, expm1, log, log1p, sigmoid, tanh
 from graphc.codegen.math_float import like
 from graphc.codegen.math_int import expand_cast, gcd, shift_left, shift_right, shift_right_logical
 from graphc.codegen.math_log import log2, log10
@@ -62,6 +62,7 @@ EXPANSIONS: dict[str, Expansion] = {
     "detach": _identity,
     "materialize": _identity,
     "exp": exp,
+    "exp2": exp2,
     "expm1": expm1,
     "log": log,
     "log1p": log1p,

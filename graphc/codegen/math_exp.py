@@ -1,4 +1,4 @@
-"""exp, expm1, sigmoid, tanh, log and log1p in kernel operations, without branches; error bounds are in docs/math.md."""
+"""exp, exp2, expm1, sigmoid, tanh, log, log1p in kernel operations, without branches; docs/math.md has error bounds."""
 
 from __future__ import annotations
 
@@ -61,6 +61,9 @@ EXP_RANGE: dict[DType, tuple[float, float, float, float]] = {
     f64: (-746.0, 710.0, -40.0, 20.0),
 }
 
+# 2**x rounds to 0 below the first and overflows above the second.
+EXP2_RANGE: dict[DType, tuple[float, float]] = {f32: (-151.0, 129.0), f64: (-1076.0, 1025.0)}
+
 # The bits of sqrt(1/2), rounded.
 SQRT_HALF_BITS: dict[DType, int] = {f32: 0x3F3504F3, f64: 0x3FE6A09E667F3BCD}
 
@@ -95,19 +98,23 @@ def exp_in_range(e: Emitter, x: Value) -> Value:
     return e.op("scale", horner(e, r, (1.0, 1.0, *EXPM1[f.dtype])), shifted)
 
 
-def exp_of_sum(e: Emitter, x: Value, rest: Value) -> Value:
-    """exp(x + rest), x as for `exp_in_range` and `rest` small, with an error just above half an ulp.
+def _exp_of_reduced(e: Emitter, r: Value, low: Value) -> Value:
+    """exp(r + low), |r| <= ln(2)/2 and `low` small, with an error just above half an ulp.
 
     1 + r is split into a sum and its rounding error; all that is added to it is small.
     """
-    f = format_of(x)
-    r, n, shifted = _reduce_parts(e, x, 2 * f.bias)
-    low = e.op("fma", n, -f.ln2_lo, rest)
     total = e.op("add", r, 1.0)
     tail = e.op("sub", r, e.op("sub", total, 1.0))
-    tail = e.op("fma", e.op("mul", r, r), horner(e, r, EXPM1[f.dtype]), tail)
+    tail = e.op("fma", e.op("mul", r, r), horner(e, r, EXPM1[r.type.dtype]), tail)
     tail = e.op("fma", e.op("add", total, tail), low, tail)
-    return e.op("scale", e.op("add", total, tail), shifted)
+    return e.op("add", total, tail)
+
+
+def exp_of_sum(e: Emitter, x: Value, rest: Value) -> Value:
+    """exp(x + rest), x as for `exp_in_range` and `rest` small, with an error just above half an ulp."""
+    f = format_of(x)
+    r, n, shifted = _reduce_parts(e, x, 2 * f.bias)
+    return e.op("scale", _exp_of_reduced(e, r, e.op("fma", n, -f.ln2_lo, rest)), shifted)
 
 
 def exp_of_small(e: Emitter, x: Value) -> Value:
@@ -122,6 +129,18 @@ def exp(e: Emitter, x: Value) -> Value:
     # `fmin` and `fmax` give their second operand when unordered, so that NaN stays.
     bounded = e.op("fmax", like(e, low, x), e.op("fmin", like(e, high, x), x))
     return exp_in_range(e, bounded)
+
+
+def exp2(e: Emitter, x: Value) -> Value:
+    """2**n * exp(r * ln2) with r = x - n, |r| <= 1/2, which is exact, and the product in two parts."""
+    f = format_of(x)
+    low, high = EXP2_RANGE[f.dtype]
+    bounded = e.op("fmax", like(e, low, x), e.op("fmin", like(e, high, x), x))
+    shifted = e.op("add", bounded, f.shifter + 2 * f.bias)
+    r = e.op("sub", bounded, e.op("sub", shifted, f.shifter + 2 * f.bias))
+    product = e.op("mul", r, f.ln2_hi)
+    rest = e.op("fma", r, f.ln2_hi, e.op("neg", product))
+    return e.op("scale", _exp_of_reduced(e, product, e.op("fma", r, f.ln2_lo, rest)), shifted)
 
 
 def sigmoid(e: Emitter, x: Value) -> Value:

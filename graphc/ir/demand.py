@@ -146,7 +146,7 @@ class Demands:
 
 
 HEAVY_MAPS = frozenset(
-    {"exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "div", "sqrt", "remainder"}
+    {"exp", "exp2", "log", "log1p", "expm1", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "div", "sqrt", "remainder"}
 )
 
 

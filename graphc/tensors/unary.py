@@ -47,9 +47,7 @@ def _one(b: Builder, x: Node) -> Node:
 rsqrt = float_unary("rsqrt", "RsqrtBackward0", lambda b, x: b.div(_one(b, x), b.apply("sqrt", (x,))), "1 / sqrt(x).")
 reciprocal = float_unary("reciprocal", "ReciprocalBackward0", lambda b, x: b.div(_one(b, x), x), "1 / x.")
 tan = float_unary("tan", "TanBackward0", lambda b, x: b.div(b.apply("sin", (x,)), b.apply("cos", (x,))), "Tangent.")
-exp2 = float_unary(
-    "exp2", "Exp2Backward0", lambda b, x: b.apply("pow", (b.constant(2, x.type), x)), "2 to the power x."
-)
+exp2 = _float("exp2", "Exp2", "2 to the power x.")
 deg2rad = float_unary("deg2rad", "Deg2RadBackward0", lambda b, x: b.mul(x, math.pi / 180), "Degrees in radians.")
 rad2deg = float_unary("rad2deg", "Rad2DegBackward0", lambda b, x: b.mul(x, 180 / math.pi), "Radians in degrees.")
 

@@ -36,6 +36,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 REFERENCES: dict[str, Reference] = {
     "exp": np.exp,
+    "exp2": np.exp2,
     "expm1": np.expm1,
     "log": np.log,
     "log2": np.log2,
@@ -51,6 +52,7 @@ REFERENCES: dict[str, Reference] = {
 # Limits in ulp: measured (docs/math.md) and rounded up.
 LIMITS = {
     "exp": 1,
+    "exp2": 1,
     "log": 1,
     "log2": 0.6,
     "log10": 0.6,

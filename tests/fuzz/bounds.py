@@ -390,6 +390,7 @@ _RULES: dict[str, Callable[..., Bound]] = {
     "remainder": _divide,
     "fmod": _divide,
     "exp": _function(math.exp, -30, 8, lambda x: math.exp(x.hi)),
+    "exp2": _function(math.exp2, -40, 11, lambda x: math.exp2(x.hi) * math.log(2)),
     "expm1": _function(math.expm1, -30, 8, lambda x: math.exp(x.hi)),
     "log": _function(math.log, 0.05, LARGEST["f32"], lambda x: 1 / x.lo),
     "log2": _function(math.log2, 0.05, LARGEST["f32"], lambda x: 1.45 / x.lo),

@@ -26,8 +26,8 @@ __all__ = ["ELSEWHERE", "error_bounds", "random_graph", "random_inputs"]
 _DTYPES = (*(f32,) * 8, *(f64,) * 4, f16, bf16, *(i32,) * 2, *(i64,) * 4, i16, i8, u8, u8, boolean, boolean)
 
 _UNARY = {
-    "float": ("neg", "abs", "sign", "exp", "log", "log2", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tanh",
-              "sigmoid", "erf", "floor", "ceil", "round", "trunc", "detach", "materialize"),
+    "float": ("neg", "abs", "sign", "exp", "exp2", "log", "log2", "log10", "log1p", "expm1", "sqrt", "sin", "cos",
+              "tanh", "sigmoid", "erf", "floor", "ceil", "round", "trunc", "detach", "materialize"),
     "int": ("neg", "abs", "sign", "bitwise_not", "detach", "materialize"),
     "bool": ("bitwise_not", "detach", "materialize"),
 }  # fmt: skip

@@ -27,6 +27,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 FUNCTIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "exp": (np.exp, 1),
+    "exp2": (np.exp2, 1),
     "expm1": (np.expm1, 2),
     "log": (np.log, 1),
     "log1p": (np.log1p, 2),

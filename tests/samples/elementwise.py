@@ -165,7 +165,7 @@ def _shift(rng: Rng) -> list[Sample]:
 
 
 ELEMENTWISE: dict[str, OpSamples] = {
-    **ops("exp expm1 sin cos tanh sigmoid erf", 1, "float", False, smooth(within(-1.5, 1.5))),
+    **ops("exp exp2 expm1 sin cos tanh sigmoid erf", 1, "float", False, smooth(within(-1.5, 1.5))),
     **ops("log log2 log10", 1, "float", False, smooth(within(0.5, 3))),
     **ops("log1p", 1, "float", False, smooth(within(-0.5, 3))),
     **ops("sqrt", 1, "float", True, smooth(within(0.5, 3))),

@@ -110,6 +110,7 @@ def _int_pow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 for _name, _formula, _rule, _doc in (
     ("exp", np.exp, rules.exp, "e to the power x."),
+    ("exp2", np.exp2, rules.exp2, "2 to the power x, exact for integers."),
     ("log", np.log, rules.log, "Natural logarithm; -inf at 0, NaN below."),
     ("log2", np.log2, rules.log2, "Logarithm to base 2, exact for powers of 2."),
     ("log10", np.log10, rules.log10, "Logarithm to base 10, exact for powers of 10."),

@@ -25,6 +25,10 @@ def exp(b: Builder, node: Node, ct: Node) -> Gradients:
     return [b.mul(ct, node)]
 
 
+def exp2(b: Builder, node: Node, ct: Node) -> Gradients:
+    return [b.mul(ct, b.mul(node, math.log(2)))]
+
+
 def log(b: Builder, node: Node, ct: Node) -> Gradients:
     return [b.div(ct, node.inputs[0])]
 
