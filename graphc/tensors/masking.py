@@ -13,7 +13,7 @@ from graphc.ir.types import boolean, broadcast_shapes, i64
 from graphc.tensors import viewing
 from graphc.tensors.core import TensorBase, from_array, record
 from graphc.tensors.filling import fill_value
-from graphc.tensors.indexing import getitem
+from graphc.tensors.indexing import getitem, nonzero_places
 from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import plain
 from graphc.tensors.out import into
@@ -100,10 +100,9 @@ def nonzero(input: Tensor, *, out: Tensor | None = None, as_tuple: bool = False)
     """Places of the elements that are not zero, a row each, or a vector for each dimension; looks at the values."""
     array, device = input._array(), input._type.device
     if as_tuple:
-        return tuple(from_array(p, i64, device) for p in np.nonzero(np.atleast_1d(array)))
-    found = np.argwhere(array)
+        return tuple(from_array(p, i64, device) for p in nonzero_places(np.atleast_1d(array)))
     # The places of one dimension lie together in memory.
-    made = viewing.transpose(from_array(np.ascontiguousarray(found.T), i64, device), 0, 1)
+    made = viewing.transpose(from_array(nonzero_places(array), i64, device), 0, 1)
     made._root = None
     return made if out is None else into(out, made, "nonzero")
 
@@ -115,7 +114,7 @@ def argwhere(input: Tensor) -> Tensor:
 
 def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
     """`nonzero` cut to `size` rows, or filled up with `fill_value`; looks at the values."""
-    found = np.argwhere(input._array())[:size]
+    found = nonzero_places(input._array()).T[:size]
     rows = np.full((size, input.ndim), fill_value, np.int64)
     rows[: len(found)] = found
     return from_array(rows, i64, input._type.device)

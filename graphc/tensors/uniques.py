@@ -8,7 +8,9 @@ import numpy as np
 
 from graphc.errors import UsageError
 from graphc.ir.types import bf16, i64
+from graphc.tensors import viewing
 from graphc.tensors.core import from_array, wrap_dim
+from graphc.tensors.sorting import sort
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 def _rows(input: Tensor, dim: int | None) -> tuple[np.ndarray, int]:
     """A row for each element (or for each index of `dim`), and the axis."""
     array = input._array()
-    if input._type.dtype is bf16:
-        array = array.astype(np.float32)
     if dim is None:
         return array.reshape(-1, 1), 0
     axis = wrap_dim(dim, input.ndim)
@@ -33,40 +33,43 @@ def _rows(input: Tensor, dim: int | None) -> tuple[np.ndarray, int]:
     return moved.reshape(len(moved), -1 if moved.size else 1), axis
 
 
+def _in_order(input: Tensor, rows: np.ndarray, with_places: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows in ascending order, equal ones in theirs, and where each was: None for single elements whose places
+    nobody asks for.
+    """
+    if rows.shape[1] > 1:
+        order = np.lexsort(rows.T[::-1])
+        return rows[order], order
+    flat = viewing.reshape(input.detach(), -1)
+    if not with_places:
+        return sort(flat)[0]._array()[:, None], None
+    ordered, order = sort(flat, stable=True)
+    return ordered._array()[:, None], order._array()
+
+
 def _grouped(input: Tensor, dim: int | None, inverse: bool, counts: bool, consecutive: bool) -> Any:
-    if dim is None and not inverse and not consecutive and input._type.dtype is not bf16:
-        return _sorted(input, counts)
     rows, axis = _rows(input, dim)
     n = len(rows)
-    order = np.arange(n) if consecutive else np.lexsort(rows.T[::-1]) if rows.size else np.arange(n)
-    ordered = rows[order] if rows.size else rows
+    if consecutive or not rows.size:
+        ordered, order = rows, np.arange(n)
+    else:
+        ordered, order = _in_order(input, rows, inverse or dim is not None)
+    compared = ordered.astype(np.float32) if input._type.dtype is bf16 else ordered
     new = np.ones(n, bool)
-    new[1:] = (ordered[1:] != ordered[:-1]).any(1) if rows.size else False
-    firsts = np.flatnonzero(new)
-    source, device = input._array(), input._type.device
-    chosen = order[firsts]
-    flat = source.reshape(-1) if dim is None or not source.ndim else source
-    made = [from_array(np.take(flat, chosen, axis), input._type.dtype, device)]
-    if inverse:
+    new[1:] = (compared[1:] != compared[:-1]).any(1) if rows.size else False
+    source, type = input._array(), input._type
+    if order is None:
+        made = [from_array(ordered[new, 0], type.dtype, type.device)]
+    else:
+        flat = source.reshape(-1) if dim is None or not source.ndim else source
+        made = [from_array(np.take(flat, order[new], axis), type.dtype, type.device)]
+    if inverse and order is not None:
         places = np.empty(n, np.int64)
         places[order] = np.cumsum(new) - 1
-        made.append(from_array(places.reshape(source.shape) if dim is None else places, i64, device))
+        made.append(from_array(places.reshape(source.shape) if dim is None else places, i64, type.device))
     if counts:
-        made.append(from_array(np.diff(np.append(firsts, n)), i64, device))
+        made.append(from_array(np.diff(np.append(np.flatnonzero(new), n)), i64, type.device))
     return made[0] if len(made) == 1 else tuple(made)
-
-
-def _sorted(input: Tensor, counts: bool) -> Any:
-    """The different elements, whose places nobody asks for: they are sorted by themselves, which takes a third of the
-    time.
-    """
-    ordered, device = np.sort(input._array(), axis=None), input._type.device
-    new = np.ones(len(ordered), bool)
-    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
-    made = from_array(ordered[new], input._type.dtype, device)
-    if not counts:
-        return made
-    return made, from_array(np.diff(np.append(np.flatnonzero(new), len(ordered))), i64, device)
 
 
 def unique(
