@@ -40,7 +40,7 @@ def lower_gpu_scan(node: Node, name: str, target: Target) -> tuple[Lowered, ...]
     scan = _Scan(node, name)
     lines = scan.before * scan.after
     if node.op == "recurrence" or scan.n <= SHORT or (lines >= LINES and scan.after >= SIDE):
-        return (lower_scan(node, name, replace(target, vector_bytes=1, cores=max(lines, 1))),)
+        return (lower_scan(node, frozenset({node}), name, replace(target, vector_bytes=1, cores=max(lines, 1))),)
     if lines >= FEW or scan.n <= 2 * PART:
         return (scan.lines(),)
     return scan.totals(), scan.sums(), scan.parts()

@@ -66,16 +66,18 @@ class Program:
         return (*dict.fromkeys(self.texts), self.entry)
 
 
-def lower_apart(node: Node, target: Target) -> tuple[Lowered, ...]:
+def lower_apart(group: Group, target: Target) -> tuple[Lowered, ...]:
     """The kernels of an operator that has kernels of its own, in the order in which they run."""
+    node = group.roots[0].target
     if target.device == "cuda":
         return lower_gpu_apart(node, NAME, target)
     if node.op in ("argsort", "sort", "argselect"):
         return lower_sort(node, NAME, target)
     if node.op == "searchsorted":
         return (lower_search(node, NAME),)
-    lower_one = lower_accumulate if node.op in WRITES_AT_INDEX else lower_scan
-    return (lower_one(node, NAME, target),)
+    if node.op in WRITES_AT_INDEX:
+        return (lower_accumulate(node, NAME, target),)
+    return (lower_scan(node, group.inside, NAME, target),)
 
 
 def make_program(
@@ -103,7 +105,7 @@ def make_program(
             if not in_place[group] and number not in together:
                 # What no plan of the memory changes is built while the next groups are scheduled.
                 made.emit_all(made.lower(group, {}))
-    apart = {g: lower_apart(g.roots[0].target, target) for g in fused.groups if g.is_apart}
+    apart = {g: lower_apart(g, target) for g in fused.groups if g.is_apart}
     scratch = {g: _scratch(parts) for g, parts in apart.items()}
     scratch.update({g: made.scratch(g) for g in in_place})
     plan = planner(fused, in_place, scratch, regions=regions, parts=1 if on_gpu else target.cores)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from graphc.codegen.crossing import WORD
 from graphc.codegen.dealing import transposed
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
-from graphc.codegen.math import expand_cast
+from graphc.codegen.math import expand, expand_cast
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.values import identity
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
+from graphc.ir.opdef import OPS
 from graphc.ir.types import DType, bf16, boolean, f16, f32, f64, i64
+from graphc.ir.visit import topological
 
 _COMBINE = {"scan_sum": "add", "scan_prod": "mul", "scan_max": "maximum", "scan_min": "minimum"}
 
@@ -29,7 +32,50 @@ def running_dtype(dtype: DType) -> DType:
     return f32 if dtype in (f16, bf16) else f64 if dtype is f32 else dtype
 
 
-def lower_scan(node: Node, name: str, target: Target) -> Lowered:
+class _Operands:
+    """What a scan reads: values in memory, `params`, and what of `inside` is computed of their elements at a place."""
+
+    def __init__(self, e: ScopedEmitter, node: Node, inside: frozenset[Node]) -> None:
+        self.params: dict[Node, Param] = {}
+        self._e = e
+        self._inside = inside
+        for x in map(base_of, self._order(node.inputs)):
+            if x not in inside and x not in self.params:
+                self.params[x] = Param(f"p{len(self.params)}", x.dtype, x.type.size, "in")
+
+    def _order(self, nodes: Iterable[Node]) -> list[Node]:
+        return topological(nodes, lambda n: base_of(n) not in self._inside)
+
+    def load(self, operand: Node, lanes: int, place: Affine, stride: int, mask: Value | None) -> Value:
+        """The elements of an operand at a place."""
+        e, values = self._e, dict[Node, Value]()
+        for node in self._order([operand]):
+            base = base_of(node)
+            if base not in self._inside:
+                param = self.params[base]
+                is_number = param.size == 1 < operand.type.size
+                at = (Affine(0, ()), 0, None, None) if is_number else (place, stride, None, mask)
+                values[node] = e.load(VType(base.dtype, 1 if is_number else lanes), param, *at)
+            elif node.op == "constant":
+                values[node] = e.const(node.attr("value"), VType(node.dtype))  # type: ignore[arg-type]
+            elif node.op in ("reshape", "broadcast"):  # of a number
+                values[node] = values[node.inputs[0]]
+            elif node.op == "cast":
+                values[node] = expand_cast(e, values[node.inputs[0]], node.dtype)
+            elif node.op == "bitcast":
+                values[node] = e.op("bitcast", values[node.inputs[0]], to=node.dtype)
+            else:
+                values[node] = expand(e, node.op, *(values[x] for x in node.inputs))
+        return e.splat(values[operand], lanes)
+
+    def work(self, node: Node) -> tuple[int, int]:
+        """How many operations the scan takes, and how many bytes it reads and writes."""
+        computed = sum(n.type.size for n in self._inside if OPS[n.op].kind == "elementwise")
+        moved = sum(p.size * p.dtype.itemsize for p in self.params.values())
+        return computed + node.type.size * len(node.inputs), moved + node.type.nbytes
+
+
+def lower_scan(node: Node, inside: frozenset[Node], name: str, target: Target) -> Lowered:
     """The kernel of one scan: for each index of its parallel range some chains side by side, which do not wait for one
     another. They lie in neighbouring vectors of the dimensions after the axis, or where those fill one vector only, in
     neighbouring places before it. The last chains are moved back so that they end with the tensor.
@@ -40,7 +86,7 @@ def lower_scan(node: Node, name: str, target: Target) -> Lowered:
     wide = target.lanes(max(4, dtype.itemsize))
     along = after == 1 and node.op != "recurrence" and node.dtype is not boolean
     if along and wide > 1 and n >= LONG_ROW and before >= wide * target.cores:
-        return _lower_rows(node, name, target, wide)
+        return _lower_rows(node, inside, name, target, wide)
     lanes = min(target.lanes(max(4, dtype.itemsize)), 1 << (after - 1).bit_length())
     blocks = -(-after // lanes)
     among, unit, apart, most = (before, 1, n * after, CHAINS) if blocks == 1 else (after, lanes, lanes, WIDE_CHAINS)
@@ -54,9 +100,8 @@ def lower_scan(node: Node, name: str, target: Target) -> Lowered:
         first = e.op("select", e.op("lt", first, among - chains * unit), first, among - chains * unit)
     terms = ((first, n * after),) if blocks == 1 else ((e.op("floordiv", grid, groups), n * after), (first, 1))
     mask = e.op("lt", e.lanes(i64, lanes), after) if after < lanes else None
-    params = {
-        x: Param(f"p{i}", x.dtype, x.type.size, "in") for i, x in enumerate(dict.fromkeys(map(base_of, node.inputs)))
-    }
+    operands = _Operands(e, node, inside)
+    params = operands.params
     out = Param(f"p{len(params)}", node.dtype, node.type.size, "out")
     stride = int(lanes > 1)
 
@@ -67,8 +112,7 @@ def lower_scan(node: Node, name: str, target: Target) -> Lowered:
         return Affine(start + chain * apart, (*terms, *(((k, step),) if k is not None else ())))
 
     def load(operand: Node, chain: int, k: Value | None) -> Value:
-        raw = e.load(VType(operand.dtype, lanes), params[base_of(operand)], place(chain, k), stride, None, mask)
-        return expand_cast(e, raw, dtype)
+        return expand_cast(e, operands.load(operand, lanes, place(chain, k), stride, mask), dtype)
 
     def store(value: Value, chain: int, k: Value | None) -> None:
         e.store(out, place(chain, k), expand_cast(e, value, node.dtype), stride, None, mask)
@@ -89,14 +133,12 @@ def lower_scan(node: Node, name: str, target: Target) -> Lowered:
             store(total, chain, k.var)
             totals.append(total)
         k.yields = tuple(totals)
-    size = node.type.size
-    moved = (len(node.inputs) + 1) * size * node.dtype.itemsize
     count = groups if blocks == 1 else before * groups
-    kernel = Kernel(name, (*params.values(), out), count, grid, tuple(e.body), size * len(node.inputs), moved)
+    kernel = Kernel(name, (*params.values(), out), count, grid, tuple(e.body), *operands.work(node))
     return Lowered(kernel, (*params, node))
 
 
-def _lower_rows(node: Node, name: str, target: Target, lanes: int) -> Lowered:
+def _lower_rows(node: Node, inside: frozenset[Node], name: str, target: Target, lanes: int) -> Lowered:
     """The kernel of a scan along the last axis: rows run side by side in the lanes, which are loaded along the axis,
     a square block at a time, and transposed in registers. Each round of its loop stores a line of each row.
     """
@@ -107,8 +149,8 @@ def _lower_rows(node: Node, name: str, target: Target, lanes: int) -> Lowered:
     first = e.op("mul", grid, lanes)
     if rows % lanes:
         first = e.op("select", e.op("lt", first, rows - lanes), first, rows - lanes)
-    source = Param("p0", x.dtype, x.type.size, "in")
-    out = Param("p1", node.dtype, node.type.size, "out")
+    operands = _Operands(e, node, inside)
+    out = Param(f"p{len(operands.params)}", node.dtype, node.type.size, "out")
     # Elements of two bytes cannot be moved between vectors one by one.
     moved = node.dtype if node.dtype.itemsize >= WORD else dtype
 
@@ -119,7 +161,7 @@ def _lower_rows(node: Node, name: str, target: Target, lanes: int) -> Lowered:
         low, step = (n - start - count, -1) if reverse else (start, 1)
         terms = ((first, n), *(((k, step),) if k is not None else ()))
         places = [Affine(row * n + low, terms) for row in range(lanes)]
-        loaded = [e.load(VType(x.dtype, lanes), source, place, 1, None, mask) for place in places]
+        loaded = [operands.load(x, lanes, place, 1, mask) for place in places]
         columns = transposed(e, [expand_cast(e, vector, moved) for vector in loaded])[:count]
         results = []
         for column in reversed(columns) if reverse else columns:
@@ -141,9 +183,9 @@ def _lower_rows(node: Node, name: str, target: Target, lanes: int) -> Lowered:
     (total,) = k.results
     for start in range(whole, n, lanes):
         total = block(start, None, total)
-    count, size = -(-rows // lanes), node.type.size
-    kernel = Kernel(name, (source, out), count, grid, tuple(e.body), size, 2 * size * node.dtype.itemsize)
-    return Lowered(kernel, (base_of(x), node))
+    params = operands.params
+    kernel = Kernel(name, (*params.values(), out), -(-rows // lanes), grid, tuple(e.body), *operands.work(node))
+    return Lowered(kernel, (*params, node))
 
 
 def combination(node: Node) -> str:

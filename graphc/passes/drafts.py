@@ -28,7 +28,7 @@ class Limits:
     least `points` points, products of a contraction only along an axis that no window steps along, unless `strided`
     ones cost no more. With `pads` padding is computed, and no memory filled before a value is stored into it. With
     `sums` rows may be added to one in memory (`ir/row_sums.py`), with `masks` contractions that read each
-    element a few times pad what they read.
+    element a few times pad what they read, with `scans` scans compute what they read where that is little.
     """
 
     row: int = MAX_ROW
@@ -40,6 +40,7 @@ class Limits:
     pads: bool = False
     sums: bool = True
     masks: bool = False
+    scans: bool = True
 
     def is_long(self, length: int, rows: int) -> bool:
         """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""
@@ -49,7 +50,7 @@ class Limits:
 ON_CPU = Limits()
 WITH_MASKS = Limits(masks=True)  # vectors of which some elements are not read
 # Blocks of threads read long rows from memory again, and many of them run at once.
-ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16, strided=True, pads=True, sums=False)
+ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16, strided=True, pads=True, sums=False, scans=False)
 
 
 @dataclass(eq=False)

@@ -3,7 +3,8 @@
 First some values are chosen to be stored (graph outputs, long reductions, operands of contractions, values that
 several kernels would have to compute again). Each becomes the root of a group. Then a stored value whose only readers
 are one group that walks the same domain moves into that group, and need not be stored any more. At last groups that
-read rows of what others make run together row by row (`fuse_rows.py`).
+read rows of what others make run together row by row (`fuse_rows.py`), and scans compute what they read
+(`fuse_scans.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from graphc.passes.drafts import (
     wanted_at,
 )
 from graphc.passes.fuse_rows import merge_rows
+from graphc.passes.fuse_scans import merge_scans
 from graphc.passes.fuse_sums import merge_sums
 from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter
 
@@ -48,6 +50,7 @@ def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     _merge(graph, stored, merging, limits)
     merge_rows(graph, stored, merging, limits)
     merge_sums(graph, stored, merging, limits)
+    merge_scans(graph, stored, merging, limits)
     groups = _ordered(list(dict.fromkeys(merging.maker.values())))
     made = [Group(g.domain, tuple(g.roots), frozenset(g.inside), tuple(g.kept)) for g in groups]
     return FusedGraph(graph, tuple(g for g in made if any(t.type.size for t in g.targets)))

@@ -36,7 +36,7 @@ def steps_of(fused: FusedGraph, plan: MemoryPlan, target: Target) -> list[Step]:
     for group, merged in zip(fused.groups, plan.merged, strict=True):
         (first, *_) = group.targets
         if first.op in APART:
-            parts = lower_apart(first, target)
+            parts = lower_apart(group, target)
             if first.op in WRITES_AT_INDEX:
                 steps.append(Step((_stored(first.inputs[0]),), (first,), {}))
         else:

@@ -226,7 +226,7 @@ def subject(seed: int) -> tuple[Program, list[Step]]:
 @pytest.mark.parametrize("corrupt", CORRUPTIONS, ids=lambda f: f.__name__.strip("_"))
 def test_the_checker_finds_corrupted_plans(corrupt: Corruption) -> None:
     found = 0
-    for seed in range(30):
+    for seed in range(60):
         program, steps = subject(seed)
         plan = corrupt(random.Random(seed), program, steps)
         if plan is None:
