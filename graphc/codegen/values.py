@@ -30,6 +30,31 @@ class Masks:
 
 
 NO_MASKS = Masks()
+
+
+@record
+class _Loaded:
+    """Where a value was loaded: lanes `stride` apart from `index` on, which exist in the `tail` where all `conditions`
+    hold.
+    """
+
+    base: Node
+    index: Affine
+    stride: int
+    tail: Value | None
+    conditions: tuple[Value, ...]
+
+    def is_like(self, other: _Loaded) -> bool:
+        """Whether the two differ in the place alone, and in conditions that are the same for all lanes."""
+        return (self.base, self.stride, self.tail) == (other.base, other.stride, other.tail) and (
+            _of_lanes(self.conditions) == _of_lanes(other.conditions)
+        )
+
+
+def _of_lanes(conditions: tuple[Value, ...]) -> tuple[Value, ...]:
+    return tuple(c for c in conditions if c.type.lanes > 1)
+
+
 _Request = tuple[Node, Index, Masks]
 _Steps = Generator[_Request, Value, Value]
 
@@ -70,6 +95,7 @@ class Values:
         self.stages: dict[tuple[Node, Index], Value] = {}
         self.kept: Mapping[Node, int] = {}  # values whose rows are kept; the length where the kernel has memory for one
         self.zeroed: dict[Value, tuple[Value, ...]] = {}  # what was loaded as 0 unless these conditions hold
+        self._loads: dict[Value, _Loaded] = {}
         self._making: Node | None = None  # the kept value that is being computed
         self.turned: tuple[Var, int] | None = None  # an axis whose neighbours are loaded together, and the place on it
         self.dealt: frozenset[Rows] = frozenset()  # rows that are loaded together
@@ -142,7 +168,12 @@ class Values:
             for operand, read in zip(operands, reads, strict=True):
                 value, condition = yield from self._read(operand, read, masks)
                 if node.op == "concat":
-                    total = value if total is None or condition is None else e.op("select", condition, value, total)
+                    # One of the parts has the element, so past the last of them no condition of theirs is left.
+                    outer = masks if read is reads[-1] else None
+                    if total is None or condition is None:
+                        total = value
+                    else:
+                        total = self._chosen(condition, value, total, outer)
                 else:
                     value = expand_cast(e, value, accumulator_dtype(node.dtype))
                     term = value if condition is None else e.op("select", condition, value, 0)
@@ -353,13 +384,9 @@ class Values:
     def _load(self, base: Node, ix: Ix, masks: Masks) -> Value:
         affine, stride, offsets = self.address(self.in_row(base, ix))
         wide = stride != 0 or offsets is not None
-        mask: Value | None = masks.tail if wide else None
         # One element does not depend on the dimension of the lanes, and so not on what restricts that.
-        for condition in masks.conditions if wide else masks.scalars:
-            mask = condition if mask is None else self.e.op("and", mask, condition)
-        if mask is not None and wide:
-            mask = self.e.splat(mask, self.lane_count)
-        if mask is None and offsets is None and abs(stride) > 1:
+        tail, conditions = (masks.tail, masks.conditions) if wide else (None, masks.scalars)
+        if tail is None and not conditions and offsets is None and abs(stride) > 1:
             if (base, stride) in self.dealt and begins_row(ix, stride):
                 place, length = ix.const % stride, min(stride, self.lane_count)
                 start = block_start(place, stride, self.lane_count)
@@ -371,12 +398,63 @@ class Values:
                     return self._load_block(base, affine, stride, place, self.lane_count)
                 if along == -1:  # places are numbered from the other end of the block
                     return self._load_block(base, affine, stride, back - place, self.lane_count)
+        return self._load_at(_Loaded(base, affine, stride, tail, conditions), offsets)
+
+    def _load_at(self, place: _Loaded, offsets: Value | None = None) -> Value:
+        wide = place.stride != 0 or offsets is not None
+        mask = place.tail
+        for condition in place.conditions:
+            mask = condition if mask is None else self.e.op("and", mask, condition)
+        if mask is not None and wide:
+            mask = self.e.splat(mask, self.lane_count)
+        base = place.base
         type = VType(base.dtype, self.lane_count if wide else 1)
         pinned, self.e.pinned = self.e.pinned, self.e.pinned or base in self.kept  # what was stored just now
-        value = self.e.load(type, self.buffers[base], affine, stride, offsets, mask)
+        value = self.e.load(type, self.buffers[base], place.index, place.stride, offsets, mask)
         self.e.pinned = pinned
-        self.zeroed[value] = masks.conditions if wide else masks.scalars
+        self.zeroed[value] = place.conditions
+        if offsets is None:
+            self._loads[value] = place
         return value
+
+    def _chosen(self, condition: Value, value: Value, other: Value, outer: Masks | None) -> Value:
+        """`value` where the condition holds, else `other`. Where all lanes choose alike between two places of one
+        buffer, the place is chosen rather than both loaded. It exists where one of them does, or as `outer` says.
+        """
+        e, first, second = self.e, self._loads.get(value), self._loads.get(other)
+        if first is None or second is None or condition.type.lanes > 1 or not first.is_like(second):
+            return e.op("select", condition, value, other)
+        # What is chosen is the same for all vectors of a row.
+        common = tuple(term for term in first.index.terms if term in second.index.terms)
+        here, there = (tuple(t for t in p.index.terms if t not in common) for p in (first, second))
+        moved = e.op(
+            "select",
+            condition,
+            self._number(Affine(0, here)),
+            self._number(Affine(second.index.const - first.index.const, there)),
+        )
+        index = Affine(first.index.const, (*common, (moved, 1)))
+        if outer is not None:
+            conditions = outer.conditions if first.stride else outer.scalars
+        else:
+            exists = [self._all(p.conditions) for p in (first, second)]
+            needed = () if None in exists else (e.op("or", *(c for c in exists if c is not None)),)
+            conditions = (*_of_lanes(first.conditions), *needed)
+        return self._load_at(_Loaded(first.base, index, first.stride, first.tail, conditions))
+
+    def _number(self, index: Affine) -> Value:
+        total = self.e.const(index.const, INDEX)
+        for value, coefficient in index.terms:
+            total = self.e.op("add", total, self.e.op("mul", value, coefficient) if coefficient != 1 else value)
+        return total
+
+    def _all(self, conditions: tuple[Value, ...]) -> Value | None:
+        """Whether those conditions hold that are the same for all lanes; None where there are none."""
+        all_hold: Value | None = None
+        for condition in conditions:
+            if condition.type.lanes == 1:
+                all_hold = condition if all_hold is None else self.e.op("and", all_hold, condition)
+        return all_hold
 
     def _load_block(self, base: Node, affine: Affine, step: int, place: int, length: int) -> Value:
         """Place `place` of a block: `length` places of rows `step` apart are loaded along rows and transposed

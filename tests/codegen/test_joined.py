@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
+from graphc.ir.node import Node
 from graphc.ir.schedule import MAX_PARTS
 from graphc.ir.schedule_text import print_fused
 from graphc.ir.schedule_verify import verify_fused
 from graphc.ir.types import TensorType, f32, i64
 from graphc.pipeline import build_program, schedule
-from tests.codegen.programs import run
+from tests.codegen.programs import run, same_bits
 from tests.codegen.raw import program_for
-from tests.codegen.targets import AVX512, SSE2
+from tests.codegen.targets import AVX512, SSE2, runnable
+
+Join = Callable[[Builder, Node, int, int], Node]
 
 
 def compare(graph: Graph, seed: int = 0) -> None:
@@ -93,3 +99,57 @@ def test_integers_and_other_targets() -> None:
     compare(graph)
     for target in (AVX512, SSE2):
         assert len(build_program(graph, target=target).kernels) == 1
+
+
+def _mirrored(b: Builder, x: Node, axis: int, count: int) -> Node:
+    n, rank = x.shape[axis], x.type.rank
+
+    def part(start: int) -> Node:
+        size = tuple(count if i == axis else e for i, e in enumerate(x.shape))
+        starts = tuple(start if i == axis else 0 for i in range(rank))
+        return b.slice(x, starts, size, tuple(-1 if i == axis else 1 for i in range(rank)))
+
+    return b.concat((part(count), x, part(n - 2)), axis)
+
+
+def _rolled(b: Builder, x: Node, axis: int, count: int) -> Node:
+    n, rank = x.shape[axis], x.type.rank
+    cuts = [(n - count, count), (0, n - count)]
+    parts = [
+        b.slice(
+            x,
+            tuple(start if i == axis else 0 for i in range(rank)),
+            tuple(size if i == axis else e for i, e in enumerate(x.shape)),
+            (1,) * rank,
+        )
+        for start, size in cuts
+    ]
+    return b.concat(tuple(parts), axis)
+
+
+@pytest.mark.parametrize("target", runnable())
+@pytest.mark.parametrize("make", [_mirrored, _rolled])
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (1, 2), (2, 1), (0, 1, 2)])
+@pytest.mark.parametrize("shape", [(7, 6, 40), (4, 9, 5)])
+def test_places_of_one_buffer(shape: tuple[int, ...], axes: tuple[int, ...], make: Join, target: str) -> None:
+    """With more beside them, at the edges of vectors, and inside a padding."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, shape))
+    y = x
+    for axis in axes:
+        y = make(b, y, axis, 2)
+    edges = b.pad(b.mul(y, 3.0), (1, 0, 2), (0, 1, 1), value=0.5)
+    graph = Graph((x,), (b.add(y, 1.0), edges))
+    array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    for got, expected in zip(run(graph, [array], runnable()[target]), evaluate(graph, [array]), strict=True):
+        assert same_bits(got, expected)
+
+
+def test_a_place_is_chosen_where_all_lanes_choose_alike() -> None:
+    """Then there is one load for a vector of results, without a mask."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (40, 64)))
+    (kernel,) = build_program(Graph((x,), (b.add(_mirrored(b, x, 0, 3), 1.0),)), target=AVX512).kernels
+    text = print_kernel(kernel)
+    assert text.count("load") == text.count("store") == 4
+    assert " mask " not in text
