@@ -13,11 +13,12 @@ from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.target import Target
 from graphc.ir.types import DTYPES, DType, boolean, f32, f64, i32, i64
 from tests.codegen.native import baseline, build, host_target, param, run, same, samples
+from tests.codegen.targets import common
 
 LANES = (1, 4, 8, 16)
 STRIDES = (1, -1, 2, 3, 4, -2, -3, 5, -7)
 PAGE = mmap.PAGESIZE
-TARGETS = {"host": host_target, "baseline": baseline}
+TARGETS = {"host": host_target, "avx2": common, "baseline": baseline}
 
 
 class Fenced:

@@ -12,13 +12,14 @@ from graphc.codegen.target import Target
 from graphc.ir.types import DTYPES, DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8
 from tests.codegen.kernel_interpreter import fma
 from tests.codegen.native import baseline, build, host_target, param, run, same, samples
+from tests.codegen.targets import common
 
 LANES = (1, 4, 8, 16)
 GRID = 6
 SIGNED = (i8, i16, i32, i64)
 INTEGERS = (*SIGNED, u8)
 FLOATS = (f32, f64)
-TARGETS = {"host": host_target, "baseline": baseline}
+TARGETS = {"host": host_target, "avx2": common, "baseline": baseline}
 
 
 def maximum(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Prefetch, Stmt, Store, Value, VType
 from graphc.codegen.llvm.function import Function
@@ -32,17 +34,39 @@ def accesses(kernel: Kernel) -> Iterator[Load | Store]:
     return (s for s in statements(kernel) if isinstance(s, (Load, Store)))
 
 
-def first_lanes(kernel: Kernel) -> dict[Value, int]:
-    """The masks of `kernel` that hold in the first lanes alone, and in how many: what a loop leaves of its axis."""
-    made = {s.result: s for s in statements(kernel) if isinstance(s, Op) and s.name in ("lanes", "const", "lt")}
-    found: dict[Value, int] = {}
-    for value, op in made.items():
-        if op.name != "lt" or value.type.lanes == 1:
+_FOLDED: dict[str, Callable[[Any, Any], Any]] = {
+    **{name: getattr(operator, name) for name in ("add", "sub", "mul", "lt", "le", "gt", "ge", "eq", "ne")},
+    **{"and": operator.and_, "or": operator.or_},
+}
+
+
+def known_lanes(kernel: Kernel) -> dict[Value, tuple[Any, ...]]:
+    """The integers and masks of `kernel` that depend on nothing but the number of the lane."""
+    known: dict[Value, tuple[Any, ...]] = {}
+    for statement in statements(kernel):
+        if not isinstance(statement, Op) or statement.result.type.dtype.is_float:
             continue
-        left, right = (made.get(arg) for arg in op.args)
-        if left is not None and right is not None and (left.name, right.name) == ("lanes", "const"):
-            found[value] = int(right.attr)  # type: ignore[arg-type]
-    return {value: count for value, count in found.items() if 0 < count < value.type.lanes}
+        name, lanes = statement.name, statement.result.type.lanes
+        if name == "lanes":
+            known[statement.result] = tuple(range(lanes))
+        elif name == "const":
+            known[statement.result] = (statement.attr,) * lanes
+        elif all(arg in known for arg in statement.args):
+            operands = [known[arg] for arg in statement.args]
+            if name == "splat":
+                known[statement.result] = operands[0] * lanes
+            elif name in _FOLDED:
+                known[statement.result] = tuple(map(_FOLDED[name], *operands))
+    return known
+
+
+def first_lanes(masks: Mapping[Value, tuple[Any, ...]]) -> dict[Value, int]:
+    """The masks that hold in the first lanes alone, and in how many: what a loop leaves of its axis."""
+    found: dict[Value, int] = {}
+    for value, holds in masks.items():
+        if value.type.dtype.kind == "bool" and 0 < sum(holds) < len(holds) and all(holds[: sum(holds)]):
+            found[value] = sum(holds)
+    return found
 
 
 class Memory:
@@ -52,7 +76,8 @@ class Memory:
         self.f = function
         self.pointers = {p: f"%p{i}" for i, p in enumerate(kernel.params)}
         self.pointers.update({p: f"%own{i}" for i, p in enumerate(kernel.own)})
-        self._first = first_lanes(kernel)
+        self._known = known_lanes(kernel)
+        self._first = first_lanes(self._known)
         self._by_lane = function.target.vector_bytes < 64  # AVX-512 has instructions for elements that lie apart
         self._uses = Counter((a.buffer, a.index.terms) for a in accesses(kernel))
 
@@ -148,14 +173,14 @@ class Memory:
             name = self._load_plain(type, self.address(statement.buffer, statement.index), mask, hint)
         elif stride == -1:
             start = self.address(statement.buffer, statement.index, 1 - lanes)
-            mask = self._reverse(mask, f"<{lanes} x i1>", lanes) if mask else None
+            mask = self._moved_mask(statement.mask, range(lanes - 1, -1, -1)) if statement.mask is not None else None
             name = self._reverse(self._load_plain(type, start, mask, ""), memory_type(type), lanes, hint)
         elif self._is_wide(stride, lanes, statement.mask):
             name = self._load_strided(statement, self._first.get(statement.mask, lanes), mask)  # type: ignore[arg-type]
         elif self._is_in_one(stride, lanes, statement.mask):
             name = self._load_part(statement, self._first[statement.mask])  # type: ignore[index]
-        elif mask is not None and self._is_apart(type, stride):
-            name = self._load_apart(statement, mask)
+        elif statement.mask is not None and self._is_apart(type, stride):
+            name = self._load_apart(statement, statement.mask)
         elif self._by_lane and stride and (mask is None or statement.mask in self._first):
             name = self._load_lanes(statement, self._first.get(statement.mask, lanes))  # type: ignore[arg-type]
         else:
@@ -236,10 +261,10 @@ class Memory:
             f"select <{lanes} x i1> {mask}, {memory} {result}, {memory} zeroinitializer", statement.result.name
         )
 
-    def _load_apart(self, statement: Load, mask: str) -> str:
+    def _load_apart(self, statement: Load, mask: Value) -> str:
         """Whole vectors of which only the elements are read that the mask names, and shuffles that pick the lanes."""
         type, stride = statement.result.type, statement.stride
-        lanes, masks = type.lanes, f"<{type.lanes} x i1>"
+        lanes = type.lanes
         starts = list(range(0, (lanes - 1) * stride + 1, lanes))
         pieces: list[str] = []
         known = self.f.scopes[-1].known
@@ -247,8 +272,7 @@ class Memory:
             spread = known.get(("spread", mask, stride, start))
             if spread is None:
                 wanted = [p // stride if p % stride == 0 else lanes for p in range(start, start + lanes)]
-                spread = self.f.emit(f"shufflevector {masks} {mask}, {masks} zeroinitializer, {lane_mask(wanted)}")
-                known["spread", mask, stride, start] = spread
+                spread = known["spread", mask, stride, start] = self._moved_mask(mask, wanted)
             address = self.address(statement.buffer, statement.index, start)
             pieces.append(self._load_plain(type, address, spread, ""))
         positions = [lane * stride for lane in range(lanes)]
@@ -308,6 +332,20 @@ class Memory:
             hint,
         )
 
+    def _moved_mask(self, mask: Value, lanes: Sequence[int]) -> str:
+        """A mask whose lanes are these of `mask`; as many as it has: none, which does not hold.
+
+        One that is known is written down: LLVM shuffles it wrongly where it cuts vectors in two (with AVX2 and sixteen
+        lanes of 32 bits), and reads lanes that no mask holds for.
+        """
+        holds = self._known.get(mask)
+        if holds is not None:
+            return f"<{', '.join('i1 true' if j < len(holds) and holds[j] else 'i1 false' for j in lanes)}>"
+        type = f"<{mask.type.lanes} x i1>"
+        return self.f.emit(
+            f"shufflevector {type} {self.f.names[mask]}, {type} zeroinitializer, {lane_mask(list(lanes))}"
+        )
+
     def _reverse(self, name: str, type: str, lanes: int, hint: str = "") -> str:
         order = lane_mask(list(range(lanes - 1, -1, -1)))
         return self.f.emit(f"shufflevector {type} {name}, {type} poison, {order}", hint)
@@ -336,7 +374,7 @@ class Memory:
             address = self.address(statement.buffer, statement.index, 1 - lanes if stride < 0 else 0)
             if stride < 0:
                 value = self._reverse(value, memory, lanes)
-                mask = self._reverse(mask, masks, lanes) if mask else None
+                mask = None if statement.mask is None else self._moved_mask(statement.mask, range(lanes - 1, -1, -1))
             if statement.streams:
                 f.streams = True
                 f.store(f"store {memory} {value}, ptr {address}, align {align * lanes}, !nontemporal !0")
