@@ -67,8 +67,9 @@ def copied(array: np.ndarray, type: TensorType) -> AnyBuffer:
 
 def filled(value: Any, type: TensorType) -> AnyBuffer:
     """Memory of a value of `type` with all elements equal."""
-    kinds = set(np.full((), value, type.dtype.numpy).tobytes())
-    if len(kinds) > 1 or (type.device == "cpu" and type.nbytes < _LINED):
+    small = type.device == "cpu" and type.nbytes < _LINED
+    kinds = set() if small else set(np.full((), value, type.dtype.numpy).tobytes())
+    if len(kinds) != 1:
         return from_host(np.full(type.shape, value, type.dtype.numpy), type.device)
     (byte,) = kinds
     (made,) = allocate_all(type.device, (type,))
