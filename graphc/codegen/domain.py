@@ -132,12 +132,14 @@ class Domain:
         return max(1, math.ceil((lane.hi + 1) // self._schedule.lanes / self._chunk_vectors(lane)))
 
     def _chunk_vectors(self, lane: Var) -> int:
-        """Vectors of a piece: with a long reduction for each of them there need not be many."""
-        tile, lanes = self._schedule.tile[lane], self._schedule.lanes
+        """Vectors of a piece: for several cores there need not be many, with a long reduction for each of them."""
+        tile, lanes, cores = self._schedule.tile[lane], self._schedule.lanes, self._target.cores
         wanted = self._schedule.lane_block // lanes
-        if not wanted:
+        if not wanted and cores == 1:
+            wanted = CHUNK_VECTORS
+        elif not wanted:
             steps = max((math.prod(v.hi + 1 for v in loops) for loops in self._schedule.loop_order.values()), default=1)
-            share = (lane.hi + 1) // lanes // (self._target.cores * GRID_PER_CORE)
+            share = (lane.hi + 1) // lanes // (cores * GRID_PER_CORE)
             wanted = min(CHUNK_VECTORS, max(CHUNK_VECTORS // steps, share, 1))
         return math.ceil(wanted / tile) * tile
 
