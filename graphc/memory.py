@@ -68,10 +68,10 @@ def copied(array: np.ndarray, type: TensorType) -> AnyBuffer:
 def filled(value: Any, type: TensorType) -> AnyBuffer:
     """Memory of a value of `type` with all elements equal."""
     small = type.device == "cpu" and type.nbytes < _LINED
-    kinds = set() if small else set(np.full((), value, type.dtype.numpy).tobytes())
-    if len(kinds) != 1:
+    different = set() if small else set(np.full((), value, type.dtype.numpy).tobytes())
+    if len(different) != 1:
         return from_host(np.full(type.shape, value, type.dtype.numpy), type.device)
-    (byte,) = kinds
+    (byte,) = different
     (made,) = allocate_all(type.device, (type,))
     if type.device == "cpu":
         POOL.fill(made.ptr, byte, made.nbytes)

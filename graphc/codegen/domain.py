@@ -134,10 +134,8 @@ class Domain:
     def _chunk_vectors(self, lane: Var) -> int:
         """Vectors of a piece: for several cores there need not be many, with a long reduction for each of them."""
         tile, lanes, cores = self._schedule.tile[lane], self._schedule.lanes, self._target.cores
-        wanted = self._schedule.lane_block // lanes
-        if not wanted and cores == 1:
-            wanted = CHUNK_VECTORS
-        elif not wanted:
+        wanted = self._schedule.lane_block // lanes or CHUNK_VECTORS
+        if not self._schedule.lane_block and cores > 1:
             steps = max((math.prod(v.hi + 1 for v in loops) for loops in self._schedule.loop_order.values()), default=1)
             share = (lane.hi + 1) // lanes // (cores * GRID_PER_CORE)
             wanted = min(CHUNK_VECTORS, max(CHUNK_VECTORS // steps, share, 1))

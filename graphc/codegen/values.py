@@ -34,8 +34,8 @@ NO_MASKS = Masks()
 
 @record
 class _Loaded:
-    """Where a value was loaded: lanes `stride` apart from `index` on, which exist in the `tail` where all `conditions`
-    hold.
+    """Where a value was loaded: lanes `stride` apart from `index` on, or at `offsets` from it. They exist in the `tail`
+    where all `conditions` hold, and are zeros elsewhere.
     """
 
     base: Node
@@ -43,9 +43,12 @@ class _Loaded:
     stride: int
     tail: Value | None
     conditions: tuple[Value, ...]
+    offsets: Value | None = None
 
     def is_like(self, other: _Loaded) -> bool:
         """Whether the two differ in the place alone, and in conditions that are the same for all lanes."""
+        if self.offsets is not None or other.offsets is not None:
+            return False
         return (self.base, self.stride, self.tail) == (other.base, other.stride, other.tail) and (
             _of_lanes(self.conditions) == _of_lanes(other.conditions)
         )
@@ -94,7 +97,6 @@ class Values:
         self.data: dict[Data, Value] = {}  # indices read from memory, as last prepared
         self.stages: dict[tuple[Node, Index], Value] = {}
         self.kept: Mapping[Node, int] = {}  # values whose rows are kept; the length where the kernel has memory for one
-        self.zeroed: dict[Value, tuple[Value, ...]] = {}  # what was loaded as 0 unless these conditions hold
         self._loads: dict[Value, _Loaded] = {}
         self._making: Node | None = None  # the kept value that is being computed
         self.turned: tuple[Var, int] | None = None  # an axis whose neighbours are loaded together, and the place on it
@@ -158,7 +160,8 @@ class Values:
         if node.op in SINGLE_READ:
             read = SINGLE_READ[node.op](node, idx)
             value, condition = yield from self._read(node.inputs[0], read, masks)
-            if condition is None or (self._fills_zero(node) and condition in self.zeroed.get(value, ())):
+            loaded = self._loads.get(value)
+            if condition is None or (self._fills_zero(node) and loaded is not None and condition in loaded.conditions):
                 return value
             return e.op("select", condition, value, self._fill(node))
         if node.op in ("concat", "fold"):
@@ -398,10 +401,10 @@ class Values:
                     return self._load_block(base, affine, stride, place, self.lane_count)
                 if along == -1:  # places are numbered from the other end of the block
                     return self._load_block(base, affine, stride, back - place, self.lane_count)
-        return self._load_at(_Loaded(base, affine, stride, tail, conditions), offsets)
+        return self._load_at(_Loaded(base, affine, stride, tail, conditions, offsets))
 
-    def _load_at(self, place: _Loaded, offsets: Value | None = None) -> Value:
-        wide = place.stride != 0 or offsets is not None
+    def _load_at(self, place: _Loaded) -> Value:
+        wide = place.stride != 0 or place.offsets is not None
         mask = place.tail
         for condition in place.conditions:
             mask = condition if mask is None else self.e.op("and", mask, condition)
@@ -410,11 +413,9 @@ class Values:
         base = place.base
         type = VType(base.dtype, self.lane_count if wide else 1)
         pinned, self.e.pinned = self.e.pinned, self.e.pinned or base in self.kept  # what was stored just now
-        value = self.e.load(type, self.buffers[base], place.index, place.stride, offsets, mask)
+        value = self.e.load(type, self.buffers[base], place.index, place.stride, place.offsets, mask)
         self.e.pinned = pinned
-        self.zeroed[value] = place.conditions
-        if offsets is None:
-            self._loads[value] = place
+        self._loads[value] = place
         return value
 
     def _chosen(self, condition: Value, value: Value, other: Value, outer: Masks | None) -> Value:

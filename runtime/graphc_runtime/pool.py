@@ -34,7 +34,7 @@ _BYTES = 768
 _WORKERS, _LIMIT, _WANTED, _STOP, _SPIN = 0, 4, 8, 12, 16
 _SPIN_SECONDS = 60e-6
 _MAX_THREADS = 1024
-_SHARED = 1 << 19  # bytes from which on threads share a copy: below, waking one costs more than it brings
+SHARED_BYTES = 1 << 19  # bytes from which on threads share a copy: below, waking one costs more than it brings
 
 _ON_POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _PAUSE = ctypes.CFUNCTYPE(None, ctypes.c_int64)
@@ -113,12 +113,12 @@ class ThreadPool:
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy bytes between two addresses; the memory does not overlap."""
-        if nbytes < _SHARED or not self._moved(target, source, nbytes, 0):
+        if nbytes < SHARED_BYTES or not self._moved(target, source, nbytes, 0):
             ctypes.memmove(target, source, nbytes)
 
     def fill(self, target: int, value: int, nbytes: int) -> None:
         """Set bytes to `value`, 0 to 255."""
-        if nbytes < _SHARED or not self._moved(target, None, nbytes, value):
+        if nbytes < SHARED_BYTES or not self._moved(target, None, nbytes, value):
             ctypes.memset(target, value, nbytes)
 
     def _moved(self, *arguments: int | None) -> bool:

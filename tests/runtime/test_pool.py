@@ -12,7 +12,7 @@ import pytest
 from graphc_runtime import Executable, TensorSpec, get_device, get_num_threads, pool, set_num_threads
 from graphc_runtime.machine import cpu_count
 from graphc_runtime.options import THREADS
-from graphc_runtime.pool import POOL
+from graphc_runtime.pool import POOL, SHARED_BYTES
 from tests.runtime.native import (
     COUNT_TASK,
     MEET_TASK,
@@ -119,7 +119,7 @@ def test_every_index_is_visited_once(workers: int) -> None:
         assert not visits[count:].any(), count
 
 
-@pytest.mark.parametrize("nbytes", [0, 1, 1000, 1 << 19, (1 << 20) + 12345])
+@pytest.mark.parametrize("nbytes", [0, 1, 1000, SHARED_BYTES, 2 * SHARED_BYTES + 12345])
 def test_copies_and_fills_of_any_size(nbytes: int) -> None:
     """Nothing around them is touched; large ones are shared, and ask for workers where there are none."""
     start_pool()
@@ -133,7 +133,7 @@ def test_copies_and_fills_of_any_size(nbytes: int) -> None:
     POOL.stop()
     POOL.fill(target.ctypes.data, 5, nbytes)
     assert (target[:nbytes] == 5).all()
-    assert any(t.name.startswith("graphc-") for t in threading.enumerate()) == (nbytes >= 1 << 19)
+    assert any(t.name.startswith("graphc-") for t in threading.enumerate()) == (nbytes >= SHARED_BYTES)
 
 
 def test_two_threads_work_at_the_same_time() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Prefetch, Stmt, Store, Value, VType
 from graphc.codegen.llvm.function import Function
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, memory_element, memory_type, register_type, suffix
+from graphc.ir.types import boolean, i32, i64
 
 # Strides up to this are read by whole vectors and shuffles, not lane by lane.
 _WIDE_STRIDE = 4
@@ -44,8 +45,8 @@ def known_lanes(kernel: Kernel) -> dict[Value, tuple[Any, ...]]:
     """The integers and masks of `kernel` that depend on nothing but the number of the lane."""
     known: dict[Value, tuple[Any, ...]] = {}
     for statement in statements(kernel):
-        if not isinstance(statement, Op) or statement.result.type.dtype.is_float:
-            continue
+        if not isinstance(statement, Op) or statement.result.type.dtype not in (i32, i64, boolean):
+            continue  # indices, which fit their type, and masks
         name, lanes = statement.name, statement.result.type.lanes
         if name == "lanes":
             known[statement.result] = tuple(range(lanes))
@@ -67,6 +68,11 @@ def first_lanes(masks: Mapping[Value, tuple[Any, ...]]) -> dict[Value, int]:
         if value.type.dtype.kind == "bool" and 0 < sum(holds) < len(holds) and all(holds[: sum(holds)]):
             found[value] = sum(holds)
     return found
+
+
+def _mask(holds: Iterable[bool]) -> str:
+    """A mask as it is written."""
+    return f"<{', '.join(f'i1 {str(bool(each)).lower()}' for each in holds)}>"
 
 
 class Memory:
@@ -234,9 +240,9 @@ class Memory:
         """The first part of a vector, from which `count` lanes are picked; zeros in the others."""
         type, stride = statement.result.type, statement.stride
         span = (count - 1) * abs(stride) + 1
-        mask = ", ".join(f"i1 {'true' if j < span else 'false'}" for j in range(type.lanes))
+        mask = _mask(j < span for j in range(type.lanes))
         address = self.address(statement.buffer, statement.index, min(0, (count - 1) * stride))
-        piece = self._load_plain(type, address, f"<{mask}>", "")
+        piece = self._load_plain(type, address, mask, "")
         memory, last = memory_type(type), span - 1 if stride < 0 else 0
         chosen = [last + j * stride if j < count else type.lanes for j in range(type.lanes)]
         return self.f.emit(
@@ -340,7 +346,7 @@ class Memory:
         """
         holds = self._known.get(mask)
         if holds is not None:
-            return f"<{', '.join('i1 true' if j < len(holds) and holds[j] else 'i1 false' for j in lanes)}>"
+            return _mask(j < len(holds) and holds[j] for j in lanes)
         type = f"<{mask.type.lanes} x i1>"
         return self.f.emit(
             f"shufflevector {type} {self.f.names[mask]}, {type} zeroinitializer, {lane_mask(list(lanes))}"

@@ -20,7 +20,8 @@ Reference = tuple[int, int]
 # LLVM's work on one block grows faster than the block; long programs are cut into functions of this many steps.
 _STEPS_PER_FUNCTION = 128
 
-SHARED_BYTES = 1 << 19  # threads share a fill or a copy of so many bytes: below, waking one costs more than it brings
+# Threads share a fill or a copy of so many bytes, as those of the runtime (`pool.py`).
+SHARED_BYTES = 1 << 19
 PIECE_BYTES = 1 << 16  # that a thread fills or copies at once; whole pages
 
 
