@@ -20,7 +20,7 @@ from typing import TypeVar
 from graphc_runtime.errors import ArtifactError
 
 MAGIC = b"\x89graphcA"
-VERSION = 3
+VERSION = 4
 MAX_HEADER = 64 << 20
 MAX_OBJECTS = 1 << 30
 MAX_ITEMS = 1 << 20

@@ -296,7 +296,8 @@ exit:
   ret void
 }
 
-; Copy nbytes bytes, or fill them where `from` is null, on several threads. The memory does not overlap.
+; Copy nbytes bytes, or fill them where `from` is null. The memory does not overlap. Threads share it from 512 KiB on: below, waking one costs
+; more than it brings.
 %bytes = type { ptr, ptr, i64, i8 }          ; to, from, nbytes, value
 
 define void @graphc_pool_move(ptr %pool, ptr %to, ptr %from, i64 %nbytes, i8 %value) {
@@ -310,7 +311,13 @@ define void @graphc_pool_move(ptr %pool, ptr %to, ptr %from, i64 %nbytes, i8 %va
   store i8 %value, ptr %value.at
   %over = add i64 %nbytes, 65535
   %count = lshr i64 %over, 16
+  %large = icmp uge i64 %nbytes, 524288
+  br i1 %large, label %share, label %alone
+share:
   call void @graphc_parallel_for(ptr %pool, ptr @move.pieces, ptr %bytes, i64 %count)
+  ret void
+alone:
+  call void @move.pieces(ptr %bytes, i64 0, i64 %count)
   ret void
 }
 

@@ -2,10 +2,13 @@
 fork, gone at exit.
 
 `pool.ll` does the work. Here are its life and its settings: workers are daemon threads of Python that sit in one native
-call, with the GIL free. Programs get the address of a table: [0] the native function `void parallel_for(ptr pool, ptr
-task, ptr context, i64 count)`, [1] the pool, its first argument. `task` is `void (ptr context, i64 lo, i64 hi)`; it
-runs for disjoint ranges that cover [0, count). Calls with a count of one, calls inside a task and calls while another
-thread uses the pool run inline.
+call, with the GIL free. Programs get the address of a table:
+
+- [0] `void parallel_for(ptr pool, ptr task, ptr context, i64 count)`. A task is `void (ptr context, i64 lo, i64 hi)`
+  and runs for disjoint ranges that cover [0, count). Calls with a count of one, calls inside a task and calls while
+  another thread uses the pool run inline.
+- [1] the pool, the first argument of both functions.
+- [2] `void move(ptr pool, ptr to, ptr from, i64 nbytes, i8 value)` copies bytes, or fills them where `from` is null.
 """
 
 from __future__ import annotations
@@ -34,7 +37,6 @@ _BYTES = 768
 _WORKERS, _LIMIT, _WANTED, _STOP, _SPIN = 0, 4, 8, 12, 16
 _SPIN_SECONDS = 60e-6
 _MAX_THREADS = 1024
-SHARED_BYTES = 1 << 19  # bytes from which on threads share a copy: below, waking one costs more than it brings
 
 _ON_POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _PAUSE = ctypes.CFUNCTYPE(None, ctypes.c_int64)
@@ -55,7 +57,7 @@ class ThreadPool:
         self._memory = ctypes.create_string_buffer(_BYTES + 64)
         address = ctypes.addressof(self._memory)
         self._address = address + (-address) % 64
-        self._table = (ctypes.c_void_p * 2)(None, self._address)
+        self._table = (ctypes.c_void_p * 3)(None, self._address, None)
         self.wanted = self._field(_WANTED)
         self._code: Mapping[str, int] | None = None
         self._move: Callable[..., object] | None = None
@@ -113,16 +115,16 @@ class ThreadPool:
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy bytes between two addresses; the memory does not overlap."""
-        if nbytes < SHARED_BYTES or not self._moved(target, source, nbytes, 0):
+        if not self._moved(target, source, nbytes, 0):
             ctypes.memmove(target, source, nbytes)
 
     def fill(self, target: int, value: int, nbytes: int) -> None:
         """Set bytes to `value`, 0 to 255."""
-        if nbytes < SHARED_BYTES or not self._moved(target, None, nbytes, value):
+        if not self._moved(target, None, nbytes, value):
             ctypes.memset(target, value, nbytes)
 
     def _moved(self, *arguments: int | None) -> bool:
-        """Let all threads copy or fill; False before there is code for it."""
+        """Copy or fill by native code, which lets all threads share what is large; False before there is any."""
         if self._move is None:
             return False
         self._move(self._address, *arguments)
@@ -159,7 +161,7 @@ class ThreadPool:
         _ON_POOL(code["graphc_pool_init"])(self._address)
         ctypes.c_int64.from_address(self._address + _SPIN).value = _pauses(_PAUSE(code["graphc_pool_pause"]))
         self._field(_LIMIT).value = 0 if self._closed else get_num_threads() - 1
-        self._table[0] = code["graphc_parallel_for"]
+        self._table[0], self._table[2] = code["graphc_parallel_for"], code["graphc_pool_move"]
         self._move = _MOVE(code["graphc_pool_move"])
         self._code = code
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -20,6 +20,7 @@ from graphc_runtime.devices.cpu import Library
 
 TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 PARALLEL_FOR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+MOVE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_uint8)
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
 
@@ -32,6 +33,26 @@ def program_for(graph: Graph, donated: frozenset[int] = frozenset(), reuse: bool
 
 def artifact_of(program: Program, target: Target | None = None) -> Artifact:
     return make_artifact(program, target or host_target(), {})
+
+
+class Runtime:
+    """The table of the runtime that an entry gets, with `parallel_for` in place of the thread pool's. `moved` has the
+    pool and the bytes of each long fill and copy.
+    """
+
+    def __init__(self, parallel_for: Callable[[int, int, int, int], None], pool: int | None = None) -> None:
+        self.moved: list[tuple[int | None, int]] = []
+        self._callbacks = PARALLEL_FOR(parallel_for), MOVE(self._move)
+        first, last = (ctypes.cast(callback, ctypes.c_void_p) for callback in self._callbacks)
+        self._table = (ctypes.c_void_p * 3)(first, pool, last)
+        self.address = ctypes.addressof(self._table)
+
+    def _move(self, pool: int | None, to: int, source: int | None, nbytes: int, value: int) -> None:
+        self.moved.append((pool, nbytes))
+        if source is None:
+            ctypes.memset(to, value, nbytes)
+        else:
+            ctypes.memmove(to, source, nbytes)
 
 
 class Entry:
@@ -55,10 +76,9 @@ class Entry:
             for index in order.sample(range(count), count):
                 TASK(task)(context, index, index + 1)
 
-        callback = PARALLEL_FOR(parallel_for)
-        runtime = (ctypes.c_void_p * 2)(ctypes.cast(callback, ctypes.c_void_p), None)
+        runtime = Runtime(parallel_for)
         table = (ctypes.c_void_p * len(addresses))(*addresses)
-        self._entry(ctypes.addressof(table), ctypes.addressof(runtime))
+        self._entry(ctypes.addressof(table), runtime.address)
 
 
 def run_over(entry: Entry, arrays: Sequence[np.ndarray], fill: int, order: random.Random | None) -> list[np.ndarray]:

@@ -13,23 +13,12 @@ from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, V
 from graphc.codegen.llvm.build import build_many
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target
-from graphc.codegen.llvm.program import (
-    PIECE_BYTES,
-    SHARED_BYTES,
-    Copy,
-    Fill,
-    Launch,
-    Local,
-    Region,
-    Step,
-    emit_program,
-)
+from graphc.codegen.llvm.program import LONG_BYTES, Copy, Fill, Launch, Local, Region, Step, emit_program
 from graphc.errors import CompileError
 from graphc.ir.types import f32
 from tests.codegen.native import build, link, param
+from tests.codegen.raw import ENTRY, TASK, Runtime
 
-TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-PARALLEL_FOR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 POOL = 0x1234
 
 
@@ -49,7 +38,9 @@ def add_index(name: str, grid: int) -> Kernel:
 def execute(
     kernels: Sequence[Kernel], steps: Sequence[Step], arrays: Sequence[np.ndarray], entry: str = "main0"
 ) -> list:
-    """Run `steps` on `arrays`; gives the calls of parallel_for, which runs the second half of a range first."""
+    """Run `steps` on `arrays`; gives the calls of the runtime: the pool, and the counts of parallel_for, which runs the
+    second half of a range first, then the bytes that are moved.
+    """
     target = host_target()
     texts = [*(emit_kernel(k, target) for k in kernels), emit_program(steps, target, entry)]
     library, address = link(build_many(texts, target), entry)
@@ -61,13 +52,12 @@ def execute(
         function(context, count // 2, count)
         function(context, 0, count // 2)
 
-    callback = PARALLEL_FOR(parallel_for)
+    runtime = Runtime(parallel_for, POOL)
     table = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
-    runtime = (ctypes.c_void_p * 2)(ctypes.cast(callback, ctypes.c_void_p), POOL)
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
-    function(ctypes.addressof(table), ctypes.addressof(runtime))
+    function = ENTRY(address)
+    function(ctypes.addressof(table), runtime.address)
     del library
-    return calls
+    return [*calls, *runtime.moved]
 
 
 def test_launches_read_the_table_and_add_offsets() -> None:
@@ -105,18 +95,16 @@ def test_fill_and_copy() -> None:
     assert list(a[:3]) == [0, 0, 2]
 
 
-def test_threads_share_large_fills_and_copies() -> None:
-    """Pieces of whole pages from the start of the place on; the last one ends with it."""
-    size = SHARED_BYTES + 5
+def test_the_runtime_makes_long_fills_and_copies() -> None:
+    size = LONG_BYTES + 5
     rng = np.random.default_rng(0)
     a, b, c = rng.integers(0, 256, size + 9, np.uint8), np.zeros(size + 9, np.uint8), np.zeros(size + 9, np.uint8)
-    steps = [Copy((1, 3), (0, 1), size), Fill((2, 2), size, 7), Fill((2, 0), SHARED_BYTES - 1, 9)]
-    pieces = -(-size // PIECE_BYTES)
-    assert execute([], steps, [a, b, c]) == [(POOL, pieces)] * 2
+    steps = [Copy((1, 3), (0, 1), size), Fill((2, 2), size, 7), Fill((2, 0), LONG_BYTES - 1, 9)]
+    assert execute([], steps, [a, b, c]) == [(POOL, size)] * 2
     assert (b[3 : size + 3] == a[1 : size + 1]).all()
     assert not b[:3].any() and not b[size + 3 :].any()
-    assert (c[: SHARED_BYTES - 1] == 9).all()
-    assert (c[SHARED_BYTES - 1 : size + 2] == 7).all()
+    assert (c[: LONG_BYTES - 1] == 9).all()
+    assert (c[LONG_BYTES - 1 : size + 2] == 7).all()
     assert not c[size + 2 :].any()
 
 

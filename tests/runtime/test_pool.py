@@ -12,7 +12,7 @@ import pytest
 from graphc_runtime import Executable, TensorSpec, get_device, get_num_threads, pool, set_num_threads
 from graphc_runtime.machine import cpu_count
 from graphc_runtime.options import THREADS
-from graphc_runtime.pool import POOL, SHARED_BYTES
+from graphc_runtime.pool import POOL
 from tests.runtime.native import (
     COUNT_TASK,
     MEET_TASK,
@@ -26,6 +26,7 @@ from tests.runtime.native import (
     zeros,
 )
 
+SHARED_BYTES = 1 << 19  # from which on threads share a fill or a copy (`pool.ll`)
 NESTED_ENTRY = """
 declare void @inner(ptr, i64, i64)
 define void @task(ptr %context, i64 %lo, i64 %hi) {

@@ -1,8 +1,7 @@
 """The entry of a program: one native function that runs all kernels in order, on the threads of the runtime.
 
-`void ENTRY(ptr buffers, ptr runtime)`: `buffers` is a table of pointers; `runtime[0]` is
-`void parallel_for(ptr pool, ptr task, ptr context, i64 count)`, `runtime[1]` the pool, and a task is
-`void (ptr context, i64 lo, i64 hi)`.
+`void ENTRY(ptr buffers, ptr runtime)`: `buffers` is a table of pointers, `runtime` that of the runtime's functions
+(`pool.py` there): how several threads work on a task, and how they share a long fill or copy.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ Reference = tuple[int, int]
 # LLVM's work on one block grows faster than the block; long programs are cut into functions of this many steps.
 _STEPS_PER_FUNCTION = 128
 
-# Threads share a fill or a copy of so many bytes, as those of the runtime (`pool.py`).
-SHARED_BYTES = 1 << 19
-PIECE_BYTES = 1 << 16  # that a thread fills or copies at once; whole pages
+# The runtime fills and copies so many bytes and more, on several threads where it is worth it.
+LONG_BYTES = 1 << 16
 
 
 @record
@@ -125,7 +123,6 @@ def emit_program(
         "declare i64 @llvm.readsteadycounter()",
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
-        "declare i64 @llvm.smin.i64(i64, i64)",
         *writer.functions,
         _function(f"void @{entry}(ptr %buffers, ptr %runtime)", calls),
         attributes(target),
@@ -137,8 +134,8 @@ def _function(signature: str, body: Sequence[str]) -> str:
     return "\n".join([f"define {signature} #0 {{", *(f"  {line}" for line in body), "  ret void", "}"])
 
 
-def _destination(step: Fill | Copy) -> Argument:
-    return step.argument if isinstance(step, Fill) else step.destination
+def _filled(pointer: str, value: int, size: str) -> str:
+    return f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 {value}, i64 {size}, i1 false)"
 
 
 class _ProgramWriter:
@@ -157,38 +154,26 @@ class _ProgramWriter:
                 yield from self._call(step, "0", str(step.grid))
         elif isinstance(step, Region):
             yield from self._threads(step.parts, self._task(self._blocks(step)))
-        else:
-            if isinstance(step, Fill) and not 0 <= step.value <= 255:
+        elif isinstance(step, Fill):
+            if not 0 <= step.value <= 255:
                 raise CompileError(f"a fill value is a byte, not {step.value}")
-            if step.nbytes >= SHARED_BYTES:
-                yield from self._threads(-(-step.nbytes // PIECE_BYTES), self._task(self._pieces(step)))
-            elif step.nbytes:
-                yield from self._moved(step, str(step.nbytes))
+            yield from self._moved(step.nbytes, step.argument, None, step.value)
+        else:
+            yield from self._moved(step.nbytes, step.destination, step.source)
 
-    def _pieces(self, step: Fill | Copy) -> Iterator[str]:
-        """The pieces [%lo, %hi) of what is filled or copied; the last one may be shorter."""
-        yield f"%start = mul nsw i64 %lo, {PIECE_BYTES}"
-        yield f"%after = mul nsw i64 %hi, {PIECE_BYTES}"
-        yield f"%end = call i64 @llvm.smin.i64(i64 %after, i64 {step.nbytes})"
-        yield "%size = sub nsw i64 %end, %start"
-        yield from self._moved(step, "%size", "%start")
-
-    def _moved(self, step: Fill | Copy, size: str, start: str = "") -> Iterator[str]:
-        """Fill or copy `size` bytes from byte `start` on."""
-        destination = yield from self._at((yield from self._place(_destination(step))), start)
-        if isinstance(step, Fill):
-            yield f"call void @llvm.memset.p0.i64(ptr {destination}, i8 {step.value}, i64 {size}, i1 false)"
+    def _moved(self, nbytes: int, to: Argument, source: Reference | None, value: int = 0) -> Iterator[str]:
+        """Copy from `source`, or fill with bytes of `value` where there is none."""
+        if not nbytes:
             return
-        source = yield from self._at((yield from self._pointer(step.source)), start)
-        yield f"call void @llvm.memcpy.p0.p0.i64(ptr {destination}, ptr {source}, i64 {size}, i1 false)"
-
-    def _at(self, pointer: str, offset: str) -> Iterator[str]:
-        """The address `offset` bytes after `pointer`."""
-        if not offset:
-            return pointer
-        moved = self._fresh()
-        yield f"{moved} = getelementptr i8, ptr {pointer}, i64 {offset}"
-        return moved
+        destination = yield from self._place(to)
+        origin = "null" if source is None else (yield from self._pointer(source))
+        if nbytes >= LONG_BYTES:
+            pool, move = yield from self._runtime(2)
+            yield f"call void {move}(ptr {pool}, ptr {destination}, ptr {origin}, i64 {nbytes}, i8 {value})"
+        elif source is None:
+            yield _filled(destination, value, str(nbytes))
+        else:
+            yield f"call void @llvm.memcpy.p0.p0.i64(ptr {destination}, ptr {origin}, i64 {nbytes}, i1 false)"
 
     def tick(self, clock: Reference, number: int, target: Target) -> Iterator[str]:
         """Write the counter to entry `number` of the clock."""
@@ -211,7 +196,11 @@ class _ProgramWriter:
             self.loaded[number] = pointer
             yield f"{slot} = getelementptr ptr, ptr %buffers, i64 {number}"
             yield f"{pointer} = load ptr, ptr {slot}"
-        return (yield from self._at(pointer, str(offset) if offset else ""))
+        if not offset:
+            return pointer
+        moved = self._fresh()
+        yield f"{moved} = getelementptr i8, ptr {pointer}, i64 {offset}"
+        return moved
 
     def _place(self, argument: Argument) -> Iterator[str]:
         """The address of an argument. In a region local ones are counted from `%own`, and begin with block `%block`."""
@@ -248,11 +237,18 @@ class _ProgramWriter:
         if count == 1:
             yield f"call void @{task}(ptr %buffers, i64 0, i64 1)"
             return
-        function, slot, pool = self._fresh(), self._fresh(), self._fresh()
-        yield f"{function} = load ptr, ptr %runtime"
-        yield f"{slot} = getelementptr ptr, ptr %runtime, i64 1"
-        yield f"{pool} = load ptr, ptr {slot}"
-        yield f"call void {function}(ptr {pool}, ptr @{task}, ptr %buffers, i64 {count})"
+        pool, parallel_for = yield from self._runtime(0)
+        yield f"call void {parallel_for}(ptr {pool}, ptr @{task}, ptr %buffers, i64 {count})"
+
+    def _runtime(self, number: int) -> Iterator[str]:
+        """The pool, which is entry 1 of the runtime's table, and the function that is entry `number`."""
+        found = []
+        for entry in (1, number):
+            slot, value = self._fresh(), self._fresh()
+            yield f"{slot} = getelementptr ptr, ptr %runtime, i64 {entry}"
+            yield f"{value} = load ptr, ptr {slot}"
+            found.append(value)
+        return found
 
     def _blocks(self, region: Region) -> Iterator[str]:
         """Go through the blocks of parts [%lo, %hi). One call uses the memory of its first part for all of them."""
@@ -282,8 +278,10 @@ class _ProgramWriter:
             if isinstance(step, Launch):
                 yield from self._call(step, lo, hi)
                 continue
-            size = self._fresh()
+            place = yield from self._place(step.argument)
+            first, size = self._fresh(), self._fresh()
+            yield f"{first} = getelementptr i8, ptr {place}, i64 {lo}"
             yield f"{size} = sub nsw i64 {hi}, {lo}"
-            yield from self._moved(step, size, lo)
+            yield _filled(first, step.value, size)
         yield "br label %head"
         yield "done:"
