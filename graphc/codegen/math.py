@@ -83,19 +83,30 @@ EXPANSIONS: dict[str, Expansion] = {
     "shift_right_logical": shift_right_logical,
 }
 
-_ANY_BITS = frozenset({"select", "detach"})  # they move values, so 16-bit floats need no conversion
+_MOVING = frozenset({"detach", "materialize"})
+# What these give is one of the numbers that 16 bits can hold, where their operands are.
+_EXACT = frozenset({"neg", "abs", "maximum", "minimum", "floor", "ceil", "trunc", "round", "sign", "select"})
 
 
 def expand(e: ScopedEmitter, name: str, *args: Value) -> Value:
     """The value of the elementwise operator `name` (all but `cast`, see `expand_cast`, and `bitcast`) on operands of
     any lane counts.
 
-    f16 and bf16 operands are computed in f32, and a float result is rounded back.
+    f16 and bf16 operands are computed in f32, and a float result is rounded back. Where rounding changes nothing, those
+    who read the result take it from before.
     """
     lanes = max(a.type.lanes for a in args)
     operands = [e.splat(a, lanes) for a in args]
     dtype = operands[-1].type.dtype
-    if dtype.is_float and dtype.bits == 16 and name not in _ANY_BITS:
-        result = EXPANSIONS[name](e, *(expand_cast(e, a, f32) for a in operands))
-        return result if result.type.dtype is boolean else expand_cast(e, result, dtype)
-    return EXPANSIONS[name](e, *operands)
+    if not dtype.is_float or dtype.bits != 16 or name in _MOVING:
+        return EXPANSIONS[name](e, *operands)
+    if name == "select" and all(e.find(("wide", a)) is None for a in operands):
+        return e.op("select", *operands)
+    wide = (a if a.type.dtype is boolean else expand_cast(e, a, f32) for a in operands)
+    result = EXPANSIONS[name](e, *wide)
+    if result.type.dtype is boolean:
+        return result
+    narrow = expand_cast(e, result, dtype)
+    if name in _EXACT:
+        e.remember(("wide", narrow), result)
+    return narrow

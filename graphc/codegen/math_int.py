@@ -127,11 +127,14 @@ def expand_cast(e: ScopedEmitter, x: Value, dtype: DType) -> Value:
     """`x` converted to `dtype`, any to any.
 
     Float to integer truncates; NaN and what is out of range give the smallest i32 (i64 for i64), which then wraps to
-    the narrower type. Integers wrap. To bool is `!= 0`. f16 and bf16 go by way of f32.
+    the narrower type. Integers wrap. To bool is `!= 0`. f16 and bf16 go by way of f32: where `x` was rounded from the
+    same number in f32, that is taken.
     """
     source = x.type.dtype
     if source is dtype:
         return x
+    if dtype is f32 and (wide := e.find(("wide", x))) is not None:
+        return wide
     if not source.is_float or not dtype.is_integer or dtype is boolean:
         return e.op("cast", x, to=dtype)
     if source.bits == 16:

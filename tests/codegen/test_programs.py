@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphc.codegen.kernel import Op
 from graphc.codegen.llvm.build import build_object
+from graphc.codegen.llvm.memory import statements
 from graphc.errors import CompileError
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Location
-from graphc.ir.types import DTYPES, TensorType, boolean, f16, f32, f64, i64
+from graphc.ir.types import DTYPES, DType, TensorType, bf16, boolean, f16, f32, f64, i64
 from graphc.passes.autodiff import vjp
 from graphc.pipeline import build_program
 from graphc_runtime.buffer import Buffer
@@ -171,6 +173,24 @@ def test_half_precision_sums_are_kept_in_single_precision() -> None:
     x = b.input(0, TensorType(f16, (5000,)))
     (got,) = run(Graph((x,), (b.reduce_sum(x, (0,)),)), [np.full(5000, 1.0, np.float16)])
     assert got == 5000.0, "in half precision the sum would stop at 2048"
+
+
+@pytest.mark.parametrize("dtype", [f16, bf16], ids=str)
+def test_half_precision_is_rounded_where_that_changes_something(dtype: DType) -> None:
+    """The absolute value of the largest is one of the numbers given; the sum with it is rounded."""
+    b = Builder()
+    x, y, z = (b.input(i, TensorType(dtype, (1 << 16,))) for i in range(3))
+    largest = b.elementwise("maximum", b.elementwise("maximum", x, y), z)
+    chosen = b.select(b.elementwise("lt", x, 0), z, b.elementwise("abs", largest))
+    graph = Graph((x, y, z), (b.add(b.cast(chosen, f32), b.cast(b.add(chosen, x), f32)),))
+    (kernel,) = build_program(graph, target=AVX512).kernels
+    casts = [s.result.type.dtype for s in statements(kernel) if isinstance(s, Op) and s.name == "cast"]
+    vectors = casts.count(dtype)
+    assert vectors and casts.count(f32) == 4 * vectors + 1, "operands, the sum after rounding, and zero"
+    every = np.arange(1 << 16, dtype=np.uint16).view(dtype.numpy)
+    arrays = [every, every[::-1].copy(), np.roll(every, 12345)]
+    for got, expected in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_modules_of_another_machine_are_made_too() -> None:

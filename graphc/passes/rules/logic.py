@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.passes.pattern import Match, Rule, const, op, var
 
-x, y, z, c = var("x"), var("y"), var("z"), var("c")
+x, y, z, c, k = var("x"), var("y"), var("z"), var("c"), const("k")
 
 
 def _truth(value: bool) -> Callable[[Builder, Match], Node]:
@@ -48,10 +49,7 @@ _COMPARISONS = (
     Rule("not-eq", ~op("eq", x, y), op("ne", x, y)),
     Rule("not-ne", ~op("ne", x, y), op("eq", x, y)),
     *(Rule(f"not-{a}", ~op(a, x, y), op(b, x, y), lambda m: not m["x"].dtype.is_float) for a, b in _OPPOSITE.items()),
-    *(
-        Rule(f"constant-{a}", op(a, const("k"), x), op(b, x, const("k")), lambda m: m["x"].op != "constant")
-        for a, b in _MIRRORED.items()
-    ),
+    *(Rule(f"constant-{a}", op(a, k, x), op(b, x, k), lambda m: m["x"].op != "constant") for a, b in _MIRRORED.items()),
     Rule("eq-true", op("eq", x, True), x),
     Rule("eq-false", op("eq", x, False), ~x),
     Rule("ne-true", op("ne", x, True), ~x),
@@ -71,4 +69,25 @@ _SELECT = (
     Rule("select-select-right", op("select", c, x, op("select", c, y, z)), op("select", c, x, z)),
 )
 
-LOGIC: tuple[Rule, ...] = _BITS + _COMPARISONS + _SELECT
+_CLAMPED = (
+    rule
+    for inside, outside, extreme in (("ge", "lt", "maximum"), ("le", "gt", "minimum"))
+    for rule in (
+        # NaN stays NaN, and of two zeros x is taken.
+        Rule(
+            f"bounded-by-{extreme}",
+            op("select", op(inside, x, k), x, op(extreme, x, k)),
+            op("select", op(outside, x, k), k, x),
+            lambda m: not math.isnan(m.value("k")),
+            domain="float",
+        ),
+        Rule(
+            f"bounded-by-{extreme}-of-integers",
+            op("select", op(inside, x, y), x, op(extreme, x, y)),
+            op(extreme, x, y),
+            domain="integer",
+        ),
+    )
+)
+
+LOGIC: tuple[Rule, ...] = (*_BITS, *_COMPARISONS, *_SELECT, *_CLAMPED)
