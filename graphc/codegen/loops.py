@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 from itertools import permutations
 
+from graphc.codegen.borders import borders
 from graphc.codegen.crossing import crossed_axis, together_cost
 from graphc.codegen.dealing import dealt_rows
 from graphc.codegen.extremes import is_place
@@ -197,13 +198,17 @@ def _together(
     return best[1]
 
 
-def _with_lane(nest: Nest, lane: Var | None, lanes: int, number: int = 0) -> Schedule:
-    """A schedule with its lanes and option `number` of its reduction loops chosen, and no tiles."""
+def _with_lane(nest: Nest, lane: Var | None, lanes: int, number: int = 0, bordered: bool = False) -> Schedule:
+    """A schedule with its lanes and option `number` of its reduction loops chosen, and no tiles; `bordered`: loops of a
+    contraction leave out steps where they can.
+    """
     schedule = Schedule(lanes, lane, [v for v in nest.axes if v is not lane], dict.fromkeys(nest.axes, 1))
     if lane is not None:
         schedule.order.append(lane)
     counts = [1]
     for site in nest.sites:
+        if bordered:
+            schedule.borders.update(borders(site))
         if lane is None:
             best = own_lane(site, lanes)
             if best is not None:
@@ -225,7 +230,8 @@ def _contraction_schedule(
     outermost: tuple[Var, ...],
 ) -> Schedule:
     """The schedule of a contraction that takes the options of `choice`. Lanes that must lose are not looked at."""
-    started = [_with_lane(nest, lane, lanes, 0) for lane in (*axes, None)]
+    ways = (False, True) if borders(site) else (False,)
+    started = [_with_lane(nest, lane, lanes, 0, bordered) for lane in (*axes, None) for bordered in ways]
     least = [least_cycles(site, nest, schedule) for schedule in started]
     made: dict[int, Schedule] = {}
     fewest = math.inf
@@ -236,7 +242,7 @@ def _contraction_schedule(
         fewest = min(fewest, made[number].cycles)
     schedule = made[pick(sorted(made, key=lambda number: (made[number].cycles, number)), choice.lane)]
     if choice.tile or choice.sums or choice.panels:
-        begun = _with_lane(nest, schedule.lane, lanes, choice.sums)
+        begun = _with_lane(nest, schedule.lane, lanes, choice.sums, bool(schedule.borders))
         schedule = _contraction_with(nest, site, begun, target, outermost, choice)
     schedule.chunk = choose_chunk(site, nest, schedule, target, choice.chunk) if not outermost else None
     choose_order(site, nest, schedule, target, choice.order)
@@ -361,7 +367,7 @@ def reduction_loops(site: Site, schedule: Schedule, more: bool = False) -> list[
         budget = MAX_UNROLLED // 24
         for var in sorted(site.loops, key=lambda v: v.hi):
             extent = var.hi + 1
-            if var is own_lane or extent > 8 or extent > budget:
+            if var is own_lane or extent > 8 or extent > budget or var in schedule.borders:
                 continue
             if extent == 1 or _in_window(site, var):
                 short.append(var)

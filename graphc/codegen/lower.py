@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial, reduce
 from itertools import product
 from types import MappingProxyType
 
 from graphc.codegen import extremes
+from graphc.codegen.borders import places_of
 from graphc.codegen.dead_code import without_dead
 from graphc.codegen.domain import Bases, Domain
 from graphc.codegen.gpu_domain import GridDomain
@@ -66,6 +67,7 @@ class _Lowering:
         self.values.dealt = schedule.dealt
         self.values.fuses = target.device == "cpu" and target.fma
         self.ahead: Ahead | None = None
+        self.inside: dict[Var, tuple[Value, Value]] = {}
         self.point: Point = {}
         self.picked = choose_picked(nest, schedule) if target.device == "cpu" else ()
         self.steps = Steps(group, nest, schedule)
@@ -278,6 +280,7 @@ class _Lowering:
         fenced = is_product and (steps > 1 or sum(map(len, groups)) > FENCED)
         zeros = list(inits)
         parted = self.products if is_product and self.domain.part is not None else None
+        self.inside = self._inside(site, items) if is_product else {}
         if parted is not None:
             parted.ask_for_sums(at for _, at in items)
 
@@ -328,6 +331,30 @@ class _Lowering:
                     parted.keep_sum(at, value)
                     continue
             self.values.stages[stage, at] = expand_cast(self.e, value, stage.dtype)
+
+    def _inside(self, site: Site, items: Sequence[tuple[Node, Index]]) -> dict[Var, tuple[Value, Value]]:
+        """For loops of a contraction the steps in which the tile meets something other than zeros: from, and up to."""
+        e, found, schedule = self.e, dict[Var, tuple[Value, Value]](), self.schedule
+        parted = schedule.chunk.var if schedule.chunk is not None else None
+        for var, border in schedule.borders.items():
+            if var in (schedule.site_lane.get(site), parted):
+                continue
+            places = places_of(border, items, site.loops)
+            across = [ix.coefficient(self.lane) for ix in places]
+            bases = {tuple((s, c) for s, c in ix.terms if s is not self.lane) for ix in places}
+            if len(bases) > 1 or min(across) < 0:
+                continue
+            base = self.values.index(Ix(0, bases.pop()))
+            nearest = min(ix.const for ix in places)
+            farthest = max(ix.const + c * self.lane.hi for ix, c in zip(places, across, strict=True))
+            begin, end = (
+                e.op("maximum", e.op("sub", e.const(edge + border.step - 1, INDEX), base), 0)
+                for edge in (border.low - farthest, border.high - nearest)
+            )
+            if border.step > 1:
+                begin, end = e.op("floordiv", begin, border.step), e.op("floordiv", end, border.step)
+            found[var] = begin, e.op("minimum", end, var.hi + 1)
+        return found
 
     def _gather_up(self, stage: Node, parts: list[Value], across: bool) -> Value:
         """Combine partial results pairwise, then across lanes."""
@@ -393,10 +420,9 @@ class _Lowering:
                 return [visit(point, masks, totals[0]), *totals[1:]]
             var = order[level]
             first, extent = bounds(var)
+            lo, hi = self.inside.get(var, (0, extent)) if site.stage is not None and split == 1 else (0, extent)
             if level < len(order) - 1:
-                return looped(
-                    var, 0, extent, 1, totals, lambda ix, t: at_level(level + 1, {**point, var: first + ix}, t)
-                )
+                return looped(var, lo, hi, 1, totals, lambda ix, t: at_level(level + 1, {**point, var: first + ix}, t))
             step = self.schedule.lanes if var is own_lane else 1
             across = first + Ix.of(self.lane) if var is own_lane else first
             count, tail = divmod(extent, step)
@@ -414,6 +440,8 @@ class _Lowering:
                     after[k % split] = visit({**point, var: ix + k * apart + across}, masks, after[k % split])
                 return after
 
+            if isinstance(lo, Value):
+                return looped(var, lo, hi, 1, totals, innermost)
             totals = looped(var, 0, whole // together * size, size, totals, innermost)
             for k in range(count - whole):
                 place = Ix((whole + k) * step) + across
@@ -428,19 +456,22 @@ class _Lowering:
 
         def looped(
             var: Var,
-            lo: int,
-            hi: int,
+            lo: int | Value,
+            hi: int | Value,
             step: int,
             totals: list[list[Value]],
             inside: Callable[[Ix, list[list[Value]]], list[list[Value]]],
         ) -> list[list[Value]]:
-            if hi <= lo:
-                return totals
-            if hi - lo == step:
-                return inside(Ix(lo), totals)
+            most = var.hi
+            if isinstance(lo, int) and isinstance(hi, int):
+                if hi <= lo:
+                    return totals
+                if hi - lo == step:
+                    return inside(Ix(lo), totals)
+                most = hi - step
             flat = tuple(v for part in totals for v in part)
             with self.e.loop(var.name, lo, hi, step, flat) as loop:
-                base = Var(var.name, hi - step)
+                base = Var(var.name, most)
                 self.values.env[base] = loop.var
                 after = inside(Ix.of(base), regroup(loop.phis, totals))
                 loop.yields = tuple(v for part in after for v in part)

@@ -20,6 +20,7 @@ STREAMED = 0.2  # cycles for a vector of new data, beside the arithmetic: it com
 SCATTERED = 1.05  # cost of a tile that takes an operand's elements from several rows far apart
 CROWDED = 0.1  # of the arithmetic: for each row of a tile that finds no place in the nearest cache beside the others
 SHUFFLED = 1.5  # cycles for taking a vector's elements out of longer ones, beside the arithmetic, which waits for it
+ENTERED = 2.0  # cycles for a loop that leaves out steps: its bounds are not foreseen
 FAR = 1 << 20  # elements: more than any cache line or page has
 STEPS, POINTS = 4, 64  # of a sum in one pass through its loop: steps, and multiply-adds
 NARROW = 4  # places apart up to which elements are loaded with what lies between them
@@ -95,8 +96,20 @@ def tile_contraction(
     points = math.prod(chosen) * per_point
     schedule.split[site] = max(1, 8 // points) if taps == 1 else 1
     if taps == 1 and schedule.split[site] == 1:
-        schedule.steps[site] = _steps_together(schedule.loop_order[site][-1:], points)
-    return best * per_point * _vector_steps(site, nest, schedule)
+        innermost = [v for v in schedule.loop_order[site][-1:] if v not in schedule.borders]
+        schedule.steps[site] = _steps_together(innermost, points)
+    kept = _kept(site, schedule)
+    steps = _vector_steps(site, nest, schedule)
+    entries = sum(steps / math.prod(chosen) / (v.hi + 1) for v in schedule.loop_order[site][-1:] if v in kept)
+    return best * per_point * steps * math.prod(kept.values()) + ENTERED * entries
+
+
+def _kept(site: Site, schedule: Schedule) -> dict[Var, float]:
+    """Loops that leave out steps: the share that the tiles of `schedule` take."""
+    tile = {v: n * schedule.lanes if v is schedule.lane else n for v, n in schedule.tile.items()}
+    across = schedule.lane or schedule.site_lane.get(site)
+    looped = [v for v in schedule.loop_order[site] if v in schedule.borders and v is not across]
+    return {v: schedule.borders[v].kept(tile) for v in looped}
 
 
 def _arithmetic(points: int, taps: int) -> float:
@@ -148,7 +161,8 @@ def _vector_steps(site: Site, nest: Nest, schedule: Schedule) -> float:
 
 def least_cycles(site: Site, nest: Nest, schedule: Schedule) -> float:
     """What a contraction takes at least, whatever its tile."""
-    return len(site.points) * _vector_steps(site, nest, schedule) / PER_CYCLE
+    steps = len(site.points) * _vector_steps(site, nest, schedule)
+    return steps * math.prod(_kept(site, schedule).values()) / PER_CYCLE
 
 
 def _stores_across(site: Site, nest: Nest, schedule: Schedule) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from graphc.codegen.borders import Border
 from graphc.codegen.dealing import Rows
 from graphc.codegen.gpu_contraction_problem import Problem
 from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
@@ -159,6 +160,7 @@ class Schedule:
     split: dict[Site, int] = field(default_factory=dict)
     steps: dict[Site, int] = field(default_factory=dict)  # of an innermost loop in one pass through it, where several
     streamed: set[Site] = field(default_factory=set)  # sites whose partial results are those of stretches far apart
+    borders: dict[Var, Border] = field(default_factory=dict)  # loops of a contraction that leave out steps
     turned: Var | None = None  # an axis whose places are loaded as vectors and transposed in registers
     dealt: frozenset[Rows] = frozenset()  # short rows, one for each lane, that are loaded as vectors and transposed
     crossed: Var | None = None  # an axis along which a contraction stores, transposing vectors in registers

@@ -36,9 +36,10 @@ from graphc.passes.drafts import (
 from graphc.passes.fuse_rows import merge_rows
 from graphc.passes.fuse_scans import merge_scans
 from graphc.passes.fuse_sums import merge_sums
-from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter
+from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter, operations
 
 NEAR = 4  # steps that a vector of whole ones is picked from
+MAX_TRANSPOSED = 32  # operations and accesses for an element up to which a reader may transpose what it computes
 MANY = 1024  # rows for which one more kernel takes less time than it saves
 
 
@@ -311,7 +312,7 @@ def _aligned(
     if any(d < 0 for d in source.dims):
         return None
     moved_axes = [p for p in place if p >= 0]
-    if moved_axes != sorted(moved_axes) and any(needs_loop(n) for n in producer.inside):
+    if moved_axes != sorted(moved_axes) and (any(needs_loop(n) for n in producer.inside) or _is_much(producer)):
         return None  # the reader transposes: a kernel that only moves elements does that better
     used = set(place)
     inner = [a for a, n in enumerate(reader.domain) if a not in used and n > 1]
@@ -343,6 +344,12 @@ def _aligned(
         sizes = enumerate(zip(r.dims, r.value.shape, strict=True))
         fixed.append(replace(r, dims=tuple(fitting_axis(d, n, domain, k) for k, (d, n) in sizes)))
     return Draft(fixed, domain, max(producer.order, reader.order))
+
+
+def _is_much(producer: Draft) -> bool:
+    """Whether computing an element takes too many registers for blocks of them to be transposed."""
+    found = size_of(producer)
+    return found is None or operations(found) + len(found.loads) > MAX_TRANSPOSED
 
 
 def _is_across(reader: Draft, axis: int) -> bool:

@@ -2,11 +2,13 @@
 
 An element of a concatenation that is computed in line is computed from every part, and then chosen: the places are
 those of a loop. Parts that are stored side by side take no choice, so bias, ReLU and the like, and a transposition,
-move before the concatenation.
+move before the concatenation. Where parts take many operations the whole is stored before it is transposed: a kernel
+that only moves elements does that in registers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
@@ -16,9 +18,10 @@ from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.record import record
 from graphc.passes.base import PRIMITIVE, Pass
-from graphc.passes.stored import is_cut, is_joined
+from graphc.passes.stored import is_cut, is_joined, movement_base
 
 MOST = 8  # parts: what is done to them stands in the kernel for each
+MOST_TRANSPOSED = 12  # operations for an element of each part up to which it may be transposed while it is computed
 MAX_STEPS = 32  # operators among which all that is made of a value must have become one value again
 
 
@@ -71,6 +74,8 @@ class _Sinking:
                 found = self._rows(node)
                 if found is None or (_interleaved(node) and self._is_wanted_whole(node, found)):  # as it is
                     operands = tuple(map(self._whole, node.inputs))
+                    if _is_transposition(node) and _is_much(_parts_of(operands[0])):
+                        operands = (self.b.apply("materialize", operands),)
                     same = operands == node.inputs
                     self.done[node] = node if same else self.b.make(node.op, operands, node.attrs, node.type)
                 elif self._is_wanted_whole(node, found):
@@ -90,7 +95,7 @@ class _Sinking:
             return None
         old = self.rows[first]
         dim = _dim_after(node, old.dim)
-        if dim is None:
+        if dim is None or (_is_transposition(node) and _is_much(old.parts)):
             return None
         if any(x in self.rows and not self._agrees(x, old) for x in node.inputs):
             return None
@@ -138,6 +143,7 @@ class _Sinking:
         """Whether something reads a value that cannot read it by parts, or several values are made of it, of which each
         would compute the parts.
         """
+        is_much = _is_much(rows.parts)
         made = {node: rows.dim}  # the last values on all ways from it, and where their rows lie
         for _ in range(MAX_STEPS):
             first = min(made, key=self.order.__getitem__)
@@ -146,7 +152,7 @@ class _Sinking:
                 return True
             for user in self.graph.users[first]:
                 after = _dim_after(user, dim)
-                if after is None or made.setdefault(user, after) != after:
+                if after is None or (is_much and _is_transposition(user)) or made.setdefault(user, after) != after:
                     return True
             if len(made) == 1:
                 return False
@@ -180,6 +186,29 @@ def _interleaved(node: Node) -> bool:
         return False
     before, after = whole.shape[: axis - 1], whole.shape[axis + 1 :]
     return node.shape == (*before, whole.shape[axis - 1] * whole.shape[axis], *after)
+
+
+def _is_much(parts: Sequence[Node]) -> bool:
+    """Whether computing parts takes so many operations that blocks of them are not transposed in registers at once."""
+    seen: set[Node] = set()
+    todo = list(parts)
+    while todo and len(seen) <= MOST_TRANSPOSED:
+        node = movement_base(todo.pop())
+        if node not in seen and OPS[node.op].kind == "elementwise" and node.op != "materialize":
+            seen.add(node)
+            todo.extend(node.inputs)
+    return len(seen) > MOST_TRANSPOSED
+
+
+def _parts_of(node: Node) -> Sequence[Node]:
+    """The parts that take turns in a value; none where it has not been put together from such."""
+    whole = node.inputs[0] if is_cut(node) else node
+    return whole.inputs[0].inputs if _interleaved(whole) else ()
+
+
+def _is_transposition(node: Node) -> bool:
+    """Whether the value puts others side by side in memory."""
+    return node.op == "permute" and node.ints("perm")[-1] != node.type.rank - 1
 
 
 def _dim_after(node: Node, dim: int) -> int | None:

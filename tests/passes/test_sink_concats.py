@@ -232,6 +232,34 @@ def test_transposed_in_registers_with_arithmetic_and_no_lanes_left_over(width: i
     assert loads and all(s.stride == 1 and s.mask is None for s in [*loads, *stores])
 
 
+@pytest.mark.parametrize("cut", [0, 2])
+@pytest.mark.parametrize("width", [8, 14, 16])
+def test_much_arithmetic_is_stored_before_it_is_transposed(width: int, cut: int) -> None:
+    """One kernel computes the rows, another one moves them, also where the last of them are left out."""
+    b = Builder()
+    (x,) = inputs(b, (8, 4, width, 16))
+    parts = []
+    for k in range(4):
+        part = b.slice(x, (k, 0, 0, 0), (1, 4, width, 16), (1, 1, 1, 1))
+        for other in range(4):
+            row = b.slice(x, (k + other, 0, 0, 0), (1, 4, width, 16), (1, 1, 1, 1))
+            part = b.add(part, b.mul(row, b.constant(0.5 + other, row.type)))
+        parts.append(part)
+    whole = in_turns(b, parts, 1)
+    if cut:
+        whole = b.slice(whole, (0,) * 4, (1, 16 - cut, width, 16), (1,) * 4)
+    graph = Graph((x,), (b.permute(whole, (0, 3, 1, 2)),))
+    check(graph)
+    first, second = build_program(graph, target=AVX512).kernels
+    found = statements(first.body)
+    assert any(isinstance(s, Op) and s.name in ("mul", "fma") for s in found)
+    assert all(s.stride == 1 for s in found if isinstance(s, Load | Store))
+    assert not any(
+        isinstance(s, Op) and s.name in ("add", "mul", "fma") and s.result.type.dtype is f32
+        for s in statements(second.body)
+    )
+
+
 def test_a_dimension_of_one_place_takes_no_index() -> None:
     lane = Ix.of(Var("lane", 63))  # past the end of a row of 30
     assert reshape_index((lane,), (30,), (1, 30, 1)) == (Ix(0), lane, Ix(0))
