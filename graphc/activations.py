@@ -13,13 +13,13 @@ from graphc.errors import DTypeError, InputError, ShapeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, f32, i64
+from graphc.lookup import one_hot_node
 from graphc.naming import named
 from graphc.random import uniform_node
 from graphc.refusing import need_float
 from graphc.tensors import elementwise, normalising
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, wrap_dim
-from graphc.tensors.indexing import one_hot_node
 from graphc.tensors.learning import repeatable
 from graphc.tensors.out import out_form
 from graphc.tensors.writing import in_place, type_name

@@ -12,7 +12,7 @@ from graphc.ir.types import boolean, i32, i64
 from graphc.loss_reduction import check_values, given
 from graphc.recording import Recorder, current
 from graphc.tensors.core import TensorBase, finish, read, read_now, record, record_many, wants_grad
-from graphc.tensors.indexing import check_range, one_hot_node
+from graphc.tensors.indexing import check_range
 from graphc.tensors.learning import repeatable
 from graphc.tensors.norms import vector_norm_node
 from graphc.tensors.writing import in_place, type_name
@@ -272,6 +272,13 @@ def _bag_padding(padding_idx: int | None, rows: int) -> int | None:
             f"padding_idx must be within the number of embeddings, -{rows} through {rows - 1}, but got {padding_idx}"
         )
     return padding_idx % rows
+
+
+def one_hot_node(b: Builder, index: Node, classes: int, dtype: Any) -> Node:
+    """1 where a new last dimension's index equals `index`, else 0."""
+    type = index.type.with_shape((*index.shape, classes))
+    wide = b.broadcast(b.reshape(index, (*index.shape, 1)), type.shape)
+    return b.cast(b.apply("eq", (wide, b.iota(len(index.shape), type))), dtype)
 
 
 def _check_bag(

@@ -5,6 +5,7 @@ On the CPU a value is a `Buffer`. On other devices it is the runtime's `DeviceBu
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,15 @@ _ALIGNMENT = 256
 _COPIED = 1 << 15
 # Values of at least so many bytes lie in memory that begins with a cache line.
 _LINED = 1 << 14
+
+
+def _count(holder: list[object]) -> int:
+    held = holder[0]
+    return sys.getrefcount(held)
+
+
+# References that `sys.getrefcount` sees of an object that one place and one local variable hold.
+ALONE = _count([object()])
 
 
 def driven(name: str) -> Any:

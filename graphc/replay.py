@@ -23,7 +23,7 @@ from graphc.guards import Guards
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.late_checks import Problem, found
-from graphc.memory import AnyBuffer, driven
+from graphc.memory import ALONE, AnyBuffer, driven
 from graphc.options import code_key
 from graphc.programs import Program, main_of
 from graphc.random import key_buffer
@@ -33,14 +33,6 @@ from graphc.storage import Lineage, Storage
 from graphc.tensors.core import new
 from graphc_runtime.buffer import Buffer
 
-
-def _count(holder: list[object]) -> int:
-    held = holder[0]
-    return sys.getrefcount(held)
-
-
-# References that `sys.getrefcount` sees of an object that one place and one local variable hold.
-_ALONE = _count([object()])
 # Memory of a written storage's last value is kept for its next one up to this size; larger blocks go to the pool.
 _SPARE_BYTES = 1 << 20
 
@@ -399,7 +391,7 @@ class Replay:
             else:
                 write_buffer(storage, buffer)
             # `slots` and the variable hold it: when there is more, somebody looks at the old value.
-            if before is not None and before is not storage.buffer and count(before) == _ALONE and before.of_pool:
+            if before is not None and before is not storage.buffer and count(before) == ALONE and before.of_pool:
                 spares[j] = before
             else:
                 spares[j] = None
@@ -415,18 +407,18 @@ class Replay:
         for j, alias in self._aliases:
             buffer = inputs[alias]
             # Its storage, `slots`, `inputs` and the variable: when there is more, somebody may look at the old value.
-            if count(buffer) != _ALONE + 2 or not buffer.of_pool:
+            if count(buffer) != ALONE + 2 or not buffer.of_pool:
                 inputs[alias] = buffer = buffer.copy()
             outputs[j] = buffer
         anew = self._taken_over.copy()
         wanted = scratch.missing.copy()  # outputs that need memory, besides those that always do
         for owner, type, j in self._kept_outputs:
             held = owner._grad
-            if held is not None and held._type is type and count(held) == _ALONE:
+            if held is not None and held._type is type and count(held) == ALONE:
                 storage, lineage = held._storage, held._lineage
                 buffer = storage.buffer
                 if (
-                    count(storage) == count(lineage) == count(buffer) == _ALONE
+                    count(storage) == count(lineage) == count(buffer) == ALONE
                     and storage.value is lineage.hist is held._grad is None
                     and not (held._chain or lineage.requires_grad)
                     and buffer.of_pool

@@ -21,6 +21,7 @@ from graphc.tensors.core import TensorBase, finish, from_array, read, read_now, 
 from graphc.tensors.filling import fill_value
 from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import is_number, plain
+from graphc.tensors.storing import stored_at
 from graphc.tensors.views import inverse_permutation
 from graphc.tensors.writing import check_apart, check_writable, type_name, write, write_node
 from graphc.warned import warn
@@ -153,7 +154,7 @@ def _selected(tensor: Tensor, dim: int, index: int, place: int) -> Tensor:
         viewing.wrap_dim(dim, len(shape))
     if not -shape[dim] <= index < shape[dim]:
         raise RangeError(f"index {index} is out of bounds for dimension {place} with size {shape[dim]}")
-    return viewing.select(tensor, dim, index)
+    return viewing.select_view(tensor, dim, index % shape[dim])
 
 
 def _sliced(tensor: Tensor, dim: int, item: slice) -> Tensor:
@@ -305,11 +306,16 @@ def getitem(input: Tensor, index: Index) -> Tensor:
         return finish(recorder, b.permute(taken, order), (keep_x, *keeps), "IndexBackward0", grad)
 
 
-@repeatable
 def setitem(input: Tensor, index: Index, value: Any) -> None:
     """`input[index] = value`, the value broadcast and converted; with index tensors, the last one wins among equal
     indices, and dtypes must agree.
     """
+    if not stored_at(input, index, value):
+        _setitem(input, index, value)
+
+
+@repeatable
+def _setitem(input: Tensor, index: Index, value: Any) -> None:
     number = is_number(value)
     if not number and not isinstance(value, TensorBase):
         raise KindError(f"can't assign a {_full_name(value)} to a {input.type()}")
@@ -486,10 +492,3 @@ def at_index(
         result = b.apply(op, (nodes[0], node, *nodes[1:]), {"axis": dim, **attrs})
         check_range(recorder, node, keep, tensors[0]._type.shape[dim], 0, message)
         return finish(recorder, result, (*(k for _, k in pairs), keep), name, grad)
-
-
-def one_hot_node(b: Builder, index: Node, classes: int, dtype: Any) -> Node:
-    """1 where a new last dimension's index equals `index`, else 0."""
-    type = index.type.with_shape((*index.shape, classes))
-    wide = b.broadcast(b.reshape(index, (*index.shape, 1)), type.shape)
-    return b.cast(b.apply("eq", (wide, b.iota(len(index.shape), type))), dtype)

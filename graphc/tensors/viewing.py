@@ -443,19 +443,19 @@ def select(input: Tensor, dim: int, index: Any, name: str = "SelectBackward0", p
     if input.ndim == 0:
         raise RangeError("select() cannot be applied to a 0-dim tensor.")
     at, row = wrap_dim(dim, input.ndim), operator.index(index)
-    shape, strides, n = input._type.shape, input._strides, input._type.shape[at]
+    shape, n = input._type.shape, input._type.shape[at]
     if not -n <= row < n:
         raise RangeError(f"select(): index {row} out of range for tensor of size {list(shape)} at dimension {at}")
-    row %= n
-    ones = (1,) * len(shape)
-    cut = ViewStep(
-        "slice",
-        shape,
-        tuple(row if i == at else 0 for i in range(len(shape))),
-        (*shape[:at], 1, *shape[at + 1 :]),
-        ones,
-    )
-    rest = (*shape[:at], *shape[at + 1 :])
+    return select_view(input, at, row % n, name, place)
+
+
+def select_view(input: Tensor, at: int, row: int, name: str = "SelectBackward0", place: int = -1) -> Tensor:
+    """`select` for a dimension and an index that are known to be right, neither negative."""
+    shape, strides = input._type.shape, input._strides
+    before, after = shape[:at], shape[at + 1 :]
+    start = (*(0,) * at, row, *(0,) * len(after))
+    cut = ViewStep("slice", shape, start, (*before, 1, *after), (1,) * len(shape))
+    rest = (*before, *after)
     drop = ViewStep("reshape", cut.b, rest, name=name, place=place)
     return chained(
         input,

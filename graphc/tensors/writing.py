@@ -15,6 +15,7 @@ from graphc.promotion import can_cast
 from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.tensors.core import Keep, TensorBase, read, read_base
+from graphc.tensors.storing import stored
 from graphc.tensors.views import apply_chain, overlap, repeats_elements, write_chain
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def write(
     with recorder.lock:
         b = recorder.begin()
         grad = MODE.enabled and (source.requires_grad or target._lineage.hist is not None) and type.dtype.is_float
+        if not grad and target._chain and stored(recorder, target, source):
+            return
         node, keep = read(recorder, source, grad)
         if source._type.device != type.device:
             node = b.transfer(node, type.device)

@@ -7,6 +7,7 @@ import random
 import sys
 import weakref
 from collections.abc import Callable
+from operator import setitem
 from typing import Any
 
 import pytest
@@ -19,11 +20,6 @@ from graphc.recording import current
 from tests.frontend.native_cases import both
 
 pytestmark = pytest.mark.usefixtures("native_replays", "native_recording")
-
-
-def put(x: Any, index: Any, value: Any) -> Any:
-    x[index] = value
-    return x
 
 
 WRITES: dict[str, Callable[[Any, Any], Any]] = {
@@ -44,12 +40,12 @@ WRITES: dict[str, Callable[[Any, Any], Any]] = {
     "copy": lambda x, y: x.copy_(y),
     "copy a row": lambda x, y: x.copy_(y[1]),
     "masked": lambda x, y: x.masked_fill_(y > 0, -1.0),
-    "row": lambda x, y: put(x, 0, 1.5),
-    "column": lambda x, y: put(x, (slice(None), 1), y[:, 0]),
-    "row of its own": lambda x, y: put(x, 0, x[1]),
-    "row in place": lambda x, y: put(x, 1, x[1].__iadd__(y[0])),
-    "mask": lambda x, y: put(x, y > 0, 0.0),
-    "index": lambda x, y: put(x, torch.tensor([2, 0]), y[:2]),
+    "row": lambda x, y: setitem(x, 0, 1.5) or x,
+    "column": lambda x, y: setitem(x, (slice(None), 1), y[:, 0]) or x,
+    "row of its own": lambda x, y: setitem(x, 0, x[1]) or x,
+    "row in place": lambda x, y: setitem(x, 1, x[1].__iadd__(y[0])) or x,
+    "mask": lambda x, y: setitem(x, y > 0, 0.0) or x,
+    "index": lambda x, y: setitem(x, torch.tensor([2, 0]), y[:2]) or x,
     "rows added": lambda x, y: x.index_add_(0, torch.tensor([2, 0]), y[:2]),
     "view": lambda x, y: x.view(2, 8).mul_(2.0),
     "transposed": lambda x, y: x.t().add_(y),

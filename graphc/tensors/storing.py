@@ -1,0 +1,157 @@
+"""Parts of memory that are written where they lie.
+
+A write gives the memory a new value, recorded: one program computes what is read and what is written, and memory that
+is read before stays as it was. Where a loop fills a tensor part by part, each place would be a program of its own, and
+each write a copy of the whole. So a part that is small beside the whole is stored at once, where nothing recorded
+waits for what was there before, or where a line writes one place after the other.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from graphc.grad_mode import MODE
+from graphc.memory import ALONE
+from graphc.recording import THREADS, Recorder, fill
+from graphc.source import user_location
+from graphc.storage import TOUCHED
+from graphc.tensors.core import TensorBase, record
+from graphc.tensors.export import laid_out
+from graphc.tensors.filling import held_number
+
+if TYPE_CHECKING:
+    from graphc.ir.node import Location
+    from graphc.promotion import Number
+    from graphc.storage import Storage
+
+SHARE = 2  # a part is at most the whole divided by this,
+SMALL = 4096  # or has at most so many bytes
+COPIED = 1 << 16  # bytes of memory up to which it is copied where something recorded reads it later
+MOST_LINES = 4096
+
+MOST_PLACES = 3  # that a line writes in turn, each by the same programs
+
+_Line = tuple["frozenset[Location]", tuple[int, ...]]
+_places: dict[_Line, set[object]] = {}  # what each line wrote in memory of a shape
+
+
+def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
+    """Store the elements of `source`, which has the target's shape or is a 0-d tensor, if that is to be done at once.
+    No gradients flow.
+    """
+    storage, type = target._storage, target._type
+    if not _is_part(storage, type.size) or source._type.device != "cpu" or not _is_free(recorder, storage):
+        return False
+    number = _number(source)
+    if not _moves(target, number):
+        waits = storage.value is not None and not _is_number(storage)
+        if waits or _is_read(storage) or (number is None and source._storage.value is not None):
+            return False
+    elif _is_read(storage):
+        recorder.flush("")
+    if number is None and source._type.dtype is not type.dtype:
+        source = record("", (source,), lambda b, x: b.cast(x, type.dtype))
+    values = number if number is not None else source._array()
+    if storage.value is not None and _is_number(storage):
+        storage.set_buffer(fill(storage.value.node))
+    if not storage.realise().writeable:
+        return False
+    _store(recorder, target, type.shape, target._strides, target._offset, values)
+    return True
+
+
+def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
+    """`tensor[index] = value` for integers and a Python number, if that is to be done at once; mistakes are left to
+    others.
+    """
+    storage, kind = tensor._storage, type(value)
+    if storage.value is not None or (kind is not float and kind is not int and kind is not bool):
+        return False
+    items = index if type(index) is tuple else (index,)
+    shape, strides, offset, rank = tensor._type.shape, tensor._strides, tensor._offset, len(items)
+    if rank > len(shape):
+        return False
+    for item, n, stride in zip(items, shape, strides, strict=False):
+        if type(item) is not int or not -n <= item < n:
+            return False
+        offset += (item + n if item < 0 else item) * stride
+    lineage, recorder = tensor._lineage, THREADS.recorder
+    if MODE.enabled and (lineage.requires_grad or lineage.hist is not None):
+        return False
+    if tensor._counter is None and not MODE.inference:
+        return False
+    if not _is_part(storage, math.prod(shape[rank:])) or not _is_free(recorder, storage) or _is_read(storage):
+        return False
+    number = held_number(value, tensor._type.dtype)
+    with recorder.lock:
+        if not storage.realise().writeable:
+            return False
+        _store(recorder, tensor, shape[rank:], strides[rank:], offset, number)
+    return True
+
+
+def _is_part(storage: Storage, size: int) -> bool:
+    """Whether so many elements are few, of memory of the CPU."""
+    type = storage.type
+    return type.device == "cpu" and (size * SHARE <= type.size or size * type.dtype.itemsize <= SMALL)
+
+
+def _is_free(recorder: Recorder, storage: Storage) -> bool:
+    """Whether what is done now is seen by nobody who records."""
+    return recorder.capture is None and recorder.example_since is None and storage.recorder is recorder
+
+
+def _number(source: TensorBase) -> Number | None:
+    """The number that a recorded constant is."""
+    value = source._storage.value
+    return value.node.attr("value") if value is not None and value.node.op == "constant" else None  # type: ignore[return-value]
+
+
+def _is_number(storage: Storage) -> bool:
+    """Whether the memory is to hold one number everywhere."""
+    value = storage.value
+    return value is not None and value.node.op == "constant" and not value.grad and value.gate is None
+
+
+def _moves(target: TensorBase, number: Number | None) -> bool:
+    """Whether the user's line writes one place, or one number, after the other."""
+    if len(_places) > MOST_LINES:
+        _places.clear()
+    seen = _places.setdefault((user_location(3), target._storage.type.shape), set())
+    if len(seen) <= MOST_PLACES:
+        seen.add((target._offset, target._type.shape, target._strides, number))
+    return len(seen) > MOST_PLACES
+
+
+def _is_read(storage: Storage) -> bool:
+    """Whether something recorded reads the memory later, and it is too large to be copied for that."""
+    storage.kept = None
+    if storage.type.nbytes <= COPIED:
+        return False
+    slots = storage.slots.values() if storage.slots is not None else ()
+    return any(held is not None and held() is not None for held in (storage.slot, *slots))
+
+
+def _store(
+    recorder: Recorder,
+    tensor: TensorBase,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    offset: int,
+    values: Any,
+) -> None:
+    """Write a part of the memory of `tensor`, which then nobody else holds but NumPy, which is to see it."""
+    storage, type = tensor._storage, tensor._type
+    recorder.part_from(storage.buffer)
+    storage.slot = storage.slots = storage.kept = None
+    buffer = storage.buffer
+    assert buffer is not None
+    if not (sys.getrefcount(buffer) == ALONE and buffer.of_pool) and not storage.is_exported:
+        storage.buffer = buffer = buffer.copy()
+    laid_out(buffer.array, type.with_shape(shape), strides, offset)[...] = values
+    TOUCHED[0] += 1
+    storage.version += 1
+    if tensor._counter is not None:
+        tensor._counter[0] += 1
