@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.call_places import moves
 from graphc.dtypes import default_ir
 from graphc.errors import UsageError, describe
 from graphc.grad_mode import MODE
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 LENT = 1 << 20  # bytes
+MOST_VIEWS = 8  # that a call reads in turn, each by programs of its own
+MOST_COPIED = 1 << 20  # bytes of a view that is copied where a call reads one after the other
 
 Keep = Value | Binding
 Emit = Callable[..., Node]
@@ -297,6 +300,9 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
             # A batch cut out of a data set: the part is a leaf of its own, so every batch records the same nodes.
             binding = recorder.part(storage, tensor._type, tensor._offset)
             return binding.node, binding
+        if not flows and _moves(tensor):
+            binding = recorder.bind(copied(_laid_out(tensor), tensor._type), tensor._type, None)
+            return binding.node, binding
     if chain and storage.value is None and recorder.capture is not None and not wants_grad((tensor,)):
         found = recorder.capture.part(storage, chain)
         if found is not None:
@@ -310,6 +316,21 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
     if grad and len(chain) > depth and type(keep) is Value:
         recorder.seen.append(Seen(node, keep, tensor.view_names(depth)))
     return node, keep
+
+
+def _moves(tensor: TensorBase) -> bool:
+    """Whether the call reads one small view of the memory after the other: column after column."""
+    type = tensor._type
+    if type.device != "cpu" or type.nbytes > MOST_COPIED:
+        return False
+    place = tensor._offset, type.shape, tensor._strides
+    return moves(("read", tensor._storage.type.shape), place, MOST_VIEWS)
+
+
+def _laid_out(tensor: TensorBase) -> np.ndarray:
+    """The elements of a view of memory of the CPU that is computed, where they lie."""
+    assert tensor._storage.buffer is not None
+    return seen(tensor._storage.buffer, tensor._type, tensor._strides, tensor._offset)
 
 
 # recording

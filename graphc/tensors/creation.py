@@ -28,6 +28,7 @@ from graphc.tensors.arguments import (
     wanted_type,
 )
 from graphc.tensors.core import TensorBase, record
+from graphc.tensors.filling import number_tensor
 from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import fit
 from graphc.tensors.strided import memory_of, strided_view
@@ -147,7 +148,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None) -> Tensor:
 def _full(shape: tuple[int, ...], value: int | float | bool, dtype: DType) -> Tensor:
     check_holds(value, dtype)
     held = bool(value) if dtype is boolean else fit(value, dtype)
-    return constant(held, shape, dtype)
+    return number_tensor(held, sized(shape, dtype), "full")
 
 
 def like(function: Callable[..., Tensor]) -> Callable[..., Any]:

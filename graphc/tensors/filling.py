@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphc.call_places import moves
 from graphc.errors import UsageError
-from graphc.ir.types import DType
+from graphc.ir.types import DType, TensorType
 from graphc.promotion import Number
-from graphc.tensors.core import TensorBase, record
-from graphc.tensors.operands import fit
+from graphc.recording import current
+from graphc.tensors.core import Keep, TensorBase, finish
+from graphc.tensors.operands import fit, run_time_number
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
+MOST_NUMBERS = 8  # that a call takes in turn, each in programs of its own
 _C_TYPES = {
     "u8": "uint8_t",
     "i8": "int8_t",
@@ -30,10 +33,23 @@ _LARGEST = {"f16": 65504.0, "bf16": 3.3895313892515355e38, "f32": 3.402823466385
 
 
 def fill_value(value: Number, like: TensorBase) -> Tensor:
-    """A number as a 0-d tensor of the dtype of `like`: a constant of the program. RuntimeError when it does not fit."""
-    dtype = like._type.dtype
-    held, type = held_number(value, dtype), like._type.with_shape(())
-    return record("", (), lambda b: b.constant(held, type))
+    """A number as a 0-d tensor of the dtype of `like`. RuntimeError when it does not fit."""
+    return number_tensor(held_number(value, like._type.dtype), like._type.with_shape(()), "fill")
+
+
+def number_tensor(value: Number, type: TensorType, role: str) -> Tensor:
+    """A tensor with every element `value`, which its dtype holds, pending: a constant of the program, or read at run
+    time where a call takes one number after the other.
+    """
+    recorder = current()
+    with recorder.lock:
+        b = recorder.begin()
+        parents: list[Keep] = []
+        if recorder.capture is None and moves(role, value, MOST_NUMBERS):
+            node = run_time_number(recorder, value, type, parents)
+        else:
+            node = b.constant(value, type)
+        return finish(recorder, node, tuple(parents), "", False)
 
 
 def held_number(value: Number, dtype: DType) -> Number:

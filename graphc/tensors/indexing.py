@@ -20,6 +20,7 @@ from graphc.tensors import viewing
 from graphc.tensors.core import TensorBase, finish, from_array, read, read_now, wants_grad
 from graphc.tensors.filling import fill_value
 from graphc.tensors.learning import repeatable
+from graphc.tensors.masks import true_places
 from graphc.tensors.operands import is_number, plain
 from graphc.tensors.storing import stored_at
 from graphc.tensors.views import inverse_permutation
@@ -40,6 +41,7 @@ _SEQUENCE = (
     "which will result either in an error or a different result"
 )
 _BYTES = "indexing with dtype torch.uint8 is now deprecated, please use a dtype torch.bool instead."
+FEW = 1 << 20  # bytes of which elements are picked by a mask where they lie
 _LONGEST = 32  # longer lists are never taken for tuples of indices
 
 
@@ -136,13 +138,20 @@ def _basic(tensor: Tensor, index: Index) -> tuple[Tensor, Advanced]:
             advanced[dim] = from_array(np.zeros(1 if item.item() else 0, np.int64), i64)
             dim += 1
         elif item._type.dtype is boolean:
-            for position in _true_places(item, seen, dim):
+            for position in true_places(item, seen, dim):
                 advanced[dim] = position
                 dim += 1
         else:
             advanced[dim] = item
             dim += 1
     return seen, [advanced.get(d) for d in range(seen.ndim)]
+
+
+def _is_few(input: Tensor) -> bool:
+    """Whether elements are picked where they lie: how many a mask picks would be another program each time."""
+    recorder, type = current(), input._type
+    plainly = recorder.capture is None and recorder.example_since is None and not wants_grad((input,))
+    return plainly and type.device == "cpu" and type.nbytes <= FEW
 
 
 def _selected(tensor: Tensor, dim: int, index: int, place: int) -> Tensor:
@@ -176,36 +185,6 @@ def _cut(tensor: Tensor, dim: int, start: int | None, stop: int | None, step: in
     if first == 0 and last == n and step == 1:
         return tensor
     return viewing.slice_view(tensor, dim, first, size, step)
-
-
-def _true_places(mask: Tensor, seen: Tensor, dim: int) -> list[Tensor]:
-    """Positions of the true elements, one tensor per dimension; looks at the values."""
-    shape = seen._type.shape
-    for i, m in enumerate(mask._type.shape):
-        if dim + i >= len(shape) or m != shape[dim + i]:
-            raise RangeError(
-                f"The shape of the mask {list(mask._type.shape)} at index {i} does not match the shape of the indexed "
-                f"tensor {list(shape)} at index {dim + i}"
-            )
-    return [from_array(p, i64, mask._type.device) for p in nonzero_places(mask._array())]
-
-
-def nonzero_places(array: np.ndarray) -> np.ndarray:
-    """`numpy.nonzero` as one i64 array, a row for each dimension.
-
-    NumPy is several times as fast with one dimension as with more: places in row-major order are cut up here.
-    """
-    if array.ndim == 0:
-        return np.empty((0, int(bool(array))), np.int64)
-    flat = np.flatnonzero(array if array.dtype == np.bool_ else array != 0)
-    places = np.empty((array.ndim, len(flat)), np.int64)
-    for axis in range(array.ndim - 1, 0, -1):
-        n = max(1, array.shape[axis])
-        before = flat // n
-        np.subtract(flat, before * n, out=places[axis])
-        flat = before
-    places[0] = flat
-    return places
 
 
 def check_range(recorder: Recorder, index: Node, keep: Any, size: int, low: int, message: str) -> None:
@@ -283,6 +262,9 @@ def _front(places: list[int], rank: int) -> tuple[tuple[int, ...], int]:
 
 def getitem(input: Tensor, index: Index) -> Tensor:
     """`input[index]`: a view for integers, slices, None and ellipsis; a copy when a list or tensor indexes."""
+    mask = _mask_of(input, index)
+    if mask is not None and mask._type.device == "cpu" and _is_few(input):
+        return from_array(input._array()[mask._array()], input._type.dtype)
     seen, advanced = _basic(input, index)
     if all(a is None for a in advanced):
         if seen is not input:
@@ -448,7 +430,7 @@ def index_put_(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumul
         if index._type.dtype not in (i64, i32, u8, boolean):
             raise RangeError(_NOT_INDEX)
         if index._type.dtype in (u8, boolean):
-            advanced += _true_places(index.bool(), input, len(advanced))
+            advanced += true_places(index.bool(), input, len(advanced))
         else:
             advanced.append(index)
     _index_put(input, advanced + [None] * (input.ndim - len(advanced)), values, accumulate)

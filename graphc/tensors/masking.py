@@ -13,8 +13,9 @@ from graphc.ir.types import boolean, broadcast_shapes, i64
 from graphc.tensors import viewing
 from graphc.tensors.core import TensorBase, from_array, record
 from graphc.tensors.filling import fill_value
-from graphc.tensors.indexing import getitem, nonzero_places
+from graphc.tensors.indexing import getitem
 from graphc.tensors.learning import repeatable
+from graphc.tensors.masks import nonzero_places
 from graphc.tensors.operands import plain
 from graphc.tensors.out import into
 from graphc.tensors.writing import c_name, type_name

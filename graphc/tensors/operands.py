@@ -67,13 +67,18 @@ def changes_here(recorder: Recorder, value: Number, role: str) -> bool:
 def number_node(recorder: Recorder, value: Number, type: TensorType, role: str, parents: list[Keep]) -> Node:
     """`value` as a tensor of `type`: a constant, or, where the call site's number changes, a run-time scalar."""
     if changes_here(recorder, value, role):
-        held = f32 if type.dtype in HALVES else type.dtype  # PyTorch computes with the number as f32 holds it
-        binding = recorder.bind(Buffer.from_array(np.array(value).astype(held.numpy)), TensorType(held, ()), None)
-        parents.append(binding)
-        node = binding.node if type.device == "cpu" else recorder.b.transfer(binding.node, type.device)
-        node = recorder.b.broadcast(node, type.shape)
-        return node if held is type.dtype else recorder.b.cast(node, type.dtype)
+        return run_time_number(recorder, value, type, parents)
     return recorder.b.constant(fit(value, type.dtype), type)
+
+
+def run_time_number(recorder: Recorder, value: Number, type: TensorType, parents: list[Keep]) -> Node:
+    """`value` as a tensor of `type`, which the program reads when it runs."""
+    held = f32 if type.dtype in HALVES else type.dtype  # PyTorch computes with the number as f32 holds it
+    binding = recorder.bind(Buffer.from_array(np.array(value).astype(held.numpy)), TensorType(held, ()), None)
+    parents.append(binding)
+    node = binding.node if type.device == "cpu" else recorder.b.transfer(binding.node, type.device)
+    node = recorder.b.broadcast(node, type.shape)
+    return node if held is type.dtype else recorder.b.cast(node, type.dtype)
 
 
 def fit(value: Number, dtype: DType) -> Number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import i32, i64
 from graphc.naming import named
+from graphc.recording import current
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, from_array, record, wrap_dim
 from graphc.tensors.learning import repeatable
+from graphc.tensors.operands import changes_here
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import axes_of, whole
 from graphc.tensors.shaping import flatten, ints, narrow, reshape
@@ -163,30 +166,38 @@ def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
     by, along = ints((shifts,)), ints((dims,)) if dims is not None else ()
     if not by:
         raise UsageError("`shifts` required")
-    if not along and len(by) == 1:
-        return record(
-            "RollBackward0",
-            (input,),
-            lambda b, x: b.reshape(_rolled(b, b.reshape(x, (x.type.size,)), 0, by[0]), x.shape),
-        )
-    if len(by) != len(along):
+    flat = not along and len(by) == 1
+    if not flat and len(by) != len(along):
         raise UsageError(f"shifts and dimensions must align. shifts: {len(by)}, dims:{len(along)}")
-    moves = [(wrap_dim(d, input.ndim), s) for d, s in zip(along, by, strict=True)]
+    shape = input._type.shape
+    seen = (input._type.size,) if flat else shape
+    axes = (0,) if flat else tuple(wrap_dim(d, input.ndim) for d in along)
+    cuts = [(axis, -shift % seen[axis]) for axis, shift in zip(axes, by, strict=True) if seen and seen[axis]]
+    recorder, starts = current(), list[TensorBase]()
+    changed = [changes_here(recorder, cut, f"roll {number}") for number, (_, cut) in enumerate(cuts)]
+    if any(changed):
+        starts = [from_array(np.array(cut), i64, input._type.device) for _, cut in cuts]
 
-    def emit(b: Builder, x: Node) -> Node:
-        for axis, shift in moves:
-            x = _rolled(b, x, axis, shift) if x.shape else x
-        return x
+    def emit(b: Builder, x: Node, *places: Node) -> Node:
+        x = b.reshape(x, seen)
+        for (axis, cut), place in zip_longest(cuts, places):
+            x = _rolled(b, x, axis, cut) if place is None else _rolled_from(b, x, axis, place)
+        return b.reshape(x, shape)
 
-    return record("RollBackward0", (input,), emit)
+    return record("RollBackward0", (input, *starts), emit)
 
 
-def _rolled(b: Builder, x: Node, axis: int, shift: int) -> Node:
+def _rolled(b: Builder, x: Node, axis: int, cut: int) -> Node:
     n = x.shape[axis]
-    cut = n - shift % n if n else 0
-    if cut in (0, n):
-        return x
-    return b.concat((_part(b, x, axis, cut, n), _part(b, x, axis, 0, cut)), axis)
+    return b.concat((_part(b, x, axis, cut, n), _part(b, x, axis, 0, cut)), axis) if cut else x
+
+
+def _rolled_from(b: Builder, x: Node, axis: int, cut: Node) -> Node:
+    """`_rolled` from a place that is known when the program runs."""
+    n = x.shape[axis]
+    places = b.add(b.iota(0, cut.type.with_shape((n,))), b.broadcast(cut, (n,)))
+    beyond = b.elementwise("ge", places, n)
+    return b.apply("gather", (x, b.select(beyond, b.elementwise("sub", places, n), places)), {"axis": axis})
 
 
 def _part(b: Builder, x: Node, axis: int, start: int, stop: int) -> Node:

@@ -3,7 +3,7 @@
 A write gives the memory a new value, recorded: one program computes what is read and what is written, and memory that
 is read before stays as it was. Where a loop fills a tensor part by part, each place would be a program of its own, and
 each write a copy of the whole. So a part that is small beside the whole is stored at once, where nothing recorded
-waits for what was there before, or where a line writes one place after the other.
+waits for what was there before, or where a call writes one place after the other.
 """
 
 from __future__ import annotations
@@ -12,29 +12,24 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from graphc.call_places import moves
 from graphc.grad_mode import MODE
 from graphc.memory import ALONE
 from graphc.recording import THREADS, Recorder, fill
-from graphc.source import user_location
 from graphc.storage import TOUCHED
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.export import laid_out
 from graphc.tensors.filling import held_number
 
 if TYPE_CHECKING:
-    from graphc.ir.node import Location
     from graphc.promotion import Number
     from graphc.storage import Storage
 
 SHARE = 2  # a part is at most the whole divided by this,
 SMALL = 4096  # or has at most so many bytes
 COPIED = 1 << 16  # bytes of memory up to which it is copied where something recorded reads it later
-MOST_LINES = 4096
 
-MOST_PLACES = 3  # that a line writes in turn, each by the same programs
-
-_Line = tuple["frozenset[Location]", tuple[int, ...]]
-_places: dict[_Line, set[object]] = {}  # what each line wrote in memory of a shape
+MOST_PLACES = 3  # that a call writes in turn, each by the same programs
 
 
 def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
@@ -116,13 +111,9 @@ def _is_number(storage: Storage) -> bool:
 
 
 def _moves(target: TensorBase, number: Number | None) -> bool:
-    """Whether the user's line writes one place, or one number, after the other."""
-    if len(_places) > MOST_LINES:
-        _places.clear()
-    seen = _places.setdefault((user_location(3), target._storage.type.shape), set())
-    if len(seen) <= MOST_PLACES:
-        seen.add((target._offset, target._type.shape, target._strides, number))
-    return len(seen) > MOST_PLACES
+    """Whether the call writes one place, or one number, after the other."""
+    place = target._offset, target._type.shape, target._strides, number
+    return moves(("written", target._storage.type.shape), place, MOST_PLACES)
 
 
 def _is_read(storage: Storage) -> bool:

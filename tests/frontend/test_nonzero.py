@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc as torch
-from graphc.tensors.indexing import nonzero_places
+from graphc.tensors.masks import nonzero_places
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.tensors import storing
+from graphc import call_places
 
 
 def counted(function: Callable[[], object]) -> dict[str, int]:
@@ -68,7 +68,7 @@ def test_large_memory_is_not_copied() -> None:
     assert (x[:101].numpy() == [5.0] * 100 + [100.0]).all()
 
 
-def test_few_places_at_a_line_are_recorded_with_the_rest() -> None:
+def test_few_places_of_a_call_are_recorded_with_the_rest() -> None:
     """What is computed is not looked at for a write that is the same each time: one program does all."""
 
     def step(x: Any) -> Any:
@@ -255,12 +255,12 @@ def test_threads_write_their_own_and_each_others() -> None:
     assert (x.numpy() == np.arange(8, dtype=np.float32)[:, None]).all()
 
 
-def test_what_lines_wrote_is_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storing, "MOST_LINES", 10)
+def test_what_calls_wrote_is_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_places, "MOST_CALLS", 10)
     for n in range(4, 60):
         x = graphc.ones(n, 3) + 1
         x[0] = 5.0
-    assert len(storing._places) <= 12
+    assert len(call_places._taken) <= 12
 
 
 # anything

@@ -11,8 +11,9 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -29,8 +30,8 @@ FIRST = 1 << 14
 _OPTIMIZED, _PLAIN = 2, 0  # LLVM's levels of code generation
 TURN_SECONDS = 5e-4
 _LONG = ("LLVMPY_ParseAssembly", "LLVMPY_TargetMachineEmitToMemory")
-_local = threading.local()
 _Key = tuple[str, Target]
+_idle: dict[tuple[str, str, str, int], list[Any]] = {}  # code generators that no thread is using
 OBJECTS = Recurring[bytes](1 << 24)  # bytes and characters of kernels that programs have in common
 
 
@@ -200,13 +201,17 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _target_machine(target: Target, level: int) -> ctypes.c_void_p:
-    """The code generator of this thread for `target`; it serves one module at a time."""
-    machines: dict[tuple[str, str, str, int], Any] = _local.__dict__.setdefault("machines", {})
+@contextmanager
+def _target_machine(target: Target, level: int) -> Iterator[ctypes.c_void_p]:
+    """A code generator for `target`, which serves one module at a time. It is kept for the next one: what LLVM knows of
+    a processor takes longer to look up than a short kernel to compile.
+    """
     key = target.triple, target.cpu, target.features, level
-    if key not in machines:
+    try:
+        machine = _idle[key].pop()
+    except (KeyError, IndexError):  # none, or another thread was faster
         try:
-            machines[key] = (
+            machine = (
                 _binding()
                 .Target.from_triple(target.triple)
                 .create_target_machine(
@@ -215,7 +220,10 @@ def _target_machine(target: Target, level: int) -> ctypes.c_void_p:
             )
         except RuntimeError as error:
             raise CompileError(f"LLVM cannot make code for {target.triple} ({target.cpu}): {error}") from error
-    return ctypes.cast(machines[key]._ptr, ctypes.c_void_p)
+    try:
+        yield ctypes.cast(machine._ptr, ctypes.c_void_p)
+    finally:
+        _idle.setdefault(key, []).append(machine)
 
 
 class _Message:
@@ -255,7 +263,12 @@ def _joined(texts: tuple[str, ...]) -> str:
 
 def _generate(texts: tuple[str, ...], target: Target, use_object: bool, level: int = _OPTIMIZED) -> bytes:
     """The code of all `texts` together."""
-    library, machine = _library(), _target_machine(target, level)
+    with _target_machine(target, level) as machine:
+        return _generated(machine, texts, target, use_object)
+
+
+def _generated(machine: ctypes.c_void_p, texts: tuple[str, ...], target: Target, use_object: bool) -> bytes:
+    library = _library()
     context = library.LLVMPY_ContextCreate()
     module = None
     try:

@@ -1,0 +1,27 @@
+"""Calls that take one place of a tensor after the other: a program for each would be compiled.
+
+What a call takes of few places in turn is recorded as it is, and the same programs run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from types import CodeType
+
+from graphc.source import call_site
+
+MOST_CALLS = 4096
+
+# What each call took. By the identity of the code object, which is kept: comparing and hashing them is slow.
+_taken: dict[Hashable, tuple[CodeType, set[Hashable]]] = {}
+
+
+def moves(what: Hashable, place: Hashable, most: int) -> bool:
+    """Whether the call that reached an operator took more than `most` places, with this one, for `what`."""
+    if len(_taken) > MOST_CALLS:
+        _taken.clear()
+    code, at = call_site(2)
+    _, seen = _taken.setdefault((id(code), at, what), (code, set()))
+    if len(seen) <= most:
+        seen.add(place)
+    return len(seen) > most
