@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 SHARE = 2  # a part is at most the whole divided by this,
 SMALL = 4096  # or has at most so many bytes
 COPIED = 1 << 16  # bytes of memory up to which it is copied where something recorded reads it later
-
 MOST_PLACES = 3  # that a call writes in turn, each by the same programs
 
 
@@ -48,7 +47,9 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
         recorder.flush("")
     if number is None and source._type.dtype is not type.dtype:
         source = record("", (source,), lambda b, x: b.cast(x, type.dtype))
-    values = number if number is not None else source._array()
+    values: Any = number if number is not None else source._array()
+    if source._storage is storage:
+        values = values.copy()  # it holds the memory, which nobody else may
     if storage.value is not None and _is_number(storage):
         storage.set_buffer(fill(storage.value.node))
     if not storage.realise().writeable:
@@ -58,11 +59,12 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
 
 
 def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
-    """`tensor[index] = value` for integers and a Python number, if that is to be done at once; mistakes are left to
-    others.
+    """`tensor[index] = value` for integers and a Python number, if that is to be done at once, or for the same view of
+    the memory, as `tensor[index] += 1` ends; mistakes are left to others.
     """
     storage, kind = tensor._storage, type(value)
-    if storage.value is not None or (kind is not float and kind is not int and kind is not bool):
+    is_number = kind is float or kind is int or kind is bool
+    if storage.value is not None or not (is_number or (isinstance(value, TensorBase) and value._storage is storage)):
         return False
     items = index if type(index) is tuple else (index,)
     shape, strides, offset, rank = tensor._type.shape, tensor._strides, tensor._offset, len(items)
@@ -72,18 +74,23 @@ def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
         if type(item) is not int or not -n <= item < n:
             return False
         offset += (item + n if item < 0 else item) * stride
-    lineage, recorder = tensor._lineage, THREADS.recorder
-    if MODE.enabled and (lineage.requires_grad or lineage.hist is not None):
+    shape, strides, lineage, recorder = shape[rank:], strides[rank:], tensor._lineage, THREADS.recorder
+    if (MODE.enabled and (lineage.requires_grad or lineage.hist is not None)) or not _is_free(recorder, storage):
         return False
     if tensor._counter is None and not MODE.inference:
         return False
-    if not _is_part(storage, math.prod(shape[rank:])) or not _is_free(recorder, storage) or _is_read(storage):
+    if not is_number:
+        same = value._offset == offset and value._type == tensor._type.with_shape(shape) and value._strides == strides
+        if same:
+            _count(tensor)
+        return same
+    if not _is_part(storage, math.prod(shape)) or _is_read(storage):
         return False
-    number = held_number(value, tensor._type.dtype)
+    number = held_number(value, tensor._type.dtype)  # type: ignore[arg-type]
     with recorder.lock:
         if not storage.realise().writeable:
             return False
-        _store(recorder, tensor, shape[rank:], strides[rank:], offset, number)
+        _store(recorder, tensor, shape, strides, offset, number)
     return True
 
 
@@ -142,7 +149,12 @@ def _store(
     if not (sys.getrefcount(buffer) == ALONE and buffer.of_pool) and not storage.is_exported:
         storage.buffer = buffer = buffer.copy()
     laid_out(buffer.array, type.with_shape(shape), strides, offset)[...] = values
-    TOUCHED[0] += 1
     storage.version += 1
+    _count(tensor)
+
+
+def _count(tensor: TensorBase) -> None:
+    """A write that PyTorch counts."""
+    TOUCHED[0] += 1
     if tensor._counter is not None:
         tensor._counter[0] += 1

@@ -125,10 +125,11 @@ def write(
     type = target._type
     recorder = current()
     with recorder.lock:
-        b = recorder.begin()
+        recorder.begin()
         grad = MODE.enabled and (source.requires_grad or target._lineage.hist is not None) and type.dtype.is_float
         if not grad and target._chain and stored(recorder, target, source):
             return
+        b = recorder.b
         node, keep = read(recorder, source, grad)
         if source._type.device != type.device:
             node = b.transfer(node, type.device)

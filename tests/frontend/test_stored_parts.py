@@ -12,6 +12,7 @@ import pytest
 
 import graphc
 from graphc import call_places
+from graphc_runtime.buffer import memory_stats, reset_peak
 
 
 def counted(function: Callable[[], object]) -> dict[str, int]:
@@ -66,6 +67,30 @@ def test_large_memory_is_not_copied() -> None:
     done = counted(lambda: [x.__setitem__(k, 5.0) for k in range(100)])
     assert done["allocations"] == 0
     assert (x[:101].numpy() == [5.0] * 100 + [100.0]).all()
+
+
+def test_rows_of_large_memory_move_without_a_copy_of_it() -> None:
+    """Neither a row of itself nor what is computed of one takes memory of the size of the whole."""
+    x = realised(1 << 8, 1 << 10)
+
+    def move() -> None:
+        for k in range(40):
+            x[k] = x[k + 100]
+            x[k + 50] += 1
+            x[k + 50, 3] *= 2
+
+    move()
+    reset_peak()
+    before = memory_stats().peak_bytes
+    move()
+    assert memory_stats().peak_bytes < before + x.nbytes // 2
+    expected = np.arange(1 << 18, dtype=np.float32).reshape(1 << 8, 1 << 10)
+    for _ in range(2):
+        for k in range(40):
+            expected[k] = expected[k + 100]
+            expected[k + 50] += 1
+            expected[k + 50, 3] *= 2
+    assert (x.numpy() == expected).all()
 
 
 def test_few_places_of_a_call_are_recorded_with_the_rest() -> None:
@@ -137,7 +162,9 @@ def test_memory_of_numpy_is_written() -> None:
 def test_a_row_of_itself_and_of_another_dtype() -> None:
     x = realised(4, 3)
     x[0] = x[2]
+    counted = x._version
     x[1] = x[1]
+    assert x._version == counted + 1
     x[3] = graphc.tensor([1.9, -2.9, 3e9], dtype=graphc.float64)
     assert x.tolist() == [[6, 7, 8], [3, 4, 5], [6, 7, 8], [np.float32(1.9), np.float32(-2.9), 3e9]]
     y = realised(4, 3, dtype=graphc.int32)
