@@ -126,7 +126,11 @@ def targets(results: Results, wishes: Sequence[Target], why: Mapping[tuple[str, 
         met = f"{len(values) - len(short)} of {len(values)}"
         lines.append([target.wish, target.told(target.least), met, f"{target.told(values[worst])} ({worst})"])
         if short:
-            every = ", ".join(f"{key} {target.told(value)}" for key, value in short.items())
+            limits = {key: limit for key, limit in target.limits(results).items() if limit > values.get(key, limit)}
+            every = ", ".join(
+                f"{key} {target.told(value)}" + (f" (at most {target.told(limits[key])})" if key in limits else "")
+                for key, value in short.items()
+            )
             missed.append(f"- {target.wish}, {target.told(target.least)}: {every}.")
             behind.update(key.partition("/")[0] for key in short)
     if not lines:
@@ -137,6 +141,8 @@ def targets(results: Results, wishes: Sequence[Target], why: Mapping[tuple[str, 
         table(["target", "goal", "met", "worst"], lines),
     ]
     if missed:
+        if any("(at most" in line for line in missed):
+            missed = ["What the machine's arithmetic or a plain copy would reach is in parentheses.", "", *missed]
         parts += ["### Missed", "\n".join(missed)]
         texts = [f"- {text}" for text in reasons(results, why, behind)]
         parts += ["What profiles show, and what was tried:", "\n".join(texts)] if texts else []

@@ -18,13 +18,14 @@ COMPILED, PLAIN = "graphc-compiled", "graphc"
 class Target:
     """A wish: each value that `values` finds in a run, by what it was measured on, is at least `least`.
 
-    With a unit of `AT_MOST`, they are to be at most that.
+    With a unit of `AT_MOST`, they are to be at most that. `limits` finds what the values would be at the roofline.
     """
 
     wish: str
     least: float
     values: Callable[[Results], dict[str, float]]
     unit: str = "x"
+    limits: Callable[[Results], dict[str, float]] = lambda results: {}
 
     def told(self, value: float) -> str:
         """A value as people write it."""
@@ -66,6 +67,16 @@ def _by_hand(row: Row) -> float | None:
     return row.faster(COMPILED, BY_HAND)
 
 
+def _limit(row: Row) -> float | None:
+    """How many times faster than the best peer the machine's arithmetic, or a plain copy, is."""
+    peer, (least, _) = row.best_peer(), row.bound()
+    return row.median_s[peer] / least if peer is not None and least > 0 else None
+
+
+def _to_best(wish: str, least: float, value: Callable[[Row], float | None], *names: str) -> Target:
+    return Target(f"{wish}, to the best peer", least, _over_rows(value, *names), limits=_over_rows(_limit, *names))
+
+
 def _roofline(row: Row) -> float | None:
     return row.share(row.ours())
 
@@ -102,19 +113,19 @@ NETWORKS = ("mlp-*", "lstm-*", "transformer-*")
 FROM_B64 = ("lenet*-train-b64", "lenet*-train-b512")
 
 TARGETS = (
-    Target("LeNet step compiled, batch 1, to the best peer", 4, _over_rows(_compiled, "lenet*-train-b1")),
-    Target("LeNet step compiled, batch 4, to the best peer", 5, _over_rows(_compiled, "lenet*-train-b4")),
-    Target("LeNet step compiled, batch 64 and 512, to the best peer", 8, _over_rows(_compiled, *FROM_B64)),
+    _to_best("LeNet step compiled, batch 1", 4, _compiled, "lenet*-train-b1"),
+    _to_best("LeNet step compiled, batch 4", 5, _compiled, "lenet*-train-b4"),
+    _to_best("LeNet step compiled, batch 64 and 512", 8, _compiled, *FROM_B64),
     Target("LeNet step, batch 64 and 512, of the roofline", 0.6, _over_rows(_roofline, *FROM_B64), "%"),
     Target("LeNet step compiled, to C by hand", 1, _over_rows(_by_hand, "lenet-train-*")),
     Target("LeNet in a plain loop, to PyTorch eager", 1, _over_rows(_plain, "lenet*")),
-    Target("MLP, LSTM, transformer, to the best peer", 1.5, _over_rows(_best, *NETWORKS)),
-    Target("ResNet-18, to the best peer", 1.2, _over_rows(_best, "resnet18-*")),
-    Target("pointwise and row kernels, to the best peer", 1.5, _over_rows(_best, *POINTWISE, *ROWS)),
+    _to_best("MLP, LSTM, transformer", 1.5, _best, *NETWORKS),
+    _to_best("ResNet-18", 1.2, _best, "resnet18-*"),
+    _to_best("pointwise and row kernels", 1.5, _best, *POINTWISE, *ROWS),
     Target("the same, of a plain copy", 0.9, _over_rows(_memory_bound, *POINTWISE, *ROWS), "%"),
     Target("products of n >= 512, of the roofline", 0.9, _over_rows(_roofline, *LARGE), "%"),
-    Target("products, to the best peer", 1, _over_rows(_best, "matmul-*")),
-    Target("convolutions, to the best peer", 1.2, _over_rows(_best, "conv-*")),
+    _to_best("products", 1, _best, "matmul-*"),
+    _to_best("convolutions", 1.2, _best, "conv-*"),
     Target("first LeNet step, empty cache", 1.0, _first_step("cold"), "s"),
     Target("first LeNet step, filled cache", 0.1, _first_step("cached"), "s"),
     Target("import, over NumPy's", 60, _import, "ms"),
@@ -126,10 +137,10 @@ TARGETS = (
 _CUDA_NETWORKS = ("resnet18-*", "transformer-*")
 _PRODUCTS = ("matmul-f32-*", "matmul-bf16-*")
 CUDA_TARGETS = (
-    Target("LeNet step compiled, to the best peer", 2, _over_rows(_compiled, "lenet-train-*")),
-    Target("ResNet-18 and transformer, to the best peer", 1, _over_rows(_best, *_CUDA_NETWORKS)),
+    _to_best("LeNet step compiled", 2, _compiled, "lenet-train-*"),
+    _to_best("ResNet-18 and transformer", 1, _best, *_CUDA_NETWORKS),
     Target("pointwise and reductions, of a plain copy", 0.9, _over_rows(_roofline, "chain", "sum", "*-sum"), "%"),
-    Target("softmax and layer norm, to the best peer", 1.2, _over_rows(_best, "softmax", "layer-norm")),
+    _to_best("softmax and layer norm", 1.2, _best, "softmax", "layer-norm"),
     Target("products in f32 and bf16, to PyTorch (cuBLAS)", 0.8, _over_rows(_to_torch, *_PRODUCTS)),
     Target("first LeNet step, empty cache", 3.0, _first_step("cold"), "s"),
     Target("first LeNet step, filled cache", 0.3, _first_step("cached"), "s"),

@@ -65,6 +65,16 @@ def test_targets_tell_what_is_missed() -> None:
     assert "filled cache, 0.1 s:" not in text and "import, over NumPy's, 60 ms:" not in text
 
 
+def test_what_the_machine_would_reach_stands_beside_what_is_missed() -> None:
+    """A peer takes 2000, the copy 500 us: four times is what memory gives. What is already beyond it has no limit."""
+    machine = {"processor": "P", "cores": 2, "system": "S", "python": "3", "revision": "commit 1"}
+    slow = dataclasses.replace(row(), workload="norm", median_s={**row().median_s, "graphc-compiled": 1.6e-3})
+    beyond = dataclasses.replace(slow, workload="dot", copy_s=1.9e-3)
+    text = page(Results(machine, {"rounds": 1, "seconds": 0.1}, rows=[slow, beyond]))
+    assert "to the best peer, 1.50: norm/1 1.25 (at most 4.00), dot/1 1.25." in text
+    assert text.index("would reach is in parentheses") < text.index("(at most 4.00)")
+
+
 def test_results_are_read_back_and_rows_replaced() -> None:
     machine = {"processor": "P", "cores": 2, "system": "S", "python": "3", "revision": "commit 1"}
     dot = Row("dot", "Vectors", 1, "f32", 1, 1, revision="commit 1")
