@@ -16,7 +16,8 @@ class FrontCounters:
     symbolically · `gradient_hits` gradients remembered · `captures` calls of compiled functions that ran Python ·
     `replays` calls that did not · `capture_breaks` captures given up because a value was observed · `recompiles`
     captures of a function that had one · `host_calls` runs of operators that have no kernel (`graphc/host.py`) ·
-    `transfers` values that programs moved between devices.
+    `transfers` values that programs moved between devices · `interpreted` runs of programs by NumPy
+    (`graphc/interpreting.py`).
     """
 
     records: int = 0
@@ -34,6 +35,7 @@ class FrontCounters:
     recompiles: int = 0
     host_calls: int = 0
     transfers: int = 0
+    interpreted: int = 0
 
 
 FRONT = FrontCounters()

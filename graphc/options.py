@@ -29,6 +29,12 @@ MINIMAL_FILTERING = declare(
     affects_code=True,
 )
 
+INTERPRET = declare(
+    "interpret",
+    True,
+    "run small programs like several others, which differ in shapes or numbers, with NumPy until they have run often",
+)
+
 MATMUL_PRECISION = declare(
     "matmul_precision",
     "highest",
@@ -50,6 +56,7 @@ __all__ = [
     "CACHE_BYTES",
     "CACHE_DIR",
     "IDLE_BYTES",
+    "INTERPRET",
     "MATMUL_PRECISION",
     "MINIMAL_FILTERING",
     "NATIVE_CALLS",

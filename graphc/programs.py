@@ -11,12 +11,13 @@ from typing import Any
 import graphc
 from graphc.counting import FRONT
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
+from graphc.interpreting import Interpreted, Variants
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
 from graphc.memory import AnyBuffer
-from graphc.options import code_key
+from graphc.options import INTERPRET, code_key
 
 # A larger graph is cut into several programs, so that compile time stays linear and long chains repeat one program.
 # What crosses a cut is stored, so the steps of most networks should stay whole.
@@ -39,6 +40,7 @@ class Segment:
 Program = tuple[Segment, ...]
 
 _executables: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+_variants = Variants()
 _lock = threading.RLock()
 
 
@@ -96,10 +98,31 @@ def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ..
         return made
 
 
-def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: frozenset[Node] = frozenset()) -> Program:
+def _executable(graph: Graph, key: tuple[object, ...], donated: tuple[int, ...], device: str, interpret: bool) -> Any:
+    """What runs a canonical graph: compiled, or interpreted where that may be and is better."""
+    if interpret and device == "cpu" and INTERPRET.get():
+        with _lock:
+            found = _variants.interpreted(graph, (code_key(), *key))
+        if found is not None:
+            return found
+    return executable_for(graph, key, donated, device)
+
+
+def is_due(program: Program) -> bool:
+    """Whether a part of a program was interpreted so often that it is to be compiled."""
+    return any(type(segment.executable) is Interpreted and segment.executable.is_due for segment in program)
+
+
+def build(
+    outputs: Sequence[Node],
+    known: Callable[[Node], bool],
+    donated: frozenset[Node] = frozenset(),
+    interpret: bool = False,
+) -> Program:
     """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long, has
     operators that run on the host, or values on several devices.
 
+    With `interpret` some are not compiled (`graphc/interpreting.py`).
     A program of one compiled segment, and else of transfers, may overwrite the buffers of the leaves `donated` that
     nothing but that segment reads.
     """
@@ -137,7 +160,8 @@ def build(outputs: Sequence[Node], known: Callable[[Node], bool], donated: froze
         graph, key = canonical(tuple(taken), given, piece)
         lent = tuple(i for i, n in enumerate(taken) if n in donated and read_once(n)) if single else ()
         device = piece[0].type.device
-        program.append(Segment(executable_for(graph, key, lent, device), tuple(taken), tuple(given)))
+        executable = _executable(graph, key, lent, device, interpret)
+        program.append(Segment(executable, tuple(taken), tuple(given)))
     return tuple(program)
 
 

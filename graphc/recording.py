@@ -320,7 +320,7 @@ class Recorder:
             nodes = tuple(dict.fromkeys((*nodes, *[n for n in needed if n not in self.bound])))
         results: dict[Node, AnyBuffer] = {}
         if nodes:
-            program = self.program(nodes)
+            program = self.program(nodes, interpret=True)
             if PLAN and not self.cuts:
                 self._plan_flush(nodes, program)
             results = programs.run(program, self.bound)
@@ -350,14 +350,16 @@ class Recorder:
 
     def compute(self, outputs: tuple[Node, ...]) -> dict[Node, AnyBuffer]:
         """The buffers of `outputs`, from what is bound now."""
-        return programs.run(self.program(outputs), self.bound)
+        return programs.run(self.program(outputs, interpret=True), self.bound)
 
-    def program(self, outputs: tuple[Node, ...], donated: frozenset[Node] = frozenset()) -> programs.Program:
+    def program(
+        self, outputs: tuple[Node, ...], donated: frozenset[Node] = frozenset(), interpret: bool = False
+    ) -> programs.Program:
         """The program for `outputs`, by one look-up when it was built before. It may overwrite the leaves `donated`."""
-        key = (outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated, code_key())
+        key = (outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated, interpret, code_key())
         program = self._programs.get(key)
-        if program is None:
-            program = programs.build(outputs, self.bound.__contains__, donated)
+        if program is None or programs.is_due(program):
+            program = programs.build(outputs, self.bound.__contains__, donated, interpret)
             self._programs[key] = program
             if len(self._programs) > KEPT_PROGRAMS:
                 self._programs.popitem(last=False)

@@ -20,6 +20,9 @@ if "GRAPHC_CACHE_DIR" not in os.environ:
     os.environ["GRAPHC_CACHE_DIR"] = folder  # workers and child processes inherit it
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
+# Thousands of tests make many variants of each small program, and are about compiled ones.
+os.environ.setdefault("GRAPHC_INTERPRET", "0")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the texts that golden tests compare with")

@@ -1,0 +1,112 @@
+"""Programs of which there are ever new variants are interpreted.
+
+A program is compiled for its shapes and everything else that stands in it. Where only these change from run to run, as
+the length of a text that grows does, each compilation would serve once, and takes ten times and more of what NumPy
+takes for small programs, operator by operator. So a program like several others is interpreted until it has run often
+enough for a compiled one to be worth it. What was counted in this process decides, not what a cache holds: the same
+script gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.counting import FRONT
+from graphc.ir.contraction import parse_spec
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.memory import AnyBuffer, copy_into, from_host, values_of
+
+MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled
+MOST_RUNS = 16  # of one variant, before it is compiled
+MOST_ELEMENTS = 1 << 22  # of all values together
+MOST_PRODUCTS = 1 << 27
+MOST_KEPT = 2048
+
+Key = tuple[object, ...]
+
+
+class Interpreted:
+    """Runs a program with NumPy where a compiled one would run."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.output_aliases = (-1,) * len(graph.outputs)
+        self.runs = 0
+        self._graph = graph
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has run often enough to be compiled."""
+        return self.runs >= MOST_RUNS
+
+    def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
+        """The outputs for the inputs' buffers, in memory of their own."""
+        self.runs += 1
+        FRONT.interpreted += 1
+        arrays = [values_of(buffer, node.type) for buffer, node in zip(inputs, self._graph.inputs, strict=True)]
+        made = evaluate(self._graph, arrays)
+        return [
+            from_host(np.ascontiguousarray(array, node.dtype.numpy), "cpu")
+            for array, node in zip(made, self._graph.outputs, strict=True)
+        ]
+
+    def launch(self, inputs: Sequence[AnyBuffer], outputs: Sequence[AnyBuffer]) -> None:
+        """`run` into given memory."""
+        for output, made in zip(outputs, self.run(inputs), strict=True):
+            copy_into(output, made)
+
+
+class Variants:
+    """Which programs are alike, and which of them are interpreted."""
+
+    def __init__(self) -> None:
+        self._alike: OrderedDict[Key, set[int]] = OrderedDict()
+        self._held: OrderedDict[Key, Interpreted] = OrderedDict()
+
+    def interpreted(self, graph: Graph, key: Key) -> Interpreted | None:
+        """What runs the program of `graph`, whose structure is `key`, if it is not to be compiled now."""
+        held = self._held.get(key)
+        if held is not None:
+            return None if held.is_due else held
+        kind = _kind(graph)
+        alike = self._alike.setdefault(kind, set())
+        self._alike.move_to_end(kind)
+        alike.add(hash(key))
+        if len(self._alike) > MOST_KEPT:
+            self._alike.popitem(last=False)
+        if len(alike) <= MOST_VARIANTS or not _is_small(graph):
+            return None
+        made = self._held[key] = Interpreted(graph)
+        if len(self._held) > MOST_KEPT:
+            self._held.popitem(last=False)
+        return made
+
+
+def _kind(graph: Graph) -> Key:
+    """What programs that differ in numbers, places and shapes alone have in common."""
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    nodes = [(node.op, node.dtype, node.type.rank, *map(number.__getitem__, node.inputs)) for node in graph.nodes]
+    return (*nodes, *map(number.__getitem__, graph.outputs))
+
+
+def _is_small(graph: Graph) -> bool:
+    """Whether interpreting takes less than compiling. Draws by themselves are compiled: what parameters begin with is
+    not to depend, by an ulp, on what ran before.
+    """
+    ops = {node.op for node in graph.nodes}
+    if "random_bits" in ops and "contract" not in ops:
+        return False
+    elements = sum(node.type.size for node in graph.nodes)
+    return elements <= MOST_ELEMENTS and sum(map(_products, graph.nodes)) <= MOST_PRODUCTS
+
+
+def _products(node: Node) -> int:
+    if node.op != "contract":
+        return 0
+    extents = parse_spec(node.text("spec")).extents(node.inputs[0].shape, node.inputs[1].shape)
+    return math.prod(extents.values())

@@ -1,0 +1,145 @@
+"""Programs like several others are run by NumPy, until they have run often: what is compiled, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+import graphc.nn.functional as F
+from graphc import interpreting, programs
+from graphc.interpreting import MOST_RUNS, MOST_VARIANTS, Variants
+from graphc.options import INTERPRET, scope
+from tests.frontend.test_stored_parts import counted, realised
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing was seen before."""
+    monkeypatch.setattr(programs, "_variants", Variants())
+    with scope(interpret=True):
+        yield
+
+
+def prefix(x: Any, n: int) -> float:
+    return (x[:n] * 2 + 1).exp().sum().item()
+
+
+def test_few_of_many_lengths_are_compiled() -> None:
+    x = realised(200) / 200
+    done = counted(lambda: [prefix(x, n) for n in range(1, 101)])
+    assert done["programs_built"] <= MOST_VARIANTS + 1
+    assert done["interpreted"] >= 100 - MOST_VARIANTS - 1
+    array = np.arange(200, dtype=np.float32) / 200
+    for n in (1, 5, 50, 100):
+        assert prefix(x, n) == pytest.approx(np.exp(array[:n] * 2 + 1).sum(dtype=np.float64), rel=1e-6)
+
+
+def test_what_runs_often_is_compiled_and_had_the_same_bits_before() -> None:
+    x = realised(100) / 100
+    for n in range(1, MOST_VARIANTS + 2):
+        prefix(x, n)
+    results = []
+    done = counted(lambda: results.extend(prefix(x, 77) for _ in range(MOST_RUNS)))
+    assert done["interpreted"] == MOST_RUNS and done["programs_built"] == 0
+    assert len(set(results)) == 1
+    done = counted(lambda: results.extend(prefix(x, 77) for _ in range(5)))
+    assert done["interpreted"] == 0 and done["programs_built"] == 1
+    assert len(set(results[MOST_RUNS:])) == 1
+    assert results[-1] == pytest.approx(results[0], rel=1e-6)
+
+
+def test_steps_of_new_lengths_learn_as_compiled_ones_do() -> None:
+    def train(interpret: bool) -> list[np.ndarray]:
+        graphc.manual_seed(0)
+        net = graphc.nn.Sequential(graphc.nn.Linear(6, 8), graphc.nn.LayerNorm(8), graphc.nn.Linear(8, 3))
+        optimizer = graphc.optim.Adam(net.parameters(), lr=0.01)
+        rng = np.random.default_rng(0)
+        with scope(interpret=interpret):
+            for n in range(3, 15):
+                x = graphc.tensor(rng.standard_normal((n, 6)).astype(np.float32))
+                y = graphc.tensor(rng.integers(0, 3, n))
+                optimizer.zero_grad()
+                loss = F.cross_entropy(net(x), y)
+                loss.backward()
+                optimizer.step()
+                loss.item()
+        return [p.detach().numpy() for p in net.parameters()]
+
+    done = counted(lambda: train(True))
+    assert done["interpreted"] > 5
+    for a, b in zip(train(True), train(False), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_results_are_memory_of_their_own() -> None:
+    x = realised(50)
+    for n in range(2, 12):
+        y = x[:n] + 0
+        same, constant = x[:n].reshape(1, n).clone(), graphc.zeros(n) + 1
+        y[0] = 100.0
+        same[0, 1] = 100.0
+        constant[1] = 5.0
+        assert x[:2].tolist() == [0, 1] and y[0].item() == 100 and constant.sum().item() == n + 4
+
+
+def test_errors_of_values_are_raised() -> None:
+    table = realised(4, 2)
+    for n in range(1, 12):
+        index = graphc.arange(n) % 4
+        assert F.embedding(index, table).shape == (n, 2)
+        with pytest.raises(IndexError, match="index out of range in self"):
+            F.embedding(index + 4, table).tolist()
+
+
+def test_large_programs_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreting, "MOST_ELEMENTS", 1000)
+    x = realised(4000)
+    done = counted(lambda: [prefix(x, n) for n in range(2000, 2010)])
+    assert done["interpreted"] == 0 and done["programs_built"] >= 10
+    monkeypatch.setattr(interpreting, "MOST_ELEMENTS", 1 << 22)
+    monkeypatch.setattr(interpreting, "MOST_PRODUCTS", 1000)
+    a = realised(30, 30)
+    assert counted(lambda: [(a[:n] @ a).sum().item() for n in range(20, 30)])["interpreted"] == 0
+
+
+def test_draws_alone_are_compiled() -> None:
+    """What parameters begin with does not depend on how many layers there were before."""
+
+    def drawn(count: int) -> list[float]:
+        made = [graphc.empty(n).uniform_(-1, 1) for n in range(3, 3 + count)]
+        graphc.manual_seed(1)
+        return [*made, graphc.empty(40).uniform_(-1, 1)][-1].tolist()
+
+    few = drawn(0)
+    assert counted(lambda: drawn(10))["interpreted"] == 0
+    assert drawn(10) == few
+
+
+def test_captured_functions_are_compiled() -> None:
+    @graphc.compile
+    def f(x: Any) -> Any:
+        return (x * 2 + 1).exp().sum()
+
+    x = realised(100) / 100
+    done = counted(lambda: [f(x[:n]).item() for n in range(1, 15)])
+    assert done["interpreted"] == 0
+
+
+def test_an_option_switches_it_off() -> None:
+    x = realised(100) / 100
+    with scope(interpret=False):
+        assert not INTERPRET.get()
+        assert counted(lambda: [prefix(x, n) for n in range(1, 15)])["interpreted"] == 0
+
+
+def test_what_is_known_of_programs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreting, "MOST_KEPT", 5)
+    x = realised(100)
+    for n in range(1, 40):
+        x[:n].sum().item()
+        x[:n].reshape((1,) * (n % 9) + (n,)).sum().item()
+    assert len(programs._variants._alike) <= 5 and len(programs._variants._held) <= 5
