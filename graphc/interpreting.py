@@ -24,6 +24,8 @@ from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 
 MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled
 MOST_RUNS = 16  # of one variant, before it is compiled
+# Microseconds: what interpreting takes for an operator and for an element, and compiling for a program and an operator.
+STEP, ELEMENT, PROGRAM, COMPILED_STEP = 13, 1e-3, 5000, 400
 MOST_ELEMENTS = 1 << 22  # of all values together
 MOST_PRODUCTS = 1 << 27
 MOST_KEPT = 2048
@@ -38,11 +40,14 @@ class Interpreted:
         self.output_aliases = (-1,) * len(graph.outputs)
         self.runs = 0
         self._graph = graph
+        count, elements = len(graph.nodes), sum(node.type.size for node in graph.nodes)
+        worth = (PROGRAM + COMPILED_STEP * count) / (STEP * count + ELEMENT * elements)
+        self._most = max(2, min(MOST_RUNS, int(worth)))
 
     @property
     def is_due(self) -> bool:
         """Whether it has run often enough to be compiled."""
-        return self.runs >= MOST_RUNS
+        return self.runs >= self._most
 
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The outputs for the inputs' buffers, in memory of their own."""

@@ -52,6 +52,14 @@ def test_what_runs_often_is_compiled_and_had_the_same_bits_before() -> None:
     assert results[-1] == pytest.approx(results[0], rel=1e-6)
 
 
+def test_what_takes_longer_is_compiled_sooner() -> None:
+    x = realised(300_000)
+    for n in range(1, MOST_VARIANTS + 2):
+        prefix(x, n)
+    done = counted(lambda: [prefix(x, 250_000) for _ in range(MOST_RUNS)])
+    assert 2 <= done["interpreted"] <= MOST_RUNS // 2 and done["programs_built"] == 1
+
+
 def test_steps_of_new_lengths_learn_as_compiled_ones_do() -> None:
     def train(interpret: bool) -> list[np.ndarray]:
         graphc.manual_seed(0)
