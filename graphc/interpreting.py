@@ -70,7 +70,7 @@ class Variants:
     """Which programs are alike, and which of them are interpreted."""
 
     def __init__(self) -> None:
-        self._alike: OrderedDict[Key, set[int]] = OrderedDict()
+        self._compiled: OrderedDict[Key, set[int]] = OrderedDict()  # the first variants of each kind of program
         self._held: OrderedDict[Key, Interpreted] = OrderedDict()
 
     def interpreted(self, graph: Graph, key: Key) -> Interpreted | None:
@@ -78,13 +78,14 @@ class Variants:
         held = self._held.get(key)
         if held is not None:
             return None if held.is_due else held
-        kind = _kind(graph)
-        alike = self._alike.setdefault(kind, set())
-        self._alike.move_to_end(kind)
-        alike.add(hash(key))
-        if len(self._alike) > MOST_KEPT:
-            self._alike.popitem(last=False)
-        if len(alike) <= MOST_VARIANTS or not _is_small(graph):
+        kind, this = _kind(graph), hash(key)
+        compiled = self._compiled.setdefault(kind, set())
+        self._compiled.move_to_end(kind)
+        if len(self._compiled) > MOST_KEPT:
+            self._compiled.popitem(last=False)
+        if this not in compiled and len(compiled) < MOST_VARIANTS:
+            compiled.add(this)
+        if this in compiled or not _is_small(graph):
             return None
         made = self._held[key] = Interpreted(graph)
         if len(self._held) > MOST_KEPT:

@@ -150,4 +150,4 @@ def test_what_is_known_of_programs_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     for n in range(1, 40):
         x[:n].sum().item()
         x[:n].reshape((1,) * (n % 9) + (n,)).sum().item()
-    assert len(programs._variants._alike) <= 5 and len(programs._variants._held) <= 5
+    assert len(programs._variants._compiled) <= 5 and len(programs._variants._held) <= 5
