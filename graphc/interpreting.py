@@ -26,6 +26,7 @@ MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which 
 MOST_RUNS = 16  # of one variant, before it is compiled
 # Microseconds: what interpreting takes for an operator and for an element, and compiling for a program and an operator.
 STEP, ELEMENT, PROGRAM, COMPILED_STEP = 13, 1e-3, 5000, 400
+MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_ELEMENTS = 1 << 22  # of all values together
 MOST_PRODUCTS = 1 << 27
 MOST_KEPT = 2048
@@ -94,7 +95,12 @@ class Variants:
 
 
 def _kind(graph: Graph) -> Key:
-    """What programs that differ in numbers, places and shapes alone have in common."""
+    """What programs that differ in numbers, places and shapes alone have in common; long ones may differ in how often
+    they do the same too, as steps of a recurrent network over texts of several lengths do.
+    """
+    if len(graph.nodes) > MOST_EXACT:
+        kinds = {(node.op, node.dtype, node.type.rank) for node in graph.nodes}
+        return frozenset(kinds), len(graph.outputs)
     number = {node: i for i, node in enumerate(graph.nodes)}
     nodes = [(node.op, node.dtype, node.type.rank, *map(number.__getitem__, node.inputs)) for node in graph.nodes]
     return (*nodes, *map(number.__getitem__, graph.outputs))

@@ -83,6 +83,19 @@ def test_steps_of_new_lengths_learn_as_compiled_ones_do() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_long_programs_are_alike_that_take_more_steps() -> None:
+    w = realised(4, 4) / 20
+
+    def steps(n: int) -> float:
+        h = graphc.ones(2, 4)
+        for k in range(n):
+            h = (h @ w).tanh() + h * (k + 1)
+        return h.sum().item()
+
+    done = counted(lambda: [steps(n) for n in range(80, 92)])
+    assert done["interpreted"] == 12 - MOST_VARIANTS
+
+
 def test_results_are_memory_of_their_own() -> None:
     x = realised(50)
     for n in range(2, 12):
