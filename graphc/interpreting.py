@@ -22,7 +22,8 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 
-MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled
+MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled,
+MOST_LONG = 2  # and of long ones, which take seconds
 MOST_RUNS = 16  # of one variant, before it is compiled
 # Microseconds: what interpreting takes for an operator and for an element, and compiling for a program and an operator.
 STEP, ELEMENT, PROGRAM, COMPILED_STEP = 13, 1e-3, 5000, 400
@@ -84,7 +85,7 @@ class Variants:
         self._compiled.move_to_end(kind)
         if len(self._compiled) > MOST_KEPT:
             self._compiled.popitem(last=False)
-        if this not in compiled and len(compiled) < MOST_VARIANTS:
+        if this not in compiled and len(compiled) < (MOST_LONG if _is_long(graph) else MOST_VARIANTS):
             compiled.add(this)
         if this in compiled or not _is_small(graph):
             return None
@@ -98,12 +99,16 @@ def _kind(graph: Graph) -> Key:
     """What programs that differ in numbers, places and shapes alone have in common; long ones may differ in how often
     they do the same too, as steps of a recurrent network over texts of several lengths do.
     """
-    if len(graph.nodes) > MOST_EXACT:
+    if _is_long(graph):
         kinds = {(node.op, node.dtype, node.type.rank) for node in graph.nodes}
         return frozenset(kinds), len(graph.outputs)
     number = {node: i for i, node in enumerate(graph.nodes)}
     nodes = [(node.op, node.dtype, node.type.rank, *map(number.__getitem__, node.inputs)) for node in graph.nodes]
     return (*nodes, *map(number.__getitem__, graph.outputs))
+
+
+def _is_long(graph: Graph) -> bool:
+    return len(graph.nodes) > MOST_EXACT
 
 
 def _is_small(graph: Graph) -> bool:
