@@ -23,7 +23,7 @@ from graphc.ir.node import Node
 from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 
 MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled,
-MOST_LONG = 2  # and of long ones, which take seconds
+MOST_LONG = 3  # and of long ones, which take seconds
 MOST_RUNS = 16  # of one variant, before it is compiled
 # Microseconds: what interpreting takes for an operator and for an element, and compiling for a program and an operator.
 STEP, ELEMENT, PROGRAM, COMPILED_STEP = 13, 1e-3, 5000, 400
