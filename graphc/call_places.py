@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from types import CodeType
 
-from graphc.source import call_site
+from graphc.source import call_site, is_inside
 
 MOST_CALLS = 4096
 
@@ -16,11 +16,15 @@ MOST_CALLS = 4096
 _taken: dict[Hashable, tuple[CodeType, set[Hashable]]] = {}
 
 
-def moves(what: Hashable, place: Hashable, most: int) -> bool:
-    """Whether the call that reached an operator took more than `most` places, with this one, for `what`."""
+def moves(what: Hashable, place: Hashable, most: int, theirs: bool = False) -> bool:
+    """Whether the call that reached an operator took more than `most` places, with this one, for `what`; with `theirs`
+    calls of users only: those of this package mean the same number for the same parameter.
+    """
+    code, at = call_site(2)
+    if theirs and is_inside(code):
+        return False
     if len(_taken) > MOST_CALLS:
         _taken.clear()
-    code, at = call_site(2)
     _, seen = _taken.setdefault((id(code), at, what), (code, set()))
     if len(seen) <= most:
         seen.add(place)

@@ -107,7 +107,7 @@ def _is_free(recorder: Recorder, storage: Storage) -> bool:
 
 def _number(source: TensorBase) -> Number | None:
     """The number that a recorded constant is."""
-    value = source._storage.value
+    value = source._storage.value if not source._chain else None  # a view may show its bits
     return value.node.attr("value") if value is not None and value.node.op == "constant" else None  # type: ignore[return-value]
 
 

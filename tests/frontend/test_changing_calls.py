@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.recording import current
 from graphc.tensors.core import MOST_VIEWS
 from graphc.tensors.filling import MOST_NUMBERS
 from tests.frontend.test_stored_parts import counted, realised
@@ -85,6 +86,18 @@ def test_full_of_any_dtype_whatever_the_number(dtype: Any) -> None:
     for value in (0, 1, 1, 0, 1):
         made = graphc.full((2, 3), value, dtype=dtype)
         assert made.dtype is dtype and made.tolist() == [[value] * 3] * 2
+
+
+def test_states_of_many_parameters_are_remembered() -> None:
+    """An optimizer makes another number for each size; its steps are recorded once for all that."""
+    parameters = [graphc.ones(n, 2).requires_grad_() for n in range(1, 14)]
+    optimizer = graphc.optim.Adafactor(parameters, lr=0.1)
+    current().reset()
+    for _ in range(4):
+        optimizer.zero_grad()
+        sum((p * p).sum() for p in parameters).backward()
+        optimizer.step()
+    assert current().updates
 
 
 # masks

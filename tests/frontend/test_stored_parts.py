@@ -183,6 +183,18 @@ def test_every_kind_of_element(dtype: Any) -> None:
     assert x.tolist() == np.eye(2, dtype=dtype.ir.numpy)[np.arange(6) % 2].tolist()
 
 
+def test_what_is_pending_is_seen_through_views() -> None:
+    """A part of one number everywhere, and its bits as another number."""
+    x = graphc.full((64, 4), 2.0)
+    x[0] = x[1] * 1
+    x[2] = x[3]
+    y = graphc.full((64, 4), 1, dtype=graphc.int32)
+    y[0] = graphc.full((4,), 1.0).view(graphc.int32)
+    y[1] = graphc.full((8,), 3, dtype=graphc.int32)[::2]
+    assert x.sum().item() == 512
+    assert y[0].tolist() == [0x3F800000] * 4 and y[1].tolist() == [3] * 4 and y[2:].sum().item() == 248
+
+
 def test_negative_places_and_places_of_views() -> None:
     x = realised(4, 6)
     part = x[1:, ::2]
