@@ -1,5 +1,6 @@
 """An LSTM that reads sequences of changing length, define by run: no decorator, no padding. It learns whether the sum
-of a sequence is positive. A program is compiled for each new length, and found again when that length comes back.
+of a sequence is positive. Programs are compiled for the first lengths, and found again when these come back; other
+lengths are run by NumPy until they have come often enough.
 """
 
 import numpy as np

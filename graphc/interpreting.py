@@ -24,9 +24,9 @@ from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 
 MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled,
 MOST_LONG = 3  # and of long ones, which take seconds
-MOST_RUNS = 16  # of one variant, before it is compiled
+MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling would have taken as long
 # Microseconds: what interpreting takes for an operator and for an element, and compiling for a program and an operator.
-STEP, ELEMENT, PROGRAM, COMPILED_STEP = 13, 1e-3, 5000, 400
+STEP, ELEMENT, PROGRAM, COMPILED_STEP = 13, 1e-3, 5000, 1000
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_ELEMENTS = 1 << 22  # of all values together
 MOST_PRODUCTS = 1 << 27
