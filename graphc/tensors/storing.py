@@ -124,7 +124,9 @@ def _moves(target: TensorBase, number: Number | None) -> bool:
 
 
 def _is_read(storage: Storage) -> bool:
-    """Whether something recorded reads the memory later, and it is too large to be copied for that."""
+    """Whether something recorded reads the memory later, and it is too large to be copied for that. A leaf that waits
+    for the next program is let go first, as for every write.
+    """
     storage.kept = None
     if storage.type.nbytes <= COPIED:
         return False
