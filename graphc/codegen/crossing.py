@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from graphc.codegen.kernel import Affine, Param, Value
+from graphc.codegen.kernel import SEGMENT, Affine, Param, Value
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.sites import Nest
 from graphc.ir.index import Ix, Var
@@ -120,8 +120,29 @@ def _fills(values: Sequence[Value], step: int) -> bool:
     return size == step <= type.lanes and not size & (size - 1) and type.dtype.kind != "bool"
 
 
+def transposed_square(e: ScopedEmitter, rows: Sequence[Value]) -> list[Value] | None:
+    """The columns of rows in vectors of as many lanes, a power of two; None for others.
+
+    Every round exchanges a bit of a lane's number for one of a row's: first bits within segments of 16 bytes, whose
+    shuffles are the fastest that processors have, then those of whole segments.
+    """
+    rows, lanes = list(rows), rows[0].type.lanes
+    inside = SEGMENT // rows[0].type.dtype.itemsize
+    if len(rows) != lanes or lanes % inside or lanes & (lanes - 1):
+        return None
+    low, high = inside.bit_length() - 1, lanes.bit_length() - 1
+    rounds = [(1 << i, "unpack_low", "unpack_high") for i in reversed(range(low))]
+    rounds += [(1 << i, "even_segments", "odd_segments") for i in range(low, high)]
+    for bit, *names in rounds:
+        for i in [i for i in range(lanes) if not i & bit]:
+            rows[i], rows[i + bit] = [e.op(name, rows[i], rows[i + bit]) for name in names]
+    return rows
+
+
 def _zipped(e: ScopedEmitter, values: Sequence[Value]) -> list[Value]:
     """Vectors, a power of two of them, one lane of each after the other: a lane's places are then together."""
+    if (square := transposed_square(e, values)) is not None:
+        return square
     rows, half = list(values), len(values) // 2
     for _ in range(len(rows).bit_length() - 1):  # each round zips the halves of the sequence of all lanes
         rows = [e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]

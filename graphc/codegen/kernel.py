@@ -314,6 +314,10 @@ OPERATIONS: dict[str, tuple[int, str]] = {
     "reduce_and": (1, "likewise (integer, bool)"),
     "zip_low": (2, "lanes of the two lower halves in turn: a[0], b[0], a[1], b[1], ... (vectors)"),
     "zip_high": (2, "likewise of the two upper halves"),
+    "unpack_low": (2, "within every 16 bytes what `zip_low` does in the whole vector (vectors of 16 bytes and more)"),
+    "unpack_high": (2, "likewise `zip_high`"),
+    "even_segments": (2, "segments of 16 bytes: number 0, 2, ... of a, then those of b (vectors of 32 bytes and more)"),
+    "odd_segments": (2, "likewise number 1, 3, ..."),
     "extract": (1, "as many lanes of a vector as the result has, from number `attr` on"),
     "scale": (
         2,
@@ -331,6 +335,22 @@ OPERATIONS: dict[str, tuple[int, str]] = {
 
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 LANE_REDUCTIONS = frozenset({"reduce_add", "reduce_mul", "reduce_maximum", "reduce_minimum", "reduce_or", "reduce_and"})
+SHUFFLES = frozenset({"zip_low", "zip_high", "unpack_low", "unpack_high", "even_segments", "odd_segments"})
+SEGMENT = 16  # bytes within which processors move elements fastest
+
+
+def shuffled(name: str, type: VType) -> list[int]:
+    """Which lanes a shuffle of two vectors of `type` takes: those of the second are counted on from the first's."""
+    lanes = type.lanes
+    if name in ("even_segments", "odd_segments"):
+        size = SEGMENT // type.dtype.itemsize
+        segments = range(int(name == "odd_segments"), 2 * lanes // size, 2)
+        return [segment * size + i for segment in segments for i in range(size)]
+    size = lanes if name in ("zip_low", "zip_high") else SEGMENT // type.dtype.itemsize
+    start = size // 2 if name.endswith("_high") else 0
+    firsts = [group + start + i for group in range(0, lanes, size) for i in range(size // 2)]
+    return [lane for first in firsts for lane in (first, lanes + first)]
+
 
 Number = float | int | bool
 

@@ -11,6 +11,8 @@ from graphc.codegen.kernel import (
     INDEX,
     LANE_REDUCTIONS,
     OPERATIONS,
+    SEGMENT,
+    SHUFFLES,
     Affine,
     AsyncCopy,
     Await,
@@ -287,6 +289,8 @@ class _Verifier:
             check(op)
         elif op.name in LANE_REDUCTIONS:
             self._reduction(op)
+        elif op.name in SHUFFLES:
+            self._shuffle(op)
         else:
             self._elementwise(op)
 
@@ -324,6 +328,14 @@ class _Verifier:
             self.fail(f"{op.name} halves its operand; {type.lanes} lanes are not a power of two")
         self.kind(op, type)
         self.result(op, VType(type.dtype))
+
+    def _shuffle(self, op: Op) -> None:
+        type = op.args[0].type
+        group = type.lanes * type.dtype.itemsize if op.name.startswith("zip") else SEGMENT
+        group *= 2 if op.name.endswith("segments") else 1
+        if type.lanes % 2 or group % (2 * type.dtype.itemsize) or type.lanes * type.dtype.itemsize % group:
+            self.fail(f"{op.name} does not cut {type} into equal parts")
+        self._elementwise(op)
 
     def _op_const(self, op: Op) -> None:
         dtype, value = op.result.type.dtype, op.attr

@@ -483,4 +483,4 @@ class _Lowering:
 
     def _work(self) -> tuple[int, int]:
         """Operations, and bytes of memory."""
-        return self.nest.operations, sum(n.type.nbytes for n in self.params if n not in self.rows)
+        return self.nest.operations, sum(self.nest.moved(n) for n in self.params if n not in self.rows)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
+from graphc.codegen.target import LINE
 from graphc.ir.access import Index
 from graphc.ir.demand import Demands, demands, reduction_extents, reduction_reads
 from graphc.ir.index import ZERO, Derived, Ix, Symbol, Var, linear, reshape_index
@@ -88,6 +89,17 @@ class Nest:
         """Arithmetic operations of the whole nest."""
         counts = (math.prod(v.hi + 1 for v in site.loops) * (site.maps + 7 * site.heavy) for site in self.sites)
         return self.points * sum(counts)
+
+    def moved(self, buffer: Node) -> int:
+        """Bytes of a buffer that the whole nest touches, at most: lines of what is picked or strided, or all of it."""
+        total, itemsize = 0, buffer.dtype.itemsize
+        for site in self.sites:
+            variables = (*self.axes, *site.loops)
+            points = math.prod(v.hi + 1 for v in variables)
+            for address in (a.address for a in site.accesses if a.buffer is buffer):
+                row = max((v.hi + 1 for v in variables if abs(address.coefficient(v)) == 1), default=1)
+                total += points // row * max(LINE, row * itemsize)
+        return min(buffer.type.nbytes, total or buffer.type.nbytes)
 
 
 def store_address(root: Root, at: Index) -> Ix:

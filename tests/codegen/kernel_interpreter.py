@@ -211,10 +211,14 @@ class Interpreter:
             if lanes > 1:
                 return args[0][..., first : first + lanes]
             return args[0] if op.args[0].type.lanes == 1 else args[0][..., first]
-        if op.name in ("zip_low", "zip_high"):
-            half = op.result.type.lanes // 2
-            part = slice(0, half) if op.name == "zip_low" else slice(half, 2 * half)
-            return np.stack([a[..., part] for a in args], axis=-1).reshape(self._shape(op.result))
+        if op.name in ("zip_low", "zip_high", "unpack_low", "unpack_high"):
+            group = op.result.type.lanes if op.name.startswith("zip") else 16 // op.result.type.dtype.itemsize
+            parts = [a.reshape(*a.shape[:-1], -1, 2, group // 2)[..., int(op.name.endswith("high")), :] for a in args]
+            return np.stack(parts, axis=-1).reshape(self._shape(op.result))
+        if op.name in ("even_segments", "odd_segments"):
+            segment = 16 // op.result.type.dtype.itemsize
+            parts = [a.reshape(*a.shape[:-1], -1, 2, segment)[..., int(op.name == "odd_segments"), :] for a in args]
+            return np.concatenate(parts, axis=-2).reshape(self._shape(op.result))
         result = SIMPLE[op.name](*args)
         assert result.dtype == dtype, (op, result.dtype)
         return result

@@ -228,7 +228,11 @@ class KernelMaker:
         elif what == "lookup" and dtype in (i32, i64):
             self.keep(e.lookup(self.rng.standard_normal(1 << int(self.rng.integers(6))).tolist(), vector))
         elif what == "zip" and lanes % 2 == 0:
-            self.keep(e.op(str(self._choose("zip_low", "zip_high")), vector, self.value(vector.type)))
+            size = lanes * dtype.itemsize
+            names = ["zip_low", "zip_high"]
+            names += ["unpack_low", "unpack_high"] if size % 16 == 0 else []
+            names += ["even_segments", "odd_segments"] if size % 32 == 0 else []
+            self.keep(e.op(str(self._choose(*names)), vector, self.value(vector.type)))
         elif what == "reduce" and lanes & (lanes - 1) == 0 and not (dtype.is_float and dtype.bits == 16):
             names = ["reduce_maximum", "reduce_minimum"]
             names += ["reduce_add", "reduce_mul"] if dtype.kind != "bool" else []

@@ -5,20 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.codegen.crossing import blocks, crossing_cost
-from graphc.codegen.kernel import Kernel
+from graphc.codegen.crossing import blocks, crossing_cost, transposed_square
+from graphc.codegen.kernel import INDEX, Affine, Kernel, Op, Param, Value, VType
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.kernel_verify import verify_kernel
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.prepare import prepare
 from graphc.codegen.schedule import Schedule
+from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.types import DType, TensorType, f32, f64, i32
+from graphc.ir.types import DType, TensorType, bf16, f16, f32, f64, i32, i64, u8
 from graphc.options import scope
 from graphc.pipeline import build_program, schedule
+from tests.codegen.native import baseline
+from tests.codegen.native import run as run_kernel
 from tests.codegen.programs import run
 from tests.codegen.targets import AVX2, AVX512, runnable
 
@@ -43,6 +46,30 @@ def _made(graph: Graph, target: Target) -> tuple[Schedule, Kernel]:
     with scope(minimal_filtering=False):
         group = schedule(graph, target).groups[-1]
         return prepare(group, target).schedule, build_program(graph, target=target).kernels[-1]
+
+
+@pytest.mark.parametrize("target", [baseline(), *runnable().values()], ids=["baseline", *runnable()])
+@pytest.mark.parametrize("dtype", [u8, f16, bf16, i32, f32, i64, f64], ids=str)
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
+def test_squares_are_transposed_within_segments_and_then_among_them(target: Target, dtype: DType, lanes: int) -> None:
+    size = lanes * lanes
+    e = ScopedEmitter()
+    grid = e.bind(Value(INDEX, "g"))
+    x, y = (Param(name, dtype, size, mode) for name, mode in (("x", "in"), ("y", "out")))
+    rows = [e.load(VType(dtype, lanes), x, Affine(i * lanes), 1, None, None) for i in range(lanes)]
+    columns = transposed_square(e, rows)
+    if lanes * dtype.itemsize < 16:
+        assert columns is None  # there is no segment
+        return
+    assert columns is not None
+    for i, column in enumerate(columns):
+        e.store(y, Affine(i * lanes), column, 1, None, None)
+    kernel = Kernel("k", (x, y), 1, grid, tuple(e.body))
+    assert sum(isinstance(s, Op) for s in kernel.body) == lanes * (lanes.bit_length() - 1)
+    source = np.arange(size).astype(dtype.numpy)
+    out = np.zeros_like(source)
+    run_kernel(kernel, [source, out], target)
+    assert np.array_equal(out.reshape(lanes, lanes), source.reshape(lanes, lanes).T)
 
 
 @pytest.mark.parametrize("target", [AVX2, AVX512], ids=["avx2", "avx512"])

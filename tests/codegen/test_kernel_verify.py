@@ -90,6 +90,13 @@ CORRUPTIONS = [
     ("%three = const 3 : i64", "%three = const true : i64", "True is not a constant of i64"),
     ("%q = mod %g, %three : i64", "%q = mod %t, %t : i32", "an operand of mod has type i32"),
     ("%s = reduce_add %r : f32", "%s = reduce_or %r : f32", "reduce_or is not defined for f32"),
+    ("%d = mul %s, %e : f32", "%d = zip_low %s, %e : f32", "zip_low does not cut f32 into equal parts"),
+    (
+        "%b = add %a, %v : f32x4",
+        "%b = even_segments %a, %v : f32x4",
+        "even_segments does not cut f32x4 into equal parts",
+    ),
+    ("%u = bitcast %t : f32", "%u = unpack_high %t, %t : i32", "unpack_high does not cut i32 into equal parts"),
     ("%zero = const 0.0 : f32x4", "%zero = const 0.0 : f32x4\n    %sp = splat %zero : f32x8", "splat takes a scalar"),
 ]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import OPERATIONS, Affine, Emitter, Load, Op, Param, Store, Value, VType
+from graphc.codegen.kernel import OPERATIONS, SHUFFLES, Affine, Emitter, Load, Op, Param, Store, Value, VType
 from graphc.codegen.target import Target
 from graphc.ir.types import DTYPES, DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8
 from tests.codegen.kernel_interpreter import fma
@@ -325,22 +325,40 @@ def test_lanes_extract_splat_and_index_arithmetic() -> None:
     assert (index.reshape(7, 2) == [[g // 3, g % 3] for g in range(7)]).all()
 
 
-@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
-def test_zip(lanes: int) -> None:
-    a, b = np.arange(lanes, dtype=np.float32), np.arange(lanes, dtype=np.float32) + 100
-    low, high = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
-    arrays = [a, b, low, high]
-    params = [param(n, x, "in" if k < 2 else "out") for k, (n, x) in enumerate(zip("abcd", arrays, strict=True))]
+SHUFFLED_BY_8 = {  # the lanes of two vectors of 8 elements of 4 bytes
+    "zip_low": [0, 8, 1, 9, 2, 10, 3, 11],
+    "zip_high": [4, 12, 5, 13, 6, 14, 7, 15],
+    "unpack_low": [0, 8, 1, 9, 4, 12, 5, 13],
+    "unpack_high": [2, 10, 3, 11, 6, 14, 7, 15],
+    "even_segments": [0, 1, 2, 3, 8, 9, 10, 11],
+    "odd_segments": [4, 5, 6, 7, 12, 13, 14, 15],
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("name", sorted(SHUFFLES))
+def test_shuffles(name: str, copies: int, target: str) -> None:
+    """`copies`: every element is so many lanes, smaller ones as many times."""
+    dtype = np.dtype(np.float32 if copies == 1 else np.int16)
+    a = np.arange(8 * copies).astype(dtype)
+    arrays = [a, a + dtype.type(100), np.zeros_like(a)]
+    params = [param(n, x, "in" if n != "o" else "out") for n, x in zip("abo", arrays, strict=True)]
 
     def write(e: Emitter, g: Value) -> None:
-        values = [Value(VType(f32, lanes)) for _ in range(2)]
+        values = [Value(VType(params[0].dtype, a.size)) for _ in range(2)]
         e.body.extend([Load(v, p, Affine()) for v, p in zip(values, params, strict=False)])
-        for place, name in ((2, "zip_low"), (3, "zip_high")):
-            e.body.append(Store(params[place], Affine(), e.op(name, *values)))
+        e.body.append(Store(params[2], Affine(), e.op(name, *values)))
 
-    run(build(params, 1, write), arrays)
-    both = np.stack([a, b], axis=1).ravel()
-    assert (low == both[:lanes]).all() and (high == both[lanes:]).all()
+    run(build(params, 1, write), arrays, TARGETS[target]())
+    first, second = arrays[0].reshape(-1, copies), arrays[1].reshape(-1, copies)
+    expected = np.concatenate([first, second])[SHUFFLED_BY_8[name]].ravel()
+    if copies == 2 and not name.endswith("segments"):  # single elements are zipped, not pairs
+        size = 16 if name.startswith("zip") else 8
+        half = slice(0, size // 2) if name.endswith("low") else slice(size // 2, size)
+        pairs = np.stack(arrays[:2], axis=1).reshape(-1, size, 2)
+        expected = pairs[:, half].ravel()
+    assert (arrays[2] == expected).all()
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 4), (4, 4), (2, 2), (1, 7)])
@@ -405,7 +423,7 @@ def test_lookup(dtype: DType, lanes: int, target: str) -> None:
 
 def test_every_operation_is_tested() -> None:
     tested = {n for d in DTYPES if d not in (f16, bf16) for n in operations_of(d)} | set(REDUCE)
-    tested |= {"const", "splat", "lanes", "extract", "cast", "bitcast", "floordiv", "mod", "zip_low", "zip_high"}
+    tested |= {"const", "splat", "lanes", "extract", "cast", "bitcast", "floordiv", "mod"} | SHUFFLES
     tested |= {"lookup", "scale"}
     assert tested == set(OPERATIONS)
 

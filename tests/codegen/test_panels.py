@@ -219,4 +219,4 @@ def test_loops_that_follow_each_other_are_copied_as_one() -> None:
     assert copies
     for kernel in copies:
         text = print_kernel(kernel)
-        assert "zip_low" in text and " stride " not in text and text.count("for ") <= 2
+        assert "even_segments" in text and " stride " not in text and text.count("for ") <= 2

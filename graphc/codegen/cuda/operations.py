@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.codegen.cuda.function import LANE, Function
 from graphc.codegen.cuda.spelling import REGISTER, UNSIGNED, literal
-from graphc.codegen.kernel import COMPARISONS, LANE_REDUCTIONS, Op
+from graphc.codegen.kernel import COMPARISONS, LANE_REDUCTIONS, SEGMENT, SHUFFLES, Op, shuffled
 from graphc.codegen.target import WARP
 from graphc.errors import CompileError
 from graphc.ir.types import DType, f32, f64, i64
@@ -62,7 +62,7 @@ def exchanges(op: Op, threads: int) -> bool:
     """Whether the threads of a block exchange values through shared memory for `op`."""
     if threads == 1 or op.args == () or op.args[0].type.lanes == 1:
         return False
-    if op.name in ("extract", "zip_low", "zip_high"):
+    if op.name == "extract" or op.name in SHUFFLES:
         return True
     return op.name in LANE_REDUCTIONS and threads > WARP
 
@@ -88,9 +88,17 @@ def exchange(f: Function, op: Op, scratch: str) -> None:
     elif op.name == "extract":
         call = f"gc_block_extract<{type}>({arguments}, {int(op.attr or 0)}, {place})"
     else:
-        first = 0 if op.name == "zip_low" else f.threads // 2
-        call = f"gc_block_zip<{f.threads}, {type}>({arguments}, {first}, {place})"
+        call = f"gc_block_shuffle<{f.threads}, {type}>({arguments}, {_source_lane(op, f.threads)}, {place})"
     f.define_each(op.result, [_as(f.type(op.result), type, call)])
+
+
+def _source_lane(op: Op, threads: int) -> str:
+    """Which of the lanes of both vectors a thread takes in a shuffle, see `shuffled`."""
+    size, half = SEGMENT // op.result.type.dtype.itemsize, int(op.name in ("odd_segments", "unpack_high", "zip_high"))
+    if op.name in ("even_segments", "odd_segments"):
+        return f"(2 * ({LANE} / {size}) + {half}) * {size} + {LANE} % {size}"
+    size = threads if op.name in ("zip_low", "zip_high") else size
+    return f"{LANE} % 2 * {threads} + {LANE} / {size} * {size} + {half * size // 2} + {LANE} % {size} / 2"
 
 
 def _as(target: str, source: str, expression: str) -> str:
@@ -238,11 +246,9 @@ def _extract(f: Function, op: Op) -> None:
     f.define(op.result, f.registers[op.args[0]][first : first + f.width(op.result)])
 
 
-def _zip(f: Function, op: Op) -> None:
-    first, second = (f.registers[a] for a in op.args)
-    half = len(first) // 2
-    start = 0 if op.name == "zip_low" else half
-    f.define(op.result, tuple(r for i in range(start, start + half) for r in (first[i], second[i])))
+def _shuffle(f: Function, op: Op) -> None:
+    lanes = [register for a in op.args for register in f.registers[a]]
+    f.define(op.result, tuple(lanes[lane] for lane in shuffled(op.name, op.result.type)))
 
 
 def _reduce(f: Function, op: Op) -> None:
@@ -311,7 +317,7 @@ _HANDLERS: dict[str, _Handler] = {
 # Operations that are not done lane by lane.
 _SPECIAL: dict[str, Callable[[Function, Op], None]] = {
     **dict.fromkeys(LANE_REDUCTIONS, _reduce),
-    **dict.fromkeys(("zip_low", "zip_high"), _zip),
+    **dict.fromkeys(SHUFFLES, _shuffle),
     "splat": _splat,
     "lanes": _lanes,
     "extract": _extract,

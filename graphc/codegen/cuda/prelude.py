@@ -206,12 +206,12 @@ template <class T> GC_INLINE T gc_block_extract(T value, int from, T* scratch) {
   return *scratch;
 }
 
-// first[start], second[start], first[start + 1], second[start + 1], ...: one in each thread.
-template <int THREADS, class T> GC_INLINE T gc_block_zip(T first, T second, int start, T* scratch) {
+// Lane `from` of two vectors, the second counted on from the first: another one for each thread.
+template <int THREADS, class T> GC_INLINE T gc_block_shuffle(T first, T second, int from, T* scratch) {
   const int thread = (int)threadIdx.x;
   scratch[thread] = first;
   scratch[THREADS + thread] = second;
   __syncthreads();
-  return scratch[thread % 2 * THREADS + start + thread / 2];
+  return scratch[from];
 }
 """

@@ -10,7 +10,7 @@ from math import gcd
 from typing import NamedTuple
 
 from graphc.codegen.cuda.spelling import INT_MAX, INT_MIN
-from graphc.codegen.kernel import Affine, For, If, Kernel, Op, Stmt, Value
+from graphc.codegen.kernel import SHUFFLES, Affine, For, If, Kernel, Op, Stmt, Value
 from graphc.ir.types import i64
 
 _LARGEST = 1 << 62  # what may be larger is not followed
@@ -168,8 +168,7 @@ _BINARY: dict[str, Callable[[Span, Span], Span | None]] = {
     "and": _and,
     "maximum": lambda a, b: Span(max(a.lo, b.lo), max(a.hi, b.hi), gcd(a.multiple, b.multiple)),
     "minimum": lambda a, b: Span(min(a.lo, b.lo), min(a.hi, b.hi), gcd(a.multiple, b.multiple)),
-    "zip_low": _union,
-    "zip_high": _union,
+    **dict.fromkeys(SHUFFLES, _union),
 }
 _SAME = frozenset({"splat", "extract", "reduce_maximum", "reduce_minimum"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from graphc.codegen.kernel import Op, Value, VType
+from graphc.codegen.kernel import SHUFFLES, Op, Value, VType, shuffled
 from graphc.codegen.llvm.conversions import bitcast, cast
 from graphc.codegen.llvm.function import Function, vector_of
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, literal, register_type, rounded
@@ -264,11 +264,9 @@ def _extract(f: Function, op: Op) -> str:
     return f.emit(f"shufflevector {f.typed(source)}, {register_type(source.type)} poison, {mask}", op.result.name)
 
 
-def _zip(f: Function, op: Op) -> str:
-    type = op.result.type
-    first = 0 if op.name == "zip_low" else type.lanes // 2
-    mask = [lane for i in range(first, first + type.lanes // 2) for lane in (i, type.lanes + i)]
-    return f.emit(f"shufflevector {f.typed(op.args[0])}, {f.typed(op.args[1])}, {lane_mask(mask)}", op.result.name)
+def _shuffle(f: Function, op: Op) -> str:
+    mask = lane_mask(shuffled(op.name, op.result.type))
+    return f.emit(f"shufflevector {f.typed(op.args[0])}, {f.typed(op.args[1])}, {mask}", op.result.name)
 
 
 def _reduce(f: Function, op: Op) -> str:
@@ -316,8 +314,7 @@ _HANDLERS: dict[str, Callable[[Function, Op], str]] = {
     "lanes": _lanes,
     "extract": _extract,
     "lookup": lookup,
-    "zip_low": _zip,
-    "zip_high": _zip,
+    **dict.fromkeys(SHUFFLES, _shuffle),
     "cast": cast,
     "bitcast": bitcast,
 }
