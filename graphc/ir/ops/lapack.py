@@ -12,6 +12,9 @@ import numpy as np
 from graphc.ir.opdef import Attrs
 from graphc.ir.types import TensorType
 
+PANEL = 64  # columns that are factorised one after the other
+FEW, SOLVED = 8, 64  # rows that are substituted one after the other, and by one call of LAPACK
+
 
 def stacked(x: np.ndarray) -> np.ndarray:
     """The matrices one after the other."""
@@ -72,18 +75,55 @@ def cholesky(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np
 
 
 def lu_of(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """L below the diagonal and U above it, with partial pivoting, and for each row the one (from 1) it changed with."""
-    made, count = m.copy(), min(m.shape)
-    pivots = np.arange(1, count + 1)
-    for j in range(count):
-        best = j + int(np.argmax(np.abs(made[j:, j])))
-        pivots[j] = best + 1
+    """L below the diagonal and U above it, with partial pivoting, and for each row the one (from 1) it changed with.
+
+    By halves of the columns, so that most of the work is products: S. Toledo, "Locality of reference in LU
+    decomposition with partial pivoting" (1997).
+    """
+    made = m.copy()
+    return made, _factorise(made) + 1
+
+
+def _factorise(m: np.ndarray) -> np.ndarray:
+    """Turn a matrix into its factors in place; gives for each row (from 0) the one it changed with."""
+    rows, columns = m.shape
+    if columns <= PANEL or rows <= PANEL:
+        return _factorise_columns(m)
+    half = min(rows, columns) // 2
+    left, right = m[:, :half], m[:, half:]
+    pivots = _factorise(left)
+    _exchange(right, pivots)
+    right[:half] = _substituted(left[:half], right[:half], upper=False, unit=True)
+    right[half:] -= left[half:] @ right[:half]
+    later = _factorise(right[half:])
+    _exchange(left[half:], later)
+    return np.concatenate([pivots, later + half])
+
+
+def _factorise_columns(m: np.ndarray) -> np.ndarray:
+    """`_factorise`, one column after the other."""
+    pivots = np.arange(min(m.shape))
+    for j in range(len(pivots)):
+        best = j + int(np.argmax(np.abs(m[j:, j])))
+        pivots[j] = best
         if best != j:
-            made[[j, best]] = made[[best, j]]
-        if made[j, j] != 0:
-            made[j + 1 :, j] /= made[j, j]
-        made[j + 1 :, j + 1 :] -= np.outer(made[j + 1 :, j], made[j, j + 1 :])
-    return made, pivots
+            _exchange_two(m, j, best)
+        if m[j, j] != 0:
+            m[j + 1 :, j] /= m[j, j]
+        m[j + 1 :, j + 1 :] -= np.outer(m[j + 1 :, j], m[j, j + 1 :])
+    return pivots
+
+
+def _exchange(m: np.ndarray, pivots: np.ndarray) -> None:
+    """Change the rows of `m` as a factorisation changed its own, one after the other."""
+    for i in np.flatnonzero(pivots != np.arange(len(pivots))):
+        _exchange_two(m, i, pivots[i])
+
+
+def _exchange_two(m: np.ndarray, i: int, j: int) -> None:
+    row = m[i].copy()
+    m[i] = m[j]
+    m[j] = row
 
 
 def lu(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
@@ -129,12 +169,33 @@ def solve(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.nd
 def solve_triangular(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
     """By substitution, as LAPACK's trtrs is not in NumPy; a zero on the diagonal gives infinities and NaN."""
     a, y = arrays
-    n, upper = a.shape[-1], attrs["upper"]
-    made = y.copy()
-    for i in reversed(range(n)) if upper else range(n):
-        known = slice(i + 1, n) if upper else slice(0, i)
-        row = made[..., i, :] - (a[..., i, None, known] @ made[..., known, :])[..., 0, :]
-        made[..., i, :] = row if attrs["unit"] else row / a[..., i, i, None]
+    return _substituted(a, y, bool(attrs["upper"]), bool(attrs["unit"]))
+
+
+def _substituted(a: np.ndarray, y: np.ndarray, upper: bool, unit: bool) -> np.ndarray:
+    """Substitution by blocks on the diagonal, from the last one of an upper triangle on.
+
+    LAPACK's gesv exchanges and eliminates nothing in an upper triangle and so substitutes too, but has zeros below the
+    diagonal times what it divides: blocks that are not finite, or are singular, go row by row.
+    """
+    if not upper:  # backwards it is an upper triangle
+        return _substituted(a[..., ::-1, ::-1], y[..., ::-1, :], True, unit)[..., ::-1, :]
+    n, made = a.shape[-1], np.array(y)
+    for end in range(n, 0, -SOLVED):
+        start = max(0, end - SOLVED)
+        block, rest = a[..., start:end, start:end], made[..., start:end, :]
+        if end < n:
+            rest -= a[..., start:end, end:] @ made[..., end:, :]
+        if end - start > FEW:
+            block = np.triu(block, int(unit)) + (np.eye(end - start, dtype=a.dtype) if unit else 0)
+            least = np.abs(np.einsum("...ii->...i", block)).min(initial=1)
+            if least >= np.finfo(a.dtype).tiny and np.isfinite(block).all() and np.isfinite(rest).all():
+                made[..., start:end, :] = np.linalg.solve(block, rest)
+                continue
+        for i in reversed(range(end - start)):
+            rest[..., i, :] -= (block[..., i, None, i + 1 :] @ rest[..., i + 1 :, :])[..., 0, :]
+            if not unit:
+                rest[..., i, :] /= block[..., i, i, None]
     return made
 
 
