@@ -116,7 +116,7 @@ def _rows_in_threads(nest: Nest, axes: Sequence[Var]) -> Iterator[Schedule]:
         if short.hi >= UNROLLED_REDUCTION or all(s.maps < short.hi for s in nest.sites):
             continue
         walk = unrolled(nest, short)
-        if walk.maps + 7 * walk.heavy_maps > MAX_UNROLLED:
+        if walk.operations > MAX_UNROLLED:
             continue
         for fastest in [v for v in reversed(axes) if v is not short] or [None]:
             schedule = _threads(nest, fastest)
@@ -131,7 +131,7 @@ def _turned(nest: Nest, axes: Sequence[Var]) -> Iterator[Schedule]:
     if any(s.stage is not None or s.loops for s in nest.sites):
         return
     accesses = [a for s in nest.sites for a in s.accesses]
-    work = sum(s.maps + 8 * s.heavy + len(s.accesses) for s in nest.sites)
+    work = sum(s.operations + len(s.accesses) for s in nest.sites)
     for lane in axes:
         strided = [a for a in accesses if abs(a.address.coefficient(lane)) > 1]
         if not strided or (lane.hi + 1) % TURNED or any(a.is_store for a in strided) or work * TURNED**2 > MAX_UNROLLED:
@@ -209,7 +209,7 @@ def _cycles(nest: Nest, schedule: Schedule, target: Target) -> float:
                 again += 0 if held else sectors
             else:
                 read[access.buffer, place] = sectors
-        each = site.maps + 8 * site.heavy + len(site.accesses)
+        each = site.operations + len(site.accesses)
         work += warps * each * (threads if threads > 1 and lane is None else WARP)
         steps += count * math.ceil(extent / threads)
         waits += ACROSS if lane is not None and site.stage is not None else 0
@@ -240,7 +240,7 @@ def _cycles_of_rows(nest: Nest, schedule: Schedule, short: Var, target: Target) 
         touched = _sectors(access, fastest, ())
         # Neighbours along the short axis lie in the same sectors, which stay near.
         sectors += times * (max(NEIGHBOURS * size, touched * size / SECTOR) if touched > size else touched)
-    work = (walk.maps + 8 * walk.heavy_maps + sum(times for _, times in accesses)) * WARP
+    work = (walk.operations + sum(times for _, times in accesses)) * WARP
     costs = warps * sectors * SECTOR / BANDWIDTH / target.cores, warps * work / RATE / target.cores
     return max(costs) + REST * sum(costs)
 

@@ -15,6 +15,11 @@ from graphc.ir.node import Node
 _NO_ROWS: Mapping[Rows, float] = {}
 
 
+def work_cycles(maps: int, heavy: int) -> float:
+    """Estimated cycles of so many operations on a vector, and of so many of them that are heavy."""
+    return maps * 0.5 + heavy * 8
+
+
 def loads_of(nest: Nest) -> list[tuple[Node, Ix]]:
     """What the sites of a nest load."""
     return [(a.buffer, a.address) for s in nest.sites for a in s.accesses if not a.is_store]
@@ -63,7 +68,7 @@ def site_cost(
     `zips`: stores are zipped.
     """
     count = _iterations(site.loops, nest)
-    work = site.maps * 0.5 + site.heavy * 8
+    work = work_cycles(site.maps, site.heavy)
     if lane is None:
         return count * (len(site.accesses) * 0.6 + work)
     extent = lane.hi + 1

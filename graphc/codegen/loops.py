@@ -12,7 +12,15 @@ from graphc.codegen.borders import borders
 from graphc.codegen.crossing import crossed_axis, together_cost
 from graphc.codegen.dealing import dealt_rows
 from graphc.codegen.extremes import is_place
-from graphc.codegen.lane_costs import access_cost, across_cost, inner_cost, loads_of, own_lane, site_cost
+from graphc.codegen.lane_costs import (
+    access_cost,
+    across_cost,
+    inner_cost,
+    loads_of,
+    own_lane,
+    site_cost,
+    work_cycles,
+)
 from graphc.codegen.panels import can_copy, choose_chunk, choose_panels
 from graphc.codegen.register_tiles import least_cycles, tile_contraction
 from graphc.codegen.schedule import MAX_UNROLLED, MODEL, Choice, NoOption, Schedule, pick
@@ -181,9 +189,9 @@ def _together(
         if short in outermost or not 0 < short.hi < UNROLLED_REDUCTION or all(s.maps < short.hi for s in nest.sites):
             continue
         walk = unrolled(nest, short)
-        work = walk.maps * 0.5 + walk.heavy_maps * 8
+        work = work_cycles(walk.maps, walk.heavy_maps)
         stores = [(a, short.hi + 1) for s in nest.sites for a in s.accesses if a.is_store]
-        if walk.maps + 7 * walk.heavy_maps > MAX_UNROLLED:
+        if walk.operations > MAX_UNROLLED:
             continue
         for lane in nest.axes:
             if lane is short or lane in outermost or lane.hi + 1 < lanes:
@@ -297,7 +305,7 @@ def _turned_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
 
 
 def _work(nest: Nest) -> int:
-    return sum(s.maps + 8 * s.heavy + len(s.accesses) for s in nest.sites)
+    return sum(s.operations + len(s.accesses) for s in nest.sites)
 
 
 def _turn(nest: Nest, schedule: Schedule) -> None:
@@ -397,7 +405,7 @@ def _choose_tiles(nest: Nest, schedule: Schedule, target: Target, number: int = 
         pick((1,), number)
     else:
         vectors = (lane.hi + 1) // schedule.lanes
-        work = sum(s.maps + 8 * s.heavy for s in nest.sites) + 1
+        work = sum(s.operations for s in nest.sites) + 1
         has_stage = any(s.stage is not None for s in nest.sites)
         want = 4 if work <= 12 or has_stage else 2 if work <= 40 else 1
         if schedule.dealt:  # each place of a row is a vector

@@ -40,7 +40,7 @@ def choose_ahead(nest: Nest, schedule: Schedule, steps: Sequence[Step]) -> Ahead
         return None
     sites = {s.stage: s for s in nest.sites if s.stage is not None}
     parts = {step: (*(sites[n] for n, _ in step.stages), *step.rows) for step in steps}
-    step = max(steps, key=lambda s: sum(p.maps + 8 * p.heavy for p in parts[s]))
+    step = max(steps, key=lambda s: sum(p.operations for p in parts[s]))
     site = parts[step][0]
     lane = schedule.site_lane.get(site)
     if lane is None or len(site.loops) != 1:

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from graphc.codegen.target import LINE
 from graphc.ir.access import Index
-from graphc.ir.demand import Demands, demands, reduction_extents, reduction_reads
+from graphc.ir.demand import HEAVY, Demands, demands, reduction_extents, reduction_reads
 from graphc.ir.index import ZERO, Derived, Ix, Symbol, Var, linear, reshape_index
 from graphc.ir.node import Node
 from graphc.ir.record import record
@@ -50,6 +50,11 @@ class Site:
     )  # for a contraction: loads of x and of y, per point
     is_kept: bool = False
     over: tuple[Ix, ...] = ()
+
+    @property
+    def operations(self) -> int:
+        """Scalar operations in a round of its loops, a heavy one counted as `HEAVY`."""
+        return self.maps + (HEAVY - 1) * self.heavy
 
     def place(self, at: tuple[Ix, ...]) -> tuple[Ix, ...]:
         """The index of each dimension in `over` where the loops are at `at`."""
@@ -87,7 +92,7 @@ class Nest:
     @property
     def operations(self) -> int:
         """Arithmetic operations of the whole nest."""
-        counts = (math.prod(v.hi + 1 for v in site.loops) * (site.maps + 7 * site.heavy) for site in self.sites)
+        counts = (math.prod(v.hi + 1 for v in site.loops) * site.operations for site in self.sites)
         return self.points * sum(counts)
 
     def moved(self, buffer: Node) -> int:
@@ -389,8 +394,7 @@ def tile_work(nest: Nest, lane: Var, lanes: int, count: int) -> int:
     for t in range(count):
         place = tuple(_replaced(ix, lane, start + t * lanes) for ix in nest.place)
         requests.extend((s.root.value, root_index(s.root, place, {})) for s in nest.sites if s.root is not None)
-    found = demands(requests, nest.inside)
-    return found.maps + 7 * found.heavy_maps
+    return demands(requests, nest.inside).operations
 
 
 def _stage_site(

@@ -130,6 +130,11 @@ class Demands:
     heavy_maps: int = 0
     other: dict[Ix, None] = field(default_factory=dict)
 
+    @property
+    def operations(self) -> int:
+        """Scalar operations, a heavy one counted as `HEAVY`."""
+        return self.maps + (HEAVY - 1) * self.heavy_maps
+
     def note(self, ix: Ix) -> None:
         """Add `ix`, and what is computed or read from, inside it, to `other`."""
         stack = [ix]
@@ -145,9 +150,7 @@ class Demands:
                     stack.extend(symbol.at)
 
 
-HEAVY_MAPS = frozenset(
-    {"exp", "exp2", "log", "log1p", "expm1", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "div", "sqrt", "remainder"}
-)
+HEAVY = 8  # operations that an element of a heavy operator counts for
 
 
 class TooLarge(OverflowError):
@@ -206,7 +209,7 @@ def _operands(node: Node, idx: Index, found: Demands) -> list[tuple[Node, Index]
     """The operand reads of one in-line node at `idx`; notes operations and conditions in `found`."""
     if OPS[node.op].kind == "elementwise":
         found.maps += 1
-        found.heavy_maps += node.op in HEAVY_MAPS
+        found.heavy_maps += OPS[node.op].is_heavy
         return [(operand, idx) for operand in node.inputs]
     if is_reduction(node):
         reads: list[tuple[Node, Index]] = []

@@ -42,8 +42,9 @@ class OpDef:
 
     `infer(types, attrs)` gives the result type or raises ShapeError/DTypeError. `evaluate(arrays, attrs, type)` is
     the NumPy reference. `vjp(b, node, ct)` gives one gradient (or None: zero) per operand, None for an operator whose
-    gradient is zero everywhere or undefined; then `why_no_vjp` says which. `scalar` names the kernel-IR operation
-    that computes one element (elementwise only). `decompose` rewrites the node into simpler operators (composite only).
+    gradient is zero everywhere or undefined; then `why_no_vjp` says which. `is_heavy` (elementwise only): an element
+    costs about as much as an exponential's, so that it is better stored than computed again and again. `decompose`
+    rewrites the node into simpler operators (composite only).
     A `host` operator has no kernel: a program runs `evaluate` for it, between its compiled parts.
     """
 
@@ -56,9 +57,9 @@ class OpDef:
     attrs: tuple[Attr, ...] = ()
     vjp: Vjp | None = None
     why_no_vjp: str = ""
-    scalar: str | None = None
     decompose: Decompose | None = None
     commutative: bool = False
+    is_heavy: bool = False
 
 
 OPS: dict[str, OpDef] = {}

@@ -13,7 +13,7 @@ from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.row_sums import cut_of
 from graphc.ir.schedule import Root
-from graphc.passes.stored import MAX_GROUP, MAX_PAIRS, MOVEMENT, movement_base, operations
+from graphc.passes.stored import MAX_GROUP, MAX_PAIRS, MOVEMENT, movement_base
 
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
 MAX_STRIDED = 1 << 17  # elements that stay near a core, however they are walked
@@ -167,7 +167,7 @@ def size_of(draft: Draft) -> Demands | None:
         walk = demands([(r.value, at) for r, at in roots], draft.inside, limit=MAX_PAIRS)
     except TooLarge:
         return None
-    return walk if operations(walk) <= MAX_GROUP else None
+    return walk if walk.operations <= MAX_GROUP else None
 
 
 def wanted_at(

@@ -36,7 +36,7 @@ from graphc.passes.drafts import (
 from graphc.passes.fuse_rows import merge_rows
 from graphc.passes.fuse_scans import merge_scans
 from graphc.passes.fuse_sums import merge_sums
-from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter, operations
+from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter
 
 NEAR = 4  # steps that a vector of whole ones is picked from
 MAX_TRANSPOSED = 32  # operations and accesses for an element up to which a reader may transpose what it computes
@@ -349,7 +349,7 @@ def _aligned(
 def _is_much(producer: Draft) -> bool:
     """Whether computing an element takes too many registers for blocks of them to be transposed."""
     found = size_of(producer)
-    return found is None or operations(found) + len(found.loads) > MAX_TRANSPOSED
+    return found is None or found.operations + len(found.loads) > MAX_TRANSPOSED
 
 
 def _is_across(reader: Draft, axis: int) -> bool:

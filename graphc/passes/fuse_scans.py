@@ -5,7 +5,7 @@ A scan reads each element once, so what it computes by itself need neither be st
 
 from __future__ import annotations
 
-from graphc.ir.demand import HEAVY_MAPS, SCANS, base_of
+from graphc.ir.demand import SCANS, base_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
@@ -44,4 +44,4 @@ def _is_light(draft: Draft, made: Node) -> bool:
 def _is_plain(node: Node) -> bool:
     if node.op in ("constant", "reshape") or (node.op == "broadcast" and node.inputs[0].type.size == 1):
         return True
-    return OPS[node.op].kind == "elementwise" and node.op not in HEAVY_MAPS and node.op != "materialize"
+    return OPS[node.op].kind == "elementwise" and not OPS[node.op].is_heavy and node.op != "materialize"

@@ -13,14 +13,14 @@ from itertools import product
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
-from graphc.ir.demand import HEAVY_MAPS, is_reduction, is_zero, needs_loop, reduction_extents
+from graphc.ir.demand import HEAVY, is_reduction, is_zero, needs_loop, reduction_extents
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.record import record
 from graphc.ir.types import TensorType, bf16, f16, f32
 from graphc.passes.base import PRIMITIVE, Pass
-from graphc.passes.stored import HEAVY, MOVEMENT, SOURCES, SPREAD, is_scatter
+from graphc.passes.stored import MOVEMENT, SOURCES, SPREAD, is_scatter
 
 MAX_PLACES = 36  # places of a window; the sum of more of them is too long for one kernel
 MAX_PHASES = 32
@@ -271,7 +271,7 @@ def _work(root: Node) -> int:
         if node.op in SOURCES or needs_loop(node) or node.op == "materialize":
             continue
         if OPS[node.op].kind == "elementwise":
-            work += HEAVY if node.op in HEAVY_MAPS else 1
+            work += HEAVY if OPS[node.op].is_heavy else 1
         elif node.op not in MOVEMENT and node.op != "pad":
             work += math.prod(reduction_extents(node)) if is_reduction(node) else 1
         stack.extend(x for x in node.inputs if x not in seen)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import format_spec, is_plain, parse_spec
-from graphc.ir.demand import COMPUTED, HEAVY_MAPS, UNROLLED_REDUCTION, base_of
+from graphc.ir.demand import COMPUTED, HEAVY, UNROLLED_REDUCTION, base_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
@@ -16,7 +16,7 @@ from graphc.ir.record import record
 from graphc.ir.row_sums import LONG, WIDE_ROW, choose_parts, is_row_sum, sums_rows
 from graphc.ir.types import bf16, f16, f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
-from graphc.passes.stored import HEAVY, MOVEMENT, SOURCES, movement_base
+from graphc.passes.stored import MOVEMENT, SOURCES, movement_base
 
 COMBINE = {"reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum"}
 ROWS = 8  # rows read at once: each is a stream of its own, and rows of 4 KB share the places of the first cache
@@ -220,7 +220,7 @@ def _chain(x: Node) -> tuple[int, int]:
         if node.op in SOURCES or OPS[node.op].kind != "elementwise":
             streams += node.op not in COMPUTED and 2 * node.type.size > x.type.size
             continue
-        work += HEAVY if node.op in HEAVY_MAPS else 1
+        work += HEAVY if OPS[node.op].is_heavy else 1
         operands = {movement_base(i) for i in node.inputs} - seen
         seen |= operands
         stack.extend(operands)

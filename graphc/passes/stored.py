@@ -10,7 +10,7 @@ from graphc.ir.contraction import parse_spec
 from graphc.ir.demand import (
     APART,
     COMPUTED,
-    HEAVY_MAPS,
+    HEAVY,
     WRITES_AT_INDEX,
     Demands,
     TooLarge,
@@ -35,7 +35,6 @@ MAX_REPEATS = 64  # places at which one element of a stored value may want anoth
 MAX_GROUP = 512  # scalar operations for one element in a whole kernel
 MAX_PAIRS = 8 * MAX_GROUP  # (value, index) pairs in a whole kernel, pure movement among them
 MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places than that are stored
-HEAVY = 8  # scalar operations that exp and its like count for
 SOURCES = frozenset({"input", "constant", "iota"})
 CHEAP = 8  # operations of a value that is computed again rather than stored and read
 SPREAD = 24  # operations that storing a value counts for, where each of its elements goes to several places
@@ -203,7 +202,7 @@ def _work(root: Node, chosen: set[Node]) -> tuple[int, Node | None]:
         if joined is None and is_joined(node):
             joined = node
         if node.op not in MOVEMENT:
-            work += HEAVY if node.op in HEAVY_MAPS else 1
+            work += HEAVY if OPS[node.op].is_heavy else 1
         stack.extend(x for x in node.inputs if x not in seen)
         seen.update(node.inputs)
     return work, joined
@@ -242,7 +241,7 @@ def _resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[Node]) -> N
         wanted_by = frozenset[Node]().union(*(owners[u] for u in users[node] if u in owners))
         # Users mostly want the same element, and that is computed once.
         times = max((repeats[u] * _reads_per_element(u, node) for u in users[node] if u in owners), default=1)
-        work = times * (HEAVY if node.op in HEAVY_MAPS else 1)
+        work = times * (HEAVY if OPS[node.op].is_heavy else 1)
         if node in free:
             fits = True
         else:
@@ -325,11 +324,6 @@ def _is_cheap(node: Node, times: int, chosen: set[Node]) -> bool:
     return True
 
 
-def operations(walk: Demands) -> int:
-    """Scalar operations of a walk, with what exp and its like cost."""
-    return walk.maps + (HEAVY - 1) * walk.heavy_maps
-
-
 def _cut_large(graph: Graph, chosen: set[Node]) -> None:
     """Add to `chosen` values in stored ones that would make a kernel too large by itself.
 
@@ -368,7 +362,7 @@ def _too_large(root: Node, inside: set[Node]) -> Demands | None:
         except TooLarge as reached:
             return reached.found
         left -= sum(map(len, walk.indices.values()))
-        work += operations(walk)
+        work += walk.operations
         if left <= 0 or work > MAX_GROUP:
             return walk
         new = [s for s in walk.stages if s not in stages]

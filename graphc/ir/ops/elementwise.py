@@ -62,8 +62,9 @@ def _elementwise(
     precise: bool = False,
     result: DType | None = None,
     commutative: bool = False,
+    heavy: bool = False,
 ) -> OpDef:
-    """Register an elementwise operator; `precise` computes the reference in f64 and rounds."""
+    """Register an elementwise operator; `precise` computes the reference in f64 and rounds; `heavy`: see `is_heavy`."""
 
     def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -80,8 +81,8 @@ def _elementwise(
             evaluate=evaluate,
             vjp=vjp,
             why_no_vjp=why,
-            scalar=name,
             commutative=commutative,
+            is_heavy=heavy,
         )
     )
 
@@ -123,14 +124,14 @@ for _name, _formula, _rule, _doc in (
     ("sigmoid", _sigmoid, rules.sigmoid, "1 / (1 + exp(-x)), without overflow."),
     ("erf", _erf, rules.erf, "Error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x."),
 ):
-    _elementwise(_name, 1, "float", _formula, f"{_doc} Float, any shape.", vjp=_rule, precise=True)
+    _elementwise(_name, 1, "float", _formula, f"{_doc} Float, any shape.", vjp=_rule, precise=True, heavy=True)
 
-_elementwise("div", 2, "float", np.divide, "IEEE quotient x / y. Float.", vjp=rules.div)
+_elementwise("div", 2, "float", np.divide, "IEEE quotient x / y. Float.", vjp=rules.div, heavy=True)
 _elementwise(
     "pow", 2, "number", lambda x, y: _int_pow(x, y) if x.dtype.kind in "iu" else _pow(x, y),
     "x to the power y as C's pow (pow(x, 0) = 1, NaN for x < 0 and y broken). Integers wrap around; for y < 0 they "
     "give 0 but for 1 and -1.",
-    vjp=rules.pow, precise=True,
+    vjp=rules.pow, precise=True, heavy=True,
 )  # fmt: skip
 for _name, _formula, _doc in (
     ("floor", np.floor, "The largest integer not above x."),
@@ -183,22 +184,22 @@ _elementwise(
 _elementwise(
     "floor_divide", 2, "number", _floor_divide,
     "floor(x / y), Python's `//`. Where y is 0: integers give 0, floats x / y. The smallest integer // -1 wraps.",
-    why=ZERO_EVERYWHERE,
+    why=ZERO_EVERYWHERE, heavy=True,
 )  # fmt: skip
 _elementwise(
     "remainder", 2, "number", _remainder,
     "x - floor(x / y) * y, the sign of y, Python's `%`. Integers: 0 where y is 0. Floats: NaN where y is 0.",
-    vjp=rules.remainder,
+    vjp=rules.remainder, heavy=True,
 )  # fmt: skip
 _elementwise(
     "fmod", 2, "number", lambda x, y: np.fmod(x, y),
     "x - trunc(x / y) * y, the sign of x, C's fmod. Integers: 0 where y is 0. Floats: NaN where y is 0.",
-    vjp=rules.fmod,
+    vjp=rules.fmod, heavy=True,
 )  # fmt: skip
 _elementwise(
     "gcd", 2, "integer", lambda x, y: np.gcd(x, y),
     "The greatest common divisor; not negative, but for the smallest integer. gcd(x, 0) is |x|.",
-    why="zero: integers have no gradient", commutative=True,
+    why="zero: integers have no gradient", commutative=True, heavy=True,
 )  # fmt: skip
 
 
@@ -337,7 +338,6 @@ SELECT = register(
         infer=_infer_select,
         evaluate=_evaluate_select,
         vjp=rules.select,
-        scalar="select",
     )
 )
 CAST = register(
@@ -354,7 +354,6 @@ CAST = register(
         evaluate=_evaluate_cast,
         attrs=(Attr("dtype", "dtype"),),
         vjp=_cast_vjp,
-        scalar="cast",
     )
 )
 BITCAST = register(
@@ -367,7 +366,6 @@ BITCAST = register(
         evaluate=_evaluate_bitcast,
         attrs=(Attr("dtype", "dtype"),),
         why_no_vjp="zero: bits are no numbers",
-        scalar="bitcast",
     )
 )
 DETACH = _elementwise(
