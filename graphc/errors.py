@@ -173,14 +173,14 @@ def _call(frame: FrameType) -> str:
         return ""
     given = list(_given(frame))
     owner = values.get("self")
-    if owner is not None and given and given[0][0] == "self":
+    if owner is not None and given and given[0][1] is owner:
         kind = type(owner).__name__
         if name == "__call__" and hasattr(owner, "forward"):
             return ""  # of a module; its `forward` comes next
         name = kind if name == "__init__" else f"{kind}.{name}"
         if type(owner) not in describe.registry and _shown(owner) == kind:
             del given[0]
-    texts = [f"{key}={_shown(value)}" if key and not _is_operand(value) else _shown(value) for key, value in given]
+    texts = [f"{key}={_shown(value)}" if key else _shown(value) for key, value in given]
     return f"{name}({', '.join(texts)})"
 
 
@@ -199,16 +199,20 @@ def _is_operand(value: Any) -> bool:
 
 
 def _given(frame: FrameType) -> Iterator[tuple[str, Any]]:
-    """The arguments of the call that made `frame` which are not None, with the names of those that have one."""
+    """The arguments of the call that made `frame` which are not None, with the names of those that have one, in the
+    order of a call. What is False and can only be given by name is a default.
+    """
     code, values = frame.f_code, frame.f_locals
-    count = code.co_argcount + code.co_kwonlyargcount
+    named, count = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
     names = code.co_varnames
-    for name in names[:count]:
+    rest = values.get(names[count], ()) if code.co_flags & inspect.CO_VARARGS else ()
+    for name in names[:named]:
         if values.get(name) is not None:
+            yield "" if rest or _is_operand(values[name]) else name, values[name]
+    for value in rest:
+        yield "", value
+    for name in names[named:count]:
+        if values.get(name) is not None and values[name] is not False:
             yield name, values[name]
-    if code.co_flags & inspect.CO_VARARGS:
-        for value in values.get(names[count], ()):
-            yield "", value
-        count += 1
     if code.co_flags & inspect.CO_VARKEYWORDS:
-        yield from values.get(names[count], {}).items()
+        yield from values.get(names[count + bool(code.co_flags & inspect.CO_VARARGS)], {}).items()

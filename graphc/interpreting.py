@@ -25,12 +25,13 @@ from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled,
 MOST_LONG = 3  # and of long ones, which take seconds
 MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling would have taken as long
-# Microseconds: what interpreting takes for an operator and for an element, and compiling for a program and an operator.
+# Microseconds: what interpreting takes for an operator and for an element, and compiling for a program and an operator
+# (measured on an AMD EPYC, see decision 19).
 STEP, ELEMENT, PROGRAM, COMPILED_STEP = 13, 1e-3, 5000, 1000
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_ELEMENTS = 1 << 22  # of all values together
-MOST_PRODUCTS = 1 << 27
-MOST_KEPT = 2048
+MOST_PRODUCTS = 1 << 27  # multiply-adds of all contractions together: NumPy's take a few milliseconds
+MOST_KEPT = 2048  # kinds of programs, and interpreted ones, that are known; the least recently used are forgotten
 
 Key = tuple[object, ...]
 
@@ -79,8 +80,9 @@ class Variants:
         """What runs the program of `graph`, whose structure is `key`, if it is not to be compiled now."""
         held = self._held.get(key)
         if held is not None:
+            self._held.move_to_end(key)
             return None if held.is_due else held
-        kind, this = _kind(graph), hash(key)
+        kind, this = _kind(graph), hash(key)  # a hash, since a key holds a whole structure: it only counts
         compiled = self._compiled.setdefault(kind, set())
         self._compiled.move_to_end(kind)
         if len(self._compiled) > MOST_KEPT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.errors import KindError, ShapeError, UnsupportedError, UsageError
+from graphc.errors import KindError, ShapeError, UnsupportedError, UsageError, describe
 
 Order = tuple[int, ...]
 
@@ -36,6 +36,9 @@ class memory_format:
     def __reduce__(self) -> str:
         return self.name
 
+
+describe.register(layout, repr)
+describe.register(memory_format, repr)
 
 strided, sparse_coo = layout("strided"), layout("sparse_coo")
 sparse_csr, sparse_csc = layout("sparse_csr"), layout("sparse_csc")

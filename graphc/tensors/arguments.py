@@ -12,7 +12,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.devices import use_device
 from graphc.errors import DTypeError, KindError, ShapeError, UnsupportedError, UsageError
-from graphc.ir.types import DType, TensorType, boolean
+from graphc.ir.types import DType, TensorType
 from graphc.layouts import Order, check_layout
 from graphc.naming import named
 from graphc.recording import THREADS
@@ -28,17 +28,6 @@ if TYPE_CHECKING:
 
 # More bytes than an address can name: NumPy's and PyTorch's own refusals come as different errors.
 _LARGEST = 1 << 47
-
-_C_NAMES = {
-    "float32": "float",
-    "float16": "c10::Half",
-    "bfloat16": "c10::BFloat16",
-    "int32": "int",
-    "uint8": "uint8_t",
-    "int8": "int8_t",
-    "int16": "int16_t",
-    "int64": "int64_t",
-}
 
 
 def kind(value: object) -> str:
@@ -125,22 +114,6 @@ def number_argument(name: str, value: object, argument: str, position: int) -> i
     if not isinstance(value, int | float):
         raise KindError(f"{name}(): argument '{argument}' (position {position}) must be Number, not {kind(value)}")
     return value
-
-
-def check_holds(value: int | float | bool, dtype: DType) -> None:
-    """DTypeError when `value` is outside of what `dtype` holds. Unsigned types take negative numbers of their width."""
-    if dtype is boolean or dtype.name == "f64":
-        return
-    if dtype.is_float:
-        largest = float(dtypes.limits(dtype).max)
-        fits = not math.isfinite(value) or abs(value) <= largest
-    else:
-        info = np.iinfo(dtype.numpy)
-        low = -int(info.max) if dtype.kind == "uint" else int(info.min)
-        fits = math.isfinite(value) and low <= math.trunc(value) <= int(info.max)
-    if not fits:
-        name = _C_NAMES[dtype.torch_name]
-        raise DTypeError(f"value cannot be converted to type {name} without overflow: {value}")
 
 
 def finished(tensor: Tensor, requires_grad: bool) -> Tensor:

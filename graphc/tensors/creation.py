@@ -15,7 +15,6 @@ from graphc.naming import named
 from graphc.tensors.arguments import (
     arranged,
     check_flags,
-    check_holds,
     constructor,
     extents,
     finished,
@@ -28,7 +27,7 @@ from graphc.tensors.arguments import (
     wanted_type,
 )
 from graphc.tensors.core import TensorBase, record
-from graphc.tensors.filling import number_tensor
+from graphc.tensors.filling import check_holds, number_tensor
 from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import fit
 from graphc.tensors.strided import memory_of, strided_view

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphc import dtypes
 from graphc.call_places import moves
-from graphc.errors import UsageError
-from graphc.ir.types import DType, TensorType
+from graphc.errors import DTypeError
+from graphc.ir.types import DType, TensorType, boolean
 from graphc.promotion import Number
 from graphc.recording import current
 from graphc.tensors.core import Keep, TensorBase, finish
@@ -19,21 +20,20 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 MOST_NUMBERS = 8  # that a call takes in turn, each in programs of its own
-_C_TYPES = {
-    "u8": "uint8_t",
-    "i8": "int8_t",
-    "i16": "int16_t",
-    "i32": "int",
-    "i64": "int64_t",
-    "f16": "at::Half",
-    "bf16": "at::BFloat16",
-    "f32": "float",
+_C_NAMES = {
+    "float32": "float",
+    "float16": "c10::Half",
+    "bfloat16": "c10::BFloat16",
+    "int32": "int",
+    "uint8": "uint8_t",
+    "int8": "int8_t",
+    "int16": "int16_t",
+    "int64": "int64_t",
 }
-_LARGEST = {"f16": 65504.0, "bf16": 3.3895313892515355e38, "f32": 3.4028234663852886e38}
 
 
 def fill_value(value: Number, like: TensorBase) -> Tensor:
-    """A number as a 0-d tensor of the dtype of `like`. RuntimeError when it does not fit."""
+    """A number as a 0-d tensor of the dtype of `like`. DTypeError when it does not fit."""
     return number_tensor(held_number(value, like._type.dtype), like._type.with_shape(()), "fill")
 
 
@@ -52,21 +52,25 @@ def number_tensor(value: Number, type: TensorType, role: str) -> Tensor:
         return finish(recorder, node, tuple(parents), "", False)
 
 
-def held_number(value: Number, dtype: DType) -> Number:
-    """`value` as an element of `dtype` holds it; RuntimeError in PyTorch's words when it is too large."""
-    if dtype.kind == "bool":
-        return bool(value)
+def check_holds(value: int | float | bool, dtype: DType) -> None:
+    """DTypeError when `value` is outside of what `dtype` holds. Unsigned types take negative numbers of their width."""
+    if dtype is boolean or dtype.name == "f64":
+        return
     if dtype.is_float:
-        largest = _LARGEST.get(dtype.name, math.inf)
-        bad = math.isfinite(value) and abs(value) > largest
-    elif isinstance(value, float) and not math.isfinite(value):
-        bad = True
+        largest = float(dtypes.limits(dtype).max)
+        fits = not math.isfinite(value) or abs(value) <= largest
     else:
         info = np.iinfo(dtype.numpy)
-        whole = int(value)
-        lowest = -int(info.max) if dtype.kind == "uint" else int(info.min)  # negative numbers may wrap to unsigned
-        bad = not lowest <= whole <= int(info.max)
-        value = whole
-    if bad:
-        raise UsageError(f"value cannot be converted to type {_C_TYPES[dtype.name]} without overflow")
-    return float(value) if dtype.is_float else fit(value, dtype)
+        low = -int(info.max) if dtype.kind == "uint" else int(info.min)
+        fits = math.isfinite(value) and low <= math.trunc(value) <= int(info.max)
+    if not fits:
+        name = _C_NAMES[dtype.torch_name]
+        raise DTypeError(f"value cannot be converted to type {name} without overflow: {value}")
+
+
+def held_number(value: Number, dtype: DType) -> Number:
+    """`value` as an element of `dtype` holds it; DTypeError when it is outside of that."""
+    check_holds(value, dtype)
+    if dtype is boolean:
+        return bool(value)
+    return float(value) if dtype.is_float else fit(int(value), dtype)

@@ -15,9 +15,10 @@ from graphc.hooks import RemovableHandle
 from graphc.recording import current
 from graphc.storage import Lineage
 from graphc.tensors import elementwise, indexing, literals, shaping
-from graphc.tensors.arguments import check_holds, number_argument, placed
+from graphc.tensors.arguments import number_argument, placed
 from graphc.tensors.core import TensorBase, alias, set_class
 from graphc.tensors.fields import TensorFields
+from graphc.tensors.filling import check_holds
 from graphc.tensors.learning import repeatable
 from graphc.tensors.legacy import construct
 from graphc.tensors.methods import Operations

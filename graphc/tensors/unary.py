@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from graphc import dtypes
 from graphc.errors import DTypeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -186,7 +187,7 @@ def nan_to_num(
     def emit(b: Builder, x: Node) -> Node:
         if not x.dtype.is_float:
             return x
-        largest = _largest(x.dtype)
+        largest = float(dtypes.limits(x.dtype).max)
         high = largest if posinf is None else float(posinf)
         low = -largest if neginf is None else float(neginf)
         replaced = b.select(b.apply("eq", (x, b.constant(math.inf, x.type))), b.constant(high, x.type), x)
@@ -194,12 +195,6 @@ def nan_to_num(
         return b.select(is_nan(b, x), b.constant(0.0 if nan is None else float(nan), x.type), replaced)
 
     return record("NanToNumBackward0", (input,), emit)
-
-
-def _largest(dtype: Any) -> float:
-    return {"f64": 1.7976931348623157e308, "f32": 3.4028234663852886e38, "f16": 65504.0}.get(
-        dtype.name, 3.3895313892515355e38
-    )
 
 
 # thresholds

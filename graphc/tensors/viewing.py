@@ -199,7 +199,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 
 @repeatable
-def permute(input: Tensor, *dims: Any, name: str = "PermuteBackward0") -> Tensor:
+def permute(input: Tensor, *dims: Any) -> Tensor:
     """Dimension i of the view is dimension dims[i]."""
     rank = input.ndim
     given = ints(dims)
@@ -211,6 +211,11 @@ def permute(input: Tensor, *dims: Any, name: str = "PermuteBackward0") -> Tensor
     perm = tuple(wrap_dim(d, rank) for d in given)
     if len(set(perm)) != rank:
         raise UsageError("permute(): duplicate dims are not allowed.")
+    return _permuted(input, perm, "PermuteBackward0")
+
+
+def _permuted(input: Tensor, perm: tuple[int, ...], name: str) -> Tensor:
+    """`permute` by dimensions that are right; `name` is the gradient node's."""
     shape, strides = input._type.shape, input._strides
     return view(
         input,
@@ -231,7 +236,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
         return same_view(input)
     order = list(range(rank))
     order[a], order[b] = order[b], order[a]
-    return permute(input, order, name="TransposeBackward0")
+    return _permuted(input, tuple(order), "TransposeBackward0")
 
 
 @repeatable
@@ -251,7 +256,7 @@ def t(input: Tensor) -> Tensor:
     """The transposed matrix; tensors of fewer dimensions as they are."""
     if input.ndim > 2:
         raise UsageError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
-    return permute(input, (1, 0)[: input.ndim] if input.ndim == 2 else range(input.ndim), name="TBackward0")
+    return _permuted(input, (1, 0) if input.ndim == 2 else tuple(range(input.ndim)), "TBackward0")
 
 
 @repeatable

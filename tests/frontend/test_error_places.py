@@ -26,6 +26,8 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "functional": (lambda: F.conv1d(a, b, padding=2), "conv1d(f32[3,4], f32[5,6], stride=1, padding=2, "),
     "module": (lambda: nn.Linear(3, 4)(b), "Linear.forward(f32[5,6])"),
     "constructor": (lambda: nn.GroupNorm(3, 4), "GroupNorm(num_groups=3, num_channels=4, "),
+    "sizes": (lambda: torch.zeros(2, -1, dtype=torch.int32), "zeros(2, -1, dtype=torch.int32)"),
+    "element": (lambda: counts.__setitem__(7, 1), "setitem(i64[3], index=7, value=1)"),
     "dtype": (lambda: F.embedding(a, b), "embedding(f32[3,4], f32[5,6]"),
 }
 

@@ -12,6 +12,9 @@ import graphc
 import graphc.nn.functional as F
 from graphc import interpreting, programs
 from graphc.interpreting import MOST_LONG, MOST_RUNS, MOST_VARIANTS, Variants
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.types import TensorType, f32
 from graphc.options import INTERPRET, scope
 from tests.frontend.test_stored_parts import counted, realised
 
@@ -165,3 +168,19 @@ def test_what_is_known_of_programs_is_bounded(monkeypatch: pytest.MonkeyPatch) -
         x[:n].sum().item()
         x[:n].reshape((1,) * (n % 9) + (n,)).sum().item()
     assert len(programs._variants._compiled) <= 5 and len(programs._variants._held) <= 5
+
+
+def test_what_is_used_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreting, "MOST_KEPT", 4)
+    variants = Variants()
+
+    def asked(n: int) -> object:
+        b = Builder()
+        x = b.input(0, TensorType(f32, (n,)))
+        return variants.interpreted(Graph((x,), (b.exp(x),)), (n,))
+
+    made = [asked(n) for n in range(1, MOST_VARIANTS + 2)]
+    assert made[:-1] == [None] * MOST_VARIANTS and made[-1] is not None
+    for n in range(10, 30):
+        assert asked(n) is not None
+        assert asked(MOST_VARIANTS + 1) is made[-1]
