@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop
 from types import CodeType
+from typing import ClassVar
 
 from graphc import programs
 from graphc.capture import Capture
@@ -33,7 +34,7 @@ from graphc.options import code_key
 from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
 from graphc.repeats import Repeats
 from graphc.source import user_location
-from graphc.storage import Binding, Seen, Storage, Value, set_watching
+from graphc.storage import Binding, Lineage, Seen, Storage, Value, set_watching
 from graphc_runtime.buffer import Buffer
 
 MAX_PENDING = 10_000
@@ -56,11 +57,14 @@ class Recorder:
         "__weakref__", "_bytes", "_count", "_leaves", "_next", "_programs", "_turn", "b", "bound", "capture",
         "checks", "cuts", "draws", "enter", "example_since", "flushes", "free", "freed", "gradients", "held", "kept",
         "late", "leave", "lent", "lock", "needed", "parted", "pending", "place", "randomness", "repeated",
-        "repeats", "seen", "sites", "updates", "variables",
+        "repeats", "seen", "shared", "sites", "token", "updates", "variables",
     )  # fmt: skip
+
+    threads: ClassVar[int] = 0  # that recorded something; and traces
 
     def __init__(self) -> None:
         self.b = Builder()
+        self.token = object()  # by which others know it without keeping it
         self.lock = threading.RLock()
         self.enter, self.leave = self.lock.acquire, self.lock.release  # for native code
         self.repeats = Repeats()
@@ -68,6 +72,8 @@ class Recorder:
         self.bound: dict[Node, AnyBuffer] = {}
         self.cuts: weakref.WeakValueDictionary[Node, Binding] = weakref.WeakValueDictionary()
         self.variables: dict[Node, weakref.ref[Value]] = {}
+        # The variables of leaves that another thread has variables of too, and the version of the memory they stand for.
+        self.shared: weakref.WeakKeyDictionary[Lineage, tuple[int, weakref.ref[Value]]] = weakref.WeakKeyDictionary()
         self.gradients: dict[tuple[object, ...], list[Node | None]] = {}
         self.needed: dict[Node, tuple[Node, ...]] = {}
         self.updates: dict[tuple[object, ...], tuple[tuple[int, Node], ...]] = {}
@@ -467,6 +473,7 @@ def fill(node: Node) -> AnyBuffer:
 class _Threads(threading.local):
     def __init__(self) -> None:
         self.recorder = Recorder()
+        Recorder.threads += 1
 
 
 THREADS = _Threads()
@@ -491,6 +498,7 @@ set_watching(_watched)
 def using(recorder: Recorder) -> Iterator[None]:
     """Record with `recorder` inside the `with` block."""
     saved, THREADS.recorder = THREADS.recorder, recorder
+    Recorder.threads += 1
     try:
         yield
     finally:

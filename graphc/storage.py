@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from heapq import heappush
@@ -132,16 +133,20 @@ class Value:
         self.replaced = -1
 
 
+_HOLDING = threading.Lock()
+
+
 class Lineage:
     """The gradient side of a tensor and of its views; tensors made by `detach` share the storage but not the lineage.
 
     `depth` is the number of view steps at which the lineage starts. `requires_grad` is the flag of a leaf; `hist` the
     value of a
     non-leaf. `version` is the storage's version that `hist` stands for. `owner` is the leaf whose `.grad` collects
-    gradients. `hooks` are called with the gradient of a leaf.
+    gradients. `hooks` are called with the gradient of a leaf. `variable` is the value that a leaf is for the recorder
+    whose token is `holder`, the first that needed one; others keep theirs themselves.
     """
 
-    __slots__ = ("__weakref__", "depth", "hist", "hooks", "owner", "requires_grad", "variable", "version")
+    __slots__ = ("__weakref__", "depth", "hist", "holder", "hooks", "owner", "requires_grad", "variable", "version")
 
     def __init__(
         self, depth: int = 0, hist: Value | None = None, requires_grad: bool = False, version: int = 0
@@ -152,7 +157,14 @@ class Lineage:
         self.version = version
         self.owner: weakref.ref[Any] | None = None
         self.variable: weakref.ref[Value] | None = None
+        self.holder: object = None
         self.hooks: Any = None
+
+    def hold(self, token: object) -> None:
+        """Let `variable` be for the recorder with this token from now on, unless it is another's already."""
+        with _HOLDING:
+            if self.holder is None:
+                self.holder = token
 
 
 class Storage:
@@ -225,7 +237,7 @@ class Storage:
         lineage = _make(Lineage)
         lineage.depth = lineage.version = 0
         lineage.requires_grad = False
-        lineage.owner = lineage.variable = lineage.hooks = None
+        lineage.owner = lineage.variable = lineage.holder = lineage.hooks = None
         if grad:
             lineage.hist = value
             value.lineage = _weak(lineage)
@@ -320,6 +332,18 @@ class Storage:
     def array(self) -> np.ndarray:
         """The contents as an array of the base shape: one that shares the memory on the CPU, else a copy."""
         return values_of(self.looked_at(), self.type)
+
+
+def recorder_of(value: Value, storage: Storage) -> Recorder | None:
+    """Who recorded `value`, that `storage` holds or held; None where nothing of it is left."""
+    if storage.value is value:
+        return storage.recorder
+    while value.binding is None and value.parents:
+        parent = value.parents[0]
+        if type(parent) is Binding:
+            return parent.recorder
+        value = parent
+    return None if value.binding is None else value.binding.recorder
 
 
 def still_holds(storage: Storage, lineage: Lineage, value: Value) -> bool:

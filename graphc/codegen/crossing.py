@@ -92,7 +92,7 @@ def store_crossed(
     """Store vectors of neighbouring places, whose lanes lie `step` apart, from `first` on: the first `count` lanes."""
     lanes = values[0].type.lanes
     if _fills(values, step):
-        for vector, row in enumerate(_zipped(e, values)):
+        for vector, row in enumerate(zipped(e, values, len(values).bit_length() - 1)):
             left = count * step - vector * lanes
             if left > 0:
                 mask = e.op("lt", e.lanes(i64, lanes), left) if left < lanes else None
@@ -100,7 +100,7 @@ def store_crossed(
         return
     place = 0
     for size in blocks(len(values), lanes):
-        rows = _zipped(e, values[place : place + size])
+        rows = zipped(e, values[place : place + size], size.bit_length() - 1)
         for lane in range(count):
             vector, at = divmod(lane * size, lanes)
             index = Affine(first.const + place + lane * step, first.terms)
@@ -120,30 +120,32 @@ def _fills(values: Sequence[Value], step: int) -> bool:
     return size == step <= type.lanes and not size & (size - 1) and type.dtype.kind != "bool"
 
 
-def transposed_square(e: ScopedEmitter, rows: Sequence[Value]) -> list[Value] | None:
-    """The columns of rows in vectors of as many lanes, a power of two; None for others.
+def zipped(e: ScopedEmitter, vectors: Sequence[Value], rounds: int) -> list[Value]:
+    """A power of two of vectors as one sequence, zipped so often, half by half: element `i` of `n` moves to `2 * i`
+    (modulo `n - 1`) each time.
 
-    Every round exchanges a bit of a lane's number for one of a row's: first bits within segments of 16 bytes, whose
-    shuffles are the fastest that processors have, then those of whole segments.
+    After as many rounds as a lane's number has bits every element is in the vector of its lane, after as many as a
+    vector's number has bits the elements of a lane are together. A square is then transposed.
     """
-    rows, lanes = list(rows), rows[0].type.lanes
-    inside = SEGMENT // rows[0].type.dtype.itemsize
-    if len(rows) != lanes or lanes % inside or lanes & (lanes - 1):
-        return None
-    low, high = inside.bit_length() - 1, lanes.bit_length() - 1
-    rounds = [(1 << i, "unpack_low", "unpack_high") for i in reversed(range(low))]
-    rounds += [(1 << i, "even_segments", "odd_segments") for i in range(low, high)]
-    for bit, *names in rounds:
-        for i in [i for i in range(lanes) if not i & bit]:
-            rows[i], rows[i + bit] = [e.op(name, rows[i], rows[i + bit]) for name in names]
+    rows, half, lanes = list(vectors), len(vectors) // 2, vectors[0].type.lanes
+    if len(rows) == lanes == 1 << rounds and lanes * rows[0].type.dtype.itemsize >= SEGMENT:
+        return _transposed(e, rows)
+    for _ in range(rounds):
+        rows = [e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
     return rows
 
 
-def _zipped(e: ScopedEmitter, values: Sequence[Value]) -> list[Value]:
-    """Vectors, a power of two of them, one lane of each after the other: a lane's places are then together."""
-    if (square := transposed_square(e, values)) is not None:
-        return square
-    rows, half = list(values), len(values) // 2
-    for _ in range(len(rows).bit_length() - 1):  # each round zips the halves of the sequence of all lanes
-        rows = [e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
+def _transposed(e: ScopedEmitter, rows: list[Value]) -> list[Value]:
+    """The columns of as many rows as they have lanes, of at least a segment of 16 bytes.
+
+    Every round exchanges a bit of a lane's number for one of a row's: first bits within segments, whose shuffles are
+    the fastest that processors have, then those of whole segments.
+    """
+    lanes = len(rows)
+    low, high = (SEGMENT // rows[0].type.dtype.itemsize).bit_length() - 1, lanes.bit_length() - 1
+    steps = [(1 << i, "unpack_low", "unpack_high") for i in reversed(range(low))]
+    steps += [(1 << i, "even_segments", "odd_segments") for i in range(low, high)]
+    for bit, *names in steps:
+        for i in [i for i in range(lanes) if not i & bit]:
+            rows[i], rows[i + bit] = [e.op(name, rows[i], rows[i + bit]) for name in names]
     return rows

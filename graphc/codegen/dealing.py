@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from graphc.codegen.crossing import WORD, transposed_square
+from graphc.codegen.crossing import WORD, zipped
 from graphc.codegen.kernel import Affine, Param, Value, VType
 from graphc.codegen.math_int import expand_cast
 from graphc.codegen.scope import ScopedEmitter
@@ -84,14 +84,5 @@ def load_rows(
 
 
 def transposed(e: ScopedEmitter, rows: list[Value]) -> list[Value]:
-    """The columns of a block of rows, one after the other in vectors, as many of them as a power of two.
-
-    Zipping the two halves of a sequence of `n` elements moves element `i` to `2 * i` (mod n - 1): `log2(lanes)` times
-    that move every element of a row to the vector of its place.
-    """
-    if (square := transposed_square(e, rows)) is not None:
-        return square
-    half = len(rows) // 2
-    for _ in range(rows[0].type.lanes.bit_length() - 1):
-        rows = [e.op(name, rows[i], rows[i + half]) for i in range(half) for name in ("zip_low", "zip_high")]
-    return rows
+    """The columns of a block of rows, one after the other in vectors, as many of them as a power of two."""
+    return zipped(e, rows, rows[0].type.lanes.bit_length() - 1)

@@ -17,7 +17,7 @@ and one byte in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from graphc.ir.record import record
@@ -260,6 +260,14 @@ class Kernel:
     threads: int = 1
     aligned: bool = False
     resident: int = 0
+
+
+def statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
+    """All statements of `body` in their order, each before those inside it."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, (For, If)):
+            yield from statements(statement.body)
 
 
 # name -> (number of operands, meaning). All operands have one type unless said otherwise.

@@ -12,7 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.factors import Factors
-from graphc.codegen.kernel import INDEX, Affine, For, If, Kernel, Load, Op, Param, Prefetch, Stmt, Store, Value, VType
+from graphc.codegen.kernel import (
+    INDEX,
+    Affine,
+    For,
+    If,
+    Kernel,
+    Load,
+    Op,
+    Param,
+    Prefetch,
+    Stmt,
+    Store,
+    Value,
+    VType,
+    statements,
+)
 from graphc.codegen.prefetch import STREAMED
 from graphc.codegen.target import LINE, Target
 from graphc.ir.record import record
@@ -198,11 +213,7 @@ class _Going:
 
 
 def _stores(body: Sequence[Stmt], buffer: Param) -> Iterator[Store]:
-    for statement in body:
-        if isinstance(statement, (For, If)):
-            yield from _stores(statement.body, buffer)
-        elif isinstance(statement, Store) and statement.buffer == buffer:
-            yield statement
+    return (s for s in statements(body) if isinstance(s, Store) and s.buffer == buffer)
 
 
 def _stretches(places: Sequence[tuple[int, int]], line: int) -> list[_Stretch]:

@@ -6,12 +6,12 @@ lines of many rows in turns, which the machine does not foresee.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
 from graphc.codegen.factors import Factors
-from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt, Store, Value
+from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Stmt, Store, Value, statements
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.staging import asking_ahead, staged
 from graphc.codegen.target import LINE, Target
@@ -38,7 +38,7 @@ def streamed(lowered: Lowered, target: Target, unread: Sequence[bool] = ()) -> K
     past, apart = touched >= target.l3_bytes, touched > target.l2_bytes and any(unread)
     if not target.l3_bytes or not (past or apart):
         return kernel
-    read = {s.buffer for s in _statements(kernel.body) if isinstance(s, Load)}
+    read = {s.buffer for s in statements(kernel.body) if isinstance(s, Load)}
     starts = lowered.starts or (0,) * len(kernel.params)
     alone = unread or (False,) * len(kernel.params)
 
@@ -86,13 +86,6 @@ def _share(body: Sequence[Stmt], buffer: Param) -> float:
 
     count(body, 1)
     return counts[True] / max(1, sum(counts.values()))
-
-
-def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
-    for statement in body:
-        yield statement
-        if isinstance(statement, (For, If)):
-            yield from _statements(statement.body)
 
 
 class _Stream:

@@ -65,12 +65,13 @@ def _leaf_of(layout: Layout) -> Function:
 
 def _variable_of(layout: Layout) -> Function:
     """The value of a leaf that collects gradients, as `core._variable` gives it when nothing was written."""
-    f = Writer(layout, "variable_of", "plan", "storage", "lineage")
+    f = Writer(layout, "variable_of", "plan", "recorder", "storage", "lineage")
     none, slots, lineage = f.shared("%plan", "none"), layout.storage, layout.lineage
     for name in ("export", "external"):
         f.need(f.equal(f.load("%storage", slots[name]), none))
     found = f.call("alive", "%plan", f.load("%lineage", lineage["variable"]))
     f.need(f.differ(found, 0))
+    f.need(f.equal(f.load("%lineage", lineage["holder"]), f.load("%recorder", layout.recorder["token"])))
     versions = (f.load("%lineage", lineage["version"]), f.load("%storage", slots["version"]))
     f.need(f.equal(*[f.call("PyLong_AsLongLong", version) for version in versions]))
     with f.when(f.equal(f.load(found, layout.value["leaf"]), none)):
@@ -219,7 +220,7 @@ def _operand(layout: Layout) -> Function:
                 with f.when(f.both(same, f.equal(value, history))):
                     f.set(keep, value)
             with f.when(f.both(f.equal(history, none), collects)):
-                f.set(keep, f.call("variable_of", plan, storage, lineage))
+                f.set(keep, f.call("variable_of", plan, "%recorder", storage, lineage))
             with f.when(f.either(f.differ(history, none), collects)):
                 f.set(depth, f.call("PyLong_AsLongLong", f.load(lineage, layout.lineage["depth"])))
             with f.unless(f.either(f.differ(history, none), collects)):

@@ -376,13 +376,17 @@ def _run(layout: Layout) -> Function:
         state = f.call("PyEval_SaveThread")
         f.run_address(entry, *operands)
         f.call("PyEval_RestoreThread", state)
+    interrupt = f.interrupt()
     f.call("release", plan, own)
     with f.each(plan, T["copies"], TABLES["copies"]) as record:
         source, target = (
             f.call("PyLong_AsVoidPtr", f.load(f.load(f.load(record, place)), layout.buffer["ptr"])) for place in (0, 8)
         )
         f.copy(source, target, f.load(record, 16))
-    f.give(f.call("settle", plan))
+    code = f.call("settle", plan)
+    with f.interrupted(interrupt):
+        f.give(-1)
+    f.give(code)
     return f
 
 

@@ -222,6 +222,7 @@ def _computed(layout: Layout) -> Function:
         f.run_address(entry, *operands)
         f.call("PyEval_RestoreThread", state)
         f.call("PyGC_Disable")
+    interrupt = f.interrupt()
     checked = f.call("PyList_Size", checks)
     with f.when(f.above(checked, 0)):
         f.call("Py_IncRef", checks)
@@ -230,9 +231,12 @@ def _computed(layout: Layout) -> Function:
     f.call("settled", plan, "%recorder", "%storages", "%values", "%count")
     f.call("PyList_SetSlice", "%values", 0, f.call("PyList_Size", "%values"), 0)
     f.call("keep_leaves", plan, "%recorder")
+    code = f.variable(1)
     with f.when(f.above(checked, 0)):
-        f.give(f.call("judged", plan, "%recorder", "%nodes", checks))
-    f.give(1)
+        f.set(code, f.call("judged", plan, "%recorder", "%nodes", checks))
+    with f.interrupted(interrupt):
+        f.set(code, -1)
+    f.give(f.get(code))
     return f
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphc.native.code import Function
@@ -45,6 +46,23 @@ class Writer(Function):
     def __init__(self, layout: Layout, name: str, *parameters: str, exported: bool = False) -> None:
         super().__init__(name, parameters, exported)
         self.layout = layout
+
+    def interrupt(self) -> tuple[str, ...]:
+        """Handle signals that came meanwhile; what a handler raised is put aside for `interrupted`.
+
+        Python would handle them in the first finalizer that runs, and there ignore a KeyboardInterrupt.
+        """
+        raised = tuple(self.variable(0) for _ in range(3))
+        with self.when(self.differ(self.call("PyErr_CheckSignals"), 0)):
+            self.call("PyErr_Fetch", *map(self.address, raised))
+        return raised
+
+    @contextmanager
+    def interrupted(self, raised: tuple[str, ...]) -> Iterator[None]:
+        """If a handler raised something, raise it, and do what is written inside."""
+        with self.when(self.differ(self.get(raised[0]), 0)):
+            self.call("PyErr_Restore", *map(self.get, raised))
+            yield
 
     def follow(self, address: str, offset: int) -> str:
         """The object in a slot; the function gives 0 when the slot is empty."""

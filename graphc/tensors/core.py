@@ -17,7 +17,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
 from graphc.memory import AnyBuffer, copied, part
 from graphc.recording import SOURCES, THREADS, Recorder, current
-from graphc.storage import Binding, Lineage, Seen, Storage, Value, still_holds, untouched
+from graphc.storage import Binding, Lineage, Seen, Storage, Value, recorder_of, still_holds, untouched
 from graphc.tensors.export import seen
 from graphc.tensors.fields import TensorFields
 from graphc.tensors.fields import wrap_dim as wrap_dim
@@ -175,12 +175,21 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     `detach` lets no gradient through, so nothing else that reads the same memory shares the variable's gradient; each
     variable over
     the same contents has its own depth, always even. Odd depths are left for values that must not pass gradients
-    (`_blocked`).
+    (`_blocked`). Each thread has variables of its own, as their nodes belong to its recorder.
     """
     lineage, storage = tensor._lineage, tensor._storage
-    value = lineage.variable() if lineage.variable is not None else None
-    if value is not None and still_holds(storage, lineage, value):
-        return value
+    if lineage.holder is None and type(recorder) is Recorder:
+        lineage.hold(recorder.token)
+    is_shared = lineage.holder is not recorder.token
+    if is_shared:
+        version, held = recorder.shared.get(lineage, (-1, None))
+        value = held() if held is not None and version == storage.version and not storage.is_exported else None
+        if value is not None:
+            return value
+    else:
+        value = lineage.variable() if lineage.variable is not None else None
+        if value is not None and still_holds(storage, lineage, value):
+            return value
     if storage.value is not None and recorder.capture is None:
         # Run here, so that a loop without observations runs one program per step, and the first step is no different.
         value = None  # it would keep leaves, which then had other numbers in every other step
@@ -192,8 +201,10 @@ def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
     value.lineage = weakref.ref(lineage)
     value.counter = tensor._counter
     value.version = tensor._counter[0] if tensor._counter is not None else 0
-    lineage.variable = weakref.ref(value)
-    lineage.version = storage.version
+    if is_shared:
+        recorder.shared[lineage] = storage.version, weakref.ref(value)
+    else:
+        lineage.variable, lineage.version = weakref.ref(value), storage.version
     return value
 
 
@@ -253,6 +264,11 @@ def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node,
     if grad:
         hist = lineage.hist
         if hist is not None:
+            if recorder.threads > 1 and not hist.freed and recorder_of(hist, storage) not in (recorder, None):
+                raise UsageError(
+                    "the tensor's history was recorded by another thread. Compute a loss and its gradients in one "
+                    "thread, or pass what `detach()` gives of a tensor to the other."
+                )
             exported = storage.is_exported
             if storage.value is None and (exported or lineage.version != storage.version) and untouched(hist, storage):
                 lineage.version = storage.version

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.codegen.crossing import blocks, crossing_cost, transposed_square
+from graphc.codegen.crossing import blocks, crossing_cost, zipped
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Op, Param, Value, VType
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.kernel_verify import verify_kernel
@@ -57,15 +57,13 @@ def test_squares_are_transposed_within_segments_and_then_among_them(target: Targ
     grid = e.bind(Value(INDEX, "g"))
     x, y = (Param(name, dtype, size, mode) for name, mode in (("x", "in"), ("y", "out")))
     rows = [e.load(VType(dtype, lanes), x, Affine(i * lanes), 1, None, None) for i in range(lanes)]
-    columns = transposed_square(e, rows)
-    if lanes * dtype.itemsize < 16:
-        assert columns is None  # there is no segment
-        return
-    assert columns is not None
+    columns = zipped(e, rows, lanes.bit_length() - 1)
     for i, column in enumerate(columns):
         e.store(y, Affine(i * lanes), column, 1, None, None)
     kernel = Kernel("k", (x, y), 1, grid, tuple(e.body))
-    assert sum(isinstance(s, Op) for s in kernel.body) == lanes * (lanes.bit_length() - 1)
+    ops = [s.name for s in kernel.body if isinstance(s, Op)]
+    assert len(ops) == lanes * (lanes.bit_length() - 1)
+    assert any(name.startswith("zip") for name in ops) == (lanes * dtype.itemsize < 16)  # there is no segment
     source = np.arange(size).astype(dtype.numpy)
     out = np.zeros_like(source)
     run_kernel(kernel, [source, out], target)

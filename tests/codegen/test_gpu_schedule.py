@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ from graphc.codegen.cuda.emit import emit_kernel, launch_shape
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.cuda.program import device_steps, program_unit
 from graphc.codegen.gpu_schedule import SECTOR, WARP
-from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Stmt, Store, Value
+from graphc.codegen.kernel import Affine, For, Kernel, Load, Op, Store, Value, statements
 from graphc.errors import GraphcError
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
@@ -71,13 +71,6 @@ def layer_norm(b: Builder, x: Node, weight: Node, bias: Node) -> Node:
 
 def chain(b: Builder, x: Node, y: Node) -> Node:
     return b.apply("tanh", (b.mul(b.add(x, y), x),))
-
-
-def statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
-    for statement in body:
-        yield statement
-        if isinstance(statement, (For, If)):
-            yield from statements(statement.body)
 
 
 def accesses(kernel: Kernel) -> list[Load | Store]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen import loops
-from graphc.codegen.kernel import Fence, For, If, Kernel, Load, Op, Prefetch, Stmt
+from graphc.codegen.kernel import Fence, For, Kernel, Load, Op, Prefetch, Stmt, statements
 from graphc.codegen.kernel_verify import verify_kernel
 from graphc.codegen.prepare import prepare
 from graphc.codegen.schedule import Choice, Schedule
@@ -43,11 +43,7 @@ def _product(form: str, rows: int, inner: int, columns: int, dtype: DType = f32)
 
 def _loops(body: Sequence[Stmt]) -> Iterator[For]:
     """All loops, each before those in it."""
-    for statement in body:
-        if isinstance(statement, For):
-            yield statement
-        if isinstance(statement, (For, If)):
-            yield from _loops(statement.body)
+    return (s for s in statements(body) if isinstance(s, For))
 
 
 def _sums(kernel: Kernel) -> list[For]:

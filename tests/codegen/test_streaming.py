@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import For, If, Kernel, Stmt, Store
+from graphc.codegen.kernel import Kernel, Store, statements
 from graphc.codegen.kernel_parser import parse_kernel
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.kernel_verify import verify_kernel
@@ -107,15 +107,7 @@ def _program(make: Make, target: Target, donated: frozenset[int] = frozenset()) 
 
 
 def _stores_of(*kernels: Kernel) -> list[Store]:
-    found: list[Store] = []
-    todo: list[Stmt] = [s for k in kernels for s in k.body]
-    while todo:
-        statement = todo.pop()
-        if isinstance(statement, (For, If)):
-            todo.extend(statement.body)
-        elif isinstance(statement, Store):
-            found.append(statement)
-    return found
+    return [s for k in kernels for s in statements(k.body) if isinstance(s, Store)]
 
 
 def _streams(*kernels: Kernel) -> list[Store]:

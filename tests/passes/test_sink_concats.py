@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import For, If, Kernel, Load, Op, Stmt, Store
+from graphc.codegen.kernel import If, Kernel, Load, Op, Stmt, Store, statements
 from graphc.codegen.llvm.program import Fill
 from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
@@ -203,13 +203,6 @@ def test_windows_read_what_was_put_together_from_memory(border: int, rows: int) 
     assert len(first.roots) == 2 and second.domain == pooled.shape
 
 
-def statements(body: tuple[Stmt, ...]) -> list[Stmt]:
-    found: list[Stmt] = []
-    for statement in body:
-        found += [statement, *(statements(statement.body) if isinstance(statement, (For, If)) else [])]
-    return found
-
-
 def masked(kernel: Kernel) -> list[Stmt]:
     return [s for s in statements(kernel.body) if isinstance(s, Load) and s.mask is not None]
 
@@ -226,7 +219,7 @@ def test_transposed_in_registers_with_arithmetic_and_no_lanes_left_over(width: i
     graph = Graph((x,), (b.permute(in_turns(b, parts, 1), (0, 3, 1, 2)),))
     check(graph)
     (kernel,) = build_program(graph, target=AVX512).kernels
-    found = statements(kernel.body)
+    found = list(statements(kernel.body))
     loads = [s for s in found if isinstance(s, Load)]
     stores = [s for s in found if isinstance(s, Store)]
     assert loads and all(s.stride == 1 and s.mask is None for s in [*loads, *stores])
@@ -251,7 +244,7 @@ def test_much_arithmetic_is_stored_before_it_is_transposed(width: int, cut: int)
     graph = Graph((x,), (b.permute(whole, (0, 3, 1, 2)),))
     check(graph)
     first, second = build_program(graph, target=AVX512).kernels
-    found = statements(first.body)
+    found = list(statements(first.body))
     assert any(isinstance(s, Op) and s.name in ("mul", "fma") for s in found)
     assert all(s.stride == 1 for s in found if isinstance(s, Load | Store))
     assert not any(

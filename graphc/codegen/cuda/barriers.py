@@ -32,6 +32,7 @@ from graphc.codegen.kernel import (
     Store,
     Value,
     VType,
+    statements,
 )
 from graphc.ir.record import record
 from graphc.ir.types import i64
@@ -136,14 +137,14 @@ class _Analysis:
         self.varying: set[Value] = set()  # values of a loop: they may differ between two accesses
         self.numbers: dict[Value, np.ndarray] = {}  # i64 values that are known lane by lane
         self.touches: dict[int, Touch] = {}  # of accesses that were walked before, by `id`
-        every = all_statements(kernel.body)
+        every = list(statements(kernel.body))
         self.loaded = {s.buffer for s in every if isinstance(s, (Load, LoadMatrix))}
         self.loaded |= {s.source for s in every if isinstance(s, AsyncCopy)}
         self.copied = {s.buffer for s in every if isinstance(s, AsyncCopy)}
 
-    def block(self, statements: Sequence[Stmt], state: State) -> None:
-        """Walk `statements` from `state`, which becomes the one after them. Barriers are added, never taken away."""
-        for statement in statements:
+    def block(self, body: Sequence[Stmt], state: State) -> None:
+        """Walk `body` from `state`, which becomes the one after them. Barriers are added, never taken away."""
+        for statement in body:
             if isinstance(statement, Op):
                 self._number(statement)
                 if exchanges(statement, self.threads):
@@ -179,7 +180,7 @@ class _Analysis:
         if trips == 1:
             self.block(loop.body, state)
             return
-        mine = {loop.var, *loop.phis, *(v for s in all_statements(loop.body) for v in _results(s))}
+        mine = {loop.var, *loop.phis, *(v for s in statements(loop.body) for v in _results(s))}
         self.varying |= mine
         entry = state.copy()
         last = state.copy()
@@ -317,13 +318,3 @@ def _results(statement: Stmt) -> tuple[Value, ...]:
     if isinstance(statement, (Mma, LoadMatrix)):
         return statement.results
     return (statement.var, *statement.phis, *statement.results) if isinstance(statement, For) else ()
-
-
-def all_statements(statements: Sequence[Stmt]) -> list[Stmt]:
-    """All statements, inner ones included."""
-    found: list[Stmt] = []
-    for statement in statements:
-        found.append(statement)
-        if isinstance(statement, (For, If)):
-            found += all_statements(statement.body)
-    return found

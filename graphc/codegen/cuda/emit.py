@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.codegen.cuda.barriers import SCRATCHES, all_statements, find_barriers
+from graphc.codegen.cuda.barriers import SCRATCHES, find_barriers
 from graphc.codegen.cuda.function import LANE, Function
 from graphc.codegen.cuda.matrix import MATRIX_PRELUDE, Warps, uses_matrices
 from graphc.codegen.cuda.memory import Memory
@@ -33,6 +33,7 @@ from graphc.codegen.kernel import (
     Stmt,
     Store,
     Value,
+    statements,
 )
 from graphc.codegen.target import MAX_BLOCK, STATIC_SHARED, WARP, WIDE, Target
 from graphc.errors import CompileError
@@ -68,9 +69,9 @@ def warps_together(kernel: Kernel) -> int:
     """
     if kernel.threads != WARP or kernel.own or _scratch_bytes(kernel):
         return 1
-    statements = all_statements(kernel.body)
-    stored = {s.buffer for s in statements if isinstance(s, Store)}
-    if any(isinstance(s, Load) and s.buffer in stored for s in statements):
+    every = list(statements(kernel.body))
+    stored = {s.buffer for s in every if isinstance(s, Store)}
+    if any(isinstance(s, Load) and s.buffer in stored for s in every):
         return 1  # there may be barriers
     return next((warps for warps in (8, 4, 2) if kernel.grid >= warps * _FULL), 1)
 
@@ -99,7 +100,7 @@ def _block_size(kernel: Kernel) -> int:
 
 def _scratch_bytes(kernel: Kernel) -> int:
     """Bytes of each region through which the threads of a block exchange values."""
-    operations = (s for s in all_statements(kernel.body) if isinstance(s, Op))
+    operations = (s for s in statements(kernel.body) if isinstance(s, Op))
     needed = (exchange_bytes(o, kernel.threads) for o in operations if exchanges(o, kernel.threads))
     return -(-max(needed, default=0) // WIDE) * WIDE
 
@@ -121,7 +122,7 @@ class _KernelEmitter:
         self.memory = Memory(self.f, kernel)
         self.warps = Warps(self.f, self.memory)
         self.barriers = find_barriers(kernel, self.f.spans)
-        self.is_long = len(all_statements(kernel.body)) > _LONG
+        self.is_long = sum(1 for _ in statements(kernel.body)) > _LONG
         self._translators: dict[type, Callable[..., None]] = {
             Op: self._op,
             Load: self.memory.load,
@@ -188,34 +189,34 @@ class _KernelEmitter:
                 shared = "__shared__ " if f.is_block else ""
                 f.run(f"alignas({WIDE}) {shared}{type} own{number}[{max(1, buffer.size)}];")
             offset += _own_bytes(buffer)
-        if any(isinstance(s, (LoadMatrix, AsyncCopy)) for s in all_statements(kernel.body)):
+        if any(isinstance(s, (LoadMatrix, AsyncCopy)) for s in statements(kernel.body)):
             self.warps.begin(places)
         for number in range(min(SCRATCHES, len(self.barriers.scratch))):
             f.run(f"alignas({WIDE}) __shared__ unsigned char scratch{number}[{scratch}];")
 
-    def block(self, statements: Sequence[Stmt]) -> None:
-        """Translate `statements`."""
+    def block(self, body: Sequence[Stmt]) -> None:
+        """Translate `body`."""
         position = 0
-        while position < len(statements):
-            statement = statements[position]
+        while position < len(body):
+            statement = body[position]
             translator = self._translators.get(type(statement))
             if translator is None:
                 raise CompileError(f"not a kernel statement: {statement!r}")
             if id(statement) in self.barriers.before:
                 self.f.run("__syncthreads();")
-            count = self._together(statements, position)
+            count = self._together(body, position)
             if count > 1 and isinstance(statement, (Load, Store)):
                 run = self.memory.load_run if isinstance(statement, Load) else self.memory.store_run
-                run(statements[position : position + count])  # type: ignore[arg-type]
+                run(body[position : position + count])  # type: ignore[arg-type]
             else:
                 translator(statement)
             position += count
 
-    def _together(self, statements: Sequence[Stmt], position: int) -> int:
+    def _together(self, body: Sequence[Stmt], position: int) -> int:
         """How many statements from `position` on are one wide access of each thread."""
         if not self.f.is_block:
             return 1
-        return run_length(statements, position, self.f.spans, self.kernel.aligned, self.barriers.before)
+        return run_length(body, position, self.f.spans, self.kernel.aligned, self.barriers.before)
 
     def _op(self, op: Op) -> None:
         if exchanges(op, self.kernel.threads):
@@ -296,10 +297,10 @@ def _nothing(statement: Prefetch | Fence) -> None:
     """Translate nothing."""
 
 
-def _size(statements: Sequence[Stmt], is_block: bool) -> int:
-    """Operations that a thread does in one run of `statements`, about."""
+def _size(body: Sequence[Stmt], is_block: bool) -> int:
+    """Operations that a thread does in one run of `body`, about."""
     total = 0
-    for statement in statements:
+    for statement in body:
         if isinstance(statement, For):
             total += _size(statement.body, is_block) * (trip_count(statement) or 1)
         elif isinstance(statement, If):
@@ -313,6 +314,6 @@ def _size(statements: Sequence[Stmt], is_block: bool) -> int:
     return total
 
 
-def _touches_own(statements: Sequence[Stmt]) -> bool:
+def _touches_own(body: Sequence[Stmt]) -> bool:
     """Whether memory of the kernel's own is accessed."""
-    return any(isinstance(s, (Load, Store)) and s.buffer.mode == "own" for s in all_statements(statements))
+    return any(isinstance(s, (Load, Store)) and s.buffer.mode == "own" for s in statements(body))

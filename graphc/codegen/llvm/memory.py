@@ -7,7 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from graphc.codegen.kernel import Affine, For, If, Kernel, Load, Op, Param, Prefetch, Stmt, Store, Value, VType
+from graphc.codegen.kernel import (
+    Affine,
+    Kernel,
+    Load,
+    Op,
+    Param,
+    Prefetch,
+    Store,
+    Value,
+    VType,
+    statements,
+)
 from graphc.codegen.llvm.function import Function
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, memory_element, memory_type, register_type, suffix
 from graphc.ir.types import boolean, i32, i64
@@ -20,19 +31,9 @@ _MANY = 4
 _NOWHERE = 1 << 62  # beyond whatever a vector holds
 
 
-def statements(kernel: Kernel) -> Iterator[Stmt]:
-    """All statements of `kernel`, those in loops and conditions included."""
-    bodies = [kernel.body]
-    while bodies:
-        for statement in bodies.pop():
-            yield statement
-            if isinstance(statement, (For, If)):
-                bodies.append(statement.body)
-
-
 def accesses(kernel: Kernel) -> Iterator[Load | Store]:
     """All loads and stores of `kernel`, loops and conditions included."""
-    return (s for s in statements(kernel) if isinstance(s, (Load, Store)))
+    return (s for s in statements(kernel.body) if isinstance(s, (Load, Store)))
 
 
 _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
@@ -44,7 +45,7 @@ _FOLDED: dict[str, Callable[[Any, Any], Any]] = {
 def known_lanes(kernel: Kernel) -> dict[Value, tuple[Any, ...]]:
     """The integers and masks of `kernel` that depend on nothing but the number of the lane."""
     known: dict[Value, tuple[Any, ...]] = {}
-    for statement in statements(kernel):
+    for statement in statements(kernel.body):
         if not isinstance(statement, Op) or statement.result.type.dtype not in (i32, i64, boolean):
             continue  # indices, which fit their type, and masks
         name, lanes = statement.name, statement.result.type.lanes
