@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -65,7 +65,7 @@ def build_cubins(units: Sequence[str], target: Target) -> list[bytes]:
     if not units:
         return []
     found = compiler()
-    with ThreadPoolExecutor(min(len(units), found.workers), thread_name_prefix="graphc-build") as pool:
+    with futures.ThreadPoolExecutor(min(len(units), found.workers), thread_name_prefix="graphc-build") as pool:
         return [code for code, _ in pool.map(lambda unit: found.compile(unit, target.cpu, False, _FLAGS), units)]
 
 

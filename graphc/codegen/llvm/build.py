@@ -12,7 +12,8 @@ import ctypes
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -67,7 +68,7 @@ class Building:
     def __init__(self, target: Target, workers: int | None = None) -> None:
         self._target = target
         self._workers = max(1, workers or target.cores)
-        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="graphc-build") if self._workers > 1 else None
+        self._pool = _threads(self._workers) if self._workers > 1 else None
         self._known: set[str] = set()
         self._waiting: list[str] = []
         self._begun: list[Future[bytes]] = []
@@ -96,12 +97,12 @@ class Building:
                 self._held.append(held)
                 return
             if recurs:
-                self._kept.append((key, self._pool.submit(self._build, (text,), _OPTIMIZED)))
+                self._kept.append((key, self._submit((text,), _OPTIMIZED)))
                 return
         self._waiting.append(text)
         if self._pool is not None and sum(map(len, self._waiting)) >= min(FIRST << len(self._begun), BATCH):
             parts = _parts(self._waiting, 1)
-            self._begun.extend(self._pool.submit(self._build, part, _OPTIMIZED) for part in parts)
+            self._begun.extend(self._submit(part, _OPTIMIZED) for part in parts)
             self._waiting = []
 
     def objects(self, texts: Sequence[str], plain: frozenset[str] = frozenset()) -> list[bytes]:
@@ -118,15 +119,32 @@ class Building:
         if self._pool is None or not (self._begun or self._kept or len(jobs) > 1):
             return [*self._held, *(self._build(*job) for job in jobs)]
         # The quick one first: it is there as a whole, and nothing shares it out.
-        futures = [self._pool.submit(self._build, *job) for job in reversed(jobs)]
+        begun = [self._submit(*job) for job in reversed(jobs)]
         for key, future in self._kept:
             code = future.result()
             OBJECTS.keep(key, code, len(key[0]) + len(code))
             self._held.append(code)
-        return [*self._held, *(future.result() for future in (*self._begun, *reversed(futures)))]
+        return [*self._held, *(future.result() for future in (*self._begun, *reversed(begun)))]
+
+    def _submit(self, texts: tuple[str, ...], level: int) -> Future[bytes]:
+        assert self._pool is not None
+        try:
+            return self._pool.submit(self._build, texts, level)
+        except RuntimeError:  # the interpreter ends, and lets no thread begin
+            made: Future[bytes] = Future()
+            made.set_result(self._build(texts, level))
+            return made
 
     def _build(self, texts: tuple[str, ...], level: int) -> bytes:
         return _generate(texts, self._target, use_object=True, level=level)
+
+
+def _threads(count: int) -> futures.ThreadPoolExecutor | None:
+    """Threads to build on; None where the interpreter ends before the first were wanted."""
+    try:
+        return futures.ThreadPoolExecutor(count, thread_name_prefix="graphc-build")
+    except RuntimeError:
+        return None
 
 
 class _Turns:
