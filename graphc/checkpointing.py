@@ -16,7 +16,8 @@ from graphc.recording import Recorder, current
 from graphc.storage import Lineage, Value
 from graphc.substitute import substitute
 from graphc.tensors.casting import STATE, casting_as
-from graphc.tensors.core import TensorBase, alias, contents, fresh_variable, new, read
+from graphc.tensors.core import TensorBase, alias, contents, new, read
+from graphc.tensors.variables import fresh_variable
 from graphc.transforms import Level
 from graphc.trees import flatten, rebuild
 

@@ -21,8 +21,9 @@ from graphc.packing import packed, unpacked
 from graphc.recording import Recorder, current
 from graphc.saved import written_text
 from graphc.storage import Lineage, Seen, Value
-from graphc.tensors.core import TensorBase, alias, fresh_variable, new, new_from_value, read
+from graphc.tensors.core import TensorBase, alias, new, new_from_value, read
 from graphc.tensors.literals import tensor as make_tensor
+from graphc.tensors.variables import fresh_variable
 from graphc.tensors.views import write_chain
 from graphc.tensors.writing import type_name
 from graphc.warned import warn

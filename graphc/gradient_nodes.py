@@ -14,7 +14,8 @@ from graphc.hooks import LeafHooks, RemovableHandle, add
 from graphc.ir.node import Node as GraphNode
 from graphc.recording import current
 from graphc.storage import Lineage, Seen, Value
-from graphc.tensors.core import TensorBase, fresh_variable, read
+from graphc.tensors.core import TensorBase, read
+from graphc.tensors.variables import fresh_variable
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor

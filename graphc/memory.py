@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc_runtime.buffer import Buffer, window
 from graphc_runtime.devices import get_device
@@ -73,6 +74,11 @@ def copied(array: np.ndarray, type: TensorType) -> AnyBuffer:
     (made,) = allocate_all(type.device, (type,))
     np.copyto(values_of(made, type), array, casting="unsafe")
     return made
+
+
+def constant(node: Node) -> AnyBuffer:
+    """Memory of a constant."""
+    return filled(node.attr("value"), node.type)
 
 
 def filled(value: Any, type: TensorType) -> AnyBuffer:

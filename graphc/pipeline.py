@@ -43,6 +43,7 @@ from graphc.passes.split_folds import SplitFolds
 from graphc.passes.split_labels import SplitLabels
 from graphc.passes.split_leading import SplitLeading
 from graphc.passes.split_reductions import SplitReductions
+from graphc.passes.wide_concats import WideConcats
 from graphc_runtime.artifact import Artifact
 
 STAGES: Mapping[str, str] = {
@@ -74,6 +75,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         JoinPads(),
         JoinProducts(),
         SkipZeros(),
+        WideConcats(),
     ]
     if target is None:
         return machine_independent

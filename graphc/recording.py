@@ -29,7 +29,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.late_checks import LateChecks, Problem, found
-from graphc.memory import AnyBuffer, equal, filled, part
+from graphc.memory import AnyBuffer, constant, equal, part
 from graphc.options import code_key
 from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
 from graphc.repeats import Repeats
@@ -72,7 +72,7 @@ class Recorder:
         self.bound: dict[Node, AnyBuffer] = {}
         self.cuts: weakref.WeakValueDictionary[Node, Binding] = weakref.WeakValueDictionary()
         self.variables: dict[Node, weakref.ref[Value]] = {}
-        # The variables of leaves that another thread has variables of too, and the version of the memory they stand for.
+        # The variables of leaves that are others' in other threads, and the version of the memory that they stand for.
         self.shared: weakref.WeakKeyDictionary[Lineage, tuple[int, weakref.ref[Value]]] = weakref.WeakKeyDictionary()
         self.gradients: dict[tuple[object, ...], list[Node | None]] = {}
         self.needed: dict[Node, tuple[Node, ...]] = {}
@@ -397,7 +397,7 @@ class Recorder:
             node = value.node
             buffer = results.get(node)
             if buffer is None:
-                buffer = fill(node) if node.op == "constant" else self.bound[node].copy()
+                buffer = constant(node) if node.op == "constant" else self.bound[node].copy()
             elif id(buffer) in used:
                 buffer = buffer.copy()
             used.add(id(buffer))
@@ -463,11 +463,6 @@ class Recorder:
         if not self.bound:
             self.free.clear()
             self._leaves = 0
-
-
-def fill(node: Node) -> AnyBuffer:
-    """Memory for a constant."""
-    return filled(node.attr("value"), node.type)  # type: ignore[arg-type]
 
 
 class _Threads(threading.local):

@@ -23,11 +23,11 @@ from graphc.guards import Guards
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.late_checks import Problem, found
-from graphc.memory import ALONE, AnyBuffer, driven
+from graphc.memory import ALONE, AnyBuffer, constant, driven
 from graphc.options import code_key
 from graphc.programs import Program, main_of
 from graphc.random import key_buffer
-from graphc.recording import Recorder, fill
+from graphc.recording import Recorder
 from graphc.signatures import argument_buffer, restore
 from graphc.storage import Lineage, Storage
 from graphc.tensors.core import new
@@ -148,7 +148,7 @@ class Replay:
         for node in (*(n for _, n in recorded.written), *(n for _, n in recorded.fresh)):
             if node.op == "constant" and node not in self._slots:
                 self._slots[node] = len(self._slots)
-                self._constants.append(fill(node))
+                self._constants.append(constant(node))
 
     def _plan_segments(self, program: Program) -> None:
         self._segments: list[tuple[Any, list[int]]] = []

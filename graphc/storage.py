@@ -338,12 +338,14 @@ def recorder_of(value: Value, storage: Storage) -> Recorder | None:
     """Who recorded `value`, that `storage` holds or held; None where nothing of it is left."""
     if storage.value is value:
         return storage.recorder
-    while value.binding is None and value.parents:
-        parent = value.parents[0]
-        if type(parent) is Binding:
-            return parent.recorder
-        value = parent
-    return None if value.binding is None else value.binding.recorder
+    kept: Value | Binding = value
+    while isinstance(kept, Value):
+        if kept.binding is not None:
+            return kept.binding.recorder
+        if not kept.parents:
+            return None
+        kept = kept.parents[0]
+    return kept.recorder
 
 
 def still_holds(storage: Storage, lineage: Lineage, value: Value) -> bool:

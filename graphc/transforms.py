@@ -20,7 +20,8 @@ from graphc.ir.node import Node
 from graphc.recording import Recorder, current
 from graphc.storage import Value
 from graphc.substitute import substitute
-from graphc.tensors.core import TensorBase, finish, fresh_variable, new_from_value, read
+from graphc.tensors.core import TensorBase, finish, new_from_value, read
+from graphc.tensors.variables import fresh_variable
 from graphc.trees import flatten, rebuild, structure_text
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from graphc.ir.visit import topological
 from graphc.passes.batching import Batching
 from graphc.recording import Recorder, current
 from graphc.storage import Lineage, Storage, Value, next_serial
-from graphc.tensors.core import TensorBase, finish, fresh_variable, new, read, wants_grad, wrap_dim
+from graphc.tensors.core import TensorBase, finish, new, read, wants_grad, wrap_dim
+from graphc.tensors.variables import fresh_variable
 from graphc.trees import flatten, rebuild, structure_text
 
 

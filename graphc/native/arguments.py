@@ -64,7 +64,7 @@ def _leaf_of(layout: Layout) -> Function:
 
 
 def _variable_of(layout: Layout) -> Function:
-    """The value of a leaf that collects gradients, as `core._variable` gives it when nothing was written."""
+    """The value of a leaf that collects gradients, as `variables.variable` gives it when nothing was written."""
     f = Writer(layout, "variable_of", "plan", "recorder", "storage", "lineage")
     none, slots, lineage = f.shared("%plan", "none"), layout.storage, layout.lineage
     for name in ("export", "external"):

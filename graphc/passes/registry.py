@@ -30,6 +30,7 @@ PASSES: dict[str, str] = {
     "split_leading": "graphc.passes.split_leading:SplitLeading",
     "split_reductions": "graphc.passes.split_reductions:SplitReductions",
     "strip_detach": "graphc.passes.simplify:StripDetach",
+    "wide_concats": "graphc.passes.wide_concats:WideConcats",
 }
 
 _STEP = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_-]*)\s*(?:\{([^{}]*)\})?\s*(,|$)")

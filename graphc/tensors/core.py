@@ -17,11 +17,12 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
 from graphc.memory import AnyBuffer, copied, part
 from graphc.recording import SOURCES, THREADS, Recorder, current
-from graphc.storage import Binding, Lineage, Seen, Storage, Value, recorder_of, still_holds, untouched
+from graphc.storage import Binding, Lineage, Seen, Storage, Value, recorder_of, untouched
 from graphc.tensors.export import seen
 from graphc.tensors.fields import TensorFields
 from graphc.tensors.fields import wrap_dim as wrap_dim
 from graphc.tensors.halves import emitted, rounded_once
+from graphc.tensors.variables import variable
 from graphc.tensors.views import (
     Chain,
     apply_chain,
@@ -168,70 +169,6 @@ def from_array(array: np.ndarray, dtype: DType, device: str | None = None) -> Te
 # reading
 
 
-def _variable(recorder: Recorder, tensor: TensorBase) -> Value:
-    """The value that gradients of a leaf are taken with respect to: its contents behind an even number of `detach`
-    nodes.
-
-    `detach` lets no gradient through, so nothing else that reads the same memory shares the variable's gradient; each
-    variable over
-    the same contents has its own depth, always even. Odd depths are left for values that must not pass gradients
-    (`_blocked`). Each thread has variables of its own, as their nodes belong to its recorder.
-    """
-    lineage, storage = tensor._lineage, tensor._storage
-    if lineage.holder is None and type(recorder) is Recorder:
-        lineage.hold(recorder.token)
-    is_shared = lineage.holder is not recorder.token
-    if is_shared:
-        version, held = recorder.shared.get(lineage, (-1, None))
-        value = held() if held is not None and version == storage.version and not storage.is_exported else None
-        if value is not None:
-            return value
-    else:
-        value = lineage.variable() if lineage.variable is not None else None
-        if value is not None and still_holds(storage, lineage, value):
-            return value
-    if storage.value is not None and recorder.capture is None:
-        # Run here, so that a loop without observations runs one program per step, and the first step is no different.
-        value = None  # it would keep leaves, which then had other numbers in every other step
-        storage.realise()
-    node, keep = recorder.read(storage)
-    if tensor._chain:
-        node = apply_chain(recorder.b, node, tensor._chain[: lineage.depth])
-    value = fresh_variable(recorder, node, keep)
-    value.lineage = weakref.ref(lineage)
-    value.counter = tensor._counter
-    value.version = tensor._counter[0] if tensor._counter is not None else 0
-    if is_shared:
-        recorder.shared[lineage] = storage.version, weakref.ref(value)
-    else:
-        lineage.variable, lineage.version = weakref.ref(value), storage.version
-    return value
-
-
-def runs_pending(recorder: Recorder, tensor: TensorBase, grad: bool) -> bool:
-    """Whether reading a tensor runs pending work, as `_variable` and `Recorder.read` do, if it has no variable yet."""
-    storage, lineage = tensor._storage, tensor._lineage
-    if storage.value is None:
-        return False
-    collects = grad and lineage.hist is None and lineage.requires_grad and recorder.capture is None
-    return storage.recorder is not recorder or collects
-
-
-def fresh_variable(recorder: Recorder, node: Node, keep: Keep) -> Value:
-    """A new variable over the contents `node`."""
-    b = recorder.b
-    while node.op == "detach":
-        node = node.inputs[0]
-    key = ("variable", node)
-    node = b.made(key) or b.keep(key, b.apply("detach", (b.apply("detach", (node,)),)))
-    variables = recorder.variables
-    while (held := variables.get(node)) is not None and held() is not None:
-        node = b.apply("detach", (b.apply("detach", (node,)),))
-    value = Value(node, (keep,), "AccumulateGrad", True)
-    variables[node] = weakref.ref(value)
-    return value
-
-
 def new_from_value(recorder: Recorder, value: Value) -> Tensor:
     """A tensor whose history is `value`."""
     lineage = Lineage(0, value)
@@ -278,7 +215,7 @@ def read_base(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node,
                 return hist.node, hist, lineage.depth
             return _changed_behind(recorder, tensor, hist)
         if lineage.requires_grad:
-            value = _variable(recorder, tensor)
+            value = variable(recorder, tensor)
             if value.leaf is None:
                 value.leaf = lineage.owner
             return value.node, value, lineage.depth

@@ -19,9 +19,10 @@ from graphc.recording import THREADS, Recorder
 from graphc.repeats import ARGUMENTS, ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERWISE, SAME, SEVERAL, SHOWN, VIEW
 from graphc.source import user_location
 from graphc.storage import TOUCHED, Binding, Value, next_serial
-from graphc.tensors.core import TensorBase, lends, read, result_class, runs_pending
+from graphc.tensors.core import TensorBase, lends, read, result_class
 from graphc.tensors.recipes import Before, about, held, rewritten, trace
 from graphc.tensors.size import Size
+from graphc.tensors.variables import runs_pending
 from graphc.warned import WARNED
 
 

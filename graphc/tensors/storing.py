@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.call_places import moves
 from graphc.grad_mode import MODE
-from graphc.memory import ALONE
-from graphc.recording import THREADS, Recorder, fill
+from graphc.memory import ALONE, constant
+from graphc.recording import THREADS, Recorder
 from graphc.storage import TOUCHED
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.export import laid_out
@@ -51,7 +51,7 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
     if source._storage is storage:
         values = values.copy()  # it holds the memory, which nobody else may
     if storage.value is not None and _is_number(storage):
-        storage.set_buffer(fill(storage.value.node))
+        storage.set_buffer(constant(storage.value.node))
     if not storage.realise().writeable:
         return False
     _store(recorder, target, type.shape, target._strides, target._offset, values)

@@ -117,7 +117,7 @@ def _factorise_columns(m: np.ndarray) -> np.ndarray:
 def _exchange(m: np.ndarray, pivots: np.ndarray) -> None:
     """Change the rows of `m` as a factorisation changed its own, one after the other."""
     for i in np.flatnonzero(pivots != np.arange(len(pivots))):
-        _exchange_two(m, i, pivots[i])
+        _exchange_two(m, int(i), int(pivots[i]))
 
 
 def _exchange_two(m: np.ndarray, i: int, j: int) -> None:
