@@ -43,4 +43,5 @@ for epoch in range(4):
     print(f"epoch {epoch + 1}: loss {total / 40:.4f}")
 
 print(f"new programs after the first epoch: {programs[-1] - programs[0]}")
-print(f"operators that ran on the host: {torch.counters()['host_calls']}")
+print(f"runs of programs by NumPy, which had not come often enough: {torch.counters()['interpreted']}")
+print(f"operators without a kernel, which always run on the host: {torch.counters()['host_calls']}")

@@ -1,7 +1,6 @@
 """A batch of handwritten digits as one picture: `python examples/09_picture_grid.py [FILE.png]`."""
 
 import sys
-import tempfile
 from pathlib import Path
 
 import graphc as torch
@@ -16,7 +15,9 @@ print("batch", tuple(images.shape), "-> picture", tuple(grid.shape))
 for row in labels.view(3, 8).tolist():
     print(" ".join(map(str, row)))
 
-with tempfile.TemporaryDirectory() as folder:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "grid.png"
+if len(sys.argv) > 1:
+    path = Path(sys.argv[1])
     utils.save_image(images, path, nrow=8, normalize=True, pad_value=0.5)
-    print(f"wrote {path.name}, {path.stat().st_size} bytes")
+    print(f"wrote {path}, {path.stat().st_size} bytes")
+else:
+    print("name a file to write the picture: python examples/09_picture_grid.py grid.png")

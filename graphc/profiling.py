@@ -16,11 +16,14 @@ from graphc.errors import InputError
 from graphc.ir import Graph, TensorType
 from graphc.ir.schedule import Group
 from graphc.ir.schedule_text import print_plan
+from graphc.ir.types import f64
 from graphc.pipeline import build_program
 from graphc_runtime.artifact import Launch as LaunchRecord
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.devices import get_device
+from graphc_runtime.errors import OutOfMemory
 from graphc_runtime.executor import Executable
+from graphc_runtime.machine import memory_limit
 
 _QUIET = frozenset({"constant", "broadcast", "reshape", "permute", "slice", "window", "cast", "iota", "materialize"})
 
@@ -55,14 +58,15 @@ def profile_graph(graph: Graph, runs: int = 20, seed: int = 0) -> Profile:
     """Compile `graph` for this machine and time its steps over `runs` runs on random inputs.
 
     Float inputs are standard normal numbers, others zeros and ones, which are valid indices and classes almost
-    everywhere. Raises InputError for no runs, UnsupportedError for a graph with operators that run on the host.
+    everywhere. Raises InputError for no runs, UnsupportedError for a graph with operators that run on the host,
+    OutOfMemory for one that needs more memory than this process may have.
     """
     if runs < 1:
         raise InputError(f"a profile needs at least one run, not {runs}")
     target = host_target()
     program = build_program(graph, target=target)
     executable = Executable(make_artifact(program, target, {}, clock=True), get_device("cpu"))
-    inputs = random_inputs(graph, seed)
+    inputs = random_inputs(graph, seed, sum(n.type.nbytes for n in graph.outputs) + program.plan.arena_bytes)
     ticks, starts, whole = [], [], []
     for number in range(runs + 2):  # the first run warms caches and threads
         start = time.perf_counter()
@@ -121,13 +125,21 @@ def operators_of(group: Group) -> str:
     return f"{', '.join(str(t.type) for t in group.targets)} = {names}"
 
 
-def random_inputs(graph: Graph, seed: int) -> list[Buffer]:
-    """Inputs for `graph`: see `profile_graph`."""
+def random_inputs(graph: Graph, seed: int, besides: int = 0) -> list[Buffer]:
+    """Inputs for `graph`: see `profile_graph`. `besides` is the number of bytes that are needed later on."""
+    sizes = [n.type.nbytes for n in graph.inputs]
+    needed = sum(sizes) + max(besides, max(sizes, default=0))  # an array is copied when it has been drawn
+    if needed > memory_limit():
+        raise OutOfMemory(
+            f"@{graph.name} needs {needed:,} bytes, {sum(sizes):,} of them for its inputs; this process may have "
+            f"{memory_limit():,} bytes in all. Take smaller shapes"
+        )
     rng = np.random.default_rng(seed)
     return [Buffer.from_array(_random_array(rng, n.type)) for n in graph.inputs]
 
 
 def _random_array(rng: np.random.Generator, type: TensorType) -> np.ndarray:
     if type.dtype.is_float:
-        return rng.standard_normal(type.shape).astype(type.dtype.numpy)
-    return rng.integers(0, 2, type.shape).astype(type.dtype.numpy)
+        drawn = np.float64 if type.dtype is f64 else np.float32  # NumPy draws no others
+        return rng.standard_normal(type.shape, drawn).astype(type.dtype.numpy, copy=False)
+    return rng.integers(0, 2, type.shape, type.dtype.numpy)

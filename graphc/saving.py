@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections import OrderedDict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -108,21 +108,38 @@ def save(obj: object, f: FileLike, **ignored: Any) -> None:
     if not isinstance(f, str | os.PathLike):
         f.write(data)
         return
-    path = Path(f)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    write_whole(Path(f), data)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Give the file `path` these contents at once or not at all: a temporary file beside it is renamed at the end.
+
+    A symbolic link stays, the file that it leads to is written. InputError for what is no regular file; OSError with
+    `path` in it when the system refuses.
+    """
+    target = replaceable(path)
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.replace(target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):  # it names the temporary file, which nobody asked for
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def replaceable(path: Path) -> Path:
+    """The regular file that `path` leads to, which need not be there yet. InputError when something else is there."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        what = "a folder" if target.is_dir() else "a device, a pipe or a socket"
+        raise InputError(f"{path} is {what}, which a file does not replace: give another path")
+    return target
 
 
 def _serialised(obj: object) -> bytes:

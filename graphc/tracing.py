@@ -134,7 +134,8 @@ def _outputs(recorder: Recorder, result: Any) -> list[Node]:
         elif isinstance(item, dict):
             stack.extend(reversed(list(item.values())))
         elif item is not None:
-            raise KindError(f"trace: the function gives a {type(item).__name__}, not tensors")
+            kind = type(item).__name__
+            raise KindError(f"trace: the result of the function holds a value of type {kind}; it may hold tensors only")
     return nodes
 
 

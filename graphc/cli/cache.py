@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from graphc.cli.common import FAILED, Choices, json_option, note, size_text, to_json
 from graphc_runtime import default_cache
+from graphc_runtime.cache import CacheInfo
+from graphc_runtime.options import CACHE_DIR
 
 
 @click.group("cache", cls=Choices)
@@ -37,13 +42,41 @@ def path_command(as_json: bool) -> None:
 def info_command(as_json: bool) -> None:
     """Say whether the cache can be used, how much it holds, and its limit."""
     info = default_cache().info()
+    wrong, fix = trouble(info)
     if as_json:
-        click.echo(to_json(asdict(info)))
+        click.echo(to_json({**asdict(info), "usable": not wrong, "reason": wrong, "fix": fix}))
         return
     click.echo(f"folder   {info.path or '-'}")
-    click.echo(f"state    {'in use' if info.usable else f'not used: {info.reason}'}")
+    click.echo(f"state    {f'not used: {wrong}' if wrong else 'in use'}")
+    if fix:
+        click.echo(f"         -> {fix}")
     click.echo(f"entries  {info.entries}")
     click.echo(f"size     {size_text(info.bytes)} of at most {size_text(info.limit_bytes)}")
+
+
+def trouble(info: CacheInfo) -> tuple[str, str]:
+    """What keeps the cache from being used, and what to do; both empty when nothing does.
+
+    Whether the folder takes files is tried: permissions do not tell it for root, nor for folders such as /proc.
+    """
+    if not info.path:
+        return info.reason, ""
+    versions = Path(info.path)
+    ways = (versions, *versions.parents)
+    another = f"name another folder: {CACHE_DIR.environment}=..."
+    there = next(place for place in ways if os.path.lexists(place))
+    if not there.is_dir():
+        return f"{there} is not a folder", f"remove it, or {another}"
+    link = next((place for place in ways[:2] if place.is_symlink()), None)
+    if link is not None:
+        return f"{link} is a symbolic link", f"name the folder itself: {CACHE_DIR.environment}={link.resolve()}"
+    if not info.usable:
+        return info.reason, f"make the folder yours alone (chmod 700), or {another}"
+    try:
+        with tempfile.TemporaryDirectory(prefix=".graphc-", dir=there):
+            return "", ""
+    except OSError as error:
+        return f"{versions.parent} cannot be written: nothing can be made in {there} ({error.strerror})", another
 
 
 @cache_command.command("list")

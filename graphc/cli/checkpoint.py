@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors.numpy import save
 import graphc
 import graphc.nn as nn
 from graphc.optim import Optimizer
+from graphc.saving import write_whole
 
 FORMAT = "graphc-training-1"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
@@ -31,7 +30,7 @@ class Progress:
 
 
 def save_checkpoint(path: Path, net: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
-    """Write the checkpoint so that the file is always whole: a temporary file beside it, renamed at the end."""
+    """Write the checkpoint so that the file is always whole."""
     arrays = {_MODEL + name: _array(tensor) for name, tensor in net.state_dict().items()}
     packed = optimizer.state_dict()
     numbers: dict[str, dict[str, Any]] = {}
@@ -49,15 +48,9 @@ def save_checkpoint(path: Path, net: nn.Module, optimizer: Optimizer, progress: 
         "param_groups": json.dumps(packed["param_groups"]),
         "state_numbers": json.dumps(numbers),
     }
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(save(arrays, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, save(arrays, metadata))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise click.ClickException(f"cannot write the checkpoint {path}: {error.strerror}") from error
 
 

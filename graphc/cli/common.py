@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-OK, FAILED, USAGE, UNSUPPORTED = 0, 1, 2, 3
+OK, FAILED, USAGE, UNSUPPORTED, INTERRUPTED = 0, 1, 2, 3, 130
 
 JSON_VERSION = 1  # of every `--json` output; grows when a field is removed or changes its meaning
 
@@ -44,26 +44,28 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> click
 
 
 def missing_file(path: Path, suffix: str) -> click.UsageError:
-    """The error for a file that is not there: says which files of that suffix stand beside it."""
-    folder = path.parent
+    """The error for a file that is not there: says which files of that suffix stand beside it, or in the folder that
+    has its name.
+    """
+    is_folder = path.is_dir()
+    folder = path if is_folder else path.parent
     if not folder.is_dir():
         return click.UsageError(f"no such file: {path} (there is no folder {folder})")
     beside = sorted(p.name for p in folder.glob(f"*{suffix}"))[:20]
     close = difflib.get_close_matches(path.name, beside, n=1)
     meant = f" Did you mean {close[0]}?" if close else ""
     exist = f" In {folder} there is: {', '.join(beside)}." if beside else f" In {folder} there is no {suffix} file."
-    return click.UsageError(f"no such file: {path}.{meant}{exist}")
+    wrong = f"{path} is a folder" if is_folder else f"no such file: {path}"
+    return click.UsageError(f"{wrong}.{meant}{exist}")
 
 
 def read_text(name: str, suffix: str) -> str:
     """The text of a file, or of stdin for `-`; a usage error when it cannot be read."""
-    if name == "-":
-        return sys.stdin.read()
     path = Path(name)
-    if not path.is_file():
+    if name != "-" and not path.is_file():
         raise missing_file(path, suffix)
     try:
-        return path.read_text(encoding="utf-8")
+        return sys.stdin.read() if name == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"cannot read {name}: {error}") from error
 
@@ -77,7 +79,7 @@ def write_text(name: str, text: str) -> None:
     try:
         Path(name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise click.UsageError(f"cannot write {name}: {error.strerror}") from error
+        raise click.ClickException(f"cannot write {name}: {error.strerror}") from error
 
 
 def to_json(fields: dict[str, object]) -> str:
@@ -88,6 +90,11 @@ def to_json(fields: dict[str, object]) -> str:
 def note(text: str) -> None:
     """A remark for the reader, on stderr."""
     click.echo(text, err=True)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def size_text(count: float) -> str:

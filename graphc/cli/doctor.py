@@ -8,11 +8,11 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import click
 
 import graphc
+from graphc.cli.cache import trouble
 from graphc.cli.common import FAILED, json_option, size_text, to_json
 from graphc.codegen.cuda.build import compiler_version
 from graphc.codegen.launching import PARALLEL_BYTES, PARALLEL_FLOPS
@@ -142,16 +142,9 @@ def _machine() -> Iterator[Check]:
 
 def _cache() -> Iterator[Check]:
     info = default_cache().info()
-    if not info.usable:
-        fix = "make the folder yours alone (chmod 700), or name another one: GRAPHC_CACHE_DIR=..." if info.path else ""
-        yield Check("cache", "absent" if not info.path else "problem", info.reason, fix)
-        return
-    place = Path(info.path)
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK | os.X_OK):
-        fix = "name a folder you can write: GRAPHC_CACHE_DIR=..."
-        yield Check("cache", "problem", f"{info.path} cannot be written", fix)
+    wrong, fix = trouble(info)
+    if wrong:
+        yield Check("cache", "problem" if info.path else "absent", wrong, fix)
         return
     used = f"{info.entries} entries, {size_text(info.bytes)} of {size_text(info.limit_bytes)}"
     yield Check("cache", "ok", f"{info.path}: {used}")
@@ -204,7 +197,7 @@ def _gpu_packages() -> Iterator[Check]:
     if pycuda:
         yield Check("pycuda", "ok", pycuda)
     else:
-        fix = "pip install 'graphc[cuda]' (its build needs a CUDA toolkit and a C++ compiler: docs/cuda.md)"
+        fix = "pip install -e '.[cuda]' in a clone (its build needs a CUDA toolkit and a C++ compiler: docs/cuda.md)"
         yield Check("pycuda", "absent", "not installed; needed for NVIDIA GPUs only", fix)
     bindings = _package("cuda-bindings")
     if bindings:

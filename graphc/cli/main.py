@@ -1,20 +1,23 @@
 """The command `graphc`: finds the verb, loads its module, turns errors into exit codes.
 
-Exit codes: 0 all is well; 1 a check failed; 2 the request itself is wrong; 3 meaningful, but not supported.
+Exit codes: 0 all is well; 1 it failed, or a check did; 2 the request itself is wrong; 3 meaningful, but not supported;
+130 interrupted (Ctrl-C).
 This module must stay light: `graphc --help` loads neither NumPy nor llvmlite.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 import click
 
-from graphc.cli.common import FAILED, UNSUPPORTED, USAGE, Choices, note
+from graphc.cli.common import FAILED, INTERRUPTED, UNSUPPORTED, USAGE, Choices, note
 from graphc.errors import GraphcError, IRSyntaxError, UnsupportedError
 
 # verb -> its line in the help. The verb lives in `graphc.cli.VERB` as the click command `VERB_command`.
@@ -27,6 +30,9 @@ VERBS = {
     "cache": "Show, check or clear the cache of compiled kernels.",
     "doctor": "Check the installation and this machine; say how to fix what is wrong.",
 }
+
+# What the system says when stdout cannot be written; click sees to readers that are gone.
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 
 class Verbs(Choices):
@@ -51,11 +57,15 @@ class Verbs(Choices):
             warnings.showwarning = _show_warning
             try:
                 return super().invoke(ctx)
+            except KeyboardInterrupt:
+                note("interrupted")
+                raise click.exceptions.Exit(INTERRUPTED) from None
             except (GraphcError, RuntimeError, MemoryError) as error:
                 reported = _reported(error)
                 if reported is None:
                     raise
-                raise reported("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
+                text = str(error) or "there is not enough memory"  # Python's own MemoryError says nothing
+                raise reported("\n".join([text, *getattr(error, "__notes__", [])])) from error
 
 
 class _Failed(click.ClickException):
@@ -76,11 +86,11 @@ def _reported(error: Exception) -> type[click.ClickException] | None:
         return _WrongRequest
     if isinstance(error, UnsupportedError):
         return _Unsupported
-    if isinstance(error, GraphcError):
+    if isinstance(error, GraphcError | MemoryError):
         return _Failed
     # The runtime's errors are looked up, not imported: the runtime loads NumPy. If it is not loaded, it raised nothing.
     runtime = sys.modules.get("graphc_runtime.errors")
-    if runtime is None or not isinstance(error, runtime.GraphcRuntimeError | runtime.OutOfMemory):
+    if runtime is None or not isinstance(error, runtime.GraphcRuntimeError):
         return None
     return _WrongRequest if isinstance(error, runtime.OptionError) else _Failed
 
@@ -112,6 +122,14 @@ def command() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point; ends the process with an exit code of 0, 1, 2 or 3."""
+    """The entry point; ends the process with an exit code of 0, 1, 2, 3 or 130."""
     color = False if os.environ.get("NO_COLOR") else None
-    command.main(args=None if arguments is None else list(arguments), prog_name="graphc", color=color)
+    try:
+        command.main(args=None if arguments is None else list(arguments), prog_name="graphc", color=color)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        note(f"Error: cannot write the output: {error.strerror}")
+        with suppress(OSError):
+            sys.stdout.close()  # else Python tries once more when it ends, and says so
+        sys.exit(FAILED)

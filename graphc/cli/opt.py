@@ -8,13 +8,16 @@ from graphc.cli.common import json_option, note, output_option, to_json, unknown
 from graphc.cli.target import read_graphs
 from graphc.errors import GraphcError
 from graphc.ir import Graph
+from graphc.ir.record import members
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.registry import parse_pipeline
 
 
 @click.command("opt")
 @click.argument("file")
-@click.option("-p", "--passes", "pipeline", default="", metavar="LIST", help="For example decompose,simplify.")
+@click.option(
+    "-p", "--passes", "pipeline", default="", metavar="LIST", help='For example "decompose,simplify{no_nans=true}".'
+)
 @click.option("--print-after", metavar="all|changed|NAME", help="Print the graph to stderr after these passes.")
 @click.option("--verify-each", is_flag=True, help="Verify the graph, and what each pass promises, after each pass.")
 @click.option("--time", "timed", is_flag=True, help="Say on stderr how long each pass took.")
@@ -25,7 +28,10 @@ def opt_command(
 ) -> None:
     """Run passes over every graph in FILE (`-`: stdin) and print the result. With no pass: parse, verify, print.
 
-    Exit code 1 when a graph breaks a rule of the IR, before a pass or after one.
+    Options of a pass stand in braces after its name; `graphc passes NAME` lists them.
+
+    Exit code 2 when FILE is no valid graph or there is no such pass; 1 when a graph lacks what a pass requires, and,
+    with --verify-each, when a pass breaks a rule of the IR or its promise.
     """
     passes = _parse(pipeline)
     names = [step.name for step in passes]
@@ -52,6 +58,12 @@ def opt_command(
 
 def _parse(pipeline: str) -> list[Pass]:
     try:
-        return parse_pipeline(pipeline)
+        passes = parse_pipeline(pipeline)
     except GraphcError as error:
         raise click.UsageError(str(error)) from error
+    for step in passes:
+        for f in members(type(step)):  # whole numbers among options are sizes
+            value = getattr(step, f.name)
+            if type(value) is int and value < 1:
+                raise click.UsageError(f"option {f.name} of pass {step.name} must be at least 1, not {value}")
+    return passes

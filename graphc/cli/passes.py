@@ -39,9 +39,19 @@ def passes_command(name: str | None, as_json: bool) -> None:
     chosen = shown[0]
     click.echo(f"{chosen['name']}: {chosen['doc']}")
     kind = pass_class(name)
-    for f in members(kind):
-        click.echo(f"  option   {f.name}={f.default}")
+    options = members(kind)
+    for f in options:
+        click.echo(f"  option   {f.name}={_spelt(f.default)}")
     for verb, facts in (("requires", kind.requires), ("ensures", kind.ensures)):
         for fact in facts:
             click.echo(f"  {verb:<8} {fact.name}")
     click.echo(f"  use      graphc opt FILE.gir -p {name}")
+    if options:
+        first = options[0]
+        value = not first.default if isinstance(first.default, bool) else first.default
+        click.echo(f'  or       graphc opt FILE.gir -p "{name}{{{first.name}={_spelt(value)}}}"')
+
+
+def _spelt(value: object) -> str:
+    """The value of an option as `graphc opt -p` reads it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Loss and accuracy curves as a file: SVG written here; PNG through Pillow, which is optional (`graphc[plot]`)."""
+"""Loss and accuracy curves as a file: SVG written here; PNG through Pillow, which is slow to load."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 64, 44, 48
 INK, GRID = "#333333", "#dddddd"
+RADIUS = 2.5
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class Line:
     points: tuple[tuple[float, float], ...]
     color: str
     width: float = 1.0
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A filled circle around a value, which is all there is to see of a curve of one epoch."""
+
+    x: float
+    y: float
+    color: str
 
 
 @dataclass(frozen=True)
@@ -57,16 +67,16 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
-def draw(title: str, curves: Sequence[Curve]) -> list[Line | Text]:
+def draw(title: str, curves: Sequence[Curve]) -> list[Line | Dot | Text]:
     """The marks of the plot, for either file format. Each side has its own scale; epochs run along x."""
     epochs = max((len(c.values) for c in curves), default=0)
     plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    marks: list[Line | Text] = [Text(WIDTH / 2, 24, title, "middle")]
+    marks: list[Line | Dot | Text] = [Text(WIDTH / 2, 24, title, "middle")]
 
     def x_of(epoch: float) -> float:
-        return LEFT + plot_width * (epoch - 1) / max(1, epochs - 1)
+        return LEFT + plot_width * ((epoch - 1) / (epochs - 1) if epochs > 1 else 0.5)
 
-    for epoch in sorted({round(t) for t in ticks(1, max(2, epochs), 10) if 1 <= round(t) <= epochs} | {1}):
+    for epoch in _epoch_labels(epochs):
         marks.append(Text(x_of(epoch), HEIGHT - BOTTOM + 18, str(epoch), "middle"))
     marks.append(Text(LEFT + plot_width / 2, HEIGHT - 10, "epoch", "middle"))
     place = LEFT + 12
@@ -76,7 +86,9 @@ def draw(title: str, curves: Sequence[Curve]) -> list[Line | Text]:
         if not finite:
             continue
         scale = ticks(min(finite), max(finite))
-        low, high = scale[0], scale[-1] if scale[-1] > scale[0] else scale[0] + 1
+        low, high = scale[0], scale[-1]
+        if low == high:  # the two sides at different heights: of two points in one place one is hidden
+            low, high = (low - 0.5, low + 1.0) if side == "left" else (low - 1.0, low + 0.5)
 
         def y_of(value: float, low: float = low, high: float = high) -> float:
             return TOP + plot_height * (1 - (value - low) / (high - low))
@@ -91,11 +103,19 @@ def draw(title: str, curves: Sequence[Curve]) -> list[Line | Text]:
         for curve in here:
             points = tuple((x_of(i + 1), y_of(v)) for i, v in enumerate(curve.values) if math.isfinite(v))
             marks.append(Line(points, curve.color, 2.0))
+            marks += [Dot(x, y, curve.color) for x, y in points]
             marks.append(Text(place, TOP + 14, curve.label, "start", curve.color))
             place += 16 + 8 * len(curve.label)
     corners = ((LEFT, TOP), (LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM), (WIDTH - RIGHT, TOP))
     marks.append(Line(corners, INK))
     return marks
+
+
+def _epoch_labels(epochs: int) -> list[int]:
+    """The epochs that are named under the axis: the first, the last, and round ones not too near to the last."""
+    round_ones = ticks(1, max(2, epochs), 10)
+    clear = epochs - (round_ones[1] - round_ones[0]) / 2
+    return sorted({1, max(1, epochs), *(round(t) for t in round_ones if 1 < t < clear)})
 
 
 def to_svg(title: str, curves: Sequence[Curve]) -> str:
@@ -106,6 +126,8 @@ def to_svg(title: str, curves: Sequence[Curve]) -> str:
             points = " ".join(f"{x:.1f},{y:.1f}" for x, y in mark.points)
             pen = f'stroke="{mark.color}" stroke-width="{mark.width:g}"'
             body.append(f'<polyline points="{points}" fill="none" {pen}/>')
+        elif isinstance(mark, Dot):
+            body.append(f'<circle cx="{mark.x:.1f}" cy="{mark.y:.1f}" r="{RADIUS}" fill="{mark.color}"/>')
         else:
             where = f'x="{mark.x:.1f}" y="{mark.y:.1f}" text-anchor="{mark.anchor}" fill="{mark.color}"'
             body.append(f"<text {where}>{escape(mark.text)}</text>")
@@ -124,6 +146,9 @@ def _write_png(path: Path, title: str, curves: Sequence[Curve]) -> None:
         if isinstance(mark, Line):
             if len(mark.points) > 1:
                 pen.line(mark.points, fill=mark.color, width=round(mark.width), joint="curve")
+        elif isinstance(mark, Dot):
+            corners = (mark.x - RADIUS, mark.y - RADIUS, mark.x + RADIUS, mark.y + RADIUS)
+            pen.ellipse(corners, fill=mark.color)
         else:
             pen.text((mark.x, mark.y), mark.text, fill=mark.color, anchor=anchors[mark.anchor])
     image.save(path, format="PNG")

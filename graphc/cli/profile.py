@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from graphc.cli.common import json_option, note, size_text, to_json, write_text
+from graphc.cli.common import counted, json_option, note, size_text, to_json, write_text
 from graphc.cli.devices import check_device
 from graphc.cli.trace import graphs_of
 from graphc.device_profiling import profile_on_device
@@ -37,14 +37,14 @@ def profile_command(
 ) -> None:
     """Compile NAME in FILE.py, or graphs in text form, run them on random inputs, and show the slowest kernels.
 
-    Times are medians, measured within the program. Arithmetic and traffic are what the compiler counts for a kernel;
-    traffic counts each buffer once.
+    Times are medians, measured within the program; a run is longer than all kernels by what starting it takes.
+    Arithmetic and traffic are what the compiler counts for a kernel; traffic counts each buffer once.
     """
     check_device(device)
     graphs = graphs_of(target, arguments, grad)
     if device != "cpu":
         profiles = [profile_on_device(graph, device, runs) for graph in graphs]
-        note(f"{device}, median of {runs} runs")
+        note(f"{device}, median of {counted(runs, 'run')}")
         if as_json:
             write_text("-", to_json({"device": device, "profiles": [asdict(p) for p in profiles]}))
         else:
@@ -56,7 +56,7 @@ def profile_command(
         profiles = [profile_graph(graph, runs) for graph in graphs]
     finally:
         set_num_threads(before)
-    note(f"{threads or before} thread{'s' if (threads or before) > 1 else ''}, median of {runs} runs")
+    note(f"{counted(threads or before, 'thread')}, median of {counted(runs, 'run')}")
     if as_json:
         write_text("-", to_json({"threads": threads or before, "profiles": [asdict(p) for p in profiles]}))
     else:
@@ -65,8 +65,9 @@ def profile_command(
 
 def _text(profile: Profile, top: int, memory: bool) -> str:
     inside = sum(step.seconds for step in profile.steps)
+    whole = max(profile.seconds, inside)
     lines = [
-        f"@{profile.name}: {profile.seconds * 1e6:.1f} us a run, {len(profile.steps)} steps",
+        f"@{profile.name}: {whole * 1e6:.2f} us a run, {counted(len(profile.steps), 'step')}",
         f"memory: inputs {size_text(profile.input_bytes)}, outputs {size_text(profile.output_bytes)}, "
         f"intermediates {size_text(profile.arena_bytes)}",
         "",
@@ -74,19 +75,25 @@ def _text(profile: Profile, top: int, memory: bool) -> str:
     ]
     ranked = sorted(profile.steps, key=lambda step: -step.seconds)
     for step in ranked[:top]:
-        lines.append(_line(step, inside))
+        lines.append(_line(step, whole))
         if step.lines:
             lines.append(f"{'':38}at {', '.join(step.lines[:3])}{' ...' if len(step.lines) > 3 else ''}")
     rest = ranked[top:]
     if rest:
-        taken = sum(step.seconds for step in rest)
-        share = taken / inside if inside else 0.0
-        lines.append(f"{taken * 1e6:10.1f}  {share:5.1%}  {'':8}  {'':7}  {len(rest)} more steps")
+        lines.append(_rest(sum(step.seconds for step in rest), whole, counted(len(rest), "more step")))
+    lines.append(_rest(whole - inside, whole, "outside the kernels: starting the run; medians do not quite add up"))
     return "\n".join([*lines, *(["", profile.plan] if memory else [])])
 
 
 def _line(step: KernelTime, whole: float) -> str:
     seconds = max(step.seconds, 1e-12)
-    share = step.seconds / whole if whole else 0.0
     rate = f"{step.flops / seconds / 1e9:8.1f}" if step.flops else f"{'':8}"
-    return f"{step.seconds * 1e6:10.1f}  {share:5.1%}  {rate}  {step.bytes / seconds / 1e9:7.1f}  {step.operators}"
+    return f"{_share(step.seconds, whole)}  {rate}  {step.bytes / seconds / 1e9:7.1f}  {step.operators}"
+
+
+def _rest(seconds: float, whole: float, what: str) -> str:
+    return f"{_share(seconds, whole)}  {'':8}  {'':7}  {what}"
+
+
+def _share(seconds: float, whole: float) -> str:
+    return f"{seconds * 1e6:10.2f}  {seconds / whole if whole else 0.0:5.1%}"

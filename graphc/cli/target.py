@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from graphc.cli.common import missing_file, read_text, unknown
+from graphc.cli.common import missing_file, note, read_text, unknown
 from graphc.errors import GraphcError
 from graphc.ir import DTYPES, Graph, TensorType, parse_graphs, verify
 
@@ -75,11 +75,23 @@ def load_callable(target: str) -> Callable[..., Any]:
             raise unknown("callable", name, public, f"(in {file})")
         found = getattr(found, part)
     if inspect.isclass(found):
-        with user_code():
+        _check_constructor(found, file, name)
+        with user_code(f"{name}() was made"):
             found = found()
     if not callable(found):
         raise click.UsageError(f"{name} in {file} is {type(found).__name__}, which cannot be called")
     return found
+
+
+def _check_constructor(kind: type, file: str, name: str) -> None:
+    """A usage error when the class cannot be made without arguments."""
+    try:
+        inspect.signature(kind).bind()
+    except TypeError as error:
+        raise click.UsageError(
+            f"the constructor of {name} in {file} needs arguments ({error}): make an object in the file, such as "
+            f"net = {name}(...), and name that: {file}:net"
+        ) from error
 
 
 def read_graphs(name: str) -> list[Graph]:
@@ -92,10 +104,10 @@ def read_graphs(name: str) -> list[Graph]:
 
 
 @contextmanager
-def user_code() -> Iterator[None]:
+def user_code(step: str) -> Iterator[None]:
     """Around code of the user's file. What it prints goes to stderr: stdout is for data.
 
-    graphc's errors name the user's line; all others show the user's frames.
+    graphc's errors name the user's line; all others show the user's frames, and then that they came while `step`.
     """
     try:
         with redirect_stdout(sys.stderr):
@@ -106,14 +118,17 @@ def user_code() -> Iterator[None]:
         if not getattr(error, "__notes__", ()):
             frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
             theirs = [f"{file}:{line}" for file, line in frames if not _is_machinery(file)]
-            if theirs:
+            if theirs and str(error) == error.message:  # else it tells its line itself
                 error.add_note(f"at {theirs[-1]}")
         raise
+    except SystemExit as error:
+        raise click.ClickException(f"sys.exit({error.code!r}) was called while {step}") from error
     except Exception as error:
         trace = error.__traceback__
         while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
             trace = trace.tb_next
-        raise click.ClickException("".join(traceback.format_exception(error.with_traceback(trace))).rstrip()) from error
+        note("".join(traceback.format_exception(error.with_traceback(trace))).rstrip())
+        raise click.ClickException(f"{type(error).__name__} of your code while {step}") from error
 
 
 def _is_machinery(file: str) -> bool:
@@ -133,6 +148,7 @@ def bind(name: str, function: Callable[..., Any], arguments: list[Argument]) -> 
 
 
 def _import_file(path: Path) -> Any:
+    """The file as a module. It sees itself as the program that runs: its name alone in `sys.argv`."""
     name = f"graphc_target_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -140,6 +156,11 @@ def _import_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent.resolve()))
-    with user_code():
-        spec.loader.exec_module(module)
+    own = sys.argv
+    sys.argv = [str(path)]
+    try:
+        with user_code(f"{path} was run"):
+            spec.loader.exec_module(module)
+    finally:
+        sys.argv = own
     return module

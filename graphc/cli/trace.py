@@ -102,10 +102,11 @@ def graphs_of(target: str, arguments: str, grad: bool) -> list[Graph]:
 def trace_target(target: str, arguments: list[Argument], grad: bool) -> Graph:
     """The graph of `FILE.py:NAME` called with tensors of these types, with its gradients if they are wanted."""
     function = load_callable(target)
-    bound = bind(target.rpartition(":")[2], function, arguments)
+    name = target.rpartition(":")[2]
+    bound = bind(name, function, arguments)
     positional = [argument.type for argument in bound.args]
     named = {name: argument.type for name, argument in bound.kwargs.items()}
-    with user_code():
+    with user_code(f"{name} was traced"):
         return graphc.trace(_Differentiated(function) if grad else function, *positional, **named)
 
 
@@ -131,17 +132,28 @@ class _Differentiated:
 
     def __call__(self, *args: graphc.Tensor, **kwargs: graphc.Tensor) -> list[graphc.Tensor | None]:
         floats = [x.requires_grad_() for x in (*args, *kwargs.values()) if x.is_floating_point()]
+        wanted = [*floats, *(p for _, p in self.named_parameters() if p.requires_grad)]
+        if not wanted:
+            raise _no_float_input(self.__name__)
         result = self.function(*args, **kwargs)
         first, *others = [result] if isinstance(result, graphc.Tensor) else list(result)
         if first.numel() != 1:
             note(f"note: the gradients are those of the sum of the result of shape {list(first.shape)}")
             first = first.sum()
-        wanted = [*floats, *(p for _, p in self.named_parameters() if p.requires_grad)]
         return [first, *others, *graphc.autograd.grad(first, wanted, materialize_grads=True)]
+
+
+def _no_float_input(name: str) -> click.UsageError:
+    """The error for gradients of what has nothing to differentiate by."""
+    return click.UsageError(
+        f"--grad: {name} has no float input to differentiate by; leave --grad out, or give a float type such as f32"
+    )
 
 
 def with_gradients(graph: Graph) -> Graph:
     """`graph` with the gradients of its first output, summed if it is no single number, by every float input."""
+    if not any(x.dtype.is_float for x in graph.inputs):
+        raise _no_float_input(f"@{graph.name}")
     first = graph.outputs[0] if graph.outputs else None
     if first is not None and first.dtype.is_float and first.type.size != 1:
         note(f"note: the gradients are those of the sum of the result {first.type}")

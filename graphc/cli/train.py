@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import graphc
-from graphc.cli.common import json_option, note, size_text, to_json, unknown
+from graphc.cli.common import counted, json_option, note, size_text, to_json, unknown
 from graphc.cli.devices import check_device
 from graphc.cli.plot import Curve, check_path, write_plot
 from graphc.cli.training import Settings, Training
+from graphc.errors import InputError
+from graphc.saving import replaceable
 from graphc_runtime import get_num_threads, set_num_threads
 
 MODELS = ("lenet",)
@@ -65,8 +67,8 @@ def train_command(
         raise click.UsageError(f"--lr {lr}: it must be a finite number")
     if plot is not None:
         check_path(plot)
-    if save is not None and not save.absolute().parent.is_dir():
-        raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
+    if save is not None:
+        _check_save(save)
     if threads:
         set_num_threads(threads)
     settings = Settings(epochs, batch_size, lr, momentum, seed, get_num_threads(), device, plain)
@@ -76,12 +78,19 @@ def train_command(
             note(f"note: {resume} was trained with {name} {then}, continuing with {now}")
     if training.epoch >= epochs:
         note(f"note: {training.epoch} epochs are done already, nothing to train; --epochs is the total")
-    with _progress(training) as on_step:
-        while training.epoch < epochs:
-            record = training.run_epoch(on_step)
-            if save is not None:
-                training.save(save)
-            on_step(record["train_loss"])
+    saved = 0
+    try:
+        with _progress(training) as on_step:
+            while training.epoch < epochs:
+                record = training.run_epoch(on_step)
+                if save is not None:
+                    training.save(save)
+                    saved = training.epoch
+                on_step(record["train_loss"])
+    except KeyboardInterrupt:
+        kept = f"{save} has {counted(saved, 'epoch')}: go on with --resume {save}" if saved else "it kept no checkpoint"
+        note(f"stopped in epoch {training.epoch + 1}; {kept}")
+        raise
     result = summary(training)
     click.echo(to_json(result) if as_json else summary_text(result))
     if save is not None:
@@ -92,6 +101,16 @@ def train_command(
         accuracies = Curve("test accuracy", [r["test_accuracy"] for r in history], "#1f6fb2", "right")
         write_plot(plot, f"LeNet on handwritten digits, batch {batch_size}", [losses, accuracies])
         note(f"plot written to {plot}")
+
+
+def _check_save(path: Path) -> None:
+    """Raise a usage error now for what would fail after the first epoch."""
+    try:
+        target = replaceable(path)
+    except InputError as error:
+        raise click.UsageError(f"--save {error.message}") from error
+    if not target.parent.is_dir():
+        raise click.UsageError(f"--save {path}: there is no folder {target.parent}")
 
 
 @contextmanager
@@ -172,9 +191,12 @@ def summary_text(result: dict[str, Any]) -> str:
     rows = [
         ("test accuracy", f"{100 * result['test_accuracy']:.2f} %"),
         ("training loss", f"{result['train_loss']:.4f}"),
-        ("speed", f"{result['samples_per_second']:,.0f} samples/s ({mode}, {place})"),
-        ("first step", f"{result['first_step_seconds']:.3f} s"),
-        ("programs compiled", f"{result['compiles']}, found in the cache: {result['cache_hits']}"),
-        ("peak memory", size_text(result["peak_bytes"])),
     ]
+    if result["samples_per_second"]:  # else nothing was left to train
+        rows += [
+            ("speed", f"{result['samples_per_second']:,.0f} samples/s ({mode}, {place})"),
+            ("first step", f"{result['first_step_seconds']:.3f} s"),
+            ("programs compiled", f"{result['compiles']}, found in the cache: {result['cache_hits']}"),
+            ("peak memory", size_text(result["peak_bytes"])),
+        ]
     return "\n".join(f"{name:<18} {value}" for name, value in rows)

@@ -33,6 +33,8 @@ PASSES: dict[str, str] = {
     "wide_concats": "graphc.passes.wide_concats:WideConcats",
 }
 
+# What an option takes, by the type of its default.
+_WANTED: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number"}
 _STEP = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_-]*)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
 
@@ -83,8 +85,8 @@ def _make(kind: type[Pass], options: str) -> Pass:
 
 def _value(kind: type[Pass], field: Field[object], text: str) -> object:
     wanted = type(field.default)
-    if wanted is bool and text in ("true", "false"):
-        return text == "true"
+    if wanted is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
     if wanted is str:
         return text
     if wanted in (int, float):
@@ -92,4 +94,4 @@ def _value(kind: type[Pass], field: Field[object], text: str) -> object:
             return wanted(text)
         except ValueError:
             pass
-    raise GraphcError(f"option {field.name} of pass {kind.name} wants a {wanted.__name__}, not {text!r}")
+    raise GraphcError(f"option {field.name} of pass {kind.name} wants {_WANTED[wanted]}, not {text!r}")

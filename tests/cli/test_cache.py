@@ -83,6 +83,27 @@ def test_unsafe_folder_is_named_once_and_does_not_stop(folder: Path) -> None:
     assert checks["cache"]["status"] == "problem" and "chmod 700" in checks["cache"]["fix"]
 
 
+def test_a_folder_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("")
+    link.symlink_to(tmp_path / "folder")
+    (tmp_path / "folder").mkdir()
+    cases = (
+        (Path("/proc/graphc"), "/proc/graphc cannot be written: nothing can be made in /proc", "name another folder"),
+        (file, f"{file} is not a folder", "remove it, or name another folder"),
+        (file / "below", f"{file} is not a folder", "remove it, or name another folder"),
+        (link, f"{link} is a symbolic link", f"GRAPHC_CACHE_DIR={tmp_path / 'folder'}"),
+    )
+    for folder, wrong, fix in cases:
+        info = data_of(folder, "info")
+        assert info["usable"] is False and wrong in str(info["reason"]) and fix in str(info["fix"])
+        text = run_fresh("cache", "info", GRAPHC_CACHE_DIR=str(folder)).stdout
+        assert f"not used: {wrong}" in text and "in use" not in text and f"-> {info['fix']}" in text
+        doctor = run_fresh("doctor", "--json", GRAPHC_CACHE_DIR=str(folder))
+        (check,) = (c for c in json.loads(doctor.stdout)["checks"] if c["name"] == "cache")
+        assert (check["status"], check["value"], check["fix"]) == ("problem", info["reason"], info["fix"])
+
+
 def test_cache_switched_off() -> None:
     done = run_fresh("cache", "info", "--json", GRAPHC_CACHE="0")
     assert done.returncode == 0

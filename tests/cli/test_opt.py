@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from graphc.cli.main import command
 from graphc.ir import parse_graph, parse_graphs
 from graphc.passes.registry import PASSES
 from tests.cli.running import run
@@ -107,7 +109,21 @@ def test_unknown_file_pass_and_option_say_what_exists(file: Path) -> None:
     result = run("opt", file, "-p", "simplify", "--print-after", "fuse")
     assert result.exit_code == 2 and "changed" in result.stderr
     result = run("opt", file, "-o", file.parent / "missing" / "out.gir")
-    assert result.exit_code == 2 and "cannot write" in result.stderr
+    assert result.exit_code == 1 and "cannot write" in result.stderr
+
+
+@pytest.mark.parametrize("given", ["layout{lanes=0}", "layout{lanes=-3}", "simplify,split_leading{cache_bytes=0}"])
+def test_sizes_among_options_are_at_least_one(file: Path, given: str) -> None:
+    result = run("opt", file, "-p", given)
+    assert result.exit_code == 2 and "must be at least 1, not" in result.stderr
+
+
+def test_exit_codes_are_those_that_the_help_tells(file: Path) -> None:
+    assert "Exit code 2 when FILE is no valid graph" in " ".join(run("opt", "--help").stdout.split())
+    file.write_text(DOUBLE_NEGATION.replace("neg %3 : f32[4,3]", "neg %3 : f32[3]"))
+    assert run("opt", file).exit_code == 2
+    file.write_text("graph @f(%x: f32[4]) {\n  %1 = sinh %x : f32[4]\n  return %1\n}\n")
+    assert run("opt", file, "-p", "layout").exit_code == 1
 
 
 def test_binary_file_is_refused(tmp_path: Path) -> None:
@@ -117,12 +133,20 @@ def test_binary_file_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "cannot read" in result.stderr
 
 
+def test_stdin_that_is_no_text_is_refused() -> None:
+    result = CliRunner().invoke(command, ["opt", "-"], input=b"\xff\xfe")
+    assert result.exit_code == 2 and "cannot read -" in result.stderr
+
+
 def test_passes_lists_all_and_describes_one() -> None:
     listed = run("passes")
     assert listed.exit_code == 0
     assert {line.split()[0] for line in listed.stdout.splitlines()} == set(PASSES)
     one = run("passes", "simplify").stdout
-    assert "reassociates=False" in one and "graphc opt FILE.gir -p simplify" in one
+    assert "reassociates=false" in one and "graphc opt FILE.gir -p simplify" in one
+    assert 'graphc opt FILE.gir -p "simplify{no_signed_zeros=true}"' in one
+    assert "simplify{no_nans=true}" in run("opt", "--help").stdout
+    assert run("opt", "-", "-p", "simplify{no_signed_zeros=true}", stdin=SIMPLE).stdout == SIMPLE
     data = json.loads(run("passes", "--json").stdout)
     assert data["version"] == 1
     assert {p["name"] for p in data["passes"]} == set(PASSES)

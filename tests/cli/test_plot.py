@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import click
 import pytest
 
-from graphc.cli.plot import Curve, check_path, ticks, to_svg, write_plot
+from graphc.cli.plot import BOTTOM, HEIGHT, Curve, check_path, ticks, to_svg, write_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 CURVES = [
@@ -42,6 +43,26 @@ def test_odd_curves_make_a_plot(values: list[float]) -> None:
     svg = to_svg("t", [Curve("c", values, "#123456", "left")])
     assert "nan" not in svg and "inf" not in svg
     ElementTree.fromstring(svg)
+
+
+def test_every_value_has_a_dot_also_those_of_a_single_epoch() -> None:
+    for count in (1, 4):
+        curves = [Curve(c.label, c.values[:count], c.color, c.side) for c in CURVES]
+        dots = list(ElementTree.fromstring(to_svg("t", curves)).iter(f"{SVG}circle"))
+        assert len(dots) == 2 * count
+        places = {(dot.get("cx"), dot.get("cy")) for dot in dots}
+        assert count > 1 or len(places) == 2, "one would hide the other"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 15, 20, 31, 137])
+def test_the_axis_of_epochs_ends_at_the_last_one(epochs: int) -> None:
+    svg = to_svg("t", [Curve("c", [1.0 / (i + 1) for i in range(epochs)], "#123456", "left")])
+    height = f"{HEIGHT - BOTTOM + 18:.1f}"
+    labels = [t for t in ElementTree.fromstring(svg).iter(f"{SVG}text") if t.get("y") == height]
+    assert [int(t.text or "") for t in labels] == sorted({int(t.text or "") for t in labels})
+    assert labels[0].text == "1" and labels[-1].text == str(epochs)
+    places = [float(t.get("x") or 0) for t in labels]
+    assert all(b - a > 20 for a, b in pairwise(places))
 
 
 def test_ticks_are_round_and_cover_the_range() -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from graphc.cli import profile
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import make_artifact
 from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.types import TensorType, f32
+from graphc.ir.types import TensorType, bf16, boolean, f16, f32, f64, i64
 from graphc.pipeline import build_program
-from graphc.profiling import profile_graph
+from graphc.profiling import profile_graph, random_inputs
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.devices import get_device
 from graphc_runtime.executor import Executable
@@ -38,6 +41,56 @@ def test_profile_of_a_network() -> None:
     assert "@Net:" in done.stdout and "GFLOP/s" in done.stdout and "contract" in done.stdout
     assert "lenet.py:" in done.stdout and "more steps" in done.stdout
     assert "1 thread, median of 3 runs" in done.stderr
+
+
+def test_the_rows_of_a_profile_add_up_to_its_run(tmp_path: Path) -> None:
+    file = tmp_path / "twice.gir"
+    file.write_text(str(_graph()))
+    done = run("profile", str(file), "--runs", "1", "--top", "1")
+    assert "median of 1 run\n" in done.stderr
+    steps = len(build_program(_graph()).steps)
+    whole = re.search(rf"@twice: ([\d.]+) us a run, {steps} steps?$", done.stdout, re.MULTILINE)
+    rows = re.findall(r"^ +(\d+\.\d\d)  +[\d.]+%", done.stdout, re.MULTILINE)
+    assert whole and "outside the kernels" in done.stdout
+    assert sum(map(float, rows)) == pytest.approx(float(whole[1]), abs=0.02)
+
+
+def test_what_does_not_fit_into_memory_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "large.gir"
+    file.write_text("graph @large(%x: f32[4000000000000]) {\n  %1 = neg %x : f32[4000000000000]\n  return %1\n}\n")
+    done = run("profile", str(file))
+    assert done.exit_code == 1 and done.stdout == ""
+    assert done.stderr.startswith(
+        "Error: @large needs 32,000,000,000,000 bytes, 16,000,000,000,000 of them for its inputs"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_memory_that_the_system_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(profile, "profile_graph", refused)
+    file = tmp_path / "twice.gir"
+    file.write_text(str(_graph()))
+    done = run("profile", str(file))
+    assert done.exit_code == 1 and done.stderr == "Error: there is not enough memory\n"
+
+
+def test_inputs_are_drawn_in_their_own_dtype() -> None:
+    b = Builder()
+    types = [TensorType(d, (1 << 18,)) for d in (f64, f32, f16, bf16, i64, boolean)]
+    inputs = tuple(b.input(i, type) for i, type in enumerate(types))
+    buffers = random_inputs(Graph(inputs, inputs, "all"), 0)
+    assert [buffer.nbytes for buffer in buffers] == [type.nbytes for type in types]
+    floats = [b.view(t.dtype.numpy, t.shape).astype(np.float64) for b, t in zip(buffers, types, strict=True)][:4]
+    assert all(abs(values.mean()) < 0.02 and abs(values.std() - 1) < 0.02 for values in floats)
+    x = Builder().input(0, TensorType(f32, (1 << 20,)))
+    tracemalloc.start()
+    random_inputs(Graph((x,), (x,), "one"), 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 9 << 20  # the array and its copy, 4 MiB each
 
 
 def test_profile_as_json_counts_every_launch(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from graphc.cli.training import Training
 from tests.cli.running import run
 
 FIELDS = {
@@ -83,6 +86,17 @@ def test_resuming_gives_the_numbers_of_an_uninterrupted_run(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
 
 
+def test_a_checkpoint_goes_where_a_link_leads_and_replaces_nothing_else(tmp_path: Path) -> None:
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(real)
+    train("--epochs", "1", "--save", link)
+    assert link.is_symlink() and load_file(real)
+    os.mkfifo(pipe)
+    result = run("train", "lenet", "--epochs", "1", "--save", pipe)
+    assert result.exit_code == 2 and f"--save {pipe} is a device, a pipe or a socket" in result.stderr
+    assert "epoch 1/1" not in result.stderr and pipe.is_fifo()
+
+
 def test_resume_when_nothing_is_left(tmp_path: Path) -> None:
     path = tmp_path / "done.safetensors"
     train("--epochs", "1", "--save", path)
@@ -90,6 +104,25 @@ def test_resume_when_nothing_is_left(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "nothing to train" in result.stderr
     assert "trained with seed 0, continuing with 5" in result.stderr
+    text = run("train", "lenet", "--epochs", "1", "--resume", path).stdout
+    assert "test accuracy" in text and "samples/s" not in text and "first step" not in text
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_an_interrupted_run_says_what_is_kept(saves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_epoch = Training.run_epoch
+
+    def interrupted(training: Training, on_step: Callable[[float], None]) -> dict[str, float]:
+        if training.epoch == 1:
+            raise KeyboardInterrupt
+        return run_epoch(training, on_step)
+
+    monkeypatch.setattr(Training, "run_epoch", interrupted)
+    path = tmp_path / "kept.safetensors"
+    result = run("train", "lenet", "--epochs", "3", *(("--save", path) if saves else ()))
+    assert result.exit_code == 130 and result.stdout == ""
+    kept = f"{path} has 1 epoch: go on with --resume {path}" if saves else "it kept no checkpoint"
+    assert result.stderr.endswith(f"stopped in epoch 2; {kept}\ninterrupted\n")
 
 
 def test_wrong_checkpoints_are_refused(tmp_path: Path) -> None:

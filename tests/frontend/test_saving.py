@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import pickle
+import stat
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -151,3 +153,35 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
         torch.save([object()], path)
     assert torch.load(path) == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_symbolic_link_stays_and_the_file_behind_it_is_written(tmp_path: Path) -> None:
+    real, link, dangling = tmp_path / "folder" / "real", tmp_path / "link", tmp_path / "dangling"
+    real.parent.mkdir()
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    dangling.symlink_to(real.with_name("new"))
+    for path in (link, dangling):
+        torch.save([2], path)
+        assert path.is_symlink() and torch.load(path) == [2]
+    assert torch.load(real) == [2]
+    assert sorted(p.name for p in real.parent.iterdir()) == ["new", "real"]
+
+
+def test_what_is_no_regular_file_is_left_alone(tmp_path: Path) -> None:
+    pipe, folder, link = tmp_path / "pipe", tmp_path / "folder", tmp_path / "link"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to(pipe)
+    for path, what in ((pipe, "a device, a pipe or a socket"), (link, "a device"), (folder, "a folder")):
+        with pytest.raises(ValueError, match=f"{path} is {what}"):
+            torch.save([1], path)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and link.is_symlink() and folder.is_dir()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_errors_of_the_system_name_the_path_that_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "file"
+    with pytest.raises(FileNotFoundError) as caught:
+        torch.save([1], path)
+    assert caught.value.filename == str(path)

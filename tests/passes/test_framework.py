@@ -94,6 +94,7 @@ def test_pipelines_are_text() -> None:
     assert passes == [StripDetach(), Probe(True, -2, 1e-3, "a b"), Simplify()]
     assert parse_pipeline(",".join(map(str, passes))) == passes
     assert parse_pipeline("probe{flag}") == [Probe(flag=True)]
+    assert parse_pipeline("probe{flag=True},probe{flag=False}") == [Probe(flag=True), Probe(flag=False)]
     assert parse_pipeline("strip-detach") == [StripDetach()]
     assert parse_pipeline("") == []
     assert str(Probe()) == "probe"
@@ -106,8 +107,8 @@ def test_pipelines_are_text() -> None:
         ("simplfy", r"no pass 'simplfy'; did you mean simplify\? \(passes: decompose, "),
         ("simplify{fast=true}", "pass simplify has no option 'fast'; its options are: no_signed_zeros=False"),
         ("decompose{x=1}", "pass decompose has no option 'x'; its options are: none"),
-        ("probe{count=many}", "option count of pass probe wants a int, not 'many'"),
-        ("probe{flag=1}", "option flag of pass probe wants a bool, not '1'"),
+        ("probe{count=many}", "option count of pass probe wants a whole number, not 'many'"),
+        ("probe{flag=1}", "option flag of pass probe wants true or false, not '1'"),
         ("probe{count=1,count=2}", "option count of pass probe is given twice"),
         ("simplify,", "cannot read the pass list"),
         ("simplify;decompose", "cannot read the pass list 'simplify;decompose' at 'simplify;decompose'"),

@@ -106,7 +106,7 @@ class _Importing(importlib.abc.MetaPathFinder):
 
 
 IMPORT_ERRORS = {
-    "not installed": (ModuleNotFoundError("No module named 'pycuda'"), r"not installed.*pip install graphc\[cuda\]"),
+    "not installed": (ModuleNotFoundError("No module named 'pycuda'"), r"not installed.*pip install -e '\.\[cuda\]'"),
     "no driver": (ImportError("libcuda.so.1: cannot open shared object file"), "no NVIDIA driver.*nvidia-smi"),
     "other build": (ImportError("undefined symbol: cuDeviceGetUuid_v2"), "build it again"),
 }

@@ -29,8 +29,8 @@ from graphc_runtime.devices.cuda_driver import (
 )
 
 _INSTALL = (
-    "Install it with `pip install graphc[cuda]`. There are no ready-made wheels: its build needs the CUDA toolkit "
-    "(nvcc on PATH, or CUDA_ROOT set to its folder) and a C++ compiler"
+    "Install it with `pip install -e '.[cuda]'` in a clone of graphc. There are no ready-made wheels: its build needs "
+    "the CUDA toolkit (nvcc on PATH, or CUDA_ROOT set to its folder) and a C++ compiler"
 )
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
