@@ -2,8 +2,7 @@
 code.
 
 The names are PyTorch's: `import graphc as torch`. They are loaded when the first of them is used, so that `import
-graphc` alone is
-light.
+graphc` alone is light.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ MOST_CALLS = 4096
 _taken: dict[Hashable, tuple[CodeType, set[Hashable]]] = {}
 
 
-def moves(what: Hashable, place: Hashable, most: int, theirs: bool = False) -> bool:
-    """Whether the call that reached an operator took more than `most` places, with this one, for `what`; with `theirs`
-    calls of users only: those of this package mean the same number for the same parameter.
+def moves(what: Hashable, place: Hashable, most: int, users_only: bool = False) -> bool:
+    """Whether the call that reached an operator took more than `most` places, with this one, for `what`.
+
+    `users_only`: calls of this package mean the same number for the same parameter, and do not count.
     """
     code, at = call_site(2)
-    if theirs and is_inside(code):
+    if users_only and is_inside(code):
         return False
     if len(_taken) > MOST_CALLS:
         _taken.clear()

@@ -24,10 +24,10 @@ class GradNote:
 class Capture:
     """Notes of one captured call. `serial` is the number of the last storage made before it.
 
-    `broken` says why the call cannot be replayed; the call goes on all the same. `draws` are the random draws in
-    order, with the leaf
-    of each key (None for a draw on the host); `guards` the choices that libraries asked to be checked at each replay.
-    `parts` are arguments that are views, by the storage that they show: the chain of each, and the leaf of a copy.
+    `broken` says why the call cannot be replayed; the call goes on all the same. `draws` are the random draws in order,
+    with the leaf of each key (None for a draw on the host); `guards` the choices that libraries asked to be checked at
+    each replay. `parts` are arguments that are views, by the storage that they show: the chain of each, and the leaf of
+    a copy.
     """
 
     serial: int

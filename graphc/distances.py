@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
-def clamp_min_node(b: Builder, x: Node, low: float = 0.0) -> Node:
-    """x, at least `low`; at `low` itself the gradient passes."""
-    floor = b.constant(low, x.type)
-    return b.select(b.apply("lt", (x, floor)), floor, x)
+def clamp_min_node(b: Builder, x: Node) -> Node:
+    """x, at least 0; at 0 itself the gradient passes."""
+    zero = b.constant(0.0, x.type)
+    return b.select(b.apply("lt", (x, zero)), zero, x)
 
 
 def _clamped(x: Tensor) -> Tensor:

@@ -281,8 +281,3 @@ def retain(tensor: TensorBase) -> None:
     """Let `backward` fill `.grad` of a non-leaf too."""
     if not tensor.is_leaf:
         own_history(tensor).leaf = weakref.ref(tensor)
-
-
-def accumulator_of(tensor: Any) -> AccumulateGrad:
-    """The node that adds to `.grad` of a leaf (`graphc.autograd.graph.get_gradient_edge` gives it)."""
-    return of_leaf(tensor)

@@ -1,12 +1,9 @@
 """`graphc.compile`: a call captured once with its state, then replayed without running its Python code.
 
-A capture is an ordinary recorded call, watched: what it reads becomes the program's inputs (arguments, captured
-tensors by reference,
-numbers of optimizers, keys of random draws), what it leaves behind becomes the outputs (returned tensors, tensors
-written in place,
-`.grad`). Python values it depends on are guarded (`guards`). A call that looks at a value, or does something else
-that a replay cannot
-repeat, is simply an ordinary call.
+A capture is an ordinary recorded call, watched: what it reads becomes the program's inputs (arguments, captured tensors
+by reference, numbers of optimizers, keys of random draws), what it leaves behind becomes the outputs (returned tensors,
+tensors written in place, `.grad`). Python values it depends on are guarded (`guards`). A call that looks at a value, or
+does something else that a replay cannot repeat, is simply an ordinary call.
 """
 
 from __future__ import annotations
@@ -456,14 +453,12 @@ def compile(
     replayed.
 
     A replay does not run Python code. It reads the current contents of captured tensors, the current hyper-parameters
-    of optimizers and
-    draws fresh random numbers, writes parameters, gradients and optimizer state, and returns new result tensors.
-    Python values that the
-    function reads are guarded: when one changed, the call is captured again (`explain_recompiles` says why). A
-    function that looks at
-    values (prints, `item`, `if` on a tensor) runs as ordinary code; with `fullgraph=True` that is a RuntimeError.
-    With `disable=True` the model is given back as it is. `dynamic`, `backend`, `mode` and `options` are accepted for
-    PyTorch's sake and have no effect. Usable as a decorator, with or without arguments.
+    of optimizers and draws fresh random numbers, writes parameters, gradients and optimizer state, and returns new
+    result tensors. Python values that the function reads are guarded: when one changed, the call is captured again
+    (`explain_recompiles` says why). A function that looks at values (prints, `item`, `if` on a tensor) runs as ordinary
+    code; with `fullgraph=True` that is a RuntimeError. With `disable=True` the model is given back as it is. `dynamic`,
+    `backend`, `mode` and `options` are accepted for PyTorch's sake and have no effect. Usable as a decorator, with or
+    without arguments.
 
     `tune` is a number of seconds. When a program is compiled for the first time, schedules of its expensive kernels
     are then compiled and timed on this machine for at most that long, with the number of threads of that moment, and

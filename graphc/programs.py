@@ -122,9 +122,8 @@ def build(
     """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long, has
     operators that run on the host, or values on several devices.
 
-    With `interpret` some are not compiled (`graphc/interpreting.py`).
-    A program of one compiled segment, and else of transfers, may overwrite the buffers of the leaves `donated` that
-    nothing but that segment reads.
+    With `interpret` some are not compiled (`graphc/interpreting.py`). A program of one compiled segment, and else of
+    transfers, may overwrite the buffers of the leaves `donated` that nothing but that segment reads.
     """
     order = [n for n in topological(outputs, known) if not known(n)]
     pieces = [part[i : i + SEGMENT_NODES] for part in stages(order) for i in range(0, len(part), SEGMENT_NODES)]

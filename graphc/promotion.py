@@ -1,8 +1,7 @@
 """Type promotion as PyTorch does it.
 
 Operands stand in three classes: tensors with dimensions, 0-d tensors and Python numbers. The type of a lower class
-counts only when
-its kind (bool < integer < float) is above the kind of all higher classes.
+counts only when its kind (bool < integer < float) is above the kind of all higher classes.
 """
 
 from __future__ import annotations

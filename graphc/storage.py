@@ -85,13 +85,12 @@ class Value:
     """One recorded occurrence of a node: which values it was made from, and whether gradients flow through it.
 
     Nodes are timeless and shared between iterations; values are what one run of the user's code did. Holding a value
-    keeps the
-    bindings of its leaves; `binding` and `saved` stand for it and for what its gradient reads, once computed. `leaf`
-    is set for the variable of a tensor that collects gradients. `serial` counts values, so parents have lower ones.
-    `counter` counts the writes of the memory that held the value, `version` is what it showed then. `gate` is Python
-    code that gradients of the value go through, `fn` the object that `grad_fn` gave for it. `through` is set for an
-    operation on views: the nodes of its operands, and which of them were views. `replaced` is the place of the parent
-    whose memory the operation itself wrote, else -1.
+    keeps the bindings of its leaves; `binding` and `saved` stand for it and for what its gradient reads, once computed.
+    `leaf` is set for the variable of a tensor that collects gradients. `serial` counts values, so parents have lower
+    ones. `counter` counts the writes of the memory that held the value, `version` is what it showed then. `gate` is
+    Python code that gradients of the value go through, `fn` the object that `grad_fn` gave for it. `through` is set for
+    an operation on views: the nodes of its operands, and which of them were views. `replaced` is the place of the
+    parent whose memory the operation itself wrote, else -1.
     """
 
     __slots__ = (
@@ -140,10 +139,9 @@ class Lineage:
     """The gradient side of a tensor and of its views; tensors made by `detach` share the storage but not the lineage.
 
     `depth` is the number of view steps at which the lineage starts. `requires_grad` is the flag of a leaf; `hist` the
-    value of a
-    non-leaf. `version` is the storage's version that `hist` stands for. `owner` is the leaf whose `.grad` collects
-    gradients. `hooks` are called with the gradient of a leaf. `variable` is the value that a leaf is for the recorder
-    whose token is `holder`, the first that needed one; others keep theirs themselves.
+    value of a non-leaf. `version` is the storage's version that `hist` stands for. `owner` is the leaf whose `.grad`
+    collects gradients. `hooks` are called with the gradient of a leaf. `variable` is the value that a leaf is for the
+    recorder whose token is `holder`, the first that needed one; others keep theirs themselves.
     """
 
     __slots__ = ("__weakref__", "depth", "hist", "holder", "hooks", "owner", "requires_grad", "variable", "version")
@@ -172,10 +170,9 @@ class Storage:
     that PyTorch would count: not those through `.data`. It is None for tensors of inference mode.
 
     `export` is a weak reference to the owner of the arrays of other libraries that see the memory; `external` the
-    object that lent it.
-    `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer in what is
-    recorded now, `slots` the leaves of contiguous parts of it. `kept` is the leaf while it waits for the next program,
-    `last` the program and the number that the leaf had when it was made last.
+    object that lent it. `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer
+    in what is recorded now, `slots` the leaves of contiguous parts of it. `kept` is the leaf while it waits for the
+    next program, `last` the program and the number that the leaf had when it was made last.
     """
 
     slot: weakref.ref[Binding] | None

@@ -54,11 +54,9 @@ def trace_call(fn: Any, *args: Any, **kwargs: Any) -> Graph:
     """The graph of `fn(*args, **kwargs)`: inputs are the tensor arguments, then what the call reads beside them.
 
     Arguments may be tensors or `TensorType`s (from `graphc.ir`), or anything else, which is passed on. Parameters and
-    buffers of a module
-    become inputs named by their dotted names. The outputs are the tensors of the result in order. Nothing is run and
-    nothing is changed:
-    writes to tensors and gradients are undone. RuntimeError when the function looks at a value, which does not exist
-    while tracing.
+    buffers of a module become inputs named by their dotted names. The outputs are the tensors of the result in order.
+    Nothing is run and nothing is changed: writes to tensors and gradients are undone. RuntimeError when the function
+    looks at a value, which does not exist while tracing.
     """
     main = current()
     main.flush("")
@@ -142,9 +140,8 @@ def _outputs(recorder: Recorder, result: Any) -> list[Node]:
 def _graph(
     arguments: dict[Node, str], outputs: list[Node], leaves: dict[Node, Binding], titles: dict[int, str], name: str
 ) -> Graph:
-    """The recorded nodes over inputs numbered anew. A parameter's variable (two `detach`) becomes the input itself,
-    and what reads the
-    parameter past its variable gets a `detach`, so that gradients of the graph are those of the call.
+    """The recorded nodes over inputs numbered anew. A parameter's variable (two `detach`) becomes the input itself, and
+    what reads the parameter past its variable gets a `detach`, so that gradients of the graph are those of the call.
     """
     extra = [n for n in topological(outputs) if n.op == "input" and n not in arguments]
     scratch = Builder()

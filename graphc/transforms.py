@@ -1,10 +1,8 @@
 """Functions on functions: `grad`, `value_and_grad`, `vjp`, nested as one likes, and `trace`.
 
 An argument to differentiate by becomes a *variable*: its value behind an even number of `detach` nodes, distinct from
-everything else that
-reads the same memory. The gradient with respect to it is symbolic; then the variable is replaced by the value itself,
-so that outer
-transformations see through.
+everything else that reads the same memory. The gradient with respect to it is symbolic; then the variable is replaced
+by the value itself, so that outer transformations see through.
 """
 
 from __future__ import annotations

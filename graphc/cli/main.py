@@ -1,8 +1,7 @@
 """The command `graphc`: finds the verb, loads its module, turns errors into exit codes.
 
 Exit codes: 0 all is well; 1 it failed, or a check did; 2 the request itself is wrong; 3 meaningful, but not supported;
-130 interrupted (Ctrl-C).
-This module must stay light: `graphc --help` loads neither NumPy nor llvmlite.
+130 interrupted (Ctrl-C). This module must stay light: `graphc --help` loads neither NumPy nor llvmlite.
 """
 
 from __future__ import annotations

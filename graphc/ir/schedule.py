@@ -20,12 +20,11 @@ MAX_PARTS = 128  # operands of a concatenation that one kernel stores side by si
 class Root:
     """A value that a kernel stores.
 
-    `value` is computed at every point of its shape: its dimension `d` runs along axis `dims[d]` of the group's
-    domain, or, when
-    `dims[d]` is negative, along an inner loop of its own. `scatter` lists the `pad`/`fold` nodes, innermost first,
-    through which the value is written to its place in `target`; without any, `target is value`. A `concat` may stand
-    there first, alone or with a `reshape` behind it: the value is then its operand number `part`, and the other roots
-    of the group are its others. Behind these a `slice` may stand that keeps the beginning of some dimensions.
+    `value` is computed at every point of its shape: its dimension `d` runs along axis `dims[d]` of the group's domain,
+    or, when `dims[d]` is negative, along an inner loop of its own. `scatter` lists the `pad`/`fold` nodes, innermost
+    first, through which the value is written to its place in `target`; without any, `target is value`. A `concat` may
+    stand there first, alone or with a `reshape` behind it: the value is then its operand number `part`, and the other
+    roots of the group are its others. Behind these a `slice` may stand that keeps the beginning of some dimensions.
     When the last one is a `reduce_sum` (`ir/row_sums.py`), perhaps behind a `reshape`, the value is added to its place.
     """
 

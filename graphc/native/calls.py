@@ -244,7 +244,7 @@ def _guards(layout: Layout) -> Function:
             f.store(f.load(memory, layout.storage["buffer"]), f.load(record, 16))
         hold(record, 48, held)
     with f.each(plan, T["written"], TABLES["written"]) as record:
-        hold(record, 40, f.storage_of(plan, "%args", record))
+        hold(record, 40, f.storage_of(plan, record))
     f.give(1)
     return f
 
@@ -254,7 +254,7 @@ def _gather(layout: Layout) -> Function:
     f = Writer(layout, "gather", "plan", "args")
     plan, none, buffers = "%plan", f.shared("%plan", "none"), layout.buffer
     with f.each(plan, T["inputs"], TABLES["inputs"]) as record:
-        storage = f.storage_of(plan, "%args", record)
+        storage = f.storage_of(plan, record)
         f.need(f.equal(f.load(storage, layout.storage["value"]), none))
         buffer, lent = f.follow(storage, layout.storage["buffer"]), f.load(record, 24)
         f.need(f.differ(buffer, none))

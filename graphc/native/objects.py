@@ -133,12 +133,12 @@ class Writer(Function):
         history = self.differ(self.load(lineage, self.layout.lineage["hist"]), self.shared(plan, "none"))
         return self.number(self.either(flag, history))
 
-    def storage_of(self, plan: str, arguments: str, record: str) -> str:
+    def storage_of(self, plan: str, record: str) -> str:
         """The storage that a record of inputs or of written memory names."""
         kind, what, tensor = self.load(record), self.load(record, 8), self.layout.tensor
         found = self.variable(what)
         with self.when(self.either(self.equal(kind, ARGUMENT), self.above(kind, VIEW - 1))):
-            self.set(found, self.follow(self.load(self.scaled(arguments, what)), tensor["_storage"]))
+            self.set(found, self.follow(self.load(self.scaled("%args", what)), tensor["_storage"]))
         with self.when(self.equal(kind, GRADIENT)):
             held = self.follow(what, tensor["_grad"])
             self.need(self.differ(held, self.shared(plan, "none")))

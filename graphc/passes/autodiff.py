@@ -23,8 +23,8 @@ def vjp(
 
     Each cotangent has the type of its output, each gradient the type of its node. Only nodes on a path from `wrt` to
     `outputs` are differentiated, and gradients do not go on from nodes of `stops`; gradient nodes carry the source
-    lines of the forward node. Raises AutodiffError when a
-    cotangent does not fit or an operator on the way has no gradient.
+    lines of the forward node. Raises AutodiffError when a cotangent does not fit or an operator on the way has no
+    gradient.
     """
     if len(outputs) != len(cotangents):
         raise AutodiffError(f"vjp: {len(outputs)} outputs and {len(cotangents)} cotangents; each output wants one")

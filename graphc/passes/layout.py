@@ -2,8 +2,8 @@
 
 Convolutions over few channels and small pictures leave most lanes of a vector empty when lanes run along a picture's
 row. When an axis such as the batch is never mixed by any operator (`axes.py`), it can be cut everywhere: `[n, c, h, w]`
-becomes
-`[n/16, c, h, w, 16]`, and all 16 lanes work whatever the channel counts. The rewritten graph is an ordinary graph.
+becomes `[n/16, c, h, w, 16]`, and all 16 lanes work whatever the channel counts. The rewritten graph is an ordinary
+graph.
 """
 
 from __future__ import annotations

@@ -216,8 +216,8 @@ def _source(node: Node, free: frozenset[Node]) -> Node:
 
 
 def _resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[Node]) -> None:
-    """Add to `chosen` what several stored values want, unless it is cheap or in `free`, and what would
-    make a kernel too large.
+    """Add to `chosen` what several stored values want, unless it is cheap or in `free`, and what would make a kernel
+    too large.
 
     Walks from the outputs back: a value belongs to the stored value that alone wants it, or to none (it is cheap and
     computed in several kernels).

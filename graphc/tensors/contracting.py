@@ -28,17 +28,15 @@ class Labelled:
         return self.node.shape[self.labels.index(label)]
 
 
-def diagonal_node(b: Builder, x: Node, first: int, second: int, offset: int = 0) -> Node:
+def diagonal_node(b: Builder, x: Node, first: int, second: int) -> Node:
     """The diagonal of two dimensions, as the last one; a strided slice of the matrix laid out flat."""
     rank = x.type.rank
     rest = tuple(i for i in range(rank) if i not in (first, second))
     x = b.permute(x, (*rest, first, second))
     *lead, rows, columns = x.shape
-    length = max(min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns), 0)
-    start = (offset if offset >= 0 else -offset * columns) if length else 0
     flat = b.reshape(x, (*lead, rows * columns))
     ones, zeros = (1,) * len(lead), (0,) * len(lead)
-    return b.slice(flat, (*zeros, start), (*lead, length), (*ones, columns + 1))
+    return b.slice(flat, (*zeros, 0), (*lead, min(rows, columns)), (*ones, columns + 1))
 
 
 def without_repeats(b: Builder, node: Node, labels: Sequence[int]) -> Labelled:

@@ -253,7 +253,7 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
             # A batch cut out of a data set: the part is a leaf of its own, so every batch records the same nodes.
             binding = recorder.part(storage, tensor._type, tensor._offset)
             return binding.node, binding
-        if not flows and _moves(tensor):
+        if not flows and _reads_many_views(tensor):
             binding = recorder.bind(copied(_laid_out(tensor), tensor._type), tensor._type, None)
             return binding.node, binding
     if chain and storage.value is None and recorder.capture is not None and not wants_grad((tensor,)):
@@ -271,7 +271,7 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
     return node, keep
 
 
-def _moves(tensor: TensorBase) -> bool:
+def _reads_many_views(tensor: TensorBase) -> bool:
     """Whether the call reads one small view of the memory after the other: column after column."""
     type = tensor._type
     if type.device != "cpu" or type.nbytes > MOST_COPIED:

@@ -205,10 +205,10 @@ def full_like(shape: tuple[int, ...], dtype: DType, fill_value: Any) -> Tensor:
     return _full(shape, number_argument("full_like", fill_value, "fill_value", 2), dtype)
 
 
-def _extent(name: str, value: Any, argument: str) -> int:
+def _extent(value: Any, argument: str) -> int:
     if isinstance(value, bool | float) or not hasattr(value, "__index__"):
         raise KindError(
-            f"{name}(): argument '{argument}' (position {'nm'.index(argument) + 1}) must be int, not {kind(value)}"
+            f"eye(): argument '{argument}' (position {'nm'.index(argument) + 1}) must be int, not {kind(value)}"
         )
     if value.__index__() < 0:
         raise ShapeError(f"{argument} must be greater or equal to 0, got {value}")
@@ -219,8 +219,8 @@ def _extent(name: str, value: Any, argument: str) -> int:
 @repeatable
 def eye(n: int, m: int | None = None, *, dtype: Any = None) -> Tensor:
     """Ones on the diagonal of an n by m matrix, zeros elsewhere."""
-    rows = _extent("eye", n, "n")
-    type = sized((rows, rows if m is None else _extent("eye", m, "m")), i64)
+    rows = _extent(n, "n")
+    type = sized((rows, rows if m is None else _extent(m, "m")), i64)
     found = wanted_type(dtype)
     return record("", (), lambda b: b.cast(b.apply("eq", (b.iota(0, type), b.iota(1, type))), found))
 

@@ -45,7 +45,7 @@ def number_tensor(value: Number, type: TensorType, role: str) -> Tensor:
     with recorder.lock:
         b = recorder.begin()
         parents: list[Keep] = []
-        if recorder.capture is None and moves(role, value, MOST_NUMBERS, theirs=True):
+        if recorder.capture is None and moves(role, value, MOST_NUMBERS, users_only=True):
             node = run_time_number(recorder, value, type, parents)
         else:
             node = b.constant(value, type)

@@ -192,13 +192,13 @@ def mean(input: Tensor, dim: Dims = ..., keepdim: bool = False, *, dtype: object
 # extremes
 
 
-def need_elements(input: Tensor, axes: tuple[int, ...], name: str, whole: type[Exception] = RuntimeError) -> None:
+def need_elements(input: Tensor, axes: tuple[int, ...], name: str) -> None:
     """PyTorch's errors for a choice among no elements."""
     empty = [a for a in axes if input._type.shape[a] == 0]
     if not empty:
         return
     if len(axes) == input.ndim and input.ndim:
-        raise whole(
+        raise UsageError(
             f"{name}(): Expected reduction dim to be specified for input.numel() == 0. "
             "Specify the reduction dim with the 'dim' argument."
         )

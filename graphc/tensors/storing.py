@@ -39,7 +39,7 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
     if not _is_part(storage, type.size) or source._type.device != "cpu" or not _is_free(recorder, storage):
         return False
     number = _number(source)
-    if not _moves(target, number):
+    if not _writes_many_places(target, number):
         waits = storage.value is not None and not _is_number(storage)
         if waits or _is_read(storage) or (number is None and source._storage.value is not None):
             return False
@@ -117,7 +117,7 @@ def _is_number(storage: Storage) -> bool:
     return value is not None and value.node.op == "constant" and not value.grad and value.gate is None
 
 
-def _moves(target: TensorBase, number: Number | None) -> bool:
+def _writes_many_places(target: TensorBase, number: Number | None) -> bool:
     """Whether the call writes one place, or one number, after the other."""
     place = target._offset, target._type.shape, target._strides, number
     return moves(("written", target._storage.type.shape), place, MOST_PLACES)

@@ -19,9 +19,8 @@ def variable(recorder: Recorder, tensor: TensorBase) -> Value:
     nodes.
 
     `detach` lets no gradient through, so nothing else that reads the same memory shares the variable's gradient; each
-    variable over
-    the same contents has its own depth, always even. Odd depths are left for values that must not pass gradients
-    (`core._blocked`). Each thread has variables of its own, as their nodes belong to its recorder.
+    variable over the same contents has its own depth, always even. Odd depths are left for values that must not pass
+    gradients (`core._blocked`). Each thread has variables of its own, as their nodes belong to its recorder.
     """
     lineage, storage = tensor._lineage, tensor._storage
     if lineage.holder is None and type(recorder) is Recorder:

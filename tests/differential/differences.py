@@ -7,6 +7,12 @@ _NO_COMPLEX = "there are no complex dtypes"
 _LIMIT = "the limit is taken where PyTorch's formula divides by zero"
 
 DIFFERENCES: tuple[tuple[str, str, str], ...] = (
+    (
+        "threads",
+        "a history belongs to the thread that recorded it: another may compute with the same parameters, but not go on "
+        "from a loss or an activation that requires gradients (UsageError)",
+        "each thread records by itself",
+    ),
     ("when work runs", "operations are recorded and run when a value is looked at", "so they can be compiled"),
     (
         "errors about values",
@@ -15,7 +21,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     ("dtypes", "no complex, unsigned 16/32/64-bit, 8-bit float or quantised types", "not written"),
     ("`linalg.eig`, `eigvals`", "UnsupportedError", _NO_COMPLEX),
-    ("devices", "`cpu` only; other devices can be named, using one raises", "the GPU back end is to come"),
+    ("devices", "`cpu` and `cuda`; other devices can be named, using one raises", "graphc compiles for these"),
     (
         "random numbers",
         "other numbers than PyTorch's; a generator's state has 16 bytes",
@@ -115,8 +121,9 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "recurrent layers",
-        "steps are unrolled: the first batch of a new length compiles for seconds",
-        "loops over time are to come",
+        "steps are unrolled: batches of the first lengths compile for a second or two, small ones of further lengths "
+        "are run by NumPy until they have come often",
+        "kernels know their shapes",
     ),
     (
         "`DataLoader`",

@@ -212,6 +212,8 @@ WAIT_ENTRY = """
 define void @main_entry(ptr %buffers, ptr %runtime) {
 entry:
   %flag = load ptr, ptr %buffers
+  %entered = getelementptr i32, ptr %flag, i64 1
+  store atomic i32 1, ptr %entered seq_cst, align 4
   br label %wait
 wait:
   %i = phi i64 [ 0, %entry ], [ %i1, %again ]
@@ -232,13 +234,14 @@ end:
 
 
 def test_python_runs_during_a_native_call() -> None:
-    one = TensorSpec("i32", (1,))
-    executable = Executable(artifact((WAIT_ENTRY,), (one,), (one,)), get_device("cpu"))
-    flag = np.zeros(1, np.int32)
+    one, two = TensorSpec("i32", (1,)), TensorSpec("i32", (2,))
+    executable = Executable(artifact((WAIT_ENTRY,), (two,), (one,)), get_device("cpu"))
+    flag = np.zeros(2, np.int32)
     results: list[Buffer] = []
     thread = threading.Thread(target=lambda: results.extend(executable.run([Buffer.from_array(flag)])))
     thread.start()
-    time.sleep(0.02)  # lets the other thread enter the call, which only the next line can end
+    while not flag[1]:  # until the other thread is in the call, which only the next line can end
+        time.sleep(0.001)
     flag[0] = 5
     thread.join()
     assert results[0].view(np.int32, (1,)).tolist() == [5]

@@ -100,7 +100,7 @@ def qr(input: Tensor, some: bool = True) -> Any:
 # singular values
 
 
-def _check_finite(values: Tensor, name: str) -> None:
+def _check_finite(values: Tensor) -> None:
     """LinAlgError when a matrix has NaN for its singular values."""
 
     def emit(b: Builder, s: Node) -> Node:
@@ -109,7 +109,7 @@ def _check_finite(values: Tensor, name: str) -> None:
         wrong = b.cast(b.apply("ne", (s, s)), i32)
         return b.apply("reduce_max", (wrong,), {"axes": (s.type.rank - 1,), "ties": "even"})
 
-    raise_later(record("NotDifferentiable", (values,), emit), name, _NOT_FINITE)
+    raise_later(record("NotDifferentiable", (values,), emit), "linalg.svd", _NOT_FINITE)
 
 
 def _svd(a: Tensor, full: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +125,7 @@ def _svd(a: Tensor, full: bool) -> tuple[Tensor, Tensor, Tensor]:
         return [block(b, packed, (0, m), (0, rows)), values, turned]
 
     u, s, vh = record_many("LinalgSvdBackward0", (a,), emit)
-    _check_finite(s, "linalg.svd")
+    _check_finite(s)
     return u, s, vh
 
 
@@ -164,7 +164,7 @@ def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
     _no_driver(driver)
     need_matrices("linalg.svd", A, kernel="svd_cpu")
     values = record("LinalgSvdBackward0", (A,), lambda b, x: b.apply("svdvals", (x,)))
-    _check_finite(values, "linalg.svd")
+    _check_finite(values)
     return values
 
 

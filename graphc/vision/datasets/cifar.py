@@ -22,8 +22,7 @@ class CIFAR10(VisionDataset):
 
     The files of the binary version stand in `root/cifar-10-batches-bin`; `download=True` fetches the archive and takes
     them out of it. A sample is (PIL image of mode "RGB", label). `data` u8 [n,32,32,3] is a NumPy array, `targets` a
-    list.
-    RuntimeError when files are missing or damaged.
+    list. RuntimeError when files are missing or damaged.
     """
 
     url: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
