@@ -14,11 +14,11 @@ from graphc.codegen.kernel import Affine, Param, Value, VType
 from graphc.codegen.math_int import expand_cast
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import Target
+from graphc.ir.demand import WIDE_STRIDE
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
 from graphc.ir.types import DType, i32, u8
 
-SHORT = 4  # steps between lanes up to which each place is picked from whole vectors
 LONG = 64  # elements of a row whose places are all computed in line, at most
 
 Rows = tuple[Node, int]
@@ -30,7 +30,7 @@ def dealt_rows(loads: Iterable[tuple[Node, Ix]], lane: Var, target: Target, lane
     places: dict[tuple[Node, int, object], dict[int, None]] = {}
     for base, address in loads:
         length = address.coefficient(lane)
-        if SHORT < length <= LONG and begins_row(address, length) and _can_deal(base, length, target, lanes):
+        if WIDE_STRIDE < length <= LONG and begins_row(address, length) and _can_deal(base, length, target, lanes):
             places.setdefault((base, length, address.terms), {})[address.const % length] = None
     costs: dict[Rows, float] = {}
     for (base, length, _), wanted in places.items():

@@ -9,6 +9,7 @@ from graphc.codegen.crossing import SHUFFLED
 from graphc.codegen.dealing import Rows, begins_row
 from graphc.codegen.extremes import is_place
 from graphc.codegen.sites import Access, Nest, Site
+from graphc.ir.demand import WIDE_STRIDE
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
 
@@ -46,9 +47,9 @@ def access_cost(
     if zips and access.is_store:
         return 1.0 + SHUFFLED * math.log2(stride)
     varies = any(not isinstance(s, Var) and lane in Ix.of(s).symbols() for s, _ in access.address.terms)
-    if turns and stride > 4 and not access.is_store:
+    if turns and stride > WIDE_STRIDE and not access.is_store:
         return min(lanes, 1.0 + math.log2(lanes))
-    if varies or stride > 4:
+    if varies or stride > WIDE_STRIDE:
         return lanes * (1.5 if access.is_store else 1.0)
     if stride == 0:
         return 0.6

@@ -27,7 +27,7 @@ from graphc.codegen.schedule import MAX_UNROLLED, MODEL, Choice, NoOption, Sched
 from graphc.codegen.sites import Access, Nest, Site, tile_work, unrolled
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.traffic import FULL, choose_order, footprint
-from graphc.ir.demand import UNROLLED_REDUCTION
+from graphc.ir.demand import UNROLLED_REDUCTION, WIDE_STRIDE
 from graphc.ir.index import Derived, Ix, Var
 
 SPLIT = 4  # independent partial results of a reduction that has too few of its own
@@ -295,7 +295,9 @@ def _turned_axis(nest: Nest, lane: Var, lanes: int) -> Var | None:
     """
     if any(s.stage is not None or s.loops for s in nest.sites):
         return None
-    strided = [a for s in nest.sites for a in s.accesses if not a.is_store and abs(a.address.coefficient(lane)) > 4]
+    strided = [
+        a for s in nest.sites for a in s.accesses if not a.is_store and abs(a.address.coefficient(lane)) > WIDE_STRIDE
+    ]
     if _work(nest) * lanes > MAX_TURNED:  # every place is computed in line
         return None
     if not strided or lane.hi + 1 < lanes:

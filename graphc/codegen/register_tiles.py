@@ -13,6 +13,7 @@ from graphc.codegen.crossing import crossing_cost
 from graphc.codegen.schedule import MAX_UNROLLED, Schedule, pick
 from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import LINE, PAGE, PER_CYCLE, Target
+from graphc.ir.demand import WIDE_STRIDE
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
 
@@ -23,7 +24,6 @@ SHUFFLED = 1.5  # cycles for taking a vector's elements out of longer ones, besi
 ENTERED = 2.0  # cycles for a loop that leaves out steps: its bounds are not foreseen
 FAR = 1 << 20  # elements: more than any cache line or page has
 STEPS, POINTS = 4, 64  # of a sum in one pass through its loop: steps, and multiply-adds
-NARROW = 4  # places apart up to which elements are loaded with what lies between them
 SHORT = 8  # vectors up to which a row is short
 ROW = 4  # vectors from which on a row is long
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
@@ -275,9 +275,9 @@ class _LoadCounter:
         slides: set[int] = set()
         for buffer, steps, taps, across in forms:
             wide = abs(across)
-            self._each.append(1.0 if wide <= 1 else 1.0 + wide if wide <= NARROW else float(schedule.lanes))
+            self._each.append(1.0 if wide <= 1 else 1.0 + wide if wide <= WIDE_STRIDE else float(schedule.lanes))
             self._is_streamed.append(wide == 1 and buffer not in held)
-            self._is_shuffled.append(1 < wide <= NARROW)
+            self._is_shuffled.append(1 < wide <= WIDE_STRIDE)
             reach = [abs(c) * v.hi for c, v in zip(taps, unrolled, strict=True)]
             slides |= {k for k, far in enumerate(reach) if any(0 < abs(s) <= far for s in steps)}
         self._ways: list[_Way] = []

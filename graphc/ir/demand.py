@@ -150,6 +150,7 @@ class Demands:
                     stack.extend(symbol.at)
 
 
+WIDE_STRIDE = 4  # steps between elements up to which they are picked from whole vectors, not loaded one by one
 HEAVY = 8  # operations that an element of a heavy operator counts for
 
 

@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from graphc.ir.access import Index
-from graphc.ir.demand import APART, UNROLLED_REDUCTION, base_of, demands, is_reduction, needs_loop
+from graphc.ir.demand import APART, UNROLLED_REDUCTION, WIDE_STRIDE, base_of, demands, is_reduction, needs_loop
 from graphc.ir.graph import Graph
 from graphc.ir.index import ZERO, Data, Symbol, Var
 from graphc.ir.node import Node
@@ -38,7 +38,6 @@ from graphc.passes.fuse_scans import merge_scans
 from graphc.passes.fuse_sums import merge_sums
 from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter
 
-NEAR = 4  # steps that a vector of whole ones is picked from
 MAX_TRANSPOSED = 32  # operations and accesses for an element up to which a reader may transpose what it computes
 MANY = 1024  # rows for which one more kernel takes less time than it saves
 
@@ -358,7 +357,7 @@ def _is_across(reader: Draft, axis: int) -> bool:
     """Whether the group reads elements that lie apart along `axis`, those of a transposed value."""
     axes, roots = symbols(reader)
     loads = demands([(root.value, at) for root, at in roots], reader.inside).loads
-    return any(abs(address.coefficient(axes[axis])) > NEAR for _, address in loads)
+    return any(abs(address.coefficient(axes[axis])) > WIDE_STRIDE for _, address in loads)
 
 
 def _ordered(drafts: list[Draft]) -> list[Draft]:

@@ -21,10 +21,9 @@ from graphc.codegen.kernel import (
 )
 from graphc.codegen.llvm.function import Function
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, memory_element, memory_type, register_type, suffix
+from graphc.ir.demand import WIDE_STRIDE
 from graphc.ir.types import boolean, i32, i64
 
-# Strides up to this are read by whole vectors and shuffles, not lane by lane.
-_WIDE_STRIDE = 4
 _ALL = "splat (i1 true)"
 # Accesses with one moving address and different displacements, from which on that address is kept apart.
 _MANY = 4
@@ -225,7 +224,7 @@ class Memory:
     def _is_wide(self, stride: int, lanes: int, mask: Value | None) -> bool:
         """Whether whole vectors are read for elements `stride` apart, none of them past the elements."""
         count = lanes if mask is None else self._first.get(mask, 0)
-        return 1 < abs(stride) <= _WIDE_STRIDE and (count - 1) * abs(stride) + 1 >= lanes
+        return 1 < abs(stride) <= WIDE_STRIDE and (count - 1) * abs(stride) + 1 >= lanes
 
     def _is_in_one(self, stride: int, lanes: int, mask: Value | None) -> bool:
         """Whether the first lanes alone are wanted, and a vector of which some are not loaded has them all."""
@@ -235,7 +234,7 @@ class Memory:
 
     def _is_apart(self, type: VType, stride: int) -> bool:
         """Whether whole vectors are read, under a mask, for elements `stride` apart."""
-        return 1 < stride <= _WIDE_STRIDE and self.f.target.masks and type.dtype.itemsize >= 4
+        return 1 < stride <= WIDE_STRIDE and self.f.target.masks and type.dtype.itemsize >= 4
 
     def _load_part(self, statement: Load, count: int) -> str:
         """The first part of a vector, from which `count` lanes are picked; zeros in the others."""
