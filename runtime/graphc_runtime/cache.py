@@ -46,7 +46,7 @@ from graphc_runtime.cache_folder import (
     write_file,
 )
 from graphc_runtime.counters import COUNTERS
-from graphc_runtime.errors import CacheWarning
+from graphc_runtime.errors import CacheWarning, OptionError
 from graphc_runtime.options import CACHE, CACHE_BYTES, CACHE_DIR
 
 _VERSION_FOLDER = f"v{VERSION}"
@@ -319,14 +319,17 @@ def _read(folder: int, name: str) -> tuple[Entry | str, float]:
 
 @cache
 def default_cache() -> KernelCache:
-    """The cache of this process, as the options `cache`, `cache_dir` and `cache_bytes` say at first use."""
+    """The cache of this process, as the options `cache`, `cache_dir` and `cache_bytes` say at first use.
+
+    OptionError for the home folder of a user who does not exist.
+    """
     if not CACHE.get():
         return KernelCache(None)
-    folder = (
-        Path(CACHE_DIR.get()).expanduser()
-        if CACHE_DIR.get()
-        else platformdirs.user_cache_path("graphc", appauthor=False)
-    )
+    named = CACHE_DIR.get()
+    try:
+        folder = Path(named).expanduser() if named else platformdirs.user_cache_path("graphc", appauthor=False)
+    except RuntimeError:
+        raise OptionError(f"option {CACHE_DIR.name}: there is no home folder for {named!r}") from None
     return KernelCache(folder.absolute(), CACHE_BYTES.get())
 
 

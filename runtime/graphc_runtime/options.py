@@ -6,6 +6,7 @@ default. Options that change code enter every cache key by themselves, through `
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,11 +92,15 @@ class Option(Generic[T]):
         return self.check(value, where)
 
     def check(self, value: object, where: str) -> T:
-        """`value` itself when it is of the option's type and among its choices; OptionError otherwise."""
+        """`value` itself when it is of the option's type and among its choices, and numbers are finite and not negative;
+        OptionError otherwise.
+        """
         if self.type is float and type(value) is int:
             value = float(value)
         if type(value) is not self.type:
             raise OptionError(f"{where}: expected {self.type.__name__}, got {value!r} ({self.help})")
+        if self.type in (int, float) and not 0 <= value < math.inf:  # type: ignore[operator]
+            raise OptionError(f"{where}: {value!r} is not a number from 0 on ({self.help})")
         if self.choices and value not in self.choices:
             raise OptionError(f"{where}: {value!r} is not one of {', '.join(map(repr, self.choices))} ({self.help})")
         return value  # type: ignore[return-value]

@@ -212,6 +212,8 @@ def test_the_default_cache(tmp_path: Path) -> None:
     assert done.stdout.split()[0] == "False"
     assert not (tmp_path / "never").exists()
     assert default_cache() is default_cache()
+    done = python(code, environment={"GRAPHC_CACHE_DIR": "~nobody-of-this-name/x"})
+    assert "OptionError: option cache_dir: there is no home folder for '~nobody-of-this-name/x'" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link", "empty", "huge"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import threading
 from collections.abc import Iterator
 
@@ -77,6 +78,16 @@ def test_wrong_values(level: Option[int]) -> None:
         pass
     with pytest.raises(OptionError, match="declared twice"):
         declare("test_level", 1, "again")
+
+
+@pytest.mark.parametrize(("name", "text"), [("threads", "-1"), ("cache_bytes", "-5")])
+def test_numbers_are_finite_and_not_negative(name: str, text: str) -> None:
+    with pytest.raises(OptionError, match=f"option {name}: {text} is not a number from 0 on"):
+        option(name).parse(text)
+    seconds = Option("seconds", 0.5, "for tests", "GRAPHC_TEST_SECONDS")
+    for value in (-0.1, math.nan, math.inf):
+        with pytest.raises(OptionError, match=r"it: .* is not a number from 0 on"):
+            seconds.check(value, "it")
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("yes", True), ("ON", True), ("0", False), ("off", False)])
