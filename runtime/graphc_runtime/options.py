@@ -92,7 +92,7 @@ class Option(Generic[T]):
         return self.check(value, where)
 
     def check(self, value: object, where: str) -> T:
-        """`value` itself when it is of the option's type and among its choices, and numbers are finite and not negative;
+        """`value` itself when it is of the option's type, among its choices, and as a number finite and not negative.
         OptionError otherwise.
         """
         if self.type is float and type(value) is int:
