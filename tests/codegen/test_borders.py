@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen.borders import Border
-from graphc.codegen.kernel import For, Value
-from graphc.codegen.llvm.memory import statements
+from graphc.codegen.kernel import For, Value, statements
 from graphc.codegen.package import Program
 from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
@@ -46,7 +45,7 @@ def arrays_for(graph: Graph) -> list[np.ndarray]:
 
 def bounded(program: Program) -> list[For]:
     """The loops that begin or end where a value says."""
-    loops = [s for k in program.kernels for s in statements(k) if isinstance(s, For) and s.phis]
+    loops = [s for k in program.kernels for s in statements(k.body) if isinstance(s, For) and s.phis]
     return [loop for loop in loops if isinstance(loop.lo, Value) and isinstance(loop.hi, Value)]
 
 

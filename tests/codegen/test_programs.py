@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import Op
+from graphc.codegen.kernel import Op, statements
 from graphc.codegen.llvm.build import build_object
-from graphc.codegen.llvm.memory import statements
 from graphc.errors import CompileError
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
@@ -184,7 +183,7 @@ def test_half_precision_is_rounded_where_that_changes_something(dtype: DType) ->
     chosen = b.select(b.elementwise("lt", x, 0), z, b.elementwise("abs", largest))
     graph = Graph((x, y, z), (b.add(b.cast(chosen, f32), b.cast(b.add(chosen, x), f32)),))
     (kernel,) = build_program(graph, target=AVX512).kernels
-    casts = [s.result.type.dtype for s in statements(kernel) if isinstance(s, Op) and s.name == "cast"]
+    casts = [s.result.type.dtype for s in statements(kernel.body) if isinstance(s, Op) and s.name == "cast"]
     vectors = casts.count(dtype)
     assert vectors and casts.count(f32) == 4 * vectors + 1, "operands, the sum after rounding, and zero"
     every = np.arange(1 << 16, dtype=np.uint16).view(dtype.numpy)
