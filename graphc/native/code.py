@@ -73,10 +73,11 @@ _FLOATS = {32: "float", 64: "double"}
 class Function:
     """The text of one function, `i64 NAME(i64 ...)`, as it is written."""
 
-    def __init__(self, name: str, parameters: Sequence[str], exported: bool = False) -> None:
+    def __init__(self, name: str, parameters: Sequence[str], exported: bool = False, inlined: bool = False) -> None:
         self.name = name
         self._head = (
             f"define {'' if exported else 'internal '}i64 @{name}({', '.join(f'i64 %{p}' for p in parameters)})"
+            f"{' alwaysinline' if inlined else ''}"
         )
         self._cells: list[str] = []
         self._lines: list[str] = []

@@ -116,7 +116,7 @@ def library() -> NativeLibrary | None:
 
 
 class Maker:
-    """Makes the native code on a thread of its own: LLVM takes a fifth of a second for it, once per cache."""
+    """Makes the native code on a thread of its own: LLVM takes a third of a second for it, once per cache."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

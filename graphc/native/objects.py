@@ -43,8 +43,10 @@ class Layout:
 class Writer(Function):
     """A function that knows the layout."""
 
-    def __init__(self, layout: Layout, name: str, *parameters: str, exported: bool = False) -> None:
-        super().__init__(name, parameters, exported)
+    def __init__(
+        self, layout: Layout, name: str, *parameters: str, exported: bool = False, inlined: bool = False
+    ) -> None:
+        super().__init__(name, parameters, exported, inlined)
         self.layout = layout
 
     def interrupt(self) -> tuple[str, ...]:
@@ -148,7 +150,7 @@ class Writer(Function):
 
 def _incref(layout: Layout) -> Function:
     """`Py_IncRef`; nothing happens for 0."""
-    f = Writer(layout, "incref", "value")
+    f = Writer(layout, "incref", "value", inlined=True)
     f.need(f.differ("%value", 0), 1)
     count = f.load("%value", layout.references, bits=32)
     with f.when(f.below(f.add(count, -1), _MANY)):

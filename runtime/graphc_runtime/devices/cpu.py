@@ -149,8 +149,8 @@ def _link_pool(text: str, symbols: tuple[str, ...]) -> Library:
 
 def link_text(kind: str, text: str, symbols: tuple[str, ...], passes: bool = False) -> Library:
     """Code of the runtime's own, LLVM IR, from the kernel cache or compiled now. It uses no features beyond the
-    architecture's base. With `passes` LLVM rewrites it first: text that a program wrote gains, and takes twice the
-    time. LoadError when it cannot be linked.
+    architecture's base. With `passes` variables become registers first, and functions that ask for it are inlined:
+    text that a program wrote gains. LoadError when it cannot be linked.
     """
     return Library(kind, (build_text(kind, text, passes),), symbols)
 
@@ -169,8 +169,12 @@ def build_text(kind: str, text: str, passes: bool = False) -> bytes:
         with llvm.parse_assembly(text) as module:
             module.verify()
             if passes:
-                builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-                builder.getModulePassManager().run(module, builder)
+                manager = llvm.create_new_module_pass_manager()
+                manager.add_always_inliner_pass()
+                manager.add_sroa_pass()
+                manager.add_simplify_cfg_pass()
+                options = llvm.create_pipeline_tuning_options(speed_level=2)
+                manager.run(module, llvm.create_pass_builder(machine, options))
             code = machine.emit_object(module)
         store.put(key, code, frozenset())
     return code
