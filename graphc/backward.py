@@ -102,6 +102,8 @@ def walk(roots: Sequence[Value]) -> Found:
         if value.name == "AccumulateGrad":
             found.leaves.append(value)
             continue
+        if value.name == "NotImplemented" and value.node.op == "floor_divide":
+            raise UsageError("derivative for aten::floor_divide is not implemented")
         found.passed.append(value)
         gate = value.gate
         for parent in value.parents:

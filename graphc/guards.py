@@ -58,17 +58,48 @@ class NotYetGuardable(Unguardable):
     lasts = False
 
 
+_GROUPS = frozenset({"param_groups", "state_dict"})  # names by which parameter groups are read
+# Names, and instructions, by which functions tell a number from a tensor, or look at its value without graphc.
+_OF_NUMBERS = frozenset(
+    (
+        *(
+            "isinstance",
+            "issubclass",
+            "type",
+            "hash",
+            "str",
+            "repr",
+            "format",
+            "print",
+            "round",
+            "int",
+            "float",
+            "bool",
+        ),
+        *("divmod", "math", "cmath", "decimal", "fractions", "get", "setdefault", "is_integer", "hex", "imag", "real"),
+        *("as_integer_ratio", "conjugate", "as_tensor", "tensor", "asarray", "quantile", "nanquantile", "vector_norm"),
+        *("heaviside", "param_groups", "FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC"),
+    )
+)
+
+
 def _is_user_code(code: types.CodeType) -> bool:
     name = code.co_filename
     return not name.startswith(PACKAGE) and not name.startswith("<frozen") and not name.startswith(_LIBRARIES)
 
 
 def _is_user_class(cls: type) -> bool:
-    module = sys.modules.get(cls.__module__)
+    name = _module_name(cls)
+    module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
-    return cls.__module__.partition(".")[0] not in sys.stdlib_module_names and (
+    return name.partition(".")[0] not in sys.stdlib_module_names and (
         file is None or not file.startswith((PACKAGE, *_LIBRARIES))
     )
+
+
+def _module_name(cls: type) -> str:
+    """The module of a class; empty where that is no text, as for some that are written in C."""
+    return cls.__module__ if isinstance(cls.__module__, str) else ""
 
 
 class Guards(Checks):
@@ -81,11 +112,37 @@ class Guards(Checks):
         self._count = 0
         self._queue: list[tuple[Any, str]] = []
         self._states: list[tuple[Mapping[Any, Any], str]] = []  # of graphc's optimizers
+        self._groups_met: list[tuple[dict[Any, Any], str]] = []  # parameter groups
+        self._functions: list[tuple[str, set[str]]] = []  # the user's: name, and the names in it
+        self._called = {"__call__", "forward"}  # names by which functions are called, as far as they are known
 
     def add_root(self, function: Any, name: str) -> None:
         """Guard all that `function` reads."""
+        self._called.add(getattr(function, "__name__", ""))
         self._add(function, name)
         self._walk()
+        # graphc's optimizers read numbers in them at run time; a function of the user reads them in Python.
+        if self._groups_met and not self._names().isdisjoint(_GROUPS):
+            for group, path in self._groups_met:
+                numbers = [(k, v) for k, v in group.items() if isinstance(v, int | float) and not isinstance(v, bool)]
+                self._in_dicts.extend((group, key, value, True, f"{path}[{key!r}]") for key, value in numbers)
+            self._groups_met = []
+
+    def looks_at_numbers(self) -> bool:
+        """Whether a function of the user that may be called does with numbers what tensors do not do in their place."""
+        return not self._names().isdisjoint(_OF_NUMBERS)
+
+    def _names(self) -> set[str]:
+        """The names in the functions of the user that may be called: by a name that stands in another."""
+        found: set[str] = set()
+        waiting, before = self._functions, -1
+        while before != len(waiting):
+            before = len(waiting)
+            for name, names in waiting:
+                if name in self._called or name in found:
+                    found |= names
+            waiting = [(name, names) for name, names in waiting if name not in self._called | found]
+        return found
 
     def holds(self, value: Any) -> bool:
         """Whether `value` is an object that was met."""
@@ -174,7 +231,7 @@ class Guards(Checks):
             if value.nbytes > _SMALL_ARRAY or value.dtype.hasobject:
                 raise Unguardable(f"the array {path}")
             self.add_call(value.tobytes, value.tobytes())
-        elif hasattr(type(value), "__next__") or type(value).__module__.startswith("graphc.utils.data"):
+        elif hasattr(type(value), "__next__") or _module_name(type(value)).startswith("graphc.utils.data"):
             raise Unguardable(f"the iteration over {path}")
         elif isinstance(value, types.ModuleType):
             if value.__name__ in _CHANGING:
@@ -183,14 +240,14 @@ class Guards(Checks):
                 self._mapping(vars(value), path)
         elif isinstance(value, types.BuiltinFunctionType):
             holder = value.__self__
-            if getattr(value, "__module__", None) in _CHANGING or type(holder).__module__ in _CHANGING:
+            if getattr(value, "__module__", None) in _CHANGING or _module_name(type(holder)) in _CHANGING:
                 raise Unguardable(f"the function {path}")
             if not isinstance(holder, types.ModuleType | TensorBase):  # `table.get`
                 self._add(holder, f"{path}.__self__")
         elif isinstance(value, type):
             if _is_user_class(value):
                 self._class(value)
-        elif type(value).__module__.startswith(("random", "numpy.random")):
+        elif _module_name(type(value)).startswith(("random", "numpy.random")):
             raise Unguardable(f"the random numbers of {path}")
         elif not isinstance(value, SIMPLE):
             self._held(value, path)
@@ -216,11 +273,11 @@ class Guards(Checks):
         attributes = getattr(value, "__dict__", None)
         if _is_user_class(type(value)):
             self._add(type(value), type(value).__name__)
-        if _is_user_class(type(value)) or type(value).__module__.startswith(_HOLDERS):
+        if _is_user_class(type(value)) or _module_name(type(value)).startswith(_HOLDERS):
             self._fields.append((value, "__class__", type(value), False, f"{path}.__class__"))
         if not isinstance(attributes, dict):
             return
-        module = type(value).__module__
+        module = _module_name(type(value))
         known = module.partition(".")[0] in sys.stdlib_module_names or module.startswith("numpy")
         if known and not is_namespace(value):
             return
@@ -299,6 +356,7 @@ class Guards(Checks):
         for place, group in enumerate(groups):
             if isinstance(group, dict):
                 self._mapping(group, f"{path}[{place}]", skip_numbers=True)
+                self._groups_met.append((group, f"{path}[{place}]"))
 
     def _function(self, function: types.FunctionType, path: str) -> None:
         if not _is_user_code(function.__code__):
@@ -315,6 +373,9 @@ class Guards(Checks):
         space = function.__globals__
         codes = list(_codes(function.__code__))
         attributes = {name for code in codes for name in code.co_names}
+        texts = {text for code in codes for text in code.co_consts if isinstance(text, str)} & _GROUPS
+        texts |= {s.opname for code in codes for s in dis.get_instructions(code)} & _OF_NUMBERS
+        self._functions.append((function.__name__, attributes | texts))
         imported: set[str] = set()
         for code in codes:
             instructions = list(dis.get_instructions(code))

@@ -22,6 +22,7 @@ from typing import Any
 from graphc.capture import Capture
 from graphc.counting import FRONT
 from graphc.errors import InputError, KindError, UsageError
+from graphc.float_arguments import FloatArguments, with_floats
 from graphc.grad_mode import MODE
 from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
@@ -95,9 +96,7 @@ class Compiled(Ready):
         self._ready = None  # of `_recent`
         self._captures: dict[Any, int] = {}
         self._failures: dict[Any, int] = {}
-        self._floats: dict[int, float] = {}
-        self._changing: set[int] = set()
-        self._fixed: set[int] = set()
+        self._floats = FloatArguments(self._looks_at_numbers)
         # Under autocast it is another function; captures of each state are kept apart.
         self._casting: Key | None = None
         self._under: dict[Key | None, Compiled] = {}
@@ -173,7 +172,7 @@ class Compiled(Ready):
         floats: list[float] = []
         objects: list[Any] = []
         structure = flatten((args, tuple(kwargs.items())), tensors, floats, objects)
-        key = (structure, aliasing(tensors), self._float_key(floats), MODE.enabled, code_key())
+        key = (structure, aliasing(tensors), self._floats.key(floats), MODE.enabled, code_key())
         reason = None
         for entry in self._entries.get(key, ()):
             reason = entry.failure(tensors)
@@ -190,7 +189,8 @@ class Compiled(Ready):
             known = any(before[:-1] == key[:-1] for before in self._captures)
             what = "the options of generated code" if known else "its arguments"
             _report(f"{self._name}: captured again because {what} differ from those before")
-        if self._captures.get(key, 0) >= MOST_CAPTURES or self._failures.get(key, 0) >= MOST_FAILURES:
+        worn = self._captures.get(key, 0) >= MOST_CAPTURES or self._failures.get(key, 0) >= MOST_FAILURES
+        if worn or not self._floats.captures(key[2]):
             return self._function(*args, **kwargs)
         return self._capture(recorder, key, (args, kwargs), tensors, floats, objects)
 
@@ -200,19 +200,14 @@ class Compiled(Ready):
             recorder.before_replay()
         return entry.run(recorder, tensors, floats)
 
-    def _float_key(self, floats: list[float]) -> tuple[Any, ...]:
-        """Float arguments are constants until one is seen to change; then it is read at run time."""
-        key: list[Any] = []
-        for place, value in enumerate(floats):
-            if place in self._changing:
-                key.append("changes")
-                continue
-            if place not in self._fixed and self._floats.setdefault(place, value) != value:
-                self._changing.add(place)
-                key.append("changes")
-                continue
-            key.append(value.hex())
-        return tuple(key)
+    def _looks_at_numbers(self) -> bool:
+        """Whether float arguments are to stay Python's own."""
+        guards = Guards()
+        try:
+            guards.add_root(self._function, self._name)
+        except Unguardable:
+            return True
+        return guards.looks_at_numbers()
 
     # capturing
 
@@ -240,7 +235,7 @@ class Compiled(Ready):
             _report(f"{self._name}: run plainly, as it depends on {reason}, which cannot be guarded")
             return self._function(*call[0], **call[1])
         stand_ins = [stand_in_for(t) for t in tensors]
-        numbers = [runtime_scalar(v) if p in self._changing else v for p, v in enumerate(floats)]
+        numbers = [runtime_scalar(v) if p in self._floats.changing else v for p, v in enumerate(floats)]
         args, named = rebuild((call[0], tuple(call[1].items())), list(numbers))
         capture = Capture(next_serial())
         problem = obstacle(tensors, guards.storages())
@@ -269,7 +264,8 @@ class Compiled(Ready):
         finally:
             recorder.capture = None
         if made is None:
-            return self._give_up(key, capture, result)
+            stood = {id(n): v for n, v in zip(numbers, floats, strict=True) if n is not v}
+            return self._give_up(key, capture, with_floats(result, stood) if stood else result)
         self._failures.pop(key, None)
         self._captures[key] = self._captures.get(key, 0) + 1
         while len(self._entries) >= MOST_SIGNATURES:
@@ -283,9 +279,7 @@ class Compiled(Ready):
         if self._failures.get(key, 0) == 0:
             _report(f"{self._name}: this call was not captured because of {capture.broken}")
         self._failures[key] = self._failures.get(key, 0) + 1
-        for place in self._changing:
-            self._fixed.add(place)
-        self._changing.clear()
+        self._floats.fix()
         once = capture.broken.startswith(_STATE) and self._failures[key] == 1
         if self._fullgraph and not once:
             raise UsageError(f"{self._name} cannot be captured as a whole: {capture.broken}")

@@ -145,7 +145,8 @@ class Replay:
         self._number_types = [n.dtype.numpy for n in (*leaves["call"], *leaves["number"])]
         self._draws = [(g, n is not None and n in recorded.sources) for g, n in recorded.draws]
         self._constants: list[Buffer] = []
-        for node in (*(n for _, n in recorded.written), *(n for _, n in recorded.fresh)):
+        results = (recorded.written, recorded.written_gradients, recorded.written_arguments, recorded.fresh)
+        for node in (n for pairs in results for _, n in pairs):
             if node.op == "constant" and node not in self._slots:
                 self._slots[node] = len(self._slots)
                 self._constants.append(constant(node))

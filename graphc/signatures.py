@@ -39,11 +39,30 @@ def flatten(value: Any, tensors: list[Any], floats: list[float], objects: list[A
     if _is_tuple(value):
         return (kind, *(flatten(v, tensors, floats, objects, inside) for v in value))
     if kind is dict:
-        return (dict, *((k, flatten(v, tensors, floats, objects, True)) for k, v in value.items()))
+        return (dict, *((type(k), k, flatten(v, tensors, floats, objects, True)) for k, v in value.items()))
     if kind in (int, str, bool, bytes, type(None)):
         return ("=", kind, value)
+    if kind in (slice, range) and all(type(n) in (int, type(None)) for n in (value.start, value.stop, value.step)):
+        return ("=", kind, value.start, value.stop, value.step)
+    if kind is complex:
+        return ("=", kind, repr(value))
     objects.append(value)
-    return ("id", id(value))
+    return ("id", _Identity(value))
+
+
+class _Identity:
+    """An object as a part of a key: the same one is equal. It stays alive, so that no other gets its address."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Identity and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 def _strides_of(tensor: Any) -> tuple[int, ...] | None:
@@ -267,6 +286,8 @@ class Recipes:
         if holder is not None and hist is None:
             return self._part(tensor, holder)
         if place is None and hist is None:
+            if not self._holds(tensor):
+                self.capture.give_up("a result that was there before, and that nothing guards: a gradient")
             return ("object", None, tensor)
         if place is None:
             self.capture.give_up("a result with history over memory that existed before")

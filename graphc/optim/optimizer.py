@@ -97,7 +97,12 @@ class Optimizer(OptimizerHooks):
             for parameter in parameters:
                 parameter.grad = None
             return
-        gradients = [p.grad.detach_() for p in parameters if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for gradient in gradients:
+            if gradient.grad_fn is not None:
+                gradient.detach_()
+            else:  # may be a view, as parts of one buffer are
+                gradient.requires_grad_(False)
         with no_grad():
             update(("zero_grad",), [Update([g], [], partial(_clear, g)) for g in gradients], ())
 
