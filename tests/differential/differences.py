@@ -7,6 +7,13 @@ _NO_COMPLEX = "there are no complex dtypes"
 _LIMIT = "the limit is taken where PyTorch's formula divides by zero"
 
 DIFFERENCES: tuple[tuple[str, str, str], ...] = (
+    ("`compile`", "prints, warnings and log records of a captured call come once", "a replay runs no Python code"),
+    (
+        "`compile`",
+        "not guarded: attributes given to tensors; files, the working folder and `sys.argv`; modules read by `vars` or "
+        "`sys.modules`; memory that arguments or gradients share in a later call only",
+        "guards would cost more than the calls",
+    ),
     (
         "threads",
         "a history belongs to the thread that recorded it: another may compute with the same parameters, but not go on "

@@ -158,7 +158,7 @@ _REMAINDER = Op(
     (*_MODULO_BAD, bad("remainder", f(2), "a")),
 )
 _FMOD = Op("fmod", (*_MODULO, s(*meet(EDGES))), (*_MODULO_BAD, bad("fmod", 5, f(2))))
-_FLOOR_DIVIDE = Op("floor_divide", (*_MODULO, s(*meet(v(1.0, -2.5, 0.1, 0.3)))), _MODULO_BAD)
+_FLOOR_DIVIDE = Op("floor_divide", (*_MODULO, s(*meet(v(1.0, -2.5, 0.1, 0.3)))), _MODULO_BAD, grads=0)
 
 
 def _bits(name: str, *more: Sample) -> Op:
