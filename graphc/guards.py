@@ -191,6 +191,8 @@ class Guards(Checks):
             if value._is_uninitialized:
                 raise NotYetGuardable(f"the uninitialized tensor {path}")
             self._tensors.append((value, value._storage, value._chain, value.requires_grad, path))
+            if attributes := getattr(value, "__dict__", None):
+                self._mapping(attributes, path)
             if (hooks := value._lineage.hooks) is not None:
                 for name in type(hooks).__slots__:
                     for hook in getattr(hooks, name).values():

@@ -79,6 +79,11 @@ def _report(text: str) -> None:
         print(f"graphc: {text}", file=sys.stderr)
 
 
+def _is_inside(recorder: Recorder) -> bool:
+    """Whether another captured call, or `vmap`, goes on: what is compiled is a part of it."""
+    return recorder.capture is not None or recorder.example_since is not None
+
+
 class Compiled(Ready):
     """A function compiled by `graphc.compile`; call it as the function."""
 
@@ -130,13 +135,13 @@ class Compiled(Ready):
             if result is not MISSED:
                 return result
             recorder = current()
-            if (recorder.pending or recorder.kept) and recorder.capture is None:
+            if (recorder.pending or recorder.kept) and not _is_inside(recorder):
                 recorder.before_replay()
                 result = call(*args, *kwargs.values())
                 if result is not MISSED:
                     return result
         recorder = current()
-        if recorder.capture is not None:
+        if _is_inside(recorder):
             return self._function(*args, **kwargs)
         with recorder.lock:
             recent = self._recent

@@ -201,3 +201,23 @@ def test_a_float_that_tensors_take_is_read_at_run_time() -> None:
     before = FRONT.captures
     assert [f(torch.ones(1), float(k)).item() for k in range(6)] == [0, 2, 4, 6, 8, 10]
     assert FRONT.captures - before <= 2
+
+
+def test_vmap_of_a_compiled_function() -> None:
+    f = torch.compile(lambda x: x * 2 + 1)
+    x = torch.arange(6.0).reshape(2, 3)
+    assert torch.func.vmap(f)(x).tolist() == (x * 2 + 1).tolist()
+    assert f(x[0]).tolist() == [1, 3, 5]
+    assert f(x[0]).tolist() == [1, 3, 5]  # replayed
+    assert torch.func.vmap(f)(x).tolist() == (x * 2 + 1).tolist()
+
+
+def test_attributes_of_tensors_that_are_held() -> None:
+    scale = torch.ones(1)
+    scale.flag = 1  # type: ignore[attr-defined]
+    f = torch.compile(lambda x: x * (2 if scale.flag == 1 else 3))  # type: ignore[attr-defined]
+    seen = []
+    for flag in (1, 1, 2, 2):
+        scale.flag = flag  # type: ignore[attr-defined]
+        seen.append(f(torch.ones(1)).item())
+    assert seen == [2, 2, 3, 3]
