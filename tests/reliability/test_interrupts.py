@@ -11,6 +11,7 @@ SCRIPT = """
 import os, signal, threading, time
 import graphc
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as for jobs in the background
 x = graphc.ones(700, 700)
 w = graphc.ones(200, 200, requires_grad=True)
 optimizer = graphc.optim.SGD([w], 1e-3)
