@@ -456,10 +456,10 @@ def compile(
     result tensors. Python values that the function reads are guarded: when one changed, the call is captured again
     (`explain_recompiles` says why). Float arguments that change are read at run time, by a tensor in their place; in a
     function that does with numbers what tensors cannot (`isinstance`, `math`, formatting) a few of their values are
-    captured, and with others it runs as ordinary code. A function that looks at values (prints, `item`, `if` on a tensor) runs as ordinary
-    code; with `fullgraph=True` that is a RuntimeError. With `disable=True` the model is given back as it is. `dynamic`,
-    `backend`, `mode` and `options` are accepted for PyTorch's sake and have no effect. Usable as a decorator, with or
-    without arguments.
+    captured, and with others it runs as ordinary code. A function that looks at values (prints, `item`, `if` on a
+    tensor) runs as ordinary code; with `fullgraph=True` that is a RuntimeError. With `disable=True` the model is given
+    back as it is. `dynamic`, `backend`, `mode` and `options` are accepted for PyTorch's sake and have no effect. Usable
+    as a decorator, with or without arguments.
 
     `tune` is a number of seconds. When a program is compiled for the first time, schedules of its expensive kernels
     are then compiled and timed on this machine for at most that long, with the number of threads of that moment, and
