@@ -374,7 +374,7 @@ class Compiled(Ready):
             returned,
             [(node, error) for node, _, error in recorder.checks],
             [(generator, key.node if key is not None else None) for generator, key in capture.draws],
-            [(i, t) for i, t in enumerate(tensors) if id(t) in capture.grads],
+            [(i, t) for i, t in enumerate(tensors) if id(t) in capture.grads or guards.holds(t)],
         )
         before = [(n.tensor, None if n.before is None else n.before._type) for n in notes if n.before is not False]
         shared = [t._storage if id(t._storage) in guarded else None for t in stand_ins]

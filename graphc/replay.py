@@ -56,7 +56,7 @@ class Recorded:
     `sources` holds every leaf that is read. `written` storages and the gradients of `written_gradients` get the value
     of a node, as do arguments by their place in `written_arguments`; `fresh` are results' storages. `new_gradients`
     says how to make `.grad` anew (None: no gradient), `draws` which generators draw, in order, with the key's leaf,
-    `fixed` which tensors must stand at places of arguments, as their gradients are used.
+    `fixed` which tensors must stand at places of arguments: their gradients are used, or they are captured too.
     """
 
     program: Program
@@ -97,6 +97,7 @@ class Replay:
         self._grads = grads  # tensors whose .grad is read first, with the type it must have (None: no gradient)
         self._shared = shared  # for each tensor argument the captured storage that it lies over, or None
         self._fixed = recorded.fixed
+        self.is_fixed = frozenset(place for place, _ in recorded.fixed)  # places of arguments
         self._captured = guards.storages()
         self._result = recorded.result
         self._scratch: list[_Scratch] = []
@@ -112,12 +113,14 @@ class Replay:
     def failure(self, tensors: Sequence[Any]) -> str | None:
         """Why this replay does not fit now and these arguments, or None."""
         if self._captured:
-            for tensor, shared in zip(tensors, self._shared, strict=True):
+            for place, (tensor, shared) in enumerate(zip(tensors, self._shared, strict=True)):
                 if self._captured.get(id(tensor._storage)) is not shared:
                     return "an argument shares memory with other captured tensors than before"
+                if shared is not None and place not in self.is_fixed and self._guards.holds(tensor):
+                    return "an argument is a captured tensor"
         for place, tensor in self._fixed:
             if tensors[place] is not tensor:
-                return "an argument that gradients are collected for is another tensor"
+                return "an argument is another tensor, and the function tells them apart"
         for tensor, expected in self._grads:
             held = tensor._grad
             if held is not None and held._chain:

@@ -171,6 +171,8 @@ class _Maker:
         replay, guards, plain, plan = self._replay, self._replay._guards, self._plain, self._plan
         _require(len(plain.types) <= _MOST_ARGUMENTS)
         shared = replay._shared if replay._captured else [None] * len(plain.types)
+        # Whether another tensor over captured memory is captured itself, only Python looks.
+        _require(all(storage is None or place in replay.is_fixed for place, storage in enumerate(shared)))
         plan.table(
             "arguments",
             [

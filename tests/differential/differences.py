@@ -10,8 +10,8 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ("`compile`", "prints, warnings and log records of a captured call come once", "a replay runs no Python code"),
     (
         "`compile`",
-        "not guarded: attributes given to arguments; files, the working folder and `sys.argv`; modules read by `vars` or "
-        "`sys.modules`; memory that arguments or gradients share in a later call only",
+        "not guarded: attributes given to arguments; files, the working folder and `sys.argv`; modules read by `vars` "
+        "or `sys.modules`; memory that arguments or gradients share in a later call only",
         "guards would cost more than the calls",
     ),
     (

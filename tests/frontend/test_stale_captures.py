@@ -221,3 +221,11 @@ def test_attributes_of_tensors_that_are_held() -> None:
         scale.flag = flag  # type: ignore[attr-defined]
         seen.append(f(torch.ones(1)).item())
     assert seen == [2, 2, 3, 3]
+
+
+def test_tensors_over_the_same_memory_are_told_apart() -> None:
+    a = torch.ones(1)
+    for first in (a, a.detach()):
+        f = torch.compile(lambda x: x * 2 if x is a else x * 3)
+        for x in (first, a, a.detach(), a, a.detach(), torch.ones(1)):
+            assert f(x).item() == (2 if x is a else 3)
