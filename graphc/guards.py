@@ -62,23 +62,11 @@ _GROUPS = frozenset({"param_groups", "state_dict"})  # names by which parameter 
 # Names, and instructions, by which functions tell a number from a tensor, or look at its value without graphc.
 _OF_NUMBERS = frozenset(
     (
-        *(
-            "isinstance",
-            "issubclass",
-            "type",
-            "hash",
-            "str",
-            "repr",
-            "format",
-            "print",
-            "round",
-            "int",
-            "float",
-            "bool",
-        ),
-        *("divmod", "math", "cmath", "decimal", "fractions", "get", "setdefault", "is_integer", "hex", "imag", "real"),
-        *("as_integer_ratio", "conjugate", "as_tensor", "tensor", "asarray", "quantile", "nanquantile", "vector_norm"),
-        *("heaviside", "param_groups", "FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC"),
+        *("isinstance", "issubclass", "type", "hash", "str", "repr", "format", "print", "get", "setdefault"),
+        *("round", "int", "float", "bool", "divmod", "math", "cmath", "decimal", "fractions", "imag", "real"),
+        *("is_integer", "hex", "as_integer_ratio", "conjugate", "as_tensor", "tensor", "asarray", "heaviside"),
+        *("quantile", "nanquantile", "vector_norm", "param_groups"),
+        *("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC"),
     )
 )
 

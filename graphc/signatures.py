@@ -46,8 +46,10 @@ def flatten(value: Any, tensors: list[Any], floats: list[float], objects: list[A
         return ("=", kind, value.start, value.stop, value.step)
     if kind is complex:
         return ("=", kind, repr(value))
+    if kind in (slice, range):  # no guard keeps them, so the key does
+        return ("id", _Identity(value))
     objects.append(value)
-    return ("id", _Identity(value))
+    return ("id", id(value))
 
 
 class _Identity:
