@@ -29,12 +29,14 @@ _Key = tuple[Param, tuple[tuple[Value, int], ...]]
 def streamed(lowered: Lowered, target: Target, unread: Sequence[bool] = ()) -> Kernel:
     """The kernel with stores past the caches where that pays; the kernel itself where it does not.
 
-    A buffer is written so that would take up a fair part of the last cache, where all buffers together are at least as
-    large as that; where the second cache does not hold all of them, also one of a fair part of that which `unread`
-    says is a contraction's result that nothing reads. Its lines must be written whole, and it must not be read.
+    A buffer is written so that would take up a fair part of the last cache, where what is touched of all buffers is
+    at least as large as that; where the second cache does not hold all of them, also one of a fair part of that
+    which `unread` says is a contraction's result that nothing reads. Its lines must be written whole, and it must
+    not be read.
     """
     kernel = lowered.kernel
-    touched = sum(p.size * p.dtype.itemsize for p in kernel.params)
+    held = sum(p.size * p.dtype.itemsize for p in kernel.params)
+    touched = min(kernel.bytes or held, held)  # rows picked from a table are less than the table
     past, apart = touched >= target.l3_bytes, touched > target.l2_bytes and any(unread)
     if not target.l3_bytes or not (past or apart):
         return kernel

@@ -58,9 +58,15 @@ def _softmax(b: Builder) -> tuple[tuple[Node, ...], Node]:
     return (x,), b.div(e, b.broadcast(b.reshape(total, (64, 1)), (64, 128)))
 
 
-def _gather(b: Builder) -> tuple[tuple[Node, ...], Node]:
-    x, places = b.input(0, TensorType(f32, (100, 64))), b.input(1, TensorType(i64, (70,)))
-    return (x, places), b.apply("gather", (x, places), {"axis": 0})
+def _picked(rows: int) -> Make:
+    def make(b: Builder) -> tuple[tuple[Node, ...], Node]:
+        x, places = b.input(0, TensorType(f32, (rows, 64))), b.input(1, TensorType(i64, (70,)))
+        return (x, places), b.apply("gather", (x, places), {"axis": 0})
+
+    return make
+
+
+_gather = _picked(100)
 
 
 def _transpose(b: Builder) -> tuple[tuple[Node, ...], Node]:
@@ -222,6 +228,7 @@ def test_what_fits_or_is_written_in_parts_is_not() -> None:
         (_sum((500, 3)), replace(host, l3_bytes=1 << 20)),
         (_columns, host),
         (_windows(8, side=9), host),
+        (_picked(1000), replace(host, l3_bytes=1 << 16)),  # of a table that is larger than the cache
     ):
         _, program = _program(make, target)
         assert not _streams(*program.kernels)
