@@ -20,6 +20,7 @@ from graphc.refusing import need_float
 from graphc.tensors import elementwise, normalising
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, wrap_dim
+from graphc.tensors.filling import check_holds
 from graphc.tensors.learning import repeatable
 from graphc.tensors.out import out_form
 from graphc.tensors.writing import in_place, type_name
@@ -91,6 +92,8 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
         raise DTypeError("Bool inputs not supported for hardtanh")
     if dtype.kind == "uint" and min_val < 0:
         raise DTypeError("cannot do hardtanh on an unsigned type with negative limits")
+    for limit in (min_val, max_val):
+        check_holds(limit, dtype)
 
     def emit(b: Builder, x: Node) -> Node:
         low, high = b.constant(min_val, x.type), b.constant(max_val, x.type)
@@ -104,6 +107,8 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     """x where x > threshold, else `value`. Integers stay integers."""
     if input._type.dtype is boolean:
         need_float("threshold_cpu", input)
+    for number in (threshold, value):
+        check_holds(number, input._type.dtype)
 
     def emit(b: Builder, x: Node) -> Node:
         return b.select(b.apply("le", (x, b.constant(threshold, x.type))), b.constant(value, x.type), x)

@@ -285,7 +285,7 @@ def _differentiate(
                 for tensor in tensors:
                     _accumulate(run, tensor, sweep.found[node])
         return
-    by_node = dict(zip(wrt, gradients(run.recorder, nodes, seeds, wrt), strict=True))
+    by_node = dict(zip(wrt, _with_zeros(run, found, wrt, gradients(run.recorder, nodes, seeds, wrt)), strict=True))
     order = list(dict.fromkeys((*(n for n in _in_order(found) if n in targets), *wrt))) if hooked else wrt
     for node in order:
         gradient = by_node[node]
@@ -295,6 +295,16 @@ def _differentiate(
                     _arrive(run, [tensor], gradient)
                 else:
                     _accumulate(run, tensor, gradient)
+
+
+def _with_zeros(run: Run, found: Found, wrt: Sequence[Node], made: Sequence[Node | None]) -> list[Node | None]:
+    """`made`, with zeros for what history leads to through operators like floor, whose gradient is zero everywhere."""
+    if None not in made:
+        return list(made)
+    reached = {value.node for value in (*found.leaves, *found.passed)}
+    return [
+        run.recorder.b.constant(0, n.type) if g is None and n in reached else g for n, g in zip(wrt, made, strict=True)
+    ]
 
 
 def _arrive(run: Run, tensors: Sequence[Tensor], gradient: Node) -> Node:
@@ -410,7 +420,7 @@ def pull(
         sweep = Sweep(run, exits_of(found), wrt, visit)
         sweep.go(nodes, seeds)
         return [sweep.found.get(node) for node in wrt]
-    made = gradients(run.recorder, nodes, seeds, wrt)
+    made = _with_zeros(run, found, wrt, gradients(run.recorder, nodes, seeds, wrt))
     return [g if g is None else visit(n, g) for n, g in zip(wrt, made, strict=True)]
 
 

@@ -26,6 +26,7 @@ from graphc.tensors.calling import (
 )
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase
+from graphc.tensors.filling import check_holds
 from graphc.tensors.operands import combine, common, is_number, plain
 from graphc.tensors.out import out_form
 
@@ -46,6 +47,8 @@ def _check_alpha(name: str, operands: tuple[Operand, Operand], alpha: object) ->
     floating = alpha._type.dtype.is_float if isinstance(alpha, TensorBase) else isinstance(plain(alpha), float)
     if floating and not dtype.is_float:
         raise DTypeError("For integral input tensors, argument alpha must not be a floating point number.")
+    if is_number(alpha):
+        check_holds(alpha, dtype)
 
 
 def _scaled(name: str, input: Operand, other: Operand, alpha: Operand) -> Operand:
@@ -252,6 +255,8 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
             return combine("", (input, not exponent), lambda b, x, y: b.apply("bitwise_or", (x, y)))
         raise not_implemented("pow", boolean)
     if is_number(exponent):
+        if not dtype.is_float:
+            check_holds(exponent, dtype)
         return _power_of_number(input, plain(exponent), dtype)
     return combine(
         "PowBackward1" if isinstance(input, TensorBase) else "PowBackward2", (input, exponent), simple("pow")

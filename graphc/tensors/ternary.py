@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import DTypeError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import boolean
+from graphc.ir.types import bf16, boolean, f16, f32
 from graphc.tensors.calling import Operand, is_operand, not_implemented, refuse, want_operand, want_tensor
 from graphc.tensors.core import TensorBase
+from graphc.tensors.filling import check_holds
 from graphc.tensors.masking import nonzero
 from graphc.tensors.operands import combine, common, is_number
 from graphc.tensors.out import out_form
@@ -52,6 +53,8 @@ def _check_value(name: str, tensors: tuple[Tensor, Tensor, Tensor], value: objec
     dtype = common(tensors)[0]
     if dtype is boolean:
         raise not_implemented(f"{name}_cpu_out", boolean)
+    if is_number(value):
+        check_holds(value, dtype)
     return dtype
 
 
@@ -116,6 +119,9 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
     dtype = common((input, *bounds))[0]
     if dtype is boolean:
         raise not_implemented("clamp_scalar_cpu", boolean)
+    for bound in bounds:
+        if is_number(bound):
+            check_holds(bound, dtype)
 
     def emit(b: Builder, x: Node, *limits: Node) -> Node:
         rest = list(limits)
@@ -148,6 +154,8 @@ def _half(name: str, node: str, input: Tensor, low: Operand, high: Operand) -> T
     dtype = common((input, bound))[0]
     if dtype is boolean:
         raise not_implemented(f"{name}_scalar_cpu", boolean)
+    if is_number(bound):
+        check_holds(bound, dtype)
     through = isinstance(bound, TensorBase)
 
     def emit(b: Builder, x: Node, limit: Node) -> Node:
@@ -171,4 +179,9 @@ def where(condition: Tensor, input: Operand = None, other: Operand = None) -> An
             f"where expected condition to be a boolean tensor, but got a tensor with dtype "
             f"{type_name(condition._type.dtype)}"
         )
+    dtype = common((input, other))[0]
+    for value in (input, other):
+        if is_number(value):
+            # as in PyTorch, where a number that is only too large for 16 bits becomes infinite
+            check_holds(value, f32 if dtype in (f16, bf16) else dtype)
     return combine("WhereBackward0", (input, other), lambda b, c, x, y: b.select(c, x, y), masks=(condition,))

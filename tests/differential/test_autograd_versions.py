@@ -58,6 +58,15 @@ OPERANDS: dict[str, Callable[[Any, Any], Any]] = {
     "linear": lambda torch, y: torch.nn.functional.linear(y, torch.ones(2, 3)),
     "matmul": lambda torch, y: torch.ones(2, 3) @ y,
     "part": lambda torch, y: y[:2].exp() * 2,
+    "sort": lambda torch, y: y.sort(stable=True)[0],
+    "median": lambda torch, y: y.median(),
+    "median_dim": lambda torch, y: y.median(0).values,
+    "nanmedian": lambda torch, y: y.nanmedian(),
+    "quantile": lambda torch, y: y.quantile(0.3),
+    "cummax": lambda torch, y: y.cummax(0).values,
+    "cummin": lambda torch, y: y.cummin(0).values,
+    "take": lambda torch, y: y.take(torch.tensor([0, 1])),
+    "masked_select": lambda torch, y: y.masked_select(torch.tensor([True, False, True])),
 }
 
 
@@ -83,6 +92,8 @@ RESULTS = [
     "prod",
     "pow",
     "cumsum",
+    "median",
+    "logcumsumexp",
 ]
 
 

@@ -55,7 +55,63 @@ def resumed_groups(torch: Any, say: Say) -> None:
             say(*[p.detach() for p in parameters], *[made.state[p]["step"] for p in parameters])
 
 
-@pytest.mark.parametrize("program", [named_parameters, indices, resumed_groups], ids=lambda p: p.__name__)
+def gradients_that_are_zero_everywhere(torch: Any, say: Say) -> None:
+    """They are zeros, not missing; what the result does not come from has none."""
+    functions = [
+        lambda y: y.floor(),
+        lambda y: y.round().sign(),
+        lambda y: y.pow(0),
+        lambda y: y.div(2, rounding_mode="trunc"),
+    ]
+    for function in functions:
+        x, unused = (torch.tensor([0.5, 1.5], requires_grad=True) for _ in range(2))
+        y = x * 2
+        y.retain_grad()
+        result = function(y)
+        result.sum().backward(retain_graph=True)
+        say(x.grad, y.grad, unused.grad)
+        say(*torch.autograd.grad(result.sum(), x, retain_graph=True))
+        attempt(say, lambda result=result, unused=unused: torch.autograd.grad(result.sum(), unused))
+    x = torch.tensor([0.5, 1.5], requires_grad=True)
+    y = x * 2
+    y.view(-1).zero_()
+    y.sum().backward()
+    say(x.grad)
+
+
+def numbers_that_do_not_fit(torch: Any, say: Say) -> None:
+    """Numbers that the dtype of the result cannot hold are refused."""
+    for dtype, large in [(torch.int8, 300), (torch.uint8, -300), (torch.int32, 2**40), (torch.float32, 1e40)]:
+        x = torch.tensor([1, 2, 3], dtype=dtype)
+        functions = [
+            lambda x, n: x.clamp(max=n),
+            lambda x, n: x.clamp_min(n),
+            lambda x, n: torch.where(x > 1, x, n),
+            lambda x, n: x ** abs(n),
+            lambda x, n: x.add(x, alpha=n),
+            lambda x, n: torch.rsub(x, 1, alpha=n),
+            lambda x, n: x.addcmul(x, x, value=n),
+            lambda x, n: torch.nn.functional.threshold(x, n, 1),
+        ]
+        for function in functions:
+            try:
+                say(function(x, large))
+            except RuntimeError as error:
+                say(str(error).partition(" overflow")[0])
+            say(function(x, 3))
+    say(torch.where(torch.tensor([True, False]), torch.ones(2, dtype=torch.float16), 1e5))
+
+
+PROGRAMS = [
+    named_parameters,
+    indices,
+    resumed_groups,
+    gradients_that_are_zero_everywhere,
+    numbers_that_do_not_fit,
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
 def test_mistakes(program: Program) -> None:
     same(program)
 
