@@ -48,7 +48,7 @@ def _check_alpha(name: str, operands: tuple[Operand, Operand], alpha: object) ->
     if floating and not dtype.is_float:
         raise DTypeError("For integral input tensors, argument alpha must not be a floating point number.")
     if is_number(alpha):
-        check_holds(alpha, dtype)
+        check_holds(plain(alpha), dtype)
 
 
 def _scaled(name: str, input: Operand, other: Operand, alpha: Operand) -> Operand:
@@ -256,7 +256,7 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
         raise not_implemented("pow", boolean)
     if is_number(exponent):
         if not dtype.is_float:
-            check_holds(exponent, dtype)
+            check_holds(plain(exponent), dtype)
         return _power_of_number(input, plain(exponent), dtype)
     return combine(
         "PowBackward1" if isinstance(input, TensorBase) else "PowBackward2", (input, exponent), simple("pow")

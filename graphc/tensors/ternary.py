@@ -12,7 +12,7 @@ from graphc.tensors.calling import Operand, is_operand, not_implemented, refuse,
 from graphc.tensors.core import TensorBase
 from graphc.tensors.filling import check_holds
 from graphc.tensors.masking import nonzero
-from graphc.tensors.operands import combine, common, is_number
+from graphc.tensors.operands import combine, common, is_number, plain
 from graphc.tensors.out import out_form
 from graphc.tensors.writing import type_name
 
@@ -54,7 +54,7 @@ def _check_value(name: str, tensors: tuple[Tensor, Tensor, Tensor], value: objec
     if dtype is boolean:
         raise not_implemented(f"{name}_cpu_out", boolean)
     if is_number(value):
-        check_holds(value, dtype)
+        check_holds(plain(value), dtype)
     return dtype
 
 
@@ -121,7 +121,7 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
         raise not_implemented("clamp_scalar_cpu", boolean)
     for bound in bounds:
         if is_number(bound):
-            check_holds(bound, dtype)
+            check_holds(plain(bound), dtype)
 
     def emit(b: Builder, x: Node, *limits: Node) -> Node:
         rest = list(limits)
@@ -155,7 +155,7 @@ def _half(name: str, node: str, input: Tensor, low: Operand, high: Operand) -> T
     if dtype is boolean:
         raise not_implemented(f"{name}_scalar_cpu", boolean)
     if is_number(bound):
-        check_holds(bound, dtype)
+        check_holds(plain(bound), dtype)
     through = isinstance(bound, TensorBase)
 
     def emit(b: Builder, x: Node, limit: Node) -> Node:
@@ -183,5 +183,5 @@ def where(condition: Tensor, input: Operand = None, other: Operand = None) -> An
     for value in (input, other):
         if is_number(value):
             # as in PyTorch, where a number that is only too large for 16 bits becomes infinite
-            check_holds(value, f32 if dtype in (f16, bf16) else dtype)
+            check_holds(plain(value), f32 if dtype in (f16, bf16) else dtype)
     return combine("WhereBackward0", (input, other), lambda b, c, x, y: b.select(c, x, y), masks=(condition,))
