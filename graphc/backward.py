@@ -302,9 +302,13 @@ def _with_zeros(run: Run, found: Found, wrt: Sequence[Node], made: Sequence[Node
     if None not in made:
         return list(made)
     reached = {value.node for value in (*found.leaves, *found.passed)}
-    return [
-        run.recorder.b.constant(0, n.type) if g is None and n in reached else g for n, g in zip(wrt, made, strict=True)
-    ]
+    filled: list[Node | None] = []
+    for node, gradient in zip(wrt, made, strict=True):
+        if gradient is None and node in reached:
+            gradient = run.recorder.b.constant(0, node.type)
+            run.fixed.add(gradient)
+        filled.append(gradient)
+    return filled
 
 
 def _arrive(run: Run, tensors: Sequence[Tensor], gradient: Node) -> Node:

@@ -36,10 +36,11 @@ class Run:
         self.keeps = keeps
         self.create_graph = create_graph
         self.partial = False  # gradients of some inputs are wanted, not of all leaves
+        self.fixed: set[Node] = set()  # gradients without a history
 
     def tensor(self, node: Node) -> Tensor:
         """The gradient `node` as a tensor."""
-        return wrap(self.recorder, node, self.keeps, self.create_graph)
+        return wrap(self.recorder, node, self.keeps, self.create_graph and node not in self.fixed)
 
     def node(self, tensor: TensorBase) -> Node:
         """What Python code gave, to go on with."""
