@@ -174,6 +174,8 @@ def where(condition: Tensor, input: Operand = None, other: Operand = None) -> An
         return nonzero(condition, as_tuple=True)
     if input is None or other is None:
         raise KindError("where(): give both values or none: where(condition, input, other) or where(condition)")
+    want_operand("where", input, "input", 2)
+    want_operand("where", other, "other", 3)
     if condition._type.dtype is not boolean:
         raise DTypeError(
             f"where expected condition to be a boolean tensor, but got a tensor with dtype "

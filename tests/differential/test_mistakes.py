@@ -99,7 +99,13 @@ def numbers_that_do_not_fit(torch: Any, say: Say) -> None:
             except RuntimeError as error:
                 say(str(error).partition(" overflow")[0])
             say(function(x, 3))
-    say(torch.where(torch.tensor([True, False]), torch.ones(2, dtype=torch.float16), 1e5))
+    m = torch.tensor([True, False])
+    say(torch.where(m, torch.ones(2, dtype=torch.float16), 1e5))
+    for wrong in ("a", [1.0], None):
+        try:
+            say(torch.where(m, torch.ones(2), wrong))
+        except TypeError:
+            say("refused")
 
 
 PROGRAMS = [
