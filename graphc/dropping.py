@@ -13,6 +13,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import f32
 from graphc.random import draw_key, uniform_node
 from graphc.recording import current
+from graphc.tensors.calling import want_tensor
 from graphc.tensors.core import TensorBase, finish, read, wants_grad
 from graphc.tensors.halves import emitted
 from graphc.tensors.shaping import squeeze, unsqueeze
@@ -88,16 +89,19 @@ def _drop(
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each element is 0 with probability p, else divided by 1 - p; the identity when not training."""
+    want_tensor("dropout", input)
     return _drop("MulBackward0", dropped_node, input, p, training, inplace)
 
 
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """Dropout that keeps mean 0 and variance 1: dropped elements get SELU's saturated value. Klambauer et al., 2017."""
+    want_tensor("alpha_dropout", input)
     return _drop("AddBackward0", _alpha_node, input, p, training, inplace)
 
 
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """`alpha_dropout` of whole channels: one draw for each entry of the first two dimensions."""
+    want_tensor("feature_alpha_dropout", input)
     return _drop("AddBackward0", _alpha_node, input, p, training, inplace, by_channel=True)
 
 
@@ -116,6 +120,7 @@ def _as_one_sample(input: Tensor, p: float, training: bool, inplace: bool) -> Te
 
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of (N, C, L) or (C, L)."""
+    want_tensor("dropout1d", input)
     if not 0 <= p <= 1:
         raise InputError(f"dropout probability has to be between 0 and 1, but got {p}")
     if input.ndim not in (2, 3):
@@ -138,6 +143,7 @@ def _warn_rank(name: str, rank: int, spatial: int) -> None:
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of (N, C, H, W). Three dimensions count as (N, C, L), with PyTorch's warning."""
+    want_tensor("dropout2d", input)
     if not 0 <= p <= 1:
         raise InputError(f"dropout probability has to be between 0 and 1, but got {p}")
     if input.ndim not in (3, 4):
@@ -154,6 +160,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of (N, C, D, H, W) or (C, D, H, W)."""
+    want_tensor("dropout3d", input)
     if not 0 <= p <= 1:
         raise InputError(f"dropout probability has to be between 0 and 1, but got {p}")
     if input.ndim not in (4, 5):

@@ -11,6 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, broadcast_shapes, i64
 from graphc.tensors import viewing
+from graphc.tensors.calling import want_tensor
 from graphc.tensors.core import TensorBase, from_array, record
 from graphc.tensors.filling import fill_value
 from graphc.tensors.indexing import getitem
@@ -99,6 +100,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 
 def nonzero(input: Tensor, *, out: Tensor | None = None, as_tuple: bool = False) -> Any:
     """Places of the elements that are not zero, a row each, or a vector for each dimension; looks at the values."""
+    want_tensor("nonzero", input)
     array, device = input._array(), input._type.device
     if as_tuple:
         return tuple(from_array(p, i64, device) for p in nonzero_places(np.atleast_1d(array)))
@@ -110,6 +112,7 @@ def nonzero(input: Tensor, *, out: Tensor | None = None, as_tuple: bool = False)
 
 def argwhere(input: Tensor) -> Tensor:
     """Places of the elements that are not zero, a row each; looks at the values."""
+    want_tensor("argwhere", input)
     return nonzero(input)
 
 

@@ -8,6 +8,7 @@ from graphc import dtypes
 from graphc.errors import UnsupportedError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
+from graphc.tensors.calling import want_tensor
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.reductions import reduction, whole
 from graphc.tensors.writing import type_name
@@ -83,14 +84,17 @@ def _usual_dim(name: str, dim: int | None, rank: int) -> int:
 
 def functional_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """exp(x) over its sum along `dim`, in `dtype`."""
+    want_tensor("softmax", input)
     return softmax(input, _usual_dim("softmax", dim, input.ndim), dtype)
 
 
 def functional_log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """log(softmax(x)) along `dim`, without overflow, in `dtype`."""
+    want_tensor("log_softmax", input)
     return log_softmax(input, _usual_dim("log_softmax", dim, input.ndim), dtype)
 
 
 def functional_softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """softmax(-x) along `dim`, in `dtype`."""
+    want_tensor("softmin", input)
     return softmax(-input, _usual_dim("softmin", dim, input.ndim), dtype)

@@ -9,6 +9,7 @@ import numpy as np
 from graphc.errors import UsageError
 from graphc.ir.types import bf16, i64
 from graphc.tensors import viewing
+from graphc.tensors.calling import want_tensor
 from graphc.tensors.core import from_array, wrap_dim
 from graphc.tensors.sorting import sort
 
@@ -83,6 +84,7 @@ def unique(
 
     No gradient flows, as in PyTorch. NaN differs from NaN.
     """
+    want_tensor("unique", input)
     return _grouped(input, dim, return_inverse, return_counts, False)
 
 
@@ -90,4 +92,5 @@ def unique_consecutive(
     input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
     """The first element (or slice along `dim`) of each run of equal ones; see `unique`."""
+    want_tensor("unique_consecutive", input)
     return _grouped(input, dim, return_inverse, return_counts, True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphc
@@ -108,7 +110,38 @@ def numbers_that_do_not_fit(torch: Any, say: Say) -> None:
             say("refused")
 
 
+def arguments_of_other_kinds(torch: Any, say: Say) -> None:
+    """A TypeError names the argument and what it is."""
+    x, F = torch.ones(2, 3), torch.nn.functional
+    calls: dict[str, Callable[[Any], Any]] = {
+        "relu": F.relu,
+        "softmax": lambda wrong: F.softmax(wrong, 1),
+        "dropout": F.dropout,
+        "linear": lambda wrong: torch.nn.Linear(3, 4)(wrong),
+        "conv2d": lambda wrong: torch.nn.Conv2d(1, 2, 3)(wrong),
+        "mse_loss": lambda wrong: F.mse_loss(wrong, x),
+        "binary_cross_entropy": lambda wrong: F.binary_cross_entropy(x, wrong),
+        "exp": torch.exp,
+        "abs_": torch.abs_,
+        "matmul": lambda wrong: torch.matmul(x, wrong),
+        "flatten": torch.flatten,
+        "unsqueeze": lambda wrong: torch.unsqueeze(wrong, 0),
+        "where": lambda wrong: torch.where(x > 0, x, wrong),
+        "nonzero": torch.nonzero,
+        "norm": torch.linalg.norm,
+    }
+    for name, call in calls.items():
+        for wrong in ("a", [1.0], np.ones(3)):
+            try:
+                call(wrong)
+                say(name, "taken")
+            except (TypeError, AttributeError) as error:
+                is_told = torch is not graphc or (isinstance(error, TypeError) and type(wrong).__name__ in str(error))
+                say(name, "refused" if is_told else error)
+
+
 PROGRAMS = [
+    arguments_of_other_kinds,
     named_parameters,
     indices,
     resumed_groups,

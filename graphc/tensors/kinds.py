@@ -1,0 +1,44 @@
+"""What is said of an argument that is no tensor, or no number, where a function wants one.
+
+Functions look at their arguments as they need them. Only when one fails its signature is read for what was wrong.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from graphc.errors import KindError
+from graphc.tensors.core import TensorBase
+from graphc.tensors.operands import NUMBERS
+
+_WANTED: dict[str, tuple[type, ...]] = {
+    "Tensor": (TensorBase,),
+    "Tensor | None": (TensorBase, type(None)),
+    "Operand": (TensorBase, *NUMBERS),
+    **dict.fromkeys(("float", "int"), (TensorBase, *NUMBERS)),
+}
+
+
+def wrong_kind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> KindError | None:
+    """The error for the first argument whose kind is not what the signature of `function` wants, if there is one."""
+    signature = inspect.signature(function)
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return None  # Python says which argument is missing or too much
+    for position, parameter in enumerate(signature.parameters.values(), 1):
+        wanted = _WANTED.get("Tensor" if parameter.name == "self" else str(parameter.annotation))
+        if wanted is None or parameter.name not in given:
+            continue
+        value = given[parameter.name]
+        is_many = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        for each in value if is_many else (value,):
+            if not isinstance(each, wanted) and not (each is None and parameter.default is None):
+                kind = "Number" if wanted is _WANTED["float"] else "Tensor"
+                return KindError(
+                    f"{function.__name__}(): argument '{parameter.name}' (position {position}) must be {kind}, not "
+                    f"{type(each).__name__}"
+                )
+    return None
