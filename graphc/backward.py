@@ -302,11 +302,14 @@ def _with_zeros(run: Run, found: Found, wrt: Sequence[Node], made: Sequence[Node
     if None not in made:
         return list(made)
     reached = {value.node for value in (*found.leaves, *found.passed)}
+    # PyTorch differentiates the gradient of sampling in one piece, with the grid's zeros; others are new zeros there.
+    is_fixed = not any(value.name.startswith("GridSampler") for value in found.passed)
     filled: list[Node | None] = []
     for node, gradient in zip(wrt, made, strict=True):
         if gradient is None and node in reached:
             gradient = run.recorder.b.constant(0, node.type)
-            run.fixed.add(gradient)
+            if is_fixed:
+                run.fixed.add(gradient)
         filled.append(gradient)
     return filled
 
