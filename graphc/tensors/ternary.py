@@ -181,9 +181,9 @@ def where(condition: Tensor, input: Operand = None, other: Operand = None) -> An
             f"where expected condition to be a boolean tensor, but got a tensor with dtype "
             f"{type_name(condition._type.dtype)}"
         )
-    dtype = common((input, other))[0]
     for value in (input, other):
         if is_number(value):
-            # as in PyTorch, where a number that is only too large for 16 bits becomes infinite
+            dtype = common((input, other))[0]
+            # As in PyTorch, where a number that is only too large for 16 bits becomes infinite
             check_holds(plain(value), f32 if dtype in (f16, bf16) else dtype)
     return combine("WhereBackward0", (input, other), lambda b, c, x, y: b.select(c, x, y), masks=(condition,))
