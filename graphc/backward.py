@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.anomaly import inspected
 from graphc.counting import FRONT
 from graphc.errors import InputError, ShapeError, UsageError
-from graphc.gates import Gate, Run, Sweep, call_after, call_before, call_tensor_hooks
+from graphc.gates import Gate, Run, Sweep, call_after, call_before, call_tensor_hooks, is_constant, local
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.hooks import LeafHooks, note_hooks, task
 from graphc.ir.node import Node
@@ -344,8 +344,17 @@ def before_leaf(run: Run, hooks: LeafHooks, gradient: Node) -> Node:
 
 
 def exits_of(found: Found) -> dict[Node, tuple[Gate, int]]:
-    """The gates of a walk; in anomaly mode every value is one, whose gradients are looked at."""
-    return inspected(found.passed, found.gates) if MODE.anomaly else found.gates
+    """The gates of a walk and those that give zeros; in anomaly mode every value is one, whose gradients are looked
+    at.
+    """
+    if MODE.anomaly:
+        return inspected(found.passed, found.gates)
+    zeros: dict[Node, tuple[Gate, int]] = {}
+    for value in found.passed:
+        if value.gate is None and is_constant(value):
+            entries, body = local(value)
+            zeros[value.node] = Gate(entries, 1, body), 0
+    return {**zeros, **found.gates}
 
 
 def _accumulate(run: Run, tensor: Tensor, gradient: Node) -> None:

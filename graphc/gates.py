@@ -15,7 +15,7 @@ from graphc.grad_mode import set_grad_enabled
 from graphc.hooks import Table, name_of
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
-from graphc.passes.autodiff import vjp
+from graphc.passes.autodiff import constant_ops, vjp
 from graphc.recording import Recorder
 from graphc.storage import Binding, Storage, Value
 from graphc.tensors.core import TensorBase, new, read
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Keep = Value | Binding
 Grads = list["Node | None"]
+OF_GRADIENTS = "GradBackward0"  # the name of values that are gradients
 
 
 class Run:
@@ -52,7 +53,7 @@ class Run:
 def wrap(recorder: Recorder, node: Node, keep: Sequence[Keep], grad: bool) -> Tensor:
     """A gradient as a tensor, with history if `grad`."""
     recorder.recorded(node)
-    storage, lineage = Storage.pending(recorder, node, tuple(keep), "GradBackward0", grad)
+    storage, lineage = Storage.pending(recorder, node, tuple(keep), OF_GRADIENTS, grad)
     return new(storage, node.type, lineage)
 
 
@@ -170,8 +171,26 @@ def call_after(run: Run, table: Table, made: Grads, grads: Grads) -> Grads:
     return made
 
 
+def is_constant(value: Value) -> bool:
+    """Whether the gradient of a recorded operation by one of its operands is zero everywhere, as that of floor is."""
+    if value.name == OF_GRADIENTS:  # its parents are all that a backward pass read, no operands
+        return False
+    missing = {p.node for p in value.parents if type(p) is Value and p.grad and p.node.dtype.is_float}
+    constant, seen, stack = constant_ops(), {value.node}, [value.node]
+    while stack and missing:
+        node = stack.pop()
+        if node in missing:
+            missing.remove(node)
+        elif node.dtype.is_float and node.op not in constant:
+            stack.extend(n for n in node.inputs if n not in seen)
+            seen.update(node.inputs)
+    return bool(missing)
+
+
 def local(value: Value) -> tuple[list[Node], Callable[[Run, Grads], Grads]]:
-    """The entries and the body of a gate that stands for one recorded operation: its gradient by its operands."""
+    """The entries and the body of a gate that stands for one recorded operation: its gradient by its operands, zeros
+    where that is zero everywhere.
+    """
     parents = [p for p in value.parents if type(p) is Value and p.grad]
     entries = [p.node for p in parents]
     node = value.node
@@ -184,8 +203,9 @@ def local(value: Value) -> tuple[list[Node], Callable[[Run, Grads], Grads]]:
         if node in wrt:  # the same value under another name: a clone, a detour of the gradient only
             found: Mapping[Node, Node | None] = {node: gradient}
         else:
-            made = vjp(run.recorder.b, [node], [gradient], wrt, wrt)
-            found = dict(zip(wrt, made, strict=True))
+            b = run.recorder.b
+            made = vjp(b, [node], [gradient], wrt, wrt)
+            found = {n: b.constant(0, n.type) if g is None else g for n, g in zip(wrt, made, strict=True)}
         first = set(entries)
         out: Grads = []
         for entry in entries:  # a value that is an operand twice has its whole gradient at the first place
@@ -275,7 +295,7 @@ class Sweep:
         return order
 
     def _active(self, order: Sequence[Item]) -> set[Item]:
-        stops = {name for name, op in OPS.items() if op.vjp is None and op.why_no_vjp.startswith("zero")}
+        constant = constant_ops()
         active: set[Item] = set()
         for item in order:
             if isinstance(item, Gate):
@@ -283,7 +303,7 @@ class Sweep:
                 passes = True
             else:
                 wanted = item in self.wrt
-                passes = item.dtype.is_float and item.op not in stops
+                passes = item.dtype.is_float and item.op not in constant
             if wanted or (passes and not active.isdisjoint(self._below(item))):
                 active.add(item)
         return active

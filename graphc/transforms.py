@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.backward import pull, walk
 from graphc.errors import InputError, UsageError
-from graphc.gates import Gate, Run
+from graphc.gates import OF_GRADIENTS, Gate, Run
 from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.ir.node import Node
 from graphc.recording import Recorder, current
@@ -78,10 +78,10 @@ class Level:
         if self.is_open:
             roots = [p for p in parents if type(p) is Value and p.grad]
             flows = MODE.enabled and bool(walk(roots).leaves)
-            return [finish(self.recorder, node, parents, "GradBackward0", flows) for node in nodes]
+            return [finish(self.recorder, node, parents, OF_GRADIENTS, flows) for node in nodes]
         outer = substitute(self.recorder.b, nodes, dict(zip(self.nodes, self.outer, strict=True)))
         flows = self._flows(parents)
-        made = [finish(self.recorder, node, parents, "GradBackward0", flows) for node in outer]
+        made = [finish(self.recorder, node, parents, OF_GRADIENTS, flows) for node in outer]
         for value in self.values:
             value.grad = False  # replaced by the outer values: no leaf of anybody's gradient
         return made

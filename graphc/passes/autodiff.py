@@ -50,6 +50,11 @@ def vjp(
     return [gradients.get(node) for node in wrt]
 
 
+def constant_ops() -> set[str]:
+    """The operators whose gradients are zero everywhere: none goes through them."""
+    return {name for name, op in OPS.items() if op.vjp is None and op.why_no_vjp.startswith("zero")}
+
+
 def _reached(order: Iterable[Node], wrt: Iterable[Node]) -> tuple[set[Node], list[Node]]:
     """The float nodes that depend on `wrt` with a gradient that is not zero everywhere, `wrt` included.
 
@@ -57,9 +62,9 @@ def _reached(order: Iterable[Node], wrt: Iterable[Node]) -> tuple[set[Node], lis
     """
     active = {node for node in wrt if node.dtype.is_float}
     path: list[Node] = []
-    stops = {name for name, op in OPS.items() if op.vjp is None and op.why_no_vjp.startswith("zero")}
+    constant = constant_ops()
     for node in order:
-        if not active.isdisjoint(node.inputs) and node.dtype.is_float and node.op not in stops:
+        if not active.isdisjoint(node.inputs) and node.dtype.is_float and node.op not in constant:
             active.add(node)
             path.append(node)
     return active, path

@@ -81,6 +81,51 @@ def gradients_that_are_zero_everywhere(torch: Any, say: Say) -> None:
     say(x.grad)
 
 
+def gradients_that_are_zero_behind_hooks(torch: Any, say: Say) -> None:
+    """The same where gradients go through Python code, which is given the zeros; a custom function may give none."""
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, y: Any) -> Any:
+            return x * 2 + y
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> tuple[Any, Any]:
+            say(g)
+            return g * 2, None
+
+    functions = [
+        lambda y: y.floor(),
+        lambda y: y.round().sign() + y.ceil(),
+        lambda y: y.pow(0),
+        lambda y: y.div(2, rounding_mode="trunc"),
+        lambda y: y.div(2, rounding_mode="floor") * y,
+        lambda y: y.clone().zero_(),
+        lambda y: (y * 1).mul_(0.5).round(decimals=1),
+    ]
+    for function in functions:
+        x, other, unused = (torch.tensor([0.5, 1.5], requires_grad=True) for _ in range(3))
+        y = x * 2
+        y.register_hook(lambda g: (say(g), g + 1)[1])
+        result = function(y)
+        result.sum().backward(retain_graph=True)
+        say(x.grad, unused.grad)
+        say(*torch.autograd.grad(result.sum(), x, retain_graph=True))
+        attempt(say, lambda result=result, unused=unused: torch.autograd.grad(result.sum(), unused))
+        x.grad = None
+        function(Doubled.apply(x, other)).sum().backward()
+        say(x.grad, other.grad)
+        x.grad = None
+        result = function(x)
+        result.grad_fn.register_hook(lambda made, given: say(*(m for m in made if m is not None), *given))
+        result.sum().backward()
+        say(x.grad)
+        with torch.autograd.detect_anomaly(check_nan=False):
+            x.grad = None
+            function(x * 3).sum().backward()
+            say(x.grad)
+
+
 def numbers_that_do_not_fit(torch: Any, say: Say) -> None:
     """Numbers that the dtype of the result cannot hold are refused."""
     for dtype, large in [(torch.int8, 300), (torch.uint8, -300), (torch.int32, 2**40), (torch.float32, 1e40)]:
@@ -146,6 +191,7 @@ PROGRAMS = [
     indices,
     resumed_groups,
     gradients_that_are_zero_everywhere,
+    gradients_that_are_zero_behind_hooks,
     numbers_that_do_not_fit,
 ]
 
