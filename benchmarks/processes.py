@@ -87,6 +87,7 @@ class SystemProcess:
         self, name: str, threads: int, python: str, cache: Path, timeout: float, tiny: bool = False, device: str = "cpu"
     ) -> None:
         self.name, self.timeout = name, timeout
+        self.failure: dict[str, Any] | None = None
         words = [*(["tiny"] if tiny else []), *(["cuda"] if device == "cuda" else [])]
         self.process = subprocess.Popen(
             [python, "-m", "benchmarks.worker", name, str(threads), *words],
@@ -108,16 +109,22 @@ class SystemProcess:
             return
 
     def answer(self) -> dict[str, Any]:
-        """The answer; `{"failed": ...}` when the process is gone or silent for too long, which ends it."""
+        """The answer; `{"failed": ...}` when the process is gone or silent for too long, which ends it: the answer to
+        all that it is asked afterwards, too.
+        """
         assert self.process.stdout is not None
+        if self.failure is not None:
+            return self.failure
         ready, _, _ = select.select([self.process.stdout], [], [], self.timeout)
         if not ready:
             self.process.kill()
             self.process.wait()
-            return {"failed": f"{NO_ANSWER} {self.timeout:.0f} s"}
+            self.failure = {"failed": f"{NO_ANSWER} {self.timeout:.0f} s"}
+            return self.failure
         line = self.process.stdout.readline()
         if not line:
-            return {"failed": f"the process ended with status {self.process.wait()}"}
+            self.failure = {"failed": f"the process ended with status {self.process.wait()}"}
+            return self.failure
         self.process.send_signal(signal.SIGSTOP)
         return json.loads(line)
 

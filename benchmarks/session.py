@@ -55,7 +55,9 @@ class Session:
 
     @contextmanager
     def _started(self, names: list[str], threads: int, cache: Path) -> Iterator[dict[str, SystemProcess]]:
-        """Processes of those systems, imported; who is not installed is left out from now on."""
+        """Processes of those systems, imported; who is not installed is left out from now on. One that did not start
+        answers whatever it is asked with the reason.
+        """
         o = self.options
         running = {
             name: SystemProcess(name, threads, interpreter(name, o.peer_python), cache, o.timeout, o.tiny, o.device)
@@ -66,13 +68,12 @@ class Session:
                 process.send("start")
             for name, process in list(running.items()):
                 answer = process.answer()
-                if "version" in answer:
-                    if name != "machine":
-                        self.results.versions[name] = answer["version"]
-                    continue
-                self.results.left_out[name] = answer.get("missing") or answer.get("failed") or "no reason"
-                self.note(f"{name} is left out: {self.results.left_out[name]}")
-                running.pop(name).close()
+                if "missing" in answer:
+                    self.results.left_out[name] = answer["missing"]
+                    self.note(f"{name} is left out: {answer['missing']}")
+                    running.pop(name).close()
+                elif "version" in answer and name != "machine":
+                    self.results.versions[name] = answer["version"]
             yield running
         finally:
             for process in running.values():

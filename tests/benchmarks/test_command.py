@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import SystemProcess
+from benchmarks.processes import NO_ANSWER, SystemProcess
+from benchmarks.results import Results
+from benchmarks.session import Options, Session
+from benchmarks.workloads import workloads
 from tests.architecture.sources import run_python
 
 MISSING = [name for name in ("jax", "tinygrad", "torch") if importlib.util.find_spec(name) is None]
@@ -46,6 +49,15 @@ def test_systems_take_turns_agree_and_are_reported(tmp_path: Path) -> None:
         assert (tmp_path / "plots" / f"{section}-ratio.svg").read_text().startswith("<svg ")
 
 
+def test_who_starts_too_slowly_fails_at_that_workload_only() -> None:
+    options = Options(systems=["numpy"], rounds=1, seconds=0.01, timeout=1e-6, peer_python=sys.executable, tiny=True)
+    results, notes = Results({"revision": "of this test"}, {}), list[str]()
+    (row,) = Session(options, results, notes.append).measure(workloads(True, "cpu")["sum"], [1])
+    assert list(row.failures) == ["numpy"] and row.failures["numpy"].startswith(NO_ANSWER)
+    assert not row.median_s and not results.left_out
+    assert notes == [f"sum: numpy: {row.failures['numpy']}"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_who_is_not_asked_is_stopped_and_ends_with_its_parent(tmp_path: Path) -> None:
     def becomes(process: int, *states: str) -> bool:
@@ -67,7 +79,10 @@ def test_who_is_not_asked_is_stopped_and_ends_with_its_parent(tmp_path: Path) ->
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from benchmarks.processes import SystemProcess
+from benchmarks.processes import NO_ANSWER, SystemProcess
+from benchmarks.results import Results
+from benchmarks.session import Options, Session
+from benchmarks.workloads import workloads
 system = SystemProcess("numpy", 1, sys.executable, Path({str(tmp_path)!r}), timeout=60, tiny=True)
 system.ask("start")
 print(system.process.pid, flush=True)
