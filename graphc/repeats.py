@@ -64,7 +64,6 @@ WORDS = KEY_WORDS + len(MADE)
 BLOCKED = 1  # its node lets no gradient through
 CHAINED = 2  # it is a view: a part with its chain follows
 SAME_AS = 4
-VERSIONS = 64  # tensors that were written more often are not told apart
 
 # What stands before the entries: what native code was wanting for the last call, whether it is at work; the key that it
 # looked for; the parts of the arguments that it was given, and how many; where in

@@ -226,8 +226,10 @@ def view_of(tensor: Any, view: _View) -> Any:
     storage = tensor._storage
     lineage = tensor._lineage if view.follows else Lineage(len(view.chain), None, view.requires_grad, storage.version)
     made = new(storage, view.type, lineage, view.chain, view.strides, view.offset)
-    made._counter = tensor._counter
+    counter = made._counter = tensor._counter
     made._root = tensor
+    if counter is not None:
+        made._seen_at = counter[0]
     return made
 
 

@@ -17,7 +17,6 @@ from graphc.repeats import (
     KEY,
     ORDER,
     SAME_AS,
-    VERSIONS,
 )
 
 
@@ -143,15 +142,13 @@ def _add_part(layout: Layout) -> Function:
     return f
 
 
-def _writes_of(layout: Layout) -> Function:
-    """How often the memory of a tensor was written, and whether that is counted; -1 for too often."""
-    f = Writer(layout, "writes_of", "plan", "given")
-    counter = f.load("%given", layout.tensor["_counter"])
-    with f.when(f.equal(counter, f.shared("%plan", "none"))):
-        f.give(0)
-    count = f.call("PyLong_AsLongLong", f.call("PyList_GetItem", counter, 0))
-    f.need(f.above(str(VERSIONS - 1), count), -1)
-    f.give(f.add(count, 1))
+def _is_written(layout: Layout) -> Function:
+    """Whether the memory of a view was written since it was made."""
+    f = Writer(layout, "is_written", "plan", "given")
+    none, counter = f.shared("%plan", "none"), f.load("%given", layout.tensor["_counter"])
+    f.need(f.both(f.differ(counter, none), f.differ(f.load("%given", layout.tensor["_root"]), none)))
+    seen, now = f.load("%given", layout.tensor["_seen_at"]), f.call("PyList_GetItem", counter, 0)
+    f.give(f.number(f.differ(*[f.call("PyLong_AsLongLong", count) for count in (seen, now)])))
     return f
 
 
@@ -175,12 +172,11 @@ def _known_operand(layout: Layout) -> Function:
         f.set(node, f.load("%found", layout.binding["node"]))
     f.proceed(f.call("add_part", "%table", f.get(node), f.get(mark)))
     with f.when(f.differ(f.masked("%mark", CHAINED), 0)):
-        writes = f.variable(0)
+        written = f.variable(0)
         with f.when(f.differ(f.masked(f.load(f.add("%table", 8 * HEAD_KEY), IN_KEY["grad"]), FLOWS), 0)):
-            f.set(writes, f.call("writes_of", plan, "%given"))  # the names of gradients' nodes depend on it
-            f.need(f.above(f.get(writes), -1))
+            f.set(written, f.call("is_written", plan, "%given"))  # the names of gradients' nodes depend on it
         rootless = f.number(f.equal(f.load("%given", layout.tensor["_root"]), none))
-        about = f.add(f.add(f.times(f.get(writes), "65536"), f.times("%depth", "2")), rootless)
+        about = f.add(f.add(f.times(f.get(written), "65536"), f.times("%depth", "2")), rootless)
         f.proceed(f.call("add_part", "%table", f.load("%given", layout.tensor["_chain"]), about))
     f.give(f.call("kept_alive", "%recorder", "%found"))
     return f
@@ -333,7 +329,7 @@ def functions(layout: Layout) -> list[Function]:
     return [
         make(layout)
         for make in (
-            *(_alive, _wants, _leaf_of, _variable_of, _kept_alive, _let_go, _give_argument, _add_part, _writes_of),
+            *(_alive, _wants, _leaf_of, _variable_of, _kept_alive, _let_go, _give_argument, _add_part, _is_written),
             *(_known_operand, _whole_leaf, _operand, _plain_argument, _unread, _argument),
         )
     ]

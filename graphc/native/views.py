@@ -29,14 +29,11 @@ def _shown(layout: Layout) -> Function:
     f.need(f.equal(f.load("%given", tensor["_wrapped"]), f.shared(plan, "false")))
     f.follow("%given", tensor["_storage"])
     lineage = f.follow("%given", tensor["_lineage"])
-    writes = f.call("writes_of", plan, "%given")
-    f.need(f.above(writes, -1))
+    about = f.number(f.equal(f.load("%given", tensor["_root"]), none))
     flags = [
-        f.number(f.equal(f.load("%given", tensor["_root"]), none)),
         f.number(f.equal(f.load(lineage, layout.lineage["requires_grad"]), f.shared(plan, "true"))),
         f.number(f.differ(f.load(lineage, layout.lineage["hist"]), none)),
     ]
-    about = writes
     for flag in flags:
         about = f.add(f.times(about, "2"), flag)
     type, strides, chain = (f.load("%given", tensor[name]) for name in ("_type", "_strides", "_chain"))
@@ -63,6 +60,9 @@ def _view(layout: Layout) -> Function:
     with f.when(f.equal(f.get(root), none)):
         f.set(root, "%given")
     f.put(made, tensor["_root"], f.get(root))
+    counter = f.load("%given", tensor["_counter"])
+    with f.when(f.differ(counter, none)):
+        f.put(made, tensor["_seen_at"], f.call("PyList_GetItem", counter, 0))
     with f.when(f.equal(f.load("%found", IN_ENTRY["apart"]), 0)):
         f.put(made, tensor["_lineage"], f.load("%given", tensor["_lineage"]))
         f.give(made)

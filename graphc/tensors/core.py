@@ -86,10 +86,10 @@ class TensorBase(TensorFields):
     def view_names(self, depth: int) -> tuple[str, ...]:
         """PyTorch's names of the gradient nodes of the views that this is, from the step `depth` of its chain on."""
         # Of a memory that was written since, PyTorch makes its views anew.
-        counter, chain = self._counter, self._chain
-        if self._root is not None and counter is not None and chain[-1].version != counter[0]:
+        counter = self._counter
+        if self._root is not None and counter is not None and self._seen_at != counter[0]:
             return ("AsStridedBackward0",)
-        return tuple([step.name for step in chain[depth:] if step.name])
+        return tuple([step.name for step in self._chain[depth:] if step.name])
 
     def retain_grad(self) -> None:
         """Let `backward` fill `.grad` of this non-leaf too."""
@@ -149,6 +149,7 @@ def new(
     tensor._grad = None
     tensor._retains = False
     tensor._root = None
+    tensor._seen_at = 0
     tensor._wrapped = False
     tensor._counter = storage.counter
     tensor._fn = None

@@ -49,6 +49,7 @@ class TensorFields:
         "_offset",
         "_retains",
         "_root",
+        "_seen_at",
         "_storage",
         "_strides",
         "_type",
@@ -66,6 +67,7 @@ class TensorFields:
     _fn: tuple[Any, Any] | None  # what `grad_fn` gave, and for what
     _retains: bool
     _root: Tensor | None  # what a view was made from, through all views in between
+    _seen_at: int  # how many writes were counted when a view was made
     _wrapped: bool  # stands for a Python number in type promotion
     _is_uninitialized = False  # of the classes whose tensors have no memory yet
 

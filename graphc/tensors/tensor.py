@@ -114,7 +114,7 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         self._strides, self._offset = value._strides, value._offset
         self._lineage = Lineage(len(self._chain), None, requires, self._storage.version)
         self._lineage.owner, self._lineage.hooks = weakref.ref(self), hooks
-        self._counter = value._counter
+        self._counter, self._seen_at = value._counter, value._seen_at
 
     def detach(self) -> Tensor:
         """The same memory without the gradient side."""

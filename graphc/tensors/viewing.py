@@ -64,10 +64,8 @@ def view(
 def chained(tensor: TensorBase, chain: Chain, type: TensorType, strides: Ints, offset: int, lineage: Lineage) -> Tensor:
     """A view of the memory of `tensor` through `chain`, whose last step is new."""
     enabled = MODE.enabled
-    counter = tensor._counter
-    version = counter[0] if counter is not None else 0
-    if version or not enabled:
-        chain = (*chain[:-1], replace(chain[-1], free=not enabled, version=version))
+    if not enabled:
+        chain = (*chain[:-1], replace(chain[-1], free=True))
     return _shown(tensor, chain, type, strides, offset, lineage, enabled)
 
 
@@ -81,23 +79,25 @@ def _shown(
         # As in PyTorch it requires gradients if the base does, but no gradient goes back from it, and none is kept.
         lineage = Lineage(len(chain), None, root.requires_grad, tensor._storage.version)
     made = new(tensor._storage, type, lineage, chain, strides, offset)
-    made._counter = tensor._counter
+    counter = made._counter = tensor._counter
     made._root = root
+    if counter is not None:
+        made._seen_at = counter[0]
     return made
 
 
 def reshaped(input: Tensor, shape: Ints, strides: Ints, name: str = "ViewBackward0") -> Tensor:
     """A view of `input` in another shape, in which its memory has the given strides."""
-    type, enabled, counter = input._type, MODE.enabled, input._counter
-    step = _reshape_step(type.shape, shape, name, not enabled, counter[0] if counter is not None else 0)
+    type, enabled = input._type, MODE.enabled
+    step = _reshape_step(type.shape, shape, name, not enabled)
     return _shown(
         input, (*input._chain, step), type.with_shape(shape), strides, input._offset, input._lineage, enabled
     )  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
-def _reshape_step(source: Ints, shape: Ints, name: str, free: bool, version: int) -> ViewStep:
-    return ViewStep("reshape", source, shape, name=name, free=free, version=version)
+def _reshape_step(source: Ints, shape: Ints, name: str, free: bool) -> ViewStep:
+    return ViewStep("reshape", source, shape, name=name, free=free)
 
 
 def same_view(input: Tensor) -> Tensor:

@@ -27,8 +27,7 @@ class ViewStep:
     shape `a`).
 
     `source` is the shape that it is applied to. The rest tells what PyTorch says of such a view: the name of its
-    gradient node, its place among the results of an operator with several, whether gradients were off when it was made,
-    and how many writes of the memory PyTorch had counted then.
+    gradient node, its place among the results of an operator with several, whether gradients were off when it was made.
     """
 
     kind: str
@@ -40,7 +39,6 @@ class ViewStep:
     name: str = field(default="", compare=False)
     place: int = field(default=-1, compare=False)
     free: bool = field(default=False, compare=False)
-    version: int = field(default=0, compare=False)
 
 
 Chain = tuple[ViewStep, ...]

@@ -10,6 +10,8 @@ import pytest
 
 import graphc as torch
 import graphc.nn.functional as F
+from graphc.counting import FRONT
+from graphc.recording import current
 from graphc.tensors import viewing
 from graphc.tensors.learning import repeatable
 from graphc.warned import warn
@@ -133,7 +135,7 @@ def test_a_repeated_view_is_what_python_gives(name: str, kind: str) -> None:
             assert made._storage is whole._storage and made._base is not None
             state = made.requires_grad, made.is_leaf, made._version, made._lineage.depth, made._lineage.requires_grad
             found += [repr(made._chain), made.shape, made.stride(), made.storage_offset(), type(made), state]
-            found += [made._base is whole, made.tolist()]
+            found += [made._base is whole, made._seen_at, made.grad_fn_name() if made.grad_fn else "", made.tolist()]
             if kind == "leaf":
                 x.grad = None
                 (made * made).sum().backward()
@@ -142,6 +144,40 @@ def test_a_repeated_view_is_what_python_gives(name: str, kind: str) -> None:
 
     ours, theirs = both(run)
     assert ours == theirs
+
+
+def test_views_of_parameters_that_are_trained_are_the_same_call_at_each_step() -> None:
+    def step(weight: Any, x: Any) -> None:
+        loss = torch.matmul(x * weight[0], weight[1:].t()).sum()
+        (weight.grad,) = torch.autograd.grad(loss, weight)
+        with torch.no_grad():
+            weight -= 0.1 * weight.grad
+
+    weight, x = torch.ones(3, 4, requires_grad=True), torch.ones(5, 4)
+    for _ in range(4):
+        step(weight, x)
+    held, before = len(current().repeats), FRONT.native_records
+    for _ in range(3):
+        step(weight, x)
+    assert len(current().repeats) == held
+    assert FRONT.native_records - before >= 3 * 3  # the product, what is multiplied and their sum
+
+
+def test_a_view_of_memory_that_was_written_since_tells_so() -> None:
+    def run() -> list[str]:
+        found: list[str] = []
+        for turn in range(8):
+            x = torch.ones(3, 4, requires_grad=True) * 2
+            seen = x[0]
+            if turn % 2:
+                x.mul_(2)
+            product = seen * 3
+            found += [seen.grad_fn_name(), product.grad_fn.next_functions[0][0].name()]  # type: ignore[union-attr]
+        return found
+
+    ours, theirs = both(run)
+    assert ours == theirs
+    assert ours == [*["SelectBackward0"] * 2, *["AsStridedBackward0"] * 2] * 4
 
 
 def test_views_are_made_without_their_functions(monkeypatch: pytest.MonkeyPatch) -> None:

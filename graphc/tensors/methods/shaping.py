@@ -28,6 +28,7 @@ def _retyped(function: Callable[..., Any]) -> Callable[..., Any]:
         name = f"{last.name[:-1]}{_NEXT.get(last.name, 1)}"
         self._chain = (*seen._chain[:-1], replace(last, name=name, free=False))
         self._type, self._strides, self._offset = seen._type, seen._strides, seen._offset
+        self._seen_at = seen._seen_at
         if self._lineage.requires_grad:
             self._lineage = Lineage(len(self._chain), None, True, self._storage.version)
             self._lineage.owner = weakref.ref(self)
