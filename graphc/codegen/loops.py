@@ -11,7 +11,7 @@ from itertools import permutations
 from graphc.codegen.borders import borders
 from graphc.codegen.crossing import crossed_axis, together_cost
 from graphc.codegen.dealing import dealt_rows
-from graphc.codegen.extremes import is_place
+from graphc.codegen.extremes import BLOCK_VECTORS, is_place, is_searched
 from graphc.codegen.lane_costs import (
     access_cost,
     across_cost,
@@ -427,6 +427,8 @@ def _choose_tiles(nest: Nest, schedule: Schedule, target: Target, number: int = 
         if site.stage is not None:
             points = len(site.points) * schedule.tile.get(lane, 1) if lane is not None else len(site.points)
             schedule.split[site] = max(1, SPLIT // points)
+            if lane is None and is_searched(site, schedule.site_lane.get(site), schedule.lanes):
+                schedule.split[site], schedule.steps[site] = 1, BLOCK_VECTORS
             if _is_streamed(site, schedule):
                 schedule.streamed.add(site)
 

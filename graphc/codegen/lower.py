@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial, reduce
 from itertools import product
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from graphc.codegen import extremes
 from graphc.codegen.borders import places_of
 from graphc.codegen.dead_code import without_dead
 from graphc.codegen.domain import Bases, Domain
+from graphc.codegen.extremes import Search
 from graphc.codegen.gpu_domain import GridDomain
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value
 from graphc.codegen.lowered import Lowered
@@ -21,26 +22,23 @@ from graphc.codegen.prepare import Prepared
 from graphc.codegen.products import Products
 from graphc.codegen.schedule import Panel
 from graphc.codegen.scope import ScopedEmitter
+from graphc.codegen.site_loops import Parts, Point, SiteLoops, Visit
 from graphc.codegen.sites import Site, inner_dims, root_index
 from graphc.codegen.steps import Step, Steps
 from graphc.codegen.stores import Stores
 from graphc.codegen.taps import by_elements, element_keys, one_by_one, streamed
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.turns import store_turns
-from graphc.codegen.values import Masks, Values, accumulator_dtype, regroup
+from graphc.codegen.values import Masks, Values, accumulator_dtype
 from graphc.ir.access import Index
 from graphc.ir.demand import reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
-from graphc.ir.types import i64
 
 _NOTHING: Mapping[Node, Node] = MappingProxyType({})
 
 FENCED = 32  # multiply-adds between which the back end may move instructions: of more it loads too much ahead
-
-Point = dict[Var, Ix]
-_Visit = Callable[[Point, Masks, list[Value]], list[Value]]
 
 
 def lower(prepared: Prepared, name: str, target: Target, merged: Mapping[Node, Node] = _NOTHING) -> Lowered:
@@ -68,6 +66,7 @@ class _Lowering:
         self.values.fuses = target.device == "cpu" and target.fma
         self.ahead: Ahead | None = None
         self.inside: dict[Var, tuple[Value, Value]] = {}
+        self.searches: dict[tuple[Node, Index], Search] = {}
         self.point: Point = {}
         self.picked = choose_picked(nest, schedule) if target.device == "cpu" else ()
         self.steps = Steps(group, nest, schedule)
@@ -281,6 +280,7 @@ class _Lowering:
         zeros = list(inits)
         parted = self.products if is_product and self.domain.part is not None else None
         self.inside = self._inside(site, items) if is_product else {}
+        self.searches = {item: Search(self.e, item[0].op) for item in items if steps > 1 and not is_product}
         if parted is not None:
             parted.ask_for_sums(at for _, at in items)
 
@@ -317,7 +317,11 @@ class _Lowering:
         for stage, at in items:
             if extremes.is_place(stage):
                 parts = [(p[position], p[position + 1]) for p in partial]
-                value = extremes.combine(self.e, stage.op, parts, own_lane is not None)
+                search = self.searches.get((stage, at))
+                if search is None:
+                    value = extremes.combine(self.e, stage.op, parts, own_lane is not None)
+                else:
+                    value = self._found(search, stage, at, site, parts[0], masks)
                 position += 2
             else:
                 sums = [p[position] for p in partial]
@@ -356,6 +360,20 @@ class _Lowering:
             found[var] = begin, e.op("minimum", end, var.hi + 1)
         return found
 
+    def _found(
+        self, search: Search, stage: Node, at: Index, site: Site, part: tuple[Value, Value], masks: Masks
+    ) -> Value:
+        """The place that a search by blocks gives, whose best block is read again."""
+        lanes, extent = self.schedule.lanes, site.loops[0].hi + 1
+        block = Var("block", extent - search.span(lanes))
+        self.values.env[block] = search.begin(*part, extent, lanes)
+        elements: list[Value] = []
+        for k in range(extremes.BLOCK_VECTORS):
+            over = site.place((Ix.of(block) + k * lanes + Ix.of(self.lane),))
+            element = self.values.at(stage.inputs[0], reduction_reads(stage, at, over)[0], masks)
+            elements.append(expand_cast(self.e, element, part[0].type.dtype))
+        return search.finish(elements)
+
     def _gather_up(self, stage: Node, parts: list[Value], across: bool) -> Value:
         """Combine partial results pairwise, then across lanes."""
         op = "reduce_sum" if stage.op == "contract" else stage.op
@@ -389,8 +407,13 @@ class _Lowering:
             parts.append(part)
         dtype = accumulator_dtype(stage.inputs[0].dtype)
         if extremes.is_place(stage):
-            number = self.values.number(linear(over, reduction_extents(stage)), extremes.number_dtype(stage))
-            return list(extremes.step(e, stage.op, old[0], old[1], expand_cast(e, parts[0], dtype), number))
+            part, search = expand_cast(e, parts[0], dtype), self.searches.get((stage, at))
+            number = partial(
+                self.values.number, linear(over, reduction_extents(stage)), extremes.number_dtype(stage)
+            )  # fmt: skip
+            if search is not None:
+                return list(search.step(old[0], old[1], part, number))
+            return list(extremes.step(e, stage.op, old[0], old[1], part, number()))
         wide = [expand_cast(e, p, dtype) for p in parts]
         if stage.op != "contract":
             return [self.values.combine(stage.op, old[0], wide[0])]
@@ -398,86 +421,10 @@ class _Lowering:
             return [e.op("fma", wide[0], wide[1], old[0])]
         return [e.op("add", old[0], e.op("mul", wide[0], wide[1]))]
 
-    # loops of one site
-
-    def _iterate(self, site: Site, carried: list[list[Value]], masks: Masks, visit: _Visit) -> list[list[Value]]:
-        """Run `visit` over a site's looped variables. `carried` holds one list of values for each independent
-        partial result.
-        """
-        order = self.schedule.loop_order[site]
-        own_lane = self.schedule.site_lane.get(site)
-        split = len(carried)
-        chunk = self.schedule.chunk
-
-        def bounds(var: Var) -> tuple[Ix, int]:
-            """The first index of a loop and its number of steps: all of them, or those of a part."""
-            if self.domain.part is not None and chunk is not None and var is chunk.var:
-                return self.domain.part.start, self.domain.part.count
-            return Ix(), var.hi + 1
-
-        def at_level(level: int, point: Point, totals: list[list[Value]]) -> list[list[Value]]:
-            if level == len(order):
-                return [visit(point, masks, totals[0]), *totals[1:]]
-            var = order[level]
-            first, extent = bounds(var)
-            lo, hi = self.inside.get(var, (0, extent)) if site.stage is not None and split == 1 else (0, extent)
-            if level < len(order) - 1:
-                return looped(var, lo, hi, 1, totals, lambda ix, t: at_level(level + 1, {**point, var: first + ix}, t))
-            step = self.schedule.lanes if var is own_lane else 1
-            across = first + Ix.of(self.lane) if var is own_lane else first
-            count, tail = divmod(extent, step)
-            together = split * self.schedule.steps.get(site, 1)
-            whole = count // together * together
-
-            streamed = site in self.schedule.streamed
-            apart, size = (whole // split * step, step) if streamed else (step, together * step)
-
-            def innermost(ix: Ix, t: list[list[Value]]) -> list[list[Value]]:
-                after = list(t)
-                if site.stage is not None and site.stage.op == "contract" and self.products is not None:
-                    self.products.ask_ahead({**point, var: ix + across})
-                for k in range(together):
-                    after[k % split] = visit({**point, var: ix + k * apart + across}, masks, after[k % split])
-                return after
-
-            if isinstance(lo, Value):
-                return looped(var, lo, hi, 1, totals, innermost)
-            totals = looped(var, 0, whole // together * size, size, totals, innermost)
-            for k in range(count - whole):
-                place = Ix((whole + k) * step) + across
-                totals[k % split] = visit({**point, var: place}, masks, totals[k % split])
-            if tail:
-                mask = self.e.op("lt", self.e.lanes(i64, self.schedule.lanes), tail)
-                last = visit(
-                    {**point, var: Ix(count * step) + across}, Masks(mask, masks.conditions, masks.scalars), totals[-1]
-                )
-                totals = [*totals[:-1], last]
-            return totals
-
-        def looped(
-            var: Var,
-            lo: int | Value,
-            hi: int | Value,
-            step: int,
-            totals: list[list[Value]],
-            inside: Callable[[Ix, list[list[Value]]], list[list[Value]]],
-        ) -> list[list[Value]]:
-            most = var.hi
-            if isinstance(lo, int) and isinstance(hi, int):
-                if hi <= lo:
-                    return totals
-                if hi - lo == step:
-                    return inside(Ix(lo), totals)
-                most = hi - step
-            flat = tuple(v for part in totals for v in part)
-            with self.e.loop(var.name, lo, hi, step, flat) as loop:
-                base = Var(var.name, most)
-                self.values.env[base] = loop.var
-                after = inside(Ix.of(base), regroup(loop.phis, totals))
-                loop.yields = tuple(v for part in after for v in part)
-            return regroup(loop.results, totals)
-
-        return at_level(0, {}, carried)
+    def _iterate(self, site: Site, carried: Parts, masks: Masks, visit: Visit) -> Parts:
+        """Run `visit` over a site's looped variables."""
+        known = self.e, self.values, self.schedule, self.lane, self.domain, self.products
+        return SiteLoops(*known, site, masks, visit, self.inside).run(carried)
 
     # facts about the kernel
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc.codegen.extremes import BLOCK_VECTORS, FEWEST_BLOCKS
 from graphc.codegen.kernel import SHUFFLES, For, Op, Store
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.target import Target
@@ -70,6 +71,23 @@ def test_places_of_extremes(length: int, dtype: str) -> None:
         graph = _places(x.shape, dtype, (1,), kept)
         for got, expected in zip(run(graph, [x]), evaluate(graph, [x]), strict=True):
             assert same_bits(got, expected), (got, expected)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i32", "u8"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_long_rows_are_searched_by_blocks(target: str, dtype: str) -> None:
+    """With a vector and a part of one behind the last block, or nothing; a row shorter by one is not searched so."""
+    lanes = TARGETS[target].lanes(max(4, BY_NAME[dtype].itemsize))
+    least = FEWEST_BLOCKS * BLOCK_VECTORS * lanes
+    for length in (least - 1, least, least + 2 * lanes + 1):
+        x = np.concatenate(list(_rows(dtype, length)))
+        graph = _places(x.shape, dtype, (1,), "i64")
+        for got, expected in zip(run(graph, [x], TARGETS[target]), evaluate(graph, [x]), strict=True):
+            assert same_bits(got, expected), (got, expected)
+        for kernel in build_program(graph, target=TARGETS[target]).kernels:
+            text = print_kernel(kernel)
+            loads = text[text.index("carry") : text.index("yield")].count("load")
+            assert loads == (BLOCK_VECTORS if length >= least else 4)
 
 
 @pytest.mark.parametrize("target", TARGETS)

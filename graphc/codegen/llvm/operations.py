@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from graphc.codegen.kernel import SHUFFLES, Op, Value, VType, shuffled
+from graphc.codegen.kernel import SEGMENT, SHUFFLES, Op, Value, VType, shuffled
 from graphc.codegen.llvm.conversions import bitcast, cast
 from graphc.codegen.llvm.function import Function, vector_of
 from graphc.codegen.llvm.spelling import lane_mask, lane_numbers, literal, register_type, rounded
@@ -140,6 +140,12 @@ _RANGES = {  # AVX-512's instruction for the larger or smaller of two, by bytes 
 _OF_RANGE = {"minimum": 0b0100, "maximum": 0b0101}  # the sign is the chosen number's
 
 
+def _has_range(f: Function, type: VType) -> bool:
+    """Whether the processor has an instruction for the larger or smaller of two such vectors."""
+    known = (type.dtype.name, type.dtype.itemsize * type.lanes) in _RANGES
+    return known and f.x86 and {"avx512vl", "avx512dq"} <= f.features
+
+
 def _extreme_by_range(f: Function, name: str, type: VType, left: str, right: str, hint: str) -> str:
     """Three instructions, where LLVM makes six: this one knows that -0 is below +0, but gives the number of a NaN and a
     number, so a sum, which is NaN, takes its place.
@@ -171,7 +177,7 @@ def combine(f: Function, name: str, type: VType, left: str, right: str, hint: st
     if dtype.kind == "bool":
         return f.emit(f"{'or' if name == 'maximum' else 'and'} {spelt} {left}, {right}", hint)
     if dtype.is_float:
-        if (dtype.name, dtype.itemsize * type.lanes) in _RANGES and f.x86 and {"avx512vl", "avx512dq"} <= f.features:
+        if _has_range(f, type):
             return _extreme_by_range(f, name, type, left, right, hint)
         return f.call(name, spelt, [left, right], hint=hint)
     return f.call(("u" if dtype.kind == "uint" else "s") + name[:3], spelt, [left, right], hint=hint)
@@ -271,9 +277,12 @@ def _shuffle(f: Function, op: Op) -> str:
 
 def _reduce(f: Function, op: Op) -> str:
     """Halves are combined until one lane is left: the order of a sum is the same on every machine."""
-    source = op.args[0]
+    source, kind = op.args[0], op.name[len("reduce_") :]
     dtype, lanes, name = source.type.dtype, source.type.lanes, f.names[source]
     while lanes > 1:
+        least = VType(dtype, lanes)
+        if kind in ("maximum", "minimum") and lanes * dtype.itemsize == SEGMENT and _has_range(f, least):
+            return _reduce_segment(f, kind, least, name, op.result.name)
         before = register_type(VType(dtype, lanes))
         lanes //= 2
         # One lane stays a vector of one until the end, so that every step looks the same.
@@ -287,13 +296,23 @@ def _reduce(f: Function, op: Op) -> str:
             high = f.emit(f"extractelement {before} {name}, i64 1")
             spelt = register_type(half)
         hint = op.result.name if lanes == 1 else ""
-        kind = op.name[len("reduce_") :]
         if kind in ("maximum", "minimum"):
             name = combine(f, kind, half, low, high, hint)
         else:
             instruction = _BINARY_FLOAT[kind] if dtype.is_float else _BINARY_INT[kind]
             name = f.emit(f"{instruction} {spelt} {low}, {high}", hint)
     return name
+
+
+def _reduce_segment(f: Function, kind: str, type: VType, name: str, hint: str) -> str:
+    """The extreme of the shortest vector, whose lanes are turned: for fewer lanes LLVM makes twice the instructions."""
+    spelt, lanes = register_type(type), type.lanes
+    while lanes > 1:
+        lanes //= 2
+        turned = lane_mask([(lane + lanes) % type.lanes for lane in range(type.lanes)])
+        other = f.emit(f"shufflevector {spelt} {name}, {spelt} poison, {turned}")
+        name = combine(f, kind, type, name, other)
+    return f.emit(f"extractelement {spelt} {name}, i64 0", hint)
 
 
 _HANDLERS: dict[str, Callable[[Function, Op], str]] = {
