@@ -12,11 +12,10 @@ from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand, expand_cast
 from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import LINE, Target
-from graphc.codegen.values import identity
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
-from graphc.ir.types import DType, bf16, boolean, f16, f32, f64, i64
+from graphc.ir.types import DType, bf16, boolean, f16, f32, f64, i64, identity
 from graphc.ir.visit import topological
 
 _COMBINE = {"scan_sum": "add", "scan_prod": "mul", "scan_max": "maximum", "scan_min": "minimum"}

@@ -14,7 +14,7 @@ from graphc.ir.demand import base_of, indexed_read, is_reduction, needs_loop, pl
 from graphc.ir.index import Data, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.record import record
-from graphc.ir.types import DType, bf16, f16, f32, i32, i64
+from graphc.ir.types import DType, bf16, f16, f32, i32, i64, identity
 
 
 @record
@@ -65,21 +65,6 @@ _Steps = Generator[_Request, Value, Value]
 def accumulator_dtype(dtype: DType) -> DType:
     """The dtype in which sums and products of `dtype` are kept."""
     return f32 if dtype in (f16, bf16) else dtype
-
-
-def identity(kind: str, dtype: DType) -> float | int | bool:
-    """What a `sum`, `prod`, `max` or `min` of no elements is."""
-    if kind == "sum":
-        return False if dtype.kind == "bool" else 0.0 if dtype.is_float else 0
-    if kind == "prod":
-        return 1.0 if dtype.is_float else 1
-    lowest = kind == "max"
-    if dtype.is_float:
-        return float("-inf") if lowest else float("inf")
-    if dtype.kind == "bool":
-        return not lowest
-    low = 0 if dtype.kind == "uint" else -(1 << (dtype.bits - 1))
-    return low if lowest else low + (1 << dtype.bits) - 1
 
 
 class Values:

@@ -74,6 +74,20 @@ def dtype_of_numpy(dtype: np.dtype) -> DType | None:
     return _BY_NUMPY.get(dtype)
 
 
+def identity(kind: str, dtype: DType) -> float | int | bool:
+    """What a `sum`, `prod`, `max` or `min` of no elements is, in `dtype`."""
+    if kind in ("sum", "prod"):
+        number = int(kind == "prod")
+        return float(number) if dtype.is_float else bool(number) if dtype.kind == "bool" else number
+    lowest = kind == "max"
+    if dtype.is_float:
+        return -math.inf if lowest else math.inf
+    if dtype.kind == "bool":
+        return not lowest
+    low = 0 if dtype.kind == "uint" else -(1 << (dtype.bits - 1))
+    return low if lowest else low + (1 << dtype.bits) - 1
+
+
 def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements, as PyTorch counts them (a dimension of size 0 counts as 1)."""
     strides: list[int] = []

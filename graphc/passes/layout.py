@@ -19,7 +19,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.record import record
-from graphc.ir.types import TensorType, boolean, i64
+from graphc.ir.types import TensorType, boolean, i64, identity
 from graphc.passes.axes import Axes, Dim, is_uniform
 from graphc.passes.base import PRIMITIVE, Pass
 
@@ -31,8 +31,6 @@ WIDE = 2
 # window has so many results: fewer wait for what they read.
 DEEP, FEW = 140, 8
 BLOCK, LANE = "vb", "vl"  # labels of the cut axis in contraction formulas
-
-_IDENTITY = {"reduce_sum": 0.0, "reduce_prod": 1.0, "reduce_max": -math.inf, "reduce_min": math.inf}
 
 
 @record(slots=False)
@@ -308,7 +306,7 @@ class _Rewriter:
             axis = self.position[x]
             other = tuple(self._dim(x, d) for d in node.ints("axes") if d != axis)
             axes = (0, *other, x.type.rank)
-            kept = self._masked(self.cut(x), _identity(node))
+            kept = self._masked(self.cut(x), identity(node.op.removeprefix("reduce_"), node.inputs[0].dtype))
             return self.b.apply(node.op, (kept,), {**dict(node.attrs), "axes": axes})
         inputs = tuple(map(self.plain, node.inputs))
         return self.b.make(node.op, inputs, node.attrs, node.type)
@@ -350,14 +348,3 @@ class _Rewriter:
 def _split(dims: tuple[SpecDim, ...], label: str) -> tuple[SpecDim, ...]:
     """Operand dimensions of the cut form: `label` becomes a block label in front and a lane label at the end."""
     return (((BLOCK, 1),), *(d for d in dims if d != ((label, 1),)), ((LANE, 1),))
-
-
-def _identity(node: Node) -> float | int | bool:
-    """The element that does not change a reduction."""
-    dtype = node.inputs[0].dtype
-    if dtype.is_float:
-        return _IDENTITY[node.op]
-    if dtype.kind == "bool":
-        return node.op in ("reduce_min", "reduce_prod")
-    low = 0 if dtype.kind == "uint" else -(1 << (dtype.bits - 1))
-    return {"reduce_sum": 0, "reduce_prod": 1, "reduce_max": low, "reduce_min": low + (1 << dtype.bits) - 1}[node.op]

@@ -60,12 +60,6 @@ class Counters:
         with self._lock:
             self._values[name] += amount
 
-    def add_run(self, launches: int) -> None:
-        """One call of a program with so many kernels."""
-        tally = self.own.tally
-        tally.runs += 1
-        tally.launches += launches
-
     def add_peak(self, live_bytes: int) -> None:
         """So much memory is in use now."""
         with self._lock:
