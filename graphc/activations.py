@@ -21,6 +21,7 @@ from graphc.tensors import elementwise, normalising
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, wrap_dim
 from graphc.tensors.filling import check_holds
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.learning import repeatable
 from graphc.tensors.out import out_form
 from graphc.tensors.writing import in_place, type_name
@@ -126,6 +127,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     return _activation("LeakyRelu", "leaky_relu_cpu", input, lambda b, x: _leaky_node(b, x, negative_slope), inplace)
 
 
+@kinds_checked
 def rrelu(
     input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
 ) -> Tensor:
@@ -380,6 +382,7 @@ def tanh(input: Tensor) -> Tensor:
     return elementwise.tanh(input)
 
 
+@kinds_checked
 def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
     """A sample of the Gumbel-Softmax distribution (Jang et al., 2016); `hard` gives one-hot rows with its gradient."""
     if eps != 1e-10:

@@ -14,6 +14,7 @@ from graphc.promotion import promote_types
 from graphc.tensors import elementwise
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, wrap_dim
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.norms import norm
 from graphc.tensors.widening import in_single
 from graphc.tensors.writing import type_name
@@ -196,6 +197,7 @@ def triplet_margin_loss(
     )
 
 
+@kinds_checked
 def triplet_margin_with_distance_loss(
     anchor: Tensor,
     positive: Tensor,

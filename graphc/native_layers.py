@@ -27,6 +27,7 @@ from graphc.random import draw_key
 from graphc.recording import current
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import finish, read, record, record_many, wants_grad
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.norms import norm
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import mean_node
@@ -155,6 +156,7 @@ def native_batch_norm(
     return made, mean, scale
 
 
+@kinds_checked
 def norm_except_dim(v: Tensor, pow: int = 2, dim: int = 0) -> Tensor:
     """The `pow`-norm over all dimensions but one, which are kept; with -1, over all."""
     if dim == -1:

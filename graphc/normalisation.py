@@ -17,6 +17,7 @@ from graphc.loss_reduction import given
 from graphc.refusing import need_float
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.learning import repeatable
 from graphc.tensors.norms import norm
 from graphc.tensors.out import into, refuse_gradients
@@ -265,6 +266,7 @@ def _move_variance(variance: Tensor, batch: Tensor, axes: tuple[int, ...], momen
     in_place(variance, record("", (variance, batch), _moved(_unbiased, axes, momentum, samples)))
 
 
+@kinds_checked
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,

@@ -16,6 +16,7 @@ from graphc.ir.types import DType, i64
 from graphc.promotion import promote_types
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, from_array, record, wrap_dim
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import whole
 from graphc.tensors.shaping import expand, flatten, reshape, unsqueeze
@@ -33,6 +34,15 @@ def _listed(tensors: Any, name: str) -> list[Any]:
         raise KindError(
             f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not {type(tensors).__name__}"
         )
+    return _tensors(tensors)
+
+
+def _spread(given: tuple[Any, ...]) -> list[Any]:
+    """The tensors among arguments, or those of the one list or tuple that is given. TypeError for anything else."""
+    return _tensors(given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given)
+
+
+def _tensors(tensors: Sequence[Any]) -> list[Any]:
     for place, tensor in enumerate(tensors):
         if not isinstance(tensor, TensorBase):
             raise KindError(f"expected Tensor as element {place} in argument 0, but got {type(tensor).__name__}")
@@ -113,10 +123,8 @@ def stack(tensors: Tensors, dim: int = 0) -> Tensor:
 
 
 def _each(function: Callable[[Any], Tensor], tensors: tuple[Any, ...]) -> Any:
-    if len(tensors) == 1:
-        only = tensors[0]
-        return tuple(map(function, only)) if isinstance(only, list | tuple) else function(only)
-    return tuple(map(function, tensors))
+    made = tuple(map(function, _spread(tensors)))
+    return made[0] if len(tensors) == 1 and isinstance(tensors[0], TensorBase) else made
 
 
 def _one(x: Any) -> Tensor:
@@ -189,7 +197,7 @@ def block_diag(*tensors: Any) -> Tensor:
     """Matrices (vectors as rows, numbers as 1 x 1) along a diagonal, zero elsewhere."""
     if not tensors:
         return from_array(np.zeros((1, 0)), dtypes.default_ir())
-    for place, tensor in enumerate(tensors):
+    for place, tensor in enumerate(_tensors(tensors)):
         if tensor.ndim > 2:
             raise UsageError(
                 "torch.block_diag: Input tensors must have 2 or fewer dimensions. "
@@ -210,6 +218,7 @@ def block_diag(*tensors: Any) -> Tensor:
     return record("BlockDiagBackward0", given, emit)
 
 
+@kinds_checked
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """The last dimension as a diagonal of matrices in the dimensions `dim1` and `dim2`, zero elsewhere."""
     rank = input.ndim + 1
@@ -264,7 +273,7 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 
 def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     """Views of vectors over the grid that they span; "xy" exchanges the first two dimensions."""
-    given = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
+    given = _spread(tensors)
     if not given:
         raise UsageError("meshgrid expects a non-empty TensorList")
     if indexing not in (None, "ij", "xy"):
@@ -294,13 +303,15 @@ def _vector(input: Tensor) -> None:
 
 def cartesian_prod(*tensors: Any) -> Tensor:
     """All tuples of one element of each vector, a row each; one vector as it is."""
-    for tensor in tensors:
+    given = _tensors(tensors)
+    for tensor in given:
         _vector(tensor)
-    if len(tensors) == 1:
-        return tensors[0]
-    return stack([flatten(g) for g in meshgrid(*tensors, indexing="ij")], 1)
+    if len(given) == 1:
+        return given[0]
+    return stack([flatten(g) for g in meshgrid(*given, indexing="ij")], 1)
 
 
+@kinds_checked
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """All choices of `r` elements of a vector in their order, a row each."""
     _vector(input)
@@ -345,7 +356,7 @@ def broadcast_shapes(*shapes: Any) -> Size:
 
 def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
     """Views of all tensors in their common shape; those that have it as they are."""
-    given = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
+    given = _spread(tensors)
     shape: tuple[int, ...] = ()
     for tensor in given:
         shape = _joined_shape(shape, tensor._type.shape)

@@ -5,11 +5,13 @@ Functions look at their arguments as they need them. Only when one fails its sig
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from graphc.errors import KindError
+from graphc.errors import GraphcError, KindError
+from graphc.naming import unnamed
 from graphc.tensors.core import TensorBase
 from graphc.tensors.operands import NUMBERS
 
@@ -42,3 +44,34 @@ def wrong_kind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapp
                     f"{type(each).__name__}"
                 )
     return None
+
+
+@unnamed
+def call_checked(run: Callable[..., Any], function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """`run(function, args, kwargs)`, which calls `function`. KindError where an argument is not of the kind that its
+    signature wants.
+    """
+    try:
+        return run(function, args, kwargs)
+    except GraphcError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        wrong = wrong_kind(function, args, kwargs)
+        if wrong is None:
+            raise
+        raise wrong.with_traceback(error.__traceback__) from None
+
+
+def _call(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def kinds_checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, whose errors tell of arguments of wrong kinds."""
+
+    @functools.wraps(function)
+    @unnamed
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        return call_checked(_call, function, args, kwargs)
+
+    return checked

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphc.counting import FRONT
-from graphc.errors import GraphcError
 from graphc.ir.node import Node
 from graphc.naming import unnamed
 from graphc.recording import THREADS, Recorder
@@ -21,7 +20,7 @@ from graphc.repeats import ARGUMENTS, ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERW
 from graphc.source import user_location
 from graphc.storage import TOUCHED, Binding, Value, next_serial
 from graphc.tensors.core import TensorBase, lends, read, result_class
-from graphc.tensors.kinds import wrong_kind
+from graphc.tensors.kinds import call_checked
 from graphc.tensors.recipes import Before, about, held, rewritten, trace
 from graphc.tensors.size import Size
 from graphc.tensors.variables import runs_pending
@@ -99,15 +98,7 @@ def learned(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     """`function(*args, **kwargs)`, after native code gave MISSED for it. If that lacked nothing but the entry, there
     may be one afterwards. KindError where an argument is not of the kind that `function` wants.
     """
-    try:
-        return _observed(function, args, kwargs)
-    except GraphcError:
-        raise
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        wrong = wrong_kind(function, args, kwargs)
-        if wrong is None:
-            raise
-        raise wrong.with_traceback(error.__traceback__) from None
+    return call_checked(_observed, function, args, kwargs)
 
 
 def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

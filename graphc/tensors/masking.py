@@ -15,6 +15,7 @@ from graphc.tensors.calling import want_tensor
 from graphc.tensors.core import TensorBase, from_array, record
 from graphc.tensors.filling import fill_value
 from graphc.tensors.indexing import getitem
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.learning import repeatable
 from graphc.tensors.masks import nonzero_places
 from graphc.tensors.operands import plain
@@ -57,6 +58,7 @@ def common_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return broadcast_shapes(a, b)
 
 
+@kinds_checked
 def masked_select(input: Tensor, mask: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The elements where `mask`, in one dimension; looks at the mask."""
     if mask._type.dtype is not boolean:

@@ -17,6 +17,7 @@ from graphc.naming import named
 from graphc.recording import current
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, from_array, record, wrap_dim
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import changes_here
 from graphc.tensors.out import out_form
@@ -63,6 +64,7 @@ def tile(input: Tensor, *sizes: Any, dims: Any = None) -> Tensor:
     return repeat(input, (1,) * (input.ndim - len(times)) + times)
 
 
+@kinds_checked
 def repeat_interleave(
     input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
 ) -> Tensor:
@@ -144,6 +146,7 @@ def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
     return record("FlipBackward0", (input,), lambda b, x: b.flip(x, chosen) if chosen else x)
 
 
+@kinds_checked
 def fliplr(input: Tensor) -> Tensor:
     """The second dimension reversed."""
     if input.ndim < 2:
@@ -151,6 +154,7 @@ def fliplr(input: Tensor) -> Tensor:
     return flip(input, 1)
 
 
+@kinds_checked
 def flipud(input: Tensor) -> Tensor:
     """The first dimension reversed."""
     if input.ndim < 1:
@@ -206,6 +210,7 @@ def _part(b: Builder, x: Node, axis: int, start: int, stop: int) -> Node:
     return b.slice(x, tuple(start if i == axis else 0 for i in range(rank)), size, (1,) * rank)
 
 
+@kinds_checked
 def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     """Turned by `k` right angles in the plane of two dimensions, from the first towards the second."""
     plane = tuple(dims)

@@ -17,6 +17,7 @@ from graphc.tensors import elementwise, results
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, record, record_many, wrap_dim
 from graphc.tensors.joining import cat
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import reduction, whole
 from graphc.tensors.shaping import clone, slice_view, unsqueeze
@@ -166,6 +167,7 @@ def _panels(name: str, y: Tensor, x: Any, dx: Any, dim: int) -> tuple[Any, Any, 
     return both, (1 if dx is None else dx) if x is None else _steps(name, y, x, axis), axis
 
 
+@kinds_checked
 def trapezoid(y: Tensor, x: Any = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """The integral along `dim` by the trapezoidal rule, over places `x` or with the distance `dx`."""
     if y._type.shape[wrap_dim(dim, y.ndim)] == 0:
@@ -180,6 +182,7 @@ def trapezoid(y: Tensor, x: Any = None, *, dx: Any = None, dim: int = -1) -> Ten
 trapz = trapezoid
 
 
+@kinds_checked
 def cumulative_trapezoid(y: Tensor, x: Any = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """The running integral along `dim` by the trapezoidal rule; see `trapezoid`."""
     both, gaps, axis = _panels("cumulative_trapezoid", y, x, dx, dim)

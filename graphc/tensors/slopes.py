@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.errors import UsageError
 from graphc.tensors.core import TensorBase
 from graphc.tensors.joining import cat
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.operands import is_number
 from graphc.tensors.reductions import axes_of, whole
 from graphc.tensors.shaping import reshape, slice_view
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 
+@kinds_checked
 @in_single
 def gradient(input: Tensor, *, spacing: Any = None, dim: Any = None, edge_order: int = 1) -> list[Tensor]:
     """Derivatives along each of `dim` (all by default): central differences inside, one-sided ones at the edges.

@@ -13,6 +13,7 @@ from graphc.ir.types import boolean, f64, i32, i64
 from graphc.promotion import promote_types
 from graphc.tensors import results
 from graphc.tensors.core import TensorBase, from_array, record, record_many, wrap_dim
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.operands import is_number
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import check_keepdim, need_extent, reduction, whole
@@ -140,6 +141,7 @@ def _right(name: str, side: str | None, right: bool) -> bool:
     return side == "right"
 
 
+@kinds_checked
 @out_form
 def searchsorted(
     sorted_sequence: Tensor,

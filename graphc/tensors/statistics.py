@@ -14,6 +14,7 @@ from graphc.promotion import Number, as_float
 from graphc.recording import current
 from graphc.tensors import elementwise
 from graphc.tensors.core import record, record_many
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.reductions import Dims, axes_of, count_of, keep, mean_node, reduction
 from graphc.tensors.shaping import diagonal, reshape
 from graphc.tensors.widening import in_single
@@ -149,6 +150,7 @@ def _checked_weights(weights: Tensor, count: int, name: str, integral: bool) -> 
         raise UsageError(f"cov(): {name} cannot be negative")
 
 
+@kinds_checked
 def cov(
     input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
 ) -> Tensor:
@@ -191,6 +193,7 @@ def cov(
     return record("SqueezeBackward0", given, emit)
 
 
+@kinds_checked
 @in_single
 def corrcoef(input: Tensor) -> Tensor:
     """Correlations of variables (rows) over observations (columns), in [-1, 1]."""

@@ -174,6 +174,16 @@ def arguments_of_other_kinds(torch: Any, say: Say) -> None:
         "where": lambda wrong: torch.where(x > 0, x, wrong),
         "nonzero": torch.nonzero,
         "norm": torch.linalg.norm,
+        "flipud": torch.flipud,
+        "cov": torch.cov,
+        "trapezoid": torch.trapezoid,
+        "masked_select": lambda wrong: torch.masked_select(x, wrong),
+        "diag_embed": torch.diag_embed,
+        "matrix_exp": torch.linalg.matrix_exp,
+        "atleast_1d": lambda wrong: torch.atleast_1d(x, wrong),
+        "meshgrid": lambda wrong: torch.meshgrid(torch.ones(2), wrong, indexing="ij"),
+        "block_diag": lambda wrong: torch.block_diag(x, wrong),
+        "broadcast_tensors": lambda wrong: torch.broadcast_tensors(x, wrong),
     }
     for name, call in calls.items():
         for wrong in ("a", [1.0], np.ones(3)):

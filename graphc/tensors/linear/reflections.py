@@ -13,6 +13,7 @@ from graphc.ir.types import broadcast_shapes, f32, f64, i32, i64
 from graphc.tensors import results
 from graphc.tensors.calling import not_implemented
 from graphc.tensors.core import record, record_many
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.linear.checks import fact, need_matrices, raise_later, spread
 from graphc.tensors.linear.factorisations import eigh, linalg_cholesky, linalg_qr_, linalg_svd_
 from graphc.tensors.linear.solving import reflected, solve_triangular
@@ -180,6 +181,7 @@ def ldl_solve(LD: Tensor, pivots: Tensor, B: Tensor, *, hermitian: bool = False)
 # low rank
 
 
+@kinds_checked
 def svd_lowrank(
     A: Tensor, q: int | None = 6, niter: int | None = 2, M: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,6 +202,7 @@ def svd_lowrank(
     return (v, values, u) if wide else (u, values, v)
 
 
+@kinds_checked
 def pca_lowrank(
     A: Tensor, q: int | None = None, center: bool = True, niter: int = 2
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
@@ -213,6 +216,7 @@ def pca_lowrank(
     return svd_lowrank(A, wanted, niter, mean(A, -2, keepdim=True) if center else None)
 
 
+@kinds_checked
 def lobpcg(
     A: Tensor,
     k: int | None = None,

@@ -14,6 +14,7 @@ from graphc.ir.packed import top
 from graphc.ir.types import f32, f64
 from graphc.tensors import results, shaping
 from graphc.tensors.core import record, record_many
+from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.linear.checks import (
     SINGULAR,
     fact,
@@ -287,6 +288,7 @@ def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
 # tensors as matrices
 
 
+@kinds_checked
 def tensorinv(A: Tensor, ind: int = 2, *, out: Any = None) -> Tensor:
     """The inverse of A seen as a matrix of its first `ind` dimensions by the others."""
     if ind <= 0:
@@ -321,6 +323,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tens
 # functions of matrices
 
 
+@kinds_checked
 def matrix_exp(A: Tensor) -> Tensor:
     """The matrix exponential, by scaling and squaring."""
     name = "linalg.matrix_exp"
