@@ -240,8 +240,8 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
     def emit(b: Builder, x: Node) -> Node:
         low, middle = b.apply("le", (x, b.constant(-3, x.type))), b.apply("lt", (x, b.constant(3, x.type)))
-        # The branch not taken sees 0, so that the gradient at NaN is PyTorch's 1.
-        seen = b.select(middle, x, b.zeros_like(x))
+        # The branch not taken sees 0, so that the gradient is PyTorch's: 1 at NaN, 0 at -inf.
+        seen = b.select(low, b.zeros_like(x), b.select(middle, x, b.zeros_like(x)))
         inner = b.mul(b.div(b.add(seen, 3.0), b.constant(6, x.type)), seen)
         return b.select(low, b.zeros_like(x), b.select(middle, inner, x))
 

@@ -84,3 +84,21 @@ def test_flatten_and_unflatten() -> None:
     assert nn.Flatten()(x).shape == (2, 12) and nn.Flatten(0)(x).shape == (24,)
     assert nn.Unflatten(1, (1, 3))(x).shape == (2, 1, 3, 4)
     assert nn.Unflatten(2, (2, -1))(x).shape == (2, 3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "slope"),
+    [
+        (nn.ELU(), 1.0),
+        (nn.ELU(alpha=0.5), 0.5),
+        (nn.SELU(), 1.0507009873554804934 * 1.6732632423543772848),  # Klambauer et al., 2017
+        (nn.CELU(), 1.0),
+    ],
+)
+def test_slopes_of_exponential_units_are_right_where_results_are_flat(layer: nn.Module, slope: float) -> None:
+    """The slope is that of the exponential, to a few rounding errors also where the result is one and the same."""
+    x = np.linspace(-80, -0.01, 500, dtype=np.float32)
+    given = torch.tensor(x, requires_grad=True)
+    layer(given).sum().backward()
+    assert given.grad is not None
+    np.testing.assert_allclose(given.grad.numpy(), slope * np.exp(x.astype(np.float64)), rtol=1e-5)

@@ -46,7 +46,8 @@ def log1p(b: Builder, node: Node, ct: Node) -> Gradients:
 
 
 def expm1(b: Builder, node: Node, ct: Node) -> Gradients:
-    return [b.mul(ct, b.add(node, 1.0))]
+    # One more than the result is zero where that rounds to -1.
+    return [b.mul(ct, b.elementwise("exp", node.inputs[0]))]
 
 
 def sqrt(b: Builder, node: Node, ct: Node) -> Gradients:
