@@ -16,7 +16,7 @@ from graphc.random import draw_key
 from graphc.recording import current
 from graphc.tensors import normalising
 from graphc.tensors.casting import autocasts
-from graphc.tensors.core import finish, read, record, wants_grad
+from graphc.tensors.core import finish, read_all, record, wants_grad
 from graphc.tensors.joining import cat
 from graphc.tensors.writing import type_name
 
@@ -74,7 +74,7 @@ def scaled_dot_product_attention(
         b = recorder.begin()
         sources = given(query, key, value, attn_mask)
         grad = wants_grad(sources)
-        pairs = [read(recorder, t, grad) for t in sources]
+        pairs = read_all(recorder, sources, grad)
         keeps = [keep for _, keep in pairs]
         x = b.mul(_batched(b, pairs[0][0], batch, 1), float(factor))
         y, z = (_batched(b, pair[0], batch, groups) for pair in pairs[1:3])

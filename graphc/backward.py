@@ -14,7 +14,7 @@ from graphc.hooks import LeafHooks, note_hooks, task
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
 from graphc.passes.autodiff import vjp
-from graphc.recording import Recorder, current
+from graphc.recording import MAX_PENDING, Recorder, current
 from graphc.recording_hooks import set_needed_later
 from graphc.saved import check_unwritten
 from graphc.storage import Value
@@ -174,6 +174,7 @@ def _prepare(
     seeds: list[Node] = []
     roots: list[Value] = []
     keeps: list[Any] = []
+    recorder.most = MAX_PENDING  # an optimizer goes on with the gradients
     for place, (tensor, seed) in enumerate(zip(tensors, given, strict=True)):
         if not tensor.requires_grad:
             raise UsageError(_NO_GRAD_FN.format(place))

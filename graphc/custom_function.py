@@ -21,7 +21,7 @@ from graphc.packing import packed, unpacked
 from graphc.recording import Recorder, current
 from graphc.saved import written_text
 from graphc.storage import Lineage, Seen, Value
-from graphc.tensors.core import TensorBase, alias, new, new_from_value, read
+from graphc.tensors.core import TensorBase, alias, new, new_from_value, read, read_all
 from graphc.tensors.literals import tensor as make_tensor
 from graphc.tensors.variables import fresh_variable
 from graphc.tensors.views import write_chain
@@ -336,9 +336,7 @@ class Function(metaclass=_Meta):
             recorder.begin()
             reads: list[tuple[Node, Any]] = []
             if flows:
-                for a in args:
-                    if isinstance(a, TensorBase):
-                        reads.append(read(recorder, a, True))
+                reads = read_all(recorder, [a for a in args if isinstance(a, TensorBase)], True)
             with set_grad_enabled(False):
                 if split:
                     output = cls.forward(*args, **kwargs)

@@ -14,6 +14,7 @@ import numpy as np
 
 from graphc.errors import OutOfRange
 from graphc.memory import AnyBuffer, bytes_of
+from graphc_runtime.buffer import Buffer
 
 # What is wrong with the value of a node: an error, if its first byte is not 0, or a function that looks at its bytes.
 Problem = Exception | Callable[[np.ndarray], Exception | None]
@@ -97,6 +98,17 @@ class LateChecks:
             self.raise_found()
             place = arrivals.take(flag)
         self._waiting.append((flag if place is None else place, problem))
+
+    def judge(self, flag: AnyBuffer, problem: Problem) -> None:
+        """Raise the error that a check finds. What another device computes is looked at when somebody looks at that
+        device.
+        """
+        if type(flag) is not Buffer:
+            self.add(flag, problem)
+            return
+        error = found(problem, flag.array)
+        if error is not None:
+            raise error
 
     def raise_found(self) -> None:
         """Raise the first error that they find."""

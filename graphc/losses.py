@@ -25,7 +25,7 @@ from graphc.recording import current
 from graphc.refusing import need_float, refuse_gradient
 from graphc.tensors import elementwise, reductions
 from graphc.tensors.casting import autocasts
-from graphc.tensors.core import TensorBase, finish, read, record, wants_grad
+from graphc.tensors.core import TensorBase, finish, read, read_all, record, wants_grad
 from graphc.tensors.writing import type_name
 from graphc.warned import warn
 
@@ -273,7 +273,7 @@ def binary_cross_entropy(
     with recorder.lock:
         b = recorder.begin()
         grad = wants_grad(tensors)
-        pairs = [read(recorder, t, grad) for t in tensors]
+        pairs = read_all(recorder, tensors, grad)
         nodes, keeps = [node for node, _ in pairs], [keep for _, keep in pairs]
         x, y = nodes[:2]
         zero, one = b.zeros_like(x), b.constant(1, x.type)

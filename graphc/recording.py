@@ -5,8 +5,9 @@ numbers become free when neither pending work nor gradient history needs the lea
 records the very same nodes, and its program is found by one look-up with the pending output nodes as the key.
 
 **Bounds.** Pending work is run by itself after `MAX_PENDING` recorded operations or `MAX_PENDING_BYTES` bytes of
-results. The builder, which holds every node recorded, is dropped once it holds `MAX_NODES` nodes and no history needs
-it; executables survive that, as they are also kept by structure.
+results, and after a round of a loop without gradients (`graphc.rounds`). The builder, which holds every node recorded,
+is dropped once it holds `MAX_NODES` nodes and no history needs it; executables survive that, as they are also kept by
+structure.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from graphc.collecting import no_collection
 from graphc.counting import FRONT
 from graphc.errors import GraphcError, UsageError
 from graphc.ir.builder import Builder
-from graphc.ir.node import Node
+from graphc.ir.node import Location, Node
 from graphc.ir.types import TensorType
-from graphc.late_checks import LateChecks, Problem, found
+from graphc.late_checks import LateChecks, Problem
 from graphc.memory import AnyBuffer, constant, equal, part
 from graphc.options import code_key
 from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
 from graphc.repeats import Repeats
+from graphc.rounds import ROUND, Rounds
 from graphc.source import user_location
 from graphc.storage import Binding, Lineage, Seen, Storage, Value, set_watching
 from graphc_runtime.buffer import Buffer
@@ -54,10 +56,10 @@ class Recorder:
 
     # Slots, as native code reads them.
     __slots__ = (
-        "__weakref__", "_bytes", "_count", "_leaves", "_next", "_programs", "_turn", "b", "bound", "capture",
-        "checks", "cuts", "draws", "enter", "example_since", "flushes", "free", "freed", "gradients", "held", "kept",
-        "late", "leave", "lent", "lock", "needed", "parted", "pending", "place", "randomness", "repeated",
-        "repeats", "seen", "shared", "sites", "token", "updates", "variables",
+        "__weakref__", "_bytes", "_count", "_leaves", "_next", "_programs", "b", "bound", "capture", "checks", "cuts",
+        "draws", "enter", "example_since", "flushes", "free", "freed", "gradients", "held", "kept", "late", "leave",
+        "lent", "lock", "most", "needed", "parted", "pending", "place", "randomness", "repeated", "repeats", "round",
+        "rounds", "seen", "shared", "sites", "token", "turn", "updates", "variables",
     )  # fmt: skip
 
     threads: ClassVar[int] = 0  # that recorded something; and traces
@@ -96,9 +98,11 @@ class Recorder:
         self.place = "cpu"  # the device of what is made from nothing now
         self.free: list[int] = []  # numbers of leaves that died
         self._leaves = 0
-        self._turn = 0  # counts programs, for leaves to know that they were read by the last one
+        self.turn = 0  # counts programs, for leaves to know that they were read by the last one
         self.flushes: dict[tuple[Node, ...], tuple[object, ...] | None] = {}  # for native code, by pending nodes
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
+        self.rounds = Rounds()
+        self.most = self.round = ROUND  # recorded operations after which it is asked: now, and after the next program
         self._bytes = 0
         self._count = 0  # of recorded operations
         self._next = OFTEN  # the operation after which `WHEN_OFTEN` is asked
@@ -145,9 +149,9 @@ class Recorder:
             binding = self.bind(buffer, storage.type, storage)
             storage.slot = weakref.ref(binding)
             if not exported:
-                if storage.last == (self._turn - 1, binding.index):
+                if storage.last == (self.turn - 1, binding.index):
                     binding.steady = weakref.ref(storage)
-                storage.last = self._turn, binding.index
+                storage.last = self.turn, binding.index
         elif exported and not (
             storage.type.device == "cpu"  # elsewhere, a copy costs less than a look
             and equal(binding.buffer, storage.buffer)
@@ -180,7 +184,7 @@ class Recorder:
                 storage.kept = binding
                 self.kept.append(home)
         self.held.clear()
-        self._turn += 1
+        self.turn += 1
 
     def let_go(self) -> None:
         """Keep no leaves for the next program."""
@@ -235,13 +239,24 @@ class Recorder:
 
     def begin(self) -> Builder:
         """Before recording an operation: runs pending work that passed a bound, gives new nodes the user's line."""
-        if self.seen:
-            self.seen = []
-        if (len(self.pending) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES) and self.capture is None:
+        self.seen = self.seen and []
+        locs = user_location(3)
+        if (len(self.pending) >= self.most or self._bytes >= MAX_PENDING_BYTES) and self.capture is None:
+            self._at_bound(locs)
+        self.b.locs = locs
+        return self.b
+
+    def _at_bound(self, place: frozenset[Location]) -> None:
+        """Runs pending work that passed a bound, before an operation at `place` is recorded."""
+        if len(self.pending) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
             self.flush("")
-        b = self.b
-        b.locs = user_location(3)
-        return b
+        elif self.example_since is None and self.rounds.ends(place, self.pending, self.turn):
+            before = FRONT.program_hits
+            self.flush("")
+            self.rounds.ended(FRONT.program_hits == before, self.turn)
+        elif self.rounds.learns:
+            self.most = MAX_PENDING
+        self.round = self.rounds.length
 
     def recorded(self, node: Node) -> None:
         """After recording an operation that gave `node`."""
@@ -405,7 +420,7 @@ class Recorder:
                 value.binding = self.bind_cut(node, buffer)
             storage.set_buffer(buffer)
         del values
-        self._bytes = 0
+        self._bytes, self.most = 0, self.round
         if inside:
             self.has_pending()
         else:
@@ -413,24 +428,9 @@ class Recorder:
             self._forget()
             self._keep_leaves()
         for node, _, problem in checks:
-            self.judge(results[node], problem)
+            self.late.judge(results[node], problem)
         if self.late and any(type(buffer) is Buffer for buffer in results.values()):
-            self.raise_late()
-
-    def judge(self, flag: AnyBuffer, problem: Problem) -> None:
-        """Raise the error that a check finds. What another device computes is looked at when somebody looks at that
-        device.
-        """
-        if type(flag) is not Buffer:
-            self.late.add(flag, problem)
-            return
-        error = found(problem, flag.array)
-        if error is not None:
-            raise error
-
-    def raise_late(self) -> None:
-        """Raise the first error of the checks that other devices computed."""
-        self.late.raise_found()
+            self.late.raise_found()
 
     def _forget(self) -> None:
         """After a flush nothing is pending: leaves that no history needs give their numbers back."""

@@ -321,9 +321,9 @@ class Replay:
         if failed is not None:
             raise failed
         for slot, problem in self._checks:
-            recorder.judge(slots[slot], problem)
+            recorder.late.judge(slots[slot], problem)
         if self._brings and recorder.late:
-            recorder.raise_late()
+            recorder.late.raise_found()
         return self._results(recorder, slots, storages, tensors, made)
 
     def _run_simple(self, recorder: Recorder, slots: list[Any], scratch: _Scratch, tensors: Sequence[Any]) -> Any:

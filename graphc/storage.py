@@ -323,7 +323,7 @@ class Storage:
         buffer = self.buffer
         assert buffer is not None
         if self.type.device != "cpu" and self.recorder.late:
-            self.recorder.raise_late()
+            self.recorder.late.raise_found()
         return buffer
 
     def array(self) -> np.ndarray:

@@ -90,7 +90,7 @@ def synchronize(device: Any = None) -> None:
     found = opened(device)
     run_pending("torch.cuda.synchronize()")
     found.synchronize()
-    current().raise_late()
+    current().late.raise_found()
 
 
 def run_pending(reason: str) -> None:

@@ -130,6 +130,7 @@ def _settled(layout: Layout) -> Function:
         f.set(place, f.add(f.get(place), 1))
     f.call("PyList_SetSlice", f.load("%recorder", recorder["pending"]), 0, "%count", 0)
     f.put("%recorder", recorder["_bytes"], f.shared(plan, "zero"))
+    f.put("%recorder", recorder["most"], f.load("%recorder", recorder["round"]))
     seen = f.load("%recorder", recorder["seen"])
     size = f.call("PyList_Size", seen)
     with f.when(f.above(size, 0)):
@@ -181,7 +182,7 @@ def _keep_leaves(layout: Layout) -> Function:
             f.call("PyList_Append", kept, home)
             f.call("Py_DecRef", storage)
     f.call("PyList_SetSlice", held, 0, count, 0)
-    f.call("bump", "%recorder", recorder["_turn"], 1)
+    f.call("bump", "%recorder", recorder["turn"], 1)
     f.give(1)
     return f
 
@@ -200,7 +201,7 @@ def _judged(layout: Layout) -> Function:
         buffer, flag = f.load(f.load(record)), f.load(f.load(record, 8))
         is_error = f.call("PyType_IsSubtype", f.load(problem, layout.type), f.shared(plan, "exception_class"))
         with f.when(f.either(f.equal(is_error, 0), f.differ(f.load(flag, bits=8), 0))):
-            f.run_python(f.shared(plan, "judge"), "%recorder", buffer, problem)
+            f.run_python(f.shared(plan, "judge"), f.load("%recorder", layout.recorder["late"]), buffer, problem)
     f.give(1)
     return f
 

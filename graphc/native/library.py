@@ -272,7 +272,7 @@ def _load() -> NativeLibrary:
         "storage_class": Storage,
         "flush_tally": COUNTERS.flushed,
         "exception_class": Exception,
-        "judge": Recorder.judge,
+        "judge": LateChecks.judge,
         "cpu_name": "cpu",
         "window_class": Window,
         "window_at": Window.from_address,

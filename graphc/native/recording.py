@@ -13,7 +13,7 @@ from graphc.native import arguments, recipes, views
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
 from graphc.native.views import MODES, NO_VIEW
-from graphc.recording import MAX_PENDING, MAX_PENDING_BYTES
+from graphc.recording import MAX_PENDING_BYTES
 from graphc.repeats import (
     ARGUMENT,
     ENABLED,
@@ -254,7 +254,8 @@ def _found(layout: Layout) -> Function:
         with f.when(f.differ(view, NO_VIEW)):
             f.give(view)
     f.need(f.equal("%packs", 0))
-    f.need(f.above(str(MAX_PENDING), f.call("PyList_Size", f.load("%recorder", recorder["pending"]))))
+    most = f.call("PyLong_AsLongLong", f.load("%recorder", recorder["most"]))
+    f.need(f.above(most, f.call("PyList_Size", f.load("%recorder", recorder["pending"]))))
     f.need(f.above(str(MAX_PENDING_BYTES), f.call("PyLong_AsLongLong", f.load("%recorder", recorder["_bytes"]))))
     f.give(f.call("alone", *[f"%{name}" for name in _CALL]))
     return f

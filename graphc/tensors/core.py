@@ -272,6 +272,19 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
     return node, keep
 
 
+def read_all(recorder: Recorder, tensors: Sequence[TensorBase], grad: bool) -> list[tuple[Node, Keep]]:
+    """What `read` gives for the operands of one operation. Where one of them runs what is pending, a parameter that an
+    optimizer wrote, those before it are read again: they are computed then, and recorded work need not begin with
+    theirs.
+    """
+    turn = recorder.turn
+    pairs = [read(recorder, tensor, grad) for tensor in tensors]
+    if recorder.turn != turn:
+        recorder.seen = []
+        pairs = [read(recorder, tensor, grad) for tensor in tensors]
+    return pairs
+
+
 def _reads_many_views(tensor: TensorBase) -> bool:
     """Whether the call reads one small view of the memory after the other: column after column."""
     type = tensor._type
@@ -381,6 +394,7 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
         grad = MODE.enabled and wants_grad(tensors)
         nodes: list[Node] = []
         parents: list[Keep] = []
+        turn = recorder.turn
         for tensor in tensors:
             storage = tensor._storage
             keep: Keep | None = storage.value
@@ -400,6 +414,10 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
                     keep = recorder.leaf(storage)
                 nodes.append(keep.node)
             parents.append(keep)
+        if recorder.turn != turn:  # see `read_all`
+            recorder.seen = []
+            again = [read_now(recorder, tensor, grad) for tensor in tensors]
+            nodes, parents = [node for node, _ in again], [keep for _, keep in again]
         if steady:
             key = (emit, default_ir(), *nodes)
             made = b.functions.get(key)
@@ -425,7 +443,7 @@ def record_many(name: str, tensors: Sequence[TensorBase], emit: Callable[..., Se
     with recorder.lock:
         b = recorder.begin()
         grad = wants_grad(tensors)
-        pairs = [read(recorder, t, grad) for t in tensors]
+        pairs = read_all(recorder, tensors, grad)
         parents = tuple(keep for _, keep in pairs)
         nodes = [node for node, _ in pairs]
         return [finish(recorder, n, parents, name, grad, nodes) for n in emit(b, *nodes)]

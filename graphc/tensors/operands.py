@@ -14,7 +14,7 @@ from graphc.ir.types import DType, TensorType, broadcast_shapes, f32
 from graphc.promotion import Number, result_type
 from graphc.recording import Recorder, current
 from graphc.source import call_site
-from graphc.tensors.core import Keep, TensorBase, finish, read, record, wants_grad
+from graphc.tensors.core import Keep, TensorBase, finish, read, read_all, record, wants_grad
 from graphc.tensors.halves import HALVES, emitted
 from graphc_runtime.buffer import Buffer
 
@@ -173,9 +173,10 @@ def combine(
             node, keep = read(recorder, mask, False)
             parents.append(keep)
             nodes.append(b.broadcast(b.transfer(node, device) if mixed else node, shape))
+        reads = iter(read_all(recorder, [o for o in operands if isinstance(o, TensorBase)], grad))
         for place, operand in enumerate(operands):
             if isinstance(operand, TensorBase):
-                node, keep = read(recorder, operand, grad)
+                node, keep = next(reads)
                 parents.append(keep)
                 sources.append(node)
                 if mixed:

@@ -11,7 +11,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import boolean, broadcast_shapes, i32, i64
 from graphc.recording import current
 from graphc.tensors import viewing
-from graphc.tensors.core import TensorBase, finish, read, record, wants_grad, wrap_dim
+from graphc.tensors.core import TensorBase, finish, read, read_all, record, wants_grad, wrap_dim
 from graphc.tensors.filling import fill_value
 from graphc.tensors.indexing import at_index, check_range
 from graphc.tensors.operands import plain
@@ -121,7 +121,7 @@ def _checked(name: str, tensors: Sequence[Tensor], index: Tensor, count: int, em
     with recorder.lock:
         b = recorder.begin()
         grad = wants_grad(tensors)
-        pairs = [read(recorder, t, grad) for t in tensors]
+        pairs = read_all(recorder, tensors, grad)
         node, keep = read(recorder, index, False)
         message = f"out of range: tried to access index {{}} on a tensor of {count} elements."
         check_range(recorder, node, keep, count, -count, message)

@@ -15,7 +15,6 @@ from graphc.ir.types import TensorType
 from graphc.storage import Lineage
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, alias, new, record, wrap_dim
-from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.learning import repeatable
 from graphc.tensors.retyping import view_dtype
 from graphc.tensors.views import (
@@ -339,7 +338,6 @@ def imag(input: Tensor) -> Tensor:
     raise UsageError("imag is not implemented for tensors with non-complex dtypes.")
 
 
-@kinds_checked
 def detach(input: Tensor) -> Tensor:
     """The same memory without the gradient side."""
     return alias(input)

@@ -37,7 +37,7 @@ def state() -> tuple[Any, ...]:
     recorder = current()
     leaves = sorted(node.attr("index") for node in recorder.bound if node.op == "input")
     sizes = len(recorder.kept), len(recorder.held), len(recorder.pending), len(recorder.cuts), len(recorder.parted)
-    return sizes, leaves, sorted(recorder.free), recorder._leaves, recorder._turn, recorder._bytes, recorder.seen
+    return sizes, leaves, sorted(recorder.free), recorder._leaves, recorder.turn, recorder._bytes, recorder.seen
 
 
 def in_a_loop(step: Callable[[Any, Any], Any], count: int = 7) -> list[Any]:
