@@ -80,6 +80,7 @@ IN_KEY = {name: 8 * place for place, name in enumerate(KEY)}
 IN_ENTRY = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
 IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first")}
 
+MOST_TRIES = 3  # to learn how native code repeats a call
 PLACES = 1 << 11  # entries there is room for
 LOOKED_AT = 8  # places behind that of its key at which an entry may stand
 HASHED = 0x9E3779B97F4A7C15  # 2**64 by the golden ratio, odd: its products spread keys over the upper bits
@@ -92,11 +93,12 @@ class Repeats:
     nodes valid that native code looked at last.
     """
 
-    __slots__ = ("_kept", "_words", "address", "keeps")
+    __slots__ = ("_hopeless", "_kept", "_words", "address", "keeps")
 
     def __init__(self) -> None:
         self._words = (ctypes.c_uint64 * (len(HEAD) + WORDS * PLACES))()
         self._kept: list[tuple[object, ...]] = []  # what the entries point to
+        self._hopeless: dict[tuple[int, ...], int] = {}  # keys of calls that native code cannot repeat
         self.keeps: list[object] = []
         self.address = ctypes.addressof(self._words)
 
@@ -108,6 +110,7 @@ class Repeats:
         begin = 8 * len(HEAD)
         ctypes.memset(self.address + begin, 0, ctypes.sizeof(self._words) - begin)
         self._kept.clear()
+        self._hopeless.clear()
 
     def wanted(self) -> int:
         """What native code was wanting for the call that is made now, told once; 0 for nothing."""
@@ -118,6 +121,19 @@ class Repeats:
     def key(self) -> list[int]:
         """The key of the last call."""
         return self._words[HEAD_KEY : HEAD_KEY + KEY_WORDS]
+
+    def note_hopeless(self, key: list[int]) -> None:
+        """Native code cannot repeat the call with this key, as it is now."""
+        if len(self._hopeless) >= PLACES:
+            self._hopeless.clear()
+        known = tuple(used(key))
+        self._hopeless[known] = self._hopeless.get(known, 0) + 1
+
+    def is_hopeless(self, key: list[int]) -> bool:
+        """Whether that was found several times. Addresses may be those of other objects since: then a call is not
+        repeated that could be, which costs time only.
+        """
+        return self._hopeless.get(tuple(used(key)), 0) >= MOST_TRIES
 
     def add(self, key: list[int], made: Mapping[str, int], keep: tuple[object, ...]) -> None:
         """Enter what a call with this key gave; words that are not told are 0. `keep` is what the addresses point to

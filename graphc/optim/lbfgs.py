@@ -7,12 +7,25 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from graphc import Tensor, cat, enable_grad, no_grad
+import numpy as np
+
+from graphc import Tensor, cat, enable_grad, no_grad, tensor
 from graphc.errors import InputError, KindError, UsageError
 from graphc.optim.optimizer import Optimizer, Params
 from graphc.optim.wolfe import strong_wolfe
 
 Closure = Callable[[], Any]
+
+
+def _seen(vector: Tensor) -> Any:
+    """A vector to calculate with and to look at: an array, as the CPU is done with such sums before they would be
+    recorded; a tensor on another device.
+    """
+    return vector.numpy() if vector.device.type == "cpu" else vector
+
+
+def _largest(vector: Any) -> float:
+    return float(abs(vector).max())
 
 
 class LBFGS(Optimizer):
@@ -89,16 +102,16 @@ class LBFGS(Optimizer):
         loss, evaluations = float(first_loss), 1
         state["func_evals"] += 1
         gradient = self._flat_gradient()
-        if float(gradient.abs().max()) <= group["tolerance_grad"]:
+        if _largest(_seen(gradient)) <= group["tolerance_grad"]:
             return first_loss
         direction, length = state.get("d"), state.get("t")
         for iteration in range(1, group["max_iter"] + 1):
             state["n_iter"] += 1
             direction = self._direction(state, group, gradient, direction, length)
             state["prev_flat_grad"], state["prev_loss"] = gradient.clone(), loss
-            start = min(1.0, 1.0 / float(gradient.abs().sum())) if state["n_iter"] == 1 else 1.0
+            start = min(1.0, 1.0 / float(abs(_seen(gradient)).sum())) if state["n_iter"] == 1 else 1.0
             length = start * group["lr"]
-            slope = float(gradient.dot(direction))
+            slope = float(_seen(gradient).dot(_seen(direction)))
             if slope > -group["tolerance_change"]:
                 break
             last = iteration == group["max_iter"]
@@ -118,9 +131,9 @@ class LBFGS(Optimizer):
             state["func_evals"] += used
             if last or evaluations >= group["max_eval"]:
                 break
-            if float(gradient.abs().max()) <= group["tolerance_grad"]:
+            if _largest(_seen(gradient)) <= group["tolerance_grad"]:
                 break
-            if float(direction.mul(length).abs().max()) <= group["tolerance_change"]:
+            if _largest(_seen(direction)) * length <= group["tolerance_change"]:
                 break
             if abs(loss - state["prev_loss"]) < group["tolerance_change"] or math.isnan(loss):
                 break
@@ -136,7 +149,7 @@ class LBFGS(Optimizer):
             return gradient.neg()
         changes, steps, factors = state["old_dirs"], state["old_stps"], state["ro"]
         change, step = gradient.sub(state["prev_flat_grad"]), direction.mul(length)
-        curvature = float(change.dot(step))
+        curvature = float(_seen(change).dot(_seen(step)))
         if curvature > 1e-10:
             if len(changes) == group["history_size"]:
                 for history in (changes, steps, factors):
@@ -144,14 +157,14 @@ class LBFGS(Optimizer):
             changes.append(change)
             steps.append(step)
             factors.append(1.0 / curvature)
-            state["H_diag"] = curvature / float(change.dot(change))
-        found = gradient.neg()
+            state["H_diag"] = curvature / float(_seen(change).dot(_seen(change)))
+        found = -_seen(gradient)
         weights = [0.0] * len(changes)
         for i in reversed(range(len(changes))):
-            weights[i] = float(steps[i].dot(found)) * factors[i]
-            found = found.add(changes[i], alpha=-weights[i])
-        found = found.mul(state["H_diag"])
+            weights[i] = float(_seen(steps[i]).dot(found)) * factors[i]
+            found = found - _seen(changes[i]) * weights[i]
+        found = found * state["H_diag"]
         for i in range(len(changes)):
-            back = float(changes[i].dot(found)) * factors[i]
-            found = found.add(steps[i], alpha=weights[i] - back)
-        return found
+            back = float(_seen(changes[i]).dot(found)) * factors[i]
+            found = found + _seen(steps[i]) * (weights[i] - back)
+        return tensor(found, dtype=gradient.dtype) if isinstance(found, np.ndarray) else found

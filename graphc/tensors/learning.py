@@ -108,6 +108,8 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     if not wanted:
         return function(*args, **kwargs)
     key = repeats.key()
+    if wanted == ENTRY and repeats.is_hopeless(key):
+        return function(*args, **kwargs)
     code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value
     given = _parts((*args, *(part for pair in kwargs.items() for part in pair)))
     places = [place for place, each in enumerate(given) if isinstance(each, TensorBase)]
@@ -152,6 +154,7 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     keeps = [pair[1] if pair is not None else None for pair in operands]
     traced = trace(seen, result, recorder, recorder.checks[checks:], keeps, apart, (count, nbytes))
     if traced is None:
+        repeats.note_hopeless(key)
         return result
     same = {id(keeps[number]) for number in traced.read}
     reads = [

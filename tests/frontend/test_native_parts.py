@@ -9,6 +9,8 @@ import pytest
 import graphc as torch
 import graphc.nn.functional as F
 from graphc import dropping
+from graphc.repeats import MOST_TRIES
+from graphc.tensors import learning
 from tests.frontend.native_cases import both
 
 pytestmark = pytest.mark.usefixtures("native_replays", "native_recording")
@@ -64,3 +66,14 @@ def test_what_draws_make_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
         found.append(F.dropout(x, 0.5).tolist())
     assert len(calls) <= 2
     assert len({tuple(each) for each in found}) == 6
+
+
+def test_calls_that_native_code_cannot_repeat_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value has up to eight operands there."""
+    tries: list[object] = []
+    traced = learning.trace
+    monkeypatch.setattr(learning, "trace", lambda *operands: (tries.append(operands), traced(*operands))[1])
+    parts = [torch.full((2,), float(k)) for k in range(12)]
+    for _ in range(10):
+        assert torch.cat(parts).tolist() == [float(k) for k in range(12) for _ in range(2)]
+    assert 1 <= len(tries) <= MOST_TRIES + 1  # the first call made the leaves, and has another key
