@@ -5,6 +5,9 @@ the length of a text that grows does, each compilation would serve once, and tak
 takes for small programs, operator by operator. So a program like several others is interpreted until it has run often
 enough for a compiled one to be worth it. What was counted in this process decides, not what a cache holds: the same
 script gives the same bits.
+
+What is the same in all variants is compiled nevertheless, once: of a text that grows word by word only attention sees
+how long it is.
 """
 
 from __future__ import annotations
@@ -31,30 +34,36 @@ STEP, ELEMENT, PROGRAM, COMPILED_STEP = 13, 1e-3, 5000, 1000
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_ELEMENTS = 1 << 22  # of all values together
 MOST_PRODUCTS = 1 << 27  # multiply-adds of all contractions together: NumPy's take a few milliseconds
+FEWEST_SAME = 6  # operators of a part that is compiled
 MOST_KEPT = 2048  # kinds of programs, and interpreted ones, that are known; the least recently used are forgotten
 
 Key = tuple[object, ...]
 
 
 class Interpreted:
-    """Runs a program with NumPy where a compiled one would run."""
+    """Runs a program, or a part of one, with NumPy where a compiled one would run. `changing` are the numbers of its
+    operators that are others than in a program like it before.
+    """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, changing: frozenset[int] = frozenset(), whole: Interpreted | None = None) -> None:
         self.output_aliases = (-1,) * len(graph.outputs)
-        self.runs = 0
+        self.runs = 0.0
+        self.changing = changing
+        self._whole = whole if whole is not None else self
         self._graph = graph
         count, elements = len(graph.nodes), sum(node.type.size for node in graph.nodes)
-        worth = (PROGRAM + COMPILED_STEP * count) / (STEP * count + ELEMENT * elements)
+        self._cost = STEP * count + ELEMENT * elements
+        worth = (PROGRAM + COMPILED_STEP * count) / self._cost
         self._most = max(2, min(MOST_RUNS, int(worth)))
 
     @property
     def is_due(self) -> bool:
         """Whether it has run often enough to be compiled."""
-        return self.runs >= self._most
+        return self._whole.runs >= self._whole._most
 
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The outputs for the inputs' buffers, in memory of their own."""
-        self.runs += 1
+        self._whole.runs += self._cost / self._whole._cost
         FRONT.interpreted += 1
         arrays = [values_of(buffer, node.type) for buffer, node in zip(inputs, self._graph.inputs, strict=True)]
         made = evaluate(self._graph, arrays)
@@ -74,10 +83,13 @@ class Variants:
 
     def __init__(self) -> None:
         self._compiled: OrderedDict[Key, set[int]] = OrderedDict()  # the first variants of each kind of program
+        self._same: dict[Key, _Same] = {}  # of those that are interpreted
         self._held: OrderedDict[Key, Interpreted] = OrderedDict()
 
-    def interpreted(self, graph: Graph, key: Key) -> Interpreted | None:
-        """What runs the program of `graph`, whose structure is `key`, if it is not to be compiled now."""
+    def interpreted(self, graph: Graph, key: Key, order: Sequence[Node]) -> Interpreted | None:
+        """What runs the program of `graph`, whose structure is `key` and whose operators were recorded in that `order`,
+        if it is not to be compiled now.
+        """
         held = self._held.get(key)
         if held is not None:
             self._held.move_to_end(key)
@@ -86,15 +98,55 @@ class Variants:
         compiled = self._compiled.setdefault(kind, set())
         self._compiled.move_to_end(kind)
         if len(self._compiled) > MOST_KEPT:
-            self._compiled.popitem(last=False)
+            self._same.pop(self._compiled.popitem(last=False)[0], None)
         if this not in compiled and len(compiled) < (MOST_LONG if _is_long(graph) else MOST_VARIANTS):
             compiled.add(this)
         if this in compiled or not _is_small(graph):
             return None
-        made = self._held[key] = Interpreted(graph)
+        same = self._same.get(kind)
+        if same is None:
+            same = self._same[kind] = _Same()
+        made = self._held[key] = Interpreted(graph, same.changing(order))
         if len(self._held) > MOST_KEPT:
             self._held.popitem(last=False)
         return made
+
+
+class _Same:
+    """What programs of a kind have in common, operator by operator in their order."""
+
+    def __init__(self) -> None:
+        self._shape: Sequence[object] = ()
+        self._known: Sequence[object] = ()
+        self._changing: set[int] = set()
+
+    def changing(self, order: Sequence[Node]) -> frozenset[int]:
+        """The numbers of the operators of which programs have differed so far; none where they have too little in
+        common, or when this is the first.
+        """
+        number = {node: i for i, node in enumerate(order)}
+        shape = [(node.op, tuple(number.get(i, -1) for i in node.inputs)) for node in order]
+        known = [(node.type, node.attrs, tuple(i.type for i in node.inputs)) for node in order]
+        if shape != self._shape:
+            self._shape, self._known = shape, known
+            self._changing.clear()
+            return frozenset()
+        self._changing.update(i for i, (was, now) in enumerate(zip(self._known, known, strict=True)) if was != now)
+        return frozenset(self._changing)
+
+
+def parts(order: Sequence[Node], changing: frozenset[int]) -> list[tuple[list[Node], bool]]:
+    """`order` (operands before users) in parts that run one after the other, and whether each is of operators that
+    change. One part where that is not worth it.
+    """
+    stage: dict[Node, int] = {}
+    for i, node in enumerate(order):
+        before = max((stage[operand] for operand in node.inputs if operand in stage), default=0)
+        stage[node] = before + (before % 2 != (i in changing))  # those that change have odd numbers
+    made = [[n for n in order if stage[n] == at] for at in range(max(stage.values(), default=0) + 1)]
+    found = [(nodes, bool(at % 2) or len(nodes) < FEWEST_SAME) for at, nodes in enumerate(made) if nodes]
+    steady = sum(len(nodes) for nodes, changes in found if not changes)
+    return found if changing and 2 * steady > len(order) else [(list(order), True)]
 
 
 def _kind(graph: Graph) -> Key:

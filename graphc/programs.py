@@ -11,7 +11,7 @@ from typing import Any
 import graphc
 from graphc.counting import FRONT
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
-from graphc.interpreting import Interpreted, Variants
+from graphc.interpreting import Interpreted, Variants, parts
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -98,14 +98,12 @@ def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ..
         return made
 
 
-def _executable(graph: Graph, key: tuple[object, ...], donated: tuple[int, ...], device: str, interpret: bool) -> Any:
-    """What runs a canonical graph: compiled, or interpreted where that may be and is better."""
-    if interpret and device == "cpu" and INTERPRET.get():
-        with _lock:
-            found = _variants.interpreted(graph, (code_key(), *key))
-        if found is not None:
-            return found
-    return executable_for(graph, key, donated, device)
+def _interpreted(graph: Graph, key: tuple[object, ...], order: Sequence[Node]) -> Interpreted | None:
+    """What interprets a canonical graph, whose operators are those of `order`, where that is better than compiling."""
+    if order[0].type.device != "cpu" or not INTERPRET.get():
+        return None
+    with _lock:
+        return _variants.interpreted(graph, (code_key(), *key), order)
 
 
 def is_due(program: Program) -> bool:
@@ -127,6 +125,13 @@ def build(
     """
     order = [n for n in topological(outputs, known) if not known(n)]
     pieces = [part[i : i + SEGMENT_NODES] for part in stages(order) for i in range(0, len(part), SEGMENT_NODES)]
+    whole: Interpreted | None = None
+    changes: list[bool] = []
+    if interpret and len(pieces) == 1 and not is_host(order[0]) and order[0].op != "transfer":
+        graph, key = canonical(tuple(_operands(order)), list(dict.fromkeys(outputs)), order)
+        whole, interpret = _interpreted(graph, key, order), False
+        if whole is not None:
+            pieces, changes = map(list, zip(*parts(order, whole.changing), strict=True))
     if len(pieces) > 1:
         pieces = [piece if is_host(piece[0]) else _with_cheap(piece, known) for piece in pieces]
     wanted = set(outputs)
@@ -158,8 +163,11 @@ def build(
             continue
         graph, key = canonical(tuple(taken), given, piece)
         lent = tuple(i for i, n in enumerate(taken) if n in donated and read_once(n)) if single else ()
-        device = piece[0].type.device
-        executable = _executable(graph, key, lent, device, interpret)
+        executable: Any = _interpreted(graph, key, piece) if interpret else None
+        if whole is not None and changes[place]:
+            executable = whole if len(pieces) == 1 else Interpreted(graph, whole=whole)
+        elif executable is None:
+            executable = executable_for(graph, key, lent, piece[0].type.device)
         program.append(Segment(executable, tuple(taken), tuple(given)))
     return tuple(program)
 

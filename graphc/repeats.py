@@ -81,10 +81,10 @@ IN_ENTRY = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
 IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first")}
 
 MOST_TRIES = 3  # to learn how native code repeats a call
-PLACES = 1 << 11  # entries there is room for
+PLACES = 1 << 13  # entries there is room for
 LOOKED_AT = 8  # places behind that of its key at which an entry may stand
 HASHED = 0x9E3779B97F4A7C15  # 2**64 by the golden ratio, odd: its products spread keys over the upper bits
-SHIFT = 64 - 11  # leaves as many bits as a place has
+SHIFT = 64 - 13  # leaves as many bits as a place has
 _MASK = (1 << 64) - 1
 
 

@@ -177,10 +177,35 @@ def test_what_is_used_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(n: int) -> object:
         b = Builder()
         x = b.input(0, TensorType(f32, (n,)))
-        return variants.interpreted(Graph((x,), (b.exp(x),)), (n,))
+        y = b.exp(x)
+        return variants.interpreted(Graph((x,), (y,)), (n,), [y])
 
     made = [asked(n) for n in range(1, MOST_VARIANTS + 2)]
     assert made[:-1] == [None] * MOST_VARIANTS and made[-1] is not None
     for n in range(10, 30):
         assert asked(n) is not None
         assert asked(MOST_VARIANTS + 1) is made[-1]
+
+
+def test_what_is_the_same_in_all_variants_is_compiled_once() -> None:
+    """Of a text that grows word by word only attention sees how long it is."""
+    w = [realised(8, 8) / 30 for _ in range(4)]
+
+    def decode(words: int) -> list[float]:
+        x, keys, found = graphc.ones(1, 8), None, list[float]()
+        for _ in range(words):
+            y = F.layer_norm(x, (8,)) @ w[0]
+            y = F.gelu(y @ w[1] + x) * 0.5
+            keys = y if keys is None else graphc.cat([keys, y])
+            seen = (y @ keys.t()).softmax(-1) @ keys
+            z = F.layer_norm(seen + x, (8,)) @ w[2]
+            x = F.gelu(z @ w[3]) + F.layer_norm(z, (8,))
+            found.append(x.sum().item())
+        return found
+
+    assert counted(lambda: decode(12))["interpreted"] > 0
+    found: list[float] = []
+    more = counted(lambda: found.extend(decode(24)))
+    assert more["programs_built"] <= 2 and more["interpreted"] > 0  # of 12 other lengths
+    with scope(interpret=False):
+        assert found == pytest.approx(decode(24), rel=1e-4)
