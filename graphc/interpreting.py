@@ -140,13 +140,21 @@ def parts(order: Sequence[Node], changing: frozenset[int]) -> list[tuple[list[No
     change. One part where that is not worth it.
     """
     stage: dict[Node, int] = {}
+    stages: list[list[Node]] = []
     for i, node in enumerate(order):
         before = max((stage[operand] for operand in node.inputs if operand in stage), default=0)
-        stage[node] = before + (before % 2 != (i in changing))  # those that change have odd numbers
-    made = [[n for n in order if stage[n] == at] for at in range(max(stage.values(), default=0) + 1)]
-    found = [(nodes, bool(at % 2) or len(nodes) < FEWEST_SAME) for at, nodes in enumerate(made) if nodes]
-    steady = sum(len(nodes) for nodes, changes in found if not changes)
-    return found if changing and 2 * steady > len(order) else [(list(order), True)]
+        stage[node] = at = before + (before % 2 != (i in changing))  # those that change have odd numbers
+        stages += [[] for _ in range(at + 1 - len(stages))]
+        stages[at].append(node)
+    made: list[tuple[list[Node], bool]] = []
+    for at, nodes in enumerate(stages):
+        changes = bool(at % 2) or len(nodes) < FEWEST_SAME
+        if made and changes and made[-1][1]:
+            made[-1][0].extend(nodes)
+        elif nodes:
+            made.append((nodes, changes))
+    steady = sum(len(nodes) for nodes, changes in made if not changes)
+    return made if changing and 2 * steady > len(order) else [(list(order), True)]
 
 
 def _kind(graph: Graph) -> Key:
