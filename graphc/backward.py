@@ -13,7 +13,7 @@ from graphc.grad_mode import MODE, set_grad_enabled
 from graphc.hooks import LeafHooks, note_hooks, task
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
-from graphc.passes.autodiff import vjp
+from graphc.passes.autodiff import constant_ops, vjp
 from graphc.recording import MAX_PENDING, Recorder, current
 from graphc.recording_hooks import set_needed_later
 from graphc.saved import check_unwritten
@@ -351,8 +351,9 @@ def exits_of(found: Found) -> dict[Node, tuple[Gate, int]]:
     if MODE.anomaly:
         return inspected(found.passed, found.gates)
     zeros: dict[Node, tuple[Gate, int]] = {}
+    constant = constant_ops()
     for value in found.passed:
-        if value.gate is None and is_constant(value):
+        if value.gate is None and is_constant(value, constant):
             entries, body = local(value)
             zeros[value.node] = Gate(entries, 1, body), 0
     return {**zeros, **found.gates}

@@ -171,12 +171,14 @@ def call_after(run: Run, table: Table, made: Grads, grads: Grads) -> Grads:
     return made
 
 
-def is_constant(value: Value) -> bool:
-    """Whether the gradient of a recorded operation by one of its operands is zero everywhere, as that of floor is."""
+def is_constant(value: Value, constant: set[str]) -> bool:
+    """Whether the gradient of a recorded operation by one of its operands is zero everywhere, as that of floor is.
+    `constant` are `constant_ops()`.
+    """
     if value.name == OF_GRADIENTS:  # its parents are all that a backward pass read, no operands
         return False
     missing = {p.node for p in value.parents if type(p) is Value and p.grad and p.node.dtype.is_float}
-    constant, seen, stack = constant_ops(), {value.node}, [value.node]
+    seen, stack = {value.node}, [value.node]
     while stack and missing:
         node = stack.pop()
         if node in missing:

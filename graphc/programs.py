@@ -127,9 +127,10 @@ def build(
     pieces = [part[i : i + SEGMENT_NODES] for part in stages(order) for i in range(0, len(part), SEGMENT_NODES)]
     whole: Interpreted | None = None
     changes: list[bool] = []
+    made: tuple[Graph, tuple[object, ...]] | None = None  # of the only piece
     if interpret and len(pieces) == 1 and not is_host(order[0]) and order[0].op != "transfer":
-        graph, key = canonical(tuple(_operands(order)), list(dict.fromkeys(outputs)), order)
-        whole, interpret = _interpreted(graph, key, order), False
+        made = canonical(tuple(_operands(order)), list(dict.fromkeys(outputs)), order)
+        whole, interpret = _interpreted(*made, order), False
         if whole is not None:
             pieces, changes = map(list, zip(*parts(order, whole.changing), strict=True))
     if len(pieces) > 1:
@@ -161,7 +162,7 @@ def build(
         if is_host(piece[0]):
             program.append(Segment(HostExecutable(piece[0]), piece[0].inputs, (piece[0],)))
             continue
-        graph, key = canonical(tuple(taken), given, piece)
+        graph, key = made if made is not None and len(pieces) == 1 else canonical(tuple(taken), given, piece)
         lent = tuple(i for i, n in enumerate(taken) if n in donated and read_once(n)) if single else ()
         executable: Any = _interpreted(graph, key, piece) if interpret else None
         if whole is not None and changes[place]:
