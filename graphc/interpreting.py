@@ -20,7 +20,7 @@ import numpy as np
 
 from graphc.counting import FRONT
 from graphc.ir.contraction import parse_spec
-from graphc.ir.evaluate import evaluate
+from graphc.ir.evaluate import Evaluation
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.memory import AnyBuffer, copy_into, from_host, values_of
@@ -51,6 +51,7 @@ class Interpreted:
         self.changing = changing
         self._whole = whole if whole is not None else self
         self._graph = graph
+        self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
         count, elements = len(graph.nodes), sum(node.type.size for node in graph.nodes)
         self._cost = STEP * count + ELEMENT * elements
         worth = (PROGRAM + COMPILED_STEP * count) / self._cost
@@ -66,7 +67,9 @@ class Interpreted:
         self._whole.runs += self._cost / self._whole._cost
         FRONT.interpreted += 1
         arrays = [values_of(buffer, node.type) for buffer, node in zip(inputs, self._graph.inputs, strict=True)]
-        made = evaluate(self._graph, arrays)
+        if self._evaluation is None:
+            self._evaluation = Evaluation(self._graph)
+        made = self._evaluation.run(arrays)
         return [
             from_host(np.ascontiguousarray(array, node.dtype.numpy), "cpu")
             for array, node in zip(made, self._graph.outputs, strict=True)
