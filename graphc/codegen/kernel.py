@@ -88,8 +88,8 @@ class Affine:
 
 @record
 class Op:
-    """`result = name(args)`. Names and meanings are in `OPERATIONS`; `attr` is the literal of `const`, `table` what
-    `lookup` looks up in.
+    """`result = name(args)`. Names and meanings are in `OPERATIONS`; `attr` is the literal of `const`, or the number of
+    a lane, `table` what `lookup` looks up in.
     """
 
     result: Value
@@ -326,6 +326,7 @@ OPERATIONS: dict[str, tuple[int, str]] = {
     "unpack_high": (2, "likewise `zip_high`"),
     "even_segments": (2, "segments of 16 bytes: number 0, 2, ... of a, then those of b (vectors of 32 bytes and more)"),
     "odd_segments": (2, "likewise number 1, 3, ..."),
+    "splice": (2, "the lanes of both one after the other, as many as one has from number `attr` on (vectors)"),
     "extract": (1, "as many lanes of a vector as the result has, from number `attr` on"),
     "scale": (
         2,
@@ -343,13 +344,19 @@ OPERATIONS: dict[str, tuple[int, str]] = {
 
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 LANE_REDUCTIONS = frozenset({"reduce_add", "reduce_mul", "reduce_maximum", "reduce_minimum", "reduce_or", "reduce_and"})
-SHUFFLES = frozenset({"zip_low", "zip_high", "unpack_low", "unpack_high", "even_segments", "odd_segments"})
+_HALVES = {"zip_low", "zip_high", "unpack_low", "unpack_high", "even_segments", "odd_segments"}
+SHUFFLES = frozenset({*_HALVES, "splice"})
+NUMBERED = frozenset({"const", "extract", "splice"})  # operations with an `attr`
 SEGMENT = 16  # bytes within which processors move elements fastest
 
 
-def shuffled(name: str, type: VType) -> list[int]:
-    """Which lanes a shuffle of two vectors of `type` takes: those of the second are counted on from the first's."""
+def shuffled(op: Op) -> list[int]:
+    """Which lanes a shuffle of two vectors takes: those of the second are counted on from the first's."""
+    name, type = op.name, op.result.type
     lanes = type.lanes
+    if name == "splice":
+        first = int(op.attr or 0)
+        return list(range(first, first + lanes))
     if name in ("even_segments", "odd_segments"):
         size = SEGMENT // type.dtype.itemsize
         segments = range(int(name == "odd_segments"), 2 * lanes // size, 2)
@@ -419,6 +426,12 @@ class Emitter:
             return value
         result = Value(VType(value.type.dtype, count))
         self.body.append(Op(result, "extract", (value,), first))
+        return result
+
+    def splice(self, first: Value, second: Value, number: int) -> Value:
+        """The lanes of two vectors one after the other, as many as one has from `number` on."""
+        result = Value(first.type)
+        self.body.append(Op(result, "splice", (first, second), number))
         return result
 
     def lookup(self, table: Sequence[float], index: Value) -> Value:

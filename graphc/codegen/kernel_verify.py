@@ -10,6 +10,7 @@ from graphc.codegen.kernel import (
     COMPARISONS,
     INDEX,
     LANE_REDUCTIONS,
+    NUMBERED,
     OPERATIONS,
     SEGMENT,
     SHUFFLES,
@@ -280,7 +281,7 @@ class _Verifier:
             self.fail(f"{op.name} takes {count} operands, not {len(op.args)}")
         for i, arg in enumerate(op.args):
             self.use(arg, f"operand {i + 1}")
-        if (op.attr is not None) != (op.name in ("const", "extract")):
+        if (op.attr is not None) != (op.name in NUMBERED):
             self.fail(f"{op.name} {'needs a number' if op.attr is None else 'takes no number'}")
         if (op.table is not None) != (op.name == "lookup"):
             self.fail(f"{op.name} {'needs a table' if op.table is None else 'takes no table'}")
@@ -368,6 +369,12 @@ class _Verifier:
         if not isinstance(op.attr, int) or not 0 <= op.attr <= source.lanes - lanes:
             self.fail(f"there {'is no lane' if lanes == 1 else f'are no {lanes} lanes from'} {op.attr} in {source}")
         self.result(op, VType(source.dtype, lanes))
+
+    def _op_splice(self, op: Op) -> None:
+        lanes = op.args[0].type.lanes
+        if not isinstance(op.attr, int) or not 0 <= op.attr <= lanes:
+            self.fail(f"of two vectors of {lanes} lanes {lanes} begin at number 0 to {lanes}, not {op.attr}")
+        self._elementwise(op)
 
     def _op_lookup(self, op: Op) -> None:
         source, target, size = op.args[0].type, op.result.type, len(op.table or ())

@@ -1,4 +1,6 @@
-"""Kernels for running results along an axis: one chain for each line of elements, lines side by side in the lanes."""
+"""Kernels for running results along an axis: the lanes lie along a row, or else lines of elements side by side in the
+lanes, one chain for each.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +8,36 @@ import math
 from collections.abc import Iterable
 
 from graphc.codegen.crossing import WORD
-from graphc.codegen.dealing import transposed
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand, expand_cast
 from graphc.codegen.scope import ScopedEmitter
-from graphc.codegen.target import LINE, Target
+from graphc.codegen.target import Target
 from graphc.ir.demand import base_of
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
-from graphc.ir.types import DType, bf16, boolean, f16, f32, f64, i64, identity
+from graphc.ir.types import DType, bf16, boolean, f16, f32, f64, i32, i64, identity
 from graphc.ir.visit import topological
 
 _COMBINE = {"scan_sum": "add", "scan_prod": "mul", "scan_max": "maximum", "scan_min": "minimum"}
 
 
 CHAINS = 4  # an addition takes about as many cycles
-LONG_ROW = 256  # elements; with shorter rows too much of the time is waiting for the first and the last block
+LONG_ROW = 8  # elements of a row from which on the lanes go along it
+VECTORS = 4  # of a row that are put together before what came before them is combined with them
 WIDE_CHAINS = 8  # vectors side by side: they are in the same cache lines, and in the same pages
 
 
 def running_dtype(dtype: DType) -> DType:
     """The dtype in which running values of `dtype` are kept: floats in a wider one."""
     return f32 if dtype in (f16, bf16) else f64 if dtype is f32 else dtype
+
+
+def block_dtype(node: Node) -> DType:
+    """The dtype in which the elements of a block of a row are combined: their own, or one of 32 bits for shorter ones.
+    What came before a block is kept in that dtype too, but for sums: theirs is `running_dtype`.
+    """
+    return f32 if node.dtype in (f16, bf16) else i32 if node.dtype.itemsize < WORD else node.dtype
 
 
 class _Operands:
@@ -82,10 +91,11 @@ def lower_scan(node: Node, inside: frozenset[Node], name: str, target: Target) -
     axis, reverse = node.integer("axis"), bool(node.attr("reverse"))
     before, n, after = math.prod(node.shape[:axis]), node.shape[axis], math.prod(node.shape[axis + 1 :])
     dtype = running_dtype(node.dtype)
-    wide = target.lanes(max(4, dtype.itemsize))
-    along = after == 1 and node.op != "recurrence" and node.dtype is not boolean
-    if along and wide > 1 and n >= LONG_ROW and before >= wide * target.cores:
-        return _lower_rows(node, inside, name, target, wide)
+    # Products are computed one by one: in another order they leave the range of floats elsewhere, and are NaN.
+    one_by_one = node.op == "recurrence" or (node.op == "scan_prod" and dtype.is_float)
+    wide = target.lanes(max(WORD, block_dtype(node).itemsize)) > 1
+    if after == 1 and n >= LONG_ROW and wide and not one_by_one and node.dtype is not boolean:
+        return _lower_along(node, inside, name, target)
     lanes = min(target.lanes(max(4, dtype.itemsize)), 1 << (after - 1).bit_length())
     blocks = -(-after // lanes)
     among, unit, apart, most = (before, 1, n * after, CHAINS) if blocks == 1 else (after, lanes, lanes, WIDE_CHAINS)
@@ -137,53 +147,69 @@ def lower_scan(node: Node, inside: frozenset[Node], name: str, target: Target) -
     return Lowered(kernel, (*params, node))
 
 
-def _lower_rows(node: Node, inside: frozenset[Node], name: str, target: Target, lanes: int) -> Lowered:
-    """The kernel of a scan along the last axis: rows run side by side in the lanes, which are loaded along the axis,
-    a square block at a time, and transposed in registers. Each round of its loop stores a line of each row.
+def _lower_along(node: Node, inside: frozenset[Node], name: str, target: Target) -> Lowered:
+    """The kernel of a scan along the last axis, row by row in the order of memory, with the lanes along the row.
+
+    The lanes of a vector are combined in as many rounds as its number of lanes has bits; each combines them with those
+    so many places before them: twice as many each time. The vectors of a block are put together in pairs, and what was
+    there before the block is combined with all of it last.
     """
     (x,), reverse, n = node.inputs, bool(node.attr("reverse")), node.shape[-1]
-    rows, dtype = node.type.size // n, running_dtype(node.dtype)
+    dtype, name_of = block_dtype(node), combination(node)
+    carried = running_dtype(dtype) if node.op == "scan_sum" else dtype
+    lanes = target.lanes(max(WORD, dtype.itemsize))
     e = ScopedEmitter()
     grid = e.bind(Value(INDEX, "g"))
-    first = e.op("mul", grid, lanes)
-    if rows % lanes:
-        first = e.op("select", e.op("lt", first, rows - lanes), first, rows - lanes)
     operands = _Operands(e, node, inside)
     out = Param(f"p{len(operands.params)}", node.dtype, node.type.size, "out")
-    # Elements of two bytes cannot be moved between vectors one by one.
-    moved = node.dtype if node.dtype.itemsize >= WORD else dtype
+    # Of floats -0.0: for lanes moved up beside zeros LLVM chooses an instruction that takes twice as long.
+    neutral = -0.0 if node.op == "scan_sum" and dtype.is_float else identity(node.op.removeprefix("scan_"), dtype)
+    none, end = e.const(neutral, VType(dtype, lanes)), 0 if reverse else lanes - 1
 
-    def block(start: int, k: Value | None, total: Value) -> Value:
-        """Up to `lanes` places from `start` (and `k`) on; gives the running values after them."""
-        count = min(lanes, n - start)
-        mask = e.op("lt", e.lanes(i64, lanes), count) if count < lanes else None
-        low, step = (n - start - count, -1) if reverse else (start, 1)
-        terms = ((first, n), *(((k, step),) if k is not None else ()))
-        places = [Affine(row * n + low, terms) for row in range(lanes)]
-        loaded = [operands.load(x, lanes, place, 1, mask) for place in places]
-        columns = transposed(e, [expand_cast(e, vector, moved) for vector in loaded])[:count]
-        results = []
-        for column in reversed(columns) if reverse else columns:
-            total = e.op(combination(node), total, expand_cast(e, column, dtype))
-            results.append(expand_cast(e, total, moved))
-        results = [*(reversed(results) if reverse else results), *results[-1:] * (lanes - count)]
-        for place, vector in zip(places, transposed(e, results), strict=True):
-            e.store(out, place, expand_cast(e, vector, node.dtype), 1, None, mask)
-        return total
+    def combined(value: Value) -> Value:
+        """The running values of a vector."""
+        apart = 1
+        while apart < lanes:
+            before = e.splice(value, none, apart) if reverse else e.splice(none, value, lanes - apart)
+            value = e.op(name_of, before, value)
+            apart *= 2
+        return value
 
-    total = e.const(identity(node.op.removeprefix("scan_"), dtype), VType(dtype, lanes))
-    size = max(1, LINE // node.dtype.itemsize // lanes) * lanes
+    def block(start: int, k: Value | None, count: int, total: Value) -> Value:
+        """`count` places from `start` (and `k`) on in the order of the scan; gives the running value after them."""
+        terms = ((grid, n), *(((k, -1 if reverse else 1),) if k is not None else ()))
+        vectors: list[tuple[Affine, Value | None, Value]] = []
+        for first in range(start, start + count, lanes):
+            size = min(lanes, start + count - first)
+            place = Affine(n - first - size if reverse else first, terms)
+            mask = e.op("lt", e.lanes(i64, lanes), size) if size < lanes else None
+            value = expand_cast(e, operands.load(x, lanes, place, 1, mask), dtype)
+            vectors.append((place, mask, combined(value if mask is None else e.op("select", mask, value, none))))
+        running = [value for _, _, value in vectors]
+        apart = 1
+        while apart < len(running):
+            for middle in range(apart, len(running), 2 * apart):
+                before = e.splat(e.part(running[middle - 1], end, 1), lanes)
+                for at in range(middle, min(middle + apart, len(running))):
+                    running[at] = e.op(name_of, before, running[at])
+            apart *= 2
+        before = e.splat(expand_cast(e, total, dtype), lanes)
+        for (place, mask, _), value in zip(vectors, running, strict=True):
+            made = expand_cast(e, e.op(name_of, before, value), node.dtype)
+            e.store(out, place, made, 1, None, mask)
+        return e.op(name_of, total, expand_cast(e, e.part(running[-1], end, 1), carried))
+
+    size = VECTORS * lanes
     whole = n // size * size
-    with e.loop("k", 0, whole, size, (total,)) as k:
-        (total,) = k.phis
-        for start in range(0, size, lanes):
-            total = block(start, k.var, total)
-        k.yields = (total,)
-    (total,) = k.results
-    for start in range(whole, n, lanes):
-        total = block(start, None, total)
+    total = e.const(identity(node.op.removeprefix("scan_"), carried), VType(carried))
+    if whole:
+        with e.loop("k", 0, whole, size, (total,)) as k:
+            k.yields = (block(0, k.var, size, k.phis[0]),)
+        (total,) = k.results
+    if whole < n:
+        block(whole, None, n - whole, total)
     params = operands.params
-    kernel = Kernel(name, (*params.values(), out), -(-rows // lanes), grid, tuple(e.body), *operands.work(node))
+    kernel = Kernel(name, (*params.values(), out), node.type.size // n, grid, tuple(e.body), *operands.work(node))
     return Lowered(kernel, (*params, node))
 
 

@@ -211,6 +211,9 @@ class Interpreter:
             if lanes > 1:
                 return args[0][..., first : first + lanes]
             return args[0] if op.args[0].type.lanes == 1 else args[0][..., first]
+        if op.name == "splice":
+            first = int(op.attr or 0)
+            return np.concatenate(args, axis=-1)[..., first : first + op.result.type.lanes]
         if op.name in ("zip_low", "zip_high", "unpack_low", "unpack_high"):
             group = op.result.type.lanes if op.name.startswith("zip") else 16 // op.result.type.dtype.itemsize
             parts = [a.reshape(*a.shape[:-1], -1, 2, group // 2)[..., int(op.name.endswith("high")), :] for a in args]

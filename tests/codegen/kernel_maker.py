@@ -215,7 +215,7 @@ class KernelMaker:
         e, lanes = self.e, self.lanes
         dtype = self._type().dtype
         vector = self.value(VType(dtype, lanes))
-        what = str(self._choose("splat", "lanes", "extract", "reduce", "reduce", "zip", "lookup"))
+        what = str(self._choose("splat", "lanes", "extract", "reduce", "reduce", "zip", "splice", "lookup"))
         if what == "splat":
             self.keep(e.splat(self.value(VType(dtype)), lanes))
         elif what == "lanes" and dtype.is_integer:
@@ -227,6 +227,8 @@ class KernelMaker:
             self.keep(result)
         elif what == "lookup" and dtype in (i32, i64):
             self.keep(e.lookup(self.rng.standard_normal(1 << int(self.rng.integers(6))).tolist(), vector))
+        elif what == "splice" and lanes > 1:
+            self.keep(e.splice(vector, self.value(vector.type), int(self.rng.integers(lanes + 1))))
         elif what == "zip" and lanes % 2 == 0:
             size = lanes * dtype.itemsize
             names = ["zip_low", "zip_high"]

@@ -96,6 +96,8 @@ CORRUPTIONS = [
         "%b = even_segments %a, %v : f32x4",
         "even_segments does not cut f32x4 into equal parts",
     ),
+    ("%b = add %a, %v : f32x4", "%b = splice %a, %v : f32x4", "splice needs a number"),
+    ("%b = add %a, %v : f32x4", "%b = splice %a, %v, 5 : f32x4", "4 begin at number 0 to 4, not 5"),
     ("%u = bitcast %t : f32", "%u = unpack_high %t, %t : i32", "unpack_high does not cut i32 into equal parts"),
     ("%zero = const 0.0 : f32x4", "%zero = const 0.0 : f32x4\n    %sp = splat %zero : f32x8", "splat takes a scalar"),
 ]

@@ -337,7 +337,7 @@ SHUFFLED_BY_8 = {  # the lanes of two vectors of 8 elements of 4 bytes
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("copies", [1, 2])
-@pytest.mark.parametrize("name", sorted(SHUFFLES))
+@pytest.mark.parametrize("name", sorted(SHUFFLED_BY_8))
 def test_shuffles(name: str, copies: int, target: str) -> None:
     """`copies`: every element is so many lanes, smaller ones as many times."""
     dtype = np.dtype(np.float32 if copies == 1 else np.int16)
@@ -359,6 +359,25 @@ def test_shuffles(name: str, copies: int, target: str) -> None:
         pairs = np.stack(arrays[:2], axis=1).reshape(-1, size, 2)
         expected = pairs[:, half].ravel()
     assert (arrays[2] == expected).all()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [f32, i64, u8], ids=str)
+def test_splices(dtype: DType, target: str) -> None:
+    """Any number of lanes of one vector and then the other's, none and all of them too."""
+    a = np.arange(8).astype(dtype.numpy)
+    arrays = [a, a + 10, np.zeros((9, 8), a.dtype)]
+    params = [param(n, x, "in" if n != "o" else "out") for n, x in zip("abo", arrays, strict=True)]
+
+    def write(e: Emitter, g: Value) -> None:
+        values = [Value(VType(params[0].dtype, 8)) for _ in range(2)]
+        e.body.extend([Load(v, p, Affine()) for v, p in zip(values, params, strict=False)])
+        for first in range(9):
+            e.body.append(Store(params[2], Affine(first * 8), e.splice(*values, first)))
+
+    run(build(params, 1, write), arrays, TARGETS[target]())
+    both = np.concatenate(arrays[:2])
+    assert (arrays[2] == [both[first : first + 8] for first in range(9)]).all()
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 4), (4, 4), (2, 2), (1, 7)])

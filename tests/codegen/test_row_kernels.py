@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen.extremes import BLOCK_VECTORS, FEWEST_BLOCKS
-from graphc.codegen.kernel import SHUFFLES, For, Op, Store
+from graphc.codegen.kernel import For, Op
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
@@ -196,7 +196,7 @@ def test_scans_of_chains_side_by_side(shape: tuple[int, ...], axis: int, reverse
 
 @pytest.mark.parametrize(
     ("shape", "axis", "chains", "grid"),
-    [((4096, 130), 1, 4, 1024), ((4096, 1024), 0, 8, 32), ((4096, 3, 2), 1, 4, 1024), ((3, 1024), 1, 1, 3)],
+    [((4096, 7), 1, 4, 1024), ((4096, 1024), 0, 8, 32), ((4096, 3, 2), 1, 4, 1024), ((3, 1024), 1, 1, 3)],
 )
 def test_how_many_chains_run_side_by_side(shape: tuple[int, ...], axis: int, chains: int, grid: int) -> None:
     (kernel,) = build_program(_scan("scan_sum", shape, axis), target=AVX2).kernels
@@ -207,7 +207,7 @@ def test_how_many_chains_run_side_by_side(shape: tuple[int, ...], axis: int, cha
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("shape", [(13, 1024), (16, 2, 259), (600, 257)])
-def test_scans_of_rows_side_by_side(shape: tuple[int, ...], reverse: bool, target: str) -> None:
+def test_scans_along_rows(shape: tuple[int, ...], reverse: bool, target: str) -> None:
     rng = np.random.default_rng(3)
     kinds = [("scan_sum", "i32"), ("scan_max", "f32"), ("scan_sum", "f64"), ("scan_sum", "f32"), ("scan_min", "i64")]
     for op, dtype in [*kinds, ("scan_max", "bf16"), ("scan_sum", "f16"), ("scan_max", "u8"), ("scan_prod", "i32")]:
@@ -228,13 +228,33 @@ def test_scans_treat_special_numbers_as_one_by_one() -> None:
             assert (np.signbit(got) == np.signbit(expected))[~np.isnan(expected)].all()
 
 
-def test_long_rows_are_transposed_in_registers() -> None:
-    """Four rows, four places of each at a time, and a line of each row in a round of the loop."""
-    kernel = build_program(_scan("scan_sum", (4096, 1024), 1), target=AVX2).kernels[0]
+@pytest.mark.parametrize("rows", [1, 4096])
+def test_rows_are_scanned_in_the_order_of_memory(rows: int) -> None:
+    """Four vectors in a round of the loop, each combined three times with itself, and one addition in f64."""
+    kernel = build_program(_scan("scan_sum", (rows, 1024), 1), target=AVX2).kernels[0]
     (loop,) = (s for s in kernel.body if isinstance(s, For))
-    assert (len(loop.phis), loop.step, kernel.grid) == (1, 16, 1024)
-    assert sum(isinstance(s, Store) for s in loop.body) == 16
-    assert sum(isinstance(s, Op) and s.name in SHUFFLES for s in loop.body) == 64
+    assert ([p.type.dtype for p in loop.phis], loop.step, kernel.grid) == ([BY_NAME["f64"]], 32, rows)
+    ops = [s for s in loop.body if isinstance(s, Op)]
+    assert sum(s.name == "splice" for s in ops) == 12
+    assert sum(s.name == "add" and s.result.type.dtype.bits == 64 for s in ops) == 1
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_long_sums_that_run_lose_little(reverse: bool, target: str) -> None:
+    """What came before is kept in f64: a million sums are right to the last places of the largest."""
+    x = np.random.default_rng(5).standard_normal((1, 1_000_003)).astype(np.float32)
+    (got,) = run(_scan("scan_sum", x.shape, 1, reverse), [x], TARGETS[target])
+    wide = x.astype(np.float64)
+    exact = np.cumsum(wide[:, ::-1], 1)[:, ::-1] if reverse else np.cumsum(wide, 1)
+    assert np.abs(got - exact).max() <= 2 * np.spacing(np.abs(exact).max().astype(np.float32))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_products_that_run_leave_the_range_of_f32_and_come_back(target: str) -> None:
+    x = np.tile(np.array([1e30, 1e30, 1e-30, 1e-30], np.float32), (3, 64))
+    (got,) = run(_scan("scan_prod", x.shape, 1), [x], TARGETS[target])
+    np.testing.assert_allclose(got[:, 3::4], 1, rtol=1e-4)
 
 
 def _softmax(shape: tuple[int, ...]) -> Graph:

@@ -94,6 +94,8 @@ def exchange(f: Function, op: Op, scratch: str) -> None:
 
 def _source_lane(op: Op, threads: int) -> str:
     """Which of the lanes of both vectors a thread takes in a shuffle, see `shuffled`."""
+    if op.name == "splice":
+        return f"{LANE} + {int(op.attr or 0)}"
     size, half = SEGMENT // op.result.type.dtype.itemsize, int(op.name in ("odd_segments", "unpack_high", "zip_high"))
     if op.name in ("even_segments", "odd_segments"):
         return f"(2 * ({LANE} / {size}) + {half}) * {size} + {LANE} % {size}"
@@ -248,7 +250,7 @@ def _extract(f: Function, op: Op) -> None:
 
 def _shuffle(f: Function, op: Op) -> None:
     lanes = [register for a in op.args for register in f.registers[a]]
-    f.define(op.result, tuple(lanes[lane] for lane in shuffled(op.name, op.result.type)))
+    f.define(op.result, tuple(lanes[lane] for lane in shuffled(op)))
 
 
 def _reduce(f: Function, op: Op) -> None:

@@ -271,7 +271,7 @@ def _extract(f: Function, op: Op) -> str:
 
 
 def _shuffle(f: Function, op: Op) -> str:
-    mask = lane_mask(shuffled(op.name, op.result.type))
+    mask = lane_mask(shuffled(op))
     return f.emit(f"shufflevector {f.typed(op.args[0])}, {f.typed(op.args[1])}, {mask}", op.result.name)
 
 
