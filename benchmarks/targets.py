@@ -126,6 +126,7 @@ TARGETS = (
     Target("products of n >= 512, of the roofline", 0.9, _over_rows(_roofline, *LARGE), "%"),
     _to_best("products", 1, _best, "matmul-*"),
     _to_best("convolutions", 1.2, _best, "conv-*"),
+    Target("plain loops without gradients, to PyTorch eager", 1, _over_rows(_plain, "loop-*")),
     Target("first LeNet step, empty cache", 1.0, _first_step("cold"), "s"),
     Target("first LeNet step, filled cache", 0.1, _first_step("cached"), "s"),
     Target("import, over NumPy's", 60, _import, "ms"),
@@ -192,6 +193,10 @@ REASONS: dict[tuple[str, ...], str] = {
     ("conv-depthwise-b16",): (
         "Depthwise convolutions of 16 samples move more than the last cache holds; images are put together and stored "
         "past it (decision 15), at {shares} of the speed of a plain copy of as many bytes."
+    ),
+    ("loop-decode",): (
+        "A text's caches grow by joining: each length is another program. What all lengths share is compiled; "
+        "attention over a new length is interpreted operator by operator, and recorded in Python (decision 19)."
     ),
     ("record",): (
         "An operation that is recorded again is recorded in native code (decision 11), in 1.0 us where NumPy's call "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from benchmarks.workload import Workload
-from benchmarks.workloads import convolutions, elementwise, on_cuda, overheads, products, rows, training
+from benchmarks.workloads import convolutions, elementwise, loops, on_cuda, overheads, products, rows, training
 
 
 def workloads(tiny: bool = False, device: str = "cpu") -> dict[str, Workload]:
     """All workloads of a device; `tiny` makes them small enough for tests, under the same names."""
-    families = (on_cuda,) if device == "cuda" else (training, elementwise, rows, products, convolutions, overheads)
+    families = (
+        (on_cuda,) if device == "cuda" else (training, elementwise, rows, products, convolutions, loops, overheads)
+    )
     made = [workload for family in families for workload in family.workloads(tiny)]
     by_name = {workload.name: workload for workload in made}
     assert len(by_name) == len(made), "two workloads have one name"
