@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,62 +16,25 @@ from graphc.ir.types import DType, TensorType, f64
 
 @record
 class _Step:
-    """One operator: its operands' places among the values, and those of values that are not read afterwards."""
+    """One operator, and which of its operands nobody reads afterwards."""
 
-    name: str
+    node: Node
     evaluate: Evaluate
-    operands: tuple[int, ...]
     attrs: dict[str, AttrValue]
     type: TensorType
-    done: tuple[int, ...]
+    done: tuple[Node, ...]
 
 
 class Evaluation:
-    """A graph made ready to be evaluated again and again; see `evaluate`."""
+    """A graph made ready to be evaluated again and again, as by `evaluate`."""
 
-    def __init__(self, graph: Graph, floats: DType | None = None) -> None:
-        if floats not in (None, f64):
-            raise GraphcError(f"floats can be computed as they are or in f64, not in {floats}")
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._inputs = [_widen(node.dtype, floats).numpy for node in graph.inputs]
-        inputs = set(graph.inputs)
-        made = [node for node in graph.nodes if node not in inputs]
-        place = {node: number for number, node in enumerate((*graph.inputs, *made))}
-        self._outputs = [place[node] for node in graph.outputs]
-        last = {operand: node for node in made for operand in node.inputs}
-        kept = set(graph.outputs)
-        done: dict[Node, list[int]] = {}
-        for operand, reader in last.items():
-            if operand not in kept:
-                done.setdefault(reader, []).append(place[operand])
-        self._steps = [
-            _Step(
-                node.op,
-                OPS[node.op].evaluate,
-                tuple(place[operand] for operand in node.inputs),
-                {k: _widen(v, floats) if isinstance(v, DType) else v for k, v in attrs_of(node).items()},
-                TensorType(_widen(node.dtype, floats), node.shape, node.type.device),
-                tuple(done.get(node, ())),
-            )
-            for node in made
-        ]
+        self._steps = tuple(_steps(graph, None))
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs for `arrays`."""
-        _check(self._graph, arrays)
-        values: list[Any] = [np.asarray(array, dtype) for array, dtype in zip(arrays, self._inputs, strict=True)]
-        with np.errstate(all="ignore"):
-            for step in self._steps:
-                result = np.asarray(step.evaluate([values[i] for i in step.operands], step.attrs, step.type))
-                if result.shape != step.type.shape or result.dtype != step.type.dtype.numpy:
-                    raise GraphcError(
-                        f"the NumPy reference of {step.name} gave {result.dtype}{list(result.shape)}, its type is "
-                        f"{step.type}"
-                    )
-                values.append(result)
-                for i in step.done:
-                    values[i] = None
-        return [values[i].copy() for i in self._outputs]
+        return _run(self._graph, self._steps, arrays, None)
 
 
 def evaluate(graph: Graph, arrays: Sequence[np.ndarray], floats: DType | None = None) -> list[np.ndarray]:
@@ -82,7 +44,45 @@ def evaluate(graph: Graph, arrays: Sequence[np.ndarray], floats: DType | None = 
     outputs are f64. Intermediate values are dropped after their last use. Raises ShapeError or DTypeError when an
     array does not fit its input.
     """
-    return Evaluation(graph, floats).run(arrays)
+    if floats not in (None, f64):
+        raise GraphcError(f"floats can be computed as they are or in f64, not in {floats}")
+    return _run(graph, _steps(graph, floats), arrays, floats)
+
+
+def _steps(graph: Graph, floats: DType | None) -> Iterator[_Step]:
+    """The steps one by one: those of a long graph take more memory than its values."""
+    last: dict[Node, Node | None] = {operand: node for node in graph.nodes for operand in node.inputs}
+    for node in graph.outputs:
+        last[node] = None
+    inputs = set(graph.inputs)
+    for node in graph.nodes:
+        if node in inputs:
+            continue
+        attrs = attrs_of(node)
+        if floats is not None:
+            attrs = {k: _widen(v, floats) if isinstance(v, DType) else v for k, v in attrs.items()}
+        type = TensorType(_widen(node.dtype, floats), node.shape, node.type.device)
+        done = tuple(operand for operand in dict.fromkeys(node.inputs) if last[operand] is node)
+        yield _Step(node, OPS[node.op].evaluate, attrs, type, done)
+
+
+def _run(graph: Graph, steps: Iterable[_Step], arrays: Sequence[np.ndarray], floats: DType | None) -> list[np.ndarray]:
+    _check(graph, arrays)
+    values: dict[Node, np.ndarray] = {}
+    for node, array in zip(graph.inputs, arrays, strict=True):
+        values[node] = np.asarray(array, _widen(node.dtype, floats).numpy)
+    with np.errstate(all="ignore"):
+        for step in steps:
+            node, type = step.node, step.type
+            result = np.asarray(step.evaluate([values[operand] for operand in node.inputs], step.attrs, type))
+            if result.shape != type.shape or result.dtype != type.dtype.numpy:
+                raise GraphcError(
+                    f"the NumPy reference of {node.op} gave {result.dtype}{list(result.shape)}, its type is {type}"
+                )
+            values[node] = result
+            for operand in step.done:
+                del values[operand]
+    return [values[node].copy() for node in graph.outputs]
 
 
 def _check(graph: Graph, arrays: Sequence[np.ndarray]) -> None:
