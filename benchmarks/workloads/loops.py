@@ -221,8 +221,9 @@ def _decoder(depth: int, width: int, words: int, length: int) -> Workload:
         name="loop-decode",
         section=SECTION,
         inputs=inputs,
-        flops=2.0 * length * (12 * width**2 * depth + words * width + width * depth * length),
-        bytes=4.0 * (12 * width**2 * depth + (words + length) * width),
+        # Of one word, as times are.
+        flops=2.0 * (12 * width**2 * depth + words * width + width * depth * length),
+        bytes=4.0 * (12 * width**2 * depth + (words + length) * width) / length,
         torch=torch,
         jax=jax,
         reference=numpy,
