@@ -344,8 +344,9 @@ OPERATIONS: dict[str, tuple[int, str]] = {
 
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 LANE_REDUCTIONS = frozenset({"reduce_add", "reduce_mul", "reduce_maximum", "reduce_minimum", "reduce_or", "reduce_and"})
-_HALVES = {"zip_low", "zip_high", "unpack_low", "unpack_high", "even_segments", "odd_segments"}
-SHUFFLES = frozenset({*_HALVES, "splice"})
+SHUFFLES = frozenset(
+    ("zip_low", "zip_high", "unpack_low", "unpack_high", "even_segments", "odd_segments", "splice")
+)  # fmt: skip
 NUMBERED = frozenset({"const", "extract", "splice"})  # operations with an `attr`
 SEGMENT = 16  # bytes within which processors move elements fastest
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 from graphc.codegen.crossing import WORD
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
@@ -23,7 +24,7 @@ _COMBINE = {"scan_sum": "add", "scan_prod": "mul", "scan_max": "maximum", "scan_
 
 
 CHAINS = 4  # an addition takes about as many cycles
-LONG_ROW = 8  # elements of a row from which on the lanes go along it
+ALONG = 8  # elements of a row from which on the lanes go along it
 VECTORS = 4  # of a row that are put together before what came before them is combined with them
 WIDE_CHAINS = 8  # vectors side by side: they are in the same cache lines, and in the same pages
 
@@ -93,8 +94,8 @@ def lower_scan(node: Node, inside: frozenset[Node], name: str, target: Target) -
     dtype = running_dtype(node.dtype)
     # Products are computed one by one: in another order they leave the range of floats elsewhere, and are NaN.
     one_by_one = node.op == "recurrence" or (node.op == "scan_prod" and dtype.is_float)
-    wide = target.lanes(max(WORD, block_dtype(node).itemsize)) > 1
-    if after == 1 and n >= LONG_ROW and wide and not one_by_one and node.dtype is not boolean:
+    has_lanes = target.lanes(max(WORD, block_dtype(node).itemsize)) > 1
+    if after == 1 and n >= ALONG and has_lanes and not one_by_one and node.dtype is not boolean:
         return _lower_along(node, inside, name, target)
     lanes = min(target.lanes(max(4, dtype.itemsize)), 1 << (after - 1).bit_length())
     blocks = -(-after // lanes)
@@ -155,7 +156,7 @@ def _lower_along(node: Node, inside: frozenset[Node], name: str, target: Target)
     there before the block is combined with all of it last.
     """
     (x,), reverse, n = node.inputs, bool(node.attr("reverse")), node.shape[-1]
-    dtype, name_of = block_dtype(node), combination(node)
+    dtype, combine = block_dtype(node), combination(node)
     carried = running_dtype(dtype) if node.op == "scan_sum" else dtype
     lanes = target.lanes(max(WORD, dtype.itemsize))
     e = ScopedEmitter()
@@ -163,15 +164,16 @@ def _lower_along(node: Node, inside: frozenset[Node], name: str, target: Target)
     operands = _Operands(e, node, inside)
     out = Param(f"p{len(operands.params)}", node.dtype, node.type.size, "out")
     # Of floats -0.0: for lanes moved up beside zeros LLVM chooses an instruction that takes twice as long.
-    neutral = -0.0 if node.op == "scan_sum" and dtype.is_float else identity(node.op.removeprefix("scan_"), dtype)
-    none, end = e.const(neutral, VType(dtype, lanes)), 0 if reverse else lanes - 1
+    start_of = partial(identity, node.op.removeprefix("scan_"))
+    nothing = -0.0 if node.op == "scan_sum" and dtype.is_float else start_of(dtype)
+    neutral, end = e.const(nothing, VType(dtype, lanes)), 0 if reverse else lanes - 1
 
     def combined(value: Value) -> Value:
         """The running values of a vector."""
         apart = 1
         while apart < lanes:
-            before = e.splice(value, none, apart) if reverse else e.splice(none, value, lanes - apart)
-            value = e.op(name_of, before, value)
+            before = e.splice(value, neutral, apart) if reverse else e.splice(neutral, value, lanes - apart)
+            value = e.op(combine, before, value)
             apart *= 2
         return value
 
@@ -184,24 +186,24 @@ def _lower_along(node: Node, inside: frozenset[Node], name: str, target: Target)
             place = Affine(n - first - size if reverse else first, terms)
             mask = e.op("lt", e.lanes(i64, lanes), size) if size < lanes else None
             value = expand_cast(e, operands.load(x, lanes, place, 1, mask), dtype)
-            vectors.append((place, mask, combined(value if mask is None else e.op("select", mask, value, none))))
+            vectors.append((place, mask, combined(value if mask is None else e.op("select", mask, value, neutral))))
         running = [value for _, _, value in vectors]
         apart = 1
         while apart < len(running):
             for middle in range(apart, len(running), 2 * apart):
                 before = e.splat(e.part(running[middle - 1], end, 1), lanes)
                 for at in range(middle, min(middle + apart, len(running))):
-                    running[at] = e.op(name_of, before, running[at])
+                    running[at] = e.op(combine, before, running[at])
             apart *= 2
         before = e.splat(expand_cast(e, total, dtype), lanes)
         for (place, mask, _), value in zip(vectors, running, strict=True):
-            made = expand_cast(e, e.op(name_of, before, value), node.dtype)
+            made = expand_cast(e, e.op(combine, before, value), node.dtype)
             e.store(out, place, made, 1, None, mask)
-        return e.op(name_of, total, expand_cast(e, e.part(running[-1], end, 1), carried))
+        return e.op(combine, total, expand_cast(e, e.part(running[-1], end, 1), carried))
 
     size = VECTORS * lanes
     whole = n // size * size
-    total = e.const(identity(node.op.removeprefix("scan_"), carried), VType(carried))
+    total = e.const(start_of(carried), VType(carried))
     if whole:
         with e.loop("k", 0, whole, size, (total,)) as k:
             k.yields = (block(0, k.var, size, k.phis[0]),)
