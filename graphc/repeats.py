@@ -9,8 +9,9 @@ import ctypes
 from collections.abc import Mapping
 
 # Words of an entry, in order. Its key: the user's code object and the place in it, the function, whether gradients are
-# on and whether they flow, the default dtype, the device of what is made from nothing, how many arguments have names,
-# the number of parts that the arguments have, and two words for each. Then what the call gave, by its kind:
+# on and whether they flow, and inference mode, the default dtype, the device of what is made from nothing, how many
+# arguments have names, the number of parts that the arguments have, and two words for each. Then what the call gave, by
+# its kind:
 #
 # RECORDED   a value (see VALUE), the type and strides of its tensor, bytes, and checks of values (0 or a tuple)
 # SHOWN      a view: type, strides, chain and offset, of which tensor, whether it has a lineage of its own, its depth
@@ -38,14 +39,14 @@ RECORDED, SHOWN, SAME, OTHERWISE, SEVERAL, RECIPE = range(6)
 # A recipe begins with: how many values there are, how many operations recorded them, how many tensors are given, and
 # what packs these (0 for one alone, None for a tuple). Then whether a tensor is written, and what it must be: its
 # place among the arguments, its type, strides, chain and offset, whether it has no root, is a leaf that requires
-# gradients, has a history, counts the writes of its memory. Then the node of the whole memory (0: it is not read) and
-# room for what keeps that, which value is written, whether it is the history then, what is told of other arguments
-# that show the memory (a tuple), and whether the call gives None. Behind that come room for the objects that are
-# made, the values, and of each tensor that is given its value, type and strides.
+# gradients, has a history, counts the writes of its memory, counts writes at all. Then the node of the whole memory (0:
+# it is not read) and room for what keeps that, which value is written, whether it is the history then, what is told of
+# other arguments that show the memory (a tuple), and whether the call gives None. Behind that come room for the objects
+# that are made, the values, and of each tensor that is given its value, type and strides.
 RECIPE_HEAD = (
     *("values", "records", "results", "packer"),
     *("writes", "target", "type", "strides", "chain", "offset", "rootless", "requires", "history", "own"),
-    *("whole", "kept", "value", "flows", "sharers", "nothing"),
+    *("counted", "whole", "kept", "value", "flows", "sharers", "nothing"),
 )
 RESULT = ("value", "type", "strides")
 MOST_VALUES = 16
@@ -73,7 +74,7 @@ HEAD_KEY, HEAD_GIVEN = 2, 2 + KEY_WORDS
 
 # What may be wanted: an entry, to know in which order the function reads its arguments, an entry of a view.
 ENTRY, ORDER, VIEW = 1, 2, 3
-FLOWS, ENABLED = 1, 2  # bits of a key's word about gradients
+FLOWS, ENABLED, INFERENCE = 1, 2, 4  # bits of a key's word about gradients
 
 # Offsets in bytes: in a key, in an entry, and in the head.
 IN_KEY = {name: 8 * place for place, name in enumerate(KEY)}

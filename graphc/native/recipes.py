@@ -30,7 +30,7 @@ _ROOM, _TENSORS = 8 * RECIPE_ROOM, 8 * (RECIPE_ROOM + MOST_VALUES)
 
 def _value_of(layout: Layout) -> Function:
     """A value as a record tells; 0 when there is no memory. `read` is where in `keeps` the operands begin."""
-    f = Writer(layout, "value_of", "plan", "recorder", "record", "read", "recipe", "inference")
+    f = Writer(layout, "value_of", "plan", "recorder", "record", "read", "recipe")
     plan, none, zero = "%plan", f.shared("%plan", "none"), f.shared("%plan", "zero")
     count = f.load("%record", IN_VALUE["parents"])
     parts = [f.call("clone", f.shared(plan, "value_like")), f.call("PyTuple_New", count), f.call("PyList_New", 1)]
@@ -61,9 +61,8 @@ def _value_of(layout: Layout) -> Function:
         f.call("PyTuple_SetItem", parents, f.minus(count, f.get(left)), f.get(keep))
         f.set(which, f.shifted(f.get(which), 8))
         f.set(left, f.add(f.get(left), -1))
-    owned = f.both(f.equal(f.load("%record", IN_VALUE["counts"]), OWN_WRITES), f.equal("%inference", 0))
     counts = f.variable(none)
-    with f.when(owned):
+    with f.when(f.equal(f.load("%record", IN_VALUE["counts"]), OWN_WRITES)):
         f.set(counts, counter)
     slots = layout.value
     for name in ("node", "name"):
@@ -136,13 +135,13 @@ def _writable(layout: Layout) -> Function:
         f.need(f.equal(f.load(storage, slots[name]), none))
     f.need(f.equal(f.load(lineage, layout.lineage["hooks"]), none))
     f.need(f.equal(f.load("%target", tensor["_wrapped"]), f.shared(plan, "false")))
-    f.need(f.differ(f.load("%target", tensor["_counter"]), none))
     shown = [f.load("%recipe", IN_RECIPE[name]) for name in ("type", "strides", "chain", "offset")]
     f.proceed(f.call("shows", "%target", *shown))
     flags = {
         "rootless": f.equal(f.load("%target", tensor["_root"]), none),
         "requires": f.equal(f.load(lineage, layout.lineage["requires_grad"]), f.shared(plan, "true")),
         "history": f.differ(f.load(lineage, layout.lineage["hist"]), none),
+        "counted": f.differ(f.load("%target", tensor["_counter"]), none),
         "own": f.equal(f.load("%target", tensor["_counter"]), f.load(storage, slots["counter"])),
     }
     for name, flag in flags.items():
@@ -198,23 +197,29 @@ def _overwrite(layout: Layout) -> Function:
     plan, none, slots = "%plan", f.shared("%plan", "none"), layout.storage
     storage, lineage = (f.load("%target", layout.tensor[name]) for name in ("_storage", "_lineage"))
     counter = f.load("%target", layout.tensor["_counter"])
-    count = f.call("PyLong_AsLongLong", f.call("PyList_GetItem", counter, 0))
-    parts = [f.call("PyLong_FromLongLong", f.add(count, 1))]
-    parts += [f.call("PyWeakref_NewRef", held, 0) for held in (storage, lineage)]
-    writes, waiting, back = parts
-    missing = f.either(f.either(f.equal(writes, 0), f.equal(waiting, 0)), f.equal(back, 0))
+    counted, writes = f.differ(counter, none), f.variable(f.shared(plan, "zero"))
+    with f.when(counted):
+        count = f.call("PyLong_AsLongLong", f.call("PyList_GetItem", counter, 0))
+        f.set(writes, f.call("PyLong_FromLongLong", f.add(count, 1)))
+    with f.unless(counted):
+        f.call("Py_IncRef", f.get(writes))
+    waiting, back = (f.call("PyWeakref_NewRef", held, 0) for held in (storage, lineage))
+    missing = f.either(f.either(f.equal(f.get(writes), 0), f.equal(waiting, 0)), f.equal(back, 0))
     failed = f.variable(f.number(missing))
     with f.unless(missing):  # also of memory that is pending already: loops that nobody looks at end by their number
         f.set(failed, f.call("PyList_Append", f.load("%recorder", layout.recorder["pending"]), waiting))
     f.call("Py_DecRef", waiting)
     with f.when(f.differ(f.get(failed), 0)):
-        for part in (writes, back):
+        for part in (f.get(writes), back):
             f.call("Py_DecRef", part)
         f.call("PyErr_Clear")
         f.give(0)
     f.put("%value", layout.value["counter"], counter)
-    f.put("%value", layout.value["version"], writes)
-    f.call("PyList_SetItem", counter, 0, writes)
+    f.put("%value", layout.value["version"], f.get(writes))
+    with f.when(counted):
+        f.call("PyList_SetItem", counter, 0, f.get(writes))
+    with f.unless(counted):
+        f.call("Py_DecRef", f.get(writes))
     f.call("bump", storage, slots["version"], 1)
     f.count_up(f.shared(plan, "touched"))
     for name in ("slot", "slots", "kept"):
@@ -276,9 +281,8 @@ def _packed(layout: Layout) -> Function:
 
 def _followed(layout: Layout) -> Function:
     """What a call gives whose entry has a recipe, after it was recorded."""
-    f = Writer(layout, "followed", "plan", "recorder", "table", "found", "read", "inference")
+    f = Writer(layout, "followed", "plan", "recorder", "table", "found", "read")
     plan, recipe = "%plan", f.load("%found", IN_ENTRY["recipe"])
-    f.need(f.equal("%inference", 0))
     target, writes = f.variable(0), f.load(recipe, IN_RECIPE["writes"])
     with f.when(f.differ(writes, 0)):
         place = f.load(recipe, IN_RECIPE["target"])
@@ -289,7 +293,7 @@ def _followed(layout: Layout) -> Function:
     left, record = f.variable(count), f.variable(f.add(recipe, 8 * RECIPE_VALUES))
     with f.while_above(left, 0):
         done = f.minus(count, f.get(left))
-        value = f.call("value_of", plan, "%recorder", f.get(record), "%read", recipe, 0)
+        value = f.call("value_of", plan, "%recorder", f.get(record), "%read", recipe)
         with f.when(f.equal(value, 0)):
             f.call("drop", recipe, done, 0)
             f.give(0)

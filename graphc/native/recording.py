@@ -26,6 +26,7 @@ from graphc.repeats import (
     IN_ENTRY,
     IN_HEAD,
     IN_KEY,
+    INFERENCE,
     KEY,
     LOOKED_AT,
     PLACES,
@@ -104,9 +105,9 @@ def _entry_of(layout: Layout) -> Function:
 
 def _made(layout: Layout) -> Function:
     """The tensor of a call; 0 when there is no memory."""
-    f = Writer(layout, "made", "plan", "recorder", "found", "read", "inference")
+    f = Writer(layout, "made", "plan", "recorder", "found", "read")
     record = f.add("%found", IN_ENTRY[VALUE[0]])
-    value = f.call("value_of", "%plan", "%recorder", record, "%read", 0, "%inference")
+    value = f.call("value_of", "%plan", "%recorder", record, "%read", 0)
     f.need(f.differ(value, 0))
     type, strides = (f.load("%found", IN_ENTRY[what]) for what in ("type", "strides"))
     tensor = f.call("tensor_over", "%plan", "%recorder", value, type, strides)
@@ -186,14 +187,14 @@ def _entered(layout: Layout) -> Function:
     f = Writer(layout, "entered", *_CALL)
     plan, key, given = "%plan", f.add("%table", 8 * HEAD_KEY), f.add("%table", 8 * HEAD_GIVEN)
     count = f.load("%table", IN_HEAD["given"])
-    flows, left = f.variable(0), f.variable(0)
+    flows, left = f.variable(f.times("%inference", str(INFERENCE))), f.variable(0)
     with f.when(f.differ("%enabled", 0)):
-        f.set(flows, ENABLED)
+        f.set(flows, f.add(f.get(flows), ENABLED))
         f.set(left, count)
     with f.while_above(left, 0):
         f.set(left, f.add(f.get(left), -1))
         with f.when(f.equal(f.call("wants", plan, f.load(f.scaled(given, f.get(left)))), 1)):
-            f.set(flows, ENABLED + FLOWS)
+            f.set(flows, f.add(f.get(flows), FLOWS))
             f.set(left, 0)
     f.call("begin_key", plan, "%recorder", "%table", "%function", f.get(flows))
     keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
@@ -224,8 +225,8 @@ def _entered(layout: Layout) -> Function:
         f.store(str(ENTRY), "%table", IN_HEAD["wanted"])
         f.give(0)
     with f.when(f.equal(f.load(entry, IN_ENTRY["kind"]), RECIPE)):
-        f.give(f.call("followed", plan, "%recorder", "%table", entry, read, "%inference"))
-    f.give(f.call("made", plan, "%recorder", entry, read, "%inference"))
+        f.give(f.call("followed", plan, "%recorder", "%table", entry, read))
+    f.give(f.call("made", plan, "%recorder", entry, read))
     return f
 
 

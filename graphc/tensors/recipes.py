@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from graphc.errors import GraphcError
-from graphc.grad_mode import MODE
 from graphc.ir.node import Node
 from graphc.recording import Check, Recorder
 from graphc.repeats import (
@@ -99,15 +98,16 @@ def _write(before: Before, result: Any, recorder: Recorder) -> _Write | None:
     target = before.tensors[number]
     storage, lineage, counter = target._storage, target._lineage, target._counter
     value = storage.value
-    if value is None or counter is None or value.counter is not counter or storage.recorder is not recorder:
+    if value is None or value.counter is not counter or storage.recorder is not recorder:
         return None
     if any(before.tensors[n]._storage is not storage for n in changed):
         return None
-    if (storage.version, counter[0]) != (before.held[number][1] + 1, before.held[number][2] + 1):
+    was, now = before.held[number], held(target)
+    if now[1:] != (was[1] + 1, was[2] + (counter is not None)) or value.version != max(now[2], 0):
         return None
     flows = lineage.hist is value
     was, now = before.about[number], about(target)
-    if was[:-_HISTORY] != now[:-_HISTORY] or lineage.hooks is not None or value.version != counter[0]:
+    if was[:-_HISTORY] != now[:-_HISTORY] or lineage.hooks is not None:
         return None
     if flows:
         if target._chain or target._root is not None or lineage.depth or lineage.version != storage.version:
@@ -150,7 +150,7 @@ def trace(
     roots = [write.value] if write else [one._storage.value for one in results]
     values, olds = _fresh(roots, before.serial, {id(keep) for keep in keeps})
     single = not write and packer is _ONE and len(values) == counted[0] == 1
-    if max(len(values), len(results)) > MOST_VALUES or (MODE.inference and not single):
+    if max(len(values), len(results)) > MOST_VALUES:
         return None
     codes = _codes(olds, keeps, before, write, apart)
     checked = _checked(checks, keeps)
@@ -296,6 +296,7 @@ def _write_words(write: _Write, before: Before, apart: set[int], keep: list[obje
         "rootless": int(target._root is None),
         "requires": int(requires is True),
         "history": int(history is not None),
+        "counted": int(target._counter is not None),
         "own": int(target._counter is target._storage.counter),
         "flows": int(write.flows),
         "sharers": id(sharers),

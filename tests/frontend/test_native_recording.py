@@ -237,11 +237,12 @@ def test_a_value_that_lets_no_gradient_through() -> None:
 def test_inference_mode_counts_no_writes() -> None:
     x = torch.ones(2)
     flags = []
-    for _ in range(4):
-        for mode in (True, False):
-            with torch.inference_mode(mode):
-                flags.append((x * 2).is_inference())
-    assert flags == [True, False] * 4
+    for _ in range(6):
+        for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+            for _ in range(3):
+                with mode():
+                    flags.append(((x * 2).is_inference(), x.max(0)[0].is_inference()))
+    assert flags == ([(True, True)] * 3 + [(False, False)] * 6) * 6
 
 
 def test_the_default_dtype_decides() -> None:

@@ -97,10 +97,41 @@ def test_a_repeated_write_does_what_python_does(name: str, kind: str) -> None:
     assert ours == theirs
 
 
+def mode_and_version(x: Any) -> tuple[bool, int]:
+    return x.is_inference(), -1 if x.is_inference() else x._version
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_in_inference_mode_does_what_python_does(name: str) -> None:
+    def run() -> list[Any]:
+        torch.manual_seed(1)
+        found: list[Any] = []
+        z, outside = torch.randn(4, 4), torch.randn(4, 4) + 0
+        for turn in range(24):
+            with (torch.inference_mode, torch.no_grad)[turn // 4 % 2]():
+                x: Any = z + 1
+                y = z * 0.5
+                for target in (x, outside):
+                    WRITES[name](target, y)
+                    found += [target.tolist(), mode_and_version(target), mode_and_version(target[1])]
+                made = x * 2, torch.var_mean(x, 1)[0]
+                found += [mode_and_version(one) for one in made]
+            try:
+                found.append(made[0].add_(1).tolist())
+            except RuntimeError as error:
+                found.append(str(error))
+        return found
+
+    ours, theirs = both(run)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("name", [name for name in WRITES if name not in ("index", "rows added")])
-def test_writes_are_recorded_natively(name: str) -> None:
+def test_writes_are_recorded_natively(name: str, mode: Any) -> None:
     x, y = torch.randn(4, 4), torch.randn(4, 4)
 
+    @mode()
     def step() -> int:
         z = x + 1
         before = FRONT.records, FRONT.native_records
