@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from graphc.ir.contraction import parse_spec
 from graphc.ir.demand import (
@@ -42,6 +43,7 @@ MAX_STEP = 2  # places between neighbours of a window up to which masks let some
 MAX_TAPS = 32  # multiply-adds for each element of a padded operand up to which it is not copied to be padded
 SMALL = 8  # an operand this many times smaller than a value costs next to nothing to read again
 MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
+_NONE: Mapping[Node, int] = MappingProxyType({})
 _LIGHT = frozenset(
     {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "materialize"}
 )
@@ -52,13 +54,16 @@ def choose_stored(graph: Graph, pads: bool = False, masks: bool = False) -> dict
     """The values to store, in topological order. With `pads` padding is computed wherever it is wanted, and zeros that
     something is written into are filled in; with `masks` only what contractions read seldom is padded there.
     """
-    free = frozenset(n for n in graph.nodes if n.op in MOVEMENT or (pads and n.op == "pad"))
+    free = frozenset(
+        n for n in graph.nodes if n.op in MOVEMENT or (n.op == "pad" and (pads or n.inputs[0].op == "constant"))
+    )
     if masks and not pads:
         free |= _padded_as_read(graph)
     needed = _operands_in_memory(graph, pads) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
     chosen = needed | _must_store(graph, free)
     _store_spread(graph, chosen)
     _store_repeated(graph, chosen)
+    _store_shifted(graph, chosen)
     _resolve_shared(graph, chosen, free)
     _cut_large(graph, chosen)
     unmade = SOURCES | {"reshape"}
@@ -191,13 +196,37 @@ def _store_repeated(graph: Graph, chosen: set[Node]) -> None:
             chosen.add(base)
 
 
-def _work(root: Node, chosen: set[Node]) -> tuple[int, Node | None]:
-    """Operations for one element of `root` in line, and what of it is stored part by part, the value nearest to it."""
+def _store_shifted(graph: Graph, chosen: set[Node]) -> None:
+    """Add to `chosen` what is read at several places, by slices that show the same elements, or as it is and by slices,
+    where computing it for each of them takes longer than storing it: a grid after a turn, which the next one reads
+    around each place.
+    """
+    shown: dict[Node, int] = {}  # operations for one element of a slice, which is at another place than what reads it
+    for node, users in graph.users.items():
+        if node in chosen or node.op in SOURCES:
+            continue
+        if node.op == "slice":
+            shown[node] = _work(node.inputs[0], chosen, shown)[0]
+        if node.op in MOVEMENT:
+            continue
+        parts = [user.type.size for user in users if user.op == "slice"]
+        again = sum(parts) - (node.type.size if len(parts) == len(users) else 0)
+        if again > 0 and _work(node, chosen, shown)[0] * again > SPREAD * node.type.size:
+            chosen.add(node)
+
+
+def _work(root: Node, chosen: set[Node], shown: Mapping[Node, int] = _NONE) -> tuple[int, Node | None]:
+    """Operations for one element of `root` in line, and what of it is stored part by part, the value nearest to it.
+    Slices in `shown` count for what is told there.
+    """
     stack, seen, work = [root], {root}, 0
     joined: Node | None = None
     while stack:
         node = stack.pop()
         if node in chosen or node.op in SOURCES:
+            continue
+        if node in shown:
+            work += shown[node]
             continue
         if joined is None and is_joined(node):
             joined = node

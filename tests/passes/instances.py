@@ -255,6 +255,23 @@ def cut_padding(instance: Instance) -> Node:
     return instance.builder.slice(padded, start, size, (1,) * len(size))
 
 
+def written_part(instance: Instance) -> Node:
+    """A slice, forwards or backwards, of a value of which a part was replaced, often of that part or beside it."""
+    rng, b = instance.rng, instance.builder
+    part = TensorType(boolean, tuple(rng.randint(1, 4) for _ in range(rng.randint(1, 2))))
+    mask = b.apply("pad", (b.constant(True, part),), {**random_attrs(rng, "pad", [part]), "value": False})  # type: ignore[arg-type]
+    written = b.select(mask, *(instance.input(mask.type.with_dtype(instance.dtype)) for _ in range(2)))
+    start, size, step = [], [], []
+    for n, low, between, count in zip(mask.shape, mask.ints("low"), mask.ints("interior"), part.shape, strict=True):
+        first = rng.choice([low, low, low + between + 1, rng.randint(0, max(n - 1, 0))])
+        by = rng.choice([between + 1, between + 1, 1, -1])
+        room = (n - 1 - first) // by if by > 0 else first
+        start.append(first)
+        size.append(rng.randint(1, max(1, min(room + 1, count))))
+        step.append(by)
+    return b.slice(written, tuple(start), tuple(size), tuple(step))
+
+
 def sliced_product(instance: Instance) -> Node:
     """A slice of a product in another shape: with dimensions of one place more or less, or with two as one."""
     rng = instance.rng
@@ -277,6 +294,7 @@ CUSTOM: dict[str, Callable[[Instance], Node]] = {
     "contract-of-nothing": lambda instance: empty(instance, ("contract",)),
     "slice-pad": spaced_slice,
     "slice-pad-less": cut_padding,
+    "slice-written": written_part,
     "slice-reshape": sliced_product,
     "relu-mask-of-what-windows-cover": bordered_gradient,
     "relu-mask-of-what-windows-cover-gt": bordered_gradient,

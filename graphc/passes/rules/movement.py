@@ -8,7 +8,7 @@ from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.passes.pattern import Match, Rule, any_of, op, var
 
-x = var("x")
+x, y = var("x"), var("y")
 Ints = tuple[int, ...]
 
 _COMPUTES = tuple(
@@ -103,6 +103,23 @@ def _pad_less(b: Builder, m: Match) -> Node | None:
         return None
     part = b.slice(source, first, size, (1,) * len(size))
     return b.apply("pad", (part,), {**dict(padded.attrs), "low": before, "high": after})
+
+
+def _slice_of_written(b: Builder, m: Match) -> Node | None:
+    """A slice of a value of which a part was replaced, that reads nothing but this part, or nothing of it."""
+    outer, part = m.root, m["part"]
+    if not outer.type.size or any(k < 0 for k in (*part.ints("low"), *part.ints("high"))):
+        return None
+    start, step = outer.ints("start"), outer.ints("step")
+    inside = True
+    for d, size in enumerate(outer.shape):
+        low, between, count = part.ints("low")[d], part.ints("interior")[d] + 1, m["part"].inputs[0].shape[d]
+        places = range(start[d] - low, start[d] - low + size * step[d], step[d])
+        first, last = min(places[0], places[-1]), max(places[0], places[-1])
+        if last < 0 or first > (count - 1) * between:
+            return b.slice(m["y"], start, outer.shape, step)
+        inside &= first >= 0 and last <= (count - 1) * between and all(k % between == 0 for k in places[:2])
+    return b.slice(m["x"], start, outer.shape, step) if inside else None
 
 
 def _slice_of_concat(b: Builder, m: Match) -> Node | None:
@@ -218,6 +235,9 @@ MOVEMENT: tuple[Rule, ...] = (
         "slice-reshape",
         op("slice", op("reshape", any_of(("contract",)).named("x")).named("inner")),
         _slice_before_reshape,
+    ),
+    Rule(
+        "slice-written", op("slice", op("select", op("pad", True, value=False).named("part"), x, y)), _slice_of_written
     ),
     Rule("slice-concat", op("slice", any_of(("concat",)).named("inner")), _slice_of_concat),
     Rule("pad-nothing", op("pad", x), x, _pads_nothing),
