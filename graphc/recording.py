@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop
 from types import CodeType
@@ -49,6 +49,7 @@ OFTEN = 256  # recorded operations from which on it pays to load native code for
 SOURCES = frozenset(("input", "constant", "iota"))
 
 Check = tuple[Node, Value, Problem]
+Copy = Callable[[], AnyBuffer]
 
 
 class Recorder:
@@ -194,19 +195,20 @@ class Recorder:
                 storage.kept = None
         self.kept = []
 
-    def part(self, storage: Storage, type: TensorType, offset: int) -> Binding:
-        """The leaf of a part of a realised storage that lies in one piece from element `offset` on."""
-        exported = storage.is_exported
-        if storage.slots is None:
-            storage.slots = {}
-        held = storage.slots.get((offset, type))
+    def part(
+        self, storage: Storage, type: TensorType, offset: int, strides: tuple[int, ...], copy: Copy | None = None
+    ) -> Binding:
+        """The leaf of a part of a realised storage from element `offset` on, which lies in one piece or is copied."""
+        exported, key = storage.is_exported, (offset, type, strides)
+        storage.slots = storage.slots or {}
+        held = storage.slots.get(key)
         binding = held() if held is not None else None
         if binding is not None and binding.recorder is self and not exported:
             return binding
         assert storage.buffer is not None
-        piece = part(storage.buffer, offset * type.dtype.itemsize, type.nbytes)
-        binding = self.bind(piece.copy() if exported else piece, type, storage)
-        storage.slots[(offset, type)] = weakref.ref(binding)
+        piece = copy() if copy else part(storage.buffer, offset * type.dtype.itemsize, type.nbytes)
+        binding = self.bind(piece.copy() if exported and not copy else piece, type, storage)
+        storage.slots[key] = weakref.ref(binding)
         self.parted.append(storage)
         return binding
 
@@ -250,13 +252,12 @@ class Recorder:
         """Runs pending work that passed a bound, before an operation at `place` is recorded."""
         if len(self.pending) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
             self.flush("")
-        elif self.example_since is None and self.rounds.ends(place, self.pending, self.turn):
-            before = FRONT.program_hits
-            self.flush("")
-            self.rounds.ended(FRONT.program_hits == before, self.turn)
-        elif self.rounds.learns:
-            self.most = MAX_PENDING
-        self.round = self.rounds.length
+        elif self.example_since is None:
+            if self.rounds.ends(place, self.pending, self.turn):
+                before = FRONT.program_hits
+                self.flush("")
+                self.rounds.ended(FRONT.program_hits == before, self.turn)
+            self.round, self.most = self.rounds.first, min(self.rounds.next, MAX_PENDING)
 
     def recorded(self, node: Node) -> None:
         """After recording an operation that gave `node`."""
@@ -434,14 +435,13 @@ class Recorder:
 
     def _forget(self) -> None:
         """After a flush nothing is pending: leaves that no history needs give their numbers back."""
-        if self.freed:
-            freed, self.freed = self.freed, []
-            for value in freed:
-                lineage = value.lineage() if value.lineage is not None else None
-                if lineage is not None and lineage.hist is value:
-                    lineage.hist = Value(value.node, (), value.name, True)
-                    lineage.hist.freed = True
-            del freed
+        freed, self.freed = self.freed, []
+        for value in freed:
+            lineage = value.lineage() if value.lineage is not None else None
+            if lineage is not None and lineage.hist is value:
+                lineage.hist = Value(value.node, (), value.name, True)
+                lineage.hist.freed = True
+        del freed
         if self.parted:
             for storage in self.parted:
                 storage.slots = None

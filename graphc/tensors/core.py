@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -249,14 +250,13 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
         return recorder.read(storage)
     if chain and storage.value is None and recorder.capture is None and tensor._type.nbytes < storage.type.nbytes:
         lineage = tensor._lineage
-        flows = grad and (lineage.requires_grad or lineage.hist is not None)
-        if not flows and is_contiguous(tensor._type.shape, tensor._strides):
+        if not (grad and (lineage.requires_grad or lineage.hist is not None)):
             # A batch cut out of a data set: the part is a leaf of its own, so every batch records the same nodes.
-            binding = recorder.part(storage, tensor._type, tensor._offset)
-            return binding.node, binding
-        if not flows and _reads_many_views(tensor):
-            binding = recorder.bind(copied(_laid_out(tensor), tensor._type), tensor._type, None)
-            return binding.node, binding
+            in_one = is_contiguous(tensor._type.shape, tensor._strides)
+            if in_one or _reads_many_views(tensor):
+                copy = None if in_one else partial(_copied, tensor)
+                binding = recorder.part(storage, tensor._type, tensor._offset, tensor._strides, copy)
+                return binding.node, binding
     if chain and storage.value is None and recorder.capture is not None and not wants_grad((tensor,)):
         found = recorder.capture.part(storage, chain)
         if found is not None:
@@ -294,10 +294,10 @@ def _reads_many_views(tensor: TensorBase) -> bool:
     return moves(("read", tensor._storage.type.shape), place, MOST_VIEWS)
 
 
-def _laid_out(tensor: TensorBase) -> np.ndarray:
-    """The elements of a view of memory of the CPU that is computed, where they lie."""
+def _copied(tensor: TensorBase) -> AnyBuffer:
+    """The elements of a view of memory of the CPU that is computed."""
     assert tensor._storage.buffer is not None
-    return seen(tensor._storage.buffer, tensor._type, tensor._strides, tensor._offset)
+    return copied(seen(tensor._storage.buffer, tensor._type, tensor._strides, tensor._offset), tensor._type)
 
 
 # recording

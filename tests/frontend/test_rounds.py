@@ -12,7 +12,7 @@ import graphc.nn as nn
 import graphc.nn.functional as F
 from graphc.counting import FRONT
 from graphc.recording import current
-from graphc.rounds import LATE, ROUND
+from graphc.rounds import LATE, MARGIN, OFTEN, ROUND
 from graphc_runtime.counters import COUNTERS
 from tests.frontend.native_cases import both
 
@@ -131,3 +131,65 @@ def test_a_state_from_the_step_before_is_read_as_it_was_computed() -> None:
     state[0].tolist()
     assert FRONT.autodiff == differentiated
     assert COUNTERS.snapshot()["compiles"] <= compiles + 1  # the last one computes less
+
+
+def spread(turns: int) -> list[float]:
+    """9 operations a turn."""
+    u = torch.arange(20.0) % 7
+    for _ in range(turns):
+        u[1:-1] += 0.25 * (u[2:] + u[:-2] - 2.0 * u[1:-1])
+    return u.tolist()
+
+
+def kept_by_hand(turns: int) -> np.ndarray:
+    u = np.arange(20, dtype=np.float32) % 7
+    for _ in range(turns):
+        u[1:-1] += np.float32(0.25) * (u[2:] + u[:-2] - np.float32(2) * u[1:-1])
+    return u
+
+
+def test_a_loop_that_runs_again_has_the_same_rounds() -> None:
+    for _ in range(4):
+        spread(200)
+    before = FRONT.flushes
+    assert compiled(lambda: [spread(200) for _ in range(20)]) == 0
+    assert (FRONT.flushes - before) % 20 == 0
+    np.testing.assert_allclose(spread(200), kept_by_hand(200), rtol=1e-5)
+
+
+def test_a_short_loop_that_runs_again_and_again_becomes_one_program() -> None:
+    for _ in range(OFTEN + 4):
+        spread(40)
+    before = FRONT.flushes
+    spread(40)
+    assert FRONT.flushes == before + 1
+    for turns in (40, 300, 40, 37, 300):
+        np.testing.assert_allclose(spread(turns), kept_by_hand(turns), rtol=1e-5)
+    assert len(current().pending) < ROUND
+
+
+def test_a_loop_with_more_turns_each_time_is_few_programs() -> None:
+    """All turns but the last few of each run are rounds that were there before."""
+    spread(100)
+    spread(120)
+    assert compiled(lambda: [spread(turns) for turns in range(140, 640, 20)]) <= 50
+    np.testing.assert_allclose(spread(700), kept_by_hand(700), rtol=1e-5)
+
+
+def test_columns_that_are_read_twice_are_one_leaf() -> None:
+    a = torch.arange(400.0).reshape(20, 20)
+
+    def projected() -> list[float]:
+        total = torch.zeros(20)
+        for j in range(20):
+            v = a[:, j]
+            total = total + v * (v @ v)
+        return total.tolist()
+
+    for _ in range(6):
+        projected()
+    before = FRONT.records, FRONT.native_records
+    assert compiled(projected) == 0
+    assert FRONT.records - before[0] - (FRONT.native_records - before[1]) <= MARGIN
+    columns = np.arange(400, dtype=np.float32).reshape(20, 20)
+    np.testing.assert_allclose(projected(), (columns * (columns * columns).sum(0)).sum(1), rtol=1e-5)
