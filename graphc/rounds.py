@@ -6,8 +6,8 @@ one before ended. Each round then is the same program, unless that instruction b
 rounds go on being new programs, the instruction that comes most rarely is looked for. A loop of one instruction, such
 as the call of a network, has no rounds.
 
-A loop may run again and again, with a look at its result in between. Its rounds then end where they ended before, and
-once they did so several times, what is recorded between two looks is one program, if it is not too long.
+Where as much is recorded between two looks again and again, rounds end where they ended before, whatever other loops
+there were since; and after some more times there are none, if it is little enough for one program.
 """
 
 from __future__ import annotations
@@ -20,44 +20,35 @@ from graphc.ir.node import Location
 from graphc.storage import Storage
 
 ROUND = 128  # recorded operations of a round, at least
-LONGEST = 1 << 12  # after which it is asked where gradients were asked for before
+LONGEST = 1 << 12  # which that grows to where somebody looks after more of them
 MARGIN = 4  # operations before its end from which on a round is asked about: one may count for two, or none
 LATE = 8 * ROUND  # operations without the instruction at which rounds end, after which that loop is over
 WINDOW = 8 * ROUND  # operations among which the rarest instruction is looked for
 MOST_NEW = 3  # rounds one after the other that are new programs, after which it is looked for
-KNOWN = 256  # loops whose rounds are known
-OFTEN = 8  # times that the same is recorded between two looks, after which it is one program
+KNOWN = 256  # loops of which is known how much they record
+SETTLED = 3  # times that as much is recorded between two looks, after which rounds end where they ended before
+OFTEN = 8  # times after which it is one program
 WHOLE = 4 * ROUND  # operations of such a program, at most
 NEVER = 1 << 62
 
 Place = frozenset[Location]  # the very object that an instruction has
 
 
-class _Script:
-    """The rounds between two looks: after how many operations each ends, and where; `total` operations in all. `cycle`
-    operations lay between the first question and that after the look, `repeats` times one after the other; `whole` if
-    there are no rounds.
+class _Stretch:
+    """What is recorded between two looks: `size` operations, from the first question on to the one after the look,
+    `repeats` times one after the other; after how many operations each round ended, and where.
     """
 
-    __slots__ = ("cycle", "ends", "place", "repeats", "total", "whole")
+    __slots__ = ("ends", "repeats", "size", "whole")
 
     def __init__(self) -> None:
         self.ends: list[tuple[int, Place]] = []
-        self.place: Place | None = None  # the instruction at which rounds behind them end
-        self.cycle = self.repeats = self.total = 0
-        self.whole = False
+        self.size = self.repeats = 0
+        self.whole = False  # one program, without rounds
 
-    def add(self, count: int, place: Place) -> None:
-        """Another round."""
-        self.ends.append((count, place))
-        self.total += count
-        self.repeats = 0
-
-    def cut(self, number: int) -> None:
-        """What is recorded from this round on is something else than before."""
-        del self.ends[number:]
-        self.total = sum(count for count, _ in self.ends)
-        self.whole, self.repeats = False, 0
+    def is_settled(self) -> bool:
+        """Whether its rounds are known."""
+        return self.repeats >= SETTLED
 
 
 class Rounds:
@@ -66,19 +57,20 @@ class Rounds:
     """
 
     __slots__ = (
-        *("_after", "_at", "_before", "_known", "_last", "_learns", "_length", "_new", "_records", "_script", "_seen"),
-        *("_since", "_turn", "first", "next"),
+        *("_after", "_asked", "_at", "_before", "_known", "_last", "_learns", "_length", "_new", "_open", "_place"),
+        *("_records", "_seen", "_since", "_stretch", "_turn", "first", "next"),
     )
 
     def __init__(self) -> None:
-        self.first = self.next = ROUND
+        self.first = self.next = self._length = ROUND
+        self._known: dict[Place, _Stretch] = {}  # by the instruction of the first question after a look
+        self._stretch = _Stretch()
+        self._records = 0  # operations before its first question
+        self._at = 0  # the number of its round that is recorded
         self._learns = False  # gradients may be asked for of what is pending, which had better stay one program
-        self._known: dict[Place, _Script] = {}  # by the instruction of the first question after a look
-        self._script = _Script()
-        self._at = 0  # the round of the script that is recorded; behind its rounds, one is looked for
-        self._records = 0  # operations before the first question
-        self._length = ROUND  # of a round
-        self._turn = self._after = -1  # of the last question, and after the last round
+        self._place: Place | None = None
+        self._asked = self._turn = self._after = -1  # of the last question, of that about length, after the last round
+        self._open = 0  # programs one after the other that were longer, and were not ended here
         self._new = 0  # rounds that were new programs
         self._since = 0  # the number of operations from which on the instruction is waited for
         self._last: Place | None = None  # the instruction of the operation before, and how many there were before it
@@ -88,78 +80,88 @@ class Rounds:
     def ends(self, place: Place, pending: Sequence[weakref.ref[Storage]], turn: int) -> bool:
         """Whether a round ends before an operation at `place`. `turn` counts programs."""
         count = len(pending)
-        if self._turn != turn:
+        if self._asked != turn:
             if turn != self._after:
                 self._begin(place)
-            self._turn, self._since, self._last = turn, count, place
+            self._asked, self._last = turn, place
             self._learns = any(map(_has_history, pending))
             self.first = LONGEST if self._learns else ROUND
-        if self._learns:
-            self.next = NEVER
-            return False
-        self.next = max(count, self._least())
+        self.next = NEVER if self._learns else max(count, self._least())
         if self.next > count:
             return False
         is_entered, self._last = place is not self._last, place
-        script = self._script
-        if script.whole or self._at < len(script.ends):
-            end, at = (0, None) if script.whole else script.ends[self._at]
+        stretch = self._stretch
+        if stretch.is_settled():
+            end, at = stretch.ends[self._at] if self._at < len(stretch.ends) else (0, None)
             if is_entered and place is at:
                 self._at += 1
                 return True
             if count <= end + MARGIN:
                 return False
-            script.cut(self._at)
-        if is_entered and place is script.place and self._seen is None:
-            script.add(count, place)
-            self._at += 1
+            del stretch.ends[self._at :]  # something else is recorded than before
+            stretch.repeats, stretch.whole = 0, False
+        if not self._is_end(place, is_entered, count, turn):
+            return False
+        stretch.ends.append((count, place))
+        self._at += 1
+        return True
+
+    def ended(self, is_new: bool, turn: int) -> None:
+        """A round ran as a program that `is_new`, or ran before; it is `turn` now."""
+        if not self._stretch.is_settled():
+            self._open = 0
+            if self._turn == self._after:  # nobody looked since the round before
+                self._length = max(self._before - MARGIN, ROUND)
+            self._new = self._new + 1 if is_new else 0
+            self._seen = [] if self._new == MOST_NEW else None
+        self._after = turn
+        self.next = self._least()
+
+    def _begin(self, place: Place) -> None:
+        """Somebody looked; `place` is where it is asked first since."""
+        stretch, size = self._stretch, FRONT.records - self._records
+        if size != stretch.size:
+            stretch.size, stretch.repeats, stretch.whole = size, 0, False
+        stretch.repeats += 1
+        if stretch.repeats >= OFTEN and stretch.ends and size <= WHOLE:
+            stretch.whole = True
+            stretch.ends.clear()
+        if place not in self._known:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[place] = _Stretch()
+        self._stretch = self._known[place]
+        self._records, self._at = FRONT.records, 0
+        if not self._stretch.is_settled():
+            self._stretch.ends.clear()
+
+    def _least(self) -> int:
+        """After how many operations the round may end."""
+        stretch = self._stretch
+        if not stretch.is_settled():
+            return self._length
+        if self._at < len(stretch.ends):
+            return stretch.ends[self._at][0] - MARGIN
+        return stretch.size - (0 if stretch.whole else sum(count for count, _ in stretch.ends)) + ROUND
+
+    def _is_end(self, place: Place, is_entered: bool, count: int, turn: int) -> bool:
+        """Whether a round of a stretch that is not settled ends."""
+        if self._turn != turn:
+            if self._open > 1:
+                self._length = min(2 * self._length, LONGEST)
+            self._turn, self._since, self._open = turn, count, self._open + 1
+        if is_entered and place is self._place and self._seen is None:
             return True
         self._before = count
         if self._seen is not None:
             if is_entered:
                 self._seen.append(place)
             if count >= self._since + WINDOW:
-                script.place, self._since, self._seen = _rarest(self._seen), count, None
-        elif is_entered and (script.place is None or count >= self._since + LATE):
-            script.place, self._since, self._length = place, count, ROUND
+                self._place, self._since, self._seen = _rarest(self._seen), count, None
+                self._length, self._after = ROUND, -1  # this round, which is longer, tells nothing of the others
+        elif is_entered and (self._place is None or count >= self._since + LATE):
+            self._place, self._since, self._length = place, count, ROUND
         return False
-
-    def ended(self, is_new: bool, turn: int) -> None:
-        """A round ran as a program that `is_new`, or ran before; it is `turn` now."""
-        if self._turn == self._after:  # nobody looked since the round before
-            self._length = max(self._before - MARGIN, ROUND)
-        self._after = turn
-        if self._at == len(self._script.ends):
-            self._new = self._new + 1 if is_new else 0
-            self._seen = [] if self._new == MOST_NEW else None
-        self.next = self._least()
-
-    def _least(self) -> int:
-        """After how many operations the round may end."""
-        script = self._script
-        if script.whole:
-            return script.cycle + ROUND
-        if self._at < len(script.ends):
-            return script.ends[self._at][0] - MARGIN
-        if self._seen is not None:
-            return 0
-        return max(self._length, script.cycle - script.total + MARGIN if script.repeats > 1 else 0)
-
-    def _begin(self, place: Place) -> None:
-        """Somebody looked; `place` is where it is asked first since."""
-        before, cycle = self._script, FRONT.records - self._records
-        if cycle != before.cycle:
-            before.cycle, before.repeats, before.whole = cycle, 0, False
-        before.repeats += 1
-        if before.repeats >= OFTEN and before.ends and cycle <= WHOLE:
-            before.cut(0)
-            before.whole = True
-        if place not in self._known:
-            if len(self._known) >= KNOWN:
-                self._known.clear()
-            self._known[place], self._length = _Script(), ROUND
-        self._script = self._known[place]
-        self._records, self._at, self._seen = FRONT.records, 0, None
 
 
 def _rarest(places: Sequence[Place]) -> Place | None:
