@@ -64,6 +64,7 @@ class _Lowering:
         self.values.kept = self._kept()
         self.values.dealt = schedule.dealt
         self.values.fuses = target.device == "cpu" and target.fma
+        self.values.clamps = target.device == "cpu"
         self.ahead: Ahead | None = None
         self.inside: dict[Var, tuple[Value, Value]] = {}
         self.searches: dict[tuple[Node, Index], Search] = {}

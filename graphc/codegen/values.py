@@ -32,10 +32,13 @@ class Masks:
 NO_MASKS = Masks()
 
 
+FEW = 16  # one of so many vectors may be far from the memory, and that costs less than to see to it
+
+
 @record
 class _Loaded:
     """Where a value was loaded: lanes `stride` apart from `index` on, or at `offsets` from it. They exist in the `tail`
-    where all `conditions` hold, and are zeros elsewhere.
+    where all `conditions` hold, and are zeros elsewhere. `strays`: often that is far from the memory.
     """
 
     base: Node
@@ -44,6 +47,7 @@ class _Loaded:
     tail: Value | None
     conditions: tuple[Value, ...]
     offsets: Value | None = None
+    strays: bool = False
 
     def is_like(self, other: _Loaded) -> bool:
         """Whether the two differ in the place alone, and in conditions that are the same for all lanes."""
@@ -78,6 +82,9 @@ class Values:
         self.buffers = buffers
         self.lane_count = 1
         self.fuses = False  # whether products are added to sums by one instruction
+        self.clamps = (
+            False  # whether loads that read nothing stay near the memory: of no page, they take 100 times as long
+        )
         self.env: dict[Var, Value] = {}
         self.data: dict[Data, Value] = {}  # indices read from memory, as last prepared
         self.stages: dict[tuple[Node, Index], Value] = {}
@@ -370,23 +377,37 @@ class Values:
         return Affine(ix.const, tuple(terms)), 0 if offsets is not None else stride, offsets
 
     def _load(self, base: Node, ix: Ix, masks: Masks) -> Value:
-        affine, stride, offsets = self.address(self.in_row(base, ix))
+        place = self.in_row(base, ix)
+        affine, stride, offsets = self.address(place)
         wide = stride != 0 or offsets is not None
         # One element does not depend on the dimension of the lanes, and so not on what restricts that.
         tail, conditions = (masks.tail, masks.conditions) if wide else (None, masks.scalars)
         if tail is None and not conditions and offsets is None and abs(stride) > 1:
             if (base, stride) in self.dealt and begins_row(ix, stride):
-                place, length = ix.const % stride, min(stride, self.lane_count)
-                start = block_start(place, stride, self.lane_count)
-                return self._load_block(base, affine, stride, place - start, length)
+                number, length = ix.const % stride, min(stride, self.lane_count)
+                start = block_start(number, stride, self.lane_count)
+                return self._load_block(base, affine, stride, number - start, length)
             if self.turned is not None:
-                (axis, place), back = self.turned, self.lane_count - 1
+                (axis, number), back = self.turned, self.lane_count - 1
                 along = ix.coefficient(axis)
                 if along == 1:
-                    return self._load_block(base, affine, stride, place, self.lane_count)
+                    return self._load_block(base, affine, stride, number, self.lane_count)
                 if along == -1:  # places are numbered from the other end of the block
-                    return self._load_block(base, affine, stride, back - place, self.lane_count)
-        return self._load_at(_Loaded(base, affine, stride, tail, conditions, offsets))
+                    return self._load_block(base, affine, stride, back - number, self.lane_count)
+        strays = self.clamps and stride != 0 and bool(conditions) and self._strays(base, place, stride)
+        return self._load_at(_Loaded(base, affine, stride, tail, conditions, offsets, strays))
+
+    def _limits(self, base: Node, stride: int) -> tuple[int, int]:
+        """Between which places a vector begins that has an element in memory."""
+        reach = (1 - self.lane_count) * stride
+        return min(0, reach), self.buffers[base].size - 1 + max(0, reach)
+
+    def _strays(self, base: Node, ix: Ix, stride: int) -> bool:
+        """Whether many of the vectors that `ix` names have no element in memory."""
+        low, high = self._limits(base, stride)
+        first = Ix(ix.const, tuple(t for t in ix.terms if not (isinstance(t[0], Var) and t[0].lane)))
+        outside = max(low - first.lo, 0) + max(first.hi - high, 0)
+        return outside * FEW > first.hi - first.lo
 
     def _load_at(self, place: _Loaded) -> Value:
         wide = place.stride != 0 or place.offsets is not None
@@ -397,8 +418,14 @@ class Values:
             mask = self.e.splat(mask, self.lane_count)
         base = place.base
         type = VType(base.dtype, self.lane_count if wide else 1)
+        index = place.index
+        if place.strays:
+            low, high = self._limits(base, place.stride)
+            first = self._number(index)
+            first = self.e.op("select", self.e.op("lt", first, low), low, first)
+            index = Affine(0, ((self.e.op("select", self.e.op("gt", first, high), high, first), 1),))
         pinned, self.e.pinned = self.e.pinned, self.e.pinned or base in self.kept  # what was stored just now
-        value = self.e.load(type, self.buffers[base], place.index, place.stride, place.offsets, mask)
+        value = self.e.load(type, self.buffers[base], index, place.stride, place.offsets, mask)
         self.e.pinned = pinned
         self._loads[value] = place
         return value

@@ -12,6 +12,7 @@ from graphc.ir.demand import (
     APART,
     COMPUTED,
     HEAVY,
+    WIDE_STRIDE,
     WRITES_AT_INDEX,
     Demands,
     TooLarge,
@@ -39,6 +40,8 @@ MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places t
 SOURCES = frozenset({"input", "constant", "iota"})
 CHEAP = 8  # operations of a value that is computed again rather than stored and read
 SPREAD = 24  # operations that storing a value counts for, where each of its elements goes to several places
+NEAR = 1 << 20  # bytes that stay in a core's cache until they are read again,
+SHIFTED = 12  # and operations that storing such a value counts for
 MAX_STEP = 2  # places between neighbours of a window up to which masks let some of a vector's elements be read
 MAX_TAPS = 32  # multiply-adds for each element of a padded operand up to which it is not copied to be padded
 SMALL = 8  # an operand this many times smaller than a value costs next to nothing to read again
@@ -64,6 +67,7 @@ def choose_stored(graph: Graph, pads: bool = False, masks: bool = False) -> dict
     _store_spread(graph, chosen)
     _store_repeated(graph, chosen)
     _store_shifted(graph, chosen)
+    _store_strided(graph, chosen)
     _resolve_shared(graph, chosen, free)
     _cut_large(graph, chosen)
     unmade = SOURCES | {"reshape"}
@@ -209,10 +213,42 @@ def _store_shifted(graph: Graph, chosen: set[Node]) -> None:
             shown[node] = _work(node.inputs[0], chosen, shown)[0]
         if node.op in MOVEMENT:
             continue
-        parts = [user.type.size for user in users if user.op == "slice"]
+        parts = [_computed_for(graph, user) for user in users if user.op == "slice"]
         again = sum(parts) - (node.type.size if len(parts) == len(users) else 0)
-        if again > 0 and _work(node, chosen, shown)[0] * again > SPREAD * node.type.size:
+        least = SHIFTED if node.type.nbytes <= NEAR else SPREAD
+        if again > 0 and _work(node, chosen, shown)[0] * again > least * node.type.size:
             chosen.add(node)
+
+
+def _computed_for(graph: Graph, part: Node) -> int:
+    """For how many elements a slice is computed: all those of a concatenation with parts of other shapes, each element
+    of which is chosen among them.
+    """
+    size, todo = part.type.size, [part]
+    while todo:
+        for user in graph.users[todo.pop()]:
+            if user.op in ("reshape", "permute"):
+                todo.append(user)
+            elif user.op == "concat" and not is_joined(user):
+                size = max(size, user.type.size)
+    return size
+
+
+def _store_strided(graph: Graph, chosen: set[Node]) -> None:
+    """Add to `chosen` what steps within steps are taken through: halves of halves, in the end, would be picked from
+    memory element by element.
+    """
+    steps: dict[Node, int] = {}  # places between neighbours in what is in memory
+    for node in graph.nodes:
+        step = 1 if node in chosen else max((steps[x] for x in node.inputs), default=1)
+        if node.op == "slice" and node.shape[-1] > 1:
+            base = movement_base(node.inputs[0])
+            by = abs(node.ints("step")[-1]) if node.ints("step") else 1
+            if step > 1 and step * by > WIDE_STRIDE and by > 1 and base.op not in SOURCES and base not in chosen:
+                chosen.add(base)
+                step = 1
+            step *= by
+        steps[node] = step
 
 
 def _work(root: Node, chosen: set[Node], shown: Mapping[Node, int] = _NONE) -> tuple[int, Node | None]:

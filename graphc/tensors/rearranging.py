@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.call_places import moves
 from graphc.errors import DTypeError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -19,13 +20,14 @@ from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, from_array, record, wrap_dim
 from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.learning import repeatable
-from graphc.tensors.operands import changes_here
 from graphc.tensors.out import out_form
 from graphc.tensors.reductions import axes_of, whole
 from graphc.tensors.shaping import flatten, ints, narrow, reshape
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
+
+MOST_SHIFTS = 16  # by which a call rolls, each by programs of its own
 
 
 def _given(name: str, numbers: tuple[Any, ...], keyword: str, value: Any) -> tuple[int, ...]:
@@ -177,9 +179,8 @@ def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
     seen = (input._type.size,) if flat else shape
     axes = (0,) if flat else tuple(wrap_dim(d, input.ndim) for d in along)
     cuts = [(axis, -shift % seen[axis]) for axis, shift in zip(axes, by, strict=True) if seen and seen[axis]]
-    recorder, starts = current(), list[TensorBase]()
-    changed = [changes_here(recorder, cut, f"roll {number}") for number, (_, cut) in enumerate(cuts)]
-    if any(changed):
+    starts = list[TensorBase]()
+    if current().capture is None and moves(("roll", seen), tuple(cuts), MOST_SHIFTS):
         starts = [from_array(np.array(cut), i64, input._type.device) for _, cut in cuts]
 
     def emit(b: Builder, x: Node, *places: Node) -> Node:

@@ -12,6 +12,7 @@ import graphc
 from graphc.recording import current
 from graphc.tensors.core import MOST_VIEWS
 from graphc.tensors.filling import MOST_NUMBERS
+from graphc.tensors.rearranging import MOST_SHIFTS
 from tests.frontend.test_stored_parts import counted, realised
 
 CASES: dict[str, tuple[Callable[[Any, Any, int], Any], int]] = {
@@ -21,8 +22,8 @@ CASES: dict[str, tuple[Callable[[Any, Any, int], Any], int]] = {
     "rows turned": (lambda m, x, k: (x.T[k] - x.T[k + 1]).sum(), MOST_VIEWS),
     "full": (lambda m, x, k: m.full((8,), float(k)).sum(), MOST_NUMBERS),
     "full of integers": (lambda m, x, k: m.full((8,), k).sum(), MOST_NUMBERS),
-    "roll": (lambda m, x, k: (m.roll(x[0], k) * x[0])[3], 2),
-    "roll along two": (lambda m, x, k: m.roll(x, (k, -k), (0, 1))[1, 2], 2),
+    "roll": (lambda m, x, k: (m.roll(x[0], k) * x[0])[3], MOST_SHIFTS),
+    "roll along two": (lambda m, x, k: m.roll(x, (k, -k), (0, 1))[1, 2], MOST_SHIFTS),
     "masked fill": (lambda m, x, k: x.where(x < 5, m.full((), float(k))).sum(), MOST_NUMBERS),
     "fill": (lambda m, x, k: m.zeros(4).fill_(k).sum(), MOST_NUMBERS),
 }
