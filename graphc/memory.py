@@ -127,7 +127,7 @@ def moved_all(buffers: Sequence[AnyBuffer], device: str) -> list[AnyBuffer]:
 def part(buffer: AnyBuffer, start: int, nbytes: int) -> AnyBuffer:
     """A part of a buffer, in bytes, that shares its memory."""
     if type(buffer) is Buffer:
-        return Buffer.from_array(buffer.array[start : start + nbytes])
+        return buffer.part(start, nbytes)
     return DeviceBuffer.from_address(buffer.ptr + start, nbytes, buffer.device, buffer)
 
 

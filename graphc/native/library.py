@@ -115,6 +115,9 @@ def library() -> NativeLibrary | None:
         MAKER.is_loaded = True
 
 
+WAITED = 0.002  # seconds, once for some hundred operations
+
+
 class Maker:
     """Makes the native code on a thread of its own: LLVM takes a third of a second for it, once per cache."""
 
@@ -124,13 +127,16 @@ class Maker:
         self.is_loaded = False  # by `library`, which waits for it
 
     def ready(self) -> bool:
-        """Whether the code is there, or cannot be had; the first call begins to make it."""
+        """Whether the code is there, or cannot be had; the first call begins to make it. It waits a little: a loop that
+        records holds Python's lock, for which the other thread would wait at each of its calls of LLVM.
+        """
         if self.is_loaded:
             return True
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._make, name="graphc-native")
                 self._thread.start()
+        self._thread.join(WAITED)
         return not self._thread.is_alive()
 
     def join(self) -> None:

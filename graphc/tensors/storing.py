@@ -59,12 +59,12 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
 
 
 def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
-    """`tensor[index] = value` for integers and a Python number, if that is to be done at once, or for the same view of
-    the memory, as `tensor[index] += 1` ends; mistakes are left to others.
+    """`tensor[index] = value` for integers and a Python number or a tensor of that shape, if that is to be done at
+    once, or for the same view of the memory, as `tensor[index] += 1` ends; mistakes are left to others.
     """
     storage, kind = tensor._storage, type(value)
     is_number = kind is float or kind is int or kind is bool
-    if storage.value is not None or not (is_number or (isinstance(value, TensorBase) and value._storage is storage)):
+    if storage.value is not None or not (is_number or isinstance(value, TensorBase)):
         return False
     items = index if type(index) is tuple else (index,)
     shape, strides, offset, rank = tensor._type.shape, tensor._strides, tensor._offset, len(items)
@@ -79,18 +79,22 @@ def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
         return False
     if tensor._counter is None and not MODE.inference:
         return False
-    if not is_number:
+    if not is_number and value._storage is storage:
         same = value._offset == offset and value._type == tensor._type.with_shape(shape) and value._strides == strides
         if same:
             _count(tensor)
         return same
     if not _is_part(storage, math.prod(shape)) or _is_read(storage):
         return False
-    number = held_number(value, tensor._type.dtype)  # type: ignore[arg-type]
+    if not is_number:
+        place = offset, shape, strides, None
+        if value._type != tensor._type.with_shape(shape) or not moves(_key(storage), place, MOST_PLACES):
+            return False
     with recorder.lock:
+        given: Any = held_number(value, tensor._type.dtype) if is_number else value._array()  # type: ignore[arg-type]
         if not storage.realise().writeable:
             return False
-        _store(recorder, tensor, shape, strides, offset, number)
+        _store(recorder, tensor, shape, strides, offset, given)
     return True
 
 
@@ -120,7 +124,12 @@ def _is_number(storage: Storage) -> bool:
 def _writes_many_places(target: TensorBase, number: Number | None) -> bool:
     """Whether the call writes one place, or one number, after the other."""
     place = target._offset, target._type.shape, target._strides, number
-    return moves(("written", target._storage.type.shape), place, MOST_PLACES)
+    return moves(_key(target._storage), place, MOST_PLACES)
+
+
+def _key(storage: Storage) -> tuple[object, ...]:
+    """What the places are of that a call writes."""
+    return "written", storage.type.shape
 
 
 def _is_read(storage: Storage) -> bool:

@@ -321,6 +321,15 @@ class Buffer:
         self.nbytes = flat.nbytes
         return self
 
+    def part(self, start: int, nbytes: int) -> Buffer:
+        """A buffer over `nbytes` bytes of this memory from `start` on, which keeps it alive."""
+        made = Buffer.__new__(Buffer)
+        made._memory = None
+        made._array = self.array[start : start + nbytes]
+        made.ptr = self.ptr + start
+        made.nbytes = nbytes
+        return made
+
     def __del__(self, give_back: Callable[[Memory], None] = _POOL.give_back) -> None:
         # The default argument outlives this module's names, which are gone when the interpreter ends.
         if self._memory is not None:

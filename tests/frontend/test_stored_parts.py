@@ -388,3 +388,40 @@ class Model:
 @pytest.mark.parametrize("seed", range(60))
 def test_memory_is_shared_as_numpy_shares_it(seed: int) -> None:
     Model(seed).run(60)
+
+
+def test_a_table_is_filled_from_its_own_elements() -> None:
+    """Time warping, as written by hand: each element is computed from three that were written before."""
+    costs = np.random.default_rng(0).random((9, 11)).astype(np.float32)
+    want = np.full((10, 12), 1e9, np.float32)
+    want[0, 0] = 0
+    c, d = graphc.tensor(costs), graphc.full((10, 12), 1e9)
+    d[0, 0] = 0
+    counts = []
+    for i in range(1, 10):
+        for j in range(1, 12):
+            before = d._version
+            d[i, j] = c[i - 1, j - 1] + graphc.minimum(graphc.minimum(d[i - 1, j], d[i, j - 1]), d[i - 1, j - 1])
+            counts.append(d._version - before)
+            want[i, j] = costs[i - 1, j - 1] + min(want[i - 1, j], want[i, j - 1], want[i - 1, j - 1])
+    np.testing.assert_array_equal(d.numpy(), want)
+    assert set(counts) == {1}
+
+
+def test_rows_are_written_by_tensors_of_their_shape_alone() -> None:
+    x, old = graphc.zeros(8, 6), None
+    for k in range(8):
+        old = x[k] * 1
+        x[k] = graphc.arange(6.0) + k  # the same shape
+        x[k] = graphc.tensor(float(k))  # one number for all
+        x[k] = graphc.arange(6) + k  # integers
+        assert old.tolist() == [0.0] * 6
+    assert x.tolist() == [[float(i + k) for i in range(6)] for k in range(8)]
+    with pytest.raises(RuntimeError, match="expanded size"):
+        x[3] = graphc.zeros(5)
+    w = graphc.zeros(8, 6, requires_grad=True)
+    y = w * 1
+    for k in range(8):
+        y[k] = w[0] * k
+    y.sum().backward()
+    assert w.grad.tolist() == [[28.0] * 6, *[[0.0] * 6] * 7]  # type: ignore[union-attr]
