@@ -8,7 +8,6 @@ waits for what was there before, or where a call writes one place after the othe
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,10 @@ from graphc.storage import TOUCHED
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.export import laid_out
 from graphc.tensors.filling import held_number
+from graphc.tensors.views import repeats_elements
 
 if TYPE_CHECKING:
+    from graphc.ir.types import TensorType
     from graphc.promotion import Number
     from graphc.storage import Storage
 
@@ -59,43 +60,67 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
 
 
 def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
-    """`tensor[index] = value` for integers and a Python number or a tensor of that shape, if that is to be done at
-    once, or for the same view of the memory, as `tensor[index] += 1` ends; mistakes are left to others.
+    """`tensor[index] = value` for integers and slices and a Python number or a tensor of that shape, if that is to be
+    done at once, or for the same view of the memory, as `tensor[index] += 1` ends; mistakes are left to others.
     """
     storage, kind = tensor._storage, type(value)
     is_number = kind is float or kind is int or kind is bool
     if storage.value is not None or not (is_number or isinstance(value, TensorBase)):
         return False
-    items = index if type(index) is tuple else (index,)
-    shape, strides, offset, rank = tensor._type.shape, tensor._strides, tensor._offset, len(items)
-    if rank > len(shape):
+    seen = _indexed(tensor, index)
+    if seen is None:
         return False
-    for item, n, stride in zip(items, shape, strides, strict=False):
-        if type(item) is not int or not -n <= item < n:
-            return False
-        offset += (item + n if item < 0 else item) * stride
-    shape, strides, lineage, recorder = shape[rank:], strides[rank:], tensor._lineage, THREADS.recorder
-    if (MODE.enabled and (lineage.requires_grad or lineage.hist is not None)) or not _is_free(recorder, storage):
+    form, strides, offset, is_cut = seen
+    lineage, recorder = tensor._lineage, THREADS.recorder
+    if MODE.enabled and (lineage.requires_grad or lineage.hist is not None or (not is_number and value.requires_grad)):
         return False
-    if tensor._counter is None and not MODE.inference:
+    if not _is_free(recorder, storage) or (tensor._counter is None and not MODE.inference):
         return False
     if not is_number and value._storage is storage:
-        same = value._offset == offset and value._type == tensor._type.with_shape(shape) and value._strides == strides
+        same = value._offset == offset and value._type == form and value._strides == strides
         if same:
             _count(tensor)
         return same
-    if not _is_part(storage, math.prod(shape)) or _is_read(storage):
+    if not _is_part(storage, form.size) or _is_read(storage) or not (is_number or value._type == form):
         return False
-    if not is_number:
-        place = offset, shape, strides, None
-        if value._type != tensor._type.with_shape(shape) or not moves(_key(storage), place, MOST_PLACES):
+    if not is_number and repeats_elements(form.shape, strides):
+        return False
+    if is_cut or not is_number:
+        place = offset, form.shape, strides, value if is_number else None
+        if not moves(_key(storage), place, MOST_PLACES):
             return False
     with recorder.lock:
-        given: Any = held_number(value, tensor._type.dtype) if is_number else value._array()  # type: ignore[arg-type]
+        given: Any = held_number(value, form.dtype) if is_number else value._array()  # type: ignore[arg-type]
         if not storage.realise().writeable:
             return False
-        _store(recorder, tensor, shape, strides, offset, given)
+        _store(recorder, tensor, form.shape, strides, offset, given)
     return True
+
+
+def _indexed(tensor: TensorBase, index: Any) -> tuple[TensorType, tuple[int, ...], int, bool] | None:
+    """The type, strides and offset of what integers and slices show of `tensor`, and whether there are slices; None for
+    other indices, and those that are wrong.
+    """
+    items = index if type(index) is tuple else (index,)
+    form, offset, rank = tensor._type, tensor._offset, len(items)
+    if rank > len(form.shape):
+        return None
+    shape, strides, is_cut = list[int](), list[int](), False
+    for item, n, stride in zip(items, form.shape, tensor._strides, strict=False):
+        if type(item) is int and -n <= item < n:
+            offset += (item + n if item < 0 else item) * stride
+        elif type(item) is slice and all(bound is None or type(bound) is int for bound in (item.start, item.stop)):
+            first, last, _ = item.indices(n)
+            if item.step is not None or last < first:
+                return None
+            shape.append(last - first)
+            strides.append(stride)
+            offset += first * stride
+            is_cut = True
+        else:
+            return None
+    seen = form.with_shape((*shape, *form.shape[rank:]))
+    return seen, (*strides, *tensor._strides[rank:]), offset, is_cut
 
 
 def _is_part(storage: Storage, size: int) -> bool:

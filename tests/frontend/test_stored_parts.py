@@ -425,3 +425,54 @@ def test_rows_are_written_by_tensors_of_their_shape_alone() -> None:
         y[k] = w[0] * k
     y.sum().backward()
     assert w.grad.tolist() == [[28.0] * 6, *[[0.0] * 6] * 7]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("index", [3, (slice(1, 4),), (slice(None), 2), (2, slice(-3, None))])
+def test_what_is_written_into_memory_without_gradients_may_have_some(index: Any) -> None:
+    x, w = realised(6, 5), graphc.tensor(2.0, requires_grad=True)
+    for k in range(8):
+        y = x.clone()
+        y.tolist()
+        y[index] = w * (k + y[index])
+        (y * y).sum().backward()
+        before = x.numpy()[index] + k
+        assert w.grad.item() == pytest.approx(float(4 * (before * before).sum()))  # type: ignore[union-attr]
+        w.grad = None
+
+
+INDICES: list[Any] = [
+    *(0, -1, slice(None), slice(2, 4), slice(-2, None), slice(4, 2), (slice(None), 1), (1, slice(1, 3)), (-2, 3)),
+    *((slice(1, 5), slice(None, -1)), (slice(0, 100), slice(-100, 2)), slice(None, None, 2), (Ellipsis, 1), None),
+]
+
+
+@pytest.mark.parametrize("index", INDICES, ids=str)
+@pytest.mark.parametrize("of", ["whole", "turned", "part"])
+def test_all_indices_write_what_numpy_writes(index: Any, of: str) -> None:
+    x = realised(6, 7)
+    want = x.numpy().copy()
+    shown = {"whole": lambda a: a, "turned": lambda a: a.T, "part": lambda a: a[1:, :5]}[of]
+    for k in range(10):
+        t, n = shown(x), shown(want)
+        assert t.tolist() == n.tolist()
+        version = t._version
+        if k % 3 == 0:
+            t[index] = float(k)
+            n[index] = k
+        elif k % 3 == 1:
+            t[index] = graphc.tensor(np.full(np.shape(n[index]), k, np.float32))
+            n[index] = k
+        else:
+            t[index] += k
+            n[index] += k
+        assert t._version - version == (2 if k % 3 == 2 else 1)
+    assert x.tolist() == want.tolist()
+
+
+def test_elements_that_are_one_in_memory_are_not_written_one_by_one() -> None:
+    x = realised(1, 5).expand(4, 5)
+    for k in range(6):
+        with pytest.raises(RuntimeError, match="single memory location"):
+            x[:, 1] = graphc.arange(4.0) + k
+        x[2] = graphc.arange(5.0) + k
+        assert x.tolist() == [[float(i + k) for i in range(5)]] * 4
