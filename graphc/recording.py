@@ -18,8 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop
-from types import CodeType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphc import programs
 from graphc.capture import Capture
@@ -95,7 +94,7 @@ class Recorder:
         self.draws: list[Binding] | None = None
         self.repeated: list[Binding] = []
         self.randomness = ""
-        self.sites: dict[tuple[int, int, str], tuple[CodeType, object, object]] = {}
+        self.sites: dict[tuple[int, int, str], Any] = {}  # what is known of Python numbers, by their calls
         self.place = "cpu"  # the device of what is made from nothing now
         self.free: list[int] = []  # numbers of leaves that died
         self._leaves = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
-# What stands for a call site whose Python number was seen to change.
-_CHANGES = object()
 _MOST_SITES = 20_000
+_MOST_VALUES = 64  # that a number takes in turn, to be one of the program's again
+_CALM = 256  # times in one program with another of the same call, without a new value, after which it is
 
 
 def is_number(value: object) -> bool:
@@ -38,10 +39,25 @@ def plain(value: object) -> Number:
     return value.item() if isinstance(value, np.generic) else value  # type: ignore[return-value]
 
 
+class Site:
+    """A Python number at a call: which values it took (None: too many, or another one after they were thought to be
+    all), how often one of them came again in the same program, and which program that was.
+    """
+
+    __slots__ = ("again", "code", "turn", "values")
+
+    def __init__(self, code: CodeType, value: Number, turn: int) -> None:
+        self.code = code
+        self.values: set[tuple[type, Number]] | None = {(type(value), value)}
+        self.again = 0
+        self.turn = turn
+
+
 def changes_here(recorder: Recorder, value: Number, role: str) -> bool:
     """Whether the call that reached this operator was seen with another number than `value` in this role.
 
-    Such a number is then read at run time, so that a changing number compiles at most twice.
+    Such a number is then read at run time, so that a changing number compiles at most twice. Where it goes through the
+    same few values again and again within one program, as the number of a loop's turn does, they are constants.
     """
     if recorder.capture is not None:
         return False
@@ -49,18 +65,32 @@ def changes_here(recorder: Recorder, value: Number, role: str) -> bool:
     code, place = call_site(3)  # past `number_node`
     # By the identity of the code object, which is kept: comparing and hashing code objects is slow.
     key = id(code), place, role
-    seen = sites.get(key)
-    if seen is None:
+    site = sites.get(key)
+    if site is None:
         if len(sites) > _MOST_SITES:
             sites.clear()
-        sites[key] = code, type(value), value
+        sites[key] = Site(code, value, recorder.turn)
         return False
-    if seen[1] is _CHANGES:
+    values, number = site.values, (type(value), value)
+    if values is None:
         return True
-    if (seen[1] is type(value) and seen[2] == value) or value != value:
-        return False
-    sites[key] = code, _CHANGES, None
-    recorder.repeats.clear()
+    if number in values:
+        if len(values) == 1 or site.again >= _CALM:
+            return False
+        if site.turn == recorder.turn:
+            site.again += 1
+            if site.again == _CALM:
+                recorder.repeats.clear()
+        site.turn = recorder.turn
+        return True
+    if value != value:
+        return len(values) > 1
+    if len(values) == 1 or site.again >= _CALM:
+        recorder.repeats.clear()
+    values.add(number)
+    if site.again >= _CALM or len(values) > _MOST_VALUES:
+        site.values = None
+    site.again, site.turn = 0, recorder.turn
     return True
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.counting import FRONT
 from graphc.recording import current
 from graphc.tensors.core import MOST_VIEWS
 from graphc.tensors.filling import MOST_NUMBERS
@@ -139,3 +140,57 @@ def test_masks_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     x = realised(6, 5)
     with pytest.raises(IndexError):
         x[graphc.zeros(shape, dtype=graphc.bool)]
+
+
+def halved(turns: int, scale: float = 1.0) -> list[float]:
+    x = graphc.ones(4)
+    for k in range(1, turns):
+        x = x / (k * scale) + k
+    return x.tolist()
+
+
+def halved_by_hand(turns: int, scale: float = 1.0) -> list[float]:
+    x = np.ones(4, np.float32)
+    for k in range(1, turns):
+        x = x / np.float32(k * scale) + np.float32(k)
+    return x.tolist()
+
+
+@pytest.mark.usefixtures("native_replays", "native_recording")
+def test_the_number_of_a_turn_is_a_constant_where_a_loop_runs_again_and_again() -> None:
+    for _ in range(60):
+        assert halved(12) == halved_by_hand(12)
+    before = FRONT.records, FRONT.native_records
+    built = counted(lambda: [halved(12) for _ in range(5)])["programs_built"]
+    assert built == 0
+    assert FRONT.records - before[0] - (FRONT.native_records - before[1]) <= 5
+    # Another number makes it one that is read at run time, for good.
+    for scale in (2.0, 3.0, 4.0, 5.0):
+        assert halved(12, scale) == pytest.approx(halved_by_hand(12, scale))
+    assert counted(lambda: [halved(12, 6.0 + k) for k in range(20)])["programs_built"] <= 1
+    assert halved(12) == halved_by_hand(12)
+
+
+def test_a_number_that_changes_between_looks_stays_one_that_is_read_at_run_time() -> None:
+    def turns() -> None:
+        for k in range(10):
+            assert (graphc.ones(3) * k).tolist() == [float(k)] * 3
+
+    turns()
+    assert counted(lambda: [turns() for _ in range(60)])["programs_built"] <= 1
+
+
+def test_many_numbers_stay_read_at_run_time() -> None:
+    def many() -> list[float]:
+        x = graphc.zeros(2)
+        for k in range(80):
+            x = x + k
+        return x.tolist()
+
+    for _ in range(12):
+        assert many() == [float(sum(range(80)))] * 2
+    assert counted(lambda: [many() for _ in range(5)])["programs_built"] == 0
+    x = graphc.zeros(2)
+    for k in (1.5, 0.0, -0.0, float("nan"), 2):
+        y = (x * 0 + 1) * k
+        assert np.array_equal(np.signbit(y.numpy()), np.signbit(np.full(2, k)))
