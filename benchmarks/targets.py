@@ -194,10 +194,6 @@ REASONS: dict[tuple[str, ...], str] = {
         "Depthwise convolutions of 16 samples move more than the last cache holds; images are put together and stored "
         "past it (decision 15), at {shares} of the speed of a plain copy of as many bytes."
     ),
-    ("loop-heat",): (
-        "A part that is written by `u[i] += x` is written twice, as Python says, and each write gives the whole memory "
-        "anew; a third of the calls are recorded in Python."
-    ),
     ("loop-decode",): (
         "A text's caches grow by joining: each length is another program. What all lengths share is compiled; "
         "attention over a new length is interpreted operator by operator, and recorded in Python (decision 19)."
