@@ -49,7 +49,7 @@ class _Operands:
         self._e = e
         self._inside = inside
         for x in map(base_of, self._order(node.inputs)):
-            if x not in inside and x not in self.params:
+            if x not in inside and x not in self.params and x.op != "constant":
                 self.params[x] = Param(f"p{len(self.params)}", x.dtype, x.type.size, "in")
 
     def _order(self, nodes: Iterable[Node]) -> list[Node]:
@@ -60,13 +60,13 @@ class _Operands:
         e, values = self._e, dict[Node, Value]()
         for node in self._order([operand]):
             base = base_of(node)
-            if base not in self._inside:
+            if base.op == "constant":
+                values[node] = e.const(base.attr("value"), VType(base.dtype))  # type: ignore[arg-type]
+            elif base not in self._inside:
                 param = self.params[base]
                 is_number = param.size == 1 < operand.type.size
                 at = (Affine(0, ()), 0, None, None) if is_number else (place, stride, None, mask)
                 values[node] = e.load(VType(base.dtype, 1 if is_number else lanes), param, *at)
-            elif node.op == "constant":
-                values[node] = e.const(node.attr("value"), VType(node.dtype))  # type: ignore[arg-type]
             elif node.op in ("reshape", "broadcast"):  # of a number
                 values[node] = values[node.inputs[0]]
             elif node.op == "cast":
@@ -149,13 +149,13 @@ def lower_scan(node: Node, inside: frozenset[Node], name: str, target: Target) -
 
 
 def _lower_along(node: Node, inside: frozenset[Node], name: str, target: Target) -> Lowered:
-    """The kernel of a scan along the last axis, row by row in the order of memory, with the lanes along the row.
+    """The kernel of a scan along the last axis with more than one place, row by row in the order of memory, with the lanes along the row.
 
     The lanes of a vector are combined in as many rounds as its number of lanes has bits; each combines them with those
     so many places before them: twice as many each time. The vectors of a block are put together in pairs, and what was
     there before the block is combined with all of it last.
     """
-    (x,), reverse, n = node.inputs, bool(node.attr("reverse")), node.shape[-1]
+    (x,), reverse, n = node.inputs, bool(node.attr("reverse")), node.shape[node.integer("axis")]
     dtype, combine = block_dtype(node), combination(node)
     carried = running_dtype(dtype) if node.op == "scan_sum" else dtype
     lanes = target.lanes(max(WORD, dtype.itemsize))

@@ -127,3 +127,15 @@ def test_bools_are_no_different() -> None:
     array = np.random.default_rng(0).random((20, 300)) < 0.99
     (got,), (expected,) = run(graph, [array]), evaluate(graph, [array])
     assert same_bits(got, expected)
+
+
+def test_a_constant_that_another_scan_reads_too_is_computed_by_each() -> None:
+    b = Builder()
+    x = b.input(0, TensorType(f32, (6, 9)))
+    zero = b.constant(0.0, x.type)
+    positive = b.select(b.apply("le", (x, zero)), zero, x)
+    outputs = b.apply("recurrence", (zero, x), {"axis": 1, "reverse": False}), b.scan("scan_prod", positive, 1, True)
+    graph = Graph((x,), outputs)
+    values = np.random.default_rng(0).standard_normal((6, 9)).astype(np.float32)
+    for got, expected in zip(run(graph, [values]), evaluate(graph, [values]), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)

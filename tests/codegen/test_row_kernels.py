@@ -206,13 +206,13 @@ def test_how_many_chains_run_side_by_side(shape: tuple[int, ...], axis: int, cha
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("shape", [(13, 1024), (16, 2, 259), (600, 257)])
+@pytest.mark.parametrize("shape", [(13, 1024), (16, 2, 259), (600, 257), (8, 8, 1), (13, 300, 1, 1), (64, 1)])
 def test_scans_along_rows(shape: tuple[int, ...], reverse: bool, target: str) -> None:
     rng = np.random.default_rng(3)
     kinds = [("scan_sum", "i32"), ("scan_max", "f32"), ("scan_sum", "f64"), ("scan_sum", "f32"), ("scan_min", "i64")]
     for op, dtype in [*kinds, ("scan_max", "bf16"), ("scan_sum", "f16"), ("scan_max", "u8"), ("scan_prod", "i32")]:
         x = rng.integers(0, 3, shape).astype(BY_NAME[dtype].numpy)
-        graph = _scan(op, shape, len(shape) - 1, reverse, dtype)
+        graph = _scan(op, shape, max(d for d, n in enumerate(shape) if n > 1), reverse, dtype)
         (got,), (expected,) = run(graph, [x], TARGETS[target]), evaluate(graph, [x])
         assert same_bits(got, expected)
 

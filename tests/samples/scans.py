@@ -13,6 +13,7 @@ Rng = np.random.Generator
 SHAPES: tuple[tuple[tuple[int, ...], int], ...] = (
     ((7,), 0),
     ((3, 40), 1),
+    ((3, 40, 1), 1),
     ((3, 40), 0),
     ((2, 5, 19), 1),
     ((4, 3, 2), 1),
