@@ -149,7 +149,8 @@ def lower_scan(node: Node, inside: frozenset[Node], name: str, target: Target) -
 
 
 def _lower_along(node: Node, inside: frozenset[Node], name: str, target: Target) -> Lowered:
-    """The kernel of a scan along the last axis with more than one place, row by row in the order of memory, with the lanes along the row.
+    """The kernel of a scan along the last axis, but for such of one place, row by row in the order of memory, with the
+    lanes along the row.
 
     The lanes of a vector are combined in as many rounds as its number of lanes has bits; each combines them with those
     so many places before them: twice as many each time. The vectors of a block are put together in pairs, and what was
