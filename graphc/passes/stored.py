@@ -241,9 +241,8 @@ def _store_strided(graph: Graph, chosen: set[Node]) -> None:
     steps: dict[Node, int] = {}  # places between neighbours in what is in memory
     for node in graph.nodes:
         step = 1 if node in chosen else max((steps[x] for x in node.inputs), default=1)
-        if node.op == "slice" and node.shape[-1] > 1:
-            base = movement_base(node.inputs[0])
-            by = abs(node.ints("step")[-1]) if node.ints("step") else 1
+        if node.op == "slice" and node.shape and node.shape[-1] > 1:
+            base, by = movement_base(node.inputs[0]), abs(node.ints("step")[-1])
             if step > 1 and step * by > WIDE_STRIDE and by > 1 and base.op not in SOURCES and base not in chosen:
                 chosen.add(base)
                 step = 1
