@@ -13,7 +13,6 @@ Rng = np.random.Generator
 SHAPES: tuple[tuple[tuple[int, ...], int], ...] = (
     ((7,), 0),
     ((3, 40), 1),
-    ((3, 40, 1), 1),
     ((3, 40), 0),
     ((2, 5, 19), 1),
     ((4, 3, 2), 1),
@@ -38,6 +37,8 @@ def _scans(dtypes: tuple[object, ...], operands: int) -> Callable[[Rng], list[Sa
             special = rng.permutation(specials(dtype))
             given = (special,) * operands
             made += [Sample(given, {"axis": 0, "reverse": back}) for back in (False, True)]
+        before_one = tuple(array(rng, (3, 40, 1), f32, -1.5, 1.5) for _ in range(operands))
+        made += [Sample(before_one, {"axis": 1, "reverse": back}) for back in (False, True)]
         return made
 
     return make
