@@ -82,9 +82,7 @@ class Values:
         self.buffers = buffers
         self.lane_count = 1
         self.fuses = False  # whether products are added to sums by one instruction
-        self.clamps = (
-            False  # whether loads that read nothing stay near the memory: of no page, they take 100 times as long
-        )
+        self.clamps = False  # whether loads that read nothing stay near the memory (0021)
         self.env: dict[Var, Value] = {}
         self.data: dict[Data, Value] = {}  # indices read from memory, as last prepared
         self.stages: dict[tuple[Node, Index], Value] = {}

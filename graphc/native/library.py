@@ -115,9 +115,6 @@ def library() -> NativeLibrary | None:
         MAKER.is_loaded = True
 
 
-WAITED = 0.002  # seconds, once for some hundred operations
-
-
 class Maker:
     """Makes the native code on a thread of its own: LLVM takes a third of a second for it, once per cache."""
 
@@ -126,9 +123,9 @@ class Maker:
         self._thread: threading.Thread | None = None
         self.is_loaded = False  # by `library`, which waits for it
 
-    def ready(self) -> bool:
-        """Whether the code is there, or cannot be had; the first call begins to make it. It waits a little: a loop that
-        records holds Python's lock, for which the other thread would wait at each of its calls of LLVM.
+    def ready(self, seconds: float = 0.0) -> bool:
+        """Whether the code is there, or cannot be had, after so many seconds at most; the first call begins to make
+        it.
         """
         if self.is_loaded:
             return True
@@ -136,7 +133,8 @@ class Maker:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._make, name="graphc-native")
                 self._thread.start()
-        self._thread.join(WAITED)
+        if seconds:
+            self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def join(self) -> None:

@@ -25,6 +25,8 @@ _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "
 _COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
 _NAMES = (*_UNARY, *_BINARY, *[f"r{name}" for name in _BINARY], *_COMPARED, "getitem")
 
+WAITED = 0.002  # seconds, each time that some hundred operations were recorded in Python
+
 _kept: list[object] = []
 _undone: list[Callable[[], None]] = []
 
@@ -79,8 +81,10 @@ def _install_operators(native: NativeLibrary) -> None:
 
 
 def install_when_ready() -> bool:
-    """`install` as soon as the native code is there, without waiting for LLVM; whether it has come to that."""
-    if NATIVE_CALLS.get() and not MAKER.ready():
+    """`install` as soon as the native code is there; whether it has come to that. LLVM is waited for a little: a loop
+    that records holds Python's lock, which the other thread wants after each of its calls.
+    """
+    if NATIVE_CALLS.get() and not MAKER.ready(WAITED):
         return False
     install()
     return True
