@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import pytest
 
+from graphc import programs
 from graphc.codegen.cuda import build
+from graphc.recording import Recorder, using
 from graphc_runtime.devices.cuda import register_cuda_driver, why_unavailable
 from tests.cuda.driver import ShimDriver
 from tests.cuda.machine import Machine, ShimCompiler
@@ -28,12 +31,13 @@ def _installed(variant: str) -> Iterator[Machine]:
 
 
 def _registered(driver: ShimDriver) -> Iterator[Machine]:
-    patch = pytest.MonkeyPatch()
-    patch.setattr(build, "compiler", ShimCompiler)
-    before = register_cuda_driver(driver)
-    yield Machine(driver)
-    register_cuda_driver(before)
-    patch.undo()
+    """Devices of `driver`, and no program that was made for those of another driver."""
+    with pytest.MonkeyPatch.context() as patch, using(Recorder()):
+        patch.setattr(build, "compiler", ShimCompiler)
+        patch.setattr(programs, "_executables", OrderedDict())
+        before = register_cuda_driver(driver)
+        yield Machine(driver)
+        register_cuda_driver(before)
 
 
 @pytest.fixture(scope="module")
