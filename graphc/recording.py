@@ -15,21 +15,19 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from heapq import heappop
 from typing import Any, ClassVar
 
 from graphc import programs
-from graphc.capture import Capture
 from graphc.collecting import no_collection
 from graphc.counting import FRONT
 from graphc.errors import GraphcError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Location, Node
-from graphc.ir.types import TensorType
 from graphc.late_checks import LateChecks, Problem
-from graphc.memory import AnyBuffer, constant, equal, part
+from graphc.leaves import Leaves
+from graphc.memory import AnyBuffer, constant
 from graphc.options import code_key
 from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
 from graphc.repeats import Repeats
@@ -48,31 +46,27 @@ OFTEN = 256  # recorded operations from which on it pays to load native code for
 SOURCES = frozenset(("input", "constant", "iota"))
 
 Check = tuple[Node, Value, Problem]
-Copy = Callable[[], AnyBuffer]
 
 
-class Recorder:
+class Recorder(Leaves):
     """Records operations of one thread. `b` is the builder; `lock` is held while recording and running."""
 
     # Slots, as native code reads them.
     __slots__ = (
-        "__weakref__", "_bytes", "_count", "_leaves", "_next", "_programs", "b", "bound", "capture", "checks", "cuts",
-        "draws", "enter", "example_since", "flushes", "free", "freed", "gradients", "held", "kept", "late", "leave",
-        "lent", "lock", "most", "needed", "parted", "pending", "place", "randomness", "repeated", "repeats", "round",
-        "rounds", "seen", "shared", "sites", "token", "turn", "updates", "variables",
+        "_bytes", "_count", "_next", "_programs", "checks", "draws", "enter", "example_since", "flushes", "freed",
+        "gradients", "late", "leave", "lent", "lock", "most", "needed", "pending", "place", "randomness", "repeated",
+        "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates", "variables",
     )  # fmt: skip
 
     threads: ClassVar[int] = 0  # that recorded something; and traces
 
     def __init__(self) -> None:
-        self.b = Builder()
+        super().__init__()
         self.token = object()  # by which others know it without keeping it
         self.lock = threading.RLock()
         self.enter, self.leave = self.lock.acquire, self.lock.release  # for native code
         self.repeats = Repeats()
         self.pending: list[weakref.ref[Storage]] = []  # also of storages that died or were computed since
-        self.bound: dict[Node, AnyBuffer] = {}
-        self.cuts: weakref.WeakValueDictionary[Node, Binding] = weakref.WeakValueDictionary()
         self.variables: dict[Node, weakref.ref[Value]] = {}
         # The variables of leaves that are others' in other threads, and the version of the memory that they stand for.
         self.shared: weakref.WeakKeyDictionary[Lineage, tuple[int, weakref.ref[Value]]] = weakref.WeakKeyDictionary()
@@ -83,11 +77,7 @@ class Recorder:
         self.late = LateChecks()
         self.seen: list[Seen] = []  # the views that the operation recorded last reads with gradients
         self.freed: list[Value] = []
-        self.held: list[Binding] = []
-        self.kept: list[weakref.ref[Storage]] = []  # those whose leaves wait for the next program
-        self.parted: list[Storage] = []  # those of which parts are leaves now
         self.lent = False  # whether the operation that is recorded reads memory where it lies that NumPy may write
-        self.capture: Capture | None = None
         # In `vmap`: the serial from which on storages hold the values of one example, and what random draws do.
         self.example_since: int | None = None
         # The keys of random draws, while somebody wants to know them, and those to give out again.
@@ -96,9 +86,6 @@ class Recorder:
         self.randomness = ""
         self.sites: dict[tuple[int, int, str], Any] = {}  # what is known of Python numbers, by their calls
         self.place = "cpu"  # the device of what is made from nothing now
-        self.free: list[int] = []  # numbers of leaves that died
-        self._leaves = 0
-        self.turn = 0  # counts programs, for leaves to know that they were read by the last one
         self.flushes: dict[tuple[Node, ...], tuple[object, ...] | None] = {}  # for native code, by pending nodes
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
         self.rounds = Rounds()
@@ -106,110 +93,6 @@ class Recorder:
         self._bytes = 0
         self._count = 0  # of recorded operations
         self._next = OFTEN  # the operation after which `WHEN_OFTEN` is asked
-
-    # leaves
-
-    def bind(self, buffer: AnyBuffer, type: TensorType, source: object) -> Binding:
-        """A new leaf for `buffer`, with the smallest free number."""
-        if self.free:
-            index = heappop(self.free)
-        else:
-            index = self._leaves
-            self._leaves += 1
-        node = self.b.input(index, type)
-        self.bound[node] = buffer
-        binding = Binding(self, node, index, buffer, source)
-        self.held.append(binding)
-        return binding
-
-    def bind_cut(self, node: Node, buffer: AnyBuffer) -> Binding:
-        """Let the computed `node` stand for `buffer` in later programs."""
-        binding = self.cuts.get(node)
-        if binding is None:
-            binding = self.cuts[node] = Binding(self, node, -1, buffer, None)
-            self.bound[node] = buffer
-        return binding
-
-    def part_from(self, buffer: AnyBuffer | None) -> None:
-        """Somebody may write `buffer` from now on: computed values that it stands for are kept elsewhere."""
-        for binding in list(self.cuts.values()) if self.cuts else ():
-            if binding.buffer is buffer:
-                binding.buffer = self.bound[binding.node] = binding.buffer.copy()
-
-    def leaf(self, storage: Storage) -> Binding:
-        """The leaf of a realised storage; the same one until its number is free again."""
-        exported = (storage.export is not None or storage.external is not None) and storage.is_exported
-        binding = storage.slot() if storage.slot is not None else None
-        if binding is None or binding.recorder is not self:
-            assert storage.buffer is not None
-            buffer = storage.buffer
-            if exported:
-                # NumPy may write at any time: what is recorded reads the memory as it is now.
-                buffer = buffer.copy()
-            binding = self.bind(buffer, storage.type, storage)
-            storage.slot = weakref.ref(binding)
-            if not exported:
-                if storage.last == (self.turn - 1, binding.index):
-                    binding.steady = weakref.ref(storage)
-                storage.last = self.turn, binding.index
-        elif exported and not (
-            storage.type.device == "cpu"  # elsewhere, a copy costs less than a look
-            and equal(binding.buffer, storage.buffer)
-        ):
-            storage.slot = None
-            return self.leaf(storage)
-        elif storage.kept is binding:  # it is read for the first time since a program ran
-            storage.kept = None
-            if binding.counter is not None and binding.counter[0] != binding.version:
-                storage.slot = None  # somebody counted a write
-                return self.leaf(storage)
-            binding.source = storage
-            self.held.append(binding)
-        elif self.capture is not None:
-            self.held.append(binding)  # the capture asks where its leaves come from
-        return binding
-
-    def _keep_leaves(self) -> None:
-        """After a program: what was a leaf of it and, under the same number, of the one before is likely one of the
-        next. It keeps its number and its binding until a program does not read it, or its memory is written.
-        """
-        if self.kept:
-            self.let_go()
-        for binding in self.held:
-            home, storage = binding.steady, binding.source
-            if home is None or not isinstance(storage, Storage):
-                continue
-            if storage.slot is not None and storage.slot() is binding:
-                binding.source = None  # the storage, which holds it now, may die
-                storage.kept = binding
-                self.kept.append(home)
-        self.held.clear()
-        self.turn += 1
-
-    def let_go(self) -> None:
-        """Keep no leaves for the next program."""
-        for home in self.kept:
-            storage = home()
-            if storage is not None and storage.kept is not None and storage.kept.recorder is self:
-                storage.kept = None
-        self.kept = []
-
-    def part(
-        self, storage: Storage, type: TensorType, offset: int, strides: tuple[int, ...], copy: Copy | None = None
-    ) -> Binding:
-        """The leaf of a part of a realised storage from element `offset` on, which lies in one piece or is copied."""
-        exported, key = storage.is_exported, (offset, type, strides)
-        storage.slots = storage.slots or {}
-        held = storage.slots.get(key)
-        binding = held() if held is not None else None
-        if binding is not None and binding.recorder is self and not exported:
-            return binding
-        assert storage.buffer is not None
-        piece = copy() if copy else part(storage.buffer, offset * type.dtype.itemsize, type.nbytes)
-        binding = self.bind(piece.copy() if exported and not copy else piece, type, storage)
-        storage.slots[key] = weakref.ref(binding)
-        self.parted.append(storage)
-        return binding
 
     def read(self, storage: Storage) -> tuple[Node, Value | Binding]:
         """The node of the base tensor and what keeps it valid."""
@@ -327,6 +210,7 @@ class Recorder:
         finally:  # a check may have found an error, after everything was computed
             if done and not self.pending and (self.freed or self.parted or len(self.b) > MAX_NODES):
                 self._forget()
+            self._sweep_in_time()
         if done:
             return
         FRONT.flushes += 1

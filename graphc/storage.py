@@ -48,10 +48,10 @@ class Binding:
     (`index` -1).
 
     While it lives, the node stands for this buffer; its death frees the leaf's number. `source` is what the buffer
-    belongs to, `steady` is set for a leaf that is kept between programs.
+    belongs to, `steady` is set for a leaf that is kept between programs, `turn` is the last program that read it then.
     """
 
-    __slots__ = ("__weakref__", "buffer", "counter", "index", "node", "recorder", "source", "steady", "version")
+    __slots__ = ("__weakref__", "buffer", "counter", "index", "node", "recorder", "source", "steady", "turn", "version")
 
     def __init__(self, recorder: Recorder, node: Node, index: int, buffer: AnyBuffer, source: object) -> None:
         # The counter of writes of the memory that is bound, and what it showed then.
@@ -63,6 +63,7 @@ class Binding:
         self.buffer = buffer
         self.source = source
         self.steady: weakref.ref[Storage] | None = None
+        self.turn = -1
 
     def __del__(self) -> None:
         recorder = self.recorder
@@ -171,8 +172,8 @@ class Storage:
 
     `export` is a weak reference to the owner of the arrays of other libraries that see the memory; `external` the
     object that lent it. `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer
-    in what is recorded now, `slots` the leaves of contiguous parts of it. `kept` is the leaf while it waits for the
-    next program, `last` the program and the number that the leaf had when it was made last.
+    in what is recorded now, `slots` the leaves of contiguous parts of it. `kept` is the leaf while it waits for a
+    later program, `last` the program and the number that the leaf had when it was made last.
     """
 
     slot: weakref.ref[Binding] | None
@@ -301,10 +302,11 @@ class Storage:
     def own_buffer(self) -> None:
         """Before NumPy gets to see the memory: let no recorded leaf read it later, as NumPy may write."""
         self.recorder.part_from(self.buffer)
-        if self.slot is not None or self.slots is not None:
+        self.kept = None
+        if (self.slot is not None and self.slot() is not None) or self.slots is not None:
             assert self.buffer is not None
             self.buffer = self.buffer.copy()
-            self.slot = self.slots = self.kept = None
+        self.slot = self.slots = None
 
     def realise(self) -> AnyBuffer:
         """The buffer, computed now if it is pending."""

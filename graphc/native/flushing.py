@@ -150,21 +150,6 @@ def _keep_leaves(layout: Layout) -> Function:
     slots, binding = layout.storage, layout.binding
     kept, held = (f.load("%recorder", recorder[name]) for name in ("kept", "held"))
 
-    before = f.call("PyList_Size", kept)
-    place = f.variable(before)
-    with f.while_above(place, 0):
-        f.set(place, f.add(f.get(place), -1))
-        storage = f.call("alive", plan, f.call("PyList_GetItem", kept, f.get(place)))
-        with f.when(f.differ(storage, 0)):
-            waiting = f.load(storage, slots["kept"])
-            with (
-                f.when(f.differ(waiting, none)),
-                f.when(f.equal(f.load(waiting, binding["recorder"]), "%recorder")),
-            ):
-                f.call("Py_IncRef", storage)
-                f.put(storage, slots["kept"], none)
-                f.call("Py_DecRef", storage)
-    f.call("PyList_SetSlice", kept, 0, before, 0)
     count = f.call("PyList_Size", held)
     left = f.variable(count)
     with f.while_above(left, 0):
@@ -179,7 +164,9 @@ def _keep_leaves(layout: Layout) -> Function:
             f.call("Py_IncRef", storage)
             f.put(leaf, binding["source"], none)
             f.put(storage, slots["kept"], leaf)
-            f.call("PyList_Append", kept, home)
+            with f.when(f.above("0", f.call("PyLong_AsLongLong", f.load(leaf, binding["turn"])))):
+                f.call("PyList_Append", kept, home)
+            f.put(leaf, binding["turn"], f.load("%recorder", recorder["turn"]))
             f.call("Py_DecRef", storage)
     f.call("PyList_SetSlice", held, 0, count, 0)
     f.call("bump", "%recorder", recorder["turn"], 1)

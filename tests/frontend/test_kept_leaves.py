@@ -12,6 +12,7 @@ import graphc as torch
 import graphc.nn as nn
 import graphc.nn.functional as F
 from graphc import optim
+from graphc.leaves import KEPT_TURNS
 from graphc.recording import Recorder, current
 
 
@@ -45,6 +46,24 @@ def test_weights_are_bound_once_for_many_calls(bound: list[int]) -> None:
     assert bound == []
     assert after["program_hits"] - before["program_hits"] == 5
     assert len(current().kept) == 5
+
+
+def test_programs_in_turn_have_leaves_of_their_own(bound: list[int]) -> None:
+    weights = [torch.randn(4) for _ in range(5)]
+    x = torch.ones(4)
+
+    def turn() -> list[float]:
+        return [(x * weight).sum().item() for weight in weights]
+
+    for _ in range(12):  # the weights get their numbers one after the other
+        wanted = turn()
+    bound.clear()
+    before = torch.counters()["program_hits"]
+    for _ in range(KEPT_TURNS):  # many more programs than leaves wait for
+        assert turn() == wanted
+    assert bound == []
+    assert torch.counters()["program_hits"] - before == 5 * KEPT_TURNS
+    assert len(current().kept) == 6
 
 
 def test_every_step_of_training_has_the_same_leaves(bound: list[int]) -> None:
@@ -118,13 +137,26 @@ def test_dead_tensors_leave_their_memory_at_once() -> None:
         gc.enable()
 
 
-def test_a_leaf_that_a_program_does_not_read_is_given_up() -> None:
+def test_memory_that_waits_to_be_read_is_shown_to_numpy_where_it_lies() -> None:
     x, y = torch.ones(3), torch.ones(3)
     for _ in range(4):
         (x + y).tolist()
     assert x._storage.kept is not None
-    (y * 2).tolist()
-    assert x._storage.kept is None
+    place = x.data_ptr()
+    seen = x.numpy()
+    assert x.data_ptr() == place and x._storage.kept is None
+    seen[0] = 5
+    assert (x + y).tolist() == [6.0, 2.0, 2.0]
+
+
+def test_a_leaf_that_programs_do_not_read_is_given_up() -> None:
+    x, y = torch.ones(3), torch.ones(3)
+    for _ in range(4):
+        (x + y).tolist()
+    assert x._storage.kept is not None
+    for _ in range(2 * KEPT_TURNS):
+        (y * 2).tolist()
+    assert x._storage.kept is None and y._storage.kept is not None
     for _ in range(4):
         assert (x + y).tolist() == [2.0] * 3
     assert x._storage.kept is not None
