@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ml_dtypes import finfo
+
 from graphc.dropping import dropout, dropped_node, kept_node
 from graphc.errors import CheckError, DTypeError, InputError, ShapeError, UsageError
 from graphc.ir.builder import Builder
@@ -129,12 +131,13 @@ def _masked(b: Builder, scores: Node, mask: Node | None, is_causal: bool) -> Nod
 def _safe_softmax(b: Builder, x: Node) -> Node:
     """Softmax along the last dimension; 0 where all is -inf, with no gradient."""
     axes = (x.type.rank - 1,)
-    top = b.apply("detach", (b.reduce_max(x, axes),))
-    empty = b.apply("eq", (top, b.constant(-math.inf, top.type)))
-    void = b.expand_dims(empty, axes, x.shape)
-    seen = b.select(void, b.zeros_like(x), x)
-    powers = b.exp(b.sub(seen, b.expand_dims(b.select(empty, b.zeros_like(top), top), axes, x.shape)))
-    return b.select(void, b.zeros_like(x), normalising.shares(b, powers, axes))
+    # The largest that is finite, of -inf alone the least number: all powers are 0 then.
+    top = b.reduce_max(x, axes)
+    top = b.apply("detach", (b.elementwise("maximum", top, b.constant(float(finfo(x.dtype.numpy).min), top.type)),))
+    powers = b.exp(b.sub(x, b.expand_dims(top, axes, x.shape)))
+    total = b.reduce_sum(powers, axes)
+    total = b.select(b.apply("eq", (total, b.zeros_like(total))), b.constant(1.0, total.type), total)
+    return normalising.shares(b, powers, total, axes)
 
 
 # several heads

@@ -14,26 +14,28 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from graphc.counting import FRONT
 from graphc.ir.contraction import parse_spec
-from graphc.ir.evaluate import Evaluation
+from graphc.ir.evaluate import Evaluation, value_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.opdef import OPS
+from graphc.ir.visit import topological
 from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 
 MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled,
 MOST_LONG = 3  # and of long ones, which take seconds
 MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling would have taken as long
-# Microseconds: what interpreting takes for an operator and for an element, and compiling for a program and an operator
-# (measured on an AMD EPYC, see decision 19).
-STEP, ELEMENT, PROGRAM, COMPILED_STEP = 13, 1e-3, 5000, 1000
+# Microseconds: what interpreting takes for an operator, for an element, for one of a function such as exp and for a
+# multiply-add; what compiling takes for a program and an operator (measured on an AMD EPYC, see decision 19).
+STEP, ELEMENT, HEAVY, PRODUCT, PROGRAM, COMPILED_STEP = 13, 1e-3, 8e-3, 1e-4, 5000, 1000
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
-MOST_ELEMENTS = 1 << 22  # of all values together
-MOST_PRODUCTS = 1 << 27  # multiply-adds of all contractions together: NumPy's take a few milliseconds
+MOST_AT_ONCE = 50_000  # microseconds of a call that is computed by itself
+_COMPILED = frozenset({"transfer", "random_bits"})  # what is never computed by itself: see `_is_worth` for draws
 FEWEST_SAME = 6  # operators of a part that is compiled
 MOST_KEPT = 2048  # kinds of programs, and interpreted ones, that are known; the least recently used are forgotten
 
@@ -52,10 +54,8 @@ class Interpreted:
         self._whole = whole if whole is not None else self
         self._graph = graph
         self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
-        count, elements = len(graph.nodes), sum(node.type.size for node in graph.nodes)
-        self._cost = STEP * count + ELEMENT * elements
-        worth = (PROGRAM + COMPILED_STEP * count) / self._cost
-        self._most = max(2, min(MOST_RUNS, int(worth)))
+        self._cost = sum(map(_cost, graph.nodes))
+        self._most = min(MOST_RUNS, _runs(graph.nodes, self._cost))
 
     @property
     def is_due(self) -> bool:
@@ -81,6 +81,25 @@ class Interpreted:
             copy_into(output, made)
 
 
+def evaluated(outputs: Sequence[Node], bound: Mapping[Node, AnyBuffer]) -> dict[Node, AnyBuffer] | None:
+    """The values of `outputs`, operator by operator, from those that are bound; None where a program is better."""
+    values: dict[Node, np.ndarray] = {}
+    room = float(MOST_AT_ONCE)
+    with np.errstate(all="ignore"):
+        for node in topological(outputs, bound.__contains__):
+            type, buffer = node.type, bound.get(node)
+            if buffer is not None:
+                values[node] = values_of(buffer, type)
+                continue
+            room -= _cost(node)
+            if room < 0 or type.device != "cpu" or node.op in _COMPILED:
+                return None
+            values[node] = value_of(node, [values[operand] for operand in node.inputs])
+    if len(outputs) == 1 and (only := values[outputs[0]]).base is None and only.flags.c_contiguous:
+        return {outputs[0]: from_host(only, "cpu")}  # nobody else has that memory
+    return {node: from_host(np.array(values[node], order="C"), "cpu") for node in outputs}
+
+
 class Variants:
     """Which programs are alike, and which of them are interpreted."""
 
@@ -104,7 +123,7 @@ class Variants:
             self._same.pop(self._compiled.popitem(last=False)[0], None)
         if this not in compiled and len(compiled) < (MOST_LONG if _is_long(graph) else MOST_VARIANTS):
             compiled.add(this)
-        if this in compiled or not _is_small(graph):
+        if this in compiled or not _is_worth(graph.nodes):
             return None
         same = self._same.get(kind)
         if same is None:
@@ -176,19 +195,29 @@ def _is_long(graph: Graph) -> bool:
     return len(graph.nodes) > MOST_EXACT
 
 
-def _is_small(graph: Graph) -> bool:
-    """Whether interpreting takes less than compiling. Draws by themselves are compiled: what parameters begin with is
-    not to depend, by an ulp, on what ran before.
+def _is_worth(nodes: Collection[Node]) -> bool:
+    """Whether interpreting a program twice takes less than compiling it. Draws by themselves are compiled: what
+    parameters begin with is not to depend, by an ulp, on what ran before.
     """
-    ops = {node.op for node in graph.nodes}
+    ops = {node.op for node in nodes}
     if "random_bits" in ops and "contract" not in ops:
         return False
-    elements = sum(node.type.size for node in graph.nodes)
-    return elements <= MOST_ELEMENTS and sum(map(_products, graph.nodes)) <= MOST_PRODUCTS
+    return _runs(nodes, sum(map(_cost, nodes))) >= 2
 
 
-def _products(node: Node) -> int:
+def _runs(nodes: Collection[Node], cost: float) -> int:
+    """How often a program is interpreted in the time in which it is compiled."""
+    return int((PROGRAM + COMPILED_STEP * len(nodes)) / cost)
+
+
+def _cost(node: Node) -> float:
+    """What interpreting an operator takes."""
+    size = node.type.size
     if node.op != "contract":
-        return 0
-    extents = parse_spec(node.text("spec")).extents(node.inputs[0].shape, node.inputs[1].shape)
-    return math.prod(extents.values())
+        return STEP + (HEAVY if OPS[node.op].is_heavy else ELEMENT) * size
+    x, y = node.inputs
+    most = x.type.size * y.type.size
+    if most * PRODUCT > STEP:  # else there are few, and it is no matter how many
+        most = math.prod(parse_spec(node.text("spec")).extents(x.shape, y.shape).values())
+    # NumPy multiplies integers one by one.
+    return STEP + ELEMENT * size + (PRODUCT if node.dtype.is_float else 20 * PRODUCT) * most

@@ -23,6 +23,7 @@ from graphc import programs
 from graphc.collecting import no_collection
 from graphc.counting import FRONT
 from graphc.errors import GraphcError, UsageError
+from graphc.interpreting import evaluated
 from graphc.ir.builder import Builder
 from graphc.ir.node import Location, Node
 from graphc.late_checks import LateChecks, Problem
@@ -53,9 +54,9 @@ class Recorder(Leaves):
 
     # Slots, as native code reads them.
     __slots__ = (
-        "_bytes", "_count", "_next", "_programs", "checks", "draws", "enter", "example_since", "flushes", "freed",
-        "gradients", "late", "leave", "lent", "lock", "most", "needed", "pending", "place", "randomness", "repeated",
-        "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates", "variables",
+        "_bytes", "_count", "_next", "_programs", "calls", "checks", "draws", "enter", "example_since", "flushes",
+        "freed", "gradients", "late", "leave", "lent", "lock", "most", "needed", "pending", "place", "randomness",
+        "repeated", "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates", "variables",
     )  # fmt: skip
 
     threads: ClassVar[int] = 0  # that recorded something; and traces
@@ -85,6 +86,7 @@ class Recorder(Leaves):
         self.repeated: list[Binding] = []
         self.randomness = ""
         self.sites: dict[tuple[int, int, str], Any] = {}  # what is known of Python numbers, by their calls
+        self.calls: Any = None  # which operands calls had (`graphc.tensors.changing`)
         self.place = "cpu"  # the device of what is made from nothing now
         self.flushes: dict[tuple[Node, ...], tuple[object, ...] | None] = {}  # for native code, by pending nodes
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
@@ -216,6 +218,19 @@ class Recorder(Leaves):
         FRONT.flushes += 1
         with no_collection():  # which runs finalizers at any time: they may end what is bound, and record
             self._compute_pending()
+
+    def compute_by_operators(self) -> None:
+        """Compute what is pending as it is, where that takes little: no program is made of it, nor looked for."""
+        if self.checks or not self.pending:
+            return
+        count = len(self.pending)
+        with no_collection():
+            storages, nodes = self.outputs()
+            results = evaluated(nodes, self.bound) if nodes else {}
+            if results is not None:
+                FRONT.flushes += 1
+                FRONT.interpreted += 1
+                self._settle(storages, results, count)
 
     def _compute_pending(self) -> None:
         count = len(self.pending)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Mapping
 
 # Words of an entry, in order. Its key: the user's code object and the place in it, the function, whether gradients are
@@ -82,10 +83,10 @@ IN_ENTRY = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
 IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first")}
 
 MOST_TRIES = 3  # to learn how native code repeats a call
-PLACES = 1 << 13  # entries there is room for
+PLACES = 1 << 15  # entries there is room for
 LOOKED_AT = 8  # places behind that of its key at which an entry may stand
 HASHED = 0x9E3779B97F4A7C15  # 2**64 by the golden ratio, odd: its products spread keys over the upper bits
-SHIFT = 64 - 13  # leaves as many bits as a place has
+SHIFT = 64 - (PLACES.bit_length() - 1)  # leaves as many bits as a place has
 _MASK = (1 << 64) - 1
 
 
@@ -94,11 +95,15 @@ class Repeats:
     nodes valid that native code looked at last.
     """
 
-    __slots__ = ("_hopeless", "_kept", "_words", "address", "keeps")
+    __slots__ = ("_hopeless", "_kept", "_used", "_words", "address", "keeps")
 
     def __init__(self) -> None:
-        self._words = (ctypes.c_uint64 * (len(HEAD) + WORDS * PLACES))()
+        count = len(HEAD) + WORDS * PLACES
+        # Memory that takes room only where entries are. A child process has its own.
+        memory = mmap.mmap(-1, 8 * count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._words = (ctypes.c_uint64 * count).from_buffer(memory)
         self._kept: list[tuple[object, ...]] = []  # what the entries point to
+        self._used: list[int] = []  # where these begin
         self._hopeless: dict[tuple[int, ...], int] = {}  # keys of calls that native code cannot repeat
         self.keeps: list[object] = []
         self.address = ctypes.addressof(self._words)
@@ -108,8 +113,9 @@ class Repeats:
 
     def clear(self) -> None:
         """Forget all entries."""
-        begin = 8 * len(HEAD)
-        ctypes.memset(self.address + begin, 0, ctypes.sizeof(self._words) - begin)
+        for begin in self._used:
+            self._words[begin] = 0
+        self._used.clear()
         self._kept.clear()
         self._hopeless.clear()
 
@@ -148,6 +154,7 @@ class Repeats:
             if self._words[begin] == 0:
                 self._words[begin : begin + WORDS] = [*key, *[made.get(name, 0) for name in MADE]]
                 self._kept.append(keep)
+                self._used.append(begin)
                 return
         self.clear()
 

@@ -37,6 +37,11 @@ class Evaluation:
         return _run(self._graph, self._steps, arrays, None)
 
 
+def value_of(node: Node, operands: Sequence[np.ndarray]) -> np.ndarray:
+    """What one operator gives for arrays of its operands, where NumPy's warnings are off. It may be a view of one."""
+    return _checked(node, OPS[node.op].evaluate(operands, attrs_of(node), node.type), node.type)
+
+
 def evaluate(graph: Graph, arrays: Sequence[np.ndarray], floats: DType | None = None) -> list[np.ndarray]:
     """The outputs of `graph` for `arrays`, one array per input with exactly its shape and dtype.
 
@@ -74,15 +79,20 @@ def _run(graph: Graph, steps: Iterable[_Step], arrays: Sequence[np.ndarray], flo
     with np.errstate(all="ignore"):
         for step in steps:
             node, type = step.node, step.type
-            result = np.asarray(step.evaluate([values[operand] for operand in node.inputs], step.attrs, type))
-            if result.shape != type.shape or result.dtype != type.dtype.numpy:
-                raise GraphcError(
-                    f"the NumPy reference of {node.op} gave {result.dtype}{list(result.shape)}, its type is {type}"
-                )
-            values[node] = result
+            given = step.evaluate([values[operand] for operand in node.inputs], step.attrs, type)
+            values[node] = _checked(node, given, type)
             for operand in step.done:
                 del values[operand]
     return [values[node].copy() for node in graph.outputs]
+
+
+def _checked(node: Node, given: np.ndarray, type: TensorType) -> np.ndarray:
+    result = np.asarray(given)
+    if result.shape != type.shape or result.dtype != type.dtype.numpy:
+        raise GraphcError(
+            f"the NumPy reference of {node.op} gave {result.dtype}{list(result.shape)}, its type is {type}"
+        )
+    return result
 
 
 def _check(graph: Graph, arrays: Sequence[np.ndarray]) -> None:

@@ -41,11 +41,11 @@ class OpDef:
     """Everything the compiler knows about one operator.
 
     `infer(types, attrs)` gives the result type or raises ShapeError/DTypeError. `evaluate(arrays, attrs, type)` is the
-    NumPy reference. `vjp(b, node, ct)` gives one gradient (or None: zero) per operand, None for an operator whose
-    gradient is zero everywhere or undefined; then `why_no_vjp` says which. `is_heavy` (elementwise only): an element
-    costs about as much as an exponential's, so that it is better stored than computed again and again. `decompose`
-    rewrites the node into simpler operators (composite only). A `host` operator has no kernel: a program runs
-    `evaluate` for it, between its compiled parts.
+    NumPy reference, which runs where NumPy's warnings are off (`np.errstate`). `vjp(b, node, ct)` gives one gradient
+    (or None: zero) per operand, None for an operator whose gradient is zero everywhere or undefined; then `why_no_vjp`
+    says which. `is_heavy` (elementwise only): an element costs about as much as an exponential's, so that it is better
+    stored than computed again and again. `decompose` rewrites the node into simpler operators (composite only). A
+    `host` operator has no kernel: a program runs `evaluate` for it, between its compiled parts.
     """
 
     name: str

@@ -24,11 +24,10 @@ def shifted(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
     return b.sub(x, b.expand_dims(top, axes, x.shape))
 
 
-def shares(b: Builder, powers: Node, axes: tuple[int, ...]) -> Node:
+def shares(b: Builder, powers: Node, total: Node, axes: tuple[int, ...]) -> Node:
     """`powers` over their sum along `axes`, which is 1 at least: so its reciprocal, one division for all, is a normal
     number. One of 16 bits would cost digits.
     """
-    total = b.reduce_sum(powers, axes)
     if powers.dtype.bits == 16:
         return b.div(powers, b.expand_dims(total, axes, powers.shape))
     return b.mul(powers, b.expand_dims(b.div(b.constant(1.0, total.type), total), axes, powers.shape))
@@ -36,7 +35,8 @@ def shares(b: Builder, powers: Node, axes: tuple[int, ...]) -> Node:
 
 def softmax_node(b: Builder, x: Node, axis: int) -> Node:
     """exp(x - m) / sum(exp(x - m)) along `axis`."""
-    return shares(b, b.exp(shifted(b, x, (axis,))), (axis,))
+    powers = b.exp(shifted(b, x, (axis,)))
+    return shares(b, powers, b.reduce_sum(powers, (axis,)), (axis,))
 
 
 def log_softmax_node(b: Builder, x: Node, axis: int) -> Node:

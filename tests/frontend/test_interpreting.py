@@ -120,15 +120,26 @@ def test_errors_of_values_are_raised() -> None:
             F.embedding(index + 4, table).tolist()
 
 
-def test_large_programs_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpreting, "MOST_ELEMENTS", 1000)
-    x = realised(4000)
-    done = counted(lambda: [prefix(x, n) for n in range(2000, 2010)])
-    assert done["interpreted"] == 0 and done["programs_built"] >= 10
-    monkeypatch.setattr(interpreting, "MOST_ELEMENTS", 1 << 22)
-    monkeypatch.setattr(interpreting, "MOST_PRODUCTS", 1000)
-    a = realised(30, 30)
-    assert counted(lambda: [(a[:n] @ a).sum().item() for n in range(20, 30)])["interpreted"] == 0
+def test_programs_that_take_longer_than_to_compile_them_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, a = realised(4000), realised(30, 30)
+
+    def sums(least: int = 2000) -> None:
+        for n in range(least, least + 10):
+            prefix(x, n)
+
+    def products(least: int = 20) -> None:
+        for n in range(least, least + 10):
+            (a[:n] @ a).sum().item()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interpreting, "ELEMENT", 10)
+        done = counted(sums)
+        assert done["interpreted"] == 0 and done["programs_built"] >= 10
+    with monkeypatch.context() as patch:
+        patch.setattr(interpreting, "PRODUCT", 10)
+        assert counted(products)["interpreted"] == 0
+    assert counted(lambda: sums(3000))["interpreted"] > 0
+    assert counted(lambda: products(5))["interpreted"] > 0
 
 
 def test_draws_alone_are_compiled() -> None:

@@ -73,7 +73,8 @@ def _shape(op: str, intervals: tuple[Interval, ...]) -> tuple[float, float, tupl
     grid = [np.ascontiguousarray(a.reshape(-1)) for a in np.meshgrid(*axes)]
 
     def at(*arrays: np.ndarray) -> np.ndarray:
-        return OPS[op].evaluate(arrays, {}, TensorType(f64, arrays[0].shape))
+        with np.errstate(all="ignore"):
+            return OPS[op].evaluate(arrays, {}, TensorType(f64, arrays[0].shape))
 
     values = at(*grid)
     slopes, slack = [], 0.0

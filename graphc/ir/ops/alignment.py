@@ -125,8 +125,7 @@ def _evaluate_slope(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarra
     paths = _Paths.of(arrays, attrs["blank"])
     alpha = paths.sums()
     beta = paths.put_back(paths.reversed().sums())
-    with np.errstate(invalid="ignore"):
-        share = np.exp(alpha + beta - paths.logs - paths.total(alpha)[:, None])
+    share = np.exp(alpha + beta - paths.logs - paths.total(alpha)[:, None])
     states = np.arange(paths.labels.shape[1]) <= paths.last[:, None]
     counts = (np.arange(len(alpha))[:, None] < paths.times)[:, :, None] & states
     result = np.zeros(type.shape)

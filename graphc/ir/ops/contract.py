@@ -87,12 +87,11 @@ def _evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> n
             strides = [array.strides[axis] * c for axis, c in windows[1]]
             array = np.lib.stride_tricks.as_strided(array, windows[0], strides, writeable=False)
         operands.append(array.transpose(order).reshape(shape))
-    with np.errstate(all="ignore"):
-        product = (np.matmul if plan.sums else np.multiply)(*operands)
-        product = product.reshape(plan.shape).transpose(plan.order)
-        if plan.last:
-            product = np.add.reduce(product, axis=tuple(range(plan.last)), dtype=product.dtype)
-        return narrow(product + product.dtype.type(0), type)  # a sum begins with +0.0, so it is never -0.0
+    product = (np.matmul if plan.sums else np.multiply)(*operands)
+    product = product.reshape(plan.shape).transpose(plan.order)
+    if plan.last:
+        product = np.add.reduce(product, axis=tuple(range(plan.last)), dtype=product.dtype)
+    return narrow(product + product.dtype.type(0), type)  # a sum begins with +0.0, so it is never -0.0
 
 
 CONTRACT = register(

@@ -67,9 +67,8 @@ def _elementwise(
     """Register an elementwise operator; `precise` computes the reference in f64 and rounds; `heavy`: see `is_heavy`."""
 
     def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            operands = [a.astype(np.float64) if precise and a.dtype.kind not in "iub" else widen(a) for a in arrays]
-            return narrow(formula(*operands), type)
+        operands = [a.astype(np.float64) if precise and a.dtype.kind not in "iub" else widen(a) for a in arrays]
+        return narrow(formula(*operands), type)
 
     return register(
         OpDef(
@@ -293,19 +292,18 @@ def cast_array(x: np.ndarray, dtype: DType) -> np.ndarray:
     source = dtype_of_numpy(x.dtype)
     if source is None:
         raise DTypeError(f"cast: {x.dtype} is no element type of the IR")
-    with np.errstate(all="ignore"):
-        if source.is_float and dtype.is_integer:
-            wide = np.dtype(np.int64 if dtype.bits == 64 else np.int32)
-            whole = np.trunc(widen(x))
-            bound = 2.0 ** (wide.itemsize * 8 - 1)
-            inside = (whole >= -bound) & (whole < bound)
-            integers = np.where(inside, whole, 0).astype(wide)
-            return np.where(inside, integers, np.iinfo(wide).min).astype(dtype.numpy)
-        if dtype.kind == "bool":
-            return np.asarray(x != 0)
-        if dtype in (f16, bf16) or source in (f16, bf16):
-            return x.astype(np.float32).astype(dtype.numpy)
-        return x.astype(dtype.numpy)
+    if source.is_float and dtype.is_integer:
+        wide = np.dtype(np.int64 if dtype.bits == 64 else np.int32)
+        whole = np.trunc(widen(x))
+        bound = 2.0 ** (wide.itemsize * 8 - 1)
+        inside = (whole >= -bound) & (whole < bound)
+        integers = np.where(inside, whole, 0).astype(wide)
+        return np.where(inside, integers, np.iinfo(wide).min).astype(dtype.numpy)
+    if dtype.kind == "bool":
+        return np.asarray(x != 0)
+    if dtype in (f16, bf16) or source in (f16, bf16):
+        return x.astype(np.float32).astype(dtype.numpy)
+    return x.astype(dtype.numpy)
 
 
 def _evaluate_cast(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:

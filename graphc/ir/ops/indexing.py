@@ -113,17 +113,15 @@ def _evaluate_index_add(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.nd
     x, index, src = arrays
     axis = attrs["axis"]
     result = widen(x).copy()
-    with np.errstate(all="ignore"):
-        np.add.at(result, (*(slice(None),) * axis, clamped(x, index, axis)), widen(src))
-        return narrow(result, type)
+    np.add.at(result, (*(slice(None),) * axis, clamped(x, index, axis)), widen(src))
+    return narrow(result, type)
 
 
 def _evaluate_scatter_add(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
     x, index, src = arrays
     result = widen(x).copy()
-    with np.errstate(all="ignore"):
-        np.add.at(result, places(clamped(x, index, attrs["axis"]), attrs["axis"]), widen(src))
-        return narrow(result, type)
+    np.add.at(result, places(clamped(x, index, attrs["axis"]), attrs["axis"]), widen(src))
+    return narrow(result, type)
 
 
 def _gather_vjp(b: Builder, node: Node, ct: Node) -> Gradients:

@@ -108,8 +108,7 @@ def _infer_pad(types: Types, attrs: Attrs) -> TensorType:
 
 
 def _evaluate_pad(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        result = np.full(type.shape, attrs["value"]).astype(type.dtype.numpy)
+    result = np.full(type.shape, attrs["value"]).astype(type.dtype.numpy)
     places = tuple(
         slice(low, low + (n - 1) * (between + 1) + 1 if n else low, between + 1)
         for n, low, between in zip(arrays[0].shape, attrs["low"], attrs["interior"], strict=True)
@@ -188,13 +187,12 @@ def _evaluate_fold(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray
     windows = widen(arrays[0])
     result = np.zeros(type.shape, windows.dtype)
     axes, rank = attrs["axes"], type.rank
-    with np.errstate(all="ignore"):
-        for offset in np.ndindex(*windows.shape[rank:]):
-            places: list[slice] = [slice(None)] * rank
-            for axis, r, step, spread in zip(axes, offset, attrs["stride"], attrs["dilation"], strict=True):
-                places[axis] = slice(r * spread, r * spread + (windows.shape[axis] - 1) * step + 1, step)
-            result[tuple(places)] += windows[(..., *offset)]
-        return narrow(result, type)
+    for offset in np.ndindex(*windows.shape[rank:]):
+        places: list[slice] = [slice(None)] * rank
+        for axis, r, step, spread in zip(axes, offset, attrs["stride"], attrs["dilation"], strict=True):
+            places[axis] = slice(r * spread, r * spread + (windows.shape[axis] - 1) * step + 1, step)
+        result[tuple(places)] += windows[(..., *offset)]
+    return narrow(result, type)
 
 
 WINDOW_ATTRS = (Attr("axes", "ints"), Attr("stride", "ints"), Attr("dilation", "ints"))

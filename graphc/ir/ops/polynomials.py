@@ -74,8 +74,7 @@ def _infer_polynomial(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
 
 def _evaluate_polynomial(arrays: Sequence[Array], attrs: Attrs, type: TensorType) -> Array:
     x, degree = (np.asarray(a.astype(np.float64)) for a in arrays)
-    with np.errstate(all="ignore"):
-        return narrow(_polynomial(str(attrs["family"]), x, degree), type)
+    return narrow(_polynomial(str(attrs["family"]), x, degree), type)
 
 
 # Ai(0) and -Ai'(0)
@@ -121,8 +120,7 @@ def _airy(x: Array) -> Array:
 
 
 def _evaluate_airy(arrays: Sequence[Array], attrs: Attrs, type: TensorType) -> Array:
-    with np.errstate(all="ignore"):
-        return narrow(_airy(np.atleast_1d(arrays[0].astype(np.float64))).reshape(type.shape), type)
+    return narrow(_airy(np.atleast_1d(arrays[0].astype(np.float64))).reshape(type.shape), type)
 
 
 _NONE = "undefined: PyTorch has none"

@@ -42,14 +42,12 @@ def _infer_prod(types: Types, attrs: Attrs) -> TensorType:
 
 def _evaluate_sum(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
     x = widen(arrays[0])
-    with np.errstate(all="ignore"):
-        return narrow(np.add.reduce(x, axis=attrs["axes"], dtype=x.dtype), type)
+    return narrow(np.add.reduce(x, axis=attrs["axes"], dtype=x.dtype), type)
 
 
 def _evaluate_prod(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
     x = widen(arrays[0])
-    with np.errstate(all="ignore"):
-        return narrow(np.multiply.reduce(x, axis=attrs["axes"], dtype=x.dtype), type)
+    return narrow(np.multiply.reduce(x, axis=attrs["axes"], dtype=x.dtype), type)
 
 
 def _infer_extreme(op: str, types: Types, attrs: Attrs) -> TensorType:
@@ -83,14 +81,13 @@ def _extreme(x: np.ndarray, axes: tuple[int, ...], type: TensorType, largest: bo
         return np.asarray(np.any(x, axis=axes) if largest else np.all(x, axis=axes))
     x = widen(x)
     function = np.maximum if largest else np.minimum
-    with np.errstate(all="ignore"):
-        result = np.asarray(function.reduce(x, axis=axes))
-        if type.dtype.is_float:
-            wanted = (x == 0) & (np.signbit(x) != largest)
-            zero, other = (0.0, -0.0) if largest else (-0.0, 0.0)
-            signed = np.where(np.any(wanted, axis=axes), zero, other).astype(result.dtype)
-            result = np.where(result == 0, signed, result)
-        return narrow(result, type)
+    result = np.asarray(function.reduce(x, axis=axes))
+    if type.dtype.is_float and not np.all(result):
+        wanted = (x == 0) & (np.signbit(x) != largest)
+        zero, other = (0.0, -0.0) if largest else (-0.0, 0.0)
+        signed = np.where(np.any(wanted, axis=axes), zero, other).astype(result.dtype)
+        result = np.where(result == 0, signed, result)
+    return narrow(result, type)
 
 
 def _infer_arg(op: str, types: Types, attrs: Attrs) -> TensorType:

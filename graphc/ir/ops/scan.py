@@ -58,9 +58,8 @@ def _along(x: np.ndarray, attrs: Attrs) -> np.ndarray:
 
 def _accumulated(ufunc: np.ufunc, x: np.ndarray, attrs: Attrs, type: TensorType) -> np.ndarray:
     result = np.empty_like(x)
-    with np.errstate(all="ignore"):
-        ufunc.accumulate(_along(x, attrs), axis=0, dtype=x.dtype, out=_along(result, attrs))
-        return narrow(result, type)
+    ufunc.accumulate(_along(x, attrs), axis=0, dtype=x.dtype, out=_along(result, attrs))
+    return narrow(result, type)
 
 
 def _evaluate_sum(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
@@ -75,10 +74,9 @@ def _evaluate_recurrence(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.n
     a, b = (_along(_wide(x), attrs) for x in arrays)
     result = np.empty_like(_wide(arrays[1]))
     out = _along(result, attrs)
-    with np.errstate(all="ignore"):
-        for k in range(len(out)):
-            out[k] = a[k] * out[k - 1] + b[k] if k else b[k]
-        return narrow(result, type)
+    for k in range(len(out)):
+        out[k] = a[k] * out[k - 1] + b[k] if k else b[k]
+    return narrow(result, type)
 
 
 def _evaluate_max(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:

@@ -84,17 +84,16 @@ def _evaluate_scatter_set(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.
 def _evaluate_scatter_reduce(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
     x, index, src = arrays
     result = widen(x).copy()
-    with np.errstate(all="ignore"):
-        at = places(clamped(x, index, attrs["axis"]), attrs["axis"])
-        _UFUNCS[attrs["mode"]].at(result, at, widen(src))
-        if type.dtype.is_float and attrs["mode"] != "prod":
-            largest = attrs["mode"] == "max"  # NumPy does not say which of two zeros wins
-            old, new = widen(x), widen(src)
-            wins = (old == 0) & (np.signbit(old) != largest)
-            np.logical_or.at(wins, at, (new == 0) & (np.signbit(new) != largest))
-            zero = np.where(wins == largest, 0.0, -0.0).astype(result.dtype)
-            result = np.where(result == 0, zero, result)
-        return narrow(result, type)
+    at = places(clamped(x, index, attrs["axis"]), attrs["axis"])
+    _UFUNCS[attrs["mode"]].at(result, at, widen(src))
+    if type.dtype.is_float and attrs["mode"] != "prod":
+        largest = attrs["mode"] == "max"  # NumPy does not say which of two zeros wins
+        old, new = widen(x), widen(src)
+        wins = (old == 0) & (np.signbit(old) != largest)
+        np.logical_or.at(wins, at, (new == 0) & (np.signbit(new) != largest))
+        zero = np.where(wins == largest, 0.0, -0.0).astype(result.dtype)
+        result = np.where(result == 0, zero, result)
+    return narrow(result, type)
 
 
 def _set_vjp(read: str) -> Vjp:

@@ -28,8 +28,9 @@ def _evaluate_constant(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorT
         if type.dtype.kind == "int" and bits >> (type.dtype.bits - 1):
             bits -= 1 << type.dtype.bits
         value = bits
-    with np.errstate(all="ignore"):
-        return np.full(type.shape, value, dtype=type.dtype.numpy)
+    made = np.empty(type.shape, type.dtype.numpy)
+    made.fill(value)  # as `np.full`, in half the time
+    return made
 
 
 def _evaluate_iota(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
@@ -50,16 +51,15 @@ def threefry2x32(key: tuple[int, int], c0: np.ndarray, c1: np.ndarray) -> tuple[
     Source: J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11, section 4.
     """
     keys = [np.uint32(key[0]), np.uint32(key[1]), np.uint32(key[0] ^ key[1] ^ _PARITY)]
-    with np.errstate(over="ignore"):
-        x0 = c0.astype(np.uint32) + keys[0]
-        x1 = c1.astype(np.uint32) + keys[1]
-        for group in range(5):
-            for count in _ROTATIONS[group % 2]:
-                x0 = x0 + x1
-                x1 = (x1 << np.uint32(count)) | (x1 >> np.uint32(32 - count))
-                x1 = x1 ^ x0
-            x0 = x0 + keys[(group + 1) % 3]
-            x1 = x1 + keys[(group + 2) % 3] + np.uint32(group + 1)
+    x0 = c0.astype(np.uint32) + keys[0]
+    x1 = c1.astype(np.uint32) + keys[1]
+    for group in range(5):
+        for count in _ROTATIONS[group % 2]:
+            x0 = x0 + x1
+            x1 = (x1 << np.uint32(count)) | (x1 >> np.uint32(32 - count))
+            x1 = x1 ^ x0
+        x0 = x0 + keys[(group + 1) % 3]
+        x1 = x1 + keys[(group + 2) % 3] + np.uint32(group + 1)
     return x0, x1
 
 

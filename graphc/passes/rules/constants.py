@@ -38,8 +38,10 @@ def _evaluated(b: Builder, m: Match) -> Node:
     """The reference of the operator on one element of each operand."""
     node = m.root
     element = TensorType(node.dtype, ())
-    scalars = [OPS["constant"].evaluate((), attrs_of(c), TensorType(c.dtype, ())) for c in node.inputs]
-    return b.constant(number_of(np.asarray(OPS[node.op].evaluate(scalars, attrs_of(node), element))), node.type)
+    with np.errstate(all="ignore"):
+        scalars = [OPS["constant"].evaluate((), attrs_of(c), TensorType(c.dtype, ())) for c in node.inputs]
+        value = OPS[node.op].evaluate(scalars, attrs_of(node), element)
+    return b.constant(number_of(np.asarray(value)), node.type)
 
 
 def _same_constant(b: Builder, m: Match) -> Node:

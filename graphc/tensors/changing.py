@@ -1,0 +1,111 @@
+"""Calls whose operands have other shapes each time, as those that read what grows.
+
+What such a call records makes a program of its own each time of all that is recorded around it. Where most calls are
+not such, it is computed at once instead, operator by operator, so that what comes before and after it is the same
+program every time. Where most are, one program of them all is better (`graphc.interpreting`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.counting import FRONT
+from graphc.interpreting import ELEMENT
+from graphc.ir.types import TensorType
+from graphc.options import INTERPRET
+from graphc.recording import Recorder
+from graphc.repeats import FLOWS, KEY
+from graphc.tensors.core import TensorBase
+
+MOST_CALLS = 4096
+MOST_CHANGES = 3  # programs in which a call saw new shapes: from then on it is likely to see others
+WINDOW = 64  # calls over which it is counted how many see changes
+MOST_TIMES = 32  # of one call with one kind of operands: then it is worth a program,
+BUILT = 20_000  # microseconds, which takes so long to build, about
+
+_GRAD = KEY.index("grad")
+_CALL = KEY.index("function") + 1
+
+
+@dataclass(slots=True)
+class Call:
+    """What a call was seen to take: how often each kind of operands, in how many programs a new one, and which program
+    was the last of them.
+    """
+
+    kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
+    changes: int = 0
+    turn: int = -1
+
+
+@dataclass(slots=True)
+class Calls:
+    """The calls of one recorder, by their code, the place in it and the function. Of those since the last count, how
+    many saw changes and how many did not, but for those that native code recorded; and whether those before were few.
+    """
+
+    known: dict[tuple[int, ...], Call] = field(default_factory=dict)
+    changing: int = 0
+    steady: int = 0
+    native: int = field(default_factory=lambda: FRONT.native_records)
+    are_few: bool = False
+
+    def count(self, changing: bool) -> None:
+        """Note a call that native code did not record."""
+        if changing:
+            self.changing += 1
+        else:
+            self.steady += 1
+        native = FRONT.native_records - self.native
+        if self.changing + self.steady + native >= WINDOW:
+            self.are_few = self.changing <= self.steady + native
+            self.changing = self.steady = 0
+            self.native = FRONT.native_records
+
+
+def changes(recorder: Recorder, key: list[int], args: Iterable[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the call with this key (`graphc.repeats`) takes operands of ever new shapes, and few times each, among
+    calls that do not.
+    """
+    if key[_GRAD] & FLOWS or recorder.capture is not None or recorder.example_since is not None or not INTERPRET.get():
+        return False
+    types = (*_types(args), *_types(kwargs.values()))
+    kind: tuple[object, ...] = types or tuple(each for each in args if type(each) is int)  # a shape
+    if (calls := recorder.calls) is None:
+        calls = recorder.calls = Calls()
+    call = calls.known.get(place := tuple(key[:_CALL]))
+    if call is None:
+        if len(calls.known) >= MOST_CALLS:
+            calls.known.clear()
+        call = calls.known[place] = Call()
+    seen = call.kinds.get(kind, 0) + 1
+    if seen == 1 and call.turn != recorder.turn:
+        call.turn = recorder.turn
+        call.changes += 1
+        if len(call.kinds) >= MOST_CALLS:
+            call.kinds.clear()
+    call.kinds[kind] = seen
+    calls.count(call.changes > MOST_CHANGES)
+    if call.changes <= MOST_CHANGES or seen > MOST_TIMES or not calls.are_few:
+        return False
+    return seen * ELEMENT * sum([type.size for type in types]) <= BUILT
+
+
+def _types(values: Iterable[Any]) -> Iterator[TensorType]:
+    for value in values:
+        if isinstance(value, TensorBase):
+            yield value._type
+        elif type(value) in (list, tuple):
+            yield from _types(value)
+
+
+def at_once(recorder: Recorder, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """`function(*args, **kwargs)`, whose results are computed now where that takes less than a program of their own."""
+    with recorder.lock:
+        if recorder.has_pending():
+            recorder.flush("")
+        made = function(*args, **kwargs)
+        recorder.compute_by_operators()
+    return made
