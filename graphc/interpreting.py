@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from graphc.compiled_pieces import COMPILED
 from graphc.counting import FRONT
 from graphc.ir.contraction import parse_spec
 from graphc.ir.evaluate import Evaluation, value_of
@@ -35,7 +36,7 @@ MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling w
 STEP, ELEMENT, HEAVY, PRODUCT, PROGRAM, COMPILED_STEP = 13, 1e-3, 8e-3, 1e-4, 5000, 1000
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_AT_ONCE = 50_000  # microseconds of a call that is computed by itself
-_COMPILED = frozenset({"transfer", "random_bits"})  # what is never computed by itself: see `_is_worth` for draws
+_NOT_ALONE = frozenset({"transfer", "random_bits"})  # what is never computed by itself: see `_is_worth` for draws
 FEWEST_SAME = 6  # operators of a part that is compiled
 MOST_KEPT = 2048  # kinds of programs, and interpreted ones, that are known; the least recently used are forgotten
 
@@ -68,7 +69,7 @@ class Interpreted:
         FRONT.interpreted += 1
         arrays = [values_of(buffer, node.type) for buffer, node in zip(inputs, self._graph.inputs, strict=True)]
         if self._evaluation is None:
-            self._evaluation = Evaluation(self._graph)
+            self._evaluation = Evaluation(self._graph, COMPILED)
         made = self._evaluation.run(arrays)
         return [
             from_host(np.ascontiguousarray(array, node.dtype.numpy), "cpu")
@@ -92,9 +93,9 @@ def evaluated(outputs: Sequence[Node], bound: Mapping[Node, AnyBuffer]) -> dict[
                 values[node] = values_of(buffer, type)
                 continue
             room -= _cost(node)
-            if room < 0 or type.device != "cpu" or node.op in _COMPILED:
+            if room < 0 or type.device != "cpu" or node.op in _NOT_ALONE:
                 return None
-            values[node] = value_of(node, [values[operand] for operand in node.inputs])
+            values[node] = value_of(node, [values[operand] for operand in node.inputs], COMPILED)
     if len(outputs) == 1 and (only := values[outputs[0]]).base is None and only.flags.c_contiguous:
         return {outputs[0]: from_host(only, "cpu")}  # nobody else has that memory
     return {node: from_host(np.array(values[node], order="C"), "cpu") for node in outputs}

@@ -16,7 +16,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, equal, part
-from graphc.storage import Binding, Storage
+from graphc.storage import Binding, Storage, Value
 
 if TYPE_CHECKING:
     from graphc.recording import Recorder
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 KEPT_TURNS = 64  # programs for which a leaf waits to be read again, at least
 
 Copy = Callable[[], AnyBuffer]
+
+
+def leaf_behind(value: Value) -> Binding | None:
+    """The leaf of a value that is one: an operation gave it as it is."""
+    keep: Value | Binding = value
+    while isinstance(keep, Value):
+        if not keep.parents:
+            return None
+        keep = keep.parents[0]
+    return keep if keep.node is value.node else None
 
 
 class Leaves:

@@ -27,7 +27,7 @@ from graphc.interpreting import evaluated
 from graphc.ir.builder import Builder
 from graphc.ir.node import Location, Node
 from graphc.late_checks import LateChecks, Problem
-from graphc.leaves import Leaves
+from graphc.leaves import Leaves, leaf_behind
 from graphc.memory import AnyBuffer, constant
 from graphc.options import code_key
 from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
@@ -316,7 +316,7 @@ class Recorder(Leaves):
                 buffer = buffer.copy()
             used.add(id(buffer))
             if (value.grad or value.gate is not None) and not value.freed and node.op != "constant":
-                value.binding = self.bind_cut(node, buffer)
+                value.binding = leaf_behind(value) if node.op == "input" else self.bind_cut(node, buffer)
             storage.set_buffer(buffer)
         del values
         self._bytes, self.most = 0, self.round

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from graphc.ir.node import AttrValue, Node
 from graphc.ir.opdef import OPS, Evaluate, attrs_of
 from graphc.ir.record import record
 from graphc.ir.types import DType, TensorType, f64
+
+NO_OTHERS: Mapping[str, Evaluate] = MappingProxyType({})
 
 
 @record
@@ -26,20 +29,23 @@ class _Step:
 
 
 class Evaluation:
-    """A graph made ready to be evaluated again and again, as by `evaluate`."""
+    """A graph made ready to be evaluated again and again, as by `evaluate`. Others may be given than the references of
+    some operators.
+    """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, others: Mapping[str, Evaluate] = NO_OTHERS) -> None:
         self._graph = graph
-        self._steps = tuple(_steps(graph, None))
+        self._steps = tuple(_steps(graph, None, others))
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs for `arrays`."""
         return _run(self._graph, self._steps, arrays, None)
 
 
-def value_of(node: Node, operands: Sequence[np.ndarray]) -> np.ndarray:
+def value_of(node: Node, operands: Sequence[np.ndarray], others: Mapping[str, Evaluate] = NO_OTHERS) -> np.ndarray:
     """What one operator gives for arrays of its operands, where NumPy's warnings are off. It may be a view of one."""
-    return _checked(node, OPS[node.op].evaluate(operands, attrs_of(node), node.type), node.type)
+    evaluate = others.get(node.op) or OPS[node.op].evaluate
+    return _checked(node, evaluate(operands, attrs_of(node), node.type), node.type)
 
 
 def evaluate(graph: Graph, arrays: Sequence[np.ndarray], floats: DType | None = None) -> list[np.ndarray]:
@@ -54,7 +60,7 @@ def evaluate(graph: Graph, arrays: Sequence[np.ndarray], floats: DType | None = 
     return _run(graph, _steps(graph, floats), arrays, floats)
 
 
-def _steps(graph: Graph, floats: DType | None) -> Iterator[_Step]:
+def _steps(graph: Graph, floats: DType | None, others: Mapping[str, Evaluate] = NO_OTHERS) -> Iterator[_Step]:
     """The steps one by one: those of a long graph take more memory than its values."""
     last: dict[Node, Node | None] = {operand: node for node in graph.nodes for operand in node.inputs}
     for node in graph.outputs:
@@ -63,12 +69,12 @@ def _steps(graph: Graph, floats: DType | None) -> Iterator[_Step]:
     for node in graph.nodes:
         if node in inputs:
             continue
-        attrs = attrs_of(node)
+        attrs, type = attrs_of(node), node.type
         if floats is not None:
             attrs = {k: _widen(v, floats) if isinstance(v, DType) else v for k, v in attrs.items()}
-        type = TensorType(_widen(node.dtype, floats), node.shape, node.type.device)
-        done = tuple(operand for operand in dict.fromkeys(node.inputs) if last[operand] is node)
-        yield _Step(node, OPS[node.op].evaluate, attrs, type, done)
+            type = type.with_dtype(_widen(type.dtype, floats))
+        done = tuple([operand for operand in dict.fromkeys(node.inputs) if last[operand] is node])
+        yield _Step(node, others.get(node.op) or OPS[node.op].evaluate, attrs, type, done)
 
 
 def _run(graph: Graph, steps: Iterable[_Step], arrays: Sequence[np.ndarray], floats: DType | None) -> list[np.ndarray]:

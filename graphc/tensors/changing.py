@@ -20,6 +20,7 @@ from graphc.repeats import FLOWS, KEY
 from graphc.tensors.core import TensorBase
 
 MOST_CALLS = 4096
+MOST_KINDS = 1024
 MOST_CHANGES = 3  # programs in which a call saw new shapes: from then on it is likely to see others
 WINDOW = 64  # calls over which it is counted how many see changes
 MOST_TIMES = 32  # of one call with one kind of operands: then it is worth a program,
@@ -65,12 +66,16 @@ class Calls:
             self.native = FRONT.native_records
 
 
-def changes(recorder: Recorder, key: list[int], args: Iterable[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the call with this key (`graphc.repeats`) takes operands of ever new shapes, and few times each, among
-    calls that do not.
+# What a call is: like calls before, the first with such operands where others change too, to be computed at once.
+USUAL, NEW, AT_ONCE = range(3)
+
+
+def kind_of(recorder: Recorder, key: list[int], args: Iterable[Any], kwargs: Mapping[str, Any]) -> int:
+    """What the call with this key (`graphc.repeats`) is. It is computed at once if it takes operands of ever new
+    shapes, and few times each, among calls that do not.
     """
-    if key[_GRAD] & FLOWS or recorder.capture is not None or recorder.example_since is not None or not INTERPRET.get():
-        return False
+    if recorder.capture is not None or recorder.example_since is not None:
+        return USUAL
     types = (*_types(args), *_types(kwargs.values()))
     kind: tuple[object, ...] = types or tuple(each for each in args if type(each) is int)  # a shape
     if (calls := recorder.calls) is None:
@@ -84,13 +89,16 @@ def changes(recorder: Recorder, key: list[int], args: Iterable[Any], kwargs: Map
     if seen == 1 and call.turn != recorder.turn:
         call.turn = recorder.turn
         call.changes += 1
-        if len(call.kinds) >= MOST_CALLS:
+        if len(call.kinds) >= MOST_KINDS:
             call.kinds.clear()
     call.kinds[kind] = seen
     calls.count(call.changes > MOST_CHANGES)
-    if call.changes <= MOST_CHANGES or seen > MOST_TIMES or not calls.are_few:
-        return False
-    return seen * ELEMENT * sum([type.size for type in types]) <= BUILT
+    if call.changes <= MOST_CHANGES or seen > MOST_TIMES:
+        return USUAL
+    is_brief = seen * ELEMENT * sum([type.size for type in types]) <= BUILT
+    if is_brief and calls.are_few and not key[_GRAD] & FLOWS and INTERPRET.get():
+        return AT_ONCE
+    return NEW if seen == 1 else USUAL
 
 
 def _types(values: Iterable[Any]) -> Iterator[TensorType]:

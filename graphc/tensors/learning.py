@@ -19,7 +19,7 @@ from graphc.recording import THREADS, Recorder
 from graphc.repeats import ARGUMENTS, ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERWISE, SAME, SEVERAL, SHOWN, VIEW
 from graphc.source import user_location
 from graphc.storage import TOUCHED, Binding, Value, next_serial
-from graphc.tensors.changing import at_once, changes
+from graphc.tensors.changing import AT_ONCE, USUAL, at_once, kind_of
 from graphc.tensors.core import TensorBase, lends, read, result_class
 from graphc.tensors.kinds import call_checked
 from graphc.tensors.recipes import Before, about, held, rewritten, trace
@@ -109,8 +109,10 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     if not wanted:
         return function(*args, **kwargs)
     key = repeats.key()
-    if wanted != VIEW and changes(recorder, key, args, kwargs):
-        return at_once(recorder, function, args, kwargs)
+    if wanted != VIEW and (kind := kind_of(recorder, key, args, kwargs)) != USUAL:
+        if kind == AT_ONCE:
+            return at_once(recorder, function, args, kwargs)
+        return function(*args, **kwargs)  # it likely is not made again
     if wanted == ENTRY and repeats.is_hopeless(key):
         return function(*args, **kwargs)
     code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value

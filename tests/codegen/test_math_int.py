@@ -146,7 +146,8 @@ def cast_samples(dtype: DType) -> np.ndarray:
 @pytest.mark.parametrize("target", DTYPES, ids=str)
 def test_casts(source: DType, target: DType) -> None:
     x = cast_samples(source)
-    expected = cast_array(x, target)
+    with np.errstate(all="ignore"):
+        expected = cast_array(x, target)
     for lanes in (1, 8):
         got = native("cast", (source,), lanes, target)(x)
         assert got.dtype == target.numpy

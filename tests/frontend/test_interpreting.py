@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 import graphc
 import graphc.nn.functional as F
-from graphc import interpreting, programs
+from graphc import compiled_pieces, interpreting, programs
+from graphc.compiled_pieces import PIECE
 from graphc.interpreting import MOST_LONG, MOST_RUNS, MOST_VARIANTS, Variants
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
-from graphc.ir.types import TensorType, f32
+from graphc.ir.opdef import OPS
+from graphc.ir.types import DType, TensorType, f32, f64
 from graphc.options import INTERPRET, scope
 from tests.frontend.test_stored_parts import counted, realised
 
@@ -220,3 +223,26 @@ def test_what_is_the_same_in_all_variants_is_compiled_once() -> None:
     assert more["programs_built"] <= 2 and more["interpreted"] > 0  # of 12 other lengths
     with scope(interpret=False):
         assert found == pytest.approx(decode(24), rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize("shape", [(-1,), (7, -1), (1, 7, -1)])
+def test_functions_of_many_elements_are_compiled_in_pieces(
+    dtype: DType, shape: tuple[int, ...], native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_pieces, "OFTEN", PIECE)
+    monkeypatch.setattr(compiled_pieces, "_given", Counter())
+    compiled_pieces._piece.cache_clear()
+    given = np.linspace(-4, 4, 7 * (PIECE // 2)).astype(dtype.numpy).reshape(shape)
+    type, made = TensorType(dtype, given.shape), list[np.ndarray]()
+
+    def run(x: np.ndarray) -> None:
+        made.append(compiled_pieces.COMPILED["erf"]([x], {}, type))
+
+    assert counted(lambda: run(given))["launches"] == 0
+    assert counted(lambda: run(given.T.copy().T))["launches"] == 4
+    wanted = OPS["erf"].evaluate([given], {}, type)
+    assert made[0].tobytes() == wanted.tobytes()
+    np.testing.assert_allclose(made[1], wanted, rtol=4 * np.finfo(given.dtype).eps)
+    assert made[1].dtype == given.dtype
+    compiled_pieces._piece.cache_clear()

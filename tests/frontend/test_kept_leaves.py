@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from typing import Any
 
@@ -187,3 +188,19 @@ def test_memory_stays_flat_over_many_steps() -> None:
         if step >= 100 and step % 100 == 0:
             sizes.add((len(recorder.b), len(recorder.bound), len(recorder.kept), len(recorder.pending)))
     assert len(sizes) == 1
+
+
+def test_values_that_are_leaves_leave_these_bound() -> None:
+    """What is computed of a value that an operation gave as it was ends before its leaf does."""
+    fw = torch.autograd.forward_ad
+    x, direction = torch.tensor([1.0, 2.0]), torch.tensor([1.0, -1.0])
+    with fw.dual_level():
+        dual = fw.make_dual(x, direction)
+        first = fw.unpack_dual(dual.sin() * dual)
+        assert first.primal.tolist() == pytest.approx([math.sin(1), 2 * math.sin(2)])
+        assert first.tangent.tolist() == pytest.approx([math.sin(1) + math.cos(1), -math.sin(2) - 2 * math.cos(2)])
+        same = fw.unpack_dual(dual)
+        assert same.primal.tolist() == [1, 2] and same.tangent.tolist() == [1, -1]
+        other = fw.make_dual(direction, x)
+        found = fw.unpack_dual(dual * other + torch.exp(dual).sum()).tangent
+        assert found.tolist() == pytest.approx([2 + math.e - math.e**2, 5 + math.e - math.e**2])
