@@ -26,6 +26,10 @@ KEPT_TURNS = 64  # programs for which a leaf waits to be read again, at least
 Copy = Callable[[], AnyBuffer]
 
 
+def _nothing() -> None:
+    """Stands for a reference to a leaf where there is none."""
+
+
 def leaf_behind(value: Value) -> Binding | None:
     """The leaf of a value that is one: an operation gave it as it is."""
     keep: Value | Binding = value
@@ -172,5 +176,7 @@ class Leaves:
         piece = copy() if copy else part(storage.buffer, offset * type.dtype.itemsize, type.nbytes)
         binding = self.bind(piece.copy() if exported and not copy else piece, type, storage)
         storage.slots[key] = weakref.ref(binding)
+        if copy:
+            storage.slots[type, strides] = _nothing  # native code copies the next such parts
         self.parted.append(storage)
         return binding

@@ -177,7 +177,7 @@ class Storage:
     """
 
     slot: weakref.ref[Binding] | None
-    slots: dict[tuple[object, ...], weakref.ref[Binding]] | None
+    slots: dict[tuple[object, ...], Callable[[], Binding | None]] | None
     kept: Binding | None
     last: tuple[int, int] | None
     export: Callable[[], object] | None

@@ -237,6 +237,12 @@ def _operand(layout: Layout) -> Function:
     with f.when(f.equal(f.call("PyDict_GetItemWithError", f.shared(plan, "orders"), "%function"), 0)):
         f.store(str(ORDER), "%table", IN_HEAD["wanted"])
         f.give(0)
+    done = f.variable(0)
+    with f.when(f.differ(chained, 0)):
+        part = f.call("part_leaf", plan, "%recorder", "%given")
+        with f.when(f.differ(part, 0)):
+            f.proceed(f.call("add_part", "%table", f.load(part, layout.binding["node"]), 0))
+            f.give(f.call("kept_alive", "%recorder", part))
     operands = f.call("PyTuple_New", 3)
     f.need(f.differ(operands, 0))
     flows = f.variable(f.shared(plan, "false"))
@@ -251,7 +257,7 @@ def _operand(layout: Layout) -> Function:
         f.call("PyErr_Clear")  # Python meets the same error
         f.give(0)
     node, kept = (f.call("PyTuple_GetItem", pair, place) for place in range(2))  # the builder keeps the node
-    done = f.variable(f.call("add_part", "%table", node, 0))
+    f.set(done, f.call("add_part", "%table", node, 0))
     with f.when(f.equal(f.get(done), 1)):
         f.set(done, f.call("kept_alive", "%recorder", kept))
     f.call("Py_DecRef", pair)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from heapq import heappop
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from graphc.counting import FRONT
 from graphc.grad_mode import MODE
 from graphc.ir.types import DType, TensorType, bf16, boolean, f32, f64, i32, i64
 from graphc.late_checks import LateChecks
-from graphc.native import calls, entering, flushing, reading, recording
+from graphc.native import calls, entering, flushing, parts, reading, recording
 from graphc.native.code import INTERFACE, module_text
 from graphc.native.layout import UnknownLayout, address_of, head, parts_of_slice, slots_of
 from graphc.native.objects import Layout
@@ -196,6 +197,7 @@ def _code() -> tuple[Layout, str]:
         *calls.functions(layout),
         *entering.functions(layout),
         *reading.functions(layout),
+        *parts.functions(layout),
         *recording.functions(layout),
         *flushing.functions(layout),
     ]
@@ -258,6 +260,9 @@ def _load() -> NativeLibrary:
         "tensor_class": TensorBase,
         "value_class": Value,
         "read_operand": operand,
+        "take_least": heappop,
+        "inputs_name": "_inputs",
+        "no_name": "",
         "seen_class": Seen,
         "views": VIEWS,
         "orders": ORDERS,
@@ -317,8 +322,11 @@ def _prototypes() -> dict[str, tuple[Words, object]]:
         for name in ("recorder", "type", "value", "counter", "node", "_storage", "_type", "_lineage", "_counter"):
             if name in slots_of(type(held)):
                 setattr(held, name, None)
+    binding, buffer = Binding(recorder, node, -1, None, None), Buffer.__new__(Buffer)
+    buffer._memory = buffer._array = None
     made: dict[str, tuple[Words, object]] = {}
-    for name, held in (("tensor", tensor), ("storage", storage), ("lineage", lineage), ("value", value)):
+    likes = (*(("tensor", tensor), ("storage", storage), ("lineage", lineage), ("value", value)),)
+    for name, held in (*likes, ("binding", binding), ("buffer", buffer)):
         slots = Words(slots_of(type(held)).values())
         made[f"{name}_like"] = prototype(held, slots), (held, slots)
     return made

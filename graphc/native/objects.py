@@ -97,6 +97,15 @@ class Writer(Function):
         self.call("Py_IncRef", value)
         self.replace(address, offset, value)
 
+    def tuple_of(self, *parts: str) -> str:
+        """A tuple of objects; the function gives 0 when there is no memory."""
+        made = self.call("PyTuple_New", len(parts))
+        self.need(self.differ(made, 0))
+        for place, part in enumerate(parts):
+            self.call("Py_IncRef", part)
+            self.call("PyTuple_SetItem", made, place, part)
+        return made
+
     def own(self, plan: str, value: str) -> None:
         """Let a reference go when the call ends."""
         count = self.single(plan, "owned_count")

@@ -118,15 +118,6 @@ def _made(layout: Layout) -> Function:
     return f
 
 
-def _packed(f: Writer, *parts: str) -> str:
-    """A tuple of objects."""
-    made = f.call("PyTuple_New", len(parts))
-    for place, part in enumerate(parts):
-        f.call("Py_IncRef", part)
-        f.call("PyTuple_SetItem", made, place, part)
-    return made
-
-
 @contextmanager
 def _records(f: Writer, table: str, count: int) -> Iterator[list[str]]:
     """What is written inside runs for each member, a tuple of `count` objects, of a tuple; 0 has none."""
@@ -152,12 +143,12 @@ def _pass_through(layout: Layout) -> Function:
     nodes, views = (f.call("PyTuple_GetItem", "%through", place) for place in range(2))
     seen = f.call("PyList_New", 0)
     with _records(f, views, 3) as (place, node, names):
-        operands = _packed(f, node, _held(f, place), names)
+        operands = f.tuple_of(node, _held(f, place), names)
         view = f.call("PyObject_CallObject", f.shared("%plan", "seen_class"), operands)
         f.call("PyList_Append", seen, view)
         f.call("Py_DecRef", view)
         f.call("Py_DecRef", operands)
-    f.replace("%value", layout.value["through"], _packed(f, nodes, seen))
+    f.replace("%value", layout.value["through"], f.tuple_of(nodes, seen))
     f.call("Py_DecRef", seen)
     f.give(1)
     return f
@@ -169,9 +160,9 @@ def _add_checks(layout: Layout) -> Function:
     with _records(f, "%checks", 3) as (node, place, error):
         value = f.call("clone", f.shared("%plan", "value_like"))
         f.put(value, layout.value["node"], node)
-        f.replace(value, layout.value["parents"], _packed(f, _held(f, place)))
+        f.replace(value, layout.value["parents"], f.tuple_of(_held(f, place)))
         f.replace(value, layout.value["serial"], f.call("PyIter_Next", f.shared("%plan", "serials")))
-        check = _packed(f, node, value, error)
+        check = f.tuple_of(node, value, error)
         f.call("PyList_Append", f.load("%recorder", layout.recorder["checks"]), check)
         f.call("Py_DecRef", check)
         f.call("Py_DecRef", value)

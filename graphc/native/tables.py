@@ -77,6 +77,11 @@ SHARED = (
     "tensor_class",
     "value_class",
     "read_operand",
+    "take_least",  # the least number of a heap
+    "inputs_name",  # of the inputs that a builder made, by their numbers, names and types
+    "no_name",
+    "binding_like",
+    "buffer_like",
     "seen_class",
     "views",  # functions that gave views
     "orders",  # in which order functions read their tensors

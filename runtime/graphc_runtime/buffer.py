@@ -257,7 +257,7 @@ class Buffer:
     ptr: int
     nbytes: int
     _memory: Memory | None  # a block of the pool, which goes back there
-    _array: np.ndarray | None  # or an array that holds the memory
+    _array: np.ndarray | Buffer | None  # or what holds the memory: an array, or the buffer that this is a part of
 
     @staticmethod
     def allocate(nbytes: int, what: object = "") -> Buffer:
@@ -325,7 +325,7 @@ class Buffer:
         """A buffer over `nbytes` bytes of this memory from `start` on, which keeps it alive."""
         made = Buffer.__new__(Buffer)
         made._memory = None
-        made._array = self.array[start : start + nbytes]
+        made._array = self
         made.ptr = self.ptr + start
         made.nbytes = nbytes
         return made
@@ -354,15 +354,20 @@ class Buffer:
     @property
     def array(self) -> np.ndarray:
         """The memory as a flat uint8 array, which keeps it alive."""
-        if self._array is not None:
-            return self._array
+        held = self._array
+        if isinstance(held, Buffer):
+            start = self.ptr - held.ptr
+            return held.array[start : start + self.nbytes]
+        if held is not None:
+            return held
         memory: Any = window(self)
         return np.ndarray((self.nbytes,), _BYTE, memory)
 
     @property
     def writeable(self) -> bool:
         """False for a buffer made from a read-only array: a program must not write to it."""
-        return self._array is None or bool(self._array.flags.writeable)
+        held = self._array
+        return held is None or (held.writeable if isinstance(held, Buffer) else bool(held.flags.writeable))
 
     def view(self, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.ndarray:
         """The memory as an array of `dtype` and `shape`, which must take exactly `nbytes` bytes (else ValueError)."""
