@@ -36,6 +36,7 @@ MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling w
 STEP, ELEMENT, HEAVY, PRODUCT, PROGRAM, COMPILED_STEP = 13, 1e-3, 8e-3, 1e-4, 5000, 1000
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_AT_ONCE = 50_000  # microseconds of a call that is computed by itself
+_FEW = 1024  # elements that cost no more than the operator
 _NOT_ALONE = frozenset({"transfer", "random_bits"})  # what is never computed by itself: see `_is_worth` for draws
 FEWEST_SAME = 6  # operators of a part that is compiled
 MOST_KEPT = 2048  # kinds of programs, and interpreted ones, that are known; the least recently used are forgotten
@@ -92,7 +93,8 @@ def evaluated(outputs: Sequence[Node], bound: Mapping[Node, AnyBuffer]) -> dict[
             if buffer is not None:
                 values[node] = values_of(buffer, type)
                 continue
-            room -= _cost(node)
+            if type.size > _FEW or node.op == "contract":
+                room -= _cost(node)
             if room < 0 or type.device != "cpu" or node.op in _NOT_ALONE:
                 return None
             values[node] = value_of(node, [values[operand] for operand in node.inputs], COMPILED)

@@ -125,6 +125,11 @@ class Repeats:
         self._words[0] = 0
         return what
 
+    def call(self) -> tuple[int, int, int, int]:
+        """What the last call was, as its key begins: the code, the place in it, the function, and about gradients."""
+        code, place, function, grad = self._words[HEAD_KEY : HEAD_KEY + 4]
+        return code, place, function, grad
+
     def key(self) -> list[int]:
         """The key of the last call."""
         return self._words[HEAD_KEY : HEAD_KEY + KEY_WORDS]

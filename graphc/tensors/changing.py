@@ -16,7 +16,7 @@ from graphc.interpreting import ELEMENT
 from graphc.ir.types import TensorType
 from graphc.options import INTERPRET
 from graphc.recording import Recorder
-from graphc.repeats import FLOWS, KEY
+from graphc.repeats import FLOWS
 from graphc.tensors.core import TensorBase
 
 MOST_CALLS = 4096
@@ -26,8 +26,7 @@ WINDOW = 64  # calls over which it is counted how many see changes
 MOST_TIMES = 32  # of one call with one kind of operands: then it is worth a program,
 BUILT = 20_000  # microseconds, which takes so long to build, about
 
-_GRAD = KEY.index("grad")
-_CALL = KEY.index("function") + 1
+Place = tuple[int, int, int, int]
 
 
 @dataclass(slots=True)
@@ -43,11 +42,11 @@ class Call:
 
 @dataclass(slots=True)
 class Calls:
-    """The calls of one recorder, by their code, the place in it and the function. Of those since the last count, how
-    many saw changes and how many did not, but for those that native code recorded; and whether those before were few.
+    """The calls of one recorder, as their keys begin. Of those since the last count, how many saw changes and how many
+    did not, but for those that native code recorded; and whether those before the last count that did were few.
     """
 
-    known: dict[tuple[int, ...], Call] = field(default_factory=dict)
+    known: dict[Place, Call] = field(default_factory=dict)
     changing: int = 0
     steady: int = 0
     native: int = field(default_factory=lambda: FRONT.native_records)
@@ -70,8 +69,8 @@ class Calls:
 USUAL, NEW, AT_ONCE = range(3)
 
 
-def kind_of(recorder: Recorder, key: list[int], args: Iterable[Any], kwargs: Mapping[str, Any]) -> int:
-    """What the call with this key (`graphc.repeats`) is. It is computed at once if it takes operands of ever new
+def kind_of(recorder: Recorder, what: Place, args: Iterable[Any], kwargs: Mapping[str, Any]) -> int:
+    """What the call is that `what` tells of (`graphc.repeats`). It is computed at once if it takes operands of ever new
     shapes, and few times each, among calls that do not.
     """
     if recorder.capture is not None or recorder.example_since is not None:
@@ -80,11 +79,11 @@ def kind_of(recorder: Recorder, key: list[int], args: Iterable[Any], kwargs: Map
     kind: tuple[object, ...] = types or tuple(each for each in args if type(each) is int)  # a shape
     if (calls := recorder.calls) is None:
         calls = recorder.calls = Calls()
-    call = calls.known.get(place := tuple(key[:_CALL]))
+    call = calls.known.get(what)
     if call is None:
         if len(calls.known) >= MOST_CALLS:
             calls.known.clear()
-        call = calls.known[place] = Call()
+        call = calls.known[what] = Call()
     seen = call.kinds.get(kind, 0) + 1
     if seen == 1 and call.turn != recorder.turn:
         call.turn = recorder.turn
@@ -96,7 +95,7 @@ def kind_of(recorder: Recorder, key: list[int], args: Iterable[Any], kwargs: Map
     if call.changes <= MOST_CHANGES or seen > MOST_TIMES:
         return USUAL
     is_brief = seen * ELEMENT * sum([type.size for type in types]) <= BUILT
-    if is_brief and calls.are_few and not key[_GRAD] & FLOWS and INTERPRET.get():
+    if is_brief and calls.are_few and not what[-1] & FLOWS and INTERPRET.get():
         return AT_ONCE
     return NEW if seen == 1 else USUAL
 

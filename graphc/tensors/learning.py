@@ -108,11 +108,11 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     wanted = repeats.wanted()
     if not wanted:
         return function(*args, **kwargs)
-    key = repeats.key()
-    if wanted != VIEW and (kind := kind_of(recorder, key, args, kwargs)) != USUAL:
+    if wanted != VIEW and (kind := kind_of(recorder, repeats.call(), args, kwargs)) != USUAL:
         if kind == AT_ONCE:
             return at_once(recorder, function, args, kwargs)
         return function(*args, **kwargs)  # it likely is not made again
+    key = repeats.key()
     if wanted == ENTRY and repeats.is_hopeless(key):
         return function(*args, **kwargs)
     code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value

@@ -64,7 +64,14 @@ def _infer_broadcast(types: Types, attrs: Attrs) -> TensorType:
 
 
 def _evaluate_broadcast(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
-    return np.broadcast_to(arrays[0], type.shape)
+    (x,) = arrays
+    if not x.flags.c_contiguous or not x.size:
+        return np.broadcast_to(x, type.shape)
+    lacking = len(type.shape) - x.ndim  # as `np.broadcast_to`, in a fifth of the time
+    steps = [0 if n == 1 else step for n, step in zip(x.shape, x.strides, strict=True)]
+    made = np.ndarray(type.shape, x.dtype, x, 0, [0] * lacking + steps)
+    made.flags.writeable = False
+    return made
 
 
 def _infer_slice(types: Types, attrs: Attrs) -> TensorType:
