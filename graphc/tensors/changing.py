@@ -31,8 +31,8 @@ Place = tuple[int, int, int, int]
 
 @dataclass(slots=True)
 class Call:
-    """What a call was seen to take: how often each kind of operands, in how many programs a new one, and which program
-    was the last of them.
+    """What a call was seen to take: how often each kind of operands was computed at once (0 if it is not any more), in
+    how many programs there was a new one, and which program was the last of them.
     """
 
     kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -84,20 +84,25 @@ def kind_of(recorder: Recorder, what: Place, args: Iterable[Any], kwargs: Mappin
         if len(calls.known) >= MOST_CALLS:
             calls.known.clear()
         call = calls.known[what] = Call()
-    seen = call.kinds.get(kind, 0) + 1
-    if seen == 1 and call.turn != recorder.turn:
+    times = call.kinds.get(kind)
+    is_new = times is None
+    if is_new and call.turn != recorder.turn:
         call.turn = recorder.turn
         call.changes += 1
         if len(call.kinds) >= MOST_KINDS:
             call.kinds.clear()
-    call.kinds[kind] = seen
-    calls.count(call.changes > MOST_CHANGES)
-    if call.changes <= MOST_CHANGES or seen > MOST_TIMES:
-        return USUAL
-    is_brief = seen * ELEMENT * sum([type.size for type in types]) <= BUILT
-    if is_brief and calls.are_few and not what[-1] & FLOWS and INTERPRET.get():
+    changes = call.changes > MOST_CHANGES
+    calls.count(changes)
+    if is_new:  # later ones are done as the first was
+        times = int(changes and calls.are_few and not what[-1] & FLOWS and INTERPRET.get())
+    elif times:
+        times += 1
+    if times > MOST_TIMES or times * ELEMENT * sum([type.size for type in types]) > BUILT:
+        times = 0
+    call.kinds[kind] = times
+    if times:
         return AT_ONCE
-    return NEW if seen == 1 else USUAL
+    return NEW if is_new and changes else USUAL
 
 
 def _types(values: Iterable[Any]) -> Iterator[TensorType]:
