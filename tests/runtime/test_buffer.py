@@ -161,8 +161,8 @@ def test_idle_memory_is_capped() -> None:
 
 
 def test_a_large_block_serves_what_is_a_little_smaller() -> None:
-    release_memory()
     gc.collect()
+    release_memory()
     first = Buffer.allocate(40 << 20)
     address = first.ptr
     del first
