@@ -148,13 +148,16 @@ class Leaves:
         kept, self.kept = self.kept, []
         for home in kept:
             storage = home()
-            leaf = storage.slot() if storage is not None and storage.slot is not None else None
-            if storage is None or leaf is None or leaf.recorder is not self:
+            if storage is None:
                 continue
-            if storage.kept is leaf and leaf.turn >= self.swept:
-                self.kept.append(home)
-            else:
+            leaf, slot = storage.kept, storage.slot() if storage.slot is not None else None
+            if leaf is not None and leaf.recorder is self:
+                if leaf is slot and leaf.turn >= self.swept:
+                    self.kept.append(home)
+                    continue
                 leaf.turn, storage.kept = -1, None
+            elif slot is not None and slot.recorder is self:
+                slot.turn = -1  # it is read now, and noted again after the program
         self.swept = self.turn
 
     def let_go(self) -> None:

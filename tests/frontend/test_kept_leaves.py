@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
 import weakref
 from typing import Any
 
@@ -204,3 +205,24 @@ def test_values_that_are_leaves_leave_these_bound() -> None:
         other = fw.make_dual(direction, x)
         found = fw.unpack_dual(dual * other + torch.exp(dual).sum()).tangent
         assert found.tolist() == pytest.approx([2 + math.e - math.e**2, 5 + math.e - math.e**2])
+
+
+def test_leaves_that_other_threads_took_over_are_given_up() -> None:
+    x, y = torch.ones(3), torch.ones(3)
+
+    def use() -> None:
+        for _ in range(4):
+            assert (x + y).tolist() == [2.0] * 3
+
+    use()
+    mine = weakref.ref(x._storage.kept)
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert x._storage.slot().recorder is not current()
+    current().let_go()
+    held = mine()
+    assert held is None or x._storage.kept is not held
+    assert not current().kept
+    use()
+    assert x._storage.kept.recorder is current()
