@@ -196,3 +196,87 @@ def test_results_are_memory_of_their_own() -> None:
         b += 2
         assert a.tolist() == [pytest.approx([k / 40 + 1 for k in range(n - n // 2)])]
         assert x[:n].tolist() == pytest.approx([k / 40 for k in range(n)])
+
+
+def joined(s: State) -> None:
+    s["grown"] = graphc.cat([s["grown"], s["word"][:, :1] + s["grown"].mean(1, keepdim=True)], 1)
+
+
+def attended(s: State) -> None:
+    scores = (s["word"].t() @ s["grown"]).softmax(-1)
+    s["word"] = (s["grown"] @ scores.t()).tanh()
+
+
+def normed(s: State) -> None:
+    s["word"] = F.layer_norm(F.gelu(s["w"] @ s["word"]) + s["word"].roll(1, 0), (3,))
+
+
+def written(s: State) -> None:
+    s["grown"][:, -1:] *= 0.5
+    s["grown"][0] += s["word"].sum()
+
+
+def sorted_parts(s: State) -> None:
+    values, places = s["grown"].sort(1)
+    s["word"] = s["word"] + values[:, -1:] * 0.1 + places.double().mean() * 1e-2
+
+
+def picked(s: State) -> None:
+    places = graphc.arange(s["grown"].shape[1]) % 3
+    s["word"] = s["word"] * 0.5 + s["grown"][:, places].cumsum(1)[:, -1:] * 0.01
+
+
+def shared(s: State) -> None:
+    view = s["grown"][1:]
+    s["grown"] = s["grown"].clamp(-2, 2)
+    view += 1  # the tensor of before
+    s["word"] = s["word"] + view.amax() * 1e-2
+
+
+def chosen(s: State) -> None:
+    mask = s["grown"] > s["grown"].mean()
+    s["grown"] = graphc.where(mask, s["grown"], s["grown"] * 0.9)
+    s["word"] = s["word"] - mask.sum() * 1e-3
+
+
+def parts(s: State) -> None:
+    first, second = s["grown"].split([1, s["grown"].shape[1] - 1], 1)
+    s["grown"] = graphc.cat([second, first], 1).contiguous()
+
+
+State = dict[str, Any]
+STEPS = (joined, attended, normed, written, sorted_parts, picked, shared, chosen, parts)
+
+
+def told(seed: int, words: int) -> list[list[float]]:
+    """What a random loop over a tensor that grows by a column each turn computes."""
+    rng = np.random.default_rng(seed)
+    program = [joined, *(STEPS[k] for k in rng.integers(0, len(STEPS), 5)), normed, normed, normed]
+    state: State = {
+        name: graphc.tensor(rng.standard_normal((4, n))) for name, n in (("grown", 2), ("word", 3), ("w", 4))
+    }
+    found: list[list[float]] = []
+    with graphc.no_grad():
+        for _ in range(words):
+            for step in program:
+                step(state)
+            found.append([*state["word"].flatten().tolist(), state["grown"].sum().item()])
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_loops(seed: int) -> None:
+    found = told(seed, 24)
+    with scope(interpret=False):
+        wanted = told(seed, 24)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_long_random_loops(seed: int) -> None:
+    found = [told(seed, 40) for _ in range(3)]
+    with scope(interpret=False):
+        wanted = told(seed, 40)
+    for each in found:
+        np.testing.assert_allclose(each, wanted, rtol=1e-9, atol=1e-9)
