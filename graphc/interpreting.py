@@ -35,7 +35,7 @@ MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling w
 # multiply-add; what compiling takes for a program and an operator (measured on an AMD EPYC, see decision 19).
 STEP, ELEMENT, HEAVY, PRODUCT, PROGRAM, COMPILED_STEP = 13, 1e-3, 8e-3, 1e-4, 5000, 1000
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
-MOST_AT_ONCE = 50_000  # microseconds of a call that is computed by itself
+MOST_AT_ONCE = 20_000  # microseconds of a call that is computed by itself, and of a program that is not looked for
 _FEW = 1024  # elements that cost no more than the operator
 _NOT_ALONE = frozenset({"transfer", "random_bits"})  # what is never computed by itself: see `_is_worth` for draws
 FEWEST_SAME = 6  # operators of a part that is compiled

@@ -29,7 +29,7 @@ from graphc.ir.node import Location, Node
 from graphc.late_checks import LateChecks, Problem
 from graphc.leaves import Leaves, leaf_behind
 from graphc.memory import AnyBuffer, constant
-from graphc.options import code_key
+from graphc.options import INTERPRET, code_key
 from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
 from graphc.repeats import Repeats
 from graphc.rounds import ROUND, Rounds
@@ -55,8 +55,9 @@ class Recorder(Leaves):
     # Slots, as native code reads them.
     __slots__ = (
         "_bytes", "_count", "_next", "_programs", "calls", "checks", "draws", "enter", "example_since", "flushes",
-        "freed", "gradients", "late", "leave", "lent", "lock", "most", "needed", "pending", "place", "randomness",
-        "repeated", "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates", "variables",
+        "freed", "gradients", "is_new", "late", "leave", "lent", "lock", "most", "needed", "pending", "place",
+        "randomness", "repeated", "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates",
+        "variables",
     )  # fmt: skip
 
     threads: ClassVar[int] = 0  # that recorded something; and traces
@@ -87,6 +88,7 @@ class Recorder(Leaves):
         self.randomness = ""
         self.sites: dict[tuple[int, int, str], Any] = {}  # what is known of Python numbers, by their calls
         self.calls: Any = None  # which operands calls had (`graphc.tensors.changing`)
+        self.is_new = False  # whether one had others than ever before, since the last program
         self.place = "cpu"  # the device of what is made from nothing now
         self.flushes: dict[tuple[Node, ...], tuple[object, ...] | None] = {}  # for native code, by pending nodes
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
@@ -238,15 +240,22 @@ class Recorder(Leaves):
         saved = self._saved(storages) if self.capture is None else ()
         for _, needed in saved:
             nodes = tuple(dict.fromkeys((*nodes, *[n for n in needed if n not in self.bound])))
-        results: dict[Node, AnyBuffer] = {}
-        if nodes:
-            program = self.program(nodes, interpret=True)
-            if PLAN and not self.cuts:
-                self._plan_flush(nodes, program)
-            results = programs.run(program, self.bound)
+        results = self._computed(nodes) if nodes else {}
         for value, needed in saved:
             value.saved = tuple([self.bind_cut(node, results[node]) for node in needed if node in results])
         self._settle(storages, results, count)
+
+    def _computed(self, nodes: tuple[Node, ...]) -> dict[Node, AnyBuffer]:
+        is_new, self.is_new = self.is_new and INTERPRET.get() and self.capture is None, False
+        if is_new and self._key(nodes, frozenset(), True) not in self._programs:
+            results = evaluated(nodes, self.bound)  # it likely is not wanted again
+            if results is not None:
+                FRONT.interpreted += 1
+                return results
+        program = self.program(nodes, interpret=True)
+        if PLAN and not self.cuts:
+            self._plan_flush(nodes, program)
+        return programs.run(program, self.bound)
 
     def _saved(self, storages: Sequence[Storage]) -> list[tuple[Value, tuple[Node, ...]]]:
         """Pending single numbers that `backward` may be called on later, and what it will read."""
@@ -276,7 +285,7 @@ class Recorder(Leaves):
         self, outputs: tuple[Node, ...], donated: frozenset[Node] = frozenset(), interpret: bool = False
     ) -> programs.Program:
         """The program for `outputs`, by one look-up when it was built before. It may overwrite the leaves `donated`."""
-        key = (outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated, interpret, code_key())
+        key = self._key(outputs, donated, interpret)
         program = self._programs.get(key)
         if program is None or programs.is_due(program):
             program = programs.build(outputs, self.bound.__contains__, donated, interpret)
@@ -287,6 +296,9 @@ class Recorder(Leaves):
             FRONT.program_hits += 1
             self._programs.move_to_end(key)
         return program
+
+    def _key(self, outputs: tuple[Node, ...], donated: frozenset[Node], interpret: bool) -> tuple[object, ...]:
+        return outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated, interpret, code_key()
 
     def _plan_flush(self, nodes: tuple[Node, ...], program: programs.Program) -> None:
         """Let native code run `program` from the third time on."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.counting import FRONT
-from graphc.interpreting import ELEMENT
+from graphc.interpreting import ELEMENT, MOST_VARIANTS
 from graphc.ir.types import TensorType
 from graphc.options import INTERPRET
 from graphc.recording import Recorder
@@ -21,7 +21,7 @@ from graphc.tensors.core import TensorBase
 
 MOST_CALLS = 4096
 MOST_KINDS = 1024
-MOST_CHANGES = 3  # programs in which a call saw new shapes: from then on it is likely to see others
+MOST_CHANGES = MOST_VARIANTS  # programs in which a call saw new shapes: from then on it is likely to see others
 WINDOW = 64  # calls over which it is counted how many see changes
 MOST_TIMES = 32  # of one call with one kind of operands: then it is worth a program,
 BUILT = 20_000  # microseconds, which takes so long to build, about

@@ -111,6 +111,7 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     if wanted != VIEW and (kind := kind_of(recorder, repeats.call(), args, kwargs)) != USUAL:
         if kind == AT_ONCE:
             return at_once(recorder, function, args, kwargs)
+        recorder.is_new = True
         return function(*args, **kwargs)  # it likely is not made again
     key = repeats.key()
     if wanted == ENTRY and repeats.is_hopeless(key):
