@@ -84,7 +84,7 @@ class Rounds:
             if turn != self._after:
                 self._begin(place)
             self._asked, self._last = turn, place
-            self._learns = any(map(_has_history, pending))
+            self._learns = any(map(has_history, pending))
             self.first = LONGEST if self._learns else ROUND
         self.next = NEVER if self._learns else max(count, self._least())
         if self.next > count:
@@ -172,7 +172,8 @@ def _rarest(places: Sequence[Place]) -> Place | None:
     return min((p for p in places if counts[id(p)] > 1), key=lambda p: counts[id(p)], default=None)
 
 
-def _has_history(reference: weakref.ref[Storage]) -> bool:
+def has_history(reference: weakref.ref[Storage]) -> bool:
+    """Whether a pending storage is part of what gradients will be asked of."""
     storage = reference()
     value = storage.value if storage is not None else None
     return value is not None and value.grad and not value.freed

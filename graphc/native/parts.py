@@ -118,57 +118,61 @@ def _part_leaf(layout: Layout) -> Function:
 def _new_part(layout: Layout) -> Function:
     """A leaf under the smallest free number, which was the number of such a leaf before."""
     f = Writer(layout, "new_part", "plan", "recorder", "storage", "given", "key")
-    plan, none, recorder, storages = "%plan", f.shared("%plan", "none"), layout.recorder, layout.storage
-    free, binding, slots = f.load("%recorder", recorder["free"]), layout.binding, f.variable(0)
+    storages = layout.storage
+    memory = (f.load("%storage", storages[name]) for name in ("slots", "buffer"))
+    # First, as taking memory may run Python, and other threads: they give numbers back.
+    buffer = f.call("part_buffer", "%plan", *memory, "%given")
+    f.need(f.differ(buffer, 0))
+    made = f.call("bound_part", "%plan", "%recorder", "%storage", "%given", buffer)
+    f.call("Py_DecRef", buffer)
+    f.need(f.differ(made, 0))
+    slots = f.variable(f.load("%storage", storages["slots"]))
+    with f.when(f.equal(f.get(slots), f.shared("%plan", "none"))):
+        f.set(slots, f.call("PyDict_New"))
+        f.replace("%storage", storages["slots"], f.get(slots))
+    reference = f.call("PyWeakref_NewRef", made, 0)
+    f.call("PyDict_SetItem", f.get(slots), "%key", reference)
+    f.call("Py_DecRef", reference)
+    f.call("PyList_Append", f.load("%recorder", layout.recorder["parted"]), "%storage")
+    f.give(made)
+    return f
+
+
+def _bound_part(layout: Layout) -> Function:
+    """`Leaves.bind` where the builder made such an input before, borrowed: nothing here runs Python."""
+    f = Writer(layout, "bound_part", "plan", "recorder", "storage", "given", "buffer")
+    plan, none, recorder, binding = "%plan", f.shared("%plan", "none"), layout.recorder, layout.binding
+    made = f.call("clone", f.shared(plan, "binding_like"))
+    f.need(f.differ(made, 0))
+    free = f.load("%recorder", recorder["free"])
     again = f.above(f.call("PyList_Size", free), 0)
     index = f.variable(f.load("%recorder", recorder["_leaves"]))
     with f.when(again):
         f.set(index, f.call("PyList_GetItem", free, 0))
     number = f.get(index)
     inputs = f.call("PyObject_GetAttr", f.load("%recorder", recorder["b"]), f.shared(plan, "inputs_name"))
-    f.need(f.differ(inputs, 0))
+    key = f.tuple_of(number, f.shared(plan, "no_name"), f.load("%given", layout.tensor["_type"]))
+    node = f.call("PyDict_GetItemWithError", inputs, key)
+    f.call("Py_DecRef", key)
     f.call("Py_DecRef", inputs)  # the builder keeps it
-    type = f.load("%given", layout.tensor["_type"])
-    known = f.tuple_of(number, f.shared(plan, "no_name"), type)
-    node = f.call("PyDict_GetItemWithError", inputs, known)
-    f.call("Py_DecRef", known)
-    f.need(f.differ(node, 0))
-    buffer = f.call(
-        "part_buffer", plan, f.load("%storage", storages["slots"]), f.load("%storage", storages["buffer"]), "%given"
-    )
-    f.need(f.differ(buffer, 0))
-    made = f.call("clone", f.shared(plan, "binding_like"))
-    f.need(f.differ(made, 0))
-    counter, seen = f.load("%storage", storages["counter"]), f.variable(f.shared(plan, "zero"))
-    with f.when(f.differ(counter, none)):
-        f.set(seen, f.call("PyList_GetItem", counter, 0))
-    f.call("Py_IncRef", number)
+    with f.when(f.equal(node, 0)):
+        f.call("Py_DecRef", made)
+        f.give(0)
+    f.put(made, binding["index"], number)
     with f.when(again):
         operands = f.tuple_of(free)
         f.call("Py_DecRef", f.call("PyObject_CallObject", f.shared(plan, "take_least"), operands))
         f.call("Py_DecRef", operands)
     with f.unless(again):
         f.call("bump", "%recorder", recorder["_leaves"], 1)
-    f.replace(made, binding["index"], number)
-    for name, held in {
-        "recorder": "%recorder",
-        "node": node,
-        "counter": counter,
-        "version": f.get(seen),
-        "source": "%storage",
-    }.items():
+    counter, seen = f.load("%storage", layout.storage["counter"]), f.variable(f.shared(plan, "zero"))
+    with f.when(f.differ(counter, none)):
+        f.set(seen, f.call("PyList_GetItem", counter, 0))
+    parts = {"recorder": "%recorder", "node": node, "buffer": "%buffer", "source": "%storage", "counter": counter}
+    for name, held in {**parts, "version": f.get(seen)}.items():
         f.put(made, binding[name], held)
-    f.replace(made, binding["buffer"], buffer)
-    f.call("PyDict_SetItem", f.load("%recorder", recorder["bound"]), node, buffer)
+    f.call("PyDict_SetItem", f.load("%recorder", recorder["bound"]), node, "%buffer")
     f.call("PyList_Append", f.load("%recorder", recorder["held"]), made)
-    f.set(slots, f.load("%storage", storages["slots"]))
-    with f.when(f.equal(f.get(slots), none)):
-        f.set(slots, f.call("PyDict_New"))
-        f.replace("%storage", storages["slots"], f.get(slots))
-    reference = f.call("PyWeakref_NewRef", made, 0)
-    f.call("PyDict_SetItem", f.get(slots), "%key", reference)
-    f.call("Py_DecRef", reference)
-    f.call("PyList_Append", f.load("%recorder", recorder["parted"]), "%storage")
     f.call("Py_DecRef", made)
     f.give(made)
     return f
@@ -176,4 +180,4 @@ def _new_part(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """All that reads parts."""
-    return [make(layout) for make in (_row, _part_buffer, _part_leaf, _new_part)]
+    return [make(layout) for make in (_row, _part_buffer, _part_leaf, _new_part, _bound_part)]

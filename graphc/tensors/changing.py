@@ -17,6 +17,7 @@ from graphc.ir.types import TensorType
 from graphc.options import INTERPRET
 from graphc.recording import Recorder
 from graphc.repeats import FLOWS
+from graphc.rounds import has_history
 from graphc.tensors.core import TensorBase
 
 MOST_CALLS = 4096
@@ -116,6 +117,8 @@ def _types(values: Iterable[Any]) -> Iterator[TensorType]:
 def at_once(recorder: Recorder, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """`function(*args, **kwargs)`, whose results are computed now where that takes less than a program of their own."""
     with recorder.lock:
+        if any(map(has_history, recorder.pending)):
+            return function(*args, **kwargs)  # it is computed with what gradients want of the same step
         if recorder.has_pending():
             recorder.flush("")
         made = function(*args, **kwargs)

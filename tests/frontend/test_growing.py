@@ -156,6 +156,26 @@ def test_gradients_are_recorded() -> None:
     assert not any(flushes)
 
 
+def test_steps_of_training_stay_whole() -> None:
+    w, x, y = graphc.ones(3, requires_grad=True), realised(100) / 100, realised(3)
+    flushes = []
+    for n in range(5, 45):
+        before = graphc.counters()["flushes"]
+        z = y
+        for _ in range(4):
+            z = (z * w).tanh() - 0.1
+        loss = z.sum()
+        with graphc.no_grad():  # reads what grows, among calls that do not, while a step is recorded
+            seen = (x[:n] * loss).mean()
+        loss.backward()
+        with graphc.no_grad():
+            w -= 0.1 * w.grad
+            w.grad = None
+        assert seen.item() == pytest.approx(loss.item() * sum(range(n)) / 100 / n, rel=1e-5)
+        flushes.append(graphc.counters()["flushes"] - before)
+    assert max(flushes[10:]) == 1
+
+
 def test_layers_of_several_widths_are_no_change() -> None:
     widths = (4, 5, 6, 7, 8, 9, 10)
     net = nn.Sequential(*(nn.Linear(n, m) for n, m in itertools.pairwise(widths)))
