@@ -56,7 +56,7 @@ class Interpreted:
         self._whole = whole if whole is not None else self
         self._graph = graph
         self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
-        self._cost = sum(map(_cost, graph.nodes))
+        self._cost = STEP + sum(map(_cost, graph.nodes))  # of a part that gives nothing, too
         self._most = min(MOST_RUNS, _runs(graph.nodes, self._cost))
 
     @property
@@ -205,7 +205,7 @@ def _is_worth(nodes: Collection[Node]) -> bool:
     ops = {node.op for node in nodes}
     if "random_bits" in ops and "contract" not in ops:
         return False
-    return _runs(nodes, sum(map(_cost, nodes))) >= 2
+    return _runs(nodes, STEP + sum(map(_cost, nodes))) >= 2
 
 
 def _runs(nodes: Collection[Node], cost: float) -> int:

@@ -13,7 +13,7 @@ import graphc
 import graphc.nn.functional as F
 from graphc import compiled_pieces, interpreting, programs
 from graphc.compiled_pieces import PIECE
-from graphc.interpreting import MOST_LONG, MOST_RUNS, MOST_VARIANTS, Variants
+from graphc.interpreting import MOST_LONG, MOST_RUNS, MOST_VARIANTS, Interpreted, Variants
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.opdef import OPS
@@ -247,3 +247,7 @@ def test_functions_of_many_elements_are_compiled_in_pieces(
     np.testing.assert_allclose(made[1], wanted, rtol=4 * np.finfo(given.dtype).eps)
     assert made[1].dtype == given.dtype
     compiled_pieces._piece.cache_clear()
+
+
+def test_a_part_that_gives_nothing_is_interpreted() -> None:
+    assert Interpreted(Graph((), ()), whole=Interpreted(Graph((), ()))).run([]) == []
