@@ -98,7 +98,7 @@ def evaluated(outputs: Sequence[Node], bound: Mapping[Node, AnyBuffer]) -> dict[
             if room < 0 or type.device != "cpu" or node.op in _NOT_ALONE:
                 return None
             values[node] = value_of(node, [values[operand] for operand in node.inputs], COMPILED)
-    if len(outputs) == 1 and (only := values[outputs[0]]).base is None and only.flags.c_contiguous:
+    if len(outputs) == 1 and (only := values[outputs[0]]).base is None and only.flags.carray:
         return {outputs[0]: from_host(only, "cpu")}  # nobody else has that memory
     return {node: from_host(np.array(values[node], order="C"), "cpu") for node in outputs}
 

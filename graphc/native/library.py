@@ -325,8 +325,8 @@ def _prototypes() -> dict[str, tuple[Words, object]]:
     binding, buffer = Binding(recorder, node, -1, None, None), Buffer.__new__(Buffer)
     buffer._memory = buffer._array = None
     made: dict[str, tuple[Words, object]] = {}
-    likes = (*(("tensor", tensor), ("storage", storage), ("lineage", lineage), ("value", value)),)
-    for name, held in (*likes, ("binding", binding), ("buffer", buffer)):
+    likes = {"tensor": tensor, "storage": storage, "lineage": lineage, "value": value}
+    for name, held in {**likes, "binding": binding, "buffer": buffer}.items():
         slots = Words(slots_of(type(held)).values())
         made[f"{name}_like"] = prototype(held, slots), (held, slots)
     return made
