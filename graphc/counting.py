@@ -17,7 +17,7 @@ class FrontCounters:
     `replays` calls that did not · `capture_breaks` captures given up because a value was observed · `recompiles`
     captures of a function that had one · `host_calls` runs of operators that have no kernel (`graphc/host.py`) ·
     `transfers` values that programs moved between devices · `interpreted` runs of programs by NumPy
-    (`graphc/interpreting.py`).
+    (`graphc/interpreting.py`) · `any_size` calls that what is compiled for all sizes did (`graphc/any_size.py`).
     """
 
     records: int = 0
@@ -36,6 +36,7 @@ class FrontCounters:
     host_calls: int = 0
     transfers: int = 0
     interpreted: int = 0
+    any_size: int = 0
 
 
 FRONT = FrontCounters()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Interpreted:
         self._whole = whole if whole is not None else self
         self._graph = graph
         self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
-        self._cost = STEP + sum(map(_cost, graph.nodes))  # of a part that gives nothing, too
+        self._cost = estimated(graph.nodes)  # of a part that gives nothing, too
         self._most = min(MOST_RUNS, _runs(graph.nodes, self._cost))
 
     @property
@@ -205,12 +205,17 @@ def _is_worth(nodes: Collection[Node]) -> bool:
     ops = {node.op for node in nodes}
     if "random_bits" in ops and "contract" not in ops:
         return False
-    return _runs(nodes, STEP + sum(map(_cost, nodes))) >= 2
+    return _runs(nodes, estimated(nodes)) >= 2
 
 
 def _runs(nodes: Collection[Node], cost: float) -> int:
     """How often a program is interpreted in the time in which it is compiled."""
     return int((PROGRAM + COMPILED_STEP * len(nodes)) / cost)
+
+
+def estimated(nodes: Iterable[Node]) -> float:
+    """Microseconds that interpreting some operators takes, about."""
+    return STEP + sum(map(_cost, nodes))
 
 
 def _cost(node: Node) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 # Words of an entry, in order. Its key: the user's code object and the place in it, the function, whether gradients are
 # on and whether they flow, and inference mode, the default dtype, the device of what is made from nothing, how many
@@ -20,6 +20,7 @@ from collections.abc import Mapping
 # SEVERAL    a tuple of views: where what is told of each begins (less what an entry has before that), of which tensor,
 #            how many
 # OTHERWISE  none of the last three
+# LEFT       Python makes all calls whose keys begin so, as the key is of a call without arguments
 # RECIPE     several values, several tensors, or a write: where the recipe begins, bytes, and checks of values
 KEY = ("code", "place", "function", "grad", "default", "device", "named", "count")
 
@@ -35,7 +36,7 @@ MADE = (
     *("views", "several"),
     "recipe",
 )
-RECORDED, SHOWN, SAME, OTHERWISE, SEVERAL, RECIPE = range(6)
+RECORDED, SHOWN, SAME, OTHERWISE, SEVERAL, RECIPE, LEFT = range(7)
 
 # A recipe begins with: how many values there are, how many operations recorded them, how many tensors are given, and
 # what packs these (0 for one alone, None for a tuple). Then whether a tensor is written, and what it must be: its
@@ -69,8 +70,8 @@ SAME_AS = 4
 
 # What stands before the entries: what native code was wanting for the last call, whether it is at work; the key that it
 # looked for; the parts of the arguments that it was given, and how many; where in
-# `keeps` the first is that it holds.
-HEAD = ("wanted", "busy", *[""] * KEY_WORDS, *[""] * ARGUMENTS, "given", "first")
+# `keeps` the first is that it holds; how many entries of calls that are left to Python there are.
+HEAD = ("wanted", "busy", *[""] * KEY_WORDS, *[""] * ARGUMENTS, "given", "first", "left")
 HEAD_KEY, HEAD_GIVEN = 2, 2 + KEY_WORDS
 
 # What may be wanted: an entry, to know in which order the function reads its arguments, an entry of a view.
@@ -80,7 +81,7 @@ FLOWS, ENABLED, INFERENCE = 1, 2, 4  # bits of a key's word about gradients
 # Offsets in bytes: in a key, in an entry, and in the head.
 IN_KEY = {name: 8 * place for place, name in enumerate(KEY)}
 IN_ENTRY = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
-IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first")}
+IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first", "left")}
 
 MOST_TRIES = 3  # to learn how native code repeats a call
 PLACES = 1 << 15  # entries there is room for
@@ -115,6 +116,7 @@ class Repeats:
         """Forget all entries."""
         for begin in self._used:
             self._words[begin] = 0
+        self._words[IN_HEAD["left"] // 8] = 0
         self._used.clear()
         self._kept.clear()
         self._hopeless.clear()
@@ -125,14 +127,36 @@ class Repeats:
         self._words[0] = 0
         return what
 
-    def call(self) -> tuple[int, int, int, int]:
-        """What the last call was, as its key begins: the code, the place in it, the function, and about gradients."""
-        code, place, function, grad = self._words[HEAD_KEY : HEAD_KEY + 4]
-        return code, place, function, grad
+    def call(self) -> tuple[int, ...]:
+        """What the last call was, as its key begins: the code, the place in it, the function, about gradients, under
+        which defaults it was made, and how many arguments have names.
+        """
+        return tuple(self._words[HEAD_KEY : HEAD_KEY + len(KEY) - 1])
 
     def key(self) -> list[int]:
         """The key of the last call."""
         return self._words[HEAD_KEY : HEAD_KEY + KEY_WORDS]
+
+    def was_read(self) -> bool:
+        """Whether native code read arguments of the last call."""
+        return self._words[HEAD_KEY + KEY.index("count")] > 0
+
+    def leave(self, what: tuple[int, ...], keep: tuple[object, ...]) -> None:
+        """Leave calls that begin so (see `call`) to Python from now on. `keep` is what the addresses point to."""
+        key = [*what, *[0] * (KEY_WORDS - len(what))]
+        if self._entry(key) is None:
+            self.add(key, {"kind": LEFT}, keep)
+            self._words[IN_HEAD["left"] // 8] += 1
+
+    def take_back(self, what: tuple[int, ...]) -> bool:
+        """Leave these calls no longer; whether the last, which was one, was left."""
+        if not self._words[IN_HEAD["left"] // 8] or self.was_read():
+            return False
+        begin = self._entry([*what, 0])
+        if begin is None:
+            return False
+        self._words[begin + IN_ENTRY["kind"] // 8] = OTHERWISE
+        return True
 
     def note_hopeless(self, key: list[int]) -> None:
         """Native code cannot repeat the call with this key, as it is now."""
@@ -153,15 +177,28 @@ class Repeats:
         """
         if 2 * len(self._kept) > PLACES:
             self.clear()
-        first = place_of(key)
-        for at in range(first, first + LOOKED_AT):
-            begin = len(HEAD) + WORDS * (at % PLACES)
+        for begin in _places(key):
             if self._words[begin] == 0:
                 self._words[begin : begin + WORDS] = [*key, *[made.get(name, 0) for name in MADE]]
                 self._kept.append(keep)
                 self._used.append(begin)
                 return
         self.clear()
+
+    def _entry(self, key: list[int]) -> int | None:
+        """Where the entry of a key begins that is left to Python."""
+        words = used(key)
+        for begin in _places(key):
+            is_left = self._words[begin + IN_ENTRY["kind"] // 8] == LEFT
+            if is_left and self._words[begin : begin + len(words)] == words:
+                return begin
+        return None
+
+
+def _places(key: list[int]) -> Iterator[int]:
+    """Where the entry of a key may begin."""
+    first = place_of(key)
+    return (len(HEAD) + WORDS * (at % PLACES) for at in range(first, first + LOOKED_AT))
 
 
 def used(key: list[int]) -> list[int]:

@@ -28,6 +28,7 @@ from graphc.repeats import (
     IN_KEY,
     INFERENCE,
     KEY,
+    LEFT,
     LOOKED_AT,
     PLACES,
     RECIPE,
@@ -188,6 +189,11 @@ def _entered(layout: Layout) -> Function:
             f.set(flows, f.add(f.get(flows), FLOWS))
             f.set(left, 0)
     f.call("begin_key", plan, "%recorder", "%table", "%function", f.get(flows))
+    with f.when(f.differ(f.load("%table", IN_HEAD["left"]), 0)):
+        found = f.call("entry_of", "%table")  # of the key without arguments
+        with f.when(f.differ(found, 0)), f.when(f.equal(f.load(found, IN_ENTRY["kind"]), LEFT)):
+            f.store(str(ENTRY), "%table", IN_HEAD["wanted"])
+            f.give(0)
     keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
     order = f.call("PyDict_GetItemWithError", f.shared(plan, "orders"), "%function")
     with f.when(f.differ(order, 0)):

@@ -3,22 +3,37 @@
 What such a call records makes a program of its own each time of all that is recorded around it. Where most calls are
 not such, it is computed at once instead, operator by operator, so that what comes before and after it is the same
 program every time. Where most are, one program of them all is better (`graphc.interpreting`).
+
+What such a call does is compiled for all sizes of its operands once it was seen often enough (`graphc.any_size`). From
+then on its function is not called any more: native code leaves it to Python, which runs that instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import ctypes
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from graphc.any_size import Joined, Sized, shown
 from graphc.counting import FRONT
-from graphc.interpreting import ELEMENT, MOST_VARIANTS
-from graphc.ir.types import TensorType
+from graphc.interpreting import ELEMENT, MOST_VARIANTS, estimated
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.types import DType, TensorType
+from graphc.ir.visit import topological
+from graphc.memory import AnyBuffer
+from graphc.naming import unnamed
 from graphc.options import INTERPRET
+from graphc.programs import canonical
 from graphc.recording import Recorder
-from graphc.repeats import FLOWS
+from graphc.repeats import FLOWS, KEY
 from graphc.rounds import has_history
-from graphc.tensors.core import TensorBase
+from graphc.tensors.core import TensorBase, from_buffer, read, result_class
+from graphc.tensors.export import seen
+from graphc.warned import WARNED
 
 MOST_CALLS = 4096
 MOST_KINDS = 1024
@@ -26,19 +41,40 @@ MOST_CHANGES = MOST_VARIANTS  # programs in which a call saw new shapes: from th
 WINDOW = 64  # calls over which it is counted how many see changes
 MOST_TIMES = 32  # of one call with one kind of operands: then it is worth a program,
 BUILT = 20_000  # microseconds, which takes so long to build, about
+MOST_SERVED = 256  # if what serves all sizes does it, which takes less
+MANY = 16  # times that it did: native code need not look at the call any more
+WORTH = -1
 
-Place = tuple[int, int, int, int]
+MOST_TRIES = 16  # to find out what a call does
+
+Place = tuple[int, ...]
+_GRAD = KEY.index("grad")
+
+# What a call is: like calls before, the first with such operands where others change too, to be computed at once.
+USUAL, NEW, AT_ONCE = range(3)
+_PLAIN = frozenset((bool, int, str, DType, type(None)))
 
 
 @dataclass(slots=True)
 class Call:
-    """What a call was seen to take: how often each kind of operands was computed at once (0 if it is not any more), in
-    how many programs there was a new one, and which program was the last of them.
+    """What a call was seen to take: how often each kind of operands was computed at once (WORTH if it is not any more),
+    how many kinds never were, in how many programs there was a new one, and which program was the last of them. `keep`
+    are the objects that its place, a part of a key, has the addresses of.
+
+    `whole` does what the call does for operands of any sizes, if its other arguments are `rest`. It `served` so many
+    calls; `left`: native code leaves them to Python. `tries` counts those that it could not serve.
     """
 
+    keep: tuple[object, ...]
     kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
+    usual: int = 0
     changes: int = 0
     turn: int = -1
+    whole: Joined | Sized | None = None
+    rest: list[object] = field(default_factory=list)
+    served: int = 0
+    left: bool = False
+    tries: int = 0
 
 
 @dataclass(slots=True)
@@ -66,47 +102,58 @@ class Calls:
             self.native = FRONT.native_records
 
 
-# What a call is: like calls before, the first with such operands where others change too, to be computed at once.
-USUAL, NEW, AT_ONCE = range(3)
-
-
-def kind_of(recorder: Recorder, what: Place, args: Iterable[Any], kwargs: Mapping[str, Any]) -> int:
-    """What the call is that `what` tells of (`graphc.repeats`). It is computed at once if it takes operands of ever new
-    shapes, and few times each, among calls that do not.
-    """
-    if recorder.capture is not None or recorder.example_since is not None:
-        return USUAL
-    types = (*_types(args), *_types(kwargs.values()))
-    kind: tuple[object, ...] = types or tuple(each for each in args if type(each) is int)  # a shape
-    if (calls := recorder.calls) is None:
+def call_of(recorder: Recorder, place: Place, function: Callable[..., Any]) -> Call:
+    """What is known of the calls at `place` (`Repeats.call`)."""
+    calls = recorder.calls
+    if calls is None:
         calls = recorder.calls = Calls()
-    call = calls.known.get(what)
+    call = calls.known.get(place)
     if call is None:
         if len(calls.known) >= MOST_CALLS:
             calls.known.clear()
-        call = calls.known[what] = Call()
+        code = ctypes.cast(place[0], ctypes.py_object).value
+        call = calls.known[place] = Call((code, function, recorder.place))
+    return call
+
+
+def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], kwargs: Mapping[str, Any]) -> int:
+    """What the call is that is made now at `place`. It is computed at once if it takes operands of ever new shapes, and
+    few times each, among calls that do not.
+    """
+    if recorder.capture is not None or recorder.example_since is not None:
+        return USUAL  # nor does native code look at calls then
+    types = (*_types(args), *_types(kwargs.values()))
+    kind: tuple[object, ...] = types or tuple(each for each in args if type(each) is int)  # a shape
     times = call.kinds.get(kind)
     is_new = times is None
-    if is_new and call.turn != recorder.turn:
-        call.turn = recorder.turn
-        call.changes += 1
+    if is_new:
+        if call.turn != recorder.turn:
+            call.turn = recorder.turn
+            call.changes += 1
         if len(call.kinds) >= MOST_KINDS:
             call.kinds.clear()
+            call.usual = 0
+        times, call.usual = 0, call.usual + 1
     changes = call.changes > MOST_CHANGES
-    calls.count(changes)
-    if is_new:  # later ones are done as the first was
-        times = int(changes and calls.are_few and not what[-1] & FLOWS and INTERPRET.get())
-    elif times:
+    recorder.calls.count(changes)
+    # Later ones are done as the first was, but for a few that came before there was something for all of them.
+    if times == 0 and (is_new or (call.served and 2 * call.usual < len(call.kinds))):
+        times = int(changes and recorder.calls.are_few and not place[_GRAD] & FLOWS and INTERPRET.get())
+        call.usual -= times
+    elif times > 0:
         times += 1
-    if times > MOST_TIMES or times * ELEMENT * sum([type.size for type in types]) > BUILT:
-        times = 0
+    if times > (MOST_SERVED if call.served else MOST_TIMES) or times * ELEMENT * sum([t.size for t in types]) > BUILT:
+        times = WORTH
     call.kinds[kind] = times
-    if times:
+    if times > 0:
         return AT_ONCE
+    if recorder.repeats.take_back(place):
+        call.left = False
+        return NEW  # native code did not read its operands
     return NEW if is_new and changes else USUAL
 
 
-def _types(values: Iterable[Any]) -> Iterator[TensorType]:
+def _types(values: Iterable[Any]) -> Iterable[TensorType]:
     for value in values:
         if isinstance(value, TensorBase):
             yield value._type
@@ -114,13 +161,124 @@ def _types(values: Iterable[Any]) -> Iterator[TensorType]:
             yield from _types(value)
 
 
-def at_once(recorder: Recorder, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+@unnamed
+def at_once(
+    recorder: Recorder,
+    place: Place,
+    call: Call,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
     """`function(*args, **kwargs)`, whose results are computed now where that takes less than a program of their own."""
     with recorder.lock:
         if any(map(has_history, recorder.pending)):
             return function(*args, **kwargs)  # it is computed with what gradients want of the same step
         if recorder.has_pending():
             recorder.flush("")
-        made = function(*args, **kwargs)
-        recorder.compute_by_operators()
+        tensors: list[TensorBase] = []
+        rest: list[object] = []
+        if not _apart(args, tensors, rest) or (kwargs and not _apart(kwargs.items(), tensors, rest)):
+            return _computed(recorder, function, args, kwargs)
+        whole = call.whole
+        if whole is not None and call.rest == rest and (memory := _memory(tensors)) is not None:
+            found = whole.run([tensor._type for tensor in tensors], memory)
+            if found is not None:
+                FRONT.any_size += 1
+                call.served += 1
+                if call.served > MANY and (not call.left or recorder.repeats.was_read()):
+                    call.left = True
+                    recorder.repeats.leave(place, call.keep)
+                return from_buffer(*found)
+        return _shown(recorder, place, call, tensors, rest, function, args, kwargs)
+
+
+def _computed(
+    recorder: Recorder, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    made = function(*args, **kwargs)
+    recorder.compute_by_operators()
+    return made
+
+
+def _shown(
+    recorder: Recorder,
+    place: Place,
+    call: Call,
+    tensors: list[TensorBase],
+    rest: list[object],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """What `function` gives, computed now. What it did is looked at, so that it may be compiled for any sizes."""
+    whole = call.whole
+    if (whole is not None and whole.is_given_up) or call.tries > MOST_TRIES:
+        call.left = False
+        recorder.repeats.take_back(place)
+        return _computed(recorder, function, args, kwargs)
+    if whole is None or call.rest != rest:
+        call.tries += 1
+    nodes = [read(recorder, tensor, False)[0] for tensor in tensors]
+    before = _state(recorder, tensors)
+    made = function(*args, **kwargs)
+    graph = _graph(recorder, made, nodes) if _state(recorder, tensors) == before else None
+    recorder.compute_by_operators()
+    if graph is None:
+        call.tries += 1
+    elif whole is None or call.rest != rest:
+        call.whole, call.rest = shown(graph), rest
+    else:
+        whole.learn(graph, estimated(graph.nodes))
+    return made
+
+
+def _state(recorder: Recorder, tensors: Iterable[TensorBase]) -> tuple[object, ...]:
+    """What functions do not change that give nothing but results."""
+    written = [(id(tensor._storage), tensor._storage.version, tensor._storage.value) for tensor in tensors]
+    return written, recorder.turn, FRONT.flushes, len(recorder.checks), WARNED[0]
+
+
+def _graph(recorder: Recorder, made: Any, operands: list[Node]) -> Graph | None:
+    """How `made` was recorded from the operands alone; None where it is more than one new tensor."""
+    if type(made) is not result_class() or made._chain or made._strides != made._type.strides:
+        return None
+    value = made._storage.value
+    if value is None or value.grad or len(set(operands)) < len(operands):
+        return None
+    order = [node for node in topological((value.node,), operands.__contains__) if node not in operands]
+    if not order or any(node.op == "input" for node in order) or value.node.type != made._type:
+        return None
+    return canonical(operands, (value.node,), order)[0]
+
+
+def _apart(values: Iterable[Any], tensors: list[TensorBase], rest: list[object]) -> bool:
+    """Add the tensors among arguments to `tensors`, what else they are to `rest`; whether that tells all of them."""
+    for value in values:
+        kind = value.__class__
+        rest.append(kind)
+        if isinstance(value, TensorBase):
+            tensors.append(value)
+        elif kind in _PLAIN:
+            rest.append(value)
+        elif kind is float:
+            rest.append(value.hex())
+        elif kind is tuple or kind is list:
+            rest.append(len(value))
+            if not _apart(value, tensors, rest):
+                return False
+        else:
+            return False
+    return True
+
+
+def _memory(tensors: Iterable[TensorBase]) -> list[AnyBuffer | np.ndarray] | None:
+    """Where the elements of computed tensors lie; None if some are not computed, or not on the CPU."""
+    made: list[AnyBuffer | np.ndarray] = []
+    for tensor in tensors:
+        storage, type = tensor._storage, tensor._type
+        if storage.value is not None or type.device != "cpu" or tensor._wrapped:
+            return None
+        buffer = storage.realise()
+        made.append(seen(buffer, type, tensor._strides, tensor._offset) if tensor._chain else buffer)
     return made

@@ -19,7 +19,7 @@ from graphc.recording import THREADS, Recorder
 from graphc.repeats import ARGUMENTS, ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERWISE, SAME, SEVERAL, SHOWN, VIEW
 from graphc.source import user_location
 from graphc.storage import TOUCHED, Binding, Value, next_serial
-from graphc.tensors.changing import AT_ONCE, USUAL, at_once, kind_of
+from graphc.tensors.changing import AT_ONCE, NEW, at_once, call_of, kind_of
 from graphc.tensors.core import TensorBase, lends, read, result_class
 from graphc.tensors.kinds import call_checked
 from graphc.tensors.recipes import Before, about, held, rewritten, trace
@@ -108,11 +108,15 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     wanted = repeats.wanted()
     if not wanted:
         return function(*args, **kwargs)
-    if wanted != VIEW and (kind := kind_of(recorder, repeats.call(), args, kwargs)) != USUAL:
+    if wanted != VIEW:
+        place = repeats.call()
+        call = call_of(recorder, place, function)
+        kind = kind_of(recorder, place, call, args, kwargs)
         if kind == AT_ONCE:
-            return at_once(recorder, function, args, kwargs)
-        recorder.is_new = True
-        return function(*args, **kwargs)  # it likely is not made again
+            return at_once(recorder, place, call, function, args, kwargs)
+        recorder.is_new |= kind == NEW
+        if kind == NEW:
+            return function(*args, **kwargs)  # it likely is not made again
     key = repeats.key()
     if wanted == ENTRY and repeats.is_hopeless(key):
         return function(*args, **kwargs)

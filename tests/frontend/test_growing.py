@@ -66,9 +66,9 @@ def test_a_cache_that_grows_builds_no_programs() -> None:
         np.testing.assert_allclose(got[0], decoder.wanted(place), rtol=2e-5, atol=1e-6)
     late = done[25:]
     assert not any(each["programs_built"] or each["structure_hits"] for each in late)
-    assert all(each["interpreted"] == 3 for each in late), "two caches and attention"
-    assert all(each["flushes"] == 5 for each in late)
-    assert late[-1]["records"] - late[-1]["native_records"] == 3
+    assert all(each["interpreted"] + each["any_size"] == 3 for each in late), "two caches and attention"
+    assert all(each["flushes"] + each["any_size"] == 5 for each in late)
+    assert late[-1]["records"] - late[-1]["native_records"] == late[-1]["interpreted"]
 
 
 def among_others(x: Any, n: int, y: Any) -> float:
@@ -305,12 +305,13 @@ State = dict[str, Any]
 STEPS = (joined, attended, normed, written, sorted_parts, picked, shared, chosen, parts)
 
 
-def told(seed: int, words: int) -> list[list[float]]:
-    """What a random loop over a tensor that grows by a column each turn computes."""
+def told(seed: int, words: int, nudge: float = 0) -> list[list[float]]:
+    """What a random loop over a tensor that grows by a column each turn computes, with its start a little `nudge`d."""
     rng = np.random.default_rng(seed)
     program = [joined, *(STEPS[k] for k in rng.integers(0, len(STEPS), 5)), normed, normed, normed]
     state: State = {
-        name: graphc.tensor(rng.standard_normal((4, n))) for name, n in (("grown", 2), ("word", 3), ("w", 4))
+        name: graphc.tensor(rng.standard_normal((4, n)) * (1 + nudge))
+        for name, n in (("grown", 2), ("word", 3), ("w", 4))
     }
     found: list[list[float]] = []
     with graphc.no_grad():
@@ -334,6 +335,8 @@ def test_random_loops(seed: int) -> None:
 def test_long_random_loops(seed: int) -> None:
     found = [told(seed, 40) for _ in range(3)]
     with scope(interpret=False):
-        wanted = told(seed, 40)
+        wanted, nudged = (np.array(told(seed, 40, nudge)) for nudge in (0, 1e-13))
+    # Some of the loops multiply errors by ten every few turns.
+    allowed = 1e-9 * (1 + np.abs(wanted)) + 10 * np.maximum.accumulate(np.abs(nudged - wanted).max(1))[:, None]
     for each in found:
-        np.testing.assert_allclose(each, wanted, rtol=1e-9, atol=1e-9)
+        assert (np.abs(np.array(each) - wanted) <= allowed).all()

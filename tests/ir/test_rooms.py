@@ -1,0 +1,191 @@
+"""A graph for all sizes, made of those for two of them, does what each of them does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.types import DType, TensorType, boolean, f32, i32, i64
+from graphc.rooms import sizes_of, with_room
+
+Emit = Callable[..., Node]
+ROOM = 16
+
+
+def dims(text: str, **sizes: int) -> tuple[int, ...]:
+    return tuple(sizes[d] if d in sizes else int(d) for d in text.split())
+
+
+def graph_of(emit: Emit, operands: Sequence[tuple[str, DType]], **sizes: int) -> Graph:
+    b = Builder()
+    inputs = tuple(b.input(i, TensorType(dtype, dims(text, **sizes))) for i, (text, dtype) in enumerate(operands))
+    return Graph(inputs, (emit(b, *inputs),))
+
+
+def values(types: Sequence[TensorType], seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for type in types:
+        if type.dtype.is_float:
+            made.append((rng.standard_normal(type.shape) - 2).astype(type.dtype.numpy))  # -2: most are below 0
+        else:
+            made.append(rng.integers(-3, 4, type.shape).astype(type.dtype.numpy))
+    return made
+
+
+def softmax(b: Builder, x: Node) -> Node:
+    top = b.reduce_max(x, (1,))
+    powers = b.exp(b.sub(x, b.expand_dims(top, (1,), x.shape)))
+    return b.div(powers, b.expand_dims(b.reduce_sum(powers, (1,)), (1,), x.shape))
+
+
+def attention(b: Builder, q: Node, k: Node, v: Node) -> Node:
+    return b.contract(softmax(b, b.contract(q, k, "l e, s e -> l s")), v, "l s, s f -> l f")
+
+
+def mean(b: Builder, x: Node) -> Node:
+    return b.div(b.reduce_sum(x, (0,)), b.constant(x.shape[0], TensorType(x.dtype, x.shape[1:])))
+
+
+def causal(b: Builder, x: Node) -> Node:
+    index = x.type.with_dtype(i32)
+    return b.select(b.apply("le", (b.iota(1, index), b.iota(0, index))), x, -np.inf)
+
+
+def whole(b: Builder, x: Node, step: int) -> Node:
+    start = (0, 0) if step > 0 else (x.shape[0] - 1, 0)
+    return b.slice(x, start, (x.shape[0], 2), (step, 1))
+
+
+def arg(op: str, *axes: int) -> Emit:
+    return lambda b, x: b.apply(op, (x,), {"axes": axes, "dtype": i64})
+
+
+def scan(op: str, axis: int, reverse: bool) -> Emit:
+    return lambda b, x: b.apply(op, (x,), {"axis": axis, "reverse": reverse})
+
+
+X = [("n 3", f32)]
+TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
+    "softmax": (softmax, [("3 n", f32)]),
+    "softmax over what stays": (softmax, X),
+    "attention": (attention, [("2 4", f32), ("n 4", f32), ("n 5", f32)]),
+    "attention of itself": (attention, [("n 4", f32), ("n 4", f32), ("n 5", f32)]),
+    "attention of two sizes": (attention, [("m 4", f32), ("n 4", f32), ("n 5", f32)]),
+    "mean": (mean, X),
+    "mean of all": (
+        lambda b, x: b.div(b.reduce_sum(x, (0, 1)), b.constant(x.type.size, TensorType(f32, ()))),
+        X,
+    ),
+    "degrees of freedom": (
+        lambda b, x: b.div(b.reduce_sum(x, (0,)), b.constant(x.shape[0] - 1, TensorType(f32, (3,)))),
+        X,
+    ),
+    "causal": (lambda b, x: softmax(b, causal(b, x)), [("n n", f32)]),
+    "product": (lambda b, x: b.apply("reduce_prod", (x,), {"axes": (0,)}), X),
+    "largest": (lambda b, x: b.reduce_max(x, (0,)), X),
+    "largest of all": (lambda b, x: b.reduce_max(x, (0, 1)), X),
+    "largest integer": (lambda b, x: b.reduce_max(x, (0,)), [("n 3", i64)]),
+    "least": (lambda b, x: b.apply("reduce_min", (b.neg(x),), {"axes": (0,), "ties": "even"}), X),
+    "any": (lambda b, x: b.reduce_max(b.apply("lt", (x, b.zeros_like(x))), (0,)), X),
+    "all": (lambda b, x: b.apply("reduce_min", (b.apply("lt", (x, x)),), {"axes": (0,), "ties": "even"}), X),
+    "argmax": (arg("argmax", 0), X),
+    "argmin": (arg("argmin", 0), [("n 3", i64)]),
+    "infinite factors": (
+        lambda b, x, y: b.contract(b.log(b.apply("abs", (x,))), b.exp(y), "n a, n c -> a c"),
+        [("n 3", f32), ("n 2", f32)],
+    ),
+    "one factor changes": (lambda b, x, y: b.contract(x, y, "n a, a c -> n c"), [("n 3", f32), ("3 4", f32)]),
+    "batches": (lambda b, x, y: b.contract(x, y, "n a b, n b c -> n a c"), [("n 2 3", f32), ("n 3 4", f32)]),
+    "moved": (lambda b, x: b.reduce_sum(b.permute(x, (2, 0, 1)), (1, 2)), [("2 n 3", f32)]),
+    "reshaped": (lambda b, x: b.reduce_sum(b.reshape(x, (2, 2, x.shape[1], 3)), (2,)), [("4 n 3", f32)]),
+    "repeated": (lambda b, x, y: b.add(b.broadcast(x, y.shape), y), [("3", f32), ("n 3", f32)]),
+    "repeated and summed": (lambda b, x, y: b.reduce_sum(b.mul(b.broadcast(x, y.shape), b.exp(y)), (0,)),
+                            [("1 3", f32), ("n 3", f32)]),
+    "repeated sums": (
+        lambda b, x, y: b.add(b.reduce_sum(b.broadcast(x, y.shape), (0,)), b.reduce_sum(y, (0,))),
+        [("1 3", f32), ("n 3", f32)],
+    ),
+    "repeated alone": (
+        lambda b, x, y: b.contract(b.broadcast(x, y.shape), y, "n a, n a -> a"),
+        [("1 3", f32), ("n 3", f32)],
+    ),
+    "index": (lambda b, x: b.add(x, b.cast(b.iota(0, x.type.with_dtype(i64)), f32)), X),
+    "part": (lambda b, x: whole(b, x, 1), X),
+    "ends": (lambda b, x: b.pad(x, (0, 1), (0, 2)), X),
+    "beside": (lambda b, x, y: b.concat((x, y), 1), [("n 3", f32), ("n 2", f32)]),
+    "picked rows": (lambda b, x, i: b.apply("gather", (x, i), {"axis": 0}), [("5 3", f32), ("n", i64)]),
+    "sums": (scan("scan_sum", 0, False), X),
+    "largest so far": (scan("scan_max", 0, False), X),
+    "sums back along what stays": (scan("scan_sum", 1, True), X),
+    "sorted": (lambda b, x: b.apply("sort", (x,), {"axis": 1, "descending": False}), X),
+    "select": (lambda b, c, x: b.select(c, x, 0.0), [("n 3", boolean), ("n 3", f32)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_it_does_what_each_does(what: str) -> None:
+    emit, operands = TOLD[what]
+    first, second = (graph_of(emit, operands, n=n, m=m) for n, m in ((4, 9), (7, 3)))
+    pairs = sizes_of([node.type for node in first.inputs], [node.type for node in second.inputs])
+    roomy = with_room(first, second, dict.fromkeys(pairs, ROOM))
+    assert roomy is not None
+    assert all(ROOM in node.shape for node, old in zip(roomy.inputs, first.inputs, strict=False) if max(old.shape) > 5)
+    for n, m in ((1, 2), (2, 1), (4, 9), (11, 16), (16, 5)):
+        graph = graph_of(emit, operands, n=n, m=m)
+        arrays = values([node.type for node in graph.inputs], n)
+        (wanted,) = evaluate(graph, arrays)
+        given = [np.zeros(node.shape, node.dtype.numpy) for node in roomy.inputs[: len(arrays)]]
+        for room, array in zip(given, arrays, strict=True):
+            room[tuple(map(slice, array.shape))] = array
+        now = {4: n, 9: m}
+        sizes = [np.array(now[a], np.int32) for a, _ in pairs]
+        (got,) = evaluate(roomy, [*given, *sizes])
+        np.testing.assert_allclose(got[tuple(map(slice, wanted.shape))], wanted, rtol=1e-5, atol=1e-6)
+
+
+NOT_TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
+    "reversed": (lambda b, x: whole(b, x, -1), X),
+    "sums from the end": (scan("scan_sum", 0, True), X),
+    "sorted": (lambda b, x: b.apply("sort", (x,), {"axis": 0, "descending": False}), X),
+    "flat": (lambda b, x: b.reshape(x, (3 * x.shape[0],)), X),
+    "joined": (lambda b, x: b.concat((x, x), 0), X),
+    "longer": (lambda b, x: b.pad(x, (1, 0), (0, 0)), X),
+    "shorter": (lambda b, x: b.slice(x, (0, 0), (x.shape[0] - 1, 3), (1, 1)), X),
+    "the last": (lambda b, x: b.slice(x, (x.shape[0] - 1, 0), (1, 3), (1, 1)), X),
+    "a number of the size": (lambda b, x: b.mul(x, 1.0 / x.shape[0]), X),
+    "a square of the size": (lambda b, x: b.mul(x, float(x.shape[0] ** 2)), X),
+    "another graph": (lambda b, x: b.exp(x) if x.shape[0] > 5 else b.neg(x), X),
+    "another order": (lambda b, x: b.sub(x, b.exp(x)) if x.shape[0] > 5 else b.sub(b.exp(x), x), X),
+    "another attribute": (lambda b, x: b.reduce_sum(x, (int(x.shape[0] > 5),)), [("n n", f32)]),
+    "where of all": (arg("argmax", 0, 1), X),
+    "summed alone": (lambda b, x, y: b.contract(x, y, "n a, a c -> c"), [("n 3", f32), ("3 4", f32)]),
+    "windows": (lambda b, x: b.window(x, (0,), (2,), (1,), (1,)), X),
+    "placed": (
+        lambda b, x, i: b.apply("gather", (x, i), {"axis": 0}),
+        [("n 3", f32), ("2", i64)],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NOT_TOLD)
+def test_it_is_not_told_of_what_goes_along_a_size(what: str) -> None:
+    emit, operands = NOT_TOLD[what]
+    first, second = (graph_of(emit, operands, n=n) for n in (4, 7))
+    pairs = sizes_of([node.type for node in first.inputs], [node.type for node in second.inputs])
+    assert pairs == ((4, 7),)
+    assert with_room(first, second, {(4, 7): ROOM}) is None
+
+
+def test_a_size_that_no_operand_has_is_not_told() -> None:
+    def emit(b: Builder, x: Node) -> Node:
+        return b.constant(1.0, TensorType(f32, (x.shape[0] + 1,)))
+
+    first, second = (graph_of(emit, X, n=n) for n in (4, 7))
+    assert with_room(first, second, {(4, 7): ROOM}) is None
