@@ -1,8 +1,11 @@
 """Recurrent layers as functions, under PyTorch's names: `lstm`, `gru`, `rnn_tanh`, `rnn_relu` and their cells.
 
 A layer is written out step by step into one graph, so it is compiled, differentiated and fused like everything else; a
-program is found again for every sequence length seen before. S. Hochreiter, J. Schmidhuber, 1997 (LSTM); K. Cho et al.,
-2014 (GRU, in the form with the reset gate behind the product); J. Elman, 1990.
+program is found again for every sequence length seen before. Where the lengths change from call to call and nothing is
+differentiated, sequences are cut into pieces of a few lengths instead, each a program of its own: the same for all.
+
+S. Hochreiter, J. Schmidhuber, 1997 (LSTM); K. Cho et al., 2014 (GRU, in the form with the reset gate behind the
+product); J. Elman, 1990.
 """
 
 from __future__ import annotations
@@ -10,21 +13,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from graphc.call_places import moves
 from graphc.errors import RangeError, UsageError
 from graphc.functional import dropout as drop
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.naming import named
+from graphc.options import INTERPRET
+from graphc.recording import current
 from graphc.tensors.casting import autocasts
-from graphc.tensors.core import TensorBase, record_many
+from graphc.tensors.changing import steady
+from graphc.tensors.core import TensorBase, from_array, record_many, wants_grad
 from graphc.tensors.joining import cat, stack
 from graphc.tensors.learning import repeatable
-from graphc.tensors.shaping import transpose
+from graphc.tensors.shaping import narrow, transpose, unsqueeze
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
 States = tuple[Node, ...]
+
+MOST_LENGTHS = 4  # of sequences, before a layer is cut into pieces
+PIECES = (64, 16, 4, 1)  # steps: a program each
 
 
 class _Weights(NamedTuple):
@@ -110,8 +122,7 @@ def _drive(b: Builder, x: Node, w: _Weights, kind: _Kind) -> Node:
 _KINDS = {kind.name: kind for kind in (_LSTM, _GRU, _TANH, _RELU)}
 
 
-@repeatable
-def _layer(
+def _written_out(
     name: str,
     input: Tensor,
     hx: Sequence[Tensor],
@@ -157,6 +168,61 @@ def _layer(
     return tuple(record_many("StackBackward0", operands, emit))
 
 
+_layer = repeatable(_written_out)
+_piece = steady(repeatable(_written_out))
+
+
+def _in_pieces(
+    name: str,
+    input: Tensor,
+    hx: Sequence[Tensor],
+    place: int,
+    weights: Sequence[Tensor],
+    biased: bool,
+    batch_first: bool,
+    reverse: bool,
+    mask: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """`_layer`, computed piece by piece."""
+    axis, recorder = int(batch_first), current()
+    ends = [narrow(h, 0, place, 1) for h in hx]
+    outputs: list[np.ndarray] = []
+    states: Sequence[Tensor] = ()
+    with recorder.lock:
+        if recorder.has_pending():
+            recorder.flush("")
+        for first, size in _pieces(input._type.shape[axis], reverse):
+            x = narrow(input, axis, first, size)
+            part = narrow(mask, 0, first, size) if mask is not None else None
+            output, *states = _piece(name, x, ends, 0, weights, biased, batch_first, reverse, part)
+            recorder.flush_compiled()
+            outputs.append(output._array())
+            ends = [unsqueeze(state, 0) for state in states]
+    return from_array(np.concatenate(outputs[::-1] if reverse else outputs), hx[0]._type.dtype), *states
+
+
+def _pieces(steps: int, reverse: bool) -> list[tuple[int, int]]:
+    """Where pieces of so many steps begin, and how long they are, in the order in which they are run."""
+    made: list[tuple[int, int]] = []
+    first = 0
+    for size in PIECES:
+        for _ in range((steps - first) // size):
+            made.append((first, size))
+            first += size
+    return made[::-1] if reverse else made
+
+
+def _is_any_length(kind: _Kind, input: Tensor, steps: int, others: Sequence[Tensor]) -> bool:
+    """Whether a layer sees sequences of ever new lengths, of which nothing but the result is wanted."""
+    recorder = current()
+    if recorder.capture is not None or recorder.example_since is not None or not INTERPRET.get():
+        return False
+    if input._type.device != "cpu" or wants_grad((input, *others)):
+        return False
+    about = "length", kind.name, input._type.shape[-1], others[0]._type.shape
+    return moves(about, steps, MOST_LENGTHS)
+
+
 def _network(
     kind: _Kind,
     input: Tensor,
@@ -181,6 +247,8 @@ def _network(
                 f"{kind.name}: states must have the shape ({num_layers * directions} or more layers and directions, "
                 f"batch, size), but got {h._type}"
             )
+    steps = x._type.shape[1 if batch_first else 0]
+    run = _in_pieces if _is_any_length(kind, x, steps, (*hx, *params)) else _layer
     finals: list[list[Tensor]] = [[] for _ in hx]
     for layer in range(num_layers):
         outputs: list[Tensor] = []
@@ -188,7 +256,7 @@ def _network(
             place = layer * directions + direction
             weights = params[place * size : (place + 1) * size]
             first = batch_first and not layer
-            made = _layer(kind.name, x, hx, place, weights, has_biases, first, direction == 1, mask)
+            made = run(kind.name, x, hx, place, weights, has_biases, first, direction == 1, mask)
             outputs.append(made[0])
             for found, state in zip(finals, made[1:], strict=True):
                 found.append(state)

@@ -20,7 +20,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.index import ZERO, Data, Symbol, Var
 from graphc.ir.node import Node
 from graphc.ir.row_sums import is_row_sum, row_sum_root
-from graphc.ir.schedule import MAX_PARTS, MAX_SCATTERS, FusedGraph, Group, Root
+from graphc.ir.schedule import MAX_SCATTERS, FusedGraph, Group, Root
 from graphc.passes.drafts import (
     MAX_STRIDED,
     ON_CPU,
@@ -185,7 +185,7 @@ def _try_merge(
         return None
     if sum(n.op == "contract" for g in (producer, reader) for n in g.inside) > 1:
         return None
-    if any(n.op == "concat" and len(n.inputs) > MAX_PARTS for n in producer.inside):
+    if any(n.op == "materialize" and n.inputs[0].op == "concat" for n in producer.inside):
         return None  # stored for good (`wide_concats.py`)
     outside = {r.target: r.target in kept or any(g is not reader for g in readers[r.target]) for r in producer.roots}
     axes, roots = symbols(reader)

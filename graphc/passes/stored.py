@@ -43,6 +43,7 @@ SPREAD = 24  # operations that storing a value counts for, where each of its ele
 NEAR = 1 << 20  # bytes that stay in a core's cache until they are read again,
 SHIFTED = 12  # and operations that storing such a value counts for
 MAX_STEP = 2  # places between neighbours of a window up to which masks let some of a vector's elements be read
+FEW_PARTS = 8  # of a concatenation among which each element is chosen, rather than all stored in their turn
 MAX_TAPS = 32  # multiply-adds for each element of a padded operand up to which it is not copied to be padded
 SMALL = 8  # an operand this many times smaller than a value costs next to nothing to read again
 MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
@@ -128,6 +129,8 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
             # Each element of a part would be computed from all parts of the part, and chosen.
             parts = {part for x in node.inputs for part in _computed_of(x)}
             chosen.update(x for x in parts if is_joined(x) and not all(_is_stored(i, chosen) for i in x.inputs))
+            if len(node.inputs) > FEW_PARTS:
+                chosen.add(node)
         elif node.op == "fold" and not is_scatter(node):
             chosen.add(movement_base(node.inputs[0]))
         elif node.op == "fold" and joined_in(node) is not None:

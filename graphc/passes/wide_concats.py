@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
@@ -11,12 +12,14 @@ from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.schedule import MAX_PARTS
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
+from graphc.passes.stored import FEW_PARTS, is_joined
 
 
 @record(slots=False)
 class WideConcats(Pass):
-    """Materialize a concatenation of more than `MAX_PARTS` parts, as one of vectors where its parts lie one after the
-    other in memory.
+    """Materialize a concatenation of more than `FEW_PARTS` parts, or `MAX_PARTS` of one shape, as one of vectors where
+    its parts lie one after the other in memory. Of parts of different shapes a few are stored together, then a few of
+    what that gives.
 
     What reads a few parts chooses among them for every element. Code for a thousand takes minutes to build.
     """
@@ -31,9 +34,19 @@ class WideConcats(Pass):
 
 
 def _stored(b: Builder, node: Node) -> Node | None:
-    if node.op != "concat" or len(node.inputs) <= MAX_PARTS:
+    if node.op != "concat" or len(node.inputs) <= (MAX_PARTS if is_joined(node) else FEW_PARTS):
         return None
-    if math.prod(node.shape[: node.integer("axis")]) > 1 or node.type.rank == 1:
-        return b.apply("materialize", (node,))
-    flat = b.concat(tuple(b.reshape(x, (x.type.size,)) for x in node.inputs), 0)
-    return b.reshape(b.apply("materialize", (flat,)), node.shape)
+    axis, parts = node.integer("axis"), node.inputs
+    is_flat = math.prod(node.shape[:axis]) == 1 and node.type.rank > 1
+    if is_flat:
+        axis, parts = 0, tuple(b.reshape(x, (x.type.size,)) for x in parts)
+    if not _are_alike(parts):
+        while len(parts) > FEW_PARTS:
+            few = [parts[first : first + FEW_PARTS] for first in range(0, len(parts), FEW_PARTS)]
+            parts = tuple(b.apply("materialize", (b.concat(xs, axis),)) if len(xs) > 1 else xs[0] for xs in few)
+    whole = b.apply("materialize", (b.concat(parts, axis),))
+    return b.reshape(whole, node.shape) if is_flat else whole
+
+
+def _are_alike(parts: Sequence[Node]) -> bool:
+    return all(x.shape == parts[0].shape for x in parts)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -48,10 +48,20 @@ WORTH = -1
 MOST_TRIES = 16  # to find out what a call does
 
 Place = tuple[int, ...]
+Function = TypeVar("Function", bound=Callable[..., Any])
 _GRAD = KEY.index("grad")
 
 # What a call is: like calls before, the first with such operands where others change too, to be computed at once.
 USUAL, NEW, AT_ONCE = range(3)
+_STEADY: set[object] = set()
+
+
+def steady(function: Function) -> Function:
+    """`function`, whose operands have few shapes."""
+    _STEADY.add(getattr(function, "__wrapped__", function))
+    return function
+
+
 _PLAIN = frozenset((bool, int, str, DType, type(None)))
 
 
@@ -120,7 +130,7 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
     """What the call is that is made now at `place`. It is computed at once if it takes operands of ever new shapes, and
     few times each, among calls that do not.
     """
-    if recorder.capture is not None or recorder.example_since is not None:
+    if recorder.capture is not None or recorder.example_since is not None or call.keep[1] in _STEADY:
         return USUAL  # nor does native code look at calls then
     types = (*_types(args), *_types(kwargs.values()))
     kind: tuple[object, ...] = types or tuple(each for each in args if type(each) is int)  # a shape
