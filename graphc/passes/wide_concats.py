@@ -36,15 +36,15 @@ class WideConcats(Pass):
 def _stored(b: Builder, node: Node) -> Node | None:
     if node.op != "concat" or len(node.inputs) <= (MAX_PARTS if is_joined(node) else FEW_PARTS):
         return None
-    axis, parts = node.integer("axis"), node.inputs
+    axis, parts = node.integer("axis"), list(node.inputs)
     is_flat = math.prod(node.shape[:axis]) == 1 and node.type.rank > 1
     if is_flat:
-        axis, parts = 0, tuple(b.reshape(x, (x.type.size,)) for x in parts)
+        axis, parts = 0, [b.reshape(x, (x.type.size,)) for x in parts]
     if not _are_alike(parts):
         while len(parts) > FEW_PARTS:
             few = [parts[first : first + FEW_PARTS] for first in range(0, len(parts), FEW_PARTS)]
-            parts = tuple(b.apply("materialize", (b.concat(xs, axis),)) if len(xs) > 1 else xs[0] for xs in few)
-    whole = b.apply("materialize", (b.concat(parts, axis),))
+            parts = [b.apply("materialize", (b.concat(tuple(xs), axis),)) if len(xs) > 1 else xs[0] for xs in few]
+    whole = b.apply("materialize", (b.concat(tuple(parts), axis),))
     return b.reshape(whole, node.shape) if is_flat else whole
 
 
