@@ -57,7 +57,7 @@ class Recorder(Leaves):
         "_bytes", "_count", "_next", "_programs", "calls", "checks", "draws", "enter", "example_since", "flushes",
         "freed", "gradients", "interprets", "is_new", "late", "leave", "lent", "lock", "most", "needed", "pending",
         "place", "randomness", "repeated", "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates",
-        "variables",
+        "variables", "width",
     )  # fmt: skip
 
     threads: ClassVar[int] = 0  # that recorded something; and traces
@@ -88,6 +88,7 @@ class Recorder(Leaves):
         self.randomness = ""
         self.sites: dict[tuple[int, int, str], Any] = {}  # what is known of Python numbers, by their calls
         self.calls: Any = None  # which operands calls had (`graphc.tensors.changing`)
+        self.width = 1  # how many operands the call has that is recorded now, about
         self.interprets = True  # whether programs may be run by NumPy
         self.is_new = False  # whether one had others than ever before, since the last program
         self.place = "cpu"  # the device of what is made from nothing now

@@ -137,6 +137,11 @@ class Repeats:
         """The key of the last call."""
         return self._words[HEAD_KEY : HEAD_KEY + KEY_WORDS]
 
+    @property
+    def given(self) -> int:
+        """How many parts the arguments of the last call have."""
+        return self._words[IN_HEAD["given"] // 8]
+
     def was_read(self) -> bool:
         """Whether native code read arguments of the last call."""
         return self._words[HEAD_KEY + KEY.index("count")] > 0

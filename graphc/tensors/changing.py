@@ -44,7 +44,6 @@ BUILT = 20_000  # microseconds, which takes so long to build, about
 MOST_SERVED = 256  # if what serves all sizes does it, which takes less
 MANY = 16  # times that it did: native code need not look at the call any more
 WORTH = -1
-
 MOST_TRIES = 16  # to find out what a call does
 
 Place = tuple[int, ...]
@@ -54,14 +53,6 @@ _GRAD = KEY.index("grad")
 # What a call is: like calls before, the first with such operands where others change too, to be computed at once.
 USUAL, NEW, AT_ONCE = range(3)
 _STEADY: set[object] = set()
-
-
-def steady(function: Function) -> Function:
-    """`function`, whose operands have few shapes."""
-    _STEADY.add(getattr(function, "__wrapped__", function))
-    return function
-
-
 _PLAIN = frozenset((bool, int, str, DType, type(None)))
 
 
@@ -112,6 +103,12 @@ class Calls:
             self.native = FRONT.native_records
 
 
+def steady(function: Function) -> Function:
+    """`function`, whose operands have few shapes."""
+    _STEADY.add(getattr(function, "__wrapped__", function))
+    return function
+
+
 def call_of(recorder: Recorder, place: Place, function: Callable[..., Any]) -> Call:
     """What is known of the calls at `place` (`Repeats.call`)."""
     calls = recorder.calls
@@ -132,6 +129,8 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
     """
     if recorder.capture is not None or recorder.example_since is not None or call.keep[1] in _STEADY:
         return USUAL  # nor does native code look at calls then
+    if not INTERPRET.get():
+        return _not_at_once(recorder, place, call, False)
     types = (*_types(args), *_types(kwargs.values()))
     kind: tuple[object, ...] = types or tuple(each for each in args if type(each) is int)  # a shape
     times = call.kinds.get(kind)
@@ -148,7 +147,7 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
     recorder.calls.count(changes)
     # Later ones are done as the first was, but for a few that came before there was something for all of them.
     if times == 0 and (is_new or (call.served and 2 * call.usual < len(call.kinds))):
-        times = int(changes and recorder.calls.are_few and not place[_GRAD] & FLOWS and INTERPRET.get())
+        times = int(changes and recorder.calls.are_few and not place[_GRAD] & FLOWS)
         call.usual -= times
     elif times > 0:
         times += 1
@@ -157,10 +156,14 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
     call.kinds[kind] = times
     if times > 0:
         return AT_ONCE
+    return _not_at_once(recorder, place, call, is_new and changes)
+
+
+def _not_at_once(recorder: Recorder, place: Place, call: Call, is_new: bool) -> int:
     if recorder.repeats.take_back(place):
         call.left = False
-        return NEW  # native code did not read its operands
-    return NEW if is_new and changes else USUAL
+        return NEW  # native code did not read its operands: it cannot be told how to repeat the call
+    return NEW if is_new else USUAL
 
 
 def _types(values: Iterable[Any]) -> Iterable[TensorType]:

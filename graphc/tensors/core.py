@@ -253,7 +253,7 @@ def read(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, Keep
         if not (grad and (lineage.requires_grad or lineage.hist is not None)):
             # A batch cut out of a data set: the part is a leaf of its own, so every batch records the same nodes.
             in_one = is_contiguous(tensor._type.shape, tensor._strides)
-            if in_one or _reads_many_views(tensor):
+            if in_one or _reads_many_views(tensor, recorder.width):
                 copy = None if in_one else partial(_copied, tensor)
                 binding = recorder.part(storage, tensor._type, tensor._offset, tensor._strides, copy)
                 return binding.node, binding
@@ -278,6 +278,7 @@ def read_all(recorder: Recorder, tensors: Sequence[TensorBase], grad: bool) -> l
     theirs.
     """
     turn = recorder.turn
+    recorder.width = len(tensors)
     pairs = [read(recorder, tensor, grad) for tensor in tensors]
     if recorder.turn != turn:
         recorder.seen = []
@@ -285,13 +286,15 @@ def read_all(recorder: Recorder, tensors: Sequence[TensorBase], grad: bool) -> l
     return pairs
 
 
-def _reads_many_views(tensor: TensorBase) -> bool:
-    """Whether the call reads one small view of the memory after the other: column after column."""
+def _reads_many_views(tensor: TensorBase, width: int) -> bool:
+    """Whether the call reads one small view of the memory after the other: column after column. A call of many operands
+    may read many at once.
+    """
     type = tensor._type
     if type.device != "cpu" or type.nbytes > MOST_COPIED:
         return False
     place = tensor._offset, type.shape, tensor._strides
-    return moves(("read", tensor._storage.type.shape), place, MOST_VIEWS)
+    return moves(("read", tensor._storage.type.shape), place, MOST_VIEWS if width <= MOST_VIEWS else 2 * width)
 
 
 def _copied(tensor: TensorBase) -> AnyBuffer:
@@ -391,6 +394,7 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
     lock.acquire()  # written out, here and below, is what most operations of a loop do
     try:
         b = recorder.begin()
+        recorder.width = len(tensors)
         grad = MODE.enabled and wants_grad(tensors)
         nodes: list[Node] = []
         parents: list[Keep] = []

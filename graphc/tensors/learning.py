@@ -87,6 +87,7 @@ def operand(recorder: Recorder, tensor: TensorBase, grad: bool) -> tuple[Node, V
     if _is_left(recorder, tensor, grad):
         raise _LeftToPython
     recorder.b.locs = user_location(2)
+    recorder.width = recorder.repeats.given
     return read(recorder, tensor, grad)
 
 

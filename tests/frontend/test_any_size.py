@@ -130,6 +130,22 @@ def test_calls_that_are_forgotten_are_seen_anew() -> None:
         assert got.shape == (3, n)
 
 
+def test_nothing_is_done_so_where_interpreting_is_off() -> None:
+    function, shapes = CASES["softmax"]
+
+    def run(sizes: Any) -> int:
+        made = among_steady(function, lambda n: tensors(*shapes(n)), list(sizes))
+        for n, (got, _) in zip(sizes, made, strict=True):
+            np.testing.assert_allclose(got.sum(1).numpy(), np.ones(3), rtol=1e-6)
+            assert got.shape == (3, n)
+        return made[-1][1]
+
+    assert run(range(3, 40))
+    with scope(interpret=False):
+        assert not run(range(30, 45))
+    assert run(range(20, 60))
+
+
 def run_with(second: Function, first: Function, least: int = 8) -> list[Any]:
     """At one line: `first` for many sizes, then `second` for others."""
     found = []

@@ -55,6 +55,21 @@ def test_few_programs_are_compiled(name: str) -> None:
     assert counted(lambda: [call(graphc, x, k).item() for k in range(40)])["programs_built"] <= programs + 2
 
 
+def test_many_views_that_are_read_at_once_are_not_copied() -> None:
+    x = realised(40, 70)
+
+    def turn() -> None:
+        parts = x.split(5, 1)
+        assert graphc.cat(parts[::-1], 1)[:, :5].tolist() == x[:, 65:].tolist()
+
+    for _ in range(4):
+        turn()
+    done = counted(turn)
+    assert done["programs_built"] == 0
+    assert done["records"] <= 2
+    assert not x._storage.slots or len(x._storage.slots) <= 1, "the part that the test reads"
+
+
 def test_what_is_read_of_a_view_is_what_was_there() -> None:
     """A view that was copied does not see what is written later."""
     x = realised(20, 30)
