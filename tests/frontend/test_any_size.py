@@ -15,6 +15,7 @@ from graphc import any_size, interpreting, programs
 from graphc.errors import ShapeError
 from graphc.options import scope
 from graphc.recording import THREADS
+from graphc.rounds import ROUND, Rounds
 from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[..., Any]
@@ -26,7 +27,9 @@ def fresh(native: None, native_recording: None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(programs, "_variants", interpreting.Variants())
     monkeypatch.setattr(any_size, "PROGRAM", 0)
     monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
-    THREADS.recorder.calls = None
+    recorder = THREADS.recorder
+    recorder.calls, recorder.rounds = None, Rounds()
+    recorder.most = recorder.round = ROUND
     with scope(interpret=True):
         yield
 
