@@ -59,8 +59,11 @@ ORDERS: dict[Callable[..., Any], int] = {}
 UNREAD: dict[Callable[..., Any], int] = {}
 # Which they were seen to read, and are never taken for unread again: `x[0] = v` reads `x`, and `x[:] = v` does not.
 _READ: dict[Callable[..., Any], int] = {}
-# Functions that gave a view, or the tensor itself.
+# Functions that gave a view, or the tensor itself; and how many new calls of them since then did not. After some of
+# these they are taken for functions that do not.
 VIEWS: dict[Callable[..., Any], bool] = {}
+_NO_VIEWS: dict[Callable[..., Any], int] = {}
+_MOST_NO_VIEWS = 16
 
 
 def reads(*places: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -136,7 +139,12 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
             made, kept = _views(result, given)
         if made is not None:
             VIEWS.setdefault(function, True)
+            _NO_VIEWS.pop(function, None)
     if wanted == VIEW:
+        if made is None:
+            _NO_VIEWS[function] = count = _NO_VIEWS.get(function, 0) + 1
+            if count > _MOST_NO_VIEWS:
+                VIEWS.pop(function, None)
         others = _constants(given)
         repeats.add(key, made or {"kind": OTHERWISE}, (function, [each[1:5] for each in seen.about], others, kept))
         return result

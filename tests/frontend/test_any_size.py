@@ -16,6 +16,7 @@ from graphc.errors import ShapeError
 from graphc.options import scope
 from graphc.recording import THREADS
 from graphc.rounds import ROUND, Rounds
+from graphc.tensors import learning
 from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[..., Any]
@@ -30,6 +31,7 @@ def fresh(native: None, native_recording: None, monkeypatch: pytest.MonkeyPatch)
     recorder = THREADS.recorder
     recorder.calls, recorder.rounds = None, Rounds()
     recorder.most = recorder.round = ROUND
+    learning.VIEWS.clear()  # of a function that gave a view once native code looks for another
     with scope(interpret=True):
         yield
 
@@ -147,6 +149,15 @@ def test_nothing_is_done_so_where_interpreting_is_off() -> None:
     with scope(interpret=False):
         assert not run(range(30, 45))
     assert run(range(20, 60))
+
+
+def test_a_function_that_gives_views_at_times_is_served() -> None:
+    x = realised(4, 5)
+    for _ in range(3):
+        assert graphc.einsum("ij->ji", x).shape == (5, 4)
+    function, shapes = CASES["sum of products"]
+    made = among_steady(function, lambda n: tensors(*shapes(n)), list(range(3, 70)))
+    assert made[-1][1] == 1
 
 
 def run_with(second: Function, first: Function, least: int = 8) -> list[Any]:
