@@ -55,7 +55,7 @@ class Recorder(Leaves):
     # Slots, as native code reads them.
     __slots__ = (
         "_bytes", "_count", "_next", "_programs", "calls", "checks", "draws", "enter", "example_since", "flushes",
-        "freed", "gradients", "interprets", "is_new", "late", "leave", "lent", "lock", "most", "needed", "pending",
+        "freed", "gradients", "is_new", "late", "leave", "lent", "lock", "most", "needed", "pending",
         "place", "randomness", "repeated", "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates",
         "variables", "width",
     )  # fmt: skip
@@ -89,7 +89,6 @@ class Recorder(Leaves):
         self.sites: dict[tuple[int, int, str], Any] = {}  # what is known of Python numbers, by their calls
         self.calls: Any = None  # which operands calls had (`graphc.tensors.changing`)
         self.width = 1  # how many operands the call has that is recorded now, about
-        self.interprets = True  # whether programs may be run by NumPy
         self.is_new = False  # whether one had others than ever before, since the last program
         self.place = "cpu"  # the device of what is made from nothing now
         self.flushes: dict[tuple[Node, ...], tuple[object, ...] | None] = {}  # for native code, by pending nodes
@@ -169,14 +168,6 @@ class Recorder(Leaves):
             if self.capture is not None:
                 self.capture.give_up(reason, user_location())
             self._flush()
-
-    def flush_compiled(self) -> None:
-        """`flush("")` of what serves again and again, however many programs there are like it."""
-        self.interprets = False
-        try:
-            self.flush("")
-        finally:
-            self.interprets = True
 
     def outputs(self) -> tuple[list[Storage], tuple[Node, ...]]:
         """The pending storages that live, and the nodes that a program must compute for them and for the checks."""
@@ -262,7 +253,7 @@ class Recorder(Leaves):
             if results is not None:
                 FRONT.interpreted += 1
                 return results
-        program = self.program(nodes, interpret=self.interprets)
+        program = self.program(nodes, interpret=True)
         if PLAN and not self.cuts:
             self._plan_flush(nodes, program)
         return programs.run(program, self.bound)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -47,12 +47,10 @@ WORTH = -1
 MOST_TRIES = 16  # to find out what a call does
 
 Place = tuple[int, ...]
-Function = TypeVar("Function", bound=Callable[..., Any])
 _GRAD = KEY.index("grad")
 
 # What a call is: like calls before, the first with such operands where others change too, to be computed at once.
 USUAL, NEW, AT_ONCE = range(3)
-_STEADY: set[object] = set()
 _PLAIN = frozenset((bool, int, str, DType, type(None)))
 
 
@@ -103,12 +101,6 @@ class Calls:
             self.native = FRONT.native_records
 
 
-def steady(function: Function) -> Function:
-    """`function`, whose operands have few shapes."""
-    _STEADY.add(getattr(function, "__wrapped__", function))
-    return function
-
-
 def call_of(recorder: Recorder, place: Place, function: Callable[..., Any]) -> Call:
     """What is known of the calls at `place` (`Repeats.call`)."""
     calls = recorder.calls
@@ -127,7 +119,7 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
     """What the call is that is made now at `place`. It is computed at once if it takes operands of ever new shapes, and
     few times each, among calls that do not.
     """
-    if recorder.capture is not None or recorder.example_since is not None or call.keep[1] in _STEADY:
+    if recorder.capture is not None or recorder.example_since is not None:
         return USUAL  # nor does native code look at calls then
     if not INTERPRET.get():
         return _not_at_once(recorder, place, call, False)
