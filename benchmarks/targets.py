@@ -196,7 +196,8 @@ REASONS: dict[tuple[str, ...], str] = {
     ),
     ("loop-decode",): (
         "A text's caches grow by joining: attention over any length is one program, and joins are done as they are, "
-        "but Python runs these six calls a word, one after the other; what is between them is compiled once (decision 19)."
+        "but Python runs these six calls a word, one after the other; what is between them is compiled once "
+        "(decision 19)."
     ),
     ("record",): (
         "An operation that is recorded again is recorded in native code (decision 11), in 1.0 us where NumPy's call "
