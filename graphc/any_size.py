@@ -160,7 +160,6 @@ class _Program:
         self._size_buffers = [Buffer.from_array(self._sizes[i : i + 1]) for i in range(len(self._sizes))]
         self._last = [0] * len(self._sizes)
         (self._output,) = graph.outputs
-        self._result = None
 
     def run(self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]) -> Any:
         given: list[Any] = []

@@ -6,8 +6,8 @@ share. The gradient of a piece begins with the states that it began with, and co
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -82,34 +82,27 @@ class _Form(NamedTuple):
         return emitted(b, KINDS[self.name], nodes, 0, self.biased, self.batch_first, self.reverse, self.masked)
 
 
-_programs: OrderedDict[tuple[object, ...], Any] = OrderedDict()
-
-
-def _program(form: _Form, types: Sequence[TensorType], others: Sequence[TensorType] = (), totals: int = 0) -> Any:
-    """What runs a piece with operands of `types`. With `others`, of the gradients of its outputs and last states and of
-    the weights so far, what gives the gradients of input, states and weights.
+@lru_cache(MOST_PROGRAMS)
+def _compiled(form: _Form, types: tuple[TensorType, ...], others: tuple[TensorType, ...], code: object) -> Any:
+    """What runs a piece with operands of `types`, compiled under the options of `code`. With `others`, of the gradients
+    of its outputs and last states and of the weights so far, what gives the gradients of input, states and weights.
     """
-    key = form, tuple(types), tuple(others), code_key()
-    found = _programs.get(key)
-    if found is None:
-        b = Builder()
-        nodes = tuple(b.input(i, type) for i, type in enumerate((*types, *others)))
-        operands, rest = nodes[: len(types)], nodes[len(types) :]
-        made = form.emitted(b, operands)
-        if others:
-            seeds, before = rest[: len(made)], rest[len(made) :]
-            wanted = operands[: len(types) - form.masked]
-            found = [
-                b.zeros_like(x) if g is None else g for x, g in zip(wanted, vjp(b, made, seeds, wanted), strict=True)
-            ]
-            first = len(wanted) - totals
-            made = [*found[:first], *(b.add(*pair) for pair in zip(before, found[first:], strict=True))]
-        found = _programs[key] = graphc.compiled.compile_graph(Graph(nodes, tuple(made)))
-        while len(_programs) > MOST_PROGRAMS:
-            _programs.popitem(last=False)
-    else:
-        _programs.move_to_end(key)
-    return found
+    b = Builder()
+    nodes = tuple(b.input(i, type) for i, type in enumerate((*types, *others)))
+    operands, rest = nodes[: len(types)], nodes[len(types) :]
+    made = form.emitted(b, operands)
+    if others:
+        seeds, before = rest[: len(made)], rest[len(made) :]
+        wanted = operands[: len(types) - form.masked]
+        pairs = zip(wanted, vjp(b, made, seeds, wanted), strict=True)
+        slopes = [b.zeros_like(x) if slope is None else slope for x, slope in pairs]
+        first = len(wanted) - len(before)
+        made = [*slopes[:first], *(b.add(*pair) for pair in zip(before, slopes[first:], strict=True))]
+    return graphc.compiled.compile_graph(Graph(nodes, tuple(made)))
+
+
+def _program(form: _Form, types: Sequence[TensorType], others: Sequence[TensorType] = ()) -> Any:
+    return _compiled(form, tuple(types), tuple(others), code_key())
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -216,7 +209,7 @@ def _gradients(
 ) -> list[Tensor]:
     """The gradients of input, states and weights, piece by piece from the last one on."""
     operands = _operands(form, mask, input, hx, weights)
-    axis, count = int(form.batch_first), len(weights)
+    axis = int(form.batch_first)
     d_output, *d_states = map(_array, cotangents)
     d_type, *rest = cotangents[0]._type, *cotangents[1:]
     seeds: list[AnyBuffer] = list(map(_buffer, d_states))
@@ -228,7 +221,7 @@ def _gradients(
         types = operands.types_of(form, size)
         shape = (size, *d_output.shape[1:])
         others = [d_type.with_shape(shape), *(d._type for d in (*rest, *weights))]
-        program = _program(form, types, others, count)
+        program = _program(form, types, others)
         given = [*operands.of(form, first, size, start), _cut(d_output, 0, first, size), *seeds, *totals]
         d_x, *found = program.run(given)
         seeds, totals = found[: form.states], found[form.states :]
