@@ -17,7 +17,8 @@ class FrontCounters:
     `replays` calls that did not · `capture_breaks` captures given up because a value was observed · `recompiles`
     captures of a function that had one · `host_calls` runs of operators that have no kernel (`graphc/host.py`) ·
     `transfers` values that programs moved between devices · `interpreted` runs of programs by NumPy
-    (`graphc/interpreting.py`) · `any_size` calls that what is compiled for all sizes did (`graphc/any_size.py`).
+    (`graphc/interpreting.py`) · `any_size` calls that what is compiled for all sizes did (`graphc/any_size.py`) ·
+    `native_any_size` those of them that native code made.
     """
 
     records: int = 0
@@ -37,6 +38,7 @@ class FrontCounters:
     transfers: int = 0
     interpreted: int = 0
     any_size: int = 0
+    native_any_size: int = 0
 
 
 FRONT = FrontCounters()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 # Words of an entry, in order. Its key: the user's code object and the place in it, the function, whether gradients are
 # on and whether they flow, and inference mode, the default dtype, the device of what is made from nothing, how many
@@ -20,7 +21,8 @@ from collections.abc import Iterator, Mapping
 # SEVERAL    a tuple of views: where what is told of each begins (less what an entry has before that), of which tensor,
 #            how many
 # OTHERWISE  none of the last three
-# LEFT       Python makes all calls whose keys begin so, as the key is of a call without arguments
+# LEFT       Python makes all calls whose keys begin so, as the key is of a call without arguments, but for those that
+#            native code can serve (`graphc.native.serving`): where what it needs for that is, or 0, stands for a recipe
 # RECIPE     several values, several tensors, or a write: where the recipe begins, bytes, and checks of values
 KEY = ("code", "place", "function", "grad", "default", "device", "named", "count")
 
@@ -70,8 +72,9 @@ SAME_AS = 4
 
 # What stands before the entries: what native code was wanting for the last call, whether it is at work; the key that it
 # looked for; the parts of the arguments that it was given, and how many; where in
-# `keeps` the first is that it holds; how many entries of calls that are left to Python there are.
-HEAD = ("wanted", "busy", *[""] * KEY_WORDS, *[""] * ARGUMENTS, "given", "first", "left")
+# `keeps` the first is that it holds; how many entries of calls that are left to Python there are; whether Python
+# collected what is garbage before the call.
+HEAD = ("wanted", "busy", *[""] * KEY_WORDS, *[""] * ARGUMENTS, "given", "first", "left", "collects")
 HEAD_KEY, HEAD_GIVEN = 2, 2 + KEY_WORDS
 
 # What may be wanted: an entry, to know in which order the function reads its arguments, an entry of a view.
@@ -81,7 +84,7 @@ FLOWS, ENABLED, INFERENCE = 1, 2, 4  # bits of a key's word about gradients
 # Offsets in bytes: in a key, in an entry, and in the head.
 IN_KEY = {name: 8 * place for place, name in enumerate(KEY)}
 IN_ENTRY = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
-IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first", "left")}
+IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first", "left", "collects")}
 
 MOST_TRIES = 3  # to learn how native code repeats a call
 PLACES = 1 << 15  # entries there is room for
@@ -91,12 +94,22 @@ SHIFT = 64 - (PLACES.bit_length() - 1)  # leaves as many bits as a place has
 _MASK = (1 << 64) - 1
 
 
+class Service(Protocol):
+    """What native code needs, at `address`, to serve calls for operands of any sizes."""
+
+    address: int
+
+    def taken(self) -> int:
+        """How many calls native code served since the last time; from then on it may serve more."""
+        ...
+
+
 class Repeats:
     """The table of one recorder, at `address`. An entry whose first word is 0 is empty. `keeps` holds what keeps the
     nodes valid that native code looked at last.
     """
 
-    __slots__ = ("_hopeless", "_kept", "_used", "_words", "address", "keeps")
+    __slots__ = ("_hopeless", "_kept", "_services", "_used", "_words", "address", "keeps")
 
     def __init__(self) -> None:
         count = len(HEAD) + WORDS * PLACES
@@ -105,6 +118,7 @@ class Repeats:
         self._words = (ctypes.c_uint64 * count).from_buffer(memory)
         self._kept: list[tuple[object, ...]] = []  # what the entries point to
         self._used: list[int] = []  # where these begin
+        self._services: dict[int, Service] = {}
         self._hopeless: dict[tuple[int, ...], int] = {}  # keys of calls that native code cannot repeat
         self.keeps: list[object] = []
         self.address = ctypes.addressof(self._words)
@@ -119,6 +133,7 @@ class Repeats:
         self._words[IN_HEAD["left"] // 8] = 0
         self._used.clear()
         self._kept.clear()
+        self._services.clear()
         self._hopeless.clear()
 
     def wanted(self) -> int:
@@ -146,21 +161,41 @@ class Repeats:
         """Whether native code read arguments of the last call."""
         return self._words[HEAD_KEY + KEY.index("count")] > 0
 
-    def leave(self, what: tuple[int, ...], keep: tuple[object, ...]) -> None:
-        """Leave calls that begin so (see `call`) to Python from now on. `keep` is what the addresses point to."""
+    def leave(self, what: tuple[int, ...], keep: tuple[object, ...], service: Service | None) -> None:
+        """Leave calls that begin so (see `call`) to Python from now on, but for those that native code serves. `keep`
+        is what the addresses point to.
+        """
         key = [*what, *[0] * (KEY_WORDS - len(what))]
-        if self._entry(key) is None:
+        begin = self._entry(key)
+        if begin is None:
             self.add(key, {"kind": LEFT}, keep)
+            begin = self._entry(key)
+            if begin is None:
+                return  # there was no room for it
             self._words[IN_HEAD["left"] // 8] += 1
+        self._words[begin + IN_ENTRY["kind"] // 8] = LEFT
+        self._serve(begin, service)
+
+    def end_services(self) -> None:
+        """Let Python make all calls that are left to it."""
+        for begin in [*self._services]:
+            self._serve(begin, None)
+
+    def _serve(self, begin: int, service: Service | None) -> None:
+        self._words[begin + IN_ENTRY["recipe"] // 8] = 0 if service is None else service.address
+        self._services.pop(begin, None)
+        if service is not None:
+            self._services[begin] = service
 
     def take_back(self, what: tuple[int, ...]) -> bool:
         """Leave these calls no longer; whether the last, which was one, was left."""
         if not self._words[IN_HEAD["left"] // 8] or self.was_read():
             return False
         begin = self._entry([*what, 0])
-        if begin is None:
+        if begin is None or self._words[begin + IN_ENTRY["kind"] // 8] != LEFT:
             return False
         self._words[begin + IN_ENTRY["kind"] // 8] = OTHERWISE
+        self._serve(begin, None)
         return True
 
     def note_hopeless(self, key: list[int]) -> None:
@@ -191,11 +226,10 @@ class Repeats:
         self.clear()
 
     def _entry(self, key: list[int]) -> int | None:
-        """Where the entry of a key begins that is left to Python."""
+        """Where the entry of a key without arguments begins: calls that are left to Python, or were."""
         words = used(key)
         for begin in _places(key):
-            is_left = self._words[begin + IN_ENTRY["kind"] // 8] == LEFT
-            if is_left and self._words[begin : begin + len(words)] == words:
+            if self._words[begin : begin + len(words)] == words:
                 return begin
         return None
 

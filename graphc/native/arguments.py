@@ -243,6 +243,10 @@ def _operand(layout: Layout) -> Function:
         with f.when(f.differ(part, 0)):
             f.proceed(f.call("add_part", "%table", f.load(part, layout.binding["node"]), 0))
             f.give(f.call("kept_alive", "%recorder", part))
+    with f.when(f.equal(f.number(flowing), 0)):
+        whole = f.call("new_leaf", plan, "%recorder", storage, "%given")
+        with f.when(f.differ(whole, 0)):
+            f.give(f.call("known_operand", plan, "%recorder", "%table", "%given", whole, f.get(mark), 0))
     operands = f.call("PyTuple_New", 3)
     f.need(f.differ(operands, 0))
     flows = f.variable(f.shared(plan, "false"))

@@ -204,6 +204,10 @@ class Function:
         places = f"ptr {self._pointer(target, 0)}, ptr {self._pointer(source, 0)}"
         self._line(f"call void @llvm.memcpy.p0.p0.i64({places}, i64 {nbytes}, i1 false)")
 
+    def clear(self, target: str, nbytes: str) -> None:
+        """Fill memory with zeros."""
+        self._line(f"call void @llvm.memset.p0.i64(ptr {self._pointer(target, 0)}, i8 0, i64 {nbytes}, i1 false)")
+
     # variables
 
     def variable(self, value: str | int) -> str:
@@ -324,5 +328,6 @@ def module_text(functions: Sequence[Function], words: Sequence[str] = ()) -> str
     ]
     declared.append("declare i64 @PyFloat_FromDouble(double)")
     declared.append("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+    declared.append("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
     declared += [f"@{name} = global i64 0" for name in words]
     return "\n".join([*declared, *(function.text() for function in functions), ""])

@@ -20,22 +20,24 @@ from graphc.counting import FRONT
 from graphc.grad_mode import MODE
 from graphc.ir.types import DType, TensorType, bf16, boolean, f32, f64, i32, i64
 from graphc.late_checks import LateChecks
-from graphc.native import calls, entering, flushing, parts, reading, recording
+from graphc.native import calls, entering, flushing, parts, reading, recording, serving
 from graphc.native.code import INTERFACE, module_text
 from graphc.native.layout import UnknownLayout, address_of, head, parts_of_slice, slots_of
 from graphc.native.objects import Layout
 from graphc.native.ready import Ready
 from graphc.native.tables import SHARED, Words, prototype
+from graphc.options import INTERPRET
 from graphc.recording import THREADS, Recorder
 from graphc.repeats import Repeats
 from graphc.replay import write_buffer
 from graphc.source import OWN_FILES
 from graphc.storage import SERIALS, TOUCHED, Binding, Lineage, Seen, Storage, Value
 from graphc.tensors.casting import OPEN
+from graphc.tensors.changing import compute_first
 from graphc.tensors.core import TensorBase, new
 from graphc.tensors.learning import MISSED, ORDERS, UNREAD, VIEWS, operand
 from graphc.tensors.size import Size
-from graphc_runtime.buffer import RETURNED, Buffer, Window
+from graphc_runtime.buffer import IDLE, RETURNED, Buffer, Window
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.devices.cpu import build_text, link_text
 from graphc_runtime.errors import GraphcRuntimeError
@@ -192,6 +194,7 @@ def _code() -> tuple[Layout, str]:
         slots_of(type(POISON)),
         slots_of(Ready),
         slots_of(DType),
+        slots_of(type(IDLE)),
     )
     functions = [
         *calls.functions(layout),
@@ -200,6 +203,7 @@ def _code() -> tuple[Layout, str]:
         *parts.functions(layout),
         *recording.functions(layout),
         *flushing.functions(layout),
+        *serving.functions(layout),
     ]
     return layout, module_text(functions, (recording.DESK, entering.HOME))
 
@@ -239,6 +243,7 @@ def _load() -> NativeLibrary:
         "counters": COUNTERS,
         "peak_name": "peak_bytes",
         "returned": RETURNED,
+        "pool": IDLE,
         "allocate": Buffer.allocate,
         "serials": SERIALS,
         "write": write_buffer,
@@ -282,6 +287,8 @@ def _load() -> NativeLibrary:
         "flush_tally": COUNTERS.flushed,
         "exception_class": Exception,
         "judge": LateChecks.judge,
+        "interprets": INTERPRET,
+        "compute_first": compute_first,
         "cpu_name": "cpu",
         "window_class": Window,
         "window_at": Window.from_address,

@@ -38,6 +38,7 @@ class Layout:
     option: Slots
     ready: Slots  # of compiled functions
     dtype: Slots
+    pool: Slots
 
 
 class Writer(Function):
@@ -247,7 +248,43 @@ def _take(layout: Layout) -> Function:
                 f.call("PyList_SetSlice", returned, now, f.add(now, 1), 0)
                 f.give(made)
         f.set(place, f.add(now, -1))
+    idle = f.call("take_idle", "%plan", "%record")
+    with f.when(f.differ(idle, 0)):
+        f.give(idle)
     f.give(f.call("PyObject_CallObject", f.shared("%plan", "allocate"), f.load("%record", 8)))
+    return f
+
+
+def _take_idle(layout: Layout) -> Function:
+    """A new buffer over a block that is idle in the pool, while no peak is passed; else 0."""
+    f = Writer(layout, "take_idle", "plan", "record")
+    pool, capacity = f.shared("%plan", "pool"), f.load("%record")
+    key = f.call("PyLong_FromLongLong", capacity)
+    f.need(f.differ(key, 0))
+    blocks = f.call("PyDict_GetItemWithError", f.load(pool, layout.pool["_free"]), key)
+    f.call("Py_DecRef", key)
+    f.need(f.differ(blocks, 0))
+    count = f.call("PyList_Size", blocks)
+    f.need(f.above(count, 0))
+    live = f.add(f.call("PyLong_AsLongLong", f.load(pool, layout.pool["_live"])), capacity)
+    counted = f.call("PyObject_GetAttr", f.shared("%plan", "counters"), f.shared("%plan", "peak_name"))
+    peaks = [f.call("PyLong_AsLongLong", peak) for peak in (f.load(pool, layout.pool["_peak"]), counted)]
+    f.call("Py_DecRef", counted)
+    for peak in peaks:
+        f.need(f.above(f.add(peak, 1), live))
+    entered = f.call("PyObject_CallObject", f.load(pool, layout.pool["enter"]), f.shared("%plan", "at_once"))
+    f.call("Py_DecRef", entered)
+    f.need(f.equal(entered, f.shared("%plan", "true")))
+    made = f.call("clone", f.load("%record", 16))
+    with f.when(f.differ(made, 0)):
+        memory = f.call("PyList_GetItem", blocks, f.add(count, -1))
+        f.put(made, layout.buffer["_memory"], memory)
+        f.put(made, layout.buffer["ptr"], f.call("PyTuple_GetItem", memory, 1))
+        f.call("PyList_SetSlice", blocks, f.add(count, -1), count, 0)
+        f.call("bump", pool, layout.pool["_live"], capacity)
+        f.call("bump", pool, layout.pool["_idle"], f.minus("0", capacity))
+    f.call("Py_DecRef", f.call("PyObject_CallNoArgs", f.load(pool, layout.pool["leave"])))
+    f.give(made)
     return f
 
 
@@ -402,5 +439,8 @@ def _bump(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """What a replay does to objects."""
-    makers = (_incref, _decref, _here, _clone, _take, _make, _idle_result, _keep_result, _reusable, _release, _write)
-    return [make(layout) for make in (*makers, _bump)]
+    makers = (
+        *(_incref, _decref, _here, _clone, _take, _take_idle, _make, _idle_result, _keep_result, _reusable, _release),
+        *(_write, _bump),
+    )
+    return [make(layout) for make in makers]

@@ -12,10 +12,12 @@ from graphc.native import readers
 from graphc.native.flushes import plan_of
 from graphc.native.library import MAKER, MethodDef, NativeLibrary, library
 from graphc.native.recording import DESK, OPERATORS
+from graphc.native.services import service_of
 from graphc.native.tables import Words
 from graphc.options import NATIVE_CALLS
 from graphc.recording_hooks import FLUSH, PLAN, set_often
 from graphc.source import note_file
+from graphc.tensors.changing import SERVE
 from graphc.tensors.learning import AGAIN, learning
 from graphc.tensors.methods import IndexingMethods, LinalgMethods, PointwiseMethods
 
@@ -44,9 +46,11 @@ def install() -> None:
         plainly, AGAIN[0] = AGAIN[0], native.again
         in_python, FLUSH[0] = FLUSH[0], native.flush
         PLAN.append(partial(plan_of, native))
+        SERVE.append(partial(service_of, native))
         _undone.append(lambda: AGAIN.__setitem__(0, plainly))
         _undone.append(lambda: FLUSH.__setitem__(0, in_python))
         _undone.append(PLAN.clear)
+        _undone.append(SERVE.clear)
 
 
 def remove() -> None:

@@ -1,4 +1,4 @@
-"""The text of reading parts of memory, such as `x[t]` in a loop over t: each part is a leaf of its own.
+"""The text of reading memory for the first time: new leaves, also of parts, such as `x[t]` in a loop over t.
 
 Functions give 0 when Python must do it.
 """
@@ -123,7 +123,7 @@ def _new_part(layout: Layout) -> Function:
     # First, as taking memory may run Python, and other threads: they give numbers back.
     buffer = f.call("part_buffer", "%plan", *memory, "%given")
     f.need(f.differ(buffer, 0))
-    made = f.call("bound_part", "%plan", "%recorder", "%storage", "%given", buffer)
+    made = f.call("bound", "%plan", "%recorder", "%storage", f.load("%given", layout.tensor["_type"]), buffer)
     f.call("Py_DecRef", buffer)
     f.need(f.differ(made, 0))
     slots = f.variable(f.load("%storage", storages["slots"]))
@@ -138,9 +138,30 @@ def _new_part(layout: Layout) -> Function:
     return f
 
 
-def _bound_part(layout: Layout) -> Function:
+def _new_leaf(layout: Layout) -> Function:
+    """`Recorder.leaf` for realised memory that was never one, and that a tensor shows all of; borrowed."""
+    f = Writer(layout, "new_leaf", "plan", "recorder", "storage", "given")
+    plan, none, storages = "%plan", f.shared("%plan", "none"), layout.storage
+    for name in ("value", "export", "external", "slot", "last"):
+        f.need(f.equal(f.load("%storage", storages[name]), none))
+    type = f.load("%storage", storages["type"])
+    shown, whole = (
+        f.call("PyLong_AsLongLong", f.load(each, layout.form["nbytes"]))
+        for each in (f.load("%given", layout.tensor["_type"]), type)
+    )
+    f.need(f.equal(shown, whole))
+    made = f.call("bound", plan, "%recorder", "%storage", type, f.follow("%storage", storages["buffer"]))
+    f.need(f.differ(made, 0))
+    f.replace("%storage", storages["slot"], f.call("PyWeakref_NewRef", made, 0))
+    last = f.tuple_of(f.load("%recorder", layout.recorder["turn"]), f.load(made, layout.binding["index"]))
+    f.replace("%storage", storages["last"], last)
+    f.give(made)
+    return f
+
+
+def _bound(layout: Layout) -> Function:
     """`Leaves.bind` where the builder made such an input before, borrowed: nothing here runs Python."""
-    f = Writer(layout, "bound_part", "plan", "recorder", "storage", "given", "buffer")
+    f = Writer(layout, "bound", "plan", "recorder", "storage", "type", "buffer")
     plan, none, recorder, binding = "%plan", f.shared("%plan", "none"), layout.recorder, layout.binding
     made = f.call("clone", f.shared(plan, "binding_like"))
     f.need(f.differ(made, 0))
@@ -151,7 +172,7 @@ def _bound_part(layout: Layout) -> Function:
         f.set(index, f.call("PyList_GetItem", free, 0))
     number = f.get(index)
     inputs = f.call("PyObject_GetAttr", f.load("%recorder", recorder["b"]), f.shared(plan, "inputs_name"))
-    key = f.tuple_of(number, f.shared(plan, "no_name"), f.load("%given", layout.tensor["_type"]))
+    key = f.tuple_of(number, f.shared(plan, "no_name"), "%type")
     node = f.call("PyDict_GetItemWithError", inputs, key)
     f.call("Py_DecRef", key)
     f.call("Py_DecRef", inputs)  # the builder keeps it
@@ -180,4 +201,4 @@ def _bound_part(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """All that reads parts."""
-    return [make(layout) for make in (_row, _part_buffer, _part_leaf, _new_part, _bound_part)]
+    return [make(layout) for make in (_row, _part_buffer, _part_leaf, _new_part, _new_leaf, _bound)]

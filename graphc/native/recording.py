@@ -192,6 +192,12 @@ def _entered(layout: Layout) -> Function:
     with f.when(f.differ(f.load("%table", IN_HEAD["left"]), 0)):
         found = f.call("entry_of", "%table")  # of the key without arguments
         with f.when(f.differ(found, 0)), f.when(f.equal(f.load(found, IN_ENTRY["kind"]), LEFT)):
+            service = f.load(found, IN_ENTRY["recipe"])
+            with f.when(f.differ(service, 0)):
+                made = f.call("served", plan, "%recorder", "%table", service, "%inference")
+                with f.when(f.differ(made, 0)):
+                    f.give(made)
+            f.store("0", key, IN_KEY["count"])
             f.store(str(ENTRY), "%table", IN_HEAD["wanted"])
             f.give(0)
     keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
@@ -238,7 +244,11 @@ def _alone(layout: Layout) -> Function:
     with f.when(f.above(f.call("PyList_Size", f.load("%recorder", recorder["seen"])), 0)):
         f.replace("%recorder", recorder["seen"], f.call("PyList_New", 0))
     found = f.call("entered", *[f"%{name}" for name in _CALL])
+    raised = tuple(f.variable(0) for _ in range(3))
+    f.call("PyErr_Fetch", *map(f.address, raised))
     f.call("Py_DecRef", f.call("PyObject_CallNoArgs", f.load("%recorder", recorder["leave"])))
+    with f.interrupted(raised):
+        pass
     f.give(found)
     return f
 
@@ -277,6 +287,7 @@ def _recorded(layout: Layout) -> Function:
     is_inference = f.number(f.equal(inference, f.shared(plan, "true")))
     collects = f.call("PyGC_Disable")  # collecting may run anything
     f.store("1", "%table", IN_HEAD["busy"])
+    f.store(collects, "%table", IN_HEAD["collects"])
     found = f.call("found", plan, "%recorder", "%table", "%function", is_enabled, is_inference, packs)
     f.store("0", "%table", IN_HEAD["busy"])
     with f.when(f.differ(collects, 0)):
@@ -315,6 +326,7 @@ def _operator(layout: Layout, number: int, name: str) -> Function:
         f.call("let_go", recorder)
     f.call("Py_DecRef", recorder)  # the thread keeps it
     with f.when(f.equal(f.get(result), 0)):
+        f.need(f.equal(f.call("PyErr_Occurred"), 0))  # what was computed first raised it
         operands = f.call("PyTuple_New", f.add(f.number(f.differ("%other", 0)), 1))
         f.need(f.differ(operands, 0))
         f.call("Py_IncRef", "%self")
@@ -365,6 +377,7 @@ def _again(layout: Layout) -> Function:
         f.call("let_go", recorder)
     f.call("Py_DecRef", recorder)
     with f.when(f.equal(f.get(result), 0)):
+        f.need(f.equal(f.call("PyErr_Occurred"), 0))
         missed = f.shared(plan, "missed")
         f.call("Py_IncRef", missed)
         f.give(missed)

@@ -34,6 +34,7 @@ SHARED = (
     "counters",
     "peak_name",
     "returned",  # the pool's list of blocks that came back
+    "pool",
     "allocate",
     "serials",
     "write",
@@ -106,6 +107,9 @@ SHARED = (
     "flush_tally",
     "exception_class",
     "judge",
+    # of calls over operands of any sizes
+    "interprets",  # the option
+    "compute_first",
 )
 # Words of a plan, in order.
 SINGLE = (

@@ -5,13 +5,14 @@ not such, it is computed at once instead, operator by operator, so that what com
 program every time. Where most are, one program of them all is better (`graphc.interpreting`).
 
 What such a call does is compiled for all sizes of its operands once it was seen often enough (`graphc.any_size`). From
-then on its function is not called any more: native code leaves it to Python, which runs that instead.
+then on its function is not called any more: native code runs that instead (`graphc.native.serving`), or leaves the call
+to Python, which does.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +30,11 @@ from graphc.naming import unnamed
 from graphc.options import INTERPRET
 from graphc.programs import canonical
 from graphc.recording import Recorder
-from graphc.repeats import FLOWS, KEY
+from graphc.repeats import FLOWS, KEY, Service
 from graphc.rounds import has_history
 from graphc.tensors.core import TensorBase, from_buffer, read, result_class
 from graphc.tensors.export import seen
+from graphc.tensors.size import Size
 from graphc.warned import WARNED
 
 MOST_CALLS = 4096
@@ -42,12 +44,17 @@ WINDOW = 64  # calls over which it is counted how many see changes
 MOST_TIMES = 32  # of one call with one kind of operands: then it is worth a program,
 BUILT = 20_000  # microseconds, which takes so long to build, about
 MOST_SERVED = 256  # if what serves all sizes does it, which takes less
+MOST_NATIVE = 2048  # times that native code serves one kind, which takes little more than a program of its own
 MANY = 16  # times that it did: native code need not look at the call any more
 WORTH = -1
+OFTEN, AGAINST = 16, -4  # more than four in five of the calls that Python sees are of kinds that came often
 MOST_TRIES = 16  # to find out what a call does
 
 Place = tuple[int, ...]
 _GRAD = KEY.index("grad")
+
+# What native code needs to serve calls with such arguments, in parts; None where Python must do it.
+SERVE: list[Callable[[Joined | Sized, Sequence[object]], Service | None]] = []
 
 # What a call is: like calls before, the first with such operands where others change too, to be computed at once.
 USUAL, NEW, AT_ONCE = range(3)
@@ -61,7 +68,8 @@ class Call:
     are the objects that its place, a part of a key, has the addresses of.
 
     `whole` does what the call does for operands of any sizes, if its other arguments are `rest`. It `served` so many
-    calls; `left`: native code leaves them to Python. `tries` counts those that it could not serve.
+    calls; `left`: native code leaves them to Python, but for those that `service`, made of what `serves`, can do.
+    `tries` counts those that `whole` could not serve.
     """
 
     keep: tuple[object, ...]
@@ -73,13 +81,26 @@ class Call:
     rest: list[object] = field(default_factory=list)
     served: int = 0
     left: bool = False
+    service: Service | None = None
+    serves: tuple[object, int] | None = None
     tries: int = 0
+
+    def taken(self) -> int:
+        """How many calls native code served since the last that Python made."""
+        if self.service is None:
+            return 0
+        count = self.service.taken()
+        self.served += count
+        return count
 
 
 @dataclass(slots=True)
 class Calls:
     """The calls of one recorder, as their keys begin. Of those since the last count, how many saw changes and how many
     did not, but for those that native code recorded; and whether those before the last count that did were few.
+
+    Calls that native code serves `come_again` if most are of kinds that came often: then programs of their own are
+    better. `often` tells what speaks for it, or is left of that.
     """
 
     known: dict[Place, Call] = field(default_factory=dict)
@@ -87,18 +108,29 @@ class Calls:
     steady: int = 0
     native: int = field(default_factory=lambda: FRONT.native_records)
     are_few: bool = False
+    come_again: bool = False
+    often: int = 0
 
-    def count(self, changing: bool) -> None:
-        """Note a call that native code did not record."""
+    def count(self, changing: bool, calls: int) -> None:
+        """Note calls that native code did not record."""
         if changing:
-            self.changing += 1
+            self.changing += calls
         else:
-            self.steady += 1
+            self.steady += calls
         native = FRONT.native_records - self.native
         if self.changing + self.steady + native >= WINDOW:
             self.are_few = self.changing <= self.steady + native
             self.changing = self.steady = 0
             self.native = FRONT.native_records
+
+    def weigh(self, is_often: bool, is_new: bool) -> None:
+        """Note a call that native code could serve."""
+        if self.come_again:
+            self.often -= is_new
+            self.come_again = self.often > 0
+        else:
+            self.often = max(0, self.often + (1 if is_often else AGAINST))
+            self.come_again = self.often >= OFTEN
 
 
 def call_of(recorder: Recorder, place: Place, function: Callable[..., Any]) -> Call:
@@ -109,10 +141,17 @@ def call_of(recorder: Recorder, place: Place, function: Callable[..., Any]) -> C
     call = calls.known.get(place)
     if call is None:
         if len(calls.known) >= MOST_CALLS:
-            calls.known.clear()
+            forget(recorder)
+            calls = recorder.calls = Calls()
         code = ctypes.cast(place[0], ctypes.py_object).value
         call = calls.known[place] = Call((code, function, recorder.place))
     return call
+
+
+def forget(recorder: Recorder) -> None:
+    """Know nothing of calls any more."""
+    recorder.calls = None
+    recorder.repeats.end_services()
 
 
 def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], kwargs: Mapping[str, Any]) -> int:
@@ -125,7 +164,7 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
         return _not_at_once(recorder, place, call, False)
     types = (*_types(args), *_types(kwargs.values()))
     kind: tuple[object, ...] = types or tuple(each for each in args if type(each) is int)  # a shape
-    times = call.kinds.get(kind)
+    times, taken = call.kinds.get(kind), call.taken()
     is_new = times is None
     if is_new:
         if call.turn != recorder.turn:
@@ -136,17 +175,24 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
             call.usual = 0
         times, call.usual = 0, call.usual + 1
     changes = call.changes > MOST_CHANGES
-    recorder.calls.count(changes)
+    recorder.calls.count(changes, 1 + taken)
     # Later ones are done as the first was, but for a few that came before there was something for all of them.
-    if times == 0 and (is_new or (call.served and 2 * call.usual < len(call.kinds))):
+    is_few = bool(call.served) and (call.service is not None or 2 * call.usual < len(call.kinds))
+    if times == 0 and (is_new or is_few):
         times = int(changes and recorder.calls.are_few and not place[_GRAD] & FLOWS)
         call.usual -= times
     elif times > 0:
-        times += 1
-    if times > (MOST_SERVED if call.served else MOST_TIMES) or times * ELEMENT * sum([t.size for t in types]) > BUILT:
-        times = WORTH
+        times += 1 + taken  # as if they were all of this kind: one of each in so many is seen here
+    most = MOST_NATIVE if call.service is not None else MOST_SERVED if call.served else MOST_TIMES
+    is_often = times == WORTH or times > most or times * ELEMENT * sum([t.size for t in types]) > BUILT
+    if call.service is None:
+        times = WORTH if is_often else times
+        at_once = times > 0
+    else:  # native code does not look at kinds: it serves all, or none
+        recorder.calls.weigh(is_often, is_new)
+        at_once = times != 0 and (is_new or not recorder.calls.come_again)
     call.kinds[kind] = times
-    if times > 0:
+    if at_once:
         return AT_ONCE
     return _not_at_once(recorder, place, call, is_new and changes)
 
@@ -177,10 +223,8 @@ def at_once(
 ) -> Any:
     """`function(*args, **kwargs)`, whose results are computed now where that takes less than a program of their own."""
     with recorder.lock:
-        if any(map(has_history, recorder.pending)):
-            return function(*args, **kwargs)  # it is computed with what gradients want of the same step
-        if recorder.has_pending():
-            recorder.flush("")
+        if not compute_first(recorder):
+            return function(*args, **kwargs)
         tensors: list[TensorBase] = []
         rest: list[object] = []
         if not _apart(args, tensors, rest) or (kwargs and not _apart(kwargs.items(), tensors, rest)):
@@ -191,11 +235,32 @@ def at_once(
             if found is not None:
                 FRONT.any_size += 1
                 call.served += 1
-                if call.served > MANY and (not call.left or recorder.repeats.was_read()):
-                    call.left = True
-                    recorder.repeats.leave(place, call.keep)
+                if call.served > MANY and not recorder.calls.come_again:
+                    _leave(recorder, place, call, (*args, *(part for pair in kwargs.items() for part in pair)))
                 return from_buffer(*found)
         return _shown(recorder, place, call, tensors, rest, function, args, kwargs)
+
+
+def _leave(recorder: Recorder, place: Place, call: Call, values: tuple[Any, ...]) -> None:
+    """Let native code serve such calls, or leave them to Python."""
+    whole = call.whole
+    assert whole is not None
+    serves = whole, whole.changes
+    if call.serves != serves:
+        call.service = SERVE[0](whole, parts(values)) if SERVE else None
+        call.left, call.serves = False, serves
+    if not call.left or recorder.repeats.was_read():
+        call.left = True
+        recorder.repeats.leave(place, call.keep, call.service)
+
+
+def compute_first(recorder: Recorder) -> bool:
+    """Compute what is pending, unless that is done with what gradients want of the same step; whether it is done."""
+    if any(map(has_history, recorder.pending)):
+        return False
+    if recorder.has_pending():
+        recorder.flush("")
+    return True
 
 
 def _computed(
@@ -275,6 +340,18 @@ def _apart(values: Iterable[Any], tensors: list[TensorBase], rest: list[object])
         else:
             return False
     return True
+
+
+def parts(values: Iterable[Any]) -> list[Any]:
+    """Arguments and what they consist of, as native code goes through them."""
+    found: list[Any] = []
+    for value in values:
+        found.append(value)
+        if type(value) in (tuple, list, Size):
+            found += parts(value)
+        elif type(value) is slice:
+            found += parts((value.start, value.stop, value.step))
+    return found
 
 
 def _memory(tensors: Iterable[TensorBase]) -> list[AnyBuffer | np.ndarray] | None:

@@ -19,11 +19,10 @@ from graphc.recording import THREADS, Recorder
 from graphc.repeats import ARGUMENTS, ENTRY, FLOWS, KEY, KEY_WORDS, MADE, OTHERWISE, SAME, SEVERAL, SHOWN, VIEW
 from graphc.source import user_location
 from graphc.storage import TOUCHED, Binding, Value, next_serial
-from graphc.tensors.changing import AT_ONCE, NEW, at_once, call_of, kind_of
+from graphc.tensors.changing import AT_ONCE, NEW, at_once, call_of, kind_of, parts
 from graphc.tensors.core import TensorBase, lends, read, result_class
 from graphc.tensors.kinds import call_checked
 from graphc.tensors.recipes import Before, about, held, rewritten, trace
-from graphc.tensors.size import Size
 from graphc.tensors.variables import runs_pending
 from graphc.warned import WARNED
 
@@ -125,7 +124,7 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     if wanted == ENTRY and repeats.is_hopeless(key):
         return function(*args, **kwargs)
     code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value
-    given = _parts((*args, *(part for pair in kwargs.items() for part in pair)))
+    given = parts((*args, *(part for pair in kwargs.items() for part in pair)))
     places = [place for place, each in enumerate(given) if isinstance(each, TensorBase)]
     tensors = [given[place] for place in places]
     seen = Before(tensors, places, list(map(about, tensors)), list(map(held, tensors)), next_serial())
@@ -218,18 +217,6 @@ def learning(method: Callable[..., Any]) -> Callable[..., Any]:
         return learned(method, operands, {})
 
     return otherwise
-
-
-def _parts(values: Iterable[Any]) -> list[Any]:
-    """Arguments and what they consist of, as native code goes through them."""
-    found: list[Any] = []
-    for value in values:
-        found.append(value)
-        if type(value) in (tuple, list, Size):
-            found += _parts(value)
-        elif type(value) is slice:
-            found += _parts((value.start, value.stop, value.step))
-    return found
 
 
 def _constants(given: Iterable[Any]) -> list[Any]:

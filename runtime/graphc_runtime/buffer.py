@@ -43,13 +43,20 @@ class MemoryStats:
 
 
 class _Pool:
-    """Free blocks by capacity, least recently used capacity first."""
+    """Free blocks by capacity, least recently used capacity first. Native code takes them too, between `enter` and
+    `leave`, as long as nothing else changes: while no peak is passed.
+    """
+
+    __slots__ = (
+        *("returned", "give_back", "enter", "leave"),
+        *("_capacities", "_free", "_idle", "_limit", "_live", "_lock", "_peak"),
+    )
 
     def __init__(self) -> None:
         self.returned: list[Memory] = []  # blocks that came back, until they are taken or sorted in
         self.give_back = self.returned.append
         self._free: OrderedDict[int, list[Memory]] = OrderedDict()
-        self._lock = threading.RLock()  # re-entrant: the collector may run a finalizer that allocates
+        self.after_fork()
         self._capacities: dict[int, int] = {}  # of sizes seen; it spares the arithmetic
         self._limit = 0
         self._live = 0
@@ -129,7 +136,8 @@ class _Pool:
             self._drop()
 
     def after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # re-entrant: the collector may run a finalizer that allocates
+        self.enter, self.leave = self._lock.acquire, self._lock.release
 
     def _memory_limit(self) -> int:
         if not self._limit:
@@ -219,6 +227,7 @@ def _refusal(nbytes: int, what: object, reason: str) -> str:
 
 
 _POOL = _Pool()
+IDLE = _POOL  # for native code
 RETURNED = _POOL.returned  # the very list, for native code
 os.register_at_fork(after_in_child=_POOL.after_fork)
 

@@ -13,27 +13,36 @@ import graphc
 import graphc.nn.functional as F
 from graphc import any_size, interpreting, programs
 from graphc.errors import ShapeError
-from graphc.options import scope
+from graphc.options import INTERPRET, scope
 from graphc.recording import THREADS
 from graphc.rounds import ROUND, Rounds
 from graphc.tensors import learning
+from graphc.tensors.changing import forget
 from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def fresh(native: None, native_recording: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing was seen before, and what is seen is soon compiled."""
+@pytest.fixture(autouse=True, params=["in Python", "in native code"])
+def fresh(
+    native: None, native_recording: None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Nothing was seen before, and what is seen is soon compiled. Where options have scopes, Python does all."""
     monkeypatch.setattr(programs, "_variants", interpreting.Variants())
     monkeypatch.setattr(any_size, "PROGRAM", 0)
     monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
     recorder = THREADS.recorder
-    recorder.calls, recorder.rounds = None, Rounds()
+    forget(recorder)
+    recorder.rounds = Rounds()
     recorder.most = recorder.round = ROUND
     learning.VIEWS.clear()  # of a function that gave a view once native code looks for another
-    with scope(interpret=True):
-        yield
+    if request.param == "in Python":
+        with scope(interpret=True):
+            yield
+        return
+    INTERPRET.set(True)
+    yield
+    INTERPRET.reset()
 
 
 def arrays_of(*shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -127,7 +136,7 @@ def test_calls_that_are_forgotten_are_seen_anew() -> None:
     function, shapes = CASES["softmax"]
     made = among_steady(function, lambda n: tensors(*shapes(n)), list(range(3, 40)))
     assert made[-1][1] == 1
-    THREADS.recorder.calls = None
+    forget(THREADS.recorder)
     sizes = [5, 6, 7, 8, 5, 6]
     for n, (got, done) in zip(sizes, among_steady(function, lambda n: tensors(*shapes(n)), sizes), strict=True):
         assert not done
