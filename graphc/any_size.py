@@ -7,7 +7,8 @@ for larger ones, to which operands are copied. Each time that there is not enoug
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, from_host, values_of
 from graphc.options import code_key
-from graphc.rooms import Sizes, sizes_of, with_room
+from graphc.rooms import Pattern, Sizes, sizes_of, with_room
 from graphc_runtime.buffer import Buffer
 
 LEAST = 2  # of one element something else may be made
@@ -47,7 +48,7 @@ class Joined:
         """There is nothing else to know."""
 
     def run(self, types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]) -> Any:
-        """The result and its type; None where it is not known what the function gives."""
+        """The result and its type, in a list; None where it is not known what the function gives."""
         axis, example = self.axis, self.example
         before, after = example.shape[:axis], example.shape[axis + 1 :]
         total = 0
@@ -60,7 +61,7 @@ class Joined:
         buffer = Buffer.allocate(made.nbytes, made)
         arrays = [_array(each, type) for each, type in zip(buffers, types, strict=True)]
         np.concatenate(arrays, axis, values_of(buffer, made))
-        return buffer, made
+        return [(buffer, made)]
 
 
 class Sized:
@@ -81,6 +82,7 @@ class Sized:
         self.types = [node.type for node in example.inputs]
         self.form: Form | None = None
         self.programs: dict[tuple[object, tuple[int, ...]], Program] = {}
+        self.patterns: dict[tuple[object, tuple[int, ...]], Pattern] = {}
         self._costs: dict[tuple[object, tuple[int, ...]], float] = {}
         self.least: list[int] = []
         self.changes += 1
@@ -88,7 +90,8 @@ class Sized:
     def learn(self, graph: Graph, cost: float) -> None:
         """The function did what `graph` shows, which took some microseconds."""
         types = [node.type for node in graph.inputs]
-        if any(a.dtype is not b.dtype or a.rank != b.rank for a, b in zip(self.types, types, strict=True)):
+        pairs = list(zip(self.types, types, strict=False))
+        if len(types) != len(self.types) or any(a.dtype is not b.dtype or a.rank != b.rank for a, b in pairs):
             self._begin_again(graph)
             return
         found = sizes_of(self.types, types)
@@ -116,6 +119,7 @@ class Sized:
             self.is_given_up = True
             return
         self.programs[key] = Program(roomy, whole)
+        self.patterns[key] = Pattern(self._example, graph, found)
         self.changes += 1
 
     def _begin_again(self, example: Graph) -> None:
@@ -128,7 +132,30 @@ class Sized:
         return code_key(), tuple([least if n <= least else 1 << (n - 1).bit_length() for n, least in pairs])
 
     def run(self, types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]) -> Any:
-        """The result and its type; None where it is not known what the function gives, or not compiled."""
+        """The results and their types; None where it is not known what the function gives, or not compiled."""
+        sizes = self._sizes(types)
+        program = None if sizes is None else self.programs.get(self._key(sizes))
+        return None if program is None or sizes is None else program.run(sizes, types, buffers)
+
+    def runner(self, graph: Graph) -> Callable[[Sequence[AnyBuffer]], Sequence[AnyBuffer] | None] | None:
+        """What does what `graph` does, which is no function's for which this was made, but is known to be like some.
+        None if it is not, or not compiled; its result is None while another thread runs it.
+        """
+        types = [node.type for node in graph.inputs]
+        sizes = self._sizes(types) if len(types) == len(self.types) else None
+        key = None if sizes is None else self._key(sizes)
+        if sizes is None or key not in self.programs or not self.patterns[key].fits(graph, sizes):
+            return None
+        program = self.programs[key]
+
+        def run(buffers: Sequence[AnyBuffer]) -> Sequence[AnyBuffer] | None:
+            made = program.run(sizes, types, buffers)
+            return None if made is None else [buffer for buffer, _ in made]
+
+        return run
+
+    def _sizes(self, types: Sequence[TensorType]) -> list[int] | None:
+        """The sizes of operands; None where they are of another form."""
         form = self.form
         if not self.programs or form is None:
             return None
@@ -144,53 +171,77 @@ class Sized:
                     if sizes[number] or n < LEAST:
                         return None
                     sizes[number] = n
-        program = self.programs.get(self._key(sizes))
-        return None if program is None else program.run(sizes, types, buffers)
+        return sizes
 
 
 class Program:
     """A compiled graph with room, and memory with that room for the operands whose sizes change: `rooms`, zero behind
     the sizes of the `last` run. `sizes` is what the program reads of them, `form` has what changes of the operands and
-    of the `output`.
+    of the `outputs`.
     """
 
     def __init__(self, graph: Graph, form: Form) -> None:
         self.executable = graphc.compiled.compile_graph(graph)
         self.form = form
-        count = len(form) - 1
+        self.outputs = [node.type for node in graph.outputs]
+        count = len(form) - len(self.outputs)
         self.rooms = [
-            np.zeros(node.shape, node.dtype.numpy) if max(dims, default=-1) >= 0 else None
+            np.zeros(node.shape, node.dtype.numpy) if _changes(dims) else None
             for node, dims in zip(graph.inputs[:count], form[:count], strict=True)
         ]
         self._buffers = [None if room is None else Buffer.from_array(room) for room in self.rooms]
         self.sizes = np.zeros(len(graph.inputs) - count, np.int32)
         self._size_buffers = [Buffer.from_array(self.sizes[i : i + 1]) for i in range(len(self.sizes))]
         self.last = np.zeros(len(self.sizes), np.int64)
-        self.output = graph.outputs[0].type
+        self._lock = threading.Lock()
 
-    def run(self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]) -> Any:
-        given: list[Any] = []
+    def run(
+        self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]
+    ) -> list[tuple[AnyBuffer, TensorType]] | None:
+        """The results and their types; None while another thread runs the program."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            made = [Buffer.allocate(type.nbytes, type) for type in self.outputs]
+            self.executable.launch([*self._given(sizes, types, buffers), *self._size_buffers], made)
+        finally:
+            self._lock.release()
+        forms = self.form[len(self.rooms) :]
+        return [_cut(*each, sizes) for each in zip(made, self.outputs, forms, strict=True)]
+
+    def _given(
+        self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]
+    ) -> list[AnyBuffer]:
+        """Operands, those with room copied to where that is."""
+        given: list[AnyBuffer] = []
         shrinks = any(n < last for n, last in zip(sizes, self.last.tolist(), strict=True))
         for room, held, type, buffer in zip(self.rooms, self._buffers, types, buffers, strict=True):
             if room is None:
-                given.append(
-                    from_host(np.ascontiguousarray(buffer), "cpu") if isinstance(buffer, np.ndarray) else buffer
-                )
+                is_array = isinstance(buffer, np.ndarray)
+                given.append(from_host(np.ascontiguousarray(buffer), "cpu") if is_array else buffer)
                 continue
             if shrinks:
                 room.fill(0)
             room[tuple([slice(n) for n in type.shape])] = _array(buffer, type)
             given.append(held)
         self.sizes[:] = self.last[:] = sizes
-        output, dims = self.output, self.form[-1]
-        made = Buffer.allocate(output.nbytes, output)
-        self.executable.launch([*given, *self._size_buffers], [made])
-        if max(dims, default=-1) < 0:
-            return made, output
-        type = output.with_shape(tuple([sizes[i] if i >= 0 else n for n, i in zip(output.shape, dims, strict=True)]))
-        cut = Buffer.allocate(type.nbytes, type)
-        values_of(cut, type)[...] = values_of(made, output)[tuple([slice(n) for n in type.shape])]
-        return cut, type
+        return given
+
+
+def _cut(
+    buffer: AnyBuffer, type: TensorType, dims: tuple[int, ...], sizes: Sequence[int]
+) -> tuple[AnyBuffer, TensorType]:
+    """What of a result is not room, and its type."""
+    if not _changes(dims):
+        return buffer, type
+    cut = type.with_shape(tuple([sizes[i] if i >= 0 else n for n, i in zip(type.shape, dims, strict=True)]))
+    made = Buffer.allocate(cut.nbytes, cut)
+    values_of(made, cut)[...] = values_of(buffer, type)[tuple([slice(n) for n in cut.shape])]
+    return made, cut
+
+
+def _changes(dims: tuple[int, ...]) -> bool:
+    return max(dims, default=-1) >= 0
 
 
 def _array(value: AnyBuffer | np.ndarray, type: TensorType) -> np.ndarray:
@@ -204,7 +255,7 @@ def _form(number: Mapping[Sizes, int], first: Sequence[TensorType], second: Sequ
 
 def _copied(types: Sequence[TensorType], form: Form) -> int:
     """How many bytes those have whose sizes change."""
-    return sum(type.nbytes for type, dims in zip(types, form, strict=True) if max(dims, default=-1) >= 0)
+    return sum(type.nbytes for type, dims in zip(types, form, strict=True) if _changes(dims))
 
 
 def _least_room(first: Graph, second: Graph) -> int:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling w
 # Microseconds: what interpreting takes for an operator, for an element, for one of a function such as exp and for a
 # multiply-add; what compiling takes for a program and an operator (measured on an AMD EPYC, see decision 19).
 STEP, ELEMENT, HEAVY, PRODUCT, PROGRAM, COMPILED_STEP = 13, 1e-3, 8e-3, 1e-4, 5000, 1000
+SERVED = 1 / 32  # of such a run, if something compiled for all sizes does it: a program of its own is little better
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_AT_ONCE = 20_000  # microseconds of a call that is computed by itself, and of a program that is not looked for
 _FEW = 1024  # elements that cost no more than the operator
@@ -46,27 +48,47 @@ Key = tuple[object, ...]
 
 class Interpreted:
     """Runs a program, or a part of one, with NumPy where a compiled one would run. `changing` are the numbers of its
-    operators that are others than in a program like it before.
+    operators that are others than in a program like it before; `same` is what programs like it share. Where something
+    compiled does what all of them do, it is `served` by that, which gives None while it cannot.
     """
 
-    def __init__(self, graph: Graph, changing: frozenset[int] = frozenset(), whole: Interpreted | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        changing: frozenset[int] = frozenset(),
+        whole: Interpreted | None = None,
+        same: Same | None = None,
+    ) -> None:
         self.output_aliases = (-1,) * len(graph.outputs)
         self.runs = 0.0
         self.changing = changing
+        self.same = same
+        self.served: Callable[[Sequence[AnyBuffer]], Sequence[AnyBuffer] | None] | None = None
+        self.seen = 0  # the number of changes of `same.sized` then
         self._whole = whole if whole is not None else self
         self._graph = graph
         self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
-        self._cost = estimated(graph.nodes)  # of a part that gives nothing, too
-        self._most = min(MOST_RUNS, _runs(graph.nodes, self._cost))
+        self.cost = estimated(graph.nodes)  # of a part that gives nothing, too
+        self._most = min(MOST_RUNS, _runs(graph.nodes, self.cost))
 
     @property
     def is_due(self) -> bool:
         """Whether it has run often enough to be compiled."""
         return self._whole.runs >= self._whole._most
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether there is something for other sizes than when it was seen whether it could be served."""
+        whole = self._whole
+        return whole.same is not None and whole.same.sized is not None and whole.same.sized.changes != whole.seen
+
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The outputs for the inputs' buffers, in memory of their own."""
-        self._whole.runs += self._cost / self._whole._cost
+        if self.served is not None and (served := self.served(inputs)) is not None:
+            self.runs += SERVED
+            FRONT.any_size += 1
+            return list(served)
+        self._whole.runs += self.cost / self._whole.cost
         FRONT.interpreted += 1
         arrays = [values_of(buffer, node.type) for buffer, node in zip(inputs, self._graph.inputs, strict=True)]
         if self._evaluation is None:
@@ -85,18 +107,14 @@ class Interpreted:
 
 def evaluated(outputs: Sequence[Node], bound: Mapping[Node, AnyBuffer]) -> dict[Node, AnyBuffer] | None:
     """The values of `outputs`, operator by operator, from those that are bound; None where a program is better."""
-    values: dict[Node, np.ndarray] = {}
-    room = float(MOST_AT_ONCE)
+    order = topological(outputs, bound.__contains__)
+    mine = [node for node in order if node not in bound]
+    large = sum(_cost(node) for node in mine if node.type.size > _FEW or node.op == "contract")
+    if large > MOST_AT_ONCE or any(node.type.device != "cpu" or node.op in _NOT_ALONE for node in mine):
+        return None
+    values = {node: values_of(bound[node], node.type) for node in order if node in bound}
     with np.errstate(all="ignore"):
-        for node in topological(outputs, bound.__contains__):
-            type, buffer = node.type, bound.get(node)
-            if buffer is not None:
-                values[node] = values_of(buffer, type)
-                continue
-            if type.size > _FEW or node.op == "contract":
-                room -= _cost(node)
-            if room < 0 or type.device != "cpu" or node.op in _NOT_ALONE:
-                return None
+        for node in mine:
             values[node] = value_of(node, [values[operand] for operand in node.inputs], COMPILED)
     if len(outputs) == 1 and (only := values[outputs[0]]).base is None and only.flags.carray:
         return {outputs[0]: from_host(only, "cpu")}  # nobody else has that memory
@@ -108,7 +126,7 @@ class Variants:
 
     def __init__(self) -> None:
         self._compiled: OrderedDict[Key, set[int]] = OrderedDict()  # the first variants of each kind of program
-        self._same: dict[Key, _Same] = {}  # of those that are interpreted
+        self._same: dict[Key, Same] = {}  # of those that are interpreted
         self._held: OrderedDict[Key, Interpreted] = OrderedDict()
 
     def interpreted(self, graph: Graph, key: Key, order: Sequence[Node]) -> Interpreted | None:
@@ -130,17 +148,20 @@ class Variants:
             return None
         same = self._same.get(kind)
         if same is None:
-            same = self._same[kind] = _Same()
-        made = self._held[key] = Interpreted(graph, same.changing(order))
+            same = self._same[kind] = Same()
+        made = self._held[key] = Interpreted(graph, same.changing(order), same=same)
         if len(self._held) > MOST_KEPT:
             self._held.popitem(last=False)
         return made
 
 
-class _Same:
-    """What programs of a kind have in common, operator by operator in their order."""
+class Same:
+    """What programs of a kind have in common, operator by operator in their order. `sized` learns what they do for all
+    sizes (`graphc.any_size`).
+    """
 
     def __init__(self) -> None:
+        self.sized: Any = None
         self._shape: Sequence[object] = ()
         self._known: Sequence[object] = ()
         self._changing: set[int] = set()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import graphc
+from graphc.any_size import Sized
 from graphc.counting import FRONT
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
 from graphc.interpreting import Interpreted, Variants, parts
@@ -106,9 +107,24 @@ def _interpreted(graph: Graph, key: tuple[object, ...], order: Sequence[Node]) -
         return _variants.interpreted(graph, (code_key(), *key), order)
 
 
+def _is_served(whole: Interpreted, graph: Graph) -> bool:
+    """Whether what is compiled for all sizes runs a program, which `graph` shows. It learns what the program does."""
+    same = whole.same
+    assert same is not None
+    with _lock:
+        if same.sized is None:
+            same.sized = Sized(graph)
+        elif not same.sized.is_given_up:
+            same.sized.learn(graph, whole.cost)
+            whole.served = same.sized.runner(graph)
+        whole.seen = same.sized.changes
+    return whole.served is not None
+
+
 def is_due(program: Program) -> bool:
-    """Whether a part of a program was interpreted so often that it is to be compiled."""
-    return any(type(segment.executable) is Interpreted and segment.executable.is_due for segment in program)
+    """Whether a part of a program was interpreted so often that it is to be compiled, or may be done otherwise now."""
+    held = [segment.executable for segment in program if type(segment.executable) is Interpreted]
+    return any(executable.is_due or executable.is_outdated for executable in held)
 
 
 def build(
@@ -131,7 +147,9 @@ def build(
     if interpret and len(pieces) == 1 and not is_host(order[0]) and order[0].op != "transfer":
         made = canonical(tuple(_operands(order)), list(dict.fromkeys(outputs)), order)
         whole, interpret = _interpreted(*made, order), False
-        if whole is not None:
+        if whole is not None and _is_served(whole, made[0]):
+            changes = [True]
+        elif whole is not None:
             pieces, changes = map(list, zip(*parts(order, whole.changing), strict=True))
     if len(pieces) > 1:
         pieces = [piece if is_host(piece[0]) else _with_cheap(piece, known) for piece in pieces]
@@ -165,6 +183,8 @@ def build(
         graph, key = made if made is not None and len(pieces) == 1 else canonical(tuple(taken), given, piece)
         lent = tuple(i for i, n in enumerate(taken) if n in donated and read_once(n)) if single else ()
         executable: Any = _interpreted(graph, key, piece) if interpret else None
+        if executable is not None:
+            _is_served(executable, graph)
         if whole is not None and changes[place]:
             executable = whole if len(pieces) == 1 else Interpreted(graph, whole=whole)
         elif executable is None:

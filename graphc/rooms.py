@@ -22,10 +22,82 @@ from graphc.ir.types import TensorType, i32, identity
 Sizes = tuple[int, int]  # an extent in the first graph and in the second
 _POINTWISE = frozenset({"elementwise", "composite"}), frozenset({"random_bits"})  # kinds of operators, and others
 _ALONG = frozenset({"gather", "take_along", "argsort", "sort"})  # they may not go along what changes
+_WITH_NUMBERS = frozenset({"constant", "pad"})  # of which zero may be negative
 _REDUCED = {
     **{f"reduce_{kind}": kind for kind in ("sum", "prod", "max", "min")},
     **{"argmax": "max", "argmin": "min"},
 }
+
+
+class Pattern:
+    """What two graphs that `with_room` understood tell of others: whether these do the same for their sizes."""
+
+    def __init__(self, first: Graph, second: Graph, pairs: Sequence[Sizes]) -> None:
+        self._numbers = {pair: i for i, pair in enumerate(pairs)}
+        *operands, self._outputs = _operands(first)
+        self._known = [
+            (node, self._dims(node, other), operands[i], self._rule(node, other))
+            for i, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True))
+        ]
+
+    def _dims(self, node: Node, other: Node) -> tuple[int, ...] | None:
+        """For each dimension the number of its size or -1; None where nothing changes."""
+        if node.type is other.type:
+            return None
+        pairs = zip(node.shape, other.shape, strict=True)
+        return tuple([-1 if pair[0] == pair[1] else self._numbers[pair] for pair in pairs])
+
+    def _rule(self, node: Node, other: Node) -> tuple[int, int, int] | None:
+        """Of a constant that changes, (i, k, c): it is k times size i, and c."""
+        if node.op != "constant" or is_same(node, other):
+            return None
+        values = node.attr("value"), other.attr("value")
+        for pair, i in self._numbers.items():
+            if (of := _multiple(pair, values)) is not None:  # type: ignore[arg-type]
+                return i, *of
+        raise AssertionError("a constant that no size tells")
+
+    def fits(self, graph: Graph, sizes: Sequence[int]) -> bool:
+        """Whether a graph does the same for `sizes`."""
+        nodes = graph.nodes
+        *operands, outputs = _operands(graph)
+        if len(nodes) != len(self._known) or outputs != self._outputs:
+            return False
+        for node, own, (like, dims, given, rule) in zip(nodes, operands, self._known, strict=True):
+            if node.op != like.op or own != given:
+                return False
+            if dims is None:
+                is_like = node.type is like.type
+            else:
+                shape = tuple([n if i < 0 else sizes[i] for n, i in zip(like.shape, dims, strict=True)])
+                is_like = node.shape == shape and node.dtype is like.dtype
+            if not is_like:
+                return False
+            if rule is not None:
+                i, k, c = rule
+                if node.attr("value") != k * sizes[i] + c:
+                    return False
+            elif dims is not None and node.op in ("reshape", "broadcast"):
+                continue  # their attributes are the shape
+            elif dims is not None and node.op == "slice":
+                if any(node.ints(name) != like.ints(name) for name in ("start", "step")):
+                    return False
+            elif not is_same(node, like):
+                return False
+        return True
+
+
+def _operands(graph: Graph) -> list[tuple[int, ...]]:
+    """The numbers of the operands of each node, and those of the outputs."""
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    read = [*(node.inputs for node in graph.nodes), graph.outputs]
+    return [tuple([number[node] for node in nodes]) for nodes in read]
+
+
+def is_same(node: Node, other: Node) -> bool:
+    """Whether two nodes have the same attributes, numbers to the last bit."""
+    mine, others = node.attrs, other.attrs
+    return mine is others or (mine == others and (node.op not in _WITH_NUMBERS or repr(mine) == repr(others)))
 
 
 class _Other(Exception):
@@ -98,7 +170,7 @@ class _Roomy:
             return self._constant(node, other, type)
         if op in ("reshape", "broadcast", "slice"):
             return getattr(self, f"_{op}")(node, other, type, given[0])
-        if node.attrs != other.attrs:
+        if not is_same(node, other):
             raise _Other
         if op == "iota":
             return self.b.iota(node.integer("axis"), type)
@@ -133,7 +205,7 @@ class _Roomy:
 
     def _constant(self, node: Node, other: Node, type: TensorType) -> Node:
         value, changed = node.attr("value"), other.attr("value")
-        if node.attrs == other.attrs:
+        if is_same(node, other):
             assert isinstance(value, (int, float))
             return self.b.constant(value, type)
         if type.dtype.kind in ("int", "float"):

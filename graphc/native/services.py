@@ -115,6 +115,7 @@ def _word(part: object) -> int | None:
 def _fill(plan: Plan, native: NativeLibrary, example: TensorType, operands: int) -> None:
     """Let a plan make tensors, whose types are set each time."""
     storage, lineage = Storage(current(), example, None, None), Lineage()
+    storage.recorder = None  # type: ignore[assignment]  # each call sets it: the recorder is not to keep itself
     likes = [plan.prototype(held) for held in (storage, lineage)]
     record = (*likes, 0, plan.prototype(new(storage, example, lineage)), 0, 0, -1, 0, 0, 0)
     assert len(record) == MADE_WORDS
@@ -158,7 +159,7 @@ def _sized(plan: Plan, whole: Sized, key: object) -> _Made | None:
     programs = {rooms: program for (options, rooms), program in whole.programs.items() if options is key}
     if form is None or not programs:
         return None
-    example, dims = next((program.output, program.form[-1]) for program in programs.values())
+    example, dims = next((program.outputs[0], program.form[-1]) for program in programs.values())
     made = [_program(plan, program, whole.least, rooms) for rooms, program in programs.items()]
     records = [record for record in made if record is not None]
     if example.rank > MOST_RANK or not records:
@@ -180,7 +181,7 @@ def _sized(plan: Plan, whole: Sized, key: object) -> _Made | None:
 
 def _program(plan: Plan, program: Program, least: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...] | None:
     """The record of a program; None where Python must run it."""
-    executable, output = program.executable, program.output
+    executable, (output,) = program.executable, program.outputs
     arena = executable.arena_bytes
     if type(executable) is not Executable or executable.native is None or arena > _MOST_ARENA:
         return None

@@ -237,7 +237,7 @@ def at_once(
                 call.served += 1
                 if call.served > MANY and not recorder.calls.come_again:
                     _leave(recorder, place, call, (*args, *(part for pair in kwargs.items() for part in pair)))
-                return from_buffer(*found)
+                return from_buffer(*found[0])
         return _shown(recorder, place, call, tensors, rest, function, args, kwargs)
 
 

@@ -1,0 +1,215 @@
+"""Programs that differ in sizes alone are run by one that is compiled for all sizes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+import graphc.nn as nn
+import graphc.nn.functional as F
+from graphc import any_size, interpreting, programs
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.types import TensorType, f32, i32
+from graphc.options import scope
+from graphc.recording import THREADS
+from graphc.rooms import Pattern, sizes_of, with_room
+from graphc.tensors.changing import forget
+from tests.frontend.test_stored_parts import counted, realised
+
+Function = Callable[[int], Any]
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing was seen before, and what is seen is soon compiled for all sizes."""
+    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
+    monkeypatch.setattr(any_size, "PROGRAM", 0)
+    monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
+    monkeypatch.setattr(any_size, "COPIED", 0)
+    forget(THREADS.recorder)
+    with scope(interpret=True):
+        yield
+
+
+def served(function: Function, sizes: range | list[int]) -> int:
+    """Compare what a function gives with what it gives where all is compiled; how many programs of any size ran."""
+    made: list[Any] = []
+    done = counted(lambda: made.extend(function(n).tolist() for n in sizes))
+    with scope(interpret=False):
+        for n, got in zip(sizes, made, strict=True):
+            np.testing.assert_allclose(got, function(n).tolist(), rtol=2e-5, atol=2e-5)
+    return done["any_size"]
+
+
+def block(width: int = 8) -> Function:
+    graphc.manual_seed(0)
+    net = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.LayerNorm(width))
+    q, k, v = (nn.Linear(width, width) for _ in range(3))
+    table, index = realised(40, width) / 100, graphc.arange(400) * 7 % 40
+    (table.sum() + index.sum()).tolist()
+    ids = index.tolist()
+    index = graphc.tensor(ids)
+
+    def run(n: int) -> Any:
+        with graphc.no_grad():
+            x = F.embedding(index[:n], table)
+            seen = F.softmax(q(x) @ k(x).T / width**0.5, -1) @ v(x)
+            return net(x + seen).mean(0)
+
+    return run
+
+
+def test_a_network_over_texts_of_many_lengths_is_compiled_once_for_all() -> None:
+    run = block()
+    assert served(run, [*range(20, 60), 100, 61, 33, 128, 127, 90]) > 25
+
+
+def test_what_comes_again_is_served_as_well() -> None:
+    run = block()
+    made = [run(n).tolist() for n in range(20, 60)]
+    again: list[Any] = []
+    assert counted(lambda: again.extend(run(n).tolist() for n in [*range(40, 60)] * 2))["any_size"] == 40
+    np.testing.assert_allclose(again, made[20:] * 2, rtol=2e-5, atol=2e-5)
+
+
+def test_it_is_compiled_for_itself_when_it_came_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = block()
+    for n in range(20, 60):
+        run(n).tolist()
+    monkeypatch.setattr(interpreting, "SERVED", 64.0)
+    again = [counted(lambda: run(50).tolist()) for _ in range(8)]
+    assert sum(each["programs_built"] + each["structure_hits"] for each in again) == 1
+    assert not again[-1]["any_size"] and not again[-1]["interpreted"]
+
+
+def test_other_places_and_numbers_are_told_apart() -> None:
+    x, y = realised(400) / 400, realised(400) / 300
+    (x.sum() + y.sum()).tolist()
+
+    def run(n: int) -> Any:
+        part, other = x[n % 7 :], y[:n]
+        part = part[:n] * float(n % 3) + other * 0.5
+        return F.pad(part, (n % 2, 1)).exp()[n % 5 : n % 5 + 8].sum() + part.mean()
+
+    served(run, [*range(20, 60), *range(20, 80)])
+
+
+def test_negative_zero_is_told_apart() -> None:
+    x = realised(400) / 400
+    x.sum().tolist()
+
+    def run(n: int) -> Any:
+        zero = graphc.zeros(n) * (-1.0 if n % 2 else 1.0)
+        return (1 / (x[:n] * 0 + zero)).sign().sum() + x[:n].exp().cumsum(0).sum()
+
+    for n in range(20, 60):
+        assert np.sign(run(n).item()) == run(n).sign().item()
+    served(run, range(20, 60))
+
+
+def test_gradients_are_served() -> None:
+    graphc.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+    data, labels = realised(200, 5) / 500, graphc.arange(200) % 3
+    (data.sum() + labels.sum()).tolist()
+
+    def run(n: int) -> Any:
+        net.zero_grad()
+        F.cross_entropy(net(data[:n]), labels[:n]).backward()
+        return graphc.cat([p.grad.reshape(-1) for p in net.parameters()])
+
+    served(run, range(20, 60))
+
+
+def test_threads_do_not_wait_for_each_other() -> None:
+    run = block()
+    wanted = {n: run(n).tolist() for n in range(20, 60)}
+    made: list[dict[int, Any]] = []
+
+    def work() -> None:
+        with scope(interpret=True):
+            made.append({n: run(n).tolist() for n in [*range(20, 60)] * 3})
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 3
+    for each in made:
+        for n, got in each.items():
+            np.testing.assert_allclose(got, wanted[n], rtol=2e-5, atol=2e-5)
+
+
+# what patterns tell apart
+
+
+def graph_of(n: int, **other: Any) -> Graph:
+    """A graph for operands of `n` elements, with one thing otherwise."""
+    b = Builder()
+    x = b.input(0, TensorType(f32, (n, other.get("width", 4))))
+    part = b.slice(x, (0, other.get("start", 1)), (n, 2), (1, 1))
+    part = b.pad(part, (0, 1), (0, 0), value=other.get("value", 0.0))
+    y = b.elementwise(other.get("op", "add"), part, b.constant(other.get("number", 0.5), part.type))
+    z = b.reshape(y, (n, 1, 3) if other.get("flat", True) else (n, 3, 1))
+    total = b.apply("reduce_sum", (z,), {"axes": (0, 1, 2)})
+    count = b.constant(float(other.get("count", 3 * n)), total.type)
+    made = b.elementwise("div", total, count)
+    if other.get("more"):
+        made = b.elementwise("neg", made)
+    if other.get("crossed"):
+        made = b.elementwise("div", count, total)
+    return Graph((x,), (made, total if other.get("total") else made))
+
+
+def pattern() -> Pattern:
+    first, second = graph_of(5), graph_of(7)
+    pairs = sizes_of([first.inputs[0].type], [second.inputs[0].type])
+    assert pairs == ((5, 7),)
+    return Pattern(first, second, pairs)
+
+
+def test_the_graph_tells_itself_for_other_sizes() -> None:
+    assert all(pattern().fits(graph_of(n), [n]) for n in (2, 5, 7, 9, 1000))
+    assert not pattern().fits(graph_of(9), [8])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"width": 5},
+        {"start": 2},
+        {"start": 0},
+        {"value": 1.0},
+        {"value": -0.0},
+        {"number": 0.25},
+        {"op": "mul"},
+        {"count": 27.5},
+        {"count": 26},
+        {"flat": False},
+        {"more": True},
+        {"crossed": True},
+        {"total": True},
+    ],
+    ids=str,
+)
+def test_what_is_otherwise_is_told_apart(other: dict[str, Any]) -> None:
+    assert not pattern().fits(graph_of(9, **other), [9])
+
+
+def test_a_graph_with_room_keeps_the_sign_of_zero() -> None:
+    first, second = graph_of(5, value=0.0), graph_of(7, value=-0.0)
+    assert with_room(first, second, {(5, 7): 8}) is None
+    assert with_room(first, graph_of(7, value=0.0), {(5, 7): 8}) is not None
+
+
+def test_sizes_are_operands_of_their_own() -> None:
+    made = with_room(graph_of(5), graph_of(7), {(5, 7): 16})
+    assert made is not None
+    assert [node.type for node in made.inputs] == [TensorType(f32, (16, 4)), TensorType(i32, ())]
