@@ -28,6 +28,7 @@ LEAST = 2  # of one element something else may be made
 MOST_ROOM = 4096  # at first, and no more than makes
 WORK = 1 << 15  # elements and products: to compute them in vain takes no time
 COPIED = 2e-4  # microseconds for a byte that is copied to where there is room, or back
+WAITED = 1.0  # seconds for another thread
 MOST_FORMS = 4  # ways in which sizes change, after which a function is given up
 
 Form = tuple[tuple[int, ...], ...]  # for each dimension of each operand the number of its size, or -1
@@ -139,7 +140,7 @@ class Sized:
 
     def runner(self, graph: Graph) -> Callable[[Sequence[AnyBuffer]], Sequence[AnyBuffer] | None] | None:
         """What does what `graph` does, which is no function's for which this was made, but is known to be like some.
-        None if it is not, or not compiled; its result is None while another thread runs it.
+        None if it is not, or not compiled; its result is None where the program is not to be had.
         """
         types = [node.type for node in graph.inputs]
         sizes = self._sizes(types) if len(types) == len(self.types) else None
@@ -193,19 +194,29 @@ class Program:
         self.sizes = np.zeros(len(graph.inputs) - count, np.int32)
         self._size_buffers = [Buffer.from_array(self.sizes[i : i + 1]) for i in range(len(self.sizes))]
         self.last = np.zeros(len(self.sizes), np.int64)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._is_at_work = False
 
     def run(
         self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]
     ) -> list[tuple[AnyBuffer, TensorType]] | None:
-        """The results and their types; None while another thread runs the program."""
-        if not self._lock.acquire(blocking=False):
-            return None
+        """The results and their types; None where the program is not to be had: its room is in use."""
+        if not self._lock.acquire(timeout=WAITED):
+            return None  # another thread takes long, or is none of this process, which was forked
+        try:  # a signal's handler may want it meanwhile
+            return None if self._is_at_work else self._run(sizes, types, buffers)
+        finally:
+            self._lock.release()
+
+    def _run(
+        self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]
+    ) -> list[tuple[AnyBuffer, TensorType]]:
+        self._is_at_work = True
         try:
             made = [Buffer.allocate(type.nbytes, type) for type in self.outputs]
             self.executable.launch([*self._given(sizes, types, buffers), *self._size_buffers], made)
         finally:
-            self._lock.release()
+            self._is_at_work = False
         forms = self.form[len(self.rooms) :]
         return [_cut(*each, sizes) for each in zip(made, self.outputs, forms, strict=True)]
 
@@ -215,6 +226,7 @@ class Program:
         """Operands, those with room copied to where that is."""
         given: list[AnyBuffer] = []
         shrinks = any(n < last for n, last in zip(sizes, self.last.tolist(), strict=True))
+        np.maximum(self.last, sizes, out=self.last)  # what follows may be interrupted
         for room, held, type, buffer in zip(self.rooms, self._buffers, types, buffers, strict=True):
             if room is None:
                 is_array = isinstance(buffer, np.ndarray)
