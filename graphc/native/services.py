@@ -182,8 +182,7 @@ def _sized(plan: Plan, whole: Sized, key: object) -> _Made | None:
 def _program(plan: Plan, program: Program, least: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...] | None:
     """The record of a program; None where Python must run it."""
     executable, (output,) = program.executable, program.outputs
-    arena = executable.arena_bytes
-    if type(executable) is not Executable or executable.native is None or arena > _MOST_ARENA:
+    if type(executable) is not Executable or executable.native is None or executable.arena_bytes > _MOST_ARENA:
         return None
     operands, inputs = len(program.rooms), len(executable.artifact.inputs)
     addresses = plan.own([0] * (inputs + 2))
@@ -197,8 +196,8 @@ def _program(plan: Plan, program: Program, least: Sequence[int], rooms: Sequence
         records += begin, room.nbytes, strides.address, 0
     for place in range(inputs - operands):
         addresses.values[operands + place] = program.sizes.ctypes.data + place * program.sizes.itemsize
-    if arena:
-        addresses.values[inputs + 1] = _memory(plan, arena, executable.arena_name)
+    if executable.arena_bytes:
+        addresses.values[inputs + 1] = _memory(plan, executable.arena_bytes, executable.arena_name)
     out = _memory(plan, output.nbytes, output) if max(program.form[-1], default=-1) >= 0 else 0
     if out:
         addresses.values[inputs] = out

@@ -38,7 +38,7 @@ def test_few_of_many_lengths_are_compiled() -> None:
     x = realised(200) / 200
     done = counted(lambda: [prefix(x, n) for n in range(1, 101)])
     assert done["programs_built"] <= MOST_VARIANTS + 1
-    assert done["interpreted"] >= 100 - MOST_VARIANTS - 1
+    assert done["interpreted"] + done["any_size"] >= 100 - MOST_VARIANTS - 1
     array = np.arange(200, dtype=np.float32) / 200
     for n in (1, 5, 50, 100):
         assert prefix(x, n) == pytest.approx(np.exp(array[:n] * 2 + 1).sum(dtype=np.float64), rel=1e-6)

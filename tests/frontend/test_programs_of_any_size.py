@@ -28,7 +28,7 @@ Function = Callable[[int], Any]
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing was seen before, and programs that are seen are soon compiled for all sizes."""
     monkeypatch.setattr(programs, "_variants", interpreting.Variants())
     monkeypatch.setattr(any_size, "PROGRAM", 0)
