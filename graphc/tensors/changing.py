@@ -187,12 +187,12 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
     is_often = times == WORTH or times > most or times * ELEMENT * sum([t.size for t in types]) > BUILT
     if call.service is None:
         times = WORTH if is_often else times
-        at_once = times > 0
+        now = times > 0
     else:  # native code does not look at kinds: it serves all, or none
         recorder.calls.weigh(is_often, is_new)
-        at_once = times != 0 and (is_new or not recorder.calls.come_again)
+        now = times != 0 and (is_new or not recorder.calls.come_again)
     call.kinds[kind] = times
-    if at_once:
+    if now:
         return AT_ONCE
     return _not_at_once(recorder, place, call, is_new and changes)
 
