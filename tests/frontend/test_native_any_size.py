@@ -20,6 +20,7 @@ from graphc.rounds import ROUND, Rounds
 from graphc.tensors import changing, learning
 from graphc_runtime.buffer import memory_stats
 from graphc_runtime.errors import OutOfMemory
+from tests.frontend.test_growing import told
 from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[..., Any]
@@ -278,3 +279,15 @@ def test_threads_serve_calls_of_their_own() -> None:
     assert len(made) == 3
     for each in made:
         check(function, each)
+
+
+@pytest.mark.parametrize("seed", range(200, 206))
+def test_random_loops(seed: int) -> None:
+    found: list[Any] = []
+    assert counted(lambda: found.extend(told(seed, 24) for _ in range(2)))["native_any_size"] > 0
+    with scope(interpret=False):
+        wanted, nudged = (np.array(told(seed, 24, nudge)) for nudge in (0, 1e-13))
+    # Some of the loops multiply errors by ten every few turns.
+    allowed = 1e-9 * (1 + np.abs(wanted)) + 10 * np.maximum.accumulate(np.abs(nudged - wanted).max(1))[:, None]
+    for each in found:
+        assert (np.abs(np.array(each) - wanted) <= allowed).all()
