@@ -256,6 +256,7 @@ def test_poison() -> None:
 
 
 def test_threads_and_cycles() -> None:
+    gc.collect()  # what other tests left
     before = memory_stats().live_bytes
     failures: list[BaseException] = []
 
