@@ -6,6 +6,9 @@ Functions give 1 to go on, 0 when Python must make the call, -1 when an error is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
 from graphc.native.tables import MADE_STORAGE, MADE_TENSOR, P, T
@@ -41,6 +44,30 @@ V = {name: 8 * place for place, name in enumerate(SERVICE)}
 IN_PROGRAM = {name: 8 * place for place, name in enumerate(PROGRAM)}
 _DIM = 24  # bytes of extent and both strides of a dimension
 _SMALL = (4, 8)
+
+
+@contextmanager
+def _each_operand(f: Writer, *tables: tuple[str, int]) -> Iterator[list[str]]:
+    """What is written inside runs for each operand of a service, with its record of each table, of so many words."""
+    records = [f.variable(begin) for begin, _ in tables]
+    left = f.variable(f.load("%service", V["operands"]))
+    with f.while_above(left, 0):
+        yield [f.get(record) for record in records]
+        for record, (_, words) in zip(records, tables, strict=True):
+            f.set(record, f.add(f.get(record), 8 * words))
+        f.set(left, f.add(f.get(left), -1))
+
+
+def _forms(f: Writer) -> tuple[str, int]:
+    return f.load("%service", V["forms"]), FORM
+
+
+def _found(f: Writer) -> tuple[str, int]:
+    return f.load("%service", V["found"]), FOUND
+
+
+def _rooms(f: Writer) -> tuple[str, int]:
+    return f.load("%program", IN_PROGRAM["rooms"]), ROOM
 
 
 def _block(layout: Layout) -> Function:
@@ -164,19 +191,17 @@ def _measured(layout: Layout) -> Function:
     with f.while_above(left, 0):
         f.set(left, f.add(f.get(left), -1))
         f.store("0", f.scaled(sizes, f.get(left)))
-    form, found = f.variable(f.load("%service", V["forms"])), f.variable(f.load("%service", V["found"]))
-    f.set(left, f.load("%service", V["operands"]))
-    with f.while_above(left, 0):
-        given, now = f.load(f.get(found)), f.get(form)
-        type, rank = f.load(given, tensor["_type"]), f.load(now, 16)
+    with _each_operand(f, _forms(f), _found(f)) as (form, found):
+        given = f.load(found)
+        type, rank = f.load(given, tensor["_type"]), f.load(form, 16)
         shape = f.load(type, layout.form["shape"])
-        f.need(f.equal(f.load(type, layout.form["dtype"]), f.load(now)))
+        f.need(f.equal(f.load(type, layout.form["dtype"]), f.load(form)))
         f.need(f.equal(f.call("PyTuple_Size", shape), rank))
         dim = f.variable(rank)
         with f.while_above(dim, 0):
             f.set(dim, f.add(f.get(dim), -1))
             extent = f.call("PyLong_AsLongLong", f.call("PyTuple_GetItem", shape, f.get(dim)))
-            wanted = f.load(f.scaled(f.add(now, 24), f.get(dim)))
+            wanted = f.load(f.scaled(f.add(form, 24), f.get(dim)))
             is_fixed = f.number(f.above(wanted, -1))
             with f.when(f.equal(is_fixed, 1)):
                 f.need(f.equal(extent, wanted))
@@ -195,13 +220,10 @@ def _measured(layout: Layout) -> Function:
             f.need(f.equal(f.load(storage, storages[name]), none))
         buffer = f.follow(storage, storages["buffer"])
         f.need(f.equal(f.load(buffer, layout.type), f.shared("%desk", "buffer_class")))
-        offset = f.times(f.call("PyLong_AsLongLong", f.load(given, tensor["_offset"])), f.load(now, 8))
+        offset = f.times(f.call("PyLong_AsLongLong", f.load(given, tensor["_offset"])), f.load(form, 8))
         begin = f.call("PyLong_AsVoidPtr", f.load(buffer, layout.buffer["ptr"]))
-        f.store(f.add(begin, offset), f.get(found), 8)
-        f.store(buffer, f.get(found), 16)
-        f.set(form, f.add(now, 8 * FORM))
-        f.set(found, f.add(f.get(found), 8 * FOUND))
-        f.set(left, f.add(f.get(left), -1))
+        f.store(f.add(begin, offset), found, 8)
+        f.store(buffer, found, 16)
     f.give(1)
     return f
 
@@ -243,16 +265,11 @@ def _program_for(layout: Layout) -> Function:
 def _fits_as_it_is(layout: Layout) -> Function:
     """Whether all operands without room lie in one piece."""
     f = Writer(layout, "fits_as_it_is", "service", "program")
-    found, room = f.variable(f.load("%service", V["found"])), f.variable(f.load("%program", IN_PROGRAM["rooms"]))
-    left = f.variable(f.load("%service", V["operands"]))
-    with f.while_above(left, 0):
-        given = f.load(f.get(found))
-        with f.when(f.equal(f.load(f.get(room)), 0)):
+    with _each_operand(f, _found(f), _rooms(f)) as (found, room):
+        given = f.load(found)
+        with f.when(f.equal(f.load(room), 0)):
             shape = f.load(f.load(given, layout.tensor["_type"]), layout.form["shape"])
             f.need(f.differ(f.call("row", shape, f.load(given, layout.tensor["_strides"]), 0), 0))
-        f.set(found, f.add(f.get(found), 8 * FOUND))
-        f.set(room, f.add(f.get(room), 8 * ROOM))
-        f.set(left, f.add(f.get(left), -1))
     f.give(1)
     return f
 
@@ -275,15 +292,11 @@ def _joined(layout: Layout) -> Function:
     to, axis = f.load("%service", V["to"]), f.load("%service", V["axis"])
     f.call("numbers", f.load("%type", layout.form["strides"]), to)
     step = f.times(f.load(f.scaled(to, axis)), f.load("%service", V["item"]))
-    form, found = f.variable(f.load("%service", V["forms"])), f.variable(f.load("%service", V["found"]))
-    left, target = f.variable(f.load("%service", V["operands"])), f.variable("%target")
-    with f.while_above(left, 0):
-        f.call("copy_operand", "%service", f.get(form), f.get(found), to, f.get(target))
+    target = f.variable("%target")
+    with _each_operand(f, _forms(f), _found(f)) as (form, found):
+        f.call("copy_operand", "%service", form, found, to, f.get(target))
         extent = f.load(f.scaled(f.load("%service", V["extents"]), axis))
         f.set(target, f.add(f.get(target), f.times(extent, step)))
-        f.set(form, f.add(f.get(form), 8 * FORM))
-        f.set(found, f.add(f.get(found), 8 * FOUND))
-        f.set(left, f.add(f.get(left), -1))
     f.give(1)
     return f
 
@@ -302,25 +315,17 @@ def _run_program(layout: Layout) -> Function:
             f.set(shrinks, 1)
         f.store(size, f.scaled(last, f.get(left)))
         f.store(size, f.add(read, f.times(f.get(left), "4")), bits=32)
-    form, found = f.variable(f.load("%service", V["forms"])), f.variable(f.load("%service", V["found"]))
-    room = f.variable(f.load("%program", IN_PROGRAM["rooms"]))
-    f.set(left, f.load("%service", V["operands"]))
-    with f.while_above(left, 0):
-        now = f.get(room)
-        target = f.load(now)
+    with _each_operand(f, _forms(f), _found(f), _rooms(f)) as (form, found, room):
+        target = f.load(room)
         with f.when(f.equal(target, 0)):
-            held = f.load(f.get(found), 16)
+            held = f.load(found, 16)
             f.call("Py_IncRef", held)
             f.own(plan, held)
-            f.store(f.load(f.get(found), 8), f.load(now, 24))
+            f.store(f.load(found, 8), f.load(room, 24))
         with f.when(f.differ(target, 0)):
             with f.when(f.equal(f.get(shrinks), 1)):
-                f.clear(target, f.load(now, 8))
-            f.call("copy_operand", "%service", f.get(form), f.get(found), f.load(now, 16), target)
-        f.set(form, f.add(f.get(form), 8 * FORM))
-        f.set(found, f.add(f.get(found), 8 * FOUND))
-        f.set(room, f.add(now, 8 * ROOM))
-        f.set(left, f.add(f.get(left), -1))
+                f.clear(target, f.load(room, 8))
+            f.call("copy_operand", "%service", form, found, f.load(room, 16), target)
     out = f.load("%program", IN_PROGRAM["out"])
     with f.when(f.equal(out, 0)):
         f.store("%target", f.load("%program", IN_PROGRAM["result"]))

@@ -40,13 +40,31 @@ def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def compiled(function: Function, sizes: range | list[int]) -> list[Any]:
+    """What a function gives where every program is compiled: another thread knows none that is interpreted."""
+    made: list[Any] = []
+
+    def work() -> None:
+        with scope(interpret=False):
+            made.extend(function(n).tolist() for n in sizes)
+
+    def run() -> None:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    done = counted(run)
+    assert len(made) == len(sizes)
+    assert done["any_size"] == done["interpreted"] == 0
+    return made
+
+
 def served(function: Function, sizes: range | list[int]) -> int:
     """Compare what a function gives with what it gives where all is compiled; how many programs of any size ran."""
     made: list[Any] = []
     done = counted(lambda: made.extend(function(n).tolist() for n in sizes))
-    with scope(interpret=False):
-        for n, got in zip(sizes, made, strict=True):
-            np.testing.assert_allclose(got, function(n).tolist(), rtol=2e-5, atol=2e-5)
+    for got, wanted in zip(made, compiled(function, sizes), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)
     return done["any_size"]
 
 
@@ -76,10 +94,11 @@ def test_a_network_over_texts_of_many_lengths_is_compiled_once_for_all() -> None
 
 def test_what_comes_again_is_served_as_well() -> None:
     run = block(9)
-    made = [run(n).tolist() for n in range(20, 60)]
+    for n in range(20, 60):
+        run(n).tolist()
     again: list[Any] = []
     assert counted(lambda: again.extend(run(n).tolist() for n in [*range(40, 60)] * 2))["any_size"] == 40
-    np.testing.assert_allclose(again, made[20:] * 2, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(again, compiled(run, range(40, 60)) * 2, rtol=2e-5, atol=2e-5)
 
 
 def test_it_is_compiled_for_itself_when_it_came_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +152,8 @@ def test_gradients_are_served() -> None:
 
 def test_what_was_interrupted_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     run = block(11)
-    made = {n: run(n).tolist() for n in range(20, 60)}
+    for n in range(20, 60):
+        run(n).tolist()
     again: list[Any] = []
     assert counted(lambda: again.append(run(30).tolist()))["any_size"] == 1
     with monkeypatch.context() as patch:
@@ -143,24 +163,24 @@ def test_what_was_interrupted_leaves_nothing_behind(monkeypatch: pytest.MonkeyPa
     gc.collect()  # what failed is pending as long as somebody holds it
     run(20).tolist()  # and whether its places are in range is looked at with what comes next
     assert counted(lambda: again.append(run(45).tolist()))["any_size"] == 1
-    np.testing.assert_allclose(again, [made[30], made[45]], rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(again, compiled(run, [30, 45]), rtol=2e-5, atol=2e-5)
 
 
 def test_what_is_at_work_is_not_run_again() -> None:
     run = block(12)
-    made = [run(n).tolist() for n in range(20, 60)]
+    for n in range(20, 60):
+        run(n).tolist()
     for same in programs._variants._same.values():
         for program in same.sized.programs.values():
             program._is_at_work = True
     again: list[Any] = []
     done = counted(lambda: again.append(run(50).tolist()))
     assert (done["any_size"], done["interpreted"]) == (0, 1)
-    np.testing.assert_allclose(again[0], made[30], rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(again, compiled(run, [50]), rtol=2e-5, atol=2e-5)
 
 
 def test_threads_share_them() -> None:
     run = block(13)
-    wanted = {n: run(n).tolist() for n in range(20, 60)}
     made: list[dict[int, Any]] = []
 
     def work() -> None:
@@ -173,6 +193,7 @@ def test_threads_share_them() -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 3
+    wanted = dict(zip(range(20, 60), compiled(run, range(20, 60)), strict=True))
     for each in made:
         for n, got in each.items():
             np.testing.assert_allclose(got, wanted[n], rtol=2e-5, atol=2e-5)
