@@ -18,7 +18,7 @@ from graphc.recording import THREADS
 from graphc.rounds import ROUND, Rounds
 from graphc.tensors import learning
 from graphc.tensors.changing import forget
-from tests.frontend.test_stored_parts import counted, realised
+from tests.frontend.test_stored_parts import compiled, counted, realised
 
 Function = Callable[..., Any]
 
@@ -101,12 +101,12 @@ def test_it_gives_what_the_function_gives(what: str) -> None:
     function, shapes = CASES[what]
     sizes = [*range(3, 40), 70, 69, 33, 300, 5, 1, 2, 200]
     made = among_steady(function, lambda n: tensors(*shapes(n)), sizes)
-    with scope(interpret=False):
-        for n, (got, _) in zip(sizes, made, strict=True):
-            wanted = function(*tensors(*shapes(n)))
-            assert got.shape == wanted.shape
-            assert got.dtype == wanted.dtype
-            np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=2e-5, atol=2e-6)
+    right: list[Any] = []
+    compiled(lambda: right.extend((found := function(*tensors(*shapes(n))), found.numpy()) for n in sizes))
+    for (got, _), (wanted, values) in zip(made, right, strict=True):
+        assert got.shape == wanted.shape
+        assert got.dtype == wanted.dtype
+        np.testing.assert_allclose(got.numpy(), values, rtol=2e-5, atol=2e-6)
     assert sum(done for _, done in made[27:37]) >= 9, "all, but where there was not enough room"
 
 

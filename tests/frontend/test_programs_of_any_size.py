@@ -22,7 +22,7 @@ from graphc.recording import THREADS
 from graphc.rooms import Pattern, sizes_of, with_room
 from graphc.tensors import changing
 from graphc.tensors.changing import forget
-from tests.frontend.test_stored_parts import counted, realised
+from tests.frontend.test_stored_parts import compiled, counted, realised
 
 Function = Callable[[int], Any]
 
@@ -40,22 +40,10 @@ def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def compiled(function: Function, sizes: range | list[int]) -> list[Any]:
-    """What a function gives where every program is compiled: another thread knows none that is interpreted."""
+def wanted(function: Function, sizes: range | list[int]) -> list[Any]:
+    """What a function gives where every program is compiled."""
     made: list[Any] = []
-
-    def work() -> None:
-        with scope(interpret=False):
-            made.extend(function(n).tolist() for n in sizes)
-
-    def run() -> None:
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-
-    done = counted(run)
-    assert len(made) == len(sizes)
-    assert done["any_size"] == done["interpreted"] == 0
+    compiled(lambda: made.extend(function(n).tolist() for n in sizes))
     return made
 
 
@@ -63,8 +51,8 @@ def served(function: Function, sizes: range | list[int]) -> int:
     """Compare what a function gives with what it gives where all is compiled; how many programs of any size ran."""
     made: list[Any] = []
     done = counted(lambda: made.extend(function(n).tolist() for n in sizes))
-    for got, wanted in zip(made, compiled(function, sizes), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)
+    for got, right in zip(made, wanted(function, sizes), strict=True):
+        np.testing.assert_allclose(got, right, rtol=2e-5, atol=2e-5)
     return done["any_size"]
 
 
@@ -98,7 +86,7 @@ def test_what_comes_again_is_served_as_well() -> None:
         run(n).tolist()
     again: list[Any] = []
     assert counted(lambda: again.extend(run(n).tolist() for n in [*range(40, 60)] * 2))["any_size"] == 40
-    np.testing.assert_allclose(again, compiled(run, range(40, 60)) * 2, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(again, wanted(run, range(40, 60)) * 2, rtol=2e-5, atol=2e-5)
 
 
 def test_it_is_compiled_for_itself_when_it_came_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +151,7 @@ def test_what_was_interrupted_leaves_nothing_behind(monkeypatch: pytest.MonkeyPa
     gc.collect()  # what failed is pending as long as somebody holds it
     run(20).tolist()  # and whether its places are in range is looked at with what comes next
     assert counted(lambda: again.append(run(45).tolist()))["any_size"] == 1
-    np.testing.assert_allclose(again, compiled(run, [30, 45]), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(again, wanted(run, [30, 45]), rtol=2e-5, atol=2e-5)
 
 
 def test_what_is_at_work_is_not_run_again() -> None:
@@ -176,7 +164,7 @@ def test_what_is_at_work_is_not_run_again() -> None:
     again: list[Any] = []
     done = counted(lambda: again.append(run(50).tolist()))
     assert (done["any_size"], done["interpreted"]) == (0, 1)
-    np.testing.assert_allclose(again, compiled(run, [50]), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(again, wanted(run, [50]), rtol=2e-5, atol=2e-5)
 
 
 def test_threads_share_them() -> None:
@@ -193,10 +181,10 @@ def test_threads_share_them() -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 3
-    wanted = dict(zip(range(20, 60), compiled(run, range(20, 60)), strict=True))
+    right = dict(zip(range(20, 60), wanted(run, range(20, 60)), strict=True))
     for each in made:
         for n, got in each.items():
-            np.testing.assert_allclose(got, wanted[n], rtol=2e-5, atol=2e-5)
+            np.testing.assert_allclose(got, right[n], rtol=2e-5, atol=2e-5)
 
 
 # what patterns tell apart
