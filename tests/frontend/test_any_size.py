@@ -18,7 +18,8 @@ from graphc.recording import THREADS
 from graphc.rounds import ROUND, Rounds
 from graphc.tensors import learning
 from graphc.tensors.changing import forget
-from tests.frontend.test_stored_parts import compiled, counted, realised
+from tests.frontend.test_programs_of_any_size import compiled
+from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[..., Any]
 

@@ -21,7 +21,8 @@ from graphc.tensors import changing, learning
 from graphc_runtime.buffer import memory_stats
 from graphc_runtime.errors import OutOfMemory
 from tests.frontend.test_growing import told
-from tests.frontend.test_stored_parts import compiled, counted, realised
+from tests.frontend.test_programs_of_any_size import compiled
+from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[..., Any]
 Made = list[tuple[list[Any], Any, int]]  # operands, what was given, how many calls native code served

@@ -22,7 +22,7 @@ from graphc.recording import THREADS
 from graphc.rooms import Pattern, sizes_of, with_room
 from graphc.tensors import changing
 from graphc.tensors.changing import forget
-from tests.frontend.test_stored_parts import compiled, counted, realised
+from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[[int], Any]
 
@@ -38,6 +38,28 @@ def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget(THREADS.recorder)
     with scope(interpret=True):
         yield
+
+
+def compiled(function: Callable[[], object]) -> None:
+    """Run `function` where every program is compiled: another thread knows none that is interpreted."""
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with scope(interpret=False):
+                function()
+        except BaseException as error:
+            failed.append(error)
+
+    def run() -> None:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    done = counted(run)
+    if failed:
+        raise failed[0]
+    assert done["any_size"] == done["interpreted"] == 0
 
 
 def wanted(function: Function, sizes: range | list[int]) -> list[Any]:

@@ -12,7 +12,6 @@ import pytest
 
 import graphc
 from graphc import call_places
-from graphc.options import scope
 from graphc_runtime.buffer import memory_stats, reset_peak
 
 
@@ -22,28 +21,6 @@ def counted(function: Callable[[], object]) -> dict[str, int]:
     function()
     after = graphc.counters()
     return {name: after[name] - before[name] for name in after}
-
-
-def compiled(function: Callable[[], object]) -> None:
-    """Run `function` where every program is compiled: another thread knows none that is interpreted."""
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            with scope(interpret=False):
-                function()
-        except BaseException as error:
-            failed.append(error)
-
-    def run() -> None:
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-
-    done = counted(run)
-    if failed:
-        raise failed[0]
-    assert done["any_size"] == done["interpreted"] == 0
 
 
 def realised(*shape: int, dtype: Any = None) -> Any:
