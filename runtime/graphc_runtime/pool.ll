@@ -1,9 +1,14 @@
 ; The thread pool of the runtime. One job at a time: `parallel_for` publishes it, takes chunks itself, and waits only for those workers that
 ; have joined it, so a worker that is asleep, late or gone costs nothing.
 ;
-; state: bit 32 is set while a job is open for joining; the low 32 bits count the workers inside it.
-; A worker joins by raising that count while the bit is set; then the job's fields stay as they are until it has left.
-; Whoever finds no chunk left clears the bit. busy belongs to the publisher: nested calls and other threads find it set and run inline.
+; state: the job's number is in bits 33 and up; bit 32 is set while the job is open for joining; the low 32 bits count the workers inside it.
+; A worker joins by raising that count while the bit is set, once for each job; then the job's fields stay as they are until it has left.
+; The publisher finds no chunk left and clears the bit. busy belongs to the publisher: nested calls and other threads find it set and run inline.
+;
+; A job is cut into one range for each thread, and each range into at most 16 grains. A thread goes through its own range from the front, then takes
+; from the ends of others'. So the same thread has the same part of one job after another, and what it has written is in its own caches: between cores
+; that share no cache, a line takes ten times as long. A slot has the number of the job that it is about in bits 16 and up, and how many grains
+; of a thread's range were taken from the end (bits 8 to 15) and from the front (0 to 7); one with another job's number has none taken, so nobody prepares slots.
 ;
 ; `parked` and `waiting` are raised under the mutex before the last look at `state`, and read after `state` was changed, all in
 ; sequentially consistent order: either the sleeper sees the change or the waker sees the sleeper.
@@ -11,11 +16,11 @@
 %pool = type {
   i32, i32, i32, i32, i64, [40 x i8],      ;  0 workers, 1 limit, 2 wanted, 3 stop, 4 spin
   i64, [56 x i8],                          ;  6 state
-  i64, [56 x i8],                          ;  8 next
-  i32, [60 x i8],                          ; 10 busy
-  ptr, ptr, i64, i64, [32 x i8],           ; 12 task, 13 context, 14 count, 15 parts
-  i32, i32, [56 x i8],                     ; 17 parked, 18 waiting
-  [128 x i8], [128 x i8], [128 x i8]       ; 20 mutex, 21 condition "work", 22 condition "done"
+  i32, [60 x i8],                          ;  8 busy
+  ptr, ptr, i64, i64, i64, [24 x i8],      ; 10 task, 11 context, 12 count, 13 threads, 14 job
+  i32, i32, [56 x i8],                     ; 16 parked, 17 waiting
+  [128 x i8], [128 x i8], [128 x i8],      ; 19 mutex, 20 condition "work", 21 condition "done"
+  [64 x [8 x i64]]                         ; 22 slots, a line of the cache each
 }
 
 declare i32 @pthread_mutex_init(ptr, ptr)
@@ -28,9 +33,9 @@ declare i32 @pthread_cond_broadcast(ptr)
 
 ; The pool's memory is zero and no thread knows it yet.
 define void @graphc_pool_init(ptr %pool) {
-  %mutex = getelementptr %pool, ptr %pool, i32 0, i32 20
-  %work = getelementptr %pool, ptr %pool, i32 0, i32 21
-  %done = getelementptr %pool, ptr %pool, i32 0, i32 22
+  %mutex = getelementptr %pool, ptr %pool, i32 0, i32 19
+  %work = getelementptr %pool, ptr %pool, i32 0, i32 20
+  %done = getelementptr %pool, ptr %pool, i32 0, i32 21
   %1 = call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   %2 = call i32 @pthread_cond_init(ptr %work, ptr null)
   %3 = call i32 @pthread_cond_init(ptr %done, ptr null)
@@ -40,8 +45,8 @@ define void @graphc_pool_init(ptr %pool) {
 ; Tell all workers to return.
 define void @graphc_pool_stop(ptr %pool) {
   %stop = getelementptr %pool, ptr %pool, i32 0, i32 3
-  %mutex = getelementptr %pool, ptr %pool, i32 0, i32 20
-  %work = getelementptr %pool, ptr %pool, i32 0, i32 21
+  %mutex = getelementptr %pool, ptr %pool, i32 0, i32 19
+  %work = getelementptr %pool, ptr %pool, i32 0, i32 20
   %1 = call i32 @pthread_mutex_lock(ptr %mutex)
   store atomic i32 1, ptr %stop seq_cst, align 4
   %2 = call i32 @pthread_cond_broadcast(ptr %work)
@@ -63,45 +68,78 @@ end:
   ret void
 }
 
-; Take and run chunks until none is left, then close the job. A chunk is a quarter of a thread's even share of what is left, so that all threads
-; end at about the same time, but not less than a sixteenth of its share of all, so that there are not too many.
-define internal void @drain(ptr %pool) {
+; Take and run chunks until none is left: a quarter of what is left of a range, but at least a grain.
+define internal void @drain(ptr %pool, i64 %self) {
 entry:
-  %state = getelementptr %pool, ptr %pool, i32 0, i32 6
-  %next = getelementptr %pool, ptr %pool, i32 0, i32 8
-  %task.at = getelementptr %pool, ptr %pool, i32 0, i32 12
-  %context.at = getelementptr %pool, ptr %pool, i32 0, i32 13
-  %count.at = getelementptr %pool, ptr %pool, i32 0, i32 14
-  %parts.at = getelementptr %pool, ptr %pool, i32 0, i32 15
+  %task.at = getelementptr %pool, ptr %pool, i32 0, i32 10
+  %context.at = getelementptr %pool, ptr %pool, i32 0, i32 11
+  %count.at = getelementptr %pool, ptr %pool, i32 0, i32 12
+  %threads.at = getelementptr %pool, ptr %pool, i32 0, i32 13
+  %job.at = getelementptr %pool, ptr %pool, i32 0, i32 14
   %task = load ptr, ptr %task.at
   %context = load ptr, ptr %context.at
   %count = load i64, ptr %count.at
-  %parts = load i64, ptr %parts.at
-  %shares = shl i64 %parts, 2
-  %share = udiv i64 %count, %shares
-  %tiny = icmp eq i64 %share, 0
-  %least = select i1 %tiny, i64 1, i64 %share
-  br label %loop
-loop:
-  %lo = load atomic i64, ptr %next monotonic, align 8
-  %left = sub i64 %count, %lo
-  %some = icmp sgt i64 %left, 0
-  br i1 %some, label %take, label %end
+  %threads = load i64, ptr %threads.at
+  %job = load i64, ptr %job.at
+  %tag = shl i64 %job, 16
+  %each = udiv i64 %count, %threads
+  %longer = urem i64 %count, %threads
+  br label %range
+range:
+  %turn = phi i64 [ 0, %entry ], [ %turn1, %range.end ]
+  %from = add i64 %self, %turn
+  %owner = urem i64 %from, %threads
+  %is.own = icmp eq i64 %turn, 0
+  %is.longer = icmp ult i64 %owner, %longer
+  %more = zext i1 %is.longer to i64
+  %length = add i64 %each, %more
+  %before = mul i64 %owner, %each
+  %extra = select i1 %is.longer, i64 %owner, i64 %longer
+  %start = add i64 %before, %extra
+  %few = icmp ult i64 %length, 16
+  %grains = select i1 %few, i64 %length, i64 16
+  %slot = getelementptr %pool, ptr %pool, i32 0, i32 22, i64 %owner
+  br label %look
+look:
+  %seen = load atomic i64, ptr %slot monotonic, align 8
+  %seen.tag = and i64 %seen, -65536
+  %is.current = icmp eq i64 %seen.tag, %tag
+  %now = select i1 %is.current, i64 %seen, i64 %tag
+  %front = and i64 %now, 255
+  %now.end = lshr i64 %now, 8
+  %back = and i64 %now.end, 255
+  %taken = add i64 %front, %back
+  %left = sub i64 %grains, %taken
+  %some = icmp ne i64 %left, 0
+  br i1 %some, label %take, label %range.end
 take:
-  %fair = udiv i64 %left, %parts
-  %small = icmp ult i64 %fair, %least
-  %size = select i1 %small, i64 %least, i64 %fair
-  %after = add i64 %lo, %size
-  %full = icmp slt i64 %after, %count
-  %hi = select i1 %full, i64 %after, i64 %count
-  %try = cmpxchg weak ptr %next, i64 %lo, i64 %hi monotonic monotonic
+  %quarter = lshr i64 %left, 2
+  %tiny = icmp eq i64 %quarter, 0
+  %size = select i1 %tiny, i64 1, i64 %quarter
+  %size.back = shl i64 %size, 8
+  %step = select i1 %is.own, i64 %size, i64 %size.back
+  %then = add i64 %now, %step
+  %try = cmpxchg weak ptr %slot, i64 %seen, i64 %then monotonic monotonic
   %mine = extractvalue { i64, i1 } %try, 1
-  br i1 %mine, label %run, label %loop
+  br i1 %mine, label %run, label %look
 run:
+  %upto = sub i64 %grains, %back
+  %behind = sub i64 %upto, %size
+  %first = select i1 %is.own, i64 %front, i64 %behind
+  %last = add i64 %first, %size
+  %first.all = mul i64 %first, %length
+  %last.all = mul i64 %last, %length
+  %first.at = udiv i64 %first.all, %grains
+  %last.at = udiv i64 %last.all, %grains
+  %lo = add i64 %start, %first.at
+  %hi = add i64 %start, %last.at
   call void %task(ptr %context, i64 %lo, i64 %hi)
-  br label %loop
+  br label %look
+range.end:
+  %turn1 = add i64 %turn, 1
+  %others = icmp ult i64 %turn1, %threads
+  br i1 %others, label %range, label %end
 end:
-  %old = atomicrmw and ptr %state, i64 -4294967297 seq_cst
   ret void
 }
 
@@ -113,17 +151,17 @@ entry:
   %wanted.at = getelementptr %pool, ptr %pool, i32 0, i32 2
   %spin.at = getelementptr %pool, ptr %pool, i32 0, i32 4
   %state = getelementptr %pool, ptr %pool, i32 0, i32 6
-  %next = getelementptr %pool, ptr %pool, i32 0, i32 8
-  %busy = getelementptr %pool, ptr %pool, i32 0, i32 10
-  %task.at = getelementptr %pool, ptr %pool, i32 0, i32 12
-  %context.at = getelementptr %pool, ptr %pool, i32 0, i32 13
-  %count.at = getelementptr %pool, ptr %pool, i32 0, i32 14
-  %parts.at = getelementptr %pool, ptr %pool, i32 0, i32 15
-  %parked.at = getelementptr %pool, ptr %pool, i32 0, i32 17
-  %waiting = getelementptr %pool, ptr %pool, i32 0, i32 18
-  %mutex = getelementptr %pool, ptr %pool, i32 0, i32 20
-  %work = getelementptr %pool, ptr %pool, i32 0, i32 21
-  %done = getelementptr %pool, ptr %pool, i32 0, i32 22
+  %busy = getelementptr %pool, ptr %pool, i32 0, i32 8
+  %task.at = getelementptr %pool, ptr %pool, i32 0, i32 10
+  %context.at = getelementptr %pool, ptr %pool, i32 0, i32 11
+  %count.at = getelementptr %pool, ptr %pool, i32 0, i32 12
+  %threads.at = getelementptr %pool, ptr %pool, i32 0, i32 13
+  %job.at = getelementptr %pool, ptr %pool, i32 0, i32 14
+  %parked.at = getelementptr %pool, ptr %pool, i32 0, i32 16
+  %waiting = getelementptr %pool, ptr %pool, i32 0, i32 17
+  %mutex = getelementptr %pool, ptr %pool, i32 0, i32 19
+  %work = getelementptr %pool, ptr %pool, i32 0, i32 20
+  %done = getelementptr %pool, ptr %pool, i32 0, i32 21
   %several = icmp sgt i64 %count, 1
   br i1 %several, label %look, label %few
 few:
@@ -150,14 +188,19 @@ inline:
   br label %return
 publish:
   %workers64 = zext i32 %workers to i64
-  %threads = add i64 %workers64, 1
-  %parts = shl i64 %threads, 2
+  %all = add i64 %workers64, 1
+  %few.slots = icmp ult i64 %all, 64
+  %threads = select i1 %few.slots, i64 %all, i64 64
+  %job.before = load i64, ptr %job.at
+  %job = add i64 %job.before, 1
   store ptr %task, ptr %task.at
   store ptr %context, ptr %context.at
   store i64 %count, ptr %count.at
-  store i64 %parts, ptr %parts.at
-  store atomic i64 0, ptr %next monotonic, align 8
-  store atomic i64 4294967296, ptr %state seq_cst, align 8
+  store i64 %threads, ptr %threads.at
+  store i64 %job, ptr %job.at
+  %number = shl i64 %job, 33
+  %opened = or i64 %number, 4294967296
+  store atomic i64 %opened, ptr %state seq_cst, align 8
   %parked = load atomic i32, ptr %parked.at seq_cst, align 4
   %sleepers = icmp sgt i32 %parked, 0
   br i1 %sleepers, label %wake, label %help
@@ -181,13 +224,15 @@ woken:
   %w3 = call i32 @pthread_mutex_unlock(ptr %mutex)
   br label %help
 help:
-  call void @drain(ptr %pool)
+  call void @drain(ptr %pool, i64 0)
+  %closed = atomicrmw and ptr %state, i64 -4294967297 seq_cst
   %spin = load i64, ptr %spin.at
   br label %spinning
 spinning:
   %i = phi i64 [ 0, %help ], [ %i1, %spin.more ]
   %now = load atomic i64, ptr %state acquire, align 8
-  %left.all = icmp eq i64 %now, 0
+  %inside = and i64 %now, 4294967295
+  %left.all = icmp eq i64 %inside, 0
   br i1 %left.all, label %release, label %spin.check
 spin.check:
   %patient = icmp ult i64 %i, %spin
@@ -202,7 +247,8 @@ sleep:
   br label %sleep.look
 sleep.look:
   %later = load atomic i64, ptr %state seq_cst, align 8
-  %over = icmp eq i64 %later, 0
+  %inside.later = and i64 %later, 4294967295
+  %over = icmp eq i64 %inside.later, 0
   br i1 %over, label %sleep.end, label %sleep.wait
 sleep.wait:
   %s2 = call i32 @pthread_cond_wait(ptr %done, ptr %mutex)
@@ -225,15 +271,18 @@ entry:
   %stop = getelementptr %pool, ptr %pool, i32 0, i32 3
   %spin.at = getelementptr %pool, ptr %pool, i32 0, i32 4
   %state = getelementptr %pool, ptr %pool, i32 0, i32 6
-  %parked = getelementptr %pool, ptr %pool, i32 0, i32 17
-  %waiting = getelementptr %pool, ptr %pool, i32 0, i32 18
-  %mutex = getelementptr %pool, ptr %pool, i32 0, i32 20
-  %work = getelementptr %pool, ptr %pool, i32 0, i32 21
-  %done = getelementptr %pool, ptr %pool, i32 0, i32 22
-  %1 = atomicrmw add ptr %workers.at, i32 1 seq_cst
+  %parked = getelementptr %pool, ptr %pool, i32 0, i32 16
+  %waiting = getelementptr %pool, ptr %pool, i32 0, i32 17
+  %mutex = getelementptr %pool, ptr %pool, i32 0, i32 19
+  %work = getelementptr %pool, ptr %pool, i32 0, i32 20
+  %done = getelementptr %pool, ptr %pool, i32 0, i32 21
+  %others = atomicrmw add ptr %workers.at, i32 1 seq_cst
+  %others64 = zext i32 %others to i64
+  %self = add i64 %others64, 1
   %spin = load i64, ptr %spin.at
   br label %idle
 idle:
+  %done.job = phi i64 [ 0, %entry ], [ %done.job, %unpark ], [ %done.job, %join ], [ %number, %joined ], [ %number, %tell ], [ %number, %tell.now ]
   br label %watch
 watch:
   %i = phi i64 [ 0, %idle ], [ %i1, %pause ]
@@ -244,7 +293,10 @@ watch.job:
   %seen = load atomic i64, ptr %state acquire, align 8
   %bit = and i64 %seen, 4294967296
   %open = icmp ne i64 %bit, 0
-  br i1 %open, label %join, label %watch.more
+  %number = lshr i64 %seen, 33
+  %is.new = icmp ne i64 %number, %done.job
+  %wants = and i1 %open, %is.new
+  br i1 %wants, label %join, label %watch.more
 watch.more:
   %i1 = add i64 %i, 1
   %patient = icmp ult i64 %i1, %spin
@@ -258,9 +310,10 @@ join:
   %in = extractvalue { i64, i1 } %try, 1
   br i1 %in, label %joined, label %idle
 joined:
-  call void @drain(ptr %pool)
+  call void @drain(ptr %pool, i64 %self)
   %before = atomicrmw sub ptr %state, i64 1 seq_cst
-  %last = icmp eq i64 %before, 1
+  %before.inside = and i64 %before, 4294967295
+  %last = icmp eq i64 %before.inside, 1
   br i1 %last, label %tell, label %idle
 tell:
   %asleep = load atomic i32, ptr %waiting seq_cst, align 4
@@ -273,7 +326,7 @@ tell.now:
   br label %idle
 park:
   %p1 = call i32 @pthread_mutex_lock(ptr %mutex)
-  %2 = atomicrmw add ptr %parked, i32 1 seq_cst
+  %p.before = atomicrmw add ptr %parked, i32 1 seq_cst
   br label %park.look
 park.look:
   %stopped2 = load atomic i32, ptr %stop seq_cst, align 4
@@ -283,16 +336,19 @@ park.job:
   %seen2 = load atomic i64, ptr %state seq_cst, align 8
   %bit2 = and i64 %seen2, 4294967296
   %open2 = icmp ne i64 %bit2, 0
-  br i1 %open2, label %unpark, label %park.wait
+  %number2 = lshr i64 %seen2, 33
+  %is.new2 = icmp ne i64 %number2, %done.job
+  %wants2 = and i1 %open2, %is.new2
+  br i1 %wants2, label %unpark, label %park.wait
 park.wait:
   %p2 = call i32 @pthread_cond_wait(ptr %work, ptr %mutex)
   br label %park.look
 unpark:
-  %3 = atomicrmw sub ptr %parked, i32 1 seq_cst
+  %p.after = atomicrmw sub ptr %parked, i32 1 seq_cst
   %p3 = call i32 @pthread_mutex_unlock(ptr %mutex)
   br label %idle
 exit:
-  %4 = atomicrmw sub ptr %workers.at, i32 1 seq_cst
+  %gone = atomicrmw sub ptr %workers.at, i32 1 seq_cst
   ret void
 }
 

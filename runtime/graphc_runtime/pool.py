@@ -32,7 +32,7 @@ SYMBOLS = (
     "graphc_pool_stop",
     "graphc_pool_worker",
 )
-_BYTES = 768
+_BYTES = 704 + 64 * 64
 # Offsets in the pool's memory.
 _WORKERS, _LIMIT, _WANTED, _STOP, _SPIN = 0, 4, 8, 12, 16
 _SPIN_SECONDS = 60e-6

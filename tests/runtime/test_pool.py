@@ -101,6 +101,36 @@ end:
 """
 
 
+# The first chunks to run, as many as there are threads, note where they begin and wait for each other (not for ever) in
+# the second buffer, i64[THREADS + 1], whose first entry counts chunks.
+BEGIN_TASK = """
+define void @task(ptr %buffers, i64 %lo, i64 %hi) {
+entry:
+  %out.at = getelementptr ptr, ptr %buffers, i64 1
+  %out = load ptr, ptr %out.at
+  %before = atomicrmw add ptr %out, i64 1 seq_cst
+  %early = icmp slt i64 %before, THREADS
+  br i1 %early, label %note, label %end
+note:
+  %place = add i64 %before, 1
+  %note.at = getelementptr i64, ptr %out, i64 %place
+  store i64 %lo, ptr %note.at
+  br label %wait
+wait:
+  %i = phi i64 [ 0, %note ], [ %i1, %again ]
+  %begun = load atomic i64, ptr %out seq_cst, align 8
+  %all = icmp sge i64 %begun, THREADS
+  br i1 %all, label %end, label %again
+again:
+  %i1 = add i64 %i, 1
+  %patient = icmp slt i64 %i1, 3000000000
+  br i1 %patient, label %wait, label %end
+end:
+  ret void
+}
+"""
+
+
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
     """Each test starts with one worker, whatever the machine, and leaves the setting as it was."""
@@ -144,20 +174,29 @@ def test_two_threads_work_at_the_same_time() -> None:
     assert out.array.view(np.int32).tolist() == [2, 2]
 
 
-def chunk_sizes(count: int, threads: int) -> list[int]:
-    """How a job is cut: each time a quarter of a thread's share of what is left, at last a sixteenth of its share of
-    all.
-    """
-    sizes: list[int] = []
-    while count > sum(sizes):
-        left = count - sum(sizes)
-        sizes.append(min(left, max(left // (4 * threads), count // (16 * threads), 1)))
-    return sizes
+def ranges(count: int, threads: int) -> list[int]:
+    """How many indices each thread's own range has."""
+    return [count // threads + (i < count % threads) for i in range(threads)]
+
+
+def chunks_of(length: int) -> int:
+    """How many chunks a range is taken in: each a quarter of what is left of at most 16 grains, or one grain."""
+    left, chunks = min(length, 16), 0
+    while left:
+        left -= max(left // 4, 1)
+        chunks += 1
+    return chunks
+
+
+def first_chunk(length: int) -> int:
+    """How many indices the first chunk of a range has."""
+    grains = min(length, 16)
+    return max(grains // 4, 1) * length // grains
 
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_others_take_the_chunks_of_a_thread_that_stalls(workers: int) -> None:
-    """Chunks belong to nobody before they run: with shares of its own the stalled thread would wait for itself."""
+    """Ranges belong to threads only as long as nobody else wants them: else all would wait for the stalled one."""
     set_num_threads(workers)
     start_pool()
     executable = parallel(STALL_TASK, (TensorSpec("i64", (3,)),))
@@ -165,10 +204,24 @@ def test_others_take_the_chunks_of_a_thread_that_stalls(workers: int) -> None:
         out = zeros(3, np.int64)
         executable.run([number(count)], [out])
         others, chunks, own = out.array.view(np.int64).tolist()
-        sizes = chunk_sizes(count, workers)
-        assert own in sizes[:workers]  # one chunk, about a quarter of a share
+        lengths = ranges(count, workers)
+        assert own in {first_chunk(length) for length in lengths}  # one chunk, about a quarter of a share
         assert others == count - own
-        assert chunks == len(sizes) - 1  # all the other chunks, while one stood still
+        assert chunks == sum(map(chunks_of, lengths)) - 1  # all the other chunks, while one stood still
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("count", [3, 4, 25, 1000])
+def test_threads_begin_at_ranges_of_their_own(workers: int, count: int) -> None:
+    """So that what a thread wrote in one job is in its own caches in the next."""
+    set_num_threads(workers)
+    start_pool()
+    executable = parallel(BEGIN_TASK.replace("THREADS", str(workers)), (TensorSpec("i64", (workers + 1,)),))
+    for _ in range(20):
+        out = zeros(workers + 1, np.int64)
+        executable.run([number(count)], [out])
+        lengths = ranges(count, workers)
+        assert sorted(out.array.view(np.int64)[1:].tolist()) == [sum(lengths[:i]) for i in range(workers)]
 
 
 def test_many_small_jobs() -> None:
