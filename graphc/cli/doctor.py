@@ -97,7 +97,7 @@ def _costs(target: Target) -> str:
     return (
         f"cycles are counted, never timed: {PER_CYCLE} vector multiply-adds and loads each (a peak of {peak} f32 "
         f"operations a core), {1 / NEAR:.3g} bytes from L2 or {1 / FAR:.3g} from beyond; several threads work from "
-        f"{PARALLEL_FLOPS:,} operations or {size_text(PARALLEL_BYTES)} on"
+        f"{PARALLEL_FLOPS:,} operations or {size_text(PARALLEL_BYTES)} on, if that proves faster"
     )
 
 

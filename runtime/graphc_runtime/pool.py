@@ -2,7 +2,8 @@
 fork, gone at exit.
 
 `pool.ll` does the work. Here are its life and its settings: workers are daemon threads of Python that sit in one native
-call, with the GIL free. Programs get the address of a table:
+call, with the GIL free. Programs get the address of a table, or from `choice.ll` that of another one, which is for one
+thread:
 
 - [0] `void parallel_for(ptr pool, ptr task, ptr context, i64 count)`. A task is `void (ptr context, i64 lo, i64 hi)`
   and runs for disjoint ranges that cover [0, count). Calls with a count of one, calls inside a task and calls while
@@ -26,9 +27,12 @@ from graphc_runtime.options import THREADS
 
 SYMBOLS = (
     "graphc_parallel_for",
+    "graphc_pool_alone",
     "graphc_pool_init",
     "graphc_pool_move",
+    "graphc_pool_move_alone",
     "graphc_pool_pause",
+    "graphc_pool_run",
     "graphc_pool_stop",
     "graphc_pool_worker",
 )
@@ -37,6 +41,8 @@ _BYTES = 704 + 64 * 64
 _WORKERS, _LIMIT, _WANTED, _STOP, _SPIN = 0, 4, 8, 12, 16
 _SPIN_SECONDS = 60e-6
 _MAX_THREADS = 1024
+# Of %record in `choice.ll`: its words, and the runs of its first period.
+_RECORD_WORDS, _FIRST_PERIOD = 13, 32
 
 _ON_POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _PAUSE = ctypes.CFUNCTYPE(None, ctypes.c_int64)
@@ -46,8 +52,11 @@ Link = Callable[[str, tuple[str, ...]], Mapping[str, int]]
 
 
 def pool_source() -> str:
-    """The LLVM IR of the pool, without the function `relax` (a hint to the processor), which depends on the machine."""
-    return Path(__file__).with_name("pool.ll").read_text(encoding="ascii")
+    """The LLVM IR of the pool, without the functions `relax` (a hint to the processor) and `ticks` (its clock), which
+    depend on the machine.
+    """
+    here = Path(__file__)
+    return "\n".join(here.with_name(name).read_text(encoding="ascii") for name in ("pool.ll", "choice.ll"))
 
 
 class ThreadPool:
@@ -80,6 +89,19 @@ class ThreadPool:
                 if self._code is None:
                     self._prepare(code)
         return ctypes.addressof(self._table), self.wanted
+
+    def choosing(self, entry: int, trial: int, link: Link) -> tuple[int, ctypes.Array[ctypes.c_void_p]]:
+        """What runs the program at the address `entry` with several threads or one, whichever is faster: the address of
+        a function, and the record to give it in place of a table. The record lives as long as the program. `trial` is
+        how many runs try the other way, 3 or more.
+        """
+        self.table(link)
+        code = self._code
+        assert code is not None
+        alone = (code["graphc_pool_alone"], self._address, code["graphc_pool_move_alone"])
+        return code["graphc_pool_run"], (ctypes.c_void_p * _RECORD_WORDS)(
+            *self._table, *alone, entry, _FIRST_PERIOD, trial
+        )
 
     def start(self) -> None:
         """Start workers if there are none and there should be some; otherwise nothing."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphc_runtime import Executable, TensorSpec, get_device, get_num_threads, pool, set_num_threads
+from graphc_runtime import Buffer, Executable, TensorSpec, get_device, get_num_threads, pool, set_num_threads
 from graphc_runtime.machine import cpu_count
 from graphc_runtime.options import THREADS
 from graphc_runtime.pool import POOL
@@ -131,6 +131,33 @@ end:
 """
 
 
+# Counts chunks in the second buffer, i64[1]. The second entry of the first, i64[3], is the number of rounds that a
+# chunk takes if the job is cut, the third that of one which has the whole job.
+WEARY_TASK = """
+define void @task(ptr %buffers, i64 %lo, i64 %hi) {
+entry:
+  %in = load ptr, ptr %buffers
+  %out.at = getelementptr ptr, ptr %buffers, i64 1
+  %out = load ptr, ptr %out.at
+  %old = atomicrmw add ptr %out, i64 1 seq_cst
+  %count = load i64, ptr %in
+  %size = sub i64 %hi, %lo
+  %whole = icmp eq i64 %size, %count
+  %which = select i1 %whole, i64 2, i64 1
+  %rounds.at = getelementptr i64, ptr %in, i64 %which
+  br label %wait
+wait:
+  %i = phi i64 [ 0, %entry ], [ %i1, %wait ]
+  %rounds = load atomic i64, ptr %rounds.at monotonic, align 8
+  %i1 = add i64 %i, 1
+  %more = icmp slt i64 %i1, %rounds
+  br i1 %more, label %wait, label %end
+end:
+  ret void
+}
+"""
+
+
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
     """Each test starts with one worker, whatever the machine, and leaves the setting as it was."""
@@ -222,6 +249,46 @@ def test_threads_begin_at_ranges_of_their_own(workers: int, count: int) -> None:
         executable.run([number(count)], [out])
         lengths = ranges(count, workers)
         assert sorted(out.array.view(np.int64)[1:].tolist()) == [sum(lengths[:i]) for i in range(workers)]
+
+
+def weary() -> Executable:
+    """Runs `WEARY_TASK`; it says that it is long enough for several threads to be tried, and not too long."""
+    program = artifact((PARALLEL_ENTRY, WEARY_TASK), (TensorSpec("i64", (3,)),), (TensorSpec("i64", (1,)),))
+    return Executable(replace(program, launches=(replace(program.launches[0], flops=1_000_000),)), get_device("cpu"))
+
+
+def chunks_in(executable: Executable, runs: int, cut: int = 0, whole: int = 0) -> set[int]:
+    """How many chunks a job of 8 indices was run in, in all those runs."""
+    given = Buffer.from_array(np.array([8, cut, whole]))
+    counts = set()
+    for _ in range(runs):
+        out = zeros(1, np.int64)
+        executable.run([given], [out])
+        counts.add(int(out.array.view(np.int64)[0]))
+    return counts
+
+
+@pytest.mark.parametrize("first", ["one thread", "threads"])
+def test_programs_run_the_way_that_is_faster(first: str) -> None:
+    """On several threads or one: they try the other way for 64 runs after 32, and again after 512. A trial that goes
+    badly ends after ten runs.
+    """
+    start_pool()
+    executable = weary()
+    threads, alone = {2 * chunks_of(4)}, {1}
+    slow = 3_000_000  # rounds: more than a millisecond
+    against_threads, against_one = {"cut": slow}, {"whole": slow}
+    assert chunks_in(executable, 32, **(against_threads if first == "one thread" else against_one)) == threads
+    if first == "one thread":
+        assert chunks_in(executable, 64, **against_threads) == alone
+        assert chunks_in(executable, 512, **against_one) == alone
+        assert chunks_in(executable, 64, **against_one) == threads
+        assert chunks_in(executable, 100) == threads
+    else:
+        assert chunks_in(executable, 10, **against_one) == alone
+        assert chunks_in(executable, 512, **against_threads) == threads
+        assert chunks_in(executable, 64, **against_threads) == alone
+        assert chunks_in(executable, 100) == alone
 
 
 def test_many_small_jobs() -> None:

@@ -27,9 +27,17 @@ _RELAX = {
     "x86_64": ("@llvm.x86.sse2.pause()", ""),
     "aarch64": ("@llvm.aarch64.hint(i32 1)", "i32"),
 }
+# Reading the cycle counter traps on aarch64; its timer does not.
+_TICKS = {"x86_64": "@llvm.readcyclecounter()", "aarch64": "@llvm.readsteadycounter()"}
 # Work of a program, about half a millisecond of one thread, whose first run too has all threads: starting them takes a
 # tenth of that.
 _LONG_FLOPS, _LONG_BYTES = 20_000_000, 4 << 20
+# Work of programs of which it is tried whether several threads are faster than one. Kernels of less run on one thread
+# (`graphc.codegen.launching`); more than a few milliseconds of one are what threads are for.
+_LEAST_FLOPS, _LEAST_BYTES = 200_000, 512 << 10
+_MOST_FLOPS, _MOST_BYTES = 200_000_000, 64 << 20
+# Runs that try it: some milliseconds, for which systems give a core to another process that wants it.
+_TRIAL, _LONG_TRIAL = 64, 16
 _numbers = itertools.count()
 _lock = threading.Lock()
 
@@ -114,11 +122,17 @@ class CpuProgram:
         if artifact.steps:
             raise LoadError(f"{artifact.name} was compiled for a CUDA device, not for the CPU: compile it again")
         self._library = Library(artifact.name, artifact.objects, (artifact.entry,))
-        entry = _ENTRY(self._library[artifact.entry])
+        address = self._library[artifact.entry]
         table, wanted = POOL.table(_link_pool)
-        self.native: tuple[int, int, int] | None = (self._library[artifact.entry], table, ctypes.addressof(wanted))
-        launches = artifact.launches
-        if sum(x.flops for x in launches) >= _LONG_FLOPS or sum(x.bytes for x in launches) >= _LONG_BYTES:
+        flops, nbytes = (sum(getattr(x, name) for x in artifact.launches) for name in ("flops", "bytes"))
+        is_short = flops < _LEAST_FLOPS and nbytes < _LEAST_BYTES
+        is_long = flops >= _LONG_FLOPS or nbytes >= _LONG_BYTES
+        if not is_short and flops < _MOST_FLOPS and nbytes < _MOST_BYTES:
+            address, self._record = POOL.choosing(address, _LONG_TRIAL if is_long else _TRIAL, _link_pool)
+            table = ctypes.addressof(self._record)
+        entry = _ENTRY(address)
+        self.native: tuple[int, int, int] | None = (address, table, ctypes.addressof(wanted))
+        if is_long:
             POOL.start()
 
         def run(pointers: int, /) -> None:
@@ -144,7 +158,8 @@ CPU = CpuDevice()
 
 
 def _link_pool(text: str, symbols: tuple[str, ...]) -> Library:
-    return link_text("pool", text + _relax(_llvm().get_process_triple()), symbols)
+    machine = _llvm().get_process_triple().partition("-")[0]
+    return link_text("pool", text + _relax(machine) + _ticks(machine), symbols)
 
 
 def link_text(kind: str, text: str, symbols: tuple[str, ...], passes: bool = False) -> Library:
@@ -180,10 +195,18 @@ def build_text(kind: str, text: str, passes: bool = False) -> bytes:
     return code
 
 
-def _relax(triple: str) -> str:
+def _relax(machine: str) -> str:
     """`relax`: tell the processor that this thread spins; nothing on machines that have no such hint."""
-    call, parameter = _RELAX.get(triple.partition("-")[0], ("", ""))
+    call, parameter = _RELAX.get(machine, ("", ""))
     if not call:
         return "define internal void @relax() {\n  ret void\n}\n"
     name = call.partition("(")[0]
     return f"declare void {name}({parameter})\ndefine internal void @relax() {{\n  call void {call}\n  ret void\n}}\n"
+
+
+def _ticks(machine: str) -> str:
+    """`ticks`: a clock; one that stands still on machines that are not known to have one."""
+    call = _TICKS.get(machine, "")
+    if not call:
+        return "define internal i64 @ticks() {\n  ret i64 0\n}\n"
+    return f"declare i64 {call}\ndefine internal i64 @ticks() {{\n  %now = call i64 {call}\n  ret i64 %now\n}}\n"
