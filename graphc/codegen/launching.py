@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.codegen.kernel import Kernel
@@ -33,10 +33,12 @@ class Launching:
     _inner: list[Launch | Fill] = field(default_factory=list)  # of the region that is being made
     _members: list[tuple[Group, Kernel, str]] = field(default_factory=list)
 
-    def apart(self, group: Group, parts: Sequence[Lowered]) -> None:
-        """The kernels of an operator that has kernels of its own."""
+    def apart(self, group: Group, parts: Sequence[Lowered], merged: Mapping[Node, Node]) -> None:
+        """The kernels of an operator that has kernels of its own. What is written into is copied, unless `merged` says
+        that its memory is taken over.
+        """
         node = group.roots[0].target
-        if node.op in WRITES_AT_INDEX:
+        if node.op in WRITES_AT_INDEX and node not in merged:
             base = base_of(node.inputs[0])
             if is_zero(base) and base not in self.plan.places:
                 self.steps.append(Fill(self.plan.places[node], node.type.nbytes))

@@ -19,7 +19,7 @@ from graphc.codegen.scans import lower_scan
 from graphc.codegen.searching import lower_search
 from graphc.codegen.sorting import lower_sort
 from graphc.codegen.target import Target
-from graphc.ir.demand import WRITES_AT_INDEX
+from graphc.ir.demand import WRITES_AT_INDEX, base_of
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place, Region, Scratch
@@ -108,6 +108,7 @@ def make_program(
     apart = {g: lower_apart(g, target) for g in fused.groups if g.is_apart}
     scratch = {g: _scratch(parts) for g, parts in apart.items()}
     scratch.update({g: made.scratch(g) for g in in_place})
+    in_place.update({g: _written_over(g) for g in apart})
     plan = planner(fused, in_place, scratch, regions=regions, parts=1 if on_gpu else target.cores)
     writer = Launching(plan, made, len(fused.graph.inputs) + len(fused.graph.outputs))
     memories = iter(plan.regions)
@@ -116,7 +117,7 @@ def make_program(
         if memory is not None and number == memory.region.first + memory.region.size:
             memory = next(memories, None)
         if group.is_apart:
-            writer.apart(group, apart[group])
+            writer.apart(group, apart[group], merged)
         elif memory is None or number < memory.region.first:
             writer.group(group, made.lower(group, merged))
         else:
@@ -168,6 +169,15 @@ def _with_places(step: Step, moved: Callable[[Place], Place]) -> Step:
         return replace(step, argument=changed(step.argument))
     inner = tuple(s for s in (_with_places(inner, moved) for inner in step.steps) if isinstance(s, (Launch, Fill)))
     return replace(step, memory=moved(step.memory), steps=inner)
+
+
+def _written_over(group: Group) -> tuple[tuple[Node, Node], ...]:
+    """What writes at indices may do so where the value lies that it writes into, unless it reads that elsewhere too."""
+    node = group.roots[0].target
+    if node.op not in WRITES_AT_INDEX:
+        return ()
+    base, *others = map(base_of, node.inputs)
+    return () if base in others else ((node, base),)
 
 
 def _scratch(parts: Sequence[Lowered]) -> tuple[Scratch, ...]:

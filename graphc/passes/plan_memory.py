@@ -63,6 +63,8 @@ def plan_memory(
     taken = [-1] * len(graph.outputs)
     merged: list[dict[Node, Node]] = []
     blocks: dict[Node | Scratch, _Block] = {}
+    # Blocks into which a donated input would be copied: when, to become which value, and the input.
+    waiting: dict[int, tuple[int, Node, Node]] = {}
     for time, group in enumerate(groups):
         shared: dict[Node, Node] = {}
         for target, operand in in_place.get(group, ()) if reuse else ():
@@ -75,6 +77,20 @@ def plan_memory(
                 shared[target] = operand
                 blocks[target] = blocks[operand]
                 blocks[target].last = last_use.get(target, time)
+            elif operand in blocks and number >= 0 and (group.is_apart or id(blocks[operand]) in waiting):
+                # Else all of it would be copied: it is stored where the output will be, and that may be an input.
+                block = blocks[operand]
+                for node in [n for n, other in blocks.items() if other is block]:
+                    places[node] = places[target]
+                    del blocks[node]
+                shared[target] = operand
+                first, source, given = waiting.pop(id(block), (time, target, target))
+                if given.op == "input" and places[given][0] not in taken:
+                    taken[number] = places[given][0]
+                    merged[first][source] = given
+            elif group.is_apart and number < 0 and operand.op == "input" and places[operand][0] in donated:
+                block = blocks[target] = _Block(target.type.nbytes, begin.get(time, time), last_use.get(target, time))
+                waiting[id(block)] = time, target, operand
             elif number >= 0 and operand.op == "input" and places[operand][0] in donated - set(taken):
                 taken[number] = places[operand][0]
                 shared[target] = operand

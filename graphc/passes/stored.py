@@ -55,15 +55,15 @@ _CHEAP = _LIGHT | {"add", "sub", "mul", "abs", "maximum", "minimum", "select"}
 
 
 def choose_stored(graph: Graph, pads: bool = False, masks: bool = False) -> dict[Node, None]:
-    """The values to store, in topological order. With `pads` padding is computed wherever it is wanted, and zeros that
-    something is written into are filled in; with `masks` only what contractions read seldom is padded there.
+    """The values to store, in topological order. With `pads` padding is computed wherever it is wanted; with
+    `masks` only what contractions read seldom is padded there.
     """
     free = frozenset(
         n for n in graph.nodes if n.op in MOVEMENT or (n.op == "pad" and (pads or n.inputs[0].op == "constant"))
     )
     if masks and not pads:
         free |= _padded_as_read(graph)
-    needed = _operands_in_memory(graph, pads) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
+    needed = _operands_in_memory(graph) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
     chosen = needed | _must_store(graph, free)
     _store_spread(graph, chosen)
     _store_repeated(graph, chosen)
@@ -75,14 +75,14 @@ def choose_stored(graph: Graph, pads: bool = False, masks: bool = False) -> dict
     return {n: None for n in graph.nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))}
 
 
-def _operands_in_memory(graph: Graph, fills: bool) -> set[Node]:
-    """Operands that are read at indices which are not known before the program runs; with `fills` but for zeros that
-    something is written into.
+def _operands_in_memory(graph: Graph) -> set[Node]:
+    """Operands that are read at indices which are not known before the program runs, but for zeros that something is
+    written into: the result is filled with them.
     """
     found: set[Node] = set()
     for node in graph.nodes:
         if node.op in APART:
-            is_filled = fills and node.op in WRITES_AT_INDEX and is_zero(base_of(node.inputs[0]))
+            is_filled = node.op in WRITES_AT_INDEX and is_zero(base_of(node.inputs[0]))
             found.update(map(base_of, node.inputs[1:] if is_filled else node.inputs))
     return found
 

@@ -38,7 +38,10 @@ def steps_of(fused: FusedGraph, plan: MemoryPlan, target: Target) -> list[Step]:
         if first.op in APART:
             parts = lower_apart(group, target)
             if first.op in WRITES_AT_INDEX:
-                steps.append(Step((_stored(first.inputs[0]),), (first,), {}))
+                # A copy of the first operand, which may lie there already, or zeros.
+                base = _stored(first.inputs[0])
+                is_filled = base.op == "constant" and base.attr("value") == 0 and base not in plan.places
+                steps.append(Step(() if is_filled else (base,), (first,), dict(merged)))
         else:
             parts = (lower(prepare(group, target), "k", target, merged),)
             # What a scattering store leaves out is zeroed first.

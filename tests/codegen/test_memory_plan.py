@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen.llvm.host import host_target
+from graphc.codegen.llvm.program import Copy, Fill
 from graphc.codegen.package import Program
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
@@ -18,7 +19,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.parser import parse_graph
 from graphc.ir.schedule import MemoryPlan, Scratch
-from graphc.ir.types import TensorType, f32
+from graphc.ir.types import TensorType, f32, i64
 from graphc.passes.plan_memory import plan_memory
 from tests.codegen.networks import training_step
 from tests.codegen.plan_checker import Step, check_plan, steps_of
@@ -93,6 +94,65 @@ def test_a_donated_input_that_is_read_later_is_kept() -> None:
     assert program.plan.taken == (-1, -1)
 
 
+def copies_in(program: Program) -> int:
+    return sum(isinstance(step, Copy) for step in program.steps)
+
+
+def added_at(b: Builder, base: Node, places: Node, times: int) -> Node:
+    """`base` after `times` additions of ones at `places` of its rows."""
+    ones = b.constant(1.0, TensorType(f32, (*places.shape, *base.shape[1:])))
+    for _ in range(times):
+        base = b.apply("index_add", (base, places, ones), {"axis": 0})
+    return base
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_donated_inputs_are_written_at_indices_where_they_lie(times: int) -> None:
+    b = Builder()
+    x, places = b.input(0, TensorType(f32, (10, 10)), "x"), b.input(1, TensorType(i64, (3,)), "places")
+    graph = Graph((x, places), (added_at(b, x, places, times),))
+    program = program_for(graph, frozenset({0}))
+    assert errors(program, donated=frozenset({0})) == []
+    assert program.plan.taken == (0,)
+    assert copies_in(program) == 0
+    kept = program_for(graph)
+    assert errors(kept) == []
+    assert kept.plan.taken == (-1,)
+    assert copies_in(kept) == 1
+    assert kept.plan.arena_bytes <= 192, "ones, nothing of the size of the result"
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_what_is_written_at_indices_is_stored_once(zeros: bool) -> None:
+    """A table of zeros is filled where the result will be, one that is computed is computed there."""
+    b = Builder()
+    x, places = b.input(0, TensorType(f32, (10, 10)), "x"), b.input(1, TensorType(i64, (3,)), "places")
+    base = b.constant(0.0, x.type) if zeros else b.exp(x)
+    program = program_for(Graph((x, places), (added_at(b, base, places, 2),)))
+    assert errors(program) == []
+    assert copies_in(program) == 0
+    assert sum(isinstance(step, Fill) for step in program.steps) == zeros
+    assert program.plan.arena_bytes <= 192
+
+
+def test_what_is_wanted_besides_is_copied_before_it_is_written_at_indices() -> None:
+    b = Builder()
+    x, places = b.input(0, TensorType(f32, (10, 10)), "x"), b.input(1, TensorType(i64, (3,)), "places")
+    graph = Graph((x, places), (b.reduce_sum(x, (0, 1)), added_at(b, x, places, 1), x))
+    program = program_for(graph, frozenset({0}))
+    assert errors(program, donated=frozenset({0})) == []
+    assert program.plan.taken == (-1, -1, -1)
+    computed = b.exp(x)
+    program = program_for(Graph((x, places), (added_at(b, computed, places, 1), computed)))
+    assert errors(program) == []
+    assert copies_in(program) == 1
+    own = b.apply("index_add", (computed, places, b.slice(computed, (0, 0), (3, 10), (1, 1))), {"axis": 0})
+    arrays = [np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10), np.array([9, 0, 9])]
+    for shared in (Graph((x, places), (own,)), graph):
+        for got, wanted in zip(run(shared, arrays), evaluate(shared, arrays), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_memory_that_is_zeroed_first_is_no_operands() -> None:
     """The middle of a value is computed in place, in principle; but the rim of the result is zeroed before."""
     b = Builder()
@@ -165,7 +225,7 @@ def _forgotten_merge(rng: random.Random, program: Program, steps: list[Step]) ->
     target = rng.choice(taken)
     number, _ = program.plan.places[target]
     end = -(-program.plan.arena_bytes // 64) * 64
-    places = {**program.plan.places, target: (number, end)}
+    places = {**program.plan.places, target: (number, end + 64)}  # past the arena, or past the start of an output
     return dataclasses.replace(program.plan, places=places)
 
 
@@ -196,7 +256,8 @@ def _swapped(rng: random.Random, program: Program, steps: list[Step]) -> MemoryP
     """An output in the memory of another."""
     graph, first = program.fused.graph, len(program.fused.graph.inputs)
     placed = [n for n, (number, _) in program.plan.places.items() if first <= number < first + len(graph.outputs)]
-    placed = [n for n in placed if n.type.size]
+    # One of those that take over each other's memory stands for all.
+    placed = list({program.plan.places[n]: n for n in placed if n.type.size}.values())
     if len(placed) < 2:
         return None
     a, b = rng.sample(placed, 2)
