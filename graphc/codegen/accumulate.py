@@ -9,25 +9,29 @@ import math
 from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
+from graphc.codegen.prefetch import DISTANCE, MOST_POINTS, STREAMED
 from graphc.codegen.scope import ScopedEmitter
-from graphc.codegen.target import Target
+from graphc.codegen.target import LINE, Target
 from graphc.codegen.values import accumulator_dtype
 from graphc.ir.demand import base_of
 from graphc.ir.index import row_major_strides
 from graphc.ir.node import Node
 from graphc.ir.types import i64
 
+SHORTEST_PART = 256  # bytes of a part of a row
+
 
 def lower_accumulate(node: Node, name: str, target: Target) -> Lowered:
     """The kernel that writes the last operand of `node` into the result, which already holds a copy of the first.
 
-    The parallel range covers the dimensions before the axis: there no two writes meet.
+    The parallel range covers the dimensions before the axis, and parts of long rows: there no two writes meet, and the
+    order of writes is the same with any number of threads.
     """
     _, index, source = node.inputs
     axis = node.integer("axis")
     by_row = node.op.startswith("index")
     e = ScopedEmitter()
-    grid = e.bind(Value(INDEX, "g"))
+    point = e.bind(Value(INDEX, "g"))
     inputs = dict.fromkeys([base_of(index), base_of(source)])
     params = {n: Param(f"p{i}", n.dtype, n.type.size, "in") for i, n in enumerate(inputs)}
     out = Param(f"p{len(params)}", node.dtype, node.type.size, "inout")
@@ -37,19 +41,27 @@ def lower_accumulate(node: Node, name: str, target: Target) -> Lowered:
     else:
         middle, after = source.shape[axis], math.prod(source.shape[axis + 1 :])
     lanes = target.lanes(max(4, node.dtype.itemsize)) if by_row else 1
+    parts = _parts(node, before, after, lanes, target) if by_row else 1
+    width = after // parts
+    grid = e.op("floordiv", point, parts) if parts > 1 else point
+    own = ((e.op("mod", point, parts), width),) if parts > 1 else ()
+    early = _early(node, middle, width) if by_row else 0
     with e.loop("k", 0, middle, 1) as k:
+
+        def picked(place: Affine) -> Value:
+            """The row that the index at `place` names."""
+            wide = expand_cast(e, e.load(VType(index.dtype), params[base_of(index)], place, 0, None, None), i64)
+            low = e.op("select", e.op("lt", wide, 0), 0, wide)
+            last = max(node.shape[axis] - 1, 0)
+            return e.op("select", e.op("gt", low, last), last, low)
 
         def write(position: Value | int, width: int, mask: Value | None) -> None:
             """Write `width` neighbouring elements that start at `position` of the dimensions after the axis."""
-            inner = ((position, 1),) if isinstance(position, Value) else ()
+            inner = ((position, 1), *own) if isinstance(position, Value) else ()
             fixed = 0 if isinstance(position, Value) else position
             from_index = Affine(0, ((k.var, 1),)) if by_row else None
             place = Affine(fixed, ((grid, middle * after), (k.var, after), *inner))
-            raw = e.load(VType(index.dtype), params[base_of(index)], from_index or place, 0, None, None)
-            wide = expand_cast(e, raw, i64)
-            low = e.op("select", e.op("lt", wide, 0), 0, wide)
-            last = max(node.shape[axis] - 1, 0)
-            row = e.op("select", e.op("gt", low, last), last, low)
+            row = picked(from_index or place)
             value = e.load(VType(source.dtype, width), params[base_of(source)], place, int(width > 1), None, mask)
             if by_row:
                 to = Affine(fixed, ((grid, node.shape[axis] * after), (row, after), *inner))
@@ -60,16 +72,35 @@ def lower_accumulate(node: Node, name: str, target: Target) -> Lowered:
                 total = combined(e, node, e.load(VType(node.dtype, width), out, to, int(width > 1), None, mask), value)
             e.store(out, to, total, int(width > 1), None, mask)
 
+        if early:
+            later = picked(Affine(0, ((e.op("minimum", e.op("add", k.var, early), middle - 1), 1),)))
+            for first in range(0, width, LINE // node.dtype.itemsize):
+                e.prefetch(out, Affine(first, ((grid, node.shape[axis] * after), (later, after), *own)))
         e.pinned = True  # what is read may just have been written
-        whole = after // lanes * lanes
+        whole = width // lanes * lanes
         if whole:
             with e.loop("j", 0, whole, lanes) as j:
                 write(j.var, lanes, None)
-        if after - whole:
-            write(whole, lanes, e.op("lt", e.lanes(i64, lanes), after - whole))
+        if width - whole:
+            write(whole, lanes, e.op("lt", e.lanes(i64, lanes), width - whole))
     size = source.type.size
-    kernel = Kernel(name, (*params.values(), out), before, grid, tuple(e.body), size, size * 3 * node.dtype.itemsize)
+    cost = size, size * 3 * node.dtype.itemsize
+    kernel = Kernel(name, (*params.values(), out), before * parts, point, tuple(e.body), *cost)
     return Lowered(kernel, (*params, node))
+
+
+def _parts(node: Node, before: int, after: int, lanes: int, target: Target) -> int:
+    """Into how many equal parts of whole vectors the rows are cut, so that all cores have work."""
+    most = min(-(-target.cores // max(before, 1)), after * node.dtype.itemsize // SHORTEST_PART)
+    return max((n for n in range(1, most + 1) if after % (n * lanes) == 0), default=1)
+
+
+def _early(node: Node, middle: int, width: int) -> int:
+    """How many rows early the lines of one are asked for: those that an index names are not foreseen. 0 for never."""
+    row = width * node.dtype.itemsize
+    if node.type.nbytes < STREAMED or not LINE <= row <= DISTANCE or middle < MOST_POINTS:
+        return 0
+    return min(MOST_POINTS, DISTANCE // row)
 
 
 def combined(e: ScopedEmitter, node: Node, old: Value, new: Value) -> Value:

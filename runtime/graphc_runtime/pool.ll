@@ -377,7 +377,7 @@ alone:
   ret void
 }
 
-; Pieces of 64 KiB; several in one go, as the machine fills long stretches without reading them.
+; Pieces of 64 KiB; several in one go, as the machine fills long stretches without reading them. What no cache of a core holds is filled past the caches.
 define internal void @move.pieces(ptr %bytes, i64 %lo, i64 %hi) {
   %from.at = getelementptr %bytes, ptr %bytes, i32 0, i32 1
   %nbytes.at = getelementptr %bytes, ptr %bytes, i32 0, i32 2
@@ -395,7 +395,36 @@ define internal void @move.pieces(ptr %bytes, i64 %lo, i64 %hi) {
   br i1 %fills, label %fill, label %copy
 fill:
   %value = load i8, ptr %value.at
+  %long = icmp uge i64 %nbytes, 16777216
+  %address = ptrtoint ptr %target to i64
+  %both = or i64 %address, %size
+  %rest = and i64 %both, 63
+  %even = icmp eq i64 %rest, 0
+  %streams = and i1 %long, %even
+  br i1 %streams, label %stream, label %set
+set:
   call void @llvm.memset.p0.i64(ptr %target, i8 %value, i64 %size, i1 false)
+  ret void
+stream:
+  %single = insertelement <16 x i8> poison, i8 %value, i64 0
+  %values = shufflevector <16 x i8> %single, <16 x i8> poison, <16 x i32> zeroinitializer
+  br label %line
+line:
+  %at = phi i64 [ 0, %stream ], [ %at1, %line ]
+  %first = getelementptr i8, ptr %target, i64 %at
+  %second = getelementptr i8, ptr %first, i64 16
+  %third = getelementptr i8, ptr %first, i64 32
+  %fourth = getelementptr i8, ptr %first, i64 48
+  store <16 x i8> %values, ptr %first, align 16, !nontemporal !0
+  store <16 x i8> %values, ptr %second, align 16, !nontemporal !0
+  store <16 x i8> %values, ptr %third, align 16, !nontemporal !0
+  store <16 x i8> %values, ptr %fourth, align 16, !nontemporal !0
+  %at1 = add i64 %at, 64
+  %more = icmp ult i64 %at1, %size
+  br i1 %more, label %line, label %streamed
+streamed:
+  ; Other threads do not see such stores in order otherwise.
+  fence seq_cst
   ret void
 copy:
   %source = getelementptr i8, ptr %from, i64 %start
@@ -405,3 +434,5 @@ copy:
 
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+
+!0 = !{i32 1}

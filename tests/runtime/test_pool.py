@@ -194,6 +194,18 @@ def test_copies_and_fills_of_any_size(nbytes: int) -> None:
     assert any(t.name.startswith("graphc-") for t in threading.enumerate()) == (nbytes >= SHARED_BYTES)
 
 
+@pytest.mark.parametrize("start", [0, 64, 16, 1])
+def test_long_fills_go_past_the_caches(start: int) -> None:
+    """From 16 MiB on, where they begin and end at lines; else as short ones. Nothing around them is touched."""
+    start_pool()
+    nbytes = (16 << 20) + 100
+    memory = np.full(nbytes + 192, 77, np.uint8)
+    first = -memory.ctypes.data % 64 + start
+    POOL.fill(memory.ctypes.data + first, 200, nbytes)
+    assert (memory[first : first + nbytes] == 200).all()
+    assert (memory[:first] == 77).all() and (memory[first + nbytes :] == 77).all()
+
+
 def test_two_threads_work_at_the_same_time() -> None:
     start_pool()
     out = zeros(2)
