@@ -23,7 +23,7 @@ from graphc.ir.types import TensorType, f32, i64
 from graphc.passes.plan_memory import plan_memory
 from tests.codegen.networks import training_step
 from tests.codegen.plan_checker import Step, check_plan, steps_of
-from tests.codegen.programs import run
+from tests.codegen.programs import buffers, executable, run
 from tests.codegen.raw import program_for
 from tests.fuzz.graphs import random_graph
 
@@ -120,6 +120,21 @@ def test_donated_inputs_are_written_at_indices_where_they_lie(times: int) -> Non
     assert kept.plan.taken == (-1,)
     assert copies_in(kept) == 1
     assert kept.plan.arena_bytes <= 192, "ones, nothing of the size of the result"
+
+
+def test_what_follows_a_write_at_indices_may_go_on_where_it_lies() -> None:
+    b = Builder()
+    x, places = b.input(0, TensorType(f32, (10, 10)), "x"), b.input(1, TensorType(i64, (3,)), "places")
+    graph = Graph((x, places), (b.mul(added_at(b, x, places, 2), 2.0),))
+    program = program_for(graph, frozenset({0}))
+    assert errors(program, donated=frozenset({0})) == []
+    assert program.plan.taken == (0,)
+    assert copies_in(program) == 0
+    arrays = [np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10), np.array([9, 0, 9])]
+    given = buffers(arrays)
+    (result,) = executable(graph, donated=[0]).run(given)
+    assert result is given[0]
+    np.testing.assert_array_equal(result.view(np.dtype("f4"), (10, 10)), evaluate(graph, arrays)[0])
 
 
 @pytest.mark.parametrize("zeros", [True, False])
