@@ -4,7 +4,7 @@
 ;
 ; A program has a record: two tables of the functions that it may call (`pool.py`), the first for several threads, the second for one, and what was
 ; measured. After a period of runs it runs the other way a few times, and goes on that way if these took less than 19 twentieths of the period's time a run;
-; then the next period has 512 runs, else 16 times as many as this one, up to 4096. The first two runs of either do not count. After eight that took
+; then the next period has 64 runs, else 16 times as many as this one, up to 2048, or 256 on one thread: what kept the others busy may have ended. The first two runs of either do not count. After eight that took
 ; five quarters of the usual time no more are tried. Threads that run the same program at once may spoil each other's times, no more.
 
 %record = type {
@@ -100,8 +100,10 @@ decide:
   %change = zext i1 %faster to i64
   %way.now = xor i64 %way, %change
   %longer = shl i64 %period, 4
-  %longest = call i64 @llvm.umin.i64(i64 %longer, i64 4096)
-  %period.now = select i1 %faster, i64 512, i64 %longest
+  %alone = icmp ne i64 %way, 0
+  %bound = select i1 %alone, i64 256, i64 2048
+  %longest = call i64 @llvm.umin.i64(i64 %longer, i64 %bound)
+  %period.now = select i1 %faster, i64 64, i64 %longest
   store atomic i64 %way.now, ptr %way.at monotonic, align 8
   store atomic i64 %period.now, ptr %period.at monotonic, align 8
   store atomic i64 0, ptr %usual.at monotonic, align 8
