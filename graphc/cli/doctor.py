@@ -15,13 +15,13 @@ import graphc
 from graphc.cli.cache import trouble
 from graphc.cli.common import FAILED, json_option, size_text, to_json
 from graphc.codegen.cuda.build import compiler_version
-from graphc.codegen.launching import PARALLEL_BYTES, PARALLEL_FLOPS
 from graphc.codegen.llvm.host import cache_bytes, host_target
 from graphc.codegen.target import PER_CYCLE, Target
 from graphc.codegen.traffic import FAR, NEAR
 from graphc.errors import CompileError, GraphcError
 from graphc.options import TARGET, options
 from graphc_runtime import default_cache, get_num_threads
+from graphc_runtime.artifact import PARALLEL_BYTES, PARALLEL_FLOPS
 from graphc_runtime.devices import cuda
 from graphc_runtime.errors import OptionError
 from graphc_runtime.machine import affinity, core_quota, cpu_count, memory_limit, memory_quota

@@ -55,22 +55,22 @@ def lower_accumulate(node: Node, name: str, target: Target) -> Lowered:
             last = max(node.shape[axis] - 1, 0)
             return e.op("select", e.op("gt", low, last), last, low)
 
-        def write(position: Value | int, width: int, mask: Value | None) -> None:
-            """Write `width` neighbouring elements that start at `position` of the dimensions after the axis."""
+        def write(position: Value | int, count: int, mask: Value | None) -> None:
+            """Write `count` neighbouring elements that start at `position` of the dimensions after the axis."""
             inner = ((position, 1), *own) if isinstance(position, Value) else ()
             fixed = 0 if isinstance(position, Value) else position
             from_index = Affine(0, ((k.var, 1),)) if by_row else None
             place = Affine(fixed, ((grid, middle * after), (k.var, after), *inner))
             row = picked(from_index or place)
-            value = e.load(VType(source.dtype, width), params[base_of(source)], place, int(width > 1), None, mask)
+            value = e.load(VType(source.dtype, count), params[base_of(source)], place, int(count > 1), None, mask)
             if by_row:
                 to = Affine(fixed, ((grid, node.shape[axis] * after), (row, after), *inner))
             else:
                 to = scatter_place(e, node, source, axis, grid, row, position, after)
             total = value
             if not node.op.endswith("_set"):
-                total = combined(e, node, e.load(VType(node.dtype, width), out, to, int(width > 1), None, mask), value)
-            e.store(out, to, total, int(width > 1), None, mask)
+                total = combined(e, node, e.load(VType(node.dtype, count), out, to, int(count > 1), None, mask), value)
+            e.store(out, to, total, int(count > 1), None, mask)
 
         if early:
             later = picked(Affine(0, ((e.op("minimum", e.op("add", k.var, early), middle - 1), 1),)))

@@ -12,10 +12,8 @@ from graphc.codegen.reuse import Kernels
 from graphc.ir.demand import WRITES_AT_INDEX, base_of, is_zero
 from graphc.ir.node import Node
 from graphc.ir.schedule import BlockMemory, Group, MemoryPlan, Scratch
+from graphc_runtime.artifact import PARALLEL_BYTES, PARALLEL_FLOPS
 from graphc_runtime.artifact import Launch as LaunchRecord
-
-PARALLEL_FLOPS = 200_000  # below that much arithmetic and that many bytes, waking a thread costs more than it brings
-PARALLEL_BYTES = 1 << 19
 
 
 @dataclass

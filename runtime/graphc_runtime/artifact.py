@@ -26,6 +26,9 @@ MAX_OBJECTS = 1 << 30
 MAX_ITEMS = 1 << 20
 MAX_TENSOR = 1 << 62
 
+# Below that much arithmetic and that many bytes of a kernel, waking a thread costs more than it brings.
+PARALLEL_FLOPS, PARALLEL_BYTES = 200_000, 512 << 10
+
 ITEM_SIZES = MappingProxyType(
     {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i16": 2, "i8": 1, "u8": 1, "bool": 1}
 )

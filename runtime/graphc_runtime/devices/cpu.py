@@ -14,7 +14,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from graphc_runtime.artifact import Artifact
+from graphc_runtime.artifact import PARALLEL_BYTES, PARALLEL_FLOPS, Artifact
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.cache import default_cache
 from graphc_runtime.errors import LoadError
@@ -32,9 +32,8 @@ _TICKS = {"x86_64": "@llvm.readcyclecounter()", "aarch64": "@llvm.readsteadycoun
 # Work of a program, about half a millisecond of one thread, whose first run too has all threads: starting them takes a
 # tenth of that.
 _LONG_FLOPS, _LONG_BYTES = 20_000_000, 4 << 20
-# Work of programs of which it is tried whether several threads are faster than one. Kernels of less run on one thread
-# (`graphc.codegen.launching`); more than a few milliseconds of one are what threads are for.
-_LEAST_FLOPS, _LEAST_BYTES = 200_000, 512 << 10
+# Work of programs up to which it is tried whether several threads are faster than one: more than a few milliseconds are
+# what threads are for.
 _MOST_FLOPS, _MOST_BYTES = 200_000_000, 64 << 20
 # Runs that try it: some milliseconds, for which systems give a core to another process that wants it.
 _TRIAL, _LONG_TRIAL = 64, 16
@@ -125,7 +124,7 @@ class CpuProgram:
         address = self._library[artifact.entry]
         table, wanted = POOL.table(_link_pool)
         flops, nbytes = (sum(getattr(x, name) for x in artifact.launches) for name in ("flops", "bytes"))
-        is_short = flops < _LEAST_FLOPS and nbytes < _LEAST_BYTES
+        is_short = flops < PARALLEL_FLOPS and nbytes < PARALLEL_BYTES
         is_long = flops >= _LONG_FLOPS or nbytes >= _LONG_BYTES
         if not is_short and flops < _MOST_FLOPS and nbytes < _MOST_BYTES:
             address, self._record = POOL.choosing(address, _LONG_TRIAL if is_long else _TRIAL, _link_pool)
