@@ -202,6 +202,11 @@ def main_of(program: Program) -> Segment | None:
     return computing[0] if single else None
 
 
+def overwrites(program: Program) -> bool:
+    """Whether a program writes into memory that it reads."""
+    return any(max(segment.executable.output_aliases, default=-1) >= 0 for segment in program)
+
+
 def _operands(piece: Sequence[Node]) -> dict[Node, None]:
     """What the nodes of `piece` read and do not make."""
     mine = set(piece)

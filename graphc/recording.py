@@ -28,6 +28,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Location, Node
 from graphc.late_checks import LateChecks, Problem
 from graphc.leaves import Leaves, leaf_behind
+from graphc.lending import lendable
 from graphc.memory import AnyBuffer, constant
 from graphc.options import INTERPRET, code_key
 from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
@@ -91,7 +92,7 @@ class Recorder(Leaves):
         self.width = 1  # how many operands the call has that is recorded now, about
         self.is_new = False  # whether one had others than ever before, since the last program
         self.place = "cpu"  # the device of what is made from nothing now
-        self.flushes: dict[tuple[Node, ...], tuple[object, ...] | None] = {}  # for native code, by pending nodes
+        self.flushes: dict[tuple[Node, ...], tuple[Any, ...] | None] = {}  # for native code, by pending nodes
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
         self.rounds = Rounds()
         self.most = self.round = ROUND  # recorded operations after which it is asked: now, and after the next program
@@ -241,12 +242,12 @@ class Recorder(Leaves):
         saved = self._saved(storages) if self.capture is None else ()
         for _, needed in saved:
             nodes = tuple(dict.fromkeys((*nodes, *[n for n in needed if n not in self.bound])))
-        results = self._computed(nodes) if nodes else {}
+        results = self._computed(storages, nodes) if nodes else {}
         for value, needed in saved:
             value.saved = tuple([self.bind_cut(node, results[node]) for node in needed if node in results])
         self._settle(storages, results, count)
 
-    def _computed(self, nodes: tuple[Node, ...]) -> dict[Node, AnyBuffer]:
+    def _computed(self, storages: Sequence[Storage], nodes: tuple[Node, ...]) -> dict[Node, AnyBuffer]:
         is_new, self.is_new = self.is_new and INTERPRET.get() and self.capture is None, False
         if is_new and self._key(nodes, frozenset(), True) not in self._programs:
             results = evaluated(nodes, self.bound)  # it likely is not wanted again
@@ -255,7 +256,7 @@ class Recorder(Leaves):
                 return results
         program = self.program(nodes, interpret=True)
         if PLAN and not self.cuts:
-            self._plan_flush(nodes, program)
+            self._plan_flush(storages, nodes, program)
         return programs.run(program, self.bound)
 
     def _saved(self, storages: Sequence[Storage]) -> list[tuple[Value, tuple[Node, ...]]]:
@@ -301,14 +302,21 @@ class Recorder(Leaves):
     def _key(self, outputs: tuple[Node, ...], donated: frozenset[Node], interpret: bool) -> tuple[object, ...]:
         return outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated, interpret, code_key()
 
-    def _plan_flush(self, nodes: tuple[Node, ...], program: programs.Program) -> None:
-        """Let native code run `program` from the third time on."""
+    def _plan_flush(self, storages: Sequence[Storage], nodes: tuple[Node, ...], program: programs.Program) -> None:
+        """Let native code run `program`, or one that overwrites what nobody reads later, from the third time on."""
         flushes = self.flushes
         if nodes not in flushes:
             if len(flushes) >= KEPT_FLUSHES:
                 flushes.clear()
             flushes[nodes] = None
-        elif (held := flushes[nodes]) is None or held[1] is not program:
+            return
+        held = flushes[nodes]
+        lent = lendable(self, storages)
+        if lent and programs.overwrites(lending := self.program(nodes, lent, interpret=True)):
+            program = lending
+        elif held is not None and programs.overwrites(held[1]):
+            return  # somebody holds what it overwrites, now
+        if held is None or held[1] is not program:
             flushes[nodes] = PLAN[0](nodes, program)
 
     def _settle(self, storages: Sequence[Storage], results: dict[Node, AnyBuffer], count: int) -> None:

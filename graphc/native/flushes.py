@@ -26,15 +26,19 @@ def plan_of(native: NativeLibrary, nodes: Sequence[Node], program: Program) -> t
     executable = segment.executable
     if type(executable) is not Executable or executable.native is None or segment.outputs != tuple(nodes):
         return None
-    if max(executable.output_aliases, default=-1) >= 0:
-        return None
     plan, first, count = Plan(), len(segment.inputs), len(nodes)
     addresses, buffers = plan.own([0] * (first + count + 1)), plan.own([0] * (count + 1))
     sizes = [spec.nbytes for spec in executable.artifact.inputs]
     bound = [
         (id(node), size, addresses.at(i)) for i, (node, size) in enumerate(zip(segment.inputs, sizes, strict=True))
     ]
-    takes = [(buffers.at(j), plan.take(node.type.nbytes, node.type)) for j, node in enumerate(nodes)]
+    aliases = executable.output_aliases
+    lent = [(id(segment.inputs[alias]), buffers.at(j)) for j, alias in enumerate(aliases) if alias >= 0]
+    takes = [
+        (buffers.at(j), plan.take(node.type.nbytes, node.type))
+        for j, (node, alias) in enumerate(zip(nodes, aliases, strict=True))
+        if alias < 0
+    ]
     outputs = [(buffers.at(j), addresses.at(first + j)) for j in range(count)]
     arena = executable.arena_bytes
     if 0 < arena <= SMALL_ARENA:
@@ -44,7 +48,7 @@ def plan_of(native: NativeLibrary, nodes: Sequence[Node], program: Program) -> t
     elif arena:
         takes.append((buffers.at(count), plan.take(arena, executable.arena_name)))
         outputs.append((buffers.at(count), addresses.at(first + count)))
-    for name, records in (("bound", bound), ("takes", takes), ("outputs", outputs)):
+    for name, records in (("bound", bound), ("lent", lent), ("takes", takes), ("outputs", outputs)):
         plan.table(name, records)
     entry, table, _ = executable.native
     for name, value in {
@@ -54,7 +58,7 @@ def plan_of(native: NativeLibrary, nodes: Sequence[Node], program: Program) -> t
         "runtime": table,
         "addresses": addresses.address,
         "launches": len(executable.artifact.launches),
-        "owned": plan.own([0] * (first + count + 3)).address,
+        "owned": plan.own([0] * (first + count + 5)).address,
         "options": id(key),
     }.items():
         plan.set(name, value)

@@ -39,8 +39,11 @@ def _idle_modes(layout: Layout) -> Function:
 
 
 def _awaited(layout: Layout) -> Function:
-    """Fill lists with the storages that wait, their values and the nodes of these, as `Recorder.outputs` does."""
-    f = Writer(layout, "awaited", "plan", "recorder", "storages", "values", "nodes")
+    """Fill lists with the storages that wait, their values and the nodes of these, as `Recorder.outputs` does.
+
+    `seen` is an empty dictionary.
+    """
+    f = Writer(layout, "awaited", "plan", "recorder", "storages", "values", "nodes", "seen")
     none, slots, value = f.shared("%plan", "none"), layout.storage, layout.value
     pending = f.load("%recorder", layout.recorder["pending"])
     count = f.call("PyList_Size", pending)
@@ -51,7 +54,9 @@ def _awaited(layout: Layout) -> Function:
         with f.when(f.differ(storage, 0)):
             held = f.load(storage, slots["value"])
             own = f.equal(f.load(storage, slots["recorder"]), "%recorder")
-            with f.when(f.both(own, f.differ(held, none))):
+            is_first = f.equal(f.call("PyDict_GetItemWithError", "%seen", storage), 0)  # it was written once
+            with f.when(f.both(is_first, f.both(own, f.differ(held, none)))):
+                f.need(f.equal(f.call("PyDict_SetItem", "%seen", storage, none), 0), -1)
                 plain = f.both(
                     f.equal(f.load(held, value["grad"]), f.shared("%plan", "false")),
                     f.equal(f.load(held, value["gate"]), none),
@@ -90,6 +95,8 @@ def _located(layout: Layout) -> Function:
         f.call("Py_IncRef", buffer)
         f.own(plan, buffer)
         f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 16))
+    with f.each(plan, T["lent"], TABLES["lent"]) as record:
+        f.store(f.call("PyDict_GetItemWithError", bound, f.load(record)), f.load(record, 8))
     with f.each(plan, T["takes"], TABLES["takes"]) as record:
         made = f.call("take", plan, f.load(record, 8))
         f.need(f.differ(made, 0), -1)
@@ -115,7 +122,10 @@ def _unchanged(layout: Layout) -> Function:
 
 
 def _settled(layout: Layout) -> Function:
-    """The storages get the buffers that were computed for them; the first `count` of what is pending is done with."""
+    """The storages get the buffers that were computed for them; the first `count` of what is pending is done with.
+
+    No finalizer runs yet, nor does other Python: `values` holds what the storages had.
+    """
     f = Writer(layout, "settled", "plan", "recorder", "storages", "values", "count")
     plan, recorder, slots, none = "%plan", layout.recorder, layout.storage, f.shared("%plan", "none")
     place = f.variable(0)
@@ -126,6 +136,7 @@ def _settled(layout: Layout) -> Function:
             with f.when(f.equal(f.load(storage, slots["value"]), value)):
                 for name in ("value", "slot", "slots", "kept"):
                     f.put(storage, slots[name], none)
+                f.call("PyList_Append", "%values", f.load(storage, slots["buffer"]))
                 f.put(storage, slots["buffer"], f.load(f.load(record)))
         f.set(place, f.add(f.get(place), 1))
     f.call("PyList_SetSlice", f.load("%recorder", recorder["pending"]), 0, "%count", 0)
@@ -199,6 +210,7 @@ def _computed(layout: Layout) -> Function:
     plan, checks = "%plan", f.load("%recorder", layout.recorder["checks"])
     f.proceed(f.call("located", plan, "%recorder"))
     f.proceed(f.call("unchanged", "%storages", "%values"))
+    f.proceed(f.call("lends", plan, "%recorder", "%values"))
     entry, operands = f.single(plan, "entry"), (f.single(plan, "addresses"), f.single(plan, "runtime"))
     releases = f.differ(f.single(plan, "release"), 0)
     with f.unless(releases):
@@ -210,13 +222,13 @@ def _computed(layout: Layout) -> Function:
         f.run_address(entry, *operands)
         f.call("PyEval_RestoreThread", state)
         f.call("PyGC_Disable")
-    interrupt = f.interrupt()
     checked = f.call("PyList_Size", checks)
     with f.when(f.above(checked, 0)):
         f.call("Py_IncRef", checks)
         f.own(plan, checks)
         f.replace("%recorder", layout.recorder["checks"], f.call("PyList_New", 0))
     f.call("settled", plan, "%recorder", "%storages", "%values", "%count")
+    interrupt = f.interrupt()  # what a handler looks at is computed, even where memory was overwritten
     f.call("PyList_SetSlice", "%values", 0, f.call("PyList_Size", "%values"), 0)
     f.call("keep_leaves", plan, "%recorder")
     code = f.variable(1)
@@ -232,7 +244,11 @@ def _found_program(layout: Layout) -> Function:
     """Compute what is pending if there is a plan for it."""
     f = Writer(layout, "found_program", "desk", "recorder", "storages", "values", "nodes", "collects")
     count = f.call("PyList_Size", f.load("%recorder", layout.recorder["pending"]))
-    f.proceed(f.call("awaited", "%desk", "%recorder", "%storages", "%values", "%nodes"))
+    seen = f.call("PyDict_New")
+    f.need(f.differ(seen, 0), -1)
+    code = f.call("awaited", "%desk", "%recorder", "%storages", "%values", "%nodes", seen)
+    f.call("Py_DecRef", seen)
+    f.proceed(code)
     key = f.call("PyList_AsTuple", "%nodes")
     f.need(f.differ(key, 0), -1)
     found = f.call("PyDict_GetItemWithError", f.load("%recorder", layout.recorder["flushes"]), key)

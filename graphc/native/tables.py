@@ -176,6 +176,7 @@ TABLES = {
     "flags": 1,  # address
     "leaves": 2,  # kind, what
     "bound": 3,  # node of a leaf, bytes, where the address goes
+    "lent": 2,  # node of a leaf that the program overwrites, where the buffer goes
 }
 # Kinds of inputs and of written memory. Of views it is VIEW - 1 and the bytes of an element.
 STORAGE, ARGUMENT, GRADIENT, VIEW = 0, 1, 2, 3
