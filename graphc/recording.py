@@ -97,7 +97,7 @@ class Recorder(Leaves):
         self.rounds = Rounds()
         self.most = self.round = ROUND  # recorded operations after which it is asked: now, and after the next program
         self._bytes = 0
-        self._count = 0  # of recorded operations
+        self._count = 0  # of operations
         self._next = OFTEN  # the operation after which `WHEN_OFTEN` is asked
 
     def read(self, storage: Storage) -> tuple[Node, Value | Binding]:
@@ -151,6 +151,10 @@ class Recorder(Leaves):
         """After recording an operation that gave `node`."""
         FRONT.records += 1
         self._bytes += node.type.nbytes
+        self.counted()
+
+    def counted(self) -> None:
+        """After an operation, recorded or done at once: native code is worth while where there are many."""
         self._count += 1
         if self._count == self._next:
             self._next = 0 if all(function() for function in WHEN_OFTEN) else self._next + OFTEN

@@ -87,6 +87,7 @@ IN_ENTRY = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
 IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first", "left", "collects")}
 
 MOST_TRIES = 3  # to learn how native code repeats a call
+FEW = 512  # entries up to which each view is entered when it is seen first
 PLACES = 1 << 15  # entries there is room for
 LOOKED_AT = 8  # places behind that of its key at which an entry may stand
 HASHED = 0x9E3779B97F4A7C15  # 2**64 by the golden ratio, odd: its products spread keys over the upper bits
@@ -109,7 +110,7 @@ class Repeats:
     nodes valid that native code looked at last.
     """
 
-    __slots__ = ("_hopeless", "_kept", "_services", "_used", "_words", "address", "keeps")
+    __slots__ = ("_hopeless", "_kept", "_met", "_services", "_used", "_words", "address", "keeps")
 
     def __init__(self) -> None:
         count = len(HEAD) + WORDS * PLACES
@@ -120,6 +121,7 @@ class Repeats:
         self._used: list[int] = []  # where these begin
         self._services: dict[int, Service] = {}
         self._hopeless: dict[tuple[int, ...], int] = {}  # keys of calls that native code cannot repeat
+        self._met: set[int] = set()  # hashes of keys of views
         self.keeps: list[object] = []
         self.address = ctypes.addressof(self._words)
 
@@ -135,6 +137,7 @@ class Repeats:
         self._kept.clear()
         self._services.clear()
         self._hopeless.clear()
+        self._met.clear()
 
     def wanted(self) -> int:
         """What native code was wanting for the call that is made now, told once; 0 for nothing."""
@@ -197,6 +200,20 @@ class Repeats:
         self._words[begin + IN_ENTRY["kind"] // 8] = OTHERWISE
         self._serve(begin, None)
         return True
+
+    def comes_again(self, key: list[int]) -> bool:
+        """Whether a view is worth an entry: where there are many, if it was seen before. Rows of a long tensor, one
+        after the other, are seen once, and entering one takes longer than making it.
+        """
+        if len(self._kept) <= FEW:
+            return True
+        this = hash(tuple(used(key)))
+        if this in self._met:
+            return True
+        if len(self._met) >= PLACES:
+            self._met.clear()
+        self._met.add(this)
+        return False
 
     def note_hopeless(self, key: list[int]) -> None:
         """Native code cannot repeat the call with this key, as it is now."""

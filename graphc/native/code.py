@@ -114,6 +114,10 @@ class Function:
         """The product."""
         return self._value(f"mul i64 {left}, {right}")
 
+    def quotient(self, left: str, right: str) -> str:
+        """How often a number that is above zero goes into another."""
+        return self._value(f"udiv i64 {left}, {right}")
+
     def xor(self, left: str, right: str) -> str:
         """The bits that differ."""
         return self._value(f"xor i64 {left}, {right}")
@@ -190,14 +194,33 @@ class Function:
         made = self._value(text)
         return self._value(f"sext i32 {made} to i64") if kind == "i32" else made
 
+    def double_of(self, value: str) -> str:
+        """A Python number as a double; the function gives 0 for one that is none."""
+        found = self._value(f"call double @PyFloat_AsDouble(i64 {value})")
+        with (
+            self.when(self._value(f"fcmp oeq double {found}, -1.0")),
+            self.when(self.differ(self.call("PyErr_Occurred"), 0)),
+        ):
+            self.call("PyErr_Clear")
+            self.give(0)
+        return found
+
+    def fits_float(self, value: str) -> str:
+        """Whether a double is a float of 32 bits but for rounding, as a condition."""
+        size = self._value(f"call double @llvm.fabs.f64(double {value})")
+        infinite = self._value(f"fcmp oeq double {size}, 0x7FF0000000000000")
+        return self.either(self._value(f"fcmp ule double {size}, 0x47EFFFFFE0000000"), infinite)
+
     def run_address(self, address: str, *operands: str) -> None:
         """Call the function at an address, which gives nothing."""
         target = self._pointer(address, 0)
         self._line(f"call void {target}({', '.join(f'i64 {o}' for o in operands)})")
 
-    def store_double(self, value: str, address: str) -> None:
-        """Write a double."""
-        self._line(f"store double {value}, ptr {self._pointer(address, 0)}, align 8")
+    def store_double(self, value: str, address: str, bits: int = 64) -> None:
+        """Write a double, as a float of so many bits."""
+        if bits == 32:
+            value = self._value(f"fptrunc double {value} to float")
+        self._line(f"store {_FLOATS[bits]} {value}, ptr {self._pointer(address, 0)}, align {bits // 8}")
 
     def copy(self, source: str, target: str, nbytes: str) -> None:
         """Copy memory that does not overlap."""
@@ -217,6 +240,13 @@ class Function:
         self._cells.append(f"  {cell} = alloca i64, align 8")
         self.set(cell, value)
         return cell
+
+    def words(self, count: int) -> str:
+        """The address of memory of the function's own."""
+        self._count += 1
+        cell = f"%c{self._count}"
+        self._cells.append(f"  {cell} = alloca [{count} x i64], align 8")
+        return self.address(cell)
 
     def get(self, cell: str) -> str:
         """What a variable holds."""
@@ -327,6 +357,7 @@ def module_text(functions: Sequence[Function], words: Sequence[str] = ()) -> str
         f"declare {kind or 'void'} @{name}({', '.join(['i64'] * count)})" for name, (kind, count) in INTERFACE.items()
     ]
     declared.append("declare i64 @PyFloat_FromDouble(double)")
+    declared.append("declare double @llvm.fabs.f64(double)")
     declared.append("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
     declared.append("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
     declared += [f"@{name} = global i64 0" for name in words]

@@ -20,7 +20,7 @@ from graphc.counting import FRONT
 from graphc.grad_mode import MODE
 from graphc.ir.types import DType, TensorType, bf16, boolean, f32, f64, i32, i64
 from graphc.late_checks import LateChecks
-from graphc.native import calls, entering, flushing, lending, parts, reading, recording, serving
+from graphc.native import calls, entering, flushing, lending, parts, reading, recording, serving, storing
 from graphc.native.code import INTERFACE, module_text
 from graphc.native.layout import UnknownLayout, address_of, head, parts_of_slice, slots_of
 from graphc.native.objects import Layout
@@ -205,6 +205,7 @@ def _code() -> tuple[Layout, str]:
         *flushing.functions(layout),
         *lending.functions(layout),
         *serving.functions(layout),
+        *storing.functions(layout),
     ]
     return layout, module_text(functions, (recording.DESK, entering.HOME))
 
@@ -217,6 +218,7 @@ def _load() -> NativeLibrary:
         entering.CALL,
         entering.HOME,
         *reading.METHODS,
+        storing.STORE,
         flushing.FLUSH,
         recording.AGAIN,
         recording.DESK,

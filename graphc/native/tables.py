@@ -45,11 +45,12 @@ SHARED = (
     "thread_here",  # the number of the thread that called last, its modes, and its names in `threads`
     "modes_here",
     "own_here",
-    "call_in_python",  # how compiled functions are called that are not ready, and what reads memory in Python
+    "call_in_python",  # how compiled functions are called that are not ready, and what reads or writes memory in Python
     "numpy_in_python",
     "tolist_in_python",
     "item_in_python",
     "data_ptr_in_python",
+    "setitem_in_python",
     "cpu_name",
     "window_class",
     "window_at",

@@ -121,7 +121,7 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
         if kind == NEW:
             return function(*args, **kwargs)  # it likely is not made again
     key = repeats.key()
-    if wanted == ENTRY and repeats.is_hopeless(key):
+    if not repeats.comes_again(key) if wanted == VIEW else wanted == ENTRY and repeats.is_hopeless(key):
         return function(*args, **kwargs)
     code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value
     given = parts((*args, *(part for pair in kwargs.items() for part in pair)))

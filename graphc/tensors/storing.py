@@ -3,12 +3,13 @@
 A write gives the memory a new value, recorded: one program computes what is read and what is written, and memory that
 is read before stays as it was. Where a loop fills a tensor part by part, each place would be a program of its own, and
 each write a copy of the whole. So a part that is small beside the whole is stored at once, where nothing recorded
-waits for what was there before, or where a call writes one place after the other.
+waits for what was there before, where a call writes one place after the other, and where it is very small.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphc.call_places import moves
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SHARE = 2  # a part is at most the whole divided by this,
 SMALL = 4096  # or has at most so many bytes
 COPIED = 1 << 16  # bytes of memory up to which it is copied where something recorded reads it later
+LARGE = 1 << 18  # bytes of memory that is not written as a whole for the sake of
+SPECK = 16  # a part that is at most the whole divided by this: running what is recorded takes less time
 MOST_PLACES = 3  # that a call writes in turn, each by the same programs
 
 
@@ -40,7 +43,7 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
     if not _is_part(storage, type.size) or source._type.device != "cpu" or not _is_free(recorder, storage):
         return False
     number = _number(source)
-    if not _writes_many_places(target, number):
+    if not (_is_speck(storage, type.size) or _writes_many_places(target, number)):
         waits = storage.value is not None and not _is_number(storage)
         if waits or _is_read(storage) or (number is None and source._storage.value is not None):
             return False
@@ -70,7 +73,7 @@ def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
     seen = _indexed(tensor, index)
     if seen is None:
         return False
-    form, strides, offset, is_cut = seen
+    form, strides, offset = seen
     lineage, recorder = tensor._lineage, THREADS.recorder
     if MODE.enabled and (lineage.requires_grad or lineage.hist is not None or (not is_number and value.requires_grad)):
         return False
@@ -81,13 +84,17 @@ def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
         if same:
             _count(tensor)
         return same
-    if not _is_part(storage, form.size) or _is_read(storage) or not (is_number or value._type == form):
+    if not _is_part(storage, form.size) or not (is_number or value._type == form):
         return False
     if not is_number and repeats_elements(form.shape, strides):
         return False
-    if is_cut or not is_number:
+    waits = not is_number and value._storage.value is not None
+    if waits or _is_read(storage):
         place = offset, form.shape, strides, value if is_number else None
-        if not moves(_key(storage), place, MOST_PLACES):
+        if not (_is_speck(storage, form.size) or moves(_key(storage), place, MOST_PLACES)):
+            return False
+        recorder.flush("")
+        if _is_read(storage):
             return False
     with recorder.lock:
         given: Any = held_number(value, form.dtype) if is_number else value._array()  # type: ignore[arg-type]
@@ -97,15 +104,30 @@ def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
     return True
 
 
-def _indexed(tensor: TensorBase, index: Any) -> tuple[TensorType, tuple[int, ...], int, bool] | None:
-    """The type, strides and offset of what integers and slices show of `tensor`, and whether there are slices; None for
-    other indices, and those that are wrong.
+def goes_at_once(target: TensorBase, operands: Sequence[object]) -> bool:
+    """Whether what an operation in place gives for a view is to be stored at once, by all that is known before."""
+    storage, size = target._storage, target._type.size
+    if storage.value is not None or not _is_part(storage, size) or not _is_free(THREADS.recorder, storage):
+        return False
+    lineage = target._lineage
+    if MODE.enabled and (
+        lineage.requires_grad
+        or lineage.hist is not None
+        or any(isinstance(each, TensorBase) and each.requires_grad for each in operands)
+    ):
+        return False
+    return _is_speck(storage, size) or _writes_many_places(target, None)
+
+
+def _indexed(tensor: TensorBase, index: Any) -> tuple[TensorType, tuple[int, ...], int] | None:
+    """The type, strides and offset of what integers and slices show of `tensor`; None for other indices, and those that
+    are wrong.
     """
     items = index if type(index) is tuple else (index,)
     form, offset, rank = tensor._type, tensor._offset, len(items)
     if rank > len(form.shape):
         return None
-    shape, strides, is_cut = list[int](), list[int](), False
+    shape, strides = list[int](), list[int]()
     for item, n, stride in zip(items, form.shape, tensor._strides, strict=False):
         if type(item) is int and -n <= item < n:
             offset += (item + n if item < 0 else item) * stride
@@ -116,17 +138,21 @@ def _indexed(tensor: TensorBase, index: Any) -> tuple[TensorType, tuple[int, ...
             shape.append(last - first)
             strides.append(stride)
             offset += first * stride
-            is_cut = True
         else:
             return None
     seen = form.with_shape((*shape, *form.shape[rank:]))
-    return seen, (*strides, *tensor._strides[rank:]), offset, is_cut
+    return seen, (*strides, *tensor._strides[rank:]), offset
 
 
 def _is_part(storage: Storage, size: int) -> bool:
     """Whether so many elements are few, of memory of the CPU."""
     type = storage.type
     return type.device == "cpu" and (size * SHARE <= type.size or size * type.dtype.itemsize <= SMALL)
+
+
+def _is_speck(storage: Storage, size: int) -> bool:
+    """Whether so many elements are next to nothing of large memory."""
+    return storage.type.nbytes >= LARGE and size * SPECK <= storage.type.size
 
 
 def _is_free(recorder: Recorder, storage: Storage) -> bool:
@@ -186,6 +212,7 @@ def _store(
         storage.buffer = buffer = buffer.copy()
     laid_out(buffer.array, type.with_shape(shape), strides, offset)[...] = values
     storage.version += 1
+    recorder.counted()
     _count(tensor)
 
 

@@ -1,0 +1,314 @@
+"""The text of `tensor[index] = value` where that is to be done at once: `graphc.tensors.storing.stored_at`.
+
+What integers and slices show lies in rows that are equally far apart, or else Python writes it. Functions give 0 when
+Python must do it; then nothing was written.
+"""
+
+from __future__ import annotations
+
+from graphc.native.code import Function
+from graphc.native.entering import HOME
+from graphc.native.objects import Layout, Writer
+from graphc.tensors.storing import SHARE, SMALL
+
+STORE = "graphc_setitem"
+# The dtypes of which numbers are written here, with the bits of one.
+_NUMBERS = {"f32": 32, "f64": 64, "i32": 32, "i64": 64}
+# Words of the place that is written: from which element on, how many rows, elements from row to row, elements of a row,
+# from element to element in it. Only then, the dimensions of the value that were compared.
+OFFSET, ROWS, APART, COUNT, STEP, SEEN = range(0, 48, 8)
+_PLACE_WORDS = 6
+
+
+def _number_in(f: Writer, what: str) -> str:
+    """A Python integer; the function gives 0 for one that does not fit."""
+    found = f.call("PyLong_AsLongLong", what)
+    with f.when(f.equal(found, -1)), f.when(f.differ(f.call("PyErr_Occurred"), 0)):
+        f.call("PyErr_Clear")
+        f.give(0)
+    return found
+
+
+def _own_memory(layout: Layout) -> Function:
+    """The buffer of a tensor whose memory may be written now, borrowed: nobody records, reads or sees it otherwise."""
+    f = Writer(layout, "own_memory", "plan", "tensor", "recorder")
+    plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
+    storage, lineage = f.follow("%tensor", tensor["_storage"]), f.follow("%tensor", tensor["_lineage"])
+    for name in ("capture", "example_since"):
+        f.need(f.equal(f.load("%recorder", layout.recorder[name]), none))
+    f.need(f.equal(f.load(storage, slots["recorder"]), "%recorder"))
+    for name in ("value", "export", "external", "slots"):
+        f.need(f.equal(f.load(storage, slots[name]), none))
+    f.need(f.equal(f.requires(plan, lineage), 0))
+    f.need(f.differ(f.load("%tensor", tensor["_counter"]), none))
+    f.need(f.equal(f.load("%tensor", tensor["_wrapped"]), f.shared(plan, "false")))
+    f.need(f.equal(f.load(f.load("%tensor", tensor["_type"]), layout.form["device"]), f.shared(plan, "cpu_name")))
+    f.put(storage, slots["kept"], none)  # a leaf that waits for the next program
+    f.need(f.equal(f.call("alive", plan, f.load(storage, slots["slot"])), 0))
+    f.need(f.equal(f.load(storage, slots["value"]), none))
+    buffer = f.follow(storage, slots["buffer"])
+    f.need(f.equal(f.load(buffer, layout.type), f.shared(plan, "buffer_class")))
+    f.need(f.differ(f.load(buffer, layout.buffer["_memory"]), none))
+    f.need(f.is_alone(buffer))
+    f.give(buffer)
+    return f
+
+
+def _dimension(layout: Layout) -> Function:
+    """Add a dimension of so many elements, which lie so far apart, to a place; it is one of the value, if that has a
+    shape.
+    """
+    f = Writer(layout, "dimension", "place", "extent", "stride", "shape")
+    with f.when(f.differ("%shape", 0)):
+        seen = f.load("%place", SEEN)
+        f.need(f.above(f.call("PyTuple_Size", "%shape"), seen))
+        f.need(f.equal(f.call("PyLong_AsLongLong", f.call("PyTuple_GetItem", "%shape", seen)), "%extent"))
+        f.store(f.add(seen, 1), "%place", SEEN)
+    with f.when(f.equal("%extent", 1)):
+        f.give(1)
+    count, step = f.load("%place", COUNT), f.load("%place", STEP)
+    with f.when(f.equal(count, 1)):
+        f.store("%extent", "%place", COUNT)
+        f.store("%stride", "%place", STEP)
+        f.give(1)
+    with f.when(f.equal(step, f.times("%extent", "%stride"))):
+        f.store(f.times(count, "%extent"), "%place", COUNT)
+        f.store("%stride", "%place", STEP)
+        f.give(1)
+    f.need(f.equal(f.load("%place", ROWS), 1))
+    f.store(count, "%place", ROWS)
+    f.store(step, "%place", APART)
+    f.store("%extent", "%place", COUNT)
+    f.store("%stride", "%place", STEP)
+    f.give(1)
+    return f
+
+
+def _bound(layout: Layout) -> Function:
+    """A bound of a slice of `extent` elements as its distance from the first; -1 for what Python must read."""
+    f = Writer(layout, "slice_bound", "plan", "what", "extent", "otherwise")
+    with f.when(f.equal("%what", f.shared("%plan", "none"))):
+        f.give("%otherwise")
+    f.need(f.equal(f.load("%what", layout.type), f.shared("%plan", "int_class")), -1)
+    given = f.variable(f.call("PyLong_AsLongLong", "%what"))
+    with f.when(f.equal(f.get(given), -1)), f.when(f.differ(f.call("PyErr_Occurred"), 0)):
+        f.call("PyErr_Clear")
+        f.give(-1)
+    with f.when(f.above("0", f.get(given))):
+        f.set(given, f.add(f.get(given), "%extent"))
+    with f.when(f.above("0", f.get(given))):
+        f.give(0)
+    with f.when(f.above(f.get(given), "%extent")):
+        f.give("%extent")
+    f.give(f.get(given))
+    return f
+
+
+def _indexed(layout: Layout) -> Function:
+    """Add what an index does to dimension `at` of a tensor to a place."""
+    f = Writer(layout, "indexed", "plan", "tensor", "at", "item", "place", "shape")
+    plan, tensor = "%plan", layout.tensor
+    form = f.load("%tensor", tensor["_type"])
+    extent, stride = (
+        f.call("PyLong_AsLongLong", f.call("PyTuple_GetItem", held, "%at"))
+        for held in (f.load(form, layout.form["shape"]), f.load("%tensor", tensor["_strides"]))
+    )
+    kind, offset = f.load("%item", layout.type), f.load("%place", OFFSET)
+    with f.when(f.equal(kind, f.shared(plan, "int_class"))):
+        index = f.variable(_number_in(f, "%item"))
+        with f.when(f.above("0", f.get(index))):
+            f.set(index, f.add(f.get(index), extent))
+        f.need(f.both(f.above(f.get(index), -1), f.above(extent, f.get(index))))
+        f.store(f.add(offset, f.times(f.get(index), stride)), "%place", OFFSET)
+        f.give(1)
+    f.need(f.equal(kind, f.shared(plan, "slice_class")))
+    start, stop, step = (f.load("%item", at) for at in layout.slice)
+    f.need(f.equal(step, f.shared(plan, "none")))
+    first = f.call("slice_bound", plan, start, extent, 0)
+    last = f.call("slice_bound", plan, stop, extent, extent)
+    f.need(f.both(f.differ(first, -1), f.above(last, first)))
+    f.store(f.add(offset, f.times(first, stride)), "%place", OFFSET)
+    f.give(f.call("dimension", "%place", f.minus(last, first), stride, "%shape"))
+    return f
+
+
+def _placed(layout: Layout) -> Function:
+    """Fill a place with what `tensor[index]` shows, which has the given shape if that is not 0."""
+    f = Writer(layout, "placed", "plan", "tensor", "index", "place", "shape")
+    plan, tensor = "%plan", layout.tensor
+    form, strides = f.load("%tensor", tensor["_type"]), f.load("%tensor", tensor["_strides"])
+    extents = f.load(form, layout.form["shape"])
+    f.store(_number_in(f, f.load("%tensor", tensor["_offset"])), "%place", OFFSET)
+    for word, value in ((ROWS, "1"), (APART, "0"), (COUNT, "1"), (STEP, "1"), (SEEN, "0")):
+        f.store(value, "%place", word)
+    rank, items = f.call("PyTuple_Size", extents), f.variable(1)
+    is_tuple = f.equal(f.load("%index", layout.type), f.shared(plan, "tuple_class"))
+    with f.when(is_tuple):
+        f.set(items, f.call("PyTuple_Size", "%index"))
+    f.need(f.above(f.add(rank, 1), f.get(items)))
+    left = f.variable(f.get(items))
+    with f.while_above(left, 0):
+        at, item = f.minus(f.get(items), f.get(left)), f.variable("%index")
+        with f.when(is_tuple):
+            f.set(item, f.call("PyTuple_GetItem", "%index", at))
+        f.proceed(f.call("indexed", plan, "%tensor", at, f.get(item), "%place", "%shape"))
+        f.set(left, f.add(f.get(left), -1))
+    f.set(left, f.minus(rank, f.get(items)))
+    with f.while_above(left, 0):
+        at = f.minus(rank, f.get(left))
+        extent, stride = (f.call("PyLong_AsLongLong", f.call("PyTuple_GetItem", t, at)) for t in (extents, strides))
+        f.need(f.above(extent, 0))
+        f.proceed(f.call("dimension", "%place", extent, stride, "%shape"))
+        f.set(left, f.add(f.get(left), -1))
+    with f.when(f.differ("%shape", 0)):
+        f.need(f.equal(f.call("PyTuple_Size", "%shape"), f.load("%place", SEEN)))
+    with f.when(f.differ(f.load("%place", STEP), 1)):  # the last dimension is one of rows
+        f.need(f.equal(f.load("%place", ROWS), 1))
+        f.store(f.load("%place", COUNT), "%place", ROWS)
+        f.store(f.load("%place", STEP), "%place", APART)
+        f.store("1", "%place", COUNT)
+    once = f.above(f.add(f.load("%place", APART), 1), f.load("%place", COUNT))  # no element is one with another
+    f.need(f.either(f.equal(f.load("%place", ROWS), 1), once))
+    count = f.times(f.load("%place", ROWS), f.load("%place", COUNT))
+    size, nbytes = (f.call("PyLong_AsLongLong", f.load(form, layout.form[name])) for name in ("size", "nbytes"))
+    few = f.above(f.times(size, str(SMALL)), f.add(f.times(count, nbytes), -1))
+    f.need(f.either(f.above(size, f.add(f.times(count, str(SHARE)), -1)), few))
+    f.give(1)
+    return f
+
+
+def _fill_place(layout: Layout) -> Function:
+    """Write a word of so many bytes to all elements of a place."""
+    f = Writer(layout, "fill_place", "place", "memory", "item", "word")
+    rows, row = (
+        f.variable(f.load("%place", ROWS)),
+        f.variable(f.add("%memory", f.times(f.load("%place", OFFSET), "%item"))),
+    )
+    with f.while_above(rows, 0):
+        left, at = f.variable(f.load("%place", COUNT)), f.variable(f.get(row))
+        with f.while_above(left, 0):
+            wide = f.equal("%item", 8)
+            with f.when(wide):
+                f.store("%word", f.get(at))
+            with f.unless(wide):
+                f.store("%word", f.get(at), bits=32)
+            f.set(at, f.add(f.get(at), "%item"))
+            f.set(left, f.add(f.get(left), -1))
+        f.set(row, f.add(f.get(row), f.times(f.load("%place", APART), "%item")))
+        f.set(rows, f.add(f.get(rows), -1))
+    f.give(1)
+    return f
+
+
+def _copy_place(layout: Layout) -> Function:
+    """Write the elements that lie one after the other from an address on to a place."""
+    f = Writer(layout, "copy_place", "place", "memory", "item", "source")
+    rows, row = (
+        f.variable(f.load("%place", ROWS)),
+        f.variable(f.add("%memory", f.times(f.load("%place", OFFSET), "%item"))),
+    )
+    source, bytes = f.variable("%source"), f.times(f.load("%place", COUNT), "%item")
+    with f.while_above(rows, 0):
+        f.copy(f.get(source), f.get(row), bytes)
+        f.set(source, f.add(f.get(source), bytes))
+        f.set(row, f.add(f.get(row), f.times(f.load("%place", APART), "%item")))
+        f.set(rows, f.add(f.get(rows), -1))
+    f.give(1)
+    return f
+
+
+def _number_word(layout: Layout) -> Function:
+    """Write the bits of a Python number as an element of a dtype to an address; the bytes of an element."""
+    f = Writer(layout, "number_word", "plan", "dtype", "value", "word")
+    plan, kind = "%plan", f.load("%value", layout.type)
+    is_int, is_float = (f.equal(kind, f.shared(plan, f"{name}_class")) for name in ("int", "float"))
+    for name, bits in _NUMBERS.items():
+        with f.when(f.equal("%dtype", f.shared(plan, name))):
+            if name.startswith("i"):
+                f.need(is_int)
+                number = _number_in(f, "%value")
+                f.need(f.equal(f.signed(number, bits), number))
+                f.store(number, "%word")
+            else:
+                f.need(f.either(is_int, is_float))
+                number = f.double_of("%value")
+                if bits == 32:
+                    f.need(f.fits_float(number))
+                f.store_double(number, "%word", bits)
+            f.give(bits // 8)
+    f.give(0)
+    return f
+
+
+def _stored_at(layout: Layout) -> Function:
+    """`graphc.tensors.storing.stored_at`; 1 if it is done."""
+    f = Writer(layout, "stored_at", "plan", "tensor", "index", "value")
+    plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
+    modes, own = f.variable(0), f.variable(0)
+    f.proceed(f.call("here", plan, f.address(modes), f.address(own)))
+    recorder = f.call("PyDict_GetItemWithError", f.get(own), f.shared(plan, "recorder_name"))
+    f.need(f.differ(recorder, 0))
+    buffer = f.call("own_memory", plan, "%tensor", recorder)
+    f.need(f.differ(buffer, 0))
+    storage, form = f.load("%tensor", tensor["_storage"]), f.load("%tensor", tensor["_type"])
+    dtype, begin = f.load(form, layout.form["dtype"]), f.call("PyLong_AsVoidPtr", f.load(buffer, layout.buffer["ptr"]))
+    place, done = f.words(_PLACE_WORDS), f.variable(0)
+    is_tensor = f.is_tensor(plan, "%value")
+    with f.unless(is_tensor):
+        word = f.variable(0)
+        item = f.call("number_word", plan, dtype, "%value", f.address(word))
+        f.need(f.differ(item, 0))
+        f.proceed(f.call("placed", plan, "%tensor", "%index", place, 0))
+        f.set(done, f.call("fill_place", place, begin, item, f.get(word)))
+    with f.when(is_tensor):
+        given, source = (f.follow("%value", tensor[name]) for name in ("_type", "_storage"))
+        f.need(f.equal(f.load(given, layout.form["dtype"]), dtype))
+        f.need(f.equal(f.load(given, layout.form["device"]), f.shared(plan, "cpu_name")))
+        shape = f.load(given, layout.form["shape"])
+        f.need(f.differ(f.call("row", shape, f.load("%value", tensor["_strides"]), 0), 0))
+        f.need(f.equal(f.load("%value", tensor["_wrapped"]), f.shared(plan, "false")))
+        f.need(f.equal(f.requires(plan, f.follow("%value", tensor["_lineage"])), 0))
+        f.need(f.equal(f.load(source, slots["value"]), none))
+        f.proceed(f.call("placed", plan, "%tensor", "%index", place, shape))
+        offset = _number_in(f, f.load("%value", tensor["_offset"]))
+        same = f.equal(source, storage)
+        with f.when(same):  # `tensor[index] += value` ends so
+            f.need(f.both(f.equal(f.load(place, ROWS), 1), f.equal(f.load(place, OFFSET), offset)))
+        with f.unless(same):
+            memory = f.follow(source, slots["buffer"])
+            f.need(f.equal(f.load(memory, layout.type), f.shared(plan, "buffer_class")))
+            size, nbytes = (
+                f.call("PyLong_AsLongLong", f.load(given, layout.form[name])) for name in ("size", "nbytes")
+            )
+            item = f.quotient(nbytes, size)
+            first = f.call("PyLong_AsVoidPtr", f.load(memory, layout.buffer["ptr"]))
+            f.call("copy_place", place, begin, item, f.add(first, f.times(offset, item)))
+            f.set(done, 1)
+    with f.when(f.differ(f.get(done), 0)):
+        f.put(storage, slots["slot"], none)
+        f.call("bump", storage, slots["version"], 1)
+    f.count_up(f.shared(plan, "touched"))
+    f.count_up(f.load("%tensor", tensor["_counter"]))
+    f.give(1)
+    return f
+
+
+def _setitem(layout: Layout) -> Function:
+    """`PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)`: `__setitem__`."""
+    f = Writer(layout, STORE, "self", "args", "count", "names", exported=True)
+    plan, done = f.place(HOME), f.variable(0)
+    with f.when(f.both(f.equal("%count", 2), f.equal("%names", 0))):
+        f.set(done, f.call("stored_at", plan, "%self", f.load("%args"), f.load("%args", 8)))
+    with f.when(f.equal(f.get(done), 0)):
+        f.give(f.call("in_python", f.shared(plan, "setitem_in_python"), "%self", "%args", "%count", "%names"))
+    f.need(f.differ(f.get(done), -1))
+    none = f.shared(plan, "none")
+    f.call("Py_IncRef", none)
+    f.give(none)
+    return f
+
+
+def functions(layout: Layout) -> list[Function]:
+    """The method, and what it needs."""
+    makers = (_own_memory, _dimension, _bound, _indexed, _placed, _fill_place, _copy_place, _number_word, _stored_at)
+    return [make(layout) for make in (*makers, _setitem)]
