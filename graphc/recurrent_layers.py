@@ -158,8 +158,15 @@ def written_out(
     It begins with the states `place` of `hx`. Where `mask` (time, batch) is false the states stay and the output is 0.
     """
 
-    def emit(b: Builder, *nodes: Node) -> list[Node]:
-        return emitted(b, KINDS[name], nodes, place, biased, batch_first, reverse, mask is not None)
+    kind, form = KINDS[name], (place, biased, batch_first, reverse, mask is not None)
+
+    def emit(b: Builder, *nodes: Node) -> Sequence[Node]:
+        # Of the nodes of the step before, mostly: thousands need not be made again to find that they are the same.
+        keys = [("layer", name, number, *form, *nodes) for number in range(1 + kind.states)]
+        made = [node for key in keys if (node := b.made(key)) is not None]
+        if len(made) == len(keys):
+            return made
+        return [b.keep(key, node) for key, node in zip(keys, emitted(b, kind, nodes, *form), strict=True)]
 
     operands = (input, *hx, *weights, *((mask,) if mask is not None else ()))
     return tuple(record_many("StackBackward0", operands, emit))

@@ -13,7 +13,8 @@ from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.row_sums import cut_of
 from graphc.ir.schedule import Root
-from graphc.passes.stored import MAX_GROUP, MAX_PAIRS, MOVEMENT, movement_base
+from graphc.passes.shown import MOVEMENT, movement_base
+from graphc.passes.stored import MAX_GROUP, MAX_PAIRS
 
 MAX_ROW = 1 << 16  # longest row over which a kernel may first reduce and then loop again
 MAX_STRIDED = 1 << 17  # elements that stay near a core, however they are walked

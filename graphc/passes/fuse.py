@@ -36,7 +36,8 @@ from graphc.passes.drafts import (
 from graphc.passes.fuse_rows import merge_rows
 from graphc.passes.fuse_scans import merge_scans
 from graphc.passes.fuse_sums import merge_sums
-from graphc.passes.stored import choose_stored, is_cut, is_joined, is_scatter
+from graphc.passes.shown import is_cut, is_joined, is_scatter
+from graphc.passes.stored import choose_stored
 
 MAX_TRANSPOSED = 32  # operations and accesses for an element up to which a reader may transpose what it computes
 MANY = 1024  # rows for which one more kernel takes less time than it saves

@@ -11,7 +11,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.passes.base import PRIMITIVE, Pass
-from graphc.passes.stored import MOVEMENT, SOURCES
+from graphc.passes.shown import MOVEMENT, SOURCES
 
 _PLACES = ("argmax", "argmin")  # of a window of what a maximum is taken of, by the same kernel
 _MOVES = MOVEMENT | {"pad"}

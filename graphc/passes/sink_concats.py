@@ -18,7 +18,7 @@ from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.record import record
 from graphc.passes.base import PRIMITIVE, Pass
-from graphc.passes.stored import is_cut, is_joined, movement_base
+from graphc.passes.shown import is_cut, is_joined, movement_base
 
 MOST = 8  # parts: what is done to them stands in the kernel for each
 MOST_TRANSPOSED = 12  # operations for an element of each part up to which it may be transposed while it is computed

@@ -20,7 +20,8 @@ from graphc.ir.opdef import OPS
 from graphc.ir.record import record
 from graphc.ir.types import TensorType, bf16, f16, f32
 from graphc.passes.base import PRIMITIVE, Pass
-from graphc.passes.stored import MOVEMENT, SOURCES, SPREAD, is_scatter
+from graphc.passes.shown import MOVEMENT, SOURCES, is_scatter
+from graphc.passes.stored import SPREAD
 
 MAX_PLACES = 36  # places of a window; the sum of more of them is too long for one kernel
 MAX_PHASES = 32

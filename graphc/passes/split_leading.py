@@ -11,7 +11,7 @@ from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.row_sums import sums_rows
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
-from graphc.passes.stored import SOURCES, movement_base
+from graphc.passes.shown import SOURCES, movement_base
 
 FEW = 8  # fewer places than that are too few to gain by
 SMALL = 8  # bytes of operands for each byte of a place's result

@@ -16,7 +16,7 @@ from graphc.ir.record import record
 from graphc.ir.row_sums import LONG, WIDE_ROW, choose_parts, is_row_sum, sums_rows
 from graphc.ir.types import bf16, f16, f32
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
-from graphc.passes.stored import MOVEMENT, SOURCES, movement_base
+from graphc.passes.shown import MOVEMENT, SOURCES, movement_base
 
 COMBINE = {"reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum"}
 ROWS = 8  # rows read at once: each is a stream of its own, and rows of 4 KB share the places of the first cache

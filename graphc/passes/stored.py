@@ -28,7 +28,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
-from graphc.ir.schedule import MAX_PARTS
+from graphc.passes.shown import MOVEMENT, SOURCES, is_joined, is_scatter, joined_in, movement_base
 
 REPEATED = 8  # times from which on a value may be stored that is read so often
 SAVED = 1 << 18  # scalar operations that this must save
@@ -37,16 +37,15 @@ MAX_REPEATS = 64  # places at which one element of a stored value may want anoth
 MAX_GROUP = 512  # scalar operations for one element in a whole kernel
 MAX_PAIRS = 8 * MAX_GROUP  # (value, index) pairs in a whole kernel, pure movement among them
 MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places than that are stored
-SOURCES = frozenset({"input", "constant", "iota"})
 CHEAP = 8  # operations of a value that is computed again rather than stored and read
 SPREAD = 24  # operations that storing a value counts for, where each of its elements goes to several places
 NEAR = 1 << 20  # bytes that stay in a core's cache until they are read again,
 SHIFTED = 12  # and operations that storing such a value counts for
 MAX_STEP = 2  # places between neighbours of a window up to which masks let some of a vector's elements be read
+MOST_CHOSEN = 8  # operations of all parts among which an element that is computed further is chosen
 FEW_PARTS = 8  # of a concatenation among which each element is chosen, rather than all stored in their turn
 MAX_TAPS = 32  # multiply-adds for each element of a padded operand up to which it is not copied to be padded
 SMALL = 8  # an operand this many times smaller than a value costs next to nothing to read again
-MOVEMENT = frozenset({"reshape", "permute", "broadcast", "slice", "window"})  # index maps without arithmetic
 _NONE: Mapping[Node, int] = MappingProxyType({})
 _LIGHT = frozenset(
     {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "materialize"}
@@ -129,7 +128,7 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
             # Each element of a part would be computed from all parts of the part, and chosen.
             parts = {part for x in node.inputs for part in _computed_of(x)}
             chosen.update(x for x in parts if is_joined(x) and not all(_is_stored(i, chosen) for i in x.inputs))
-            if len(node.inputs) > FEW_PARTS:
+            if len(node.inputs) > FEW_PARTS or (is_joined(node) and _is_computed_in_vain(graph, node)):
                 chosen.add(node)
         elif node.op == "fold" and not is_scatter(node):
             chosen.add(movement_base(node.inputs[0]))
@@ -140,6 +139,26 @@ def _must_store(graph: Graph, free: frozenset[Node]) -> set[Node]:
         if is_reduction(node) and node.type.size < node.inputs[0].type.size and node.inputs[0] in heavy:
             chosen.add(node)  # a small result: keep it rather than what it was reduced from
     return chosen
+
+
+def _is_computed_in_vain(graph: Graph, joined: Node) -> bool:
+    """Whether elementwise operators read a concatenation of parts that take many operations: for each element, the
+    parts would all be computed.
+    """
+    seen = {joined}
+    todo = [movement_base(x) for x in joined.inputs]
+    while todo and len(seen) <= MOST_CHOSEN:
+        node = todo.pop()
+        if node not in seen and OPS[node.op].kind == "elementwise" and node.op != "materialize":
+            seen.add(node)
+            todo += map(movement_base, node.inputs)
+    users = [user for shape in _shapes_of(graph, joined) for user in graph.users[shape]]
+    return len(seen) > MOST_CHOSEN and any(OPS[user.op].kind == "elementwise" for user in users)
+
+
+def _shapes_of(graph: Graph, node: Node) -> list[Node]:
+    """A value and its reshapes."""
+    return [node, *(shape for user in graph.users[node] if user.op == "reshape" for shape in _shapes_of(graph, user))]
 
 
 def _computed_of(x: Node) -> list[Node]:
@@ -445,43 +464,3 @@ def _reads_per_element(user: Node, node: Node) -> int:
     if user.op == "fold":
         return math.prod(node.shape[user.type.rank :])
     return 1
-
-
-def movement_base(node: Node, movement: frozenset[str] = MOVEMENT) -> Node:
-    """The value whose elements `node` shows at other indices, by the operators `movement`."""
-    while node.op in movement:
-        node = node.inputs[0]
-    return node
-
-
-def is_joined(node: Node) -> bool:
-    """Whether the node is a concatenation of parts of one shape, few enough for one kernel that stores them all."""
-    if node.op != "concat" or not 1 < len(node.inputs) <= MAX_PARTS or not node.type.size:
-        return False
-    return all(x.shape == node.inputs[0].shape for x in node.inputs)
-
-
-def joined_in(fold: Node) -> Node | None:
-    """The concatenation of parts whose elements `fold` interleaves, each at a place of its own and none left out."""
-    x = base_of(fold.inputs[0])
-    return x if is_joined(x) and x.type.size == fold.type.size and is_scatter(fold) else None
-
-
-def is_scatter(node: Node) -> bool:
-    """Whether each element of the operand goes to one place of its own in the result, and there are some."""
-    if not node.inputs or not node.inputs[0].type.size:
-        return False
-    if node.op == "pad":
-        return node.attr("value") == 0 and str(node.attr("value")) != "-0.0"  # the rest is zero bytes
-    if node.op != "fold":
-        return False
-    rank = node.type.rank
-    size = node.inputs[0].shape[rank:]
-    return all(s >= d * (n - 1) + 1 for s, d, n in zip(node.ints("stride"), node.ints("dilation"), size, strict=True))
-
-
-def is_cut(node: Node) -> bool:
-    """Whether the node is a slice that keeps the beginning of each dimension, and most elements."""
-    if node.op != "slice" or any(node.ints("start")) or any(step != 1 for step in node.ints("step")):
-        return False
-    return 2 * node.type.size > node.inputs[0].type.size

@@ -12,7 +12,8 @@ from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.schedule import MAX_PARTS
 from graphc.passes.base import PRIMITIVE, Pass, rebuild
-from graphc.passes.stored import FEW_PARTS, is_joined
+from graphc.passes.shown import is_joined
+from graphc.passes.stored import FEW_PARTS
 
 
 @record(slots=False)

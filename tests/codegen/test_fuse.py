@@ -302,3 +302,19 @@ def test_pooling_spreads_parts_that_were_joined() -> None:
     fused = fuse(Graph((x, z), (b.fold(wide, (4, 8, 32, 32), (2, 3), (2, 2), (1, 1)),)))
     verify_fused(fused)
     assert [t.op for g in fused.groups for t in g.targets] == ["concat", "fold"]
+
+
+@pytest.mark.parametrize(("depth", "groups"), [(1, ["sub"]), (4, ["concat", "sub"])])
+def test_parts_of_many_operations_are_stored_before_they_are_computed_further(depth: int, groups: list[str]) -> None:
+    """As gradients of filters that are put together, and subtracted from the filters: else each element would be
+    computed of all parts.
+    """
+    b = Builder()
+    x, w = b.input(0, TensorType(f32, (64, 64, 3, 1))), b.input(1, TensorType(f32, (64, 64, 3, 3)))
+    parts = [x, b.mul(x, 0.5), x]
+    for k in range(depth):
+        parts[1] = b.add(b.mul(parts[1], 0.5 + k), x)
+    y = b.sub(w, b.mul(b.concat(tuple(parts), 3), 0.1))
+    fused = fuse(Graph((x, w), (y,)))
+    verify_fused(fused)
+    assert [t.op for g in fused.groups for t in g.targets] == groups
