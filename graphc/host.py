@@ -14,6 +14,7 @@ import numpy as np
 from graphc.counting import FRONT
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
+from graphc.ir.small_matrices import has_kernel
 from graphc.memory import AnyBuffer, copy_into, from_host, moved_all, values_of
 
 _FEW = 16  # bytes: a number, or the key of a draw
@@ -21,7 +22,7 @@ _FEW = 16  # bytes: a number, or the key of a draw
 
 def is_host(node: Node) -> bool:
     """Whether `node` runs between compiled parts."""
-    return OPS[node.op].kind == "host"
+    return OPS[node.op].kind == "host" and not has_kernel(node)
 
 
 def stages(order: Sequence[Node]) -> list[list[Node]]:

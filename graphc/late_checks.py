@@ -19,6 +19,19 @@ from graphc_runtime.buffer import Buffer
 # What is wrong with the value of a node: an error, if its first byte is not 0, or a function that looks at its bytes.
 Problem = Exception | Callable[[np.ndarray], Exception | None]
 
+
+class Report:
+    """A problem, as a function, that holds nothing but what its call site and the operation tell: whoever records the
+    call again shares it.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, data: np.ndarray) -> Exception | None:
+        """The error for the bytes of the node."""
+        raise NotImplementedError
+
+
 _BYTES = 4096  # of flags that wait, for each device
 _ALIGNMENT = 8
 

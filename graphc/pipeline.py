@@ -21,6 +21,7 @@ from graphc.ir.opdef import OPS
 from graphc.ir.printer import print_graph
 from graphc.ir.schedule import FusedGraph
 from graphc.ir.schedule_text import print_fused, print_plan
+from graphc.ir.small_matrices import has_kernel
 from graphc.options import MINIMAL_FILTERING
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.decompose import Decompose
@@ -104,13 +105,14 @@ def optimize(graph: Graph, target: Target | None = None) -> Graph:
 
 def schedule(graph: Graph, target: Target) -> FusedGraph:
     """The kernels of `graph`, in the order in which they run. UnsupportedError for operators that run on the host."""
-    hosted = sorted({n.op for n in graph.nodes if OPS[n.op].kind == "host"})
+    on_gpu = target.device == "cuda"
+    hosted = sorted({n.op for n in graph.nodes if OPS[n.op].kind == "host" and (on_gpu or not has_kernel(n))})
     if hosted:
         raise UnsupportedError(
             f"graph @{graph.name} is not one program: {', '.join(hosted)} run on the host between compiled parts; "
             f"stages up to 'laid_out' can be shown"
         )
-    limits = ON_GPU if target.device == "cuda" else WITH_MASKS if target.masks else ON_CPU
+    limits = ON_GPU if on_gpu else WITH_MASKS if target.masks else ON_CPU
     return order(fuse(optimize(graph, target), limits))
 
 

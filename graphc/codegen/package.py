@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from graphc.codegen.accumulate import lower_accumulate
+from graphc.codegen.eliminations import lower_elimination
 from graphc.codegen.gpu_apart import lower_gpu_apart
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.launching import Launching
@@ -24,6 +25,7 @@ from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.schedule import FusedGraph, Group, MemoryPlan, Place, Region, Scratch
 from graphc.ir.schedule_verify import reads_of
+from graphc.ir.small_matrices import ELIMINATIONS
 from graphc_runtime.artifact import Artifact, TensorSpec
 from graphc_runtime.artifact import Launch as LaunchRecord
 
@@ -77,6 +79,8 @@ def lower_apart(group: Group, target: Target) -> tuple[Lowered, ...]:
         return (lower_search(node, NAME),)
     if node.op in WRITES_AT_INDEX:
         return (lower_accumulate(node, NAME, target),)
+    if node.op in ELIMINATIONS:
+        return (lower_elimination(node, NAME, target),)
     return (lower_scan(node, group.inside, NAME, target),)
 
 

@@ -17,6 +17,7 @@ from graphc.ir.contraction import parse_spec
 from graphc.ir.index import ZERO, Data, Derived, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.small_matrices import ELIMINATIONS
 
 COMPUTED = frozenset({"constant", "iota"})  # sources that every kernel computes for itself
 
@@ -29,7 +30,7 @@ WRITES_AT_INDEX = frozenset({"index_add", "scatter_add", "index_set", "scatter_s
 SCANS = frozenset({"scan_sum", "scan_prod", "scan_max", "scan_min", "recurrence"})
 SORTS = frozenset({"argsort", "sort", "argselect", "searchsorted"})
 APART = (
-    WRITES_AT_INDEX | SCANS | SORTS
+    WRITES_AT_INDEX | SCANS | SORTS | ELIMINATIONS
 )  # no loop nest computes these: each has kernels of its own, with operands in memory
 
 

@@ -156,12 +156,20 @@ def _pass_through(layout: Layout) -> Function:
 
 
 def _add_checks(layout: Layout) -> Function:
-    """Let values be checked: `((node, place, error), ...)`, or 0 for none."""
+    """Let values be checked: `((node, places, error), ...)`, or 0 for none."""
     f = Writer(layout, "add_checks", "plan", "recorder", "checks", "read")
-    with _records(f, "%checks", 3) as (node, place, error):
+    with _records(f, "%checks", 3) as (node, places, error):
         value = f.call("clone", f.shared("%plan", "value_like"))
         f.put(value, layout.value["node"], node)
-        f.replace(value, layout.value["parents"], f.tuple_of(_held(f, place)))
+        count = f.call("PyTuple_Size", places)
+        parents, left = f.call("PyTuple_New", count), f.variable(count)
+        with f.while_above(left, 0):
+            at = f.minus(count, f.get(left))
+            keep = _held(f, f.call("PyTuple_GetItem", places, at))
+            f.call("Py_IncRef", keep)
+            f.call("PyTuple_SetItem", parents, at, keep)
+            f.set(left, f.add(f.get(left), -1))
+        f.replace(value, layout.value["parents"], parents)
         f.replace(value, layout.value["serial"], f.call("PyIter_Next", f.shared("%plan", "serials")))
         check = f.tuple_of(node, value, error)
         f.call("PyList_Append", f.load("%recorder", layout.recorder["checks"]), check)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from graphc.errors import GraphcError
 from graphc.ir.node import Node
+from graphc.late_checks import Report
 from graphc.recording import Check, Recorder
 from graphc.repeats import (
     EARLIER,
@@ -325,13 +326,14 @@ def _through(value: Value, keeps: Sequence[object]) -> tuple[object, ...] | int 
 
 def _checked(checks: Sequence[Check], keeps: Sequence[object]) -> tuple[object, ...] | int | None:
     """The checks of values that were added: 0 for none, None when they cannot be made again."""
-    found: list[tuple[Node, int, object]] = []
+    found: list[tuple[Node, tuple[int, ...], object]] = []
     for node, value, problem in checks:
-        plain = value.node is node and len(value.parents) == 1 and not (value.grad or value.name)
-        places = [place for place, keep in enumerate(keeps) if plain and keep is value.parents[0]]
-        if not places or not isinstance(problem, GraphcError):
+        if value.node is not node or value.grad or value.name or not isinstance(problem, GraphcError | Report):
             return None
-        found.append((node, places[0], problem))
+        read = [[place for place, keep in enumerate(keeps) if keep is parent] for parent in value.parents]
+        if not all(read):
+            return None
+        found.append((node, tuple(places[0] for places in read), problem))
     return tuple(found) or 0
 
 

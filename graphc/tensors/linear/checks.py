@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.packed import last_row
 from graphc.ir.types import broadcast_shapes, f32, f64, i32
+from graphc.late_checks import Report
 from graphc.recording import current
 from graphc.storage import Value
 from graphc.tensors.core import TensorBase, read
@@ -89,22 +90,23 @@ def fact(b: Builder, packed: Node) -> Node:
     return b.cast(b.apply("detach", (first,)), i32)
 
 
-def report(
-    name: str, text: str, batched: bool, locs: Iterable[object] = ()
-) -> Callable[[np.ndarray], Exception | None]:
-    """From the bytes of an info tensor, the error for its first number that is not 0."""
+class _Failed(Report):
+    """The error for the first number of an info tensor (int32) that is not 0; `text` may show it."""
 
-    def look(data: np.ndarray) -> Exception | None:
+    __slots__ = ("_batched", "_locs", "_name", "_text")
+
+    def __init__(self, name: str, text: str, batched: bool, locs: Iterable[object]) -> None:
+        self._name, self._text, self._batched, self._locs = name, text, batched, locs
+
+    def __call__(self, data: np.ndarray) -> Exception | None:
         info = data.view(np.int32)
         bad = np.flatnonzero(info)
         if not len(bad):
             return None
-        element = f"(Batch element {bad[0]}): " if batched else ""
-        error = LinAlgError(f"{name}: {element}{text.format(info[bad[0]])}")
-        error.locs, error.made_now = locs, False
+        element = f"(Batch element {bad[0]}): " if self._batched else ""
+        error = LinAlgError(f"{self._name}: {element}{self._text.format(info[bad[0]])}")
+        error.locs, error.made_now = self._locs, False
         return error
-
-    return look
 
 
 def raise_later(info: Tensor, name: str, text: str) -> None:
@@ -115,4 +117,6 @@ def raise_later(info: Tensor, name: str, text: str) -> None:
     with recorder.lock:
         b = recorder.begin()
         node, keep = read(recorder, info, False)
-        recorder.check(node, Value(node, (keep,)), report(name, text, info.ndim > 0, b.locs))
+        # Of what was recorded just now, the operands are enough to compute it.
+        parents = keep.parents if isinstance(keep, Value) and keep.parents else (keep,)
+        recorder.check(node, Value(node, parents), _Failed(name, text, info.ndim > 0, b.locs))
