@@ -14,6 +14,7 @@ MOST_CALLS = 4096
 
 # What each call took. By the identity of the code object, which is kept: comparing and hashing them is slow.
 _taken: dict[Hashable, tuple[CodeType, set[Hashable]]] = {}
+MOVING: set[Hashable] = set()  # calls that took more than enough, for native code: code object, instruction, what
 
 
 def moves(what: Hashable, place: Hashable, most: int, users_only: bool = False) -> bool:
@@ -26,7 +27,12 @@ def moves(what: Hashable, place: Hashable, most: int, users_only: bool = False) 
         return False
     if len(_taken) > MOST_CALLS:
         _taken.clear()
+        MOVING.clear()
     _, seen = _taken.setdefault((id(code), at, what), (code, set()))
+    if len(seen) > most:
+        return True
+    seen.add(place)
     if len(seen) <= most:
-        seen.add(place)
-    return len(seen) > most
+        return False
+    MOVING.add((id(code), at, what))
+    return True

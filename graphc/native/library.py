@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
+from graphc.call_places import MOVING
 from graphc.counting import FRONT
 from graphc.grad_mode import MODE
 from graphc.ir.types import DType, TensorType, bf16, boolean, f32, f64, i32, i64
@@ -253,6 +254,9 @@ def _load() -> NativeLibrary:
         "front": FRONT,
         "tally": COUNTERS.locked,
         "start_pool": POOL.start,
+        "moving": MOVING,
+        "flush_name": "flush",
+        "no_reason": ("",),
         "packing_name": "packing",
         "float_class": float,
         "int_class": int,

@@ -5,6 +5,7 @@ Functions give 0 when Python must do it.
 
 from __future__ import annotations
 
+from graphc.leaves import KEPT_TURNS
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
 
@@ -139,10 +140,10 @@ def _new_part(layout: Layout) -> Function:
 
 
 def _new_leaf(layout: Layout) -> Function:
-    """`Recorder.leaf` for realised memory that was never one, and that a tensor shows all of; borrowed."""
+    """`Recorder.leaf` for realised memory that is none now, and that a tensor shows all of; borrowed."""
     f = Writer(layout, "new_leaf", "plan", "recorder", "storage", "given")
     plan, none, storages = "%plan", f.shared("%plan", "none"), layout.storage
-    for name in ("value", "export", "external", "slot", "last"):
+    for name in ("value", "export", "external", "slot"):
         f.need(f.equal(f.load("%storage", storages[name]), none))
     type = f.load("%storage", storages["type"])
     shown, whole = (
@@ -153,8 +154,17 @@ def _new_leaf(layout: Layout) -> Function:
     made = f.call("bound", plan, "%recorder", "%storage", type, f.follow("%storage", storages["buffer"]))
     f.need(f.differ(made, 0))
     f.replace("%storage", storages["slot"], f.call("PyWeakref_NewRef", made, 0))
-    last = f.tuple_of(f.load("%recorder", layout.recorder["turn"]), f.load(made, layout.binding["index"]))
-    f.replace("%storage", storages["last"], last)
+    turn, index = f.load("%recorder", layout.recorder["turn"]), f.load(made, layout.binding["index"])
+    before = f.load("%storage", storages["last"])
+    with f.when(f.differ(before, none)):
+        now, number, then, same = (
+            f.call("PyLong_AsLongLong", held)
+            for held in (turn, index, *(f.call("PyTuple_GetItem", before, place) for place in range(2)))
+        )
+        soon = f.above(str(KEPT_TURNS + 1), f.minus(now, then))
+        with f.when(f.both(f.equal(number, same), soon)):
+            f.replace(made, layout.binding["steady"], f.call("PyWeakref_NewRef", "%storage", 0))
+    f.replace("%storage", storages["last"], f.tuple_of(turn, index))
     f.give(made)
     return f
 

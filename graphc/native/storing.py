@@ -9,7 +9,8 @@ from __future__ import annotations
 from graphc.native.code import Function
 from graphc.native.entering import HOME
 from graphc.native.objects import Layout, Writer
-from graphc.tensors.storing import SHARE, SMALL
+from graphc.repeats import IN_KEY, KEY
+from graphc.tensors.storing import LARGE, SHARE, SMALL, SPECK
 
 STORE = "graphc_setitem"
 # The dtypes of which numbers are written here, with the bits of one.
@@ -240,6 +241,62 @@ def _number_word(layout: Layout) -> Function:
     return f
 
 
+def _moves(layout: Layout) -> Function:
+    """Whether the call that runs wrote several places of such memory: `graphc.call_places` found that out."""
+    f = Writer(layout, "moves", "plan", "type")
+    words = f.words(len(KEY))
+    f.proceed(f.call("user_place", "%plan", words))
+    numbers = [f.call("PyLong_FromLongLong", f.load(words, IN_KEY[name])) for name in ("code", "place")]
+    key = f.variable(0)
+    with f.when(f.both(*[f.differ(number, 0) for number in numbers])):
+        f.set(key, f.call("PyTuple_New", 3))
+    with f.when(f.equal(f.get(key), 0)):
+        f.call("PyErr_Clear")
+        for number in numbers:
+            f.call("Py_DecRef", number)
+        f.give(0)
+    f.call("Py_IncRef", "%type")
+    for place, part in enumerate((*numbers, "%type")):
+        f.call("PyTuple_SetItem", f.get(key), place, part)
+    found = f.call("PySet_Contains", f.shared("%plan", "moving"), f.get(key))
+    f.call("Py_DecRef", f.get(key))
+    f.give(found)
+    return f
+
+
+def _computed_first(layout: Layout) -> Function:
+    """Run what is pending for a value that a moving call writes, or that is next to nothing of the memory; 1 if nothing
+    is to be done, or is done now.
+    """
+    f = Writer(layout, "computed_first", "plan", "recorder", "tensor", "value")
+    plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
+    source = f.follow("%value", tensor["_storage"])
+    with f.when(f.equal(f.load(source, slots["value"]), none)):
+        f.give(1)
+    target = f.follow("%tensor", tensor["_storage"])
+    for name in ("capture", "example_since"):
+        f.need(f.equal(f.load("%recorder", layout.recorder[name]), none))
+    for each in (source, target):
+        f.need(f.equal(f.load(each, slots["recorder"]), "%recorder"))
+    f.need(f.equal(f.load(target, slots["value"]), none))
+    for each in ("%tensor", "%value"):
+        f.need(f.equal(f.requires(plan, f.follow(each, tensor["_lineage"])), 0))
+    whole = f.load(target, slots["type"])
+    size, nbytes = (f.call("PyLong_AsLongLong", f.load(whole, layout.form[name])) for name in ("size", "nbytes"))
+    part = f.call("PyLong_AsLongLong", f.load(f.follow("%value", tensor["_type"]), layout.form["size"]))
+    speck = f.both(f.above(nbytes, LARGE - 1), f.above(f.add(size, 1), f.times(part, str(SPECK))))
+    with f.unless(speck):
+        f.need(f.equal(f.call("moves", plan, whole), 1))
+    flush = f.call("PyObject_GetAttr", "%recorder", f.shared(plan, "flush_name"))
+    f.need(f.differ(flush, 0), -1)
+    done = f.call("PyObject_CallObject", flush, f.shared(plan, "no_reason"))
+    f.call("Py_DecRef", flush)
+    f.need(f.differ(done, 0), -1)  # a check found an error
+    f.call("Py_DecRef", done)
+    f.give(f.number(f.equal(f.load(source, slots["value"]), none)))
+    return f
+
+
 def _stored_at(layout: Layout) -> Function:
     """`graphc.tensors.storing.stored_at`; 1 if it is done."""
     f = Writer(layout, "stored_at", "plan", "tensor", "index", "value")
@@ -248,12 +305,14 @@ def _stored_at(layout: Layout) -> Function:
     f.proceed(f.call("here", plan, f.address(modes), f.address(own)))
     recorder = f.call("PyDict_GetItemWithError", f.get(own), f.shared(plan, "recorder_name"))
     f.need(f.differ(recorder, 0))
+    is_tensor = f.is_tensor(plan, "%value")
+    with f.when(is_tensor):
+        f.proceed(f.call("computed_first", plan, recorder, "%tensor", "%value"))
     buffer = f.call("own_memory", plan, "%tensor", recorder)
     f.need(f.differ(buffer, 0))
     storage, form = f.load("%tensor", tensor["_storage"]), f.load("%tensor", tensor["_type"])
     dtype, begin = f.load(form, layout.form["dtype"]), f.call("PyLong_AsVoidPtr", f.load(buffer, layout.buffer["ptr"]))
     place, done = f.words(_PLACE_WORDS), f.variable(0)
-    is_tensor = f.is_tensor(plan, "%value")
     with f.unless(is_tensor):
         word = f.variable(0)
         item = f.call("number_word", plan, dtype, "%value", f.address(word))
@@ -310,5 +369,8 @@ def _setitem(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """The method, and what it needs."""
-    makers = (_own_memory, _dimension, _bound, _indexed, _placed, _fill_place, _copy_place, _number_word, _stored_at)
-    return [make(layout) for make in (*makers, _setitem)]
+    makers = (
+        *(_own_memory, _dimension, _bound, _indexed, _placed, _fill_place, _copy_place, _number_word, _moves),
+        *(_computed_first, _stored_at, _setitem),
+    )
+    return [make(layout) for make in makers]

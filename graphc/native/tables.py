@@ -51,6 +51,9 @@ SHARED = (
     "item_in_python",
     "data_ptr_in_python",
     "setitem_in_python",
+    "moving",
+    "flush_name",
+    "no_reason",  # the arguments of a flush for nobody
     "cpu_name",
     "window_class",
     "window_at",

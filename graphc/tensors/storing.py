@@ -178,9 +178,9 @@ def _writes_many_places(target: TensorBase, number: Number | None) -> bool:
     return moves(_key(target._storage), place, MOST_PLACES)
 
 
-def _key(storage: Storage) -> tuple[object, ...]:
+def _key(storage: Storage) -> TensorType:
     """What the places are of that a call writes."""
-    return "written", storage.type.shape
+    return storage.type
 
 
 def _is_read(storage: Storage) -> bool:

@@ -273,3 +273,56 @@ def test_in_place_operations_on_small_parts_are_stored_at_once() -> None:
             assert x._storage.value is None
         assert not current().has_pending()
         np.testing.assert_array_equal(np.array(x.tolist(), np.float32), expected)
+
+
+def test_pending_values_are_computed_and_stored() -> None:
+    """Where a call writes one place after the other, or next to nothing of the memory, nothing is recorded."""
+
+    def run() -> list[Any]:
+        with using(Recorder()):
+            small, large, row = made(40, 8), made(2000, 64), made(8)
+            wide = made(64)
+            columns = made(4, 40, 2)
+            for k in range(1, 40):
+                small[k] = small[k - 1] * 0.5 + row
+                large[7] = wide * float(k % 3)
+                columns[:, k] = (row + float(k % 5)).view(4, 2)
+                assert small._storage.value is large._storage.value is columns._storage.value is None or k < 6
+            return [small.tolist(), large[:9].tolist(), columns.tolist(), current().pending]
+
+    ours, theirs = both(run)
+    assert ours == theirs
+
+
+def test_an_error_in_a_pending_value_leaves_the_tensor_alone() -> None:
+    def run() -> list[Any]:
+        with using(Recorder()):
+            x, table = made(30, 4), made(5, 4)
+            found: list[Any] = []
+            for k in range(12):
+                value = table[torch.tensor([k % 5 if k < 10 else 7])][0]
+                try:
+                    x[k] = value
+                except GraphcError as error:
+                    found.append((type(error), str(error)))
+            assert len(found) == 2
+            return [*found, x.tolist()]
+
+    ours, theirs = both(run)
+    assert ours == theirs
+
+
+def test_memory_that_is_read_again_keeps_its_number() -> None:
+    """A tensor that is written between programs is the same leaf in each."""
+
+    def run() -> list[Any]:
+        with using(Recorder()):
+            x, y = made(64, 8), made(8)
+            found: list[Any] = []
+            for k in range(20):
+                x[k] = y
+                found += [(x.sum(0) * y).tolist(), len(current().kept), sorted(current().free)]
+            return found
+
+    ours, theirs = both(run)
+    assert ours == theirs
