@@ -26,6 +26,8 @@ from typing import Protocol
 # RECIPE     several values, several tensors, or a write: where the recipe begins, bytes, and checks of values
 KEY = ("code", "place", "function", "grad", "default", "device", "named", "count")
 
+CALL_WORDS = len(KEY) - 1  # of a key that tell the call, whatever its arguments are
+
 # A value: its node, the name of the gradient's node, whether gradients flow, how many parents it has and which they
 # are, a byte each (the number of a tensor, WHOLE for the whole memory that is written, from EARLIER on a value of the
 # recipe), the views that it was made through (0 or a tuple), which parent it overwrote, whose writes it counts.
@@ -87,6 +89,8 @@ IN_ENTRY = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
 IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first", "left", "collects")}
 
 MOST_TRIES = 3  # to learn how native code repeats a call
+MOST_FAILED = 16  # calls in a row at one place of which nothing was learned; then one in so many is looked at:
+TRIED_AGAIN = 64
 FEW = 512  # entries up to which each view is entered when it is seen first
 PLACES = 1 << 15  # entries there is room for
 LOOKED_AT = 8  # places behind that of its key at which an entry may stand
@@ -110,7 +114,7 @@ class Repeats:
     nodes valid that native code looked at last.
     """
 
-    __slots__ = ("_hopeless", "_kept", "_met", "_services", "_used", "_words", "address", "keeps")
+    __slots__ = ("_failed", "_hopeless", "_kept", "_met", "_services", "_used", "_words", "address", "keeps")
 
     def __init__(self) -> None:
         count = len(HEAD) + WORDS * PLACES
@@ -121,6 +125,7 @@ class Repeats:
         self._used: list[int] = []  # where these begin
         self._services: dict[int, Service] = {}
         self._hopeless: dict[tuple[int, ...], int] = {}  # keys of calls that native code cannot repeat
+        self._failed: dict[tuple[int, ...], int] = {}  # by the places of calls
         self._met: set[int] = set()  # hashes of keys of views
         self.keeps: list[object] = []
         self.address = ctypes.addressof(self._words)
@@ -137,6 +142,7 @@ class Repeats:
         self._kept.clear()
         self._services.clear()
         self._hopeless.clear()
+        self._failed.clear()
         self._met.clear()
 
     def wanted(self) -> int:
@@ -149,7 +155,7 @@ class Repeats:
         """What the last call was, as its key begins: the code, the place in it, the function, about gradients, under
         which defaults it was made, and how many arguments have names.
         """
-        return tuple(self._words[HEAD_KEY : HEAD_KEY + len(KEY) - 1])
+        return tuple(self._words[HEAD_KEY : HEAD_KEY + CALL_WORDS])
 
     def key(self) -> list[int]:
         """The key of the last call."""
@@ -219,13 +225,21 @@ class Repeats:
         """Native code cannot repeat the call with this key, as it is now."""
         if len(self._hopeless) >= PLACES:
             self._hopeless.clear()
-        known = tuple(used(key))
+            self._failed.clear()
+        known, place = tuple(used(key)), tuple(key[:CALL_WORDS])
         self._hopeless[known] = self._hopeless.get(known, 0) + 1
+        self._failed[place] = self._failed.get(place, 0) + 1
 
     def is_hopeless(self, key: list[int]) -> bool:
-        """Whether that was found several times. Addresses may be those of other objects since: then a call is not
-        repeated that could be, which costs time only.
+        """Whether that was found several times, or for all calls at that place, as where a number always changes.
+        Addresses may be those of other objects since: then a call is not repeated that could be, which costs time only.
         """
+        place = tuple(key[:CALL_WORDS])
+        failed = self._failed.get(place, 0)
+        if failed >= MOST_FAILED:
+            self._failed[place] = failed + 1
+            if failed % TRIED_AGAIN:
+                return True
         return self._hopeless.get(tuple(used(key)), 0) >= MOST_TRIES
 
     def add(self, key: list[int], made: Mapping[str, int], keep: tuple[object, ...]) -> None:
@@ -239,6 +253,7 @@ class Repeats:
                 self._words[begin : begin + WORDS] = [*key, *[made.get(name, 0) for name in MADE]]
                 self._kept.append(keep)
                 self._used.append(begin)
+                self._failed.pop(tuple(key[:CALL_WORDS]), None)
                 return
         self.clear()
 

@@ -1,0 +1,32 @@
+"""Calls of which native code learns nothing, such as those with a number that is always another one, are let be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import graphc as torch
+from graphc.recording import Recorder, using
+from graphc.repeats import MOST_FAILED, TRIED_AGAIN
+from graphc.tensors import learning
+
+pytestmark = pytest.mark.usefixtures("native_replays", "native_recording")
+
+TURNS = 300
+
+
+def test_a_number_that_always_changes_is_looked_at_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Any] = []
+    trace = learning.trace
+    monkeypatch.setattr(learning, "trace", lambda *args: looks.append(args[1]) or trace(*args))
+
+    def step(x: torch.Tensor, number: float) -> float:
+        return (x * number).sum().item()
+
+    with using(Recorder()):
+        x = torch.ones(8)
+        x.tolist()
+        for turn in range(TURNS):
+            assert step(x, 1.0 + turn) == 8 * (1.0 + turn)
+        assert 0 < len(looks) < 2 * MOST_FAILED + TURNS // TRIED_AGAIN + 8
