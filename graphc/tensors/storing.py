@@ -43,11 +43,13 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
     if not _is_part(storage, type.size) or source._type.device != "cpu" or not _is_free(recorder, storage):
         return False
     number = _number(source)
-    if not (_is_speck(storage, type.size) or _writes_many_places(target, number)):
-        waits = storage.value is not None and not _is_number(storage)
-        if waits or _is_read(storage) or (number is None and source._storage.value is not None):
+    if not _writes_many_places(target, number):
+        if storage.value is not None and not _is_number(storage):
+            return False  # it is computed with what is written
+        waits = number is None and source._storage.value is not None
+        if (waits or _is_read(storage)) and not _is_speck(storage, type.size):
             return False
-    elif _is_read(storage):
+    if _is_read(storage):
         recorder.flush("")
     if number is None and source._type.dtype is not type.dtype:
         source = record("", (source,), lambda b, x: b.cast(x, type.dtype))

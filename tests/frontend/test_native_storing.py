@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as torch
+from graphc.counting import FRONT
 from graphc.errors import GraphcError
 from graphc.recording import Recorder, current, using
 from tests.frontend.native_cases import both, entered
@@ -326,3 +327,19 @@ def test_memory_that_is_read_again_keeps_its_number() -> None:
 
     ours, theirs = both(run)
     assert ours == theirs
+
+
+def test_a_place_of_what_is_pending_is_computed_with_it() -> None:
+    """As the borders of a grid: what is recorded stays one program."""
+    with using(Recorder()):
+        x = made(512, 256)
+        before = FRONT.flushes
+        for _ in range(6):
+            y = x * 2.0
+            y[0] = 1.0
+            y[:, -1] = 3.0
+            z = y + 1.0
+        assert FRONT.flushes == before
+        expected = np.arange(512 * 256, dtype=np.float32).reshape(512, 256) * 2
+        expected[0], expected[:, -1] = 1.0, 3.0
+        np.testing.assert_array_equal(np.array(z.tolist(), np.float32), expected + 1)
