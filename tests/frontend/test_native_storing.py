@@ -332,7 +332,7 @@ def test_memory_that_is_read_again_keeps_its_number() -> None:
 def test_a_place_of_what_is_pending_is_computed_with_it() -> None:
     """As the borders of a grid: what is recorded stays one program."""
     with using(Recorder()):
-        x = made(512, 256)
+        x = z = made(512, 256)
         before = FRONT.flushes
         for _ in range(6):
             y = x * 2.0
