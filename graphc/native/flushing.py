@@ -54,7 +54,9 @@ def _awaited(layout: Layout) -> Function:
         with f.when(f.differ(storage, 0)):
             held = f.load(storage, slots["value"])
             own = f.equal(f.load(storage, slots["recorder"]), "%recorder")
-            is_first = f.equal(f.call("PyDict_GetItemWithError", "%seen", storage), 0)  # it was written once
+            is_first = f.equal(
+                f.call("PyDict_GetItemWithError", "%seen", storage), 0
+            )  # a tensor that was written twice stands there twice
             with f.when(f.both(is_first, f.both(own, f.differ(held, none)))):
                 f.need(f.equal(f.call("PyDict_SetItem", "%seen", storage, none), 0), -1)
                 plain = f.both(

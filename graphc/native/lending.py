@@ -69,7 +69,7 @@ def _are_all(layout: Layout) -> Function:
     f = Writer(layout, "are_all", "plan", "recorder", "values", "found", "waiting")
     plan, value, size = "%plan", layout.value, f.call("PyList_Size", "%values")
     checks = f.load("%recorder", layout.recorder["checks"])
-    known, there = f.variable(size), f.variable(0)  # references that are known, the list of values', and that there are
+    known, there = f.variable(size), f.variable(0)  # references: known ones, of `values` to begin with, and all
     held = ("%found", "%waiting", f.address(known))
     with f.each(plan, T["lent"], TABLES["lent"]) as record:
         leaf = f.call("last_leaf", plan, "%recorder", f.load(record))

@@ -6,6 +6,9 @@ Python must do it; then nothing was written.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from graphc.native.code import Function
 from graphc.native.entering import HOME
 from graphc.native.objects import Layout, Writer
@@ -178,25 +181,30 @@ def _placed(layout: Layout) -> Function:
     return f
 
 
+@contextmanager
+def _each_row(f: Writer) -> Iterator[str]:
+    """What is written inside runs for the address of each row of the function's `place`, in `memory`."""
+    left, row = f.variable(f.load("%place", ROWS)), f.variable(0)
+    f.set(row, f.add("%memory", f.times(f.load("%place", OFFSET), "%item")))
+    with f.while_above(left, 0):
+        yield f.get(row)
+        f.set(row, f.add(f.get(row), f.times(f.load("%place", APART), "%item")))
+        f.set(left, f.add(f.get(left), -1))
+
+
 def _fill_place(layout: Layout) -> Function:
     """Write a word of so many bytes to all elements of a place."""
     f = Writer(layout, "fill_place", "place", "memory", "item", "word")
-    rows, row = (
-        f.variable(f.load("%place", ROWS)),
-        f.variable(f.add("%memory", f.times(f.load("%place", OFFSET), "%item"))),
-    )
-    with f.while_above(rows, 0):
-        left, at = f.variable(f.load("%place", COUNT)), f.variable(f.get(row))
+    wide = f.equal("%item", 8)
+    with _each_row(f) as row:
+        left, at = f.variable(f.load("%place", COUNT)), f.variable(row)
         with f.while_above(left, 0):
-            wide = f.equal("%item", 8)
             with f.when(wide):
                 f.store("%word", f.get(at))
             with f.unless(wide):
                 f.store("%word", f.get(at), bits=32)
             f.set(at, f.add(f.get(at), "%item"))
             f.set(left, f.add(f.get(left), -1))
-        f.set(row, f.add(f.get(row), f.times(f.load("%place", APART), "%item")))
-        f.set(rows, f.add(f.get(rows), -1))
     f.give(1)
     return f
 
@@ -204,16 +212,10 @@ def _fill_place(layout: Layout) -> Function:
 def _copy_place(layout: Layout) -> Function:
     """Write the elements that lie one after the other from an address on to a place."""
     f = Writer(layout, "copy_place", "place", "memory", "item", "source")
-    rows, row = (
-        f.variable(f.load("%place", ROWS)),
-        f.variable(f.add("%memory", f.times(f.load("%place", OFFSET), "%item"))),
-    )
-    source, bytes = f.variable("%source"), f.times(f.load("%place", COUNT), "%item")
-    with f.while_above(rows, 0):
-        f.copy(f.get(source), f.get(row), bytes)
-        f.set(source, f.add(f.get(source), bytes))
-        f.set(row, f.add(f.get(row), f.times(f.load("%place", APART), "%item")))
-        f.set(rows, f.add(f.get(rows), -1))
+    source, length = f.variable("%source"), f.times(f.load("%place", COUNT), "%item")
+    with _each_row(f) as row:
+        f.copy(f.get(source), row, length)
+        f.set(source, f.add(f.get(source), length))
     f.give(1)
     return f
 
