@@ -76,8 +76,8 @@ def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
     if seen is None:
         return False
     form, strides, offset = seen
-    lineage, recorder = tensor._lineage, THREADS.recorder
-    if MODE.enabled and (lineage.requires_grad or lineage.hist is not None or (not is_number and value.requires_grad)):
+    recorder = THREADS.recorder
+    if _flows(tensor, (value,)):
         return False
     if not _is_free(recorder, storage) or (tensor._counter is None and not MODE.inference):
         return False
@@ -111,14 +111,7 @@ def goes_at_once(target: TensorBase, operands: Sequence[object]) -> bool:
     storage, size = target._storage, target._type.size
     if storage.value is not None or not _is_part(storage, size) or not _is_free(THREADS.recorder, storage):
         return False
-    lineage = target._lineage
-    if MODE.enabled and (
-        lineage.requires_grad
-        or lineage.hist is not None
-        or any(isinstance(each, TensorBase) and each.requires_grad for each in operands)
-    ):
-        return False
-    return _is_speck(storage, size) or _writes_many_places(target, None)
+    return not _flows(target, operands) and (_is_speck(storage, size) or _writes_many_places(target, None))
 
 
 def _indexed(tensor: TensorBase, index: Any) -> tuple[TensorType, tuple[int, ...], int] | None:
@@ -150,6 +143,16 @@ def _is_part(storage: Storage, size: int) -> bool:
     """Whether so many elements are few, of memory of the CPU."""
     type = storage.type
     return type.device == "cpu" and (size * SHARE <= type.size or size * type.dtype.itemsize <= SMALL)
+
+
+def _flows(target: TensorBase, operands: Sequence[object]) -> bool:
+    """Whether gradients flow through a write of what is made of `operands`."""
+    lineage = target._lineage
+    return MODE.enabled and (
+        lineage.requires_grad
+        or lineage.hist is not None
+        or any(isinstance(each, TensorBase) and each.requires_grad for each in operands)
+    )
 
 
 def _is_speck(storage: Storage, size: int) -> bool:
