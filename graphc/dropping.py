@@ -16,6 +16,7 @@ from graphc.recording import current
 from graphc.tensors.calling import want_tensor
 from graphc.tensors.core import TensorBase, finish, read, wants_grad
 from graphc.tensors.halves import emitted
+from graphc.tensors.learning import repeatable
 from graphc.tensors.shaping import squeeze, unsqueeze
 from graphc.tensors.writing import in_place, type_name
 from graphc.warned import warn
@@ -87,18 +88,21 @@ def _drop(
     return in_place(input, made) if inplace else made
 
 
+@repeatable
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each element is 0 with probability p, else divided by 1 - p; the identity when not training."""
     want_tensor("dropout", input)
     return _drop("MulBackward0", dropped_node, input, p, training, inplace)
 
 
+@repeatable
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """Dropout that keeps mean 0 and variance 1: dropped elements get SELU's saturated value. Klambauer et al., 2017."""
     want_tensor("alpha_dropout", input)
     return _drop("AddBackward0", _alpha_node, input, p, training, inplace)
 
 
+@repeatable
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """`alpha_dropout` of whole channels: one draw for each entry of the first two dimensions."""
     want_tensor("feature_alpha_dropout", input)
@@ -118,6 +122,7 @@ def _as_one_sample(input: Tensor, p: float, training: bool, inplace: bool) -> Te
     return in_place(input, made) if inplace else made
 
 
+@repeatable
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of (N, C, L) or (C, L)."""
     want_tensor("dropout1d", input)
@@ -141,6 +146,7 @@ def _warn_rank(name: str, rank: int, spatial: int) -> None:
     )
 
 
+@repeatable
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of (N, C, H, W). Three dimensions count as (N, C, L), with PyTorch's warning."""
     want_tensor("dropout2d", input)
@@ -158,6 +164,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return drop_channels(input, p, training, inplace)
 
 
+@repeatable
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Dropout of whole channels of (N, C, D, H, W) or (C, D, H, W)."""
     want_tensor("dropout3d", input)

@@ -36,9 +36,13 @@ KEY = TensorType(i64, (2,))
 class Generator:
     """A source of random numbers: a seed and a count of draws. They are the same on every device."""
 
+    # Slots, as native code reads them; it draws between `enter` and `leave`.
+    __slots__ = ("_device", "_lock", "_offset", "_seed", "enter", "leave")
+
     def __init__(self, device: Any = "cpu") -> None:
         self._device = use_device(device)
         self._lock = threading.Lock()
+        self.enter, self.leave = self._lock.acquire, self._lock.release
         self._seed = 67280421310721  # PyTorch's seed of a generator that was never seeded
         self._offset = 0
 
@@ -184,6 +188,8 @@ def draw_key(generator: Generator | None) -> Binding:
     key = recorder.bind(key_buffer(source), KEY, source)
     if recorder.draws is not None:
         recorder.draws.append(key)
+    if recorder.own is not None:
+        recorder.own.append((source, key))
     if recorder.capture is not None:
         recorder.capture.draws.append((source, key))
     return key

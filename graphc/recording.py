@@ -56,7 +56,7 @@ class Recorder(Leaves):
     # Slots, as native code reads them.
     __slots__ = (
         "_bytes", "_count", "_next", "_programs", "calls", "checks", "draws", "enter", "example_since", "flushes",
-        "freed", "gradients", "is_new", "late", "leave", "lent", "lock", "most", "needed", "pending",
+        "freed", "gradients", "is_new", "late", "leave", "lent", "lock", "most", "needed", "own", "pending",
         "place", "randomness", "repeated", "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates",
         "variables", "width",
     )  # fmt: skip
@@ -87,6 +87,9 @@ class Recorder(Leaves):
         self.draws: list[Binding] | None = None
         self.repeated: list[Binding] = []
         self.randomness = ""
+        # Leaves that the call made which is looked at (`graphc.tensors.learning`), and the numbers, or generators, that
+        # they are for.
+        self.own: list[tuple[object, Binding]] | None = None
         self.sites: dict[tuple[int, int, str], Any] = {}  # what is known of Python numbers, by their calls
         self.calls: Any = None  # which operands calls had (`graphc.tensors.changing`)
         self.width = 1  # how many operands the call has that is recorded now, about

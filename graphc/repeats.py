@@ -23,6 +23,8 @@ from typing import Protocol
 # OTHERWISE  none of the last three
 # LEFT       Python makes all calls whose keys begin so, as the key is of a call without arguments, but for those that
 #            native code can serve (`graphc.native.serving`): where what it needs for that is, or 0, stands for a recipe
+# OWNING     as the key of LEFT: calls whose keys begin so have leaves of their own, numbers and keys of random draws
+#            that are read when the program runs: where what tells of them is stands for a recipe
 # RECIPE     several values, several tensors, or a write: where the recipe begins, bytes, and checks of values
 KEY = ("code", "place", "function", "grad", "default", "device", "named", "count")
 
@@ -40,7 +42,7 @@ MADE = (
     *("views", "several"),
     "recipe",
 )
-RECORDED, SHOWN, SAME, OTHERWISE, SEVERAL, RECIPE, LEFT = range(7)
+RECORDED, SHOWN, SAME, OTHERWISE, SEVERAL, RECIPE, LEFT, OWNING = range(8)
 
 # A recipe begins with: how many values there are, how many operations recorded them, how many tensors are given, and
 # what packs these (0 for one alone, None for a tuple). Then whether a tensor is written, and what it must be: its
@@ -62,6 +64,14 @@ IN_RECIPE = {name: 8 * place for place, name in enumerate(RECIPE_HEAD)}
 IN_VALUE = {name: 8 * place for place, name in enumerate(VALUE)}
 IN_RESULT = {name: 8 * place for place, name in enumerate(RESULT)}
 
+# What tells of leaves of a call's own begins with the places of the numbers among the parts of the arguments, a bit
+# each, and how many leaves there are. Of each: the place of the number, or DRAWN for the key of a draw of the default
+# generator, its type, and where the record of `take` for its memory is.
+OWN_HEAD = ("numbers", "count")
+OWN = ("place", "type", "take")
+DRAWN = -1
+IN_OWN = {name: 8 * place for place, name in enumerate(OWN)}
+
 ARGUMENT = ("what", "class")
 ARGUMENTS = 20
 KEY_WORDS = len(KEY) + ARGUMENTS * len(ARGUMENT)
@@ -74,9 +84,9 @@ SAME_AS = 4
 
 # What stands before the entries: what native code was wanting for the last call, whether it is at work; the key that it
 # looked for; the parts of the arguments that it was given, and how many; where in
-# `keeps` the first is that it holds; how many entries of calls that are left to Python there are; whether Python
-# collected what is garbage before the call.
-HEAD = ("wanted", "busy", *[""] * KEY_WORDS, *[""] * ARGUMENTS, "given", "first", "left", "collects")
+# `keeps` the first is that it holds; how many entries of calls without arguments there are; whether Python
+# collected what is garbage before the call; how many leaves of its own the call got, and where in `held` they begin.
+HEAD = ("wanted", "busy", *[""] * KEY_WORDS, *[""] * ARGUMENTS, "given", "first", "bare", "collects", "own", "held")
 HEAD_KEY, HEAD_GIVEN = 2, 2 + KEY_WORDS
 
 # What may be wanted: an entry, to know in which order the function reads its arguments, an entry of a view.
@@ -86,7 +96,7 @@ FLOWS, ENABLED, INFERENCE = 1, 2, 4  # bits of a key's word about gradients
 # Offsets in bytes: in a key, in an entry, and in the head.
 IN_KEY = {name: 8 * place for place, name in enumerate(KEY)}
 IN_ENTRY = {name: 8 * (KEY_WORDS + place) for place, name in enumerate(MADE)}
-IN_HEAD = {name: 8 * HEAD.index(name) for name in ("wanted", "busy", "given", "first", "left", "collects")}
+IN_HEAD = {name: 8 * HEAD.index(name) for name in (*HEAD[:2], *HEAD[-6:])}
 
 MOST_TRIES = 3  # to learn how native code repeats a call
 MOST_FAILED = 16  # calls in a row at one place of which nothing was learned; then one in so many is looked at:
@@ -137,7 +147,7 @@ class Repeats:
         """Forget all entries."""
         for begin in self._used:
             self._words[begin] = 0
-        self._words[IN_HEAD["left"] // 8] = 0
+        self._words[IN_HEAD["bare"] // 8] = 0
         self._used.clear()
         self._kept.clear()
         self._services.clear()
@@ -174,16 +184,24 @@ class Repeats:
         """Leave calls that begin so (see `call`) to Python from now on, but for those that native code serves. `keep`
         is what the addresses point to.
         """
+        begin = self._bare(what, LEFT, keep)
+        if begin is not None:
+            self._serve(begin, service)
+
+    def _bare(self, what: tuple[int, ...], kind: int, keep: tuple[object, ...]) -> int | None:
+        """Where the entry of such calls, whatever their arguments, begins, which is made one of `kind`; None if there
+        is no room for it.
+        """
         key = [*what, *[0] * (KEY_WORDS - len(what))]
         begin = self._entry(key)
         if begin is None:
-            self.add(key, {"kind": LEFT}, keep)
+            self.add(key, {"kind": kind}, keep)
             begin = self._entry(key)
             if begin is None:
-                return  # there was no room for it
-            self._words[IN_HEAD["left"] // 8] += 1
-        self._words[begin + IN_ENTRY["kind"] // 8] = LEFT
-        self._serve(begin, service)
+                return None
+            self._words[IN_HEAD["bare"] // 8] += 1
+        self._words[begin + IN_ENTRY["kind"] // 8] = kind
+        return begin
 
     def end_services(self) -> None:
         """Let Python make all calls that are left to it."""
@@ -196,9 +214,25 @@ class Repeats:
         if service is not None:
             self._services[begin] = service
 
+    @property
+    def own(self) -> list[int]:
+        """The nodes of the leaves of its own that native code made for the last call."""
+        words = used(self.key())
+        count = len(ARGUMENT) * self._words[IN_HEAD["own"] // 8]
+        return words[len(words) - count :: len(ARGUMENT)]
+
+    def give_own(self, what: tuple[int, ...], address: int, keep: tuple[object, ...]) -> None:
+        """Calls that begin so (see `call`) have leaves of their own, which native code finds at `address`."""
+        begin = self._bare(what, OWNING, keep)
+        if begin is not None:
+            self._serve(begin, None)
+            self._words[begin + IN_ENTRY["recipe"] // 8] = address
+            self._kept.append(keep)
+            self._failed.pop(what, None)
+
     def take_back(self, what: tuple[int, ...]) -> bool:
         """Leave these calls no longer; whether the last, which was one, was left."""
-        if not self._words[IN_HEAD["left"] // 8] or self.was_read():
+        if not self._words[IN_HEAD["bare"] // 8] or self.was_read():
             return False
         begin = self._entry([*what, 0])
         if begin is None or self._words[begin + IN_ENTRY["kind"] // 8] != LEFT:

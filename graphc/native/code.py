@@ -40,6 +40,7 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyList_SetSlice": ("i32", 4),
     "PyList_Size": ("i64", 1),
     "PyLong_AsLongLong": ("i64", 1),
+    "PyLong_AsUnsignedLongLongMask": ("i64", 1),
     "PyLong_AsVoidPtr": ("i64", 1),
     "PyLong_FromLongLong": ("i64", 1),
     "PyObject_Call": ("i64", 3),
@@ -221,6 +222,13 @@ class Function:
         if bits == 32:
             value = self._value(f"fptrunc double {value} to float")
         self._line(f"store {_FLOATS[bits]} {value}, ptr {self._pointer(address, 0)}, align {bits // 8}")
+
+    def change(self, operation: str, type: str, target: str, source: str) -> None:
+        """Let the element of a type of LLVM's at `target` be what an operation gives of it and of the one at `source`."""
+        places = [self._pointer(address, 0) for address in (target, source)]
+        operands = [self._value(f"load {type}, ptr {place}, align 1") for place in places]
+        made = self._value(f"{operation} {type} {', '.join(operands)}")
+        self._line(f"store {type} {made}, ptr {places[0]}, align 1")
 
     def copy(self, source: str, target: str, nbytes: str) -> None:
         """Copy memory that does not overlap."""

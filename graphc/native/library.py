@@ -21,13 +21,26 @@ from graphc.counting import FRONT
 from graphc.grad_mode import MODE
 from graphc.ir.types import DType, TensorType, bf16, boolean, f32, f64, i32, i64
 from graphc.late_checks import LateChecks
-from graphc.native import calls, entering, flushing, lending, parts, reading, recording, serving, storing
+from graphc.native import (
+    calls,
+    entering,
+    flushing,
+    lending,
+    owning,
+    parts,
+    reading,
+    recording,
+    serving,
+    storing,
+    updating,
+)
 from graphc.native.code import INTERFACE, module_text
 from graphc.native.layout import UnknownLayout, address_of, head, parts_of_slice, slots_of
 from graphc.native.objects import Layout
 from graphc.native.ready import Ready
 from graphc.native.tables import SHARED, Words, prototype
 from graphc.options import INTERPRET
+from graphc.random import Generator, default_generator
 from graphc.recording import THREADS, Recorder
 from graphc.repeats import Repeats
 from graphc.replay import write_buffer
@@ -196,6 +209,7 @@ def _code() -> tuple[Layout, str]:
         slots_of(Ready),
         slots_of(DType),
         slots_of(type(IDLE)),
+        slots_of(Generator),
     )
     functions = [
         *calls.functions(layout),
@@ -203,10 +217,12 @@ def _code() -> tuple[Layout, str]:
         *reading.functions(layout),
         *parts.functions(layout),
         *recording.functions(layout),
+        *owning.functions(layout),
         *flushing.functions(layout),
         *lending.functions(layout),
         *serving.functions(layout),
         *storing.functions(layout),
+        *updating.functions(layout),
     ]
     return layout, module_text(functions, (recording.DESK, entering.HOME))
 
@@ -220,6 +236,7 @@ def _load() -> NativeLibrary:
         entering.HOME,
         *reading.METHODS,
         storing.STORE,
+        *updating.SYMBOLS.values(),
         flushing.FLUSH,
         recording.AGAIN,
         recording.DESK,
@@ -286,6 +303,7 @@ def _load() -> NativeLibrary:
         "dtypes": vars(dtypes),
         "default_name": "_default",
         "at_once": (False,),
+        "generator": default_generator,
         "data_name": "data",
         "codes": CODE,
         "code_name": KEY,

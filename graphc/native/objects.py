@@ -39,6 +39,7 @@ class Layout:
     ready: Slots  # of compiled functions
     dtype: Slots
     pool: Slots
+    generator: Slots
 
 
 class Writer(Function):

@@ -11,6 +11,7 @@ from typing import Any
 from graphc.native import readers
 from graphc.native.flushes import plan_of
 from graphc.native.library import MAKER, MethodDef, NativeLibrary, library
+from graphc.native.owning import owned
 from graphc.native.recording import DESK, OPERATORS
 from graphc.native.services import service_of
 from graphc.native.tables import Words
@@ -20,6 +21,7 @@ from graphc.source import note_file
 from graphc.tensors.changing import SERVE
 from graphc.tensors.learning import AGAIN, learning
 from graphc.tensors.methods import IndexingMethods, LinalgMethods, PointwiseMethods
+from graphc.tensors.owning import OWN
 
 _NO_ARGUMENTS, _ONE_ARGUMENT = 0x4, 0x8  # METH_NOARGS, METH_O
 _UNARY = ("neg", "abs", "invert")
@@ -47,10 +49,12 @@ def install() -> None:
         in_python, FLUSH[0] = FLUSH[0], native.flush
         PLAN.append(partial(plan_of, native))
         SERVE.append(partial(service_of, native))
+        OWN.append(owned)
         _undone.append(lambda: AGAIN.__setitem__(0, plainly))
         _undone.append(lambda: FLUSH.__setitem__(0, in_python))
         _undone.append(PLAN.clear)
         _undone.append(SERVE.clear)
+        _undone.append(OWN.clear)
 
 
 def remove() -> None:

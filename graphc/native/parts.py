@@ -124,7 +124,8 @@ def _new_part(layout: Layout) -> Function:
     # First, as taking memory may run Python, and other threads: they give numbers back.
     buffer = f.call("part_buffer", "%plan", *memory, "%given")
     f.need(f.differ(buffer, 0))
-    made = f.call("bound", "%plan", "%recorder", "%storage", f.load("%given", layout.tensor["_type"]), buffer)
+    counter, type = f.load("%storage", storages["counter"]), f.load("%given", layout.tensor["_type"])
+    made = f.call("bound", "%plan", "%recorder", "%storage", counter, type, buffer)
     f.call("Py_DecRef", buffer)
     f.need(f.differ(made, 0))
     slots = f.variable(f.load("%storage", storages["slots"]))
@@ -151,7 +152,8 @@ def _new_leaf(layout: Layout) -> Function:
         for each in (f.load("%given", layout.tensor["_type"]), type)
     )
     f.need(f.equal(shown, whole))
-    made = f.call("bound", plan, "%recorder", "%storage", type, f.follow("%storage", storages["buffer"]))
+    counter, buffer = f.load("%storage", storages["counter"]), f.follow("%storage", storages["buffer"])
+    made = f.call("bound", plan, "%recorder", "%storage", counter, type, buffer)
     f.need(f.differ(made, 0))
     f.replace("%storage", storages["slot"], f.call("PyWeakref_NewRef", made, 0))
     turn, index = f.load("%recorder", layout.recorder["turn"]), f.load(made, layout.binding["index"])
@@ -171,7 +173,7 @@ def _new_leaf(layout: Layout) -> Function:
 
 def _bound(layout: Layout) -> Function:
     """`Leaves.bind` where the builder made such an input before, borrowed: nothing here runs Python."""
-    f = Writer(layout, "bound", "plan", "recorder", "storage", "type", "buffer")
+    f = Writer(layout, "bound", "plan", "recorder", "source", "counter", "type", "buffer")
     plan, none, recorder, binding = "%plan", f.shared("%plan", "none"), layout.recorder, layout.binding
     made = f.call("clone", f.shared(plan, "binding_like"))
     f.need(f.differ(made, 0))
@@ -196,10 +198,10 @@ def _bound(layout: Layout) -> Function:
         f.call("Py_DecRef", operands)
     with f.unless(again):
         f.call("bump", "%recorder", recorder["_leaves"], 1)
-    counter, seen = f.load("%storage", layout.storage["counter"]), f.variable(f.shared(plan, "zero"))
-    with f.when(f.differ(counter, none)):
-        f.set(seen, f.call("PyList_GetItem", counter, 0))
-    parts = {"recorder": "%recorder", "node": node, "buffer": "%buffer", "source": "%storage", "counter": counter}
+    seen = f.variable(f.shared(plan, "zero"))
+    with f.when(f.differ("%counter", none)):
+        f.set(seen, f.call("PyList_GetItem", "%counter", 0))
+    parts = {"recorder": "%recorder", "node": node, "buffer": "%buffer", "source": "%source", "counter": "%counter"}
     for name, held in {**parts, "version": f.get(seen)}.items():
         f.put(made, binding[name], held)
     f.call("PyDict_SetItem", f.load("%recorder", recorder["bound"]), node, "%buffer")

@@ -7,9 +7,11 @@ from functools import cache
 from graphc.native.library import NativeLibrary
 from graphc.native.reading import ADDRESS, ARRAY, LIST, NUMBER
 from graphc.native.storing import STORE
+from graphc.native.updating import SYMBOLS
 from graphc.tensors.fields import TensorFields
 from graphc.tensors.methods.conversion import ConversionMethods
 from graphc.tensors.methods.indexing import IndexingMethods
+from graphc.tensors.methods.pointwise import PointwiseMethods
 
 _METHODS = (
     (ConversionMethods, "numpy", ARRAY, "$self, /, *, force=False"),
@@ -17,6 +19,7 @@ _METHODS = (
     (ConversionMethods, "item", NUMBER, "$self, /"),
     (TensorFields, "data_ptr", ADDRESS, "$self, /"),
     (IndexingMethods, "__setitem__", STORE, "$self, index, value, /"),
+    *((PointwiseMethods, name, symbol, "$self, other, /") for name, symbol in SYMBOLS.items()),
 )
 
 

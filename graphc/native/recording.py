@@ -30,6 +30,7 @@ from graphc.repeats import (
     KEY,
     LEFT,
     LOOKED_AT,
+    OWNING,
     PLACES,
     RECIPE,
     SHIFT,
@@ -188,6 +189,7 @@ def _entered(layout: Layout) -> Function:
     plan, key, given = "%plan", f.add("%table", 8 * HEAD_KEY), f.add("%table", 8 * HEAD_GIVEN)
     count = f.load("%table", IN_HEAD["given"])
     flows, left = f.variable(f.times("%inference", str(INFERENCE))), f.variable(0)
+    owned, numbers = f.variable(0), f.variable(0)
     with f.when(f.differ("%enabled", 0)):
         f.set(flows, f.add(f.get(flows), ENABLED))
         f.set(left, count)
@@ -197,10 +199,14 @@ def _entered(layout: Layout) -> Function:
             f.set(flows, f.add(f.get(flows), FLOWS))
             f.set(left, 0)
     f.call("begin_key", plan, "%recorder", "%table", "%function", f.get(flows))
-    with f.when(f.differ(f.load("%table", IN_HEAD["left"]), 0)):
-        found = f.call("entry_of", "%table")  # of the key without arguments
-        with f.when(f.differ(found, 0)), f.when(f.equal(f.load(found, IN_ENTRY["kind"]), LEFT)):
-            service = f.load(found, IN_ENTRY["recipe"])
+    with f.when(f.differ(f.load("%table", IN_HEAD["bare"]), 0)):
+        found = f.variable(f.call("entry_of", "%table"))  # of the key without arguments
+        with f.when(f.differ(f.get(found), 0)), f.when(f.equal(f.load(f.get(found), IN_ENTRY["kind"]), OWNING)):
+            f.set(owned, f.load(f.get(found), IN_ENTRY["recipe"]))
+            f.set(numbers, f.load(f.get(owned)))
+            f.set(found, 0)
+        with f.when(f.differ(f.get(found), 0)), f.when(f.equal(f.load(f.get(found), IN_ENTRY["kind"]), LEFT)):
+            service = f.load(f.get(found), IN_ENTRY["recipe"])
             with f.when(f.differ(service, 0)):
                 made = f.call("served", plan, "%recorder", "%table", service, "%inference")
                 with f.when(f.differ(made, 0)):
@@ -228,16 +234,38 @@ def _entered(layout: Layout) -> Function:
         f.set(unread, f.call("PyLong_AsLongLong", f.get(unread)))
     with f.while_above(left, 0):
         what = f.load(f.scaled(given, f.minus(count, f.get(left))))
-        f.proceed(f.call("argument", plan, "%recorder", "%table", what, f.get(unread)))
-        f.set(unread, f.shifted(f.get(unread), 1))
+        own = f.variable(f.masked(f.get(numbers), 1))
+        with f.when(f.differ(f.get(own), 0)):
+            f.set(own, f.call("is_number", plan, what))
+        with f.when(f.differ(f.get(own), 0)):
+            f.proceed(f.call("add_part", "%table", 0, f.load(what, layout.type)))
+        with f.when(f.equal(f.get(own), 0)):
+            f.proceed(f.call("argument", plan, "%recorder", "%table", what, f.get(unread)))
+        for bits in (unread, numbers):
+            f.set(bits, f.shifted(f.get(bits), 1))
         f.set(left, f.add(f.get(left), -1))
+    with f.when(f.differ(f.get(owned), 0)):
+        f.proceed(f.call("own_leaves", plan, "%recorder", "%table", f.get(owned)))
     entry = f.call("entry_of", "%table")
     with f.when(f.equal(entry, 0)):
+        f.call("disown", "%recorder", "%table")
         f.store(str(ENTRY), "%table", IN_HEAD["wanted"])
         f.give(0)
-    with f.when(f.equal(f.load(entry, IN_ENTRY["kind"]), RECIPE)):
-        f.give(f.call("followed", plan, "%recorder", "%table", entry, read))
-    f.give(f.call("made", plan, "%recorder", entry, read))
+    draws = f.variable(1)
+    with f.when(f.differ(f.get(owned), 0)):
+        f.set(draws, f.call("drawn", plan, "%recorder", "%table"))
+    found = f.variable(0)
+    with f.when(f.differ(f.get(draws), 0)):
+        is_recipe = f.equal(f.load(entry, IN_ENTRY["kind"]), RECIPE)
+        with f.when(is_recipe):
+            f.set(found, f.call("followed", plan, "%recorder", "%table", entry, read))
+        with f.unless(is_recipe):
+            f.set(found, f.call("made", plan, "%recorder", entry, read))
+        with f.when(f.equal(f.get(found), 0)):
+            f.call("undrawn", plan, f.get(draws))
+    with f.when(f.equal(f.get(found), 0)):
+        f.call("disown", "%recorder", "%table")
+    f.give(f.get(found))
     return f
 
 
@@ -311,7 +339,7 @@ def _table_of(layout: Layout) -> Function:
         "PyLong_AsVoidPtr", f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["address"])
     )
     f.need(f.equal(f.load(table, IN_HEAD["busy"]), 0))
-    for name in ("wanted", "given"):
+    for name in ("wanted", "given", "own"):
         f.store("0", table, IN_HEAD[name])
     f.store("0", table, 8 * HEAD_KEY + IN_KEY["named"])
     f.give(table)

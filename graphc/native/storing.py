@@ -21,7 +21,7 @@ _NUMBERS = {"f32": 32, "f64": 64, "i32": 32, "i64": 64}
 # Words of the place that is written: from which element on, how many rows, elements from row to row, elements of a row,
 # from element to element in it. Only then, the dimensions of the value that were compared.
 OFFSET, ROWS, APART, COUNT, STEP, SEEN = range(0, 48, 8)
-_PLACE_WORDS = 6
+PLACE_WORDS = 6
 
 
 def _number_in(f: Writer, what: str) -> str:
@@ -182,13 +182,15 @@ def _placed(layout: Layout) -> Function:
 
 
 @contextmanager
-def _each_row(f: Writer) -> Iterator[str]:
-    """What is written inside runs for the address of each row of the function's `place`, in `memory`."""
-    left, row = f.variable(f.load("%place", ROWS)), f.variable(0)
-    f.set(row, f.add("%memory", f.times(f.load("%place", OFFSET), "%item")))
+def each_row(f: Writer, place: str, memory: str, item: str) -> Iterator[tuple[str, str]]:
+    """What is written inside runs for the address of each row of a place in `memory`, and how many elements it has, of
+    `item` bytes.
+    """
+    left, row, count = f.variable(f.load(place, ROWS)), f.variable(0), f.load(place, COUNT)
+    f.set(row, f.add(memory, f.times(f.load(place, OFFSET), item)))
     with f.while_above(left, 0):
-        yield f.get(row)
-        f.set(row, f.add(f.get(row), f.times(f.load("%place", APART), "%item")))
+        yield f.get(row), count
+        f.set(row, f.add(f.get(row), f.times(f.load(place, APART), item)))
         f.set(left, f.add(f.get(left), -1))
 
 
@@ -196,8 +198,8 @@ def _fill_place(layout: Layout) -> Function:
     """Write a word of so many bytes to all elements of a place."""
     f = Writer(layout, "fill_place", "place", "memory", "item", "word")
     wide = f.equal("%item", 8)
-    with _each_row(f) as row:
-        left, at = f.variable(f.load("%place", COUNT)), f.variable(row)
+    with each_row(f, "%place", "%memory", "%item") as (row, count):
+        left, at = f.variable(count), f.variable(row)
         with f.while_above(left, 0):
             with f.when(wide):
                 f.store("%word", f.get(at))
@@ -213,7 +215,7 @@ def _copy_place(layout: Layout) -> Function:
     """Write the elements that lie one after the other from an address on to a place."""
     f = Writer(layout, "copy_place", "place", "memory", "item", "source")
     source, length = f.variable("%source"), f.times(f.load("%place", COUNT), "%item")
-    with _each_row(f) as row:
+    with each_row(f, "%place", "%memory", "%item") as (row, _):
         f.copy(f.get(source), row, length)
         f.set(source, f.add(f.get(source), length))
     f.give(1)
@@ -314,7 +316,7 @@ def _stored_at(layout: Layout) -> Function:
     f.need(f.differ(buffer, 0))
     storage, form = f.load("%tensor", tensor["_storage"]), f.load("%tensor", tensor["_type"])
     dtype, begin = f.load(form, layout.form["dtype"]), f.call("PyLong_AsVoidPtr", f.load(buffer, layout.buffer["ptr"]))
-    place, done = f.words(_PLACE_WORDS), f.variable(0)
+    place, done = f.words(PLACE_WORDS), f.variable(0)
     with f.unless(is_tensor):
         word = f.variable(0)
         item = f.call("number_word", plan, dtype, "%value", f.address(word))
@@ -345,11 +347,19 @@ def _stored_at(layout: Layout) -> Function:
             first = f.call("PyLong_AsVoidPtr", f.load(memory, layout.buffer["ptr"]))
             f.call("copy_place", place, begin, item, f.add(first, f.times(offset, item)))
             f.set(done, 1)
-    with f.when(f.differ(f.get(done), 0)):
-        f.put(storage, slots["slot"], none)
-        f.call("bump", storage, slots["version"], 1)
-    f.count_up(f.shared(plan, "touched"))
-    f.count_up(f.load("%tensor", tensor["_counter"]))
+    f.give(f.call("wrote", plan, "%tensor", f.get(done)))
+    return f
+
+
+def _wrote(layout: Layout) -> Function:
+    """Count a write of a tensor, whose memory is changed unless `done` is 0."""
+    f = Writer(layout, "wrote", "plan", "tensor", "done")
+    storage = f.load("%tensor", layout.tensor["_storage"])
+    with f.when(f.differ("%done", 0)):
+        f.put(storage, layout.storage["slot"], f.shared("%plan", "none"))
+        f.call("bump", storage, layout.storage["version"], 1)
+    f.count_up(f.shared("%plan", "touched"))
+    f.count_up(f.load("%tensor", layout.tensor["_counter"]))
     f.give(1)
     return f
 
@@ -373,6 +383,6 @@ def functions(layout: Layout) -> list[Function]:
     """The method, and what it needs."""
     makers = (
         *(_own_memory, _dimension, _bound, _indexed, _placed, _fill_place, _copy_place, _number_word, _moves),
-        *(_computed_first, _stored_at, _setitem),
+        *(_computed_first, _stored_at, _wrote, _setitem),
     )
     return [make(layout) for make in makers]

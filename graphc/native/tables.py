@@ -51,6 +51,8 @@ SHARED = (
     "item_in_python",
     "data_ptr_in_python",
     "setitem_in_python",
+    *(f"{name}_in_python" for name in ("iadd", "isub", "imul", "itruediv", "iand", "ior", "ixor")),
+    *(f"{name}_in_python" for name in ("add", "sub", "mul", "div")),
     "moving",
     "flush_name",
     "no_reason",  # the arguments of a flush for nobody
@@ -102,6 +104,7 @@ SHARED = (
     "dtypes",  # the names of the module, and which of them is the default dtype
     "default_name",
     "at_once",  # arguments to take a lock with, without waiting
+    "generator",  # of random draws, the default one
     # of flushes
     "data_name",
     "codes",  # the dictionary of the `code_key` outside of scopes, and its name there

@@ -60,7 +60,8 @@ def _scaled(name: str, input: Operand, other: Operand, alpha: Operand) -> Operan
     if dtype is boolean and not isinstance(alpha, TensorBase):
         alpha = bool(alpha)
     if isinstance(other, TensorBase) or isinstance(alpha, TensorBase):
-        return combine("MulBackward0", (other, alpha), _mul, dtype if isinstance(other, TensorBase) else None)
+        kind = dtype if isinstance(other, TensorBase) else None
+        return combine("MulBackward0", (other, alpha), _mul, kind, is_any=True)
     return other * alpha
 
 
@@ -116,7 +117,7 @@ def add(input: Operand, other: Operand, *, alpha: Operand = _ONE) -> Tensor:
     _want("add", input, other)
     if alpha is not _ONE:
         other = _scaled("add", input, other, alpha)
-    return combine("AddBackward0", (input, other), _add, steady=True)
+    return combine("AddBackward0", (input, other), _add, steady=True, is_any=True)
 
 
 @out_form
@@ -126,7 +127,7 @@ def sub(input: Operand, other: Operand, *, alpha: Operand = _ONE) -> Tensor:
     _refuse_bools(input, other)
     if alpha is not _ONE:
         other = _scaled("sub", input, other, alpha)
-    return combine("SubBackward0", (input, other), _sub, steady=True)
+    return combine("SubBackward0", (input, other), _sub, steady=True, is_any=True)
 
 
 @out_form
@@ -135,7 +136,8 @@ def rsub(input: Operand, other: Operand, *, alpha: Operand = _ONE) -> Tensor:
     _want("rsub", input, other)
     _refuse_bools(input, other)
     name = "RsubBackward0" if isinstance(other, TensorBase) else "RsubBackward1"
-    return combine(name, (other, input if alpha is _ONE else _scaled("rsub", other, input, alpha)), _sub)
+    part = input if alpha is _ONE else _scaled("rsub", other, input, alpha)
+    return combine(name, (other, part), _sub, is_any=True)
 
 
 mul = binary("mul", "MulBackward0", _mul, 'input * other, broadcast; bool * bool is "and".', "both")
@@ -149,7 +151,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     _want("div", input, other)
     found, shape = common((input, other))
     if rounding_mode is None:
-        return combine("DivBackward0", (input, other), _div, as_float(found), steady=True)
+        return combine("DivBackward0", (input, other), _div, as_float(found), steady=True, is_any=True)
     if rounding_mode not in ("floor", "trunc"):
         raise UsageError(
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
@@ -165,7 +167,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
 def true_divide(input: Operand, other: Operand) -> Tensor:
     """input / other; integers give floats."""
     _want("true_divide", input, other)
-    return combine("DivBackward0", (input, other), _div, as_float(common((input, other))[0]))
+    return combine("DivBackward0", (input, other), _div, as_float(common((input, other))[0]), is_any=True)
 
 
 def _trunc_divide(b: Builder, x: Node, y: Node) -> Node:
@@ -187,7 +189,8 @@ def rdiv(input: Tensor, other: Operand) -> Tensor:
     """other / input."""
     if isinstance(other, TensorBase):
         return div(other, input)
-    return combine("MulBackward0", (input, other), _reciprocal_times, as_float(common((input, other))[0]))
+    kind = as_float(common((input, other))[0])
+    return combine("MulBackward0", (input, other), _reciprocal_times, kind, is_any=True)
 
 
 def _dividing(

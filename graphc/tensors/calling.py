@@ -129,11 +129,12 @@ def binary(
         if not isinstance(input, TensorBase):
             node = names[-1]
         if dtype is None and check is None:
-            return combine(node, (input, other), emit, steady=True)
+            return combine(node, (input, other), emit, steady=True, is_any=True)
         found = common((input, other))[0]
         if check is not None:
             check(name, found)
-        return combine(node, (input, other), emit, found if dtype is None else dtype(found), steady=True)
+        kind = found if dtype is None else dtype(found)
+        return combine(node, (input, other), emit, kind, steady=True, is_any=True)
 
     return out_form(named(function, name, doc))
 

@@ -147,7 +147,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None) -> Tensor:
 def _full(shape: tuple[int, ...], value: int | float | bool, dtype: DType) -> Tensor:
     check_holds(value, dtype)
     held = bool(value) if dtype is boolean else fit(value, dtype)
-    return number_tensor(held, sized(shape, dtype), "full")
+    return number_tensor(held, sized(shape, dtype), "full", value)
 
 
 def like(function: Callable[..., Tensor]) -> Callable[..., Any]:

@@ -34,19 +34,19 @@ _C_NAMES = {
 
 def fill_value(value: Number, like: TensorBase) -> Tensor:
     """A number as a 0-d tensor of the dtype of `like`. DTypeError when it does not fit."""
-    return number_tensor(held_number(value, like._type.dtype), like._type.with_shape(()), "fill")
+    return number_tensor(held_number(value, like._type.dtype), like._type.with_shape(()), "fill", value)
 
 
-def number_tensor(value: Number, type: TensorType, role: str) -> Tensor:
-    """A tensor with every element `value`, which its dtype holds, pending: a constant of the program, or read at run
-    time where a call takes one number after the other.
+def number_tensor(value: Number, type: TensorType, role: str, given: Number) -> Tensor:
+    """A tensor with every element `value`, as its dtype holds the number that was `given`, pending: a constant of the
+    program, or read at run time where a call takes one number after the other.
     """
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
         parents: list[Keep] = []
         if recorder.capture is None and moves(role, value, MOST_NUMBERS, users_only=True):
-            node = run_time_number(recorder, value, type, parents)
+            node = run_time_number(recorder, value, type, parents, given)
         else:
             node = b.constant(value, type)
         return finish(recorder, node, tuple(parents), "", False)

@@ -22,6 +22,7 @@ from graphc.storage import TOUCHED, Binding, Value, next_serial
 from graphc.tensors.changing import AT_ONCE, NEW, at_once, call_of, kind_of, parts
 from graphc.tensors.core import TensorBase, lends, read, result_class
 from graphc.tensors.kinds import call_checked
+from graphc.tensors.owning import has_own, with_own
 from graphc.tensors.recipes import Before, about, held, rewritten, trace
 from graphc.tensors.variables import runs_pending
 from graphc.warned import WARNED
@@ -111,8 +112,8 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     wanted = repeats.wanted()
     if not wanted:
         return function(*args, **kwargs)
+    place = repeats.call()
     if wanted != VIEW:
-        place = repeats.call()
         call = call_of(recorder, place, function)
         kind = kind_of(recorder, place, call, args, kwargs)
         if kind == AT_ONCE:
@@ -120,7 +121,7 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
         recorder.is_new |= kind == NEW
         if kind == NEW:
             return function(*args, **kwargs)  # it likely is not made again
-    key = repeats.key()
+    key, own = repeats.key(), repeats.own
     if not repeats.comes_again(key) if wanted == VIEW else wanted == ENTRY and repeats.is_hopeless(key):
         return function(*args, **kwargs)
     code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value
@@ -130,7 +131,7 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     seen = Before(tensors, places, list(map(about, tensors)), list(map(held, tensors)), next_serial())
     linked = [bool(t._chain or t._lineage.requires_grad or t._lineage.hist is not None) for t in tensors]
     before, checks, warned = _state(recorder), len(recorder.checks), WARNED[0]
-    result = function(*args, **kwargs)
+    result, leaves = with_own(recorder, function, args, kwargs)
     after = _state(recorder)
     made, kept = None, None
     if warned == WARNED[0] and before == after and checks == len(recorder.checks):
@@ -153,6 +154,9 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     apart = rewritten(seen) if writes else set()
     if bool(apart) != bool(writes):
         return result
+    if not has_own(recorder, function, leaves, given, own, place):
+        repeats.note_hopeless(key)
+        return result
     flows = bool(key[KEY.index("grad")] & FLOWS)
     if any(_is_left(recorder, tensor, flows) for tensor in tensors):
         return result
@@ -169,7 +173,7 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
             for number, (bit, tensor) in enumerate(zip(bits, tensors, strict=True))
         ]
         recorder.seen = through
-    keeps = [pair[1] if pair is not None else None for pair in operands]
+    keeps = [*[pair[1] if pair is not None else None for pair in operands], *[leaf for _, leaf in leaves]]
     traced = trace(seen, result, recorder, recorder.checks[checks:], keeps, apart, (count, nbytes))
     if traced is None:
         repeats.note_hopeless(key)
@@ -177,17 +181,18 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     same = {id(keeps[number]) for number in traced.read}
     reads = [
         number in traced.read or (keep is not None and id(keep) in same) or (number in apart and traced.reads_memory)
-        for number, keep in enumerate(keeps)
+        for number, keep in enumerate(keeps[: len(tensors)])
     ]
     unread, here = sum(bit for bit, read in zip(bits, reads, strict=True) if not read), sum(bits)
     _READ[function] = seen_read = _READ.get(function, 0) | here & ~unread
     if unread != hidden & here:
         UNREAD[function] = (hidden | unread) & ~seen_read  # the next call has another key
         return result
-    if traced.read == sorted(traced.read):
+    read = [number for number in traced.read if number < len(tensors)]
+    if read == sorted(read):
         ORDERS.setdefault(function, 0)
-    elif not kwargs and len(traced.read) < 8:
-        ORDERS[function] = _order([places[number] for number in traced.read])
+    elif not kwargs and len(read) < 8:
+        ORDERS[function] = _order([places[number] for number in read])
     if wanted == ENTRY:
         words = set(key)
         lost = any(id(pair[0]) not in words and id(pair[1].node) not in words for pair in operands if pair is not None)

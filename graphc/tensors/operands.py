@@ -27,6 +27,10 @@ NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 _MOST_SITES = 20_000
 _MOST_VALUES = 64  # that a number takes in turn, to be one of the program's again
 _CALM = 256  # times in one program with another of the same call, without a new value, after which it is
+_MOST_TURNS = 64  # programs that begin with another value than the one before ended with: then it never is again
+
+# What a number at a call is: a constant, read at run time now, always.
+CONSTANT, CHANGING, ALWAYS = range(3)
 
 
 def is_number(value: object) -> bool:
@@ -41,26 +45,29 @@ def plain(value: object) -> Number:
 
 class Site:
     """A Python number at a call: which values it took (None: too many, or another one after they were thought to be
-    all), how often one of them came again in the same program, and which program that was.
+    all), how often one of them came again in the same program, which program that was, and how many programs came
+    after others.
     """
 
-    __slots__ = ("again", "code", "turn", "values")
+    __slots__ = ("again", "code", "turn", "turns", "values")
 
     def __init__(self, code: CodeType, value: Number, turn: int) -> None:
         self.code = code
         self.values: set[tuple[type, Number]] | None = {(type(value), value)}
         self.again = 0
         self.turn = turn
+        self.turns = 0
 
 
-def changes_here(recorder: Recorder, value: Number, role: str) -> bool:
-    """Whether the call that reached this operator was seen with another number than `value` in this role.
+def changes_here(recorder: Recorder, value: Number, role: str) -> int:
+    """Whether the call that reached this operator was seen with another number than `value` in this role: CONSTANT,
+    CHANGING or ALWAYS.
 
     Such a number is then read at run time, so that a changing number compiles at most twice. Where it goes through the
     same few values again and again within one program, as the number of a loop's turn does, they are constants.
     """
     if recorder.capture is not None:
-        return False
+        return CONSTANT
     sites = recorder.sites
     code, place = call_site(3)  # past `number_node`
     # By the identity of the code object, which is kept: comparing and hashing code objects is slow.
@@ -70,41 +77,62 @@ def changes_here(recorder: Recorder, value: Number, role: str) -> bool:
         if len(sites) > _MOST_SITES:
             sites.clear()
         sites[key] = Site(code, value, recorder.turn)
-        return False
+        return CONSTANT
     values, number = site.values, (type(value), value)
     if values is None:
-        return True
+        return ALWAYS
     if number in values:
         if len(values) == 1 or site.again >= _CALM:
-            return False
+            return CONSTANT
         if site.turn == recorder.turn:
             site.again += 1
             if site.again == _CALM:
                 recorder.repeats.clear()
-        site.turn = recorder.turn
-        return True
+        else:
+            _count_turn(recorder, site)
+        return CHANGING
     if value != value:
-        return len(values) > 1
+        return CHANGING if len(values) > 1 else CONSTANT
     if len(values) == 1 or site.again >= _CALM:
         recorder.repeats.clear()
     values.add(number)
     if site.again >= _CALM or len(values) > _MOST_VALUES:
         site.values = None
-    site.again, site.turn = 0, recorder.turn
-    return True
+    site.again = 0
+    _count_turn(recorder, site)
+    return CHANGING
 
 
-def number_node(recorder: Recorder, value: Number, type: TensorType, role: str, parents: list[Keep]) -> Node:
-    """`value` as a tensor of `type`: a constant, or, where the call site's number changes, a run-time scalar."""
-    if changes_here(recorder, value, role):
-        return run_time_number(recorder, value, type, parents)
+def _count_turn(recorder: Recorder, site: Site) -> None:
+    if site.turn != recorder.turn:
+        site.turn = recorder.turn
+        site.turns += 1
+        if site.turns > _MOST_TURNS:
+            site.values = None
+
+
+def number_node(
+    recorder: Recorder, value: Number, type: TensorType, role: str, parents: list[Keep], is_any: bool = False
+) -> Node:
+    """`value` as a tensor of `type`: a constant, or, where the call site's number changes, a run-time scalar. `is_any`:
+    the operation does the same for all numbers of this Python type.
+    """
+    found = changes_here(recorder, value, role)
+    if found != CONSTANT:
+        return run_time_number(recorder, value, type, parents, value if is_any and found == ALWAYS else None)
     return recorder.b.constant(fit(value, type.dtype), type)
 
 
-def run_time_number(recorder: Recorder, value: Number, type: TensorType, parents: list[Keep]) -> Node:
-    """`value` as a tensor of `type`, which the program reads when it runs."""
+def run_time_number(
+    recorder: Recorder, value: Number, type: TensorType, parents: list[Keep], number: object = None
+) -> Node:
+    """`value` as a tensor of `type`, which the program reads when it runs. `number` is the argument that it is, where
+    all others of that Python type are recorded in the same way.
+    """
     held = f32 if type.dtype in HALVES else type.dtype  # PyTorch computes with the number as f32 holds it
     binding = recorder.bind(Buffer.from_array(np.array(value).astype(held.numpy)), TensorType(held, ()), None)
+    if recorder.own is not None:
+        recorder.own.append((number if held is type.dtype else None, binding))
     parents.append(binding)
     node = binding.node if type.device == "cpu" else recorder.b.transfer(binding.node, type.device)
     node = recorder.b.broadcast(node, type.shape)
@@ -175,9 +203,10 @@ def combine(
     dtype: DType | None = None,
     masks: Sequence[TensorBase] = (),
     steady: bool = False,
+    is_any: bool = False,
 ) -> Tensor:
     """Record `emit(b, *masks, *operands)` over nodes brought to one shape; operands to `dtype` (their common one by
-    default). `steady` as `record`'s.
+    default). `steady` as `record`'s, `is_any` as `number_node`'s.
     """
     if len(operands) == 2 and not masks:
         x, y = operands
@@ -215,6 +244,6 @@ def combine(
                     node = b.cast(node, dtype)
                 nodes.append(node if node.type.shape == shape else b.broadcast(node, shape))
             else:
-                nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", parents))
+                nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", parents, is_any))
         made = emitted(b, emit, nodes, sources, steady)
         return finish(recorder, made, tuple(parents), name, grad, sources, True)

@@ -1,12 +1,10 @@
-"""Random tensors and in-place draws: lazy, each from the key of one draw of a generator."""
+"""Random tensors: lazy, each from the key of one draw of a generator."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from graphc import dtypes
 from graphc.devices import use_device
@@ -21,11 +19,12 @@ from graphc.tensors.arguments import constructor, extents, kind, placed, shape_o
 from graphc.tensors.core import Keep, TensorBase, alias, finish, read
 from graphc.tensors.creation import like
 from graphc.tensors.halves import emitted
+from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import combine
 from graphc.tensors.out import into
 from graphc.tensors.scans import cumsum
 from graphc.tensors.shaping import expand
-from graphc.tensors.writing import type_name, write
+from graphc.tensors.writing import type_name
 from graphc.warned import warn
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 Emit = Callable[[Builder, Node, TensorType], Node]
 
 
-def _draw(type: TensorType, generator: Generator | None, emit: Emit) -> Tensor:
+def draw(type: TensorType, generator: Generator | None, emit: Emit) -> Tensor:
     recorder = current()
     with recorder.lock:
         b = recorder.begin()
@@ -43,7 +42,7 @@ def _draw(type: TensorType, generator: Generator | None, emit: Emit) -> Tensor:
         return finish(recorder, node, (key,), "", False, rounded=True)
 
 
-def _from(operands: tuple[TensorBase, ...], generator: Generator | None, emit: Callable[..., Node]) -> Tensor:
+def draw_from(operands: tuple[TensorBase, ...], generator: Generator | None, emit: Callable[..., Node]) -> Tensor:
     """A draw whose parameters are tensors: `emit(b, key, *operands)`. No gradients flow back to them."""
     recorder = current()
     with recorder.lock:
@@ -74,7 +73,7 @@ def _kept(node: Node, keep: Keep) -> Value:
     return Value(node, (keep,))
 
 
-def _float(name: str, dtype: DType) -> DType:
+def float_kind(name: str, dtype: DType) -> DType:
     if not dtype.is_float:
         raise UnsupportedError(f"\"{name}\" not implemented for '{type_name(dtype)}'")
     return dtype
@@ -84,32 +83,36 @@ def _float(name: str, dtype: DType) -> DType:
 
 
 @constructor
+@repeatable
 def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, **kwargs: Any) -> Tensor:
     """Uniform numbers in [0, 1)."""
-    type = sized(shape_of("rand", size, kwargs), _float("check_uniform_bounds", wanted_type(dtype)))
-    return _draw(type, generator, uniform_node)
+    type = sized(shape_of("rand", size, kwargs), float_kind("check_uniform_bounds", wanted_type(dtype)))
+    return draw(type, generator, uniform_node)
 
 
 @constructor
+@repeatable
 def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, **kwargs: Any) -> Tensor:
     """Normal numbers with mean 0 and variance 1."""
-    type = sized(shape_of("randn", size, kwargs), _float("normal_kernel_cpu", wanted_type(dtype)))
-    return _draw(type, generator, normal_node)
+    type = sized(shape_of("randn", size, kwargs), float_kind("normal_kernel_cpu", wanted_type(dtype)))
+    return draw(type, generator, normal_node)
 
 
+@repeatable
 @like
 def rand_like(shape: tuple[int, ...], dtype: DType, *, generator: Generator | None = None) -> Tensor:
     """Uniform numbers in [0, 1) in the shape and dtype of a tensor."""
-    return _draw(sized(shape, _float("check_uniform_bounds", dtype)), generator, uniform_node)
+    return draw(sized(shape, float_kind("check_uniform_bounds", dtype)), generator, uniform_node)
 
 
+@repeatable
 @like
 def randn_like(shape: tuple[int, ...], dtype: DType, *, generator: Generator | None = None) -> Tensor:
     """Normal numbers in the shape and dtype of a tensor."""
-    return _draw(sized(shape, _float("normal_kernel_cpu", dtype)), generator, normal_node)
+    return draw(sized(shape, float_kind("normal_kernel_cpu", dtype)), generator, normal_node)
 
 
-_RANGES = {
+RANGES = {
     "int64": ("long", -(2**63), 2**63 - 1),
     "int32": ("int", -(2**31), 2**31 - 1),
     "int16": ("short", -(2**15), 2**15 - 1),
@@ -117,14 +120,14 @@ _RANGES = {
     "uint8": ("unsigned char", 0, 255),
     "bool": ("bool", 0, 1),
 }
-_EXACT = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}  # bits of whole numbers that floats hold
+EXACT = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}  # bits of whole numbers that floats hold
 
 
-def _check_bounds(low: int, high: int, dtype: DType) -> None:
+def check_bounds(low: int, high: int, dtype: DType) -> None:
     if low >= high:
         raise UsageError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     if dtype.is_float:
-        bits = _EXACT[dtype.torch_name]
+        bits = EXACT[dtype.torch_name]
         for name, value in (("from", low), ("to - 1", high - 1)):
             if abs(value) > 2**bits:
                 warn(
@@ -132,7 +135,7 @@ def _check_bounds(low: int, high: int, dtype: DType) -> None:
                     "can support discrete uniform distribution only within this range.",
                 )
         return
-    name, smallest, largest = _RANGES[dtype.torch_name]
+    name, smallest, largest = RANGES[dtype.torch_name]
     if not smallest <= low <= largest:
         raise UsageError(f"from is out of bounds for {name}")
     if not smallest <= high - 1 <= largest:
@@ -140,8 +143,8 @@ def _check_bounds(low: int, high: int, dtype: DType) -> None:
 
 
 def _integers(shape: tuple[int, ...], dtype: DType, low: int, high: int, generator: Generator | None) -> Tensor:
-    _check_bounds(low, high, dtype)
-    return _draw(sized(shape, dtype), generator, lambda b, k, t: randint_node(b, k, t, low, high))
+    check_bounds(low, high, dtype)
+    return draw(sized(shape, dtype), generator, lambda b, k, t: randint_node(b, k, t, low, high))
 
 
 def _whole(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
@@ -161,6 +164,7 @@ def _whole(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[in
 
 
 @constructor
+@repeatable
 def randint(*args: Any, generator: Generator | None = None, dtype: Any = None, **kwargs: Any) -> Tensor:
     """Whole numbers: `randint(high, size)` in [0, high), `randint(low, high, size)` in [low, high)."""
     if "size" in kwargs:
@@ -180,6 +184,7 @@ def randint(*args: Any, generator: Generator | None = None, dtype: Any = None, *
     )
 
 
+@repeatable
 @like
 def randint_like(
     shape: tuple[int, ...], dtype: DType, *args: Any, generator: Generator | None = None, **kwargs: Any
@@ -190,21 +195,23 @@ def randint_like(
 
 
 @constructor
+@repeatable
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
     """The numbers 0 to n - 1 in random order: the order that sorts random numbers of 63 bits."""
     if isinstance(n, bool | float) or not hasattr(n, "__index__"):
         raise KindError(f"randperm(): argument 'n' (position 1) must be int, not {kind(n)}")
     shape, found = extents("randperm", (n,)), i64 if dtype is None else dtypes.to_ir(dtype)
-    if not found.is_float and shape[0] - 1 > _RANGES[found.torch_name][2]:
+    if not found.is_float and shape[0] - 1 > RANGES[found.torch_name][2]:
         raise DTypeError(f"value cannot be converted to type {found.torch_name}_t without overflow")
 
     def emit(b: Builder, key: Node, type: TensorType) -> Node:
         order = b.apply("argsort", (wide_bits(b, key, type.with_dtype(i64)),), {"axis": 0, "descending": False})
         return b.cast(order, type.dtype)
 
-    return _draw(sized(shape, found), generator, emit)
+    return draw(sized(shape, found), generator, emit)
 
 
+@repeatable
 def normal(
     mean: Any = 0.0,
     std: Any = 1.0,
@@ -230,23 +237,24 @@ def normal(
                 "need a size"
             )
         found = wanted_type(dtype) if out is None else out._type.dtype
-        _float("normal_kernel_cpu", found)
+        float_kind("normal_kernel_cpu", found)
         place = use_device(device) if out is None else out._type.device
-        made = _draw(placed(place, sized, extents("normal", size), found), generator, normal_node)
+        made = draw(placed(place, sized, extents("normal", size), found), generator, normal_node)
         made = made * std + mean
     else:
-        _float("normal_kernel_cpu", tensors[0]._type.dtype)
+        float_kind("normal_kernel_cpu", tensors[0]._type.dtype)
         if isinstance(std, TensorBase):
             _refuse(std, lambda b, x: b.apply("lt", (x, b.zeros_like(x))), "normal expects all elements of std >= 0.0")
         plain = [alias(v) if isinstance(v, TensorBase) else v for v in (mean, std)]
         shape = combine("", plain, lambda b, x, y: x)._type.shape
-        made = _draw(tensors[0]._type.with_shape(shape), generator, normal_node)
+        made = draw(tensors[0]._type.with_shape(shape), generator, normal_node)
         made = (made * plain[1] + plain[0]).to(tensors[0].dtype)
     if out is not None:
         return into(out, made, "normal")
     return made.requires_grad_() if requires_grad else made
 
 
+@repeatable
 def bernoulli(
     input: Tensor, p: float | None = None, *, generator: Generator | None = None, out: Tensor | None = None
 ) -> Tensor:
@@ -256,20 +264,20 @@ def bernoulli(
     """
     given = tensor_argument("bernoulli", input)
     if p is not None:
-        made = _draw(given._type, generator, _chance(p))
+        made = draw(given._type, generator, chance(p))
     else:
-        _float("bernoulli_tensor_cpu_p_", given._type.dtype)
-        _check_chances(given)
-        made = _from((given,), generator, lambda b, key, x: b.cast(_below(b, key, x), x.dtype))
+        float_kind("bernoulli_tensor_cpu_p_", given._type.dtype)
+        check_chances(given)
+        made = draw_from((given,), generator, lambda b, key, x: b.cast(below(b, key, x), x.dtype))
     return made if out is None else into(out, made, "bernoulli")
 
 
-def _below(b: Builder, key: Node, p: Node) -> Node:
+def below(b: Builder, key: Node, p: Node) -> Node:
     work = p.type.with_dtype(f64 if p.dtype is f64 else f32)
     return b.apply("lt", (uniform_node(b, key, work), b.cast(p, work.dtype)))
 
 
-def _check_chances(p: TensorBase) -> None:
+def check_chances(p: TensorBase) -> None:
     def outside(b: Builder, x: Node) -> Node:
         inside = (b.apply("ge", (x, b.zeros_like(x))), b.apply("le", (x, b.constant(1, x.type))))
         return b.apply("bitwise_not", (b.apply("bitwise_and", inside),))
@@ -277,7 +285,7 @@ def _check_chances(p: TensorBase) -> None:
     _refuse(p, outside, "Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
 
 
-def _chance(p: float) -> Emit:
+def chance(p: float) -> Emit:
     if not 0 <= p <= 1:
         raise UsageError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
 
@@ -288,6 +296,7 @@ def _chance(p: float) -> Emit:
     return emit
 
 
+@repeatable
 def multinomial(
     input: Tensor,
     num_samples: int,
@@ -326,7 +335,7 @@ def multinomial(
         passed = (totals.unsqueeze(-2) <= drawn.unsqueeze(-1)).sum(-1)
         made = passed.minimum((totals < totals[..., -1:]).sum(-1, keepdim=True))
     else:
-        made = _from((work,), generator, lambda b, key, w: _first(b, key, w, num_samples))
+        made = draw_from((work,), generator, lambda b, key, w: _first(b, key, w, num_samples))
     return made if out is None else into(out, made, "multinomial")
 
 
@@ -343,15 +352,17 @@ def _first(b: Builder, key: Node, weights: Node, count: int) -> Node:
     return b.slice(order, (0,) * len(size), size, (1,) * len(size))
 
 
+@repeatable
 def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     """Poisson numbers with the rates that the elements say. RuntimeError for negative rates, when the work runs."""
     rates = tensor_argument("poisson", input)
-    _float("poisson_cpu", rates._type.dtype)
+    float_kind("poisson_cpu", rates._type.dtype)
     message = "invalid Poisson rate, expected rate to be non-negative"
     _refuse(rates, lambda b, x: b.apply("lt", (x, b.zeros_like(x))), message)
-    return _from((rates,), generator, lambda b, key, x: b.apply("random_poisson", (key, x)))
+    return draw_from((rates,), generator, lambda b, key, x: b.apply("random_poisson", (key, x)))
 
 
+@repeatable
 def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
     """How many of `count` trials succeed with probability `prob`, broadcast."""
     counts, chances = tensor_argument("binomial", count, "count"), tensor_argument("binomial", prob, "prob", 2)
@@ -362,138 +373,4 @@ def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) ->
             )
     shape = combine("", (alias(counts), alias(chances)), lambda b, x, y: x)._type.shape
     pair = (expand(alias(counts), shape), expand(alias(chances), shape).to(counts.dtype))
-    return _from(pair, generator, lambda b, key, n, p: b.apply("random_binomial", (key, n, p)))
-
-
-# in place
-
-
-def _fill(input: Tensor, name: str, generator: Generator | None, emit: Emit) -> Tensor:
-    write(input, _draw(input._type, generator, emit), name)
-    return input
-
-
-def uniform_(
-    input: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None, **named: float
-) -> Tensor:
-    """Fill with uniform numbers in [a, b); the bounds have PyTorch's names `from` and `to` too."""
-    low, high = float(named.pop("from", a)), float(named.pop("to", b))
-    if named:
-        raise KindError(f"uniform_() got an unexpected keyword argument '{next(iter(named))}'")
-    _float("check_uniform_bounds", input._type.dtype)
-    largest = dtypes.limits(input._type.dtype).max
-    for name, value in (("from", low), ("to", high)):
-        if not abs(value) <= largest:
-            raise UsageError(f"{name} is out of bounds for {input._type.dtype.torch_name}")
-    if low > high:
-        raise UsageError(f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}")
-    return _fill(
-        input,
-        "UniformBackward0",
-        generator,
-        lambda builder, k, t: builder.add(builder.mul(uniform_node(builder, k, t), high - low), low),
-    )
-
-
-def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill with normal numbers."""
-    if std < 0:
-        raise UsageError(f"normal expects std >= 0.0, but found std {std:g}")
-    _float("normal_kernel_cpu", input._type.dtype)
-    return _fill(
-        input, "NormalBackward0", generator, lambda b, k, t: b.add(b.mul(normal_node(b, k, t), float(std)), float(mean))
-    )
-
-
-def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill with e to the power of normal numbers."""
-    if std <= 0:
-        raise UsageError(f"log_normal_ expects std > 0.0, but found std={std:g}")
-    _float("log_normal_cpu", input._type.dtype)
-    return _fill(
-        input,
-        "LogNormalBackward0",
-        generator,
-        lambda b, k, t: b.exp(b.add(b.mul(normal_node(b, k, t), float(std)), float(mean))),
-    )
-
-
-def _by_uniform(input: Tensor, name: str, generator: Generator | None, emit: Callable[[Builder, Node], Node]) -> Tensor:
-    """Fill with a function of uniform numbers in (0, 1), in f32 or f64."""
-    work = f64 if input._type.dtype in (f64, i64) else f32
-
-    def draw(b: Builder, key: Node, type: TensorType) -> Node:
-        return b.cast(emit(b, open_uniform_node(b, key, type.with_dtype(work))), type.dtype)
-
-    return _fill(input, name, generator, draw)
-
-
-def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill with exponential numbers of the rate `lambd`."""
-    if not input._type.dtype.is_float:
-        raise DTypeError(
-            "Exponential distribution is a continuous probability distribution. dtype must be a floating point but you "
-            f"specified {type_name(input._type.dtype)}"
-        )
-    if lambd <= 0:
-        raise UsageError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
-    return _by_uniform(input, "ExponentialBackward0", generator, lambda b, u: b.mul(b.log(u), -1.0 / lambd))
-
-
-def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Fill with Cauchy's numbers."""
-    if not input._type.dtype.is_float:
-        raise DTypeError(
-            "Cauchy distribution is a continuous probability distribution. dtype must be a floating point but you "
-            f"specified {type_name(input._type.dtype)}"
-        )
-    if sigma <= 0:
-        raise UsageError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
-
-    def emit(b: Builder, u: Node) -> Node:
-        angle = b.mul(b.add(u, -0.5), math.pi)
-        return b.add(b.mul(b.div(b.apply("sin", (angle,)), b.apply("cos", (angle,))), float(sigma)), float(median))
-
-    return _by_uniform(input, "CauchyBackward0", generator, emit)
-
-
-def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
-    """Fill with the numbers of trials until the first success of probability `p`."""
-    if not 0 < p < 1:
-        raise UsageError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
-    return _by_uniform(
-        input,
-        "GeometricBackward0",
-        generator,
-        lambda b, u: b.apply("ceil", (b.mul(b.log(u), float(1 / np.log1p(-p))),)),
-    )
-
-
-def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """Fill with 1 with probability p, a number or a tensor that is broadcast, else 0."""
-    if isinstance(p, TensorBase):
-        chances = expand(alias(p), input._type.shape)
-        _check_chances(chances)
-        dtype = input._type.dtype
-        drawn = _from((chances,), generator, lambda b, key, x: b.cast(_below(b, key, x), dtype))
-        write(input, drawn, "BernoulliBackward1")
-        return input
-    return _fill(input, "BernoulliBackward2", generator, _chance(p))
-
-
-def random_(input: Tensor, *args: int, generator: Generator | None = None, **named: int | None) -> Tensor:
-    """Fill with whole numbers: `random_()` with all that the dtype holds from 0 on, `random_(to)` with those in
-    [0, to), `random_(from, to)` with those in [from, to).
-    """
-    dtype = input._type.dtype
-    low = named.pop("from", None) if len(args) < 2 else args[0]
-    high = args[-1] if args else named.pop("to", None)
-    if named or len(args) > 2:
-        raise KindError("random_() received an invalid combination of arguments: it takes (), (to) or (from, to)")
-    name = f"RandomBackward{0 if low is not None else 1 if high is not None else 2}"
-    if high is None:
-        largest = 2 ** _EXACT[dtype.torch_name] if dtype.is_float else _RANGES[dtype.torch_name][2]
-        high = largest + 1
-    low = 0 if low is None else int(low)
-    _check_bounds(low, int(high), dtype)
-    return _fill(input, name, generator, lambda b, k, t: randint_node(b, k, t, low, int(high)))
+    return draw_from(pair, generator, lambda b, key, n, p: b.apply("random_binomial", (key, n, p)))

@@ -42,7 +42,8 @@ def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
             )
     if not input._type.dtype.is_float:
         raise not_implemented("lerp_kernel", input._type.dtype)
-    return combine("LerpBackward1" if len(tensors) == 3 else "LerpBackward0", (input, end, weight), _lerp)
+    name = "LerpBackward1" if len(tensors) == 3 else "LerpBackward0"
+    return combine(name, (input, end, weight), _lerp, is_any=True)
 
 
 def _check_value(name: str, tensors: tuple[Tensor, Tensor, Tensor], value: object) -> Any:
@@ -67,6 +68,7 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Operand =
         (input, tensor1, tensor2, value),
         lambda b, x, y, z, v: b.add(x, b.mul(b.mul(v, y), z)),
         dtype,
+        is_any=True,
     )
 
 
@@ -85,6 +87,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Operand =
         (input, tensor1, tensor2, value),
         lambda b, x, y, z, v: b.add(x, b.mul(v, b.div(y, z))),
         dtype,
+        is_any=True,
     )
 
 
@@ -132,7 +135,7 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
         return x
 
     tensors = any(isinstance(bound, TensorBase) for bound in bounds)
-    return combine("ClampBackward0" if tensors else "ClampBackward1", (input, *bounds), emit)
+    return combine("ClampBackward0" if tensors else "ClampBackward1", (input, *bounds), emit, is_any=True)
 
 
 @out_form
@@ -161,7 +164,7 @@ def _half(name: str, node: str, input: Tensor, low: Operand, high: Operand) -> T
     def emit(b: Builder, x: Node, limit: Node) -> Node:
         return _bounded(b, x, limit, "ge" if high is None else "le", through)
 
-    return combine(f"{node}Backward{int(through)}", (input, bound), emit)
+    return combine(f"{node}Backward{int(through)}", (input, bound), emit, is_any=True)
 
 
 @out_form
@@ -186,4 +189,8 @@ def where(condition: Tensor, input: Operand = None, other: Operand = None) -> An
             dtype = common((input, other))[0]
             # As in PyTorch, where a number that is only too large for 16 bits becomes infinite
             check_holds(plain(value), f32 if dtype in (f16, bf16) else dtype)
-    return combine("WhereBackward0", (input, other), lambda b, c, x, y: b.select(c, x, y), masks=(condition,))
+    return combine("WhereBackward0", (input, other), _select, masks=(condition,), is_any=True)
+
+
+def _select(b: Builder, condition: Node, x: Node, y: Node) -> Node:
+    return b.select(condition, x, y)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.tensors import sampling
+from graphc.tensors import random_fills, sampling
 from graphc.tensors.core import TensorBase
 
 
@@ -11,7 +11,7 @@ class RandomMethods(TensorBase):
 
     __slots__ = ()
 
-    uniform_, normal_, log_normal_ = sampling.uniform_, sampling.normal_, sampling.log_normal_
-    exponential_, cauchy_, geometric_ = sampling.exponential_, sampling.cauchy_, sampling.geometric_
-    bernoulli_, random_ = sampling.bernoulli_, sampling.random_
+    uniform_, normal_, log_normal_ = random_fills.uniform_, random_fills.normal_, random_fills.log_normal_
+    exponential_, cauchy_, geometric_ = random_fills.exponential_, random_fills.cauchy_, random_fills.geometric_
+    bernoulli_, random_ = random_fills.bernoulli_, random_fills.random_
     bernoulli, multinomial = sampling.bernoulli, sampling.multinomial
