@@ -221,14 +221,19 @@ class Recorder(Leaves):
         try:
             done = FLUSH[0](self)
         finally:  # a check may have found an error, after everything was computed
-            if done and not self.pending and (self.freed or self.parted or len(self.b) > MAX_NODES):
-                self._forget()
-            self._sweep_in_time()
+            if done:
+                self.clear_up()
         if done:
             return
         FRONT.flushes += 1
         with no_collection():  # which runs finalizers at any time: they may end what is bound, and record
             self._compute_pending()
+
+    def clear_up(self) -> None:
+        """After a native flush."""
+        if not self.pending and (self.freed or self.parted or len(self.b) > MAX_NODES):
+            self._forget()
+        self._sweep_in_time()
 
     def compute_by_operators(self) -> None:
         """Compute what is pending as it is, where that takes little: no program is made of it, nor looked for."""

@@ -32,9 +32,7 @@ def _settings(layout: Layout) -> Function:
     f = Writer(layout, "settings", "plan")
     plan = "%plan"
 
-    cell, own = f.variable(0), f.variable(0)
-    f.proceed(f.call("here", plan, f.address(cell), f.address(own)))
-    modes = f.get(cell)
+    modes, recorder = f.recorder_here(plan)
     enabled = f.variable(f.call("PyDict_GetItemWithError", modes, f.shared(plan, "enabled_name")))
     with f.when(f.equal(f.get(enabled), 0)):
         f.set(enabled, f.shared(plan, "true"))  # the thread has set nothing
@@ -46,8 +44,6 @@ def _settings(layout: Layout) -> Function:
     f.call("PyContextVar_Get", f.shared(plan, "scope"), 0, f.address(scope))
     f.call("Py_DecRef", f.get(scope))
     f.need(f.equal(f.get(scope), f.shared(plan, "no_scope")))
-    recorder = f.call("PyDict_GetItemWithError", f.get(own), f.shared(plan, "recorder_name"))
-    f.need(f.differ(recorder, 0))
     f.call("Py_IncRef", recorder)
     f.own(plan, recorder)
     f.store(recorder, plan, P["recorder"])

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 INTERFACE: dict[str, tuple[str | None, int]] = {
     "PyCell_Get": ("i64", 1),
     "PyContextVar_Get": ("i32", 3),
+    "PyDict_DelItem": ("i32", 2),
     "PyDict_GetItemWithError": ("i64", 2),
     "PyDict_New": ("i64", 0),
     "PyDict_Next": ("i32", 4),
@@ -54,6 +55,7 @@ INTERFACE: dict[str, tuple[str | None, int]] = {
     "PySequence_Contains": ("i32", 2),
     "PySequence_Index": ("i64", 2),
     "PySet_Contains": ("i32", 2),
+    "PySet_Size": ("i64", 1),
     "PyThreadState_Get": ("i64", 0),
     "PyThreadState_GetID": ("i64", 1),
     "PyTuple_GetItem": ("i64", 2),
@@ -224,7 +226,7 @@ class Function:
         self._line(f"store {_FLOATS[bits]} {value}, ptr {self._pointer(address, 0)}, align {bits // 8}")
 
     def change(self, operation: str, type: str, target: str, source: str) -> None:
-        """Let the element of a type of LLVM's at `target` be what an operation gives of it and of the one at `source`."""
+        """Let the element of a type at `target` be what an operation of LLVM's gives of it and of that at `source`."""
         places = [self._pointer(address, 0) for address in (target, source)]
         operands = [self._value(f"load {type}, ptr {place}, align 1") for place in places]
         made = self._value(f"{operation} {type} {', '.join(operands)}")

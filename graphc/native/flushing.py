@@ -5,6 +5,7 @@ Functions give 1 to go on, 0 when Python must do it (then nothing has changed), 
 
 from __future__ import annotations
 
+from graphc.leaves import KEPT_TURNS
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
 from graphc.native.recording import DESK
@@ -268,11 +269,10 @@ def _found_program(layout: Layout) -> Function:
     return f
 
 
-def _flush(layout: Layout) -> Function:
-    """`PyObject *(PyObject *self, PyObject *recorder)`: True if what is pending is computed now, None if it is not."""
-    f = Writer(layout, FLUSH, "self", "recorder", exported=True)
-    desk = f.outside(DESK)
-    none, collects = f.shared(desk, "none"), f.call("PyGC_Disable")  # collecting may run anything
+def _flushed(layout: Layout) -> Function:
+    """Compute what is pending, if its program ran before."""
+    f = Writer(layout, "flushed", "desk", "recorder")
+    desk, collects = "%desk", f.call("PyGC_Disable")  # collecting may run anything
     lists = [f.call("PyList_New", 0) for _ in range(3)]
     code = f.variable(f.call("idle_modes", desk, "%recorder"))
     with f.when(f.equal(f.get(code), 1)):
@@ -288,12 +288,66 @@ def _flush(layout: Layout) -> Function:
             f.call("Py_DecRef", started)
     with f.when(f.differ(collects, 0)):
         f.call("PyGC_Enable")
-    f.need(f.differ(f.get(code), -1))
-    result = f.variable(none)
-    with f.when(f.equal(f.get(code), 1)):
+    f.give(f.get(code))
+    return f
+
+
+def _flush(layout: Layout) -> Function:
+    """`PyObject *(PyObject *self, PyObject *recorder)`: True if what is pending is computed now, None if it is not."""
+    f = Writer(layout, FLUSH, "self", "recorder", exported=True)
+    desk = f.outside(DESK)
+    code, result = f.call("flushed", desk, "%recorder"), f.variable(f.shared(desk, "none"))
+    f.need(f.differ(code, -1))
+    with f.when(f.equal(code, 1)):
         f.set(result, f.shared(desk, "true"))
     f.call("Py_IncRef", f.get(result))
     f.give(f.get(result))
+    return f
+
+
+def _looked_at(layout: Layout) -> Function:
+    """`Recorder.look`, for memory that waits for what this thread recorded."""
+    f = Writer(layout, "looked_at", "plan", "recorder", "storage")
+    plan, recorder = "%plan", layout.recorder
+    f.need(f.equal(f.load("%storage", layout.storage["recorder"]), "%recorder"))
+    entered = f.call("PyObject_CallObject", f.load("%recorder", recorder["enter"]), f.shared(plan, "at_once"))
+    f.call("Py_DecRef", entered)
+    f.need(f.equal(entered, f.shared(plan, "true")))
+    code = f.call("flushed", plan, "%recorder")
+    raised = tuple(f.variable(0) for _ in range(3))
+    f.call("PyErr_Fetch", *map(f.address, raised))
+    with f.when(f.differ(code, 0)):
+        f.call("cleared", plan, "%recorder")
+    f.call("Py_DecRef", f.call("PyObject_CallNoArgs", f.load("%recorder", recorder["leave"])))
+    with f.interrupted(raised):
+        f.give(-1)
+    f.need(f.differ(code, 0))
+    f.give(f.number(f.equal(f.load("%storage", layout.storage["value"]), f.shared(plan, "none"))))
+    return f
+
+
+def _cleared(layout: Layout) -> Function:
+    """`Recorder.clear_up` after a flush; how many nodes there are is looked at when leaves are."""
+    f = Writer(layout, "cleared", "plan", "recorder")
+    plan, recorder, none = "%plan", layout.recorder, f.shared("%plan", "none")
+    turn, swept = (f.call("PyLong_AsLongLong", f.load("%recorder", recorder[name])) for name in ("turn", "swept"))
+    pending, freed, parted = (
+        f.call("PyList_Size", f.load("%recorder", recorder[name])) for name in ("pending", "freed", "parted")
+    )
+    is_late = f.above(f.minus(turn, swept), KEPT_TURNS - 1)
+    with f.when(f.either(is_late, f.both(f.equal(pending, 0), f.differ(freed, 0)))):
+        method = f.call("PyObject_GetAttr", "%recorder", f.shared(plan, "clear_up_name"))
+        f.call("Py_DecRef", f.call("PyObject_CallNoArgs", method))
+        f.call("Py_DecRef", method)
+        f.call("PyErr_Clear")
+        f.give(1)
+    with f.when(f.both(f.equal(pending, 0), f.differ(parted, 0))):
+        storages, left = f.load("%recorder", recorder["parted"]), f.variable(parted)
+        with f.while_above(left, 0):
+            f.set(left, f.add(f.get(left), -1))
+            f.put(f.call("PyList_GetItem", storages, f.get(left)), layout.storage["slots"], none)
+        f.call("PyList_SetSlice", storages, 0, parted, 0)
+    f.give(1)
     return f
 
 
@@ -301,6 +355,6 @@ def functions(layout: Layout) -> list[Function]:
     """All functions of the native flush."""
     makers = (
         *(_idle_modes, _awaited, _located, _unchanged, _settled, _keep_leaves, _judged, _computed, _found_program),
-        _flush,
+        *(_flushed, _flush, _cleared, _looked_at),
     )
     return [make(layout) for make in makers]

@@ -24,6 +24,7 @@ from graphc.late_checks import LateChecks
 from graphc.native import (
     calls,
     entering,
+    finalizing,
     flushing,
     lending,
     owning,
@@ -108,6 +109,17 @@ class NativeLibrary:
         make.restype, make.argtypes = ctypes.py_object, (ctypes.py_object, ctypes.c_void_p)
         self.methods.extend((definition, in_python))
         return make(cls, ctypes.addressof(definition))
+
+    def finalize(self, cls: type, symbol: str) -> None:
+        """Let a function be `__del__` of `cls`. Objects call it to the very end: what it needs is never freed."""
+        if not self.methods or self.methods[0] is not self:
+            self.methods.insert(0, self)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+        definition = MethodDef(b"__del__", self.code[symbol], _NO_ARGUMENTS, None)
+        self.methods.append(definition)
+        make: Any = ctypes.pythonapi.PyDescr_NewMethod
+        make.restype, make.argtypes = ctypes.py_object, (ctypes.py_object, ctypes.c_void_p)
+        cls.__del__ = make(cls, ctypes.addressof(definition))
 
     @property
     def again(self) -> Callable[..., Any]:
@@ -223,6 +235,7 @@ def _code() -> tuple[Layout, str]:
         *serving.functions(layout),
         *storing.functions(layout),
         *updating.functions(layout),
+        *finalizing.functions(layout),
     ]
     return layout, module_text(functions, (recording.DESK, entering.HOME))
 
@@ -237,6 +250,7 @@ def _load() -> NativeLibrary:
         *reading.METHODS,
         storing.STORE,
         *updating.SYMBOLS.values(),
+        *finalizing.FINALIZERS,
         flushing.FLUSH,
         recording.AGAIN,
         recording.DESK,
@@ -273,6 +287,7 @@ def _load() -> NativeLibrary:
         "start_pool": POOL.start,
         "moving": MOVING,
         "flush_name": "flush",
+        "clear_up_name": "clear_up",
         "no_reason": ("",),
         "packing_name": "packing",
         "float_class": float,
@@ -328,14 +343,16 @@ def _load() -> NativeLibrary:
         "boolean": boolean,
     }
     likes = _prototypes()
-    addresses = {"wanted": ctypes.addressof(POOL.wanted), **{name: like.address for name, (like, _) in likes.items()}}
+    codes_seen = Words([0] * recording.SEEN_WORDS)
+    addresses = {"wanted": ctypes.addressof(POOL.wanted), "codes_seen": codes_seen.address}
+    addresses |= {name: like.address for name, (like, _) in likes.items()}
     addresses |= dict.fromkeys(_LATER, 0)
     shared = Words(addresses[name] if name in addresses else id(objects[name]) for name in SHARED)
     ctypes.c_uint64.from_address(code[entering.HOME]).value = shared.address
     replay = MethodDef(b"replay", code[_ENTRY], _FASTCALL, None)
     again = MethodDef(b"again", code[recording.AGAIN], _FASTCALL, None)
     flush = MethodDef(b"flush", code[flushing.FLUSH], _ONE_ARGUMENT, None)
-    return NativeLibrary(shared, layout, code, replay, again, flush, [], (objects, likes))
+    return NativeLibrary(shared, layout, code, replay, again, flush, [], (objects, likes, codes_seen))
 
 
 def _function(definition: MethodDef, held: object) -> Callable[..., Any]:

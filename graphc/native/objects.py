@@ -88,6 +88,17 @@ class Writer(Function):
         """A word that all plans share."""
         return self.load(self.load(plan, P["shared"]), S[name])
 
+    def recorder_here(self, plan: str, otherwise: int = -1) -> tuple[str, str]:
+        """The modes and the recorder of this thread, borrowed; the function gives 0 where there is none yet, and
+        `otherwise` after an error.
+        """
+        modes, own = self.variable(0), self.variable(0)
+        code = self.call("here", plan, self.address(modes), self.address(own))
+        self.need(self.equal(code, 1), otherwise)
+        recorder = self.call("PyDict_GetItemWithError", self.get(own), self.shared(plan, "recorder_name"))
+        self.need(self.differ(recorder, 0))
+        return self.get(modes), recorder
+
     def replace(self, address: str, offset: int, value: str) -> None:
         """Put a reference that is ours into a slot; what was there is let go."""
         before = self.load(address, offset)

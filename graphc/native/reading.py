@@ -1,4 +1,4 @@
-"""The text of the methods of tensors that read memory: what is computed already is read here, all else by Python.
+"""The text of the methods of tensors that read memory: what is computed, or can be here, is read; all else by Python.
 
 Functions give 0 when Python must do it, -1 when an error is set.
 """
@@ -10,24 +10,24 @@ from graphc.native.entering import HOME
 from graphc.native.objects import Layout, Writer
 
 ARRAY, LIST, NUMBER, ADDRESS = "graphc_numpy", "graphc_tolist", "graphc_item", "graphc_data_ptr"
-METHODS = ARRAY, LIST, NUMBER, ADDRESS
+TRUTH = "graphc_bool"
+FLOAT, INTEGER, INDEX = "graphc_float", "graphc_int", "graphc_index"
+METHODS = ARRAY, LIST, NUMBER, ADDRESS, TRUTH, FLOAT, INTEGER, INDEX
 # The dtypes of which one element is read here, with the bits of one.
 _NUMBERS = {"f32": 32, "f64": 64, "i32": 32, "i64": 64, "boolean": 8}
 
 
 def _memory_of(layout: Layout) -> Function:
-    """The buffer of a tensor on the CPU that is computed, borrowed: this is a look at it, which no capture sees."""
+    """The buffer of a tensor on the CPU, computed, borrowed: this is a look at it, which no capture sees."""
     f = Writer(layout, "memory_of", "plan", "tensor")
     plan, none = "%plan", f.shared("%plan", "none")
-    modes, own = f.variable(0), f.variable(0)
-    f.proceed(f.call("here", plan, f.address(modes), f.address(own)))
-    recorder = f.call("PyDict_GetItemWithError", f.get(own), f.shared(plan, "recorder_name"))
-    f.need(f.differ(recorder, 0))
+    _, recorder = f.recorder_here(plan)
     f.need(f.equal(f.load(recorder, layout.recorder["capture"]), none))
     storage = f.follow("%tensor", layout.tensor["_storage"])
     form = f.follow("%tensor", layout.tensor["_type"])
     f.need(f.equal(f.load(form, layout.form["device"]), f.shared(plan, "cpu_name")))
-    f.need(f.equal(f.load(storage, layout.storage["value"]), none))
+    with f.when(f.differ(f.load(storage, layout.storage["value"]), none)):
+        f.proceed(f.call("looked_at", plan, recorder, storage))
     buffer = f.follow(storage, layout.storage["buffer"])
     f.need(f.equal(f.load(buffer, layout.type), f.shared(plan, "buffer_class")))
     f.count_up(f.shared(plan, "touched"))
@@ -200,6 +200,35 @@ def _number_of(layout: Layout) -> Function:
     return f
 
 
+def _truth_of(layout: Layout) -> Function:
+    """Whether the one element of a tensor is not 0."""
+    f = Writer(layout, "truth_of", "plan", "tensor")
+    number = f.call("number_of", "%plan", "%tensor")
+    f.need(f.differ(number, 0))
+    f.need(f.differ(number, -1), -1)
+    is_true = f.call("PyObject_IsTrue", number)
+    f.call("Py_DecRef", number)
+    made = f.variable(f.shared("%plan", "false"))
+    with f.when(f.equal(is_true, 1)):
+        f.set(made, f.shared("%plan", "true"))
+    f.call("Py_IncRef", f.get(made))
+    f.give(f.get(made))
+    return f
+
+
+def _number_as(layout: Layout, name: str, kind: str) -> Function:
+    """The one element of a tensor, if that is a Python number of this class."""
+    f = Writer(layout, name, "plan", "tensor")
+    number = f.call("number_of", "%plan", "%tensor")
+    f.need(f.differ(number, 0))
+    f.need(f.differ(number, -1), -1)
+    with f.when(f.equal(f.load(number, layout.type), f.shared("%plan", kind))):
+        f.give(number)
+    f.call("Py_DecRef", number)
+    f.give(0)
+    return f
+
+
 def _place_of(layout: Layout) -> Function:
     """The address of a tensor that begins where its memory does."""
     f = Writer(layout, "place_of", "plan", "tensor")
@@ -227,10 +256,22 @@ def _reader(layout: Layout, symbol: str, fast: str, slow: str) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """The methods, and what they need."""
-    makers = (_memory_of, _whole, _window, _laid_out, _exporter, _array_of, _array, _list_of, _number_of, _place_of)
+    makers = (
+        *(_memory_of, _whole, _window, _laid_out, _exporter, _array_of, _array, _list_of, _number_of, _truth_of),
+        _place_of,
+    )
+    numbers = (("float_of", "float_class"), ("integer_of", "int_class"))
     readers = (
         (LIST, "list_of", "tolist_in_python"),
         (NUMBER, "number_of", "item_in_python"),
         (ADDRESS, "place_of", "data_ptr_in_python"),
+        (TRUTH, "truth_of", "bool_in_python"),
+        (FLOAT, "float_of", "float_in_python"),
+        (INTEGER, "integer_of", "int_in_python"),
+        (INDEX, "integer_of", "index_in_python"),
     )
-    return [*(make(layout) for make in makers), *(_reader(layout, *reader) for reader in readers)]
+    return [
+        *(make(layout) for make in makers),
+        *(_number_as(layout, *number) for number in numbers),
+        *(_reader(layout, *reader) for reader in readers),
+    ]

@@ -87,10 +87,15 @@ def _tensor_over(layout: Layout) -> Function:
     parts = [f.call("clone", f.shared(plan, f"{name}_like")) for name in ("tensor", "storage", "lineage")]
     tensor, storage, lineage = parts
     missing = f.either(f.either(f.equal(tensor, 0), f.equal(storage, 0)), f.equal(lineage, 0))
-    waiting, back = f.variable(0), f.variable(0)
+    waiting, back, none = f.variable(0), f.variable(0), f.shared(plan, "none")
+    flows = f.equal(f.load("%value", layout.value["grad"]), f.shared(plan, "true"))
     with f.unless(missing):
         f.set(waiting, f.call("PyWeakref_NewRef", storage, 0))
-        f.set(back, f.call("PyWeakref_NewRef", lineage, 0))
+        with f.when(flows):
+            f.set(back, f.call("PyWeakref_NewRef", lineage, 0))
+        with f.unless(flows):
+            f.call("Py_IncRef", none)
+            f.set(back, none)
     failed = f.variable(1)
     with f.unless(f.either(f.equal(f.get(waiting), 0), f.equal(f.get(back), 0))):
         f.set(failed, f.call("PyList_Append", f.load("%recorder", layout.recorder["pending"]), f.get(waiting)))
@@ -108,7 +113,7 @@ def _tensor_over(layout: Layout) -> Function:
         f.put(tensor, layout.tensor[name], held)
     f.replace(tensor, layout.tensor["_storage"], storage)
     f.replace(tensor, layout.tensor["_lineage"], lineage)
-    with f.when(f.equal(f.load("%value", layout.value["grad"]), f.shared(plan, "true"))):
+    with f.when(flows):
         f.put("%value", layout.value["lineage"], f.get(back))
         f.put(lineage, layout.lineage["hist"], "%value")
     f.call("Py_DecRef", f.get(back))

@@ -47,7 +47,35 @@ DESK = "graphc_desk"  # the word that holds the address of what all recorders sh
 OPERATOR = ("method", "otherwise")
 _O = {name: 8 * place for place, name in enumerate(OPERATOR)}
 _MOST_FRAMES = 64
+_CODES = 128  # places for code objects, in pairs: users' and this package's
+SEEN_WORDS = _CODES + 1  # before them, how many files of this package were known when they were entered
 _HASHED = str(HASHED - (1 << 64))
+
+
+def _is_users(layout: Layout) -> Function:
+    """Whether a code object is none of this package's; what was found out of the last ones is kept."""
+    f = Writer(layout, "is_users", "plan", "code")
+    files = f.shared("%plan", "own_files")
+    seen, size = f.shared("%plan", "codes_seen"), f.call("PySet_Size", files)
+    with f.when(f.differ(f.load(seen), size)):
+        f.store(size, seen)
+        left = f.variable(_CODES)
+        with f.while_above(left, 0):
+            place = f.scaled(seen, f.get(left))
+            f.set(left, f.add(f.get(left), -1))
+            f.call("Py_DecRef", f.load(place))
+            f.store("0", place)
+    which = f.add(f.times(f.masked(f.shifted("%code", 6), _CODES // 2 - 1), "2"), 1)
+    for users in (1, 0):
+        place = f.scaled(seen, f.add(which, 1 - users))
+        with f.when(f.equal(f.load(place), "%code")):
+            f.give(users)
+    file = f.call("PyObject_GetAttr", "%code", f.shared("%plan", "file_name"))
+    f.call("Py_DecRef", file)
+    found = f.number(f.equal(f.call("PySet_Contains", files, file), 0))
+    f.put(f.scaled(seen, f.add(f.add(which, 1), f.minus("0", found))), 0, "%code")
+    f.give(found)
+    return f
 
 
 def _user_place(layout: Layout) -> Function:
@@ -60,9 +88,7 @@ def _user_place(layout: Layout) -> Function:
         now = f.get(frame)
         code = f.call("PyFrame_GetCode", now)
         f.call("Py_DecRef", code)  # its frame keeps it
-        file = f.call("PyObject_GetAttr", code, f.shared("%plan", "file_name"))
-        f.call("Py_DecRef", file)
-        with f.when(f.equal(f.call("PySet_Contains", f.shared("%plan", "own_files"), file), 0)):
+        with f.when(f.differ(f.call("is_users", "%plan", code), 0)):
             f.store(code, "%key", IN_KEY["code"])
             f.store(f.call("PyFrame_GetLasti", now), "%key", IN_KEY["place"])
             f.give(1)
@@ -307,15 +333,13 @@ def _found(layout: Layout) -> Function:
 
 def _recorded(layout: Layout) -> Function:
     """The tensor of a call of a function with the arguments in the table's head; 0 if it cannot be made here."""
-    f = Writer(layout, "recorded", "plan", "recorder", "table", "function")
+    f = Writer(layout, "recorded", "plan", "modes", "recorder", "table", "function")
     plan, none, recorder = "%plan", f.shared("%plan", "none"), layout.recorder
     for name in ("capture", "example_since"):
         f.need(f.equal(f.load("%recorder", recorder[name]), none))
     f.need(f.equal(f.call("PyList_Size", f.shared(plan, "casting")), 0))
-    modes = f.call("PyObject_GetAttr", f.shared(plan, "mode"), f.shared(plan, "dict_name"))
-    f.call("Py_DecRef", modes)  # the thread keeps it
     enabled, inference, packing = (
-        f.call("PyDict_GetItemWithError", modes, f.shared(plan, f"{name}_name"))
+        f.call("PyDict_GetItemWithError", "%modes", f.shared(plan, f"{name}_name"))
         for name in ("enabled", "inference", "packing")
     )
     packs = f.number(f.both(f.differ(packing, 0), f.differ(packing, f.shared(plan, "empty"))))
@@ -351,16 +375,15 @@ def _operator(layout: Layout, number: int, name: str) -> Function:
     f = Writer(layout, name, "self", "other", exported=True)
     plan = f.outside(DESK)
     operator = f.add(plan, 8 * (1 + number * len(OPERATOR)))
-    recorder = f.call("PyObject_GetAttr", f.shared(plan, "threads"), f.shared(plan, "recorder_name"))
+    modes, recorder = f.recorder_here(plan, 0)
     table, result = f.call("table_of", recorder), f.variable(0)
     with f.when(f.differ(table, 0)):
         whole = f.variable(f.call("give_argument", plan, recorder, table, "%self"))
         with f.when(f.differ("%other", 0)):
             f.set(whole, f.call("give_argument", plan, recorder, table, "%other"))
         with f.when(f.differ(f.get(whole), 0)):
-            f.set(result, f.call("recorded", plan, recorder, table, f.load(operator, _O["method"])))
+            f.set(result, f.call("recorded", plan, modes, recorder, table, f.load(operator, _O["method"])))
         f.call("let_go", recorder)
-    f.call("Py_DecRef", recorder)  # the thread keeps it
     with f.when(f.equal(f.get(result), 0)):
         f.need(f.equal(f.call("PyErr_Occurred"), 0))  # what was computed first raised it
         operands = f.call("PyTuple_New", f.add(f.number(f.differ("%other", 0)), 1))
@@ -378,7 +401,7 @@ def _operator(layout: Layout, number: int, name: str) -> Function:
 
 def _tried(layout: Layout) -> Function:
     """The tensor of a call of a function with arguments in a tuple and a dictionary; 0 if it cannot be made here."""
-    f = Writer(layout, "tried", "plan", "recorder", "table", "function", "args", "kwargs")
+    f = Writer(layout, "tried", "plan", "modes", "recorder", "table", "function", "args", "kwargs")
     count = f.call("PyTuple_Size", "%args")
     left = f.variable(count)
     with f.while_above(left, 0):
@@ -395,7 +418,7 @@ def _tried(layout: Layout) -> Function:
         for what in (name, value):
             f.proceed(f.call("give_argument", "%plan", "%recorder", "%table", f.get(what)))
         f.set(left, f.add(f.get(left), -1))
-    f.give(f.call("recorded", "%plan", "%recorder", "%table", "%function"))
+    f.give(f.call("recorded", "%plan", "%modes", "%recorder", "%table", "%function"))
     return f
 
 
@@ -405,13 +428,12 @@ def _again(layout: Layout) -> Function:
     """
     f = Writer(layout, AGAIN, "self", "args", "count", exported=True)
     plan, result = f.outside(DESK), f.variable(0)
-    recorder = f.call("PyObject_GetAttr", f.shared(plan, "threads"), f.shared(plan, "recorder_name"))
+    modes, recorder = f.recorder_here(plan, 0)
     table = f.call("table_of", recorder)
     with f.when(f.differ(table, 0)):
         operands = [f.load("%args", 8 * place) for place in range(3)]
-        f.set(result, f.call("tried", plan, recorder, table, *operands))
+        f.set(result, f.call("tried", plan, modes, recorder, table, *operands))
         f.call("let_go", recorder)
-    f.call("Py_DecRef", recorder)
     with f.when(f.equal(f.get(result), 0)):
         f.need(f.equal(f.call("PyErr_Occurred"), 0))
         missed = f.shared(plan, "missed")
@@ -424,7 +446,19 @@ def _again(layout: Layout) -> Function:
 def functions(layout: Layout) -> list[Function]:
     """All functions of native recording."""
     makers = (
-        *(_user_place, _entry_of, _pass_through, _add_checks, _made, _entered, _alone, _found, _recorded, _table_of),
+        *(
+            _is_users,
+            _user_place,
+            _entry_of,
+            _pass_through,
+            _add_checks,
+            _made,
+            _entered,
+            _alone,
+            _found,
+            _recorded,
+            _table_of,
+        ),
         *(_tried, _again),
     )
     operators = [_operator(layout, number, name) for number, name in enumerate(OPERATORS)]

@@ -305,10 +305,7 @@ def _stored_at(layout: Layout) -> Function:
     """`graphc.tensors.storing.stored_at`; 1 if it is done."""
     f = Writer(layout, "stored_at", "plan", "tensor", "index", "value")
     plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
-    modes, own = f.variable(0), f.variable(0)
-    f.proceed(f.call("here", plan, f.address(modes), f.address(own)))
-    recorder = f.call("PyDict_GetItemWithError", f.get(own), f.shared(plan, "recorder_name"))
-    f.need(f.differ(recorder, 0))
+    _, recorder = f.recorder_here(plan)
     is_tensor = f.is_tensor(plan, "%value")
     with f.when(is_tensor):
         f.proceed(f.call("computed_first", plan, recorder, "%tensor", "%value"))

@@ -50,11 +50,13 @@ SHARED = (
     "tolist_in_python",
     "item_in_python",
     "data_ptr_in_python",
+    *(f"{name}_in_python" for name in ("bool", "float", "int", "index")),
     "setitem_in_python",
     *(f"{name}_in_python" for name in ("iadd", "isub", "imul", "itruediv", "iand", "ior", "ixor")),
     *(f"{name}_in_python" for name in ("add", "sub", "mul", "div")),
     "moving",
     "flush_name",
+    "clear_up_name",
     "no_reason",  # the arguments of a flush for nobody
     "cpu_name",
     "window_class",
@@ -100,6 +102,7 @@ SHARED = (
     "value_like",
     "file_name",
     "own_files",  # the set of the names of this package's files
+    "codes_seen",
     "casting",  # the list of those that have autocast on
     "dtypes",  # the names of the module, and which of them is the default dtype
     "default_name",

@@ -63,10 +63,7 @@ def _updated(layout: Layout) -> Function:
     form = f.follow("%tensor", tensor["_type"])
     nbytes, size = (f.call("PyLong_AsLongLong", f.load(form, layout.form[name])) for name in ("nbytes", "size"))
     f.need(f.both(f.above(size, 0), f.above(str(SMALL + 1), nbytes)))
-    modes, own = f.variable(0), f.variable(0)
-    f.proceed(f.call("here", plan, f.address(modes), f.address(own)))
-    recorder = f.call("PyDict_GetItemWithError", f.get(own), f.shared(plan, "recorder_name"))
-    f.need(f.differ(recorder, 0))
+    _, recorder = f.recorder_here(plan)
     is_tensor = f.is_tensor(plan, "%value")
     with f.when(is_tensor):
         f.proceed(f.call("computed_first", plan, recorder, "%tensor", "%value"))
