@@ -22,7 +22,6 @@ from graphc.tensors.halves import emitted
 from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import combine
 from graphc.tensors.out import into
-from graphc.tensors.scans import cumsum
 from graphc.tensors.shaping import expand
 from graphc.tensors.writing import type_name
 from graphc.warned import warn
@@ -322,26 +321,32 @@ def multinomial(
     if not replacement and num_samples > type.shape[-1]:
         raise UsageError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
     _refuse(weights, _no_weight, "probability tensor contains either `inf`, `nan` or element < 0")
-    work = weights.double()
-    _refuse(
-        work.sum(-1),
-        lambda b, x: b.apply("le", (x, b.zeros_like(x))),
-        "invalid multinomial distribution (sum of probabilities <= 0)",
-    )
-    if replacement:
-        totals = cumsum(work, -1)
-        shape, place = (*type.shape[:-1], num_samples), input.device
-        drawn = rand(shape, generator=generator, dtype=dtypes.float64, device=place) * totals[..., -1:]
-        passed = (totals.unsqueeze(-2) <= drawn.unsqueeze(-1)).sum(-1)
-        made = passed.minimum((totals < totals[..., -1:]).sum(-1, keepdim=True))
-    else:
-        made = draw_from((work,), generator, lambda b, key, w: _first(b, key, w, num_samples))
+    _refuse(weights, _no_total, "invalid multinomial distribution (sum of probabilities <= 0)")
+    pick = _searched if replacement else _first
+    made = draw_from((weights,), generator, lambda b, key, w: pick(b, key, b.cast(w, f64), num_samples))
     return made if out is None else into(out, made, "multinomial")
 
 
 def _no_weight(b: Builder, x: Node) -> Node:
     good = (b.apply("ge", (x, b.zeros_like(x))), b.apply("lt", (x, b.constant(math.inf, x.type))))
     return b.apply("bitwise_not", (b.apply("bitwise_and", good),))
+
+
+def _no_total(b: Builder, x: Node) -> Node:
+    total = b.reduce_sum(b.cast(x, f64), (x.type.rank - 1,))
+    return b.apply("le", (total, b.zeros_like(total)))
+
+
+def _searched(b: Builder, key: Node, weights: Node, count: int) -> Node:
+    """Where uniform numbers up to their sum lie among the cumulated weights, but for weights of 0 at the end."""
+    rows, size = weights.shape[:-1], weights.shape[-1]
+    totals = b.scan("scan_sum", weights, len(rows))
+    last = b.slice(totals, (*[0] * len(rows), size - 1), (*rows, 1), (1,) * totals.type.rank)
+    drawn = uniform_node(b, key, weights.type.with_shape((*rows, count)))
+    drawn = b.mul(drawn, b.broadcast(last, drawn.shape))
+    passed = b.apply("searchsorted", (totals, drawn), {"right": True})
+    most = b.apply("searchsorted", (totals, last), {"right": False})
+    return b.cast(b.apply("minimum", (passed, b.broadcast(most, passed.shape))), i64)
 
 
 def _first(b: Builder, key: Node, weights: Node, count: int) -> Node:
