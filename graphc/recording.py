@@ -237,7 +237,7 @@ class Recorder(Leaves):
 
     def compute_by_operators(self) -> None:
         """Compute what is pending as it is, where that takes little: no program is made of it, nor looked for."""
-        if self.checks or not self.pending:
+        if not self.pending:
             return
         count = len(self.pending)
         with no_collection():

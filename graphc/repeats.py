@@ -124,7 +124,7 @@ class Repeats:
     nodes valid that native code looked at last.
     """
 
-    __slots__ = ("_failed", "_hopeless", "_kept", "_met", "_services", "_used", "_words", "address", "keeps")
+    __slots__ = ("_failed", "_hopeless", "_kept", "_met", "_owned", "_services", "_used", "_words", "address", "keeps")
 
     def __init__(self) -> None:
         count = len(HEAD) + WORDS * PLACES
@@ -137,6 +137,7 @@ class Repeats:
         self._hopeless: dict[tuple[int, ...], int] = {}  # keys of calls that native code cannot repeat
         self._failed: dict[tuple[int, ...], int] = {}  # by the places of calls
         self._met: set[int] = set()  # hashes of keys of views
+        self._owned: dict[tuple[int, ...], int] = {}  # how often it was told which leaves of their own calls have
         self.keeps: list[object] = []
         self.address = ctypes.addressof(self._words)
 
@@ -154,6 +155,7 @@ class Repeats:
         self._hopeless.clear()
         self._failed.clear()
         self._met.clear()
+        self._owned.clear()
 
     def wanted(self) -> int:
         """What native code was wanting for the call that is made now, told once; 0 for nothing."""
@@ -221,8 +223,15 @@ class Repeats:
         count = len(ARGUMENT) * self._words[IN_HEAD["own"] // 8]
         return words[len(words) - count :: len(ARGUMENT)]
 
+    def may_own(self, what: tuple[int, ...]) -> bool:
+        """Whether it may be told which leaves of their own calls have that begin so (see `call`): not if it was before,
+        several times.
+        """
+        self._owned[what] = count = self._owned.get(what, 0) + 1
+        return count <= MOST_TRIES
+
     def give_own(self, what: tuple[int, ...], address: int, keep: tuple[object, ...]) -> None:
-        """Calls that begin so (see `call`) have leaves of their own, which native code finds at `address`."""
+        """Calls that begin so have leaves of their own, which native code finds at `address`."""
         begin = self._bare(what, OWNING, keep)
         if begin is not None:
             self._serve(begin, None)

@@ -12,6 +12,7 @@ from graphc.native.recording import DESK
 from graphc.native.tables import TABLES, P, T
 
 FLUSH = "graphc_flush"
+_MOST_AT_ONCE = 1 << 18  # bytes that are copied or filled here: Python uses several threads for more
 
 
 def _idle_modes(layout: Layout) -> Function:
@@ -59,7 +60,7 @@ def _awaited(layout: Layout) -> Function:
                 f.call("PyDict_GetItemWithError", "%seen", storage), 0
             )  # a tensor that was written twice stands there twice
             with f.when(f.both(is_first, f.both(own, f.differ(held, none)))):
-                f.need(f.equal(f.call("PyDict_SetItem", "%seen", storage, none), 0), -1)
+                f.need(f.equal(f.call("PyDict_SetItem", "%seen", storage, held), 0), -1)
                 plain = f.both(
                     f.equal(f.load(held, value["grad"]), f.shared("%plan", "false")),
                     f.equal(f.load(held, value["gate"]), none),
@@ -68,8 +69,10 @@ def _awaited(layout: Layout) -> Function:
                 f.need(f.either(plain, f.equal(f.load(held, value["freed"]), f.shared("%plan", "true"))))
                 f.need(f.equal(f.load(storage, slots["external"]), none))
                 f.need(f.equal(f.load(storage, slots["export"]), none))
-                for place, what in (("%storages", storage), ("%values", held), ("%nodes", f.load(held, value["node"]))):
-                    f.need(f.equal(f.call("PyList_Append", place, what), 0), -1)
+                lists = (("%storages", storage), ("%values", held), ("%nodes", f.load(held, value["node"])))
+                with f.when(f.equal(f.call("known_at_once", "%plan", "%recorder", storage, held), 0)):
+                    for place, what in lists:
+                        f.need(f.equal(f.call("PyList_Append", place, what), 0), -1)
     checks = f.load("%recorder", layout.recorder["checks"])
     count = f.call("PyList_Size", checks)
     f.set(left, count)
@@ -79,6 +82,72 @@ def _awaited(layout: Layout) -> Function:
         node = f.call("PyTuple_GetItem", check, 0)
         with f.when(f.equal(f.call("PySequence_Contains", "%nodes", node), 0)):
             f.need(f.equal(f.call("PyList_Append", "%nodes", node), 0), -1)
+    f.give(1)
+    return f
+
+
+def _filled(layout: Layout) -> Function:
+    """Write the value of a constant to memory."""
+    f = Writer(layout, "filled", "plan", "type", "value", "memory")
+    plan, word = "%plan", f.variable(0)
+    dtype, bytes = (f.load("%type", layout.form[name]) for name in ("dtype", "nbytes"))
+    nbytes = f.call("PyLong_AsLongLong", bytes)
+    with f.when(f.equal("%value", f.shared(plan, "false"))):
+        f.clear("%memory", nbytes)
+        f.give(1)
+    item = f.call("number_word", plan, dtype, "%value", f.address(word))
+    f.need(f.differ(item, 0))
+    with f.when(f.equal(f.get(word), 0)):
+        f.clear("%memory", nbytes)
+        f.give(1)
+    left, at = f.variable(nbytes), f.variable("%memory")
+    with f.while_above(left, 0):
+        with f.when(f.equal(item, 8)):
+            f.store(f.get(word), f.get(at))
+        with f.when(f.equal(item, 4)):
+            f.store(f.get(word), f.get(at), bits=32)
+        f.set(at, f.add(f.get(at), item))
+        f.set(left, f.minus(f.get(left), item))
+    f.give(1)
+    return f
+
+
+def _known_at_once(layout: Layout) -> Function:
+    """Give a storage its contents that waits for a copy of a leaf, or for a constant; 0 if it does for something else.
+    The value that it had is held by somebody.
+    """
+    f = Writer(layout, "known_at_once", "plan", "recorder", "storage", "value")
+    plan, none, slots, buffers = "%plan", f.shared("%plan", "none"), layout.storage, layout.buffer
+    node = f.load("%value", layout.value["node"])
+    leaf = f.call("PyDict_GetItemWithError", f.load("%recorder", layout.recorder["bound"]), node)
+    with f.when(f.equal(leaf, 0)):
+        f.need(f.equal(f.load(node, layout.node["op"]), f.shared(plan, "constant_name")))
+    with f.when(f.differ(leaf, 0)):
+        f.need(f.equal(f.load(leaf, layout.type), f.shared(plan, "buffer_class")))
+    type = f.load("%storage", slots["type"])
+    f.need(f.equal(f.load(type, layout.form["device"]), f.shared(plan, "cpu_name")))
+    f.need(f.above(str(_MOST_AT_ONCE), f.call("PyLong_AsLongLong", f.load(type, layout.form["nbytes"]))))
+    made = f.call("take_bytes", plan, f.load(type, layout.form["nbytes"]))
+    with f.when(f.equal(made, 0)):
+        f.call("PyErr_Clear")  # Python meets the same error
+        f.give(0)
+    done, memory = f.variable(0), f.call("PyLong_AsVoidPtr", f.load(made, buffers["ptr"]))
+    with f.when(f.equal(f.load("%storage", slots["value"]), "%value")):  # taking memory may have run Python
+        with f.when(f.equal(leaf, 0)):
+            literal = f.call("PyTuple_GetItem", f.call("PyTuple_GetItem", f.load(node, layout.node["attrs"]), 0), 1)
+            f.set(done, f.call("filled", plan, type, literal, memory))
+        with f.when(f.differ(leaf, 0)):
+            bytes = f.load(type, layout.form["nbytes"])
+            sizes = [f.call("PyLong_AsLongLong", size) for size in (bytes, f.load(leaf, buffers["nbytes"]))]
+            with f.when(f.equal(*sizes)):
+                f.copy(f.call("PyLong_AsVoidPtr", f.load(leaf, buffers["ptr"])), memory, sizes[0])
+                f.set(done, 1)
+    with f.when(f.equal(f.get(done), 0)):
+        f.call("Py_DecRef", made)
+        f.give(0)
+    for name in ("value", "slot", "slots", "kept", "export"):
+        f.put("%storage", slots[name], none)
+    f.replace("%storage", slots["buffer"], made)
     f.give(1)
     return f
 
@@ -252,6 +321,8 @@ def _found_program(layout: Layout) -> Function:
     code = f.call("awaited", "%desk", "%recorder", "%storages", "%values", "%nodes", seen)
     f.call("Py_DecRef", seen)
     f.proceed(code)
+    with f.when(f.equal(f.call("PyList_Size", "%nodes"), 0)):
+        f.give(f.call("nothing_left", "%desk", "%recorder", count))
     key = f.call("PyList_AsTuple", "%nodes")
     f.need(f.differ(key, 0), -1)
     found = f.call("PyDict_GetItemWithError", f.load("%recorder", layout.recorder["flushes"]), key)
@@ -266,6 +337,18 @@ def _found_program(layout: Layout) -> Function:
     f.store("0", plan, P["busy"])
     f.call("Py_DecRef", found)
     f.give(code)
+    return f
+
+
+def _nothing_left(layout: Layout) -> Function:
+    """Do what follows a flush that needed no program."""
+    f = Writer(layout, "nothing_left", "plan", "recorder", "count")
+    f.call("PyList_SetSlice", f.load("%recorder", layout.recorder["pending"]), 0, "%count", 0)
+    f.put("%recorder", layout.recorder["_bytes"], f.shared("%plan", "zero"))
+    f.put("%recorder", layout.recorder["most"], f.load("%recorder", layout.recorder["round"]))
+    f.call("bump", f.shared("%plan", "front"), layout.front["flushes"], 1)
+    f.call("keep_leaves", "%plan", "%recorder")
+    f.give(1)
     return f
 
 
@@ -354,7 +437,19 @@ def _cleared(layout: Layout) -> Function:
 def functions(layout: Layout) -> list[Function]:
     """All functions of the native flush."""
     makers = (
-        *(_idle_modes, _awaited, _located, _unchanged, _settled, _keep_leaves, _judged, _computed, _found_program),
-        *(_flushed, _flush, _cleared, _looked_at),
+        *(
+            _idle_modes,
+            _awaited,
+            _filled,
+            _known_at_once,
+            _located,
+            _unchanged,
+            _settled,
+            _keep_leaves,
+            _judged,
+            _computed,
+            _found_program,
+        ),
+        *(_nothing_left, _flushed, _flush, _cleared, _looked_at),
     )
     return [make(layout) for make in makers]

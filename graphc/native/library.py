@@ -19,6 +19,8 @@ from graphc import dtypes
 from graphc.call_places import MOVING
 from graphc.counting import FRONT
 from graphc.grad_mode import MODE
+from graphc.ir.builder import Builder
+from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, bf16, boolean, f32, f64, i32, i64
 from graphc.late_checks import LateChecks
 from graphc.native import (
@@ -222,6 +224,7 @@ def _code() -> tuple[Layout, str]:
         slots_of(DType),
         slots_of(type(IDLE)),
         slots_of(Generator),
+        slots_of(Node),
     )
     functions = [
         *calls.functions(layout),
@@ -330,6 +333,7 @@ def _load() -> NativeLibrary:
         "interprets": INTERPRET,
         "compute_first": compute_first,
         "cpu_name": "cpu",
+        "constant_name": Builder().constant(0, TensorType(f32, ())).op,
         "window_class": Window,
         "window_at": Window.from_address,
         "buffer_name": "buffer",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphc.native.code import Function
-from graphc.native.tables import ARGUMENT, GRADIENT, MADE_STORAGE, MADE_TENSOR, VIEW, P, S
+from graphc.native.tables import ARGUMENT, GRADIENT, MADE_STORAGE, MADE_TENSOR, TAKE, VIEW, P, S
 
 Slots = Mapping[str, int]
 _LOOK_BACK = 8  # blocks that came back last and are looked at
@@ -40,6 +40,7 @@ class Layout:
     dtype: Slots
     pool: Slots
     generator: Slots
+    node: Slots
 
 
 class Writer(Function):
@@ -267,6 +268,26 @@ def _take(layout: Layout) -> Function:
     return f
 
 
+def _take_bytes(layout: Layout) -> Function:
+    """A new buffer of as many bytes as a Python integer says; 0 with an error."""
+    f = Writer(layout, "take_bytes", "plan", "nbytes")
+    operands, record = f.tuple_of("%nbytes"), f.words(TAKE)
+    capacities = f.load(f.shared("%plan", "pool"), layout.pool["_capacities"])
+    known, made = f.call("PyDict_GetItemWithError", capacities, "%nbytes"), f.variable(0)
+    with f.when(f.equal(known, 0)):
+        f.set(made, f.call("PyObject_CallObject", f.shared("%plan", "allocate"), operands))
+    with f.when(f.differ(known, 0)):
+        words = (f.call("PyLong_AsLongLong", known), operands, f.shared("%plan", "buffer_like"))
+        for place, word in enumerate(words):
+            f.store(word, record, 8 * place)
+        f.set(made, f.call("take", "%plan", record))
+        with f.when(f.differ(f.get(made), 0)):
+            f.put(f.get(made), layout.buffer["nbytes"], "%nbytes")
+    f.call("Py_DecRef", operands)
+    f.give(f.get(made))
+    return f
+
+
 def _take_idle(layout: Layout) -> Function:
     """A new buffer over a block that is idle in the pool, while no peak is passed; else 0."""
     f = Writer(layout, "take_idle", "plan", "record")
@@ -452,7 +473,7 @@ def _bump(layout: Layout) -> Function:
 def functions(layout: Layout) -> list[Function]:
     """What a replay does to objects."""
     makers = (
-        *(_incref, _decref, _here, _clone, _take, _take_idle, _make, _idle_result, _keep_result, _reusable, _release),
-        *(_write, _bump),
+        *(_incref, _decref, _here, _clone, _take, _take_idle, _take_bytes, _make, _idle_result, _keep_result, _reusable),
+        *(_release, _write, _bump),
     )
     return [make(layout) for make in makers]

@@ -100,6 +100,32 @@ def _disown(layout: Layout) -> Function:
     return f
 
 
+def _note_own(layout: Layout) -> Function:
+    """Tell a call around this one which leaves it has of its own, as Python does."""
+    f = Writer(layout, "note_own", "plan", "recorder", "table", "owned")
+    noted = f.load("%recorder", layout.recorder["own"])
+    f.need(f.differ(noted, f.shared("%plan", "none")), 1)
+    keeps = f.load(f.load("%recorder", layout.recorder["repeats"]), layout.repeats["keeps"])
+    at = f.variable(f.minus(f.call("PyList_Size", keeps), f.load("%table", IN_HEAD["own"])))
+    left = f.variable(f.load("%owned", WORD * OWN_HEAD.index("count")))
+    record = f.variable(f.add("%owned", WORD * len(OWN_HEAD)))
+    with f.while_above(left, 0):
+        place, what = f.load(f.get(record), IN_OWN["place"]), f.variable(f.shared("%plan", "generator"))
+        is_made = f.variable(1)
+        with f.when(f.differ(place, DRAWN)):
+            f.set(what, f.load(f.scaled(f.add("%table", 8 * HEAD_GIVEN), place)))
+            f.set(is_made, f.call("is_number", "%plan", f.get(what)))
+        with f.when(f.differ(f.get(is_made), 0)):
+            pair = f.tuple_of(f.get(what), f.call("PyList_GetItem", keeps, f.get(at)))
+            f.call("PyList_Append", noted, pair)
+            f.call("Py_DecRef", pair)
+            f.set(at, f.add(f.get(at), 1))
+        f.set(record, f.add(f.get(record), WORD * len(OWN)))
+        f.set(left, f.add(f.get(left), -1))
+    f.give(1)
+    return f
+
+
 def _drawn(layout: Layout) -> Function:
     """Draw the keys among the leaves that a call has of its own; how many there are and 1, or 0 while another thread
     draws.
@@ -140,4 +166,4 @@ def _undrawn(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """All that makes such leaves."""
-    return [make(layout) for make in (_is_number, _own_leaf, _own_leaves, _disown, _drawn, _undrawn)]
+    return [make(layout) for make in (_is_number, _own_leaf, _own_leaves, _disown, _note_own, _drawn, _undrawn)]

@@ -58,9 +58,7 @@ def _part_buffer(layout: Layout) -> Function:
     row = f.call("row", shape, strides, 1)
     f.need(f.differ(row, 0))
     step, rows = (f.call("PyLong_AsLongLong", f.call("PyTuple_GetItem", held, 0)) for held in (strides, shape))
-    operands = f.tuple_of(nbytes)
-    made = f.call("PyObject_CallObject", f.shared(plan, "allocate"), operands)
-    f.call("Py_DecRef", operands)
+    made = f.call("take_bytes", plan, nbytes)
     with f.when(f.equal(made, 0)):
         f.call("PyErr_Clear")  # Python meets the same error
         f.give(0)

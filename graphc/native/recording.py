@@ -291,6 +291,9 @@ def _entered(layout: Layout) -> Function:
             f.call("undrawn", plan, f.get(draws))
     with f.when(f.equal(f.get(found), 0)):
         f.call("disown", "%recorder", "%table")
+        f.give(0)
+    with f.when(f.differ(f.get(owned), 0)):
+        f.call("note_own", plan, "%recorder", "%table", f.get(owned))
     f.give(f.get(found))
     return f
 

@@ -18,10 +18,11 @@ from graphc.tensors.storing import LARGE, SHARE, SMALL, SPECK
 STORE = "graphc_setitem"
 # The dtypes of which numbers are written here, with the bits of one.
 _NUMBERS = {"f32": 32, "f64": 64, "i32": 32, "i64": 64}
-# Words of the place that is written: from which element on, how many rows, elements from row to row, elements of a row,
-# from element to element in it. Only then, the dimensions of the value that were compared.
-OFFSET, ROWS, APART, COUNT, STEP, SEEN = range(0, 48, 8)
-PLACE_WORDS = 6
+# Words of the place that is written: from which element on, how many blocks of rows, elements from block to block, how
+# many rows, elements from row to row, elements of a row, from element to element in it. Only then, the dimensions of
+# the value that were compared.
+OFFSET, BLOCKS, BETWEEN, ROWS, APART, COUNT, STEP, SEEN = range(0, 64, 8)
+PLACE_WORDS = 8
 
 
 def _number_in(f: Writer, what: str) -> str:
@@ -79,11 +80,22 @@ def _dimension(layout: Layout) -> Function:
         f.store(f.times(count, "%extent"), "%place", COUNT)
         f.store("%stride", "%place", STEP)
         f.give(1)
-    f.need(f.equal(f.load("%place", ROWS), 1))
-    f.store(count, "%place", ROWS)
-    f.store(step, "%place", APART)
+    f.proceed(f.call("rows_behind", "%place"))
     f.store("%extent", "%place", COUNT)
     f.store("%stride", "%place", STEP)
+    f.give(1)
+    return f
+
+
+def _rows_behind(layout: Layout) -> Function:
+    """The elements of a place so far become rows: another dimension is behind them."""
+    f = Writer(layout, "rows_behind", "place")
+    with f.when(f.differ(f.load("%place", ROWS), 1)):
+        f.need(f.equal(f.load("%place", BLOCKS), 1))
+        for to, source in ((BLOCKS, ROWS), (BETWEEN, APART)):
+            f.store(f.load("%place", source), "%place", to)
+    for to, source in ((ROWS, COUNT), (APART, STEP)):
+        f.store(f.load("%place", source), "%place", to)
     f.give(1)
     return f
 
@@ -143,8 +155,10 @@ def _placed(layout: Layout) -> Function:
     form, strides = f.load("%tensor", tensor["_type"]), f.load("%tensor", tensor["_strides"])
     extents = f.load(form, layout.form["shape"])
     f.store(_number_in(f, f.load("%tensor", tensor["_offset"])), "%place", OFFSET)
-    for word, value in ((ROWS, "1"), (APART, "0"), (COUNT, "1"), (STEP, "1"), (SEEN, "0")):
-        f.store(value, "%place", word)
+    for word in (BLOCKS, ROWS, COUNT, STEP):
+        f.store("1", "%place", word)
+    for word in (BETWEEN, APART, SEEN):
+        f.store("0", "%place", word)
     rank, items = f.call("PyTuple_Size", extents), f.variable(1)
     is_tuple = f.equal(f.load("%index", layout.type), f.shared(plan, "tuple_class"))
     with f.when(is_tuple):
@@ -167,13 +181,15 @@ def _placed(layout: Layout) -> Function:
     with f.when(f.differ("%shape", 0)):
         f.need(f.equal(f.call("PyTuple_Size", "%shape"), f.load("%place", SEEN)))
     with f.when(f.differ(f.load("%place", STEP), 1)):  # the last dimension is one of rows
-        f.need(f.equal(f.load("%place", ROWS), 1))
-        f.store(f.load("%place", COUNT), "%place", ROWS)
-        f.store(f.load("%place", STEP), "%place", APART)
+        f.proceed(f.call("rows_behind", "%place"))
         f.store("1", "%place", COUNT)
-    once = f.above(f.add(f.load("%place", APART), 1), f.load("%place", COUNT))  # no element is one with another
-    f.need(f.either(f.equal(f.load("%place", ROWS), 1), once))
-    count = f.times(f.load("%place", ROWS), f.load("%place", COUNT))
+    blocks, rows, apart, length = (f.load("%place", word) for word in (BLOCKS, ROWS, APART, COUNT))
+    for many, step, within in (  # no element is one with another
+        (rows, apart, length),
+        (blocks, f.load("%place", BETWEEN), f.add(f.times(f.add(rows, -1), apart), length)),
+    ):
+        f.need(f.either(f.equal(many, 1), f.above(f.add(step, 1), within)))
+    count = f.times(f.times(blocks, rows), length)
     size, nbytes = (f.call("PyLong_AsLongLong", f.load(form, layout.form[name])) for name in ("size", "nbytes"))
     few = f.above(f.times(size, str(SMALL)), f.add(f.times(count, nbytes), -1))
     f.need(f.either(f.above(size, f.add(f.times(count, str(SHARE)), -1)), few))
@@ -186,12 +202,17 @@ def each_row(f: Writer, place: str, memory: str, item: str) -> Iterator[tuple[st
     """What is written inside runs for the address of each row of a place in `memory`, and how many elements it has, of
     `item` bytes.
     """
-    left, row, count = f.variable(f.load(place, ROWS)), f.variable(0), f.load(place, COUNT)
-    f.set(row, f.add(memory, f.times(f.load(place, OFFSET), item)))
-    with f.while_above(left, 0):
-        yield f.get(row), count
-        f.set(row, f.add(f.get(row), f.times(f.load(place, APART), item)))
-        f.set(left, f.add(f.get(left), -1))
+    blocks, left, row = f.variable(f.load(place, BLOCKS)), f.variable(0), f.variable(0)
+    count, block = f.load(place, COUNT), f.variable(f.add(memory, f.times(f.load(place, OFFSET), item)))
+    with f.while_above(blocks, 0):
+        f.set(row, f.get(block))
+        f.set(left, f.load(place, ROWS))
+        with f.while_above(left, 0):
+            yield f.get(row), count
+            f.set(row, f.add(f.get(row), f.times(f.load(place, APART), item)))
+            f.set(left, f.add(f.get(left), -1))
+        f.set(block, f.add(f.get(block), f.times(f.load(place, BETWEEN), item)))
+        f.set(blocks, f.add(f.get(blocks), -1))
 
 
 def _fill_place(layout: Layout) -> Function:
@@ -301,12 +322,39 @@ def _computed_first(layout: Layout) -> Function:
     return f
 
 
+def _target_first(layout: Layout) -> Function:
+    """Run what is pending for memory that a moving call writes; 1 if nothing is to be done, or is done now."""
+    f = Writer(layout, "target_first", "plan", "recorder", "tensor", "value")
+    plan, none, tensor = "%plan", f.shared("%plan", "none"), layout.tensor
+    storage = f.follow("%tensor", tensor["_storage"])
+    with f.when(f.equal(f.load(storage, layout.storage["value"]), none)):
+        f.give(1)
+    for name in ("capture", "example_since"):
+        f.need(f.equal(f.load("%recorder", layout.recorder[name]), none))
+    f.need(f.equal(f.requires(plan, f.follow("%tensor", tensor["_lineage"])), 0))
+    with f.when(f.is_tensor(plan, "%value")):
+        f.need(f.equal(f.requires(plan, f.follow("%value", tensor["_lineage"])), 0))
+    f.need(f.equal(f.call("moves", plan, f.load(storage, layout.storage["type"])), 1))
+    value = f.load(storage, layout.storage["value"])
+    f.need(f.equal(f.load(storage, layout.storage["recorder"]), "%recorder"))
+    f.need(f.equal(f.load(value, layout.value["gate"]), none))
+    for name in ("export", "external"):
+        f.need(f.equal(f.load(storage, layout.storage[name]), none))
+    f.call("Py_IncRef", value)
+    known = f.call("known_at_once", plan, "%recorder", storage, value)
+    f.call("Py_DecRef", value)
+    f.need(f.equal(known, 0), 1)
+    f.give(f.call("looked_at", plan, "%recorder", storage))
+    return f
+
+
 def _stored_at(layout: Layout) -> Function:
     """`graphc.tensors.storing.stored_at`; 1 if it is done."""
     f = Writer(layout, "stored_at", "plan", "tensor", "index", "value")
     plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
     _, recorder = f.recorder_here(plan)
     is_tensor = f.is_tensor(plan, "%value")
+    f.proceed(f.call("target_first", plan, recorder, "%tensor", "%value"))
     with f.when(is_tensor):
         f.proceed(f.call("computed_first", plan, recorder, "%tensor", "%value"))
     buffer = f.call("own_memory", plan, "%tensor", recorder)
@@ -333,7 +381,8 @@ def _stored_at(layout: Layout) -> Function:
         offset = _number_in(f, f.load("%value", tensor["_offset"]))
         same = f.equal(source, storage)
         with f.when(same):  # `tensor[index] += value` ends so
-            f.need(f.both(f.equal(f.load(place, ROWS), 1), f.equal(f.load(place, OFFSET), offset)))
+            one = f.both(f.equal(f.load(place, ROWS), 1), f.equal(f.load(place, BLOCKS), 1))
+            f.need(f.both(one, f.equal(f.load(place, OFFSET), offset)))
         with f.unless(same):
             memory = f.follow(source, slots["buffer"])
             f.need(f.equal(f.load(memory, layout.type), f.shared(plan, "buffer_class")))
@@ -379,7 +428,18 @@ def _setitem(layout: Layout) -> Function:
 def functions(layout: Layout) -> list[Function]:
     """The method, and what it needs."""
     makers = (
-        *(_own_memory, _dimension, _bound, _indexed, _placed, _fill_place, _copy_place, _number_word, _moves),
-        *(_computed_first, _stored_at, _wrote, _setitem),
+        *(
+            _own_memory,
+            _rows_behind,
+            _dimension,
+            _bound,
+            _indexed,
+            _placed,
+            _fill_place,
+            _copy_place,
+            _number_word,
+            _moves,
+        ),
+        *(_computed_first, _target_first, _stored_at, _wrote, _setitem),
     )
     return [make(layout) for make in makers]

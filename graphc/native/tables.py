@@ -59,6 +59,7 @@ SHARED = (
     "clear_up_name",
     "no_reason",  # the arguments of a flush for nobody
     "cpu_name",
+    "constant_name",
     "window_class",
     "window_at",
     "buffer_name",

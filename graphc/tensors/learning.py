@@ -154,9 +154,6 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     apart = rewritten(seen) if writes else set()
     if bool(apart) != bool(writes):
         return result
-    if not has_own(recorder, function, leaves, given, own, place):
-        repeats.note_hopeless(key)
-        return result
     flows = bool(key[KEY.index("grad")] & FLOWS)
     if any(_is_left(recorder, tensor, flows) for tensor in tensors):
         return result
@@ -194,6 +191,9 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     elif not kwargs and len(read) < 8:
         ORDERS[function] = _order([places[number] for number in read])
     if wanted == ENTRY:
+        if not has_own(recorder, function, leaves, given, own, place):
+            repeats.note_hopeless(key)
+            return result
         words = set(key)
         lost = any(id(pair[0]) not in words and id(pair[1].node) not in words for pair in operands if pair is not None)
         if lost or any(id(node) not in words for node in traced.nodes):

@@ -285,3 +285,23 @@ def test_a_decaying_number_compiles_few_programs() -> None:
         x = x - rate * x
         x.sum().item()
     assert FRONT.program_hits - before >= MANY - 8
+
+
+def test_writes_of_computed_memory_by_changing_numbers_are_native() -> None:
+    x, y = torch.ones(4), torch.ones(4)
+    (x + y).sum().item()
+
+    def run(first: int) -> list[Any]:
+        found = []
+        for n in range(first, first + MANY):
+            rate = 1 / (n + 2)
+            with torch.no_grad():
+                x.mul_(1 - rate).add_(y, alpha=rate)
+            found.append(x.tolist())
+        return found
+
+    assert np.allclose(run(0), 1)
+    before = FRONT.records, FRONT.native_records
+    assert np.allclose(run(MANY), 1)
+    records, native = FRONT.records - before[0], FRONT.native_records - before[1]
+    assert native >= records - 8, (records, native)
