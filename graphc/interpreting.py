@@ -35,7 +35,7 @@ MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling w
 # Microseconds: what interpreting takes for an operator, for an element, for one of a function such as exp and for a
 # multiply-add; what compiling takes for a program and an operator (measured on an AMD EPYC, see decision 19).
 STEP, ELEMENT, HEAVY, PRODUCT, PROGRAM, COMPILED_STEP = 13, 1e-3, 8e-3, 1e-4, 5000, 1000
-SERVED = 1 / 32  # of such a run, if something compiled for all sizes does it: a program of its own is little better
+SERVED = 40  # what native code takes less for a program of its own than what Python does with one for all sizes
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_AT_ONCE = 20_000  # microseconds of a call that is computed by itself, and of a program that is not looked for
 _FEW = 1024  # elements that cost no more than the operator
@@ -85,7 +85,7 @@ class Interpreted:
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The outputs for the inputs' buffers, in memory of their own."""
         if self.served is not None and (served := self.served(inputs)) is not None:
-            self.runs += SERVED
+            self.runs += SERVED / self.cost
             FRONT.any_size += 1
             return list(served)
         self._whole.runs += self.cost / self._whole.cost

@@ -42,7 +42,7 @@ MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 4 << 30
 MAX_NODES = 200_000
 KEPT_PROGRAMS = 1_024
-KEPT_FLUSHES = 256
+KEPT_FLUSHES = 1_024
 OFTEN = 256  # recorded operations from which on it pays to load native code for what is recorded again
 
 SOURCES = frozenset(("input", "constant", "iota"))

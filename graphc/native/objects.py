@@ -473,7 +473,19 @@ def _bump(layout: Layout) -> Function:
 def functions(layout: Layout) -> list[Function]:
     """What a replay does to objects."""
     makers = (
-        *(_incref, _decref, _here, _clone, _take, _take_idle, _take_bytes, _make, _idle_result, _keep_result, _reusable),
+        *(
+            _incref,
+            _decref,
+            _here,
+            _clone,
+            _take,
+            _take_idle,
+            _take_bytes,
+            _make,
+            _idle_result,
+            _keep_result,
+            _reusable,
+        ),
         *(_release, _write, _bump),
     )
     return [make(layout) for make in makers]

@@ -61,7 +61,7 @@ def invert(input: Tensor) -> Tensor:
     """The operator ~. TypeError for floats."""
     if input._type.dtype.is_float:
         raise KindError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
-    return bitwise_not(input)
+    return record("NotDifferentiable", (input,), simple("bitwise_not"))
 
 
 gcd = binary(

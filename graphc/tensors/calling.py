@@ -159,6 +159,16 @@ def dunder(function: Callable[..., Any], reflected: bool = False) -> Callable[..
     return named(method, f"__{'r' if reflected else ''}{function.__name__}__", function.__doc__ or "")
 
 
+def unary_dunder(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator method of a function of one tensor."""
+    inner = getattr(function, "__wrapped__", function)
+
+    def method(self: Any) -> Any:
+        return (function if OPEN else inner)(self)
+
+    return named(method, function.__name__, function.__doc__ or "")
+
+
 def boolean_of(b: Builder, x: Node) -> Node:
     """The truth value of each element."""
     return b.cast(x, boolean)

@@ -41,6 +41,7 @@ MOST_CALLS = 4096
 MOST_KINDS = 1024
 MOST_CHANGES = MOST_VARIANTS  # programs in which a call saw new shapes: from then on it is likely to see others
 WINDOW = 64  # calls over which it is counted how many see changes
+BRIEF = 2  # calls on average, of which programs are worth to be looked for that are ever other ones
 MOST_TIMES = 32  # of one call with one kind of operands: then it is worth a program,
 BUILT = 20_000  # microseconds, which takes so long to build, about
 MOST_SERVED = 256  # if what serves all sizes does it, which takes less
@@ -97,7 +98,8 @@ class Call:
 @dataclass(slots=True)
 class Calls:
     """The calls of one recorder, as their keys begin. Of those since the last count, how many saw changes and how many
-    did not, but for those that native code recorded; and whether those before the last count that did were few.
+    did not, but for those that native code recorded; and whether those before the last count that did were few, or
+    programs brief.
 
     Calls that native code serves `come_again` if most are of kinds that came often: then programs of their own are
     better. `often` tells what speaks for it, or is left of that.
@@ -107,6 +109,7 @@ class Calls:
     changing: int = 0
     steady: int = 0
     native: int = field(default_factory=lambda: FRONT.native_records)
+    flushes: int = field(default_factory=lambda: FRONT.flushes)
     are_few: bool = False
     come_again: bool = False
     often: int = 0
@@ -118,10 +121,12 @@ class Calls:
         else:
             self.steady += calls
         native = FRONT.native_records - self.native
-        if self.changing + self.steady + native >= WINDOW:
-            self.are_few = self.changing <= self.steady + native
+        calls = self.changing + self.steady + native
+        if calls >= WINDOW:
+            is_brief = (FRONT.flushes - self.flushes) * BRIEF > calls
+            self.are_few = is_brief or self.changing <= self.steady + native
             self.changing = self.steady = 0
-            self.native = FRONT.native_records
+            self.native, self.flushes = FRONT.native_records, FRONT.flushes
 
     def weigh(self, is_often: bool, is_new: bool) -> None:
         """Note a call that native code could serve."""

@@ -292,3 +292,41 @@ def test_random_loops(seed: int) -> None:
     allowed = 1e-9 * (1 + np.abs(wanted)) + 10 * np.maximum.accumulate(np.abs(nudged - wanted).max(1))[:, None]
     for each in found:
         assert (np.abs(np.array(each) - wanted) <= allowed).all()
+
+
+def test_a_program_of_one_call_is_served_where_all_calls_change() -> None:
+    n = 120
+    rng = np.random.default_rng(0)
+    overlap = rng.random((n, n)) < 0.02
+    given, keep, theirs = graphc.tensor(overlap), graphc.ones(n, dtype=graphc.bool), np.ones(n, bool)
+    (given.sum() + keep.sum()).item()
+
+    def suppress() -> None:
+        for i in range(n - 1):
+            keep[i + 1 :] &= ~given[i, i + 1 :]
+
+    suppress()
+    for i in range(n - 1):
+        theirs[i + 1 :] &= ~overlap[i, i + 1 :]
+    assert keep.tolist() == theirs.tolist()
+    done = counted(suppress)
+    assert done["native_any_size"] > n // 2
+    assert done["programs_built"] <= 2
+    assert keep.tolist() == theirs.tolist()
+
+
+def test_checks_of_values_do_not_stop_native_code() -> None:
+    table, y = realised(40, 4), realised(4)
+
+    def pick(n: int) -> Any:
+        for _ in range(24):
+            (y * 2).sum().item()
+        index = graphc.arange(n) % 40
+        return F.relu(F.embedding(index, table)) * 2
+
+    for n in range(3, 30):
+        pick(n).sum().item()
+    done = counted(lambda: [pick(n).sum().item() for n in range(30, 60)])
+    assert done["native_any_size"] > 0
+    with pytest.raises(IndexError, match="index out of range in self"):
+        (F.relu(F.embedding(graphc.arange(35) + 30, table)) * 2).tolist()

@@ -115,7 +115,7 @@ def test_it_is_compiled_for_itself_when_it_came_often(monkeypatch: pytest.Monkey
     run = block(10)
     for n in range(20, 60):
         run(n).tolist()
-    monkeypatch.setattr(interpreting, "SERVED", 64.0)
+    monkeypatch.setattr(interpreting, "SERVED", 1e6)
     again = [counted(lambda: run(50).tolist()) for _ in range(8)]
     assert sum(each["programs_built"] + each["structure_hits"] for each in again) == 1
     assert not again[-1]["any_size"] and not again[-1]["interpreted"]

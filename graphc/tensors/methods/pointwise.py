@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphc.tensors import elementwise
-from graphc.tensors.calling import dunder
+from graphc.tensors.calling import dunder, unary_dunder
 from graphc.tensors.core import TensorBase
 from graphc.tensors.methods.inplace import inplace
 
@@ -38,12 +38,8 @@ class PointwiseMethods(TensorBase):
     __eq__, __ne__ = dunder(elementwise.eq), dunder(elementwise.ne)  # type: ignore[assignment]
     __lt__, __le__ = dunder(elementwise.lt), dunder(elementwise.le)
     __gt__, __ge__ = dunder(elementwise.gt), dunder(elementwise.ge)
-    __neg__, __pos__, __abs__, __invert__ = (
-        elementwise.neg,
-        elementwise.positive,
-        elementwise.abs,
-        elementwise.invert,
-    )
+    __neg__, __pos__ = unary_dunder(elementwise.neg), elementwise.positive
+    __abs__, __invert__ = unary_dunder(elementwise.abs), elementwise.invert
     __iadd__, __isub__ = inplace(__add__), inplace(__sub__)
     __imul__, __itruediv__ = inplace(__mul__), inplace(__truediv__)
     __ifloordiv__, __imod__, __ipow__ = inplace(__floordiv__), inplace(__mod__), inplace(__pow__)
