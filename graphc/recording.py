@@ -95,7 +95,8 @@ class Recorder(Leaves):
         self.width = 1  # how many operands the call has that is recorded now, about
         self.is_new = False  # whether one had others than ever before, since the last program
         self.place = "cpu"  # the device of what is made from nothing now
-        self.flushes: dict[tuple[Node, ...], tuple[Any, ...] | None] = {}  # for native code, by pending nodes
+        # For native code, by pending nodes, then None and those that values stand for, if there are any.
+        self.flushes: dict[tuple[Node | None, ...], tuple[Any, ...] | None] = {}
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
         self.rounds = Rounds()
         self.most = self.round = ROUND  # recorded operations after which it is asked: now, and after the next program
@@ -267,7 +268,7 @@ class Recorder(Leaves):
                 FRONT.interpreted += 1
                 return results
         program = self.program(nodes, interpret=True)
-        if PLAN and not self.cuts:
+        if PLAN:
             self._plan_flush(storages, nodes, program)
         return programs.run(program, self.bound)
 
@@ -316,20 +317,20 @@ class Recorder(Leaves):
 
     def _plan_flush(self, storages: Sequence[Storage], nodes: tuple[Node, ...], program: programs.Program) -> None:
         """Let native code run `program`, or one that overwrites what nobody reads later, from the third time on."""
-        flushes = self.flushes
-        if nodes not in flushes:
+        flushes, key = self.flushes, (*nodes, None, *self.cuts.keys()) if len(self.cuts) else nodes
+        if key not in flushes:
             if len(flushes) >= KEPT_FLUSHES:
                 flushes.clear()
-            flushes[nodes] = None
+            flushes[key] = None
             return
-        held = flushes[nodes]
+        held = flushes[key]
         lent = lendable(self, storages)
         if lent and programs.overwrites(lending := self.program(nodes, lent, interpret=True)):
             program = lending
         elif held is not None and programs.overwrites(held[1]):
             return  # somebody holds what it overwrites, now
         if held is None or held[1] is not program:
-            flushes[nodes] = PLAN[0](nodes, program)
+            flushes[key] = PLAN[0](nodes, program)
 
     def _settle(self, storages: Sequence[Storage], results: dict[Node, AnyBuffer], count: int) -> None:
         """Give the storages what was computed for them; the first `count` of what is pending is done with."""

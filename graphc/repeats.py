@@ -124,7 +124,19 @@ class Repeats:
     nodes valid that native code looked at last.
     """
 
-    __slots__ = ("_failed", "_hopeless", "_kept", "_met", "_owned", "_services", "_used", "_words", "address", "keeps")
+    __slots__ = (
+        "_codes",
+        "_failed",
+        "_hopeless",
+        "_kept",
+        "_met",
+        "_owned",
+        "_services",
+        "_used",
+        "_words",
+        "address",
+        "keeps",
+    )
 
     def __init__(self) -> None:
         count = len(HEAD) + WORDS * PLACES
@@ -135,7 +147,8 @@ class Repeats:
         self._used: list[int] = []  # where these begin
         self._services: dict[int, Service] = {}
         self._hopeless: dict[tuple[int, ...], int] = {}  # keys of calls that native code cannot repeat
-        self._failed: dict[tuple[int, ...], int] = {}  # by the places of calls
+        self._failed: dict[tuple[int, ...], int] = {}  # by the places of calls, whose code is kept
+        self._codes: dict[int, object] = {}
         self._met: set[int] = set()  # hashes of keys of views
         self._owned: dict[tuple[int, ...], int] = {}  # how often it was told which leaves of their own calls have
         self.keeps: list[object] = []
@@ -154,6 +167,7 @@ class Repeats:
         self._services.clear()
         self._hopeless.clear()
         self._failed.clear()
+        self._codes.clear()
         self._met.clear()
         self._owned.clear()
 
@@ -269,9 +283,11 @@ class Repeats:
         if len(self._hopeless) >= PLACES:
             self._hopeless.clear()
             self._failed.clear()
+            self._codes.clear()
         known, place = tuple(used(key)), tuple(key[:CALL_WORDS])
         self._hopeless[known] = self._hopeless.get(known, 0) + 1
         self._failed[place] = self._failed.get(place, 0) + 1
+        self._codes[key[0]] = ctypes.cast(key[0], ctypes.py_object).value
 
     def is_hopeless(self, key: list[int]) -> bool:
         """Whether that was found several times, or for all calls at that place, as where a number always changes.

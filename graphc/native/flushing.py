@@ -16,19 +16,13 @@ _MOST_AT_ONCE = 1 << 18  # bytes that are copied or filled here: Python uses sev
 
 
 def _idle_modes(layout: Layout) -> Function:
-    """Nobody captures what is recorded, no value stands for its node, no memory is poisoned, options are as they are
-    outside of scopes.
-    """
+    """Nobody captures what is recorded, no memory is poisoned, options are as they are outside of scopes."""
     f = Writer(layout, "idle_modes", "plan", "recorder")
     plan, none, recorder = "%plan", f.shared("%plan", "none"), layout.recorder
     for name in ("capture", "example_since"):
         f.need(f.equal(f.load("%recorder", recorder[name]), none))
     late = f.load(f.load("%recorder", recorder["late"]), layout.late["_waiting"])
     f.need(f.equal(f.call("PyList_Size", late), 0))
-    cuts = f.call("PyObject_GetAttr", f.load("%recorder", recorder["cuts"]), f.shared(plan, "data_name"))
-    f.need(f.differ(cuts, 0), -1)
-    f.call("Py_DecRef", cuts)  # its owner keeps it
-    f.need(f.equal(f.call("PyDict_Size", cuts), 0))
     poison = f.call("PyObject_GetAttr", f.shared(plan, "poison"), f.shared(plan, "value_name"))
     f.need(f.differ(poison, 0), -1)
     f.call("Py_DecRef", poison)
@@ -40,6 +34,33 @@ def _idle_modes(layout: Layout) -> Function:
     return f
 
 
+def _cuts(layout: Layout) -> Function:
+    """The dictionary of computed values that stand for their nodes, borrowed; 0 with an error."""
+    f = Writer(layout, "cuts", "plan", "recorder")
+    cuts = f.call("PyObject_GetAttr", f.load("%recorder", layout.recorder["cuts"]), f.shared("%plan", "data_name"))
+    f.call("Py_DecRef", cuts)  # its owner keeps it
+    f.give(cuts)
+    return f
+
+
+def _add_cuts(layout: Layout) -> Function:
+    """Add None and the nodes that values stand for to a list, if there are any."""
+    f = Writer(layout, "add_cuts", "plan", "recorder", "nodes")
+    cuts = f.call("cuts", "%plan", "%recorder")
+    f.need(f.differ(cuts, 0), -1)
+    left = f.variable(f.call("PyDict_Size", cuts))
+    with f.when(f.equal(f.get(left), 0)):
+        f.give(1)
+    f.need(f.equal(f.call("PyList_Append", "%nodes", f.shared("%plan", "none")), 0), -1)
+    place, node, value = f.variable(0), f.variable(0), f.variable(0)
+    with f.while_above(left, 0):
+        f.need(f.differ(f.call("PyDict_Next", cuts, *map(f.address, (place, node, value))), 0))
+        f.need(f.equal(f.call("PyList_Append", "%nodes", f.get(node)), 0), -1)
+        f.set(left, f.add(f.get(left), -1))
+    f.give(1)
+    return f
+
+
 def _awaited(layout: Layout) -> Function:
     """Fill lists with the storages that wait, their values and the nodes of these, as `Recorder.outputs` does.
 
@@ -47,7 +68,7 @@ def _awaited(layout: Layout) -> Function:
     """
     f = Writer(layout, "awaited", "plan", "recorder", "storages", "values", "nodes", "seen")
     none, slots, value = f.shared("%plan", "none"), layout.storage, layout.value
-    pending = f.load("%recorder", layout.recorder["pending"])
+    pending, checks = (f.load("%recorder", layout.recorder[name]) for name in ("pending", "checks"))
     count = f.call("PyList_Size", pending)
     left = f.variable(count)
     with f.while_above(left, 0):
@@ -70,10 +91,12 @@ def _awaited(layout: Layout) -> Function:
                 f.need(f.equal(f.load(storage, slots["external"]), none))
                 f.need(f.equal(f.load(storage, slots["export"]), none))
                 lists = (("%storages", storage), ("%values", held), ("%nodes", f.load(held, value["node"])))
-                with f.when(f.equal(f.call("known_at_once", "%plan", "%recorder", storage, held), 0)):
+                known = f.variable(0)
+                with f.when(f.equal(f.call("PyList_Size", checks), 0)):  # who looks wants to know of errors
+                    f.set(known, f.call("known_at_once", "%plan", "%recorder", storage, held))
+                with f.when(f.equal(f.get(known), 0)):
                     for place, what in lists:
                         f.need(f.equal(f.call("PyList_Append", place, what), 0), -1)
-    checks = f.load("%recorder", layout.recorder["checks"])
     count = f.call("PyList_Size", checks)
     f.set(left, count)
     with f.while_above(left, 0):
@@ -323,6 +346,7 @@ def _found_program(layout: Layout) -> Function:
     f.proceed(code)
     with f.when(f.equal(f.call("PyList_Size", "%nodes"), 0)):
         f.give(f.call("nothing_left", "%desk", "%recorder", count))
+    f.proceed(f.call("add_cuts", "%desk", "%recorder", "%nodes"))
     key = f.call("PyList_AsTuple", "%nodes")
     f.need(f.differ(key, 0), -1)
     found = f.call("PyDict_GetItemWithError", f.load("%recorder", layout.recorder["flushes"]), key)
@@ -437,19 +461,7 @@ def _cleared(layout: Layout) -> Function:
 def functions(layout: Layout) -> list[Function]:
     """All functions of the native flush."""
     makers = (
-        *(
-            _idle_modes,
-            _awaited,
-            _filled,
-            _known_at_once,
-            _located,
-            _unchanged,
-            _settled,
-            _keep_leaves,
-            _judged,
-            _computed,
-            _found_program,
-        ),
-        *(_nothing_left, _flushed, _flush, _cleared, _looked_at),
+        *(_idle_modes, _cuts, _add_cuts, _awaited, _filled, _known_at_once, _located, _unchanged, _settled),
+        *(_keep_leaves, _judged, _computed, _found_program, _nothing_left, _flushed, _flush, _cleared, _looked_at),
     )
     return [make(layout) for make in makers]

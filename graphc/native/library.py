@@ -31,6 +31,7 @@ from graphc.native import (
     lending,
     owning,
     parts,
+    picking,
     reading,
     recording,
     serving,
@@ -51,7 +52,7 @@ from graphc.source import OWN_FILES
 from graphc.storage import SERIALS, TOUCHED, Binding, Lineage, Seen, Storage, Value
 from graphc.tensors.casting import OPEN
 from graphc.tensors.changing import compute_first
-from graphc.tensors.core import TensorBase, new
+from graphc.tensors.core import TensorBase, from_buffer, new
 from graphc.tensors.learning import MISSED, ORDERS, UNREAD, VIEWS, operand
 from graphc.tensors.size import Size
 from graphc_runtime.buffer import IDLE, RETURNED, Buffer, Window
@@ -239,6 +240,7 @@ def _code() -> tuple[Layout, str]:
         *storing.functions(layout),
         *updating.functions(layout),
         *finalizing.functions(layout),
+        *picking.functions(layout),
     ]
     return layout, module_text(functions, (recording.DESK, entering.HOME))
 
@@ -254,6 +256,7 @@ def _load() -> NativeLibrary:
         storing.STORE,
         *updating.SYMBOLS.values(),
         *finalizing.FINALIZERS,
+        picking.PICK,
         flushing.FLUSH,
         recording.AGAIN,
         recording.DESK,
@@ -333,6 +336,8 @@ def _load() -> NativeLibrary:
         "interprets": INTERPRET,
         "compute_first": compute_first,
         "cpu_name": "cpu",
+        "with_shape": TensorType.with_shape,
+        "from_buffer": from_buffer,
         "constant_name": Builder().constant(0, TensorType(f32, ())).op,
         "window_class": Window,
         "window_at": Window.from_address,

@@ -12,6 +12,7 @@ from graphc.native import readers
 from graphc.native.flushes import plan_of
 from graphc.native.library import MAKER, MethodDef, NativeLibrary, library
 from graphc.native.owning import owned
+from graphc.native.picking import OTHERWISE, PICK
 from graphc.native.recording import DESK, OPERATORS
 from graphc.native.services import service_of
 from graphc.native.tables import Words
@@ -27,7 +28,8 @@ _NO_ARGUMENTS, _ONE_ARGUMENT = 0x4, 0x8  # METH_NOARGS, METH_O
 _UNARY = ("neg", "abs", "invert")
 _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
 _COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
-_NAMES = (*_UNARY, *_BINARY, *[f"r{name}" for name in _BINARY], *_COMPARED, "getitem")
+_NAMES = ("getitem", *_UNARY, *_BINARY, *[f"r{name}" for name in _BINARY], *_COMPARED)
+_SYMBOLS = {"getitem": PICK}  # of methods that look at their operands before they are operators
 
 WAITED = 0.002  # seconds, each time that some hundred operations were recorded in Python
 
@@ -70,7 +72,7 @@ def _install_operators(native: NativeLibrary) -> None:
         for cls in (PointwiseMethods, LinalgMethods, IndexingMethods)
         if f"__{name}__" in vars(cls)
     ]
-    assert len(found) == len(_NAMES) <= len(OPERATORS)
+    assert len(found) == len(_NAMES) <= len(OPERATORS) and _NAMES[OTHERWISE] == "getitem"
     others = [learning(method) for _, _, method in found]
     words = [id(held) for (_, _, method), other in zip(found, others, strict=True) for held in (method, other)]
     desk = Words([native.shared.address, *words])
@@ -82,7 +84,8 @@ def _install_operators(native: NativeLibrary) -> None:
         unary = name.strip("_") in _UNARY
         text = f"{name}($self, {'' if unary else 'other, '}/)\n--\n\n{method.__doc__ or ''}".encode()
         flags = _NO_ARGUMENTS if unary else _ONE_ARGUMENT
-        definition = MethodDef(name.encode(), native.code[symbol], flags, text)
+        code = native.code[_SYMBOLS.get(name.strip("_"), symbol)]
+        definition = MethodDef(name.encode(), code, flags, text)
         _kept.append(definition)
         setattr(cls, name, make(cls, ctypes.addressof(definition)))
         _undone.append(lambda cls=cls, name=name, method=method: setattr(cls, name, method))

@@ -338,6 +338,7 @@ def _target_first(layout: Layout) -> Function:
     value = f.load(storage, layout.storage["value"])
     f.need(f.equal(f.load(storage, layout.storage["recorder"]), "%recorder"))
     f.need(f.equal(f.load(value, layout.value["gate"]), none))
+    f.need(f.equal(f.load(value, layout.value["grad"]), f.shared(plan, "false")))
     for name in ("export", "external"):
         f.need(f.equal(f.load(storage, layout.storage[name]), none))
     f.call("Py_IncRef", value)

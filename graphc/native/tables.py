@@ -59,6 +59,8 @@ SHARED = (
     "clear_up_name",
     "no_reason",  # the arguments of a flush for nobody
     "cpu_name",
+    "with_shape",
+    "from_buffer",
     "constant_name",
     "window_class",
     "window_at",

@@ -17,7 +17,7 @@ def numpy_names(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def renamed(*args: Any, **kwargs: Any) -> Any:
-        for theirs, ours in _NAMES.items():
+        for theirs, ours in _NAMES.items() if kwargs else ():
             if theirs in kwargs:
                 if ours in kwargs:
                     raise KindError(f"{function.__name__.rstrip('_')}() got both '{theirs}' and '{ours}'")

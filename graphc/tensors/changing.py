@@ -98,8 +98,8 @@ class Call:
 @dataclass(slots=True)
 class Calls:
     """The calls of one recorder, as their keys begin. Of those since the last count, how many saw changes and how many
-    did not, but for those that native code recorded; and whether those before the last count that did were few, or
-    programs brief.
+    did not, but for those that native code recorded, and how many had operands as none before; and whether those before
+    the last count that did were few, or programs brief and most calls new.
 
     Calls that native code serves `come_again` if most are of kinds that came often: then programs of their own are
     better. `often` tells what speaks for it, or is left of that.
@@ -109,13 +109,15 @@ class Calls:
     changing: int = 0
     steady: int = 0
     native: int = field(default_factory=lambda: FRONT.native_records)
+    new: int = 0
     flushes: int = field(default_factory=lambda: FRONT.flushes)
     are_few: bool = False
     come_again: bool = False
     often: int = 0
 
-    def count(self, changing: bool, calls: int) -> None:
-        """Note calls that native code did not record."""
+    def count(self, changing: bool, calls: int, is_new: bool) -> None:
+        """Note calls that native code did not record; whether the last had operands as none before."""
+        self.new += is_new
         if changing:
             self.changing += calls
         else:
@@ -123,9 +125,9 @@ class Calls:
         native = FRONT.native_records - self.native
         calls = self.changing + self.steady + native
         if calls >= WINDOW:
-            is_brief = (FRONT.flushes - self.flushes) * BRIEF > calls
+            is_brief = min(FRONT.flushes - self.flushes, self.new) * BRIEF > calls
             self.are_few = is_brief or self.changing <= self.steady + native
-            self.changing = self.steady = 0
+            self.changing = self.steady = self.new = 0
             self.native, self.flushes = FRONT.native_records, FRONT.flushes
 
     def weigh(self, is_often: bool, is_new: bool) -> None:
@@ -180,7 +182,7 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
             call.usual = 0
         times, call.usual = 0, call.usual + 1
     changes = call.changes > MOST_CHANGES
-    recorder.calls.count(changes, 1 + taken)
+    recorder.calls.count(changes, 1 + taken, is_new)
     # Later ones are done as the first was, but for a few that came before there was something for all of them.
     is_few = bool(call.served) and (call.service is not None or 2 * call.usual < len(call.kinds))
     if times == 0 and (is_new or is_few):

@@ -18,7 +18,7 @@ from graphc.promotion import as_float
 from graphc.tensors import elementwise, results
 from graphc.tensors.aliases import numpy_names
 from graphc.tensors.core import TensorBase, record, record_many, wrap_dim
-from graphc.tensors.learning import repeatable
+from graphc.tensors.learning import AGAIN, MISSED, repeatable
 from graphc.tensors.out import out_form
 from graphc.tensors.shaping import ints
 from graphc.tensors.writing import type_name
@@ -37,6 +37,9 @@ def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        made = AGAIN[0](function, args, kwargs)  # which knows no other names, and no `out`
+        if made is not MISSED:
+            return made
         if args and not isinstance(args[0], TensorBase):
             raise KindError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(args[0]).__name__}")
         return inner(*args, **kwargs)

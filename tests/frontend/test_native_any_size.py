@@ -310,7 +310,7 @@ def test_a_program_of_one_call_is_served_where_all_calls_change() -> None:
         theirs[i + 1 :] &= ~overlap[i, i + 1 :]
     assert keep.tolist() == theirs.tolist()
     done = counted(suppress)
-    assert done["native_any_size"] > n // 2
+    assert done["native_any_size"] > n // 4
     assert done["programs_built"] <= 2
     assert keep.tolist() == theirs.tolist()
 

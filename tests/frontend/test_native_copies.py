@@ -147,3 +147,34 @@ def test_blocks_are_changed_where_they_lie() -> None:
         x.permute(3, 0, 2, 1)[j, b, i : i + 2] -= 1
         theirs.transpose(3, 0, 2, 1)[j, b, i : i + 2] -= 1
     assert x.tolist() == theirs.tolist()
+
+
+def test_a_copy_that_gradients_need_is_not_written_at_once() -> None:
+    def run() -> Any:
+        found = []
+        for turn in range(8):
+            w = torch.arange(4.0).requires_grad_()
+            held = w.clone()
+            shown = held.detach()
+            shown[turn % 4] = 5.0
+            try:
+                (held * held).sum().backward()
+                found.append(w.grad.tolist())
+            except RuntimeError as error:
+                found.append(str(error)[:40])
+            found.append(held.tolist())
+        return found
+
+    ours, theirs = both(run)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("make", [lambda x: torch.zeros(1), lambda x: x.clone()])
+def test_a_look_at_a_constant_or_a_copy_tells_of_failed_checks(make: Callable[[Any], Any]) -> None:
+    x, index = _x(), torch.tensor([0, 9])
+    index.tolist()
+    for _ in range(5):
+        wrong = x[index]
+        with pytest.raises(IndexError, match="out of bounds"):
+            make(x).tolist()
+        del wrong
