@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from benchmarks.workload import Workload
-from benchmarks.workloads import convolutions, elementwise, loops, on_cuda, overheads, products, rows, training
+from benchmarks.workloads import (
+    convolutions,
+    elementwise,
+    loops,
+    on_cuda,
+    overheads,
+    products,
+    programs,
+    rows,
+    training,
+)
 
 
 def workloads(tiny: bool = False, device: str = "cpu") -> dict[str, Workload]:
     """All workloads of a device; `tiny` makes them small enough for tests, under the same names."""
     families = (
-        (on_cuda,) if device == "cuda" else (training, elementwise, rows, products, convolutions, loops, overheads)
+        (on_cuda,)
+        if device == "cuda"
+        else (training, elementwise, rows, products, convolutions, loops, programs, overheads)
     )
     made = [workload for family in families for workload in family.workloads(tiny)]
     by_name = {workload.name: workload for workload in made}

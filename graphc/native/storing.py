@@ -36,7 +36,7 @@ def _number_in(f: Writer, what: str) -> str:
 
 def _own_memory(layout: Layout) -> Function:
     """The buffer of a tensor whose memory may be written now, borrowed: nobody records, reads or sees it otherwise."""
-    f = Writer(layout, "own_memory", "plan", "tensor", "recorder")
+    f = Writer(layout, "own_memory", "plan", "modes", "tensor", "recorder")
     plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
     storage, lineage = f.follow("%tensor", tensor["_storage"]), f.follow("%tensor", tensor["_lineage"])
     for name in ("capture", "example_since"):
@@ -45,7 +45,9 @@ def _own_memory(layout: Layout) -> Function:
     for name in ("value", "export", "external", "slots"):
         f.need(f.equal(f.load(storage, slots[name]), none))
     f.need(f.equal(f.requires(plan, lineage), 0))
-    f.need(f.differ(f.load("%tensor", tensor["_counter"]), none))
+    with f.when(f.equal(f.load("%tensor", tensor["_counter"]), none)):  # made in inference mode: written there only
+        inference = f.call("PyDict_GetItemWithError", "%modes", f.shared(plan, "inference_name"))
+        f.need(f.equal(inference, f.shared(plan, "true")))
     f.need(f.equal(f.load("%tensor", tensor["_wrapped"]), f.shared(plan, "false")))
     f.need(f.equal(f.load(f.load("%tensor", tensor["_type"]), layout.form["device"]), f.shared(plan, "cpu_name")))
     f.put(storage, slots["kept"], none)  # a leaf that waits for the next program
@@ -353,12 +355,12 @@ def _stored_at(layout: Layout) -> Function:
     """`graphc.tensors.storing.stored_at`; 1 if it is done."""
     f = Writer(layout, "stored_at", "plan", "tensor", "index", "value")
     plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
-    _, recorder = f.recorder_here(plan)
+    modes, recorder = f.recorder_here(plan)
     is_tensor = f.is_tensor(plan, "%value")
     f.proceed(f.call("target_first", plan, recorder, "%tensor", "%value"))
     with f.when(is_tensor):
         f.proceed(f.call("computed_first", plan, recorder, "%tensor", "%value"))
-    buffer = f.call("own_memory", plan, "%tensor", recorder)
+    buffer = f.call("own_memory", plan, modes, "%tensor", recorder)
     f.need(f.differ(buffer, 0))
     storage, form = f.load("%tensor", tensor["_storage"]), f.load("%tensor", tensor["_type"])
     dtype, begin = f.load(form, layout.form["dtype"]), f.call("PyLong_AsVoidPtr", f.load(buffer, layout.buffer["ptr"]))
@@ -406,7 +408,9 @@ def _wrote(layout: Layout) -> Function:
         f.put(storage, layout.storage["slot"], f.shared("%plan", "none"))
         f.call("bump", storage, layout.storage["version"], 1)
     f.count_up(f.shared("%plan", "touched"))
-    f.count_up(f.load("%tensor", layout.tensor["_counter"]))
+    counter = f.load("%tensor", layout.tensor["_counter"])
+    with f.when(f.differ(counter, f.shared("%plan", "none"))):
+        f.count_up(counter)
     f.give(1)
     return f
 

@@ -63,11 +63,11 @@ def _updated(layout: Layout) -> Function:
     form = f.follow("%tensor", tensor["_type"])
     nbytes, size = (f.call("PyLong_AsLongLong", f.load(form, layout.form[name])) for name in ("nbytes", "size"))
     f.need(f.both(f.above(size, 0), f.above(str(SMALL + 1), nbytes)))
-    _, recorder = f.recorder_here(plan)
+    modes, recorder = f.recorder_here(plan)
     is_tensor = f.is_tensor(plan, "%value")
     with f.when(is_tensor):
         f.proceed(f.call("computed_first", plan, recorder, "%tensor", "%value"))
-    buffer = f.call("own_memory", plan, "%tensor", recorder)
+    buffer = f.call("own_memory", plan, modes, "%tensor", recorder)
     f.need(f.differ(buffer, 0))
     dtype = f.load(form, layout.form["dtype"])
     f.proceed(f.call("change_row", plan, dtype, "%method", 0, 0, 0, 0))

@@ -253,3 +253,22 @@ def test_inference_mode() -> None:
         assert x.tolist() == [[3.0] * 3] * 4
     with pytest.raises(RuntimeError, match="inference tensor"):
         x[0] += 1
+
+
+def test_parts_are_changed_and_written_natively_in_inference_mode() -> None:
+    with torch.inference_mode():
+        x = torch.zeros(8, 3)
+        x.sum().item()
+
+        def run() -> None:
+            for t in range(8):
+                x[t, 1] = 2.0
+                x[t] += 1
+
+        run()
+        assert entered(run) == []
+        assert x.tolist() == [[2.0, 3.0, 2.0]] * 8
+    for change in (lambda: _add(x[0], 1), lambda: x.__setitem__(0, 1.0)):
+        with pytest.raises(RuntimeError, match="inference tensor"):
+            change()
+    assert x.tolist() == [[2.0, 3.0, 2.0]] * 8
