@@ -109,6 +109,9 @@ SHIFT = 64 - (PLACES.bit_length() - 1)  # leaves as many bits as a place has
 _MASK = (1 << 64) - 1
 
 
+Numbers = Mapping[int, object]
+
+
 class Service(Protocol):
     """What native code needs, at `address`, to serve calls for operands of any sizes."""
 
@@ -150,7 +153,8 @@ class Repeats:
         self._failed: dict[tuple[int, ...], int] = {}  # by the places of calls, whose code is kept
         self._codes: dict[int, object] = {}
         self._met: set[int] = set()  # hashes of keys of views
-        self._owned: dict[tuple[int, ...], int] = {}  # how often it was told which leaves of their own calls have
+        # How often it was told which leaves of their own calls have, and the last numbers that they were for.
+        self._owned: dict[tuple[int, ...], tuple[int, Numbers]] = {}
         self.keeps: list[object] = []
         self.address = ctypes.addressof(self._words)
 
@@ -237,12 +241,17 @@ class Repeats:
         count = len(ARGUMENT) * self._words[IN_HEAD["own"] // 8]
         return words[len(words) - count :: len(ARGUMENT)]
 
-    def may_own(self, what: tuple[int, ...]) -> bool:
-        """Whether it may be told which leaves of their own calls have that begin so (see `call`): not if it was before,
-        several times.
+    def may_own(self, what: tuple[int, ...], numbers: Numbers) -> bool:
+        """Whether it may be told which leaves of their own calls have that begin so (see `call`), for `numbers` among
+        their arguments, by their places: not if it was before, several times, nor before all of them were seen to
+        change. A number that a function makes may be the very object that is another argument, but not twice.
         """
-        self._owned[what] = count = self._owned.get(what, 0) + 1
-        return count <= MOST_TRIES
+        count, before = self._owned.get(what, (0, {}))
+        self._owned[what] = count, numbers
+        if numbers.keys() != before.keys() or any(before[place] == value for place, value in numbers.items()):
+            return False
+        self._owned[what] = count + 1, numbers
+        return count < MOST_TRIES
 
     def give_own(self, what: tuple[int, ...], address: int, keep: tuple[object, ...]) -> None:
         """Calls that begin so have leaves of their own, which native code finds at `address`."""

@@ -56,8 +56,9 @@ def has_own(
     if [id(leaf.node) for _, leaf in leaves] == own:
         return True
     told = [_told(number, leaf, given) for number, leaf in leaves]
-    numbers = [leaf[0] for leaf in told if leaf is not None and leaf[0] != DRAWN]
-    if OWN and None not in told and len(numbers) == len(set(numbers)) and recorder.repeats.may_own(call):
+    places = [leaf[0] for leaf in told if leaf is not None and leaf[0] != DRAWN]
+    numbers = {place: given[place] for place in places}
+    if OWN and None not in told and len(numbers) == len(places) and recorder.repeats.may_own(call, numbers):
         address, keep = OWN[0]([leaf for leaf in told if leaf is not None])
         code = ctypes.cast(call[0], ctypes.py_object).value
         recorder.repeats.give_own(call, address, (code, function, keep))

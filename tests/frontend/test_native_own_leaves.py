@@ -14,6 +14,7 @@ import graphc.nn.functional as F
 from graphc.counting import FRONT
 from graphc.random import default_generator, noting_draws, repeating_draws
 from graphc.recording import current
+from graphc.repeats import Repeats
 from graphc.tensors.operands import _MOST_VALUES
 from graphc.utils.checkpoint import checkpoint
 from tests.frontend.native_cases import both
@@ -305,3 +306,28 @@ def test_writes_of_computed_memory_by_changing_numbers_are_native() -> None:
     assert np.allclose(run(MANY), 1)
     records, native = FRONT.records - before[0], FRONT.native_records - before[1]
     assert native >= records - 8, (records, native)
+
+
+def test_a_number_that_is_another_argument_by_chance() -> None:
+    """What a function makes may be the same small integer as an argument that says something else."""
+    seen = Repeats()
+    what = (1, 2, 3)
+    assert not seen.may_own(what, {1: 5})
+    assert not seen.may_own(what, {1: 5}), "it did not change"
+    assert not seen.may_own(what, {2: 7}), "it is another one"
+    assert seen.may_own(what, {2: 8})
+    assert not seen.may_own((1, 2, 4), {1: 1, 2: 2})
+    assert not seen.may_own((1, 2, 4), {1: 3, 2: 2}), "one did not change"
+    assert seen.may_own((1, 2, 5), {}), "draws are for no argument"
+
+
+def test_extents_that_change_beside_numbers_that_do_not() -> None:
+    x = torch.arange(400.0)
+    x.tolist()
+    for n in range(2, 2 + MANY):
+        part = x[: 2 * (n % 150 + 2)].reshape(2, -1)
+        for dim in (0, 1, n % 2):
+            assert part.mean(dim).tolist() == pytest.approx(part.numpy().mean(dim).tolist())
+            assert part.var(dim, correction=n % 2).tolist() == pytest.approx(
+                part.numpy().var(dim, ddof=n % 2).tolist(), rel=1e-4
+            )
