@@ -324,8 +324,8 @@ def test_a_number_that_is_another_argument_by_chance() -> None:
 def test_extents_that_change_beside_numbers_that_do_not() -> None:
     x = torch.arange(400.0)
     x.tolist()
-    for n in range(2, 2 + MANY):
-        part = x[: 2 * (n % 150 + 2)].reshape(2, -1)
+    for n in range(2, 90):
+        part = x[: 2 * (n + 2)].reshape(2, -1)
         for dim in (0, 1, n % 2):
             assert part.mean(dim).tolist() == pytest.approx(part.numpy().mean(dim).tolist())
             assert part.var(dim, correction=n % 2).tolist() == pytest.approx(
