@@ -234,10 +234,9 @@ class Repeats:
         if service is not None:
             self._services[begin] = service
 
-    @property
-    def own(self) -> list[int]:
-        """The nodes of the leaves of its own that native code made for the last call."""
-        words = used(self.key())
+    def own(self, key: list[int]) -> list[int]:
+        """The nodes of the leaves of its own that native code made for the last call, which has this key."""
+        words = used(key)
         count = len(ARGUMENT) * self._words[IN_HEAD["own"] // 8]
         return words[len(words) - count :: len(ARGUMENT)]
 

@@ -77,9 +77,8 @@ def _awaited(layout: Layout) -> Function:
         with f.when(f.differ(storage, 0)):
             held = f.load(storage, slots["value"])
             own = f.equal(f.load(storage, slots["recorder"]), "%recorder")
-            is_first = f.equal(
-                f.call("PyDict_GetItemWithError", "%seen", storage), 0
-            )  # a tensor that was written twice stands there twice
+            # A tensor that was written twice stands there twice.
+            is_first = f.equal(f.call("PyDict_GetItemWithError", "%seen", storage), 0)
             with f.when(f.both(is_first, f.both(own, f.differ(held, none)))):
                 f.need(f.equal(f.call("PyDict_SetItem", "%seen", storage, held), 0), -1)
                 plain = f.both(
@@ -162,7 +161,7 @@ def _known_at_once(layout: Layout) -> Function:
         with f.when(f.differ(leaf, 0)):
             bytes = f.load(type, layout.form["nbytes"])
             sizes = [f.call("PyLong_AsLongLong", size) for size in (bytes, f.load(leaf, buffers["nbytes"]))]
-            with f.when(f.equal(*sizes)):
+            with f.when(f.equal(*sizes)):  # its value keeps the leaf
                 f.copy(f.call("PyLong_AsVoidPtr", f.load(leaf, buffers["ptr"])), memory, sizes[0])
                 f.set(done, 1)
     with f.when(f.equal(f.get(done), 0)):

@@ -35,15 +35,6 @@ def _plain_memory(layout: Layout) -> Function:
     return f
 
 
-def _begin(layout: Layout) -> Function:
-    """Where the elements of a tensor begin, of so many bytes each, in a buffer."""
-    f = Writer(layout, "begin", "tensor", "buffer", "item")
-    offset = f.call("PyLong_AsLongLong", f.load("%tensor", layout.tensor["_offset"]))
-    memory = f.call("PyLong_AsVoidPtr", f.load("%buffer", layout.buffer["ptr"]))
-    f.give(f.add(memory, f.times(offset, "%item")))
-    return f
-
-
 def _behind(layout: Layout) -> Function:
     """How many dimensions a mask has, if they are the first ones of a tensor; else 0."""
     f = Writer(layout, "behind", "shape", "mask")
@@ -169,5 +160,5 @@ def _getitem(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """The method, and what it needs."""
-    makers = (_plain_memory, _begin, _behind, _copy_picked, _picked, _picked_of, _getitem)
+    makers = (_plain_memory, _behind, _copy_picked, _picked, _picked_of, _getitem)
     return [make(layout) for make in makers]

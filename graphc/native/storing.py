@@ -354,7 +354,7 @@ def _target_first(layout: Layout) -> Function:
 def _stored_at(layout: Layout) -> Function:
     """`graphc.tensors.storing.stored_at`; 1 if it is done."""
     f = Writer(layout, "stored_at", "plan", "tensor", "index", "value")
-    plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
+    plan, tensor = "%plan", layout.tensor
     modes, recorder = f.recorder_here(plan)
     is_tensor = f.is_tensor(plan, "%value")
     f.proceed(f.call("target_first", plan, recorder, "%tensor", "%value"))
@@ -362,7 +362,7 @@ def _stored_at(layout: Layout) -> Function:
         f.proceed(f.call("computed_first", plan, recorder, "%tensor", "%value"))
     buffer = f.call("own_memory", plan, modes, "%tensor", recorder)
     f.need(f.differ(buffer, 0))
-    storage, form = f.load("%tensor", tensor["_storage"]), f.load("%tensor", tensor["_type"])
+    form = f.load("%tensor", tensor["_type"])
     dtype, begin = f.load(form, layout.form["dtype"]), f.call("PyLong_AsVoidPtr", f.load(buffer, layout.buffer["ptr"]))
     place, done = f.words(PLACE_WORDS), f.variable(0)
     with f.unless(is_tensor):
@@ -372,31 +372,48 @@ def _stored_at(layout: Layout) -> Function:
         f.proceed(f.call("placed", plan, "%tensor", "%index", place, 0))
         f.set(done, f.call("fill_place", place, begin, item, f.get(word)))
     with f.when(is_tensor):
-        given, source = (f.follow("%value", tensor[name]) for name in ("_type", "_storage"))
-        f.need(f.equal(f.load(given, layout.form["dtype"]), dtype))
-        f.need(f.equal(f.load(given, layout.form["device"]), f.shared(plan, "cpu_name")))
-        shape = f.load(given, layout.form["shape"])
-        f.need(f.differ(f.call("row", shape, f.load("%value", tensor["_strides"]), 0), 0))
-        f.need(f.equal(f.load("%value", tensor["_wrapped"]), f.shared(plan, "false")))
-        f.need(f.equal(f.requires(plan, f.follow("%value", tensor["_lineage"])), 0))
-        f.need(f.equal(f.load(source, slots["value"]), none))
-        f.proceed(f.call("placed", plan, "%tensor", "%index", place, shape))
-        offset = _number_in(f, f.load("%value", tensor["_offset"]))
-        same = f.equal(source, storage)
+        first = f.call("elements", plan, "%value", dtype)
+        f.need(f.differ(first, 0))
+        given = f.load("%value", tensor["_type"])
+        f.proceed(f.call("placed", plan, "%tensor", "%index", place, f.load(given, layout.form["shape"])))
+        size, nbytes = (f.call("PyLong_AsLongLong", f.load(given, layout.form[name])) for name in ("size", "nbytes"))
+        item = f.quotient(nbytes, size)
+        same = f.equal(f.load("%value", tensor["_storage"]), f.load("%tensor", tensor["_storage"]))
         with f.when(same):  # `tensor[index] += value` ends so
             one = f.both(f.equal(f.load(place, ROWS), 1), f.equal(f.load(place, BLOCKS), 1))
-            f.need(f.both(one, f.equal(f.load(place, OFFSET), offset)))
+            f.need(f.both(one, f.equal(f.add(begin, f.times(f.load(place, OFFSET), item)), first)))
         with f.unless(same):
-            memory = f.follow(source, slots["buffer"])
-            f.need(f.equal(f.load(memory, layout.type), f.shared(plan, "buffer_class")))
-            size, nbytes = (
-                f.call("PyLong_AsLongLong", f.load(given, layout.form[name])) for name in ("size", "nbytes")
-            )
-            item = f.quotient(nbytes, size)
-            first = f.call("PyLong_AsVoidPtr", f.load(memory, layout.buffer["ptr"]))
-            f.call("copy_place", place, begin, item, f.add(first, f.times(offset, item)))
+            f.call("copy_place", place, begin, item, first)
             f.set(done, 1)
     f.give(f.call("wrote", plan, "%tensor", f.get(done)))
+    return f
+
+
+def _begin(layout: Layout) -> Function:
+    """Where the elements of a tensor begin, of so many bytes each, in a buffer."""
+    f = Writer(layout, "begin", "tensor", "buffer", "item")
+    offset = f.call("PyLong_AsLongLong", f.load("%tensor", layout.tensor["_offset"]))
+    memory = f.call("PyLong_AsVoidPtr", f.load("%buffer", layout.buffer["ptr"]))
+    f.give(f.add(memory, f.times(offset, "%item")))
+    return f
+
+
+def _elements(layout: Layout) -> Function:
+    """Where the elements of a computed tensor of a dtype begin that lie one after the other; 0 if it is none."""
+    f = Writer(layout, "elements", "plan", "tensor", "dtype")
+    plan, tensor, slots = "%plan", layout.tensor, layout.storage
+    form, storage = (f.follow("%tensor", tensor[name]) for name in ("_type", "_storage"))
+    f.need(f.equal(f.load(form, layout.form["dtype"]), "%dtype"))
+    f.need(f.equal(f.load(form, layout.form["device"]), f.shared(plan, "cpu_name")))
+    f.need(f.differ(f.call("row", f.load(form, layout.form["shape"]), f.load("%tensor", tensor["_strides"]), 0), 0))
+    f.need(f.equal(f.load("%tensor", tensor["_wrapped"]), f.shared(plan, "false")))
+    f.need(f.equal(f.requires(plan, f.follow("%tensor", tensor["_lineage"])), 0))
+    f.need(f.equal(f.load(storage, slots["value"]), f.shared(plan, "none")))
+    buffer = f.follow(storage, slots["buffer"])
+    f.need(f.equal(f.load(buffer, layout.type), f.shared(plan, "buffer_class")))
+    size, nbytes = (f.call("PyLong_AsLongLong", f.load(form, layout.form[name])) for name in ("size", "nbytes"))
+    f.need(f.above(size, 0))
+    f.give(f.call("begin", "%tensor", buffer, f.quotient(nbytes, size)))
     return f
 
 
@@ -445,6 +462,6 @@ def functions(layout: Layout) -> list[Function]:
             _number_word,
             _moves,
         ),
-        *(_computed_first, _target_first, _stored_at, _wrote, _setitem),
+        *(_computed_first, _target_first, _stored_at, _begin, _elements, _wrote, _setitem),
     )
     return [make(layout) for make in makers]

@@ -58,7 +58,7 @@ def _updated(layout: Layout) -> Function:
     error.
     """
     f = Writer(layout, "updated", "plan", "tensor", "value", "method")
-    plan, none, tensor, slots = "%plan", f.shared("%plan", "none"), layout.tensor, layout.storage
+    plan, tensor = "%plan", layout.tensor
     f.need(f.differ(f.load("%tensor", tensor["_chain"]), f.shared(plan, "empty")))
     form = f.follow("%tensor", tensor["_type"])
     nbytes, size = (f.call("PyLong_AsLongLong", f.load(form, layout.form[name])) for name in ("nbytes", "size"))
@@ -76,23 +76,14 @@ def _updated(layout: Layout) -> Function:
     with f.unless(is_tensor):
         f.need(f.differ(f.call("number_word", plan, dtype, "%value", f.address(word)), 0))
     with f.when(is_tensor):
-        given, memory = (f.follow("%value", tensor[name]) for name in ("_type", "_storage"))
-        f.need(f.equal(f.load(given, layout.form["dtype"]), dtype))
-        f.need(f.equal(f.load(given, layout.form["device"]), f.shared(plan, "cpu_name")))
-        f.need(f.equal(f.load("%value", tensor["_wrapped"]), f.shared(plan, "false")))
-        f.need(f.equal(f.requires(plan, f.follow("%value", tensor["_lineage"])), 0))
-        f.need(f.equal(f.load(memory, slots["value"]), none))
-        f.need(f.differ(memory, f.load("%tensor", tensor["_storage"])))  # it may show other parts of the same
-        extents = f.load(given, layout.form["shape"])
-        f.need(f.differ(f.call("row", extents, f.load("%value", tensor["_strides"]), 0), 0))
+        f.set(source, f.call("elements", plan, "%value", dtype))
+        f.need(f.differ(f.get(source), 0))
+        memories = [f.load(each, tensor["_storage"]) for each in ("%value", "%tensor")]
+        f.need(f.differ(*memories))  # it may show other parts of the same
+        extents = f.load(f.load("%value", tensor["_type"]), layout.form["shape"])
         with f.when(f.above(f.call("PyTuple_Size", extents), 0)):
             f.set(shape, extents)
             f.set(apart, item)
-        held = f.follow(memory, slots["buffer"])
-        f.need(f.equal(f.load(held, layout.type), f.shared(plan, "buffer_class")))
-        first = f.call("PyLong_AsVoidPtr", f.load(held, layout.buffer["ptr"]))
-        offset = f.call("PyLong_AsLongLong", f.load("%value", tensor["_offset"]))
-        f.set(source, f.add(first, f.times(offset, item)))
     f.proceed(f.call("placed", plan, "%tensor", f.shared(plan, "empty"), place, f.get(shape)))
     with each_row(f, place, f.call("PyLong_AsVoidPtr", f.load(buffer, layout.buffer["ptr"])), item) as (row, count):
         f.call("change_row", plan, dtype, "%method", row, count, f.get(source), f.get(apart))

@@ -121,7 +121,8 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
         recorder.is_new |= kind == NEW
         if kind == NEW:
             return function(*args, **kwargs)  # it likely is not made again
-    key, own = repeats.key(), repeats.own
+    key = repeats.key()
+    own = repeats.own(key)
     if not repeats.comes_again(key) if wanted == VIEW else wanted == ENTRY and repeats.is_hopeless(key):
         return function(*args, **kwargs)
     code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value
