@@ -173,6 +173,11 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
         recorder.seen = through
     keeps = [*[pair[1] if pair is not None else None for pair in operands], *[leaf for _, leaf in leaves]]
     traced = trace(seen, result, recorder, recorder.checks[checks:], keeps, apart, (count, nbytes))
+    here = sum(bits)
+    if traced is None and hidden & here:  # it may read what other calls do not, as a join leaves out empty vectors
+        _READ[function] = _READ.get(function, 0) | (hidden & here)
+        UNREAD[function] = hidden & ~here
+        return result
     if traced is None:
         repeats.note_hopeless(key)
         return result
@@ -181,7 +186,7 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
         number in traced.read or (keep is not None and id(keep) in same) or (number in apart and traced.reads_memory)
         for number, keep in enumerate(keeps[: len(tensors)])
     ]
-    unread, here = sum(bit for bit, read in zip(bits, reads, strict=True) if not read), sum(bits)
+    unread = sum(bit for bit, read in zip(bits, reads, strict=True) if not read)
     _READ[function] = seen_read = _READ.get(function, 0) | here & ~unread
     if unread != hidden & here:
         UNREAD[function] = (hidden | unread) & ~seen_read  # the next call has another key

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import graphc as torch
+from graphc.counting import FRONT
 from graphc.recording import Recorder, using
 from graphc.repeats import MOST_FAILED, TRIED_AGAIN
 from graphc.tensors import learning
@@ -30,3 +31,22 @@ def test_a_number_that_always_changes_is_looked_at_seldom(monkeypatch: pytest.Mo
         for turn in range(TURNS):
             assert step(x, 1.0 + turn) == 8 * (1.0 + turn)
         assert 0 < len(looks) < 2 * MOST_FAILED + TURNS // TRIED_AGAIN + 8
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_joins_are_native_after_one_that_left_out_an_empty_vector(place: int) -> None:
+    x, y, empty = torch.ones(3), torch.ones(3) * 2, torch.zeros(0)
+    (x + y).sum().item()
+    empty.tolist()
+    for _ in range(4):
+        assert torch.cat([x, empty] if place else [empty, x]).tolist() == [1, 1, 1]
+
+    def join() -> None:
+        for _ in range(8):
+            assert torch.cat([x, y]).tolist() == [1, 1, 1, 2, 2, 2]
+
+    join()
+    before = FRONT.native_records
+    join()
+    assert FRONT.native_records == before + 8
+    assert torch.cat([x, empty] if place else [empty, x]).tolist() == [1, 1, 1]
