@@ -162,23 +162,16 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
         1 << place + ARGUMENTS * is_linked if place < ARGUMENTS else 0
         for place, is_linked in zip(places, linked, strict=True)
     ]
-    hidden = UNREAD.get(function, 0)
-    with recorder.lock:
-        through, recorder.seen = recorder.seen, []  # what reads views adds to it
-        # Nothing is held while the function runs: what dies then gives numbers back that others get.
-        operands = [
-            None if number in apart or hidden & bit else operand(recorder, tensor, flows)
-            for number, (bit, tensor) in enumerate(zip(bits, tensors, strict=True))
-        ]
-        recorder.seen = through
-    keeps = [*[pair[1] if pair is not None else None for pair in operands], *[leaf for _, leaf in leaves]]
-    traced = trace(seen, result, recorder, recorder.checks[checks:], keeps, apart, (count, nbytes))
-    here = sum(bits)
-    if traced is None and hidden & here:  # it may read what other calls do not, as a join leaves out empty vectors
-        _READ[function] = _READ.get(function, 0) | (hidden & here)
-        UNREAD[function] = hidden & ~here
-        return result
-    if traced is None:
+    hidden, here = UNREAD.get(function, 0), sum(bits)
+    # A call may read what other calls do not, as a join leaves out empty vectors.
+    for unread in (hidden, 0) if hidden & here else (0,):
+        left = [number in apart or bool(unread & bit) for number, bit in enumerate(bits)]
+        operands = _operands(recorder, tensors, left, flows)
+        keeps = [*[pair[1] if pair is not None else None for pair in operands], *[leaf for _, leaf in leaves]]
+        traced = trace(seen, result, recorder, recorder.checks[checks:], keeps, apart, (count, nbytes))
+        if traced is not None:
+            break
+    else:
         repeats.note_hopeless(key)
         return result
     same = {id(keeps[number]) for number in traced.read}
@@ -189,7 +182,9 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     unread = sum(bit for bit, read in zip(bits, reads, strict=True) if not read)
     _READ[function] = seen_read = _READ.get(function, 0) | here & ~unread
     if unread != hidden & here:
-        UNREAD[function] = (hidden | unread) & ~seen_read  # the next call has another key
+        UNREAD[function] = now_hidden = (hidden | unread) & ~seen_read
+        if now_hidden == hidden:  # else the next call has another key
+            repeats.note_hopeless(key)
         return result
     read = [number for number in traced.read if number < len(tensors)]
     if read == sorted(read):
@@ -208,6 +203,20 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
         shown = [each[1:5] for each in seen.about]
         repeats.add(key, traced.made, (code, function, shown, others, traced.keep))  # the builder keeps nodes
     return result
+
+
+def _operands(
+    recorder: Recorder, tensors: Sequence[TensorBase], left: Sequence[bool], flows: bool
+) -> list[tuple[Node, Value | Binding] | None]:
+    """What native code reads of the tensors after a call, but for those that are left out. Nothing is held while the
+    function runs: what dies then gives numbers back that others get.
+    """
+    with recorder.lock:
+        through, recorder.seen = recorder.seen, []  # what reads views adds to it
+        try:
+            return [None if out else operand(recorder, t, flows) for out, t in zip(left, tensors, strict=True)]
+        finally:
+            recorder.seen = through
 
 
 def repeatable(function: Callable[..., Any]) -> Callable[..., Any]:

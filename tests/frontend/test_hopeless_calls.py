@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,3 +51,23 @@ def test_joins_are_native_after_one_that_left_out_an_empty_vector(place: int) ->
     join()
     assert FRONT.native_records == before + 8
     assert torch.cat([x, empty] if place else [empty, x]).tolist() == [1, 1, 1]
+
+
+def test_a_call_of_which_nothing_is_learned_leaves_others_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What native code cannot repeat does not tell which tensors a function reads."""
+    x = torch.ones(3)
+    (x + x).sum().item()
+
+    def zero(clear: Callable[[Any], Any]) -> int:
+        made = x + 1
+        before = FRONT.records, FRONT.native_records
+        clear(made)
+        missed = FRONT.records - before[0] - (FRONT.native_records - before[1])
+        assert made.tolist() == [0, 0, 0]
+        return missed
+
+    assert [zero(lambda made: made.zero_()) for _ in range(8)][-1] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "trace", lambda *_: None)
+        assert [zero(lambda made: made.zero_()) for _ in range(8)][-1] > 0
+    assert [zero(lambda made: made.zero_()) for _ in range(8)][-1] == 0
