@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import graphc
+from graphc.extents import Sizes
 from graphc.interpreting import COMPILED_STEP, PROGRAM
 from graphc.ir.contraction import parse_spec
 from graphc.ir.graph import Graph
@@ -21,7 +22,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, from_host, values_of
 from graphc.options import code_key
-from graphc.rooms import Pattern, Sizes, sizes_of, with_room
+from graphc.rooms import Pattern, sizes_of, with_room
 from graphc_runtime.buffer import Buffer
 
 LEAST = 2  # of one element something else may be made
@@ -45,7 +46,7 @@ class Joined:
         self.axis = node.integer("axis")
         self.example = node.type
 
-    def learn(self, graph: Graph, cost: float) -> None:
+    def learn(self, graph: Graph, cost: float, runs: int = 1) -> None:
         """There is nothing else to know."""
 
     def run(self, types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]) -> Any:
@@ -88,8 +89,8 @@ class Sized:
         self.least: list[int] = []
         self.changes += 1
 
-    def learn(self, graph: Graph, cost: float) -> None:
-        """The function did what `graph` shows, which took some microseconds."""
+    def learn(self, graph: Graph, cost: float, runs: int = 1) -> None:
+        """The function did what `graph` shows, which took some microseconds, and will for as many `runs`."""
         types = [node.type for node in graph.inputs]
         pairs = list(zip(self.types, types, strict=False))
         if len(types) != len(self.types) or any(a.dtype is not b.dtype or a.rank != b.rank for a, b in pairs):
@@ -110,7 +111,7 @@ class Sized:
             return
         sizes = [n for _, n in found]
         key = self._key(sizes)
-        spent = self._costs[key] = self._costs.get(key, 0) + cost
+        spent = self._costs[key] = self._costs.get(key, 0) + cost * runs
         if key in self.programs or 2 * spent < PROGRAM + COMPILED_STEP * len(graph.nodes):
             return
         outputs = [node.type for node in graph.outputs]

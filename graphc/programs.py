@@ -12,7 +12,7 @@ import graphc
 from graphc.any_size import Sized
 from graphc.counting import FRONT
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
-from graphc.interpreting import Interpreted, Variants, parts
+from graphc.interpreting import MOST_KEPT, Interpreted, Same, Variants, parts
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -25,6 +25,9 @@ from graphc.options import INTERPRET, code_key
 SEGMENT_NODES = 4_000
 # Values made again in each program that reads them rather than handed on: they would be stored for nothing.
 _MADE_AGAIN = frozenset({"constant", "iota", "broadcast", "reshape"})
+# Operators of a program that is looked for though its shapes are new: that takes as long as to run these with NumPy.
+FEWEST_LOOKED_FOR = 64
+RUNS = 10  # of a program of new shapes, at least: those that come for the first time are seen, the others found
 # Executables kept by structure, the least recently used goes first.
 KEPT_EXECUTABLES = 256
 
@@ -42,6 +45,7 @@ Program = tuple[Segment, ...]
 
 _executables: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 _variants = Variants()
+_like: OrderedDict[int, Same | None] = OrderedDict()  # what programs with the same operators have in common
 _lock = threading.RLock()
 
 
@@ -115,10 +119,31 @@ def _is_served(whole: Interpreted, graph: Graph) -> bool:
         if same.sized is None:
             same.sized = Sized(graph)
         elif not same.sized.is_given_up:
-            same.sized.learn(graph, whole.cost)
+            same.sized.learn(graph, whole.cost, RUNS)
             whole.served = same.sized.runner(graph)
         whole.seen = same.sized.changes
     return whole.served is not None
+
+
+def may_be_served(outputs: Sequence[Node], known: Callable[[Node], bool]) -> bool:
+    """Whether a long program has the operators of others, and something compiled for all sizes may run it."""
+    order = [n for n in topological(outputs, known) if not known(n)]
+    if len(order) < FEWEST_LOOKED_FOR:
+        return False
+    ops = hash(tuple([node.op for node in order]))
+    with _lock:
+        if ops not in _like:
+            _keep_like(ops, None)
+            return False
+        same = _like[ops]
+    return same is None or same.sized is None or not same.sized.is_given_up
+
+
+def _keep_like(ops: int, same: Same | None) -> None:
+    _like[ops] = same
+    _like.move_to_end(ops)
+    if len(_like) > MOST_KEPT:
+        _like.popitem(last=False)
 
 
 def is_due(program: Program) -> bool:
@@ -147,12 +172,18 @@ def build(
     if interpret and len(pieces) == 1 and not is_host(order[0]) and order[0].op != "transfer":
         made = canonical(tuple(_operands(order)), list(dict.fromkeys(outputs)), order)
         whole, interpret = _interpreted(*made, order), False
+        if whole is not None and len(order) >= FEWEST_LOOKED_FOR:
+            with _lock:
+                _keep_like(hash(tuple([node.op for node in order])), whole.same)
         if whole is not None and _is_served(whole, made[0]):
             changes = [True]
         elif whole is not None:
             pieces, changes = map(list, zip(*parts(order, whole.changing), strict=True))
     if len(pieces) > 1:
-        pieces = [piece if is_host(piece[0]) else _with_cheap(piece, known) for piece in pieces]
+        others = {order[i] for i in whole.changing} if whole is not None else set[Node]()
+        pieces = [
+            piece if is_host(piece[0]) else _with_cheap(piece, lambda n: known(n) or n in others) for piece in pieces
+        ]
     wanted = set(outputs)
     operands = [_operands(piece) for piece in pieces]
     maker: dict[Node, int] = {}

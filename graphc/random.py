@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from graphc.devices import Device, device_object, use_device
 from graphc.errors import InputError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
+from graphc.ir.ops.source import IN_TURN, in_turn
 from graphc.ir.types import TensorType, f32, f64, i32, i64, u8
 from graphc.recording import current
 from graphc.source import user_location
@@ -237,9 +238,6 @@ def repeating_draws(draws: Draws | None) -> Iterator[None]:
 # nodes
 
 
-BLOCK = 16  # elements with the first words of so many counters, then as many with the second: what vectors can share
-
-
 def uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
     """Uniform numbers in [0, 1): 24 random bits for f32, 53 for f64, as many as the significand holds for others."""
     if type.dtype is f64:
@@ -257,21 +255,7 @@ def _bits(b: Builder, key: Node, type: TensorType, word: int, count: int) -> Nod
 
 def _words(b: Builder, key: Node, type: TensorType) -> Node:
     """One word per element as i32; a counter has two, and serves two elements."""
-    return _in_turn(b, type.with_dtype(i32), lambda counters: [b.random_bits(key, counters, word) for word in (0, 1)])
-
-
-def _in_turn(b: Builder, type: TensorType, pair: Callable[[TensorType], Sequence[Node]]) -> Node:
-    """A value of `type` made of the two that `pair` gives for a type of half the size (or a little more).
-
-    BLOCK elements of the first are followed by as many of the second, and so on.
-    """
-    blocks = -(-type.size // (2 * BLOCK))
-    half, both = type.with_shape((blocks, 1, BLOCK)), type.with_shape((blocks, 2, BLOCK))
-    first, second = (b.broadcast(b.reshape(part, half.shape), both.shape) for part in pair(half))
-    which = b.iota(1, both.with_dtype(i32))
-    made = b.select(b.elementwise("eq", which, 0), first, second)
-    flat = b.reshape(made, (both.size,))
-    return b.reshape(b.slice(flat, (0,), (type.size,), (1,)), type.shape)
+    return b.random_bits(key, type.with_dtype(i32), IN_TURN)
 
 
 def _top(b: Builder, words: Node, count: int) -> Node:
@@ -289,7 +273,7 @@ def normal_node(b: Builder, key: Node, type: TensorType) -> Node:
         radius = b.apply("sqrt", (b.mul(b.log(u), -2.0),))
         return b.mul(radius, b.apply("cos", (v,))), b.mul(radius, b.apply("sin", (v,)))
 
-    return b.cast(_in_turn(b, work, pair), type.dtype)
+    return b.cast(in_turn(b, work, pair), type.dtype)
 
 
 def open_uniform_node(b: Builder, key: Node, type: TensorType) -> Node:

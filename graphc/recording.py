@@ -263,8 +263,9 @@ class Recorder(Leaves):
     def _computed(self, storages: Sequence[Storage], nodes: tuple[Node, ...]) -> dict[Node, AnyBuffer]:
         is_new, self.is_new = self.is_new and INTERPRET.get() and self.capture is None, False
         if is_new and self._key(nodes, frozenset(), True) not in self._programs:
-            results = evaluated(nodes, self.bound)  # it likely is not wanted again
-            if results is not None:
+            known = self.bound.__contains__
+            results = None if programs.may_be_served(nodes, known) else evaluated(nodes, self.bound)
+            if results is not None:  # it likely is not wanted again
                 FRONT.interpreted += 1
                 return results
         program = self.program(nodes, interpret=True)

@@ -98,8 +98,8 @@ def _check_given(node: Node) -> None:
         node.dtype is not i32 or node.inputs[0].type != TensorType(i64, (2,), node.type.device)
     ):
         raise VerifyError(f"random_bits makes i32 from a key i64[2], not {node.type} from {node.inputs[0].type}")
-    if node.op == "random_bits" and node.integer("word") not in (0, 1):
-        raise VerifyError(f"random_bits: there are words 0 and 1, not {node.integer('word')}")
+    if node.op == "random_bits" and node.integer("word") not in (0, 1, 2):
+        raise VerifyError(f"random_bits: there are words 0, 1 and both (2), not {node.integer('word')}")
 
 
 def verify(graph: Graph) -> Graph:

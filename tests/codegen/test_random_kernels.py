@@ -18,10 +18,10 @@ from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.index import Derived, Ix, Var, derived
 from graphc.ir.node import Node
-from graphc.ir.ops.source import threefry2x32
+from graphc.ir.ops.source import BLOCK, threefry2x32
 from graphc.ir.types import DType, TensorType, boolean, f32, f64, i64
 from graphc.pipeline import build_program, schedule
-from graphc.random import BLOCK, normal_node, uniform_node
+from graphc.random import normal_node, uniform_node
 from tests.codegen.programs import run
 from tests.codegen.targets import AVX2, AVX512, SSE2, runnable
 

@@ -128,7 +128,9 @@ def test_steps_over_batches_of_new_sizes_learn_what_compiled_ones_do() -> None:
         return [*losses, *(v for p in net.parameters() for v in p.flatten().tolist())]
 
     found: list[float] = []
-    assert counted(lambda: found.extend(train()))["interpreted"] > 25
+    done = counted(lambda: found.extend(train()))
+    assert done["programs_built"] < 8
+    assert done["any_size"] > 20
     with scope(interpret=False):
         np.testing.assert_allclose(found, train(), rtol=2e-4, atol=1e-5)
 

@@ -211,7 +211,7 @@ class _Maker(Pool):
     def random_bits(self) -> Node:
         key = self.of_type(TensorType(i64, (2,)))
         return self.keep(
-            self.builder.random_bits(key, TensorType(i32, random_shape(self.rng, 64)), self.rng.randrange(2))
+            self.builder.random_bits(key, TensorType(i32, random_shape(self.rng, 64)), self.rng.randrange(3))
         )
 
     def softmax(self) -> Node:

@@ -71,6 +71,32 @@ def scan(op: str, axis: int, reverse: bool) -> Emit:
     return lambda b, x: b.apply(op, (x,), {"axis": axis, "reverse": reverse})
 
 
+def flat(b: Builder, x: Node) -> Node:
+    return b.reshape(x, (x.type.size,))
+
+
+def rows_by_rows(b: Builder, x: Node, y: Node) -> Node:
+    rows = [b.exp(b.reshape(each, (each.shape[0] * each.shape[1], each.shape[2]))) for each in (x, y)]
+    return b.contract(*rows, "m a, m c -> a c")
+
+
+def two_orders(b: Builder, x: Node, y: Node) -> Node:
+    one = b.constant(1.0, flat(b, x).type)
+    return b.add(*(b.reduce_sum(b.exp(b.sub(one, flat(b, each))), (0,)) for each in (x, y)))
+
+
+def convolution(b: Builder, x: Node, w: Node) -> Node:
+    return b.contract(b.pad(b.exp(x), (0, 0, 1), (0, 0, 1)), w, "n c h+r, o c r -> n o h")
+
+
+def weights(b: Builder, x: Node, y: Node) -> Node:
+    return b.contract(b.pad(b.exp(x), (0, 0, 1), (0, 0, 1)), b.exp(y), "n c h+r, n o h -> o c r")
+
+
+def bits(word: int) -> Emit:
+    return lambda b, key, x: b.random_bits(key, x.type.with_dtype(i32), word)
+
+
 X = [("n 3", f32)]
 TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "softmax": (softmax, [("3 n", f32)]),
@@ -82,6 +108,10 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "mean of all": (
         lambda b, x: b.div(b.reduce_sum(x, (0, 1)), b.constant(x.type.size, TensorType(f32, ()))),
         X,
+    ),
+    "mean over two sizes": (
+        lambda b, x: b.div(b.reduce_sum(x, (0, 1, 2)), b.constant(x.type.size, TensorType(f32, ()))),
+        [("n m 3", f32)],
     ),
     "degrees of freedom": (
         lambda b, x: b.div(b.reduce_sum(x, (0,)), b.constant(x.shape[0] - 1, TensorType(f32, (3,)))),
@@ -126,6 +156,31 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "sums back along what stays": (scan("scan_sum", 1, True), X),
     "sorted": (lambda b, x: b.apply("sort", (x,), {"axis": 1, "descending": False}), X),
     "select": (lambda b, c, x: b.select(c, x, 0.0), [("n 3", boolean), ("n 3", f32)]),
+    "flat": (lambda b, x: b.reduce_sum(b.exp(flat(b, x)), (0,)), X),
+    "flat within": (lambda b, x: b.reduce_max(b.sub(flat(b, x), 9.0), (0,)), [("4 n", f32)]),
+    "largest of what is flat": (lambda b, x: arg("argmax", 0)(b, flat(b, x)), X),
+    "sums of what is flat": (lambda b, x: b.reshape(scan("scan_sum", 0, False)(b, flat(b, x)), x.shape), X),
+    "products of what is flat": (rows_by_rows, [("4 n 3", f32), ("4 n 2", f32)]),
+    "taken apart": (lambda b, x: b.reduce_sum(b.reshape(b.exp(flat(b, x)), (2, 2, x.shape[1])), (1,)), [("4 n", f32)]),
+    "flat of two sizes": (lambda b, x: b.reduce_sum(b.exp(flat(b, x)), (0,)), [("n m", f32)]),
+    "flat in two orders": (two_orders, [("4 n", f32), ("n 4", f32)]),
+    "places in what is flat": (
+        lambda b, x: b.reshape(b.add(flat(b, x), b.iota(0, flat(b, x).type)), x.shape),
+        [("4 n", f32)],
+    ),
+    "zeros that are flat": (
+        lambda b, x: b.add(b.reduce_sum(b.constant(2.0, flat(b, x).type), (0,)), b.reduce_sum(flat(b, x), (0,))),
+        [("4 n", f32)],
+    ),
+    "rows added": (
+        lambda b, x, i, y: b.apply("index_add", (x, i, b.exp(y)), {"axis": 0}),
+        [("5 3", f32), ("2 n", i64), ("2 n 3", f32)],
+    ),
+    "convolution": (convolution, [("2 3 n", f32), ("4 3 3", f32)]),
+    "weights of a convolution": (weights, [("2 3 n", f32), ("2 4 n", f32)]),
+    "padded and cut": (lambda b, x: b.slice(b.pad(b.exp(x), (1, 0), (2, 0)), (1, 0), x.shape, (1, 1)), X),
+    "of what is padded": (lambda b, x: b.reduce_max(b.pad(b.sub(x, 9.0), (1, 0), (2, 0), None, -8.0), (0,)), X),
+    **{f"bits {word}": (bits(word), [("2", i64), ("3 n 2 m", f32)]) for word in (0, 1, 2)},
 }  # fmt: skip
 
 
@@ -154,7 +209,17 @@ NOT_TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "reversed": (lambda b, x: whole(b, x, -1), X),
     "sums from the end": (scan("scan_sum", 0, True), X),
     "sorted": (lambda b, x: b.apply("sort", (x,), {"axis": 0, "descending": False}), X),
-    "flat": (lambda b, x: b.reshape(x, (3 * x.shape[0],)), X),
+    "a flat result": (lambda b, x: b.reshape(x, (3 * x.shape[0],)), X),
+    "where of what is flat": (lambda b, x: arg("argmax", 0)(b, flat(b, x)), [("4 n", f32)]),
+    "sums of what is flat within": (
+        lambda b, x: b.reshape(scan("scan_sum", 0, False)(b, flat(b, x)), x.shape),
+        [("4 n", f32)],
+    ),
+    "two orders at once": (
+        lambda b, x, y: b.reduce_sum(b.add(flat(b, x), flat(b, y)), (0,)),
+        [("4 n", f32), ("n 4", f32)],
+    ),
+    "a size taken apart": (lambda b, x: b.reduce_sum(b.reshape(x, (3, x.shape[0])), (1,)), X),
     "joined": (lambda b, x: b.concat((x, x), 0), X),
     "longer": (lambda b, x: b.pad(x, (1, 0), (0, 0)), X),
     "shorter": (lambda b, x: b.slice(x, (0, 0), (x.shape[0] - 1, 3), (1, 1)), X),

@@ -251,7 +251,7 @@ def _random(rng: Rng) -> list[Sample]:
         Sample((np.array(key, np.int64),), {"word": word}, t(shape))
         for key in keys
         for shape in shapes
-        for word in (0, 1)
+        for word in (0, 1, 2)
     ]
 
 

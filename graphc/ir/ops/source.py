@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +41,8 @@ def _evaluate_iota(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType)
 
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+BLOCK = 16  # elements with the first words of so many counters, then as many with the second: what vectors can share
+IN_TURN = 2  # in place of the number of a word: both serve, in such blocks
 _PARITY = 0x1BD11BDA
 _SPREAD = 0x9E3779B9  # an odd number without pattern, so that small high halves do not meet each other
 
@@ -66,10 +68,33 @@ def threefry2x32(key: tuple[int, int], c0: np.ndarray, c1: np.ndarray) -> tuple[
 def _evaluate_random_bits(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
     seed, offset = (int(word) & 0xFFFF_FFFF_FFFF_FFFF for word in arrays[0])
     low = 0xFFFF_FFFF
-    index = np.arange(type.size, dtype=np.uint64).astype(np.uint32)
+    in_turn = attrs["word"] == IN_TURN
+    index = np.arange(_blocks(type) * BLOCK if in_turn else type.size, dtype=np.uint64).astype(np.uint32)
     second = np.full_like(index, ((seed >> 32) + (offset >> 32) * _SPREAD) & low)
-    bits = threefry2x32((seed & low, offset & low), index, second)[attrs["word"]]
+    words = threefry2x32((seed & low, offset & low), index, second)
+    if in_turn:
+        bits = np.stack([word.reshape(-1, BLOCK) for word in words], 1).reshape(-1)[: type.size]
+    else:
+        bits = words[attrs["word"]]
     return bits.view(np.int32).reshape(type.shape)
+
+
+def _blocks(type: TensorType) -> int:
+    """How many blocks of counters serve all elements, two for each counter."""
+    return -(-type.size // (2 * BLOCK))
+
+
+def in_turn(b: Builder, type: TensorType, pair: Callable[[TensorType], Sequence[Node]]) -> Node:
+    """A value of `type` made of the two that `pair` gives for a type of half the size (or a little more).
+
+    BLOCK elements of the first are followed by as many of the second, and so on.
+    """
+    half, both = type.with_shape((_blocks(type), 1, BLOCK)), type.with_shape((_blocks(type), 2, BLOCK))
+    first, second = (b.broadcast(b.reshape(part, half.shape), both.shape) for part in pair(half))
+    which = b.iota(1, both.with_dtype(i32))
+    made = b.select(b.elementwise("eq", which, 0), first, second)
+    flat = b.reshape(made, (both.size,))
+    return b.reshape(b.slice(flat, (0,), (type.size,), (1,)), type.shape)
 
 
 def row_major_index(b: Builder, type: TensorType, axes: Sequence[int]) -> Node:
@@ -84,8 +109,29 @@ def row_major_index(b: Builder, type: TensorType, axes: Sequence[int]) -> Node:
 
 
 def _decompose_random_bits(b: Builder, node: Node) -> Node:
-    """Threefry-2x32 over i32 operators; see the record for the words of key and counter."""
-    type, key = node.type, node.inputs[0]
+    (key,), word = node.inputs, node.integer("word")
+    if word == IN_TURN:
+        return in_turn(b, node.type, lambda half: [_word_at(b, key, _places(b, half), each) for each in (0, 1)])
+    return _word_at(b, key, _places(b, node.type), word)
+
+
+def _places(b: Builder, type: TensorType) -> Node:
+    return row_major_index(b, type, range(type.rank))
+
+
+def bits_at(b: Builder, key: Node, place: Node, word: int) -> Node:
+    """What `random_bits` gives at places in row-major order, i32."""
+    if word != IN_TURN:
+        return _word_at(b, key, place, word)
+    block = b.elementwise("shift_right_logical", place, (2 * BLOCK).bit_length() - 1)
+    counter = b.add(b.mul(block, BLOCK), b.elementwise("bitwise_and", place, BLOCK - 1))
+    is_first = b.elementwise("eq", b.elementwise("bitwise_and", place, BLOCK), 0)
+    return b.select(is_first, _word_at(b, key, counter, 0), _word_at(b, key, counter, 1))
+
+
+def _word_at(b: Builder, key: Node, place: Node, number: int) -> Node:
+    """A word for each counter: Threefry-2x32 over i32 operators; see the record for the words of key and counter."""
+    type = place.type
     scalar = TensorType(i32, (), type.device)
 
     def word(entry: int, high: bool) -> Node:
@@ -97,7 +143,7 @@ def _decompose_random_bits(b: Builder, node: Node) -> Node:
     k0, k1 = word(0, False), word(1, False)
     k2 = b.elementwise("bitwise_xor", b.elementwise("bitwise_xor", k0, k1), b.constant(_PARITY, scalar))
     keys = (k0, k1, k2)
-    x0 = b.add(row_major_index(b, type, range(type.rank)), b.broadcast(k0, type.shape))
+    x0 = b.add(place, b.broadcast(k0, type.shape))
     second = b.add(word(0, True), b.mul(word(1, True), _SPREAD - (1 << 32)))
     x1 = b.broadcast(b.add(second, k1), type.shape)
     for group in range(5):
@@ -108,7 +154,7 @@ def _decompose_random_bits(b: Builder, node: Node) -> Node:
             x1 = b.elementwise("bitwise_xor", b.elementwise("bitwise_or", left, right), x0)
         x0 = b.add(x0, b.broadcast(keys[(group + 1) % 3], type.shape))
         x1 = b.add(x1, b.broadcast(b.add(keys[(group + 2) % 3], group + 1), type.shape))
-    return x1 if node.integer("word") else x0
+    return x1 if number else x0
 
 
 INPUT = register(
@@ -153,10 +199,11 @@ RANDOM_BITS = register(
         kind="composite",
         arity=1,
         doc=(
-            "i32 random bits of any shape from `key`, i64[2] = (seed, offset): word number `word` (0 or 1) of "
+            "i32 random bits of any shape from `key`, i64[2] = (seed, offset): word number `word` (0 or 1, or 2 for "
+            "both in turn: the first ones of 16 counters, then their second ones) of "
             "Threefry-2x32 (20 rounds; Salmon et al., SC11). Key words: the low halves of seed and offset. Counter "
-            "words: the row-major index; the high half of the seed plus 0x9E3779B9 times that of the offset; all "
-            "modulo 2**32."
+            "words: the row-major index (for both words, the number of the counter); the high half of the seed plus "
+            "0x9E3779B9 times that of the offset; all modulo 2**32."
         ),
         infer=given("random_bits"),
         attrs=(Attr("word", "int"),),
