@@ -29,7 +29,9 @@ LEAST = 2  # of one element something else may be made
 MOST_ROOM = 4096  # at first, and no more than makes
 WORK = 1 << 15  # elements and products: to compute them in vain takes no time
 COPIED = 2e-4  # microseconds for a byte that is copied to where there is room, or back
+LONG, BETWEEN = 64, 16  # operators of programs for which there are rooms between the powers of two from this one on
 WAITED = 1.0  # seconds for another thread
+MOST_FAILURES = 2  # to tell what is done for all sizes, and for each program that there is
 MOST_FORMS = 4  # ways in which sizes change, after which a function is given up
 
 Form = tuple[tuple[int, ...], ...]  # for each dimension of each operand the number of its size, or -1
@@ -76,11 +78,12 @@ class Sized:
     def __init__(self, example: Graph) -> None:
         self.is_given_up = False
         self.changes = 0
-        self._forms = 0
+        self._forms = self._failures = 0
         self._begin(example)
 
     def _begin(self, example: Graph) -> None:
         self._example = example
+        self._is_long = len(example.nodes) >= LONG
         self.types = [node.type for node in example.inputs]
         self.form: Form | None = None
         self.programs: dict[tuple[object, tuple[int, ...]], Program] = {}
@@ -117,8 +120,12 @@ class Sized:
         outputs = [node.type for node in graph.outputs]
         whole = (*form, *_form(number, [node.type for node in self._example.outputs], outputs))
         roomy = with_room(self._example, graph, dict(zip(found, key[1], strict=True)))
-        if roomy is None or COPIED * _copied([*types, *outputs], whole) > cost:
+        if COPIED * _copied([*types, *outputs], whole) > cost:
             self.is_given_up = True
+            return
+        if roomy is None:  # an extent may happen to be another one, too
+            self._failures += 1
+            self.is_given_up = self._failures > MOST_FAILURES * (1 + len(self.programs))
             return
         self.programs[key] = Program(roomy, whole)
         self.patterns[key] = Pattern(self._example, graph, found)
@@ -130,8 +137,24 @@ class Sized:
         self._begin(example)
 
     def _key(self, sizes: Sequence[int]) -> tuple[object, tuple[int, ...]]:
-        pairs = zip(sizes, self.least, strict=True)
-        return code_key(), tuple([least if n <= least else 1 << (n - 1).bit_length() for n, least in pairs])
+        return code_key(), tuple([self._room(n, least) for n, least in zip(sizes, self.least, strict=True)])
+
+    def _room(self, size: int, least: int) -> int:
+        """The room for a size: a power of two, or, as long programs compute much in vain, three quarters of one."""
+        if size <= least:
+            return least
+        room = 1 << (size - 1).bit_length()
+        return self._smaller(room) if size <= self._smaller(room) and self._smaller(room) > least else room
+
+    def _smaller(self, room: int) -> int:
+        """The room below one, where that is not the smallest."""
+        if room & (room - 1):
+            return 2 * room // 3
+        return 3 * room // 4 if self._is_long and room > BETWEEN else room // 2
+
+    def above(self, room: int, least: int) -> int:
+        """Above which sizes there is this room."""
+        return LEAST - 1 if room == least else max(least, self._smaller(room))
 
     def run(self, types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]) -> Any:
         """The results and their types; None where it is not known what the function gives, or not compiled."""

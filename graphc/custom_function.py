@@ -364,7 +364,7 @@ def _finish(
     values: dict[int, Value] = {}
     if flows:
         ctx._parents = tuple(keep for _, keep in reads)
-        ctx._through = [node for node, _ in reads], recorder.seen
+        ctx._through = [node for node, _ in reads], tuple(recorder.seen)  # what reads the outputs may add to it
         ctx._wanted = [type(keep) is Value and keep.grad for _, keep in reads]
         entries = [node for (node, _), wanted in zip(reads, ctx._wanted, strict=True) if wanted]
         marked = {id(t) for t in ctx.non_differentiable}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import gc
 import math
-import os
 import sys
 import threading
 import types
@@ -26,12 +25,14 @@ from graphc.float_arguments import FloatArguments, with_floats
 from graphc.grad_mode import MODE
 from graphc.guards import Guards, Unguardable
 from graphc.ir.node import Node
+from graphc.many_shapes import MOST_SHAPES, ManyShapes
 from graphc.native import readers
 from graphc.native.entering import CALL
 from graphc.native.library import library
 from graphc.native.ready import Ready
 from graphc.native.recent import Recent
 from graphc.options import TUNE, code_key, scope
+from graphc.recompiles import report
 from graphc.recorder import runtime_scalar
 from graphc.recording import Recorder, current
 from graphc.replay import Recorded, Replay, Source, is_lent
@@ -65,19 +66,6 @@ _STATE = ("new state", "a change to what it depends on")
 
 _BINDING = threading.Lock()
 
-_reasons: list[str] = []
-
-
-def explain_recompiles() -> list[str]:
-    """Why compiled functions captured a call again, or could not be captured, in order."""
-    return list(_reasons)
-
-
-def _report(text: str) -> None:
-    _reasons.append(text)
-    if "recompiles" in os.environ.get("GRAPHC_LOGS", ""):
-        print(f"graphc: {text}", file=sys.stderr)
-
 
 def _is_inside(recorder: Recorder) -> bool:
     """Whether another captured call, or `vmap`, goes on: what is compiled is a part of it."""
@@ -90,7 +78,12 @@ class Compiled(Ready):
     __slots__ = ("__dict__", "__weakref__")
 
     def __init__(
-        self, function: Callable[..., Any], name: str, fullgraph: bool = False, tune: float | None = None
+        self,
+        function: Callable[..., Any],
+        name: str,
+        fullgraph: bool = False,
+        tune: float | None = None,
+        shapes: int = MOST_SHAPES,
     ) -> None:
         self._function = function
         self._name = name
@@ -100,6 +93,7 @@ class Compiled(Ready):
         self._recent: Recent | None = None
         self._ready = None  # of `_recent`
         self._captures: dict[Any, int] = {}
+        self._shapes = ManyShapes(shapes)
         self._failures: dict[Any, int] = {}
         self._floats = FloatArguments(self._looks_at_numbers)
         # Under autocast it is another function; captures of each state are kept apart.
@@ -115,8 +109,7 @@ class Compiled(Ready):
         found = self._bound.get(id(instance))  # which holds the instance: no other has its identity
         if found is not None:
             return found
-        made = Compiled(types.MethodType(self._function, instance), self._name, self._fullgraph)
-        made._options = self._options
+        made = self._like(types.MethodType(self._function, instance))
         with _BINDING:
             while len(self._bound) >= MOST_INSTANCES:
                 del self._bound[next(iter(self._bound))]
@@ -124,7 +117,14 @@ class Compiled(Ready):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies begin without captures: those belong to what this function has captured."""
-        return Compiled, (self._function, self._name, self._fullgraph, self._options.get(TUNE.name))
+        tune = self._options.get(TUNE.name)
+        return Compiled, (self._function, self._name, self._fullgraph, tune, self._shapes.most)
+
+    def _like(self, function: Callable[..., Any]) -> Compiled:
+        """Another function, compiled in the same way."""
+        made = Compiled(function, self._name, self._fullgraph, shapes=self._shapes.most)
+        made._options = self._options
+        return made
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if OPEN and STATE.key != self._casting:
@@ -167,9 +167,8 @@ class Compiled(Ready):
         """The same function under another state of autocast."""
         found = self._under.get(casting)
         if found is None:
-            found = self._under[casting] = Compiled(self._function, self._name, self._fullgraph)
-            found._options, found._casting = self._options, casting
-            found._under = self._under
+            found = self._under[casting] = self._like(self._function)
+            found._casting, found._under = casting, self._under
         return found
 
     def _call(self, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -188,12 +187,14 @@ class Compiled(Ready):
                 return self._replay(recorder, entry, tensors, floats)
         if reason is not None:
             FRONT.recompiles += 1
-            _report(f"{self._name}: captured again because {reason}")
+            report(f"{self._name}: captured again because {reason}")
         elif self._entries and key not in self._captures:
+            if self._shapes.is_left(key):
+                return self._function(*args, **kwargs)
             FRONT.recompiles += 1
             known = any(before[:-1] == key[:-1] for before in self._captures)
             what = "the options of generated code" if known else "its arguments"
-            _report(f"{self._name}: captured again because {what} differ from those before")
+            report(f"{self._name}: captured again because {what} differ from those before")
         worn = self._captures.get(key, 0) >= MOST_CAPTURES or self._failures.get(key, 0) >= MOST_FAILURES
         if worn or not self._floats.captures(key[2]):
             return self._function(*args, **kwargs)
@@ -237,7 +238,7 @@ class Compiled(Ready):
             FRONT.capture_breaks += 1
             if reason.lasts:
                 self._failures[key] = MOST_FAILURES
-            _report(f"{self._name}: run plainly, as it depends on {reason}, which cannot be guarded")
+            report(f"{self._name}: run plainly, as it depends on {reason}, which cannot be guarded")
             return self._function(*call[0], **call[1])
         stand_ins = [stand_in_for(t) for t in tensors]
         numbers = [runtime_scalar(v) if p in self._floats.changing else v for p, v in enumerate(floats)]
@@ -273,6 +274,7 @@ class Compiled(Ready):
             return self._give_up(key, capture, with_floats(result, stood) if stood else result)
         self._failures.pop(key, None)
         self._captures[key] = self._captures.get(key, 0) + 1
+        self._shapes.captured(key)
         while len(self._entries) >= MOST_SIGNATURES:
             self._entries.pop(next(iter(self._entries)))
         self._entries.setdefault(key, []).insert(0, made)
@@ -282,7 +284,7 @@ class Compiled(Ready):
     def _give_up(self, key: Any, capture: Capture, result: Any) -> Any:
         FRONT.capture_breaks += 1
         if self._failures.get(key, 0) == 0:
-            _report(f"{self._name}: this call was not captured because of {capture.broken}")
+            report(f"{self._name}: this call was not captured because of {capture.broken}")
         self._failures[key] = self._failures.get(key, 0) + 1
         self._floats.fix()
         once = capture.broken.startswith(_STATE) and self._failures[key] == 1
@@ -458,8 +460,12 @@ def compile(
     function that does with numbers what tensors cannot (`isinstance`, `math`, formatting) a few of their values are
     captured, and with others it runs as ordinary code. A function that looks at values (prints, `item`, `if` on a
     tensor) runs as ordinary code; with `fullgraph=True` that is a RuntimeError. With `disable=True` the model is given
-    back as it is. `dynamic`, `backend`, `mode` and `options` are accepted for PyTorch's sake and have no effect. Usable
-    as a decorator, with or without arguments.
+    back as it is. `backend`, `mode` and `options` are accepted for PyTorch's sake and have no effect. Usable as a
+    decorator, with or without arguments.
+
+    Calls with tensors of four different shapes are captured when they come first. After that others run as ordinary
+    code, whose programs are compiled once for all sizes, and are captured when they came 256 times. With `dynamic=True`
+    this begins after the first shape, with `dynamic=False` all are captured.
 
     `tune` is a number of seconds. When a program is compiled for the first time, schedules of its expensive kernels
     are then compiled and timed on this machine for at most that long, with the number of threads of that moment, and
@@ -467,16 +473,17 @@ def compile(
     faster. 0 is no search, and so is None unless the environment variable GRAPHC_TUNE names seconds.
     """
     seconds = None if tune is None else _seconds(tune)
+    shapes = MOST_SHAPES if dynamic is None else 1 if dynamic else sys.maxsize
     if model is None:
-        return functools.partial(compile, fullgraph=fullgraph, disable=disable, tune=seconds)
+        return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, disable=disable, tune=seconds)
     if disable:
         return model
     if (optimized := getattr(type(model), "_optimized", None)) is not None:  # a module
-        call = Compiled(model.__call__, type(model).__name__, fullgraph, seconds)
-        return optimized(model, call, {"fullgraph": fullgraph, "tune": seconds})
+        call = Compiled(model.__call__, type(model).__name__, fullgraph, seconds, shapes)
+        return optimized(model, call, {"fullgraph": fullgraph, "dynamic": dynamic, "tune": seconds})
     if not callable(model):
         raise KindError(f"graphc.compile wants a function or a module, not {type(model).__name__}")
-    return Compiled(model, getattr(model, "__qualname__", type(model).__name__), fullgraph, seconds)
+    return Compiled(model, getattr(model, "__qualname__", type(model).__name__), fullgraph, seconds, shapes)
 
 
 def _seconds(tune: object) -> float:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from graphc.recording import Recorder
 
 KEPT_TURNS = 64  # programs for which a leaf waits to be read again, at least
+# A leaf waits after it was read again within so many programs, and under the same number, so many times in a row. The
+# batches of a list that is gone through again and again do not: one after the other would take a number for itself.
+NEAR_TURNS, NEAR_READS = 8, 4
 
 Copy = Callable[[], AnyBuffer]
 
@@ -100,9 +103,12 @@ class Leaves:
             binding = self.bind(buffer, storage.type, storage)
             storage.slot = weakref.ref(binding)
             if not exported:
-                if (last := storage.last) and last[1] == binding.index and self.turn - last[0] <= KEPT_TURNS:
-                    binding.steady = weakref.ref(storage)
-                storage.last = self.turn, binding.index
+                last, reads = storage.last, 0
+                if last and last[1] == binding.index and self.turn - last[0] <= NEAR_TURNS:
+                    reads = min(last[2] + 1, NEAR_READS)
+                    if reads == NEAR_READS:
+                        binding.steady = weakref.ref(storage)
+                storage.last = self.turn, binding.index, reads
         elif exported and not (
             storage.type.device == "cpu"  # elsewhere, a copy costs less than a look
             and equal(binding.buffer, storage.buffer)

@@ -32,7 +32,7 @@ from graphc.tensors.export import seen
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
-MOST_LENGTHS = 4  # of sequences, before a layer is cut into pieces
+MOST_LENGTHS = 2  # of sequences, before a layer is cut into pieces
 PIECES = (64, 16, 4, 1)  # steps: a program each
 MOST_PROGRAMS = 256  # that are kept; the least recently used are forgotten
 

@@ -173,13 +173,14 @@ class Storage:
     `export` is a weak reference to the owner of the arrays of other libraries that see the memory; `external` the
     object that lent it. `origin`, for a run-time number, reads it anew. `slot` is the leaf that stands for the buffer
     in what is recorded now, `slots` the leaves of contiguous parts of it. `kept` is the leaf while it waits for a
-    later program, `last` the program and the number that the leaf had when it was made last.
+    later program, `last` the program and the number that the leaf had when it was made last, and how
+    many times in a row that was soon after the time before.
     """
 
     slot: weakref.ref[Binding] | None
     slots: dict[tuple[object, ...], Callable[[], Binding | None]] | None
     kept: Binding | None
-    last: tuple[int, int] | None
+    last: tuple[int, int, int] | None
     export: Callable[[], object] | None
     external: object | None
     origin: Callable[[], float] | None

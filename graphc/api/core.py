@@ -27,7 +27,8 @@ from graphc.dtypes import (
     short,
     uint8,
 )
-from graphc.jit import compile, explain_recompiles
+from graphc.jit import compile
+from graphc.recompiles import explain_recompiles
 from graphc.layouts import (
     channels_last,
     channels_last_3d,

@@ -5,7 +5,7 @@ Functions give 0 when Python must do it.
 
 from __future__ import annotations
 
-from graphc.leaves import KEPT_TURNS
+from graphc.leaves import NEAR_READS, NEAR_TURNS
 from graphc.native.code import Function
 from graphc.native.objects import Layout, Writer
 
@@ -155,16 +155,21 @@ def _new_leaf(layout: Layout) -> Function:
     f.need(f.differ(made, 0))
     f.replace("%storage", storages["slot"], f.call("PyWeakref_NewRef", made, 0))
     turn, index = f.load("%recorder", layout.recorder["turn"]), f.load(made, layout.binding["index"])
-    before = f.load("%storage", storages["last"])
+    before, reads = f.load("%storage", storages["last"]), f.variable(0)
     with f.when(f.differ(before, none)):
-        now, number, then, same = (
+        now, number, then, same, read = (
             f.call("PyLong_AsLongLong", held)
-            for held in (turn, index, *(f.call("PyTuple_GetItem", before, place) for place in range(2)))
+            for held in (turn, index, *(f.call("PyTuple_GetItem", before, place) for place in range(3)))
         )
-        soon = f.above(str(KEPT_TURNS + 1), f.minus(now, then))
+        soon = f.above(str(NEAR_TURNS + 1), f.minus(now, then))
         with f.when(f.both(f.equal(number, same), soon)):
-            f.replace(made, layout.binding["steady"], f.call("PyWeakref_NewRef", "%storage", 0))
-    f.replace("%storage", storages["last"], f.tuple_of(turn, index))
+            f.set(reads, f.add(read, 1))
+            with f.when(f.above(f.get(reads), NEAR_READS - 1)):
+                f.set(reads, NEAR_READS)
+                f.replace(made, layout.binding["steady"], f.call("PyWeakref_NewRef", "%storage", 0))
+    reads = f.call("PyLong_FromLongLong", f.get(reads))
+    f.replace("%storage", storages["last"], f.tuple_of(turn, index, reads))
+    f.call("Py_DecRef", reads)
     f.give(made)
     return f
 

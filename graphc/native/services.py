@@ -160,7 +160,7 @@ def _sized(plan: Plan, whole: Sized, key: object) -> _Made | None:
     if form is None or not programs:
         return None
     example, dims = next((program.outputs[0], program.form[-1]) for program in programs.values())
-    made = [_program(plan, program, whole.least, rooms) for rooms, program in programs.items()]
+    made = [_program(plan, program, whole, rooms) for rooms, program in programs.items()]
     records = [record for record in made if record is not None]
     if example.rank > MOST_RANK or not records:
         return None
@@ -179,7 +179,7 @@ def _sized(plan: Plan, whole: Sized, key: object) -> _Made | None:
     return example, words
 
 
-def _program(plan: Plan, program: Program, least: Sequence[int], rooms: Sequence[int]) -> tuple[int, ...] | None:
+def _program(plan: Plan, program: Program, whole: Sized, rooms: Sequence[int]) -> tuple[int, ...] | None:
     """The record of a program; None where Python must run it."""
     executable, (output,) = program.executable, program.outputs
     if type(executable) is not Executable or executable.native is None or executable.arena_bytes > _MOST_ARENA:
@@ -201,7 +201,7 @@ def _program(plan: Plan, program: Program, least: Sequence[int], rooms: Sequence
     out = _memory(plan, output.nbytes, output) if max(program.form[-1], default=-1) >= 0 else 0
     if out:
         addresses.values[inputs] = out
-    bounds = [word for low, room in zip(least, rooms, strict=True) for word in _bounds(low, room)]
+    bounds = [word for least, room in zip(whole.least, rooms, strict=True) for word in (whole.above(room, least), room)]
     assert len(bounds) == BOUNDS * len(rooms)
     assert len(records) == ROOM * operands
     entry, table, _ = executable.native
@@ -221,11 +221,6 @@ def _program(plan: Plan, program: Program, least: Sequence[int], rooms: Sequence
         "result": addresses.at(inputs),
     }
     return tuple([words[name] for name in PROGRAM])
-
-
-def _bounds(least: int, room: int) -> tuple[int, int]:
-    """Above which sizes there is this room, and up to which."""
-    return (LEAST - 1 if room == least else max(least, room // 2)), room
 
 
 def _memory(plan: Plan, nbytes: int, what: object) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import threading
 import weakref
 from typing import Any
@@ -14,8 +15,10 @@ import graphc as torch
 import graphc.nn as nn
 import graphc.nn.functional as F
 from graphc import optim
-from graphc.leaves import KEPT_TURNS
+from graphc.leaves import KEPT_TURNS, NEAR_READS, NEAR_TURNS
 from graphc.recording import Recorder, current
+
+OFTEN = NEAR_READS + 2  # runs after which leaves wait
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_weights_are_bound_once_for_many_calls(bound: list[int]) -> None:
     x = torch.randn(2, 4)
     with torch.no_grad():
         wanted = net(x).tolist()
-        for _ in range(2):
+        for _ in range(OFTEN):
             net(x).tolist()
         bound.clear()
         before = torch.counters()
@@ -57,7 +60,7 @@ def test_programs_in_turn_have_leaves_of_their_own(bound: list[int]) -> None:
     def turn() -> list[float]:
         return [(x * weight).sum().item() for weight in weights]
 
-    for _ in range(12):  # the weights get their numbers one after the other
+    for _ in range(5 * OFTEN):  # the weights get their numbers one after the other
         wanted = turn()
     bound.clear()
     before = torch.counters()["program_hits"]
@@ -73,14 +76,14 @@ def test_every_step_of_training_has_the_same_leaves(bound: list[int]) -> None:
     optimizer = optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     x, y = torch.randn(6, 4), torch.randint(0, 3, (6,))
     before, steps = torch.counters(), []
-    for _ in range(8):
+    for _ in range(OFTEN + 5):
         bound.clear()
         optimizer.zero_grad()
         F.cross_entropy(net(x), y).backward()
         optimizer.step()
         steps.append(tuple(bound))
-    assert len(set(steps[3:])) == 1
-    assert len(steps[3]) < len(steps[1]), "the batch is bound again"
+    assert len(set(steps[OFTEN:])) == 1
+    assert len(steps[OFTEN]) < len(steps[1]), "the batch is bound again"
     assert torch.counters()["autodiff"] - before["autodiff"] == 1
 
 
@@ -98,17 +101,37 @@ def test_batches_of_a_list_have_the_same_leaf(bound: list[int]) -> None:
     assert counts[2:] == [1] * 10
 
 
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_list_of_batches_is_gone_through_again_and_again(shuffled: bool) -> None:
+    draw, weight = random.Random(0), torch.randn(4)
+    batches = [torch.randn(3, 4) for _ in range(2 * NEAR_TURNS)]
+    for batch in batches:
+        batch.tolist()
+    weight.tolist()
+
+    def epoch() -> None:
+        for batch in draw.sample(batches, len(batches)) if shuffled else batches:
+            (batch * weight).sum().item()
+
+    for _ in range(3):
+        epoch()
+    before = torch.counters()["structure_hits"]
+    for _ in range(20):
+        epoch()
+    assert torch.counters()["structure_hits"] - before <= (4 if shuffled else 0), "looked up anew, with other leaves"
+
+
 def test_what_is_written_is_read_anew() -> None:
     x, y = torch.ones(3), torch.ones(3)
-    for _ in range(4):
+    for _ in range(OFTEN):
         assert (x + y).tolist() == [2.0] * 3
     x.mul_(3)
     assert (x + y).tolist() == [4.0] * 3
-    for _ in range(4):
+    for _ in range(OFTEN):
         (x + y).tolist()
     x.numpy()[0] = 7
     assert (x + y).tolist() == [8.0, 4.0, 4.0]
-    for _ in range(4):
+    for _ in range(OFTEN):
         (x + y).tolist()
     x.data = torch.zeros(3)
     assert (x + y).tolist() == [1.0] * 3
@@ -116,7 +139,7 @@ def test_what_is_written_is_read_anew() -> None:
 
 def test_a_write_that_only_the_user_saw_is_noticed() -> None:
     x, w = torch.ones(3), torch.ones(3, requires_grad=True)
-    for _ in range(4):
+    for _ in range(OFTEN):
         (x * w).sum().item()
     torch.autograd.graph.increment_version(x)
     loss = (x * w).sum()
@@ -126,7 +149,7 @@ def test_a_write_that_only_the_user_saw_is_noticed() -> None:
 
 def test_dead_tensors_leave_their_memory_at_once() -> None:
     x, y = torch.ones(300), torch.ones(300)
-    for _ in range(4):
+    for _ in range(OFTEN):
         (x + y).tolist()
     buffer, leaf = weakref.ref(x._storage.buffer), x._storage.kept
     assert leaf is not None
@@ -141,7 +164,7 @@ def test_dead_tensors_leave_their_memory_at_once() -> None:
 
 def test_memory_that_waits_to_be_read_is_shown_to_numpy_where_it_lies() -> None:
     x, y = torch.ones(3), torch.ones(3)
-    for _ in range(4):
+    for _ in range(OFTEN):
         (x + y).tolist()
     assert x._storage.kept is not None
     place = x.data_ptr()
@@ -153,13 +176,13 @@ def test_memory_that_waits_to_be_read_is_shown_to_numpy_where_it_lies() -> None:
 
 def test_a_leaf_that_programs_do_not_read_is_given_up() -> None:
     x, y = torch.ones(3), torch.ones(3)
-    for _ in range(4):
+    for _ in range(OFTEN):
         (x + y).tolist()
     assert x._storage.kept is not None
     for _ in range(2 * KEPT_TURNS):
         (y * 2).tolist()
     assert x._storage.kept is None and y._storage.kept is not None
-    for _ in range(4):
+    for _ in range(OFTEN):
         assert (x + y).tolist() == [2.0] * 3
     assert x._storage.kept is not None
 
@@ -172,7 +195,7 @@ def test_a_replay_has_its_memory_for_itself() -> None:
         w.mul_(2.0)
 
     step()
-    for _ in range(4):
+    for _ in range(OFTEN):
         (w + 1).tolist()
     held = w._storage.kept
     assert held is not None
@@ -211,7 +234,7 @@ def test_leaves_that_other_threads_took_over_are_given_up() -> None:
     x, y = torch.ones(3), torch.ones(3)
 
     def use() -> None:
-        for _ in range(4):
+        for _ in range(OFTEN):
             assert (x + y).tolist() == [2.0] * 3
 
     use()
