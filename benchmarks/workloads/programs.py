@@ -319,16 +319,78 @@ def _average(size: int, turns: int) -> Workload:
     )
 
 
+def _lengths(texts: int, batch: int, words: int, width: int, classes: int) -> Workload:
+    """A classifier of texts with attention learns from batches that all have other lengths."""
+    rng = np.random.default_rng(20)
+    lengths = [int(n) for n in rng.permutation(texts)]
+    data = [rng.integers(words, size=(batch, 20 + n)) for n in lengths]
+    labels = rng.integers(classes, size=(texts, batch))
+    held: dict[str, list[tuple[Any, Any]]] = {}  # of each library
+    rate = 0.1
+
+    def torch(t: Any, *weights: Any) -> Any:
+        lib, losses = t.torch, []
+        functional = lib.nn.functional
+        with lib.inference_mode(False), lib.enable_grad():
+            if lib.__name__ not in held:
+                pairs = zip(data, labels, strict=True)
+                held[lib.__name__] = [(lib.tensor(x.tolist()), lib.tensor(y.tolist())) for x, y in pairs]
+            learnt = [w.clone().requires_grad_() for w in weights]
+            table, inner, score, outer = learnt
+            optimizer = lib.optim.SGD(learnt, lr=rate)
+            for x, y in held[lib.__name__]:
+                seen = table[x]
+                shares = ((seen @ inner).tanh() @ score).softmax(1)
+                loss = functional.cross_entropy((shares[..., None] * seen).sum(1) @ outer, y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        return lib.tensor(losses)
+
+    def numpy(*weights: np.ndarray) -> np.ndarray:
+        table, inner, score, outer = (w.astype(np.float64) for w in weights)
+        losses: list[float] = []
+        for x, y in zip(data, labels, strict=True):
+            seen = table[x]
+            hidden = np.tanh(seen @ inner)
+            shares = np.exp(hidden @ score)
+            shares /= shares.sum(1, keepdims=True)
+            mean = (shares[..., None] * seen).sum(1)
+            slope = np.exp(mean @ outer)
+            slope /= slope.sum(1, keepdims=True)
+            losses.append(float(-np.log(slope[np.arange(batch), y]).mean()))
+            slope[np.arange(batch), y] -= 1
+            slope /= batch
+            d_mean = slope @ outer.T
+            d_shares = (d_mean[:, None] * seen).sum(2)
+            d_score = shares * (d_shares - (shares * d_shares).sum(1, keepdims=True))
+            d_inner = d_score[..., None] * score * (1 - hidden**2)
+            d_seen = shares[..., None] * d_mean[:, None] + d_inner @ inner.T
+            outer -= rate * mean.T @ slope
+            score -= rate * (d_score[..., None] * hidden).sum((0, 1))
+            inner -= rate * np.einsum("btd,bte->de", seen, d_inner)
+            np.add.at(table, x, -rate * d_seen)
+        return np.array(losses, np.float32)
+
+    def inputs() -> Arrays:
+        shapes = {"table": (words, width), "inner": (width, width), "score": (width,), "outer": (width, classes)}
+        return {name: 0.3 * normal(21 + i, *shape) for i, (name, shape) in enumerate(shapes.items())}
+
+    elements = sum(x.size for x in data)
+    return _program("lengths", inputs, torch, numpy, 6.0 * elements * width * (width + 3), 4.0 * words * width)
+
+
 def workloads(tiny: bool) -> list[Workload]:
     """Programs that nobody compiles."""
     if tiny:
         return [
             *(_suppression(12), _q_learning(5, 3, 9), _bandit(4, 9), _oscillator(3, 3), _adam(5, 4)),
             *(_denoising(4, 5, 3), _conjugate_gradients(6), _perceptron(9, 3), _windows(60, 4), _thresholds(9, 4)),
-            *(_blanking(2, 8, 3), _average(4, 5)),
+            *(_blanking(2, 8, 3), _average(4, 5), _lengths(4, 2, 7, 4, 3)),
         ]
     return [
         *(_suppression(200), _q_learning(50, 4, 50), _bandit(10, 100), _oscillator(4, 100), _adam(50, 50)),
         *(_denoising(128, 64, 50), _conjugate_gradients(100), _perceptron(200, 10), _windows(2000, 100)),
-        *(_thresholds(500, 30), _blanking(8, 32, 8), _average(64, 50)),
+        *(_thresholds(500, 30), _blanking(8, 32, 8), _average(64, 50), _lengths(64, 16, 200, 64, 8)),
     ]
