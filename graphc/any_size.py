@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import graphc
+from graphc.alike import Pattern
 from graphc.extents import Sizes
 from graphc.interpreting import COMPILED_STEP, PROGRAM
 from graphc.ir.contraction import parse_spec
@@ -22,7 +23,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, from_host, values_of
 from graphc.options import code_key
-from graphc.rooms import Pattern, sizes_of, with_room
+from graphc.rooms import sizes_of, with_room
 from graphc_runtime.buffer import Buffer
 
 LEAST = 2  # of one element something else may be made

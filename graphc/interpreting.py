@@ -42,6 +42,7 @@ _FEW = 1024  # elements that cost no more than the operator
 _NOT_ALONE = frozenset({"transfer", "random_bits"})  # what is never computed by itself: see `_is_worth` for draws
 FEWEST_SAME = 6  # operators of a part that is compiled
 MOST_KEPT = 2048  # kinds of programs, and interpreted ones, that are known; the least recently used are forgotten
+MOST_OPERATORS = 1 << 19  # of interpreted programs that are known
 
 Key = tuple[object, ...]
 
@@ -67,6 +68,7 @@ class Interpreted:
         self.seen = 0  # the number of changes of `same.sized` then
         self._whole = whole if whole is not None else self
         self._graph = graph
+        self.operators = len(graph.nodes)
         self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
         self.cost = estimated(graph.nodes)  # of a part that gives nothing, too
         self._most = min(MOST_RUNS, _runs(graph.nodes, self.cost))
@@ -128,6 +130,7 @@ class Variants:
         self._compiled: OrderedDict[Key, set[int]] = OrderedDict()  # the first variants of each kind of program
         self._same: dict[Key, Same] = {}  # of those that are interpreted
         self._held: OrderedDict[Key, Interpreted] = OrderedDict()
+        self._operators = 0  # of those that are held
 
     def interpreted(self, graph: Graph, key: Key, order: Sequence[Node]) -> Interpreted | None:
         """What runs the program of `graph`, whose structure is `key` and whose operators were recorded in that `order`,
@@ -150,8 +153,9 @@ class Variants:
         if same is None:
             same = self._same[kind] = Same()
         made = self._held[key] = Interpreted(graph, same.changing(order), same=same)
-        if len(self._held) > MOST_KEPT:
-            self._held.popitem(last=False)
+        self._operators += made.operators
+        while len(self._held) > MOST_KEPT or (self._operators > MOST_OPERATORS and len(self._held) > 1):
+            self._operators -= self._held.popitem(last=False)[1].operators
         return made
 
 

@@ -8,92 +8,24 @@ what changes nothing in its place.
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 
+from graphc.alike import are_alike, is_same, measure_of
 from graphc.extents import Extents, Factors, NotTold, Sizes, changes, extent, factorised, is_one_piece, split_as
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import Dim, is_plain, parse_spec
 from graphc.ir.graph import Graph
-from graphc.ir.node import AttrValue, Node
+from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
 from graphc.ir.ops.source import bits_at
-from graphc.ir.types import TensorType, i32, identity
+from graphc.ir.types import TensorType, i32, i64, identity
 
-Measure = tuple[tuple[Sizes, ...], int, int]  # what a number is: so many times the product of sizes, and c
 _POINTWISE = frozenset({"elementwise", "composite"})  # kinds of operators
 _ALONG = frozenset({"gather", "take_along", "argsort", "sort"})  # they may not go along what changes
-_WITH_NUMBERS = frozenset({"constant", "pad"})  # of which zero may be negative
 _REDUCED = {
     **{f"reduce_{kind}": kind for kind in ("sum", "prod", "max", "min")},
     **{"argmax": "max", "argmin": "min"},
 }
-
-
-class Pattern:
-    """What two graphs that `with_room` understood tell of others: whether these do the same for their sizes."""
-
-    def __init__(self, first: Graph, second: Graph, pairs: Sequence[Sizes]) -> None:
-        self._numbers = {pair: i for i, pair in enumerate(pairs)}
-        *operands, self._outputs = _operands(first)
-        self._extents = factorised(first, second, pairs)
-        self._known = [
-            (node, self._extents.axes[i], operands[i], self._rule(node, other))
-            for i, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True))
-        ]
-
-    def _rule(self, node: Node, other: Node) -> Measure | None:
-        """What a constant is that changes."""
-        if node.op != "constant" or is_same(node, other):
-            return None
-        values = node.attr("value"), other.attr("value")
-        measure = _measure(list(self._numbers), values)  # type: ignore[arg-type]
-        assert measure is not None  # or there had been no graph with room
-        return measure
-
-    def fits(self, graph: Graph, sizes: Sequence[int]) -> bool:
-        """Whether a graph does the same for `sizes`."""
-        nodes = graph.nodes
-        *operands, outputs = _operands(graph)
-        now = self._extents.all_sizes({pair: sizes[i] for pair, i in self._numbers.items()})
-        if len(nodes) != len(self._known) or outputs != self._outputs:
-            return False
-        for node, own, (like, axes, given, rule) in zip(nodes, operands, self._known, strict=True):
-            if node.op != like.op or own != given:
-                return False
-            if not axes:
-                is_like = node.type is like.type
-            else:
-                shape = tuple([extent(axes[i], now) if i in axes else n for i, n in enumerate(like.shape)])
-                is_like = node.shape == shape and node.dtype is like.dtype
-            if not is_like:
-                return False
-            if rule is not None:
-                pairs, k, c = rule
-                if node.attr("value") != k * math.prod(now[pair] for pair in pairs) + c:
-                    return False
-            elif axes and node.op in ("reshape", "broadcast"):
-                continue  # their attributes are the shape
-            elif axes and node.op == "slice":
-                if any(node.ints(name) != like.ints(name) for name in ("start", "step")):
-                    return False
-            elif not is_same(node, like):
-                return False
-        return True
-
-
-def _operands(graph: Graph) -> list[tuple[int, ...]]:
-    """The numbers of the operands of each node, and those of the outputs."""
-    number = {node: i for i, node in enumerate(graph.nodes)}
-    read = [*(node.inputs for node in graph.nodes), graph.outputs]
-    return [tuple([number[node] for node in nodes]) for nodes in read]
-
-
-def is_same(node: Node, other: Node) -> bool:
-    """Whether two nodes have the same attributes, numbers to the last bit."""
-    mine, others = node.attrs, other.attrs
-    return mine is others or (mine == others and (node.op not in _WITH_NUMBERS or repr(mine) == repr(others)))
 
 
 def sizes_of(first: Sequence[TensorType], second: Sequence[TensorType]) -> tuple[Sizes, ...]:
@@ -108,7 +40,7 @@ def with_room(first: Graph, second: Graph, rooms: Mapping[Sizes, int]) -> Graph 
     Its inputs are those of the two, with room, and an i32 for each of the sizes, which must be at least 1. Inputs may
     hold anything behind the sizes but must hold zeros there; outputs hold anything there.
     """
-    if not _are_alike(first, second):
+    if not are_alike(first, second):
         return None
     try:
         roomy = _Roomy(first, factorised(first, second, list(rooms)), rooms)
@@ -121,16 +53,6 @@ def with_room(first: Graph, second: Graph, rooms: Mapping[Sizes, int]) -> Graph 
         return None
     inputs = [roomy.made[node] for node in first.inputs]
     return Graph((*inputs, *roomy.given), tuple(roomy.made[node] for node in first.outputs))
-
-
-def _are_alike(first: Graph, second: Graph) -> bool:
-    """Whether two graphs have the same operators of the same operands, and results of the same dtypes and ranks."""
-    if _operands(first) != _operands(second):
-        return False
-    return all(
-        (x.op, x.dtype, x.type.rank) == (y.op, y.dtype, y.type.rank)
-        for x, y in zip(first.nodes, second.nodes, strict=True)
-    )
 
 
 class _Roomy:
@@ -172,7 +94,7 @@ class _Roomy:
             return self.b.input(node.integer("index"), type)
         if op == "constant":
             return self._constant(node, other, type)
-        if op in ("reshape", "broadcast", "slice"):
+        if op in ("reshape", "broadcast", "slice", "pad"):
             return getattr(self, f"_{op}")(node, other, type, given[0])
         if not is_same(node, other):
             raise NotTold
@@ -187,8 +109,8 @@ class _Roomy:
         elif op == "permute":
             (x,), perm = node.inputs, node.ints("perm")
             self.zero[node] = {i for i, axis in enumerate(perm) if axis in self.zero[x]}
-        elif op == "pad":
-            given = [self._padded(node, given[0])]
+        elif kind == "scan":
+            given = [self._scanned(node, given[0])]
         elif op == "index_add":
             given[2] = self._added(node, given[2])
         elif op == "cast":
@@ -204,9 +126,6 @@ class _Roomy:
             return True
         if op in _ALONG:
             return node.integer("axis") not in changing[0]
-        if kind == "scan":
-            axis = node.integer("axis")
-            return axis not in changing[0] or (not node.attr("reverse") and is_one_piece(changing[0][axis]))
         return op == "concat" and all(node.integer("axis") not in axes for axes in changing)
 
     def _constant(self, node: Node, other: Node, type: TensorType) -> Node:
@@ -215,7 +134,7 @@ class _Roomy:
             assert isinstance(value, (int, float))
             return self.b.constant(value, type)
         if type.dtype.kind in ("int", "float"):
-            measure = _measure(self.pairs, (value, changed))  # type: ignore[arg-type]
+            measure = measure_of(self.pairs, (value, changed))  # type: ignore[arg-type]
             if measure is not None:
                 b, (pairs, k, c) = self.b, measure
                 number = b.constant(k, TensorType(i32, ()))
@@ -249,25 +168,49 @@ class _Roomy:
         return self.b.broadcast(x, type.shape)
 
     def _slice(self, node: Node, other: Node, type: TensorType, x: Node) -> Node:
+        """Of what changes the whole, without some elements at its ends, or as many as ever from one of the ends."""
         (old,), zero = node.inputs, set(self.zero[node.inputs[0]])
-        attrs: dict[str, AttrValue] = {name: node.ints(name) for name in ("start", "size", "step")}
-        for axis, (start, size, step) in enumerate(zip(*attrs.values(), strict=True)):  # type: ignore[arg-type]
-            if axis in self.axes[old]:
-                left = old.shape[axis] - size
-                if not 0 <= start <= left or step != 1 or start != other.ints("start")[axis]:
+        names = ("start", "size", "step")
+        starts, size = list(node.ints("start")), list(type.shape)
+        last: list[tuple[int, int]] = []  # along which axes, and from which place on, counted from the end
+        for axis, (parts, others) in enumerate(zip(*(_by_axis(each, names) for each in (node, other)), strict=True)):
+            if axis not in self.axes[old]:
+                if parts != others:
                     raise NotTold
-                if left and not self._is_derived(node, other, old, axis, -left):
-                    raise NotTold
-                if start < left:  # what lies behind the part lies before the size
-                    zero.discard(axis)
-            elif any(node.ints(name)[axis] != other.ints(name)[axis] for name in attrs):
+                continue
+            n, m = old.shape[axis], other.inputs[0].shape[axis]
+            if parts[2] != 1 or others[2] != 1:
                 raise NotTold
+            left = n - parts[1]
+            if axis not in self.axes[node]:
+                zero.discard(axis)
+                if parts[0] != others[0]:
+                    if len(self.axes[old][axis]) != 1 or parts[0] - n != others[0] - m:
+                        raise NotTold
+                    last.append((axis, parts[0] - n))
+                    starts[axis], size[axis] = 0, x.shape[axis]
+                elif not is_one_piece(self.axes[old][axis]):
+                    raise NotTold
+                continue
+            pair = node.shape[axis], other.shape[axis]
+            if parts[0] != others[0] or not 0 <= parts[0] <= left:
+                raise NotTold
+            if left and not self._is_more(pair, self.axes[old][axis], -left):
+                raise NotTold
+            if parts[0] < left:  # what lies behind the part lies before the size
+                zero.discard(axis)
         self.zero[node] = zero
-        return self.b.apply("slice", (x,), {**attrs, "size": type.shape})
+        made = self.b.apply("slice", (x,), {"start": tuple(starts), "size": tuple(size), "step": node.ints("step")})
+        for axis, first in last:
+            made = self.b.apply("gather", (made, self._last(old, axis, first, type.shape[axis])), {"axis": axis})
+        return made
 
-    def _is_derived(self, node: Node, other: Node, old: Node, axis: int, number: int) -> bool:
-        """Whether a dimension is that of an operand and so much more."""
-        return self._is_more((node.shape[axis], other.shape[axis]), self.axes[old][axis], number)
+    def _last(self, old: Node, axis: int, first: int, count: int) -> Node:
+        """Places from one on, which is counted from the end of a dimension, i64[count]."""
+        b, (factor,) = self.b, self.axes[old][axis]
+        begin = b.add(self.sizes[factor], b.constant(first, TensorType(i32, ())))
+        places = b.add(b.iota(0, TensorType(i32, (count,))), b.broadcast(begin, (count,)))
+        return b.cast(places, i64)
 
     def _is_more(self, pair: Sizes, factors: Factors, number: int) -> bool:
         """Whether a size is another one, which makes a dimension, and a number."""
@@ -276,28 +219,43 @@ class _Roomy:
         (mine, count), (base, other) = (self.derived.get(each, (each, 0)) for each in (pair, factors[0]))
         return mine == base and count - other == number
 
-    def _padded(self, node: Node, x: Node) -> Node:
-        """What is padded, with what it is padded with behind the sizes."""
-        (old,), axes = node.inputs, self.axes[node]
-        value = node.attr("value")
+    def _pad(self, node: Node, other: Node, type: TensorType, x: Node) -> Node:
+        """What is padded by as much as ever, or to a size; behind it is what it is padded with."""
+        (old,), axes, value = node.inputs, self.axes[node], node.attr("value")
         assert isinstance(value, (int, float))
+        is_zero = repr(value) in ("0", "0.0")
+        names = ("low", "high", "interior")
+        lows, highs = list(node.ints("low")), list(node.ints("high"))
         along: list[int] = []
-        for axis, (low, high, interior) in enumerate(
-            zip(node.ints("low"), node.ints("high"), node.ints("interior"), strict=True)
-        ):
-            if axis not in self.axes[old] or not (low or high or interior):
-                continue
-            if interior or not self._is_more(axes[axis][0], self.axes[old][axis], low + high):
+        last: list[tuple[int, int]] = []  # along which axes, and from which place on, counted from the end
+        for axis, (ends, others) in enumerate(zip(*(_by_axis(each, names) for each in (node, other)), strict=True)):
+            if axis in axes and axis not in self.axes[old]:
+                low = ends[0] - node.shape[axis]
+                if ends[2] or others[2] or len(axes[axis]) != 1:
+                    raise NotTold
+                if ends[0] == others[0]:
+                    highs[axis] = type.shape[axis] - ends[0] - old.shape[axis]
+                elif is_zero and low == others[0] - other.shape[axis]:
+                    last.append((axis, low))
+                    lows[axis] = highs[axis] = 0
+                else:
+                    raise NotTold
+            elif ends != others:
                 raise NotTold
-            along.append(axis)
-        kept = self.zero[old]
-        self.zero[node] = {axis for axis in kept if axis not in along}
-        if repr(value) in ("0", "0.0"):
-            self.zero[node] |= set(along)
-        else:
-            kept = set[int]()
-        masks = {axis: self.axes[old][axis] for axis in along if axis not in kept}
-        return self._masked(x, masks, value)
+            elif axis in self.axes[old] and any(ends):
+                if ends[2] or not self._is_more(axes[axis][0], self.axes[old][axis], ends[0] + ends[1]):
+                    raise NotTold
+                along.append(axis)
+        kept = self.zero[old] if is_zero else set[int]()
+        if is_zero:
+            self.zero[node] = kept | set(along) | (set(axes) - set(self.axes[old]))
+        x = self._masked(x, {axis: self.axes[old][axis] for axis in along if axis not in kept}, value)
+        x = self.b.pad(x, tuple(lows), tuple(highs), node.ints("interior"), value)
+        for axis, first in last:
+            zeros = self.b.constant(value, x.type.with_shape((*x.shape[:axis], type.shape[axis], *x.shape[axis + 1 :])))
+            places = self._last(node, axis, first, x.shape[axis])
+            x = self.b.apply("index_add", (zeros, places, x), {"axis": axis})
+        return x
 
     def _random_bits(self, node: Node, type: TensorType, key: Node) -> Node:
         """The bits that there are for the sizes: they depend on the place in row-major order."""
@@ -345,6 +303,18 @@ class _Roomy:
         kept = self.zero[old] if kind == "sum" else set[int]()
         masks = {axis: self.axes[old][axis] for axis in changing if axis not in kept}
         return self._masked(x, masks, identity(kind, x.dtype))
+
+    def _scanned(self, node: Node, x: Node) -> Node:
+        """What is scanned; from the end it begins with what changes nothing."""
+        (old,), axis = node.inputs, node.integer("axis")
+        factors = self.axes[old].get(axis)
+        if factors is None:
+            return x
+        if not is_one_piece(factors):
+            raise NotTold
+        return (
+            self._masked(x, {axis: factors}, identity(node.op[len("scan_") :], x.dtype)) if node.attr("reverse") else x
+        )
 
     def _factors(self, node: Node, other: Node, given: Sequence[Node]) -> list[Node]:
         """The operands of a contraction, zero behind the sizes that are summed over.
@@ -426,16 +396,6 @@ class _Roomy:
         return b.reshape(kept, (extent(factors, self.rooms),))
 
 
-def _measure(pairs: Sequence[Sizes], values: tuple[float, float]) -> Measure | None:
-    """Of what two values are made that are k times a size, or two of them, and c, as numbers of elements are (c = 0),
-    or degrees of freedom (c = -1).
-    """
-    for which in (*((pair,) for pair in pairs), *itertools.combinations(pairs, 2)):
-        first, second = (math.prod(pair[i] for pair in which) for i in (0, 1))
-        if first == second:
-            continue
-        k, rest = divmod(values[1] - values[0], second - first)
-        c = values[0] - k * first
-        if rest == 0 and k > 0 and c in (0, -1):
-            return tuple(which), int(k), int(c)
-    return None
+def _by_axis(node: Node, names: Sequence[str]) -> list[tuple[int, ...]]:
+    """Some attributes for each dimension."""
+    return list(zip(*(node.ints(name) for name in names), strict=True))

@@ -14,12 +14,13 @@ import graphc
 import graphc.nn as nn
 import graphc.nn.functional as F
 from graphc import any_size, interpreting, programs
+from graphc.alike import Pattern
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, f32, i32
 from graphc.options import scope
 from graphc.recording import THREADS
-from graphc.rooms import Pattern, sizes_of, with_room
+from graphc.rooms import sizes_of, with_room
 from graphc.tensors import changing
 from graphc.tensors.changing import forget
 from tests.frontend.test_stored_parts import counted, realised

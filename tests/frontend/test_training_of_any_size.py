@@ -65,6 +65,19 @@ class Convolutions(nn.Module):
         return self.out(seen.tanh()).transpose(1, 2)
 
 
+class Ends(nn.Module):
+    """From the first and the last words of a text come the logits of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(WORDS, WIDTH), nn.Linear(WIDTH, WORDS)
+
+    def forward(self, x: Any) -> Any:
+        seen = self.table(x).cumsum(1)
+        ends = seen[:, 0] * 0.5 + (seen[:, -1] + seen[:, -3:].sum(1)).tanh()
+        return self.out(seen + ends[:, None])
+
+
 def learned(kind: type[nn.Module], sizes: list[tuple[int, int]], by_class: bool) -> list[float]:
     """The losses of the steps, and the parameters afterwards."""
     graphc.manual_seed(0)
@@ -86,7 +99,7 @@ def learned(kind: type[nn.Module], sizes: list[tuple[int, int]], by_class: bool)
 
 @pytest.mark.parametrize("by_class", [True, False])
 @pytest.mark.parametrize("changing_rows", [False, True])
-@pytest.mark.parametrize("kind", [Means, Attention, Convolutions])
+@pytest.mark.parametrize("kind", [Means, Attention, Convolutions, Ends])
 def test_steps_over_batches_of_any_size_learn_what_interpreted_ones_do(
     kind: type[nn.Module], changing_rows: bool, by_class: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,9 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "beside": (lambda b, x, y: b.concat((x, y), 1), [("n 3", f32), ("n 2", f32)]),
     "picked rows": (lambda b, x, i: b.apply("gather", (x, i), {"axis": 0}), [("5 3", f32), ("n", i64)]),
     "sums": (scan("scan_sum", 0, False), X),
+    "sums from the end": (scan("scan_sum", 0, True), X),
+    "largest from the end": (lambda b, x: scan("scan_max", 0, True)(b, b.sub(x, 9.0)), X),
+    "products from the end": (scan("scan_prod", 0, True), X),
     "largest so far": (scan("scan_max", 0, False), X),
     "sums back along what stays": (scan("scan_sum", 1, True), X),
     "sorted": (lambda b, x: b.apply("sort", (x,), {"axis": 1, "descending": False}), X),
@@ -179,6 +182,21 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "convolution": (convolution, [("2 3 n", f32), ("4 3 3", f32)]),
     "weights of a convolution": (weights, [("2 3 n", f32), ("2 4 n", f32)]),
     "padded and cut": (lambda b, x: b.slice(b.pad(b.exp(x), (1, 0), (2, 0)), (1, 0), x.shape, (1, 1)), X),
+    "the first": (lambda b, x: b.slice(b.exp(x), (0, 1), (1, 2), (1, 1)), X),
+    "the last": (lambda b, x: b.slice(b.exp(x), (x.shape[0] - 1, 1), (1, 2), (1, 1)), X),
+    "the last column": (lambda b, x: b.slice(b.exp(x), (0, x.shape[1] - 1), (3, 1), (1, 1)), [("3 n", f32)]),
+    "the last corner": (
+        lambda b, x: b.slice(b.exp(x), (x.shape[0] - 1, x.shape[1] - 1), (1, 1), (1, 1)),
+        [("n m", f32)],
+    ),
+    "back to the first": (lambda b, x, y: b.add(b.pad(b.exp(x), (0, 0), (y.shape[0] - 1, 0)), y),
+                          [("1 3", f32), ("n 3", f32)]),
+    "back to the last": (lambda b, x, y: b.reduce_sum(b.exp(b.pad(b.exp(x), (y.shape[0] - 1, 0), (0, 0))), (0,)),
+                         [("1 3", f32), ("n 3", f32)]),
+    "to what is not zero": (
+        lambda b, x, y: b.reduce_max(b.pad(b.sub(x, 9.0), (0, 0), (y.shape[0] - 1, 0), None, -8.0), (0,)),
+        [("1 3", f32), ("n 3", f32)],
+    ),
     "of what is padded": (lambda b, x: b.reduce_max(b.pad(b.sub(x, 9.0), (1, 0), (2, 0), None, -8.0), (0,)), X),
     **{f"bits {word}": (bits(word), [("2", i64), ("3 n 2 m", f32)]) for word in (0, 1, 2)},
 }  # fmt: skip
@@ -207,7 +225,10 @@ def test_it_does_what_each_does(what: str) -> None:
 
 NOT_TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "reversed": (lambda b, x: whole(b, x, -1), X),
-    "sums from the end": (scan("scan_sum", 0, True), X),
+    "sums from the end of what is flat": (
+        lambda b, x: b.reshape(scan("scan_sum", 0, True)(b, flat(b, x)), x.shape),
+        [("4 n", f32)],
+    ),
     "sorted": (lambda b, x: b.apply("sort", (x,), {"axis": 0, "descending": False}), X),
     "a flat result": (lambda b, x: b.reshape(x, (3 * x.shape[0],)), X),
     "where of what is flat": (lambda b, x: arg("argmax", 0)(b, flat(b, x)), [("4 n", f32)]),
@@ -223,7 +244,7 @@ NOT_TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "joined": (lambda b, x: b.concat((x, x), 0), X),
     "longer": (lambda b, x: b.pad(x, (1, 0), (0, 0)), X),
     "shorter": (lambda b, x: b.slice(x, (0, 0), (x.shape[0] - 1, 3), (1, 1)), X),
-    "the last": (lambda b, x: b.slice(x, (x.shape[0] - 1, 0), (1, 3), (1, 1)), X),
+    "one in the middle": (lambda b, x: b.slice(x, (x.shape[0] // 2, 0), (1, 3), (1, 1)), X),
     "a number of the size": (lambda b, x: b.mul(x, 1.0 / x.shape[0]), X),
     "a square of the size": (lambda b, x: b.mul(x, float(x.shape[0] ** 2)), X),
     "another graph": (lambda b, x: b.exp(x) if x.shape[0] > 5 else b.neg(x), X),

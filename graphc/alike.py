@@ -1,0 +1,127 @@
+"""Whether graphs do the same, but for the sizes of their operands."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from graphc.extents import Factors, Sizes, extent, factorised
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+
+Measure = tuple[tuple[Sizes, ...], int, int]  # what a number is: so many times the product of sizes, and c
+# For an attribute the number for each dimension, which is added to an extent where there is one.
+Ends = Mapping[str, Sequence[tuple[int, Factors | None]]]
+_WITH_NUMBERS = frozenset({"constant", "pad"})  # of which zero may be negative
+
+
+class Pattern:
+    """What two graphs that `with_room` understood tell of others: whether these do the same for their sizes."""
+
+    def __init__(self, first: Graph, second: Graph, pairs: Sequence[Sizes]) -> None:
+        self._numbers = {pair: i for i, pair in enumerate(pairs)}
+        *operands, self._outputs = _operands(first)
+        self._extents = factorised(first, second, pairs)
+        self._known = [
+            (node, self._extents.axes[i], operands[i], self._rule(node, other), self._ends(i, node, other, operands[i]))
+            for i, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True))
+        ]
+
+    def _rule(self, node: Node, other: Node) -> Measure | None:
+        """What a constant is that changes."""
+        if node.op != "constant" or is_same(node, other):
+            return None
+        values = node.attr("value"), other.attr("value")
+        measure = measure_of(list(self._numbers), values)  # type: ignore[arg-type]
+        assert measure is not None  # or there had been no graph with room
+        return measure
+
+    def _ends(self, i: int, node: Node, other: Node, operands: Sequence[int]) -> Ends | None:
+        """Where parts begin and how much is padded; None where that does not depend on sizes."""
+        if node.op not in ("slice", "pad") or not (self._extents.axes[i] or self._extents.axes[operands[0]]):
+            return None
+        is_part = node.op == "slice"
+        axes = self._extents.axes[operands[0] if is_part else i]
+        whole, others = (each.inputs[0].shape if is_part else each.shape for each in (node, other))
+        made: dict[str, list[tuple[int, Factors | None]]] = {}
+        for name in ("start", "step") if is_part else ("low", "high", "interior"):
+            pairs = zip(node.ints(name), other.ints(name), strict=True)
+            made[name] = [
+                (n, None) if n == m or others[axis] - m != whole[axis] - n else (n - whole[axis], axes[axis])
+                for axis, (n, m) in enumerate(pairs)
+            ]
+        return made
+
+    def fits(self, graph: Graph, sizes: Sequence[int]) -> bool:
+        """Whether a graph does the same for `sizes`."""
+        nodes = graph.nodes
+        *operands, outputs = _operands(graph)
+        now = self._extents.all_sizes({pair: sizes[i] for pair, i in self._numbers.items()})
+        if len(nodes) != len(self._known) or outputs != self._outputs:
+            return False
+        for node, own, (like, axes, given, rule, ends) in zip(nodes, operands, self._known, strict=True):
+            if node.op != like.op or own != given:
+                return False
+            if not axes:
+                is_like = node.type is like.type
+            else:
+                shape = tuple([extent(axes[i], now) if i in axes else n for i, n in enumerate(like.shape)])
+                is_like = node.shape == shape and node.dtype is like.dtype
+            if not is_like:
+                return False
+            if rule is not None:
+                pairs, k, c = rule
+                if node.attr("value") != k * math.prod(now[pair] for pair in pairs) + c:
+                    return False
+            elif axes and node.op in ("reshape", "broadcast"):
+                continue  # their attributes are the shape
+            elif ends is not None:
+                found = {
+                    name: tuple([n + (extent(f, now) if f else 0) for n, f in each]) for name, each in ends.items()
+                }
+                if any(node.ints(name) != numbers for name, numbers in found.items()):
+                    return False
+                if node.op == "pad" and repr(node.attr("value")) != repr(like.attr("value")):
+                    return False
+            elif not is_same(node, like):
+                return False
+        return True
+
+
+def _operands(graph: Graph) -> list[tuple[int, ...]]:
+    """The numbers of the operands of each node, and those of the outputs."""
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    read = [*(node.inputs for node in graph.nodes), graph.outputs]
+    return [tuple([number[node] for node in nodes]) for nodes in read]
+
+
+def is_same(node: Node, other: Node) -> bool:
+    """Whether two nodes have the same attributes, numbers to the last bit."""
+    mine, others = node.attrs, other.attrs
+    return mine is others or (mine == others and (node.op not in _WITH_NUMBERS or repr(mine) == repr(others)))
+
+
+def are_alike(first: Graph, second: Graph) -> bool:
+    """Whether two graphs have the same operators of the same operands, and results of the same dtypes and ranks."""
+    if _operands(first) != _operands(second):
+        return False
+    return all(
+        (x.op, x.dtype, x.type.rank) == (y.op, y.dtype, y.type.rank)
+        for x, y in zip(first.nodes, second.nodes, strict=True)
+    )
+
+
+def measure_of(pairs: Sequence[Sizes], values: tuple[float, float]) -> Measure | None:
+    """Of what two values are made that are k times a size, or two of them, and c, as numbers of elements are (c = 0),
+    or degrees of freedom (c = -1).
+    """
+    for which in (*((pair,) for pair in pairs), *itertools.combinations(pairs, 2)):
+        first, second = (math.prod(pair[i] for pair in which) for i in (0, 1))
+        if first == second:
+            continue
+        k, rest = divmod(values[1] - values[0], second - first)
+        c = values[0] - k * first
+        if rest == 0 and k > 0 and c in (0, -1):
+            return tuple(which), int(k), int(c)
+    return None
