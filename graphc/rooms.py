@@ -18,7 +18,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
 from graphc.ir.ops.source import bits_at
-from graphc.ir.types import TensorType, i32, i64, identity
+from graphc.ir.types import DType, TensorType, i32, i64, identity
 
 _POINTWISE = frozenset({"elementwise", "composite"})  # kinds of operators
 _ALONG = frozenset({"gather", "take_along", "argsort", "sort"})  # they may not go along what changes
@@ -223,6 +223,8 @@ class _Roomy:
         """What is padded by as much as ever, or to a size; behind it is what it is padded with."""
         (old,), axes, value = node.inputs, self.axes[node], node.attr("value")
         assert isinstance(value, (int, float))
+        if repr(value) != repr(other.attr("value")):
+            raise NotTold
         is_zero = repr(value) in ("0", "0.0")
         names = ("low", "high", "interior")
         lows, highs = list(node.ints("low")), list(node.ints("high"))
@@ -312,9 +314,9 @@ class _Roomy:
             return x
         if not is_one_piece(factors):
             raise NotTold
-        return (
-            self._masked(x, {axis: factors}, identity(node.op[len("scan_") :], x.dtype)) if node.attr("reverse") else x
-        )
+        if not node.attr("reverse"):
+            return x
+        return self._masked(x, {axis: factors}, _added_to(node.op[len("scan_") :], x.dtype))
 
     def _factors(self, node: Node, other: Node, given: Sequence[Node]) -> list[Node]:
         """The operands of a contraction, zero behind the sizes that are summed over.
@@ -374,7 +376,7 @@ class _Roomy:
                 masks[at] = others if at in self.uniform[old] and others is not None else mine
                 if masks[at] != others and at - axis not in self.uniform[index]:
                     raise NotTold
-        return self._masked(src, masks, -0.0 if src.dtype.is_float else identity("sum", src.dtype))
+        return self._masked(src, masks, _added_to("sum", src.dtype))
 
     def _masked(self, x: Node, masks: Mapping[int, Factors], value: float) -> Node:
         """`x`, and `value` behind the sizes along axes that are made of something."""
@@ -394,6 +396,11 @@ class _Roomy:
                 kept = here if kept is None else b.elementwise("bitwise_and", kept, here)
         assert kept is not None
         return b.reshape(kept, (extent(factors, self.rooms),))
+
+
+def _added_to(kind: str, dtype: DType) -> float:
+    """What changes nothing, also not the sign of a zero to which it is added."""
+    return -0.0 if kind == "sum" and dtype.is_float else identity(kind, dtype)
 
 
 def _by_axis(node: Node, names: Sequence[str]) -> list[tuple[int, ...]]:
