@@ -27,7 +27,7 @@ SEGMENT_NODES = 4_000
 _MADE_AGAIN = frozenset({"constant", "iota", "broadcast", "reshape"})
 # Operators of a program that is looked for though its shapes are new: that takes as long as to run these with NumPy.
 FEWEST_LOOKED_FOR = 64
-RUNS = 10  # of a program of new shapes, at least: those that come for the first time are seen, the others found
+RUNS = 10  # of such a program that is learnt, at least: of each shape one run is seen, as it is found afterwards
 # Executables kept by structure, the least recently used goes first.
 KEPT_EXECUTABLES = 256
 
@@ -119,7 +119,7 @@ def _is_served(whole: Interpreted, graph: Graph) -> bool:
         if same.sized is None:
             same.sized = Sized(graph)
         elif not same.sized.is_given_up:
-            same.sized.learn(graph, whole.cost, RUNS)
+            same.sized.learn(graph, whole.cost, RUNS if len(graph.nodes) >= FEWEST_LOOKED_FOR else 1)
             whole.served = same.sized.runner(graph)
         whole.seen = same.sized.changes
     return whole.served is not None

@@ -34,6 +34,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def what_stays_is_not_looked_at() -> None:
+    """Caches grow from module to module: a test that collects garbage again and again has only its own to look at."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kernels_are_built_once() -> Iterator[None]:
     """A kernel that tests have in common is built for the first of them."""

@@ -160,7 +160,7 @@ def test_draws_alone_are_compiled() -> None:
 
 
 def test_captured_functions_are_compiled() -> None:
-    @graphc.compile
+    @graphc.compile(dynamic=False)
     def f(x: Any) -> Any:
         return (x * 2 + 1).exp().sum()
 
