@@ -231,6 +231,8 @@ class _Roomy:
         along: list[int] = []
         last: list[tuple[int, int]] = []  # along which axes, and from which place on, counted from the end
         for axis, (ends, others) in enumerate(zip(*(_by_axis(each, names) for each in (node, other)), strict=True)):
+            if axis in axes and min(*ends, *others) < 0:
+                raise NotTold
             if axis in axes and axis not in self.axes[old]:
                 low = ends[0] - node.shape[axis]
                 if ends[2] or others[2] or len(axes[axis]) != 1:

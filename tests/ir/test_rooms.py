@@ -182,6 +182,8 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "convolution": (convolution, [("2 3 n", f32), ("4 3 3", f32)]),
     "weights of a convolution": (weights, [("2 3 n", f32), ("2 4 n", f32)]),
     "padded and cut": (lambda b, x: b.slice(b.pad(b.exp(x), (1, 0), (2, 0)), (1, 0), x.shape, (1, 1)), X),
+    "all but the last": (lambda b, x: b.reduce_sum(b.slice(x, (0, 0), (x.shape[0] - 1, 3), (1, 1)), (0,)), X),
+    "all but the first": (lambda b, x: b.reduce_sum(b.slice(x, (1, 0), (x.shape[0] - 1, 3), (1, 1)), (0,)), X),
     "the first": (lambda b, x: b.slice(b.exp(x), (0, 1), (1, 2), (1, 1)), X),
     "the last": (lambda b, x: b.slice(b.exp(x), (x.shape[0] - 1, 1), (1, 2), (1, 1)), X),
     "the last column": (lambda b, x: b.slice(b.exp(x), (0, x.shape[1] - 1), (3, 1), (1, 1)), [("3 n", f32)]),
