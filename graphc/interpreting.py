@@ -42,7 +42,7 @@ _FEW = 1024  # elements that cost no more than the operator
 _NOT_ALONE = frozenset({"transfer", "random_bits"})  # what is never computed by itself: see `_is_worth` for draws
 FEWEST_SAME = 6  # operators of a part that is compiled
 MOST_KEPT = 2048  # kinds of programs, and interpreted ones, that are known; the least recently used are forgotten
-MOST_OPERATORS = 1 << 19  # of interpreted programs that are known
+MOST_OPERATORS = 1 << 17  # of interpreted programs that are known
 
 Key = tuple[object, ...]
 

@@ -185,6 +185,16 @@ def test_what_is_known_of_programs_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert len(programs._variants._compiled) <= 5 and len(programs._variants._held) <= 5
 
 
+def test_what_is_known_is_bounded_by_its_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreting, "MOST_OPERATORS", 30)
+    x = realised(100) / 100
+    for n in range(1, 40):
+        prefix(x, n)
+    held = programs._variants._held.values()
+    assert 1 < len(held) < 20
+    assert sum(each.operators for each in held) == programs._variants._operators <= 30
+
+
 def test_what_is_used_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreting, "MOST_KEPT", 4)
     variants = Variants()
