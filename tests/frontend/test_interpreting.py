@@ -186,13 +186,15 @@ def test_what_is_known_of_programs_is_bounded(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_known_is_bounded_by_its_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpreting, "MOST_OPERATORS", 30)
-    x = realised(100) / 100
-    for n in range(1, 40):
-        prefix(x, n)
-    held = programs._variants._held.values()
-    assert 1 < len(held) < 20
-    assert sum(each.operators for each in held) == programs._variants._operators <= 30
+    monkeypatch.setattr(interpreting, "MOST_OPERATORS", 9)
+    variants = Variants()
+    for n in range(1, 30):
+        b = Builder()
+        x = b.input(0, TensorType(f32, (n,)))
+        y = b.neg(b.exp(x))
+        variants.interpreted(Graph((x,), (y,)), (n,), [x, y])
+    assert list(variants._held) == [(27,), (28,), (29,)]
+    assert sum(each.operators for each in variants._held.values()) == variants._operators == 9
 
 
 def test_what_is_used_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
