@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import graphc
-from graphc.any_size import Sized
+from graphc.any_size import LONG, Sized
 from graphc.counting import FRONT
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
 from graphc.interpreting import MOST_KEPT, Interpreted, Same, Variants, parts
@@ -25,9 +25,7 @@ from graphc.options import INTERPRET, code_key
 SEGMENT_NODES = 4_000
 # Values made again in each program that reads them rather than handed on: they would be stored for nothing.
 _MADE_AGAIN = frozenset({"constant", "iota", "broadcast", "reshape"})
-# Operators of a program that is looked for though its shapes are new: that takes as long as to run these with NumPy.
-FEWEST_LOOKED_FOR = 64
-RUNS = 10  # of such a program that is learnt, at least: of each shape one run is seen, as it is found afterwards
+RUNS = 10  # of a long program that is learnt, at least: of each shape one run is seen, as it is found afterwards
 # Executables kept by structure, the least recently used goes first.
 KEPT_EXECUTABLES = 256
 
@@ -119,24 +117,31 @@ def _is_served(whole: Interpreted, graph: Graph) -> bool:
         if same.sized is None:
             same.sized = Sized(graph)
         elif not same.sized.is_given_up:
-            same.sized.learn(graph, whole.cost, RUNS if len(graph.nodes) >= FEWEST_LOOKED_FOR else 1)
+            same.sized.learn(graph, whole.cost, RUNS if len(graph.nodes) >= LONG else 1)
             whole.served = same.sized.runner(graph)
         whole.seen = same.sized.changes
     return whole.served is not None
 
 
 def may_be_served(outputs: Sequence[Node], known: Callable[[Node], bool]) -> bool:
-    """Whether a long program has the operators of others, and something compiled for all sizes may run it."""
+    """Whether a program has the operators of others, and something compiled for all sizes may run it. To look for a
+    program that is not long takes more than to run it with NumPy.
+    """
     order = [n for n in topological(outputs, known) if not known(n)]
-    if len(order) < FEWEST_LOOKED_FOR:
+    if len(order) < LONG:
         return False
-    ops = hash(tuple([node.op for node in order]))
+    ops = _operators(order)
     with _lock:
         if ops not in _like:
             _keep_like(ops, None)
             return False
         same = _like[ops]
     return same is None or same.sized is None or not same.sized.is_given_up
+
+
+def _operators(order: Iterable[Node]) -> int:
+    """What stands for the operators of a program."""
+    return hash(tuple([node.op for node in order]))
 
 
 def _keep_like(ops: int, same: Same | None) -> None:
@@ -172,9 +177,9 @@ def build(
     if interpret and len(pieces) == 1 and not is_host(order[0]) and order[0].op != "transfer":
         made = canonical(tuple(_operands(order)), list(dict.fromkeys(outputs)), order)
         whole, interpret = _interpreted(*made, order), False
-        if whole is not None and len(order) >= FEWEST_LOOKED_FOR:
+        if whole is not None and len(order) >= LONG:
             with _lock:
-                _keep_like(hash(tuple([node.op for node in order])), whole.same)
+                _keep_like(_operators(order), whole.same)
         if whole is not None and _is_served(whole, made[0]):
             changes = [True]
         elif whole is not None:
