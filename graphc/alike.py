@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from graphc.extents import Factors, Sizes, extent, factorised
+from graphc.extents import Factors, Sizes, changes, extent, factorised
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 
@@ -23,6 +23,10 @@ class Pattern:
         self._numbers = {pair: i for i, pair in enumerate(pairs)}
         *operands, self._outputs = _operands(first)
         self._extents = factorised(first, second, pairs)
+        self._sizes = [*pairs, *self._extents.derived]
+        number = {pair: i for i, pair in enumerate(pairs)}
+        # The sizes that are sums of others: of which, and a number.
+        self.sums = [(tuple(map(number.__getitem__, bases)), n) for bases, n in self._extents.derived.values()]
         self._known = [
             (node, self._extents.axes[i], operands[i], self._rule(node, other), self._ends(i, node, other, operands[i]))
             for i, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True))
@@ -48,10 +52,14 @@ class Pattern:
         for name in ("start", "step") if is_part else ("low", "high", "interior"):
             pairs = zip(node.ints(name), other.ints(name), strict=True)
             made[name] = [
-                (n, None) if n == m or others[axis] - m != whole[axis] - n else (n - whole[axis], axes[axis])
-                for axis, (n, m) in enumerate(pairs)
+                begin_of(pair, (whole[axis], others[axis]), axes.get(axis), self._sizes) or (pair[0], None)
+                for axis, pair in enumerate(pairs)
             ]
         return made
+
+    def numbers(self) -> dict[Sizes, int]:
+        """The numbers of the sizes, those that are sums last."""
+        return {pair: i for i, pair in enumerate(self._sizes)}
 
     def fits(self, graph: Graph, sizes: Sequence[int]) -> bool:
         """Whether a graph does the same for `sizes`."""
@@ -110,6 +118,21 @@ def are_alike(first: Graph, second: Graph) -> bool:
         (x.op, x.dtype, x.type.rank) == (y.op, y.dtype, y.type.rank)
         for x, y in zip(first.nodes, second.nodes, strict=True)
     )
+
+
+def begin_of(
+    pair: Sizes, whole: Sizes, factors: Factors | None, sizes: Sequence[Sizes]
+) -> tuple[int, Factors | None] | None:
+    """What two places in a dimension are that is made of `factors`: the same number, one counted from the end, or from
+    one of the `sizes`. None if they are neither.
+    """
+    if not changes(pair):
+        return pair[0], None
+    ends = [(whole, factors)] if factors is not None else []
+    for (m, n), made in (*ends, *((size, (size,)) for size in sizes)):
+        if pair[0] - m == pair[1] - n:
+            return pair[0] - m, made
+    return None
 
 
 def measure_of(pairs: Sequence[Sizes], values: tuple[float, float]) -> Measure | None:

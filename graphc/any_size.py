@@ -119,18 +119,17 @@ class Sized:
         spent = self._costs[key] = self._costs.get(key, 0) + cost * runs
         if key in self.programs or 2 * spent < PROGRAM + COMPILED_STEP * len(graph.nodes):
             return
-        outputs = [node.type for node in graph.outputs]
-        whole = (*form, *_form(number, [node.type for node in self._example.outputs], outputs))
-        roomy = with_room(self._example, graph, dict(zip(found, key[1], strict=True)))
-        if COPIED * _copied([*types, *outputs], whole) > cost:
+        before, outputs = ([node.type for node in each.outputs] for each in (self._example, graph))
+        if COPIED * _copied([*self.types, *before], [*types, *outputs]) > cost:
             self.is_given_up = True
             return
+        roomy = with_room(self._example, graph, dict(zip(found, key[1], strict=True)))
         if roomy is None:  # an extent may happen to be another one, too
             self._failures += 1
             self.is_given_up = self._failures > MOST_FAILURES * (1 + len(self.programs))
             return
-        self.programs[key] = Program(roomy, whole)
-        self.patterns[key] = Pattern(self._example, graph, found)
+        self.patterns[key] = pattern = Pattern(self._example, graph, found)
+        self.programs[key] = Program(roomy, (*form, *_form(pattern.numbers(), before, outputs)), pattern.sums)
         self.changes += 1
 
     def _begin_again(self, example: Graph) -> None:
@@ -204,12 +203,13 @@ class Sized:
 class Program:
     """A compiled graph with room, and memory with that room for the operands whose sizes change: `rooms`, zero behind
     the sizes of the `last` run. `sizes` is what the program reads of them, `form` has what changes of the operands and
-    of the `outputs`.
+    of the `outputs`: a size, or one that is the sum of others and a number, as `sums` says.
     """
 
-    def __init__(self, graph: Graph, form: Form) -> None:
+    def __init__(self, graph: Graph, form: Form, sums: Sequence[tuple[Sequence[int], int]]) -> None:
         self.executable = graphc.compiled.compile_graph(graph)
         self.form = form
+        self.sums = sums
         self.outputs = [node.type for node in graph.outputs]
         count = len(form) - len(self.outputs)
         self.rooms = [
@@ -244,7 +244,12 @@ class Program:
         finally:
             self._is_at_work = False
         forms = self.form[len(self.rooms) :]
-        return [_cut(*each, sizes) for each in zip(made, self.outputs, forms, strict=True)]
+        every = self.all_sizes(sizes)
+        return [_cut(*each, every) for each in zip(made, self.outputs, forms, strict=True)]
+
+    def all_sizes(self, sizes: Sequence[int]) -> list[int]:
+        """The sizes that `form` has the numbers of, for those of the operands."""
+        return [*sizes, *(sum(sizes[i] for i in which) + n for which, n in self.sums)]
 
     def _given(
         self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]
@@ -291,9 +296,9 @@ def _form(number: Mapping[Sizes, int], first: Sequence[TensorType], second: Sequ
     return tuple(tuple(number.get(pair, -1) for pair in pairs) for pairs in shapes)
 
 
-def _copied(types: Sequence[TensorType], form: Form) -> int:
+def _copied(first: Sequence[TensorType], types: Sequence[TensorType]) -> int:
     """How many bytes those have whose sizes change."""
-    return sum(type.nbytes for type, dims in zip(types, form, strict=True) if _changes(dims))
+    return sum(type.nbytes for before, type in zip(first, types, strict=True) if before.shape != type.shape)
 
 
 def _least_room(first: Graph, second: Graph) -> int:

@@ -17,6 +17,7 @@ from graphc.ir.opdef import OPS
 Sizes = tuple[int, int]  # an extent in the first graph and in the second
 Factors = tuple[Sizes, ...]  # a dimension from those that it was made of, the outermost first
 Axes = Mapping[int, Factors]  # those dimensions of a node that change
+Sum = tuple[tuple[Sizes, ...], int]  # sizes of operands, and a number
 
 
 class NotTold(Exception):
@@ -41,19 +42,16 @@ def is_one_piece(factors: Factors) -> bool:
 class Extents(NamedTuple):
     """What is known of the extents of two graphs: for each node of what its dimensions are made that change (`axes`),
     along which of these all its elements are the same (`uniform`, which are made of anything with as many elements),
-    and which sizes are others and a number (`derived`), as those of something padded are.
+    and which sizes are sums of others and a number (`derived`), as those of something padded or joined are.
     """
 
     axes: Sequence[Axes]
     uniform: Sequence[Collection[int]]
-    derived: Mapping[Sizes, tuple[Sizes, int]]
+    derived: Mapping[Sizes, Sum]
 
     def all_sizes(self, sizes: Mapping[Sizes, int]) -> dict[Sizes, int]:
         """`sizes`, and the derived ones for these."""
-        made = dict(sizes)
-        for pair, (base, number) in self.derived.items():
-            made[pair] = made[base] + number
-        return made
+        return {**sizes, **{pair: sum(sizes[base] for base in bases) + n for pair, (bases, n) in self.derived.items()}}
 
 
 class _Factoriser:
@@ -65,7 +63,7 @@ class _Factoriser:
         self.known: dict[Sizes, Factors] = {pair: (pair,) for pair in sizes}
         self.axes: list[dict[int, Factors]] = [{} for _ in self.pairs]
         self.uniform: list[set[int]] = [set() for _ in self.pairs]
-        self.derived: dict[Sizes, tuple[Sizes, int]] = {}
+        self.derived: dict[Sizes, Sum] = {}
 
     def run(self) -> Extents:
         for is_last in (False, True):
@@ -82,7 +80,13 @@ class _Factoriser:
                 continue
             if node.op in ("pad", "slice"):
                 self._derive(node, other, axis, pair)
-            factors, is_uniform = self._of_operands(node, other, pair) if split is None else (split[axis], False)
+            factors, is_uniform = None, False
+            if split is not None:
+                factors = split[axis]
+            elif node.op == "concat" and node.integer("axis") == axis:
+                factors = self._joined(node, other, axis, pair)
+            else:
+                factors, is_uniform = self._of_operands(node, other, pair)
             if factors is None:
                 factors = self.known.get(pair)
                 is_uniform = is_uniform or _is_repeated(node, axis)
@@ -132,9 +136,32 @@ class _Factoriser:
         number = pair[0] - base[0]
         is_same = number == pair[1] - base[1] and self.axes[self.number[x]].get(axis) == (base,)
         if is_same and number and pair not in self.known:
-            root, more = self.derived.get(base, (base, 0))
-            self.derived[pair] = root, number + more
+            bases, more = self._sum(base)
+            self.derived[pair] = bases, number + more
             self.known[pair] = (pair,)
+
+    def _sum(self, pair: Sizes) -> Sum:
+        return self.derived.get(pair, ((pair,), 0))
+
+    def _joined(self, node: Node, other: Node, axis: int, pair: Sizes) -> Factors | None:
+        """Of what a dimension is made along which operands are joined: a size that is the sum of theirs."""
+        bases: list[Sizes] = []
+        number = 0
+        for x, y in zip(node.inputs, other.inputs, strict=True):
+            m, n = x.shape[axis], y.shape[axis]
+            if m == n:
+                number += m
+                continue
+            if self.axes[self.number[x]].get(axis) != ((m, n),):
+                return None
+            more, count = self._sum((m, n))
+            bases += more
+            number += count
+        if pair not in self.known:
+            self.derived[pair], self.known[pair] = (tuple(sorted(bases)), number), (pair,)
+        if self.known[pair] != (pair,) or self._sum(pair) != (tuple(sorted(bases)), number):
+            raise NotTold  # it happens to be another size, too
+        return (pair,)
 
     def _of_operands(self, node: Node, other: Node, pair: Sizes) -> tuple[Factors | None, bool]:
         """Of what those dimensions of the operands are made that have such extents, which must be the same for all, and

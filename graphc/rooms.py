@@ -8,20 +8,24 @@ what changes nothing in its place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-from graphc.alike import are_alike, is_same, measure_of
+from graphc.alike import are_alike, begin_of, is_same, measure_of
 from graphc.extents import Extents, Factors, NotTold, Sizes, changes, extent, factorised, is_one_piece, split_as
-from graphc.ir.builder import Builder
 from graphc.ir.contraction import Dim, is_plain, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
 from graphc.ir.ops.source import bits_at
-from graphc.ir.types import DType, TensorType, i32, i64, identity
+from graphc.ir.types import TensorType, i32, identity
+from graphc.room_masks import Room, added_to
 
 _POINTWISE = frozenset({"elementwise", "composite"})  # kinds of operators
-_ALONG = frozenset({"gather", "take_along", "argsort", "sort"})  # they may not go along what changes
+_ORDERED = frozenset({"argsort", "sort", "argselect"})
+_INDEXED = frozenset({"gather", "take_along", "index_add", "scatter_add", "scatter_reduce", "index_set", "scatter_set"})
+_STORED = frozenset({"index_set", "scatter_set"})
+_BY_ROWS = frozenset({"gather", "index_add", "index_set"})  # the index has dimensions of its own
 _REDUCED = {
     **{f"reduce_{kind}": kind for kind in ("sum", "prod", "max", "min")},
     **{"argmax": "max", "argmin": "min"},
@@ -44,7 +48,7 @@ def with_room(first: Graph, second: Graph, rooms: Mapping[Sizes, int]) -> Graph 
         return None
     try:
         roomy = _Roomy(first, factorised(first, second, list(rooms)), rooms)
-        plain = {(pair,) for pair in rooms}
+        plain = {(pair,) for pair in roomy.all}
         if not all(plain.issuperset(roomy.axes[node].values()) for node in first.outputs):
             return None
         for node, other in zip(first.nodes, second.nodes, strict=True):
@@ -55,24 +59,16 @@ def with_room(first: Graph, second: Graph, rooms: Mapping[Sizes, int]) -> Graph 
     return Graph((*inputs, *roomy.given), tuple(roomy.made[node] for node in first.outputs))
 
 
-class _Roomy:
+class _Roomy(Room):
     """The nodes with room, made one after the other: for each of the first graph, `made`, along which of its `axes` the
     extent changes and of what it is made, along which of these all its elements are the same (`uniform`), and along
-    which it is zero behind the sizes. `given` are the operands for the sizes.
+    which it is zero behind the sizes.
     """
 
     def __init__(self, first: Graph, extents: Extents, rooms: Mapping[Sizes, int]) -> None:
-        self.b = b = Builder()
-        self.derived = extents.derived
-        self.rooms = extents.all_sizes(rooms)
+        super().__init__(extents, rooms, len(first.inputs))
         self.axes = dict(zip(first.nodes, extents.axes, strict=True))
         self.uniform = dict(zip(first.nodes, extents.uniform, strict=True))
-        scalar, count = TensorType(i32, ()), len(first.inputs)
-        self.given = [b.input(count + i, scalar) for i in range(len(rooms))]
-        self.pairs = list(rooms)
-        self.sizes = dict(zip(rooms, self.given, strict=True))
-        for pair, (base, number) in extents.derived.items():
-            self.sizes[pair] = b.add(self.sizes[base], b.constant(number, scalar))
         self.made: dict[Node, Node] = {}
         self.zero: dict[Node, set[int]] = {}
 
@@ -111,22 +107,19 @@ class _Roomy:
             self.zero[node] = {i for i, axis in enumerate(perm) if axis in self.zero[x]}
         elif kind == "scan":
             given = [self._scanned(node, given[0])]
-        elif op == "index_add":
-            given[2] = self._added(node, given[2])
+        elif op in _INDEXED:
+            return self._indexed(node, given)
+        elif op in _ORDERED:
+            given = [self._ordered(node, given[0])]
+        elif op == "searchsorted":
+            return self._searched(node, given)
+        elif op == "concat":
+            return self._concat(node, given)
         elif op == "cast":
             self.zero[node] = self.zero[node.inputs[0]]
-        elif not self._is_alike(node, kind):
+        elif kind not in _POINTWISE:
             raise NotTold
         return self.b.apply(op, tuple(given), attrs_of(node))
-
-    def _is_alike(self, node: Node, kind: str) -> bool:
-        """Whether an operator does the same for all elements that do not lie behind the sizes."""
-        op, changing = node.op, [self.axes[operand] for operand in node.inputs]
-        if kind in _POINTWISE:
-            return True
-        if op in _ALONG:
-            return node.integer("axis") not in changing[0]
-        return op == "concat" and all(node.integer("axis") not in axes for axes in changing)
 
     def _constant(self, node: Node, other: Node, type: TensorType) -> Node:
         value, changed = node.attr("value"), other.attr("value")
@@ -168,59 +161,48 @@ class _Roomy:
         return self.b.broadcast(x, type.shape)
 
     def _slice(self, node: Node, other: Node, type: TensorType, x: Node) -> Node:
-        """Of what changes the whole, without some elements at its ends, or as many as ever from one of the ends."""
+        """Of what changes some elements that begin at the same place, or at one that is counted from a size."""
         (old,), zero = node.inputs, set(self.zero[node.inputs[0]])
         names = ("start", "size", "step")
-        starts, size = list(node.ints("start")), list(type.shape)
-        last: list[tuple[int, int]] = []  # along which axes, and from which place on, counted from the end
-        for axis, (parts, others) in enumerate(zip(*(_by_axis(each, names) for each in (node, other)), strict=True)):
-            if axis not in self.axes[old]:
-                if parts != others:
+        starts, size, steps = list(node.ints("start")), list(type.shape), list(node.ints("step"))
+        places: dict[int, Node] = {}  # along which axes parts do not lie as slices do
+        for axis, (part, others) in enumerate(zip(*(_by_axis(each, names) for each in (node, other)), strict=True)):
+            factors = self.axes[old].get(axis)
+            if factors is None:
+                if part != others:
                     raise NotTold
                 continue
-            n, m = old.shape[axis], other.inputs[0].shape[axis]
-            if parts[2] != 1 or others[2] != 1:
+            whole = old.shape[axis], other.inputs[0].shape[axis]
+            begin = begin_of((part[0], others[0]), whole, factors, self.all)
+            if begin is None or part[2] != others[2]:
                 raise NotTold
-            left = n - parts[1]
-            if axis not in self.axes[node]:
-                zero.discard(axis)
-                if parts[0] != others[0]:
-                    if len(self.axes[old][axis]) != 1 or parts[0] - n != others[0] - m:
-                        raise NotTold
-                    last.append((axis, parts[0] - n))
-                    starts[axis], size[axis] = 0, x.shape[axis]
-                elif not is_one_piece(self.axes[old][axis]):
-                    raise NotTold
-                continue
+            left, is_fixed = whole[0] - part[1], axis not in self.axes[node]
             pair = node.shape[axis], other.shape[axis]
-            if parts[0] != others[0] or not 0 <= parts[0] <= left:
+            is_short = part[2] == 1 and (is_fixed or self._is_more(pair, factors, -left))
+            if is_short and part[0] == others[0] and (is_one_piece(factors) or (not is_fixed and not left)):
+                if is_fixed or part[0] < left:  # what lies behind the part lies before the size
+                    zero.discard(axis)
+                continue
+            if len(factors) != 1:
                 raise NotTold
-            if left and not self._is_more(pair, self.axes[old][axis], -left):
-                raise NotTold
-            if parts[0] < left:  # what lies behind the part lies before the size
-                zero.discard(axis)
+            zero.discard(axis)
+            places[axis] = self.counted(self.measured(*begin), type.shape[axis], part[2])
+            starts[axis], size[axis], steps[axis] = 0, x.shape[axis], 1
         self.zero[node] = zero
-        made = self.b.apply("slice", (x,), {"start": tuple(starts), "size": tuple(size), "step": node.ints("step")})
-        for axis, first in last:
-            made = self.b.apply("gather", (made, self._last(old, axis, first, type.shape[axis])), {"axis": axis})
+        made = self.b.apply("slice", (x,), {"start": tuple(starts), "size": tuple(size), "step": tuple(steps)})
+        for axis, where in places.items():
+            made = self.along(made, axis, where)
         return made
-
-    def _last(self, old: Node, axis: int, first: int, count: int) -> Node:
-        """Places from one on, which is counted from the end of a dimension, i64[count]."""
-        b, (factor,) = self.b, self.axes[old][axis]
-        begin = b.add(self.sizes[factor], b.constant(first, TensorType(i32, ())))
-        places = b.add(b.iota(0, TensorType(i32, (count,))), b.broadcast(begin, (count,)))
-        return b.cast(places, i64)
 
     def _is_more(self, pair: Sizes, factors: Factors, number: int) -> bool:
         """Whether a size is another one, which makes a dimension, and a number."""
-        if len(factors) != 1:
-            return False
-        (mine, count), (base, other) = (self.derived.get(each, (each, 0)) for each in (pair, factors[0]))
+        if len(factors) != 1 or not changes(pair):
+            return factors == (pair,) and not number
+        (mine, count), (base, other) = (self.derived.get(each, ((each,), 0)) for each in (pair, factors[0]))
         return mine == base and count - other == number
 
     def _pad(self, node: Node, other: Node, type: TensorType, x: Node) -> Node:
-        """What is padded by as much as ever, or to a size; behind it is what it is padded with."""
+        """What is padded to a size, the same number of elements before it or one that is counted from a size."""
         (old,), axes, value = node.inputs, self.axes[node], node.attr("value")
         assert isinstance(value, (int, float))
         if repr(value) != repr(other.attr("value")):
@@ -228,38 +210,75 @@ class _Roomy:
         is_zero = repr(value) in ("0", "0.0")
         names = ("low", "high", "interior")
         lows, highs = list(node.ints("low")), list(node.ints("high"))
-        along: list[int] = []
-        last: list[tuple[int, int]] = []  # along which axes, and from which place on, counted from the end
+        masks: dict[int, Factors] = {}
+        moved: dict[int, Node] = {}  # along which axes the part begins elsewhere
+        zero: set[int] = set()
         for axis, (ends, others) in enumerate(zip(*(_by_axis(each, names) for each in (node, other)), strict=True)):
-            if axis in axes and min(*ends, *others) < 0:
+            factors, mine = axes.get(axis), self.axes[old].get(axis)
+            if factors is None:
+                if ends != others or (mine is not None and any(ends)):
+                    raise NotTold
+                continue
+            if mine is not None and not any((*ends, *others)):
+                if axis in self.zero[old]:
+                    zero.add(axis)
+                continue
+            if min(*ends, *others) < 0 or ends[2] or others[2] or len(factors) != 1 or (mine and len(mine) != 1):
                 raise NotTold
-            if axis in axes and axis not in self.axes[old]:
-                low = ends[0] - node.shape[axis]
-                if ends[2] or others[2] or len(axes[axis]) != 1:
-                    raise NotTold
-                if ends[0] == others[0]:
-                    highs[axis] = type.shape[axis] - ends[0] - old.shape[axis]
-                elif is_zero and low == others[0] - other.shape[axis]:
-                    last.append((axis, low))
-                    lows[axis] = highs[axis] = 0
-                else:
-                    raise NotTold
-            elif ends != others:
+            begin = begin_of((ends[0], others[0]), (node.shape[axis], other.shape[axis]), factors, self.all)
+            if begin is None:
                 raise NotTold
-            elif axis in self.axes[old] and any(ends):
-                if ends[2] or not self._is_more(axes[axis][0], self.axes[old][axis], ends[0] + ends[1]):
-                    raise NotTold
-                along.append(axis)
-        kept = self.zero[old] if is_zero else set[int]()
-        if is_zero:
-            self.zero[node] = kept | set(along) | (set(axes) - set(self.axes[old]))
-        x = self._masked(x, {axis: self.axes[old][axis] for axis in along if axis not in kept}, value)
-        x = self.b.pad(x, tuple(lows), tuple(highs), node.ints("interior"), value)
-        for axis, first in last:
-            zeros = self.b.constant(value, x.type.with_shape((*x.shape[:axis], type.shape[axis], *x.shape[axis + 1 :])))
-            places = self._last(node, axis, first, x.shape[axis])
-            x = self.b.apply("index_add", (zeros, places, x), {"axis": axis})
+            zero.add(axis)
+            rest = type.shape[axis] - x.shape[axis] - ends[0]
+            if begin[1] is None and rest >= 0:
+                highs[axis] = rest
+                if mine is not None and not (is_zero and axis in self.zero[old]):
+                    masks[axis] = mine
+            else:
+                lows[axis] = highs[axis] = 0
+                moved[axis] = self.measured(*begin)
+        self.zero[node] = zero if is_zero else set()
+        x = self.b.pad(self.masked(x, masks, value), tuple(lows), tuple(highs), node.ints("interior"), value)
+        for axis, begin in moved.items():
+            x = self._moved(x, axis, begin, self.axes[old].get(axis), type.shape[axis], value)
         return x
+
+    def _moved(self, x: Node, axis: int, begin: Node, factors: Factors | None, count: int, value: float) -> Node:
+        """`x` from a place of `count` on, and `value` around it."""
+        b = self.b
+        places = self.counted(b.neg(begin), count)
+        size = b.constant(x.shape[axis], begin.type) if factors is None else self.size_of(factors)
+        kept = b.elementwise(
+            "bitwise_and",
+            b.elementwise("ge", places, 0),
+            b.elementwise("lt", places, b.broadcast(size, (count,))),
+        )
+        made = self.along(x, axis, places)
+        return b.select(self.spread(kept, axis, made.shape), made, b.constant(value, made.type))
+
+    def _concat(self, node: Node, given: Sequence[Node]) -> Node:
+        """Operands one after the other, without what lies behind their sizes."""
+        axis, b = node.integer("axis"), self.b
+        made = b.concat(tuple(given), axis)
+        zero = set.intersection(*(self.zero[old] for old in node.inputs))
+        self.zero[node] = zero - {axis}
+        factors = [self.axes[old].get(axis) for old in node.inputs]
+        if all(each is None for each in factors[:-1]):
+            if axis in self.zero[node.inputs[-1]]:
+                self.zero[node].add(axis)
+            return made
+        count = made.shape[axis]
+        places = here = b.iota(0, TensorType(i32, (count,)))
+        end = b.constant(0, TensorType(i32, ()))
+        for x, each in zip(given[:-1], factors, strict=False):
+            room = x.shape[axis]
+            size = b.constant(room, end.type) if each is None else self.size_of(each)
+            end = b.add(end, size)
+            if each is not None:
+                is_behind = b.elementwise("ge", here, b.broadcast(end, (count,)))
+                skipped = b.broadcast(b.sub(room, size), (count,))
+                places = b.add(places, b.select(is_behind, skipped, 0))
+        return self.along(made, axis, places)
 
     def _random_bits(self, node: Node, type: TensorType, key: Node) -> Node:
         """The bits that there are for the sizes: they depend on the place in row-major order."""
@@ -267,8 +286,8 @@ class _Roomy:
         place, stride = b.constant(0, whole), b.constant(1, TensorType(i32, ()))
         for axis in reversed(range(type.rank)):
             factors = self.axes[node].get(axis, ((node.shape[axis], node.shape[axis]),))
-            along, stride = self._places(factors, stride)
-            place = b.add(place, self._spread(along, axis, type.shape))
+            along, stride = self.places(factors, stride)
+            place = b.add(place, self.spread(along, axis, type.shape))
         return bits_at(b, key, place, node.integer("word"))
 
     def _iota(self, node: Node, axis: int, type: TensorType) -> Node:
@@ -276,25 +295,8 @@ class _Roomy:
         factors = self.axes[node].get(axis, ())
         if is_one_piece(factors):
             return self.b.iota(axis, type)
-        places, _ = self._places(factors, self.b.constant(1, TensorType(i32, ())))
-        return self._spread(self.b.cast(places, type.dtype), axis, type.shape)
-
-    def _places(self, factors: Factors, stride: Node) -> tuple[Node, Node]:
-        """For the places along a dimension how many elements come before them, i32[extent], where as many as `stride`
-        belong to one; and how many to the whole dimension.
-        """
-        b, shape = self.b, tuple([extent((factor,), self.rooms) for factor in factors])
-        type = TensorType(i32, shape)
-        places = b.constant(0, type)
-        for at, factor in reversed(list(enumerate(factors))):
-            places = b.add(places, b.mul(b.iota(at, type), b.broadcast(stride, shape)))
-            stride = b.mul(stride, self.sizes[factor] if changes(factor) else b.constant(factor[0], stride.type))
-        return b.reshape(places, (extent(factors, self.rooms),)), stride
-
-    def _spread(self, x: Node, axis: int, shape: tuple[int, ...]) -> Node:
-        """What there is for each place along an axis, repeated along the others."""
-        wide = (1,) * axis + x.shape + (1,) * (len(shape) - axis - 1)
-        return self.b.broadcast(self.b.reshape(x, wide), shape)
+        places, _ = self.places(factors, self.b.constant(1, TensorType(i32, ())))
+        return self.spread(self.b.cast(places, type.dtype), axis, type.shape)
 
     def _reduced(self, node: Node, x: Node) -> Node:
         (old,), axes = node.inputs, node.ints("axes")
@@ -306,7 +308,7 @@ class _Roomy:
         kind = _REDUCED[node.op]
         kept = self.zero[old] if kind == "sum" else set[int]()
         masks = {axis: self.axes[old][axis] for axis in changing if axis not in kept}
-        return self._masked(x, masks, identity(kind, x.dtype))
+        return self.masked(x, masks, identity(kind, x.dtype))
 
     def _scanned(self, node: Node, x: Node) -> Node:
         """What is scanned; from the end it begins with what changes nothing."""
@@ -318,7 +320,7 @@ class _Roomy:
             raise NotTold
         if not node.attr("reverse"):
             return x
-        return self._masked(x, {axis: factors}, _added_to(node.op[len("scan_") :], x.dtype))
+        return self.masked(x, {axis: factors}, added_to(node.op[len("scan_") :], x.dtype))
 
     def _factors(self, node: Node, other: Node, given: Sequence[Node]) -> list[Node]:
         """The operands of a contraction, zero behind the sizes that are summed over.
@@ -339,7 +341,7 @@ class _Roomy:
                 axis, factors = self._same_factors(node, label, changing, n)
                 if label in summed and axis not in self.zero[old]:
                     masks[axis] = factors
-            made.append(self._masked(x, masks, identity("sum", node.dtype)))
+            made.append(self.masked(x, masks, identity("sum", node.dtype)))
         return made
 
     def _labels(self, old: Node, dims: Sequence[Dim], changed: set[str]) -> dict[str, tuple[int, bool]]:
@@ -365,44 +367,72 @@ class _Roomy:
             raise NotTold
         return axis, others
 
-    def _added(self, node: Node, src: Node) -> Node:
-        """What `index_add` adds, which changes nothing behind the sizes of the indices."""
-        x, index, old = node.inputs
-        axis = node.integer("axis")
-        if axis in self.axes[x]:
-            raise NotTold
+    def _indexed(self, node: Node, given: Sequence[Node]) -> Node:
+        """What reads, adds or stores at places: behind the sizes of the indices it changes nothing."""
+        b, op, axis = self.b, node.op, node.integer("axis")
+        x, index, *rest = given
+        old, at = node.inputs[0], node.inputs[1]
+        if axis in self.axes[old]:
+            index = self.within(index, self.axes[old][axis])
+        if op in _BY_ROWS:
+            along = range(at.type.rank)
+        else:
+            along = range(axis, axis + 1)
+            if any(self.axes[at].get(i) != self.axes[old].get(i) for i in range(node.type.rank) if i != axis):
+                raise NotTold
+        if not rest:
+            return b.apply(op, (x, index), attrs_of(node))
+        masks = self._index_masks(node, along)
+        if op in _STORED:
+            if not masks:
+                return b.apply(op, (x, index, *rest), attrs_of(node))
+            more = tuple(int(i == axis) for i in range(x.type.rank))  # for what is stored in vain
+            index = self.masked(index, {i - axis if op in _BY_ROWS else i: f for i, f in masks.items()}, x.shape[axis])
+            made = b.apply(op, (b.pad(x, (0,) * len(more), more), index, *rest), attrs_of(node))
+            return b.slice(made, (0,) * len(more), x.shape, (1,) * len(more))
+        is_sum = op != "scatter_reduce"
+        if is_sum:
+            self.zero[node] = self.zero[old] & {axis}
+        kind = "sum" if is_sum else node.text("mode")
+        return b.apply(op, (x, index, self.masked(rest[0], masks, added_to(kind, x.dtype))), attrs_of(node))
+
+    def _index_masks(self, node: Node, along: range) -> dict[int, Factors]:
+        """The axes of what is added or stored that indices go along and that change, and of what they are made."""
+        _, at, src = node.inputs
+        before = node.integer("axis") if node.op in _BY_ROWS else 0
         masks: dict[int, Factors] = {}
-        for at in range(axis, axis + index.type.rank):
-            if at in self.axes[old]:
-                mine, others = self.axes[old][at], self.axes[index].get(at - axis)
-                masks[at] = others if at in self.uniform[old] and others is not None else mine
-                if masks[at] != others and at - axis not in self.uniform[index]:
+        for i in along:
+            mine, others = self.axes[src].get(before + i), self.axes[at].get(i)
+            if mine is not None:
+                masks[before + i] = others if before + i in self.uniform[src] and others is not None else mine
+                if masks[before + i] != others and i not in self.uniform[at]:
                     raise NotTold
-        return self._masked(src, masks, _added_to("sum", src.dtype))
+        return masks
 
-    def _masked(self, x: Node, masks: Mapping[int, Factors], value: float) -> Node:
-        """`x`, and `value` behind the sizes along axes that are made of something."""
-        for axis, factors in masks.items():
-            kept = self._spread(self._kept(factors), axis, x.shape)
-            x = self.b.select(kept, x, self.b.constant(value, x.type))
-        return x
+    def _ordered(self, node: Node, x: Node) -> Node:
+        """What is put in order, behind the size what comes last: equal elements keep their order."""
+        (old,), axis = node.inputs, node.integer("axis")
+        factors = self.axes[old].get(axis)
+        if factors is None:
+            return x
+        if not is_one_piece(factors):
+            raise NotTold
+        if node.attr("descending"):
+            return self.masked(x, {axis: factors}, identity("max", x.dtype))
+        return self.masked(x, {axis: factors}, math.nan if x.dtype.is_float else identity("min", x.dtype))
 
-    def _kept(self, factors: Factors) -> Node:
-        """For each place of a dimension whether it is not behind a size, bool[extent]."""
-        b, shape = self.b, tuple([extent((factor,), self.rooms) for factor in factors])
-        kept: Node | None = None
-        for axis, factor in enumerate(factors):
-            if changes(factor):
-                index = b.iota(axis, TensorType(i32, shape))
-                here = b.elementwise("lt", index, b.broadcast(self.sizes[factor], shape))
-                kept = here if kept is None else b.elementwise("bitwise_and", kept, here)
-        assert kept is not None
-        return b.reshape(kept, (extent(factors, self.rooms),))
-
-
-def _added_to(kind: str, dtype: DType) -> float:
-    """What changes nothing, also not the sign of a zero to which it is added."""
-    return -0.0 if kind == "sum" and dtype.is_float else identity(kind, dtype)
+    def _searched(self, node: Node, given: Sequence[Node]) -> Node:
+        """Places in rows that end with the size."""
+        (old, _), (rows, x) = node.inputs, given
+        factors = self.axes[old].get(old.type.rank - 1)
+        if factors is None:
+            return self.b.apply(node.op, (rows, x), attrs_of(node))
+        if not is_one_piece(factors):
+            raise NotTold
+        rows = self.masked(rows, {old.type.rank - 1: factors}, identity("min", rows.dtype))
+        made = self.b.apply(node.op, (rows, x), attrs_of(node))
+        size = self.b.cast(self.size_of(factors), made.dtype)
+        return self.b.elementwise("minimum", made, self.b.broadcast(size, made.shape))
 
 
 def _by_axis(node: Node, names: Sequence[str]) -> list[tuple[int, ...]]:

@@ -159,14 +159,16 @@ def _sized(plan: Plan, whole: Sized, key: object) -> _Made | None:
     programs = {rooms: program for (options, rooms), program in whole.programs.items() if options is key}
     if form is None or not programs:
         return None
-    example, dims = next((program.outputs[0], program.form[-1]) for program in programs.values())
+    some = next(iter(programs.values()))
+    example, dims = some.outputs[0], some.form[-1]
     made = [_program(plan, program, whole, rooms) for rooms, program in programs.items()]
     records = [record for record in made if record is not None]
     if example.rank > MOST_RANK or not records:
         return None
 
     def shape_of(sizes: Sizes) -> Sizes:
-        return tuple([n if i < 0 else sizes[i] for n, i in zip(example.shape, dims, strict=True)])
+        every = some.all_sizes(sizes)
+        return tuple([n if i < 0 else every[i] for n, i in zip(example.shape, dims, strict=True)])
 
     words = {
         "forms": _forms(plan, list(zip(whole.types, form, strict=True))),

@@ -97,6 +97,10 @@ def bits(word: int) -> Emit:
     return lambda b, key, x: b.random_bits(key, x.type.with_dtype(i32), word)
 
 
+def ordered(op: str, descending: bool = False, axis: int = 0) -> Emit:
+    return lambda b, x: b.apply(op, (x,), {"axis": axis, "descending": descending})
+
+
 X = [("n 3", f32)]
 TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "softmax": (softmax, [("3 n", f32)]),
@@ -200,6 +204,96 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
         [("1 3", f32), ("n 3", f32)],
     ),
     "of what is padded": (lambda b, x: b.reduce_max(b.pad(b.sub(x, 9.0), (1, 0), (2, 0), None, -8.0), (0,)), X),
+    "reversed": (lambda b, x: whole(b, b.exp(x), -1), X),
+    "sorted along a size": (ordered("sort"), X),
+    "sorted downwards": (ordered("sort", True), X),
+    "sorted integers": (ordered("sort"), [("n 3", i64)]),
+    "integers downwards": (ordered("sort", True), [("n 3", i64)]),
+    "order": (ordered("argsort"), [("n 3", i64)]),
+    "order downwards": (ordered("argsort", True), [("n 3", i64)]),
+    "the largest": (lambda b, x: b.apply("argselect", (x,), {"axis": 0, "descending": True, "start": 0, "count": 1}), X),
+    "places of what is sorted": (
+        lambda b, x, y: b.apply("searchsorted", (ordered("sort")(b, x), y), {"right": True}),
+        [("n", f32), ("5", f32)],
+    ),
+    "places before equals": (
+        lambda b, x, y: b.apply("searchsorted", (ordered("sort", axis=1)(b, x), y), {"right": False}),
+        [("2 n", i64), ("2 5", i64)],
+    ),
+    "rows of a size": (lambda b, x, i: b.apply("gather", (b.exp(x), i), {"axis": 0}), [("n 3", f32), ("2", i64)]),
+    "rows by two sizes": (
+        lambda b, x, i: b.apply("gather", (b.exp(x), i), {"axis": 1}),
+        [("2 n 3", f32), ("m 2", i32)],
+    ),
+    "rows of what is flat": (
+        lambda b, x, i: b.apply("gather", (b.exp(flat(b, x)), i), {"axis": 0}),
+        [("4 n", f32), ("m", i64)],
+    ),
+    "elements of a size": (
+        lambda b, x, i: b.apply("take_along", (b.exp(x), i), {"axis": 0}),
+        [("n 3", f32), ("m 3", i64)],
+    ),
+    "elements of each row": (lambda b, x, i: b.apply("take_along", (x, i), {"axis": 1}), [("n 3", f32), ("n 1", i64)]),
+    "rows added to a size": (
+        lambda b, x, i, y: b.reduce_sum(b.apply("index_add", (x, i, b.exp(y)), {"axis": 0}), (0,)),
+        [("n 3", f32), ("m", i64), ("m 3", f32)],
+    ),
+    "integers added to a size": (
+        lambda b, x, i, y: b.apply("index_add", (x, i, b.add(y, 1)), {"axis": 1}),
+        [("2 n", i64), ("m", i64), ("2 m", i64)],
+    ),
+    "elements added": (
+        lambda b, x, i, y: b.apply("scatter_add", (x, i, b.exp(y)), {"axis": 0}),
+        [("n m", f32), ("4 m", i64), ("4 m", f32)],
+    ),
+    "elements added to what stays": (
+        lambda b, x, i, y: b.apply("scatter_add", (x, i, b.exp(y)), {"axis": 1}),
+        [("2 5", f32), ("2 n", i64), ("2 n", f32)],
+    ),
+    **{
+        f"{mode} at places": (
+            lambda b, x, i, y, mode=mode: b.apply("scatter_reduce", (x, i, b.exp(y)), {"axis": 0, "mode": mode}),
+            [("n 3", f32), ("m 3", i64), ("m 3", f32)],
+        )
+        for mode in ("prod", "max", "min")
+    },
+    **{
+        f"stored by {op}": (
+            lambda b, x, i, y, op=op: b.apply(op, (x, i, b.exp(y)), {"axis": 0}),
+            [("n 3", f32), ("m" if op == "index_set" else "m 3", i64), ("m 3", f32)],
+        )
+        for op in ("index_set", "scatter_set")
+    },
+    "stored in what stays": (
+        lambda b, x, i, y: b.apply("index_set", (x, i, b.exp(y)), {"axis": 1}),
+        [("2 5 3", f32), ("n 2", i64), ("2 n 2 3", f32)],
+    ),
+    "three of them stored": (
+        lambda b, x, i, y: b.apply("index_set", (x, i, b.exp(y)), {"axis": 0}),
+        [("n m", f32), ("3", i64), ("3 m", f32)],
+    ),
+    "joined and summed": (lambda b, x, y: b.reduce_sum(b.concat((b.exp(x), y), 0), (0,)), [("n 3", f32), ("m 3", f32)]),
+    "joined": (lambda b, x: b.concat((x, x), 0), X),
+    "longer": (lambda b, x: b.pad(x, (1, 0), (0, 0)), X),
+    "shorter": (lambda b, x: b.slice(x, (0, 0), (x.shape[0] - 1, 3), (1, 1)), X),
+    "one before all": (
+        lambda b, x, y: softmax(b, b.concat((y, b.exp(x)), 1)),
+        [("3 n", f32), ("3 1", f32)],
+    ),
+    "joined and parted": (
+        lambda b, x, y, z: b.add(b.slice(b.exp(b.concat((x, y, z), 0)), (x.shape[0], 0), y.shape, (1, 1)), y),
+        [("n 3", f32), ("m 3", f32), ("2 3", f32)],
+    ),
+    "the last of three": (
+        lambda b, x, y, z: b.slice(b.concat((x, y, z), 0), (x.shape[0] + y.shape[0], 0), z.shape, (1, 1)),
+        [("n 3", f32), ("m 3", f32), ("2 3", f32)],
+    ),
+    "back to what was joined": (
+        lambda b, x, y: b.reduce_sum(
+            b.mul(b.pad(b.exp(y), (x.shape[0], 0), (2, 0), None, 2.0), b.concat((x, y, b.constant(3.0, TensorType(f32, (2, 3)))), 0)), (0,)
+        ),
+        [("n 3", f32), ("m 3", f32)],
+    ),
     **{f"bits {word}": (bits(word), [("2", i64), ("3 n 2 m", f32)]) for word in (0, 1, 2)},
 }  # fmt: skip
 
@@ -226,12 +320,12 @@ def test_it_does_what_each_does(what: str) -> None:
 
 
 NOT_TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
-    "reversed": (lambda b, x: whole(b, x, -1), X),
     "sums from the end of what is flat": (
         lambda b, x: b.reshape(scan("scan_sum", 0, True)(b, flat(b, x)), x.shape),
         [("4 n", f32)],
     ),
-    "sorted": (lambda b, x: b.apply("sort", (x,), {"axis": 0, "descending": False}), X),
+    "every other one": (lambda b, x: b.slice(x, (0, 0), ((x.shape[0] + 1) // 2, 3), (2, 1)), X),
+    "what is flat sorted": (lambda b, x: b.reshape(ordered("sort")(b, flat(b, x)), x.shape), [("4 n", f32)]),
     "a flat result": (lambda b, x: b.reshape(x, (3 * x.shape[0],)), X),
     "where of what is flat": (lambda b, x: arg("argmax", 0)(b, flat(b, x)), [("4 n", f32)]),
     "sums of what is flat within": (
@@ -243,9 +337,6 @@ NOT_TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
         [("4 n", f32), ("n 4", f32)],
     ),
     "a size taken apart": (lambda b, x: b.reduce_sum(b.reshape(x, (3, x.shape[0])), (1,)), X),
-    "joined": (lambda b, x: b.concat((x, x), 0), X),
-    "longer": (lambda b, x: b.pad(x, (1, 0), (0, 0)), X),
-    "shorter": (lambda b, x: b.slice(x, (0, 0), (x.shape[0] - 1, 3), (1, 1)), X),
     "one in the middle": (lambda b, x: b.slice(x, (x.shape[0] // 2, 0), (1, 3), (1, 1)), X),
     "a number of the size": (lambda b, x: b.mul(x, 1.0 / x.shape[0]), X),
     "a square of the size": (lambda b, x: b.mul(x, float(x.shape[0] ** 2)), X),
@@ -255,9 +346,9 @@ NOT_TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "where of all": (arg("argmax", 0, 1), X),
     "summed alone": (lambda b, x, y: b.contract(x, y, "n a, a c -> c"), [("n 3", f32), ("3 4", f32)]),
     "windows": (lambda b, x: b.window(x, (0,), (2,), (1,), (1,)), X),
-    "placed": (
-        lambda b, x, i: b.apply("gather", (x, i), {"axis": 0}),
-        [("n 3", f32), ("2", i64)],
+    "fewer elements than rows": (
+        lambda b, x, i: b.apply("take_along", (x, i), {"axis": 0}),
+        [("3 n", f32), ("2 3", i64)],
     ),
 }
 
