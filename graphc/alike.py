@@ -6,13 +6,16 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from graphc.extents import Factors, Sizes, changes, extent, factorised
+from graphc.extents import Axes, Factors, Sizes, changes, extent, factorised
 from graphc.ir.graph import Graph
-from graphc.ir.node import Node
+from graphc.ir.node import AttrValue, Node, attrs_key
 
 Measure = tuple[tuple[Sizes, ...], int, int]  # what a number is: so many times the product of sizes, and c
 # For an attribute the number for each dimension, which is added to an extent where there is one.
 Ends = Mapping[str, Sequence[tuple[int, Factors | None]]]
+# Of a node: one like it, what of it changes, the numbers of its operands, what its value is, where it has its ends.
+Known = tuple[Node, Axes, tuple[int, ...], Measure | None, Ends | None]
+_SHAPED = frozenset({"reshape", "broadcast"})  # whose attribute is the shape
 _WITH_NUMBERS = frozenset({"constant", "pad"})  # of which zero may be negative
 
 
@@ -27,7 +30,7 @@ class Pattern:
         number = {pair: i for i, pair in enumerate(pairs)}
         # The sizes that are sums of others: of which, and a number.
         self.sums = [(tuple(map(number.__getitem__, bases)), n) for bases, n in self._extents.derived.values()]
-        self._known = [
+        self._known: list[Known] = [
             (node, self._extents.axes[i], operands[i], self._rule(node, other), self._ends(i, node, other, operands[i]))
             for i, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True))
         ]
@@ -63,38 +66,71 @@ class Pattern:
 
     def fits(self, graph: Graph, sizes: Sequence[int]) -> bool:
         """Whether a graph does the same for `sizes`."""
-        nodes = graph.nodes
-        *operands, outputs = _operands(graph)
         now = self._extents.all_sizes({pair: sizes[i] for pair, i in self._numbers.items()})
-        if len(nodes) != len(self._known) or outputs != self._outputs:
+        if len(graph.nodes) == len(self._known):
+            return self._is_in_order(graph, now)
+        return len(graph.nodes) < len(self._known) and self._is_merged(graph, now)
+
+    def _is_in_order(self, graph: Graph, now: Mapping[Sizes, int]) -> bool:
+        *operands, outputs = _operands(graph)
+        if outputs != self._outputs:
             return False
-        for node, own, (like, axes, given, rule, ends) in zip(nodes, operands, self._known, strict=True):
+        for node, own, known in zip(graph.nodes, operands, self._known, strict=True):
+            like, axes, given, rule, ends = known
             if node.op != like.op or own != given:
                 return False
             if not axes:
                 is_like = node.type is like.type
             else:
-                shape = tuple([extent(axes[i], now) if i in axes else n for i, n in enumerate(like.shape)])
-                is_like = node.shape == shape and node.dtype is like.dtype
+                is_like = node.shape == _shape(like, axes, now) and node.dtype is like.dtype
             if not is_like:
                 return False
-            if rule is not None:
-                pairs, k, c = rule
-                if node.attr("value") != k * math.prod(now[pair] for pair in pairs) + c:
-                    return False
-            elif axes and node.op in ("reshape", "broadcast"):
-                continue  # their attributes are the shape
-            elif ends is not None:
-                found = {
-                    name: tuple([n + (extent(f, now) if f else 0) for n, f in each]) for name, each in ends.items()
-                }
-                if any(node.ints(name) != numbers for name, numbers in found.items()):
-                    return False
-                if node.op == "pad" and repr(node.attr("value")) != repr(like.attr("value")):
-                    return False
-            elif not is_same(node, like):
+            if rule is None and ends is None and ((axes and node.op in _SHAPED) or is_same(node, like)):
+                continue  # the attributes of some are the shape
+            if attrs_key(node.attrs) != attrs_key(_attrs(known, node.shape, now)):
                 return False
         return True
+
+    def _is_merged(self, graph: Graph, now: Mapping[Sizes, int]) -> bool:
+        """Whether a graph in which some of the values are the same one, as its sizes are, does the same."""
+        nodes = {(node.op, node.inputs, attrs_key(node.attrs), node.type): node for node in graph.nodes}
+        found: list[Node] = []
+        for known in self._known:
+            like, axes, given, _, _ = known
+            shape = _shape(like, axes, now) if axes else like.shape
+            type = like.type.with_shape(shape)
+            if like.op == "input":
+                node = graph.inputs[len(found)] if len(found) < len(graph.inputs) else None
+                if node is None or node.type is not type:
+                    return False
+            else:
+                attrs = attrs_key(_attrs(known, shape, now))
+                node = nodes.get((like.op, tuple([found[i] for i in given]), attrs, type))
+                if node is None:
+                    return False
+            found.append(node)
+        return tuple([found[i] for i in self._outputs]) == graph.outputs
+
+
+def _shape(like: Node, axes: Axes, now: Mapping[Sizes, int]) -> tuple[int, ...]:
+    return tuple([extent(axes[i], now) if i in axes else n for i, n in enumerate(like.shape)])
+
+
+def _attrs(known: Known, shape: tuple[int, ...], now: Mapping[Sizes, int]) -> tuple[tuple[str, AttrValue], ...]:
+    """The attributes of a node for sizes, for which it has a shape."""
+    like, axes, _, rule, ends = known
+    if rule is not None:
+        pairs, k, c = rule
+        value = k * math.prod(now[pair] for pair in pairs) + c
+        return (("value", float(value) if like.dtype.is_float else value),)
+    if axes and like.op in _SHAPED:
+        return (("shape", shape),)
+    if ends is None:
+        return like.attrs
+    made = {name: tuple([n + (extent(f, now) if f else 0) for n, f in each]) for name, each in ends.items()}
+    if like.op == "slice":
+        made["size"] = shape
+    return tuple([(name, made.get(name, value)) for name, value in like.attrs])
 
 
 def _operands(graph: Graph) -> list[tuple[int, ...]]:
@@ -137,7 +173,7 @@ def begin_of(
 
 def measure_of(pairs: Sequence[Sizes], values: tuple[float, float]) -> Measure | None:
     """Of what two values are made that are k times a size, or two of them, and c, as numbers of elements are (c = 0),
-    or degrees of freedom (c = -1).
+    degrees of freedom (c = -1), or the least index (-n).
     """
     for which in (*((pair,) for pair in pairs), *itertools.combinations(pairs, 2)):
         first, second = (math.prod(pair[i] for pair in which) for i in (0, 1))
@@ -145,6 +181,6 @@ def measure_of(pairs: Sequence[Sizes], values: tuple[float, float]) -> Measure |
             continue
         k, rest = divmod(values[1] - values[0], second - first)
         c = values[0] - k * first
-        if rest == 0 and k > 0 and c in (0, -1):
+        if rest == 0 and k != 0 and c in ((0, -1) if k > 0 else (0,)):
             return tuple(which), int(k), int(c)
     return None

@@ -6,7 +6,6 @@ for larger ones, to which operands are copied. Each time that there is not enoug
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,26 +15,25 @@ import numpy as np
 import graphc
 from graphc.alike import Pattern
 from graphc.extents import Sizes
-from graphc.interpreting import COMPILED_STEP, PROGRAM
-from graphc.ir.contraction import parse_spec
+from graphc.interpreting import COMPILED_STEP, LONG, PROGRAM
 from graphc.ir.graph import Graph
-from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, from_host, values_of
 from graphc.options import code_key
+from graphc.room_work import least_room, work
 from graphc.rooms import sizes_of, with_room
 from graphc_runtime.buffer import Buffer
 
 LEAST = 2  # of one element something else may be made
-MOST_ROOM = 4096  # at first, and no more than makes
-WORK = 1 << 15  # elements and products: to compute them in vain takes no time
 COPIED = 2e-4  # microseconds for a byte that is copied to where there is room, or back
-LONG = 64  # operators of a program that is looked for though its shapes are new,
-BETWEEN = 16  # and for which there are rooms between the powers of two from this one on
+BETWEEN = 16  # for long programs there are rooms between the powers of two from this one on;
+WASTE = 4  # how many times its work one may do that has several sizes, for which there is room for all that came
 WAITED = 1.0  # seconds for another thread
 MOST_FAILURES = 2  # to tell what is done for all sizes, and for each program that there is
-MOST_FORMS = 4  # ways in which sizes change, after which a function is given up
+MOST_FORMS = 4  # ways in which sizes change, after which a function is given up,
+MOST_ODD = 16  # and graphs of which sizes or values happen to be the same as others
 
+Key = tuple[object, tuple[int, ...]]  # the code key and the rooms
 Form = tuple[tuple[int, ...], ...]  # for each dimension of each operand the number of its size, or -1
 
 
@@ -80,7 +78,7 @@ class Sized:
     def __init__(self, example: Graph) -> None:
         self.is_given_up = False
         self.changes = 0
-        self._forms = self._failures = 0
+        self._forms = self._failures = self._odd = 0
         self._begin(example)
 
     def _begin(self, example: Graph) -> None:
@@ -88,14 +86,19 @@ class Sized:
         self._is_long = len(example.nodes) >= LONG
         self.types = [node.type for node in example.inputs]
         self.form: Form | None = None
-        self.programs: dict[tuple[object, tuple[int, ...]], Program] = {}
-        self.patterns: dict[tuple[object, tuple[int, ...]], Pattern] = {}
-        self._costs: dict[tuple[object, tuple[int, ...]], float] = {}
+        self.programs: dict[Key, Program] = {}
+        self.patterns: dict[Key, Pattern] = {}
+        self._costs: dict[object, float] = {}
         self.least: list[int] = []
+        self._works: dict[Key, int] = {}  # of programs that are long and have several sizes,
+        self._grown: tuple[int, ...] = ()  # and the largest rooms that they had
         self.changes += 1
 
     def learn(self, graph: Graph, cost: float, runs: int = 1) -> None:
         """The function did what `graph` shows, which took some microseconds, and will for as many `runs`."""
+        if self._is_long and len(graph.nodes) != len(self._example.nodes):
+            self._learn_longer(graph)
+            return
         types = [node.type for node in graph.inputs]
         pairs = list(zip(self.types, types, strict=False))
         if len(types) != len(self.types) or any(a.dtype is not b.dtype or a.rank != b.rank for a, b in pairs):
@@ -110,15 +113,18 @@ class Sized:
         number = {pair: i for i, pair in enumerate(found)}
         form = _form(number, self.types, types)
         if self.form is None:
-            self.form, self.least = form, [_least_room(self._example, graph)] * len(found)
+            self.form, self.least = form, [least_room(self._example, graph, LEAST)] * len(found)
         elif self.form != form:
-            self._begin_again(graph)
+            if self._sizes(types) is None:  # else some sizes happen to be as in the example, or one another's
+                self._form_again(graph, form, len(found))
             return
         sizes = [n for _, n in found]
-        key = self._key(sizes)
+        key = self._key(sizes, graph)
         spent = self._costs[key] = self._costs.get(key, 0) + cost * runs
         if key in self.programs or 2 * spent < PROGRAM + COMPILED_STEP * len(graph.nodes):
             return
+        if self._is_wide:
+            key = self._wider(found, graph)
         before, outputs = ([node.type for node in each.outputs] for each in (self._example, graph))
         if COPIED * _copied([*self.types, *before], [*types, *outputs]) > cost:
             self.is_given_up = True
@@ -131,14 +137,59 @@ class Sized:
         self.patterns[key] = pattern = Pattern(self._example, graph, found)
         self.programs[key] = Program(roomy, (*form, *_form(pattern.numbers(), before, outputs)), pattern.sums)
         self.changes += 1
+        if self._is_wide:
+            self._works[key] = work(self._example, graph, dict(zip(found, key[1], strict=True)))
 
     def _begin_again(self, example: Graph) -> None:
         self._forms += 1
         self.is_given_up = self._forms > MOST_FORMS
         self._begin(example)
 
-    def _key(self, sizes: Sequence[int]) -> tuple[object, tuple[int, ...]]:
-        return code_key(), tuple([self._room(n, least) for n, least in zip(sizes, self.least, strict=True)])
+    def _learn_longer(self, graph: Graph) -> None:
+        """The example may be shorter than most, as it is where sizes happen to be the same."""
+        self._odd += 1
+        self.is_given_up = self._odd > MOST_ODD and not self.programs
+        if len(graph.nodes) > len(self._example.nodes) and not self.programs:
+            self._begin(graph)
+
+    def _form_again(self, graph: Graph, form: Form, count: int) -> None:
+        """Sizes change that did not before: these happened to be as in the example, if there are more of them."""
+        if not self._is_long:
+            self._begin_again(graph)
+            return
+        self._odd += 1
+        self.is_given_up = self._odd > MOST_ODD and not self.programs
+        if count > len(self.least):
+            self._begin(self._example)
+            self.form, self.least = form, [least_room(self._example, graph, LEAST)] * count
+        elif not self.programs and self._odd % MOST_FORMS == 0:
+            self._begin(graph)
+
+    @property
+    def _is_wide(self) -> bool:
+        """Whether there are too many combinations of rooms to have a program for each."""
+        return self._is_long and len(self.least) > 1
+
+    def _key(self, sizes: Sequence[int], graph: Graph | None = None) -> Key:
+        """The key of the program for some sizes; without rooms where there is none for what `graph` does."""
+        code = code_key()
+        if not self._is_wide or graph is None:
+            return code, tuple([self._room(n, least) for n, least in zip(sizes, self.least, strict=True)])
+        most = WASTE * work(graph, graph, {})
+        fit = [
+            (amount, key)
+            for key, amount in self._works.items()
+            if key[0] is code and amount <= most and all(n <= room for n, room in zip(sizes, key[1], strict=True))
+        ]
+        return min(fit, key=lambda each: each[0])[1] if fit else (code, ())
+
+    def _wider(self, found: Sequence[Sizes], graph: Graph) -> Key:
+        """The key of a program to be: powers of two, and room for what came before, where that is no waste."""
+        rooms = tuple([max(least, 1 << (n - 1).bit_length()) for (_, n), least in zip(found, self.least, strict=True)])
+        grown = tuple(map(max, rooms, self._grown or rooms))
+        if work(self._example, graph, dict(zip(found, grown, strict=True))) <= WASTE * work(graph, graph, {}):
+            self._grown = rooms = grown
+        return code_key(), rooms
 
     def _room(self, size: int, least: int) -> int:
         """The room for a size: a power of two, or, as long programs compute much in vain, three quarters of one."""
@@ -159,7 +210,7 @@ class Sized:
 
     def run(self, types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]) -> Any:
         """The results and their types; None where it is not known what the function gives, or not compiled."""
-        sizes = self._sizes(types)
+        sizes = self._sizes(types) if self.programs else None
         program = None if sizes is None else self.programs.get(self._key(sizes))
         return None if program is None or sizes is None else program.run(sizes, types, buffers)
 
@@ -168,8 +219,8 @@ class Sized:
         None if it is not, or not compiled; its result is None where the program is not to be had.
         """
         types = [node.type for node in graph.inputs]
-        sizes = self._sizes(types) if len(types) == len(self.types) else None
-        key = None if sizes is None else self._key(sizes)
+        sizes = self._sizes(types, 1) if len(types) == len(self.types) and self.programs else None
+        key = None if sizes is None else self._key(sizes, graph)
         if sizes is None or key not in self.programs or not self.patterns[key].fits(graph, sizes):
             return None
         program = self.programs[key]
@@ -180,10 +231,10 @@ class Sized:
 
         return run
 
-    def _sizes(self, types: Sequence[TensorType]) -> list[int] | None:
-        """The sizes of operands; None where they are of another form."""
+    def _sizes(self, types: Sequence[TensorType], least: int = LEAST) -> list[int] | None:
+        """The sizes of operands, `least` or more; None where they are of another form."""
         form = self.form
-        if not self.programs or form is None:
+        if form is None:
             return None
         sizes = [0] * len(self.least)
         for type, wanted, dims in zip(types, self.types, form, strict=True):
@@ -194,7 +245,7 @@ class Sized:
                     if n != m:
                         return None
                 elif sizes[number] != n:
-                    if sizes[number] or n < LEAST:
+                    if sizes[number] or n < least:
                         return None
                     sizes[number] = n
         return sizes
@@ -299,27 +350,6 @@ def _form(number: Mapping[Sizes, int], first: Sequence[TensorType], second: Sequ
 def _copied(first: Sequence[TensorType], types: Sequence[TensorType]) -> int:
     """How many bytes those have whose sizes change."""
     return sum(type.nbytes for before, type in zip(first, types, strict=True) if before.shape != type.shape)
-
-
-def _least_room(first: Graph, second: Graph) -> int:
-    """The largest power of two with which all sizes still make little work."""
-    room = MOST_ROOM
-    while room > LEAST and sum(_work(*each, room) for each in zip(first.nodes, second.nodes, strict=False)) > WORK:
-        room //= 2
-    return room
-
-
-def _work(node: Node, other: Node, room: int) -> int:
-    """How many elements an operator makes, or products, where what changes is `room`."""
-    if node.op == "contract" and other.op == "contract":
-        pairs = zip(node.inputs, other.inputs, strict=True)
-        extents = parse_spec(node.text("spec")).extents(*(_roomy(x.shape, y.shape, room) for x, y in pairs))
-        return math.prod(extents.values())
-    return math.prod(_roomy(node.shape, other.shape, room))
-
-
-def _roomy(shape: tuple[int, ...], other: tuple[int, ...], room: int) -> tuple[int, ...]:
-    return tuple([m if m == n else room for m, n in zip(shape, other, strict=False)])
 
 
 def shown(graph: Graph) -> Joined | Sized:

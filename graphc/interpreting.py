@@ -13,7 +13,8 @@ how long it is.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+import weakref
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling w
 # multiply-add; what compiling takes for a program and an operator (measured on an AMD EPYC, see decision 19).
 STEP, ELEMENT, HEAVY, PRODUCT, PROGRAM, COMPILED_STEP = 13, 1e-3, 8e-3, 1e-4, 5000, 1000
 SERVED = 40  # what native code takes less for a program of its own than what Python does with one for all sizes
+IN_VAIN = 4  # long programs, one after the other, that were compiled and ran once: others are interpreted first
+LONG = 64  # operators of a program that takes long to compile, and is looked for though its shapes are new
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_AT_ONCE = 20_000  # microseconds of a call that is computed by itself, and of a program that is not looked for
 _FEW = 1024  # elements that cost no more than the operator
@@ -72,6 +75,10 @@ class Interpreted:
         self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
         self.cost = estimated(graph.nodes)  # of a part that gives nothing, too
         self._most = min(MOST_RUNS, _runs(graph.nodes, self.cost))
+
+    def compile_soon(self) -> None:
+        """It is compiled if it is wanted again."""
+        self._most = 1
 
     @property
     def is_due(self) -> bool:
@@ -131,6 +138,16 @@ class Variants:
         self._same: dict[Key, Same] = {}  # of those that are interpreted
         self._held: OrderedDict[Key, Interpreted] = OrderedDict()
         self._operators = 0  # of those that are held
+        self._lately: deque[weakref.ref[Any]] = deque(maxlen=IN_VAIN)  # long programs that were compiled
+
+    def note_compiled(self, executable: Any) -> None:
+        """A long program was compiled."""
+        self._lately.append(weakref.ref(executable))
+
+    def _is_in_vain(self) -> bool:
+        """Whether long programs do not come again."""
+        held = [ref() for ref in self._lately]
+        return len(held) == IN_VAIN and all(executable is None or executable.runs < 2 for executable in held)
 
     def interpreted(self, graph: Graph, key: Key, order: Sequence[Node]) -> Interpreted | None:
         """What runs the program of `graph`, whose structure is `key` and whose operators were recorded in that `order`,
@@ -145,7 +162,9 @@ class Variants:
         self._compiled.move_to_end(kind)
         if len(self._compiled) > MOST_KEPT:
             self._same.pop(self._compiled.popitem(last=False)[0], None)
-        if this not in compiled and len(compiled) < (MOST_LONG if _is_long(graph) else MOST_VARIANTS):
+        is_new = this not in compiled
+        once = is_new and len(graph.nodes) >= LONG and self._is_in_vain()
+        if is_new and not once and len(compiled) < (MOST_LONG if _is_long(graph) else MOST_VARIANTS):
             compiled.add(this)
         if this in compiled or not _is_worth(graph.nodes):
             return None
@@ -153,6 +172,8 @@ class Variants:
         if same is None:
             same = self._same[kind] = Same()
         made = self._held[key] = Interpreted(graph, same.changing(order), same=same)
+        if once:
+            made.compile_soon()
         self._operators += made.operators
         while len(self._held) > MOST_KEPT or (self._operators > MOST_OPERATORS and len(self._held) > 1):
             self._operators -= self._held.popitem(last=False)[1].operators

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import graphc
-from graphc.any_size import LONG, Sized
+from graphc.any_size import Sized
 from graphc.counting import FRONT
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
-from graphc.interpreting import MOST_KEPT, Interpreted, Same, Variants, parts
+from graphc.interpreting import LONG, MOST_KEPT, Interpreted, Same, Variants, parts
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -96,6 +96,8 @@ def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ..
         FRONT.programs_built += 1
         made = graphc.compiled.compile_graph(graph, donated, device)
         _executables[key] = made
+        if len(graph.nodes) >= LONG:
+            _variants.note_compiled(made)
         while len(_executables) > KEPT_EXECUTABLES:
             _executables.popitem(last=False)
         return made

@@ -43,6 +43,7 @@ class Executable:
         self._new_sizes = [nbytes for nbytes, alias, _ in self._outputs if alias < 0]
         self._taken = [(i, alias) for i, (_, alias, _) in enumerate(self._outputs) if alias >= 0]
         self._place = struct.Struct(f"={len(artifact.inputs) + len(artifact.outputs) + 1}Q").pack_into
+        self.runs = 0  # but for those of native code
         self.arena_bytes = artifact.arena_bytes
         self.arena_name = f"the arena of {artifact.name}"
         self._tables: list[_Table] = []  # free ones; append and pop are atomic
@@ -89,6 +90,7 @@ class Executable:
         self._place(addresses, 0, *pointers, 0 if arena is None else arena.ptr)
         self._run(at)
         self._tables.append(table)
+        self.runs += 1
         tally = self._counts.tally
         tally.runs += 1
         tally.launches += self._launches

@@ -26,8 +26,10 @@ class Reference:
         self.graph = graph
         self.device = device
         self.output_aliases = (-1,) * len(graph.outputs)
+        self.runs = 0
 
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
+        self.runs += 1
         if self.device != "cpu":  # what a compiled program would not notice
             assert all(b.device.name == self.device for b in inputs)
         arrays = [values_of(b, n.type) for b, n in zip(inputs, self.graph.inputs, strict=True)]

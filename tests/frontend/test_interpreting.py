@@ -13,7 +13,7 @@ import graphc
 import graphc.nn.functional as F
 from graphc import compiled_pieces, interpreting, programs
 from graphc.compiled_pieces import PIECE
-from graphc.interpreting import MOST_LONG, MOST_RUNS, MOST_VARIANTS, Interpreted, Variants
+from graphc.interpreting import IN_VAIN, LONG, MOST_LONG, MOST_RUNS, MOST_VARIANTS, Interpreted, Variants
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.opdef import OPS
@@ -183,6 +183,26 @@ def test_what_is_known_of_programs_is_bounded(monkeypatch: pytest.MonkeyPatch) -
         x[:n].sum().item()
         x[:n].reshape((1,) * (n % 9) + (n,)).sum().item()
     assert len(programs._variants._compiled) <= 5 and len(programs._variants._held) <= 5
+
+
+def test_long_programs_that_never_come_again_are_not_compiled() -> None:
+    """Each does something else, so that none is like another."""
+    x = realised(50) / 50
+    steps = [lambda y: y.exp(), lambda y: y.sin(), lambda y: y.cos(), lambda y: y.tanh(), lambda y: y + 1]
+
+    def long(number: int) -> float:
+        y = x
+        for i in range(LONG):
+            y = steps[(number + i * i) % 5](y) * (0.5 if (number >> i % 8) & 1 else x)
+        return y.sum().item()
+
+    assert counted(lambda: [long(n) for n in range(IN_VAIN)])["programs_built"] == IN_VAIN
+    done = counted(lambda: [long(n) for n in range(IN_VAIN, 20)])
+    assert done["programs_built"] == 0 and done["interpreted"] == 20 - IN_VAIN
+    first = long(20)
+    assert counted(lambda: long(20))["programs_built"] == 1  # it does come again
+    assert long(20) == pytest.approx(first, rel=1e-5)
+    assert counted(lambda: [long(21), long(22)])["programs_built"] == 2  # so may others
 
 
 def test_what_is_known_is_bounded_by_its_operators(monkeypatch: pytest.MonkeyPatch) -> None:

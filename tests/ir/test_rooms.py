@@ -101,6 +101,11 @@ def ordered(op: str, descending: bool = False, axis: int = 0) -> Emit:
     return lambda b, x: b.apply(op, (x,), {"axis": axis, "descending": descending})
 
 
+def back_to_joined(b: Builder, x: Node, y: Node) -> Node:
+    joined = b.concat((x, y, b.constant(3.0, TensorType(f32, (2, 3)))), 0)
+    return b.reduce_sum(b.mul(b.pad(b.exp(y), (x.shape[0], 0), (2, 0), None, 2.0), joined), (0,))
+
+
 X = [("n 3", f32)]
 TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "softmax": (softmax, [("3 n", f32)]),
@@ -120,6 +125,10 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "degrees of freedom": (
         lambda b, x: b.div(b.reduce_sum(x, (0,)), b.constant(x.shape[0] - 1, TensorType(f32, (3,)))),
         X,
+    ),
+    "least index": (
+        lambda b, i, x: b.apply("lt", (i, b.constant(-x.shape[0], i.type))),
+        [("m", i64), ("n", f32)],
     ),
     "causal": (lambda b, x: softmax(b, causal(b, x)), [("n n", f32)]),
     "product": (lambda b, x: b.apply("reduce_prod", (x,), {"axes": (0,)}), X),
@@ -211,7 +220,10 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     "integers downwards": (ordered("sort", True), [("n 3", i64)]),
     "order": (ordered("argsort"), [("n 3", i64)]),
     "order downwards": (ordered("argsort", True), [("n 3", i64)]),
-    "the largest": (lambda b, x: b.apply("argselect", (x,), {"axis": 0, "descending": True, "start": 0, "count": 1}), X),
+    "the largest": (
+        lambda b, x: b.apply("argselect", (x,), {"axis": 0, "descending": True, "start": 0, "count": 1}),
+        X,
+    ),
     "places of what is sorted": (
         lambda b, x, y: b.apply("searchsorted", (ordered("sort")(b, x), y), {"right": True}),
         [("n", f32), ("5", f32)],
@@ -288,12 +300,7 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
         lambda b, x, y, z: b.slice(b.concat((x, y, z), 0), (x.shape[0] + y.shape[0], 0), z.shape, (1, 1)),
         [("n 3", f32), ("m 3", f32), ("2 3", f32)],
     ),
-    "back to what was joined": (
-        lambda b, x, y: b.reduce_sum(
-            b.mul(b.pad(b.exp(y), (x.shape[0], 0), (2, 0), None, 2.0), b.concat((x, y, b.constant(3.0, TensorType(f32, (2, 3)))), 0)), (0,)
-        ),
-        [("n 3", f32), ("m 3", f32)],
-    ),
+    "back to what was joined": (back_to_joined, [("n 3", f32), ("m 3", f32)]),
     **{f"bits {word}": (bits(word), [("2", i64), ("3 n 2 m", f32)]) for word in (0, 1, 2)},
 }  # fmt: skip
 
