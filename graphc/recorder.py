@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from graphc import dtypes
+from graphc.counting import FRONT
 from graphc.devices import use_device
 from graphc.grad_mode import MODE
 from graphc.ir.types import TensorType, f64
@@ -72,6 +74,20 @@ class Update(NamedTuple):
     run: Callable[[], None]
 
 
+@contextmanager
+def step_apart() -> Iterator[None]:
+    """What is recorded inside, a step of an optimizer, is a program of its own where that pays (`graphc.apart`)."""
+    recorder = current()
+    if not recorder.apart.is_now or recorder.capture is not None:
+        yield
+        return
+    before = FRONT.program_hits
+    recorder.flush("")
+    recorder.apart.computed(FRONT.program_hits > before)
+    yield
+    recorder.flush("")
+
+
 _TOGETHER = 16  # updates: few enough that the work that passes a bound is not among what they record
 
 
@@ -100,6 +116,7 @@ def _repeat(recorder: Recorder, key: tuple[Any, ...], updates: Sequence[Update],
     pairs = [read_node(recorder, tensor, False) for tensor in (*written, *read, *numbers)]
     operands = (*key, len(written), len(read), dtypes.default_ir(), *[node for node, _ in pairs])
     nodes = recorder.updates.get(operands)
+    recorder.apart.found(nodes is not None, recorder.turn)
     if nodes is not None:
         keeps = tuple([keep for _, keep in pairs])
         for place, node in nodes:

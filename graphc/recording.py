@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from graphc import programs
+from graphc.apart import Apart
 from graphc.collecting import no_collection
 from graphc.counting import FRONT
 from graphc.errors import GraphcError, UsageError
@@ -55,8 +56,8 @@ class Recorder(Leaves):
 
     # Slots, as native code reads them.
     __slots__ = (
-        "_bytes", "_count", "_next", "_programs", "calls", "checks", "draws", "enter", "example_since", "flushes",
-        "freed", "gradients", "is_new", "late", "leave", "lent", "lock", "most", "needed", "own", "pending",
+        "_bytes", "_count", "_next", "_programs", "apart", "calls", "checks", "draws", "enter", "example_since",
+        "flushes", "freed", "gradients", "is_new", "late", "leave", "lent", "lock", "most", "needed", "own", "pending",
         "place", "randomness", "repeated", "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates",
         "variables", "width",
     )  # fmt: skip
@@ -98,6 +99,7 @@ class Recorder(Leaves):
         # For native code, by pending nodes, then None and those that values stand for, if there are any.
         self.flushes: dict[tuple[Node | None, ...], tuple[Any, ...] | None] = {}
         self._programs: OrderedDict[tuple[object, ...], programs.Program] = OrderedDict()
+        self.apart = Apart()
         self.rounds = Rounds()
         self.most = self.round = ROUND  # recorded operations after which it is asked: now, and after the next program
         self._bytes = 0

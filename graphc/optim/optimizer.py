@@ -17,7 +17,7 @@ from graphc.errors import InputError, KindError, UnsupportedError, UsageError
 from graphc.optim.hooks import OptimizerHooks, with_hooks
 from graphc.optim.hooks import register_optimizer_step_post_hook as register_optimizer_step_post_hook
 from graphc.optim.hooks import register_optimizer_step_pre_hook as register_optimizer_step_pre_hook
-from graphc.recorder import Update, runtime_choice, runtime_scalar, update
+from graphc.recorder import Update, runtime_choice, runtime_scalar, step_apart, update
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Closure = Callable[[], Any]
@@ -114,7 +114,7 @@ class Optimizer(OptimizerHooks):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        with no_grad():
+        with no_grad(), step_apart():
             for group in self.param_groups:
                 self._update(group)
         return loss
