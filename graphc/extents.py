@@ -13,6 +13,7 @@ from typing import NamedTuple
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.ops.source import DRAWS
 
 Sizes = tuple[int, int]  # an extent in the first graph and in the second
 Factors = tuple[Sizes, ...]  # a dimension from those that it was made of, the outermost first
@@ -188,7 +189,7 @@ def _is_repeated(node: Node, axis: int) -> bool:
 
 def _goes_along(node: Node, axis: int) -> bool:
     """Whether a node makes of equal elements along an axis others."""
-    return OPS[node.op].kind == "scan" or node.op in ("pad", "random_bits")
+    return OPS[node.op].kind == "scan" or node.op == "pad" or node.op in DRAWS
 
 
 def factorised(first: Graph, second: Graph, sizes: Collection[Sizes]) -> Extents:

@@ -27,6 +27,7 @@ from graphc.ir.evaluate import Evaluation, value_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.ir.ops.source import DRAWS
 from graphc.ir.visit import topological
 from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 
@@ -42,7 +43,7 @@ LONG = 64  # operators of a program that takes long to compile, and is looked fo
 MOST_EXACT = 256  # operators of programs that are told apart by what they do in which order
 MOST_AT_ONCE = 20_000  # microseconds of a call that is computed by itself, and of a program that is not looked for
 _FEW = 1024  # elements that cost no more than the operator
-_NOT_ALONE = frozenset({"transfer", "random_bits"})  # what is never computed by itself: see `_is_worth` for draws
+_NOT_ALONE = DRAWS | {"transfer"}  # what is never computed by itself: see `_is_worth` for draws
 FEWEST_SAME = 6  # operators of a part that is compiled
 MOST_KEPT = 2048  # kinds of programs, and interpreted ones, that are known; the least recently used are forgotten
 MOST_OPERATORS = 1 << 17  # of interpreted programs that are known
@@ -249,7 +250,7 @@ def _is_worth(nodes: Collection[Node]) -> bool:
     parameters begin with is not to depend, by an ulp, on what ran before.
     """
     ops = {node.op for node in nodes}
-    if "random_bits" in ops and "contract" not in ops:
+    if not DRAWS.isdisjoint(ops) and "contract" not in ops:
         return False
     return _runs(nodes, estimated(nodes)) >= 2
 
@@ -268,7 +269,7 @@ def _cost(node: Node) -> float:
     """What interpreting an operator takes."""
     size = node.type.size
     if node.op != "contract":
-        return STEP + (HEAVY if OPS[node.op].is_heavy else ELEMENT) * size
+        return STEP + (HEAVY if OPS[node.op].is_heavy or node.op == "random_normal" else ELEMENT) * size
     x, y = node.inputs
     most = x.type.size * y.type.size
     if most * PRODUCT > STEP:  # else there are few, and it is no matter how many

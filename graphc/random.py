@@ -7,7 +7,6 @@ compiled once.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from graphc.devices import Device, device_object, use_device
 from graphc.errors import InputError, KindError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.ops.source import IN_TURN, in_turn
+from graphc.ir.ops.source import IN_TURN, top
 from graphc.ir.types import TensorType, f32, f64, i32, i64, u8
 from graphc.recording import current
 from graphc.source import user_location
@@ -245,12 +244,12 @@ def uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
         low = _bits(b, key, type, 1, 27)
         return b.mul(b.add(b.mul(b.cast(high, f64), float(2**27)), b.cast(low, f64)), 2.0**-53)
     bits = 24 if type.dtype is f32 else 11 if type.dtype.name == "f16" else 8
-    return b.cast(b.mul(b.cast(_top(b, _words(b, key, type), bits), f32), 2.0**-bits), type.dtype)
+    return b.cast(b.mul(b.cast(top(b, _words(b, key, type), bits), f32), 2.0**-bits), type.dtype)
 
 
 def _bits(b: Builder, key: Node, type: TensorType, word: int, count: int) -> Node:
     """`count` random bits per element as i32, from word 0 or 1 of the counter that each element has to itself."""
-    return _top(b, b.random_bits(key, type.with_dtype(i32), word), count)
+    return top(b, b.random_bits(key, type.with_dtype(i32), word), count)
 
 
 def _words(b: Builder, key: Node, type: TensorType) -> Node:
@@ -258,22 +257,10 @@ def _words(b: Builder, key: Node, type: TensorType) -> Node:
     return b.random_bits(key, type.with_dtype(i32), IN_TURN)
 
 
-def _top(b: Builder, words: Node, count: int) -> Node:
-    """The upper `count` bits of each word."""
-    return b.elementwise("shift_right_logical", words, 32 - count)
-
-
 def normal_node(b: Builder, key: Node, type: TensorType) -> Node:
-    """Normal numbers by Box and Muller's transform: a pair of them from a pair of uniform ones."""
+    """Normal numbers with mean 0 and variance 1."""
     work = type.with_dtype(f64 if type.dtype is f64 else f32)
-
-    def pair(counters: TensorType) -> tuple[Node, Node]:
-        u = b.add(b.mul(b.cast(_bits(b, key, counters, 0, 24), work.dtype), 2.0**-24), 2.0**-25)
-        v = b.mul(b.cast(_bits(b, key, counters, 1, 24), work.dtype), 2.0**-24 * 2 * math.pi)
-        radius = b.apply("sqrt", (b.mul(b.log(u), -2.0),))
-        return b.mul(radius, b.apply("cos", (v,))), b.mul(radius, b.apply("sin", (v,)))
-
-    return b.cast(in_turn(b, work, pair), type.dtype)
+    return b.cast(b.random_normal(key, work), type.dtype)
 
 
 def open_uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
@@ -281,7 +268,7 @@ def open_uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
     step = 2.0**-54 if type.dtype is f64 else 2.0**-25
     if type.dtype is f64:
         return b.add(uniform_node(b, key, type), step)
-    return b.add(b.mul(b.cast(_top(b, _words(b, key, type), 24), type.dtype), 2.0**-24), step)
+    return b.add(b.mul(b.cast(top(b, _words(b, key, type), 24), type.dtype), 2.0**-24), step)
 
 
 def wide_bits(b: Builder, key: Node, type: TensorType) -> Node:

@@ -17,7 +17,7 @@ from graphc.ir.contraction import Dim, is_plain, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
-from graphc.ir.ops.source import bits_at
+from graphc.ir.ops.source import DRAWS, bits_at, normal_at
 from graphc.ir.types import TensorType, i32, identity
 from graphc.room_masks import Room, added_to
 
@@ -96,8 +96,8 @@ class _Roomy(Room):
             raise NotTold
         if op == "iota":
             return self._iota(node, node.integer("axis"), type)
-        if op == "random_bits":
-            return self._random_bits(node, type, given[0])
+        if op in DRAWS:
+            return self._drawn(node, type, given[0])
         if op == "contract":
             given = self._factors(node, other, given)
         elif kind == "reduction":
@@ -280,14 +280,16 @@ class _Roomy(Room):
                 places = b.add(places, b.select(is_behind, skipped, 0))
         return self.along(made, axis, places)
 
-    def _random_bits(self, node: Node, type: TensorType, key: Node) -> Node:
-        """The bits that there are for the sizes: they depend on the place in row-major order."""
+    def _drawn(self, node: Node, type: TensorType, key: Node) -> Node:
+        """The bits or numbers that there are for the sizes: they depend on the place in row-major order."""
         b, whole = self.b, type.with_dtype(i32)
         place, stride = b.constant(0, whole), b.constant(1, TensorType(i32, ()))
         for axis in reversed(range(type.rank)):
             factors = self.axes[node].get(axis, ((node.shape[axis], node.shape[axis]),))
             along, stride = self.places(factors, stride)
             place = b.add(place, self.spread(along, axis, type.shape))
+        if node.op == "random_normal":
+            return normal_at(b, key, place, type.dtype)
         return bits_at(b, key, place, node.integer("word"))
 
     def _iota(self, node: Node, axis: int, type: TensorType) -> Node:

@@ -51,6 +51,10 @@ class OpMethods:
         """
         return self.make("random_bits", (self.transfer(key, type.device),), (("word", word),), type)
 
+    def random_normal(self, key: Node, type: TensorType) -> Node:
+        """Normal numbers, f32 or f64, that depend on `key` and the row-major index alone, as `random_bits`."""
+        return self.make("random_normal", (self.transfer(key, type.device),), (), type)
+
     # elementwise
 
     def elementwise(self, op: str, *operands: Operand) -> Node:

@@ -9,9 +9,10 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import AttrValue, Node
 from graphc.ir.opdef import OPS, Attr, attrs_of
 from graphc.ir.printer import format_header, format_node, format_return, value_names
-from graphc.ir.types import DType, TensorType, i32, i64
+from graphc.ir.types import DType, TensorType, f32, f64, i32, i64
 
-TYPE_GIVEN = frozenset({"input", "constant", "iota", "random_bits"})  # their type is stated, not inferred
+# Operators whose type is stated, not inferred.
+TYPE_GIVEN = frozenset({"input", "constant", "iota", "random_bits", "random_normal"})
 
 MAX_RANK = 64  # as NumPy
 MAX_STRING = 4096
@@ -19,6 +20,7 @@ MAX_ELEMENTS = (1 << 63) - 1
 
 _CONTEXT = 5  # printed lines before and after the guilty one
 _KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "dtype": DType, "ints": tuple, "bool": bool}
+_DRAWN: dict[str, tuple[DType, ...]] = {"random_bits": (i32,), "random_normal": (f32, f64)}  # what draws give
 _SCALARS: dict[str, type] = {"float": float, "int": int, "uint": int, "bool": bool}
 
 
@@ -94,10 +96,12 @@ def _check_given(node: Node) -> None:
         raise VerifyError(f"iota gives numbers, not {node.type}")
     if node.op == "iota" and not 0 <= node.integer("axis") < node.type.rank:
         raise VerifyError(f"iota: axis {node.integer('axis')} is out of range for {node.type}")
-    if node.op == "random_bits" and (
-        node.dtype is not i32 or node.inputs[0].type != TensorType(i64, (2,), node.type.device)
+    drawn = _DRAWN.get(node.op)
+    if drawn is not None and (
+        node.dtype not in drawn or node.inputs[0].type != TensorType(i64, (2,), node.type.device)
     ):
-        raise VerifyError(f"random_bits makes i32 from a key i64[2], not {node.type} from {node.inputs[0].type}")
+        made = " or ".join(map(str, drawn))
+        raise VerifyError(f"{node.op} makes {made} from a key i64[2], not {node.type} from {node.inputs[0].type}")
     if node.op == "random_bits" and node.integer("word") not in (0, 1, 2):
         raise VerifyError(f"random_bits: there are words 0, 1 and both (2), not {node.integer('word')}")
 

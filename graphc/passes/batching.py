@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
+from graphc.ir.ops.source import BLOCK, DRAWS, blocks
 from graphc.ir.visit import topological
 
 LABEL = "vmapped"
@@ -36,7 +37,7 @@ class Batching:
                 continue
             self._seen.add(node)
             inner = any(i in self.batched for i in node.inputs)
-            if inner or (node.op == "random_bits" and _key(node) in self.draws):
+            if inner or (node.op in DRAWS and _key(node) in self.draws):
                 with self.b.at(node.locs):
                     self.batched[node] = self._node(node)
         return [self.batched.get(node) for node in outputs]
@@ -208,6 +209,15 @@ def _random_bits(t: Batching, node: Node) -> Node:
     return t.b.random_bits(key, node.type.with_shape((t.size, *node.shape)), node.integer("word"))
 
 
+def _random_normal(t: Batching, node: Node) -> Node:
+    """The numbers of each example begin with a counter of their own, as they come in pairs from counters."""
+    key, count = node.inputs[0], node.type.size
+    if key in t.batched:
+        return t._each(node)
+    whole = t.b.random_normal(key, node.type.with_shape((t.size, blocks(node.type) * 2 * BLOCK)))
+    return t.b.reshape(t.b.slice(whole, (0, 0), (t.size, count), (1, 1)), (t.size, *node.shape))
+
+
 def _transfer(t: Batching, node: Node) -> Node:
     return t.b.transfer(t.lift(node.inputs[0]), node.type.device)
 
@@ -232,5 +242,6 @@ _RULES: dict[str, Rule] = {
     "gather": _gather,
     "index_add": _index_add,
     "random_bits": _random_bits,
+    "random_normal": _random_normal,
     "transfer": _transfer,
 }

@@ -5,6 +5,7 @@ of the generator whatever the shape and the machine.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +20,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.index import Derived, Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.ops.source import BLOCK, threefry2x32
-from graphc.ir.types import DType, TensorType, boolean, f32, f64, i64
+from graphc.ir.types import DType, TensorType, boolean, f16, f32, f64, i64
 from graphc.pipeline import build_program, schedule
 from graphc.random import normal_node, uniform_node
 from tests.codegen.programs import run
@@ -80,6 +81,26 @@ def test_kernels_give_the_same_numbers(shape: tuple[int, ...], target: Target) -
             np.testing.assert_array_equal(found, expected)
         else:
             np.testing.assert_allclose(found, expected, rtol=3e-6, atol=1e-6)
+
+
+# Of the bytes of normal numbers from `KEY`: what parameters begin with does not change from version to version.
+NORMAL = [
+    (f32, (3, 7), 0x1F830F34),
+    (f32, (4113,), 0x826B0672),
+    (f64, (3, 7), 0x6B501D8B),
+    (f64, (4113,), 0xC5774D87),
+    (f16, (3, 7), 0x602E83B9),
+    (f16, (4113,), 0x9AF14091),
+]
+
+
+@pytest.mark.parametrize(("dtype", "shape", "checksum"), NORMAL)
+def test_normal_numbers_stay_the_same_bit_by_bit(dtype: DType, shape: tuple[int, ...], checksum: int) -> None:
+    (found,) = run(_drawing(normal_node, dtype, shape), [KEY])
+    assert zlib.crc32(found.tobytes()) == checksum
+    if dtype is f32:
+        first = [0xC000FE5C, 0x3DCDE36A, 0xBFB066CB, 0xBFB35D6B, 0xBD6A77C8]
+        assert found.ravel()[:5].view(np.uint32).tolist() == first
 
 
 @pytest.mark.parametrize(("target", "lanes"), [(SSE2, 4), (AVX2, 8), (AVX512, 16)])

@@ -189,10 +189,11 @@ def test_layers_of_several_widths_are_no_change() -> None:
     assert done["native_records"] == len(widths) - 1
 
 
-def test_draws_are_those_of_compiled_programs() -> None:
+@pytest.mark.parametrize("call", [lambda x: F.dropout(x, 0.5), lambda x: x + graphc.randn_like(x)])
+def test_draws_are_those_of_compiled_programs(call: Any) -> None:
     def drawn() -> list[Any]:
         graphc.manual_seed(5)
-        return grown(lambda x: F.dropout(x, 0.5))
+        return grown(call)
 
     got = drawn()
     with scope(interpret=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -157,3 +158,63 @@ def test_compiled_calls_draw_what_eager_calls_draw(native: None) -> None:
     torch.manual_seed(7)
     assert [[t.tolist() for t in compiled(x)] for _ in range(3)] == eager
     assert eager[0] != eager[1]
+
+
+# Of the numbers of `randn` after `manual_seed(123)`, as f64; those of four examples of shape [40] under `vmap`.
+SEEDED = {
+    "float32": {
+        (2,): 0xCA84A02F,
+        (37,): 0xC4371171,
+        (5, 7, 3): 0xF22D6AF9,
+        "same": 0x2D185914,
+        "different": 0x11F21C38,
+    },
+    "float64": {
+        (2,): 0xA93A731B,
+        (37,): 0x7E2A4A25,
+        (5, 7, 3): 0x9409B1D5,
+        "same": 0xA4D4322B,
+        "different": 0x3FAA766E,
+    },
+    "float16": {
+        (2,): 0xE8C1D164,
+        (37,): 0x6D98445B,
+        (5, 7, 3): 0x753CA139,
+        "same": 0x0351A18A,
+        "different": 0x38DF51F8,
+    },
+}
+
+
+@pytest.mark.parametrize("dtype", SEEDED)
+def test_normal_numbers_of_a_seed_stay_the_same(dtype: str, native: None) -> None:
+    kind = getattr(torch, dtype)
+    for what, checksum in SEEDED[dtype].items():
+        torch.manual_seed(123)
+        if isinstance(what, str):
+            x = torch.zeros(4, 3, dtype=kind)
+            found = torch.vmap(lambda row: torch.randn(40, dtype=kind) + 0 * row.sum(), randomness=what)(x)
+        else:
+            found = torch.randn(what, dtype=kind)
+        assert zlib.crc32(found.double().numpy().tobytes()) == checksum, what
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5), (32,), (40,), (0,)])
+def test_normal_numbers_of_examples(shape: tuple[int, ...]) -> None:
+    def drawn(randomness: str) -> np.ndarray:
+        torch.manual_seed(3)
+        return torch.vmap(lambda x: torch.randn(shape) + 0 * x, randomness=randomness)(torch.zeros(3)).numpy()
+
+    def numbers(*shape: int) -> np.ndarray:
+        torch.manual_seed(3)
+        return torch.randn(shape).numpy()
+
+    count = math.prod(shape)
+    np.testing.assert_array_equal(drawn("same"), np.broadcast_to(numbers(*shape), (3, *shape)))
+    whole = numbers(3, -(-count // 32) * 32)  # each example begins with a block of counters of its own
+    np.testing.assert_array_equal(drawn("different"), whole[:, :count].reshape(3, *shape))
+    grouped = torch.vmap(
+        lambda row: torch.vmap(lambda x: torch.randn(shape) + 0 * x, randomness="different")(row),
+        randomness="different",
+    )(torch.zeros(2, 3))
+    assert len(set(grouped.reshape(-1).tolist())) == 6 * count

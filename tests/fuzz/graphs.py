@@ -86,7 +86,7 @@ class _Maker(Pool):
         steps: list[tuple[Callable[[], Node | None], float]] = [
             (self.unary, 5), (self.binary, 7), (self.compare, 2), (self.choose, 2), (self.convert, 2), (self.move, 7),
             (self.reduce, 4), (self.contract, 3), (self.lookup, 2), (self.relu, 1), (self.pool_windows, 1),
-            (self.softmax, 1), (self.random_bits, 1),
+            (self.softmax, 1), (self.random_bits, 1), (self.random_normal, 0.5),
             *((partial(step, self), weight) for step, weight in STEPS),
             *((partial(step, self), weight) for step, weight in HOST_STEPS if self.host),
         ]  # fmt: skip
@@ -213,6 +213,11 @@ class _Maker(Pool):
         return self.keep(
             self.builder.random_bits(key, TensorType(i32, random_shape(self.rng, 64)), self.rng.randrange(3))
         )
+
+    def random_normal(self) -> Node:
+        key = self.of_type(TensorType(i64, (2,)))
+        type = TensorType(self.rng.choice((f32, f64)), random_shape(self.rng, 64))
+        return self.keep(self.builder.random_normal(key, type))
 
     def softmax(self) -> Node:
         x = self.any("float")

@@ -64,9 +64,12 @@ def test_constants_are_made_on_the_other_device() -> None:
 def test_the_key_of_a_draw_follows_its_numbers() -> None:
     b = Builder()
     key = b.input(0, TensorType(i64, (2,)))
-    bits = b.random_bits(key, TensorType(i32, (4,), "cuda:0"))
-    assert bits.inputs[0].op == "transfer"
-    verify(Graph((key,), (bits,)))
+    drawn = (
+        b.random_bits(key, TensorType(i32, (4,), "cuda:0")),
+        b.random_normal(key, TensorType(f32, (4,), "cuda:0")),
+    )
+    assert all(node.inputs[0].op == "transfer" for node in drawn)
+    verify(Graph((key,), drawn))
 
 
 def test_the_gradient_of_a_transfer_goes_back() -> None:

@@ -11,7 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.ir.types import DType, TensorType, boolean, f32, i32, i64
+from graphc.ir.types import DType, TensorType, boolean, f32, f64, i32, i64
 from graphc.rooms import sizes_of, with_room
 
 Emit = Callable[..., Node]
@@ -104,6 +104,10 @@ def ordered(op: str, descending: bool = False, axis: int = 0) -> Emit:
 def back_to_joined(b: Builder, x: Node, y: Node) -> Node:
     joined = b.concat((x, y, b.constant(3.0, TensorType(f32, (2, 3)))), 0)
     return b.reduce_sum(b.mul(b.pad(b.exp(y), (x.shape[0], 0), (2, 0), None, 2.0), joined), (0,))
+
+
+def normal_numbers(b: Builder, key: Node, x: Node) -> Node:
+    return b.random_normal(key, x.type)
 
 
 X = [("n 3", f32)]
@@ -302,6 +306,7 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
     ),
     "back to what was joined": (back_to_joined, [("n 3", f32), ("m 3", f32)]),
     **{f"bits {word}": (bits(word), [("2", i64), ("3 n 2 m", f32)]) for word in (0, 1, 2)},
+    **{f"normal numbers {dtype}": (normal_numbers, [("2", i64), ("3 n 2 m", dtype)]) for dtype in (f32, f64)},
 }  # fmt: skip
 
 

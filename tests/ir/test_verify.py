@@ -8,7 +8,7 @@ import pytest
 
 from graphc.errors import VerifyError
 from graphc.ir import Builder, Graph, Location, Node, TensorType, parse_graph, verify
-from graphc.ir.types import boolean, f32, f64, i32, i64
+from graphc.ir.types import boolean, f16, f32, f64, i32, i64
 from tests.fuzz.graphs import random_graph
 
 SOUND = """
@@ -41,6 +41,10 @@ def find(graph: Graph, op: str) -> Node:
 
 def with_node(graph: Graph, node: Node) -> Graph:
     return Graph(graph.inputs, (*graph.outputs, node))
+
+
+def key_of(graph: Graph) -> Node:
+    return Builder.of(graph).slice(graph.inputs[2], (0,), (2,), (1,))
 
 
 def changed(op: str, /, **parts: object) -> Corruption:
@@ -158,6 +162,14 @@ CORRUPTIONS: dict[str, tuple[Corruption, str]] = {
     "random bits from a wrong key": (
         lambda g: with_node(g, Node("random_bits", (g.inputs[2],), (("word", 0),), TensorType(i32, (4,)))),
         "from a key i64[2]",
+    ),
+    "normal numbers from a wrong key": (
+        lambda g: with_node(g, Node("random_normal", (g.inputs[2],), (), TensorType(f32, (4,)))),
+        "random_normal makes f32 or f64 from a key i64[2]",
+    ),
+    "normal numbers of 16 bits": (
+        lambda g: with_node(g, Node("random_normal", (key_of(g),), (), TensorType(f16, (4,)))),
+        "makes f32 or f64 from a key i64[2], not f16[4] from i64[2]",
     ),
     "cycle": (cycle, "an operand is not computed before"),
     "node that uses itself": (self_loop, "an operand is not computed before"),

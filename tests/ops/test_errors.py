@@ -28,7 +28,7 @@ def test_bad_operands(op: str, bad: BadSample) -> None:
     assert str(caught.value).endswith("\n  at model.py:12")
 
 
-@pytest.mark.parametrize("op", ["input", "constant", "iota", "random_bits"])
+@pytest.mark.parametrize("op", ["input", "constant", "iota", "random_bits", "random_normal"])
 def test_operators_whose_type_is_given(op: str) -> None:
     with pytest.raises(ShapeError, match=f"{op}: the type of this operator is given"):
         OPS[op].infer([], {})

@@ -1,4 +1,4 @@
-"""The counter-based generator: known answers, and the decomposition against the reference."""
+"""The counter-based generator: known answers, and decompositions against references; normal numbers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.opdef import OPS
-from graphc.ir.ops.source import threefry2x32
-from graphc.ir.types import TensorType, i32, i64
+from graphc.ir.ops.source import BLOCK, DRAWS, normal_at, threefry2x32
+from graphc.ir.types import DType, TensorType, f32, f64, i32, i64
+from graphc.passes.decompose import Decompose
 from tests.samples import SAMPLES
 
 # Key, counter, result: the authors' published test vectors (Random123, kat_vectors, threefry2x32 with 20 rounds).
@@ -27,13 +28,11 @@ def test_known_answers(key: tuple[int, int], counter: tuple[int, int], answer: t
     assert tuple(int(w[0]) for w in words) == answer
 
 
-def test_decomposition_gives_the_same_bits() -> None:
-    for sample in SAMPLES["random_bits"].make(np.random.default_rng(0)):
-        graph = sample.graph("random_bits")
-        decompose = OPS["random_bits"].decompose
-        assert decompose is not None
-        b = Builder.of(graph)
-        simpler = Graph(graph.inputs, (decompose(b, graph.outputs[0]),))
+@pytest.mark.parametrize("op", sorted(DRAWS))
+def test_decomposition_gives_the_same_bits(op: str) -> None:
+    for sample in SAMPLES[op].make(np.random.default_rng(0)):
+        graph = sample.graph(op)
+        simpler = Decompose().run(graph)
         assert all(OPS[n.op].kind != "composite" for n in simpler.nodes)
         np.testing.assert_array_equal(evaluate(simpler, sample.arrays)[0], evaluate(graph, sample.arrays)[0])
 
@@ -59,3 +58,28 @@ def test_bits_look_uniform(word: int) -> None:
     ones = np.unpackbits(bits.view(np.uint8)).reshape(-1, 32).mean(axis=0)
     assert np.all(np.abs(ones - 0.5) < 5 * 0.5 / 256)  # five standard deviations of a fair bit over 2**16 draws
     assert np.unique(bits).size > 65400
+
+
+@pytest.mark.parametrize("dtype", [f32, f64])
+def test_normal_numbers_are_pairs_of_the_words_of_counters(dtype: DType) -> None:
+    b = Builder()
+    key, type = b.input(0, TensorType(i64, (2,))), TensorType(i32, (2, 2 * BLOCK))
+    graph = Graph(
+        (key,), (b.random_normal(key, type.with_dtype(dtype)), *(b.random_bits(key, type, w) for w in (0, 1)))
+    )
+    drawn, *words = evaluate(graph, [np.array([2**35 + 7, 2**33 + 3], np.int64)])
+    first, second = (word.view(np.uint32).ravel()[: 2 * BLOCK] >> 8 for word in words)
+    radius = np.sqrt(-2 * np.log(first * 2.0**-24 + 2.0**-25))
+    pairs = np.stack([radius * f(second * 2.0**-24 * 2 * np.pi) for f in (np.cos, np.sin)])
+    expected = pairs.reshape(2, 2, BLOCK).swapaxes(0, 1).reshape(type.shape)
+    np.testing.assert_allclose(drawn, expected, rtol=0, atol=1e-5 if dtype is f32 else 1e-14)
+
+
+@pytest.mark.parametrize("dtype", [f32, f64])
+def test_normal_numbers_at_places(dtype: DType) -> None:
+    b = Builder()
+    key, place = b.input(0, TensorType(i64, (2,))), b.input(1, TensorType(i32, (5, 7)))
+    graph = Graph((key, place), (normal_at(b, key, place, dtype), b.random_normal(key, TensorType(dtype, (100,)))))
+    places = np.random.default_rng(0).integers(0, 100, (5, 7)).astype(np.int32)
+    found, drawn = evaluate(graph, [np.array([-5, 2**40], np.int64), places])
+    np.testing.assert_array_equal(found, drawn[places])

@@ -244,14 +244,10 @@ def _constants() -> list[tuple[TensorType, dict[str, Any]]]:
     return [*cases, (t("f32[]"), {"value": 1.0}), (t("i64[0,2]"), {"value": 3})]
 
 
-def _random(rng: Rng) -> list[Sample]:
+def _drawn(types: list[str], attrs: list[dict[str, Any]]) -> Callable[[Rng], list[Sample]]:
     keys = [(0, 0), (1, 2), (2**40 + 5, 2**33 + 1), (-1, -(2**63))]
-    shapes = ["i32[3,7]", "i32[]", "i32[0]", "i32[65]"]
-    return [
-        Sample((np.array(key, np.int64),), {"word": word}, t(shape))
-        for key in keys
-        for shape in shapes
-        for word in (0, 1, 2)
+    return lambda rng: [
+        Sample((np.array(key, np.int64),), each, t(type)) for key in keys for type in types for each in attrs
     ]
 
 
@@ -267,7 +263,12 @@ STRUCTURED: dict[str, OpSamples] = {
             ]
         )
     ),
-    "random_bits": OpSamples(_random),
+    "random_bits": OpSamples(
+        _drawn(["i32[3,7]", "i32[]", "i32[0]", "i32[65]"], [{"word": word} for word in (0, 1, 2)])
+    ),
+    "random_normal": OpSamples(
+        _drawn([f"{dtype}[{shape}]" for dtype in ("f32", "f64") for shape in ("3,7", "", "0", "65")], [{}]), exact=False
+    ),
     "reshape": _movement(
         [((3, 4), {"shape": (2, 6)}), ((1,), {"shape": ()}), ((), {"shape": (1, 1)}), ((0, 3), {"shape": (5, 0)})],
         (

@@ -22,7 +22,7 @@ Formula = Callable[..., Node]
 Table = Mapping[DType, Sequence[float]]
 
 
-class _Arrays(OpMethods):
+class Arrays(OpMethods):
     """Runs operators as they are applied, by their NumPy references."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ def composite(name: str, arity: int, formula: Formula, doc: str, *, vjp: Vjp | N
     wide = _in_f32(formula)
 
     def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
-        b = _Arrays()
+        b = Arrays()
         return b.arrays[wide(b, *(b.given(a, type) for a in arrays))]
 
     def decompose(b: Builder, node: Node) -> Node:

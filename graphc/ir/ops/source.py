@@ -1,4 +1,4 @@
-"""Operators without computed operands: inputs, constants, indices and random bits."""
+"""Operators without computed operands: inputs, constants, indices, and random bits and numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 from graphc.ir.node import Node
 from graphc.ir.opdef import Attr, Attrs, OpDef, register
 from graphc.ir.ops.checks import given
-from graphc.ir.types import TensorType, i32
+from graphc.ir.ops.composites import Arrays
+from graphc.ir.sugar import OpMethods
+from graphc.ir.types import DType, TensorType, i32, i64
 
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
@@ -40,6 +42,7 @@ def _evaluate_iota(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType)
     return np.broadcast_to(index.reshape(shape), type.shape).copy()
 
 
+DRAWS = frozenset({"random_bits", "random_normal"})  # from a key, by the row-major index of each element
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 BLOCK = 16  # elements with the first words of so many counters, then as many with the second: what vectors can share
 IN_TURN = 2  # in place of the number of a word: both serve, in such blocks
@@ -69,7 +72,7 @@ def _evaluate_random_bits(arrays: Sequence[np.ndarray], attrs: Attrs, type: Tens
     seed, offset = (int(word) & 0xFFFF_FFFF_FFFF_FFFF for word in arrays[0])
     low = 0xFFFF_FFFF
     in_turn = attrs["word"] == IN_TURN
-    index = np.arange(_blocks(type) * BLOCK if in_turn else type.size, dtype=np.uint64).astype(np.uint32)
+    index = np.arange(blocks(type) * BLOCK if in_turn else type.size, dtype=np.uint64).astype(np.uint32)
     second = np.full_like(index, ((seed >> 32) + (offset >> 32) * _SPREAD) & low)
     words = threefry2x32((seed & low, offset & low), index, second)
     if in_turn:
@@ -79,17 +82,17 @@ def _evaluate_random_bits(arrays: Sequence[np.ndarray], attrs: Attrs, type: Tens
     return bits.view(np.int32).reshape(type.shape)
 
 
-def _blocks(type: TensorType) -> int:
+def blocks(type: TensorType) -> int:
     """How many blocks of counters serve all elements, two for each counter."""
     return -(-type.size // (2 * BLOCK))
 
 
-def in_turn(b: Builder, type: TensorType, pair: Callable[[TensorType], Sequence[Node]]) -> Node:
+def _in_turn(b: OpMethods, type: TensorType, pair: Callable[[TensorType], Sequence[Node]]) -> Node:
     """A value of `type` made of the two that `pair` gives for a type of half the size (or a little more).
 
     BLOCK elements of the first are followed by as many of the second, and so on.
     """
-    half, both = type.with_shape((_blocks(type), 1, BLOCK)), type.with_shape((_blocks(type), 2, BLOCK))
+    half, both = (type.with_shape((blocks(type), count, BLOCK)) for count in (1, 2))
     first, second = (b.broadcast(b.reshape(part, half.shape), both.shape) for part in pair(half))
     which = b.iota(1, both.with_dtype(i32))
     made = b.select(b.elementwise("eq", which, 0), first, second)
@@ -111,7 +114,7 @@ def row_major_index(b: Builder, type: TensorType, axes: Sequence[int]) -> Node:
 def _decompose_random_bits(b: Builder, node: Node) -> Node:
     (key,), word = node.inputs, node.integer("word")
     if word == IN_TURN:
-        return in_turn(b, node.type, lambda half: [_word_at(b, key, _places(b, half), each) for each in (0, 1)])
+        return _in_turn(b, node.type, lambda half: [_word_at(b, key, _places(b, half), each) for each in (0, 1)])
     return _word_at(b, key, _places(b, node.type), word)
 
 
@@ -123,10 +126,15 @@ def bits_at(b: Builder, key: Node, place: Node, word: int) -> Node:
     """What `random_bits` gives at places in row-major order, i32."""
     if word != IN_TURN:
         return _word_at(b, key, place, word)
+    counter, is_first = _turn_at(b, place)
+    return b.select(is_first, _word_at(b, key, counter, 0), _word_at(b, key, counter, 1))
+
+
+def _turn_at(b: Builder, place: Node) -> tuple[Node, Node]:
+    """The counters from which `_in_turn` has what is at some places, and whether it is the first of their values."""
     block = b.elementwise("shift_right_logical", place, (2 * BLOCK).bit_length() - 1)
     counter = b.add(b.mul(block, BLOCK), b.elementwise("bitwise_and", place, BLOCK - 1))
-    is_first = b.elementwise("eq", b.elementwise("bitwise_and", place, BLOCK), 0)
-    return b.select(is_first, _word_at(b, key, counter, 0), _word_at(b, key, counter, 1))
+    return counter, b.elementwise("eq", b.elementwise("bitwise_and", place, BLOCK), 0)
 
 
 def _word_at(b: Builder, key: Node, place: Node, number: int) -> Node:
@@ -155,6 +163,43 @@ def _word_at(b: Builder, key: Node, place: Node, number: int) -> Node:
         x0 = b.add(x0, b.broadcast(keys[(group + 1) % 3], type.shape))
         x1 = b.add(x1, b.broadcast(b.add(keys[(group + 2) % 3], group + 1), type.shape))
     return x1 if number else x0
+
+
+def top(b: OpMethods, words: Node, count: int) -> Node:
+    """The upper `count` bits of each word."""
+    return b.elementwise("shift_right_logical", words, 32 - count)
+
+
+def _normal_pair(b: OpMethods, words: Sequence[Node], dtype: DType) -> tuple[Node, Node]:
+    """Two normal numbers from the two words of each counter."""
+    first, second = (b.cast(top(b, word, 24), dtype) for word in words)
+    u = b.add(b.mul(first, 2.0**-24), 2.0**-25)
+    v = b.mul(second, 2.0**-24 * 2 * math.pi)
+    radius = b.elementwise("sqrt", b.mul(b.log(u), -2.0))
+    return b.mul(radius, b.elementwise("cos", v)), b.mul(radius, b.elementwise("sin", v))
+
+
+def _normal(b: OpMethods, key: Node, type: TensorType) -> Node:
+    def pair(half: TensorType) -> tuple[Node, Node]:
+        counters = half.with_dtype(i32)
+        return _normal_pair(b, [b.random_bits(key, counters, word) for word in (0, 1)], half.dtype)
+
+    return _in_turn(b, type, pair)
+
+
+def _evaluate_random_normal(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    b = Arrays()
+    return b.arrays[_normal(b, b.given(arrays[0], TensorType(i64, (2,), type.device)), type)]
+
+
+def _decompose_random_normal(b: Builder, node: Node) -> Node:
+    return _normal(b, node.inputs[0], node.type)
+
+
+def normal_at(b: Builder, key: Node, place: Node, dtype: DType) -> Node:
+    """What `random_normal` gives at places in row-major order, i32."""
+    counter, is_first = _turn_at(b, place)
+    return b.select(is_first, *_normal_pair(b, [_word_at(b, key, counter, word) for word in (0, 1)], dtype))
 
 
 INPUT = register(
@@ -210,5 +255,22 @@ RANDOM_BITS = register(
         evaluate=_evaluate_random_bits,
         why_no_vjp="zero: it gives integers",
         decompose=_decompose_random_bits,
+    )
+)
+RANDOM_NORMAL = register(
+    OpDef(
+        name="random_normal",
+        kind="composite",
+        arity=1,
+        doc=(
+            "f32 or f64 normal numbers of any shape, with mean 0 and variance 1, from a `key` as of `random_bits`: for "
+            "each counter sqrt(-2 log u) times cos v and sin v (Box and Muller's transform), where the upper 24 bits "
+            "of its first word give u, between 0 and 1, and those of its second word v, in [0, 2 pi). The cosines of "
+            "16 counters, then their sines, and so on."
+        ),
+        infer=given("random_normal"),
+        evaluate=_evaluate_random_normal,
+        why_no_vjp="zero: it has no operands but the key",
+        decompose=_decompose_random_normal,
     )
 )
