@@ -25,6 +25,7 @@ class Pattern:
     def __init__(self, first: Graph, second: Graph, pairs: Sequence[Sizes]) -> None:
         self._numbers = {pair: i for i, pair in enumerate(pairs)}
         *operands, self._outputs = _operands(first)
+        self._count = len(first.inputs)
         self._extents = factorised(first, second, pairs)
         self._sizes = [*pairs, *self._extents.derived]
         number = {pair: i for i, pair in enumerate(pairs)}
@@ -64,20 +65,30 @@ class Pattern:
         """The numbers of the sizes, those that are sums last."""
         return {pair: i for i, pair in enumerate(self._sizes)}
 
-    def fits(self, graph: Graph, sizes: Sequence[int]) -> bool:
-        """Whether a graph does the same for `sizes`."""
+    def fits(
+        self, inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node], sizes: Sequence[int]
+    ) -> bool:
+        """Whether the nodes `order`, operands before users, make of `inputs` the same for `sizes`."""
         now = self._extents.all_sizes({pair: sizes[i] for pair, i in self._numbers.items()})
-        if len(graph.nodes) == len(self._known):
-            return self._is_in_order(graph, now)
-        return len(graph.nodes) < len(self._known) and self._is_merged(graph, now)
-
-    def _is_in_order(self, graph: Graph, now: Mapping[Sizes, int]) -> bool:
-        *operands, outputs = _operands(graph)
-        if outputs != self._outputs:
+        count = len(inputs)
+        if count != self._count or len(order) > len(self._known) - count:
             return False
-        for node, own, known in zip(graph.nodes, operands, self._known, strict=True):
+        for node, (like, axes, *_) in zip(inputs, self._known, strict=False):
+            if node.type is not (like.type.with_shape(_shape(like, axes, now)) if axes else like.type):
+                return False
+        if len(order) == len(self._known) - count:
+            return self._is_in_order(inputs, order, outputs, now)
+        return self._is_merged(inputs, order, outputs, now)
+
+    def _is_in_order(
+        self, inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node], now: Mapping[Sizes, int]
+    ) -> bool:
+        number = {node: i for i, node in enumerate((*inputs, *order))}
+        if tuple(map(number.__getitem__, outputs)) != self._outputs:
+            return False
+        for node, known in zip(order, self._known[len(inputs) :], strict=True):
             like, axes, given, rule, ends = known
-            if node.op != like.op or own != given:
+            if node.op != like.op or tuple([number[x] for x in node.inputs]) != given:
                 return False
             if not axes:
                 is_like = node.type is like.type
@@ -91,25 +102,21 @@ class Pattern:
                 return False
         return True
 
-    def _is_merged(self, graph: Graph, now: Mapping[Sizes, int]) -> bool:
-        """Whether a graph in which some of the values are the same one, as its sizes are, does the same."""
-        nodes = {(node.op, node.inputs, attrs_key(node.attrs), node.type): node for node in graph.nodes}
-        found: list[Node] = []
-        for known in self._known:
+    def _is_merged(
+        self, inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node], now: Mapping[Sizes, int]
+    ) -> bool:
+        """Whether nodes of which some are the same one, as their sizes are, do the same."""
+        nodes = {(node.op, node.inputs, attrs_key(node.attrs), node.type): node for node in order}
+        found = [*inputs]
+        for known in self._known[len(inputs) :]:
             like, axes, given, _, _ = known
             shape = _shape(like, axes, now) if axes else like.shape
-            type = like.type.with_shape(shape)
-            if like.op == "input":
-                node = graph.inputs[len(found)] if len(found) < len(graph.inputs) else None
-                if node is None or node.type is not type:
-                    return False
-            else:
-                attrs = attrs_key(_attrs(known, shape, now))
-                node = nodes.get((like.op, tuple([found[i] for i in given]), attrs, type))
-                if node is None:
-                    return False
+            attrs = attrs_key(_attrs(known, shape, now))
+            node = nodes.get((like.op, tuple([found[i] for i in given]), attrs, like.type.with_shape(shape)))
+            if node is None:
+                return False
             found.append(node)
-        return tuple([found[i] for i in self._outputs]) == graph.outputs
+        return [found[i] for i in self._outputs] == [*outputs]
 
 
 def _shape(like: Node, axes: Axes, now: Mapping[Sizes, int]) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from graphc.alike import Pattern
 from graphc.extents import Sizes
 from graphc.interpreting import COMPILED_STEP, LONG, PROGRAM
 from graphc.ir.graph import Graph
+from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, from_host, values_of
 from graphc.options import code_key
@@ -34,6 +35,7 @@ MOST_FORMS = 4  # ways in which sizes change, after which a function is given up
 MOST_ODD = 16  # and graphs of which sizes or values happen to be the same as others
 
 Key = tuple[object, tuple[int, ...]]  # the code key and the rooms
+Runner = Callable[[Sequence[AnyBuffer]], Sequence[AnyBuffer] | None]
 Form = tuple[tuple[int, ...], ...]  # for each dimension of each operand the number of its size, or -1
 
 
@@ -119,7 +121,7 @@ class Sized:
                 self._form_again(graph, form, len(found))
             return
         sizes = [n for _, n in found]
-        key = self._key(sizes, graph)
+        key = self._key(sizes, graph.nodes)
         spent = self._costs[key] = self._costs.get(key, 0) + cost * runs
         if key in self.programs or 2 * spent < PROGRAM + COMPILED_STEP * len(graph.nodes):
             return
@@ -138,7 +140,7 @@ class Sized:
         self.programs[key] = Program(roomy, (*form, *_form(pattern.numbers(), before, outputs)), pattern.sums)
         self.changes += 1
         if self._is_wide:
-            self._works[key] = work(self._example, graph, dict(zip(found, key[1], strict=True)))
+            self._works[key] = work(self._example.nodes, graph.nodes, dict(zip(found, key[1], strict=True)))
 
     def _begin_again(self, example: Graph) -> None:
         self._forms += 1
@@ -170,12 +172,12 @@ class Sized:
         """Whether there are too many combinations of rooms to have a program for each."""
         return self._is_long and len(self.least) > 1
 
-    def _key(self, sizes: Sequence[int], graph: Graph | None = None) -> Key:
-        """The key of the program for some sizes; without rooms where there is none for what `graph` does."""
+    def _key(self, sizes: Sequence[int], order: Sequence[Node] = ()) -> Key:
+        """The key of the program for some sizes; without rooms where there is none for as much as `order` does."""
         code = code_key()
-        if not self._is_wide or graph is None:
+        if not self._is_wide or not order:
             return code, tuple([self._room(n, least) for n, least in zip(sizes, self.least, strict=True)])
-        most = WASTE * work(graph, graph, {})
+        most = WASTE * work(order, order, {})
         fit = [
             (amount, key)
             for key, amount in self._works.items()
@@ -187,7 +189,8 @@ class Sized:
         """The key of a program to be: powers of two, and room for what came before, where that is no waste."""
         rooms = tuple([max(least, 1 << (n - 1).bit_length()) for (_, n), least in zip(found, self.least, strict=True)])
         grown = tuple(map(max, rooms, self._grown or rooms))
-        if work(self._example, graph, dict(zip(found, grown, strict=True))) <= WASTE * work(graph, graph, {}):
+        nodes = graph.nodes
+        if work(self._example.nodes, nodes, dict(zip(found, grown, strict=True))) <= WASTE * work(nodes, nodes, {}):
             self._grown = rooms = grown
         return code_key(), rooms
 
@@ -214,14 +217,15 @@ class Sized:
         program = None if sizes is None else self.programs.get(self._key(sizes))
         return None if program is None or sizes is None else program.run(sizes, types, buffers)
 
-    def runner(self, graph: Graph) -> Callable[[Sequence[AnyBuffer]], Sequence[AnyBuffer] | None] | None:
-        """What does what `graph` does, which is no function's for which this was made, but is known to be like some.
-        None if it is not, or not compiled; its result is None where the program is not to be had.
+    def runner(self, inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node]) -> Runner | None:
+        """What does what the nodes `order` do, which were recorded by no function for which this was made, but are
+        known to be like some. None if they are not, or nothing is compiled for them; its result is None where the
+        program is not to be had.
         """
-        types = [node.type for node in graph.inputs]
+        types = [node.type for node in inputs]
         sizes = self._sizes(types, 1) if len(types) == len(self.types) and self.programs else None
-        key = None if sizes is None else self._key(sizes, graph)
-        if sizes is None or key not in self.programs or not self.patterns[key].fits(graph, sizes):
+        key = None if sizes is None else self._key(sizes, order)
+        if sizes is None or key not in self.programs or not self.patterns[key].fits(inputs, order, outputs, sizes):
             return None
         program = self.programs[key]
 

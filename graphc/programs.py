@@ -12,13 +12,14 @@ import graphc
 from graphc.any_size import Sized
 from graphc.counting import FRONT
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
-from graphc.interpreting import LONG, MOST_KEPT, Interpreted, Same, Variants, parts
+from graphc.interpreting import LONG, Interpreted, Variants, parts
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.visit import topological
 from graphc.memory import AnyBuffer
 from graphc.options import INTERPRET, code_key
+from graphc.served import Served, keep_like, operators, served
 
 # A larger graph is cut into several programs, so that compile time stays linear and long chains repeat one program.
 # What crosses a cut is stored, so the steps of most networks should stay whole.
@@ -43,7 +44,6 @@ Program = tuple[Segment, ...]
 
 _executables: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 _variants = Variants()
-_like: OrderedDict[int, Same | None] = OrderedDict()  # what programs with the same operators have in common
 _lock = threading.RLock()
 
 
@@ -120,43 +120,31 @@ def _is_served(whole: Interpreted, graph: Graph) -> bool:
             same.sized = Sized(graph)
         elif not same.sized.is_given_up:
             same.sized.learn(graph, whole.cost, RUNS if len(graph.nodes) >= LONG else 1)
-            whole.served = same.sized.runner(graph)
+            whole.served = same.sized.runner(graph.inputs, graph.nodes[len(graph.inputs) :], graph.outputs)
         whole.seen = same.sized.changes
     return whole.served is not None
 
 
-def may_be_served(outputs: Sequence[Node], known: Callable[[Node], bool]) -> bool:
-    """Whether a program has the operators of others, and something compiled for all sizes may run it. To look for a
-    program that is not long takes more than to run it with NumPy.
-    """
-    order = [n for n in topological(outputs, known) if not known(n)]
-    if len(order) < LONG:
-        return False
-    ops = _operators(order)
-    with _lock:
-        if ops not in _like:
-            _keep_like(ops, None)
-            return False
-        same = _like[ops]
-    return same is None or same.sized is None or not same.sized.is_given_up
-
-
-def _operators(order: Iterable[Node]) -> int:
-    """What stands for the operators of a program."""
-    return hash(tuple([node.op for node in order]))
-
-
-def _keep_like(ops: int, same: Same | None) -> None:
-    _like[ops] = same
-    _like.move_to_end(ops)
-    if len(_like) > MOST_KEPT:
-        _like.popitem(last=False)
-
-
 def is_due(program: Program) -> bool:
     """Whether a part of a program was interpreted so often that it is to be compiled, or may be done otherwise now."""
-    held = [segment.executable for segment in program if type(segment.executable) is Interpreted]
+    held = [segment.executable for segment in program if type(segment.executable) in (Interpreted, Served)]
     return any(executable.is_due or executable.is_outdated for executable in held)
+
+
+def needed(outputs: Sequence[Node], known: Callable[[Node], bool]) -> list[Node]:
+    """The nodes that compute `outputs`, operands before users, from those whose value is `known`."""
+    return [n for n in topological(outputs, known) if not known(n)]
+
+
+def served_by(outputs: Sequence[Node], order: Sequence[Node]) -> Program | None:
+    """The program of the nodes `order` that computes `outputs`, if something compiled for all sizes runs it."""
+    inputs, given = tuple(_operands(order)), list(dict.fromkeys(outputs))
+
+    def otherwise() -> Interpreted:
+        return Interpreted(canonical(inputs, given, order)[0])
+
+    executable = served(inputs, order, given, otherwise)
+    return None if executable is None else (Segment(executable, inputs, tuple(given)),)
 
 
 def build(
@@ -164,6 +152,7 @@ def build(
     known: Callable[[Node], bool],
     donated: frozenset[Node] = frozenset(),
     interpret: bool = False,
+    order: Sequence[Node] | None = None,
 ) -> Program:
     """The program that computes `outputs` from nodes whose value is `known`; more than one segment when it is long, has
     operators that run on the host, or values on several devices.
@@ -171,7 +160,8 @@ def build(
     With `interpret` some are not compiled (`graphc/interpreting.py`). A program of one compiled segment, and else of
     transfers, may overwrite the buffers of the leaves `donated` that nothing but that segment reads.
     """
-    order = [n for n in topological(outputs, known) if not known(n)]
+    if order is None:
+        order = needed(outputs, known)
     pieces = [part[i : i + SEGMENT_NODES] for part in stages(order) for i in range(0, len(part), SEGMENT_NODES)]
     whole: Interpreted | None = None
     changes: list[bool] = []
@@ -180,8 +170,7 @@ def build(
         made = canonical(tuple(_operands(order)), list(dict.fromkeys(outputs)), order)
         whole, interpret = _interpreted(*made, order), False
         if whole is not None and len(order) >= LONG:
-            with _lock:
-                _keep_like(_operators(order), whole.same)
+            keep_like(operators(order), whole.same)
         if whole is not None and _is_served(whole, made[0]):
             changes = [True]
         elif whole is not None:

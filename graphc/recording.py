@@ -35,6 +35,7 @@ from graphc.options import INTERPRET, code_key
 from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
 from graphc.repeats import Repeats
 from graphc.rounds import ROUND, Rounds
+from graphc.served import may_be_served
 from graphc.source import user_location
 from graphc.storage import Binding, Lineage, Seen, Storage, Value, set_watching
 from graphc_runtime.buffer import Buffer
@@ -264,13 +265,19 @@ class Recorder(Leaves):
 
     def _computed(self, storages: Sequence[Storage], nodes: tuple[Node, ...]) -> dict[Node, AnyBuffer]:
         is_new, self.is_new = self.is_new and INTERPRET.get() and self.capture is None, False
-        if is_new and self._key(nodes, frozenset(), True) not in self._programs:
-            known = self.bound.__contains__
-            results = None if programs.may_be_served(nodes, known) else evaluated(nodes, self.bound)
+        key = self._key(nodes, frozenset(), True)
+        order: list[Node] | None = None
+        if INTERPRET.get() and self.capture is None and key not in self._programs:
+            order = programs.needed(nodes, self.bound.__contains__)
+            program = programs.served_by(nodes, order)
+            if program is not None:
+                self._keep(key, program)
+                return programs.run(program, self.bound)
+            results = evaluated(nodes, self.bound) if is_new and not may_be_served(order) else None
             if results is not None:  # it likely is not wanted again
                 FRONT.interpreted += 1
                 return results
-        program = self.program(nodes, interpret=True)
+        program = self.program(nodes, interpret=True, order=order)
         if PLAN:
             self._plan_flush(storages, nodes, program)
         return programs.run(program, self.bound)
@@ -300,20 +307,29 @@ class Recorder(Leaves):
         return programs.run(self.program(outputs, interpret=True), self.bound)
 
     def program(
-        self, outputs: tuple[Node, ...], donated: frozenset[Node] = frozenset(), interpret: bool = False
+        self,
+        outputs: tuple[Node, ...],
+        donated: frozenset[Node] = frozenset(),
+        interpret: bool = False,
+        order: list[Node] | None = None,
     ) -> programs.Program:
-        """The program for `outputs`, by one look-up when it was built before. It may overwrite the leaves `donated`."""
+        """The program for `outputs`, by one look-up when it was built before. It may overwrite the leaves `donated`.
+        The nodes that it computes, in their `order`, may be known.
+        """
         key = self._key(outputs, donated, interpret)
         program = self._programs.get(key)
         if program is None or programs.is_due(program):
-            program = programs.build(outputs, self.bound.__contains__, donated, interpret)
-            self._programs[key] = program
-            if len(self._programs) > KEPT_PROGRAMS:
-                self._programs.popitem(last=False)
+            program = programs.build(outputs, self.bound.__contains__, donated, interpret, order)
+            self._keep(key, program)
         else:
             FRONT.program_hits += 1
             self._programs.move_to_end(key)
         return program
+
+    def _keep(self, key: tuple[object, ...], program: programs.Program) -> None:
+        self._programs[key] = program
+        if len(self._programs) > KEPT_PROGRAMS:
+            self._programs.popitem(last=False)
 
     def _key(self, outputs: tuple[Node, ...], donated: frozenset[Node], interpret: bool) -> tuple[object, ...]:
         return outputs, tuple(self.cuts.keys()) if len(self.cuts) else (), donated, interpret, code_key()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from graphc.extents import Sizes
 from graphc.ir.contraction import parse_spec
@@ -17,38 +17,38 @@ WORK = 1 << 15  # elements and products: to compute them in vain takes no time
 def least_room(first: Graph, second: Graph, least: int) -> int:
     """The largest power of two, from `least` on, with which all sizes in which two graphs differ make little work."""
     room = MOST_ROOM
-    while room > least and _total(first, second, {}, room) > WORK:
+    while room > least and sum(_work(*each, room) for each in zip(first.nodes, second.nodes, strict=False)) > WORK:
         room //= 2
     return room
 
 
-def work(first: Graph, second: Graph, rooms: Mapping[Sizes, int]) -> int:
-    """How many elements and products a graph makes that has room for the sizes in which two graphs differ, about. Those
-    of `first` where the second is the same.
-    """
-    return _total(first, second, rooms, 0)
+def work(first: Sequence[Node], second: Sequence[Node], rooms: Mapping[Sizes, int]) -> int:
+    """How many elements nodes make where there is room for the sizes in which they differ from others, about."""
+    if first is second:
+        return sum([node.type.size for node in first])
+    return sum(math.prod(_roomy(x.shape, y.shape, rooms)) for x, y in zip(first, second, strict=True))
 
 
-def _total(first: Graph, second: Graph, rooms: Mapping[Sizes, int], room: int) -> int:
-    return sum(_work(*each, rooms, room) for each in zip(first.nodes, second.nodes, strict=False))
-
-
-def _work(node: Node, other: Node, rooms: Mapping[Sizes, int], room: int) -> int:
+def _work(node: Node, other: Node, room: int) -> int:
+    """How many elements an operator makes, or products, where what changes is `room`."""
+    shapes = [_filled(x.shape, y.shape, room) for x, y in zip(node.inputs, other.inputs, strict=False)]
     if node.op == "contract" and other.op == "contract":
-        pairs = zip(node.inputs, other.inputs, strict=True)
-        shapes = [_roomy(x.shape, y.shape, rooms, room) for x, y in pairs]
         return math.prod(parse_spec(node.text("spec")).extents(*shapes).values())
-    return math.prod(_roomy(node.shape, other.shape, rooms, room))
+    return math.prod(_filled(node.shape, other.shape, room))
 
 
-def _roomy(shape: tuple[int, ...], other: tuple[int, ...], rooms: Mapping[Sizes, int], room: int) -> tuple[int, ...]:
+def _filled(shape: tuple[int, ...], other: tuple[int, ...], room: int) -> tuple[int, ...]:
+    return tuple([m if m == n else room for m, n in zip(shape, other, strict=False)])
+
+
+def _roomy(shape: tuple[int, ...], other: tuple[int, ...], rooms: Mapping[Sizes, int]) -> tuple[int, ...]:
     if shape == other:
         return shape
-    return tuple([m if m == n else room or _room((m, n), rooms) for m, n in zip(shape, other, strict=False)])
+    return tuple([m if m == n else _room((m, n), rooms) for m, n in zip(shape, other, strict=True)])
 
 
 def _room(pair: Sizes, rooms: Mapping[Sizes, int]) -> int:
-    """The room of an extent, or as many times more than it as a size has more room than that is large."""
+    """The room of an extent; of one that is made of sizes, as many times more than it as a size has at most."""
     if pair in rooms:
         return rooms[pair]
     return math.ceil(max(pair) * max((room / max(sizes) for sizes, room in rooms.items()), default=1))

@@ -11,7 +11,7 @@ import pytest
 import graphc
 import graphc.nn as nn
 import graphc.nn.functional as F
-from graphc import any_size, interpreting, programs
+from graphc import any_size, interpreting, programs, served
 from graphc.options import scope
 from graphc.recording import Recorder, using
 from graphc.tensors import changing
@@ -25,7 +25,7 @@ SIZES = [(5, 9), (5, 15), (6, 11), (7, 16), (8, 10), (6, 12), (7, 14), (5, 13), 
 def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing was seen before, and programs that are seen are soon compiled for all sizes."""
     monkeypatch.setattr(programs, "_variants", interpreting.Variants())
-    monkeypatch.setattr(programs, "_like", type(programs._like)())
+    monkeypatch.setattr(served, "_like", type(served._like)())
     monkeypatch.setattr(any_size, "PROGRAM", 0)
     monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
     monkeypatch.setattr(changing, "MOST_CHANGES", 1 << 30)  # no call is computed at once
@@ -111,6 +111,7 @@ def test_steps_over_batches_of_any_size_learn_what_interpreted_ones_do(
         patch.setattr(interpreting, "MOST_LONG", 0)
         patch.setattr(programs, "_variants", interpreting.Variants())
         patch.setattr(programs, "_is_served", lambda *_: False)
+        patch.setattr(programs, "served_by", lambda *_: None)
         wanted: list[float] = []
         done = counted(lambda: wanted.extend(learned(kind, sizes, by_class)))
     assert done["any_size"] == 0
