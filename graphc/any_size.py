@@ -18,6 +18,7 @@ from graphc.extents import Sizes
 from graphc.interpreting import COMPILED_STEP, LONG, PROGRAM
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.ops.source import DRAWS
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, from_host, values_of
 from graphc.options import code_key
@@ -73,7 +74,7 @@ class Joined:
 class Sized:
     """A function that `example` shows, for operands of any sizes. `is_given_up` if it cannot be.
 
-    `types` are those of the operands of the example, `form` tells which of their extents change; `programs` has those
+    `types` are those of the operands of the example, and of what it draws; `form` tells which of their extents change; `programs` has those
     for the code key and the rooms of a call, of which `least` are the smallest. `changes` counts what is done to these.
     """
 
@@ -86,7 +87,7 @@ class Sized:
     def _begin(self, example: Graph) -> None:
         self._example = example
         self._is_long = len(example.nodes) >= LONG
-        self.types = [node.type for node in example.inputs]
+        self.types = _types(example.inputs, example.nodes)
         self.form: Form | None = None
         self.programs: dict[Key, Program] = {}
         self.patterns: dict[Key, Pattern] = {}
@@ -101,7 +102,7 @@ class Sized:
         if self._is_long and len(graph.nodes) != len(self._example.nodes):
             self._learn_longer(graph)
             return
-        types = [node.type for node in graph.inputs]
+        types = _types(graph.inputs, graph.nodes)
         pairs = list(zip(self.types, types, strict=False))
         if len(types) != len(self.types) or any(a.dtype is not b.dtype or a.rank != b.rank for a, b in pairs):
             self._begin_again(graph)
@@ -137,7 +138,8 @@ class Sized:
             self.is_given_up = self._failures > MOST_FAILURES * (1 + len(self.programs))
             return
         self.patterns[key] = pattern = Pattern(self._example, graph, found)
-        self.programs[key] = Program(roomy, (*form, *_form(pattern.numbers(), before, outputs)), pattern.sums)
+        whole = *form[: len(graph.inputs)], *_form(pattern.numbers(), before, outputs)
+        self.programs[key] = Program(roomy, whole, pattern.sums)
         self.changes += 1
         if self._is_wide:
             self._works[key] = work(self._example.nodes, graph.nodes, dict(zip(found, key[1], strict=True)))
@@ -222,7 +224,7 @@ class Sized:
         known to be like some. None if they are not, or nothing is compiled for them; its result is None where the
         program is not to be had.
         """
-        types = [node.type for node in inputs]
+        types = _types(inputs, order)
         sizes = self._sizes(types, 1) if len(types) == len(self.types) and self.programs else None
         key = None if sizes is None else self._key(sizes, order)
         if sizes is None or key not in self.programs or not self.patterns[key].fits(inputs, order, outputs, sizes):
@@ -230,7 +232,7 @@ class Sized:
         program = self.programs[key]
 
         def run(buffers: Sequence[AnyBuffer]) -> Sequence[AnyBuffer] | None:
-            made = program.run(sizes, types, buffers)
+            made = program.run(sizes, types[: len(buffers)], buffers)
             return None if made is None else [buffer for buffer, _ in made]
 
         return run
@@ -336,6 +338,11 @@ def _cut(
     made = Buffer.allocate(cut.nbytes, cut)
     values_of(made, cut)[...] = values_of(buffer, type)[tuple([slice(n) for n in cut.shape])]
     return made, cut
+
+
+def _types(inputs: Sequence[Node], order: Sequence[Node]) -> list[TensorType]:
+    """The types that tell the sizes of a program: of its operands, and of what it draws."""
+    return [node.type for node in inputs] + [node.type for node in order if node.op in DRAWS]
 
 
 def _changes(dims: tuple[int, ...]) -> bool:

@@ -32,7 +32,8 @@ from graphc.ir.visit import topological
 from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 
 MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled,
-MOST_LONG = 3  # and of long ones, which take seconds
+MOST_LONG = 3  # of long ones, which take seconds,
+MOST_DRAWN = 1  # and of draws alone, of which all but few may be served
 MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling would have taken as long
 # Microseconds: what interpreting takes for an operator, for an element, for one of a function such as exp and for a
 # multiply-add; what compiling takes for a program and an operator (measured on an AMD EPYC, see decision 19).
@@ -69,11 +70,13 @@ class Interpreted:
         self.changing = changing
         self.same = same
         self.served: Callable[[Sequence[AnyBuffer]], Sequence[AnyBuffer] | None] | None = None
+        self.compiled: Callable[[], Any] | None = None  # of draws what makes the program that runs them otherwise
         self.seen = 0  # the number of changes of `same.sized` then
         self._whole = whole if whole is not None else self
         self._graph = graph
         self.operators = len(graph.nodes)
         self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
+        self.is_drawn = False  # such are not run by NumPy
         self.cost = estimated(graph.nodes)  # of a part that gives nothing, too
         self._most = min(MOST_RUNS, _runs(graph.nodes, self.cost))
 
@@ -98,6 +101,8 @@ class Interpreted:
             self.runs += SERVED / self.cost
             FRONT.any_size += 1
             return list(served)
+        if self.compiled is not None:
+            return self.compiled().run(inputs)
         self._whole.runs += self.cost / self._whole.cost
         FRONT.interpreted += 1
         arrays = [values_of(buffer, node.type) for buffer, node in zip(inputs, self._graph.inputs, strict=True)]
@@ -165,14 +170,17 @@ class Variants:
             self._same.pop(self._compiled.popitem(last=False)[0], None)
         is_new = this not in compiled
         once = is_new and len(graph.nodes) >= LONG and self._is_in_vain()
-        if is_new and not once and len(compiled) < (MOST_LONG if _is_long(graph) else MOST_VARIANTS):
+        is_drawn = _is_drawn(graph.nodes)
+        most = MOST_LONG if _is_long(graph) else MOST_DRAWN if is_drawn else MOST_VARIANTS
+        if is_new and not once and len(compiled) < most:
             compiled.add(this)
-        if this in compiled or not _is_worth(graph.nodes):
+        if this in compiled or not (is_drawn or _is_worth(graph.nodes)):
             return None
         same = self._same.get(kind)
         if same is None:
             same = self._same[kind] = Same()
         made = self._held[key] = Interpreted(graph, same.changing(order), same=same)
+        made.is_drawn = is_drawn
         if once:
             made.compile_soon()
         self._operators += made.operators
@@ -246,13 +254,16 @@ def _is_long(graph: Graph) -> bool:
 
 
 def _is_worth(nodes: Collection[Node]) -> bool:
-    """Whether interpreting a program twice takes less than compiling it. Draws by themselves are compiled: what
-    parameters begin with is not to depend, by an ulp, on what ran before.
+    """Whether interpreting a program twice takes less than compiling it."""
+    return _runs(nodes, estimated(nodes)) >= 2
+
+
+def _is_drawn(nodes: Collection[Node]) -> bool:
+    """Whether a program is of draws alone. Such are never run by NumPy, but for whole numbers: what parameters begin
+    with is not to depend, by an ulp, on what ran before.
     """
     ops = {node.op for node in nodes}
-    if not DRAWS.isdisjoint(ops) and "contract" not in ops:
-        return False
-    return _runs(nodes, estimated(nodes)) >= 2
+    return not ops.isdisjoint(DRAWS) and "contract" not in ops and any(node.dtype.is_float for node in nodes)
 
 
 def _runs(nodes: Collection[Node], cost: float) -> int:

@@ -6,13 +6,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import graphc
 from graphc.any_size import Sized
 from graphc.counting import FRONT
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
-from graphc.interpreting import LONG, Interpreted, Variants, parts
+from graphc.interpreting import COMPILED_STEP, LONG, PROGRAM, Interpreted, Variants, parts
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -111,7 +112,7 @@ def _interpreted(graph: Graph, key: tuple[object, ...], order: Sequence[Node]) -
         return _variants.interpreted(graph, (code_key(), *key), order)
 
 
-def _is_served(whole: Interpreted, graph: Graph) -> bool:
+def _is_served(whole: Interpreted, graph: Graph, key: tuple[object, ...]) -> bool:
     """Whether what is compiled for all sizes runs a program, which `graph` shows. It learns what the program does."""
     same = whole.same
     assert same is not None
@@ -119,9 +120,12 @@ def _is_served(whole: Interpreted, graph: Graph) -> bool:
         if same.sized is None:
             same.sized = Sized(graph)
         elif not same.sized.is_given_up:
-            same.sized.learn(graph, whole.cost, RUNS if len(graph.nodes) >= LONG else 1)
+            cost = PROGRAM + COMPILED_STEP * len(graph.nodes) if whole.is_drawn else whole.cost
+            same.sized.learn(graph, cost, RUNS if len(graph.nodes) >= LONG else 1)
             whole.served = same.sized.runner(graph.inputs, graph.nodes[len(graph.inputs) :], graph.outputs)
         whole.seen = same.sized.changes
+        if whole.is_drawn:
+            whole.compiled = partial(executable_for, graph, key)
     return whole.served is not None
 
 
@@ -171,8 +175,10 @@ def build(
         whole, interpret = _interpreted(*made, order), False
         if whole is not None and len(order) >= LONG:
             keep_like(operators(order), whole.same)
-        if whole is not None and _is_served(whole, made[0]):
+        if whole is not None and _is_served(whole, *made):
             changes = [True]
+        elif whole is not None and whole.is_drawn:
+            whole = None
         elif whole is not None:
             pieces, changes = map(list, zip(*parts(order, whole.changing), strict=True))
     if len(pieces) > 1:
@@ -210,8 +216,8 @@ def build(
         graph, key = made if made is not None and len(pieces) == 1 else canonical(tuple(taken), given, piece)
         lent = tuple(i for i, n in enumerate(taken) if n in donated and read_once(n)) if single else ()
         executable: Any = _interpreted(graph, key, piece) if interpret else None
-        if executable is not None:
-            _is_served(executable, graph)
+        if executable is not None and not _is_served(executable, graph, key) and executable.is_drawn:
+            executable = None
         if whole is not None and changes[place]:
             executable = whole if len(pieces) == 1 else Interpreted(graph, whole=whole)
         elif executable is None:

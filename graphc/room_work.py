@@ -9,9 +9,12 @@ from graphc.extents import Sizes
 from graphc.ir.contraction import parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.opdef import OPS
+from graphc.ir.ops.source import DRAWS
 
 MOST_ROOM = 4096  # at first, and no more than makes
 WORK = 1 << 15  # elements and products: to compute them in vain takes no time
+HEAVY = 16  # as many are an element of a function such as exp, or of a draw
 
 
 def least_room(first: Graph, second: Graph, least: int) -> int:
@@ -34,7 +37,8 @@ def _work(node: Node, other: Node, room: int) -> int:
     shapes = [_filled(x.shape, y.shape, room) for x, y in zip(node.inputs, other.inputs, strict=False)]
     if node.op == "contract" and other.op == "contract":
         return math.prod(parse_spec(node.text("spec")).extents(*shapes).values())
-    return math.prod(_filled(node.shape, other.shape, room))
+    each = HEAVY if OPS[node.op].is_heavy or node.op in DRAWS else 1
+    return each * math.prod(_filled(node.shape, other.shape, room))
 
 
 def _filled(shape: tuple[int, ...], other: tuple[int, ...], room: int) -> tuple[int, ...]:
