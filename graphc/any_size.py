@@ -74,8 +74,9 @@ class Joined:
 class Sized:
     """A function that `example` shows, for operands of any sizes. `is_given_up` if it cannot be.
 
-    `types` are those of the operands of the example, and of what it draws; `form` tells which of their extents change; `programs` has those
-    for the code key and the rooms of a call, of which `least` are the smallest. `changes` counts what is done to these.
+    `types` are those of the operands of the example, and of what it draws; `form` tells which of their extents change.
+    `programs` has those for the code key and the rooms of a call, of which `least` are the smallest. `changes` counts
+    what is done to these.
     """
 
     def __init__(self, example: Graph) -> None:

@@ -276,8 +276,10 @@ class Repeats:
         """Whether a view is worth an entry: where there are many, if it was seen before. Rows of a long tensor, one
         after the other, are seen once, and entering one takes longer than making it.
         """
-        if len(self._kept) <= FEW:
-            return True
+        return len(self._kept) <= FEW or self.was_met(key)
+
+    def was_met(self, key: list[int]) -> bool:
+        """Whether that key was asked about before."""
         this = hash(tuple(used(key)))
         if this in self._met:
             return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from graphc.ir.node import Node
 
@@ -14,23 +14,26 @@ def topological(roots: Iterable[Node], stop: Callable[[Node], bool] | None = Non
     """
     order: list[Node] = []
     done: set[Node] = set()
-    stack: list[tuple[Node, int]] = []
+    users: list[tuple[Node, Iterator[Node]]] = []  # of the node that is visited, and their other operands
     for root in roots:
         if root in done:
             continue
-        stack.append((root, 0))
         done.add(root)
-        while stack:
-            node, i = stack.pop()
-            inputs = () if stop is not None and stop(node) else node.inputs
-            while i < len(inputs) and inputs[i] in done:
-                i += 1
-            if i < len(inputs):
-                stack.append((node, i + 1))
-                stack.append((inputs[i], 0))
-                done.add(inputs[i])
+        node = root
+        operands = iter(() if stop is not None and stop(node) else node.inputs)
+        while True:
+            for operand in operands:
+                if operand not in done:
+                    done.add(operand)
+                    users.append((node, operands))
+                    node = operand
+                    operands = iter(() if stop is not None and stop(node) else node.inputs)
+                    break
             else:
                 order.append(node)
+                if not users:
+                    break
+                node, operands = users.pop()
     return order
 
 

@@ -125,6 +125,8 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     own = repeats.own(key)
     if not repeats.comes_again(key) if wanted == VIEW else wanted == ENTRY and repeats.is_hopeless(key):
         return function(*args, **kwargs)
+    if recorder.apart.is_now and wanted == ENTRY and not repeats.was_met(key):
+        return function(*args, **kwargs)  # steps have ever other operands: few calls are made again
     code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value
     given = parts((*args, *(part for pair in kwargs.items() for part in pair)))
     places = [place for place, each in enumerate(given) if isinstance(each, TensorBase)]

@@ -74,8 +74,10 @@ def test_steps_that_are_all_alike_again_become_one_program() -> None:
     for size in sizes(2 * MOST_NEW):
         step(*size)
     assert current().apart.is_now
+    for _ in range(4):
+        step(3, 5)
     assert counted(lambda: step(3, 5))["flushes"] == 2
-    for _ in range(AGAIN + 2):
+    for _ in range(AGAIN):
         step(3, 5)
     assert not current().apart.is_now
     step(3, 5)
