@@ -30,7 +30,7 @@ def stepping() -> tuple[nn.Module, Callable[[int, int], float]]:
     optimizer = graphc.optim.Adam(net.parameters(), 1e-2)
 
     def step(rows: int, columns: int) -> float:
-        x = graphc.arange(rows * columns).reshape(rows, columns, 1) / (rows * columns)
+        x = graphc.from_numpy(np.linspace(0, 1, rows * columns, dtype=np.float32).reshape(rows, columns, 1))
         loss = (net(x) - x * x).square().mean(1).sum()
         optimizer.zero_grad()
         loss.backward()
