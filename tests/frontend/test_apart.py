@@ -77,7 +77,7 @@ def test_steps_that_are_all_alike_again_become_one_program() -> None:
     for _ in range(4):
         step(3, 5)
     assert counted(lambda: step(3, 5))["flushes"] == 2
-    for _ in range(AGAIN + 64):  # until its gradients are a program of their own
+    for _ in range(2 * AGAIN):  # its gradients become a program of their own first
         step(3, 5)
     assert not current().apart.is_now
     step(3, 5)
