@@ -366,5 +366,6 @@ def _copied(first: Sequence[TensorType], types: Sequence[TensorType]) -> int:
 
 def shown(graph: Graph) -> Joined | Sized:
     """What may run the function that `graph` shows."""
-    (node,) = graph.outputs
-    return Joined(graph) if node.op == "concat" and node.inputs == graph.inputs else Sized(graph)
+    node = graph.outputs[0]
+    is_joined = len(graph.outputs) == 1 and node.op == "concat" and node.inputs == graph.inputs
+    return Joined(graph) if is_joined else Sized(graph)

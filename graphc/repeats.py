@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 # Words of an entry, in order. Its key: the user's code object and the place in it, the function, whether gradients are
 # on and whether they flow, and inference mode, the default dtype, the device of what is made from nothing, how many
@@ -119,6 +119,10 @@ class Service(Protocol):
 
     def taken(self) -> int:
         """How many calls native code served since the last time; from then on it may serve more."""
+        ...
+
+    def lead_to(self, following: Any) -> None:
+        """Let native code try a following service, or none, for calls that this is not for."""
         ...
 
 

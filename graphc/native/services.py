@@ -12,7 +12,7 @@ from graphc.ir.types import DType, TensorType
 from graphc.native.library import NativeLibrary
 from graphc.native.plans import is_long
 from graphc.native.serving import BOUNDS, FORM, FOUND, MOST_RANK, PROGRAM, ROOM, SERVICE
-from graphc.native.tables import MADE_WORDS, Plan
+from graphc.native.tables import MADE_WORDS, WORD, Plan
 from graphc.options import code_key
 from graphc.recording import current
 from graphc.storage import Lineage, Storage
@@ -33,11 +33,14 @@ _Made = tuple[TensorType, dict[str, int]]  # an example of what is made, and wor
 
 
 class Service:
-    """Calls for operands of any sizes, as native code finds them at `address`."""
+    """Calls for operands of any sizes, as native code finds them at `address`. Those that a service leads to are tried
+    after it; calls that any of them serves are counted by the first.
+    """
 
     def __init__(self, words: dict[str, int], keep: Plan) -> None:
         self._words = keep.own([words.get(name, 0) for name in SERVICE])
         self._keep = keep
+        self._following: Service | None = None
         self.address = self._words.address
 
     def taken(self) -> int:
@@ -45,6 +48,11 @@ class Service:
         place = SERVICE.index("left")
         left, self._words.values[place] = self._words.values[place], TURNS
         return TURNS - left
+
+    def lead_to(self, following: Service | None) -> None:
+        """Let native code try a following service, or none, for calls that this is not for."""
+        self._following = following
+        self._words.values[SERVICE.index("next")] = 0 if following is None else following.address
 
 
 class _Results(dict[Sizes, tuple[TensorType, int, Plan]]):
@@ -160,7 +168,7 @@ def _sized(plan: Plan, whole: Sized, key: object) -> _Made | None:
     if form is None or not programs:
         return None
     some = next(iter(programs.values()))
-    example, dims = some.outputs[0], some.form[-1]
+    example, dims = some.outputs[0], some.form[len(some.rooms)]
     made = [_program(plan, program, whole, rooms) for rooms, program in programs.items()]
     records = [record for record in made if record is not None]
     if example.rank > MOST_RANK or not records:
@@ -183,11 +191,11 @@ def _sized(plan: Plan, whole: Sized, key: object) -> _Made | None:
 
 def _program(plan: Plan, program: Program, whole: Sized, rooms: Sequence[int]) -> tuple[int, ...] | None:
     """The record of a program; None where Python must run it."""
-    executable, (output,) = program.executable, program.outputs
+    executable, (output, *checks) = program.executable, program.outputs
     if type(executable) is not Executable or executable.native is None or executable.arena_bytes > _MOST_ARENA:
         return None
     operands, inputs = len(program.rooms), len(executable.artifact.inputs)
-    addresses = plan.own([0] * (inputs + 2))
+    addresses = plan.own([0] * (inputs + len(program.outputs) + 1))
     records: list[int] = []
     for place, room in enumerate(program.rooms):
         if room is None:
@@ -199,10 +207,14 @@ def _program(plan: Plan, program: Program, whole: Sized, rooms: Sequence[int]) -
     for place in range(inputs - operands):
         addresses.values[operands + place] = program.sizes.ctypes.data + place * program.sizes.itemsize
     if executable.arena_bytes:
-        addresses.values[inputs + 1] = _memory(plan, executable.arena_bytes, executable.arena_name)
-    out = _memory(plan, output.nbytes, output) if max(program.form[-1], default=-1) >= 0 else 0
+        addresses.values[inputs + len(program.outputs)] = _memory(plan, executable.arena_bytes, executable.arena_name)
+    out = _memory(plan, output.nbytes, output) if max(program.form[operands], default=-1) >= 0 else 0
     if out:
         addresses.values[inputs] = out
+    found = plan.own([0] * len(checks))
+    for place, check in enumerate(checks):
+        assert check.nbytes <= WORD
+        addresses.values[inputs + 1 + place] = found.at(place)
     bounds = [word for least, room in zip(whole.least, rooms, strict=True) for word in (whole.above(room, least), room)]
     assert len(bounds) == BOUNDS * len(rooms)
     assert len(records) == ROOM * operands
@@ -221,6 +233,8 @@ def _program(plan: Plan, program: Program, whole: Sized, rooms: Sequence[int]) -
         "out": out,
         "strides": plan.own(output.strides).address,
         "result": addresses.at(inputs),
+        "checks": found.address,
+        "checks_count": len(checks),
     }
     return tuple([words[name] for name in PROGRAM])
 

@@ -18,24 +18,25 @@ from graphc.repeats import ARGUMENT, HEAD_GIVEN, HEAD_KEY, IN_HEAD, IN_KEY, KEY
 # arguments have and what they must be, two words each, with an address of a class after 0 for a tensor; forms of the
 # operands and room for what is found of each; room for sizes, how many, the least; whether operands are joined; what
 # has the types of results by sizes; bytes of an element of the result, its dimensions, and after how many of these
-# operands are joined; programs; room for the dimensions of a block, for its extents and strides, and for sizes.
+# operands are joined; programs; room for the dimensions of a block, for its extents and strides, and for sizes; the
+# service that is tried next, or 0.
 SERVICE = (
     *("plan", "options", "left", "parts", "arguments"),
     *("forms", "operands", "found", "sizes", "count", "least", "joins"),
     *("types", "item", "rank", "axis"),
     *("programs", "programs_count", "dims", "extents", "from", "to", "before"),
+    "next",
 )
 MOST_RANK = 6
 # Of an operand: dtype, bytes of an element, dimensions, and for each its extent, or -1 less the number of its size.
 FORM = 3 + MOST_RANK
 FOUND = 3  # tensor, the address of its first element, the buffer
 # A program: the sizes it is for, each above one word and at most another; what to call, and whether other threads may
-# run Python meanwhile; where operands go, a record
-# each; the sizes of the last run and those it reads; the room of its result or 0, with strides, else where its address
-# goes.
+# run Python meanwhile; where operands go, a record each; the sizes of the last run and those it reads; the room of its
+# result or 0, with strides, else where its address goes; words that are 0 unless a check of values found something.
 PROGRAM = (
     *("bounds", "entry", "runtime", "addresses", "launches", "release"),
-    *("rooms", "last", "sizes", "out", "strides", "result"),
+    *("rooms", "last", "sizes", "out", "strides", "result", "checks", "checks_count"),
 )
 ROOM = 4  # address or 0, bytes, strides, where the address of an operand without room goes
 BOUNDS = 2
@@ -129,23 +130,27 @@ def _numbers(layout: Layout) -> Function:
 
 
 def _may_serve(layout: Layout) -> Function:
-    """Options are as they were, it is not the turn of Python, and the arguments are as they were but for sizes. Finds
-    the operands.
-    """
-    f = Writer(layout, "may_serve", "desk", "recorder", "table", "service")
+    """Options are as they were, and it is not the turn of Python."""
+    f = Writer(layout, "may_serve", "desk", "recorder", "service")
+    desk = "%desk"
+    f.need(f.above(f.load("%service", V["left"]), 0))
+    f.proceed(f.call("idle_modes", desk, "%recorder"))
+    cuts = f.call("cuts", desk, "%recorder")
+    f.need(f.differ(cuts, 0))
+    f.need(f.equal(f.call("PyDict_Size", cuts), 0))
+    options = f.call("PyDict_GetItemWithError", f.shared(desk, "codes"), f.shared(desk, "code_name"))
+    f.need(f.equal(options, f.load("%service", V["options"])))
+    f.give(f.number(f.equal(f.load(f.shared(desk, "interprets"), layout.option["_value"]), f.shared(desk, "true"))))
+    return f
+
+
+def _takes(layout: Layout) -> Function:
+    """The arguments are as they were but for sizes. Finds the operands."""
+    f = Writer(layout, "takes", "desk", "table", "service")
     desk, given, key = "%desk", f.add("%table", 8 * HEAD_GIVEN), f.add("%table", 8 * HEAD_KEY)
     f.need(f.equal(f.load(f.load("%service", V["plan"]), P["busy"]), 0))
     count = f.load("%service", V["parts"])
     f.need(f.equal(f.load("%table", IN_HEAD["given"]), count))
-    turns = f.load("%service", V["left"])
-    f.need(f.above(turns, 0))
-    f.proceed(f.call("idle_modes", desk, "%recorder"))
-    cuts = f.call("cuts", desk, "%recorder")
-    f.need(f.differ(cuts, 0), -1)
-    f.need(f.equal(f.call("PyDict_Size", cuts), 0))
-    options = f.call("PyDict_GetItemWithError", f.shared(desk, "codes"), f.shared(desk, "code_name"))
-    f.need(f.equal(options, f.load("%service", V["options"])))
-    f.need(f.equal(f.load(f.shared(desk, "interprets"), layout.option["_value"]), f.shared(desk, "true")))
     left, found = f.variable(count), f.variable(f.load("%service", V["found"]))
     with f.while_above(left, 0):
         place = f.minus(count, f.get(left))
@@ -163,7 +168,6 @@ def _may_serve(layout: Layout) -> Function:
             for word in range(len(ARGUMENT)):
                 f.need(f.equal(f.load(key, 8 * (len(KEY) + word)), f.load(expected, 8 * word)))
     f.store("0", key, IN_KEY["count"])
-    f.store(f.add(turns, -1), "%service", V["left"])
     f.give(1)
     return f
 
@@ -403,6 +407,8 @@ def _serve(layout: Layout) -> Function:
         f.call("bump", f.shared(plan, "tally"), layout.tally["runs"], 1)
         launches = f.load(f.get(program), IN_PROGRAM["launches"])
         f.call("bump", f.shared(plan, "tally"), layout.tally["launches"], launches)
+        with f.each(f.get(program), (IN_PROGRAM["checks"], IN_PROGRAM["checks_count"]), 1) as check:
+            f.need(f.equal(f.load(check), 0))  # else Python finds out what is wrong
     interrupt = f.interrupt()
     tensor, storage = f.load(record, MADE_TENSOR), f.load(record, MADE_STORAGE)
     f.put(tensor, layout.tensor["_type"], type)
@@ -419,24 +425,35 @@ def _serve(layout: Layout) -> Function:
 
 
 def _served(layout: Layout) -> Function:
-    """The tensor that a call gives; 0 if Python must make it, or with an error."""
+    """The tensor that a call gives by the first of the services that can serve it; 0 if Python must make it, or with an
+    error.
+    """
     f = Writer(layout, "served", "desk", "recorder", "table", "service", "inference")
-    f.proceed(f.call("may_serve", "%desk", "%recorder", "%table", "%service"))
-    f.need(f.equal(f.call("ready", "%desk", "%recorder"), 1))
-    plan = f.load("%service", V["plan"])
-    f.store("1", plan, P["busy"])
-    made = f.call("serve", "%desk", "%recorder", "%table", "%service", "%inference")
-    f.call("Py_IncRef", made)
-    f.call("release", plan, 0)
-    f.store("0", plan, P["busy"])
-    f.give(made)
+    f.need(f.equal(f.call("may_serve", "%desk", "%recorder", "%service"), 1))
+    following = f.variable("%service")
+    with f.while_above(following, 0):
+        now = f.get(following)
+        with f.when(f.equal(f.call("takes", "%desk", "%table", now), 1)):
+            f.need(f.equal(f.call("ready", "%desk", "%recorder"), 1))
+            plan = f.load(now, V["plan"])
+            f.store("1", plan, P["busy"])
+            made = f.call("serve", "%desk", "%recorder", "%table", now, "%inference")
+            f.call("Py_IncRef", made)
+            f.call("release", plan, 0)
+            f.store("0", plan, P["busy"])
+            with f.when(f.differ(made, 0)):
+                f.store(f.add(f.load("%service", V["left"]), -1), "%service", V["left"])
+                f.give(made)
+        f.need(f.equal(f.call("PyErr_Occurred"), 0))
+        f.set(following, f.load(now, V["next"]))
+    f.give(0)
     return f
 
 
 def functions(layout: Layout) -> list[Function]:
     """All that serves calls over operands of any sizes."""
     makers = (
-        *(_block, _copy_block, _numbers, _may_serve, _ready, _measured, _kept_sizes, _program_for, _fits_as_it_is),
-        *(_copy_operand, _joined, _run_program, _result_type, _serve, _served),
+        *(_block, _copy_block, _numbers, _may_serve, _takes, _ready, _measured, _kept_sizes, _program_for),
+        *(_fits_as_it_is, _copy_operand, _joined, _run_program, _result_type, _serve, _served),
     )
     return [make(layout) for make in makers]

@@ -18,20 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from graphc.any_size import Joined, Sized, shown
+from graphc.any_size import Joined, Sized
 from graphc.counting import FRONT
 from graphc.interpreting import ELEMENT, MOST_VARIANTS, estimated
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
 from graphc.ir.visit import topological
-from graphc.memory import AnyBuffer
+from graphc.memory import AnyBuffer, values_of
 from graphc.naming import unnamed
 from graphc.options import INTERPRET
 from graphc.programs import canonical
 from graphc.recording import Recorder
 from graphc.repeats import FLOWS, KEY, Service
 from graphc.rounds import has_history
+from graphc.tensors.cases import Case, chained, is_given_up, learn, used
 from graphc.tensors.core import TensorBase, from_buffer, read, result_class
 from graphc.tensors.export import seen
 from graphc.tensors.size import Size
@@ -68,9 +69,9 @@ class Call:
     how many kinds never were, in how many programs there was a new one, and which program was the last of them. `keep`
     are the objects that its place, a part of a key, has the addresses of.
 
-    `whole` does what the call does for operands of any sizes, if its other arguments are `rest`. It `served` so many
-    calls; `left`: native code leaves them to Python, but for those that `service`, made of what `serves`, can do.
-    `tries` counts those that `whole` could not serve.
+    `cases` tell what it does for operands of any sizes, the most recently used first. They `served` so many calls;
+    `left`: native code leaves them to Python, but for those that `service`, and those that it leads to, can do. `tries`
+    counts calls that told nothing, since something was learnt the last time.
     """
 
     keep: tuple[object, ...]
@@ -78,12 +79,10 @@ class Call:
     usual: int = 0
     changes: int = 0
     turn: int = -1
-    whole: Joined | Sized | None = None
-    rest: list[object] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
     served: int = 0
     left: bool = False
     service: Service | None = None
-    serves: tuple[object, int] | None = None
     tries: int = 0
 
     def taken(self) -> int:
@@ -236,26 +235,30 @@ def at_once(
         rest: list[object] = []
         if not _apart(args, tensors, rest) or (kwargs and not _apart(kwargs.items(), tensors, rest)):
             return _computed(recorder, function, args, kwargs)
-        whole = call.whole
-        if whole is not None and call.rest == rest and (memory := _memory(tensors)) is not None:
-            found = whole.run([tensor._type for tensor in tensors], memory)
-            if found is not None:
+        types = [tensor._type for tensor in tensors]
+        if call.cases and (memory := _memory(tensors)) is not None:
+            for case in call.cases:
+                found = case.whole.run(types, memory) if case.rest == rest else None
+                if found is None:
+                    continue
+                (buffer, type), *checks = found
+                if any(values_of(*check).any() for check in checks):
+                    return _computed(recorder, function, args, kwargs)  # tells what is wrong
                 FRONT.any_size += 1
                 call.served += 1
+                used(call.cases, case)
                 if call.served > MANY and not recorder.calls.come_again:
-                    _leave(recorder, place, call, (*args, *(part for pair in kwargs.items() for part in pair)))
-                return from_buffer(*found[0])
+                    _leave(recorder, place, call, case, (*args, *(part for pair in kwargs.items() for part in pair)))
+                return from_buffer(buffer, type)
         return _shown(recorder, place, call, tensors, rest, function, args, kwargs)
 
 
-def _leave(recorder: Recorder, place: Place, call: Call, values: tuple[Any, ...]) -> None:
-    """Let native code serve such calls, or leave them to Python."""
-    whole = call.whole
-    assert whole is not None
-    serves = whole, whole.changes
-    if call.serves != serves:
-        call.service = SERVE[0](whole, parts(values)) if SERVE else None
-        call.left, call.serves = False, serves
+def _leave(recorder: Recorder, place: Place, call: Call, case: Case, values: tuple[Any, ...]) -> None:
+    """Let native code serve calls as the last, which was of a case, or leave them to Python."""
+    changes = case.whole.changes
+    if case.changes != changes:
+        case.service = SERVE[0](case.whole, parts(values)) if SERVE else None
+        case.changes, call.service, call.left = changes, chained(call.cases), False
     if not call.left or recorder.repeats.was_read():
         call.left = True
         recorder.repeats.leave(place, call.keep, call.service)
@@ -289,44 +292,47 @@ def _shown(
     kwargs: Mapping[str, Any],
 ) -> Any:
     """What `function` gives, computed now. What it did is looked at, so that it may be compiled for any sizes."""
-    whole = call.whole
-    if (whole is not None and whole.is_given_up) or call.tries > MOST_TRIES:
-        call.left = False
-        recorder.repeats.take_back(place)
+    if call.tries > MOST_TRIES or is_given_up(call.cases, rest, [tensor._type for tensor in tensors]):
+        if call.service is None:
+            call.left = False
+            recorder.repeats.take_back(place)
         return _computed(recorder, function, args, kwargs)
-    if whole is None or call.rest != rest:
-        call.tries += 1
     nodes = [read(recorder, tensor, False)[0] for tensor in tensors]
-    before = _state(recorder, tensors)
+    before, first = _state(recorder, tensors), len(recorder.checks)
     made = function(*args, **kwargs)
-    graph = _graph(recorder, made, nodes) if _state(recorder, tensors) == before else None
+    graph = _graph(recorder, made, nodes, first) if _state(recorder, tensors) == before else None
     recorder.compute_by_operators()
     if graph is None:
         call.tries += 1
-    elif whole is None or call.rest != rest:
-        call.whole, call.rest = shown(graph), rest
-    else:
-        whole.learn(graph, estimated(graph.nodes))
+        return made
+    is_new, is_compiled = learn(call.cases, rest, graph, estimated(graph.nodes))
+    call.tries = 0 if is_compiled else call.tries + is_new
     return made
 
 
 def _state(recorder: Recorder, tensors: Iterable[TensorBase]) -> tuple[object, ...]:
     """What functions do not change that give nothing but results."""
     written = [(id(tensor._storage), tensor._storage.version, tensor._storage.value) for tensor in tensors]
-    return written, recorder.turn, FRONT.flushes, len(recorder.checks), WARNED[0]
+    return written, recorder.turn, FRONT.flushes, WARNED[0]
 
 
-def _graph(recorder: Recorder, made: Any, operands: list[Node]) -> Graph | None:
-    """How `made` was recorded from the operands alone; None where it is more than one new tensor."""
+def _graph(recorder: Recorder, made: Any, operands: list[Node], first: int) -> Graph | None:
+    """How `made`, and behind it what was checked from the `first` check on, was recorded from the operands alone. None
+    where it is more than one new tensor, or something is checked that does not tell by a number whether all is well.
+    """
     if type(made) is not result_class() or made._chain or made._strides != made._type.strides:
         return None
     value = made._storage.value
     if value is None or value.grad or len(set(operands)) < len(operands):
         return None
-    order = [node for node in topological((value.node,), operands.__contains__) if node not in operands]
+    checks = recorder.checks[first:]
+    if not all(isinstance(problem, Exception) and node.type.size == 1 for node, _, problem in checks):
+        return None
+    outputs = tuple(dict.fromkeys([value.node, *[node for node, _, _ in checks]]))
+    order = [node for node in topological(outputs, operands.__contains__) if node not in operands]
     if not order or any(node.op == "input" for node in order) or value.node.type != made._type:
         return None
-    return canonical(operands, (value.node,), order)[0]
+    return canonical(operands, outputs, order)[0]
 
 
 def _apart(values: Iterable[Any], tensors: list[TensorBase], rest: list[object]) -> bool:
