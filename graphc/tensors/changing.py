@@ -185,7 +185,9 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
     # Later ones are done as the first was, but for a few that came before there was something for all of them.
     is_few = bool(call.served) and (call.service is not None or 2 * call.usual < len(call.kinds))
     if times == 0 and (is_new or is_few):
-        times = int(changes and recorder.calls.are_few and not place[_GRAD] & FLOWS)
+        # What native code serves is served even where most calls change: to record some of it makes programs of both.
+        are_few = recorder.calls.are_few or call.service is not None
+        times = int(changes and are_few and not place[_GRAD] & FLOWS)
         call.usual -= times
     elif times > 0:
         times += 1 + taken  # as if they were all of this kind: one of each in so many is seen here
