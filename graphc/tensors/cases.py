@@ -90,7 +90,7 @@ def is_given_up(cases: Sequence[Case], rest: list[object], types: Sequence[Tenso
 
 def used(cases: list[Case], case: Case) -> None:
     """A case was of use."""
-    if cases[0] is not case:
+    if case in cases[1:]:
         cases.remove(case)
         cases.insert(0, case)
 

@@ -309,6 +309,8 @@ def _shown(
         return made
     is_new, is_compiled = learn(call.cases, rest, graph, estimated(graph.nodes))
     call.tries = 0 if is_compiled else call.tries + is_new
+    if call.tries > MOST_TRIES and not call.served:
+        call.cases.clear()
     return made
 
 
