@@ -35,7 +35,7 @@ def work(first: Sequence[Node], second: Sequence[Node], rooms: Mapping[Sizes, in
 def _work(node: Node, other: Node, room: int) -> int:
     """How many elements an operator makes, or products, where what changes is `room`."""
     shapes = [_filled(x.shape, y.shape, room) for x, y in zip(node.inputs, other.inputs, strict=False)]
-    if node.op == "contract" and other.op == "contract":
+    if node.op == "contract" and (other.op, other.attrs) == (node.op, node.attrs):
         return math.prod(parse_spec(node.text("spec")).extents(*shapes).values())
     each = HEAVY if OPS[node.op].is_heavy or node.op in DRAWS else 1
     return each * math.prod(_filled(node.shape, other.shape, room))

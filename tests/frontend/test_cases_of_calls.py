@@ -241,3 +241,11 @@ def test_what_is_written_in_place_is_served_first() -> None:
     x, index, rows = operands(12)
     with pytest.raises(OutOfRange):
         add(x, index - 9, rows).tolist()
+
+
+def test_products_over_other_dimensions_are_no_pair() -> None:
+    for n in range(3, 40):
+        x, y = values(n, 5), values(n, n + 2)
+        np.testing.assert_array_equal(F.linear(x, values(n, 5)).numpy(), x.numpy() @ values(n, 5).numpy().T)
+        np.testing.assert_array_equal(graphc.matmul(x.T, y).numpy(), x.numpy().T @ y.numpy())
+        np.testing.assert_array_equal(graphc.matmul(y, values(n + 2, 5)).numpy(), y.numpy() @ values(n + 2, 5).numpy())
