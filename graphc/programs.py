@@ -20,14 +20,14 @@ from graphc.ir.node import Node
 from graphc.ir.visit import topological
 from graphc.memory import AnyBuffer
 from graphc.options import INTERPRET, code_key
-from graphc.served import Served, keep_like, operators, served
+from graphc.served import FEWEST, Served, keep_like, operators, served
 
 # A larger graph is cut into several programs, so that compile time stays linear and long chains repeat one program.
 # What crosses a cut is stored, so the steps of most networks should stay whole.
 SEGMENT_NODES = 4_000
 # Values made again in each program that reads them rather than handed on: they would be stored for nothing.
 _MADE_AGAIN = frozenset({"constant", "iota", "broadcast", "reshape"})
-RUNS = 10  # of a long program that is learnt, at least: of each shape one run is seen, as it is found afterwards
+RUNS = 10  # of a program that is learnt and looked for, at least: of each shape one run is seen
 # Executables kept by structure, the least recently used goes first.
 KEPT_EXECUTABLES = 256
 
@@ -121,7 +121,7 @@ def _is_served(whole: Interpreted, graph: Graph, key: tuple[object, ...]) -> boo
             same.sized = Sized(graph)
         elif not same.sized.is_given_up:
             cost = PROGRAM + COMPILED_STEP * len(graph.nodes) if whole.is_drawn else whole.cost
-            same.sized.learn(graph, cost, RUNS if len(graph.nodes) >= LONG else 1)
+            same.sized.learn(graph, cost, RUNS if len(graph.nodes) >= FEWEST else 1)
             whole.served = same.sized.runner(graph.inputs, graph.nodes[len(graph.inputs) :], graph.outputs)
         whole.seen = same.sized.changes
         if whole.is_drawn:
@@ -173,7 +173,7 @@ def build(
     if interpret and len(pieces) == 1 and not is_host(order[0]) and order[0].op != "transfer":
         made = canonical(tuple(_operands(order)), list(dict.fromkeys(outputs)), order)
         whole, interpret = _interpreted(*made, order), False
-        if whole is not None and len(order) >= LONG:
+        if whole is not None and len(order) >= FEWEST:
             keep_like(operators(order), whole.same)
         if whole is not None and _is_served(whole, *made):
             changes = [True]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from graphc.extents import Sizes
+from graphc.interpreting import LONG
 from graphc.ir.contraction import parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -13,14 +14,15 @@ from graphc.ir.opdef import OPS
 from graphc.ir.ops.source import DRAWS
 
 MOST_ROOM = 4096  # at first, and no more than makes
-WORK = 1 << 15  # elements and products: to compute them in vain takes no time
+WORK = 1 << 12  # elements and products: to compute them in vain takes no time,
+LONG_WORK = 1 << 15  # and these little of what a long program takes
 HEAVY = 16  # as many are an element of a function such as exp, or of a draw
 
 
 def least_room(first: Graph, second: Graph, least: int) -> int:
     """The largest power of two, from `least` on, with which all sizes in which two graphs differ make little work."""
-    room = MOST_ROOM
-    while room > least and sum(_work(*each, room) for each in zip(first.nodes, second.nodes, strict=False)) > WORK:
+    room, most = MOST_ROOM, LONG_WORK if len(first.nodes) >= LONG else WORK
+    while room > least and sum(_work(*each, room) for each in zip(first.nodes, second.nodes, strict=False)) > most:
         room //= 2
     return room
 

@@ -1,4 +1,4 @@
-"""Long programs that were never seen, run by what is compiled for all sizes: found by their operators, and compared
+"""Programs that were never seen, run by what is compiled for all sizes: found by their operators, and compared
 with what it was made of, before anything is made of their nodes.
 """
 
@@ -11,10 +11,11 @@ from typing import Any
 
 from graphc.any_size import Runner, Sized
 from graphc.counting import FRONT
-from graphc.interpreting import LONG, MOST_KEPT, Same
+from graphc.interpreting import MOST_KEPT, Same
 from graphc.ir.node import Node
 from graphc.memory import AnyBuffer
 
+FEWEST = 24  # operators of a program that is looked for: to look takes as long as to run it with NumPy
 OFTEN = 4  # runs of the same nodes, after which it is looked whether they are worth a program of their own
 
 _lock = threading.RLock()
@@ -56,7 +57,7 @@ def served(
     inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node], otherwise: Callable[[], Any]
 ) -> Served | None:
     """What runs the nodes `order`, operands before users; None where they are few, or nothing is known to do that."""
-    if len(order) < LONG or any(node.type.device != "cpu" for node in inputs):
+    if len(order) < FEWEST or any(node.type.device != "cpu" for node in inputs):
         return None
     with _lock:
         same = _like.get(operators(order))
@@ -67,10 +68,8 @@ def served(
 
 
 def may_be_served(order: Sequence[Node]) -> bool:
-    """Whether a program has the operators of others, and something compiled for all sizes may run it. To look for a
-    program that is not long takes more than to run it with NumPy.
-    """
-    if len(order) < LONG:
+    """Whether a program is not short, has the operators of others, and something compiled for all sizes may run it."""
+    if len(order) < FEWEST:
         return False
     ops = operators(order)
     with _lock:

@@ -42,6 +42,7 @@ MOST_CALLS = 4096
 MOST_KINDS = 1024
 MOST_CHANGES = MOST_VARIANTS  # programs in which a call saw new shapes: from then on it is likely to see others
 WINDOW = 64  # calls over which it is counted how many see changes
+LENGTHY = 8  # calls on average, of which programs are not worth to be ever other ones
 BRIEF = 2  # calls on average, of which programs are worth to be looked for that are ever other ones
 MOST_TIMES = 32  # of one call with one kind of operands: then it is worth a program,
 BUILT = 20_000  # microseconds, which takes so long to build, about
@@ -50,6 +51,7 @@ MOST_NATIVE = 2048  # times that native code serves one kind, which takes little
 MANY = 16  # times that it did: native code need not look at the call any more
 WORTH = -1
 OFTEN, AGAINST = 16, -4  # more than four in five of the calls that Python sees are of kinds that came often
+MOST_VAIN = 256  # counts of programs that are ever others, after which calls are served although they come again
 MOST_TRIES = 16  # to find out what a call does
 
 Place = tuple[int, ...]
@@ -94,6 +96,11 @@ class Call:
         return count
 
 
+def _others() -> int:
+    """How many programs there were that were not compiled as they are."""
+    return FRONT.interpreted + FRONT.any_size - FRONT.native_any_size
+
+
 @dataclass(slots=True)
 class Calls:
     """The calls of one recorder, as their keys begin. Of those since the last count, how many saw changes and how many
@@ -101,7 +108,8 @@ class Calls:
     the last count that did were few, or programs brief and most calls new.
 
     Calls that native code serves `come_again` if most are of kinds that came often: then programs of their own are
-    better. `often` tells what speaks for it, or is left of that.
+    better. `often` tells what speaks for it, or is left of that. Where programs go on being others all the same, in so
+    `vain` a number of counts one after the other, that is not tried again.
     """
 
     known: dict[Place, Call] = field(default_factory=dict)
@@ -110,12 +118,16 @@ class Calls:
     native: int = field(default_factory=lambda: FRONT.native_records)
     new: int = 0
     flushes: int = field(default_factory=lambda: FRONT.flushes)
+    others: int = field(default_factory=lambda: _others())
     are_few: bool = False
     come_again: bool = False
     often: int = 0
+    vain: int = 0
 
-    def count(self, changing: bool, calls: int, is_new: bool) -> None:
-        """Note calls that native code did not record; whether the last had operands as none before."""
+    def count(self, changing: bool, calls: int, is_new: bool) -> bool:
+        """Note calls that native code did not record; whether the last had operands as none before. Gives whether it
+        was found out that there are no programs of their own for calls that come again.
+        """
         self.new += is_new
         if changing:
             self.changing += calls
@@ -124,17 +136,25 @@ class Calls:
         native = FRONT.native_records - self.native
         calls = self.changing + self.steady + native
         if calls >= WINDOW:
-            is_brief = min(FRONT.flushes - self.flushes, self.new) * BRIEF > calls
-            self.are_few = is_brief or self.changing <= self.steady + native
+            flushes, others = FRONT.flushes - self.flushes, _others() - self.others
+            is_brief = min(flushes, self.new) * BRIEF > calls
+            is_new = 2 * others > flushes and calls > LENGTHY * flushes
+            self.are_few = is_brief or is_new or self.changing <= self.steady + native
             self.changing = self.steady = self.new = 0
-            self.native, self.flushes = FRONT.native_records, FRONT.flushes
+            self.native, self.flushes, self.others = FRONT.native_records, FRONT.flushes, _others()
+            if self.vain < MOST_VAIN:
+                self.vain = self.vain + 1 if is_new else 0
+                if self.vain == MOST_VAIN:
+                    self.come_again = False
+                    return True
+        return False
 
     def weigh(self, is_often: bool, is_new: bool) -> None:
         """Note a call that native code could serve."""
         if self.come_again:
             self.often -= is_new
             self.come_again = self.often > 0
-        else:
+        elif self.vain < MOST_VAIN:
             self.often = max(0, self.often + (1 if is_often else AGAINST))
             self.come_again = self.often >= OFTEN
 
@@ -181,7 +201,11 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
             call.usual = 0
         times, call.usual = 0, call.usual + 1
     changes = call.changes > MOST_CHANGES
-    recorder.calls.count(changes, 1 + taken, is_new)
+    if recorder.calls.count(changes, 1 + taken, is_new):
+        for known, each in recorder.calls.known.items():
+            if each.service is not None:
+                each.left = True
+                recorder.repeats.leave(known, each.keep, each.service)
     # Later ones are done as the first was, but for a few that came before there was something for all of them.
     is_few = bool(call.served) and (call.service is not None or 2 * call.usual < len(call.kinds))
     if times == 0 and (is_new or is_few):
