@@ -6,6 +6,7 @@ for larger ones, to which operands are copied. Each time that there is not enoug
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ LEAST = 2  # of one element something else may be made
 COPIED = 2e-4  # microseconds for a byte that is copied to where there is room, or back
 BETWEEN = 16  # for long programs there are rooms between the powers of two from this one on;
 WASTE = 4  # how many times its work one may do that has several sizes, for which there is room for all that came
+MOST_HELD = 1 << 20  # bytes of a result with room whose memory is kept between runs
 WAITED = 1.0  # seconds for another thread
 MOST_FAILURES = 2  # to tell what is done for all sizes, and for each program that there is
 MOST_FORMS = 4  # ways in which sizes change, after which a function is given up,
@@ -275,9 +277,15 @@ class Program:
             for node, dims in zip(graph.inputs[:count], form[:count], strict=True)
         ]
         self._buffers = [None if room is None else Buffer.from_array(room) for room in self.rooms]
+        self._results = [
+            Buffer.allocate(type.nbytes, type) if _changes(dims) and type.nbytes <= MOST_HELD else None
+            for type, dims in zip(self.outputs, form[count:], strict=True)
+        ]
+        self._are_rows = [_are_rows(dims) for dims in form]
         self.sizes = np.zeros(len(graph.inputs) - count, np.int32)
         self._size_buffers = [Buffer.from_array(self.sizes[i : i + 1]) for i in range(len(self.sizes))]
         self.last = np.zeros(len(self.sizes), np.int64)
+        self._read, self._last = memoryview(self.sizes), memoryview(self.last)  # single numbers, in less time
         self._lock = threading.RLock()
         self._is_at_work = False
 
@@ -297,13 +305,14 @@ class Program:
     ) -> list[tuple[AnyBuffer, TensorType]]:
         self._is_at_work = True
         try:
-            made = [Buffer.allocate(type.nbytes, type) for type in self.outputs]
+            held = zip(self._results, self.outputs, strict=True)
+            made = [Buffer.allocate(type.nbytes, type) if kept is None else kept for kept, type in held]
             self.executable.launch([*self._given(sizes, types, buffers), *self._size_buffers], made)
+            count, every = len(self.rooms), self.all_sizes(sizes)
+            forms = zip(made, self.outputs, self.form[count:], self._are_rows[count:], strict=True)
+            return [_cut(*each, every) for each in forms]
         finally:
             self._is_at_work = False
-        forms = self.form[len(self.rooms) :]
-        every = self.all_sizes(sizes)
-        return [_cut(*each, every) for each in zip(made, self.outputs, forms, strict=True)]
 
     def all_sizes(self, sizes: Sequence[int]) -> list[int]:
         """The sizes that `form` has the numbers of, for those of the operands."""
@@ -314,30 +323,42 @@ class Program:
     ) -> list[AnyBuffer]:
         """Operands, those with room copied to where that is."""
         given: list[AnyBuffer] = []
-        shrinks = any(n < last for n, last in zip(sizes, self.last.tolist(), strict=True))
-        np.maximum(self.last, sizes, out=self.last)  # what follows may be interrupted
-        for room, held, type, buffer in zip(self.rooms, self._buffers, types, buffers, strict=True):
-            if room is None:
-                is_array = isinstance(buffer, np.ndarray)
+        last, shrinks = self._last, False
+        for i, n in enumerate(sizes):  # what follows may be interrupted
+            if n < last[i]:
+                shrinks = True
+            else:
+                last[i] = n
+        rooms = zip(self.rooms, self._buffers, self._are_rows[: len(self.rooms)], strict=True)
+        for (room, held, are_rows), type, buffer in zip(rooms, types, buffers, strict=True):
+            is_array = isinstance(buffer, np.ndarray)
+            if room is None or held is None:
                 given.append(from_host(np.ascontiguousarray(buffer), "cpu") if is_array else buffer)
                 continue
             if shrinks:
                 room.fill(0)
-            room[tuple([slice(n) for n in type.shape])] = _array(buffer, type)
+            if are_rows and not is_array:
+                ctypes.memmove(held.ptr, buffer.ptr, type.nbytes)
+            else:
+                room[tuple([slice(n) for n in type.shape])] = _array(buffer, type)
             given.append(held)
-        self.sizes[:] = self.last[:] = sizes
+        for i, n in enumerate(sizes):
+            last[i] = self._read[i] = n
         return given
 
 
 def _cut(
-    buffer: AnyBuffer, type: TensorType, dims: tuple[int, ...], sizes: Sequence[int]
+    buffer: AnyBuffer, type: TensorType, dims: tuple[int, ...], are_rows: bool, sizes: Sequence[int]
 ) -> tuple[AnyBuffer, TensorType]:
     """What of a result is not room, and its type."""
     if not _changes(dims):
         return buffer, type
     cut = type.with_shape(tuple([sizes[i] if i >= 0 else n for n, i in zip(type.shape, dims, strict=True)]))
     made = Buffer.allocate(cut.nbytes, cut)
-    values_of(made, cut)[...] = values_of(buffer, type)[tuple([slice(n) for n in cut.shape])]
+    if are_rows:
+        ctypes.memmove(made.ptr, buffer.ptr, cut.nbytes)
+    else:
+        values_of(made, cut)[...] = values_of(buffer, type)[tuple([slice(n) for n in cut.shape])]
     return made, cut
 
 
@@ -346,7 +367,12 @@ def _types(inputs: Sequence[Node], order: Sequence[Node]) -> list[TensorType]:
     return [node.type for node in inputs] + [node.type for node in order if node.op in DRAWS]
 
 
-def _changes(dims: tuple[int, ...]) -> bool:
+def _are_rows(dims: Sequence[int]) -> bool:
+    """Whether nothing but the first dimension changes: what is not room lies in one piece."""
+    return _changes(dims[:1]) and not _changes(dims[1:])
+
+
+def _changes(dims: Sequence[int]) -> bool:
     return max(dims, default=-1) >= 0
 
 

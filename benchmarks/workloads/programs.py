@@ -10,25 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workload import Arrays, Form, Workload, normal, uniform
-
-SECTION = "Programs"
-
-
-def _program(
-    name: str, inputs: Callable[[], Arrays], torch: Form, reference: Form, flops: float, nbytes: float
-) -> Workload:
-    return Workload(
-        name=f"program-{name}",
-        section=SECTION,
-        inputs=inputs,
-        flops=flops,
-        bytes=nbytes,
-        torch=torch,
-        reference=reference,
-        tolerance=1e-3,
-        only=("graphc", "torch"),
-    )
+from benchmarks.workload import Arrays, Workload, normal, uniform
+from benchmarks.workloads.program import program
+from benchmarks.workloads.sizes import experts, graphs, lengths
 
 
 def _suppression(count: int) -> Workload:
@@ -61,7 +45,7 @@ def _suppression(count: int) -> Workload:
                 keep[i + 1 :] &= ~overlaps[i, i + 1 :]
         return keep.astype(np.float32)
 
-    return _program("suppression", inputs, torch, numpy, 12.0 * count**2, 20.0 * count)
+    return program("suppression", inputs, torch, numpy, 12.0 * count**2, 20.0 * count)
 
 
 def _q_learning(states: int, actions: int, turns: int) -> Workload:
@@ -80,7 +64,7 @@ def _q_learning(states: int, actions: int, turns: int) -> Workload:
             state = way
         return table
 
-    return _program(
+    return program(
         "q-learning",
         lambda: {"table": np.zeros((states, actions), np.float32)},
         lambda t, table: learn(table.clone()),
@@ -103,7 +87,7 @@ def _bandit(arms: int, turns: int) -> Workload:
             sums[arm] += 0.1 * rewards[turn][arm]
         return counts
 
-    return _program(
+    return program(
         "bandit",
         lambda: {"means": uniform(5, arms)},
         lambda t, means: pull(means, t.torch.sqrt),
@@ -130,7 +114,7 @@ def _oscillator(size: int, turns: int) -> Workload:
             time += step
         return y
 
-    return _program(
+    return program(
         "oscillator",
         lambda: {"a": normal(6, size, size) * np.float32(0.1), "y": normal(7, size)},
         lambda t, a, y: integrate(a, y),
@@ -153,7 +137,7 @@ def _adam(size: int, turns: int) -> Workload:
                 break
         return w
 
-    return _program(
+    return program(
         "adam",
         lambda: {"x": normal(8, size)},
         lambda t, x: descend(x, t.torch.sqrt),
@@ -176,7 +160,7 @@ def _denoising(count: int, width: int, turns: int) -> Workload:
             x = math.sqrt(before) * clean + math.sqrt(1 - before) * noise
         return x
 
-    return _program(
+    return program(
         "denoising",
         lambda: {"x": normal(9, count, 2), "w1": normal(10, 3, width), "w2": normal(11, width, 2) / np.float32(width)},
         lambda t, x, w1, w2: denoise(x, w1, w2, t.torch.full, t.torch.cat, t.torch.tanh),
@@ -208,7 +192,7 @@ def _conjugate_gradients(size: int) -> Workload:
             p, rest = r + (new / rest) * p, new
         return x
 
-    return _program("conjugate-gradients", inputs, lambda t, a, b: solve(a, b), solve, 26.0 * size**2, 4.0 * size**2)
+    return program("conjugate-gradients", inputs, lambda t, a, b: solve(a, b), solve, 26.0 * size**2, 4.0 * size**2)
 
 
 def _perceptron(count: int, width: int) -> Workload:
@@ -221,7 +205,7 @@ def _perceptron(count: int, width: int) -> Workload:
                 w, b = w + y[i] * x[i], b + y[i]
         return w
 
-    return _program(
+    return program(
         "perceptron",
         lambda: {"x": normal(13, count, width), "y": np.sign(normal(14, count))},
         lambda t, x, y: learn(x, y),
@@ -241,7 +225,7 @@ def _windows(size: int, count: int) -> Workload:
             found.append(float(((part - part.mean()) ** 2).mean()))
         return found
 
-    return _program(
+    return program(
         "windows",
         lambda: {"x": normal(15, size)},
         lambda t, x: t.torch.tensor(measure(x)),
@@ -257,7 +241,7 @@ def _thresholds(size: int, count: int) -> Workload:
     def add(x: Any) -> list[float]:
         return [float(x[x > (i - count / 2) * 0.1].sum()) for i in range(count)]
 
-    return _program(
+    return program(
         "thresholds",
         lambda: {"x": normal(16, size)},
         lambda t, x: t.torch.tensor(add(x)),
@@ -281,7 +265,7 @@ def _blanking(batch: int, size: int, square: int) -> Workload:
         turn[0] = (turn[0] + 1) % len(places)
         return blank(x.clone(), places[turn[0]])
 
-    return _program(
+    return program(
         "blanking",
         lambda: {"x": np.ones((batch, 3, size, size), np.float32)},
         torch,
@@ -309,7 +293,7 @@ def _average(size: int, turns: int) -> Workload:
 
         return keep(average.copy(), w, mix)
 
-    return _program(
+    return program(
         "average",
         lambda: {"average": normal(18, size, size), "w": normal(19, size, size)},
         torch,
@@ -319,78 +303,23 @@ def _average(size: int, turns: int) -> Workload:
     )
 
 
-def _lengths(texts: int, batch: int, words: int, width: int, classes: int) -> Workload:
-    """A classifier of texts with attention learns from batches that all have other lengths."""
-    rng = np.random.default_rng(20)
-    lengths = [int(n) for n in rng.permutation(texts)]
-    data = [rng.integers(words, size=(batch, 20 + n)) for n in lengths]
-    labels = rng.integers(classes, size=(texts, batch))
-    held: dict[str, list[tuple[Any, Any]]] = {}  # of each library
-    rate = 0.1
-
-    def torch(t: Any, *weights: Any) -> Any:
-        lib, losses = t.torch, []
-        functional = lib.nn.functional
-        with lib.inference_mode(False), lib.enable_grad():
-            if lib.__name__ not in held:
-                pairs = zip(data, labels, strict=True)
-                held[lib.__name__] = [(lib.tensor(x.tolist()), lib.tensor(y.tolist())) for x, y in pairs]
-            learnt = [w.clone().requires_grad_() for w in weights]
-            table, inner, score, outer = learnt
-            optimizer = lib.optim.SGD(learnt, lr=rate)
-            for x, y in held[lib.__name__]:
-                seen = table[x]
-                shares = ((seen @ inner).tanh() @ score).softmax(1)
-                loss = functional.cross_entropy((shares[..., None] * seen).sum(1) @ outer, y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
-        return lib.tensor(losses)
-
-    def numpy(*weights: np.ndarray) -> np.ndarray:
-        table, inner, score, outer = (w.astype(np.float64) for w in weights)
-        losses: list[float] = []
-        for x, y in zip(data, labels, strict=True):
-            seen = table[x]
-            hidden = np.tanh(seen @ inner)
-            shares = np.exp(hidden @ score)
-            shares /= shares.sum(1, keepdims=True)
-            mean = (shares[..., None] * seen).sum(1)
-            slope = np.exp(mean @ outer)
-            slope /= slope.sum(1, keepdims=True)
-            losses.append(float(-np.log(slope[np.arange(batch), y]).mean()))
-            slope[np.arange(batch), y] -= 1
-            slope /= batch
-            d_mean = slope @ outer.T
-            d_shares = (d_mean[:, None] * seen).sum(2)
-            d_score = shares * (d_shares - (shares * d_shares).sum(1, keepdims=True))
-            d_inner = d_score[..., None] * score * (1 - hidden**2)
-            d_seen = shares[..., None] * d_mean[:, None] + d_inner @ inner.T
-            outer -= rate * mean.T @ slope
-            score -= rate * (d_score[..., None] * hidden).sum((0, 1))
-            inner -= rate * np.einsum("btd,bte->de", seen, d_inner)
-            np.add.at(table, x, -rate * d_seen)
-        return np.array(losses, np.float32)
-
-    def inputs() -> Arrays:
-        shapes = {"table": (words, width), "inner": (width, width), "score": (width,), "outer": (width, classes)}
-        return {name: 0.3 * normal(21 + i, *shape) for i, (name, shape) in enumerate(shapes.items())}
-
-    elements = sum(x.size for x in data)
-    return _program("lengths", inputs, torch, numpy, 6.0 * elements * width * (width + 3), 4.0 * words * width)
-
-
 def workloads(tiny: bool) -> list[Workload]:
     """Programs that nobody compiles."""
     if tiny:
         return [
             *(_suppression(12), _q_learning(5, 3, 9), _bandit(4, 9), _oscillator(3, 3), _adam(5, 4)),
             *(_denoising(4, 5, 3), _conjugate_gradients(6), _perceptron(9, 3), _windows(60, 4), _thresholds(9, 4)),
-            *(_blanking(2, 8, 3), _average(4, 5), _lengths(4, 2, 7, 4, 3)),
+            *(
+                _blanking(2, 8, 3),
+                _average(4, 5),
+                lengths(4, 2, 7, 4, 3),
+                graphs(3, 9, 15, 4, 3),
+                experts(9, 4, 3, 2),
+            ),
         ]
     return [
         *(_suppression(200), _q_learning(50, 4, 50), _bandit(10, 100), _oscillator(4, 100), _adam(50, 50)),
         *(_denoising(128, 64, 50), _conjugate_gradients(100), _perceptron(200, 10), _windows(2000, 100)),
-        *(_thresholds(500, 30), _blanking(8, 32, 8), _average(64, 50), _lengths(64, 16, 200, 64, 8)),
+        *(_thresholds(500, 30), _blanking(8, 32, 8), _average(64, 50), lengths(64, 16, 200, 64, 8)),
+        *(graphs(32, 60, 200, 32, 4), experts(256, 64, 8, 8)),
     ]
