@@ -11,7 +11,7 @@ import graphc
 from benchmarks.systems import system
 from benchmarks.systems.base import Prepared
 from benchmarks.workload import SYSTEMS, Workload
-from benchmarks.workloads import programs, workloads
+from benchmarks.workloads import workloads
 
 TINY = workloads(tiny=True)
 
@@ -91,7 +91,7 @@ def test_every_workload_has_its_forms_and_its_costs() -> None:
     for workload in every.values():
         forms = {name for name in SYSTEMS if workload.form(name) is not None}
         others = {"record": set(), "loop-decode": {"jax"}}.get(workload.name, {"jax", "tinygrad"})
-        others = others if workload.section != programs.SECTION else set()
+        others = others if workload.section != program.SECTION else set()
         assert forms >= {"graphc", "torch", *others}, workload.name
         assert workload.flops > 0 or workload.bytes > 0 or workload.section == "Overheads", workload.name
         assert 0 < workload.tolerance < 0.1
