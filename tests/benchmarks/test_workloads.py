@@ -11,7 +11,7 @@ import graphc
 from benchmarks.systems import system
 from benchmarks.systems.base import Prepared
 from benchmarks.workload import SYSTEMS, Workload
-from benchmarks.workloads import workloads
+from benchmarks.workloads import program, workloads
 
 TINY = workloads(tiny=True)
 
