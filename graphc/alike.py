@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from graphc.extents import Axes, Factors, Sizes, changes, extent, factorised
 from graphc.ir.graph import Graph
 from graphc.ir.node import AttrValue, Node, attrs_key
+from graphc.ir.types import TensorType
 
 Measure = tuple[tuple[Sizes, ...], int, int]  # what a number is: so many times the product of sizes, and c
 # For an attribute the number for each dimension, which is added to an extent where there is one.
 Ends = Mapping[str, Sequence[tuple[int, Factors | None]]]
-# Of a node: one like it, what of it changes, the numbers of its operands, what its value is, where it has its ends.
-Known = tuple[Node, Axes, tuple[int, ...], Measure | None, Ends | None]
+# Of a node: one like it, the number of its type, whether that changes, the numbers of its operands, what its value is,
+# where it has its ends.
+Known = tuple[Node, int, bool, tuple[int, ...], Measure | None, Ends | None]
 _SHAPED = frozenset({"reshape", "broadcast"})  # whose attribute is the shape
 _WITH_NUMBERS = frozenset({"constant", "pad"})  # of which zero may be negative
 
@@ -31,10 +33,14 @@ class Pattern:
         number = {pair: i for i, pair in enumerate(pairs)}
         # The sizes that are sums of others: of which, and a number.
         self.sums = [(tuple(map(number.__getitem__, bases)), n) for bases, n in self._extents.derived.values()]
-        self._known: list[Known] = [
-            (node, self._extents.axes[i], operands[i], self._rule(node, other), self._ends(i, node, other, operands[i]))
-            for i, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True))
-        ]
+        types: dict[tuple[TensorType, tuple[tuple[int, Factors], ...]], int] = {}
+        self._known: list[Known] = []
+        for i, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True)):
+            axes = self._extents.axes[i]
+            type = types.setdefault((node.type, tuple(sorted(axes.items()))), len(types))
+            rule, ends = self._rule(node, other), self._ends(i, node, other, operands[i])
+            self._known.append((node, type, bool(axes), operands[i], rule, ends))
+        self._types = [(type, dict(axes)) for type, axes in types]
 
     def _rule(self, node: Node, other: Node) -> Measure | None:
         """What a constant is that changes."""
@@ -73,64 +79,68 @@ class Pattern:
         count = len(inputs)
         if count != self._count or len(order) > len(self._known) - count:
             return False
-        for node, (like, axes, *_) in zip(inputs, self._known, strict=False):
-            if node.type is not (like.type.with_shape(_shape(like, axes, now)) if axes else like.type):
-                return False
+        types = [type.with_shape(_shape(type, axes, now)) if axes else type for type, axes in self._types]
+        if any(node.type is not types[known[1]] for node, known in zip(inputs, self._known, strict=False)):
+            return False
         if len(order) == len(self._known) - count:
-            return self._is_in_order(inputs, order, outputs, now)
-        return self._is_merged(inputs, order, outputs, now)
+            return self._is_in_order(inputs, order, outputs, types, now)
+        return self._is_merged(inputs, order, outputs, types, now)
 
     def _is_in_order(
-        self, inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node], now: Mapping[Sizes, int]
+        self,
+        inputs: Sequence[Node],
+        order: Sequence[Node],
+        outputs: Sequence[Node],
+        types: Sequence[TensorType],
+        now: Mapping[Sizes, int],
     ) -> bool:
         number = {node: i for i, node in enumerate((*inputs, *order))}
         if tuple(map(number.__getitem__, outputs)) != self._outputs:
             return False
         for node, known in zip(order, self._known[len(inputs) :], strict=True):
-            like, axes, given, rule, ends = known
-            if node.op != like.op or tuple([number[x] for x in node.inputs]) != given:
+            like, type, changes, given, rule, ends = known
+            if node.op != like.op or node.type is not types[type] or tuple([number[x] for x in node.inputs]) != given:
                 return False
-            if not axes:
-                is_like = node.type is like.type
-            else:
-                is_like = node.shape == _shape(like, axes, now) and node.dtype is like.dtype
-            if not is_like:
-                return False
-            if rule is None and ends is None and ((axes and node.op in _SHAPED) or is_same(node, like)):
+            if rule is None and ends is None and ((changes and node.op in _SHAPED) or is_same(node, like)):
                 continue  # the attributes of some are the shape
             if attrs_key(node.attrs) != attrs_key(_attrs(known, node.shape, now)):
                 return False
         return True
 
     def _is_merged(
-        self, inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node], now: Mapping[Sizes, int]
+        self,
+        inputs: Sequence[Node],
+        order: Sequence[Node],
+        outputs: Sequence[Node],
+        types: Sequence[TensorType],
+        now: Mapping[Sizes, int],
     ) -> bool:
         """Whether nodes of which some are the same one, as their sizes are, do the same."""
         nodes = {(node.op, node.inputs, attrs_key(node.attrs), node.type): node for node in order}
         found = [*inputs]
         for known in self._known[len(inputs) :]:
-            like, axes, given, _, _ = known
-            shape = _shape(like, axes, now) if axes else like.shape
-            attrs = attrs_key(_attrs(known, shape, now))
-            node = nodes.get((like.op, tuple([found[i] for i in given]), attrs, like.type.with_shape(shape)))
+            like, number, _, given, _, _ = known
+            type = types[number]
+            attrs = attrs_key(_attrs(known, type.shape, now))
+            node = nodes.get((like.op, tuple([found[i] for i in given]), attrs, type))
             if node is None:
                 return False
             found.append(node)
         return [found[i] for i in self._outputs] == [*outputs]
 
 
-def _shape(like: Node, axes: Axes, now: Mapping[Sizes, int]) -> tuple[int, ...]:
+def _shape(like: TensorType, axes: Axes, now: Mapping[Sizes, int]) -> tuple[int, ...]:
     return tuple([extent(axes[i], now) if i in axes else n for i, n in enumerate(like.shape)])
 
 
 def _attrs(known: Known, shape: tuple[int, ...], now: Mapping[Sizes, int]) -> tuple[tuple[str, AttrValue], ...]:
     """The attributes of a node for sizes, for which it has a shape."""
-    like, axes, _, rule, ends = known
+    like, _, changes, _, rule, ends = known
     if rule is not None:
         pairs, k, c = rule
         value = k * math.prod(now[pair] for pair in pairs) + c
         return (("value", float(value) if like.dtype.is_float else value),)
-    if axes and like.op in _SHAPED:
+    if changes and like.op in _SHAPED:
         return (("shape", shape),)
     if ends is None:
         return like.attrs
