@@ -170,17 +170,17 @@ class Variants:
             self._same.pop(self._compiled.popitem(last=False)[0], None)
         is_new = this not in compiled
         once = is_new and len(graph.nodes) >= LONG and self._is_in_vain()
-        is_drawn = _is_drawn(graph.nodes)
-        most = MOST_LONG if _is_long(graph) else MOST_DRAWN if is_drawn else MOST_VARIANTS
+        drawn = is_drawn(graph.nodes)
+        most = MOST_LONG if _is_long(graph) else MOST_DRAWN if drawn else MOST_VARIANTS
         if is_new and not once and len(compiled) < most:
             compiled.add(this)
-        if this in compiled or not (is_drawn or _is_worth(graph.nodes)):
+        if this in compiled or not (drawn or _is_worth(graph.nodes)):
             return None
         same = self._same.get(kind)
         if same is None:
             same = self._same[kind] = Same()
         made = self._held[key] = Interpreted(graph, same.changing(order), same=same)
-        made.is_drawn = is_drawn
+        made.is_drawn = drawn
         if once:
             made.compile_soon()
         self._operators += made.operators
@@ -258,7 +258,7 @@ def _is_worth(nodes: Collection[Node]) -> bool:
     return _runs(nodes, estimated(nodes)) >= 2
 
 
-def _is_drawn(nodes: Collection[Node]) -> bool:
+def is_drawn(nodes: Collection[Node]) -> bool:
     """Whether a program is of draws alone. Such are never run by NumPy, but for whole numbers: what parameters begin
     with is not to depend, by an ulp, on what ran before.
     """

@@ -13,7 +13,7 @@ import graphc
 from graphc.any_size import Sized
 from graphc.counting import FRONT
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
-from graphc.interpreting import COMPILED_STEP, LONG, PROGRAM, Interpreted, Variants, parts
+from graphc.interpreting import COMPILED_STEP, LONG, PROGRAM, Interpreted, Variants, is_drawn, parts
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -144,8 +144,9 @@ def served_by(outputs: Sequence[Node], order: Sequence[Node]) -> Program | None:
     """The program of the nodes `order` that computes `outputs`, if something compiled for all sizes runs it."""
     inputs, given = tuple(_operands(order)), list(dict.fromkeys(outputs))
 
-    def otherwise() -> Interpreted:
-        return Interpreted(canonical(inputs, given, order)[0])
+    def otherwise() -> Any:
+        graph, key = canonical(inputs, given, order)
+        return executable_for(graph, key) if is_drawn(graph.nodes) else Interpreted(graph)
 
     executable = served(inputs, order, given, otherwise)
     return None if executable is None else (Segment(executable, inputs, tuple(given)),)

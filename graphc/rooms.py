@@ -263,6 +263,8 @@ class _Roomy(Room):
         zero = set.intersection(*(self.zero[old] for old in node.inputs))
         self.zero[node] = zero - {axis}
         factors = [self.axes[old].get(axis) for old in node.inputs]
+        if not all(each is None or is_one_piece(each) for each in factors):
+            raise NotTold
         if all(each is None for each in factors[:-1]):
             if axis in self.zero[node.inputs[-1]]:
                 self.zero[node].add(axis)

@@ -337,6 +337,10 @@ NOT_TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
         [("4 n", f32)],
     ),
     "every other one": (lambda b, x: b.slice(x, (0, 0), ((x.shape[0] + 1) // 2, 3), (2, 1)), X),
+    "what is flat joined": (
+        lambda b, x, y: b.reduce_sum(b.concat((flat(b, x), y), 0), (0,)),
+        [("4 n", f32), ("2", f32)],
+    ),
     "what is flat sorted": (lambda b, x: b.reshape(ordered("sort")(b, flat(b, x)), x.shape), [("4 n", f32)]),
     "a flat result": (lambda b, x: b.reshape(x, (3 * x.shape[0],)), X),
     "where of what is flat": (lambda b, x: arg("argmax", 0)(b, flat(b, x)), [("4 n", f32)]),
