@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,6 @@ MOST_FORMS = 4  # ways in which sizes change, after which a function is given up
 MOST_ODD = 16  # and graphs of which sizes or values happen to be the same as others
 
 Key = tuple[object, tuple[int, ...]]  # the code key and the rooms
-Runner = Callable[[Sequence[AnyBuffer]], Sequence[AnyBuffer] | None]
 Form = tuple[tuple[int, ...], ...]  # for each dimension of each operand the number of its size, or -1
 
 
@@ -222,7 +222,7 @@ class Sized:
         program = None if sizes is None else self.programs.get(self._key(sizes))
         return None if program is None or sizes is None else program.run(sizes, types, buffers)
 
-    def runner(self, inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node]) -> Runner | None:
+    def runner(self, inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node]) -> Run | None:
         """What does what the nodes `order` do, which were recorded by no function for which this was made, but are
         known to be like some. None if they are not, or nothing is compiled for them; its result is None where the
         program is not to be had.
@@ -232,13 +232,7 @@ class Sized:
         key = None if sizes is None else self._key(sizes, order)
         if sizes is None or key not in self.programs or not self.patterns[key].fits(inputs, order, outputs, sizes):
             return None
-        program = self.programs[key]
-
-        def run(buffers: Sequence[AnyBuffer]) -> Sequence[AnyBuffer] | None:
-            made = program.run(sizes, types[: len(buffers)], buffers)
-            return None if made is None else [buffer for buffer, _ in made]
-
-        return run
+        return Run(self.programs[key], sizes, types[: len(inputs)])
 
     def _sizes(self, types: Sequence[TensorType], least: int = LEAST) -> list[int] | None:
         """The sizes of operands, `least` or more; None where they are of another form."""
@@ -345,6 +339,20 @@ class Program:
         for i, n in enumerate(sizes):
             last[i] = self._read[i] = n
         return given
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A `program` for some `sizes`, and operands of these `types`."""
+
+    program: Program
+    sizes: Sequence[int]
+    types: Sequence[TensorType]
+
+    def __call__(self, buffers: Sequence[AnyBuffer]) -> Sequence[AnyBuffer] | None:
+        """The results; None where the program is not to be had."""
+        made = self.program.run(self.sizes, self.types, buffers)
+        return None if made is None else [buffer for buffer, _ in made]
 
 
 def _cut(

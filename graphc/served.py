@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from graphc.any_size import Runner, Sized
+from graphc.any_size import Run, Sized
 from graphc.counting import FRONT
 from graphc.interpreting import MOST_KEPT, Same
 from graphc.ir.node import Node
@@ -25,9 +25,9 @@ _like: OrderedDict[int, Same | None] = OrderedDict()  # what programs with the s
 class Served:
     """Runs a program by what is compiled for all sizes, and by what `otherwise` makes where that is not to be had."""
 
-    def __init__(self, run: Runner, outputs: int, sized: Sized, otherwise: Callable[[], Any]) -> None:
+    def __init__(self, run: Run, outputs: int, sized: Sized, otherwise: Callable[[], Any]) -> None:
         self.output_aliases = (-1,) * outputs
-        self._run = run
+        self.served = run
         self._sized = sized
         self._changes = sized.changes
         self._otherwise = otherwise
@@ -46,7 +46,7 @@ class Served:
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The outputs for the inputs' buffers, in memory of their own."""
         self._runs += 1
-        made = self._run(inputs)
+        made = self.served(inputs)
         if made is None:
             return self._otherwise().run(inputs)
         FRONT.any_size += 1
