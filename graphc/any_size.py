@@ -279,7 +279,7 @@ class Program:
         self.sizes = np.zeros(len(graph.inputs) - count, np.int32)
         self._size_buffers = [Buffer.from_array(self.sizes[i : i + 1]) for i in range(len(self.sizes))]
         self.last = np.zeros(len(self.sizes), np.int64)
-        self._read, self._last = memoryview(self.sizes), memoryview(self.last)  # single numbers, in less time
+        self._read, self._last = self.sizes.data, self.last.data  # single numbers, in less time
         self._lock = threading.RLock()
         self._is_at_work = False
 

@@ -9,13 +9,14 @@ import numpy as np
 
 from graphc.any_size import Program, Run
 from graphc.ir.types import TensorType
-from graphc.native.plans import is_long
 from graphc.native.rooming import PART, ROOMY
 from graphc.native.tables import WORD, Plan, Words
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.executor import Executable
 
 _MOST_ARENA = 1 << 20  # bytes of memory that a program works in, which is kept
+# Arithmetic and bytes of a program: a millisecond, while no other thread runs Python. Python lets one run for five.
+_MOST_WORK = 1 << 25
 
 
 class _Held:
@@ -54,7 +55,8 @@ def roomy(plan: Plan, run: Run, outputs: Sequence[TensorType]) -> tuple[int, int
     program, executable = run.program, run.program.executable
     if type(executable) is not Executable or executable.native is None or executable.arena_bytes > _MOST_ARENA:
         return None
-    if is_long(executable) or max(executable.output_aliases, default=-1) >= 0:
+    work = sum(x.flops + x.bytes for x in executable.artifact.launches)
+    if work > _MOST_WORK or max(executable.output_aliases, default=-1) >= 0:
         return None
     held = _held.get(program)
     if held is None:
