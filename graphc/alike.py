@@ -30,9 +30,8 @@ class Pattern:
         self._count = len(first.inputs)
         self._extents = factorised(first, second, pairs)
         self._sizes = [*pairs, *self._extents.derived]
-        number = {pair: i for i, pair in enumerate(pairs)}
         # The sizes that are sums of others: of which, and a number.
-        self.sums = [(tuple(map(number.__getitem__, bases)), n) for bases, n in self._extents.derived.values()]
+        self.sums = [(tuple([self._numbers[base] for base in bases]), n) for bases, n in self._extents.derived.values()]
         types: dict[tuple[TensorType, tuple[tuple[int, Factors], ...]], int] = {}
         self._known: list[Known] = []
         for i, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True)):

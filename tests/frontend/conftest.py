@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import programs
+from graphc import any_size, interpreting, programs, served
 from graphc.ir import Graph, evaluate
 from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 from graphc.native.library import library
-from graphc.options import NATIVE_CALLS
+from graphc.options import NATIVE_CALLS, scope
 from graphc.recording import Recorder, using
+from graphc.tensors import changing
 from graphc_runtime.devices.cuda import register_cuda_driver
 from tests.runtime.recording_driver import RecordingDevice, RecordingDriver
 
@@ -58,6 +59,18 @@ def reference(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def native() -> None:
     """The test runs over the compiler."""
+
+
+@pytest.fixture
+def soon_for_all_sizes(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing was seen before, and programs that are seen are soon compiled for all sizes."""
+    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
+    monkeypatch.setattr(served, "_like", type(served._like)())
+    monkeypatch.setattr(any_size, "PROGRAM", 0)
+    monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
+    monkeypatch.setattr(changing, "MOST_CHANGES", 1 << 30)  # no call is computed at once
+    with scope(interpret=True):
+        yield
 
 
 @pytest.fixture

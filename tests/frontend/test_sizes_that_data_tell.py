@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ import pytest
 import graphc
 import graphc.nn as nn
 import graphc.nn.functional as F
-from graphc import any_size, interpreting, programs, served
+from graphc import any_size
 from graphc.options import scope
 from graphc.recording import Recorder, using
-from graphc.tensors import changing
 from tests.frontend.test_stored_parts import counted
+
+pytestmark = pytest.mark.usefixtures("soon_for_all_sizes")
 
 WIDTH, CLASSES = 6, 3
 SIZES = [
@@ -34,18 +35,6 @@ SIZES = [
 ]
 
 Step = Callable[[Any, Any, Any, Any], Any]
-
-
-@pytest.fixture(autouse=True)
-def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing was seen before, and programs that are seen are soon compiled for all sizes."""
-    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
-    monkeypatch.setattr(served, "_like", type(served._like)())
-    monkeypatch.setattr(any_size, "PROGRAM", 0)
-    monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
-    monkeypatch.setattr(changing, "MOST_CHANGES", 1 << 30)  # no call is computed at once
-    with scope(interpret=True):
-        yield
 
 
 def passed_on(net: Any, x: Any, source: Any, target: Any) -> Any:
@@ -103,6 +92,22 @@ def test_steps_learn_what_those_of_their_shapes_do(forward: Step) -> None:
     with scope(interpret=False), using(Recorder()):
         wanted = learned(forward, SIZES + SIZES[:4])
     np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-5)
+
+
+def test_a_program_with_room_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(any_size, "WASTE", 0)  # none is worth to be run
+    made: list[object] = []
+    roomy = any_size.with_room
+
+    def noted(first: Any, second: Any, rooms: Any) -> Any:
+        found = roomy(first, second, rooms)
+        if found is not None:
+            made.append((len(first.nodes), tuple(rooms.values())))
+        return found
+
+    monkeypatch.setattr(any_size, "with_room", noted)
+    learned(passed_on, SIZES * 2)
+    assert 0 < len(made) == len(set(made))
 
 
 def test_a_wrong_place_is_told_by_the_same_error() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,26 +10,14 @@ import pytest
 import graphc
 import graphc.nn as nn
 import graphc.nn.functional as F
-from graphc import any_size, interpreting, programs, served
-from graphc.options import scope
+from graphc import interpreting, programs
 from graphc.recording import Recorder, using
-from graphc.tensors import changing
 from tests.frontend.test_stored_parts import counted
+
+pytestmark = pytest.mark.usefixtures("soon_for_all_sizes")
 
 WORDS, WIDTH = 11, 8
 SIZES = [(5, 9), (5, 15), (6, 11), (7, 16), (8, 10), (6, 12), (7, 14), (5, 13), (8, 9), (6, 10), (7, 12), (8, 5)]
-
-
-@pytest.fixture(autouse=True)
-def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing was seen before, and programs that are seen are soon compiled for all sizes."""
-    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
-    monkeypatch.setattr(served, "_like", type(served._like)())
-    monkeypatch.setattr(any_size, "PROGRAM", 0)
-    monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
-    monkeypatch.setattr(changing, "MOST_CHANGES", 1 << 30)  # no call is computed at once
-    with scope(interpret=True):
-        yield
 
 
 class Means(nn.Module):
