@@ -123,8 +123,12 @@ def _repeat(recorder: Recorder, key: tuple[Any, ...], updates: Sequence[Update],
             write_node(recorder, written[place], node, keeps, "", False)
         return
     leaves, waiting = len(recorder.held), len(recorder.pending)
-    for one in updates:
-        one.run()
+    recorder.updating = True
+    try:
+        for one in updates:
+            one.run()
+    finally:
+        recorder.updating = False
     if len(recorder.held) != leaves:
         return  # they read more than they said, such as a Python number that changes from call to call
     storages = [tensor._storage for tensor in written]

@@ -60,7 +60,7 @@ class Recorder(Leaves):
         "_bytes", "_count", "_next", "_programs", "apart", "calls", "checks", "draws", "enter", "example_since",
         "flushes", "freed", "gradients", "is_new", "late", "leave", "lent", "lock", "most", "needed", "own", "pending",
         "place", "randomness", "repeated", "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates",
-        "variables", "width",
+        "updating", "variables", "width",
     )  # fmt: skip
 
     threads: ClassVar[int] = 0  # that recorded something; and traces
@@ -95,6 +95,7 @@ class Recorder(Leaves):
         self.sites: dict[tuple[int, int, str], Any] = {}  # what is known of Python numbers, by their calls
         self.calls: Any = None  # which operands calls had (`graphc.tensors.changing`)
         self.width = 1  # how many operands the call has that is recorded now, about
+        self.updating = False  # whether calls are those of an optimizer's updates (`graphc.recorder`)
         self.is_new = False  # whether one had others than ever before, since the last program
         self.place = "cpu"  # the device of what is made from nothing now
         # For native code, by pending nodes, then None and those that values stand for, if there are any.

@@ -40,7 +40,8 @@ from graphc.warned import WARNED
 
 MOST_CALLS = 4096
 MOST_KINDS = 1024
-MOST_CHANGES = MOST_VARIANTS  # programs in which a call saw new shapes: from then on it is likely to see others
+MOST_CHANGES = MOST_VARIANTS  # programs in which a call saw new shapes: from then on it is likely to see others,
+APART = 64  # if there are fewer programs between them: those of one network after the other are not such
 WINDOW = 64  # calls over which it is counted how many see changes
 LENGTHY = 8  # calls on average, of which programs are not worth to be ever other ones
 BRIEF = 2  # calls on average, of which programs are worth to be looked for that are ever other ones
@@ -186,7 +187,7 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
     """
     if recorder.capture is not None or recorder.example_since is not None:
         return USUAL  # nor does native code look at calls then
-    if not INTERPRET.get():
+    if recorder.updating or not INTERPRET.get():  # parameters do not change, however many shapes they have
         return _not_at_once(recorder, place, call, False)
     types = (*_types(args), *_types(kwargs.values()))
     kind: tuple[object, ...] = types or tuple(each for each in args if type(each) is int)  # a shape
@@ -194,6 +195,8 @@ def kind_of(recorder: Recorder, place: Place, call: Call, args: Iterable[Any], k
     is_new = times is None
     if is_new:
         if call.turn != recorder.turn:
+            if recorder.turn - call.turn > APART and call.changes <= MOST_CHANGES:
+                call.changes = 0
             call.turn = recorder.turn
             call.changes += 1
         if len(call.kinds) >= MOST_KINDS:
