@@ -40,6 +40,37 @@ def runtime_scalar(value: float | Callable[[], float], dtype: Any = None) -> Ten
     return made
 
 
+class Numbers:
+    """Run-time values that code reads again and again in the same order. One that is the number that it was the last
+    time is the same tensor: what is recorded with it is known sooner.
+    """
+
+    __slots__ = ("_known", "_place")
+
+    def __init__(self) -> None:
+        self._known: list[tuple[float, Tensor]] = []
+        self._place = 0
+
+    def begin(self) -> None:
+        """The next number is the first one again."""
+        self._place = 0
+
+    def scalar(self, compute: Callable[[], float]) -> Tensor:
+        """`runtime_scalar(compute)`."""
+        if current().capture is not None:
+            return runtime_scalar(compute)
+        value, place = compute(), self._place
+        self._place = place + 1
+        if place < len(self._known):
+            known, made = self._known[place]
+            if type(value) in (float, int) and known == value:
+                return made
+            del self._known[place]
+        made = runtime_scalar(value)
+        self._known.insert(place, (value, made))
+        return made
+
+
 def state_zeros(like: Tensor, value: float = 0, device: Any = None) -> Tensor:
     """Zeros (or `value`) of the shape and dtype of `like`, on its device unless another is named, that outlive the step
     that makes them, such as an optimizer's state.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc import Tensor, float64, maximum
+from graphc import Tensor, maximum
 from graphc.optim.optimizer import Params
 from graphc.optim.stepped import SteppedOptimizer, check_betas, check_settings
 from graphc.recorder import state_zeros
@@ -68,25 +68,25 @@ class Adam(SteppedOptimizer):
         decoupled = self._structure(lambda: bool(group["decoupled_weight_decay"]))
         decay = self._scalar(lambda: group["weight_decay"]) if decays and not decoupled else None
         shrink = self._scalar(lambda: 1 - group["lr"] * group["weight_decay"]) if decays and decoupled else None
-        for step, members in self._advance(group):
+
+        def rates(count: Tensor) -> tuple[Tensor, ...]:
             # The corrections are computed in f64, as PyTorch computes them on the host: 1 - 0.999 keeps its digits.
-            count = step.to(float64)
-            rate = lr / (1 - beta1**count)
-            root = (1 - beta2**count).sqrt()
-            numbers = [rate, root, beta2, rest1, rest2, eps, decay, shrink]
+            return lr / (1 - beta1**count), (1 - beta2**count).sqrt()
 
-            def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor = rate, root: Tensor = root) -> None:
-                gradient = self._gradient(parameter, maximize, decay)
-                if shrink is not None:
-                    parameter.mul_(shrink)
-                mean = state["exp_avg"].lerp_(gradient, rest1)
-                square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=rest2)
-                if amsgrad:
-                    largest = state["max_exp_avg_sq"]
-                    square = largest.copy_(maximum(largest, square))
-                parameter.addcdiv_(mean, square.sqrt() / root + eps, value=rate)
+        def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor, root: Tensor) -> None:
+            gradient = self._gradient(parameter, maximize, decay)
+            if shrink is not None:
+                parameter.mul_(shrink)
+            mean = state["exp_avg"].lerp_(gradient, rest1)
+            square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=rest2)
+            if amsgrad:
+                largest = state["max_exp_avg_sq"]
+                square = largest.copy_(maximum(largest, square))
+            parameter.addcdiv_(mean, square.sqrt() / root + eps, value=rate)
 
-            self._move((maximize, amsgrad, decays, decoupled), members, numbers, move)
+        for step, members in self._advance(group):
+            numbers = [lr, beta1, beta2, rest1, rest2, eps, decay, shrink]
+            self._move((maximize, amsgrad, decays, decoupled), step, members, numbers, move, rates)
 
 
 class AdamW(Adam):

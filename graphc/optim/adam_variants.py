@@ -46,17 +46,19 @@ class Adamax(SteppedOptimizer):
         beta1, rest1 = self._scalar(lambda: group["betas"][0]), self._scalar(lambda: 1 - group["betas"][0])
         beta2, decay = self._scalar(lambda: group["betas"][1]), self._decay(group)
         maximize = self._maximize(group)
+
+        def rates(count: Tensor) -> tuple[Tensor, ...]:
+            return (lr / (1 - beta1**count),)
+
+        def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor) -> None:
+            gradient = self._gradient(parameter, maximize, decay)
+            mean = state["exp_avg"].lerp_(gradient, rest1)
+            largest = state["exp_inf"]
+            largest.copy_(maximum(largest * beta2, gradient.abs() + eps))
+            parameter.addcdiv_(mean, largest, value=rate)
+
         for step, members in self._advance(group):
-            rate = lr / (1 - beta1 ** step.to(float64))
-
-            def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor = rate) -> None:
-                gradient = self._gradient(parameter, maximize, decay)
-                mean = state["exp_avg"].lerp_(gradient, rest1)
-                largest = state["exp_inf"]
-                largest.copy_(maximum(largest * beta2, gradient.abs() + eps))
-                parameter.addcdiv_(mean, largest, value=rate)
-
-            self._move((maximize, decay is not None), members, [rate, rest1, beta2, eps, decay], move)
+            self._move((maximize, decay is not None), step, members, [lr, beta1, rest1, beta2, eps, decay], move, rates)
 
 
 class NAdam(SteppedOptimizer):
@@ -103,34 +105,33 @@ class NAdam(SteppedOptimizer):
         decay = self._decay(group)
         shrink = self._scalar(lambda: 1 - group["lr"] * group["weight_decay"])
         maximize = self._maximize(group)
-        for step, members in self._advance(group):
-            count = step.to(float64)
+
+        def rates(count: Tensor) -> tuple[Tensor, ...]:
             now = beta1 * (1 - 0.5 * 0.96 ** (count * slowing))
             following = beta1 * (1 - 0.5 * 0.96 ** ((count + 1) * slowing))
-            correction = 1 - beta2**count
+            return now, following, 1 - beta2**count
 
-            def move(
-                parameter: Tensor,
-                state: dict[str, Tensor],
-                now: Tensor = now,
-                following: Tensor = following,
-                correction: Tensor = correction,
-            ) -> None:
-                if decoupled and decay is not None:
-                    parameter.mul_(shrink)
-                gradient = self._gradient(parameter, maximize, None if decoupled else decay)
-                product = state["mu_product"].mul_(now.to(float32)).to(float64)
-                mean = state["exp_avg"].lerp_(gradient, rest1)
-                square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=rest2)
-                scale = (square / correction).sqrt().add_(eps)
-                parameter.addcdiv_(gradient, scale, value=lr * (1 - now) / (1 - product))
-                parameter.addcdiv_(mean, scale, value=lr * following / (1 - product * following))
+        def move(
+            parameter: Tensor, state: dict[str, Tensor], now: Tensor, following: Tensor, correction: Tensor
+        ) -> None:
+            if decoupled and decay is not None:
+                parameter.mul_(shrink)
+            gradient = self._gradient(parameter, maximize, None if decoupled else decay)
+            product = state["mu_product"].mul_(now.to(float32)).to(float64)
+            mean = state["exp_avg"].lerp_(gradient, rest1)
+            square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=rest2)
+            scale = (square / correction).sqrt().add_(eps)
+            parameter.addcdiv_(gradient, scale, value=lr * (1 - now) / (1 - product))
+            parameter.addcdiv_(mean, scale, value=lr * following / (1 - product * following))
 
+        for step, members in self._advance(group):
             self._move(
                 (maximize, decay is not None, decoupled),
+                step,
                 members,
-                [lr, now, following, correction, rest1, beta2, rest2, eps, decay, shrink],
+                [lr, slowing, beta1, rest1, beta2, rest2, eps, decay, shrink],
                 move,
+                rates,
             )
 
 
@@ -174,33 +175,29 @@ class RAdam(SteppedOptimizer):
         decay = self._decay(group)
         shrink = self._scalar(lambda: 1 - group["lr"] * group["weight_decay"])
         maximize = self._maximize(group)
-        for step, members in self._advance(group):
-            count = step.to(float64)
+
+        def rates(count: Tensor) -> tuple[Tensor, ...]:
             power = beta2**count
             length = limit - 2 * count * power / (1 - power)
             known = length > 5
             sure = where(known, length, 6.0)  # the root of what is not used must be a number too
             rectified = ((sure - 4) * (sure - 2) * limit / ((limit - 4) * (limit - 2) * sure)).sqrt()
-            factor = rectified * (1 - power).sqrt()
-            rate = lr / (1 - beta1**count)
+            return known, rectified * (1 - power).sqrt(), lr / (1 - beta1**count)
 
-            def move(
-                parameter: Tensor,
-                state: dict[str, Tensor],
-                known: Tensor = known,
-                factor: Tensor = factor,
-                rate: Tensor = rate,
-            ) -> None:
-                if decoupled and decay is not None:
-                    parameter.mul_(shrink)
-                gradient = self._gradient(parameter, maximize, None if decoupled else decay)
-                mean = state["exp_avg"].lerp_(gradient, rest1)
-                square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=rest2)
-                parameter.add_(mean * rate * where(known, factor / (square.sqrt() + eps), 1.0))
+        def move(parameter: Tensor, state: dict[str, Tensor], known: Tensor, factor: Tensor, rate: Tensor) -> None:
+            if decoupled and decay is not None:
+                parameter.mul_(shrink)
+            gradient = self._gradient(parameter, maximize, None if decoupled else decay)
+            mean = state["exp_avg"].lerp_(gradient, rest1)
+            square = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=rest2)
+            parameter.add_(mean * rate * where(known, factor / (square.sqrt() + eps), 1.0))
 
+        for step, members in self._advance(group):
             self._move(
                 (maximize, decay is not None, decoupled),
+                step,
                 members,
-                [known, factor, rate, rest1, beta2, rest2, eps, decay, shrink],
+                [lr, limit, beta1, rest1, beta2, rest2, eps, decay, shrink],
                 move,
+                rates,
             )

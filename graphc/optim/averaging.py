@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc import Tensor, float32, float64, full_like, tensor
+from graphc import Tensor, float32, full_like, tensor
 from graphc.errors import InputError
 from graphc.optim.optimizer import Params
 from graphc.optim.stepped import SteppedOptimizer, check_settings
@@ -53,23 +53,27 @@ class RMSprop(SteppedOptimizer):
         momentum = self._scalar(lambda: group["momentum"])
         decay = self._decay(group)
         maximize = self._maximize(group)
-        for _, members in self._advance(group):
 
-            def move(parameter: Tensor, state: dict[str, Tensor]) -> None:
-                gradient = self._gradient(parameter, maximize, decay)
-                square = state["square_avg"].mul_(alpha).addcmul_(gradient, gradient, value=rest)
-                if centered:
-                    mean = state["grad_avg"].lerp_(gradient, rest)
-                    square = square.addcmul(mean, mean, value=-1)
-                scale = square.sqrt().add_(eps)
-                if moving:
-                    buffer = state["momentum_buffer"].mul_(momentum).addcdiv_(gradient, scale)
-                    parameter.add_(buffer * lr)
-                else:
-                    parameter.addcdiv_(gradient, scale, value=lr)
+        def move(parameter: Tensor, state: dict[str, Tensor]) -> None:
+            gradient = self._gradient(parameter, maximize, decay)
+            square = state["square_avg"].mul_(alpha).addcmul_(gradient, gradient, value=rest)
+            if centered:
+                mean = state["grad_avg"].lerp_(gradient, rest)
+                square = square.addcmul(mean, mean, value=-1)
+            scale = square.sqrt().add_(eps)
+            if moving:
+                buffer = state["momentum_buffer"].mul_(momentum).addcdiv_(gradient, scale)
+                parameter.add_(buffer * lr)
+            else:
+                parameter.addcdiv_(gradient, scale, value=lr)
 
+        for step, members in self._advance(group):
             self._move(
-                (maximize, centered, moving, decay is not None), members, [lr, alpha, rest, eps, momentum, decay], move
+                (maximize, centered, moving, decay is not None),
+                step,
+                members,
+                [lr, alpha, rest, eps, momentum, decay],
+                move,
             )
 
 
@@ -114,15 +118,17 @@ class Adagrad(SteppedOptimizer):
         lr, slowing = self._scalar(lambda: -group["lr"]), self._scalar(lambda: group["lr_decay"])
         eps, decay = self._scalar(lambda: group["eps"]), self._decay(group)
         maximize = self._maximize(group)
+
+        def rates(count: Tensor) -> tuple[Tensor, ...]:
+            return (lr / (1 + (count - 1) * slowing),)
+
+        def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor) -> None:
+            gradient = self._gradient(parameter, maximize, decay)
+            total = state["sum"].addcmul_(gradient, gradient)
+            parameter.addcdiv_(gradient, total.sqrt().add_(eps), value=rate)
+
         for step, members in self._advance(group):
-            rate = lr / (1 + (step.to(float64) - 1) * slowing)
-
-            def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor = rate) -> None:
-                gradient = self._gradient(parameter, maximize, decay)
-                total = state["sum"].addcmul_(gradient, gradient)
-                parameter.addcdiv_(gradient, total.sqrt().add_(eps), value=rate)
-
-            self._move((maximize, decay is not None), members, [rate, eps, decay], move)
+            self._move((maximize, decay is not None), step, members, [lr, slowing, eps, decay], move, rates)
 
 
 class Adadelta(SteppedOptimizer):
@@ -159,13 +165,13 @@ class Adadelta(SteppedOptimizer):
         rest, eps = self._scalar(lambda: 1 - group["rho"]), self._scalar(lambda: group["eps"])
         decay = self._decay(group)
         maximize = self._maximize(group)
-        for _, members in self._advance(group):
 
-            def move(parameter: Tensor, state: dict[str, Tensor]) -> None:
-                gradient = self._gradient(parameter, maximize, decay)
-                square = state["square_avg"].mul_(rho).addcmul_(gradient, gradient, value=rest)
-                change = state["acc_delta"].add(eps).sqrt_().div_(square.add(eps).sqrt_()).mul_(gradient)
-                state["acc_delta"].mul_(rho).addcmul_(change, change, value=rest)
-                parameter.add_(change * lr)
+        def move(parameter: Tensor, state: dict[str, Tensor]) -> None:
+            gradient = self._gradient(parameter, maximize, decay)
+            square = state["square_avg"].mul_(rho).addcmul_(gradient, gradient, value=rest)
+            change = state["acc_delta"].add(eps).sqrt_().div_(square.add(eps).sqrt_()).mul_(gradient)
+            state["acc_delta"].mul_(rho).addcmul_(change, change, value=rest)
+            parameter.add_(change * lr)
 
-            self._move((maximize, decay is not None), members, [lr, rho, rest, eps, decay], move)
+        for step, members in self._advance(group):
+            self._move((maximize, decay is not None), step, members, [lr, rho, rest, eps, decay], move)

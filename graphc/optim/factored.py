@@ -62,24 +62,29 @@ class Adafactor(SteppedOptimizer):
         decays = self._structure(lambda: group["weight_decay"] != 0)
         shrink = self._scalar(lambda: 1 - group["lr"] * group["weight_decay"]) if decays else None
         maximize = self._maximize(group)
+
+        def rates(count: Tensor) -> tuple[Tensor, ...]:
+            return count**decay2, (1 / count.sqrt()).clamp(max=lr)
+
+        def move(parameter: Tensor, state: dict[str, Tensor], fresh: Tensor, rate: Tensor) -> None:
+            gradient = self._gradient(parameter, maximize, None)
+            alpha = (_rms(parameter).to(float64)).clamp(min=least) * rate
+            if shrink is not None:
+                parameter.mul_(shrink)
+            tiny = finfo(parameter.dtype).eps if group["eps"][0] is None else group["eps"][0]
+            estimate = self._estimate(state, gradient, fresh, tiny)
+            update = estimate.clamp(min=tiny * tiny).rsqrt() * gradient
+            scale = alpha / (_rms(update).to(float64) / threshold).clamp(min=1.0)
+            parameter.sub_(update * scale.to(update.dtype))
+
         for step, members in self._advance(group):
-            count = step.to(float64)
-            fresh = count**decay2
-            rate = (1 / count.sqrt()).clamp(max=lr)
-
-            def move(parameter: Tensor, state: dict[str, Tensor], fresh: Tensor = fresh, rate: Tensor = rate) -> None:
-                gradient = self._gradient(parameter, maximize, None)
-                alpha = (_rms(parameter).to(float64)).clamp(min=least) * rate
-                if shrink is not None:
-                    parameter.mul_(shrink)
-                tiny = finfo(parameter.dtype).eps if group["eps"][0] is None else group["eps"][0]
-                estimate = self._estimate(state, gradient, fresh, tiny)
-                update = estimate.clamp(min=tiny * tiny).rsqrt() * gradient
-                scale = alpha / (_rms(update).to(float64) / threshold).clamp(min=1.0)
-                parameter.sub_(update * scale.to(update.dtype))
-
             self._move(
-                (maximize, shrink is not None, group["eps"][0]), members, [fresh, rate, least, threshold, shrink], move
+                (maximize, shrink is not None, group["eps"][0]),
+                step,
+                members,
+                [lr, decay2, least, threshold, shrink],
+                move,
+                rates,
             )
 
     @staticmethod

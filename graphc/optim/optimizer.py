@@ -17,7 +17,7 @@ from graphc.errors import InputError, KindError, UnsupportedError, UsageError
 from graphc.optim.hooks import OptimizerHooks, with_hooks
 from graphc.optim.hooks import register_optimizer_step_post_hook as register_optimizer_step_post_hook
 from graphc.optim.hooks import register_optimizer_step_pre_hook as register_optimizer_step_pre_hook
-from graphc.recorder import Update, runtime_choice, runtime_scalar, step_apart, update
+from graphc.recorder import Numbers, Update, runtime_choice, step_apart, update
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Closure = Callable[[], Any]
@@ -50,6 +50,15 @@ class Optimizer(OptimizerHooks):
             groups = [{"params": groups}]
         for group in groups:
             self.add_param_group(group)
+
+    def _give_tables(self) -> None:
+        super()._give_tables()
+        self._numbers = Numbers()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        del state["_numbers"]
+        return state
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group: a dictionary with "params" (a tensor, an iterable of them, or of pairs of a name and a tensor)
@@ -115,6 +124,7 @@ class Optimizer(OptimizerHooks):
             with enable_grad():
                 loss = closure()
         with no_grad(), step_apart():
+            self._numbers.begin()
             for group in self.param_groups:
                 self._update(group)
         return loss
@@ -122,10 +132,9 @@ class Optimizer(OptimizerHooks):
     def _update(self, group: dict[str, Any]) -> None:
         raise NotImplementedError
 
-    @staticmethod
-    def _scalar(compute: Callable[[], float]) -> Any:
+    def _scalar(self, compute: Callable[[], float]) -> Any:
         """A number that `compute` reads from a group, as a run-time value of programs."""
-        return runtime_scalar(compute)
+        return self._numbers.scalar(compute)
 
     @staticmethod
     def _structure(compute: Callable[[], bool]) -> bool:

@@ -44,20 +44,20 @@ class Rprop(SteppedOptimizer):
         shorter, longer = self._scalar(lambda: group["etas"][0]), self._scalar(lambda: group["etas"][1])
         low, high = self._scalar(lambda: group["step_sizes"][0]), self._scalar(lambda: group["step_sizes"][1])
         maximize = self._maximize(group)
-        for _, members in self._advance(group):
 
-            def move(parameter: Tensor, state: dict[str, Tensor]) -> None:
-                gradient = self._gradient(parameter, maximize, None)
-                agreement = gradient * state["prev"]
-                turned = agreement < 0
-                same = where(agreement > 0, longer, gradient.new_ones(()))  # in the parameter's dtype
-                factor = where(turned, shorter, same)
-                state["step_size"].mul_(factor).clamp_(low, high)
-                used = where(turned, 0.0, gradient)
-                parameter.sub_(used.sign() * state["step_size"])
-                state["prev"].copy_(used)
+        def move(parameter: Tensor, state: dict[str, Tensor]) -> None:
+            gradient = self._gradient(parameter, maximize, None)
+            agreement = gradient * state["prev"]
+            turned = agreement < 0
+            same = where(agreement > 0, longer, gradient.new_ones(()))  # in the parameter's dtype
+            factor = where(turned, shorter, same)
+            state["step_size"].mul_(factor).clamp_(low, high)
+            used = where(turned, 0.0, gradient)
+            parameter.sub_(used.sign() * state["step_size"])
+            state["prev"].copy_(used)
 
-            self._move((maximize,), members, [shorter, longer, low, high], move)
+        for step, members in self._advance(group):
+            self._move((maximize,), step, members, [shorter, longer, low, high], move)
 
 
 class ASGD(SteppedOptimizer):
@@ -96,19 +96,19 @@ class ASGD(SteppedOptimizer):
         alpha, start = self._scalar(lambda: group["alpha"]), self._scalar(lambda: group["t0"])
         decay = self._decay(group)
         maximize = self._maximize(group)
+
+        def rates(count: Tensor) -> tuple[Tensor, ...]:
+            return lr / (1 + lambd * lr * count) ** alpha, 1 / (count - start).clamp(min=1.0)
+
+        def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor, weight: Tensor) -> None:
+            gradient = self._gradient(parameter, maximize, decay)
+            eta = state["eta"].to(float64)
+            parameter.mul_(1 - lambd * eta)
+            parameter.sub_(gradient * eta)
+            mu = state["mu"]
+            state["ax"].copy_(where(mu == 1, parameter, state["ax"] + (parameter - state["ax"]) * mu))
+            state["eta"].copy_(rate)
+            state["mu"].copy_(weight)
+
         for step, members in self._advance(group):
-            count = step.to(float64)
-            rate = lr / (1 + lambd * lr * count) ** alpha
-            weight = 1 / (count - start).clamp(min=1.0)
-
-            def move(parameter: Tensor, state: dict[str, Tensor], rate: Tensor = rate, weight: Tensor = weight) -> None:
-                gradient = self._gradient(parameter, maximize, decay)
-                eta = state["eta"].to(float64)
-                parameter.mul_(1 - lambd * eta)
-                parameter.sub_(gradient * eta)
-                mu = state["mu"]
-                state["ax"].copy_(where(mu == 1, parameter, state["ax"] + (parameter - state["ax"]) * mu))
-                state["eta"].copy_(rate)
-                state["mu"].copy_(weight)
-
-            self._move((maximize, decay is not None), members, [lambd, rate, weight, decay], move)
+            self._move((maximize, decay is not None), step, members, [lr, alpha, start, lambd, decay], move, rates)

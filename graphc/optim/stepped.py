@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from graphc import Tensor, float32, tensor
+from graphc import Tensor, float32, float64, tensor
 from graphc.errors import InputError
 from graphc.optim.optimizer import Optimizer
 from graphc.recorder import Update, state_zeros, update
 
-Move = Callable[[Tensor, dict[str, Any]], None]
+Move = Callable[..., None]  # of a parameter, its state, and what `rates` gave
+Rates = Callable[[Tensor], tuple[Tensor, ...]]  # of the count of steps
 
 _COUNT = tensor(0.0, dtype=float32)  # what a count of steps looks like
 
@@ -41,7 +42,7 @@ class SteppedOptimizer(Optimizer):
         raise NotImplementedError
 
     def _advance(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Adds one to the step counts of the parameters that have a gradient; each count with its parameters."""
+        """The counts of steps, before this one, of the parameters that have a gradient; each with its parameters."""
         fresh: dict[Any, Tensor] = {}  # by device
         counts: dict[int, tuple[Tensor, list[Tensor]]] = {}
         resting: set[int] = set()
@@ -62,14 +63,29 @@ class SteppedOptimizer(Optimizer):
                 step = step.clone()
                 for parameter in members:
                     self.state[parameter]["step"] = step
-            step.add_(1)
             yield step, members
 
-    def _move(self, key: tuple[Any, ...], members: list[Tensor], numbers: list[Tensor | None], move: Move) -> None:
-        """Call `move` with each parameter and its state, whose entries but `step` it changes by the gradient and
-        `numbers`. What it records is remembered (`graphc.recorder.update`): `key` holds the choices that it makes.
+    def _move(
+        self,
+        key: tuple[Any, ...],
+        step: Tensor,
+        members: list[Tensor],
+        numbers: list[Tensor | None],
+        move: Move,
+        rates: Rates | None = None,
+    ) -> None:
+        """Add one to the count `step`; call `move` with each parameter, its state, whose entries but `step` it changes
+        by the gradient and `numbers`, and what `rates` makes of the count, as f64, and of them. What they record is
+        remembered (`graphc.recorder.update`): `key` holds the choices that they make.
         """
-        updates: list[Update] = []
+        made: list[tuple[Tensor, ...]] = []
+
+        def moved(parameter: Tensor, state: dict[str, Any]) -> None:
+            if not made:
+                made.append(() if rates is None else rates(step.to(float64)))
+            move(parameter, state, *made[0])
+
+        updates = [Update([step], [], lambda: step.add_(1))]
         names: list[str] = []
         for parameter in members:
             assert parameter.grad is not None
@@ -77,8 +93,8 @@ class SteppedOptimizer(Optimizer):
             changed = sorted(name for name in state if name != "step")
             names += changed
             written = [parameter, *[state[name] for name in changed]]
-            updates.append(Update(written, [parameter.grad], partial(move, parameter, state)))
-        update((type(self).__name__, *key, *names), updates, [n for n in numbers if n is not None])
+            updates.append(Update(written, [parameter.grad], partial(moved, parameter, state)))
+        update((type(self).__name__, *key, *names), updates, [step, *[n for n in numbers if n is not None]])
 
     def _maximize(self, group: dict[str, Any]) -> bool:
         """Whether gradients are turned around."""

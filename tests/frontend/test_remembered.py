@@ -11,7 +11,8 @@ import graphc as torch
 import graphc.nn.functional as F
 from graphc import optim
 from graphc.leaves import NEAR_READS
-from graphc.recorder import Update, update
+from graphc.optim.stepped import SteppedOptimizer
+from graphc.recorder import Numbers, Update, update
 from graphc.recording import current
 
 
@@ -165,3 +166,50 @@ def test_gradients_filled_with_zeros_are_remembered() -> None:
         assert [p.grad.tolist() for p in parameters] == [[0.0] * 2, [0.0] * 3]
         known.append(len(current().updates))
     assert known == [1] * NEAR_READS + [2] * 5, "once they were read soon again, the gradients keep their leaves"
+
+
+@pytest.mark.parametrize("size", [3, 40])
+def test_rates_are_computed_with_the_first_updates_alone(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many parameters are updated in several parts, of which each reads the rates."""
+    calls: list[int] = []
+    moved = SteppedOptimizer._move
+
+    def _move(self: Any, key: Any, step: Any, members: Any, numbers: Any, move: Any, rates: Any = None) -> None:
+        def counted(count: Any) -> Any:
+            calls.append(1)
+            return rates(count)
+
+        moved(self, key, step, members, numbers, move, counted)
+
+    monkeypatch.setattr(SteppedOptimizer, "_move", _move)
+    current().reset()
+    parameters = [torch.full((1 + place,), 2.0).requires_grad_() for place in range(size)]
+    optimizer = optim.Adam(parameters, lr=0.5)
+    for _ in range(NEAR_READS + 6):
+        optimizer.zero_grad()
+        torch.stack([(p * p).sum() for p in parameters]).sum().backward()
+        optimizer.step()
+        for parameter in parameters:
+            parameter.data_ptr()
+    assert 1 <= len(calls) <= 3
+    assert all(p.tolist() == pytest.approx([parameters[0].item()] * p.numel()) for p in parameters)
+    assert optimizer.state[parameters[-1]]["step"].item() == NEAR_READS + 6
+
+
+def test_numbers_that_stay_are_the_same_tensors() -> None:
+    numbers = Numbers()
+    given: list[float] = [0.5, 0.25, 0.125]
+
+    def asked() -> list[Any]:
+        numbers.begin()
+        return [numbers.scalar(lambda place=place: given[place]) for place in range(len(given))]
+
+    first = asked()
+    given[1] = 0.75
+    second = asked()
+    assert [a is b for a, b in zip(first, second, strict=True)] == [True, False, True]
+    assert [made.item() for made in second] == [0.5, 0.75, 0.125]
+    del given[0]
+    assert [made.item() for made in asked()] == [0.75, 0.125]
+    given[0] = float("nan")
+    assert asked()[0] is not asked()[0]

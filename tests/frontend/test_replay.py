@@ -110,8 +110,8 @@ def test_a_replayed_step_asks_nothing_of_each_parameter(name: str, monkeypatch: 
 
         return ask
 
-    for what in ("runtime_choice", "runtime_scalar"):
-        monkeypatch.setattr(f"graphc.optim.optimizer.{what}", watched(what, getattr(recorder, what)))
+    for where, what in (("graphc.optim.optimizer", "runtime_choice"), ("graphc.recorder", "runtime_scalar")):
+        monkeypatch.setattr(f"{where}.{what}", watched(what, getattr(recorder, what)))
 
     def asked_for(count: int) -> int:
         parameters = [torch.ones(2).requires_grad_() for _ in range(count)]
