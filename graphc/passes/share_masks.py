@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
@@ -35,7 +35,7 @@ class ShareMasks(Pass):
             return graph
         b = Builder.of(graph)
         done: dict[Node, Node] = {}
-        for node in graph.nodes:
+        for node in _in_order(graph, found):
             with b.at(node.locs):
                 operands = tuple(
                     b.make(x.op, (done[found[x]], done[x.inputs[1]]), x.attrs, x.type)
@@ -45,6 +45,16 @@ class ShareMasks(Pass):
                 )
                 done[node] = node if operands == node.inputs else b.make(node.op, operands, node.attrs, node.type)
         return graph.with_outputs(tuple(done[o] for o in graph.outputs))
+
+
+def _in_order(graph: Graph, found: Mapping[Node, Node]) -> Iterator[Node]:
+    """The nodes, each result before the readers of its mask: it reads nothing but what the mask does, and the mask."""
+    given: set[Node] = set()
+    for node in graph.nodes:
+        for each in (*[found[x] for x in node.inputs if x in found], node):
+            if each not in given:
+                given.add(each)
+                yield each
 
 
 def _result(graph: Graph, mask: Node) -> Node | None:

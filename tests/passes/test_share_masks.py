@@ -30,8 +30,11 @@ def _layer(also: str = "") -> Graph:
     return Graph((x, w, v, g), tuple(outputs))
 
 
-def test_the_operand_is_not_stored() -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_operand_is_not_stored(turned: bool) -> None:
     graph = _layer()
+    if turned:  # what reads the mask comes before the result
+        graph = Graph(graph.inputs, graph.outputs[::-1])
     changed = ShareMasks().run(graph)
     verify(changed)
     assert ShareMasks().run(changed) is changed
