@@ -78,11 +78,15 @@ class Interpreted:
         self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
         self.is_drawn = False  # such are not run by NumPy
         self.cost = estimated(graph.nodes)  # of a part that gives nothing, too
-        self._most = min(MOST_RUNS, _runs(graph.nodes, self.cost))
+        self._most: float = min(MOST_RUNS, _runs(graph.nodes, self.cost))
 
     def compile_soon(self) -> None:
         """It is compiled if it is wanted again."""
         self._most = 1
+
+    def compile_never(self) -> None:
+        """It cannot be compiled."""
+        self._most = math.inf
 
     @property
     def is_due(self) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import graphc
 from graphc.any_size import Sized
 from graphc.counting import FRONT
+from graphc.errors import GraphcError
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
 from graphc.interpreting import COMPILED_STEP, LONG, PROGRAM, Interpreted, Variants, is_drawn, parts
 from graphc.ir.builder import Builder
@@ -21,6 +24,7 @@ from graphc.ir.visit import topological
 from graphc.memory import AnyBuffer
 from graphc.options import INTERPRET, code_key
 from graphc.served import FEWEST, Served, keep_like, operators, served
+from graphc.warned import warn
 
 # A larger graph is cut into several programs, so that compile time stays linear and long chains repeat one program.
 # What crosses a cut is stored, so the steps of most networks should stay whole.
@@ -104,6 +108,36 @@ def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ..
         return made
 
 
+def _compiled(graph: Graph, key: tuple[object, ...], donated: tuple[int, ...], device: str) -> Any:
+    """`executable_for`. Where compilation fails, which is an error of graphc and of nothing that was recorded, it is
+    told, and NumPy runs the program: what is pending must not keep all that comes later from being computed.
+    """
+    try:
+        return executable_for(graph, key, donated, device)
+    except (GraphcError, MemoryError):
+        raise
+    except Exception as error:
+        if device != "cpu":
+            raise
+        warn(
+            f"graphc could not compile a program of {len(graph.nodes)} operators, which is an error in graphc: "
+            f"{type(error).__name__}: {error}, at {_place(error)}. NumPy computes it, which is slow. "
+            "Please report it with the code that is traced here",
+            RuntimeWarning,
+        )
+        made = Interpreted(graph)
+        made.compile_never()
+        with _lock:
+            _executables[device, donated, code_key(), *key] = made
+        return made
+
+
+def _place(error: BaseException) -> str:
+    """The file, without its folder, and the line that raised an error."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{PurePath(frame.f_code.co_filename).name}:{line}"
+
+
 def _interpreted(graph: Graph, key: tuple[object, ...], order: Sequence[Node]) -> Interpreted | None:
     """What interprets a canonical graph, whose operators are those of `order`, where that is better than compiling."""
     if order[0].type.device != "cpu" or not INTERPRET.get():
@@ -169,6 +203,7 @@ def build(
         order = needed(outputs, known)
     pieces = [part[i : i + SEGMENT_NODES] for part in stages(order) for i in range(0, len(part), SEGMENT_NODES)]
     whole: Interpreted | None = None
+    may_interpret = interpret
     changes: list[bool] = []
     made: tuple[Graph, tuple[object, ...]] | None = None  # of the only piece
     if interpret and len(pieces) == 1 and not is_host(order[0]) and order[0].op != "transfer":
@@ -222,7 +257,8 @@ def build(
         if whole is not None and changes[place]:
             executable = whole if len(pieces) == 1 else Interpreted(graph, whole=whole)
         elif executable is None:
-            executable = executable_for(graph, key, lent, piece[0].type.device)
+            compile = _compiled if may_interpret else executable_for
+            executable = compile(graph, key, lent, piece[0].type.device)
         program.append(Segment(executable, tuple(taken), tuple(given)))
     return tuple(program)
 
