@@ -17,7 +17,8 @@ from graphc.refusing import need_float, need_same_dtype, refuse_gradient
 from graphc.storage import Value
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import finish, read, record, wants_grad
-from graphc.tensors.halves import Emit, emitted
+from graphc.tensors.emitting import emitted
+from graphc.tensors.halves import Emit
 from graphc.tensors.indexing import check_range, outside
 from graphc.tensors.normalising import log_softmax_node
 from graphc.tensors.plans import Plans
@@ -135,7 +136,7 @@ def _class_loss(
             nodes.append(w)
             keeps.append(keep_w)
         _check_classes(recorder, y, keep_y, input._type.shape[axis], ignore_index)
-        made = emitted(b, emit, nodes, nodes, True)
+        made = emitted(b, emit, nodes, nodes, True, keeps)
         name = _nll_name(input.ndim, reduction, smoothing)
         return finish(recorder, made, tuple(keeps), name, grad, nodes, True)
 

@@ -15,7 +15,7 @@ from graphc.random import draw_key, uniform_node
 from graphc.recording import current
 from graphc.tensors.calling import want_tensor
 from graphc.tensors.core import TensorBase, finish, read, wants_grad
-from graphc.tensors.halves import emitted
+from graphc.tensors.emitting import emitted
 from graphc.tensors.learning import repeatable
 from graphc.tensors.shaping import squeeze, unsqueeze
 from graphc.tensors.writing import in_place, type_name
@@ -36,8 +36,9 @@ def record_drawn(name: str, input: TensorBase, emit: Callable[[Builder, Node, No
         grad = wants_grad((input,))
         x, keep = read(recorder, input, grad)
         key = draw_key(None)
-        made = emitted(b, emit, (x, key.node), (x,), False)
-        return finish(recorder, made, (keep, key), name, grad, (x,), True)
+        parents = [keep, key]
+        made = emitted(b, emit, (x, key.node), (x,), False, parents)
+        return finish(recorder, made, tuple(parents), name, grad, (x,), True)
 
 
 def kept_node(b: Builder, x: Node, key: Node, shape: tuple[int, ...], p: float) -> Node:

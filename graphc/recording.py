@@ -57,10 +57,10 @@ class Recorder(Leaves):
 
     # Slots, as native code reads them.
     __slots__ = (
-        "_bytes", "_count", "_next", "_programs", "apart", "calls", "checks", "draws", "enter", "example_since",
-        "flushes", "freed", "gradients", "is_new", "late", "leave", "lent", "lock", "most", "needed", "own", "pending",
-        "place", "randomness", "repeated", "repeats", "round", "rounds", "seen", "shared", "sites", "token", "updates",
-        "updating", "variables", "width",
+        "_bytes", "_count", "_next", "_programs", "apart", "calls", "checks", "closures", "draws", "enter",
+        "example_since", "flushes", "freed", "gradients", "is_new", "late", "leave", "lent", "lock", "most", "needed",
+        "own", "pending", "place", "randomness", "repeated", "repeats", "round", "rounds", "seen", "shared", "sites",
+        "token", "updates", "updating", "variables", "width",
     )  # fmt: skip
 
     threads: ClassVar[int] = 0  # that recorded something; and traces
@@ -93,6 +93,7 @@ class Recorder(Leaves):
         # they are for.
         self.own: list[tuple[object, Binding]] | None = None
         self.sites: dict[tuple[int, int, str], Any] = {}  # what is known of Python numbers, by their calls
+        self.closures: dict[Any, Any] = {}  # and of those that functions close over (`graphc.tensors.emitting`)
         self.calls: Any = None  # which operands calls had (`graphc.tensors.changing`)
         self.width = 1  # how many operands the call has that is recorded now, about
         self.updating = False  # whether calls are those of an optimizer's updates (`graphc.recorder`)

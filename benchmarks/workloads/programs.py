@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.workload import Arrays, Workload, normal, uniform
 from benchmarks.workloads.program import program
+from benchmarks.workloads.settings import annealing, sweep
 from benchmarks.workloads.sizes import experts, graphs, lengths
 
 
@@ -315,6 +316,8 @@ def workloads(tiny: bool) -> list[Workload]:
                 lengths(4, 2, 7, 4, 3),
                 graphs(3, 9, 15, 4, 3),
                 experts(9, 4, 3, 2),
+                annealing(4, 5, 3),
+                sweep((2, 3), 4, 3, 3),
             ),
         ]
     return [
@@ -322,4 +325,5 @@ def workloads(tiny: bool) -> list[Workload]:
         *(_denoising(128, 64, 50), _conjugate_gradients(100), _perceptron(200, 10), _windows(2000, 100)),
         *(_thresholds(500, 30), _blanking(8, 32, 8), _average(64, 50), lengths(64, 16, 200, 64, 8)),
         *(graphs(32, 60, 200, 32, 4), experts(256, 64, 8, 8)),
+        *(annealing(64, 64, 20), sweep(tuple(range(8, 68, 6)), 64, 20, 20)),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from graphc.errors import GraphcError
@@ -27,6 +27,8 @@ class Builder(OpMethods):
         self._constants: dict[tuple[object, ...], Node] = {}  # of these too, those that equality tells apart
         self.functions: dict[tuple[object, ...], Node] = {}  # what whole functions of nodes gave; see `made`
         self.locs: frozenset[Location] = NO_LOCATIONS
+        # What stands for a number of a float dtype, None where that is a constant; asked while it is set.
+        self.numbers: Callable[[float, TensorType], Node | None] | None = None
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -76,6 +78,10 @@ class Builder(OpMethods):
 
     def constant(self, value: float | int | bool, type: TensorType) -> Node:
         """A tensor of `type` with every element `value` (converted to the dtype's kind)."""
+        if self.numbers is not None and type.dtype.is_float:
+            node = self.numbers(value, type)
+            if node is not None:
+                return node
         if value != value or (value == 0 and value.__class__ is float):
             return super().constant(value, type)
         key = (value, value.__class__, type)

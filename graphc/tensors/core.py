@@ -18,11 +18,12 @@ from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
 from graphc.memory import AnyBuffer, copied, part
 from graphc.recording import SOURCES, THREADS, Recorder, current
-from graphc.storage import Binding, Lineage, Seen, Storage, Value, recorder_of, untouched
+from graphc.storage import Lineage, Seen, Storage, Value, recorder_of, untouched
+from graphc.tensors.emitting import Keep, emitted
 from graphc.tensors.export import seen
 from graphc.tensors.fields import TensorFields
 from graphc.tensors.fields import wrap_dim as wrap_dim
-from graphc.tensors.halves import emitted, rounded_once
+from graphc.tensors.halves import rounded_once
 from graphc.tensors.variables import variable
 from graphc.tensors.views import (
     Chain,
@@ -37,7 +38,6 @@ LENT = 1 << 20  # bytes
 MOST_VIEWS = 8  # that a call reads in turn, each by programs of its own
 MOST_COPIED = 1 << 20  # bytes of a view that is copied where a call reads one after the other
 
-Keep = Value | Binding
 Emit = Callable[..., Node]
 
 
@@ -428,7 +428,7 @@ def record(name: str, tensors: Sequence[TensorBase], emit: Emit, steady: bool = 
             if made is None or not (b.locs is made.locs or b.locs <= made.locs):
                 made = b.keep(key, rounded_once(b, emit(b, *nodes), nodes))
         else:
-            made = emitted(b, emit, nodes, nodes, False)
+            made = emitted(b, emit, nodes, nodes, False, parents)
         if grad:
             return finish(recorder, made, tuple(parents), name, True, nodes, True)
         recorder.recorded(made)

@@ -14,7 +14,8 @@ from graphc.ir.types import DType, TensorType, boolean
 from graphc.promotion import Number
 from graphc.recording import current
 from graphc.tensors.core import Keep, TensorBase, finish
-from graphc.tensors.operands import fit, run_time_number
+from graphc.tensors.emitting import run_time_number
+from graphc.tensors.operands import fit
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor

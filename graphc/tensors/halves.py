@@ -7,13 +7,11 @@ the result are therefore made again in f32. The gradient, which is derived from 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import CodeType, FunctionType
 
-from graphc.dtypes import default_ir
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
-from graphc.ir.types import DType, TensorType, bf16, f16, f32
+from graphc.ir.types import bf16, f16, f32
 
 HALVES = (f16, bf16)
 
@@ -44,57 +42,6 @@ def rounded_once(b: Builder, made: Node, operands: Sequence[Node]) -> Node:
     if not rounding or (len(rounding) == 1 and rounding[0].op in _SINGLE and not _has_number(rounding[0])):
         return made
     return _Widening(b, order).result(made)
-
-
-def emitted(b: Builder, emit: Emit, nodes: Sequence[Node], operands: Sequence[Node], steady: bool) -> Node:
-    """What `emit(b, *nodes)` makes, rounded once; `nodes` were made from `operands`. It is remembered for a function
-    that depends on nothing else but the default dtype: one that is `steady`, or one whose closure, if it has any, holds
-    nothing that can change.
-    """
-    if steady:
-        key = (emit, default_ir(), *nodes, None, *operands)
-    else:
-        known = _identity(emit) if type(emit) is FunctionType else None
-        if known is None:
-            return rounded_once(b, emit(b, *nodes), operands)
-        key = (*known, default_ir(), *nodes, None, *operands)
-    node = b.made(key)
-    return b.keep(key, rounded_once(b, emit(b, *nodes), operands)) if node is None else node
-
-
-# Code objects by their identity, which they keep as they are held: comparing and hashing them is slow.
-_codes: dict[int, CodeType] = {}
-_FIXED = frozenset((int, bool, str, type(None), DType, TensorType))
-_WHOLE = frozenset((int,))
-
-
-def _identity(function: FunctionType) -> tuple[object, ...] | None:
-    """What tells `function` from others: its code, as each call makes a new object of it, and what its closure holds.
-    None when that can change, or is not known to be fixed.
-    """
-    code = function.__code__
-    if function.__defaults__ is not None or function.__kwdefaults__ is not None:
-        return None
-    if code.co_freevars:
-        found: list[object] = [id(_codes.setdefault(id(code), code))]
-        for cell in function.__closure__ or ():
-            value = cell.cell_contents
-            kind = value.__class__
-            if kind is tuple:
-                if not _WHOLE.issuperset(map(type, value)):
-                    return None
-            elif kind is float:
-                value = value.hex()
-            elif kind is FunctionType:
-                value = _identity(value)
-                if value is None:
-                    return None
-            elif kind not in _FIXED:
-                return None
-            found.append(kind)
-            found.append(value)
-        return tuple(found)
-    return (id(_codes.setdefault(id(code), code)),)
 
 
 def _has_number(node: Node) -> bool:

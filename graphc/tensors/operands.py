@@ -11,13 +11,12 @@ import numpy as np
 from graphc.devices import common_device
 from graphc.dtypes import default_ir
 from graphc.ir.node import Node
-from graphc.ir.types import DType, TensorType, broadcast_shapes, f32
+from graphc.ir.types import DType, TensorType, broadcast_shapes
 from graphc.promotion import Number, result_type
 from graphc.recording import Recorder, current
 from graphc.source import call_site
 from graphc.tensors.core import Keep, TensorBase, finish, read, read_all, record, wants_grad
-from graphc.tensors.halves import HALVES, emitted
-from graphc_runtime.buffer import Buffer
+from graphc.tensors.emitting import emitted, run_time_number
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -121,22 +120,6 @@ def number_node(
     if found != CONSTANT:
         return run_time_number(recorder, value, type, parents, value if is_any and found == ALWAYS else None)
     return recorder.b.constant(fit(value, type.dtype), type)
-
-
-def run_time_number(
-    recorder: Recorder, value: Number, type: TensorType, parents: list[Keep], number: object = None
-) -> Node:
-    """`value` as a tensor of `type`, which the program reads when it runs. `number` is the argument that it is, where
-    all others of that Python type are recorded in the same way.
-    """
-    held = f32 if type.dtype in HALVES else type.dtype  # PyTorch computes with the number as f32 holds it
-    binding = recorder.bind(Buffer.from_array(np.array(value).astype(held.numpy)), TensorType(held, ()), None)
-    if recorder.own is not None:
-        recorder.own.append((number if held is type.dtype else None, binding))
-    parents.append(binding)
-    node = binding.node if type.device == "cpu" else recorder.b.transfer(binding.node, type.device)
-    node = recorder.b.broadcast(node, type.shape)
-    return node if held is type.dtype else recorder.b.cast(node, type.dtype)
 
 
 def fit(value: Number, dtype: DType) -> Number:
@@ -245,5 +228,5 @@ def combine(
                 nodes.append(node if node.type.shape == shape else b.broadcast(node, shape))
             else:
                 nodes.append(number_node(recorder, plain(operand), type, f"{name}{place}", parents, is_any))
-        made = emitted(b, emit, nodes, sources, steady)
+        made = emitted(b, emit, nodes, sources, steady, parents)
         return finish(recorder, made, tuple(parents), name, grad, sources, True)

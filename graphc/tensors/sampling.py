@@ -18,7 +18,7 @@ from graphc.storage import Value
 from graphc.tensors.arguments import constructor, extents, kind, placed, shape_of, sized, tensor_argument, wanted_type
 from graphc.tensors.core import Keep, TensorBase, alias, finish, read
 from graphc.tensors.creation import like
-from graphc.tensors.halves import emitted
+from graphc.tensors.emitting import emitted
 from graphc.tensors.learning import repeatable
 from graphc.tensors.operands import combine
 from graphc.tensors.out import into
@@ -37,8 +37,9 @@ def draw(type: TensorType, generator: Generator | None, emit: Emit) -> Tensor:
     with recorder.lock:
         b = recorder.begin()
         key = draw_key(generator)
-        node = emitted(b, lambda b, k: emit(b, k, type), (key.node,), (), False)
-        return finish(recorder, node, (key,), "", False, rounded=True)
+        parents: list[Keep] = [key]
+        node = emitted(b, lambda b, k: emit(b, k, type), (key.node,), (), False, parents)
+        return finish(recorder, node, tuple(parents), "", False, rounded=True)
 
 
 def draw_from(operands: tuple[TensorBase, ...], generator: Generator | None, emit: Callable[..., Node]) -> Tensor:
