@@ -94,10 +94,12 @@ def _infer_slice(types: Types, attrs: Attrs) -> TensorType:
 
 
 def _evaluate_slice(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
-    x = arrays[0]
-    for axis, (start, size, step) in enumerate(zip(attrs["start"], attrs["size"], attrs["step"], strict=True)):
-        x = np.take(x, start + step * np.arange(size), axis)
-    return x
+    return arrays[0][(*map(_span, attrs["start"], attrs["size"], attrs["step"]), ...)]
+
+
+def _span(start: int, size: int, step: int) -> slice:
+    stop = start + size * step
+    return slice(start, None if stop < 0 else stop, step) if size else slice(0, 0)
 
 
 def _infer_pad(types: Types, attrs: Attrs) -> TensorType:
