@@ -15,7 +15,7 @@ from graphc.ir.node import Node
 from graphc.ir.types import boolean, f32, i64
 from graphc.lookup import one_hot_node
 from graphc.naming import named
-from graphc.random import uniform_node
+from graphc.random import open_uniform_node, uniform_node
 from graphc.refusing import need_float
 from graphc.tensors import elementwise, normalising
 from graphc.tensors.casting import autocasts
@@ -395,9 +395,8 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
     axis = wrap_dim(dim, logits.ndim)
 
     def noisy(b: Builder, x: Node, key: Node) -> Node:
-        # 1 - u lies in (0, 1], and -log(-log(.)) of it, kept off both ends, is Gumbel's distribution.
-        u = b.mul(b.add(uniform_node(b, key, x.type.with_dtype(f32)), 2.0**-25), 1.0)
-        drawn = b.neg(b.log(b.neg(b.log(u))))
+        # -log(-log(u)) is Gumbel's distribution.
+        drawn = b.neg(b.log(b.neg(b.log(open_uniform_node(b, key, x.type.with_dtype(f32))))))
         return b.div(b.add(x, b.cast(drawn, x.dtype)), b.constant(tau, x.type))
 
     soft = normalising.softmax(record_drawn("DivBackward0", logits, noisy), dim)

@@ -265,10 +265,9 @@ def normal_node(b: Builder, key: Node, type: TensorType) -> Node:
 
 def open_uniform_node(b: Builder, key: Node, type: TensorType) -> Node:
     """Uniform numbers between 0 and 1, both excluded, in f32 or f64."""
+    # Half a step behind the largest of [0, 1) lies between two numbers, and is rounded to 1.
     step = 2.0**-54 if type.dtype is f64 else 2.0**-25
-    if type.dtype is f64:
-        return b.add(uniform_node(b, key, type), step)
-    return b.add(b.mul(b.cast(top(b, _words(b, key, type), 24), type.dtype), 2.0**-24), step)
+    return b.elementwise("minimum", b.add(uniform_node(b, key, type), step), 1 - 2 * step)
 
 
 def wide_bits(b: Builder, key: Node, type: TensorType) -> Node:

@@ -11,6 +11,12 @@ import numpy as np
 import pytest
 
 import graphc as torch
+from graphc.ir.builder import Builder
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.types import DType, TensorType, f32, f64, i64
+from graphc.random import open_uniform_node
 
 COUNT = 20_000
 
@@ -218,3 +224,30 @@ def test_normal_numbers_of_examples(shape: tuple[int, ...]) -> None:
         randomness="different",
     )(torch.zeros(2, 3))
     assert len(set(grouped.reshape(-1).tolist())) == 6 * count
+
+
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize("bits", [0, -1])
+def test_numbers_between_0_and_1_are_neither(dtype: DType, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where all random bits are the same: half a step behind the largest number below 1 is no number."""
+
+    def random_bits(self: Builder, key: Node, type: TensorType, word: int = 0) -> Node:
+        return self.constant(bits, type)
+
+    monkeypatch.setattr(Builder, "random_bits", random_bits)
+    b = Builder()
+    key = b.input(0, TensorType(i64, (2,)))
+    (found,) = evaluate(Graph((key,), (open_uniform_node(b, key, TensorType(dtype, (3,))),)), [np.zeros(2, np.int64)])
+    assert np.all((found > 0) & (found < 1))
+    with np.errstate(all="raise"):
+        assert np.isfinite(np.log(-np.log(found))).all()
+
+
+def test_gumbel_softmax_of_the_largest_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    def random_bits(self: Builder, key: Node, type: TensorType, word: int = 0) -> Node:
+        return self.constant(-1, type)
+
+    monkeypatch.setattr(Builder, "random_bits", random_bits)
+    found = torch.nn.functional.gumbel_softmax(torch.zeros(2, 4))
+    assert found.tolist() == [[0.25] * 4] * 2
+    assert (torch.empty(3).exponential_() > 0).all()
