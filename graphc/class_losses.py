@@ -136,14 +136,15 @@ def _class_loss(
             nodes.append(w)
             keeps.append(keep_w)
         _check_classes(recorder, y, keep_y, input._type.shape[axis], ignore_index)
-        made = emitted(b, emit, nodes, nodes, True, keeps)
+        made = emitted(b, emit, nodes, nodes, not smoothing, keeps)
         name = _nll_name(input.ndim, reduction, smoothing)
         return finish(recorder, made, tuple(keeps), name, grad, nodes, True)
 
 
 def _class_loss_emitter(axis: int, ignore_index: int, reduction: str, smoothing: float, logits: bool) -> Emit:
-    def emit(b: Builder, x: Node, y: Node, w: Node | None = None) -> Node:
+    def emit(b: Builder, x: Node, y: Node, *weight: Node) -> Node:
         logs = log_softmax_node(b, x, axis) if logits and x.type.size else x
+        w = weight[0] if weight else None
         return _nll_node(b, logs, y, w, axis, ignore_index, reduction, smoothing)
 
     return emit

@@ -73,9 +73,15 @@ def _affine(b: Builder, step: ViewStep, device: str) -> Node:
 
 def apply_chain(b: Builder, node: Node, chain: Chain) -> Node:
     """The node that shows what `chain` sees of `node`."""
+    if not chain:
+        return node
+    key = (node, chain)
+    made = b.made(key)
+    if made is not None:
+        return made
     for step in chain:
         node = apply_step(b, node, step)
-    return node
+    return b.keep(key, node)
 
 
 def inverse_permutation(perm: Ints) -> Ints:

@@ -32,6 +32,7 @@ CASES: dict[str, Callable[[Any, float], Any]] = {
     "softshrink": lambda x, v: F.softshrink(x, v),
     "huber_loss": lambda x, v: F.huber_loss(x, x.detach() * 0.5, delta=v),
     "smooth_l1_loss": lambda x, v: F.smooth_l1_loss(x, x.detach() * 0.5, beta=v),
+    "cross_entropy": lambda x, v: F.cross_entropy(x, graphc.arange(4), label_smoothing=v),
     "layer_norm": lambda x, v: F.layer_norm(x, (6,), eps=v),
 }
 
