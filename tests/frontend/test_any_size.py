@@ -18,7 +18,7 @@ from graphc.recording import THREADS
 from graphc.rounds import ROUND, Rounds
 from graphc.tensors import learning
 from graphc.tensors.changing import forget
-from tests.frontend.test_programs_of_any_size import compiled
+from tests.frontend.test_programs_of_any_size import by_reference
 from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[..., Any]
@@ -103,7 +103,7 @@ def test_it_gives_what_the_function_gives(what: str) -> None:
     sizes = [*range(3, 40), 70, 69, 33, 300, 5, 1, 2, 200]
     made = among_steady(function, lambda n: tensors(*shapes(n)), sizes)
     right: list[Any] = []
-    compiled(lambda: right.extend((found := function(*tensors(*shapes(n))), found.numpy()) for n in sizes))
+    by_reference(lambda: right.extend((found := function(*tensors(*shapes(n))), found.numpy()) for n in sizes))
     for (got, _), (wanted, values) in zip(made, right, strict=True):
         assert got.shape == wanted.shape
         assert got.dtype == wanted.dtype

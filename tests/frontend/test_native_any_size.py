@@ -21,7 +21,7 @@ from graphc.tensors import changing, learning
 from graphc_runtime.buffer import memory_stats
 from graphc_runtime.errors import OutOfMemory
 from tests.frontend.test_growing import told
-from tests.frontend.test_programs_of_any_size import compiled
+from tests.frontend.test_programs_of_any_size import by_reference
 from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[..., Any]
@@ -70,7 +70,7 @@ def among_steady(function: Function, operands: Callable[[int], list[Any]], sizes
 def check(function: Function, made: Made) -> None:
     """Compare what was given with what the function gives alone."""
     right: list[Any] = []
-    compiled(lambda: right.extend((found := function(*given), found.numpy()) for given, *_ in made))
+    by_reference(lambda: right.extend((found := function(*given), found.numpy()) for given, *_ in made))
     for (_, got, _), (wanted, values) in zip(made, right, strict=True):
         assert (got.shape, got.dtype, got.stride()) == (wanted.shape, wanted.dtype, wanted.stride())
         np.testing.assert_allclose(got.numpy(), values, rtol=2e-5, atol=2e-6)

@@ -23,6 +23,7 @@ from graphc.recording import THREADS
 from graphc.rooms import sizes_of, with_room
 from graphc.tensors import changing
 from graphc.tensors.changing import forget
+from tests.frontend.conftest import Reference
 from tests.frontend.test_stored_parts import counted, realised
 
 Function = Callable[[int], Any]
@@ -41,8 +42,8 @@ def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def compiled(function: Callable[[], object]) -> None:
-    """Run `function` where every program is compiled: another thread knows none that is interpreted."""
+def by_reference(function: Callable[[], object]) -> None:
+    """Run `function` where NumPy's references compute every program: another thread knows none for all sizes."""
     failed: list[BaseException] = []
 
     def work() -> None:
@@ -57,21 +58,24 @@ def compiled(function: Callable[[], object]) -> None:
         thread.start()
         thread.join()
 
-    done = counted(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphc.compiled, "compile_graph", lambda graph, donate=(), device="cpu": Reference(graph, device))
+        patch.setattr(programs, "_executables", type(programs._executables)())
+        done = counted(run)
     if failed:
         raise failed[0]
     assert done["any_size"] == done["interpreted"] == 0
 
 
 def wanted(function: Function, sizes: range | list[int]) -> list[Any]:
-    """What a function gives where every program is compiled."""
+    """What a function gives by NumPy's references."""
     made: list[Any] = []
-    compiled(lambda: made.extend(function(n).tolist() for n in sizes))
+    by_reference(lambda: made.extend(function(n).tolist() for n in sizes))
     return made
 
 
 def served(function: Function, sizes: range | list[int]) -> int:
-    """Compare what a function gives with what it gives where all is compiled; how many programs of any size ran."""
+    """Compare what a function gives with what it gives by NumPy's references; how many programs of any size ran."""
     made: list[Any] = []
     done = counted(lambda: made.extend(function(n).tolist() for n in sizes))
     for got, right in zip(made, wanted(function, sizes), strict=True):
