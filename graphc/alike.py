@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from graphc.extents import Axes, Factors, Sizes, changes, extent, factorised
 from graphc.ir.graph import Graph
@@ -19,6 +20,16 @@ Ends = Mapping[str, Sequence[tuple[int, Factors | None]]]
 Known = tuple[Node, int, bool, tuple[int, ...], Measure | None, Ends | None]
 _SHAPED = frozenset({"reshape", "broadcast"})  # whose attribute is the shape
 _WITH_NUMBERS = frozenset({"constant", "pad"})  # of which zero may be negative
+
+
+class _Given(NamedTuple):
+    """Nodes that are compared with known ones, the types that these have now, and the sizes."""
+
+    inputs: Sequence[Node]
+    order: Sequence[Node]
+    outputs: Sequence[Node]
+    types: Sequence[TensorType]
+    sizes: Mapping[Sizes, int]
 
 
 class Pattern:
@@ -82,17 +93,11 @@ class Pattern:
         if any(node.type is not types[known[1]] for node, known in zip(inputs, self._known, strict=False)):
             return False
         if len(order) == len(self._known) - count:
-            return self._is_in_order(inputs, order, outputs, types, now)
-        return self._is_merged(inputs, order, outputs, types, now)
+            return self._is_in_order(_Given(inputs, order, outputs, types, now))
+        return self._is_merged(_Given(inputs, order, outputs, types, now))
 
-    def _is_in_order(
-        self,
-        inputs: Sequence[Node],
-        order: Sequence[Node],
-        outputs: Sequence[Node],
-        types: Sequence[TensorType],
-        now: Mapping[Sizes, int],
-    ) -> bool:
+    def _is_in_order(self, recorded: _Given) -> bool:
+        inputs, order, outputs, types, now = recorded
         number = {node: i for i, node in enumerate((*inputs, *order))}
         if tuple(map(number.__getitem__, outputs)) != self._outputs:
             return False
@@ -106,15 +111,9 @@ class Pattern:
                 return False
         return True
 
-    def _is_merged(
-        self,
-        inputs: Sequence[Node],
-        order: Sequence[Node],
-        outputs: Sequence[Node],
-        types: Sequence[TensorType],
-        now: Mapping[Sizes, int],
-    ) -> bool:
+    def _is_merged(self, recorded: _Given) -> bool:
         """Whether nodes of which some are the same one, as their sizes are, do the same."""
+        inputs, order, outputs, types, now = recorded
         nodes = {(node.op, node.inputs, attrs_key(node.attrs), node.type): node for node in order}
         found = [*inputs]
         for known in self._known[len(inputs) :]:

@@ -40,7 +40,7 @@ def runtime_scalar(value: float | Callable[[], float], dtype: Any = None) -> Ten
     return made
 
 
-class Numbers:
+class RuntimeScalars:
     """Run-time values that code reads again and again in the same order. One that is the number that it was the last
     time is the same tensor: what is recorded with it is known sooner.
     """

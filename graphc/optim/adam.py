@@ -84,8 +84,8 @@ class Adam(SteppedOptimizer):
                 square = largest.copy_(maximum(largest, square))
             parameter.addcdiv_(mean, square.sqrt() / root + eps, value=rate)
 
+        numbers = [lr, beta1, beta2, rest1, rest2, eps, decay, shrink]
         for step, members in self._advance(group):
-            numbers = [lr, beta1, beta2, rest1, rest2, eps, decay, shrink]
             self._move((maximize, amsgrad, decays, decoupled), step, members, numbers, move, rates)
 
 

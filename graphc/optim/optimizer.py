@@ -17,7 +17,7 @@ from graphc.errors import InputError, KindError, UnsupportedError, UsageError
 from graphc.optim.hooks import OptimizerHooks, with_hooks
 from graphc.optim.hooks import register_optimizer_step_post_hook as register_optimizer_step_post_hook
 from graphc.optim.hooks import register_optimizer_step_pre_hook as register_optimizer_step_pre_hook
-from graphc.recorder import Numbers, Update, runtime_choice, step_apart, update
+from graphc.recorder import RuntimeScalars, Update, runtime_choice, step_apart, update
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Closure = Callable[[], Any]
@@ -53,7 +53,7 @@ class Optimizer(OptimizerHooks):
 
     def _give_tables(self) -> None:
         super()._give_tables()
-        self._numbers = Numbers()
+        self._numbers = RuntimeScalars()
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

@@ -32,7 +32,7 @@ _MOST_VALUES = 1024  # that are known of one call
 
 
 @dataclass(slots=True)
-class Numbers:
+class ClosedOver:
     """The numbers of one function, called at one line: which sets of them it closed over, in how many programs there
     was a new one, and which was the last of these. `constants` are those of what it emitted, None where they changed.
     """
@@ -66,17 +66,18 @@ def emitted(
     if numbers is None:
         return b.keep(key, rounded_once(b, emit(b, *nodes), operands))
     made = rounded_once(b, _emitted_with(numbers, THREADS.recorder, b, emit, nodes, parents), operands)
-    return made if numbers.changes > MOST_CHANGES else b.keep(key, made)  # else it reads memory of its own
+    # What reads numbers at run time reads memory of this call.
+    return made if numbers.changes > MOST_CHANGES else b.keep(key, made)
 
 
-def _numbers(recorder: Recorder, b: Builder, known: tuple[object, ...]) -> Numbers | None:
+def _numbers(recorder: Recorder, b: Builder, known: tuple[object, ...]) -> ClosedOver | None:
     """What is known of the numbers that a function closes over; None where it has none, or where they are constants."""
     form, floats = _without_floats(known)
     if not floats or recorder.capture is not None or recorder.b is not b:
         return None
     if len(recorder.closures) > _MOST_PLACES:
         recorder.closures.clear()
-    numbers: Numbers = recorder.closures.setdefault((form, b.locs), Numbers())
+    numbers: ClosedOver = recorder.closures.setdefault((form, b.locs), ClosedOver())
     if floats not in numbers.values:
         if len(numbers.values) >= _MOST_VALUES:
             numbers.values.clear()
@@ -105,7 +106,7 @@ def _without_floats(known: tuple[object, ...]) -> tuple[tuple[object, ...], tupl
 
 
 def _emitted_with(
-    numbers: Numbers, recorder: Recorder, b: Builder, emit: Emit, nodes: Sequence[Node], parents: list[Keep]
+    numbers: ClosedOver, recorder: Recorder, b: Builder, emit: Emit, nodes: Sequence[Node], parents: list[Keep]
 ) -> Node:
     """What `emit` makes. It is seen which of its constants change, which are read at run time if they often do."""
     found: list[float | None] = []

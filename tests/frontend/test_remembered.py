@@ -12,7 +12,7 @@ import graphc.nn.functional as F
 from graphc import optim
 from graphc.leaves import NEAR_READS
 from graphc.optim.stepped import SteppedOptimizer
-from graphc.recorder import Numbers, Update, update
+from graphc.recorder import RuntimeScalars, Update, update
 from graphc.recording import current
 
 
@@ -197,7 +197,7 @@ def test_rates_are_computed_with_the_first_updates_alone(size: int, monkeypatch:
 
 
 def test_numbers_that_stay_are_the_same_tensors() -> None:
-    numbers = Numbers()
+    numbers = RuntimeScalars()
     given: list[float] = [0.5, 0.25, 0.125]
 
     def asked() -> list[Any]:
