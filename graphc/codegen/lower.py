@@ -26,7 +26,7 @@ from graphc.codegen.site_loops import Parts, Point, SiteLoops, Visit
 from graphc.codegen.sites import Site, inner_dims, root_index
 from graphc.codegen.steps import Step, Steps
 from graphc.codegen.stores import Stores
-from graphc.codegen.taps import by_elements, element_keys, one_by_one, streamed
+from graphc.codegen.taps import Item, Tap, by_elements, element_keys, one_by_one, streamed
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.turns import store_turns
 from graphc.codegen.values import Masks, Values, accumulator_dtype
@@ -34,6 +34,7 @@ from graphc.ir.access import Index
 from graphc.ir.demand import reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
 from graphc.ir.node import Node
+from graphc.ir.record import record
 from graphc.ir.schedule import Scratch
 
 _NOTHING: Mapping[Node, Node] = MappingProxyType({})
@@ -44,6 +45,34 @@ FENCED = 32  # multiply-adds between which the back end may move instructions: o
 def lower(prepared: Prepared, name: str, target: Target, merged: Mapping[Node, Node] = _NOTHING) -> Lowered:
     """The kernel of a prepared group. `merged` maps targets to the operands in whose memory they are written."""
     return _Lowering(prepared, target, merged).run(name)
+
+
+@record
+class Reduction:
+    """The reductions of a step, which share the loops of `site`: `items`, each with its index, in `groups` of (place of
+    the unrolled loops, number of the item) whose elements are read once each.
+    """
+
+    step: Step
+    site: Site
+    items: list[Item]
+    groups: list[list[Tap]]
+    has_own_lane: bool
+    has_steps: bool
+
+    @property
+    def is_product(self) -> bool:
+        return self.items[0][0].op == "contract"
+
+    @property
+    def width(self) -> int:
+        """How many values the loops carry for each item."""
+        return 2 if extremes.is_place(self.items[0][0]) else 1
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether the back end would load too much ahead."""
+        return self.is_product and (self.has_steps or sum(map(len, self.groups)) > FENCED)
 
 
 class _Lowering:
@@ -259,83 +288,100 @@ class _Lowering:
                 self.stores.store(root, at, value, masks)
 
     def _reduce(self, step: Step, places: list[tuple[Ix, ...]], masks: Masks) -> None:
-        stages = step.stages
-        site = self.sites[stages[0][0]]
-        own_lane = self.schedule.site_lane.get(site)
-        split = self.schedule.split.get(site, 1)
-        items = [(stage, at) for stage, points in stages for at in points]
-        is_product = stages[0][0].op == "contract"
-        unrolled = self.schedule.unrolled[site]
-        width = 2 if extremes.is_place(stages[0][0]) else 1
-        groups = one_by_one(len(items), unrolled)
-        if is_product:
-            items = streamed(items, site)
-            registers = self.target.registers - (0 if self.target.fma else 1)
-            groups = by_elements(items, site, unrolled, registers)
-        inits: list[Value] = []
+        """The reductions of one step, and the rows that are stored in the same loops."""
+        todo = self._reduction(step)
+        site, items = todo.site, todo.items
+        parted = self.products if todo.is_product and self.domain.part is not None else None
+        starts: list[Value] = []
         for stage, at in items:
-            wide = own_lane is not None or any(self.lane in ix.symbols() for ix in at)
-            inits += [self.e.splat(v, self.schedule.lanes) if wide else v for v in self.values.start(stage)]
-        steps = self.schedule.steps.get(site, 1)
-        fenced = is_product and (steps > 1 or sum(map(len, groups)) > FENCED)
-        zeros = list(inits)
-        parted = self.products if is_product and self.domain.part is not None else None
-        self.inside = self._inside(site, items) if is_product else {}
-        self.searches = {item: Search(self.e, item[0].op) for item in items if steps > 1 and not is_product}
+            wide = todo.has_own_lane or any(self.lane in ix.symbols() for ix in at)
+            starts += [self.e.splat(v, self.schedule.lanes) if wide else v for v in self.values.start(stage)]
+        zeros = list(starts)
+        self.inside = self._inside(site, items) if todo.is_product else {}
+        searches = todo.has_steps and not todo.is_product
+        self.searches = {item: Search(self.e, item[0].op) for item in items if searches}
         if parted is not None:
             parted.ask_for_sums(at for _, at in items)
 
         def visit(point: Point, inner: Masks, totals: list[Value]) -> list[Value]:
-            result = list(totals)
             self._ask_ahead(step, point, inner)
-            at_taps: dict[tuple[int, ...], Index] = {}
-            for group in groups:
-                self.e.epoch += 1
-                elements: dict[Hashable, Value] = {}
-                for number, (choice, item) in enumerate(group):
-                    if fenced and number % FENCED == 0:
-                        self.e.fence()
-                    if choice not in at_taps:
-                        taps = dict(zip(unrolled, map(Ix, choice), strict=True))
-                        at_taps[choice] = tuple(taps[v] if v in taps else point[v] for v in site.loops)
-                    if step.rows and not number:
-                        self._store_rows(step.rows, places, at_taps[choice], inner)
-                    stage, at = items[item]
-                    mine = slice(item * width, item * width + width)
-                    old = result[mine]
-                    over = self.sites[stage].place(at_taps[choice])
-                    new = self._accumulate(stage, at, over, old, inner, elements)
-                    if inner.tail is not None and own_lane is not None:
-                        new = [self.e.op("select", inner.tail, n, o) for n, o in zip(new, old, strict=True)]
-                    result[mine] = new
-            return result
+            return self._take_up(todo, places, point, inner, totals)
 
-        pinned = self.e.pinned
-        self.e.pinned = is_product
-        partial = self._iterate(site, [inits, *(list(zeros) for _ in range(1, split))], masks, visit)
+        split = self.schedule.split.get(site, 1)
+        pinned, self.e.pinned = self.e.pinned, todo.is_product
+        found = self._iterate(site, [starts, *(list(zeros) for _ in range(1, split))], masks, visit)
         self.e.pinned = pinned
-        position = 0
-        for stage, at in items:
-            if extremes.is_place(stage):
-                parts = [(p[position], p[position + 1]) for p in partial]
-                search = self.searches.get((stage, at))
-                if search is None:
-                    value = extremes.combine(self.e, stage.op, parts, own_lane is not None)
-                else:
-                    value = self._found(search, stage, at, site, parts[0], masks)
-                position += 2
+        for number, item in enumerate(items):
+            mine = slice(number * todo.width, (number + 1) * todo.width)
+            if todo.width > 1:
+                value = self._place_of(todo, item, [part[mine] for part in found], masks)
             else:
-                sums = [p[position] for p in partial]
-                if parted is not None:
-                    sums.append(parted.kept_sum(at, zeros[position]))
-                continues = parted is not None and not parted.finishes
-                across = own_lane is not None and not continues  # a sum that goes on stays in its lanes
-                value = self._gather_up(stage, sums, across)
-                position += 1
-                if parted is not None and continues:
-                    parted.keep_sum(at, value)
-                    continue
-            self.values.stages[stage, at] = expand_cast(self.e, value, stage.dtype)
+                value = self._total(todo, item, [part[number] for part in found], zeros[number])
+            if value is not None:
+                self.values.stages[item] = expand_cast(self.e, value, item[0].dtype)
+
+    def _reduction(self, step: Step) -> Reduction:
+        """What the reductions of a step take up in which order."""
+        site = self.sites[step.stages[0][0]]
+        items = [(stage, at) for stage, points in step.stages for at in points]
+        unrolled = self.schedule.unrolled[site]
+        if step.stages[0][0].op == "contract":
+            items = streamed(items, site)
+            registers = self.target.registers - (0 if self.target.fma else 1)
+            groups = by_elements(items, site, unrolled, registers)
+        else:
+            groups = one_by_one(len(items), unrolled)
+        has_own_lane = self.schedule.site_lane.get(site) is not None
+        return Reduction(step, site, items, groups, has_own_lane, self.schedule.steps.get(site, 1) > 1)
+
+    def _take_up(
+        self, todo: Reduction, places: list[tuple[Ix, ...]], point: Point, masks: Masks, totals: list[Value]
+    ) -> list[Value]:
+        """`totals` and the elements, or products, of one body of the loops at `point`."""
+        site, width, result = todo.site, todo.width, list(totals)
+        unrolled, is_fenced = self.schedule.unrolled[site], todo.is_fenced
+        at_taps: dict[tuple[int, ...], Index] = {}
+        for group in todo.groups:
+            self.e.epoch += 1
+            elements: dict[Hashable, Value] = {}
+            for number, (choice, item) in enumerate(group):
+                if is_fenced and number % FENCED == 0:
+                    self.e.fence()
+                if choice not in at_taps:
+                    taps = dict(zip(unrolled, map(Ix, choice), strict=True))
+                    at_taps[choice] = tuple(taps[v] if v in taps else point[v] for v in site.loops)
+                if todo.step.rows and not number:
+                    self._store_rows(todo.step.rows, places, at_taps[choice], masks)
+                stage, at = todo.items[item]
+                mine = slice(item * width, (item + 1) * width)
+                old = result[mine]
+                over = self.sites[stage].place(at_taps[choice])
+                new = self._accumulate(stage, at, over, old, masks, elements)
+                if masks.tail is not None and todo.has_own_lane:
+                    new = [self.e.op("select", masks.tail, n, o) for n, o in zip(new, old, strict=True)]
+                result[mine] = new
+        return result
+
+    def _place_of(self, todo: Reduction, item: Item, parts: list[list[Value]], masks: Masks) -> Value:
+        """The place that a search found, of its parts."""
+        stage, at = item
+        pairs = [(value, place) for value, place in parts]
+        search = self.searches.get(item)
+        if search is not None:
+            return self._found(search, stage, at, todo.site, pairs[0], masks)
+        return extremes.combine(self.e, stage.op, pairs, todo.has_own_lane)
+
+    def _total(self, todo: Reduction, item: Item, parts: list[Value], zero: Value) -> Value | None:
+        """A sum, or the like, of its parts; None where it goes on in the next part of the domain."""
+        stage, at = item
+        parted = self.products if todo.is_product and self.domain.part is not None else None
+        if parted is None:
+            return self._gather_up(stage, parts, todo.has_own_lane)
+        sums = [*parts, parted.kept_sum(at, zero)]
+        if parted.finishes:
+            return self._gather_up(stage, sums, todo.has_own_lane)
+        parted.keep_sum(at, self._gather_up(stage, sums, across=False))  # a sum that goes on stays in its lanes
+        return None
 
     def _inside(self, site: Site, items: Sequence[tuple[Node, Index]]) -> dict[Var, tuple[Value, Value]]:
         """For loops of a contraction the steps in which the tile meets something other than zeros: from, and up to."""

@@ -16,7 +16,7 @@ from graphc.ir.node import Node
 Item = tuple[Node, Index]
 """A sum of the tile: the contraction, and the index of the result."""
 
-Step = tuple[tuple[int, ...], int]
+Tap = tuple[tuple[int, ...], int]
 """A multiply-add of an unrolled body: where the unrolled loops are, and the number of the sum that it adds to."""
 
 
@@ -55,12 +55,12 @@ def streamed(items: list[Item], site: Site) -> list[Item]:
     return [item for _, item in sorted(zip(more, items, strict=True), key=lambda pair: first[pair[0]])]
 
 
-def one_by_one(count: int, unrolled: Sequence[Var]) -> list[list[Step]]:
+def one_by_one(count: int, unrolled: Sequence[Var]) -> list[list[Tap]]:
     """All steps of a body with `count` sums, in groups: one for each place of the unrolled loops."""
     return [[(place, n) for n in range(count)] for place in product(*(range(v.hi + 1) for v in unrolled))]
 
 
-def by_elements(items: Sequence[Item], site: Site, unrolled: Sequence[Var], registers: int) -> list[list[Step]]:
+def by_elements(items: Sequence[Item], site: Site, unrolled: Sequence[Var], registers: int) -> list[list[Tap]]:
     """All steps of a body, in groups whose elements are loaded once each.
 
     Sums of neighbouring places read some elements at several places of a sliding window. Steps of such places are one
@@ -79,7 +79,7 @@ def by_elements(items: Sequence[Item], site: Site, unrolled: Sequence[Var], regi
     best = groups
     for size in range(1, len(unrolled) + 1):
         for inner in combinations(range(len(unrolled)), size):
-            gathered: dict[tuple[int, ...], list[Step]] = {}
+            gathered: dict[tuple[int, ...], list[Tap]] = {}
             for step in (step for group in groups for step in group):
                 outer = tuple(at for k, at in enumerate(step[0]) if k not in inner)
                 gathered.setdefault(outer, []).append(step)
@@ -92,18 +92,18 @@ def by_elements(items: Sequence[Item], site: Site, unrolled: Sequence[Var], regi
 
 
 def _elements(
-    groups: Sequence[Sequence[Step]], ixs: Sequence[Ix], unrolled: Sequence[Var]
-) -> dict[Step, tuple[int, int]]:
+    groups: Sequence[Sequence[Tap]], ixs: Sequence[Ix], unrolled: Sequence[Var]
+) -> dict[Tap, tuple[int, int]]:
     """A number for the element of one operand that each step reads: neighbours along memory have neighbouring ones."""
     numbers: dict[tuple[tuple[Symbol, int], ...], int] = {}
     bases = [tuple((s, c) for s, c in ix.terms if s not in unrolled) for ix in ixs]
     steps = [[ix.coefficient(v) for v in unrolled] for ix in ixs]
-    found: dict[Step, tuple[int, int]] = {}
+    found: dict[Tap, tuple[int, int]] = {}
     for place, n in (step for group in groups for step in group):
         at = ixs[n].const + sum(c * p for c, p in zip(steps[n], place, strict=True))
         found[place, n] = numbers.setdefault(bases[n], len(numbers)), at
     return found
 
 
-def _distinct(found: dict[Step, tuple[int, int]], group: Sequence[Step]) -> int:
+def _distinct(found: dict[Tap, tuple[int, int]], group: Sequence[Tap]) -> int:
     return len({found[step] for step in group})

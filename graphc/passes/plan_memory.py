@@ -43,74 +43,21 @@ def plan_memory(
     overwritten; `reuse=False` gives every value its own memory, and so do up to `spread` bytes for all of them, so that
     kernels need not wait for each other for the sake of memory. Of `regions` up to `parts` parts run at once.
     """
-    graph, groups = fused.graph, fused.groups
+    groups = fused.groups
     shares = reuse and _all_bytes(groups, scratch) > spread
-    places: dict[Node | Scratch, Place] = {node: (i, 0) for i, node in enumerate(graph.inputs)}
-    first_output, arena = len(graph.inputs), len(graph.inputs) + len(graph.outputs)
-    copies: list[tuple[int, Node]] = []
-    for j, output in enumerate(map(base_of, graph.outputs)):
-        if output in places:
-            copies.append((j, output))
-        else:
-            places[output] = (first_output + j, 0)
-    last_use = _last_uses(fused)
-    local = {node: region for region in regions for node in region.local}
-    # Other values of a region are in use from its first group to its last, as each goes through all blocks.
-    inside = {time: region for region in regions for time in range(region.first, region.first + region.size)}
-    begin = {time: region.first for time, region in inside.items()}
-    end = {time: region.first + region.size - 1 for time, region in inside.items()}
-    last_use.update({n: end.get(time, time) for n, time in last_use.items() if n not in local})
-    taken = [-1] * len(graph.outputs)
-    merged: list[dict[Node, Node]] = []
-    blocks: dict[Node | Scratch, _Block] = {}
-    # Blocks into which a donated input would be copied: when, to become which value, and the input.
-    waiting: dict[int, tuple[int, Node, Node]] = {}
+    values = _Values(fused, regions, donated, shares)
     for time, group in enumerate(groups):
-        shared: dict[Node, Node] = {}
-        for target, operand in in_place.get(group, ()) if reuse else ():
-            if target in shared or operand in shared.values() or last_use.get(operand, time) != time:
-                continue
-            if time in inside and not (target in local and operand in local):
-                continue
-            number = places[target][0] - first_output if target in places else -1
-            if operand in blocks and number < 0 and shares:
-                shared[target] = operand
-                blocks[target] = blocks[operand]
-                blocks[target].last = last_use.get(target, time)
-            elif operand in blocks and number >= 0 and (group.is_apart or id(blocks[operand]) in waiting):
-                # Else all of it would be copied: it is stored where the output will be, and that may be an input.
-                block = blocks[operand]
-                for node in [n for n, other in blocks.items() if other is block]:
-                    places[node] = places[target]
-                    del blocks[node]
-                shared[target] = operand
-                first, source, given = waiting.pop(id(block), (time, target, target))
-                if given.op == "input" and places[given][0] not in taken:
-                    taken[number] = places[given][0]
-                    merged[first][source] = given
-            elif group.is_apart and number < 0 and operand.op == "input" and places[operand][0] in donated:
-                block = blocks[target] = _Block(target.type.nbytes, begin.get(time, time), last_use.get(target, time))
-                waiting[id(block)] = time, target, operand
-            elif number >= 0 and operand.op == "input" and places[operand][0] in donated - set(taken):
-                taken[number] = places[operand][0]
-                shared[target] = operand
-        for target in group.targets:
-            if target not in places and target not in blocks:
-                if target in local:
-                    region = local[target]
-                    size, first = target.type.nbytes // region.blocks * region.together, time
-                else:
-                    size, first = max(target.type.nbytes, 1), begin.get(time, time)
-                blocks[target] = _Block(size, first, last_use.get(target, end.get(time, time)))
-        for wanted in scratch.get(group, ()):
-            blocks[wanted] = _Block(max(wanted.type.nbytes, 1), begin.get(time, time), end.get(time, time))
-        merged.append(shared)
+        values.take_over(time, group, in_place.get(group, ()) if reuse else ())
+        values.store(time, group, scratch.get(group, ()))
+    blocks = values.blocks
     own = {region: {node: blocks.pop(node) for node in region.local} for region in regions}
     memory: list[tuple[Region, int, _Block]] = []
     for region, mine in own.items():
         each = -(-_assign(_unique(mine.values()), shares) // ALIGNMENT) * ALIGNMENT
         memory.append((region, each, _Block(each * parts, region.first, region.first + region.size - 1)))
     nbytes = _assign([*_unique(blocks.values()), *(block for _, _, block in memory)], shares)
+    arena = len(fused.graph.inputs) + len(fused.graph.outputs)
+    places = values.places
     places.update({node: (arena, block.offset) for node, block in blocks.items()})
     for group in groups:
         for node in group.inside:
@@ -121,7 +68,98 @@ def plan_memory(
         BlockMemory(region, parts, block.offset, each, {n: b.offset for n, b in own[region].items()})
         for region, each, block in memory
     )
-    return MemoryPlan(places, tuple(merged), tuple(copies), tuple(taken), nbytes, kept)
+    return MemoryPlan(places, tuple(values.merged), tuple(values.copies), tuple(values.taken), nbytes, kept)
+
+
+class _Values:
+    """Which memory each value has, while the groups are gone through in their order.
+
+    `places` are those of inputs and outputs, and `blocks` what all others need. `merged` has for each group which of
+    its targets take over the memory of which operands, `taken` the donated input that each output lies in, or -1, and
+    `copies` the outputs that are inputs, or stand twice.
+    """
+
+    def __init__(self, fused: FusedGraph, regions: Sequence[Region], donated: frozenset[int], shares: bool) -> None:
+        graph = fused.graph
+        self.places: dict[Node | Scratch, Place] = {node: (i, 0) for i, node in enumerate(graph.inputs)}
+        self.blocks: dict[Node | Scratch, _Block] = {}
+        self.merged: list[dict[Node, Node]] = []
+        self.taken = [-1] * len(graph.outputs)
+        self.copies: list[tuple[int, Node]] = []
+        self._first_output = len(graph.inputs)
+        for j, output in enumerate(map(base_of, graph.outputs)):
+            if output in self.places:
+                self.copies.append((j, output))
+            else:
+                self.places[output] = (self._first_output + j, 0)
+        self._donated = donated
+        self._shares = shares
+        self._local = {node: region for region in regions for node in region.local}
+        # Other values of a region are in use from its first group to its last, as each goes through all blocks.
+        inside = {time: region for region in regions for time in range(region.first, region.first + region.size)}
+        self._begin = {time: region.first for time, region in inside.items()}
+        self._end = {time: region.first + region.size - 1 for time, region in inside.items()}
+        last = _last_uses(fused)
+        self._last_use = last | {n: self._end.get(time, time) for n, time in last.items() if n not in self._local}
+        # Blocks into which a donated input would be copied: when, to become which value, and the input.
+        self._waiting: dict[int, tuple[int, Node, Node]] = {}
+
+    def take_over(self, time: int, group: Group, pairs: Sequence[tuple[Node, Node]]) -> None:
+        """Let targets of `group` lie where operands do that nobody reads later; `pairs` are those that may."""
+        shared: dict[Node, Node] = {}
+        self.merged.append(shared)
+        blocks, places = self.blocks, self.places
+        for target, operand in pairs:
+            if target in shared or operand in shared.values() or self._last_use.get(operand, time) != time:
+                continue
+            if time in self._begin and not (target in self._local and operand in self._local):
+                continue
+            number = places[target][0] - self._first_output if target in places else -1
+            is_given = operand.op == "input" and places[operand][0] in self._donated
+            if operand in blocks and number < 0 and self._shares:
+                shared[target] = operand
+                blocks[target] = blocks[operand]
+                blocks[target].last = self._last_use.get(target, time)
+            elif operand in blocks and number >= 0 and (group.is_apart or id(blocks[operand]) in self._waiting):
+                self._store_as_output(time, target, operand)
+            elif group.is_apart and number < 0 and is_given:
+                self._hold(time, target)
+                self._waiting[id(blocks[target])] = time, target, operand
+            elif number >= 0 and is_given and places[operand][0] not in self.taken:
+                self.taken[number] = places[operand][0]
+                shared[target] = operand
+
+    def _store_as_output(self, time: int, target: Node, operand: Node) -> None:
+        """Store `operand` where the output `target` will be, and that may be a donated input: else all of it would be
+        copied.
+        """
+        block, place = self.blocks[operand], self.places[target]
+        for node in [n for n, other in self.blocks.items() if other is block]:
+            self.places[node] = place
+            del self.blocks[node]
+        self.merged[time][target] = operand
+        first, source, given = self._waiting.pop(id(block), (time, target, target))
+        if given.op == "input" and self.places[given][0] not in self.taken:
+            self.taken[place[0] - self._first_output] = self.places[given][0]
+            self.merged[first][source] = given
+
+    def store(self, time: int, group: Group, scratch: Sequence[Scratch]) -> None:
+        """Give memory to the targets of `group` that have none, and to what it works in."""
+        for target in group.targets:
+            if target not in self.places and target not in self.blocks:
+                self._hold(time, target)
+        for wanted in scratch:
+            nbytes = max(wanted.type.nbytes, 1)
+            self.blocks[wanted] = _Block(nbytes, self._begin.get(time, time), self._end.get(time, time))
+
+    def _hold(self, time: int, target: Node) -> None:
+        """A block for a value, from the group that makes it to the last that reads it."""
+        region = self._local.get(target)
+        if region is not None:
+            nbytes, first = target.type.nbytes // region.blocks * region.together, time
+        else:
+            nbytes, first = max(target.type.nbytes, 1), self._begin.get(time, time)
+        self.blocks[target] = _Block(nbytes, first, self._last_use.get(target, self._end.get(time, time)))
 
 
 def _all_bytes(groups: Sequence[Group], scratch: ScratchOf) -> int:

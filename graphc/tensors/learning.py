@@ -22,8 +22,8 @@ from graphc.storage import TOUCHED, Binding, Value, next_serial
 from graphc.tensors.changing import AT_ONCE, NEW, at_once, call_of, kind_of, parts
 from graphc.tensors.core import TensorBase, lends, read, result_class
 from graphc.tensors.kinds import call_checked
-from graphc.tensors.owning import has_own, with_own
-from graphc.tensors.recipes import Before, about, held, rewritten, trace
+from graphc.tensors.owning import Own, has_own, with_own
+from graphc.tensors.recipes import Before, Traced, about, held, rewritten, trace
 from graphc.tensors.variables import runs_pending
 from graphc.warned import WARNED
 
@@ -127,84 +127,140 @@ def _observed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
         return function(*args, **kwargs)
     if recorder.apart.is_now and wanted == ENTRY and not repeats.was_met(key):
         return function(*args, **kwargs)  # steps have ever other operands: few calls are made again
-    code = None if wanted == VIEW else ctypes.cast(key[0], ctypes.py_object).value
-    given = parts((*args, *(part for pair in kwargs.items() for part in pair)))
-    places = [place for place, each in enumerate(given) if isinstance(each, TensorBase)]
-    tensors = [given[place] for place in places]
-    seen = Before(tensors, places, list(map(about, tensors)), list(map(held, tensors)), next_serial())
-    linked = [bool(t._chain or t._lineage.requires_grad or t._lineage.hist is not None) for t in tensors]
-    before, checks, warned = _state(recorder), len(recorder.checks), WARNED[0]
+    seen = _Seen(recorder, place, key, function, args, kwargs)
     result, leaves = with_own(recorder, function, args, kwargs)
-    after = _state(recorder)
-    made, kept = None, None
-    if warned == WARNED[0] and before == after and checks == len(recorder.checks):
-        if seen.about == [about(tensor) for tensor in tensors]:
-            made, kept = _views(result, given)
-        if made is not None:
-            VIEWS.setdefault(function, True)
-            _NO_VIEWS.pop(function, None)
+    view, kept = seen.views(result)
     if wanted == VIEW:
-        if made is None:
-            _NO_VIEWS[function] = count = _NO_VIEWS.get(function, 0) + 1
-            if count > _MOST_NO_VIEWS:
-                VIEWS.pop(function, None)
-        others = _constants(given)
-        repeats.add(key, made or {"kind": OTHERWISE}, (function, [each[1:5] for each in seen.about], others, kept))
-        return result
-    count, nbytes, writes = (now - was for now, was in zip(after[0], before[0], strict=True))
-    if warned != WARNED[0] or after[1:] != before[1:] or count < 1 or nbytes < 0 or writes not in (0, 1):
-        return result
-    apart = rewritten(seen) if writes else set()
-    if bool(apart) != bool(writes):
-        return result
-    flows = bool(key[KEY.index("grad")] & FLOWS)
-    if any(_is_left(recorder, tensor, flows) for tensor in tensors):
-        return result
-    bits = [
-        1 << place + ARGUMENTS * is_linked if place < ARGUMENTS else 0
-        for place, is_linked in zip(places, linked, strict=True)
-    ]
-    hidden, here = UNREAD.get(function, 0), sum(bits)
-    # A call may read what other calls do not, as a join leaves out empty vectors.
-    for unread in (hidden, 0) if hidden & here else (0,):
-        left = [number in apart or bool(unread & bit) for number, bit in enumerate(bits)]
-        operands = _operands(recorder, tensors, left, flows)
-        keeps = [*[pair[1] if pair is not None else None for pair in operands], *[leaf for _, leaf in leaves]]
-        traced = trace(seen, result, recorder, recorder.checks[checks:], keeps, apart, (count, nbytes))
-        if traced is not None:
-            break
+        seen.enter_view(view, kept)
     else:
-        repeats.note_hopeless(key)
-        return result
-    same = {id(keeps[number]) for number in traced.read}
-    reads = [
-        number in traced.read or (keep is not None and id(keep) in same) or (number in apart and traced.reads_memory)
-        for number, keep in enumerate(keeps[: len(tensors)])
-    ]
-    unread = sum(bit for bit, read in zip(bits, reads, strict=True) if not read)
-    _READ[function] = seen_read = _READ.get(function, 0) | here & ~unread
-    if unread != hidden & here:
-        UNREAD[function] = now_hidden = (hidden | unread) & ~seen_read
-        if now_hidden == hidden:  # else the next call has another key
-            repeats.note_hopeless(key)
-        return result
-    read = [number for number in traced.read if number < len(tensors)]
-    if read == sorted(read):
-        ORDERS.setdefault(function, 0)
-    elif not kwargs and len(read) < 8:
-        ORDERS[function] = _order([places[number] for number in read])
-    if wanted == ENTRY:
-        if not has_own(recorder, function, leaves, given, own, place):
-            repeats.note_hopeless(key)
-            return result
-        words = set(key)
+        seen.enter(result, leaves, own if wanted == ENTRY else None)
+    return result
+
+
+class _Seen:
+    """A call, as it was before it was made, and afterwards what it did: whether an entry tells how to repeat it."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        place: tuple[int, ...],
+        key: list[int],
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self._recorder, self._place, self._key, self._function = recorder, place, key, function
+        self._is_named = bool(kwargs)
+        self._given = parts((*args, *(part for pair in kwargs.items() for part in pair)))
+        places = [place for place, each in enumerate(self._given) if isinstance(each, TensorBase)]
+        tensors = [self._given[place] for place in places]
+        self._tensors = Before(tensors, places, list(map(about, tensors)), list(map(held, tensors)), next_serial())
+        self._bits = [_bit(place, tensor) for place, tensor in zip(places, tensors, strict=True)]
+        self._checks, self._warned = len(recorder.checks), WARNED[0]
+        self._state = _state(recorder)
+
+    def views(self, result: Any) -> tuple[dict[str, int] | None, object]:
+        """How native code makes what the call gave, if that is a view or views and nothing was recorded, and what must
+        be kept for it.
+        """
+        recorder, before = self._recorder, self._tensors
+        if self._warned != WARNED[0] or self._state != _state(recorder) or self._checks != len(recorder.checks):
+            return None, None
+        if before.about != [about(tensor) for tensor in before.tensors]:
+            return None, None
+        made, kept = _views(result, self._given)
+        if made is not None:
+            VIEWS.setdefault(self._function, True)
+            _NO_VIEWS.pop(self._function, None)
+        return made, kept
+
+    def enter_view(self, made: dict[str, int] | None, kept: object) -> None:
+        """Let native code make the view again, or know that there is none."""
+        if made is None:
+            _NO_VIEWS[self._function] = count = _NO_VIEWS.get(self._function, 0) + 1
+            if count > _MOST_NO_VIEWS:
+                VIEWS.pop(self._function, None)
+        self._add(made or {"kind": OTHERWISE}, kept)
+
+    def enter(self, result: Any, leaves: Own, own: list[int] | None) -> None:
+        """Learn in which order the operands are read, and let native code record the call again. It made the nodes
+        `own` for leaves of the call; None if it does not want to know.
+        """
+        recorder, key, tensors = self._recorder, self._key, self._tensors.tensors
+        before, after = self._state, _state(recorder)
+        count, nbytes, writes = (now - was for now, was in zip(after[0], before[0], strict=True))
+        if self._warned != WARNED[0] or after[1:] != before[1:] or count < 1 or nbytes < 0 or writes not in (0, 1):
+            return
+        apart = rewritten(self._tensors) if writes else set[int]()
+        if bool(apart) != bool(writes):
+            return
+        flows = bool(key[KEY.index("grad")] & FLOWS)
+        if any(_is_left(recorder, tensor, flows) for tensor in tensors):
+            return
+        hidden, here = UNREAD.get(self._function, 0), sum(self._bits)
+        # A call may read what other calls do not, as a join leaves out empty vectors.
+        for unread in (hidden, 0) if hidden & here else (0,):
+            left = [number in apart or bool(unread & bit) for number, bit in enumerate(self._bits)]
+            operands = _operands(recorder, tensors, left, flows)
+            keeps = [*[pair[1] if pair is not None else None for pair in operands], *[leaf for _, leaf in leaves]]
+            checks = recorder.checks[self._checks :]
+            traced = trace(self._tensors, result, recorder, checks, keeps, apart, (count, nbytes))
+            if traced is not None:
+                break
+        else:
+            recorder.repeats.note_hopeless(key)
+            return
+        if not self._learn_order(traced, keeps, apart) or own is None:
+            return
+        if has_own(recorder, self._function, leaves, self._given, own, self._place):
+            self._add_entry(traced, operands)
+        else:
+            recorder.repeats.note_hopeless(key)
+
+    def _learn_order(self, traced: Traced, keeps: Sequence[object], apart: set[int]) -> bool:
+        """Note which operands the function reads, and in which order; whether that was known when the key was made."""
+        function, bits = self._function, self._bits
+        hidden, here = UNREAD.get(function, 0), sum(bits)
+        same = {id(keeps[number]) for number in traced.read}
+        reads = [
+            number in traced.read
+            or (keep is not None and id(keep) in same)
+            or (number in apart and traced.reads_memory)
+            for number, keep in enumerate(keeps[: len(bits)])
+        ]
+        unread = sum(bit for bit, read in zip(bits, reads, strict=True) if not read)
+        _READ[function] = seen_read = _READ.get(function, 0) | here & ~unread
+        if unread != hidden & here:
+            UNREAD[function] = now_hidden = (hidden | unread) & ~seen_read
+            if now_hidden == hidden:  # else the next call has another key
+                self._recorder.repeats.note_hopeless(self._key)
+            return False
+        read = [number for number in traced.read if number < len(bits)]
+        if read == sorted(read):
+            ORDERS.setdefault(function, 0)
+        elif not self._is_named and len(read) < 8:
+            ORDERS[function] = _order([self._tensors.places[number] for number in read])
+        return True
+
+    def _add_entry(self, traced: Traced, operands: Sequence[tuple[Node, Value | Binding] | None]) -> None:
+        """Let native code record the call again."""
+        words = set(self._key)
         lost = any(id(pair[0]) not in words and id(pair[1].node) not in words for pair in operands if pair is not None)
         if lost or any(id(node) not in words for node in traced.nodes):
-            return result  # an operand was computed while the key was made, after which leaves got other numbers
-        others = _constants(given)
-        shown = [each[1:5] for each in seen.about]
-        repeats.add(key, traced.made, (code, function, shown, others, traced.keep))  # the builder keeps nodes
-    return result
+            return  # an operand was computed while the key was made, after which leaves got other numbers
+        code = ctypes.cast(self._key[0], ctypes.py_object).value
+        self._add(traced.made, (code, traced.keep))  # the builder keeps nodes
+
+    def _add(self, made: Mapping[str, int], keep: object) -> None:
+        """Enter how the call is repeated; what the entry has the addresses of is kept with it."""
+        shown = [each[1:5] for each in self._tensors.about]
+        self._recorder.repeats.add(self._key, made, (self._function, shown, _constants(self._given), keep))
+
+
+def _bit(place: int, tensor: TensorBase) -> int:
+    """What stands in `UNREAD` for a tensor among the arguments."""
+    is_linked = tensor._chain or tensor._lineage.requires_grad or tensor._lineage.hist is not None
+    return 1 << place + ARGUMENTS * bool(is_linked) if place < ARGUMENTS else 0
 
 
 def _operands(
