@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.plots import Series, bars
 from benchmarks.results import Results, Row
 from benchmarks.targets import AT_MOST, REASONS, TARGETS, Target, reasons
-from benchmarks.workload import CUDA_SYSTEMS, OURS, SYSTEMS
+from benchmarks.workload import CUDA_SYSTEMS, LONG_WARM, OURS, SYSTEMS
 
 PAGE, PLOTS = "benchmarks.md", "plots"
 # The settings that a system always has; those that depend on the workload are counted.
@@ -242,10 +242,11 @@ def page(results: Results) -> str:
         f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}. Python {machine['python']}; "
         f"{versions}. {revisions(results)}",
         "Every system has a process of its own for each workload; they take turns: "
-        f"{settings['rounds']} rounds of {settings['seconds']} s each after one to warm up, the median of the rounds' "
-        "medians. Processes are held to as many CPUs as threads. Results (of training steps the first four losses and "
-        "how the weights moved at the first) agree, or the system counts as failed. A training step's loss is read "
-        "after every ten steps; all other results are waited for at once.",
+        f"{settings['rounds']} rounds of {settings['seconds']} s each after one to warm up, which is {LONG_WARM} times "
+        "as long for loops, programs and recording; the median of the rounds' medians. Processes are held to as many "
+        "CPUs as threads. Results (of training steps the first four losses and how the weights moved at the first) "
+        "agree, or the system counts as failed. A training step's loss is read after every ten steps; all other "
+        "results are waited for at once.",
         "Between the turns the machine itself is measured: a loop of vector multiply-adds, and a plain copy of as many "
         "bytes as the work must read and write. The roofline is the longer of the arithmetic at that speed and that "
         f"copy. {_machine_speed(results, threads)}",

@@ -105,7 +105,7 @@ class Session:
                     if machine is not None:
                         machine.ask("prepare", workload=workload.name)
                     self._prepare(workload, row, running)
-                    self._turns(row, running, machine)
+                    self._turns(row, running, machine, workload.warm)
                 slow |= {name: why for name, why in row.failures.items() if why.startswith(NO_ANSWER)}
                 if number != threads[0]:
                     row.first_s.clear()
@@ -132,25 +132,25 @@ class Session:
             if judge is not None and (text := disagreement(workload, found[name], found[judge])):
                 self._drop(row, running, name, f"differs from {judge}: {text}")
 
-    def _turns(self, row: Row, running: dict[str, SystemProcess], machine: SystemProcess | None) -> None:
+    def _turns(self, row: Row, running: dict[str, SystemProcess], machine: SystemProcess | None, warm: int) -> None:
         medians: dict[str, list[float]] = {name: [] for name in running}
         least: dict[str, float] = {}
         copies: list[float] = []
         peaks: list[float] = []
         long: set[str] = set()
         for turn in range(self.options.rounds + 1):
+            seconds = self.options.seconds * (1 if turn else warm)  # the first turn warms up
             for name, process in list(running.items()):
                 if name in long and len(medians[name]) >= LONG_TURNS:
                     continue
                 begin = time.perf_counter()
-                answer = process.ask("measure", seconds=self.options.seconds)
-                if time.perf_counter() - begin > LONG_TURN + self.options.seconds:
+                answer = process.ask("measure", seconds=seconds)
+                if time.perf_counter() - begin > LONG_TURN + seconds:
                     long.add(name)
                 if "median_s" not in answer:
                     self._drop(row, running, name, answer.get("failed") or "no answer")
                     continue
                 row.peak_bytes[name] = answer["peak_bytes"]
-                # The first turn warms up.
                 if turn > 0:
                     medians[name].append(answer["median_s"])
                     least[name] = min(answer["min_s"], least.get(name, math.inf))

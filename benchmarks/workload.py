@@ -22,6 +22,8 @@ SYSTEMS = (*OURS, "torch", "torch-compile", "jax", "tinygrad", "numpy", "numexpr
 CUDA_SYSTEMS = (*OURS, "torch", "torch-compile", "torch-graphs", "jax", "cupy")
 # Results are summed up piece by piece: their float64 copies would count as memory of the system.
 CHUNK = 1 << 16
+# Turns before the first timed one, where plain code runs that graphc learns while it runs.
+LONG_WARM = 30
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Workload:
     cannot be avoided: arithmetic by formula, inputs read once and results written once. `tolerance` is relative to the
     root mean square of each result; `random` results are compared by their share of zeros and their mean only. Times
     are divided by `per`; with `observe` off, results are never looked at. `only` names the systems that take part,
-    `by_hand` says that the yardstick does.
+    `by_hand` says that the yardstick does. Before they are timed, systems run for `warm` turns.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Workload:
     observe: bool = True
     only: tuple[str, ...] = SYSTEMS
     by_hand: bool = False
+    warm: int = 1
 
     def form(self, system: str) -> Any:
         """The form that a system computes; None when this work is not for it."""

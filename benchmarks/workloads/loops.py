@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workload import Arrays, Workload, normal, uniform
+from benchmarks.workload import LONG_WARM, Arrays, Workload, normal, uniform
 
 SECTION = "Loops"
 HEADS = 4
@@ -28,6 +28,7 @@ def _newton(size: int, turns: int) -> Workload:
     return Workload(
         name="loop-newton",
         section=SECTION,
+        warm=LONG_WARM,
         inputs=lambda: {"x": uniform(1, size)},
         flops=3.0 * size * turns,
         bytes=8.0 * size,
@@ -76,6 +77,7 @@ def _k_means(count: int, width: int, clusters: int, turns: int) -> Workload:
     return Workload(
         name="loop-k-means",
         section=SECTION,
+        warm=LONG_WARM,
         inputs=lambda: {"x": normal(1, count, width)},
         flops=5.0 * count * width * clusters * turns,
         bytes=4.0 * count * width,
@@ -115,6 +117,7 @@ def _heat(side: int, turns: int) -> Workload:
     return Workload(
         name="loop-heat",
         section=SECTION,
+        warm=LONG_WARM,
         inputs=lambda: {"x": normal(1, side, side)},
         flops=7.0 * (side - 2) ** 2 * turns,
         bytes=8.0 * side**2,
@@ -220,6 +223,7 @@ def _decoder(depth: int, width: int, words: int, length: int) -> Workload:
     return Workload(
         name="loop-decode",
         section=SECTION,
+        warm=LONG_WARM,
         inputs=inputs,
         # Of one word, as times are.
         flops=2.0 * (12 * width**2 * depth + words * width + width * depth * length),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workload import Workload
+from benchmarks.workload import LONG_WARM, Workload
 
 SECTION = "Overheads"
 OPERATIONS = 64
@@ -32,6 +32,7 @@ def workloads(tiny: bool) -> list[Workload]:
             numpy=lambda x: _many(x),
             per=OPERATIONS,
             observe=False,
+            warm=LONG_WARM,
             only=("graphc", "torch", "numpy"),
         ),
         Workload(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.workload import Arrays, Form, Workload
+from benchmarks.workload import LONG_WARM, Arrays, Form, Workload
 
 SECTION = "Programs"
 
@@ -22,4 +22,5 @@ def program(
         reference=reference,
         tolerance=1e-3,
         only=("graphc", "torch"),
+        warm=LONG_WARM,
     )
