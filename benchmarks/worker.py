@@ -80,12 +80,16 @@ def loop(prepared: Prepared, look_every: int) -> Callable[[int], None]:
     return run
 
 
-def time_calls(run: Callable[[int], None], seconds: float, chunk: int) -> list[float]:
-    """Seconds a call, of chunks of at least `chunk` calls and a millisecond, until the time is over."""
+def chunk_of(run: Callable[[int], None], least: int) -> int:
+    """How many calls, a multiple of `least`, take at least a millisecond."""
     begin = time.perf_counter()
-    run(chunk)
-    first = time.perf_counter() - begin
-    chunk *= max(1, int(SHORTEST_CHUNK / max(first, 1e-9)))
+    run(least)
+    return least * max(1, int(SHORTEST_CHUNK / max(time.perf_counter() - begin, 1e-9)))
+
+
+def time_calls(run: Callable[[int], None], seconds: float, chunk: int) -> list[float]:
+    """Seconds a call, of chunks of so many calls, until the time is over."""
+    begin = time.perf_counter()
     times: list[float] = []
     while not times or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
@@ -132,7 +136,7 @@ class SystemWorker:
         self.name, self.threads, self.tiny, self.device = name, threads, tiny, device
         self.system: System = system(name, device)
         self.run: Callable[[int], None] | None = None
-        self.is_warm = False
+        self.chunk = 0  # calls that are timed together: the same in all turns, as other loops are other code
         self.peak = 0
 
     def start(self) -> dict[str, Any]:
@@ -172,7 +176,7 @@ class SystemWorker:
             results = check(prepared, before, result)
         del before, result
         reset_peak()
-        self.is_warm = False
+        self.chunk = 0
         self.run = loop(prepared, STEPS_A_LOOK if self.work.training else 1)
         # Some systems compile at the second call, too.
         self.run(2)
@@ -186,10 +190,14 @@ class SystemWorker:
     def measure(self, seconds: float) -> dict[str, Any]:
         """The median and the least time of a call; the first turn ends when the process has settled."""
         assert self.run is not None, "measure comes after prepare"
-        times = time_calls(self.run, seconds, STEPS_A_LOOK if self.work.training else 1)
-        if not self.is_warm:
+        if self.chunk:
+            times = time_calls(self.run, seconds, self.chunk)
+        else:
+            least = STEPS_A_LOOK if self.work.training else 1
+            time_calls(self.run, seconds / 2, chunk_of(self.run, least))
+            self.chunk = chunk_of(self.run, least)
+            times = time_calls(self.run, seconds / 2, self.chunk)
             settle()
-            self.is_warm = True
         per, self.peak = self.work.per, max(self.peak, self._peak())
         return {"median_s": statistics.median(times) / per, "min_s": min(times) / per, "peak_bytes": self.peak}
 
@@ -222,7 +230,7 @@ class MachineWorker:
             for _ in range(count):
                 self.copy()
 
-        times = time_calls(run, seconds / 2, 1)
+        times = time_calls(run, seconds / 2, chunk_of(run, 1))
         return {"copy_s": statistics.median(times), "flops": self.machine.peak_flops(self.work.dtype)}
 
 
