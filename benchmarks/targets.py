@@ -163,8 +163,7 @@ REASONS: dict[tuple[str, ...], str] = {
         "the copy that the roofline takes."
     ),
     ("sum", "dot", "norm"): (
-        "sum, dot and norm read memory at {shares} of the speed of a copy, as the best peers do, and as a loop of "
-        "vectors in C does, which prefetches or several streams only made slower."
+        "sum, dot and norm read memory at {shares} of the speed of a copy, as the best peers do: it bounds them."
     ),
     ("embedding",): "Picking rows runs at {shares} of the speed of a plain copy of as many bytes.",
     ("column-sum", "argmax", "layer-norm*", "cumsum", "transpose"): (
