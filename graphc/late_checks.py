@@ -32,7 +32,7 @@ class Report:
         raise NotImplementedError
 
 
-_BYTES = 4096  # of flags that wait, for each device
+FLAG_BYTES = 4096  # of flags that wait, for each device; a smaller one leaves its own memory at once, on the stream
 _ALIGNMENT = 8
 
 
@@ -64,7 +64,7 @@ class _Arrivals:
 
     def __init__(self, device: Any) -> None:
         self._device = device
-        self._buffer = device.pin(_BYTES)
+        self._buffer = device.pin(FLAG_BYTES)
         self._array = self._buffer.array
         self._streams: set[Any] = set()
         self._used = 0
@@ -72,7 +72,7 @@ class _Arrivals:
     def take(self, flag: AnyBuffer) -> np.ndarray | None:
         """Where the flag arrives, after `settle`; None when there is no more room."""
         start, device = self._used, self._device
-        if start + flag.nbytes > _BYTES:
+        if start + flag.nbytes > FLAG_BYTES:
             return None
         stream = device.current_stream
         flag.used_by(stream)

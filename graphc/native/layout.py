@@ -21,7 +21,11 @@ class UnknownLayout(Exception):
 
 
 class _Nobody:
+    """What a finalizer finds in a made object: a recorder without leaves, a block that nobody wants back."""
+
     bound: ClassVar[dict[None, None]] = {}
+    owner: ClassVar[bool] = True
+    others: ClassVar[None] = None
 
 
 def _words(value: object, count: int) -> list[int]:
@@ -51,8 +55,15 @@ def slots_of(cls: type) -> dict[str, int]:
 
 def _clear(made: object, cls: type) -> None:
     """Give an object what its finalizer wants to see."""
-    for name, value in (("value", None), ("_memory", None), ("recorder", _Nobody), ("node", None), ("index", -1)):
-        if isinstance(vars(cls).get(name), MemberDescriptorType):
+    for name, value in (
+        ("value", None),
+        ("_memory", None),
+        ("_block", _Nobody),
+        ("recorder", _Nobody),
+        ("node", None),
+        ("index", -1),
+    ):
+        if isinstance(getattr(cls, name, None), MemberDescriptorType):
             setattr(made, name, value)
 
 

@@ -59,6 +59,7 @@ from graphc.tensors.size import Size
 from graphc_runtime.buffer import IDLE, RETURNED, Buffer, Window
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.devices.cpu import build_text, link_text
+from graphc_runtime.devices.cuda_memory import DeviceBuffer
 from graphc_runtime.errors import GraphcRuntimeError
 from graphc_runtime.options import CODE, KEY, NO_SCOPE, POISON, SCOPE
 from graphc_runtime.pool import POOL
@@ -213,6 +214,7 @@ def _code() -> tuple[Layout, str]:
         slots_of(Lineage),
         slots_of(Value),
         slots_of(Buffer),
+        slots_of(DeviceBuffer),
         slots_of(type(FRONT)),
         slots_of(type(COUNTERS.locked)),
         slots_of(Recorder),
@@ -332,6 +334,7 @@ def _load() -> NativeLibrary:
         "codes": CODE,
         "code_name": KEY,
         "buffer_class": Buffer,
+        "device_buffer_class": DeviceBuffer,
         "storage_class": Storage,
         "flush_tally": COUNTERS.flushed,
         "exception_class": Exception,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphc.native.code import Function
-from graphc.native.tables import ARGUMENT, GRADIENT, MADE_STORAGE, MADE_TENSOR, TAKE, VIEW, P, S
+from graphc.native.tables import ARGUMENT, FOREIGN, GRADIENT, MADE_STORAGE, MADE_TENSOR, TAKE, VIEW, P, S
 
 Slots = Mapping[str, int]
 _LOOK_BACK = 8  # blocks that came back last and are looked at
@@ -26,7 +26,8 @@ class Layout:
     storage: Slots
     lineage: Slots
     value: Slots
-    buffer: Slots
+    buffer: Slots  # those of `BufferBase` are there in buffers of all devices
+    device_buffer: Slots
     front: Slots
     tally: Slots
     recorder: Slots
@@ -239,6 +240,8 @@ def _clone(layout: Layout) -> Function:
 def _take(layout: Layout) -> Function:
     """A new buffer: over a block that came back just now, or else as `Buffer.allocate` makes it. 0 with an error."""
     f = Writer(layout, "take", "plan", "record")
+    with f.when(f.equal(f.load("%record"), FOREIGN)):
+        f.give(f.call("PyObject_CallObject", f.load("%record", 24), f.load("%record", 8)))
     returned = f.shared("%plan", "returned")
     size = f.call("PyList_Size", returned)
     place, least = f.variable(f.add(size, -1)), f.variable(-1)

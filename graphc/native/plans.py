@@ -18,7 +18,7 @@ from graphc.guard_checks import MISSING, field_holds
 from graphc.ir.types import TensorType
 from graphc.late_checks import found
 from graphc.native.layout import UnknownLayout, field_of
-from graphc.native.library import NativeLibrary, library
+from graphc.native.library import NativeLibrary
 from graphc.native.tables import (
     ARGUMENT,
     BUILT,
@@ -46,51 +46,21 @@ from graphc.tensors.core import new
 from graphc.tensors.views import contiguous_strides
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.executor import SMALL_ARENA, Executable
-from graphc_runtime.options import CODE, KEY, NATIVE_CALLS
+from graphc_runtime.options import CODE, KEY
 
 _MOST_ARGUMENTS = 16
-_MOST_MISSED, _TRIED_AGAIN = 16, 256  # calls in a row
 # Arithmetic and bytes of a program above which other threads may run Python meanwhile: some ten microseconds.
 _LONG = 1 << 17
 
 
-class _Unsuitable(Exception):
+class Unsuitable(Exception):
     """There is no plan for this replay."""
 
 
-class Direct:
-    """A native replay: `call(*arguments)` gives the result, or MISSED when it did nothing. `held` is the address of its
-    plan, and what that needs.
-    """
-
-    def __init__(self, plan: Plan, native: NativeLibrary, replay: Replay, *needed: object) -> None:
-        self._plan = plan
-        self._replay = replay
-        self.held = (plan.words.address, plan.keep, plan.words, native, *needed)
-        self.call = native.function(self.held)
-
-    def renewed(self) -> Callable[..., Any] | None:
-        """The replay was done in Python, as it could not be done here. What to call the next time; None when many calls
-        in a row were in vain.
-        """
-        self._plan.set("writes_seen", self._replay._guards._writes_seen)
-        missed = self._plan.get("missed_calls") + 1
-        self._plan.set("missed_calls", missed)
-        return self.call if missed <= _MOST_MISSED or missed % _TRIED_AGAIN == 0 else None
-
-
-def direct(replay: Replay, plain: Plain) -> Direct | None:
-    """The native form of a replay for arguments like `plain`; None when there is none."""
-    native = library() if NATIVE_CALLS.get() else None
-    if native is None:
-        return None
-    classes = tuple([cls for _, cls, *_ in plain.types])  # all else is the same in all calls of this replay
-    if classes not in replay.natives:
-        try:
-            replay.natives[classes] = _Maker(native, replay, plain).made()
-        except _Unsuitable:
-            replay.natives[classes] = None
-    return replay.natives[classes]
+def require(condition: bool) -> None:
+    """Unsuitable unless a condition holds."""
+    if not condition:
+        raise Unsuitable
 
 
 def _leaders(plain: Plain) -> list[int]:
@@ -106,13 +76,10 @@ def is_long(executable: Executable) -> bool:
     return sum(x.flops + x.bytes for x in executable.artifact.launches) > _LONG
 
 
-def _require(condition: bool) -> None:
-    if not condition:
-        raise _Unsuitable
+class PlanMaker:
+    """A plan in the making, of a replay whose program runs on the CPU."""
 
-
-class _Maker:
-    """A plan in the making."""
+    again = SMALL_ARENA  # bytes of results whose memory later results may have
 
     def __init__(self, native: NativeLibrary, replay: Replay, plain: Plain) -> None:
         self._native = native
@@ -120,11 +87,10 @@ class _Maker:
         self._plain = plain
         self._plan = Plan()
         self._recorder = current()
-        _require(len(replay._segments) == 1 and not (replay._places or replay._constants or replay._checks))
-        executable, self._input_slots = replay._segments[0]
-        _require(isinstance(executable, Executable) and executable.native is not None)
-        self._executable: Executable = executable
-        self._first = replay._first_output
+        require(not (replay._places or replay._constants) and self._suits(replay))
+        self._executable: Executable
+        self._executable, self._input_slots = replay._segments[-1]
+        executable, self._first = self._executable, replay._main_output
         self._count = len(replay._outputs)
         self._scratch = replay._new_scratch()
         self._keep(self._scratch, executable, replay)
@@ -133,9 +99,17 @@ class _Maker:
         self._buffers = self._plan.own([0] * (self._count + 1 + len(replay._new_gradients)))
         # Memory of gradients that written storages get for their next values, while a call settles.
         self._cells = self._plan.own([0] * len(replay._exchanged))
-        self._results: set[int] = set()  # outputs that become results
+        self._results: set[int] = set()  # outputs whose memory is not taken beforehand
 
-    def made(self) -> Direct:
+    @staticmethod
+    def _suits(replay: Replay) -> bool:
+        """Whether a plan can say what the replay runs."""
+        if len(replay._segments) != 1 or replay._checks:
+            return False
+        executable, _ = replay._segments[0]
+        return isinstance(executable, Executable) and executable.native is not None
+
+    def made(self) -> Plan:
         """The finished plan."""
         self._guards()
         self._inputs()
@@ -143,24 +117,26 @@ class _Maker:
         self._memory()
         self._written()
         self._checks()
-        executable, plan = self._executable, self._plan
-        assert executable.native is not None
-        entry, table, _ = executable.native
-        launches = executable.artifact.launches
+        plan = self._plan
         for name, value in {
             "shared": self._native.shared.address,
             "count": self._plain.count,
             "enabled": id(self._plain.enabled),
             "names": id(self._plain.names) if self._plain.names else 0,
-            "release": int(is_long(executable)),
-            "entry": entry,
-            "runtime": table,
             "addresses": self._addresses.address,
-            "launches": len(launches),
-            "owned": plan.own([0] * (len(self._input_slots) + 3 * self._count + 16 + len(self._replay._draws))).address,
+            "launches": len(self._executable.artifact.launches),
+            "owned": plan.own([0] * (len(self._input_slots) + 3 * self._count + 16 * len(self._replay._draws))).address,
+            **self._way(),
         }.items():
             plan.set(name, value)
-        return Direct(plan, self._native, self._replay, self._plain)
+        return plan
+
+    def _way(self) -> dict[str, int]:
+        """The words that say how the program is run."""
+        executable = self._executable
+        assert executable.native is not None
+        entry, table, _ = executable.native
+        return {"release": int(is_long(executable)), "entry": entry, "runtime": table}
 
     def _keep(self, *objects: object) -> None:
         self._plan.keep.extend(objects)
@@ -169,10 +145,10 @@ class _Maker:
 
     def _guards(self) -> None:
         replay, guards, plain, plan = self._replay, self._replay._guards, self._plain, self._plan
-        _require(len(plain.types) <= _MOST_ARGUMENTS)
+        require(len(plain.types) <= _MOST_ARGUMENTS)
         shared = replay._shared if replay._captured else [None] * len(plain.types)
         # Whether another tensor over captured memory is captured itself, only Python looks.
-        _require(all(storage is None or place in replay.is_fixed for place, storage in enumerate(shared)))
+        require(all(storage is None or place in replay.is_fixed for place, storage in enumerate(shared)))
         plan.table(
             "arguments",
             [
@@ -188,29 +164,33 @@ class _Maker:
         plan.table("gradients", [(id(t), 0 if kind is None else id(kind)) for t, kind in replay._grads])
         fields, calls = self._fields()
         plan.table("fields", fields)
-        plan.table("calls", [(id(compute), id(expected)) for compute, expected in (*guards._calls, *calls)])
+        plan.table("calls", [(id(compute), id(expected)) for compute, expected in self._guarding(calls)])
         if guards._writes is not None:
             plan.set("writes", id(guards._writes))
         proxies = [e for e in guards._in_dicts if type(e[0]) is MappingProxyType]
         others = [e for e in guards._in_dicts if type(e[0]) is not MappingProxyType]
         others.append((CODE, KEY, replay.code, False, "options"))  # scopes are another guard
-        _require(all(_is_dict(mapping) for mapping, *_ in others))
+        require(all(_is_dict(mapping) for mapping, *_ in others))
         walked = self._walks({id(holder) for holder, *_ in guards._sizes}, others)
         for name, entries in (("proxies", proxies), ("dicts", [e for e in others if id(e[0]) not in walked])):
             plan.table(name, [(id(mapping), id(key), id(value)) for mapping, key, value, *_ in entries])
         plan.table("cells", [(id(cell), id(value)) for cell, value, *_ in guards._cells])
         sizes: dict[str, list[tuple[int, int]]] = {"dict_sizes": [], "list_sizes": []}
         for holder, size, _ in guards._sizes:
-            _require(_is_dict(holder) or type(holder) is list)
+            require(_is_dict(holder) or type(holder) is list)
             sizes["list_sizes" if type(holder) is list else "dict_sizes"].append((id(holder), size))
         for name, records in sizes.items():
             plan.table(name, records)
-        _require(all(type(holder) is list for holder, *_ in guards._in_sequences))
+        require(all(type(holder) is list for holder, *_ in guards._in_sequences))
         plan.table("items", [(id(h), i, id(v)) for h, items, _ in guards._in_sequences for i, v in enumerate(items)])
         plan.table(
             "tensors",
             [(id(t), id(storage), id(chain), int(needs)) for t, storage, chain, needs, _ in guards._tensors],
         )
+
+    def _guarding(self, calls: Sequence[tuple[Callable[[], Any], Any]]) -> list[tuple[Callable[[], Any], Any]]:
+        """All Python functions that guard, and what they must give."""
+        return [*self._replay._guards._calls, *calls]
 
     def _fields(self) -> tuple[list[tuple[int, int]], list[tuple[Callable[[], bool], bool]]]:
         """The words of objects that must stay, and guards in Python of those whose place is unknown."""
@@ -232,7 +212,7 @@ class _Maker:
         strides = kind[4]
         if strides is None:
             return 0
-        _require(strides == contiguous_strides(kind[2].shape))
+        require(strides == contiguous_strides(kind[2].shape))
         self._keep(strides)
         return id(strides)
 
@@ -259,7 +239,7 @@ class _Maker:
 
     def _inputs(self) -> None:
         replay, plan = self._replay, self._plan
-        _require(all(kind == np.float64 for kind in replay._number_types))
+        require(all(kind == np.float64 for kind in replay._number_types))
         sources = [
             *((STORAGE, id(storage)) for storage in replay._storages),
             *(self._argument(*self._plain.types[place]) for place in replay._arguments),
@@ -271,10 +251,14 @@ class _Maker:
         for place, slot in enumerate(self._input_slots):
             if slot < len(sources):
                 records.append((*sources[slot], self._addresses.at(place), lent.pop(place, 0)))
-        _require(not lent)  # something else than a storage is given away
+        require(not lent)  # something else than a storage is given away
         plan.table("inputs", records)
+        self._numbers(len(sources), place_of)
+
+    def _numbers(self, slot: int, place_of: Mapping[int, int]) -> None:
+        """What is computed and drawn for a call; slots from `slot` on."""
+        replay, plan = self._replay, self._plan
         computes: list[tuple[int, int]] = []
-        slot = len(sources)
         for compute, buffer in zip(replay._computes, self._scratch.buffers, strict=True):
             computes.append((id(compute), buffer.ptr))
             if slot in place_of:
@@ -311,9 +295,9 @@ class _Maker:
         return Storage(self._recorder, type, None, None)
 
     def _memory(self) -> None:
-        replay, plan, executable = self._replay, self._plan, self._executable
+        replay, plan = self._replay, self._plan
         takes = [
-            (self._buffers.at(j), plan.take(size, what))
+            (self._buffers.at(j), self._take(size, what))
             for j, size, what in zip(replay._allocated, replay._sizes, replay._types, strict=True)
             if j not in self._results
         ]
@@ -323,7 +307,7 @@ class _Maker:
         for group, is_taken in ((replay._taken_over, False), (replay._kept_outputs, True)):
             for owner, kind, j in group:
                 made = plan.own(self._record_of(new(self._storage(kind), kind, Lineage()), j))
-                take = plan.take(kind.nbytes, kind) if is_taken else 0
+                take = self._take(kind.nbytes, kind) if is_taken else 0
                 cell = 0
                 if not is_taken and (slot := self._input_slots[input_of[j]]) < len(replay._storages):
                     place = places.get(id(replay._storages[slot]))
@@ -337,7 +321,7 @@ class _Maker:
         plan.table(
             "spare",
             [
-                (place, self._buffers.at(j), plan.take(kind.nbytes, kind))
+                (place, self._buffers.at(j), self._take(kind.nbytes, kind))
                 for place, (_, j, kind) in enumerate(replay._exchanged)
             ],
         )
@@ -347,16 +331,25 @@ class _Maker:
             assert buffer is not None
             self._buffers.values[j] = id(buffer)
         outputs = [(self._buffers.at(j), self._addresses.at(first + j)) for j in range(self._count)]
+        self._arena(takes, outputs)
+        plan.table("takes", takes)
+        plan.table("outputs", outputs)
+
+    def _take(self, nbytes: int, what: object) -> int:
+        """The record of memory for `what`."""
+        return self._plan.take(nbytes, what)
+
+    def _arena(self, takes: list[tuple[int, int]], outputs: list[tuple[int, int]]) -> None:
+        """Add where the arena comes from, and where its address goes."""
+        executable, first = self._executable, len(self._input_slots)
         arena = executable.arena_bytes
         if 0 < arena <= SMALL_ARENA:
             held = Buffer.allocate(arena, executable.arena_name)
             self._keep(held)
             self._addresses.values[first + self._count] = held.ptr
         elif arena:
-            takes.append((self._buffers.at(self._count), plan.take(arena, executable.arena_name)))
+            takes.append((self._buffers.at(self._count), self._take(arena, executable.arena_name)))
             outputs.append((self._buffers.at(self._count), self._addresses.at(first + self._count)))
-        plan.table("takes", takes)
-        plan.table("outputs", outputs)
 
     def _copied_gradients(self) -> list[tuple[int, ...]]:
         """Gradients that are set to None, and those whose memory is another's, which are copied."""
@@ -369,15 +362,15 @@ class _Maker:
             if recipe is None or (recipe[0] == "value" and recipe[2] is None):
                 cleared.append((id(owner),))
                 continue
-            _require(recipe[0] == "made" and is_plain(recipe[2]) and recipe[2].storage in slots)
+            require(recipe[0] == "made" and is_plain(recipe[2]) and recipe[2].storage in slots)
             kind, source = recipe[2].type, slots.pop(recipe[2].storage) - self._first
-            _require(source >= 0)
+            require(source >= 0)
             cell = self._count + 1 + len(copies)
             copies.append((self._buffers.at(source), self._buffers.at(cell), kind.nbytes))
             made = plan.own(self._record_of(new(self._storage(kind), kind, Lineage()), cell))
-            take = plan.take(kind.nbytes, kind)
+            take = self._take(kind.nbytes, kind)
             kept.append((id(owner), id(kind), self._buffers.at(cell), made.address, take, 0, 0))
-        _require(not slots)  # a result that is a copy
+        require(not slots)  # a result that is a copy
         plan.table("cleared", cleared)
         plan.table("copies", copies)
         return kept
@@ -395,14 +388,14 @@ class _Maker:
         types = self._plain.types
         held += [(ARGUMENT, types[what][0], slot, copied) for what, slot, copied in replay._written_arguments]
         for kind, what, slot, copied in held:
-            _require(not copied)
+            require(not copied)
             records.append((kind, what, self._buffers.at(slot - first), -1, 0, 0))
         plan.table("written", records)
 
     def _result(self) -> None:
         replay, plan = self._replay, self._plan
         recipe = replay._result
-        _require(recipe is not None)
+        require(recipe is not None)
         fresh = {place: (kind, slot) for place, kind, slot, copied in replay._fresh if not copied}
         if replay._whole is not None:
             fresh[recipe[2].storage] = replay._whole[0], replay._whole[2]
@@ -414,7 +407,7 @@ class _Maker:
             if tag == "made":
                 # Each output becomes one storage: two tensors over one are left to Python.
                 place: Any = what.storage
-                _require(place in fresh)
+                require(place in fresh)
                 type_of, slot = fresh.pop(place)
                 storages: dict[int, Storage] = {place: self._storage(type_of)}
                 tensor = make_result(what, storages)
@@ -424,7 +417,7 @@ class _Maker:
                 self._keep(what)
                 leaves.append((OBJECT, id(what)))
             else:
-                _require(tag == "arg")
+                require(tag == "arg")
                 leaves.append((GIVEN, self._plain.types[what][0]))
         table = plan.table("made", made)
         tensor_of = table.address + MADE_TENSOR
@@ -441,11 +434,12 @@ class _Maker:
         plan.set("build", id(build))
 
     def _result_record(self, tensor: Any, j: int, place: int) -> tuple[int, ...]:
-        replay, plan, kind = self._replay, self._plan, tensor._storage.type
+        replay, kind = self._replay, tensor._storage.type
         if j not in replay._allocated:
             return self._record_of(tensor, j)  # in memory that was given away
         self._results.add(j)
-        return self._record_of(tensor, j, plan.take(kind.nbytes, kind), place if kind.nbytes <= SMALL_ARENA else -1)
+        take = self._take(kind.nbytes, kind)
+        return self._record_of(tensor, j, take, place if kind.nbytes <= self.again else -1)
 
     def _checks(self) -> None:
         replay, plan, scratch = self._replay, self._plan, self._scratch

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphc.native.direct import Direct, direct
 from graphc.native.library import MAKER
-from graphc.native.plans import NATIVE_CALLS, Direct, direct
 from graphc.replay import Replay
 from graphc.signatures import Plain
+from graphc_runtime.options import NATIVE_CALLS
 
 
 class Recent:

@@ -6,7 +6,7 @@ Addresses in it are borrowed: whoever makes a plan keeps the objects alive as lo
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from graphc.native.layout import slots_of
 from graphc_runtime.buffer import Buffer, size_class
@@ -116,6 +116,7 @@ SHARED = (
     "codes",  # the dictionary of the `code_key` outside of scopes, and its name there
     "code_name",
     "buffer_class",
+    "device_buffer_class",
     "storage_class",
     "flush_tally",
     "exception_class",
@@ -151,6 +152,8 @@ SINGLE = (
     "missed_calls",
     "options",
     "names",  # of arguments, a tuple, or 0
+    "launch",  # of a device that the host drives: what puts the program on its stream, and the stream of all buffers
+    "stream",
 )
 # Words of a record of `made`: prototypes of storage, lineage, value or 0, tensor; where the buffer is; record of `take`
 # or 0; place in the list of results or -1, which of its two storages is given up next; (tensor, storage).
@@ -197,7 +200,10 @@ STORAGE, ARGUMENT, GRADIENT, VIEW = 0, 1, 2, 3
 MADE, OBJECT, GIVEN = 0, 1, 2
 ONE, TUPLE, LIST, BUILT = 0, 1, 2, 3
 
-TAKE = 3  # words of a record of `take`: capacity, arguments of `allocate`, prototype of the buffer
+# Words of a record of `take`: capacity, arguments of `allocate`, prototype of the buffer; of another device FOREIGN,
+# the arguments, 0, its own `allocate`.
+TAKE = 4
+FOREIGN = -1
 S = {name: WORD * place for place, name in enumerate(SHARED)}
 P = {name: WORD * place for place, name in enumerate(SINGLE)}
 T = {
@@ -271,4 +277,10 @@ class Plan:
         like._memory = like._array = None
         like.ptr, like.nbytes = 0, nbytes
         self.keep.append(operands)
-        return self.own([size_class(nbytes), id(operands), self.prototype(like)]).address
+        return self.own([size_class(nbytes), id(operands), self.prototype(like), 0]).address
+
+    def take_of(self, allocate: Callable[..., object], nbytes: int, what: object) -> int:
+        """`take` for memory of another device, which `allocate` gives."""
+        operands = nbytes, what
+        self.keep += operands, allocate
+        return self.own([FOREIGN, id(operands), 0, id(allocate)]).address

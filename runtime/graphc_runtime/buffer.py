@@ -255,17 +255,30 @@ def window(buffer: Any) -> Window:
     return made
 
 
-class Buffer:
+class BufferBase:
+    """What buffers of all devices are: `nbytes` bytes at address `ptr`. Native code reads these slots of them."""
+
+    __slots__ = ("_memory", "nbytes", "ptr")
+
+    ptr: int
+    nbytes: int
+    _memory: Any  # a block of the device's pool, which goes back there; None for memory from elsewhere
+
+    @property
+    def of_pool(self) -> bool:
+        """Whether the memory came from the pool: then nobody knows of it who does not hold the buffer."""
+        return self._memory is not None
+
+
+class Buffer(BufferBase):
     """Contiguous memory of `nbytes` bytes at address `ptr`.
 
     The memory lives as long as the buffer or an array made from it. `np.asarray(buffer)` is `buffer.array`.
     """
 
-    __slots__ = ("__weakref__", "_array", "_memory", "nbytes", "ptr")
+    __slots__ = ("__weakref__", "_array")
 
-    ptr: int
-    nbytes: int
-    _memory: Memory | None  # a block of the pool, which goes back there
+    _memory: Memory | None
     _array: np.ndarray | Buffer | None  # or what holds the memory: an array, or the buffer that this is a part of
 
     @staticmethod
@@ -354,11 +367,6 @@ class Buffer:
         """Fill memory of the pool with bytes 0xFF, as the option `poison` does with what is allocated."""
         assert self._memory is not None
         ctypes.memset(self.ptr, 0xFF, self._memory[0])
-
-    @property
-    def of_pool(self) -> bool:
-        """Whether the memory came from `allocate`: then nobody knows of it who does not hold the buffer."""
-        return self._memory is not None
 
     @property
     def array(self) -> np.ndarray:

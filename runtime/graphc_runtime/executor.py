@@ -149,29 +149,40 @@ class DeviceExecutable(Executable):
             for i, (_, alias, spec) in enumerate(self._outputs)
             if alias < 0
         ]
+        self._addresses = struct.Struct(f"={self._program.buffers}Q").unpack
 
     def launch(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """See `Executable.launch`. CallError for a buffer that is not on the device."""
-        device = self.device
-        stream = device.current_stream
+        stream = self.device.current_stream
         buffers = [*inputs, *outputs]
-        pointers = [buffer.ptr for buffer in buffers]
+        pointers = tuple([buffer.ptr for buffer in buffers])
         try:
             own = {buffer.stream for buffer in buffers} == {stream}
         except AttributeError:  # a buffer of the host
             own = False
         if not own:
             self._share(buffers, stream)
-        arena = device.take_arena(self.arena_bytes, self.arena_name, stream) if self.arena_bytes else None
-        pointers.append(0 if arena is None else arena.address)
-        try:
-            self._program.enqueue(pointers, stream)
-        finally:
-            if arena is not None:
-                device.pool.give_arena(arena)
+        self._enqueue(pointers, stream)
         tally = self._counts.tally
         tally.runs += 1
         tally.launches += self._launches
+
+    def launch_at(self, addresses: bytes | ctypes.Array[ctypes.c_int64]) -> None:
+        """`launch` for native code, which knows that all buffers are of the current stream, and counts: their addresses
+        are given, and a word behind them that is not read.
+        """
+        self._enqueue(self._addresses(addresses)[:-1], self.device.current_stream)
+
+    def _enqueue(self, pointers: tuple[int, ...], stream: Any) -> None:
+        if not self.arena_bytes:
+            self._program.enqueue((*pointers, 0), stream)
+            return
+        device = self.device
+        arena = device.take_arena(self.arena_bytes, self.arena_name, stream)
+        try:
+            self._program.enqueue((*pointers, arena.address), stream)
+        finally:
+            device.pool.give_arena(arena)
 
     def _share(self, buffers: Sequence[Any], stream: Any) -> None:
         """Note that buffers of other streams are used on this one."""

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from graphc_runtime.buffer import BufferBase
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.devices.cuda_blocks import GRANULE, LARGE, SCALAR, SCALARS, SHORT, SMALL, Block, Shelf
 from graphc_runtime.devices.cuda_driver import DriverDevice, DriverError, Handle
@@ -281,23 +282,23 @@ class DevicePool:
         return "\n".join(lines)
 
 
-class DeviceBuffer:
+class DeviceBuffer(BufferBase):
     """Contiguous memory of `nbytes` bytes at address `ptr` of `device`. The host cannot read it there.
 
     `stream` is the one that it was made on. `what` says what it is for when memory runs short.
     """
 
-    __slots__ = ("__weakref__", "_block", "device", "nbytes", "ptr", "stream")
+    __slots__ = ("__weakref__", "_block", "device", "stream")
 
     device: CudaDevice
     stream: Stream
-    ptr: int
-    nbytes: int
     _block: Block
+    _memory: Block | None
 
     def __init__(self, block: Block, nbytes: int, device: CudaDevice) -> None:
         """The buffer of a block that the pool handed out; `CudaDevice.allocate` makes buffers."""
         self._block = block
+        self._memory = block if block.owner is None else None
         self.device = device
         self.stream = block.stream
         self.ptr = block.address
@@ -314,11 +315,6 @@ class DeviceBuffer:
         block = self._block
         if block.owner is None or block.others:
             block.give_back(block)
-
-    @property
-    def of_pool(self) -> bool:
-        """Whether the memory came from the pool: then nobody knows of it who does not hold the buffer."""
-        return self._block.owner is None
 
     @property
     def writeable(self) -> bool:
