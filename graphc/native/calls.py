@@ -249,20 +249,12 @@ def _gather(layout: Layout) -> Function:
     """Addresses of all buffers."""
     f = Writer(layout, "gather", "plan", "args")
     plan, none, buffers = "%plan", f.shared("%plan", "none"), layout.buffer
-    stream = f.single(plan, "stream")
-
-    def check_stream(buffer: str) -> None:
-        # Work of other streams is waited for in Python.
-        with f.when(f.differ(stream, 0)):
-            f.need(f.equal(f.load(buffer, layout.type), f.shared(plan, "device_buffer_class")))
-            f.need(f.equal(f.load(buffer, layout.device_buffer["stream"]), stream))
-
     with f.each(plan, T["inputs"], TABLES["inputs"]) as record:
         storage = f.storage_of(plan, record)
         f.need(f.equal(f.load(storage, layout.storage["value"]), none))
         buffer, lent = f.follow(storage, layout.storage["buffer"]), f.load(record, 24)
         f.need(f.differ(buffer, none))
-        check_stream(buffer)
+        f.proceed(f.call("of_stream", plan, buffer))
         with f.when(f.differ(lent, 0)):
             # When there is more than the storage that holds it, somebody may look at the old value.
             f.need(f.both(f.is_alone(buffer), f.differ(f.load(buffer, buffers["_memory"]), none)))
@@ -278,15 +270,9 @@ def _gather(layout: Layout) -> Function:
         f.store(f.get(begin), f.load(record, 16))
     with f.each(plan, T["outputs"], TABLES["outputs"]) as record:
         buffer = f.load(f.load(record))
-        check_stream(buffer)
+        f.proceed(f.call("of_stream", plan, buffer))
         f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 8))
-    with f.each(plan, T["draws"], TABLES["draws"]) as record:
-        found, place = f.call("PyObject_CallObject", f.load(record), f.load(record, 8)), f.load(record, 16)
-        f.need(f.differ(found, 0), -1)
-        f.own(plan, found)
-        with f.when(f.differ(place, 0)):
-            f.store(f.call("PyLong_AsVoidPtr", f.load(found, buffers["ptr"])), place)
-    f.give(1)
+    f.give(f.call("brought", plan))
     return f
 
 
@@ -377,9 +363,7 @@ def _run(layout: Layout) -> Function:
     entry, operands = f.single(plan, "entry"), (f.single(plan, "addresses"), f.single(plan, "runtime"))
     releases, launch = f.differ(f.single(plan, "release"), 0), f.single(plan, "launch")
     with f.when(f.differ(launch, 0)):
-        launched = f.call("PyObject_CallNoArgs", launch)
-        f.need(f.differ(launched, 0), -1)
-        f.call("Py_DecRef", launched)
+        f.proceed(f.call("launched", plan))
     with f.when(f.equal(launch, 0)), f.unless(releases):
         f.run_address(entry, *operands)
     with f.when(releases):
@@ -478,5 +462,8 @@ def _entry(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """All functions of the native replay. `graphc_replay` is the one to call."""
-    makers = (_settings, _arguments, _calls, _memory, _guards, _gather, _settle, _run, _leaf, _result, _entry)
+    makers = (
+        *(_settings, _arguments, _calls, _memory, _guards, _gather, _settle, _run),
+        *(_leaf, _result, _entry),
+    )
     return [*objects.functions(layout), *(make(layout) for make in makers)]

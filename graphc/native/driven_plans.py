@@ -10,6 +10,7 @@ from typing import Any
 
 from graphc.host import TransferExecutable
 from graphc.late_checks import FLAG_BYTES
+from graphc.native.bringing import bring, current_stream, drive
 from graphc.native.library import NativeLibrary
 from graphc.native.plans import PlanMaker, require
 from graphc.random import key_buffer
@@ -19,40 +20,19 @@ from graphc.signatures import Plain
 from graphc_runtime.executor import DeviceExecutable
 
 
-class _Brought:
-    """The numbers of a call, and the keys of its draws, brought to the device.
-
-    `first` gives the buffer of the first of the slots `wanted`, and each call of `following` that of the next one.
+def _drawn_and_brought(replay: Replay, slots: list[Any], wanted: Sequence[int]) -> list[Any]:
+    """Draw for a call, and bring its numbers and keys to the device: the buffers of the slots `wanted`. `slots` are
+    those before the keys.
     """
-
-    def __init__(
-        self, replay: Replay, numbers: Sequence[Any], sources: int, wanted: Sequence[int], stream: Any
-    ) -> None:
-        self._replay = replay
-        self._numbers = numbers
-        self._sources = sources
-        self._wanted = wanted
-        self._stream = stream
-        self._left: list[Any] = []
-
-    def first(self) -> Any:
-        """Draw, and bring all."""
-        slots = [*[None] * self._sources, *self._numbers]
-        for generator, is_read in self._replay._draws:
-            if is_read:
-                slots.append(key_buffer(generator))
-            else:
-                generator.skip()
-        for executable, places in self._replay._before:
-            slots += executable.run([slots[place] for place in places])
-        self._left = [slots[slot] for slot in reversed(self._wanted)]
-        return self.following() if self._left else None
-
-    def following(self) -> Any:
-        """The next buffer."""
-        buffer = self._left.pop()
-        buffer.used_by(self._stream)
-        return buffer
+    slots = slots.copy()
+    for generator, is_read in replay._draws:
+        if is_read:
+            slots.append(key_buffer(generator))
+        else:
+            generator.skip()
+    for executable, places in replay._before:
+        slots += executable.run([slots[place] for place in places])
+    return [slots[slot] for slot in wanted]
 
 
 class _Judged:
@@ -84,11 +64,11 @@ class DrivenPlanMaker(PlanMaker):
     def __init__(self, native: NativeLibrary, replay: Replay, plain: Plain) -> None:
         super().__init__(native, replay, plain)
         self._device = self._executable.device
-        self._stream = self._device.current_stream
+        self._current = current_stream(self._plan, self._device)
         self._judged = _Judged(replay, self._device.allocate, self._first)
         for j, buffer in self._judged.buffers.items():
             self._buffers.values[j] = id(buffer)
-        self._keep(self._stream, self._judged)
+        self._keep(self._judged)
 
     @staticmethod
     def _suits(replay: Replay) -> bool:
@@ -102,29 +82,20 @@ class DrivenPlanMaker(PlanMaker):
         )
 
     def _way(self) -> dict[str, int]:
-        launch = partial(self._executable.launch_at, self._addresses.values)
-        self._keep(launch)
-        return {"launch": id(launch), "stream": id(self._stream)}
+        drive(self._plan, self._executable, self._current[1], self._addresses)
+        return {}
 
     def _guarding(self, calls: Sequence[tuple[Callable[[], Any], Any]]) -> list[tuple[Callable[[], Any], Any]]:
-        stream = partial(getattr, self._device, "current_stream")
-        self._keep(stream)
-        return [*super()._guarding(calls), (stream, self._stream)]
+        return [*super()._guarding(calls), self._current]
 
     def _numbers(self, slot: int, place_of: Mapping[int, int]) -> None:
         replay, plan = self._replay, self._plan
         buffers = self._scratch.buffers
         plan.table("computes", [(id(c), b.ptr) for c, b in zip(replay._computes, buffers, strict=True)])
         places = {at: place for at, place in place_of.items() if at >= slot}
-        brought = _Brought(replay, buffers, slot, list(places), self._stream)
-        functions = brought.first, brought.following
-        self._keep(functions)
-        records = [
-            (id(functions[min(i, 1)]), id(()), self._addresses.at(place)) for i, place in enumerate(places.values())
-        ]
-        if not records and replay._draws:
-            records = [(id(functions[0]), id(()), 0)]
-        plan.table("draws", records)
+        if places or replay._draws:
+            called = partial(_drawn_and_brought, replay, [*[None] * slot, *buffers], list(places))
+            bring(plan, called, self._current[1], [self._addresses.at(place) for place in places.values()])
 
     def _take(self, nbytes: int, what: object) -> int:
         return self._plan.take_of(self._device.allocate, nbytes, what)

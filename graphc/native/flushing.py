@@ -21,8 +21,6 @@ def _idle_modes(layout: Layout) -> Function:
     plan, none, recorder = "%plan", f.shared("%plan", "none"), layout.recorder
     for name in ("capture", "example_since"):
         f.need(f.equal(f.load("%recorder", recorder[name]), none))
-    late = f.load(f.load("%recorder", recorder["late"]), layout.late["_waiting"])
-    f.need(f.equal(f.call("PyList_Size", late), 0))
     poison = f.call("PyObject_GetAttr", f.shared(plan, "poison"), f.shared(plan, "value_name"))
     f.need(f.differ(poison, 0), -1)
     f.call("Py_DecRef", poison)
@@ -31,6 +29,14 @@ def _idle_modes(layout: Layout) -> Function:
     f.call("PyContextVar_Get", f.shared(plan, "scope"), 0, f.address(scope))
     f.call("Py_DecRef", f.get(scope))
     f.give(f.number(f.equal(f.get(scope), f.shared(plan, "no_scope"))))
+    return f
+
+
+def _nothing_late(layout: Layout) -> Function:
+    """Whether no check of another device waits to be looked at, which must be when something of the host is."""
+    f = Writer(layout, "nothing_late", "recorder")
+    late = f.load(f.load("%recorder", layout.recorder["late"]), layout.late["_waiting"])
+    f.give(f.number(f.equal(f.call("PyList_Size", late), 0)))
     return f
 
 
@@ -91,7 +97,9 @@ def _awaited(layout: Layout) -> Function:
                 f.need(f.equal(f.load(storage, slots["export"]), none))
                 lists = (("%storages", storage), ("%values", held), ("%nodes", f.load(held, value["node"])))
                 known = f.variable(0)
-                with f.when(f.equal(f.call("PyList_Size", checks), 0)):  # who looks wants to know of errors
+                late = f.call("nothing_late", "%recorder")
+                # Who looks wants to know of errors.
+                with f.when(f.both(f.equal(f.call("PyList_Size", checks), 0), f.differ(late, 0))):
                     f.set(known, f.call("known_at_once", "%plan", "%recorder", storage, held))
                 with f.when(f.equal(f.get(known), 0)):
                     for place, what in lists:
@@ -180,15 +188,24 @@ def _located(layout: Layout) -> Function:
     plan, buffers = "%plan", layout.buffer
     options = f.call("PyDict_GetItemWithError", f.shared(plan, "codes"), f.shared(plan, "code_name"))
     f.need(f.equal(options, f.single(plan, "options")))
+    here = f.equal(f.single(plan, "stream"), 0)
+    with f.when(f.differ(f.number(here), 1)):
+        f.proceed(f.call("calls", plan))
+    with f.when(here):
+        f.need(f.equal(f.call("nothing_late", "%recorder"), 1))
     bound = f.load("%recorder", layout.recorder["bound"])
     with f.each(plan, T["bound"], TABLES["bound"]) as record:
         buffer = f.call("PyDict_GetItemWithError", bound, f.load(record))
         f.need(f.differ(buffer, 0))
-        f.need(f.equal(f.load(buffer, layout.type), f.shared(plan, "buffer_class")))
+        with f.when(here):
+            f.need(f.equal(f.load(buffer, layout.type), f.shared(plan, "buffer_class")))
+        f.proceed(f.call("of_stream", plan, buffer))
         f.need(f.equal(f.call("PyLong_AsLongLong", f.load(buffer, buffers["nbytes"])), f.load(record, 8)))
         f.call("Py_IncRef", buffer)
         f.own(plan, buffer)
         f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 16))
+    with f.each(plan, T["hosted"], TABLES["hosted"]) as record:
+        f.need(f.differ(f.call("PyDict_GetItemWithError", bound, f.load(record)), 0))
     with f.each(plan, T["lent"], TABLES["lent"]) as record:
         f.store(f.call("PyDict_GetItemWithError", bound, f.load(record)), f.load(record, 8))
     with f.each(plan, T["takes"], TABLES["takes"]) as record:
@@ -199,7 +216,7 @@ def _located(layout: Layout) -> Function:
     with f.each(plan, T["outputs"], TABLES["outputs"]) as record:
         buffer = f.load(f.load(record))
         f.store(f.call("PyLong_AsVoidPtr", f.load(buffer, buffers["ptr"])), f.load(record, 8))
-    f.give(1)
+    f.give(f.call("brought", plan))
     return f
 
 
@@ -292,7 +309,10 @@ def _judged(layout: Layout) -> Function:
         record = f.scaled(f.load(plan, T["outputs"][0]), f.times(place, str(TABLES["outputs"])))
         buffer, flag = f.load(f.load(record)), f.load(f.load(record, 8))
         is_error = f.call("PyType_IsSubtype", f.load(problem, layout.type), f.shared(plan, "exception_class"))
-        with f.when(f.either(f.equal(is_error, 0), f.differ(f.load(flag, bits=8), 0))):
+        asks = f.variable(f.number(f.either(f.equal(is_error, 0), f.differ(f.single(plan, "stream"), 0))))
+        with f.when(f.equal(f.get(asks), 0)):
+            f.set(asks, f.load(flag, bits=8))
+        with f.when(f.differ(f.get(asks), 0)):
             f.run_python(f.shared(plan, "judge"), f.load("%recorder", layout.recorder["late"]), buffer, problem)
     f.give(1)
     return f
@@ -306,8 +326,10 @@ def _computed(layout: Layout) -> Function:
     f.proceed(f.call("unchanged", "%storages", "%values"))
     f.proceed(f.call("lends", plan, "%recorder", "%values"))
     entry, operands = f.single(plan, "entry"), (f.single(plan, "addresses"), f.single(plan, "runtime"))
-    releases = f.differ(f.single(plan, "release"), 0)
-    with f.unless(releases):
+    releases, launch = f.differ(f.single(plan, "release"), 0), f.single(plan, "launch")
+    with f.when(f.differ(launch, 0)):
+        f.proceed(f.call("launched", plan))
+    with f.when(f.equal(launch, 0)), f.unless(releases):
         f.run_address(entry, *operands)
     with f.when(releases):
         with f.when(f.differ("%collects", 0)):
@@ -344,6 +366,7 @@ def _found_program(layout: Layout) -> Function:
     f.call("Py_DecRef", seen)
     f.proceed(code)
     with f.when(f.equal(f.call("PyList_Size", "%nodes"), 0)):
+        f.need(f.equal(f.call("nothing_late", "%recorder"), 1))
         f.give(f.call("nothing_left", "%desk", "%recorder", count))
     f.proceed(f.call("add_cuts", "%desk", "%recorder", "%nodes"))
     key = f.call("PyList_AsTuple", "%nodes")
@@ -460,7 +483,18 @@ def _cleared(layout: Layout) -> Function:
 def functions(layout: Layout) -> list[Function]:
     """All functions of the native flush."""
     makers = (
-        *(_idle_modes, _cuts, _add_cuts, _awaited, _filled, _known_at_once, _located, _unchanged, _settled),
+        *(
+            _idle_modes,
+            _nothing_late,
+            _cuts,
+            _add_cuts,
+            _awaited,
+            _filled,
+            _known_at_once,
+            _located,
+            _unchanged,
+            _settled,
+        ),
         *(_keep_leaves, _judged, _computed, _found_program, _nothing_left, _flushed, _flush, _cleared, _looked_at),
     )
     return [make(layout) for make in makers]

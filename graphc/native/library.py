@@ -25,6 +25,7 @@ from graphc.ir.types import DType, TensorType, bf16, boolean, f32, f64, i32, i64
 from graphc.late_checks import LateChecks
 from graphc.native import (
     calls,
+    driving,
     entering,
     finalizing,
     flushing,
@@ -232,6 +233,7 @@ def _code() -> tuple[Layout, str]:
     )
     functions = [
         *calls.functions(layout),
+        *driving.functions(layout),
         *entering.functions(layout),
         *reading.functions(layout),
         *parts.functions(layout),

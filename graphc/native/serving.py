@@ -135,6 +135,7 @@ def _may_serve(layout: Layout) -> Function:
     desk = "%desk"
     f.need(f.above(f.load("%service", V["left"]), 0))
     f.proceed(f.call("idle_modes", desk, "%recorder"))
+    f.need(f.equal(f.call("nothing_late", "%recorder"), 1))
     cuts = f.call("cuts", desk, "%recorder")
     f.need(f.differ(cuts, 0))
     f.need(f.equal(f.call("PyDict_Size", cuts), 0))

@@ -193,6 +193,7 @@ TABLES = {
     "leaves": 2,  # kind, what
     "bound": 3,  # node of a leaf, bytes, where the address goes
     "lent": 2,  # node of a leaf that the program overwrites, where the buffer goes
+    "hosted": 1,  # node of a leaf of the host that is brought to the device
 }
 # Kinds of inputs and of written memory. Of views it is VIEW - 1 and the bytes of an element.
 STORAGE, ARGUMENT, GRADIENT, VIEW = 0, 1, 2, 3
@@ -279,8 +280,7 @@ class Plan:
         self.keep.append(operands)
         return self.own([size_class(nbytes), id(operands), self.prototype(like), 0]).address
 
-    def take_of(self, allocate: Callable[..., object], nbytes: int, what: object) -> int:
+    def take_of(self, allocate: Callable[..., object], *operands: object) -> int:
         """`take` for memory of another device, which `allocate` gives."""
-        operands = nbytes, what
         self.keep += operands, allocate
         return self.own([FOREIGN, id(operands), 0, id(allocate)]).address

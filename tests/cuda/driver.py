@@ -82,7 +82,7 @@ class Memory:
             )
 
 
-@dataclass
+@dataclass(eq=False)
 class Stream:
     """A queue; `captured` are the nodes of the graph that is being made."""
 
