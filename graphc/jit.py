@@ -176,7 +176,7 @@ class Compiled(Ready):
         floats: list[float] = []
         objects: list[Any] = []
         structure = flatten((args, tuple(kwargs.items())), tensors, floats, objects)
-        key = (structure, aliasing(tensors), self._floats.key(floats), MODE.enabled, code_key())
+        key = (structure, aliasing(tensors), self._floats.key(floats), (MODE.enabled, MODE.inference), code_key())
         reason = None
         for entry in self._entries.get(key, ()):
             reason = entry.failure(tensors)

@@ -49,6 +49,6 @@ def _shapeless(structure: Any) -> Any:
     """The structure of arguments without shapes and strides."""
     if not isinstance(structure, tuple):
         return structure
-    if len(structure) == 5 and isinstance(type := structure[1], TensorType):
-        return type.dtype, type.rank, type.device, structure[2], structure[3] is None, structure[4]
+    if len(structure) == 6 and isinstance(type := structure[1], TensorType):
+        return type.dtype, type.rank, type.device, structure[2], structure[3] is None, *structure[4:]
     return tuple(map(_shapeless, structure))

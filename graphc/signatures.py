@@ -27,7 +27,7 @@ def flatten(value: Any, tensors: list[Any], floats: list[float], objects: list[A
     """
     if isinstance(value, TensorBase):
         tensors.append(value)
-        return ("T", value._type, value.requires_grad, _strides_of(value), value._wrapped)
+        return ("T", value._type, value.requires_grad, _strides_of(value), value._wrapped, value._counter is None)
     kind = type(value)
     if kind is float:
         if inside:
@@ -106,16 +106,16 @@ class Plain:
     Views that require gradients are not among them, nor different tensors over the same memory.
     """
 
-    __slots__ = ("constants", "count", "enabled", "names", "shared", "types")
+    __slots__ = ("constants", "count", "enabled", "inference", "names", "shared", "types")
 
     def __init__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        self.enabled = MODE.enabled
+        self.enabled, self.inference = MODE.enabled, MODE.inference
         self.names = tuple(kwargs)
         args = (*args, *kwargs.values())
         self.count = len(args)
-        # Place, class, type, whether it requires gradients, the strides of a view.
+        # Place, class, type, whether it requires gradients, the strides of a view, whether it is of inference mode.
         self.types = [
-            (i, type(t), t._type, t.requires_grad, _strides_of(t))
+            (i, type(t), t._type, t.requires_grad, _strides_of(t), t._counter is None)
             for i, t in enumerate(args)
             if isinstance(t, TensorBase)
         ]
@@ -139,11 +139,11 @@ class Plain:
             if tuple(kwargs) != self.names:
                 return None
             args = (*args, *kwargs.values())
-        if len(args) != self.count or MODE.enabled is not self.enabled:
+        if len(args) != self.count or MODE.enabled is not self.enabled or MODE.inference is not self.inference:
             return None
-        for place, cls, kind, requires, strides in self.types:
+        for place, cls, kind, requires, strides, frozen in self.types:
             tensor = args[place]
-            if type(tensor) is not cls or tensor._wrapped:
+            if type(tensor) is not cls or tensor._wrapped or (tensor._counter is None) is not frozen:
                 return None
             if (tensor._strides if tensor._chain else None) != strides:
                 return None

@@ -38,7 +38,7 @@ def _settings(layout: Layout) -> Function:
         f.set(enabled, f.shared(plan, "true"))  # the thread has set nothing
     f.need(f.equal(f.get(enabled), f.single(plan, "enabled")))
     inference = f.call("PyDict_GetItemWithError", modes, f.shared(plan, "inference_name"))
-    f.store(f.number(f.equal(inference, f.shared(plan, "true"))), plan, P["inference"])
+    f.need(f.equal(f.number(f.equal(inference, f.shared(plan, "true"))), f.single(plan, "inference")))
     f.need(f.equal(f.load(f.shared(plan, "poison"), layout.option["_value"]), f.shared(plan, "false")))
     scope = f.variable(0)
     f.call("PyContextVar_Get", f.shared(plan, "scope"), 0, f.address(scope))
@@ -71,6 +71,8 @@ def _arguments(layout: Layout) -> Function:
             own = f.load(given, tensor["_strides"])
             f.need(f.equal(f.call("PyObject_RichCompareBool", own, strides, EQUAL), 1))
         f.need(f.equal(f.load(given, tensor["_wrapped"]), f.shared(plan, "false")))
+        frozen = f.equal(f.load(given, tensor["_counter"]), f.shared(plan, "none"))
+        f.need(f.equal(f.number(frozen), f.load(record, 64)))
         f.need(f.equal(f.requires(plan, f.follow(given, tensor["_lineage"])), f.load(record, 24)))
         storage, expected = f.follow(given, tensor["_storage"]), f.load(record, 32)
         with f.when(f.differ(expected, 0)):

@@ -122,6 +122,7 @@ class PlanMaker:
             "shared": self._native.shared.address,
             "count": self._plain.count,
             "enabled": id(self._plain.enabled),
+            "inference": self._plain.inference,
             "names": id(self._plain.names) if self._plain.names else 0,
             "addresses": self._addresses.address,
             "launches": len(self._executable.artifact.launches),
@@ -152,8 +153,8 @@ class PlanMaker:
         plan.table(
             "arguments",
             [
-                (place, id(cls), id(kind), int(requires), 0 if storage is None else id(storage), 0, strides, leader)
-                for (place, cls, kind, requires, _), storage, strides, leader in zip(
+                (place, id(cls), id(kind), requires, 0 if storage is None else id(storage), 0, strides, leader, frozen)
+                for (place, cls, kind, requires, _, frozen), storage, strides, leader in zip(
                     plain.types, shared, map(self._strides, plain.types), _leaders(plain), strict=True
                 )
             ],
@@ -207,7 +208,7 @@ class PlanMaker:
         self._keep(*calls)
         return words, calls
 
-    def _strides(self, kind: tuple[int, type, TensorType, bool, tuple[int, ...] | None]) -> int:
+    def _strides(self, kind: tuple[int, type, TensorType, bool, tuple[int, ...] | None, bool]) -> int:
         """The strides that a view must have; 0 for what is none."""
         strides = kind[4]
         if strides is None:
@@ -242,7 +243,7 @@ class PlanMaker:
         require(all(kind == np.float64 for kind in replay._number_types))
         sources = [
             *((STORAGE, id(storage)) for storage in replay._storages),
-            *(self._argument(*self._plain.types[place]) for place in replay._arguments),
+            *(self._argument(*self._plain.types[place][:5]) for place in replay._arguments),
             *((GRADIENT, id(tensor)) for tensor in replay._gradients),
         ]
         lent = {alias: self._buffers.at(j) for j, alias in replay._aliases}

@@ -162,8 +162,8 @@ MADE_TENSOR, MADE_STORAGE = 64, 72  # offsets
 # Tables of a plan, each with the number of words of a record.
 TABLES = {
     # Place, class, type, whether it needs gradients, the captured storage it shares, (its storage), strides, where the
-    # record of the same tensor begins (in words) or -1.
-    "arguments": 8,
+    # record of the same tensor begins (in words) or -1, whether it is of inference mode.
+    "arguments": 9,
     "constants": 2,  # place, value
     "fixed": 2,  # place, tensor
     "captured": 1,  # storage

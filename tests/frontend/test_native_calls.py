@@ -85,3 +85,23 @@ def test_what_python_does_instead_gets_all_arguments() -> None:
         names = {f"n{i}": torch.full((1,), float(i)) for i in range(count)}
         made = compiled(*[x] * count, **names)
         assert [t.tolist() for t in made] == [[1.0, 1.0]] * count + [[float(i)] for i in range(count)]
+
+
+def test_inference_mode_is_part_of_what_a_call_is() -> None:
+    """Functions may ask for the mode, and whether a tensor is of it."""
+    asks = torch.compile(lambda x: (x + 1 if torch.is_inference_mode_enabled() else x * 10, (x + 2).is_inference()))
+    own = torch.compile(lambda x: x + 1 if x.is_inference() else x * 10)
+    writes = torch.compile(lambda x: x.add_(1))
+    x = torch.ones(2)
+    with torch.inference_mode():
+        frozen = torch.ones(2)
+    for _ in range(5):
+        with torch.inference_mode():
+            assert asks(x)[0].tolist() == [2, 2] and asks(x)[1]
+            writes(frozen)
+        with torch.no_grad():
+            assert asks(x)[0].tolist() == [10, 10] and not asks(x)[1]
+            assert own(frozen).tolist() == (frozen + 1).tolist() and own(x).tolist() == [10, 10]
+            with pytest.raises(RuntimeError, match="Inplace update to inference tensor outside InferenceMode"):
+                writes(frozen)
+    assert frozen.tolist() == [6, 6]
