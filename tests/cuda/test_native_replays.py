@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from graphc_runtime.devices.cuda import cuda_device
 from graphc_runtime.devices.cuda_driver import DriverError
 from graphc_runtime.errors import DeviceError
 from tests.cuda.machine import Machine
+from tests.frontend.histories import check_history
 from tests.frontend.native_cases import FUNCTIONS, MAKERS, batch, entered, natively, numbers, training, warm
+from tests.frontend.test_compiled_training import training_history
 
 SHIM_VARIANT = "quick"
 OTHER_FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -195,6 +198,12 @@ def test_nothing_is_held_too_long() -> None:
     before = graphc.cuda.memory_allocated()
     assert natively(lambda: [step(x, y) for _ in range(50)]) == 50
     assert graphc.cuda.memory_allocated() == before
+
+
+@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 200), marks=pytest.mark.slow)], ids=["few", "many"])
+def test_random_training_steps_do_what_plain_ones_do(seeds: range) -> None:
+    for seed in seeds:
+        check_history(partial(training_history, device="cuda"), seed, 1e-4)
 
 
 def test_no_more_functions_of_python_are_entered_for_more_tensors(monkeypatch: pytest.MonkeyPatch) -> None:

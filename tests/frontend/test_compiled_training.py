@@ -27,9 +27,10 @@ class State:
     flag: bool
 
 
-def _state(draw: random.Random) -> State:
+def _state(draw: random.Random, device: str) -> State:
     numbers = np.random.default_rng(draw.randrange(1 << 30))
-    tensors = [torch.tensor(numbers.standard_normal((SIZE, SIZE)).astype(np.float32) * 0.5) for _ in range(5)]
+    arrays = [numbers.standard_normal((SIZE, SIZE)).astype(np.float32) * 0.5 for _ in range(5)]
+    tensors = [torch.tensor(array, device=device) for array in arrays]
     state = State()
     state.parameters, state.buffers = [t.requires_grad_() for t in tensors[:3]], tensors[3:]
     state.scale, state.flag = 1.0, True
@@ -104,7 +105,7 @@ def _between(draw: random.Random, state: State, held: list[Any]) -> None:
     if kind == 0:
         p.grad = None
     elif kind == 1:
-        p.grad = torch.ones(SIZE, SIZE)
+        p.grad = torch.ones_like(p)
     elif kind == 2 and p.grad is not None:
         held.append(p.grad)  # a look at it must stay as it is, or change as the tensor does
     elif kind == 3:
@@ -125,9 +126,10 @@ def _between(draw: random.Random, state: State, held: list[Any]) -> None:
         held.append(p.grad if p.grad is None else p.grad[1:])
 
 
-def _history(seed: int, compiled: bool) -> list[Any]:
+def training_history(seed: int, compiled: bool, device: str = "cpu") -> list[Any]:
+    """What a random function leaves behind in some calls."""
     draw = random.Random(seed)
-    state = _state(draw)
+    state = _state(draw, device)
     forward = [_forward(draw) for _ in range(draw.randrange(1, 6))]
     after = [_after(draw) for _ in range(draw.randrange(4))]
     with_backward, with_view = draw.random() < 0.8, draw.random() < 0.3
@@ -149,18 +151,18 @@ def _history(seed: int, compiled: bool) -> list[Any]:
     held: list[Any] = []
     numbers = np.random.default_rng(seed)
     for _ in range(10):
-        x = torch.tensor(numbers.standard_normal((SIZE, SIZE)).astype(np.float32))
+        x = torch.tensor(numbers.standard_normal((SIZE, SIZE)).astype(np.float32), device=device)
         options = {"factor": draw.choice([1.0, 2.0])} if draw.random() < 0.2 else {}
         try:
             loss, value = call(x, **options)
             if loss.requires_grad and draw.random() < 0.5:
                 loss.backward()
-            seen += [loss.requires_grad, loss.detach().numpy().copy(), value.numpy().copy()]
+            seen += [loss.requires_grad, loss.detach().cpu().numpy().copy(), value.cpu().numpy().copy()]
         except RuntimeError as error:
             seen.append(type(error))
         held.append(None)
         for tensor in (*state.parameters, *state.buffers, *(p.grad for p in state.parameters), *held):
-            seen.append(None if tensor is None else tensor.detach().numpy().copy())
+            seen.append(None if tensor is None else tensor.detach().cpu().numpy().copy())
         if draw.random() < 0.4:
             _between(draw, state, held)
     return seen
@@ -169,11 +171,11 @@ def _history(seed: int, compiled: bool) -> list[Any]:
 @pytest.mark.parametrize("part", range(4))
 def test_compiled_steps_do_what_plain_ones_do(part: int) -> None:
     for seed in range(part * 8, part * 8 + 8):
-        check_history(_history, seed, MOST_ERROR)
+        check_history(training_history, seed, MOST_ERROR)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
 def test_many_compiled_steps_do_what_plain_ones_do(part: int) -> None:
     for seed in range(1000 + part * 50, 1050 + part * 50):
-        check_history(_history, seed, MOST_ERROR)
+        check_history(training_history, seed, MOST_ERROR)
