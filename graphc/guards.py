@@ -44,6 +44,15 @@ _UNREAD = "_non_persistent_buffers_set"
 # Modules whose functions give something else at each call.
 _CHANGING = frozenset(("random", "time", "secrets", "uuid", "datetime", "numpy.random"))
 _SMALL_ARRAY = 4096
+# Functions of graphc that tell a setting, which is guarded by calling them.
+_SETTINGS = frozenset(
+    (
+        *("get_num_threads", "get_num_interop_threads", "get_default_device", "initial_seed", "get_printoptions"),
+        *("are_deterministic_algorithms_enabled", "is_deterministic_algorithms_warn_only_enabled"),
+        *("get_deterministic_debug_mode", "is_warn_always_enabled", "is_anomaly_enabled"),
+        "is_anomaly_check_nan_enabled",
+    )
+)
 
 
 class Unguardable(Exception):
@@ -354,9 +363,10 @@ class Guards(Checks):
                 raise Unguardable(f"the function {path}")
             if (inner := getattr(function, "__wrapped__", None)) is not None:  # decorated, as by `no_grad`
                 self._add(inner, path)
-            self._closure(
-                function, path, set()
-            )  # what a library made of a function, as `func.grad` does, holds that function
+            if function.__name__ in _SETTINGS and function.__module__.startswith("graphc."):
+                self.add_call(function, function())
+            # What a library made of a function, as `func.grad` does, holds that function.
+            self._closure(function, path, set())
             return
         for name in FUNCTION_FIELDS:
             self._fields.append((function, name, getattr(function, name), False, f"{path}.{name}"))
@@ -408,6 +418,9 @@ class Guards(Checks):
         modules = [value]
         for module in modules:
             space = vars(module)
+            if module.__name__.partition(".")[0] == "graphc":
+                for name in attributes & _SETTINGS:
+                    self._add(getattr(module, name, None), f"{module.__name__}.{name}")
             if module is os and not attributes.isdisjoint(("environ", "getenv")):
                 self._add(os.environ, "os.environ")
             for name in () if _is_library(module) else attributes & space.keys():

@@ -312,6 +312,47 @@ def the_class_of_a_module() -> Case:
     return lambda x: made(x), lambda k: setattr(made, "__class__", Scaled if k == 3 else torch.nn.Identity)
 
 
+# Settings of graphc by functions that tell them: one that tells, and one that sets by whether it is set.
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[bool], Any]]] = {
+    "threads": (lambda: torch.get_num_threads(), lambda on: torch.set_num_threads(1 + on)),
+    "deterministic": (
+        lambda: torch.are_deterministic_algorithms_enabled(),
+        lambda on: torch.use_deterministic_algorithms(on),
+    ),
+    "debug mode": (lambda: torch.get_deterministic_debug_mode(), lambda on: torch.use_deterministic_algorithms(on)),
+    "warnings": (lambda: torch.is_warn_always_enabled(), lambda on: torch.set_warn_always(on)),
+    "anomalies": (lambda: torch.is_anomaly_enabled(), lambda on: torch.autograd.set_detect_anomaly(on)),
+    "seed": (lambda: torch.initial_seed(), lambda on: torch.manual_seed(on)),
+    "default dtype": (
+        lambda: torch.get_default_dtype().itemsize,
+        lambda on: torch.set_default_dtype(torch.float64 if on else torch.float32),
+    ),
+    "default device": (
+        lambda: len(torch.get_default_device().type),
+        lambda on: torch.set_default_device("cpu" if on else None),
+    ),
+    "precision": (
+        lambda: len(torch.get_float32_matmul_precision()),
+        lambda on: torch.set_float32_matmul_precision("high" if on else "highest"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_the_library_are_guarded(name: str) -> None:
+    tell, switch = SETTINGS[name]
+    threads = torch.get_num_threads()
+    compiled = torch.compile(lambda x: x * float(tell()))
+    try:
+        for turn in range(12):
+            switch(turn % 6 > 2)
+            x = torch.ones(2, dtype=torch.float32)
+            assert compiled(x).tolist() == [float(tell())] * 2, turn
+    finally:
+        switch(False)
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("name", _CASES)
 def test_what_a_compiled_function_reads_is_guarded(name: str) -> None:
     function, change = _CASES[name]()
