@@ -5,8 +5,10 @@ from __future__ import annotations
 import array
 import collections
 import contextvars
+import ctypes
 import functools
 import os
+import queue
 import threading
 import types
 import weakref
@@ -30,6 +32,9 @@ _MAPPINGS = (
 )
 _BYTES = (bytearray, array.array, memoryview)
 _MOST_BYTES = 4096
+_OF_C = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
+# What a call does to them is as much a part of it as what it reads.
+_OF_THREADS = (queue.Queue, queue.SimpleQueue, threading.Event, threading.Semaphore, threading.Barrier)
 _MISSING = object()
 
 Read = Callable[[], Any]
@@ -48,7 +53,8 @@ def is_namespace(value: Any) -> bool:
 def reader(value: Any) -> Read | None:
     """A function that gives what `value` holds, as a tuple of objects or as bytes; None for objects of other classes.
 
-    ValueError for what cannot be compared at each call: long bytes, and what each thread has for itself.
+    ValueError for what cannot be compared at each call: long bytes, what each thread has for itself, and what threads
+    have in common.
     """
     if isinstance(value, _MAPPINGS):
         return functools.partial(_items, value)
@@ -60,6 +66,12 @@ def reader(value: Any) -> Read | None:
         if memoryview(value).nbytes > _MOST_BYTES:
             raise ValueError("the bytes")
         return lambda: bytes(value)
+    if isinstance(value, _OF_C):
+        if ctypes.sizeof(value) > _MOST_BYTES:
+            raise ValueError("the bytes of")
+        return lambda: bytes(value)
     if isinstance(value, threading.local):
         raise ValueError("what each thread has in")
+    if isinstance(value, _OF_THREADS):
+        raise ValueError("what threads do with")
     return None

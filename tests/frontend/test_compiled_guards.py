@@ -9,6 +9,7 @@ import ctypes
 import enum
 import functools
 import os
+import queue
 import sys
 import threading
 import types
@@ -310,6 +311,34 @@ def the_class_of_a_module() -> Case:
 
     made = torch.nn.Identity()
     return lambda x: made(x), lambda k: setattr(made, "__class__", Scaled if k == 3 else torch.nn.Identity)
+
+
+@_case
+def numbers_of_c() -> Case:
+    made, both = ctypes.c_double(1.0), (ctypes.c_int * 2)()
+    return lambda x: x * made.value + both[1], lambda k: (setattr(made, "value", k), both.__setitem__(1, int(k)))
+
+
+@_case
+def queues() -> Case:
+    made: queue.Queue[float] = queue.Queue()
+    return lambda x: x * made.qsize(), made.put
+
+
+def test_what_threads_have_in_common_is_used_at_each_call() -> None:
+    event, many = threading.Event(), threading.Semaphore(0)
+
+    def run(x: Any) -> Any:
+        event.set()
+        many.release()
+        return x + 1
+
+    compiled = torch.compile(run)
+    for _ in range(5):
+        event.clear()
+        compiled(torch.ones(2))
+        assert event.is_set()
+    assert all(many.acquire(blocking=False) for _ in range(5)) and not many.acquire(blocking=False)
 
 
 # Settings of graphc by functions that tell them: one that tells, and one that sets by whether it is set.
