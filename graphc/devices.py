@@ -72,12 +72,12 @@ class Device:
         return Device, (str(self),)
 
     def __enter__(self) -> Device:
-        self._saved.append(_default[0])
-        _default[0] = self
+        self._saved.append(DEFAULT[0])
+        DEFAULT[0] = device_object(str(self))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        _default[0] = self._saved.pop()
+        DEFAULT[0] = self._saved.pop()
 
 
 describe.register(Device, str)
@@ -98,14 +98,14 @@ def _parse(text: str) -> tuple[str, int | None]:
 
 
 CPU = Device("cpu")
-_default = [CPU]
+DEFAULT = [CPU]  # the default device, which captures are guarded by
 
 
 _objects: dict[str, Device] = {"cpu": CPU}
 
 
 def device_object(name: str) -> Device:
-    """The object of a device's name."""
+    """The object of a device's name, always the same."""
     found = _objects.get(name)
     if found is None:
         found = _objects[name] = Device(name)
@@ -118,7 +118,7 @@ def use_device(given: object) -> str:
     DeviceError, which says why, for any other.
     """
     if given is None:
-        device = _default[0]
+        device = DEFAULT[0]
         if device is CPU:  # as nearly always
             return "cpu"
     elif given == "cpu":
@@ -161,9 +161,9 @@ def mixed_devices(*names: str) -> UsageError:
 
 def set_default_device(device: Device | str | int | None) -> None:
     """Where tensors are made when nothing else is said; a device that graphc does not have fails at their making."""
-    _default[0] = CPU if device is None else Device(device)
+    DEFAULT[0] = CPU if device is None else device_object(str(Device(device)))
 
 
 def get_default_device() -> Device:
     """The device of new tensors."""
-    return _default[0]
+    return DEFAULT[0]

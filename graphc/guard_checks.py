@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from graphc import dtypes
+from graphc.devices import DEFAULT, Device
+from graphc_runtime.devices.cuda import current_device, opened
 
 EXACT = frozenset((int, float, complex, str, bytes, bool, type(None), range, slice))
-SIMPLE = (int, float, complex, str, bytes, bool, type(None), dtypes.dtype, range, slice)
+SIMPLE = (int, float, complex, str, bytes, bool, type(None), dtypes.dtype, Device, range, slice)
 MISSING = object()
 FUNCTION_FIELDS = ("__code__", "__defaults__", "__kwdefaults__")  # what may be replaced of a function
 
@@ -143,6 +145,9 @@ class Checks:
         self._quick: _Quick | None = None
         default = vars(dtypes)
         self._in_dicts.append((default, "_default", default["_default"], False, "the default dtype"))
+        self._in_sequences.append((DEFAULT, tuple(DEFAULT), "the default device"))
+        if opened():  # "cuda" means one of them
+            self.add_call(current_device, current_device())
 
     def storages(self) -> dict[int, Any]:
         """The storages of the tensors that were met, by identity."""

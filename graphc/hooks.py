@@ -11,6 +11,7 @@ from typing import Any
 
 from graphc.capture import Capture
 from graphc.errors import CheckError
+from graphc.grad_mode import MODE
 
 _ids = itertools.count()
 
@@ -79,13 +80,15 @@ def add(table: Table, function: Callable[..., Any], of_leaf: bool = False) -> Re
 
 
 def note_hooks(capture: Capture) -> None:
-    """A captured call ran backward: it is captured again when hooks of leaves come or go."""
+    """A captured call ran backward: it is captured again when hooks of leaves come or go, and not replayed while
+    gradients are looked at, or what operations save is packed.
+    """
     if not any(compute is _changes for compute, _ in capture.guards):
         capture.guards.append((_changes, COUNT.changes))
 
 
 def _changes() -> int:
-    return COUNT.changes
+    return -1 if MODE.anomaly or MODE.packing else COUNT.changes
 
 
 class _Tasks(threading.local):

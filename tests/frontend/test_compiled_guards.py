@@ -13,10 +13,12 @@ import queue
 import sys
 import threading
 import types
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphc as torch
@@ -380,6 +382,66 @@ def test_settings_of_the_library_are_guarded(name: str) -> None:
     finally:
         switch(False)
         torch.set_num_threads(threads)
+
+
+def test_the_devices_that_tensors_are_made_on_are_guarded(cuda: Any) -> None:
+    made = torch.compile(lambda x: torch.zeros(2) + 1)
+    named = torch.compile(lambda x: torch.ones(2, device="cuda"))
+    x = torch.ones(2)
+    captures = torch.counters()["captures"]
+    for turn in range(12):
+        index = turn // 2 % 2
+        with torch.device(f"cuda:{index}"):
+            assert made(x).device == torch.device(f"cuda:{index}")
+        assert made(x).device.type == "cpu"
+        with torch.cuda.device(index):
+            assert named(x).device == torch.device(f"cuda:{index}")
+    assert torch.counters()["captures"] - captures == 5
+
+
+def _training() -> tuple[Any, Callable[[Any], Any]]:
+    w = torch.ones(3, requires_grad=True)
+
+    def step(x: Any) -> Any:
+        w.grad = None
+        (w * x).sqrt().sum().backward()
+        return w.grad * 1
+
+    return torch.compile(step), step
+
+
+def test_anomaly_mode_looks_at_gradients_of_compiled_steps() -> None:
+    compiled, _ = _training()
+    x = torch.ones(3)
+    for _ in range(4):
+        assert compiled(x).tolist() == [0.5] * 3
+    for _ in range(3):
+        with warnings.catch_warnings(), torch.autograd.set_detect_anomaly(True):
+            warnings.simplefilter("ignore")
+            with pytest.raises(RuntimeError, match="SqrtBackward0' returned nan"):
+                compiled(-x)
+            assert compiled(x).tolist() == [0.5] * 3
+        assert np.isnan(compiled(-x).tolist()).all()
+
+
+def test_what_compiled_steps_save_is_packed() -> None:
+    compiled, step = _training()
+    x = torch.ones(3)
+    packed: list[Any] = []
+
+    def pack(tensor: Any) -> Any:
+        packed.append(tensor)
+        return tensor
+
+    for _ in range(4):
+        compiled(x)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step(x)
+        count = len(packed)
+        compiled(x)
+    assert count and len(packed) == 2 * count
+    compiled(x)
+    assert len(packed) == 2 * count
 
 
 @pytest.mark.parametrize("name", _CASES)
