@@ -12,10 +12,10 @@ JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 8 ? 
 BRIEF := | awk '/^(Collecting|Installing|Successfully)/ { print "  " $$0; fflush() }'
 ARGS ?=
 
-.PHONY: help lenet test lint fuzz bench test-cuda bench-cuda clean
+.PHONY: help lenet test lint fuzz bench test-cuda bench-cuda cuda-resources clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 lenet: .venv/.graphc ## train LeNet on handwritten digits (ARGS="--epochs 5" passes flags on)
 	@$(BIN)/graphc train lenet $(ARGS)
@@ -53,6 +53,9 @@ test-cuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),.venv/.test .venv/.cuda) 
 
 bench-cuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),.venv/.bench-cuda .venv/.cuda) ## time networks and kernels on a GPU beside PyTorch, JAX and CuPy
 	@PYTHONPATH=.:runtime $(CUDA_PYTHON) -m benchmarks --device cuda $(ARGS)
+
+cuda-resources: .venv/.test ## what the compiler says of the GPU benchmark's kernels: no GPU is needed
+	@PYTHONPATH=.:runtime $(BIN)/python -m benchmarks.cuda_resources $(ARGS)
 
 clean: ## remove .venv and what the tools left
 	@rm -rf .venv build dist graphc.egg-info runtime/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 import graphc
-from benchmarks import cuda_report
+from benchmarks import cuda_report, cuda_resources
 from benchmarks.results import Results, Row
 from benchmarks.systems import system
 from benchmarks.workload import CUDA_SYSTEMS, Workload
 from benchmarks.workloads import workloads
+from graphc.codegen.cuda import build
+from graphc.codegen.cuda.facts import cuda_target
+from graphc.errors import CompileError
 from tests.architecture.sources import run_python
 
 TINY = workloads(tiny=True, device="cuda")
@@ -73,3 +76,34 @@ def test_page(tmp_path: Path) -> None:
     assert "- products in f32 and bf16, to PyTorch (cuBLAS), 0.80: matmul-bf16-n8192/1 0.50." in text
     assert "- first LeNet step, empty cache, 3 s: lenet-train-b64 4 s." in text
     assert "- matmul-bf16-n8192, jax: no memory" in text
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_programs_are_found_without_a_device(name: str) -> None:
+    workload = TINY[name]
+    graph, donated = cuda_resources.program_of(workload)
+    operators = {node.op for node in graph.nodes}
+    if workload.network is not None:
+        assert donated and "contract" in operators, "weights are overwritten"
+    elif name.startswith("matmul"):
+        assert [node.type.dtype.name for node in graph.inputs] == [workload.dtype.replace("tf32", "f32")] * 2
+        assert "contract" in operators
+    else:
+        assert len(graph.inputs) == len(workload.inputs())
+
+
+def test_page_of_resources() -> None:
+    try:
+        build.compiler()
+    except CompileError as error:
+        pytest.skip(str(error))
+    names = ("lenet-train-b2", "softmax", "matmul-bf16-n16")
+    rows = [cuda_resources.row_of(TINY[name], cuda_target("sm_90")) for name in names]
+    for row in rows:
+        assert row.launches >= row.kernels >= 1 and 0 < row.registers <= 255 and row.shared >= 0
+        assert row.flops > 0 and row.bytes > 0 and row.least_s > 0
+    assert rows[1].launches == 1 and rows[1].bytes == rows[1].workload.bytes, "rows are read once"
+    text = cuda_resources.page(rows, "sm_90")
+    for name, shown in zip(names, ("-", "1.00", "1.00"), strict=True):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} ")]
+        assert [cell.strip() for cell in line.split("|")][10] == shown
