@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -111,17 +112,19 @@ def moved_all(buffers: Sequence[AnyBuffer], device: str) -> list[AnyBuffer]:
     places = [i for i, b in enumerate(buffers) if type(b) is Buffer and b.nbytes <= _SMALL]
     if device == "cpu" or len(places) < 2:
         return [moved(b, device) for b in buffers]
-    starts: list[int] = []
-    total = 0
-    for i in places:
-        starts.append(total)
-        total += -(-buffers[i].nbytes // _ALIGNMENT) * _ALIGNMENT
-    packed = np.zeros(total, np.uint8)
-    for i, start in zip(places, starts, strict=True):
-        packed[start : start + buffers[i].nbytes] = buffers[i].array
+    parts = packed_places([buffers[i].nbytes for i in places])
+    packed = np.zeros(sum(parts[-1]), np.uint8)
+    for i, (start, nbytes) in zip(places, parts, strict=True):
+        packed[start : start + nbytes] = buffers[i].array
     whole = from_host(packed, device)
-    small = {i: part(whole, start, buffers[i].nbytes) for i, start in zip(places, starts, strict=True)}
+    small = {i: part(whole, *place) for i, place in zip(places, parts, strict=True)}
     return [small[i] if i in small else moved(b, device) for i, b in enumerate(buffers)]
+
+
+def packed_places(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Where buffers of so many bytes lie in one that holds them all: start and size of each."""
+    steps = [-(-nbytes // _ALIGNMENT) * _ALIGNMENT for nbytes in sizes]
+    return list(zip(accumulate(steps[:-1], initial=0), sizes, strict=True))
 
 
 def part(buffer: AnyBuffer, start: int, nbytes: int) -> AnyBuffer:

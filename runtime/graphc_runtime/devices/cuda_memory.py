@@ -317,6 +317,11 @@ class DeviceBuffer(BufferBase):
             block.give_back(block)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether streams besides the one that it was made on had to do with it."""
+        return bool(self._block.others)
+
+    @property
     def writeable(self) -> bool:
         """True: a program may write to it."""
         return True
