@@ -20,6 +20,16 @@ def _of_stream(layout: Layout) -> Function:
     return f
 
 
+def _unshared(layout: Layout) -> Function:
+    """Whether no other stream has to do with a buffer of a plan, which is to be overwritten."""
+    f = Writer(layout, "unshared", "plan", "buffer", inlined=True)
+    with f.when(f.equal(f.single("%plan", "stream"), 0)):
+        f.give(1)
+    others = f.load(f.load("%buffer", layout.device_buffer["_block"]), layout.block["others"])
+    f.give(f.number(f.equal(others, f.shared("%plan", "none"))))
+    return f
+
+
 def _brought(layout: Layout) -> Function:
     """Keys of draws, and what is brought to another device."""
     f = Writer(layout, "brought", "plan")
@@ -46,4 +56,4 @@ def _launched(layout: Layout) -> Function:
 
 def functions(layout: Layout) -> list[Function]:
     """What such plans need."""
-    return [make(layout) for make in (_of_stream, _brought, _launched)]
+    return [make(layout) for make in (_of_stream, _unshared, _brought, _launched)]

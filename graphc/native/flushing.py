@@ -207,7 +207,9 @@ def _located(layout: Layout) -> Function:
     with f.each(plan, T["hosted"], TABLES["hosted"]) as record:
         f.need(f.differ(f.call("PyDict_GetItemWithError", bound, f.load(record)), 0))
     with f.each(plan, T["lent"], TABLES["lent"]) as record:
-        f.store(f.call("PyDict_GetItemWithError", bound, f.load(record)), f.load(record, 8))
+        buffer = f.call("PyDict_GetItemWithError", bound, f.load(record))
+        f.proceed(f.call("unshared", plan, buffer))
+        f.store(buffer, f.load(record, 8))
     with f.each(plan, T["takes"], TABLES["takes"]) as record:
         made = f.call("take", plan, f.load(record, 8))
         f.need(f.differ(made, 0), -1)
@@ -483,18 +485,8 @@ def _cleared(layout: Layout) -> Function:
 def functions(layout: Layout) -> list[Function]:
     """All functions of the native flush."""
     makers = (
-        *(
-            _idle_modes,
-            _nothing_late,
-            _cuts,
-            _add_cuts,
-            _awaited,
-            _filled,
-            _known_at_once,
-            _located,
-            _unchanged,
-            _settled,
-        ),
-        *(_keep_leaves, _judged, _computed, _found_program, _nothing_left, _flushed, _flush, _cleared, _looked_at),
+        *(_idle_modes, _nothing_late, _cuts, _add_cuts, _awaited, _filled, _known_at_once, _located),
+        *(_unchanged, _settled, _keep_leaves, _judged, _computed, _found_program, _nothing_left),
+        *(_flushed, _flush, _cleared, _looked_at),
     )
     return [make(layout) for make in makers]

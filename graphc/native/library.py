@@ -60,6 +60,7 @@ from graphc.tensors.size import Size
 from graphc_runtime.buffer import IDLE, RETURNED, Buffer, Window
 from graphc_runtime.counters import COUNTERS
 from graphc_runtime.devices.cpu import build_text, link_text
+from graphc_runtime.devices.cuda_blocks import Block
 from graphc_runtime.devices.cuda_memory import DeviceBuffer
 from graphc_runtime.errors import GraphcRuntimeError
 from graphc_runtime.options import CODE, KEY, NO_SCOPE, POISON, SCOPE
@@ -216,6 +217,7 @@ def _code() -> tuple[Layout, str]:
         slots_of(Value),
         slots_of(Buffer),
         slots_of(DeviceBuffer),
+        slots_of(Block),
         slots_of(type(FRONT)),
         slots_of(type(COUNTERS.locked)),
         slots_of(Recorder),

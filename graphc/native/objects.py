@@ -28,6 +28,7 @@ class Layout:
     value: Slots
     buffer: Slots  # those of `BufferBase` are there in buffers of all devices
     device_buffer: Slots
+    block: Slots  # of a device's memory
     front: Slots
     tally: Slots
     recorder: Slots

@@ -215,3 +215,28 @@ def test_nothing_is_held_too_long() -> None:
     assert natively(lambda: [run() for _ in range(50)]) >= 45
     np.testing.assert_allclose(run(), (x.cpu().numpy() @ y.cpu().numpy() + 1).sum(), rtol=1e-4)
     assert graphc.cuda.memory_allocated() == before
+
+
+def test_memory_that_other_streams_read_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large memory is written in place, but not while another stream may read what was there."""
+    made: list[Any] = []
+
+    def run(side: Any) -> Any:
+        table = graphc.zeros(128, 256, device="cuda") + 1
+        table.sum().item()
+        before = table.data_ptr()
+        if side is not None:
+            with graphc.cuda.stream(side):
+                made.append(table.mul(2))
+                made[-1].sum().item()
+        table[3] = 5
+        total = table.sum().item()
+        assert total == 128 * 256 + 4 * 256
+        return table.data_ptr() == before
+
+    for _ in range(6):
+        stays = run(None)
+    assert stays, "else there is nothing to see here"
+    side = graphc.cuda.Stream()
+    assert not any(run(side) for _ in range(6))
+    assert all(value.sum().item() == 2 * 128 * 256 for value in made)
