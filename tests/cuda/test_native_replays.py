@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -189,15 +190,16 @@ def test_native_calls_can_be_turned_off() -> None:
 
 
 def test_nothing_is_held_too_long() -> None:
-    """Memory in use is the same after many calls."""
+    """Memory in use does not grow with calls."""
     net, _, step = training(MAKERS["adam"])
     net.cuda()
     x, y = (t.cuda() for t in batch(0))
     warm(step, x, y)
     step(x, y), step(x, y)
+    gc.collect()  # what other tests left
     before = graphc.cuda.memory_allocated()
     assert natively(lambda: [step(x, y) for _ in range(50)]) == 50
-    assert graphc.cuda.memory_allocated() == before
+    assert graphc.cuda.memory_allocated() <= before
 
 
 @pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 200), marks=pytest.mark.slow)], ids=["few", "many"])
