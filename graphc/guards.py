@@ -47,7 +47,7 @@ _SMALL_ARRAY = 4096
 # Functions of graphc that tell a setting, which is guarded by calling them.
 _SETTINGS = frozenset(
     (
-        *("get_num_threads", "get_num_interop_threads", "get_default_device", "initial_seed", "get_printoptions"),
+        *("get_num_threads", "get_num_interop_threads", "initial_seed", "get_printoptions"),
         *("are_deterministic_algorithms_enabled", "is_deterministic_algorithms_warn_only_enabled"),
         *("get_deterministic_debug_mode", "is_warn_always_enabled", "is_anomaly_enabled"),
         "is_anomaly_check_nan_enabled",

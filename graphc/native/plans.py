@@ -126,7 +126,7 @@ class PlanMaker:
             "names": id(self._plain.names) if self._plain.names else 0,
             "addresses": self._addresses.address,
             "launches": len(self._executable.artifact.launches),
-            "owned": plan.own([0] * (len(self._input_slots) + 3 * self._count + 16 * len(self._replay._draws))).address,
+            "owned": plan.own([0] * (len(self._input_slots) + 3 * self._count + 16 + len(self._replay._draws))).address,
             **self._way(),
         }.items():
             plan.set(name, value)

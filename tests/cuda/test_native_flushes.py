@@ -20,6 +20,7 @@ from graphc_runtime.devices.cuda_driver import DriverError
 from graphc_runtime.errors import DeviceError
 from tests.cuda.machine import Machine
 from tests.frontend.native_cases import both, training
+from tests.frontend.test_native_flushes import STEPS as OF_THE_HOST
 from tests.frontend.test_native_flushes import natively, state
 
 SHIM_VARIANT = "quick"
@@ -36,11 +37,6 @@ def native(cuda: Machine) -> Iterator[None]:
         operators.remove()
 
 
-def _written(x: Any, y: Any) -> Any:
-    x.add_(y)
-    return x.tolist(), (x * y).tolist()
-
-
 def _large(x: Any, y: Any) -> Any:
     """Memory that native code may overwrite."""
     table = graphc.zeros(128, 256, device="cuda") + x[0, 0]
@@ -51,26 +47,14 @@ def _large(x: Any, y: Any) -> Any:
     return total
 
 
-def _with_gradients(x: Any, y: Any) -> Any:
-    w = y.detach().requires_grad_()
-    loss = (x @ w).pow(2).mean()
-    seen = loss.item()
-    loss.backward()
-    assert w.grad is not None
-    return seen, w.grad.tolist()
-
-
 STEPS: dict[str, Callable[[Any, Any], Any]] = {
     "product": lambda x, y: (x @ y).tolist(),
-    "several": lambda x, y: [t.tolist() for t in (x + y, x - y, (x * y).sum(0))],
-    "number": lambda x, y: (x.sum().item(), bool((x > y).any()), int((x > 0).sum()), float(y.max())),
     "views": lambda x, y: ((x[1:3] * y[:2]).tolist(), graphc.exp(x.t()).tolist()),
     "drawn": lambda x, y: (F.dropout(x, 0.5) + graphc.randn_like(y)).tolist(),
     "of the host": lambda x, y: (x.cpu() + 1).sum().item() + (x * 2).sum().item(),
     "a step": lambda x, y: F.cross_entropy(x @ y, y.argmax(1)).item(),
-    "written": _written,
     "large": _large,
-    "gradients": _with_gradients,
+    **{name: OF_THE_HOST[name] for name in ("several", "number", "written", "gradients", "same twice", "half")},
 }
 
 
