@@ -11,7 +11,7 @@ import pytest
 
 import graphc as torch
 import graphc.nn as nn
-from tests.frontend.native_cases import entered, warm
+from tests.frontend.native_cases import FUNCTIONS, entered, warm
 
 pytestmark = pytest.mark.usefixtures("native_replays")
 
@@ -105,3 +105,14 @@ def test_inference_mode_is_part_of_what_a_call_is() -> None:
             with pytest.raises(RuntimeError, match="Inplace update to inference tensor outside InferenceMode"):
                 writes(frozen)
     assert frozen.tolist() == [6, 6]
+
+
+@pytest.mark.parametrize("name", ["one", "tuple", "list", "written", "dictionary", "drawn"])
+def test_a_plan_has_room_for_what_a_call_owns(name: str) -> None:
+    compiled = torch.compile(FUNCTIONS[name])
+    x, y = torch.randn(4, 4), torch.randn(4, 4)
+    kept: list[Any] = [compiled(x, y) for _ in range(8)]
+    native = compiled._recent.native
+    (owned,) = [words for words in native._plan.keep if getattr(words, "address", 0) == native._plan.get("owned")]
+    used = [place for place, word in enumerate(owned.values) if word]
+    assert kept and used and used[-1] + 8 < len(owned.values)
