@@ -12,7 +12,7 @@ JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 8 ? 
 BRIEF := | awk '/^(Collecting|Installing|Successfully)/ { print "  " $$0; fflush() }'
 ARGS ?=
 
-.PHONY: help lenet test lint fuzz bench test-cuda bench-cuda cuda-resources clean
+.PHONY: help lenet test lint fuzz bench test-cuda test-libcuda bench-cuda cuda-resources clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ test-cuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),.venv/.test .venv/.cuda) 
 	else \
 	  echo "compute-sanitizer is not installed: memory accesses and races on the GPU were not checked"; \
 	fi
+
+test-libcuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),.venv/.test .venv/.cuda) ## the tests for a GPU on PyCUDA itself, over a libcuda whose devices are the host
+	@$(ON_CUDA) -m pytest -p tests.cuda.libcuda -m "not slow" $(or $(ARGS),$(CUDA_TESTS))
 
 bench-cuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),.venv/.bench-cuda .venv/.cuda) ## time networks and kernels on a GPU beside PyTorch, JAX and CuPy
 	@PYTHONPATH=.:runtime $(CUDA_PYTHON) -m benchmarks --device cuda $(ARGS)

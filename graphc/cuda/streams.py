@@ -4,6 +4,7 @@ is on the stream that was current when the user wrote it.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from graphc.cuda.devices import index_of, opened, run_pending
@@ -12,6 +13,8 @@ from graphc.errors import DeviceError, UnsupportedError
 from graphc_runtime.devices import cuda as runtime
 from graphc_runtime.devices.cuda_streams import Event as RuntimeEvent
 from graphc_runtime.devices.cuda_streams import Stream as RuntimeStream
+
+_entered = threading.local()  # `contexts`: of the streams whose blocks this thread is in, innermost last
 
 
 def _wanted(name: str, device: Any = None) -> runtime.CudaDevice:
@@ -22,7 +25,7 @@ def _wanted(name: str, device: Any = None) -> runtime.CudaDevice:
 
 
 class Stream:
-    """Work of a device that is done in order. `priority` has no effect."""
+    """Work of a device that is done in order; as a context manager, what `stream` gives. `priority` has no effect."""
 
     def __init__(self, device: Any = None, priority: int = 0, *, runtime: RuntimeStream | None = None) -> None:
         self.runtime = _wanted("Stream", device).new_stream() if runtime is None else runtime
@@ -74,6 +77,16 @@ class Stream:
         """What comes later on this stream starts after what is on another one now."""
         run_pending("Stream.wait_stream()")
         self.runtime.wait_stream(stream.runtime)
+
+    def __enter__(self) -> Stream:
+        context = StreamContext(self)
+        context.__enter__()
+        _entered.contexts = [*getattr(_entered, "contexts", ()), context]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        *_entered.contexts, context = _entered.contexts
+        context.__exit__()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and self.runtime is other.runtime

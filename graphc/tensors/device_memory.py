@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import InputError, UnsupportedError, UsageError
+from graphc.errors import InputError, KindError, UnsupportedError, UsageError
 from graphc.ir.types import DType, TensorType, bf16, dtype_of_numpy, row_major_strides
 from graphc.memory import driven
 from graphc.tensors.core import TensorBase, from_buffer
@@ -15,6 +15,7 @@ from graphc.tensors.strided import memory_of, strided_view
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.devices.cuda import device_count, opened
 from graphc_runtime.devices.cuda_memory import DeviceBuffer
+from graphc_runtime.devices.cuda_streams import Stream
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -122,6 +123,24 @@ def _device_of(value: Any) -> str:
         return f"cuda:{int(pair()[1])}"
     devices = opened()
     return devices[0].name if len(devices) == 1 else "cuda:0"
+
+
+def record_stream(tensor: TensorBase, stream: Any) -> None:
+    """Note that `stream` has to do with the tensor's memory, which nothing else gets before what is on it now is done.
+
+    NotImplementedError for a tensor of the CPU, TypeError for what is no stream, RuntimeError for another device's.
+    """
+    device = tensor._type.device
+    if device == "cpu":
+        raise UnsupportedError("record_stream: the memory of a tensor on the CPU has to do with no stream")
+    found = getattr(stream, "runtime", None)
+    if not isinstance(found, Stream):
+        raise KindError(f"record_stream(): argument 'stream' must be Stream, not {type(stream).__name__}")
+    if found.device.name != device:
+        raise UsageError(f"record_stream: the tensor is on {device}, the stream is one of {found.device.name}")
+    buffer = tensor._storage.realise()
+    assert isinstance(buffer, DeviceBuffer)
+    buffer.used_by(found)
 
 
 # page-locked memory

@@ -27,7 +27,10 @@ def host_compiler() -> str:
 
 def _installed(variant: str) -> Iterator[Machine]:
     """Devices of the shim as cuda:0 and cuda:1, while tests use them."""
-    yield from _registered(ShimDriver(variant=variant))
+    driver = ShimDriver(variant=variant)
+    if seed := os.environ.get("GRAPHC_SHIM_SEED"):
+        driver.shuffle(int(seed))
+    yield from _registered(driver)
 
 
 def _registered(driver: ShimDriver) -> Iterator[Machine]:

@@ -1,8 +1,11 @@
 """A driver for the runtime's CUDA devices whose device is the host: memory is host memory, a cubin is the text of a
-unit, kernels run in the shim. Everything is done when the call returns, but inside a capture.
+unit, kernels run in the shim.
 
-It refuses what a real driver would answer with a crash or with wrong numbers: addresses outside of its allocations,
-memory that was freed, streams of another device. Fresh memory is full of 0xFF bytes (NaN).
+What is put on a stream is done as late as waits and events allow, or, after `shuffle`, at random times before and in a
+random order between streams: whoever forgets to wait gets garbage. Page-locked memory is read and written when a copy
+is done, other memory of the host before the call returns. It refuses what a real driver would answer with a crash or
+with wrong numbers: addresses outside of its allocations, memory that was freed, streams of another device. Fresh memory
+is full of 0xFF bytes (NaN).
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from __future__ import annotations
 import bisect
 import ctypes
 import itertools
+import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +27,7 @@ from graphc_runtime.devices.cuda_driver import DeviceFacts, DriverDevice, Driver
 from tests.cuda.shim import Unit
 
 ALIGNMENT = 256
+AT_ONCE = 0.25  # how often a call lets something be done, after `shuffle`
 MEMORY = 2 << 30  # bytes that each device is said to have
 FACTS = DeviceFacts(
     name="host shim",
@@ -73,6 +80,11 @@ class Memory:
             raise DriverError(f"{address:#x} is no address of {self._what}", sticky=True)
         return start, self._sizes[start]
 
+    def holds(self, address: int) -> bool:
+        """Whether `address` is in an allocation."""
+        at = bisect.bisect_right(self._starts, address) - 1
+        return at >= 0 and address < self._starts[at] + self._sizes[self._starts[at]]
+
     def check(self, address: int, nbytes: int) -> None:
         """DriverError when the bytes are not all of one allocation."""
         start, size = self.range(address)
@@ -84,10 +96,19 @@ class Memory:
 
 @dataclass(eq=False)
 class Stream:
-    """A queue; `captured` are the nodes of the graph that is being made."""
+    """Work in order that has not been done; `captured` are the nodes of the graph that is being made."""
 
     number: int
     captured: list[Node] | None = None
+    items: deque[Callable[[], object] | Record] = field(default_factory=deque)  # a record is waited for
+
+
+@dataclass(eq=False)
+class Record:
+    """One record of an event; who waits for it does so also when the event is recorded again."""
+
+    stream: Stream
+    at: float | None = None  # when it happened
 
 
 @dataclass
@@ -100,10 +121,10 @@ class Node:
 
 @dataclass
 class Event:
-    """The time of its last record."""
+    """What was recorded last."""
 
     timing: bool
-    at: float | None = None
+    last: Record | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,7 @@ class ShimDevice:
 
     def free(self, address: int) -> None:
         self._check_active()
+        self.driver.finish()
         self.allocated.free(address)
 
     def memory(self) -> tuple[int, int]:
@@ -153,15 +175,19 @@ class ShimDevice:
         return self.pinned.allocate(nbytes)
 
     def free_host(self, address: int) -> None:
+        self.driver.finish()
         self.pinned.free(address)
 
     def copy_in(self, target: int, host: int, nbytes: int, stream: Stream | None) -> None:
         self.allocated.check(target, nbytes)
-        self._put(stream, lambda _: ctypes.memmove(target, host, nbytes))
+        held = None if self.pinned.holds(host) else ctypes.string_at(host, nbytes)
+        self._put(stream, lambda _: ctypes.memmove(target, host if held is None else held, nbytes))
 
     def copy_out(self, host: int, source: int, nbytes: int, stream: Stream | None) -> None:
         self.allocated.check(source, nbytes)
         self._put(stream, lambda _: ctypes.memmove(host, source, nbytes))
+        if not self.pinned.holds(host):
+            self.driver.finish(self._queue(stream))
 
     def copy(self, target: int, source: int, nbytes: int, stream: Stream | None) -> None:
         self.allocated.check(target, nbytes)
@@ -185,10 +211,10 @@ class ShimDevice:
     # streams and events
 
     def _put(self, stream: Stream | None, run: Callable[[Sequence[int]], object]) -> None:
-        """Do it now, or note it where `stream` is captured."""
+        """Do it later, or note it where `stream` is captured."""
         queue = self._queue(stream)
         if queue.captured is None:
-            run(())
+            self.driver.put(queue, lambda: run(()))
         else:
             queue.captured.append(Node(lambda arguments: run(arguments) and None))
 
@@ -207,11 +233,12 @@ class ShimDevice:
         return self._queue(stream).number
 
     def stream_done(self, stream: Stream | None) -> bool:
-        return self._queue(stream).captured is None
+        return self._queue(stream).captured is None and self.driver.is_done(self._queue(stream))
 
     def synchronize_stream(self, stream: Stream | None) -> None:
         if self._queue(stream).captured is not None:
             raise DriverError("a stream that is captured cannot be waited for")
+        self.driver.finish(self._queue(stream))
 
     def synchronize(self) -> None:
         for stream in (self.default, *self.streams):
@@ -221,21 +248,25 @@ class ShimDevice:
         return Event(timing)
 
     def record(self, event: Event, stream: Stream | None) -> None:
-        self._queue(stream)
-        event.at = time.perf_counter()
+        record = event.last = Record(self._queue(stream))
+        self.driver.put(record.stream, lambda: setattr(record, "at", time.perf_counter()))
 
     def wait(self, stream: Stream | None, event: Event) -> None:
-        self._queue(stream)
+        if event.last is not None:
+            self.driver.put(self._queue(stream), event.last)
 
     def event_done(self, event: Event) -> bool:
-        return True
+        return event.last is None or event.last.at is not None or self.driver.is_done(event.last.stream, event.last)
 
-    def synchronize_event(self, event: Event) -> None: ...
+    def synchronize_event(self, event: Event) -> None:
+        if event.last is not None:
+            self.driver.finish(event.last.stream, event.last)
 
     def elapsed(self, start: Event, end: Event) -> float:
-        if not start.timing or not end.timing or start.at is None or end.at is None:
-            raise DriverError("an event has no time: it was made without timing or not recorded")
-        return (end.at - start.at) * 1e3
+        times = [None if event.last is None else event.last.at for event in (start, end)]
+        if not start.timing or not end.timing or None in times:
+            raise DriverError("an event has no time: it was made without timing, not recorded, or has not happened")
+        return float(np.diff(times)[0]) * 1e3
 
     # kernels
 
@@ -249,7 +280,8 @@ class ShimDevice:
             raise DriverError(f"{name} wants {shared} bytes of shared memory; there are {self.facts.shared_per_block}")
         return Function(module, name, shared)
 
-    def unload(self, module: Unit) -> None: ...
+    def unload(self, module: Unit) -> None:
+        self.driver.finish()
 
     def launch(
         self,
@@ -266,11 +298,11 @@ class ShimDevice:
         def run(values: Sequence[int]) -> None:
             self.driver.run(self, function, blocks, threads, shared, values)
 
-        queue = self._queue(stream)
+        queue, values = self._queue(stream), list(arguments)
         if queue.captured is None:
-            run(list(arguments))
+            self.driver.put(queue, lambda: run(values))
         else:
-            queue.captured.append(Node(run, list(arguments)))
+            queue.captured.append(Node(run, values))
 
     # graphs
 
@@ -288,10 +320,12 @@ class ShimDevice:
         return nodes
 
     def launch_graph(self, graph: list[Node], stream: Stream | None) -> None:
-        if self._queue(stream).captured is not None:
+        queue = self._queue(stream)
+        if queue.captured is not None:
             raise DriverError("a graph cannot be launched while its stream is captured")
         for node in graph:
-            node.run(node.arguments or ())
+            # With the parameters of now: an update concerns later launches only.
+            self.driver.put(queue, partial(node.run, node.arguments or ()))
 
     def update_graph(self, graph: list[Node], kernel: int, arguments: ctypes.Array[ctypes.c_uint64]) -> None:
         kernels = [n for n in graph if n.arguments is not None]
@@ -313,6 +347,8 @@ class ShimDriver:
 
     def __init__(self, devices: int = 2, variant: str = "plain") -> None:
         self.variant = variant
+        self.lock = threading.RLock()
+        self._chance: random.Random | None = None
         self.extents: dict[str, Sequence[tuple[str, int]]] = {}
         self.order = 0
         self.launches = 0
@@ -326,6 +362,48 @@ class ShimDriver:
 
     def open(self, index: int) -> ShimDevice:
         return self._devices[index]
+
+    def shuffle(self, seed: int | None) -> None:
+        """From now on do work at random times; None: late."""
+        self._chance = None if seed is None else random.Random(seed)
+
+    def put(self, stream: Stream, item: Callable[[], object] | Record) -> None:
+        """Let a stream do or wait for something later."""
+        with self.lock:
+            stream.items.append(item)
+            while self._chance is not None and self._chance.random() < AT_ONCE:
+                if busy := [s for s in self._streams() if s.items]:
+                    self._advance(self._chance.choice(busy))
+
+    def is_done(self, stream: Stream, until: Record | None = None) -> bool:
+        """Whether a stream has nothing to do, or has come to `until`. Who asks again and again gets there."""
+        with self.lock:
+            self._advance(stream)
+            return not stream.items if until is None else until.at is not None
+
+    def finish(self, stream: Stream | None = None, until: Record | None = None) -> None:
+        """Do what is on a stream, up to `until`, and what it waits for; what is on all streams when none is named."""
+        with self.lock:
+            for queue in self._streams() if stream is None else [stream]:
+                while queue.items and (until is None or until.at is None):
+                    if not self._advance(queue):
+                        awaited = queue.items[0]
+                        assert isinstance(awaited, Record)
+                        self.finish(awaited.stream, awaited)
+
+    def _streams(self) -> list[Stream]:
+        return [stream for device in self._devices for stream in (device.default, *device.streams)]
+
+    @staticmethod
+    def _advance(stream: Stream) -> bool:
+        """Do the first thing on a stream, unless what it waits for has not happened."""
+        first = stream.items[0] if stream.items else None
+        if first is None or (isinstance(first, Record) and first.at is None):
+            return False
+        stream.items.popleft()
+        if not isinstance(first, Record):
+            first()
+        return True
 
     def unit(self, text: str) -> Unit:
         """The unit with this text, compiled once."""

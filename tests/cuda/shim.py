@@ -98,9 +98,11 @@ def folder() -> Path:
     return place
 
 
-def _made(source: str, arguments: Sequence[str]) -> Path:
-    """The library that the compiler makes from `source` with `arguments`; from the folder if it is there."""
-    key = "\0".join([compiler(), *arguments, source, *(p.read_text() for p in _SOURCES)])
+def made_library(source: str, arguments: Sequence[str], sources: Sequence[Path]) -> Path:
+    """The library that the compiler makes from `source`, which includes `sources`, with `arguments`; from the folder if
+    it is there.
+    """
+    key = "\0".join([compiler(), *arguments, source, *(p.read_text() for p in sources)])
     path = folder() / (hashlib.sha256(key.encode()).hexdigest()[:32] + ".so")
     if path.exists():
         return path
@@ -116,7 +118,7 @@ def _made(source: str, arguments: Sequence[str]) -> Path:
 def _scheduler(variant: str) -> Path:
     """The library that runs the threads of units of a variant."""
     flags = ("-O2", f"-DSHIM_DYNAMIC={DYNAMIC_BYTES}", *VARIANTS[variant].scheduler)
-    return _made(f'#include "{HERE / "shim.cpp"}"\n', flags)
+    return made_library(f'#include "{HERE / "shim.cpp"}"\n', flags, _SOURCES)
 
 
 _SOURCES = (HERE / "shim.hpp", HERE / "shim.cpp", HERE / "checks.hpp")
@@ -158,6 +160,7 @@ def host_source(unit: str) -> str:
             'extern "C" __attribute__((no_sanitize("thread", "address"))) '
             f"void enter_{name}(void** values) {{ {name}({arguments}); }}"
         )
+        lines.append(f'extern "C" unsigned int facts_{name}[] = {{{len(kernel.types)}, {kernel.threads}}};')
     lines.append(_IMAGE)
     return "\n".join(lines) + "\n"
 
@@ -181,7 +184,9 @@ class Unit:
         """Compile `text`; ShimError with the compiler's reasons when it is no C++, NoCompiler when there is none."""
         scheduler = _scheduler(variant)
         # Linked with the scheduler by its path: variants do not see each other's.
-        self.path = _made(host_source(text), [*VARIANTS[variant].unit, str(scheduler)])
+        self.path = made_library(
+            host_source(text), [*VARIANTS[variant].unit, "-Wl,--no-as-needed", str(scheduler)], _SOURCES
+        )
         self.text = text
         self.kernels = signatures(text)
         # The lock of Python is held while a kernel runs: a unit runs one at a time.

@@ -179,6 +179,36 @@ def test_streams(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
     assert copies == {side.runtime.handle}
 
 
+def test_a_stream_is_a_context_manager(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
+    before, side = cuda.current_stream(), cuda.Stream()
+    with side as entered, cuda.Stream("cuda:1") as other:
+        assert entered is side
+        assert cuda.current_stream() == other and cuda.current_stream("cuda:0") == side
+        with pytest.raises(ValueError, match="gone wrong"), side:
+            assert cuda.current_device() == 0
+            raise ValueError("gone wrong")
+        assert cuda.current_stream() == other
+    assert cuda.current_stream() == before
+
+
+def test_memory_waits_for_streams_that_were_recorded(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
+    side, x = cuda.Stream(), graphc.ones(8, device="cuda")
+    address = x.data_ptr()
+    x.record_stream(side)
+    side.record_event()  # what another library puts there
+    del x
+    first = graphc.ones(8, device="cuda")
+    assert first.data_ptr() != address, "the stream is not done"
+    side.synchronize()
+    assert graphc.ones(8, device="cuda").data_ptr() == address
+    with pytest.raises(NotImplementedError, match="on the CPU has to do with no stream"):
+        graphc.ones(2).record_stream(side)
+    with pytest.raises(TypeError, match="must be Stream, not int"):
+        first.record_stream(7)
+    with pytest.raises(RuntimeError, match="the tensor is on cuda:0, the stream is one of cuda:1"):
+        first.record_stream(cuda.Stream("cuda:1"))
+
+
 def test_events_and_the_order_of_streams(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
     side = cuda.Stream()
     start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)

@@ -15,7 +15,7 @@ from graphc.ir.types import bf16, boolean, f32, f64, i32, i64
 from graphc.layouts import follows, memory_format, order_of, preserve_format
 from graphc.tensors import shaping
 from graphc.tensors.core import TensorBase
-from graphc.tensors.device_memory import cuda_array, device_pair, pinned
+from graphc.tensors.device_memory import cuda_array, device_pair, pinned, record_stream
 from graphc.tensors.export import export
 from graphc.tensors.interchange import to_capsule
 from graphc.tensors.learning import repeatable
@@ -161,6 +161,12 @@ class ConversionMethods(TensorBase):
         where it is in such memory, or where there is no CUDA device.
         """
         return pinned(self)
+
+    def record_stream(self: Any, stream: Any) -> None:
+        """Let nobody else have the tensor's memory before what is on `stream` now is done: for what other libraries put
+        there, as graphc's own work is known. RuntimeError for another device's stream.
+        """
+        record_stream(self, stream)
 
     def share_memory_(self: Any) -> Tensor:
         """The tensor itself."""

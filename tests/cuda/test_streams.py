@@ -1,0 +1,150 @@
+"""Work on several streams gives what it gives on the CPU, whenever it is done, if everybody waits who must."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from tests.cuda.machine import Machine
+
+pytestmark = pytest.mark.usefixtures("cuda")
+
+TENSORS, SIZE = 4, 6
+
+
+@graphc.compile
+def pointwise(a: Any, b: Any) -> Any:
+    return (a * b).tanh() + a
+
+
+@graphc.compile
+def product(a: Any, b: Any) -> Any:
+    c = a @ b
+    return c / (1 + c.abs().sum())
+
+
+@graphc.compile
+def scaled(a: Any, factor: float) -> Any:
+    return a * factor + 1
+
+
+def _halved(a: Any, b: Any) -> None:
+    a.mul_(0.5).add_(b, alpha=0.1)
+
+
+class _Tensor:
+    """A tensor on the device beside the same one on the CPU, and the streams that have to do with its memory."""
+
+    def __init__(self, host: Any, device: Any, stream: Any) -> None:
+        self.host, self.device = host, device
+        self.written = stream
+        self.used = [stream]
+
+    def check(self) -> None:
+        np.testing.assert_allclose(self.device.cpu().numpy(), self.host.numpy(), rtol=2e-4, atol=1e-4)
+
+
+class _Work:
+    """Random work on tensors, the streams waiting for each other as PyTorch asks."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.numbers = np.random.default_rng(seed)
+        self.streams = [graphc.cuda.default_stream(), graphc.cuda.Stream(), graphc.cuda.Stream()]
+        made = [graphc.tensor(self.array()) for _ in range(TENSORS)]
+        self.tensors = [_Tensor(host, host.cuda(), self.streams[0]) for host in made]
+
+    def array(self) -> np.ndarray:
+        return self.numbers.standard_normal((SIZE, SIZE), np.float32)
+
+    def result(self, stream: Any, function: Callable[..., Any], *operands: Any) -> None:
+        """A new tensor in the place of some other."""
+        of = [[getattr(o, side) if isinstance(o, _Tensor) else o for o in operands] for side in ("host", "device")]
+        self.put(stream, function(*of[0]), function(*of[1]))
+
+    def put(self, stream: Any, host: Any, device: Any) -> None:
+        self.tensors[self.chance.randrange(TENSORS)] = _Tensor(host, device, stream)
+
+    def step(self) -> None:
+        chance = self.chance
+        stream, a, b = chance.choice(self.streams), chance.choice(self.tensors), chance.choice(self.tensors)
+        kind = chance.choice(
+            ("pointwise", "product", "scaled", "plain", "write", "copy", "bring", "item", "list", "free")
+        )
+        with stream:
+            for tensor in (a, b):
+                for other in tensor.used if kind in ("write", "copy") else [tensor.written]:
+                    stream.wait_stream(other)
+                tensor.used.append(stream)
+            if kind in ("write", "copy"):
+                function = _halved if kind == "write" else graphc.Tensor.copy_
+                function(a.host, b.host)
+                function(a.device, b.device)
+                a.written, a.used = stream, [stream]
+            elif kind == "bring":
+                array = self.array()
+                self.put(stream, graphc.tensor(array), graphc.tensor(array).pin_memory().to("cuda", non_blocking=True))
+            elif kind == "item":
+                assert a.device.sum().item() == pytest.approx(a.host.sum().item(), rel=1e-3, abs=1e-3)
+            elif kind == "list":
+                a.check()
+            elif kind == "free":
+                big = [graphc.ones(64, 64, device="cuda") * k for k in range(3)]
+                del big
+            elif kind == "scaled":
+                self.result(stream, scaled, a, chance.random())
+            else:
+                self.result(stream, {"pointwise": pointwise, "product": product, "plain": graphc.add}[kind], a, b)
+
+
+@pytest.fixture(params=[None, 1, 2, 3], ids=["late", "1", "2", "3"])
+def order(request: pytest.FixtureRequest, cuda: Machine) -> Iterator[int | None]:
+    """When the device does what it is given; a real one does it as it likes."""
+    if cuda.driver is not None:
+        cuda.driver.shuffle(request.param)
+    yield request.param
+    if cuda.driver is not None:
+        cuda.driver.shuffle(None)
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(12), pytest.param(range(12, 250), marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_random_work(seeds: range, order: int | None) -> None:
+    for seed in seeds:
+        work = _Work(1000 * (order or 0) + seed)
+        for _ in range(work.chance.randrange(10, 60)):
+            work.step()
+        graphc.cuda.synchronize()
+        for tensor in work.tensors:
+            tensor.check()
+
+
+def test_batches_come_on_a_stream_of_their_own(order: int | None) -> None:
+    """A loader that brings the next batch while the last one is worked on."""
+    arrays = [np.full((8, SIZE), k, np.float32) for k in range(12)]
+    weight = graphc.ones(SIZE, 3, device="cuda", requires_grad=True)
+    side, losses = graphc.cuda.Stream(), []
+
+    def bring(array: np.ndarray) -> Any:
+        side.wait_stream(graphc.cuda.current_stream())
+        with graphc.cuda.stream(side):
+            return graphc.tensor(array).pin_memory().cuda(non_blocking=True) / 10
+
+    coming = bring(arrays[0])
+    for following in [*arrays[1:], arrays[0]]:
+        graphc.cuda.current_stream().wait_stream(side)
+        batch = coming
+        batch.record_stream(graphc.cuda.current_stream())
+        coming = bring(following)
+        loss = (batch @ weight).mean()
+        loss.backward()
+        losses.append(loss.detach())
+        del batch
+    assert weight.grad.tolist() == pytest.approx(np.full((SIZE, 3), sum(range(12)) / 30), rel=1e-5)
+    assert [loss.item() for loss in losses] == pytest.approx([k * SIZE / 10 for k in range(12)], rel=1e-5)
