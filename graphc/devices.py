@@ -138,7 +138,13 @@ def _check_cuda(name: str) -> None:
     try:
         get_device(name)
     except GraphcRuntimeError as error:
-        raise DeviceError(f"Torch not compiled with CUDA enabled: graphc runs on 'cpu' ({error})") from None
+        count = device_count()
+        if not count:
+            raise DeviceError(f"Torch not compiled with CUDA enabled: graphc runs on 'cpu' ({error})") from None
+        is_there = int(name.partition(":")[2]) < count
+        raise DeviceError(
+            f"CUDA error: {error}" if is_there else f"CUDA error: invalid device ordinal: {error}"
+        ) from None
 
 
 def common_device(types: Sequence[TensorType]) -> str:

@@ -18,7 +18,19 @@ from graphc.counting import FRONT
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
 from graphc.ir.small_matrices import has_kernel
-from graphc.memory import ALONE, AnyBuffer, copy_into, driven, from_host, moved_all, packed_places, part, values_of
+from graphc.memory import (
+    ALONE,
+    TOGETHER,
+    AnyBuffer,
+    copy_into,
+    driven,
+    from_host,
+    moved_all,
+    packed_places,
+    part,
+    purpose_of,
+    values_of,
+)
 from graphc_runtime.buffer import Buffer
 
 _FEW = 16  # bytes: a number, or the key of a draw
@@ -90,6 +102,7 @@ class HostExecutable:
         self._attrs = attrs_of(node)
         self._types = tuple(i.type for i in node.inputs)
         self._type = node.type
+        self._purpose = purpose_of(node)
 
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The result for the operands' buffers."""
@@ -97,7 +110,8 @@ class HostExecutable:
         arrays = [values_of(b, t) for b, t in zip(inputs, self._types, strict=True)]
         with np.errstate(all="ignore"):
             made = self._evaluate(arrays, self._attrs, self._type)
-        return [from_host(np.array(made, self._type.dtype.numpy, order="C", copy=True), self._type.device)]
+        array = np.array(made, self._type.dtype.numpy, order="C", copy=True)
+        return [from_host(array, self._type.device, self._purpose)]
 
     def launch(self, inputs: Sequence[AnyBuffer], outputs: Sequence[AnyBuffer]) -> None:
         """`run` into given memory."""
@@ -110,11 +124,12 @@ class TransferExecutable:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.output_aliases = (-1,) * len(nodes)
         self._device = nodes[0].type.device
+        self._purposes = [purpose_of(node) for node in nodes]
 
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The values on the device, in memory of their own."""
         FRONT.transfers += len(inputs)
-        return moved_all(inputs, self._device)
+        return moved_all(inputs, self._device, self._purposes)
 
     def launch(self, inputs: Sequence[AnyBuffer], outputs: Sequence[AnyBuffer]) -> None:
         """`run` into given memory."""
@@ -155,7 +170,7 @@ class NumberTransfer(TransferExecutable):
         if self._is_free(device):
             device.write(self._whole, self._source)
         else:
-            self._whole = device.upload(self._source)
+            self._whole = device.upload(self._source, TOGETHER)
             self._made = [part(self._whole, start, nbytes) for start, nbytes in self._parts]
 
     def _is_free(self, device: Any) -> bool:

@@ -23,6 +23,9 @@ AnyBuffer = Any  # a Buffer, or a DeviceBuffer
 # Values of at most so many bytes go to a device together, in one copy; their places there are aligned as buffers are.
 _SMALL = 4096
 _ALIGNMENT = 256
+TOGETHER = "small values that came from the host together"
+# Bytes of one value again and again that are brought to a device, which copies them on.
+_BROUGHT = 1 << 20
 # Values of at most so many bytes are compared by copies of them.
 _COPIED = 1 << 15
 # Values of at least so many bytes lie in memory that begins with a cache line.
@@ -60,10 +63,18 @@ def allocate_all(device: str, types: Sequence[TensorType]) -> list[AnyBuffer]:
     return Buffer.allocate_all(sizes, types) if device == "cpu" else driven(device).allocate_all(sizes, types)
 
 
-def from_host(array: np.ndarray, device: str) -> AnyBuffer:
-    """The contents of a C-contiguous array in memory of `device`; on the CPU the array's own memory."""
+def purpose_of(node: Node) -> str:
+    """What memory is for that holds the node's value: its type, and the user's lines that made it."""
+    lines = ", ".join(sorted(map(str, node.locs)))
+    return f"{node.type} ({lines})" if lines else str(node.type)
+
+
+def from_host(array: np.ndarray, device: str, what: object = "") -> AnyBuffer:
+    """The contents of a C-contiguous array in memory of `device`; on the CPU the array's own memory. `what` says what
+    it is for where memory is short.
+    """
     buffer = Buffer.from_array(array)
-    return buffer if device == "cpu" else driven(device).upload(buffer)
+    return buffer if device == "cpu" else driven(device).upload(buffer, what)
 
 
 def copied(array: np.ndarray, type: TensorType) -> AnyBuffer:
@@ -79,46 +90,62 @@ def copied(array: np.ndarray, type: TensorType) -> AnyBuffer:
 
 def constant(node: Node) -> AnyBuffer:
     """Memory of a constant."""
-    return filled(node.attr("value"), node.type)
+    return filled(node.attr("value"), node.type, purpose_of(node))
 
 
-def filled(value: Any, type: TensorType) -> AnyBuffer:
+def filled(value: Any, type: TensorType, what: object = "") -> AnyBuffer:
     """Memory of a value of `type` with all elements equal."""
-    small = type.device == "cpu" and type.nbytes < _LINED
-    different = set() if small else set(np.full((), value, type.dtype.numpy).tobytes())
+    if type.device != "cpu":
+        return _filled_there(np.full((), value, type.dtype.numpy), type, what or type)
+    different = set() if type.nbytes < _LINED else set(np.full((), value, type.dtype.numpy).tobytes())
     if len(different) != 1:
-        return from_host(np.full(type.shape, value, type.dtype.numpy), type.device)
+        return from_host(np.full(type.shape, value, type.dtype.numpy), "cpu")
     (byte,) = different
-    (made,) = allocate_all(type.device, (type,))
-    if type.device == "cpu":
-        POOL.fill(made.ptr, byte, made.nbytes)
-    elif made.nbytes:
-        device = made.device
-        device.call(device.driver.fill, made.ptr, byte, made.nbytes, device.current_stream.handle)
+    (made,) = allocate_all("cpu", (type,))
+    POOL.fill(made.ptr, byte, made.nbytes)
     return made
 
 
-def moved(buffer: AnyBuffer, device: str) -> AnyBuffer:
+def _filled_there(value: np.ndarray, type: TensorType, what: object) -> AnyBuffer:
+    """Memory of another device full of `value`: what is not one byte again and again is brought once, and doubled."""
+    device = driven(type.device)
+    made = device.allocate(type.nbytes, what)
+    if not type.size:
+        return made
+    stream, different = device.current_stream.handle, set(value.tobytes())
+    if len(different) == 1:
+        device.call(device.driver.fill, made.ptr, different.pop(), type.nbytes, stream)
+        return made
+    there = min(type.nbytes, _BROUGHT)
+    device.write(part(made, 0, there), Buffer.from_array(np.full(there // type.dtype.itemsize, value)))
+    while there < type.nbytes:
+        count = min(there, type.nbytes - there)
+        device.call(device.driver.copy, made.ptr + there, made.ptr, count, stream)
+        there += count
+    return made
+
+
+def moved(buffer: AnyBuffer, device: str, what: object = "") -> AnyBuffer:
     """A copy of the contents in memory of `device`."""
     if device == "cpu":
         return buffer.copy() if type(buffer) is Buffer else buffer.to_host()
     target = driven(device)
     # Page-locked memory is read later: nobody writes it meanwhile, as whoever writes a tensor gives it other memory.
-    return target.upload(buffer, non_blocking=True) if type(buffer) is Buffer else target.duplicate(buffer)
+    return target.upload(buffer, what, non_blocking=True) if type(buffer) is Buffer else target.duplicate(buffer, what)
 
 
-def moved_all(buffers: Sequence[AnyBuffer], device: str) -> list[AnyBuffer]:
+def moved_all(buffers: Sequence[AnyBuffer], device: str, what: Sequence[object]) -> list[AnyBuffer]:
     """`moved` for each of them. Small values of the host travel together."""
     places = [i for i, b in enumerate(buffers) if type(b) is Buffer and b.nbytes <= _SMALL]
     if device == "cpu" or len(places) < 2:
-        return [moved(b, device) for b in buffers]
+        return [moved(b, device, purpose) for b, purpose in zip(buffers, what, strict=True)]
     parts = packed_places([buffers[i].nbytes for i in places])
     packed = np.zeros(sum(parts[-1]), np.uint8)
     for i, (start, nbytes) in zip(places, parts, strict=True):
         packed[start : start + nbytes] = buffers[i].array
-    whole = from_host(packed, device)
+    whole = from_host(packed, device, TOGETHER)
     small = {i: part(whole, *place) for i, place in zip(places, parts, strict=True)}
-    return [small[i] if i in small else moved(b, device) for i, b in enumerate(buffers)]
+    return [small[i] if i in small else moved(b, device, what[i]) for i, b in enumerate(buffers)]
 
 
 def packed_places(sizes: Sequence[int]) -> list[tuple[int, int]]:

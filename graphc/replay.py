@@ -23,7 +23,7 @@ from graphc.guards import Guards
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
 from graphc.late_checks import Problem, found
-from graphc.memory import ALONE, AnyBuffer, constant, driven
+from graphc.memory import ALONE, AnyBuffer, constant, driven, purpose_of
 from graphc.options import code_key
 from graphc.programs import Program, main_of
 from graphc.random import key_buffer
@@ -253,8 +253,9 @@ class Replay:
                     self._exchanged.append((exchanged[slot], j, node.type))
                 else:
                     self._allocated.append(j)
-            self._types = [segment.outputs[j].type for j in self._allocated]
-            self._sizes = [type.nbytes for type in self._types]
+            self._purposes = [purpose_of(node) for node in segment.outputs]
+            self._sizes = [segment.outputs[j].type.nbytes for j in self._allocated]
+            self._what = [self._purposes[j] for j in self._allocated]
             places = self._reads
             # Nothing is written in place, used again or checked.
             self._is_simple = len(self._allocated) == len(self._outputs) and not (
@@ -330,7 +331,7 @@ class Replay:
         for executable, places in self._before:
             slots += executable.run([slots[i] for i in places])
         inputs = slots if self._in_order else [slots[i] for i in self._reads]
-        made = self._allocate_all(self._sizes, self._types)
+        made = self._allocate_all(self._sizes, self._what)
         self._executable.launch(inputs, made)
         self._scratch.append(scratch)
         slots += made
@@ -433,12 +434,12 @@ class Replay:
                     continue
             wanted.append((j, type))
             anew.append((owner, type, j))
-        places, sizes, types = self._allocated, self._sizes, self._types
+        places, sizes, what = self._allocated, self._sizes, self._what
         if wanted:
             places = places + [j for j, _ in wanted]
-            types = types + [type for _, type in wanted]
+            what = what + [self._purposes[j] for j, _ in wanted]
             sizes = sizes + [type.nbytes for _, type in wanted]
-        for j, buffer in zip(places, self._allocate_all(sizes, types), strict=True):
+        for j, buffer in zip(places, self._allocate_all(sizes, what), strict=True):
             outputs[j] = buffer
         self._executable.launch(inputs, outputs)
         for owner, type, j in anew:

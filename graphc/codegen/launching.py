@@ -80,7 +80,9 @@ class Launching:
             self._record(group, kernel, text)
 
     def _record(self, group: Group, kernel: Kernel, text: str) -> None:
-        lines = tuple(sorted({str(loc) for n in group.inside for loc in n.locs}))
+        # A constant is one value for all who wrote it, wherever they did.
+        inside = [n for n in group.inside if n.op != "constant"] or group.inside
+        lines = tuple(sorted({str(loc) for n in inside for loc in n.locs}))
         symbol, _ = self.made.emit(kernel)
         self.kernels.append(kernel)
         self.texts.append(text)

@@ -44,7 +44,7 @@ class _Judged:
         found = [(slot - first, problem) for slot, problem in replay._checks]
         place = {j: at for at, j in enumerate(replay._allocated)}
         require(all(j in place and replay._sizes[place[j]] <= FLAG_BYTES for j, _ in found))
-        self.buffers = {j: allocate(replay._sizes[place[j]], replay._types[place[j]]) for j, _ in found}
+        self.buffers = {j: allocate(replay._sizes[place[j]], replay._what[place[j]]) for j, _ in found}
         self._checks = [(self.buffers[j], problem) for j, problem in found]
 
     def judge(self) -> None:

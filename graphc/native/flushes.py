@@ -11,6 +11,7 @@ from graphc.any_size import Run
 from graphc.host import TransferExecutable
 from graphc.interpreting import Interpreted
 from graphc.ir.node import Node
+from graphc.memory import purpose_of
 from graphc.native.bringing import Taken, bring, current_stream, drive
 from graphc.native.library import NativeLibrary
 from graphc.native.plans import is_long
@@ -57,7 +58,7 @@ def plan_of(native: NativeLibrary, nodes: Sequence[Node], program: Program) -> t
     aliases = segment.executable.output_aliases
     lent = [(id(segment.inputs[alias]), buffers.at(j)) for j, alias in enumerate(aliases) if alias >= 0]
     takes = [
-        (buffers.at(j), way.take(node.type.nbytes, node.type))
+        (buffers.at(j), way.take(node.type.nbytes, purpose_of(node)))
         for j, (node, alias) in enumerate(zip(nodes, aliases, strict=True))
         if alias < 0
     ]

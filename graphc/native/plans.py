@@ -299,7 +299,7 @@ class PlanMaker:
         replay, plan = self._replay, self._plan
         takes = [
             (self._buffers.at(j), self._take(size, what))
-            for j, size, what in zip(replay._allocated, replay._sizes, replay._types, strict=True)
+            for j, size, what in zip(replay._allocated, replay._sizes, replay._what, strict=True)
             if j not in self._results
         ]
         places = {id(storage): place for place, (storage, *_) in enumerate(replay._exchanged)}
@@ -308,7 +308,7 @@ class PlanMaker:
         for group, is_taken in ((replay._taken_over, False), (replay._kept_outputs, True)):
             for owner, kind, j in group:
                 made = plan.own(self._record_of(new(self._storage(kind), kind, Lineage()), j))
-                take = self._take(kind.nbytes, kind) if is_taken else 0
+                take = self._take(kind.nbytes, replay._purposes[j]) if is_taken else 0
                 cell = 0
                 if not is_taken and (slot := self._input_slots[input_of[j]]) < len(replay._storages):
                     place = places.get(id(replay._storages[slot]))
@@ -322,7 +322,7 @@ class PlanMaker:
         plan.table(
             "spare",
             [
-                (place, self._buffers.at(j), self._take(kind.nbytes, kind))
+                (place, self._buffers.at(j), self._take(kind.nbytes, replay._purposes[j]))
                 for place, (_, j, kind) in enumerate(replay._exchanged)
             ],
         )
@@ -369,7 +369,7 @@ class PlanMaker:
             cell = self._count + 1 + len(copies)
             copies.append((self._buffers.at(source), self._buffers.at(cell), kind.nbytes))
             made = plan.own(self._record_of(new(self._storage(kind), kind, Lineage()), cell))
-            take = self._take(kind.nbytes, kind)
+            take = self._take(kind.nbytes, replay._purposes[source])
             kept.append((id(owner), id(kind), self._buffers.at(cell), made.address, take, 0, 0))
         require(not slots)  # a result that is a copy
         plan.table("cleared", cleared)
@@ -439,7 +439,7 @@ class PlanMaker:
         if j not in replay._allocated:
             return self._record_of(tensor, j)  # in memory that was given away
         self._results.add(j)
-        take = self._take(kind.nbytes, kind)
+        take = self._take(kind.nbytes, replay._purposes[j])
         return self._record_of(tensor, j, take, place if kind.nbytes <= self.again else -1)
 
     def _checks(self) -> None:

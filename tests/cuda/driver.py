@@ -115,7 +115,7 @@ class Record:
 class Node:
     """A step of a graph: what to do, and the parameters of a kernel."""
 
-    run: Callable[[Sequence[int]], None]
+    run: Callable[[Sequence[int]], object]
     arguments: list[int] | None = None
 
 
@@ -216,7 +216,7 @@ class ShimDevice:
         if queue.captured is None:
             self.driver.put(queue, lambda: run(()))
         else:
-            queue.captured.append(Node(lambda arguments: run(arguments) and None))
+            queue.captured.append(Node(run))
 
     def _queue(self, stream: Stream | None) -> Stream:
         self._check_active()

@@ -204,7 +204,10 @@ def test_copy_between_devices() -> None:
 
 
 def test_devices_that_are_not_there() -> None:
-    with pytest.raises(DeviceError, match="there is no device cuda:2"):
+    with pytest.raises(
+        DeviceError,
+        match=r"^CUDA error: invalid device ordinal: there is no device cuda:2; CUDA devices of this machine: cuda:0",
+    ):
         torch.zeros(2).cuda(2)
     with pytest.raises(DeviceError, match="'mps' is not available"):
         torch.zeros(2, device="mps")

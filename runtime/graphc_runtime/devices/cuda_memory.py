@@ -348,7 +348,7 @@ class DeviceBuffer(BufferBase):
 
     def copy(self) -> DeviceBuffer:
         """A buffer of its own with the same contents, on the same device."""
-        return self.device.duplicate(self)
+        return self.device.duplicate(self, self._block.what)
 
     def to_host(self) -> Any:
         """The contents as a `Buffer`, after waiting for what was begun on the current stream."""
