@@ -12,7 +12,7 @@ from graphc.codegen.gpu_contraction_panels import Panel, Sums, within
 from graphc.codegen.gpu_contraction_problem import Flat, Points, Problem
 from graphc.codegen.gpu_contraction_steps import cut_sums
 from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
-from graphc.codegen.kernel import INDEX, Affine, Kernel, Param, Value, VType
+from graphc.codegen.kernel import INDEX, Affine, Kernel, Load, Param, Stmt, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.scope import ScopedEmitter
@@ -57,10 +57,13 @@ class Epilogue:
     def finish(self, places: Sequence[tuple[Points, list[Value], Value | None]]) -> None:
         """All roots at points, given the contraction's elements that each wants; stored where its mask holds.
 
-        The stores come last, those of a root one after the other: they may be one access.
+        Loads of neighbours stand together, and the stores come last, those of a root one after the other: they may be
+        one access.
         """
-        computed = [self._roots_at(point, sums) for point, sums, _ in places]
         e = self.values.e
+        start = len(e.body)
+        computed = [self._roots_at(point, sums) for point, sums, _ in places]
+        e.body[start:] = loads_together(e.body[start:])
         for number, root in enumerate(self.roots):
             for results, (_, _, mask) in zip(computed, places, strict=True):
                 at, value = results[number]
@@ -317,6 +320,27 @@ class BlockKernel:
             at = sum_place(self.problem, point, Ix.of(self.part), p)
             index, offsets = scattered(self.values, at)
             self.e.store(self.sums_param, index, total, 0, offsets, mask)
+
+
+def loads_together(statements: Sequence[Stmt]) -> list[Stmt]:
+    """Statements that write no memory, with loads that are the same but for a constant number of elements in a row, by
+    their places, where the first of them was.
+    """
+    found: dict[tuple[object, ...], list[Load]] = {}
+    for statement in statements:
+        if isinstance(statement, Load):
+            found.setdefault(_but_for_constants(statement), []).append(statement)
+    result: list[Stmt] = []
+    for statement in statements:
+        if isinstance(statement, Load):
+            result += sorted(found.pop(_but_for_constants(statement), ()), key=lambda load: load.index.const)
+        else:
+            result.append(statement)
+    return result
+
+
+def _but_for_constants(load: Load) -> tuple[object, ...]:
+    return id(load.buffer), load.index.terms, id(load.offsets), id(load.mask), load.result.type
 
 
 def scattered(values: Values, at: Ix) -> tuple[Affine, Value]:

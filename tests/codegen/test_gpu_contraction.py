@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from graphc.codegen.cuda.emit import emit_kernel
 from graphc.codegen.gpu_contraction_matrix_tiles import choose_matrix_tile
 from graphc.codegen.gpu_contraction_steps import cut_sums
 from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, Tile, choose_tile, shared_bytes
@@ -165,6 +167,23 @@ def test_what_a_step_of_a_convolution_costs() -> None:
     assert count[Load] <= count[Mma] and count[Store] <= count[Mma]
     indices = [s for s in body if isinstance(s, Op) and s.name != "select"]
     assert len(indices) <= 2 * count[Mma]
+
+
+@pytest.mark.parametrize("tile", [Tile(32, 32, 8, 4, 4, 1), MatrixTile(32, 32, 16, 1, 1, 3)], ids=["threads", "warp"])
+def test_what_results_are_computed_with_is_read_as_neighbours(tile: Tile | MatrixTile) -> None:
+    """As wide as results are stored."""
+    dtype = f32 if isinstance(tile, Tile) else f16
+    b = Builder()
+    x, w, y = (b.input(i, TensorType(dtype, (64, 64))) for i in range(3))
+    z = b.select(b.apply("gt", (y, b.zeros_like(y))), b.add(b.contract(x, w, "i k, k j -> i j"), y), y)
+    kernel = lowered(Graph((x, w, y), (z,)), tile)[0].kernel
+    assert [p.mode for p in kernel.params] == ["in", "in", "in", "out"]
+    text = emit_kernel(replace(kernel, aligned=True), H100)
+    stores = re.findall(r"\*\(gc_vector<[\w ]+, (\d)>\*\)&p3\[", text)
+    assert stores and set(stores) == {"4" if dtype is f32 else "2"}
+    assert re.findall(r"\*\(const gc_vector<[\w ]+, (\d)>\*\)&p0\[", text) == stores
+    assert "= p0[" not in text
+    _check(Graph((x, w, y), (z,)), tile)
 
 
 def test_parts_of_a_sum_have_as_many_steps() -> None:
