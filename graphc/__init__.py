@@ -17,6 +17,7 @@ from graphc.collecting import no_collection
 
 if TYPE_CHECKING:
     from graphc import (
+        accelerator,
         amp,
         autograd,
         backends,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         testing,
         tuning,
         utils,
+        version,
         vision,
     )
     from graphc.api import *  # noqa: F403
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 _SUBMODULES = frozenset(
     (
         *(
+            "accelerator",
             "amp",
             "backends",
             "autograd",
@@ -66,6 +69,7 @@ _SUBMODULES = frozenset(
             "testing",
             "tuning",
             "utils",
+            "version",
             "vision",
         ),
         *("backward", "cuda", "dtypes", "programs", "random", "recorder", "tensors"),

@@ -10,8 +10,8 @@ FILE = Path(__file__).with_name("absent.txt")  # written by tests/differential/d
 
 # Modules of PyTorch of which graphc has nothing.
 _NAMES = """
-accelerator ao classes compiler contrib cpu distributed export fft futures fx hub library masked monitor mps mtia
-multiprocessing nested onnx ops overrides package profiler quantization serialization signal sparse types version xpu
+ao classes compiler contrib cpu distributed export fft futures fx hub library masked monitor mps mtia
+multiprocessing nested onnx ops overrides package profiler quantization serialization signal sparse types xpu
 """
 MODULES = frozenset(_NAMES.split())
 

@@ -4,6 +4,7 @@ Where CUDA cannot be used, what programs ask before they choose a device has an 
 `device_count`, `memory_allocated`, `manual_seed`, `empty_cache`); all else raises a DeviceError that says why.
 """
 
+from graphc.absence import no_attribute
 from graphc.cuda import amp, memory, random, streams
 from graphc.cuda.devices import (
     can_device_access_peer,
@@ -28,6 +29,8 @@ from graphc.cuda.devices import (
 from graphc.cuda.memory import (
     OutOfMemoryError,
     empty_cache,
+    get_allocator_backend,
+    get_per_process_memory_fraction,
     max_memory_allocated,
     max_memory_cached,
     max_memory_reserved,
@@ -40,6 +43,7 @@ from graphc.cuda.memory import (
     reset_max_memory_allocated,
     reset_max_memory_cached,
     reset_peak_memory_stats,
+    set_per_process_memory_fraction,
 )
 from graphc.cuda.random import (
     get_rng_state,
@@ -99,11 +103,13 @@ __all__ = [
     "device_count",
     "device_of",
     "empty_cache",
+    "get_allocator_backend",
     "get_arch_list",
     "get_device_capability",
     "get_device_name",
     "get_device_properties",
     "get_gencode_flags",
+    "get_per_process_memory_fraction",
     "get_rng_state",
     "get_rng_state_all",
     "init",
@@ -133,6 +139,7 @@ __all__ = [
     "seed",
     "seed_all",
     "set_device",
+    "set_per_process_memory_fraction",
     "set_rng_state",
     "set_rng_state_all",
     "set_stream",
@@ -140,3 +147,7 @@ __all__ = [
     "streams",
     "synchronize",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise no_attribute("module 'graphc.cuda'", name, "cuda")

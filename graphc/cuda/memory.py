@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 from graphc.cuda.devices import index_of, is_available, opened, run_pending
+from graphc.errors import InputError, KindError
 from graphc.warned import warn
 from graphc_runtime.devices import cuda as runtime
 from graphc_runtime.devices.cuda_memory import DeviceMemoryStats
@@ -98,6 +99,27 @@ def mem_get_info(device: Any = None) -> tuple[int, int]:
     """Free and total bytes of the device now, all processes counted."""
     run_pending("torch.cuda.mem_get_info()")
     return opened(device).memory_info()
+
+
+def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
+    """Let this process hold at most that part of a device's memory. What it holds already stays. TypeError for what is
+    no float, ValueError beyond 0 to 1.
+    """
+    if not isinstance(fraction, float):
+        raise KindError("Invalid type for fraction argument, must be `float`")
+    if not 0 <= fraction <= 1:
+        raise InputError(f"Invalid fraction value: {fraction}. Allowed range: 0~1")
+    opened(device).pool.fraction = fraction
+
+
+def get_per_process_memory_fraction(device: Any = None) -> float:
+    """The part of a device's memory that this process may hold; 1 unless it was set."""
+    return opened(device).pool.fraction
+
+
+def get_allocator_backend() -> str:
+    """What PyTorch calls a pool of its own over the driver's memory."""
+    return "native"
 
 
 # PyTorch's older names.

@@ -98,6 +98,8 @@ def namespaces(torch: Any) -> dict[str, list[str]]:
     names["distributions"] = public(torch.distributions)
     names["func"] = public(torch.func)
     names["utils.data"] = public(torch.utils.data)
+    names["accelerator"] = public(torch.accelerator)
+    names["cuda"] = [n for n in public(torch.cuda) if not n.endswith("Storage")]
     return {prefix: sorted(set(found)) for prefix, found in names.items()}
 
 

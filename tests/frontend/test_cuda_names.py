@@ -15,6 +15,7 @@ from graphc_runtime.errors import DeviceLost
 from tests.runtime.recording_driver import FACTS, ILLEGAL, RecordingDevice, RecordingDriver
 
 cuda: Any = graphc.cuda
+accelerator: Any = graphc.accelerator
 
 
 @pytest.fixture
@@ -49,6 +50,14 @@ ANSWERS: dict[str, tuple[Callable[[], Any], Any]] = {
     "set_rng_state": (lambda: cuda.set_rng_state(graphc.zeros(16, dtype=graphc.uint8)), None),
     "architectures": (lambda: (cuda.get_arch_list(), cuda.get_gencode_flags()), ([], "")),
     "supported": (lambda: (cuda.is_bf16_supported(), cuda.is_tf32_supported()), (False, False)),
+    "accelerator": (
+        lambda: (accelerator.is_available(), accelerator.device_count(), accelerator.memory_allocated()),
+        (False, 0, 0),
+    ),
+    "current_accelerator": (
+        lambda: (accelerator.current_accelerator(), accelerator.current_accelerator(check_available=True)),
+        (graphc.device("cuda"), None),
+    ),
     "a negative device": (lambda: cuda.set_device(-1), None),
     "no stream": (lambda: cuda.stream(None).__enter__(), None),
 }
@@ -177,6 +186,61 @@ def test_streams(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
         assert made.tolist() == [1, 2]
     copies = {call[-1] for call in devices[0].calls if call[0] in ("copy_in", "copy_out")}
     assert copies == {side.runtime.handle}
+
+
+def test_the_accelerator_is_cuda(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
+    device = accelerator.current_accelerator() if accelerator.is_available() else "cpu"
+    x = graphc.ones(4, device=device)
+    x.data_ptr()
+    assert x.is_cuda and accelerator.memory_allocated() > 0 and accelerator.get_memory_info() == cuda.mem_get_info()
+    with accelerator.device_index(1):
+        assert accelerator.current_device_index() == accelerator.current_device_idx() == cuda.current_device() == 1
+        assert accelerator.current_stream() == cuda.current_stream()
+    accelerator.synchronize()
+    assert graphc.bfloat16 in accelerator.get_device_capability()["supported_dtypes"]
+    with pytest.raises(RuntimeError, match="there is no device cuda:2"):
+        accelerator.set_device_index(2)
+
+
+def test_a_part_of_the_memory(devices: tuple[RecordingDevice, RecordingDevice]) -> None:
+    assert cuda.get_per_process_memory_fraction() == 1 and cuda.get_allocator_backend() == "native"
+    cuda.set_per_process_memory_fraction(0.1, "cuda:1")
+    assert cuda.get_per_process_memory_fraction(1) == 0.1 and cuda.get_per_process_memory_fraction(0) == 1
+    allowed = int(0.1 * FACTS.memory)
+    held = graphc.ones(allowed // 8, device="cuda:1")
+    held.data_ptr()
+    with pytest.raises(cuda.OutOfMemoryError, match=rf"and {allowed:,} that it may hold"):
+        graphc.zeros(allowed // 4, device="cuda:1").data_ptr()
+    graphc.zeros(allowed // 4, device="cuda:0").data_ptr()
+    cuda.set_per_process_memory_fraction(1.0, 1)
+    graphc.zeros(allowed // 4, device="cuda:1").data_ptr()
+    with pytest.raises(TypeError, match="must be `float`"):
+        cuda.set_per_process_memory_fraction(1)
+    with pytest.raises(ValueError, match="Allowed range: 0~1"):
+        cuda.set_per_process_memory_fraction(1.5)
+
+
+def test_a_missing_name_says_whether_pytorch_has_it() -> None:
+    with pytest.raises(AttributeError, match=r"PyTorch has torch\.cuda\.CUDAGraph, graphc does not"):
+        _ = cuda.CUDAGraph
+    with pytest.raises(AttributeError, match=r"PyTorch has torch\.accelerator\.Graph, graphc does not"):
+        _ = accelerator.Graph
+    assert not hasattr(cuda, "no_such_thing")
+
+
+def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    version: Any = graphc.version
+    assert version.__version__ == graphc.__version__ and version.hip is None and version.debug is False
+    monkeypatch.setattr(version, "compiler_version", lambda: "NVRTC 13.0")
+    assert version.cuda == "13.0"
+
+    def missing() -> str:
+        raise graphc.errors.CompileError("no CUDA compiler")
+
+    monkeypatch.setattr(version, "compiler_version", missing)
+    assert version.cuda is None
+    with pytest.raises(AttributeError, match=r"module 'graphc\.version' has no attribute 'rocm_version'"):
+        _ = version.rocm_version
 
 
 def test_a_stream_is_a_context_manager(devices: tuple[RecordingDevice, RecordingDevice]) -> None:

@@ -58,6 +58,7 @@ class DevicePool:
         self._waiting: deque[tuple[Block, list[Handle]]] = deque()
         self._events: list[Handle] = []
         self._live = self._peak = self._held = self._peak_held = self._count = 0
+        self.fraction = 1.0  # of the device's memory that the pool may hold
 
     def take(self, sizes: Sequence[int], what: Sequence[object], stream: Stream) -> list[Block]:
         """Blocks of `sizes` bytes for `what`, to be used on `stream` first; all of them or, with OutOfMemoryError,
@@ -259,7 +260,13 @@ class DevicePool:
         self._peak_held = max(self._peak_held, self._held)
         return shelf.add_segment(Block(address, segment, shelf.stream, self.returned.append, shelf), size)
 
+    @property
+    def _limit(self) -> int:
+        return int(self.fraction * self._driver.facts.memory)
+
     def _ask(self, nbytes: int) -> int | None:
+        if self.fraction < 1 and self._held + nbytes > self._limit:
+            return None
         try:
             return self._driver.allocate(nbytes)
         except DriverError as error:
@@ -272,7 +279,8 @@ class DevicePool:
         free, total = self._driver.memory()
         lines = [
             f"{self._name} is out of memory: it cannot give {request}. Of its {total:,} bytes {free:,} are free; "
-            f"buffers of this process take {self._live:,} bytes of {self._held:,} that its pool holds."
+            f"buffers of this process take {self._live:,} bytes of {self._held:,} that its pool holds"
+            + (f" and {self._limit:,} that it may hold." if self.fraction < 1 else ".")
         ]
         largest = self.largest()
         if largest:
