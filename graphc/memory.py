@@ -26,6 +26,8 @@ _ALIGNMENT = 256
 TOGETHER = "small values that came from the host together"
 # Bytes of one value again and again that are brought to a device, which copies them on.
 _BROUGHT = 1 << 20
+# Where page-locked memory begins and ends that the user lets a device read when it gets there, until the next flush.
+LATE: set[tuple[int, int]] = set()
 # Values of at most so many bytes are compared by copies of them.
 _COPIED = 1 << 15
 # Values of at least so many bytes lie in memory that begins with a cache line.
@@ -130,8 +132,12 @@ def moved(buffer: AnyBuffer, device: str, what: object = "") -> AnyBuffer:
     if device == "cpu":
         return buffer.copy() if type(buffer) is Buffer else buffer.to_host()
     target = driven(device)
-    # Page-locked memory is read later: nobody writes it meanwhile, as whoever writes a tensor gives it other memory.
-    return target.upload(buffer, what, non_blocking=True) if type(buffer) is Buffer else target.duplicate(buffer, what)
+    return target.upload(buffer, what, _is_late(buffer)) if type(buffer) is Buffer else target.duplicate(buffer, what)
+
+
+def _is_late(buffer: Buffer) -> bool:
+    end = buffer.ptr + buffer.nbytes
+    return any(start <= buffer.ptr and end <= last for start, last in LATE)
 
 
 def moved_all(buffers: Sequence[AnyBuffer], device: str, what: Sequence[object]) -> list[AnyBuffer]:

@@ -30,7 +30,7 @@ from graphc.ir.node import Location, Node
 from graphc.late_checks import LateChecks, Problem
 from graphc.leaves import Leaves, leaf_behind
 from graphc.lending import lendable
-from graphc.memory import AnyBuffer, constant
+from graphc.memory import LATE, AnyBuffer, constant
 from graphc.options import INTERPRET, code_key
 from graphc.recording_hooks import FLUSH, PLAN, WHEN_OFTEN, needed_later
 from graphc.repeats import Repeats
@@ -228,12 +228,16 @@ class Recorder(Leaves):
             done = FLUSH[0](self)
         finally:  # a check may have found an error, after everything was computed
             if done:
+                LATE.clear()
                 self.clear_up()
         if done:
             return
         FRONT.flushes += 1
-        with no_collection():  # which runs finalizers at any time: they may end what is bound, and record
-            self._compute_pending()
+        try:
+            with no_collection():  # which runs finalizers at any time: they may end what is bound, and record
+                self._compute_pending()
+        finally:
+            LATE.clear()
 
     def clear_up(self) -> None:
         """After a native flush."""

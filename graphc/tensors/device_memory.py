@@ -8,7 +8,8 @@ import numpy as np
 
 from graphc.errors import InputError, KindError, UnsupportedError, UsageError
 from graphc.ir.types import DType, TensorType, bf16, dtype_of_numpy, row_major_strides
-from graphc.memory import driven
+from graphc.memory import LATE, driven
+from graphc.storage import TOUCHED
 from graphc.tensors.core import TensorBase, from_buffer
 from graphc.tensors.export import exporter_of
 from graphc.tensors.strided import memory_of, strided_view
@@ -165,3 +166,13 @@ def is_pinned(tensor: TensorBase) -> bool:
     if type(buffer) is not Buffer or tensor._storage.value is not None:
         return False
     return any(device.is_pinned(buffer) for device in opened())
+
+
+def read_late(tensor: TensorBase) -> None:
+    """Let the copy of the tensor's memory to a device that is recorded next be done when the device gets there, if the
+    memory is page-locked.
+    """
+    buffer = tensor._storage.buffer
+    if is_pinned(tensor) and buffer is not None:
+        LATE.add((buffer.ptr, buffer.ptr + buffer.nbytes))
+        TOUCHED[0] += 1  # so that such a call is not made in native code, which would not get here

@@ -17,6 +17,7 @@ from graphc.storage import Lineage
 from graphc.tensors import elementwise, indexing, literals, shaping
 from graphc.tensors.arguments import number_argument, placed
 from graphc.tensors.core import TensorBase, alias, set_class
+from graphc.tensors.device_memory import read_late
 from graphc.tensors.fields import TensorFields
 from graphc.tensors.filling import check_holds
 from graphc.tensors.learning import repeatable
@@ -201,6 +202,8 @@ class Tensor(MakingMethods, CopyingMethods, ConversionMethods, FactsMethods, Ope
         if not isinstance(src, TensorBase) and not is_number(src):
             raise KindError(f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}")
         source = src if isinstance(src, TensorBase) else placed(self._type.device, literals.from_data, src, None)
+        if non_blocking and self._type.device != "cpu":
+            read_late(source)
         check_broadcast(source._type.shape, self._type.shape)
         if source is self:
             check_writable(self)

@@ -61,11 +61,13 @@ def test_asynchronous_copies_by_page_locked_memory(device: CudaDevice, recorder:
     assert back.view(np.float32, (4,)).tolist() == [4] * 4
 
 
-def test_blocking_copies_of_page_locked_memory(device: CudaDevice) -> None:
-    source = device.pin(16)
+@pytest.mark.parametrize("place", [0, 4], ids=["whole", "part"])
+def test_blocking_copies_of_page_locked_memory(device: CudaDevice, place: int) -> None:
+    whole = device.pin(32)
+    source = whole.part(place, 16)
     source.view(np.float32, (4,))[:] = 3
     buffer = device.upload(source)
-    source.view(np.float32, (4,))[:] = 4
+    source.view(np.float32, (4,))[:] = 4  # not too early, though the device comes later
     target = device.pin(16)
     device.read(target, buffer)
     assert target.view(np.float32, (4,)).tolist() == [3] * 4
@@ -86,10 +88,20 @@ def test_page_locked_memory_is_not_used_again_before_the_copy_is_done(
     assert buffer.nbytes == 5000
 
 
+def test_memory_of_a_part_is_not_used_again_before_the_copy_is_done(device: CudaDevice) -> None:
+    whole = device.pin(5000)
+    address, source = whole.ptr, whole.part(100, 200)
+    buffer = device.upload(source, non_blocking=True)
+    del whole, source
+    gc.collect()
+    assert device.pin(5000).ptr != address
+    assert buffer.nbytes == 200
+
+
 def test_what_is_page_locked(device: CudaDevice) -> None:
     pinned = device.pin(100)
     assert device.is_pinned(pinned)
-    assert device.is_pinned(Buffer.from_array(pinned.array))
+    assert device.is_pinned(Buffer.from_array(pinned.array)) and device.is_pinned(pinned.part(10, 90))
     assert not device.is_pinned(Buffer.allocate(100))
     array = pinned.array
     del pinned

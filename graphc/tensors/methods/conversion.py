@@ -15,7 +15,7 @@ from graphc.ir.types import bf16, boolean, f32, f64, i32, i64
 from graphc.layouts import follows, memory_format, order_of, preserve_format
 from graphc.tensors import shaping
 from graphc.tensors.core import TensorBase
-from graphc.tensors.device_memory import cuda_array, device_pair, pinned, record_stream
+from graphc.tensors.device_memory import cuda_array, device_pair, pinned, read_late, record_stream
 from graphc.tensors.export import export
 from graphc.tensors.interchange import to_capsule
 from graphc.tensors.learning import repeatable
@@ -113,7 +113,10 @@ class ConversionMethods(TensorBase):
         if device is None:
             made = shaping.to_dtype(self, wanted)
         else:
-            made = shaping.moved(self, use_device(device), wanted)
+            place = use_device(device)
+            if (non_blocking or (flags and flags[0])) and place != "cpu":
+                read_late(self)
+            made = shaping.moved(self, place, wanted)
         if memory_format is None or memory_format is preserve_format:
             return shaping.clone(made) if copy and made is self else made
         return ordered(made, memory_format, copies=copy and made is self)
@@ -153,6 +156,8 @@ class ConversionMethods(TensorBase):
         place = use_device("cuda" if device is None else device)
         if place == "cpu":
             raise UsageError(f"Invalid device, must be cuda device: {device}")
+        if non_blocking:
+            read_late(self)
         made = shaping.moved(self, place, self._type.dtype)
         return made if memory_format is preserve_format else ordered(made, memory_format, copies=False)
 

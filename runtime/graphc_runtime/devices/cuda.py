@@ -225,21 +225,19 @@ class CudaDevice:
         return made
 
     def write(self, target: DeviceBuffer, source: Buffer, non_blocking: bool = False) -> None:
-        """Host to device, in order on the current stream. `source` can be changed when this returns, except that
-        page-locked memory with `non_blocking` is read later.
+        """Host to device, in order on the current stream, which nobody waits for. `source` can be changed when this
+        returns, except that page-locked memory with `non_blocking` is read when the device gets there.
         """
         stream = self.current_stream
         target.used_by(stream)
         block = self.pinned.block_of(source)
         if not source.nbytes:
             return
-        if block is None:
+        if block is None or not non_blocking:
             self.call(cuda_host.send, self.pinned, self.driver, target.ptr, source, stream.handle)
             return
         self.call(self.driver.copy_in, target.ptr, source.ptr, source.nbytes, stream.handle)
         self.call(self.pinned.mark, block, stream.handle)
-        if not non_blocking:
-            stream.synchronize()
 
     def download(self, source: DeviceBuffer, non_blocking: bool = False) -> Buffer:
         """A copy of `source` on the host. It waits for what was begun on the current stream, unless `non_blocking`:

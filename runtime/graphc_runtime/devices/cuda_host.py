@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
+from bisect import bisect_right
 from collections import deque
 
 import numpy as np
@@ -37,6 +38,7 @@ class PinnedPool:
         self._free: dict[int, list[PinnedBlock]] = {}
         self._returned: list[PinnedBlock] = []
         self._live: dict[int, PinnedBlock] = {}  # those that buffers hold, by address
+        self._addresses: list[int] = []  # theirs, in order, and of some that ended
         self._events: list[Handle] = []
         self._lock = threading.RLock()
 
@@ -74,14 +76,22 @@ class PinnedPool:
         """A buffer in page-locked memory."""
         block = self.take(nbytes)
         array = memory(block.address, nbytes)
-        self._live[block.address] = block
+        with self._lock:
+            self._live[block.address] = block
+            self._addresses = sorted(self._live)
         weakref.finalize(array.base, self._ended, block).atexit = False  # pyright: ignore[reportArgumentType]
         return Buffer.from_array(array)
 
     def block_of(self, buffer: Buffer) -> PinnedBlock | None:
-        """The block that a buffer begins; None for memory of any other kind."""
-        block = self._live.get(buffer.ptr)
-        return block if block is not None and buffer.nbytes <= block.capacity else None
+        """The block that a buffer lies in; None for memory of any other kind."""
+        addresses = self._addresses
+        at = bisect_right(addresses, buffer.ptr)
+        while at:
+            at -= 1
+            block = self._live.get(addresses[at])
+            if block is not None:
+                return block if buffer.ptr + buffer.nbytes <= block.address + block.capacity else None
+        return None
 
     def release(self) -> None:
         """Give blocks back to the system that nobody uses, after all that was begun has ended."""
@@ -111,9 +121,10 @@ def memory(address: int, nbytes: int) -> np.ndarray:
 def send(pool: PinnedPool, driver: DriverDevice, target: int, source: Buffer, stream: Handle) -> None:
     """Host to device through page-locked memory: the source can be changed once this returns.
 
-    CUDA's driver takes a few bytes into memory of its own; more of them it would fetch after waiting for the stream.
+    CUDA's driver takes a few bytes into memory of its own; more of them it would fetch after waiting for the stream,
+    and those of page-locked memory when the device gets there.
     """
-    if source.nbytes <= _FEW:
+    if source.nbytes <= _FEW and pool.block_of(source) is None:
         driver.copy_in(target, source.ptr, source.nbytes, stream)
         return
     sent: deque[Handle] = deque()
