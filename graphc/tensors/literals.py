@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _KNOWN = "float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 and bool"
 _MOST_DIMENSIONS = 64
+_HOST = (list, tuple, int, float, bytes, np.ndarray, np.generic)  # what most tensors are made of
 
 
 def array_dtype(array: np.ndarray) -> DType:
@@ -201,6 +202,9 @@ def tensor(
             "sourceTensor.detach().clone().requires_grad_(True), rather than torch.tensor(sourceTensor).",
         )
         return finished(copied(data, wanted, place), requires_grad)
+    if not isinstance(data, _HOST) and hasattr(data, "__cuda_array_interface__"):
+        shown = from_cuda_array(data)
+        return finished(copied(shown, wanted, shown._type.device if device is None else place), requires_grad)
     return finished(placed(place, from_data, data, wanted), requires_grad)
 
 
@@ -308,6 +312,8 @@ def asarray(
     obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool | None = None
 ) -> Tensor:
     """`obj` as a tensor, sharing memory where it can: always with `copy=False`, never with `copy=True` (ValueError)."""
+    if not isinstance(obj, (TensorBase, *_HOST)) and hasattr(obj, "__cuda_array_interface__"):
+        obj = from_cuda_array(obj)
     beside = obj._type.device if isinstance(obj, TensorBase) and device is None else device
     place = check_flags("asarray", bool(requires_grad), beside, None)
     wanted = None if dtype is None else dtypes.to_ir(dtype)

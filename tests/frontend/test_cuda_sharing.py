@@ -72,6 +72,27 @@ def test_writes_of_others_are_seen_and_writes_here_too() -> None:
     assert x.sum().item() == 9 and shown.tolist() == [1, 7, 1]
 
 
+def test_arrays_of_others_are_copied_or_shared() -> None:
+    foreign = Foreign(np.arange(6, dtype=np.float32).reshape(2, 3))
+    made = torch.tensor(foreign)
+    narrow = torch.tensor(foreign, dtype=torch.int64, device="cpu", requires_grad=False)
+    held = torch.asarray(foreign, copy=True)
+    shared = torch.asarray(foreign)
+    assert (made.device, narrow.device, held.device, shared.device) == (
+        torch.device("cuda:1"),
+        torch.device("cpu"),
+        torch.device("cuda:1"),
+        torch.device("cuda:1"),
+    )
+    for tensor in (made, narrow, held, shared):
+        tensor.data_ptr()
+    foreign.array[:] = 7
+    assert made.tolist() == narrow.tolist() == held.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert shared.tolist() == [[7, 7, 7], [7, 7, 7]]
+    with pytest.raises(ValueError, match="can't alias tensor from device 'cuda:1' to 'cpu'"):
+        torch.asarray(foreign, device="cpu", copy=False)
+
+
 def test_the_array_interface_is_refused() -> None:
     assert not hasattr(torch.ones(2), "__cuda_array_interface__")
     with pytest.raises(RuntimeError, match="requires grad"):
