@@ -101,7 +101,8 @@ def over_address(
 
 
 def from_cuda_array(value: Any) -> Tensor:
-    """A tensor over the memory of an object with `__cuda_array_interface__`, on the device where it lies.
+    """A tensor over the memory of an object with `__cuda_array_interface__`, on the device where it lies. What is done
+    with it waits for the stream that the object names.
 
     TypeError or ValueError for what the interface cannot say or tensors do not have.
     """
@@ -113,8 +114,10 @@ def from_cuda_array(value: Any) -> Tensor:
     if given is not None and any(s % dtype.itemsize for s in given):
         raise InputError("given array strides not a multiple of the element byte size. Make a copy of the array.")
     strides = row_major_strides(shape) if given is None else tuple(s // dtype.itemsize for s in given)
-    address = facts["data"][0]
-    return over_address(address, _device_of(value), dtype, shape, strides, value)
+    address, device, stream = facts["data"][0], _device_of(value), facts.get("stream")
+    if stream is not None:
+        driven(device).wait_for(stream)
+    return over_address(address, device, dtype, shape, strides, value)
 
 
 def _device_of(value: Any) -> str:

@@ -232,6 +232,9 @@ class ShimDevice:
     def stream_number(self, stream: Stream | None) -> int:
         return self._queue(stream).number
 
+    def foreign_stream(self, number: int) -> Stream:
+        return next(stream for stream in self.streams if stream.number == number)
+
     def stream_done(self, stream: Stream | None) -> bool:
         return self._queue(stream).captured is None and self.driver.is_done(self._queue(stream))
 

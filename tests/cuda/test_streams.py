@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc_runtime.devices.cuda import cuda_device
 from tests.cuda.machine import Machine
 
 pytestmark = pytest.mark.usefixtures("cuda")
@@ -123,6 +124,34 @@ def test_random_work(seeds: range, order: int | None) -> None:
         graphc.cuda.synchronize()
         for tensor in work.tensors:
             tensor.check()
+
+
+class _Foreign:
+    """An array of another library, which writes it on a stream of its own."""
+
+    def __init__(self, value: int) -> None:
+        driver = cuda_device(0).driver
+        driver.activate()
+        self.memory = driver.allocate(4 * SIZE)
+        stream = driver.make_stream()
+        driver.fill(self.memory, value, 4 * SIZE, stream)
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "typestr": "<i4",
+            "shape": (SIZE,),
+            "strides": None,
+            "data": (self.memory, False),
+            "stream": driver.stream_number(stream),
+        }
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["default stream", "another"])
+def test_arrays_of_others_are_waited_for(own: bool, order: int | None) -> None:
+    with graphc.cuda.stream(graphc.cuda.Stream() if own else None):
+        for value in range(1, 5):
+            foreign = _Foreign(value)
+            assert (graphc.as_tensor(foreign) * 2).tolist() == [2 * value * 0x01010101] * SIZE
+            assert graphc.tensor(foreign).tolist() == [value * 0x01010101] * SIZE
 
 
 def test_batches_come_on_a_stream_of_their_own(order: int | None) -> None:

@@ -185,6 +185,9 @@ class RecordingDevice:
     def stream_number(self, stream: Handle) -> int:
         return (stream or self.default).number
 
+    def foreign_stream(self, number: int) -> Handle:
+        return next(stream for stream in self.streams if stream.number == number)
+
     def stream_done(self, stream: Handle) -> bool:
         self.record_call("stream_done", stream)
         return not (stream or self.default).work

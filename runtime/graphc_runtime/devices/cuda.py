@@ -307,6 +307,16 @@ class CudaDevice:
         finally:
             self.set_stream(before)
 
+    def wait_for(self, number: int) -> None:
+        """Let what comes later on the current stream start after what is on a stream of another library now. `number`
+        is a CUstream; 0 and 1 mean the default stream.
+        """
+        stream = self.current_stream
+        if number == stream.number or (number <= 1 and stream is self.default_stream):
+            return
+        foreign = None if number <= 1 else Stream(self, self.call(self.driver.foreign_stream, number))
+        stream.wait_stream(foreign or self.default_stream)
+
     def new_stream(self) -> Stream:
         """A stream of its own; from the 33rd on, those made before are given in turn."""
         with self._lock:

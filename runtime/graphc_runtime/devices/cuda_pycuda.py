@@ -118,6 +118,20 @@ class _Kept:
         ctypes.pythonapi.Py_DecRef(ctypes.py_object(held))
 
 
+class _Foreign:
+    """Stands for a stream of another library."""
+
+    __slots__ = ("handle",)
+
+    def __init__(self, number: int) -> None:
+        self.handle = number
+
+    @property
+    def held(self) -> _Foreign:
+        """What has its number, as of streams that PyCUDA made."""
+        return self
+
+
 class _Active:
     """Inside, PyCUDA has the context as this thread's."""
 
@@ -300,6 +314,9 @@ class PyCudaDevice:
 
     def stream_number(self, stream: Handle) -> int:
         return 0 if stream is None else int(stream.held.handle)
+
+    def foreign_stream(self, number: int) -> Handle:
+        return _Foreign(number)
 
     def stream_done(self, stream: Handle) -> bool:
         return self._done("cuStreamQuery", self._stream_query(self.stream_number(stream)))
