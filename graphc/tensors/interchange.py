@@ -8,6 +8,7 @@ import numpy as np
 
 from graphc.errors import UnsupportedError, UsageError
 from graphc.ir.types import bf16, dtype_of_numpy
+from graphc.memory import driven
 from graphc.tensors.core import TensorBase, alias
 from graphc.tensors.device_memory import CPU_PAIR, device_pair, stream_number
 from graphc.tensors.dlpack import capsule_of, from_capsule
@@ -31,8 +32,11 @@ class _Capsule:
         return CPU_PAIR
 
 
-def to_capsule(tensor: Tensor, *, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
-    """A DLPack capsule over the tensor's memory.
+def to_capsule(
+    tensor: Tensor, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+) -> Any:
+    """A DLPack capsule over the tensor's memory. On a CUDA device what comes later on `stream` (its number; None: the
+    default stream, -1: none) starts after what computes the tensor.
 
     BufferError for tensors that require gradients, for other devices than the tensor's, and for bfloat16 on the CPU,
     which NumPy does not carry.
@@ -43,7 +47,10 @@ def to_capsule(tensor: Tensor, *, max_version: Any = None, dl_device: Any = None
     if dl_device is not None and tuple(map(int, dl_device)) != here:
         raise BufferError(f"the tensor is on {tensor._type.device} and cannot be given to DLPack's device {dl_device}")
     if here != CPU_PAIR:
-        return capsule_of(tensor.clone() if copy else tensor)
+        capsule = capsule_of(tensor.clone() if copy else tensor)
+        if stream != -1:
+            driven(tensor._type.device).let_wait(1 if stream is None else int(stream))
+        return capsule
     if tensor._type.dtype is bf16:
         raise BufferError("bfloat16 cannot be exported by DLPack: NumPy has no such type; convert it first")
     array = export(tensor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -34,13 +35,21 @@ def _installed(variant: str) -> Iterator[Machine]:
 
 
 def _registered(driver: ShimDriver) -> Iterator[Machine]:
-    """Devices of `driver`, and no program that was made for those of another driver."""
-    with pytest.MonkeyPatch.context() as patch, using(Recorder()):
+    """Devices of `driver`."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "compiler", ShimCompiler)
-        patch.setattr(programs, "_executables", OrderedDict())
         before = register_cuda_driver(driver)
-        yield Machine(driver)
+        with _no_programs():
+            yield Machine(driver)
         register_cuda_driver(before)
+
+
+@contextmanager
+def _no_programs() -> Iterator[None]:
+    """No program that was made for the devices of another driver."""
+    with pytest.MonkeyPatch.context() as patch, using(Recorder()):
+        patch.setattr(programs, "_executables", OrderedDict())
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +58,8 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[Machine]:
     if IS_REAL:
         if why := why_unavailable():
             pytest.fail(f"GRAPHC_TEST_DEVICE asks for a GPU: {why}")
-        yield Machine(None)
+        with _no_programs():
+            yield Machine(None)
         return
     request.getfixturevalue("host_compiler")
     usual = getattr(request.module, "SHIM_VARIANT", "plain")

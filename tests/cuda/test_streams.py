@@ -154,6 +154,25 @@ def test_arrays_of_others_are_waited_for(own: bool, order: int | None) -> None:
             assert graphc.tensor(foreign).tolist() == [value * 0x01010101] * SIZE
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["none", "own"])
+@pytest.mark.parametrize("own", [False, True], ids=["default stream", "another"])
+def test_others_wait_for_what_they_are_given(own: bool, named: bool, order: int | None) -> None:
+    device = cuda_device(0)
+    driver = device.driver
+    theirs = driver.make_stream() if named else None
+    number = driver.stream_number(theirs) if named else None
+    with graphc.cuda.stream(graphc.cuda.Stream() if own else None):
+        for value in range(1, 5):
+            x = graphc.full((SIZE,), value, dtype=graphc.int32, device="cuda") * 3
+            capsule = x.__dlpack__(stream=number)
+            target = device.pin(4 * SIZE)
+            driver.activate()
+            driver.copy_out(target.ptr, x.data_ptr(), 4 * SIZE, theirs)
+            driver.synchronize_stream(theirs)
+            assert target.view(np.int32, (SIZE,)).tolist() == [3 * value] * SIZE
+            del capsule
+
+
 def test_batches_come_on_a_stream_of_their_own(order: int | None) -> None:
     """A loader that brings the next batch while the last one is worked on."""
     arrays = [np.full((8, SIZE), k, np.float32) for k in range(12)]

@@ -274,7 +274,7 @@ class ConversionMethods(TensorBase):
     def __dlpack__(
         self: Any, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
     ) -> Any:
-        return to_capsule(self, max_version=max_version, dl_device=dl_device, copy=copy)
+        return to_capsule(self, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
 
     def __dlpack_device__(self) -> tuple[Any, Any]:
         return device_pair(self._type.device)

@@ -311,11 +311,17 @@ class CudaDevice:
         """Let what comes later on the current stream start after what is on a stream of another library now. `number`
         is a CUstream; 0 and 1 mean the default stream.
         """
-        stream = self.current_stream
-        if number == stream.number or (number <= 1 and stream is self.default_stream):
-            return
-        foreign = None if number <= 1 else Stream(self, self.call(self.driver.foreign_stream, number))
-        stream.wait_stream(foreign or self.default_stream)
+        self.current_stream.wait_stream(self._numbered(number))
+
+    def let_wait(self, number: int) -> None:
+        """The other way: let what comes later on that stream start after what is on the current one now."""
+        self._numbered(number).wait_stream(self.current_stream)
+
+    def _numbered(self, number: int) -> Stream:
+        if number <= 1:
+            return self.default_stream
+        current = self.current_stream
+        return current if number == current.number else Stream(self, self.call(self.driver.foreign_stream, number))
 
     def new_stream(self) -> Stream:
         """A stream of its own; from the 33rd on, those made before are given in turn."""
