@@ -137,7 +137,7 @@ def moved(buffer: AnyBuffer, device: str, what: object = "") -> AnyBuffer:
 
 def _is_late(buffer: Buffer) -> bool:
     end = buffer.ptr + buffer.nbytes
-    return any(start <= buffer.ptr and end <= last for start, last in LATE)
+    return any(start <= buffer.ptr and end <= last for start, last in tuple(LATE))  # other threads change it
 
 
 def moved_all(buffers: Sequence[AnyBuffer], device: str, what: Sequence[object]) -> list[AnyBuffer]:

@@ -323,16 +323,16 @@ class BlockKernel:
 
 
 def loads_together(statements: Sequence[Stmt]) -> list[Stmt]:
-    """Statements that write no memory, with loads that are the same but for a constant number of elements in a row, by
-    their places, where the first of them was.
+    """Statements that write no parameter, with loads of those that are the same but for a constant number of elements
+    in a row, by their places, where the first of them was.
     """
     found: dict[tuple[object, ...], list[Load]] = {}
     for statement in statements:
-        if isinstance(statement, Load):
+        if isinstance(statement, Load) and statement.buffer.mode != "own":
             found.setdefault(_but_for_constants(statement), []).append(statement)
     result: list[Stmt] = []
     for statement in statements:
-        if isinstance(statement, Load):
+        if isinstance(statement, Load) and statement.buffer.mode != "own":
             result += sorted(found.pop(_but_for_constants(statement), ()), key=lambda load: load.index.const)
         else:
             result.append(statement)
