@@ -159,6 +159,7 @@ def test_arrays_of_others_are_waited_for(own: bool, order: int | None) -> None:
 def test_others_wait_for_what_they_are_given(own: bool, named: bool, order: int | None) -> None:
     device = cuda_device(0)
     driver = device.driver
+    driver.activate()
     theirs = driver.make_stream() if named else None
     number = driver.stream_number(theirs) if named else None
     with graphc.cuda.stream(graphc.cuda.Stream() if own else None):
