@@ -355,7 +355,7 @@ class ShimDriver:
         self.extents: dict[str, Sequence[tuple[str, int]]] = {}
         self.order = 0
         self.launches = 0
-        self.numbers = itertools.count(1)
+        self.numbers = itertools.count(1 << 12)  # of streams: addresses, as 1 and 2 mean default streams
         self.active = threading.local()
         self._devices = [ShimDevice(self) for _ in range(devices)]
         self._units: dict[str, Unit] = {}
