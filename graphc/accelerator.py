@@ -1,6 +1,5 @@
 """The kind of device that computes faster than the host, under PyTorch's names: CUDA's, so these are `graphc.cuda`'s.
-
-device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+Programs ask `is_available` and, if so, take `current_accelerator` for their device, else the CPU.
 """
 
 from __future__ import annotations

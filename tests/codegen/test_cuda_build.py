@@ -88,8 +88,8 @@ def test_refused_text_is_a_compile_error() -> None:
 
 
 def test_without_a_compiler_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_find_nvrtc", "_find_nvcc"):
-        monkeypatch.setattr(build, name, lambda: None)
+    for name in ("_find_nvrtc", "toolkit_program"):
+        monkeypatch.setattr(build, name, lambda *_: None)
     with pytest.raises(CompileError, match=r"neither NVRTC nor nvcc is there.*pip install nvidia-cuda-nvrtc"):
         build.compiler.__wrapped__()
 
@@ -130,7 +130,7 @@ def test_the_toolkit_that_is_named_comes_first(tmp_path: Path, monkeypatch: pyte
         (tmp_path / "lib64" / name).touch()
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "path", [])
-    assert build._find_nvcc() == str(nvcc)
+    assert build.toolkit_program("nvcc") == str(nvcc)
     assert build.Nvcc(str(nvcc)).version == "nvcc 12.4.131"
     assert build._find_nvrtc() == str(tmp_path / "lib64" / "libnvrtc.so.12.4.127")
 

@@ -31,17 +31,14 @@ class HostCompiler:
         return Unit(unit, os.environ.get("GRAPHC_SHIM_VARIANT", "plain")).path.read_bytes(), ""
 
 
-def toolkit() -> Path | None:
-    """The folder of the header cuda.h."""
-    named = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
-    folders = [Path(name) / "include" for name in named if name]
-    return next((folder for folder in folders if (folder / "cuda.h").exists()), None)
-
-
 def load() -> None:
-    """Let this library be the process's libcuda.so.1."""
-    include = toolkit()
-    assert include is not None, "there is no cuda.h"
+    """Let this library be the process's libcuda.so.1; UsageError where there is no cuda.h."""
+    folders = [folder / "include" for folder in build.toolkits()]
+    include = next((folder for folder in folders if (folder / "cuda.h").exists()), None)
+    if include is None:
+        raise pytest.UsageError(
+            f"there is no cuda.h in {', '.join(map(str, folders))}: set CUDA_HOME to a CUDA toolkit"
+        )
     source = f'#include "{HERE / "libcuda.cpp"}"\n'
     flags = ["-O1", "-g1", f"-I{include}", f"-I{HERE}", "-Wl,-soname,libcuda.so.1", "-ldl"]
     # Whoever asks for libcuda.so.1 gets the library of that name that is loaded already.

@@ -96,7 +96,7 @@ def compiler() -> Compiler:
     library = _find_nvrtc()
     if library is not None:
         return Nvrtc(library)
-    nvcc = _find_nvcc()
+    nvcc = toolkit_program("nvcc")
     if nvcc is None:
         raise CompileError(_MISSING)
     return Nvcc(nvcc)
@@ -203,24 +203,25 @@ class Nvcc:
             raise CompileError(f"{command[0]} cannot be run: {error}") from error
 
 
-def _toolkits() -> list[Path]:
+def toolkits() -> list[Path]:
     """Folders of CUDA toolkits: the one that is asked for first."""
     named = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
     return [Path(n) for n in named if n] + [Path("/usr/local/cuda")]
 
 
-def _find_nvcc() -> str | None:
-    for toolkit in _toolkits():
-        path = toolkit / "bin" / "nvcc"
+def toolkit_program(name: str) -> str | None:
+    """The path of a program of a toolkit, else of one on PATH; None when there is none."""
+    for toolkit in toolkits():
+        path = toolkit / "bin" / name
         if os.access(path, os.X_OK):
             return str(path)
-    return shutil.which("nvcc")
+    return shutil.which(name)
 
 
 def _find_nvrtc() -> str | None:
     """The path of libnvrtc, or its name where the system finds it by that."""
     folders = [Path(entry, "nvidia", part, "lib") for entry in sys.path for part in ("cu13", "cuda_nvrtc")]
-    for toolkit in _toolkits():
+    for toolkit in toolkits():
         folders += [toolkit / "lib64", *sorted(toolkit.glob("targets/*/lib"))]
     for folder in folders:
         # The newest of several.

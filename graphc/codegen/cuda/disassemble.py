@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
+from graphc.codegen.cuda.build import toolkit_program
 from graphc.errors import CompileError
 
 _TOOLS = (("nvdisasm", ()), ("cuobjdump", ("-sass",)))
@@ -16,7 +15,7 @@ _TOOLS = (("nvdisasm", ()), ("cuobjdump", ("-sass",)))
 def disassemble(cubin: bytes) -> str:
     """The assembly of `cubin`. CompileError when there is no tool for that."""
     for name, options in _TOOLS:
-        path = _find(name)
+        path = toolkit_program(name)
         if path is None:
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -31,10 +30,3 @@ def disassemble(cubin: bytes) -> str:
         f"there is no tool to disassemble kernels: {names} are neither on PATH nor in CUDA_HOME/bin; install a CUDA "
         f"toolkit, or look at stage 'ptx'"
     )
-
-
-def _find(name: str) -> str | None:
-    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
-        if home and os.access(path := Path(home, "bin", name), os.X_OK):
-            return str(path)
-    return shutil.which(name)
