@@ -17,7 +17,7 @@ from graphc.codegen.target import Target
 from graphc.collecting import no_collection
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph
-from graphc.options import MATMUL_PRECISION, TARGET, TUNE, code_key
+from graphc.options import MATMUL_PRECISION, TARGET, TUNE, WGMMA, code_key
 from graphc_runtime.artifact import Artifact
 from graphc_runtime.cache import default_cache
 from graphc_runtime.counters import COUNTERS
@@ -27,7 +27,8 @@ from graphc_runtime.executor import Executable
 from graphc_runtime.pool import get_num_threads
 
 # What these options mean is among the facts of a target: `matmul_precision` is nothing on a CPU, `target` on a GPU.
-_IN_TARGET = frozenset({MATMUL_PRECISION.name, TARGET.name})
+_IN_TARGET = frozenset({MATMUL_PRECISION.name, TARGET.name, WGMMA.name})
+HOPPER, HOPPER_ONLY = "sm_90", "sm_90a"
 
 
 def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), device: str = "cpu") -> Executable:
@@ -71,12 +72,15 @@ def target_of(device: str) -> Target:
         l2_bytes=facts.l2_bytes,
         registers=facts.registers_per_multiprocessor,
     )
-    return with_precision(target)
+    return with_options(target)
 
 
-def with_precision(target: Target) -> Target:
-    """`target`, a GPU, with TF32 where `set_float32_matmul_precision` allows it."""
-    return replace(target, tf32=MATMUL_PRECISION.get() != "highest")
+def with_options(target: Target) -> Target:
+    """`target`, a GPU, with TF32 where `set_float32_matmul_precision` allows it, and with what only Hopper has where
+    the option `wgmma` does.
+    """
+    cpu = HOPPER_ONLY if WGMMA.get() and target.cpu == HOPPER else target.cpu
+    return replace(target, cpu=cpu, tf32=MATMUL_PRECISION.get() != "highest")
 
 
 def key_fields(graph: Graph, donated: frozenset[int], target: Target, device: str) -> dict[str, str]:

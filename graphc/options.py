@@ -35,6 +35,14 @@ INTERPRET = declare(
     "run small programs like several others, which differ in shapes or numbers, with NumPy until they have run often",
 )
 
+WGMMA = declare(
+    "wgmma",
+    False,
+    "multiply large matrices of 16-bit floats by the instructions that only Hopper GPUs (sm_90a) have, which were not "
+    "tried on one yet",
+    affects_code=True,
+)
+
 MATMUL_PRECISION = declare(
     "matmul_precision",
     "highest",
@@ -64,6 +72,7 @@ __all__ = [
     "TARGET",
     "THREADS",
     "TUNE",
+    "WGMMA",
     "Option",
     "code_key",
     "declare",

@@ -46,7 +46,8 @@ class TorchLikeCuda(TorchLike):
     def settings(self, workload: Workload) -> list[str]:
         self._precision(workload)
         if self.package == "graphc":
-            return [""]
+            wgmma = importlib.import_module("graphc.options").WGMMA
+            return ["wgmma" if self.half and wgmma.get() else ""]
         layout = [CHANNELS_LAST] if workload.images and self._channels_last_is_faster(workload) else []
         return [" ".join([*layout, *mode]) for mode in ([[REDUCED], []] if self.compiled else [[]])]
 

@@ -15,7 +15,7 @@ from graphc.cli.target import Argument, bind, load_callable, parse_arguments, re
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.target import Target
-from graphc.compiled import target_of, with_precision
+from graphc.compiled import target_of, with_options
 from graphc.errors import CompileError
 from graphc.ir import Builder, Graph
 from graphc.nn import Module
@@ -77,7 +77,7 @@ def _machine(device: str, arch: str) -> Target:
         return host_target()
     try:
         if arch or not is_available():
-            return with_precision(cuda_target(arch) if arch else cuda_target())
+            return with_options(cuda_target(arch) if arch else cuda_target())
         return target_of(_named(device))
     except CompileError as error:
         raise click.UsageError(f"--arch {arch}: {error.message}") from error

@@ -7,7 +7,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from graphc.codegen.kernel import Affine, AsyncCopy, For, If, Load, LoadMatrix, Mma, Op, Prefetch, Stmt, Store, Value
+from graphc.codegen.kernel import (
+    Affine,
+    AsyncCopy,
+    AwaitGroups,
+    For,
+    GroupMma,
+    If,
+    Load,
+    LoadMatrix,
+    Mma,
+    Op,
+    Prefetch,
+    Stmt,
+    Store,
+    Value,
+)
 
 
 def without_dead(body: Sequence[Stmt]) -> tuple[Stmt, ...]:
@@ -54,6 +69,10 @@ def _used(statement: Stmt) -> Iterable[Value]:
         case AsyncCopy():
             named += (statement.index, statement.offsets, statement.source_index, statement.source_offsets)
             named.append(statement.mask)
+        case GroupMma(left=left, right=right, c=c):
+            named += (left.index, left.offsets, right.index, right.offsets, *c)
+        case AwaitGroups():
+            named += statement.values
         case _:
             pass
     for value in named:

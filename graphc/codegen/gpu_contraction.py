@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from graphc.codegen.gpu_contraction_group import GroupKernel
+from graphc.codegen.gpu_contraction_group_tiles import registers as group_registers
 from graphc.codegen.gpu_contraction_kernel import TileKernel
 from graphc.codegen.gpu_contraction_matrix import MatrixKernel
 from graphc.codegen.gpu_contraction_matrix_tiles import registers as matrix_registers
 from graphc.codegen.gpu_contraction_sums import lower_sums
-from graphc.codegen.gpu_contraction_tiles import MatrixTile, registers, resident_by_registers
+from graphc.codegen.gpu_contraction_tiles import GroupTile, MatrixTile, registers, resident_by_registers
 from graphc.codegen.gpu_contraction_tiling import shape_of
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.prepare import Prepared
@@ -25,12 +27,17 @@ def lower_gpu_contraction(
         return None
     problem, tile = tiling.problem, tiling.tile
     is_matrix = isinstance(tile, MatrixTile)
-    needed = matrix_registers(tile) if is_matrix else registers(shape_of(problem), tile)
+    if isinstance(tile, GroupTile):
+        needed = group_registers(tile)
+    else:
+        needed = matrix_registers(tile) if is_matrix else registers(shape_of(problem), tile)
     # A product by itself finds room; what operands are computed with would not, whatever is asked for.
     is_plain = problem.left.plain is not None and problem.right.plain is not None
     is_bare = all(s.maps == 0 for s in problem.nest.sites if s.root is not None) and not is_matrix
     resident = resident_by_registers(needed, tile.threads, target) if is_plain and not is_bare else 0
-    if is_matrix:
+    if isinstance(tile, GroupTile):
+        tiles = GroupKernel(prepared.group, problem, tile, merged, tiling.sums, resident).run(name)
+    elif is_matrix:
         tiles = MatrixKernel(prepared.group, problem, tile, merged, tiling.sums, resident).run(name)
     else:
         tiles = TileKernel(prepared.group, problem, tile, merged, tiling.sums, resident).run(name)

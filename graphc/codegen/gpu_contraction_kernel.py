@@ -33,6 +33,7 @@ class PanelKernel(BlockKernel):
     """
 
     reads_on = True
+    has_lines = False
 
     def __init__(
         self,
@@ -49,7 +50,17 @@ class PanelKernel(BlockKernel):
         sides = (problem.left, self.rows, tile.rows), (problem.right, self.columns, tile.columns)
         self.left, self.right = (
             Panel(
-                problem, operand, self.values, side, self.inner, tile.depth, width, self.pad, held, matrix is not None
+                problem,
+                operand,
+                self.values,
+                side,
+                self.inner,
+                tile.depth,
+                width,
+                self.pad,
+                held,
+                matrix is not None,
+                self.has_lines,
             )
             for operand, side, width in sides
         )

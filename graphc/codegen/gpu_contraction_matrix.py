@@ -35,6 +35,7 @@ class MatrixKernel(PanelKernel):
     """Each warp computes a part of the tile, in matrices of 16 x 8."""
 
     run_length = 2
+    late = 0  # steps whose products may go on while the next ones' begin
 
     def __init__(
         self,
@@ -51,9 +52,10 @@ class MatrixKernel(PanelKernel):
         super().__init__(group, problem, tile, merged, partial, resident, self.held)
         e = self.e
         lane = e.lanes(i64, self.threads)
-        warp, mine = e.op("udiv", lane, WARP), e.op("urem", lane, WARP)
-        self.warp_row = self.variable("warp_row", e.op("udiv", warp, tile.across), tile.down - 1)
-        self.warp_column = self.variable("warp_column", e.op("urem", warp, tile.across), tile.across - 1)
+        mine = e.op("urem", lane, WARP)
+        part = e.op("udiv", lane, tile.threads // tile.down // tile.across)  # of the tile, a warp's
+        self.warp_row = self.variable("warp_row", e.op("udiv", part, tile.across), tile.down - 1)
+        self.warp_column = self.variable("warp_column", e.op("urem", part, tile.across), tile.across - 1)
         self.group_row = self.variable("row", e.op("udiv", mine, 4), 7)
         self.pair = self.variable("pair", e.op("urem", mine, 4), 3)
         # A thread names a row of one of four matrices, two by two.
@@ -93,7 +95,7 @@ class MatrixKernel(PanelKernel):
     def _copied(self) -> list[Value]:
         """Go through the steps with copies for those that follow under way."""
         e, base, stages = self.e, self.base(), self.tile.stages
-        ahead, counters = stages - 1, self.start()
+        ahead, counters = stages - 1 - self.late, self.start()
         for k in range(ahead):
             if k:
                 counters = self.following(counters)
@@ -110,17 +112,24 @@ class MatrixKernel(PanelKernel):
                 self.values.env[step] = loop.var
                 now, counters = list(loop.phis[: len(totals)]), loop.phis[len(totals) :]
                 for k in range(stages):
-                    e.wait(ahead - 1)
+                    self._arrived(ahead - 1)
                     counters = self.following(counters)
                     following = derived("clamp", Ix.of(step) + (k + ahead), self.steps - 1)
                     self._copy(base + following, counters, (k + ahead) % stages)
                     now = self.products(k, now)
                 loop.yields = (*now, *counters)
-            totals = list(loop.results[: len(totals)])
+            totals, counters = list(loop.results[: len(totals)]), loop.results[len(totals) :]
         for k in range(rest):
-            e.wait(ahead - 1)
+            self._arrived(ahead - 1)
+            if k + ahead < rest:
+                counters = self.following(counters)
+                self._copy(base + (rounds * stages + k + ahead), counters, k + ahead)
             totals = self.products(k, totals)
         return totals
+
+    def _arrived(self, pending: int) -> None:
+        """Wait until at most `pending` copies of steps are under way."""
+        self.e.wait(pending)
 
     def _copy(self, step: Ix, counters: tuple[Value, ...], number: int, first: bool = False) -> None:
         left, right = self.memory[number]
@@ -144,7 +153,12 @@ class MatrixKernel(PanelKernel):
             for i in range(high):
                 for j in range(wide):
                     parts[i][j] = self.e.mma(self.held, rows[i], columns[j], parts[i][j])
-        return [parts[i][j][2 * half + k] for i in range(high) for half in (0, 1) for j in range(wide) for k in (0, 1)]
+        return self._totals(parts)
+
+    @staticmethod
+    def _totals(parts: list[list[tuple[Value, ...]]]) -> list[Value]:
+        """The elements of matrices of the warp, place by place."""
+        return [four[2 * half + k] for row in parts for half in (0, 1) for four in row for k in (0, 1)]
 
     def _matrices(self, totals: list[Value]) -> list[list[tuple[Value, ...]]]:
         """The totals, place by place, as matrices of the warp."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphc.codegen.gpu_contraction_problem import Flat, Operand, Points, Problem, moved
-from graphc.codegen.kernel import AsyncCopy, Param, Value
+from graphc.codegen.kernel import AsyncCopy, Lines, Param, Value, VType
 from graphc.codegen.math import expand_cast
 from graphc.codegen.target import WIDE
 from graphc.codegen.values import Values
@@ -18,6 +18,8 @@ from graphc.ir.types import DType, i64
 
 FEW = 4  # elements: loads that far apart still share lines
 FAR = 16  # elements: those that far apart do not
+LINE = 64  # elements of 16 bits in a line of a panel for products of lines
+PIECE = 8  # those that stay side by side there
 
 
 @record
@@ -48,7 +50,7 @@ class Panel:
     its elements, `sums` that of the fast loops of the sum.
 
     The elements of a step lie side by side, one step after the other; in one that `is_matrix`, for the instructions
-    that multiply matrices, what lies side by side in memory.
+    that multiply matrices, what lies side by side in memory; in one that `has_lines` as `kernel.Lines` says.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Panel:
         pad: int,
         dtype: DType,
         is_matrix: bool,
+        has_lines: bool = False,
     ) -> None:
         self.problem = problem
         self.operand = operand
@@ -73,9 +76,11 @@ class Panel:
         self.width = width
         self.dtype = dtype
         self.is_matrix = is_matrix
+        self.has_lines = has_lines
         self.count, self.is_along_sums = self._direction(pad)
         self.is_turned = is_matrix and self.is_along_sums  # the steps of an element lie side by side
         self.pitch = (depth if self.is_turned else width * len(operand.points)) + self._apart()
+        self._permuted: dict[tuple[Value, Value], Var] = {}
         self.places = list(self._places())
 
     @property
@@ -84,11 +89,38 @@ class Panel:
 
     def at(self, element: Ix, step: Ix, number: int = 0) -> Ix:
         """Where an element of point `number` lies in the panel."""
+        if self.has_lines:
+            return self._in_lines(element, step)
         element += number * self.width
         return element * self.pitch + step if self.is_turned else step * self.pitch + element
 
+    def _in_lines(self, element: Ix, step: Ix) -> Ix:
+        """Where an element lies in lines whose pieces are permuted."""
+        if self.is_turned:
+            line, place = element, step
+        else:
+            line, place = derived("floordiv", element, LINE) * self.depth + step, derived("mod", element, LINE)
+        pieces = LINE // PIECE
+        low = Ix(line.const % pieces, tuple((s, c) for s, c in line.terms if c % pieces))
+        which = self.values.index(derived("floordiv", place, PIECE)), self.values.index(derived("mod", low, pieces))
+        if which not in self._permuted:
+            lanes = self.values.lane_count
+            piece, by = (self.values.e.splat(value, lanes) for value in which)
+            self._permuted[which] = self._variable("piece", self.values.e.op("xor", piece, by), pieces - 1)
+        return line * LINE + Ix.of(self._permuted[which], PIECE) + derived("mod", place, PIECE)
+
+    def lines(self, memory: Param, element: Ix) -> Lines:
+        """The lines in `memory` that begin at an element that is a multiple of `LINE`."""
+        at = element * LINE if self.is_turned else derived("floordiv", element, LINE) * (LINE * self.depth)
+        index, _, offsets = self.values.address(at)
+        if offsets is None:
+            offsets = self.values.e.const(0, VType(i64, self.values.lane_count))
+        return Lines(memory, index, offsets, self.is_turned)
+
     def _apart(self) -> int:
         """Elements between the lines of the panel, so that what is accessed together lies in different banks."""
+        if self.has_lines:
+            return 0
         aligned = WIDE // self.dtype.itemsize
         if not self.is_matrix:
             return aligned if self.is_along_sums and self.width * len(self.operand.points) >= 8 else 0
@@ -97,34 +129,11 @@ class Panel:
 
     def _direction(self, pad: int) -> tuple[int, bool]:
         """How many neighbours a thread loads at once, and whether they are steps of the sum rather than elements."""
-        step = self.operand.step(self.side.variables[-1]) if self.side.variables else 0
-        along = self.operand.step(self.sums.variables[-1]) if self.sums.variables else 0
-        nearer = 0 < along <= FAR and (step == 0 or step > FEW * along)
-        is_along_sums = nearer and self.width * self.depth >= WIDE
-        plain = self.operand.plain
-        if plain is None:
-            return 1, is_along_sums
-        count = WIDE // plain[0][0].dtype.itemsize
-        mine, other = (self.sums, self.side) if is_along_sums else (self.side, self.sums)
-        while count > 1:
-            if all(self._is_aligned(address, mine, other, count) for _, address in plain) and not (
-                (is_along_sums and (pad % count or count > self.depth)) or (not is_along_sums and count > self.width)
-            ):
-                break
-            count //= 2
+        count, is_along_sums = neighbours(self.operand, self.side, self.sums, self.depth, self.width, pad)
         threads = self.values.lane_count
         while count > 1 and self.width * self.depth // count < threads:
             count //= 2  # so that each thread has something to do
         return count, is_along_sums
-
-    def _is_aligned(self, address: Ix, mine: Flat, other: Flat, count: int) -> bool:
-        """Whether `count` neighbours along `mine` are neighbours in memory, the first at a multiple of `count`."""
-        steps = mine.steps(address)
-        if not steps or steps[-1] != 1 or mine.together(address) % count:
-            return False
-        flat = {*mine.variables, *other.variables}
-        rest = [c for s, c in address.terms if s not in flat]
-        return not any(step % count for step in (*steps[:-1], *other.steps(address), *rest, address.const))
 
     def _places(self) -> Iterator[Place]:
         """What one thread copies: threads next to each other take what is next to each other in memory."""
@@ -271,6 +280,37 @@ class Panel:
                     mask = e.splat(e.op("ge", self.values.index(inner), 0), self.values.lane_count)
                 buffer = self.values.buffers[leaf]
                 e.copy(AsyncCopy(memory, at, offsets, buffer, source_at, source_offsets, self.count, mask))
+
+
+def neighbours(operand: Operand, side: Flat, sums: Flat, depth: int, width: int, pad: int) -> tuple[int, bool]:
+    """How many elements of a panel of `depth` steps of `width` elements lie side by side in memory, up to 16 bytes,
+    and whether these are steps of the sum rather than elements. There are `pad` zeros before the first step.
+    """
+    step = operand.step(side.variables[-1]) if side.variables else 0
+    along = operand.step(sums.variables[-1]) if sums.variables else 0
+    nearer = 0 < along <= FAR and (step == 0 or step > FEW * along)
+    is_along_sums = nearer and width * depth >= WIDE
+    if operand.plain is None:
+        return 1, is_along_sums
+    count = WIDE // operand.plain[0][0].dtype.itemsize
+    mine, other = (sums, side) if is_along_sums else (side, sums)
+    while count > 1:
+        if all(_is_aligned(address, mine, other, count) for _, address in operand.plain) and not (
+            (is_along_sums and (pad % count or count > depth)) or (not is_along_sums and count > width)
+        ):
+            break
+        count //= 2
+    return count, is_along_sums
+
+
+def _is_aligned(address: Ix, mine: Flat, other: Flat, count: int) -> bool:
+    """Whether `count` neighbours along `mine` are neighbours in memory, the first at a multiple of `count`."""
+    steps = mine.steps(address)
+    if not steps or steps[-1] != 1 or mine.together(address) % count:
+        return False
+    flat = {*mine.variables, *other.variables}
+    rest = [c for s, c in address.terms if s not in flat]
+    return not any(step % count for step in (*steps[:-1], *other.steps(address), *rest, address.const))
 
 
 def within(at: Ix, length: int, count: int) -> Ix:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import ClassVar, TypeVar
 
-from graphc.codegen.target import STATIC_SHARED, WARP, Target
+from graphc.codegen.target import GROUP, STATIC_SHARED, WARP, Target
 from graphc.ir.record import record
 
 SIDES = (1, 2, 4, 8)  # elements of a thread's register tile along a side
@@ -82,7 +82,16 @@ class MatrixTile:
         return WARP * self.down * self.across
 
 
-AnyTile = TypeVar("AnyTile", Tile, MatrixTile)
+@record
+class GroupTile(MatrixTile):
+    """Likewise by `down` x `across` groups of four warps, with products of lines."""
+
+    @property
+    def threads(self) -> int:
+        return GROUP * self.down * self.across
+
+
+AnyTile = TypeVar("AnyTile", Tile, MatrixTile, GroupTile)
 
 
 def cheapest(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from graphc.codegen.gpu_contraction_group_tiles import choose_group_tile, lines_of
 from graphc.codegen.gpu_contraction_matrix_tiles import choose_matrix_tile
 from graphc.codegen.gpu_contraction_problem import Problem, find_problem, size
 from graphc.codegen.gpu_contraction_steps import with_even_parts
-from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, Tile, choose_tile
+from graphc.codegen.gpu_contraction_tiles import GroupTile, MatrixTile, Shape, Tile, choose_tile
 from graphc.codegen.schedule import Tiling
 from graphc.codegen.sites import Nest
 from graphc.codegen.target import Target
@@ -17,6 +18,7 @@ MIN_WORK = 1 << 12  # multiply-adds below which a thread for each point is as go
 MIN_DEPTH = 4  # steps of a sum, likewise
 COMPUTED = 3  # registers for each element that a thread copies when its index is computed
 MATRIX_ARCHITECTURE = 80  # from which on there are copies to shared memory, and matrices of bf16
+GROUP_ARCHITECTURE = "sm_90a"  # the only one that has products of lines
 
 
 def choose_tiling(nest: Nest, target: Target) -> Tiling | None:
@@ -29,15 +31,26 @@ def choose_tiling(nest: Nest, target: Target) -> Tiling | None:
     held = matrix_dtype(problem, target)
     if held is not None:
         options.append(choose_matrix_tile(shape, target, held.itemsize))
+        if target.cpu == GROUP_ARCHITECTURE and held.itemsize == 2:
+            options.append(_by_groups(problem, shape, target))
     found = [option for option in options if option is not None]
     return tiling_with(problem, with_even_parts(problem, min(found, key=lambda o: o[0])[1])) if found else None
+
+
+def _by_groups(problem: Problem, shape: Shape, target: Target) -> tuple[float, GroupTile] | None:
+    """The tile for products of lines, where those can be copied however the sum is cut."""
+    turned = lines_of(problem, 1)
+    found = None if turned is None else choose_group_tile(shape, target, turned)
+    if found is None or lines_of(problem, with_even_parts(problem, found[1]).splits) != turned:
+        return None
+    return found
 
 
 def matrix_dtype(problem: Problem, target: Target) -> DType | None:
     """The dtype of the operands where warps can multiply matrices of it, with sums in f32; None where they cannot. f32
     is among them when the target may round it to tf32.
     """
-    if problem.points > 1 or int(target.cpu.removeprefix("sm_").rstrip("a") or 0) < MATRIX_ARCHITECTURE:
+    if problem.points > 1 or target.capability < MATRIX_ARCHITECTURE:
         return None
     dtype, other = (operand.dtype for operand in problem.stage.inputs)
     possible = (f16, bf16, f32) if target.tf32 else (f16, bf16)

@@ -238,7 +238,53 @@ class Await:
     pending: int
 
 
-Stmt = Op | Load | Store | Prefetch | Fence | For | If | Mma | LoadMatrix | AsyncCopy | Await
+@record
+class Lines:
+    """Where 64 steps of a matrix of 16-bit elements lie in memory of a block, from element `index + offsets` on, which
+    is the same in all threads of a warp group: in lines of 128 bytes, of which the first of `buffer` begins at a
+    multiple of 1024 bytes. Piece p of 16 bytes of line l stands at place p ^ l % 8 of the line (both counted in the
+    buffer), so that what is read together lies in different banks. Only copies fill them.
+
+    A line has the steps of one row (or column) when `turned`; otherwise 64 rows (columns) of one step, and the next 64
+    of them follow 64 lines later.
+    """
+
+    buffer: Param
+    index: Affine
+    offsets: Value
+    turned: bool
+
+
+@record
+class GroupMma:
+    """In a block: each group of four warps begins to add the product of a 64 x 64 and a 64 x n matrix to a 64 x n
+    matrix of f32; `left` are the rows of the first one, `right` the columns of the second one, f16 or bf16.
+
+    n is twice the number of `results`: with w = number of the warp in its group, g = lane // 4 and t = lane % 4 of the
+    warp, result (and `c`) 4j + 2h + k is element (16w + g + 8h, 8j + 2t + k). Until an `AwaitGroups` gives them out,
+    results are only carried on, as `c` of the next product or by a loop: each once, and memory that is read may not be
+    written.
+    """
+
+    results: tuple[Value, ...]
+    left: Lines
+    right: Lines
+    c: tuple[Value, ...]
+
+
+@record
+class AwaitGroups:
+    """Wait until at most `pending` of the thread's `GroupMma` are under way, the last ones. When none is, `values`,
+    which they gave, are ready as `results`.
+    """
+
+    pending: int
+    values: tuple[Value, ...] = ()
+    results: tuple[Value, ...] = ()
+
+
+OfBlock = Mma | LoadMatrix | AsyncCopy | Await | GroupMma | AwaitGroups  # what only blocks of threads do
+Stmt = Op | Load | Store | Prefetch | Fence | For | If | OfBlock
 
 
 @record

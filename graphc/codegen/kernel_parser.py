@@ -11,14 +11,18 @@ from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     Await,
+    AwaitGroups,
     Fence,
     For,
+    GroupMma,
     If,
     Kernel,
+    Lines,
     Load,
     LoadMatrix,
     Mma,
     Number,
+    OfBlock,
     Op,
     Param,
     Prefetch,
@@ -276,11 +280,18 @@ class _KernelParser:
             return self.of_block()
         self.fail(f"expected a statement, `yield` or `}}`, found {self.found()}")
 
-    def of_block(self) -> Mma | LoadMatrix | AsyncCopy | Await:
+    def of_block(self) -> OfBlock:
         """A statement that only blocks of threads have."""
         word = self.take().text
         if word == "await":
-            return Await(self.integer())
+            return self.awaiting()
+        if word == "mma" and self.accept("group"):
+            left = self.lines()
+            self.need(",")
+            right = self.lines()
+            self.need(",")
+            c = self.listed()
+            return GroupMma(self.results(), left, right, c)
         if word == "mma":
             dtype = self.type().dtype
             a = self.listed()
@@ -299,6 +310,20 @@ class _KernelParser:
         count = self.integer()
         mask = self.use() if self.accept("mask") else None
         return AsyncCopy(buffer, index, offsets, source, source_index, source_offsets, count, mask)
+
+    def awaiting(self) -> Await | AwaitGroups:
+        """What is waited for."""
+        if not self.accept("groups"):
+            return Await(self.integer())
+        pending = self.integer()
+        if self.token.text != "(":
+            return AwaitGroups(pending)
+        values = self.listed()
+        return AwaitGroups(pending, values, self.results())
+
+    def lines(self) -> Lines:
+        """A place of lines."""
+        return Lines(*self.scattered(), self.accept("turned"))
 
     def scattered(self) -> tuple[Param, Affine, Value]:
         """A place and its offsets."""

@@ -16,7 +16,10 @@ stmt     = VALUE "=" OP [operand {"," operand}] ":" type
          | "matrix" place "offsets" VALUE ["transposed"] "->" results
          | "copy" place "offsets" VALUE "," place "offsets" VALUE "count" INT ["mask" VALUE]
          | "await" INT
+         | "mma" "group" lines "," lines "," values "->" results
+         | "await" "groups" INT [values "->" results]
 values   = "(" VALUE {"," VALUE} ")"   results = "(" VALUE ":" type {"," VALUE ":" type} ")"
+lines    = place "offsets" VALUE ["turned"]
 place    = VALUE "[" sum "]"        sum = ["-"] term {("+" | "-") term}      term = VALUE ["*" INT] | INT
 access   = ["stride" ["-"] INT] ["offsets" VALUE] ["mask" VALUE]
 operand  = VALUE | ["-"] NUMBER | "true" | "false" | "nan" | "inf"
@@ -33,14 +36,18 @@ from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     Await,
+    AwaitGroups,
     Fence,
     For,
+    GroupMma,
     If,
     Kernel,
+    Lines,
     Load,
     LoadMatrix,
     Mma,
     Number,
+    OfBlock,
     Op,
     Param,
     Prefetch,
@@ -132,7 +139,7 @@ class KernelPrinter:
                 yield f"{pad}fence", statement
             elif isinstance(statement, (Op, Load, Store, Prefetch)):
                 yield pad + self._simple(statement), statement
-            elif isinstance(statement, (Mma, LoadMatrix, AsyncCopy, Await)):
+            elif isinstance(statement, OfBlock):
                 yield pad + self._of_block(statement), statement
             else:
                 yield f"{pad}{statement!r}", statement
@@ -159,13 +166,19 @@ class KernelPrinter:
         access += " streams" if statement.streams else ""
         return f"store {place}, {self._use(statement.value)}{access} : {statement.value.type}"
 
-    def _of_block(self, statement: Mma | LoadMatrix | AsyncCopy | Await) -> str:
+    def _of_block(self, statement: OfBlock) -> str:
         if isinstance(statement, Await):
             return f"await {statement.pending}"
+        if isinstance(statement, AwaitGroups):
+            ready = f" ({self._uses(statement.values)}) -> {self._results(statement.results)}"
+            return f"await groups {statement.pending}{ready if statement.values else ''}"
+        if isinstance(statement, GroupMma):
+            left, right = self._lines(statement.left), self._lines(statement.right)
+            return f"mma group {left}, {right}, ({self._uses(statement.c)}) -> {self._results(statement.results)}"
         if isinstance(statement, Mma):
             groups = ", ".join(f"({self._uses(group)})" for group in (statement.a, statement.b, statement.c))
             return f"mma {statement.dtype} {groups} -> {self._results(statement.results)}"
-        place = f"{self._use(statement.buffer)}[{self._sum(statement.index)}] offsets {self._use(statement.offsets)}"
+        place = self._scattered(statement)
         if isinstance(statement, LoadMatrix):
             turned = " transposed" if statement.transposed else ""
             return f"matrix {place}{turned} -> {self._results(statement.results)}"
@@ -173,6 +186,12 @@ class KernelPrinter:
         mask = "" if statement.mask is None else f" mask {self._use(statement.mask)}"
         offsets = self._use(statement.source_offsets)
         return f"copy {place}, {source} offsets {offsets} count {statement.count}{mask}"
+
+    def _lines(self, lines: Lines) -> str:
+        return self._scattered(lines) + (" turned" if lines.turned else "")
+
+    def _scattered(self, place: LoadMatrix | AsyncCopy | Lines) -> str:
+        return f"{self._use(place.buffer)}[{self._sum(place.index)}] offsets {self._use(place.offsets)}"
 
     def _results(self, results: Sequence[Value]) -> str:
         return "(" + ", ".join(f"{self._define(r)}: {r.type}" for r in results) + ")"

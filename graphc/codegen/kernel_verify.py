@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NoReturn
 
+from graphc.codegen.carried import unfinished
 from graphc.codegen.kernel import (
     COMPARISONS,
     INDEX,
@@ -15,15 +16,17 @@ from graphc.codegen.kernel import (
     SEGMENT,
     SHUFFLES,
     Affine,
-    AsyncCopy,
     Await,
+    AwaitGroups,
     Fence,
     For,
+    GroupMma,
     If,
     Kernel,
     Load,
     LoadMatrix,
     Mma,
+    OfBlock,
     Op,
     Param,
     Prefetch,
@@ -31,10 +34,11 @@ from graphc.codegen.kernel import (
     Store,
     Value,
     VType,
+    statements,
 )
 from graphc.codegen.kernel_bounds import check_bounds
 from graphc.codegen.kernel_text import KernelPrinter
-from graphc.codegen.target import WARP
+from graphc.codegen.target import GROUP, WARP
 from graphc.errors import VerifyError
 from graphc.ir.types import bf16, boolean, f16, f32, f64, i32, i64
 
@@ -46,6 +50,7 @@ _BITS = frozenset({"and", "or", "xor", "not", "reduce_or", "reduce_and"})
 _NUMBER = frozenset({"add", "sub", "mul", "neg", "abs", "reduce_add", "reduce_mul"})
 _COMPUTED = _NUMBER | _FLOAT | COMPARISONS | {"maximum", "minimum", "reduce_maximum", "reduce_minimum"}
 COPIED = 16  # bytes that a thread copies at once
+GROUP_RESULTS = (32, 64, 96, 128)  # a half of the columns of a product of lines
 _CONTEXT = 3  # lines shown around the guilty one
 
 
@@ -62,6 +67,10 @@ class _Verifier:
         self.visible: set[Value] = set()
         self.trail: list[Value] = []  # the visible values, in order of definition
         self.defined: set[Value] = set()
+        self.under_way: set[Value] = set()  # products of lines that nobody has waited for
+        self.taken: set[Value] = set()  # those that something else carries on
+        products = [s for s in statements(kernel.body) if isinstance(s, GroupMma)]
+        self.lines = {lines.buffer for s in products for lines in (s.left, s.right)}
         self.statement: Stmt | None = None
 
     def fail(self, message: str) -> NoReturn:
@@ -116,15 +125,26 @@ class _Verifier:
         if value not in self.visible:
             where = "outside the block that defines it" if value in self.defined else "before its definition"
             self.fail(f"{what} is used {where}")
+        if value in self.under_way or value in self.taken:
+            self.fail(f"{what} is a product that may be under way: only the next product, or a loop, carries it on")
         return value.type
+
+    def carry(self, value: Value, type: VType, what: str) -> None:
+        """A use of a value that may be under way, for which this is the only one."""
+        if value in self.under_way:
+            self.under_way.remove(value)
+            self.expect(value, type, what)
+            self.taken.add(value)
+        else:
+            self.expect(value, type, what)
 
     def expect(self, value: Value, type: VType, what: str) -> None:
         if self.use(value, what) != type:
             self.fail(f"{what} has type {value.type}, not {type}")
 
-    def block(self, statements: Sequence[Stmt]) -> None:
+    def block(self, body: Sequence[Stmt]) -> None:
         before = len(self.trail)
-        self.body(statements)
+        self.body(body)
         self.leave(before)
 
     def leave(self, before: int) -> None:
@@ -132,8 +152,8 @@ class _Verifier:
         while len(self.trail) > before:
             self.visible.discard(self.trail.pop())
 
-    def body(self, statements: Sequence[Stmt]) -> None:
-        for statement in statements:
+    def body(self, body: Sequence[Stmt]) -> None:
+        for statement in body:
             self.statement = statement
             if isinstance(statement, Op):
                 self.op(statement)
@@ -146,6 +166,8 @@ class _Verifier:
                 self.access(statement, statement.value.type)
                 if statement.buffer.mode == "in":
                     self.fail(f"a store to buffer {statement.buffer.name}, which may only be read")
+                if statement.buffer in self.lines:
+                    self.fail(f"a store to buffer {statement.buffer.name}, whose lines only copies fill")
                 if statement.streams and (
                     statement.value.type.lanes == 1
                     or statement.stride != 1
@@ -165,12 +187,12 @@ class _Verifier:
             elif isinstance(statement, If):
                 self.expect(statement.condition, VType(boolean), "the condition")
                 self.block(statement.body)
-            elif isinstance(statement, (Mma, LoadMatrix, AsyncCopy, Await)):
+            elif isinstance(statement, OfBlock):
                 self.of_block(statement)
             else:
                 self.fail(f"not a statement: {statement!r}")
 
-    def of_block(self, statement: Mma | LoadMatrix | AsyncCopy | Await) -> None:
+    def of_block(self, statement: OfBlock) -> None:
         """A statement of whole warps."""
         threads = self.kernel.threads
         if threads % WARP:
@@ -178,6 +200,9 @@ class _Verifier:
         if isinstance(statement, Await):
             if statement.pending < 0:
                 self.fail(f"{statement.pending} groups of copies under way")
+            return
+        if isinstance(statement, (GroupMma, AwaitGroups)):
+            self.of_group(statement)
             return
         if isinstance(statement, Mma):
             if statement.dtype not in (f16, bf16, f32):
@@ -209,6 +234,32 @@ class _Verifier:
         if statement.mask is not None:
             self.expect(statement.mask, VType(boolean, threads), "the mask")
 
+    def of_group(self, statement: GroupMma | AwaitGroups) -> None:
+        """A statement of groups of warps."""
+        threads = self.kernel.threads
+        if threads % GROUP:
+            self.fail(f"groups of warps have {GROUP} threads; the block has {threads}")
+        given = statement.c if isinstance(statement, GroupMma) else statement.values
+        if len(statement.results) != len(given):
+            self.fail(f"{len(given)} values give {len(statement.results)} results")
+        for value in given:
+            self.carry(value, VType(f32, threads), "a value of the product")
+        if isinstance(statement, AwaitGroups):
+            if statement.pending < 0 or (statement.pending and given):
+                self.fail(f"{len(given)} values are ready with {statement.pending} products under way")
+        else:
+            if len(given) not in GROUP_RESULTS:
+                self.fail(f"a thread has {', '.join(map(str, GROUP_RESULTS))} values of a product, not {len(given)}")
+            for lines in (statement.left, statement.right):
+                self.scattered(lines.buffer, lines.index, lines.offsets)
+                if lines.buffer.mode != "own" or lines.buffer.dtype not in (f16, bf16):
+                    self.fail("lines have elements of f16 or bf16, in memory of the block")
+            if statement.left.buffer.dtype is not statement.right.buffer.dtype:
+                self.fail("both matrices of a product have the same dtype")
+        self.defines(statement.results, (len(given),), VType(f32, threads))
+        if isinstance(statement, GroupMma):
+            self.under_way.update(statement.results)
+
     def defines(self, results: Sequence[Value], counts: Sequence[int], type: VType) -> None:
         if len(results) not in counts:
             self.fail(f"{len(results)} results")
@@ -239,13 +290,17 @@ class _Verifier:
         if loop.var.type != INDEX:
             self.fail(f"the loop variable has type {loop.var.type}, not i64")
         self.define(loop.var)
+        carried = unfinished(loop)
         for phi in loop.phis:
             self.define(phi)
+        self.under_way |= carried
         self.body(loop.body)
         self.statement = loop
         for phi, last in zip(loop.phis, loop.yields, strict=True):
-            self.expect(last, phi.type, "a yielded value")
+            take = self.carry if phi in carried else self.expect
+            take(last, phi.type, "a yielded value")
         self.leave(before)
+        self.under_way.update(r for r, phi in zip(loop.results, loop.phis, strict=True) if phi in carried)
         for phi, result in zip(loop.phis, loop.results, strict=True):
             if result.type != phi.type:
                 self.fail(f"a loop result has type {result.type}; the carried value has {phi.type}")

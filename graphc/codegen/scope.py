@@ -12,10 +12,13 @@ from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     Await,
+    AwaitGroups,
     Emitter,
     Fence,
     For,
+    GroupMma,
     If,
+    Lines,
     Load,
     LoadMatrix,
     Mma,
@@ -213,6 +216,18 @@ class ScopedEmitter(Emitter):
     def wait(self, pending: int) -> None:
         """End a group of copies, and wait until at most `pending` are under way."""
         self.body.append(Await(pending))
+
+    def group_mma(self, left: Lines, right: Lines, c: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Begin to add the product of the lines `left` and `right` to `c`; what that gives."""
+        results = tuple(self.bind(Value(v.type)) for v in c)
+        self.body.append(GroupMma(results, left, right, c))
+        return results
+
+    def wait_groups(self, pending: int, values: tuple[Value, ...] = ()) -> tuple[Value, ...]:
+        """Wait until at most `pending` products of lines are under way; `values`, ready when none is."""
+        results = tuple(self.bind(Value(v.type)) for v in values)
+        self.body.append(AwaitGroups(pending, values, results))
+        return results
 
     @contextmanager
     def loop(

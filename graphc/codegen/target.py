@@ -8,6 +8,7 @@ LINE = 64  # bytes of a cache line
 PAGE = 4096  # bytes of memory that addresses are translated for at once
 PER_CYCLE = 2  # multiply-adds of vectors, and loads, that costs assume a core to do in a cycle
 WARP = 32  # threads of a GPU that run in step
+GROUP = 4 * WARP  # threads that multiply matrices together
 WIDE = 16  # bytes that one of them loads or stores at once, where memory is aligned to as many
 MAX_BLOCK = 1024  # threads of a block, at most
 STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking for more
@@ -19,7 +20,8 @@ class Target:
 
     `vector_bytes` is the width of a vector register, `registers` how many there are, cache sizes are in bytes per core
     (`l3_bytes` of the last one, which cores share; 0 where there is none or it is not known), `cores` counts the cores
-    that this process may use. On a GPU (`device` "cuda") `cpu` is its architecture (`sm_90`), a core is a
+    that this process may use. On a GPU (`device` "cuda") `cpu` is its architecture (`sm_90`; `sm_90a` with what
+    only that one has), a core is a
     multiprocessor, `l1_bytes` the shared memory that a block may have, `l2_bytes` the cache of the whole device,
     `registers` those of a multiprocessor (of 4 bytes), and `vector_bytes` what one thread loads at once; with `tf32`,
     products of f32 may round their operands to TF32.
@@ -37,6 +39,11 @@ class Target:
     device: str = "cpu"
     tf32: bool = False
     l3_bytes: int = 0
+
+    @property
+    def capability(self) -> int:
+        """The compute capability of a GPU, 90 for `sm_90` and `sm_90a`; 0 for a processor."""
+        return int(self.cpu.removeprefix("sm_").rstrip("af")) if self.device == "cuda" else 0
 
     @property
     def masks(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,9 +11,12 @@ from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     Await,
+    AwaitGroups,
     For,
+    GroupMma,
     If,
     Kernel,
+    Lines,
     Load,
     LoadMatrix,
     Mma,
@@ -31,6 +35,17 @@ def run_blocks(kernel: Kernel, buffers: Mapping[Param, Array]) -> None:
     blocks.run(kernel.body)
 
 
+@dataclass
+class GroupProduct:
+    """A product under way: where each group's lines begin, what it adds to, and where its results go."""
+
+    statement: GroupMma
+    left: Array
+    right: Array
+    c: list[Array]
+    made: Array
+
+
 class BlockInterpreter(Interpreter):
     """The batch of values is the grid; `active` are the blocks that run the present statement."""
 
@@ -42,6 +57,7 @@ class BlockInterpreter(Interpreter):
             self.memory[own] = np.full((kernel.grid, own.size), 99, own.dtype.numpy)
         self.active = np.ones(kernel.grid, bool)
         self.copies: list[list[tuple[Param, Array, Array]]] = [[]]  # groups under way; the last one is open
+        self.products: list[GroupProduct] = []  # under way
         self.values[kernel.index] = np.arange(kernel.grid)
 
     def run(self, statements: Sequence[Stmt]) -> None:
@@ -66,6 +82,10 @@ class BlockInterpreter(Interpreter):
                     self._begin_copy(statement)
                 elif isinstance(statement, Await):
                     self._await(statement)
+                elif isinstance(statement, GroupMma):
+                    self._begin_product(statement)
+                elif isinstance(statement, AwaitGroups):
+                    self._await_products(statement)
                 else:
                     super().run([statement])
 
@@ -80,7 +100,11 @@ class BlockInterpreter(Interpreter):
             self.values.update(zip(loop.phis, carried, strict=True))
             self.run(loop.body)
             masks = [running if v.type.lanes == 1 else running[..., None] for v in loop.phis]
-            carried = [np.where(m, self.values[y], c) for m, y, c in zip(masks, loop.yields, carried, strict=True)]
+            # What all blocks carry on stays the same array: a product may still be on its way there.
+            carried = [
+                self.values[y] if running.all() else np.where(m, self.values[y], c)
+                for m, y, c in zip(masks, loop.yields, carried, strict=True)
+            ]
             var = var + loop.step
         self.active = before
         self.values.update(zip(loop.results, carried, strict=True))
@@ -195,6 +219,52 @@ class BlockInterpreter(Interpreter):
         for number, result in enumerate(mma.results):
             half = total[:, :, 8 * (number // 2) : 8 * (number // 2) + 8].reshape(grid, warps, 8, 4, 2)
             self.values[result] = half[..., number % 2].reshape(grid, -1)
+
+    # statements of groups of warps
+
+    def _begin_product(self, product: GroupMma) -> None:
+        assert self.active.all(), "products in a part of the blocks"
+        shape = self.kernel.grid, self.kernel.threads
+        made = np.full((len(product.results), *shape), np.nan, np.float32)
+        c = [self.values[value] for value in product.c]
+        self.products.append(GroupProduct(product, self._first(product.left), self._first(product.right), c, made))
+        self.values.update(zip(product.results, made, strict=True))
+
+    def _first(self, lines: Lines) -> Array:
+        """The first element of the lines of each group: (grid, groups)."""
+        grid, groups = self.kernel.grid, self.kernel.threads // 128
+        first = np.broadcast_to(self._sum(lines.index)[:, None] + self.values[lines.offsets], (grid, groups * 128))
+        first = first.reshape(grid, groups, 128)
+        assert (first == first[..., :1]).all(), "threads of a group name different lines"
+        assert (first % 64 == 0).all(), "not the beginning of a line"
+        return first[..., 0]
+
+    def _matrix(self, lines: Lines, first: Array, rows: int) -> Array:
+        """What is in memory now: (grid, groups, rows, 64)."""
+        row, step = np.arange(rows)[:, None], np.arange(64)
+        line, place = (row, step) if lines.turned else (row // 64 * 64 + step, row % 64)
+        line = first[..., None, None] // 64 + line
+        at = line * 64 + 8 * (place // 8 ^ line % 8) + place % 8
+        assert (at < lines.buffer.size).all(), f"{lines.buffer.name} has {lines.buffer.size} elements"
+        return self._own(lines.buffer, at).astype(np.float32)
+
+    def _await_products(self, wait: AwaitGroups) -> None:
+        while len(self.products) > wait.pending:
+            self._finish(self.products.pop(0))
+        for value, result in zip(wait.values, wait.results, strict=True):
+            self.values[result] = self.values[value].copy()
+
+    def _finish(self, product: GroupProduct) -> None:
+        statement, made = product.statement, product.made
+        left = self._matrix(statement.left, product.left, 64)
+        right = self._matrix(statement.right, product.right, len(made) * 2)
+        total = left @ right.swapaxes(-1, -2)
+        grid, groups = total.shape[:2]
+        for number, c in enumerate(product.c):
+            row, column = number // 2 % 2 * 8, number // 4 * 8 + number % 2
+            # Rows by warp and line, columns by pair.
+            part = total.reshape(grid, groups, 4, 16, -1)[:, :, :, row : row + 8, column : column + 7 : 2]
+            made[number] = c + part.reshape(grid, -1)
 
     @staticmethod
     def _once(places: Array) -> None:

@@ -13,6 +13,7 @@
 #define __shared__ static
 // What `extern __shared__ unsigned char name[]` is to nvcc.
 #define GC_DYNAMIC_SHARED(name) unsigned char* const name = shim_dynamic
+#define GC_DYNAMIC_LINES(name) GC_DYNAMIC_SHARED(name)
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from graphc.codegen.cuda import build
+from graphc.codegen.cuda.emit import emit_kernel, emit_unit
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.cuda.program import combined_steps, program_unit
+from graphc.codegen.gpu_contraction_tiles import GroupTile
 from graphc.codegen.package import Program
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph
+from graphc.ir.types import bf16
 from graphc.pipeline import build_program
+from tests.codegen.gpu_groups import contraction, lowered
 from tests.codegen.networks import lenet
 from tests.ops.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
 
@@ -52,6 +58,29 @@ def test_a_training_step(arch: str) -> None:
 def test_contractions(arch: str) -> None:
     check(forward(["contract"]).graph, arch)
     check(gradients(["contract"]).graph, arch)
+
+
+HOPPER = cuda_target("sm_90a")
+TILES = [
+    GroupTile(128, 256, 64, 2, 1, 4),
+    GroupTile(128, 192, 64, 2, 1, 3),
+    GroupTile(64, 256, 64, 1, 2, 4),
+    GroupTile(64, 64, 64, 1, 1, 3),
+]
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda t: f"{t.rows}x{t.columns}")
+@pytest.mark.parametrize("spec", ["a k, k c -> a c", "a k, c k -> a c", "k a, k c -> a c", "k a, c k -> a c"])
+def test_products_of_lines(spec: str, tile: GroupTile) -> None:
+    """No sum leaves its register, and no product waits for the one before it."""
+    if tile.columns == 192 and "c k" not in spec:
+        pytest.skip("threads deal out lines of 192 steps only")
+    graph = contraction(random.Random(spec), spec, bf16, True, False, {"a": 512, "k": 1024, "c": 768})
+    unit = emit_unit([emit_kernel(part.kernel, HOPPER) for part in lowered(graph, tile, HOPPER)])
+    code, said = build.compiler().compile(unit, HOPPER.cpu, False, (*build._FLAGS, *build._VERBOSE))
+    assert code and "erformance" not in said and "serializ" not in said
+    (resources,) = build.resource_report(unit, HOPPER).values()
+    assert resources.spilled == 0
 
 
 @pytest.mark.slow

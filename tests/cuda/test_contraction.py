@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from graphc.codegen.cuda.emit import emit_kernel, emit_unit, launch_shape
-from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
+from graphc.codegen.cuda.facts import cuda_target
+from graphc.codegen.gpu_contraction_tiles import GroupTile, MatrixTile, Tile
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
 from graphc.ir.types import DType, bf16, f16, f32
-from tests.codegen.gpu_groups import H100, contraction, lowered, small_numbers
+from tests.codegen.gpu_groups import contraction, lowered, small_numbers
 from tests.cuda.shim import NoCompiler, Unit, compiler
 
+HOPPER = cuda_target("sm_90a")
 SPECS = ("a b, b c -> a c", "a b, c b -> a c", "b a, b c -> a c", "b c h+r w+s, o c r s -> b o h w")
 CASES: dict[str, tuple[DType, Tile | MatrixTile]] = {
     "tiles": (f32, Tile(32, 32, 8, 4, 4, 1)),
@@ -47,8 +49,8 @@ def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
 def _run(graph: Graph, arrays: Sequence[np.ndarray], tile: Tile | MatrixTile) -> np.ndarray:
     (output,) = graph.outputs
     memory: dict[Node | Scratch, np.ndarray] = {}
-    for number, part in enumerate(lowered(graph, tile)):
-        text = emit_kernel(part.kernel, H100).replace(" kernel(", f" kernel{number}(")
+    for number, part in enumerate(lowered(graph, tile, HOPPER)):
+        text = emit_kernel(part.kernel, HOPPER).replace(" kernel(", f" kernel{number}(")
         for buffer in part.buffers:
             if buffer not in memory:
                 memory[buffer] = _aligned(buffer.type.size, buffer.type.dtype.numpy)
@@ -89,3 +91,24 @@ def test_copies_that_are_under_way_while_matrices_are_multiplied() -> None:
         graph = contraction(rng, spec, dtype, follow=False, before=False, extents=extents)
         arrays = small_numbers(graph, 3)
         np.testing.assert_array_equal(_run(graph, arrays, tile), evaluate(graph, arrays)[0])
+
+
+GROUPS = {
+    "one group": GroupTile(64, 64, 64, 1, 1, 3),
+    "two groups": GroupTile(128, 64, 64, 2, 1, 4),
+    "two products": GroupTile(128, 64, 64, 1, 1, 4),
+    "parts": GroupTile(64, 128, 64, 1, 2, 4, splits=2),
+}
+
+
+@pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
+@pytest.mark.parametrize("case", GROUPS)
+def test_products_that_read_their_lines_as_late_as_they_may(case: str, dtype: DType) -> None:
+    """Rows and columns that lie side by side in memory or not; whole and part steps after the last round."""
+    rng = random.Random(case)
+    specs = (*SPECS[:3], "b a, c b -> a c")
+    for number, (spec, depth) in enumerate(zip(specs, (64, 520, 328, 392), strict=True)):
+        extents = {"a": 72, "b": depth, "c": 136}
+        graph = contraction(rng, spec, dtype, follow=number % 2 == 0, before=False, extents=extents)
+        arrays = small_numbers(graph, 4)
+        np.testing.assert_array_equal(_run(graph, arrays, GROUPS[case]), evaluate(graph, arrays)[0])

@@ -4,6 +4,9 @@ Between two barriers, threads run in any order. An access needs a barrier before
 the same element since the last one, or when it writes an element that another thread may have accessed. Two accesses do
 not disturb each other when the same thread always takes the same element, or when they lie apart. The lanes of one
 store go to different elements, and what a kernel never loads it stores once: such stores need no order.
+
+Products of lines go on reading when the statement is done: a barrier orders what they read after the thread has waited
+for them. Until then, nobody may write it.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     Await,
+    AwaitGroups,
     For,
+    GroupMma,
     If,
     Kernel,
     Load,
@@ -34,6 +39,7 @@ from graphc.codegen.kernel import (
     VType,
     statements,
 )
+from graphc.errors import CompileError
 from graphc.ir.record import record
 from graphc.ir.types import i64
 
@@ -74,13 +80,36 @@ class Touch:
 
 
 class State:
-    """The accesses since the last barrier, by their place and whether they write."""
+    """The accesses since the last barrier, by their place and whether they write, and which memory products of lines
+    read that may be under way: how many more there may be.
+    """
 
-    def __init__(self, touches: Mapping[tuple[Param | int, bool], set[Touch]] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        touches: Mapping[tuple[Param | int, bool], set[Touch]] = MappingProxyType({}),
+        reading: Mapping[Param, int] = MappingProxyType({}),
+    ) -> None:
         self._touches = {key: set(those) for key, those in touches.items()}
+        self._reading = dict(reading)
 
     def copy(self) -> State:
-        return State(self._touches)
+        return State(self._touches, self._reading)
+
+    def begin(self, buffers: Sequence[Param]) -> None:
+        """A product of what is in `buffers` begins."""
+        self._reading = {buffer: later + 1 for buffer, later in self._reading.items()}
+        self._reading.update(dict.fromkeys(buffers, 0))
+
+    def end(self, pending: int) -> None:
+        """All products but the last `pending` ones are done."""
+        done = [buffer for buffer, later in self._reading.items() if later >= pending]
+        for buffer in done:
+            del self._reading[buffer]
+            self.add(Touch(buffer, False))
+
+    def is_read(self, buffer: Param) -> bool:
+        """Whether a product that may be under way reads it."""
+        return buffer in self._reading
 
     def add(self, touch: Touch) -> None:
         self._touches.setdefault((touch.place, touch.writes), set()).add(touch)
@@ -101,6 +130,10 @@ class State:
             mine = self._touches.setdefault(key, set())
             grown = grown or not touches <= mine
             mine |= touches
+        for buffer, later in other._reading.items():
+            if later < self._reading.get(buffer, later + 1):
+                self._reading[buffer] = later
+                grown = True
         return grown
 
     def later(self, varying: set[Value]) -> None:
@@ -140,6 +173,7 @@ class _Analysis:
         every = list(statements(kernel.body))
         self.loaded = {s.buffer for s in every if isinstance(s, (Load, LoadMatrix))}
         self.loaded |= {s.source for s in every if isinstance(s, AsyncCopy)}
+        self.loaded |= {lines.buffer for s in every if isinstance(s, GroupMma) for lines in (s.left, s.right)}
         self.copied = {s.buffer for s in every if isinstance(s, AsyncCopy)}
 
     def block(self, body: Sequence[Stmt], state: State) -> None:
@@ -163,6 +197,13 @@ class _Analysis:
                 self._access(statement, Touch(statement.buffer, False), state)
             elif isinstance(statement, AsyncCopy):
                 self._copy(statement, state)
+            elif isinstance(statement, GroupMma):
+                read = statement.left.buffer, statement.right.buffer
+                self._access(statement, Touch(read[0], False), state)
+                self._access(statement, Touch(read[1], False), state)
+                state.begin(read)
+            elif isinstance(statement, AwaitGroups):
+                state.end(statement.pending)
             elif isinstance(statement, Await):  # what each thread's copies bring is there now
                 for buffer in self.copied:
                     state.add(Touch(buffer, True))
@@ -196,6 +237,8 @@ class _Analysis:
         state.join(last)
 
     def _access(self, statement: Stmt, touch: Touch, state: State) -> None:
+        if touch.writes and isinstance(touch.place, Param) and state.is_read(touch.place):
+            raise CompileError(f"{touch.place.name} is written while a product may read it: {statement!r}")
         if id(statement) in self.found.before or state.meets(touch):
             self.found.before.add(id(statement))
             state.clear()
@@ -315,6 +358,6 @@ def _results(statement: Stmt) -> tuple[Value, ...]:
     """The values that a statement itself defines."""
     if isinstance(statement, (Op, Load)):
         return (statement.result,)
-    if isinstance(statement, (Mma, LoadMatrix)):
+    if isinstance(statement, (Mma, LoadMatrix, GroupMma, AwaitGroups)):
         return statement.results
     return (statement.var, *statement.phis, *statement.results) if isinstance(statement, For) else ()

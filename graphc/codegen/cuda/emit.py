@@ -7,10 +7,12 @@ contraction, the kernel says where `fma` is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from graphc.codegen.carried import unfinished
 from graphc.codegen.cuda.barriers import SCRATCHES, find_barriers
 from graphc.codegen.cuda.function import LANE, Function
+from graphc.codegen.cuda.groups import Groups, group_prelude, multiplies_lines
 from graphc.codegen.cuda.matrix import MATRIX_PRELUDE, Warps, uses_matrices
 from graphc.codegen.cuda.memory import Memory
 from graphc.codegen.cuda.operations import exchange, exchange_bytes, exchanges, translate
@@ -22,6 +24,7 @@ from graphc.codegen.kernel import (
     AsyncCopy,
     Fence,
     For,
+    GroupMma,
     If,
     Kernel,
     Load,
@@ -87,7 +90,7 @@ def emit_kernel(kernel: Kernel, target: Target) -> str:
 def emit_unit(texts: Sequence[str]) -> str:
     """One translation unit with the kernels `texts`: compile it without contraction (`-fmad=false`)."""
     prelude = PRELUDE + MATRIX_PRELUDE if any(map(uses_matrices, texts)) else PRELUDE
-    return "\n".join([prelude.lstrip(), *dict.fromkeys(texts)])
+    return "\n".join([prelude.lstrip() + group_prelude(texts), *dict.fromkeys(texts)])
 
 
 def _block_size(kernel: Kernel) -> int:
@@ -110,9 +113,11 @@ def _own_bytes(buffer: Param) -> int:
 
 
 def _dynamic_shared(kernel: Kernel) -> int:
-    """Bytes of the memory of a block's own when it is too much to be static; else 0."""
+    """Bytes of the memory of a block's own when it is too much to be static, or must begin at a pattern of lines; else
+    0.
+    """
     own = sum(map(_own_bytes, kernel.own))
-    return own if own + SCRATCHES * _scratch_bytes(kernel) > STATIC_SHARED else 0
+    return own if own + SCRATCHES * _scratch_bytes(kernel) > STATIC_SHARED or multiplies_lines(kernel) else 0
 
 
 class _KernelEmitter:
@@ -121,6 +126,8 @@ class _KernelEmitter:
         self.f = Function(kernel, target)
         self.memory = Memory(self.f, kernel)
         self.warps = Warps(self.f, self.memory)
+        self.groups = Groups(self.f, self.warps)
+        self.warps.is_read_by_groups = multiplies_lines(kernel)
         self.barriers = find_barriers(kernel, self.f.spans)
         self.is_long = sum(1 for _ in statements(kernel.body)) > _LONG
         self._translators: dict[type, Callable[..., None]] = {
@@ -132,6 +139,7 @@ class _KernelEmitter:
             For: self._for,
             If: self._if,
             **self.warps.translators,
+            **self.groups.translators,
         }
 
     def definition(self) -> str:
@@ -177,7 +185,7 @@ class _KernelEmitter:
             )
         dynamic = f.is_block and _dynamic_shared(kernel) > 0
         if dynamic:
-            f.run("GC_DYNAMIC_SHARED(dynamic);")
+            f.run(f"{'GC_DYNAMIC_LINES' if self.warps.is_read_by_groups else 'GC_DYNAMIC_SHARED'}(dynamic);")
         offset = 0
         places: dict[Param, tuple[str, int]] = {}
         for number, buffer in enumerate(kernel.own):
@@ -189,8 +197,10 @@ class _KernelEmitter:
                 shared = "__shared__ " if f.is_block else ""
                 f.run(f"alignas({WIDE}) {shared}{type} own{number}[{max(1, buffer.size)}];")
             offset += _own_bytes(buffer)
-        if any(isinstance(s, (LoadMatrix, AsyncCopy)) for s in statements(kernel.body)):
+        if any(isinstance(s, (LoadMatrix, AsyncCopy, GroupMma)) for s in statements(kernel.body)):
             self.warps.begin(places)
+        if self.warps.is_read_by_groups:
+            self.groups.begin()
         for number in range(min(SCRATCHES, len(self.barriers.scratch))):
             f.run(f"alignas({WIDE}) __shared__ unsigned char scratch{number}[{scratch}];")
 
@@ -231,6 +241,7 @@ class _KernelEmitter:
             self._straight(loop, trips)
             return
         carried: list[tuple[str, ...]] = []
+        under_way = unfinished(loop)
         for phi, init in zip(loop.phis, loop.inits, strict=True):
             names = []
             for register in f.registers[init]:
@@ -239,6 +250,8 @@ class _KernelEmitter:
                 names.append(name)
             carried.append(tuple(names))
             f.define(phi, carried[-1])
+            if phi in under_way:
+                self.groups.carry(names[0])
         variable = f.fresh(loop.var.name)
         f.define(loop.var, (variable,))
         lo, hi = (f.scalar(b) if isinstance(b, Value) else integer(b) for b in (loop.lo, loop.hi))
@@ -246,13 +259,13 @@ class _KernelEmitter:
         step = f"{variable}++" if loop.step == 1 else f"{variable} += {loop.step}"
         f.open(f"for ({f.type(loop.var)} {variable} = {lo}; {variable} < {hi}; {step}) {{")
         self.block(loop.body)
-        self._yield(loop, carried)
+        self._yield(loop, carried, under_way)
         f.close()
         for result, names in zip(loop.results, carried, strict=True):
             f.define(result, names)
 
-    def _yield(self, loop: For, carried: Sequence[tuple[str, ...]]) -> None:
-        """Give carried values their next ones, all at once."""
+    def _yield(self, loop: For, carried: Sequence[tuple[str, ...]], under_way: Collection[Value]) -> None:
+        """Give carried values their next ones, all at once. Products that are `under_way` stay where they are."""
         f = self.f
         changed = {name for names in carried for name in names}
         moves: list[tuple[str, str]] = []
@@ -260,6 +273,8 @@ class _KernelEmitter:
             for name, register in zip(names, f.registers[last], strict=True):
                 if name == register:
                     continue
+                if phi in under_way:
+                    raise CompileError(f"kernel {self.kernel.name}: a product would be moved while it is under way")
                 moves.append((name, f.let(f.type(phi), register) if register in changed else register))
         for name, register in moves:
             f.run(f"{name} = {register};")
@@ -309,7 +324,7 @@ def _size(body: Sequence[Stmt], is_block: bool) -> int:
             total += 1 if is_block else statement.result.type.lanes
         elif isinstance(statement, Store):
             total += 1 if is_block else statement.value.type.lanes
-        elif isinstance(statement, (Mma, LoadMatrix, AsyncCopy)):
+        elif isinstance(statement, (Mma, LoadMatrix, AsyncCopy, GroupMma)):
             total += _MATRIX_SIZE
     return total
 

@@ -30,6 +30,7 @@ class Warps:
     def __init__(self, function: Function, memory: Memory) -> None:
         self.f = function
         self.memory = memory
+        self.is_read_by_groups = False  # what copies bring must be made known to products of lines
         self._bases: dict[Param, tuple[str, int]] = {}
         self.translators: dict[type, Callable[..., None]] = {
             Mma: self._mma,
@@ -46,7 +47,8 @@ class Warps:
                 names[array] = self.f.let(f"{_PREFIX}place", f"{_PREFIX}address({array})", "base")
             self._bases[buffer] = names[array], offset
 
-    def _shared(self, buffer: Param, index: Affine, offsets: Value) -> str:
+    def place(self, buffer: Param, index: Affine, offsets: Value) -> str:
+        """Where element `index + offsets` of memory of the block lies, as instructions take it."""
         varying, constant = self.memory.parts(buffer, index, offsets)
         base, offset = self._bases[buffer]
         size = buffer.dtype.itemsize
@@ -65,7 +67,7 @@ class Warps:
     def _load(self, statement: LoadMatrix) -> None:
         f, count = self.f, len(statement.results)
         name = f.fresh()
-        place = self._shared(statement.buffer, statement.index, statement.offsets)
+        place = self.place(statement.buffer, statement.index, statement.offsets)
         turned = "true" if statement.transposed else "false"
         f.run(f"int {name}[{count}];")
         f.run(f"{_PREFIX}load<{count}, {turned}>({name}, {place});")
@@ -74,7 +76,7 @@ class Warps:
 
     def _copy(self, statement: AsyncCopy) -> None:
         f, source = self.f, statement.source
-        target = self._shared(statement.buffer, statement.index, statement.offsets)
+        target = self.place(statement.buffer, statement.index, statement.offsets)
         varying, constant = self.memory.parts(source, statement.source_index, statement.source_offsets)
         place = f.once(f"{memory_type(source.dtype)}*", f"{self.memory.pointers[source]} + {varying}", "from")
         mask = "true" if statement.mask is None else f.scalar(statement.mask)
@@ -84,6 +86,8 @@ class Warps:
         self.f.run(f"{_PREFIX}commit();")
         if statement.pending < _OPEN:
             self.f.run(f"{_PREFIX}wait<{statement.pending}>();")
+            if self.is_read_by_groups:
+                self.f.run("gc_group_written();")
 
 
 MATRIX_PRELUDE = r"""

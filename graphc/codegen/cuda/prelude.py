@@ -7,7 +7,8 @@ What the host must define: `__device__`, `__global__`, `__shared__`, `__forceinl
 `threadIdx.x`, `blockIdx.x`, `__syncthreads()`, `__shfl_xor_sync(mask, value, offset)` of int, long long, float and
 double, `__float_as_int`, `__int_as_float`, `__double_as_longlong`, `__longlong_as_double`, the functions of <math.h>
 (`fmaf`, `fma`, `sqrtf`, `fabsf`, `floorf`, ...), and `GC_DYNAMIC_SHARED(name)`, which declares `unsigned char* name`,
-the dynamic shared memory of the block, aligned to 16 bytes. Aliasing must not be strict.
+the dynamic shared memory of the block, aligned to 16 bytes, and `GC_DYNAMIC_LINES(name)`, the same aligned to 1024.
+Aliasing must not be strict.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 PRELUDE = r"""
 #ifndef GRAPHC_SHIM
 #define GC_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#define GC_DYNAMIC_LINES(name) extern __shared__ __align__(1024) unsigned char name##_lines[]; \
+  unsigned char* const name = name##_lines
 #endif
 #define GC_INLINE static __device__ __forceinline__
 // What a kernel runs in some of its blocks: inlined, it would take registers in the others too.

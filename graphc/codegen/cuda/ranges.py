@@ -151,6 +151,11 @@ def _and(a: Span, b: Span) -> Span | None:
     return Span(0, min(s.hi for s in (a, b) if s.lo >= 0))
 
 
+def _bits(a: Span, b: Span) -> Span | None:
+    """Of `or` and `xor`."""
+    return None if a.lo < 0 or b.lo < 0 else Span(0, (1 << max(a.hi, b.hi).bit_length()) - 1)
+
+
 def _union(a: Span, b: Span) -> Span:
     return Span(min(a.lo, b.lo), max(a.hi, b.hi), gcd(a.multiple, b.multiple))
 
@@ -166,6 +171,8 @@ _BINARY: dict[str, Callable[[Span, Span], Span | None]] = {
     "udiv": _quotient,
     "urem": _remainder,
     "and": _and,
+    "or": _bits,
+    "xor": _bits,
     "maximum": lambda a, b: Span(max(a.lo, b.lo), max(a.hi, b.hi), gcd(a.multiple, b.multiple)),
     "minimum": lambda a, b: Span(min(a.lo, b.lo), min(a.hi, b.hi), gcd(a.multiple, b.multiple)),
     **dict.fromkeys(SHUFFLES, _union),

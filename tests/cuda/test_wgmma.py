@@ -1,0 +1,123 @@
+"""The option `wgmma`: products of 16-bit floats by instructions that only Hopper has, as programs run them.
+
+On a GPU of another architecture nothing may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+import graphc as torch
+from graphc.codegen.cuda.program import program_unit
+from graphc.compiled import key_fields, target_of
+from graphc.ir.evaluate import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.types import f64
+from graphc.options import WGMMA, scope
+from graphc.pipeline import build_program
+from tests.codegen.gpu_groups import small_numbers
+from tests.codegen.test_gpu_schedule import graph_of
+from tests.cuda.machine import Machine
+
+# All four layouts, and a batch: operands' labels.
+SPECS = ("a b, b c -> a c", "a b, c b -> a c", "b a, b c -> a c", "b a, c b -> a c", "n a b, n c b -> n a c")
+EXTENTS = {"n": 2, "a": 320, "b": 200, "c": 192}
+LARGE = 6  # times as many rows, columns and steps on a GPU, so that its model takes products of lines there too
+
+
+def product(machine: Machine, spec: str, dtype: str = "bf16") -> Graph:
+    """A product and what follows it."""
+    scale = LARGE if machine.driver is None else 1
+    left, right = (
+        tuple(EXTENTS[label] * (1 if label == "n" else scale) for label in operand.split())
+        for operand in spec.partition(" ->")[0].split(", ")
+    )
+    return graph_of(
+        lambda b, x, y: b.elementwise("maximum", z := b.contract(x, y, spec), b.constant(0, z.type)),
+        left,
+        right,
+        dtype=dtype,
+    )
+
+
+def kernels(graph: Graph) -> str:
+    target = target_of("cuda:0")
+    text = program_unit(build_program(graph, target=target), target)
+    return text[text.index('extern "C"') :]
+
+
+@pytest.fixture
+def hopper(cuda: Machine) -> Machine:
+    if target_of("cuda:0").cpu != "sm_90":
+        pytest.skip("only Hopper has these instructions")
+    return cuda
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("spec", SPECS)
+def test_products_are_those_of_the_reference(hopper: Machine, spec: str, dtype: str) -> None:
+    """Small whole numbers are exact; others as close as sums of f32 are."""
+    graph = product(hopper, spec, dtype)
+    arrays = small_numbers(graph, 3)
+    with scope(wgmma=True):
+        assert "gc_group_mma" in kernels(graph)
+        (found,) = hopper.run(graph, arrays)
+        np.testing.assert_array_equal(found, evaluate(graph, arrays)[0])
+        rng = np.random.default_rng(7)
+        others = [rng.uniform(-1, 1, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
+        (found,) = hopper.run(graph, others)
+    (exact,) = evaluate(graph, others, floats=f64)
+    step = 2.0**-8 if dtype == "bf16" else 2.0**-11
+    np.testing.assert_allclose(found.astype(np.float64), exact, rtol=1.01 * step, atol=1e-4)
+
+
+def test_what_is_not_finite_stays_so(hopper: Machine) -> None:
+    graph = product(hopper, "a b, c b -> a c")
+    arrays = [np.abs(a) + a.dtype.type(1) for a in small_numbers(graph, 3)]
+    arrays[0][5, 70], arrays[0][9, 130] = np.inf, np.nan
+    with scope(wgmma=True), np.errstate(all="ignore"):
+        (found,) = hopper.run(graph, arrays)
+    assert (found[5] == np.inf).all() and np.isnan(found[9].astype(np.float32)).all()
+    rest = np.delete(found, (5, 9), 0).astype(np.float32)
+    assert np.isfinite(rest).all()
+
+
+def test_it_is_off_and_programs_are_kept_by_it(cuda: Machine) -> None:
+    graph = product(cuda, "a b, c b -> a c")
+    assert not WGMMA.get() and "gc_group" not in kernels(graph)
+    fields: dict[tuple[str, bool], dict[str, str]] = {}
+    for device in ("cpu", "cuda:0"):
+        for on in (False, True):
+            with scope(wgmma=on):
+                fields[device, on] = key_fields(graph, frozenset(), target_of(device), device)
+    assert fields["cpu", False] == fields["cpu", True]
+    is_hopper = fields["cuda:0", False]["target.cpu"] == "sm_90"
+    assert (fields["cuda:0", False] != fields["cuda:0", True]) == is_hopper
+
+
+@pytest.fixture
+def switched() -> Iterator[Callable[[bool], None]]:
+    yield WGMMA.set
+    WGMMA.set(False)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["loop", "compiled"])
+def test_a_change_is_seen_by_what_ran_before(hopper: Machine, compiled: bool, switched: Callable[[bool], None]) -> None:
+    scale = LARGE if hopper.driver is None else 1
+    x = torch.arange(320 * 64 * scale**2, device="cuda").remainder(5).reshape(320 * scale, 64 * scale).bfloat16()
+
+    def value() -> torch.Tensor:
+        y = torch.mm(x, x.t()).float()
+        return y.sum() if compiled else y.mean()  # each its own program
+
+    call = torch.compile(value) if compiled else value
+    before = [call().item() for _ in range(2)]
+    switched(True)
+    counts = torch.counters()["programs_built"]
+    assert [call().item() for _ in range(2)] == before
+    assert torch.counters()["programs_built"] == counts + 1
+    switched(False)
+    assert call().item() == before[0] and torch.counters()["programs_built"] == counts + 1
