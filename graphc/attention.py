@@ -78,9 +78,11 @@ def scaled_dot_product_attention(
         grad = wants_grad(sources)
         pairs = read_all(recorder, sources, grad)
         keeps = [keep for _, keep in pairs]
-        x = b.mul(_batched(b, pairs[0][0], batch, 1), float(factor))
+        x = _batched(b, pairs[0][0], batch, 1)
         y, z = (_batched(b, pair[0], batch, groups) for pair in pairs[1:3])
-        scores = b.reshape(b.contract(x, y, "b l e, b s e -> b l s"), (*batch, q[-2], k[-2]))
+        # Scaled afterwards: a product of queries and keys as they are, of 16 bits where these have them.
+        scores = b.mul(b.contract(x, y, "b l e, b s e -> b l s"), float(factor))
+        scores = b.reshape(scores, (*batch, q[-2], k[-2]))
         scores = _masked(b, scores, pairs[3][0] if attn_mask is not None else None, is_causal)
         weights = _safe_softmax(b, scores) if scores.type.size else scores
         if dropout_p > 0 and scores.type.size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from graphc.codegen.cuda.build import build_cubin, build_ptx
@@ -14,7 +15,7 @@ from graphc.codegen.llvm.build import Building, build_assembly
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.package import Program, make_artifact, make_program
 from graphc.codegen.reuse import NO_CHOICES, Choices
-from graphc.codegen.target import Target
+from graphc.codegen.target import MATRIX_ARCHITECTURE, Target
 from graphc.errors import GraphcError, UnsupportedError
 from graphc.ir.graph import Graph
 from graphc.ir.opdef import OPS
@@ -24,6 +25,7 @@ from graphc.ir.schedule_text import print_fused, print_plan
 from graphc.ir.small_matrices import has_kernel
 from graphc.options import MINIMAL_FILTERING
 from graphc.passes.base import Pass, run_passes
+from graphc.passes.channels_last import ChannelsLast
 from graphc.passes.decompose import Decompose
 from graphc.passes.drafts import ON_CPU, ON_GPU, WITH_MASKS
 from graphc.passes.fuse import fuse
@@ -81,7 +83,8 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
     if target is None:
         return machine_independent
     if target.device == "cuda":
-        return [*machine_independent, SplitReductions(on_gpu=True)]
+        channels_last = [ChannelsLast(target.tf32)] if target.capability >= MATRIX_ARCHITECTURE else []
+        return [*machine_independent, *channels_last, SplitReductions(on_gpu=True)]
     filtering = [MinimalFiltering(target.lanes(4), target.l2_bytes)] if MINIMAL_FILTERING.get() else []
     leading = SplitLeading(target.l2_bytes)
     return [
@@ -112,7 +115,8 @@ def schedule(graph: Graph, target: Target) -> FusedGraph:
             f"graph @{graph.name} is not one program: {', '.join(hosted)} run on the host between compiled parts; "
             f"stages up to 'laid_out' can be shown"
         )
-    limits = ON_GPU if on_gpu else WITH_MASKS if target.masks else ON_CPU
+    on_device = replace(ON_GPU, halves=target.capability >= MATRIX_ARCHITECTURE)
+    limits = on_device if on_gpu else WITH_MASKS if target.masks else ON_CPU
     return order(fuse(optimize(graph, target), limits))
 
 

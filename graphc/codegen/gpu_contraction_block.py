@@ -190,7 +190,7 @@ class BlockKernel:
             params.append(self.sums_param)
             buffers.append(self.partial)
         moved = sum(b.type.nbytes for b in buffers)
-        flops = problem.nest.operations
+        flops = problem.flops
         body, own = tuple(e.body), tuple(self.own)
         kernel = Kernel(
             name,

@@ -52,8 +52,8 @@ def lines_of(problem: Problem, splits: int) -> tuple[bool, bool] | None:
     pad = ceil_div(inner.length, LINE) * LINE - inner.length
     turned = []
     for operand, side in ((problem.left, problem.rows), (problem.right, problem.columns)):
-        count, is_along_sums = neighbours(operand, Flat(side), inner, LINE, LINE, pad)
-        if count * ITEMSIZE != WIDE or any(leaf.dtype.itemsize != ITEMSIZE for leaf, _ in operand.plain or ()):
+        count, is_along_sums = neighbours(operand, Flat(side), inner, LINE, LINE, pad, is_guarded=True)
+        if count * ITEMSIZE != WIDE or any(load.leaf.dtype.itemsize != ITEMSIZE for load in operand.guarded or ()):
             return None
         turned.append(is_along_sums)
     return turned[0], turned[1]

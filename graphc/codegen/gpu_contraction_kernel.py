@@ -46,25 +46,36 @@ class PanelKernel(BlockKernel):
         matrix: DType | None = None,
     ) -> None:
         super().__init__(group, problem, tile, merged, partial, resident)
-        held = matrix or self.dtype
-        sides = (problem.left, self.rows, tile.rows), (problem.right, self.columns, tile.columns)
-        self.left, self.right = (
-            Panel(
-                problem,
-                operand,
-                self.values,
-                side,
-                self.inner,
-                tile.depth,
-                width,
-                self.pad,
-                held,
-                matrix is not None,
-                self.has_lines,
-            )
-            for operand, side, width in sides
-        )
+        self.is_matrix = matrix is not None
+        self.left, self.right = self._panels(tile, matrix or self.dtype)
         self.memory = self.panels(2 if self.steps > 1 else 1)
+
+    def _panels(self, tile: Tile | MatrixTile, held: DType) -> tuple[Panel, Panel]:
+        """The panels of both operands: guarded where both can be copied so."""
+        problem = self.problem
+        sides = (problem.left, self.rows, tile.rows), (problem.right, self.columns, tile.columns)
+        forms = (True, False) if self.is_matrix else (False,)
+        for is_guarded in forms:
+            left, right = (
+                Panel(
+                    problem,
+                    operand,
+                    self.values,
+                    side,
+                    self.inner,
+                    tile.depth,
+                    width,
+                    self.pad,
+                    held,
+                    self.is_matrix,
+                    self.has_lines,
+                    is_guarded,
+                )
+                for operand, side, width in sides
+            )
+            if not is_guarded or (left.can_copy and right.can_copy and (self.steps > 1 or self.has_lines)):
+                return left, right
+        raise AssertionError("the last form always does")
 
     def panels(self, count: int) -> list[tuple[Param, Param]]:
         """Memory for `count` pairs of panels."""

@@ -47,7 +47,7 @@ class MatrixKernel(PanelKernel):
         resident: int,
     ) -> None:
         self.tile = tile
-        self.held = problem.stage.inputs[0].dtype
+        self.held = problem.dtype
         self.line = LINE // self.held.itemsize
         super().__init__(group, problem, tile, merged, partial, resident, self.held)
         e = self.e

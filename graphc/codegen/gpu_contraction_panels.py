@@ -4,15 +4,16 @@ memory, where one step of the sum lies after the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from graphc.codegen.gpu_contraction_problem import Flat, Operand, Points, Problem, moved
+from graphc.codegen.gpu_contraction_problem import Flat, Guarded, Operand, Points, Problem, moved
 from graphc.codegen.kernel import AsyncCopy, Lines, Param, Value, VType
 from graphc.codegen.math import expand_cast
 from graphc.codegen.target import WIDE
 from graphc.codegen.values import Values
+from graphc.ir.access import Within
 from graphc.ir.demand import reduction_reads
-from graphc.ir.index import Ix, Var, derived
+from graphc.ir.index import Derived, Ix, Var, derived
 from graphc.ir.record import record
 from graphc.ir.types import DType, i64
 
@@ -50,7 +51,8 @@ class Panel:
     its elements, `sums` that of the fast loops of the sum.
 
     The elements of a step lie side by side, one step after the other; in one that `is_matrix`, for the instructions
-    that multiply matrices, what lies side by side in memory; in one that `has_lines` as `kernel.Lines` says.
+    that multiply matrices, what lies side by side in memory; in one that `has_lines` as `kernel.Lines` says. One that
+    `is_guarded` is only copied to.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Panel:
         dtype: DType,
         is_matrix: bool,
         has_lines: bool = False,
+        is_guarded: bool = False,
     ) -> None:
         self.problem = problem
         self.operand = operand
@@ -77,6 +80,7 @@ class Panel:
         self.dtype = dtype
         self.is_matrix = is_matrix
         self.has_lines = has_lines
+        self.is_guarded = is_guarded
         self.count, self.is_along_sums = self._direction(pad)
         self.is_turned = is_matrix and self.is_along_sums  # the steps of an element lie side by side
         self.pitch = (depth if self.is_turned else width * len(operand.points)) + self._apart()
@@ -129,7 +133,9 @@ class Panel:
 
     def _direction(self, pad: int) -> tuple[int, bool]:
         """How many neighbours a thread loads at once, and whether they are steps of the sum rather than elements."""
-        count, is_along_sums = neighbours(self.operand, self.side, self.sums, self.depth, self.width, pad)
+        count, is_along_sums = neighbours(
+            self.operand, self.side, self.sums, self.depth, self.width, pad, self.is_guarded
+        )
         threads = self.values.lane_count
         while count > 1 and self.width * self.depth // count < threads:
             count //= 2  # so that each thread has something to do
@@ -217,22 +223,22 @@ class Panel:
 
     def _value(self, number: int, side: Ix, step: Ix, more: tuple[int, int], batch: Points, outer: Points) -> Value:
         if self.operand.plain is not None:
-            address = self.address(number, side, step, more, batch, outer)
-            return self.values.element(self.operand.plain[number][0], address)
+            leaf, place = self.operand.plain[number]
+            return self.values.element(leaf, self.address(place, side, step, more, batch, outer))
         points = {**batch, **outer, **self.side.points(side, more[0]), **self.sums.points(step, more[1])}
         stage, site = self.problem.stage, self.problem.site
         at = tuple(moved(ix, points) for ix in site.points[self.operand.points[number]])
         over = tuple(points.get(v, Ix()) for v in site.loops)
         return self.values.at(self.operand.node, reduction_reads(stage, at, over)[self.operand.number])
 
-    def address(self, number: int, side: Ix, step: Ix, more: tuple[int, int], batch: Points, outer: Points) -> Ix:
-        """The element of a plain operand at a place of the side and one of the sum, `more` further."""
-        assert self.operand.plain is not None
-        _, address = self.operand.plain[number]
+    def address(self, address: Ix, side: Ix, step: Ix, more: tuple[int, int], batch: Points, outer: Points) -> Ix:
+        """An affine address of the operand at a place of the side and one of the sum, `more` further."""
         known = {**batch, **outer}
         rest = Ix(address.const)
         for symbol, coefficient in address.terms:
-            if symbol in known:
+            if isinstance(symbol, Derived):  # of the batch
+                rest += moved(Ix.of(symbol), known) * coefficient
+            elif symbol in known:
                 rest += known[symbol] * coefficient  # type: ignore[index]
         return rest + self.side.address(address, side, more[0]) + self.sums.address(address, step, more[1])
 
@@ -254,48 +260,75 @@ class Panel:
     @property
     def can_copy(self) -> bool:
         """Whether the panel can be filled by asynchronous copies: 16 bytes that lie and stay side by side."""
-        plain = self.operand.plain
+        loads = self._loads()
         side_by_side = self.is_along_sums == self.is_turned
         return (
-            plain is not None
-            and all(leaf.dtype is self.dtype for leaf, _ in plain)
+            loads is not None
+            and all(load.leaf.dtype is self.dtype for load in loads)
             and self.count * self.dtype.itemsize == WIDE
             and side_by_side
             and all(place.mask is None for place in self.places)
         )
 
+    def _loads(self) -> tuple[Guarded, ...] | None:
+        """The loads that copies stand for; None where it takes more."""
+        return self.operand.guarded if self.is_guarded or self.operand.plain is not None else None
+
+    def _holds(self, conditions: Sequence[Within], points: Points, side: Ix, step: Ix) -> list[Value]:
+        """The conditions at a place of the side and one of the sum that are not certain, as values."""
+        if not conditions:
+            return []
+        e, known = self.values.e, {**points, **self.side.points(side), **self.sums.points(step)}
+        found: list[Value] = []
+        for condition in conditions:
+            at = moved(condition.index, known)
+            if at.lo < 0:
+                found.append(e.op("ge", self.values.index(at), 0))
+            if at.hi >= condition.extent:
+                found.append(e.op("lt", self.values.index(at), condition.extent))
+        return found
+
     def copy(self, memory: Param, first: Ix, batch: Points, sums: Sums) -> None:
         """Begin to copy the panel whose elements begin at `first` of the side, whose steps at `sums`, to `memory`."""
         e = self.values.e
-        assert self.operand.plain is not None
-        for number, (leaf, _) in enumerate(self.operand.plain):
+        loads = self._loads()
+        assert loads is not None
+        for number, load in enumerate(loads):
             for place in self.places:
                 side, step, inner = self._indices(first + place.element, sums, place)
-                source = self.address(number, side, step, (0, 0), batch, sums.outer)
+                source = self.address(load.address, side, step, (0, 0), batch, sums.outer)
                 at, _, offsets = self.values.address(self.at(place.element, place.step, number))
                 source_at, _, source_offsets = self.values.address(source)
                 assert offsets is not None and source_offsets is not None
-                mask = None
+                exists = self._holds(load.conditions, {**batch, **sums.outer}, side, step)
                 if sums.is_short and inner.lo < 0:
-                    mask = e.splat(e.op("ge", self.values.index(inner), 0), self.values.lane_count)
-                buffer = self.values.buffers[leaf]
+                    exists.append(e.op("ge", self.values.index(inner), 0))
+                mask = None
+                for condition in exists:
+                    each = e.splat(condition, self.values.lane_count)
+                    mask = each if mask is None else e.op("and", mask, each)
+                buffer = self.values.buffers[load.leaf]
                 e.copy(AsyncCopy(memory, at, offsets, buffer, source_at, source_offsets, self.count, mask))
 
 
-def neighbours(operand: Operand, side: Flat, sums: Flat, depth: int, width: int, pad: int) -> tuple[int, bool]:
+def neighbours(
+    operand: Operand, side: Flat, sums: Flat, depth: int, width: int, pad: int, is_guarded: bool = False
+) -> tuple[int, bool]:
     """How many elements of a panel of `depth` steps of `width` elements lie side by side in memory, up to 16 bytes,
-    and whether these are steps of the sum rather than elements. There are `pad` zeros before the first step.
+    and whether these are steps of the sum rather than elements. There are `pad` zeros before the first step. With
+    `is_guarded`, conditions do not matter if neighbours share them.
     """
     step = operand.step(side.variables[-1]) if side.variables else 0
     along = operand.step(sums.variables[-1]) if sums.variables else 0
     nearer = 0 < along <= FAR and (step == 0 or step > FEW * along)
     is_along_sums = nearer and width * depth >= WIDE
-    if operand.plain is None:
+    loads = operand.guarded if is_guarded or operand.plain is not None else None
+    if loads is None:
         return 1, is_along_sums
-    count = WIDE // operand.plain[0][0].dtype.itemsize
+    count = WIDE // loads[0].leaf.dtype.itemsize
     mine, other = (sums, side) if is_along_sums else (side, sums)
     while count > 1:
-        if all(_is_aligned(address, mine, other, count) for _, address in operand.plain) and not (
+        if all(_is_aligned(load, mine, other, count) for load in loads) and not (
             (is_along_sums and (pad % count or count > depth)) or (not is_along_sums and count > width)
         ):
             break
@@ -303,10 +336,17 @@ def neighbours(operand: Operand, side: Flat, sums: Flat, depth: int, width: int,
     return count, is_along_sums
 
 
-def _is_aligned(address: Ix, mine: Flat, other: Flat, count: int) -> bool:
-    """Whether `count` neighbours along `mine` are neighbours in memory, the first at a multiple of `count`."""
+def _is_aligned(load: Guarded, mine: Flat, other: Flat, count: int) -> bool:
+    """Whether `count` neighbours along `mine` are neighbours in memory, the first at a multiple of `count`, and have
+    the same conditions.
+    """
+    address = load.address
     steps = mine.steps(address)
     if not steps or steps[-1] != 1 or mine.together(address) % count:
+        return False
+    if load.conditions and (
+        mine.together() % count or any(c.index.coefficient(mine.variables[-1]) for c in load.conditions)
+    ):
         return False
     flat = {*mine.variables, *other.variables}
     rest = [c for s, c in address.terms if s not in flat]

@@ -8,31 +8,44 @@ axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 
 from graphc.codegen.sites import Nest, Site
-from graphc.ir.access import Index
-from graphc.ir.demand import demands, reduction_reads
-from graphc.ir.index import Data, Derived, Ix, Var, derived
+from graphc.ir.access import SINGLE_READ, Index, Within
+from graphc.ir.demand import base_of, demands, is_zero_pad, reduction_reads
+from graphc.ir.index import Data, Derived, Ix, Var, derived, linear
+from graphc.ir.narrow import factor_dtype, is_widening
 from graphc.ir.node import Node
 from graphc.ir.record import record
+from graphc.ir.types import DType
 
 Points = dict[Var, Ix]
+
+
+@record
+class Guarded:
+    """Element `address` of `leaf` where all `conditions` hold, else zero."""
+
+    leaf: Node
+    address: Ix
+    conditions: tuple[Within, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Operand:
     """One matrix: operand number `number` of the contraction, read at `points` many places for each of the domain.
 
-    `plain` are the leaf and the element of each place when it is one unconditional load with an affine address.
-    `addresses` are those of all loads.
+    `plain` are the leaf and the element of each place when it is one unconditional load with an affine address, perhaps
+    of 16 bits that are converted to f32.
+    `guarded` are the same, with zeros where a condition does not hold. `addresses` are those of all loads.
     """
 
     number: int
     node: Node
     points: tuple[int, ...]  # which points of the contraction have a place of their own
     plain: tuple[tuple[Node, Ix], ...] | None
+    guarded: tuple[Guarded, ...] | None
     addresses: tuple[Ix, ...]
 
     def step(self, var: Var) -> int:
@@ -55,6 +68,20 @@ class Problem:
     rows: tuple[Var, ...]
     columns: tuple[Var, ...]
     sums: tuple[Var, ...]
+
+    @property
+    def dtype(self) -> DType:
+        """That of the factors: f32 that 16 bits hold counts as those."""
+        return factor_dtype(self.stage)
+
+    @property
+    def flops(self) -> int:
+        """Arithmetic of the whole nest. What operands that are one load are moved and converted with is none."""
+        every = self.nest.operations
+        if self.left.guarded is None or self.right.guarded is None:
+            return every
+        rounds = size(self.site.loops) * self.nest.points
+        return every - rounds * (self.site.operations - 2 * self.points)
 
     @property
     def points(self) -> int:
@@ -81,9 +108,10 @@ def find_problem(nest: Nest) -> Problem | None:
     (first, first_axes), (second, second_axes) = (w for w in walked if w is not None)
     if len(first.points) > 1 and len(second.points) > 1:
         return None
+    batch = tuple(v for v in nest.axes if (v in first_axes) == (v in second_axes))
+    first, second = _in_batch(first, batch), _in_batch(second, batch)
     only_first = tuple(v for v in nest.axes if v in first_axes and v not in second_axes)
     only_second = tuple(v for v in nest.axes if v in second_axes and v not in first_axes)
-    batch = tuple(v for v in nest.axes if (v in first_axes) == (v in second_axes))
     loops = tuple(v for v in site.loops if v.hi) or site.loops[:1]
     sums = tuple(sorted(loops, key=lambda v: -(first.step(v) + second.step(v))))
     swap = len(first.points) > 1 or (len(second.points) == 1 and _is_stored_along(nest, only_first, only_second))
@@ -102,7 +130,7 @@ def _operand(number: int, nest: Nest, site: Site) -> tuple[Operand, frozenset[Va
         reads.setdefault(reduction_reads(stage, at, over)[number], p)
     if len(reads) not in (1, len(site.points)):
         return None
-    plain: list[tuple[Node, Ix]] | None = []
+    guarded: list[Guarded] | None = []
     addresses: dict[Ix, None] = {}
     used: dict[Var, None] = {}
     for read in reads:
@@ -112,15 +140,47 @@ def _operand(number: int, nest: Nest, site: Site) -> tuple[Operand, frozenset[Va
         addresses.update(dict.fromkeys(ix for _, ix in found.loads))
         for ix in (*addresses, *found.other):
             used.update(dict.fromkeys(s for s in ix.symbols() if isinstance(s, Var)))
-        loads = list(found.loads)
-        affine = all(isinstance(s, Var) for _, ix in loads for s, _ in ix.terms)
-        if len(loads) != 1 or found.maps or not affine:
-            plain = None
-        if plain is not None:
-            plain += loads
+        if guarded is not None:
+            load = _guarded(node, read, nest.inside)
+            guarded = None if load is None else [*guarded, load]
     axes = frozenset(v for v in nest.axes if v in used)
     points = tuple(reads.values())
-    return Operand(number, node, points, None if plain is None else tuple(plain), tuple(addresses)), axes
+    plain = None
+    if guarded is not None and not any(load.conditions for load in guarded):
+        plain = tuple((load.leaf, load.address) for load in guarded)
+    return Operand(number, node, points, plain, None if guarded is None else tuple(guarded), tuple(addresses)), axes
+
+
+def _guarded(node: Node, at: Index, inside: Container[Node]) -> Guarded | None:
+    """The one load that gives `node` at `at`, or zero; None when it takes more than that."""
+    conditions: list[Within] = []
+    while base_of(node) in inside:
+        if is_widening(node):
+            node = node.inputs[0]
+            continue
+        if node.op not in SINGLE_READ or (node.op == "pad" and not is_zero_pad(node)):
+            return None
+        read = SINGLE_READ[node.op](node, at)
+        for condition in read.conditions:
+            if not isinstance(condition, Within) or not _is_affine(condition.index):
+                return None
+            conditions.append(condition)
+        node, at = node.inputs[0], read.at
+    return Guarded(base_of(node), linear(at, node.shape), tuple(conditions))
+
+
+def _is_affine(ix: Ix) -> bool:
+    return all(isinstance(symbol, Var) for symbol, _ in ix.terms)
+
+
+def _in_batch(operand: Operand, batch: Sequence[Var]) -> Operand:
+    """`operand`, whose loads are affine but for what depends on the batch alone; else they are taken one by one."""
+    for load in operand.guarded or ():
+        others = [symbol for symbol, _ in load.address.terms if not isinstance(symbol, Var)]
+        inner = {s for symbol in others for s in Ix.of(symbol).symbols()}
+        if any(not isinstance(s, (Var, Derived)) or (isinstance(s, Var) and s not in batch) for s in inner):
+            return replace(operand, plain=None, guarded=None)
+    return operand
 
 
 def _is_stored_along(nest: Nest, wanted: Sequence[Var], others: Sequence[Var]) -> bool:

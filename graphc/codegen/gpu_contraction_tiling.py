@@ -9,7 +9,7 @@ from graphc.codegen.gpu_contraction_steps import with_even_parts
 from graphc.codegen.gpu_contraction_tiles import GroupTile, MatrixTile, Shape, Tile, choose_tile
 from graphc.codegen.schedule import Tiling
 from graphc.codegen.sites import Nest
-from graphc.codegen.target import Target
+from graphc.codegen.target import MATRIX_ARCHITECTURE, Target
 from graphc.codegen.values import accumulator_dtype
 from graphc.ir.schedule import Scratch
 from graphc.ir.types import DType, TensorType, bf16, f16, f32
@@ -17,7 +17,6 @@ from graphc.ir.types import DType, TensorType, bf16, f16, f32
 MIN_WORK = 1 << 12  # multiply-adds below which a thread for each point is as good
 MIN_DEPTH = 4  # steps of a sum, likewise
 COMPUTED = 3  # registers for each element that a thread copies when its index is computed
-MATRIX_ARCHITECTURE = 80  # from which on there are copies to shared memory, and matrices of bf16
 GROUP_ARCHITECTURE = "sm_90a"  # the only one that has products of lines
 
 
@@ -52,9 +51,8 @@ def matrix_dtype(problem: Problem, target: Target) -> DType | None:
     """
     if problem.points > 1 or target.capability < MATRIX_ARCHITECTURE:
         return None
-    dtype, other = (operand.dtype for operand in problem.stage.inputs)
     possible = (f16, bf16, f32) if target.tf32 else (f16, bf16)
-    return dtype if dtype is other and dtype in possible else None
+    return problem.dtype if problem.dtype in possible else None
 
 
 def shape_of(problem: Problem) -> Shape:

@@ -9,6 +9,7 @@ PAGE = 4096  # bytes of memory that addresses are translated for at once
 PER_CYCLE = 2  # multiply-adds of vectors, and loads, that costs assume a core to do in a cycle
 WARP = 32  # threads of a GPU that run in step
 GROUP = 4 * WARP  # threads that multiply matrices together
+MATRIX_ARCHITECTURE = 80  # of GPUs, from which on there are copies to shared memory, and matrices of bf16
 WIDE = 16  # bytes that one of them loads or stores at once, where memory is aligned to as many
 MAX_BLOCK = 1024  # threads of a block, at most
 STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking for more

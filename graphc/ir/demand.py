@@ -104,6 +104,11 @@ def is_zero(node: Node) -> bool:
     return node.op == "constant" and node.attr("value") == 0 and str(node.attr("value")) != "-0.0"
 
 
+def is_zero_pad(node: Node) -> bool:
+    """Whether a `pad` puts zeros there whose bits are all zero."""
+    return node.attr("value") == 0 and str(node.attr("value")) != "-0.0"
+
+
 def places(extents: tuple[int, ...]) -> Iterable[tuple[Ix, ...]]:
     """All index tuples below `extents`, row-major."""
     total = math.prod(extents)

@@ -29,7 +29,8 @@ class Limits:
     least `points` points, products of a contraction only along an axis that no window steps along, unless `strided`
     ones cost no more. With `pads` padding is computed, and no memory filled before a value is stored into it. With
     `sums` rows may be added to one in memory (`ir/row_sums.py`), with `masks` contractions that read each
-    element a few times pad what they read, with `scans` scans compute what they read where that is little.
+    element a few times pad what they read, with `scans` scans compute what they read where that is little, with
+    `halves` contractions of 16-bit floats that are converted to f32 read them as they are.
     """
 
     row: int = MAX_ROW
@@ -42,6 +43,7 @@ class Limits:
     sums: bool = True
     masks: bool = False
     scans: bool = True
+    halves: bool = False
 
     def is_long(self, length: int, rows: int) -> bool:
         """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""

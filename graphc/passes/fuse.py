@@ -45,7 +45,7 @@ MANY = 1024  # rows for which one more kernel takes less time than it saves
 
 def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     """Split `graph` (decomposed, laid out) into kernels of what `limits` allow."""
-    stored = choose_stored(graph, limits.pads, limits.masks)
+    stored = choose_stored(graph, limits.pads, limits.masks, limits.halves)
     drafts = {node: _draft(node, stored, i, limits) for i, node in enumerate(stored)}
     merging = Drafts(drafts)
     _merge(graph, stored, merging, limits)

@@ -13,6 +13,7 @@ from graphc.passes.base import Pass
 
 # name -> "module:Class"; modules are loaded when a pass is asked for, so that listing names costs nothing
 PASSES: dict[str, str] = {
+    "channels_last": "graphc.passes.channels_last:ChannelsLast",
     "decompose": "graphc.passes.decompose:Decompose",
     "join_pads": "graphc.passes.join_pads:JoinPads",
     "join_products": "graphc.passes.join_products:JoinProducts",

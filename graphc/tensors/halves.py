@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.ir.builder import Builder
+from graphc.ir.narrow import HALVES
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS, attrs_of
-from graphc.ir.types import bf16, f16, f32
-
-HALVES = (f16, bf16)
+from graphc.ir.types import f32
 
 Emit = Callable[..., Node]
 

@@ -12,10 +12,12 @@ import pytest
 
 from graphc.codegen.cuda.emit import emit_kernel
 from graphc.codegen.gpu_contraction_matrix_tiles import choose_matrix_tile
+from graphc.codegen.gpu_contraction_problem import find_problem
 from graphc.codegen.gpu_contraction_steps import cut_sums
 from graphc.codegen.gpu_contraction_tiles import MatrixTile, Shape, Tile, choose_tile, shared_bytes
 from graphc.codegen.kernel import For, Kernel, Load, Mma, Op, Stmt, Store
 from graphc.codegen.kernel_text import print_kernel
+from graphc.codegen.sites import build_nest
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import parse_spec
 from graphc.ir.evaluate import evaluate
@@ -263,3 +265,23 @@ def test_what_the_model_chooses() -> None:
     by_threads = choose_tile(row, H100)
     assert by_threads is not None and rounded is not None and by_threads[0] < rounded[0], "a vector stays f32"
     assert choose_tile(_shape(1, 1, 1, 100), H100) is None, "a row reduction"
+
+
+@pytest.mark.parametrize("dtype", [f32, bf16], ids=str)
+def test_heads_that_are_parts_of_rows_are_plain_operands(dtype: DType) -> None:
+    """Their place in memory is no sum of the batch's parts, but one for a whole block."""
+    b = Builder()
+    rows, heads, size = 32, 3, 48
+    x = b.input(0, TensorType(dtype, (2, rows, 2 * heads * size)), "x")
+    parts = b.permute(b.reshape(x, (2, rows, 2, heads, size)), (2, 0, 3, 1, 4))
+    q, k = (
+        b.reshape(b.slice(parts, (i, 0, 0, 0, 0), (1, 2, heads, rows, size), (1,) * 5), (2 * heads, rows, size))
+        for i in (0, 1)
+    )
+    graph = Graph((x,), (b.contract(q, k, "b l e, b s e -> b l s"),))
+    tile = Tile(32, 32, 8, 4, 4, 1) if dtype is f32 else MatrixTile(32, 32, 32, 1, 1, 3)
+    problem = find_problem(build_nest(whole(graph)))
+    assert problem is not None and problem.left.plain is not None and problem.right.plain is not None
+    text = print_kernel(lowered(graph, tile)[0].kernel)
+    assert ("copy %left" in text) == (dtype is bf16)
+    _check(graph, tile)

@@ -104,7 +104,7 @@ def test_pipelines_are_text() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("simplfy", r"no pass 'simplfy'; did you mean simplify\? \(passes: decompose, "),
+        ("simplfy", r"no pass 'simplfy'; did you mean simplify\? \(passes: channels_last, decompose, "),
         ("simplify{fast=true}", "pass simplify has no option 'fast'; its options are: no_signed_zeros=False"),
         ("decompose{x=1}", "pass decompose has no option 'x'; its options are: none"),
         ("probe{count=many}", "option count of pass probe wants a whole number, not 'many'"),

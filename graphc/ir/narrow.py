@@ -1,0 +1,31 @@
+"""Values of f32 that 16 bits hold: what was rounded to them is converted back where an operator computes in f32."""
+
+from __future__ import annotations
+
+from graphc.ir.access import SINGLE_READ
+from graphc.ir.demand import is_zero_pad
+from graphc.ir.node import Node
+from graphc.ir.types import DType, bf16, f16, f32
+
+HALVES = (f16, bf16)
+_SHOWING = SINGLE_READ.keys() | {"materialize", "detach"}
+
+
+def is_widening(node: Node) -> bool:
+    """Whether the node converts 16-bit floats to f32, which changes no value."""
+    return node.op == "cast" and node.dtype is f32 and node.inputs[0].dtype in HALVES
+
+
+def widening_of(node: Node) -> Node | None:
+    """The conversion whose elements, and perhaps zeros around them, `node` shows; None when there is none."""
+    while node.op in _SHOWING and (node.op != "pad" or is_zero_pad(node)):
+        node = node.inputs[0]
+    return node if is_widening(node) else None
+
+
+def factor_dtype(contraction: Node) -> DType:
+    """The dtype of which both factors of the contraction's products are: 16 bits where those hold all elements."""
+    found = [widening_of(x) for x in contraction.inputs]
+    dtypes = {None if cast is None else cast.inputs[0].dtype for cast in found}
+    (dtype,) = dtypes if len(dtypes) == 1 else (None,)
+    return contraction.inputs[0].dtype if dtype is None else dtype

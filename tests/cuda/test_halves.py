@@ -1,0 +1,130 @@
+"""Layers in 16 bits: products and convolutions with biases, and under autocast, by instructions on matrices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as torch
+from graphc import nn
+from graphc.codegen.cuda.program import combined_steps, program_unit
+from graphc.compiled import target_of
+from graphc.ir.graph import Graph
+from graphc.pipeline import build_program
+from graphc.tracing import trace
+from tests.cuda.machine import Machine
+
+BF16 = torch.bfloat16
+
+
+def kernels(graph: Graph) -> str:
+    target = target_of("cuda:0")
+    text = program_unit(build_program(graph, target=target), target)
+    return text[text.index('extern "C"') :]
+
+
+def launches(graph: Graph) -> int:
+    target = target_of("cuda:0")
+    return sum(bool(step.symbol) for step in combined_steps(build_program(graph, target=target), target))
+
+
+def autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    def under(*args: Any) -> Any:
+        with torch.autocast("cuda", dtype=BF16):
+            return function(*args)
+
+    return under
+
+
+def test_a_layer_with_a_bias_is_one_kernel(cuda: Machine) -> None:
+    """What PyTorch rounds once is computed in f32 inside; the products are of 16 bits all the same."""
+    x = torch.randn(256, 128).to("cuda", BF16)
+    layer = nn.Linear(128, 256).to("cuda", BF16)
+    graph = trace(layer, x)
+    assert launches(graph) == 1 and "gc_warp_mma_bf16" in kernels(graph)
+    expected = nn.functional.linear(x.cpu().float(), layer.weight.cpu().float(), layer.bias.cpu().float())
+    found = layer(x).float().cpu()
+    assert torch.allclose(found, expected, rtol=2**-8, atol=1e-3)
+
+
+def test_autocast_multiplies_16_bits(cuda: Machine) -> None:
+    x, layer = torch.randn(256, 128, device="cuda"), nn.Linear(128, 256, device="cuda")
+    for bias in (layer.bias, None):
+        graph = trace(autocast(lambda x, w, b=bias: nn.functional.linear(x, w, b)), x, layer.weight)
+        assert "gc_warp_mma_bf16" in kernels(graph)
+        stored = {p.dtype.name for k in build_program(graph, target=target_of("cuda:0")).kernels for p in k.params}
+        assert stored == {"f32", "bf16"}
+        assert launches(graph) <= 3, "the factors, and the product"
+
+
+def test_scores_of_attention_are_products_of_16_bits(cuda: Machine) -> None:
+    q, k, v = (torch.randn(2, 4, 64, 64).to("cuda", BF16) for _ in range(3))
+    attend = nn.functional.scaled_dot_product_attention
+    assert kernels(trace(attend, q, k, v)).count("gc_warp_mma_bf16") >= 1
+    expected = attend(*(t.cpu().float() for t in (q, k, v)))
+    assert torch.allclose(attend(q, k, v).float().cpu(), expected, rtol=2**-8, atol=1e-3)
+
+
+class Network(nn.Module):
+    """Convolutions of all kinds: padded, strided, of one place; batch norm, pooling and a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.second = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False)
+        self.short = nn.Conv2d(16, 32, 1, stride=2)
+        self.third = nn.Conv2d(32, 32, 3, padding=1)
+        self.out = nn.Linear(32 * 4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.first(x)))
+        x = torch.relu(self.second(x)) + self.short(x)
+        x = nn.functional.max_pool2d(torch.relu(self.third(x)), 2)
+        return self.out(x.flatten(1))
+
+
+def trained(device: str, dtype: torch.dtype, compiled: bool) -> tuple[list[float], list[np.ndarray]]:
+    """The losses of some steps, and the weights after them."""
+    torch.manual_seed(3)
+    net = Network().to(device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    x, y = torch.randn(8, 3, 8, 8).to(device), torch.arange(8).remainder(10).to(device)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        with torch.autocast(device, dtype=dtype):
+            loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    run = torch.compile(step) if compiled else step
+    losses = [run().item() for _ in range(4)]
+    return losses, [p.detach().cpu().numpy() for p in net.parameters()]
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["loop", "compiled"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_training_under_autocast_is_that_of_the_processor(cuda: Machine, dtype: torch.dtype, compiled: bool) -> None:
+    """As close as 16 bits are: each value is rounded at the same places, sums are formed in another order."""
+    step = 2.0**-7 if dtype is torch.bfloat16 else 2.0**-10
+    losses, weights = trained("cuda", dtype, compiled)
+    wanted, others = trained("cpu", dtype, compiled)
+    np.testing.assert_allclose(losses, wanted, rtol=4 * step)
+    assert losses[-1] < losses[0]
+    for one, two in zip(weights, others, strict=True):
+        np.testing.assert_allclose(one, two, atol=4 * step)
+
+
+@pytest.mark.skipif(bool(os.environ.get("GRAPHC_TEST_DEVICE")), reason="counts kernels, which a device does not change")
+def test_channels_come_last_in_a_network(cuda: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphc.passes.channels_last.MIN_USES", 0)
+    net = Network().to("cuda")
+    graph = trace(autocast(net), torch.randn(8, 3, 8, 8, device="cuda"))
+    text = kernels(graph)
+    assert text.count("gc_warp_copy(") > 0 and text.count("GC_LOAD_IF") < 40
