@@ -23,8 +23,7 @@ import numpy as np
 import graphc
 from benchmarks.processes import ROOT
 from benchmarks.report import number, table
-from benchmarks.systems.cuda_systems import HALVES
-from benchmarks.systems.torch_like import TorchLike
+from benchmarks.systems.torch_like import HALVES, TorchLike
 from benchmarks.workload import Workload
 from benchmarks.workloads import workloads
 from graphc import programs
@@ -83,7 +82,7 @@ class _Captured(TorchLike):
 
     def __init__(self, workload: Workload) -> None:
         super().__init__("graphc", compiled=True)
-        self._half = HALVES.get(workload.dtype, "")
+        self._half = HALVES.get(workload.dtype, "") if workload.network is None else ""
 
     def _tensor(self, array: np.ndarray, words: list[str]) -> Any:
         tensor = super()._tensor(array, words)

@@ -10,6 +10,7 @@ from ml_dtypes import finfo
 from graphc.dropping import dropout, dropped_node, kept_node
 from graphc.errors import CheckError, DTypeError, InputError, ShapeError, UsageError
 from graphc.ir.builder import Builder
+from graphc.ir.narrow import HALVES
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, broadcast_shapes, i32, i64
 from graphc.linear import linear
@@ -80,9 +81,11 @@ def scaled_dot_product_attention(
         keeps = [keep for _, keep in pairs]
         x = _batched(b, pairs[0][0], batch, 1)
         y, z = (_batched(b, pair[0], batch, groups) for pair in pairs[1:3])
-        # Scaled afterwards: a product of queries and keys as they are, of 16 bits where these have them.
-        scores = b.mul(b.contract(x, y, "b l e, b s e -> b l s"), float(factor))
-        scores = b.reshape(scores, (*batch, q[-2], k[-2]))
+        # Of 16 bits, queries and keys are multiplied as they are: scaled queries would have more.
+        late = x.dtype in HALVES
+        x = x if late else b.mul(x, float(factor))
+        scores = b.reshape(b.contract(x, y, "b l e, b s e -> b l s"), (*batch, q[-2], k[-2]))
+        scores = b.mul(scores, float(factor)) if late else scores
         scores = _masked(b, scores, pairs[3][0] if attn_mask is not None else None, is_causal)
         weights = _safe_softmax(b, scores) if scores.type.size else scores
         if dropout_p > 0 and scores.type.size:

@@ -16,16 +16,17 @@ import numpy as np
 from benchmarks.systems.base import Prepared, System, several
 from benchmarks.systems.jax_system import Jax
 from benchmarks.systems.jax_system import Lib as JaxLib
-from benchmarks.systems.torch_like import CHANNELS_LAST, TorchLike
+from benchmarks.systems.torch_like import CHANNELS_LAST, HALVES, TorchLike
 from benchmarks.workload import Arrays, Workload
 
-HALVES = {"f16": "float16", "bf16": "bfloat16"}
 REDUCED = "reduce-overhead"
 WARM_UP = 3
 
 
 class TorchLikeCuda(TorchLike):
     """`package` is "torch" or "graphc"; with `graphs`, calls are captured as one CUDA graph and replayed."""
+
+    device = "cuda"
 
     def __init__(self, package: str, compiled: bool, graphs: bool) -> None:
         super().__init__(package, compiled)
@@ -47,7 +48,7 @@ class TorchLikeCuda(TorchLike):
         self._precision(workload)
         if self.package == "graphc":
             wgmma = importlib.import_module("graphc.options").WGMMA
-            return ["wgmma" if self.half and wgmma.get() else ""]
+            return ["wgmma" if workload.dtype in HALVES and wgmma.get() else ""]
         layout = [CHANNELS_LAST] if workload.images and self._channels_last_is_faster(workload) else []
         return [" ".join([*layout, *mode]) for mode in ([[REDUCED], []] if self.compiled else [[]])]
 
@@ -55,7 +56,7 @@ class TorchLikeCuda(TorchLike):
         torch, loose = self.lib.torch, workload.dtype == "tf32"
         torch.set_float32_matmul_precision("high" if loose else "highest")
         torch.backends.cudnn.allow_tf32 = loose
-        self.half = HALVES.get(workload.dtype, "")
+        self.half = HALVES.get(workload.dtype, "") if workload.network is None else ""
 
     def prepare(self, workload: Workload, form: Any, setting: str, compiled: bool | None = None) -> Prepared:
         prepared = super().prepare(workload, form, setting, compiled)

@@ -19,6 +19,7 @@ from benchmarks.systems.base import Prepared, System, several
 from benchmarks.workload import Arrays, Workload
 
 LONGEST_TRIAL = 1.0
+HALVES = {"f16": "float16", "bf16": "bfloat16"}  # products' operands; of networks, what autocast computes in
 AUTOTUNED, CHANNELS_LAST, FREEZING = "max-autotune-no-cudagraphs", "channels_last", "freezing"
 
 
@@ -34,6 +35,8 @@ class Lib:
 
 class TorchLike(System):
     """`package` is "torch" or "graphc"."""
+
+    device = "cpu"
 
     def __init__(self, package: str, compiled: bool) -> None:
         self.package = package
@@ -174,9 +177,13 @@ class TorchLike(System):
         optimizer = rule(net.parameters(), lr=network.rate, **self._rule_options(network))
         self.net, self.optimizer = net, optimizer
 
+        half, device = HALVES.get(workload.dtype), self.device
+
         def loss_of(x: Any, y: Any) -> Any:
-            logits = net(x)
-            return lib.F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
+            dtype = getattr(lib.torch, half) if half else None
+            with lib.torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+                logits = net(x)
+                return lib.F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
 
         if compile_ is not None and self.package == "torch":
             loss_of = compile_(loss_of)

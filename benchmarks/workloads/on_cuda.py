@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks import networks
 from benchmarks.networks.parts import jax_layer_norm
+from benchmarks.systems.torch_like import HALVES
 from benchmarks.workload import CUDA_SYSTEMS, Arrays, Workload, normal, uniform
 from benchmarks.workloads import training
 
@@ -25,7 +26,8 @@ def _steps(tiny: bool) -> list[Workload]:
     for network, batch in others:
         exact = training.work(network, STEPS, batch, True, 2e-3)
         loose = dataclasses.replace(exact, name=f"{exact.name}-tf32", dtype="tf32", tolerance=2e-2)
-        made += [exact, loose]
+        half = dataclasses.replace(exact, name=f"{exact.name}-bf16", dtype="bf16", tolerance=0.1)
+        made += [exact, loose, half]
     return [dataclasses.replace(step, by_hand=False) for step in made]
 
 
@@ -141,4 +143,10 @@ def workloads(tiny: bool) -> list[Workload]:
     """All of them."""
     sizes = (16,) if tiny else (512, 1024, 2048, 4096, 8192)
     made = [*_steps(tiny), *_long(tiny), *(_product(n, dtype) for dtype in CLOSE for n in sizes)]
-    return [dataclasses.replace(work, only=CUDA_SYSTEMS) for work in made]
+    return [dataclasses.replace(work, only=_systems(work)) for work in made]
+
+
+def _systems(work: Workload) -> tuple[str, ...]:
+    """Networks run in 16 bits under `autocast`, which the systems like PyTorch have."""
+    mixed = work.network is not None and work.dtype in HALVES
+    return tuple(name for name in CUDA_SYSTEMS if not (mixed and name in ("jax", "cupy")))
