@@ -53,7 +53,11 @@ class PanelKernel(BlockKernel):
     def _panels(self, tile: Tile | MatrixTile, held: DType) -> tuple[Panel, Panel]:
         """The panels of both operands: guarded where both can be copied so."""
         problem = self.problem
-        sides = (problem.left, self.rows, tile.rows), (problem.right, self.columns, tile.columns)
+        pieces = tile.pieces if isinstance(tile, MatrixTile) else (1, 1)
+        sides = (
+            (problem.left, self.rows, tile.rows, pieces[0]),
+            (problem.right, self.columns, tile.columns, pieces[1]),
+        )
         forms = (True, False) if self.is_matrix else (False,)
         for is_guarded in forms:
             left, right = (
@@ -70,8 +74,9 @@ class PanelKernel(BlockKernel):
                     self.is_matrix,
                     self.has_lines,
                     is_guarded,
+                    cut,
                 )
-                for operand, side, width in sides
+                for operand, side, width, cut in sides
             )
             if not is_guarded or (left.can_copy and right.can_copy and (self.steps > 1 or self.has_lines)):
                 return left, right

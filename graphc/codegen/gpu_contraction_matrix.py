@@ -19,7 +19,7 @@ from graphc.codegen.target import WARP
 from graphc.ir.index import Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group, Scratch
-from graphc.ir.types import i32, i64
+from graphc.ir.types import bf16, i32, i64
 
 HIGH, WIDE = 16, 8  # the matrices of one instruction
 LINE = 16  # bytes of a row of what a warp loads; an instruction multiplies two along the sum
@@ -47,7 +47,7 @@ class MatrixKernel(PanelKernel):
         resident: int,
     ) -> None:
         self.tile = tile
-        self.held = problem.dtype
+        self.held = problem.dtype if tile.pieces == (1, 1) else bf16
         self.line = LINE // self.held.itemsize
         super().__init__(group, problem, tile, merged, partial, resident, self.held)
         e = self.e
@@ -143,17 +143,25 @@ class MatrixKernel(PanelKernel):
         parts = self._matrices(totals)
         self.e.epoch += 1
         for k in range(0, self.tile.depth, 2 * self.line):
-            rows = [self._load(self.left, left, self._row(i), k, ROWS) for i in range(high)]
-            columns: list[tuple[Value, ...]] = []
-            for j in range(0, wide - 1, 2):  # two matrices at once
-                four = self._load(self.right, right, self._column(j), k, COLUMNS)
-                columns += [four[:2], four[2:]]
-            if wide % 2:
-                columns.append(self._load(self.right, right, self._column(wide - 1), k, COLUMN))
-            for i in range(high):
-                for j in range(wide):
-                    parts[i][j] = self.e.mma(self.held, rows[i], columns[j], parts[i][j])
+            # Small pieces first, as their sums are small.
+            for number in reversed(range(self.right.pieces)):
+                columns = self._columns(right, k, number)
+                for piece in reversed(range(self.left.pieces)):
+                    rows = [self._load(self.left, left, self._row(i), k, ROWS, piece) for i in range(high)]
+                    for i in range(high):
+                        for j in range(wide):
+                            parts[i][j] = self.e.mma(self.held, rows[i], columns[j], parts[i][j])
         return self._totals(parts)
+
+    def _columns(self, memory: Param, step: int, number: int) -> list[tuple[Value, ...]]:
+        """Matrices of the warp's columns, of piece `number`, for an instruction each."""
+        columns: list[tuple[Value, ...]] = []
+        for j in range(0, self._wide - 1, 2):  # two matrices at once
+            four = self._load(self.right, memory, self._column(j), step, COLUMNS, number)
+            columns += [four[:2], four[2:]]
+        if self._wide % 2:
+            columns.append(self._load(self.right, memory, self._column(self._wide - 1), step, COLUMN, number))
+        return columns
 
     @staticmethod
     def _totals(parts: list[list[tuple[Value, ...]]]) -> list[Value]:
@@ -169,7 +177,9 @@ class MatrixKernel(PanelKernel):
 
         return [[four(i, j) for j in range(self._wide)] for i in range(self._high)]
 
-    def _load(self, panel: Panel, memory: Param, element: Ix, step: int, corners: Corners) -> tuple[Value, ...]:
+    def _load(
+        self, panel: Panel, memory: Param, element: Ix, step: int, corners: Corners, piece: int = 0
+    ) -> tuple[Value, ...]:
         """Matrices of eight elements by a line of steps, each at one of `corners` from `element` and `step` on."""
         if self.held.itemsize == 4 and not panel.is_turned:
             return tuple(self._single(panel, memory, element + 8 * a, step + self.line * d) for a, d in corners)
@@ -179,7 +189,7 @@ class MatrixKernel(PanelKernel):
             element += Ix.of(var, 8 * along) if along else Ix()
             at += Ix.of(var, self.line * deeper) if deeper else Ix()
         line = Ix.of(self.matrix_row)
-        place = panel.at(element + line, at) if panel.is_turned else panel.at(element, at + line)
+        place = panel.at(element + line, at, piece) if panel.is_turned else panel.at(element, at + line, piece)
         index, _, offsets = self.values.address(place)
         assert offsets is not None
         return self.e.load_matrix(len(corners), memory, index, offsets, not panel.is_turned)

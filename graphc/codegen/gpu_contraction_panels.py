@@ -4,6 +4,7 @@ memory, where one step of the sum lies after the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from graphc.codegen.gpu_contraction_problem import Flat, Guarded, Operand, Points, Problem, moved
@@ -15,7 +16,7 @@ from graphc.ir.access import Within
 from graphc.ir.demand import reduction_reads
 from graphc.ir.index import Derived, Ix, Var, derived
 from graphc.ir.record import record
-from graphc.ir.types import DType, i64
+from graphc.ir.types import DType, f32, i32, i64
 
 FEW = 4  # elements: loads that far apart still share lines
 FAR = 16  # elements: those that far apart do not
@@ -52,7 +53,8 @@ class Panel:
 
     The elements of a step lie side by side, one step after the other; in one that `is_matrix`, for the instructions
     that multiply matrices, what lies side by side in memory; in one that `has_lines` as `kernel.Lines` says. One that
-    `is_guarded` is only copied to.
+    `is_guarded` is only copied to. With `pieces` an element of f32 is the sum of so many of the panel's, which lie like
+    points.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Panel:
         is_matrix: bool,
         has_lines: bool = False,
         is_guarded: bool = False,
+        pieces: int = 1,
     ) -> None:
         self.problem = problem
         self.operand = operand
@@ -81,18 +84,20 @@ class Panel:
         self.is_matrix = is_matrix
         self.has_lines = has_lines
         self.is_guarded = is_guarded
+        self.pieces = pieces
+        self.numbers = pieces if pieces > 1 else len(operand.points)
         self.count, self.is_along_sums = self._direction(pad)
         self.is_turned = is_matrix and self.is_along_sums  # the steps of an element lie side by side
-        self.pitch = (depth if self.is_turned else width * len(operand.points)) + self._apart()
+        self.pitch = (depth if self.is_turned else width * self.numbers) + self._apart()
         self._permuted: dict[tuple[Value, Value], Var] = {}
         self.places = list(self._places())
 
     @property
     def size(self) -> int:
-        return (self.width * len(self.operand.points) if self.is_turned else self.depth) * self.pitch
+        return (self.width * self.numbers if self.is_turned else self.depth) * self.pitch
 
     def at(self, element: Ix, step: Ix, number: int = 0) -> Ix:
-        """Where an element of point `number` lies in the panel."""
+        """Where an element of point, or piece, `number` lies in the panel."""
         if self.has_lines:
             return self._in_lines(element, step)
         element += number * self.width
@@ -127,7 +132,7 @@ class Panel:
             return 0
         aligned = WIDE // self.dtype.itemsize
         if not self.is_matrix:
-            return aligned if self.is_along_sums and self.width * len(self.operand.points) >= 8 else 0
+            return aligned if self.is_along_sums and self.width * self.numbers >= 8 else 0
         # The threads of a warp read single elements: eight of each of four steps.
         return 8 if self.dtype.itemsize == 4 and not self.is_turned else aligned
 
@@ -185,7 +190,8 @@ class Panel:
         for number in range(len(self.operand.points)):
             for place in self.places:
                 fetched += self._elements(number, first + place.element, batch, sums, place)
-        return [e.splat(expand_cast(e, value, self.dtype), self.values.lane_count) for value in fetched]
+        dtype = self.dtype if self.pieces == 1 else f32
+        return [e.splat(expand_cast(e, value, dtype), self.values.lane_count) for value in fetched]
 
     def _indices(self, element: Ix, sums: Sums, place: Place) -> tuple[Ix, Ix, Ix]:
         """For the neighbours that begin at `element` of the side and `place` of the sum: an index along the side and
@@ -246,14 +252,35 @@ class Panel:
 
     def put(self, memory: Param, fetched: list[Value]) -> None:
         """Store what `fetch` gave into the panel in `memory`."""
+        if self.pieces > 1:
+            cut = [self._cut(value) for value in fetched]
+            fetched = [pieces[number] for number in range(self.pieces) for pieces in cut]
         values = iter(fetched)
-        for number in range(len(self.operand.points)):
+        for number in range(self.numbers):
             for place in self.places:
                 for j in range(self.count):
                     element = place.element if self.is_along_sums else place.element + j
                     step = place.step + j if self.is_along_sums else place.step
                     index, stride, offsets = self.values.address(self.at(element, step, number))
                     self.values.e.store(memory, index, next(values), stride, offsets, place.mask)
+
+    def _cut(self, value: Value) -> list[Value]:
+        """Numbers of 16 bits that add up to `value`: the highest eight bits, the next eight, the rest. What is not
+        finite is the first of them.
+        """
+        e = self.values.e
+        finite = e.op("lt", e.op("abs", value), math.inf)
+        pieces: list[Value] = []
+        for number in range(self.pieces):
+            last = number == self.pieces - 1
+            high = value if last else e.op("bitcast", e.op("and", e.op("bitcast", value, to=i32), -1 << 16), to=f32)
+            rest = None if last else e.op("sub", value, high)
+            if number == 0:
+                high = e.op("select", finite, high, value)
+                rest = None if rest is None else e.op("select", finite, rest, 0.0)
+            pieces.append(expand_cast(e, high, self.dtype))
+            value = value if rest is None else rest
+        return pieces
 
     # copying without registers
 
@@ -264,6 +291,7 @@ class Panel:
         side_by_side = self.is_along_sums == self.is_turned
         return (
             loads is not None
+            and self.pieces == 1
             and all(load.leaf.dtype is self.dtype for load in loads)
             and self.count * self.dtype.itemsize == WIDE
             and side_by_side

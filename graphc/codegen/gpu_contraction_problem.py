@@ -15,12 +15,13 @@ from graphc.codegen.sites import Nest, Site
 from graphc.ir.access import SINGLE_READ, Index, Within
 from graphc.ir.demand import base_of, demands, is_zero_pad, reduction_reads
 from graphc.ir.index import Data, Derived, Ix, Var, derived, linear
-from graphc.ir.narrow import factor_dtype, is_widening
+from graphc.ir.narrow import factor_dtype, is_widening, narrow_dtype
 from graphc.ir.node import Node
 from graphc.ir.record import record
-from graphc.ir.types import DType
+from graphc.ir.types import DType, bf16, f16, f32
 
 Points = dict[Var, Ix]
+PIECES = {bf16: 1, f16: 2, f32: 3}  # of 8 bits of mantissa each: of 8, 11 and 24
 
 
 @record
@@ -73,6 +74,16 @@ class Problem:
     def dtype(self) -> DType:
         """That of the factors: f32 that 16 bits hold counts as those."""
         return factor_dtype(self.stage)
+
+    @property
+    def pieces(self) -> tuple[int, int] | None:
+        """How many numbers of bf16 add up to an element of either operand, exactly, where one is f32 and the other of
+        16 bits; else None.
+        """
+        dtypes = [narrow_dtype(self.stage.inputs[operand.number]) for operand in (self.left, self.right)]
+        if self.dtype is not f32 or not set(dtypes) <= PIECES.keys() or dtypes == [f32, f32]:
+            return None
+        return PIECES[dtypes[0]], PIECES[dtypes[1]]
 
     @property
     def flops(self) -> int:

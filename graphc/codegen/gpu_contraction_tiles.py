@@ -65,7 +65,8 @@ class Tile:
 @record
 class MatrixTile:
     """`rows` x `columns` elements of the result, computed by `down` x `across` warps with instructions for matrices,
-    `depth` steps at a time; `stages` panels of each operand are in use or on their way.
+    `depth` steps at a time; `stages` panels of each operand are in use or on their way. An element of either operand is
+    the sum of so many `pieces` of bf16, each with a panel of its own.
     """
 
     rows: int
@@ -75,6 +76,7 @@ class MatrixTile:
     across: int
     stages: int
     splits: int = 1
+    pieces: tuple[int, int] = (1, 1)
     divided: ClassVar[float] = 3.0
 
     @property

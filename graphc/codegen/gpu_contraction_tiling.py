@@ -32,6 +32,8 @@ def choose_tiling(nest: Nest, target: Target) -> Tiling | None:
         options.append(choose_matrix_tile(shape, target, held.itemsize))
         if target.cpu == GROUP_ARCHITECTURE and held.itemsize == 2:
             options.append(_by_groups(problem, shape, target))
+    elif target.capability >= MATRIX_ARCHITECTURE and problem.points == 1 and problem.pieces is not None:
+        options.append(choose_matrix_tile(shape, target, 2, problem.pieces))
     found = [option for option in options if option is not None]
     return tiling_with(problem, with_even_parts(problem, min(found, key=lambda o: o[0])[1])) if found else None
 

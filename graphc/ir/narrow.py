@@ -23,9 +23,13 @@ def widening_of(node: Node) -> Node | None:
     return node if is_widening(node) else None
 
 
+def narrow_dtype(node: Node) -> DType:
+    """The dtype that holds all elements of `node`: 16 bits where those do."""
+    cast = widening_of(node)
+    return node.dtype if cast is None else cast.inputs[0].dtype
+
+
 def factor_dtype(contraction: Node) -> DType:
-    """The dtype of which both factors of the contraction's products are: 16 bits where those hold all elements."""
-    found = [widening_of(x) for x in contraction.inputs]
-    dtypes = {None if cast is None else cast.inputs[0].dtype for cast in found}
-    (dtype,) = dtypes if len(dtypes) == 1 else (None,)
-    return contraction.inputs[0].dtype if dtype is None else dtype
+    """The dtype of which both factors of the contraction's products are."""
+    first, second = map(narrow_dtype, contraction.inputs)
+    return first if first is second else contraction.inputs[0].dtype

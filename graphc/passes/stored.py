@@ -26,7 +26,7 @@ from graphc.ir.demand import (
 )
 from graphc.ir.graph import Graph
 from graphc.ir.index import Ix, Var
-from graphc.ir.narrow import factor_dtype, widening_of
+from graphc.ir.narrow import widening_of
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.passes.shown import MOVEMENT, SOURCES, is_joined, is_scatter, joined_in, movement_base
@@ -65,8 +65,8 @@ def choose_stored(graph: Graph, pads: bool = False, masks: bool = False, halves:
     if masks and not pads:
         free |= _padded_as_read(graph)
     if halves:
-        products = [n for n in graph.nodes if n.op == "contract" and factor_dtype(n) is not n.inputs[0].dtype]
-        free |= {cast for n in products for x in n.inputs if (cast := widening_of(x)) is not None}
+        factors = [x for n in graph.nodes if n.op == "contract" for x in n.inputs]
+        free |= {cast for x in factors if (cast := widening_of(x)) is not None}
     needed = _operands_in_memory(graph) | {base_of(o) for o in graph.outputs}  # even constants must be in memory
     chosen = needed | _must_store(graph, free)
     _store_spread(graph, chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import product as product_of
 
 import numpy as np
 import pytest
@@ -49,9 +50,13 @@ def kernel_of(graph: Graph, tile: Tile | MatrixTile | None) -> Kernel:
     return lowered(graph, tile, HOPPER)[0].kernel
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("tile", TILES)
-@pytest.mark.parametrize("spec", SPECS)
+CASES = [
+    pytest.param(*case, marks=pytest.mark.slow if number % 3 else ())
+    for number, case in enumerate(product_of(SPECS, TILES, DEPTHS))
+]
+
+
+@pytest.mark.parametrize(("spec", "tile", "depth"), CASES)
 def test_every_layout(spec: str, tile: str, depth: str) -> None:
     """Whatever lies side by side in memory; sides that end within a tile."""
     rows, columns = (72, 136) if tile != "two products" else (136, 200)

@@ -16,8 +16,10 @@ from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.schedule import Scratch
-from graphc.ir.types import DType, bf16, f16, f32
+from graphc.ir.types import DType, bf16, f16, f32, f64
 from tests.codegen.gpu_groups import contraction, lowered, small_numbers
+from tests.codegen.test_gpu_mixed import cut
+from tests.codegen.test_gpu_mixed import product as mixed
 from tests.cuda.shim import NoCompiler, Unit, compiler
 
 HOPPER = cuda_target("sm_90a")
@@ -91,6 +93,17 @@ def test_copies_that_are_under_way_while_matrices_are_multiplied() -> None:
         graph = contraction(rng, spec, dtype, follow=False, before=False, extents=extents)
         arrays = small_numbers(graph, 3)
         np.testing.assert_array_equal(_run(graph, arrays, tile), evaluate(graph, arrays)[0])
+
+
+@pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
+def test_f32_that_is_cut_into_pieces(dtype: DType) -> None:
+    for spec, kinds in ((SPECS[0], (f32, dtype)), (SPECS[2], (dtype, f32))):
+        graph = mixed(spec, kinds, 72)
+        tile = cut(graph, MatrixTile(32, 32, 32, 1, 2, 2))
+        rng = np.random.default_rng(1)
+        arrays = [rng.standard_normal(i.shape).astype(i.dtype.numpy) for i in graph.inputs]
+        (exact,) = evaluate(graph, arrays, floats=f64)
+        assert np.abs(_run(graph, arrays, tile) - exact).max() < 1e-6 * np.abs(exact).max()
 
 
 GROUPS = {

@@ -108,8 +108,15 @@ def trained(device: str, dtype: torch.dtype, compiled: bool) -> tuple[list[float
     return losses, [p.detach().cpu().numpy() for p in net.parameters()]
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["loop", "compiled"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "compiled"),
+    [
+        pytest.param(torch.bfloat16, True, id="bf16 compiled"),
+        pytest.param(torch.float16, False, id="f16 loop"),
+        pytest.param(torch.bfloat16, False, id="bf16 loop", marks=pytest.mark.slow),
+        pytest.param(torch.float16, True, id="f16 compiled", marks=pytest.mark.slow),
+    ],
+)
 def test_training_under_autocast_is_that_of_the_processor(cuda: Machine, dtype: torch.dtype, compiled: bool) -> None:
     """As close as 16 bits are: each value is rounded at the same places, sums are formed in another order."""
     step = 2.0**-7 if dtype is torch.bfloat16 else 2.0**-10

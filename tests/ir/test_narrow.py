@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphc.ir.builder import Builder
-from graphc.ir.narrow import factor_dtype, is_widening, widening_of
+from graphc.ir.narrow import factor_dtype, is_widening, narrow_dtype, widening_of
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, bf16, f16, f32, f64
 
@@ -46,6 +46,7 @@ def test_both_factors_must_be_of_one_dtype() -> None:
     b = Builder()
     x, y, z = (b.cast(value(b, dtype, i), f32) for i, dtype in enumerate((bf16, bf16, f16)))
     plain = value(b, f32, 3)
+    assert [narrow_dtype(v) for v in (x, z, plain)] == [bf16, f16, f32]
     for other, dtype in ((y, bf16), (z, f32), (plain, f32)):
         assert factor_dtype(b.contract(x, other, "a k, c k -> a c")) is dtype
     assert factor_dtype(b.contract(value(b, bf16), value(b, bf16, 1), "a k, c k -> a c")) is bf16
