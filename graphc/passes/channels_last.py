@@ -291,11 +291,13 @@ class _Rewriter:
         self._made(node, made, home)
 
     def _permute(self, node: Node) -> None:
-        x = node.inputs[0]
-        if x in self.flexible or self.home[x] == _usual(x.type.rank):
+        x, perm = node.inputs[0], node.ints("perm")
+        rank = node.type.rank
+        # A tensor in the memory format `channels_last` is the permutation of what lies in memory.
+        is_last = x.op == "input" and rank > 2 and perm == (0, rank - 1, *range(1, rank - 1))
+        if x in self.flexible or (self.home[x] == _usual(rank) and not is_last):
             self._leave(node)
             return
-        perm = node.ints("perm")
         self._made(node, self._forms[x, self.home[x]], tuple(perm.index(d) for d in self.home[x]))
 
     def _reshape(self, node: Node) -> None:

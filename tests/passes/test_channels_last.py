@@ -114,6 +114,19 @@ def test_factors_that_are_converted_are_permuted_before() -> None:
     same(graph, result, [rng.integers(-4, 5, n.shape).astype(n.dtype.numpy) for n in graph.inputs])
 
 
+@pytest.mark.usefixtures("always")
+def test_tensors_whose_channels_lie_last_are_taken_as_they_are() -> None:
+    """The memory format `channels_last` of pictures and kernels; what is given out is in the graph's order."""
+    b = Builder()
+    x, w = (b.input(i, TensorType(bf16, s)) for i, s in enumerate(((2, 6, 6, 8), (16, 3, 3, 8))))
+    z = b.contract(b.permute(x, (0, 3, 1, 2)), b.permute(w, (0, 3, 1, 2)), CONVOLUTION)
+    graph = Graph((x, w), (z, b.permute(z, (0, 2, 3, 1))))
+    result = ChannelsLast().run(graph)
+    assert Counter(n.op for n in result.nodes)["permute"] == 1, "of the first output"
+    rng = np.random.default_rng(1)
+    same(graph, result, [rng.integers(-4, 5, n.shape).astype(n.dtype.numpy) for n in graph.inputs])
+
+
 class Maker:
     """Random values of rank 4 and what can be made of them."""
 
