@@ -11,8 +11,8 @@ import pytest
 
 import graphc as torch
 from graphc import nn
+from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.cuda.program import combined_steps, program_unit
-from graphc.compiled import target_of
 from graphc.ir.graph import Graph
 from graphc.pipeline import build_program
 from graphc.tracing import trace
@@ -21,15 +21,16 @@ from tests.cuda.machine import Machine
 BF16 = torch.bfloat16
 
 
+H100 = cuda_target("sm_90")  # whatever device is there: which kernels are chosen depends on it
+
+
 def kernels(graph: Graph) -> str:
-    target = target_of("cuda:0")
-    text = program_unit(build_program(graph, target=target), target)
+    text = program_unit(build_program(graph, target=H100), H100)
     return text[text.index('extern "C"') :]
 
 
 def launches(graph: Graph) -> int:
-    target = target_of("cuda:0")
-    return sum(bool(step.symbol) for step in combined_steps(build_program(graph, target=target), target))
+    return sum(bool(step.symbol) for step in combined_steps(build_program(graph, target=H100), H100))
 
 
 def autocast(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,29 +43,31 @@ def autocast(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_a_layer_with_a_bias_is_one_kernel(cuda: Machine) -> None:
     """What PyTorch rounds once is computed in f32 inside; the products are of 16 bits all the same."""
+    large = trace(nn.Linear(512, 2048).to("cuda", BF16), torch.empty(2048, 512, device="cuda", dtype=BF16))
+    assert launches(large) == 1 and "gc_warp_mma_bf16" in kernels(large)
     x = torch.randn(256, 128).to("cuda", BF16)
     layer = nn.Linear(128, 256).to("cuda", BF16)
-    graph = trace(layer, x)
-    assert launches(graph) == 1 and "gc_warp_mma_bf16" in kernels(graph)
     expected = nn.functional.linear(x.cpu().float(), layer.weight.cpu().float(), layer.bias.cpu().float())
-    found = layer(x).float().cpu()
-    assert torch.allclose(found, expected, rtol=2**-8, atol=1e-3)
+    assert torch.allclose(layer(x).float().cpu(), expected, rtol=2**-8, atol=1e-3)
 
 
 def test_autocast_multiplies_16_bits(cuda: Machine) -> None:
-    x, layer = torch.randn(256, 128, device="cuda"), nn.Linear(128, 256, device="cuda")
+    x, layer = torch.empty(2048, 512, device="cuda"), nn.Linear(512, 2048, device="cuda")
     for bias in (layer.bias, None):
         graph = trace(autocast(lambda x, w, b=bias: nn.functional.linear(x, w, b)), x, layer.weight)
         assert "gc_warp_mma_bf16" in kernels(graph)
-        stored = {p.dtype.name for k in build_program(graph, target=target_of("cuda:0")).kernels for p in k.params}
+        stored = {p.dtype.name for k in build_program(graph, target=H100).kernels for p in k.params}
         assert stored == {"f32", "bf16"}
         assert launches(graph) <= 3, "the factors, and the product"
 
 
-def test_scores_of_attention_are_products_of_16_bits(cuda: Machine) -> None:
-    q, k, v = (torch.randn(2, 4, 64, 64).to("cuda", BF16) for _ in range(3))
+def test_attention_is_products_of_16_bits(cuda: Machine) -> None:
+    """Of scores, and of weights in f32, which are cut into pieces."""
     attend = nn.functional.scaled_dot_product_attention
-    assert kernels(trace(attend, q, k, v)).count("gc_warp_mma_bf16") >= 1
+    large = kernels(trace(attend, *(torch.empty(8, 12, 512, 64, device="cuda", dtype=BF16) for _ in range(3))))
+    products = [k for k in large.split('extern "C"') if "gc_warp_mma_bf16" in k]
+    assert len(products) == 2
+    q, k, v = (torch.randn(2, 4, 64, 64).to("cuda", BF16) for _ in range(3))
     expected = attend(*(t.cpu().float() for t in (q, k, v)))
     assert torch.allclose(attend(q, k, v).float().cpu(), expected, rtol=2**-8, atol=1e-3)
 
@@ -72,14 +75,14 @@ def test_scores_of_attention_are_products_of_16_bits(cuda: Machine) -> None:
 class Network(nn.Module):
     """Convolutions of all kinds: padded, strided, of one place; batch norm, pooling and a shortcut."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 16, 3, padding=1)
         self.norm = nn.BatchNorm2d(16)
         self.second = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False)
         self.short = nn.Conv2d(16, 32, 1, stride=2)
         self.third = nn.Conv2d(32, 32, 3, padding=1)
-        self.out = nn.Linear(32 * 4, 10)
+        self.out = nn.Linear(32 * (size // 4) ** 2, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.norm(self.first(x)))
@@ -91,7 +94,7 @@ class Network(nn.Module):
 def trained(device: str, dtype: torch.dtype, compiled: bool) -> tuple[list[float], list[np.ndarray]]:
     """The losses of some steps, and the weights after them."""
     torch.manual_seed(3)
-    net = Network().to(device)
+    net = Network(8).to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     x, y = torch.randn(8, 3, 8, 8).to(device), torch.arange(8).remainder(10).to(device)
 
@@ -131,7 +134,7 @@ def test_training_under_autocast_is_that_of_the_processor(cuda: Machine, dtype: 
 @pytest.mark.skipif(bool(os.environ.get("GRAPHC_TEST_DEVICE")), reason="counts kernels, which a device does not change")
 def test_channels_come_last_in_a_network(cuda: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphc.passes.channels_last.MIN_USES", 0)
-    net = Network().to("cuda")
-    graph = trace(autocast(net), torch.randn(8, 3, 8, 8, device="cuda"))
+    net = Network(32).to("cuda")
+    graph = trace(autocast(net), torch.empty(256, 3, 32, 32, device="cuda"))
     text = kernels(graph)
     assert text.count("gc_warp_copy(") > 0 and text.count("GC_LOAD_IF") < 40
