@@ -114,7 +114,7 @@ def trained(device: str, dtype: torch.dtype, compiled: bool) -> tuple[list[float
     ("dtype", "compiled"),
     [
         pytest.param(torch.bfloat16, True, id="bf16 compiled"),
-        pytest.param(torch.float16, False, id="f16 loop"),
+        pytest.param(torch.float16, False, id="f16 loop", marks=pytest.mark.slow),
         pytest.param(torch.bfloat16, False, id="bf16 loop", marks=pytest.mark.slow),
         pytest.param(torch.float16, True, id="f16 compiled", marks=pytest.mark.slow),
     ],

@@ -109,7 +109,7 @@ def switched() -> Iterator[Callable[[bool], None]]:
     WGMMA.set(False)
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["loop", "compiled"])
+@pytest.mark.parametrize("compiled", [pytest.param(False, marks=pytest.mark.slow), True], ids=["loop", "compiled"])
 def test_a_change_is_seen_by_what_ran_before(hopper: Machine, compiled: bool, switched: Callable[[bool], None]) -> None:
     by = scale()
     x = torch.arange(320 * 64 * by**2, device="cuda").remainder(5).reshape(320 * by, 64 * by).bfloat16()
