@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphc.codegen.gpu_contraction_matrix import HIGH, WIDE, MatrixKernel
+from graphc.codegen.gpu_contraction_matrix import HIGH, MatrixKernel
 from graphc.codegen.gpu_contraction_problem import Problem
 from graphc.codegen.gpu_contraction_tiles import GroupTile
-from graphc.codegen.kernel import Param, Value
+from graphc.codegen.kernel import Value
 from graphc.codegen.target import WARP
 from graphc.ir.index import Ix
 from graphc.ir.node import Node
@@ -23,6 +23,7 @@ class GroupKernel(MatrixKernel):
     """Each group of four warps computes a part of the tile, in products of 64 rows."""
 
     late = 1
+    product_rows = ROWS
     has_lines = True
 
     def __init__(
@@ -39,25 +40,9 @@ class GroupKernel(MatrixKernel):
         warp = e.op("urem", e.op("udiv", e.lanes(i64, self.threads), WARP), ROWS // HIGH)
         self.warp = self.variable("warp", warp, ROWS // HIGH - 1)
 
-    def panels(self, count: int) -> list[tuple[Param, Param]]:
-        self.is_copied = True
-        return super(MatrixKernel, self).panels(self.tile.stages)
-
-    @property
-    def _high(self) -> int:
-        """Products of a group along the rows."""
-        return self.tile.rows // self.tile.down // ROWS
-
-    @property
-    def _wide(self) -> int:
-        return self.tile.columns // self.tile.across // WIDE
-
     def _row(self, number: int) -> Ix:
         """The first row of a warp in the group's product number `number`."""
         return self._product_row(number) + Ix.of(self.warp, HIGH)
-
-    def _product_row(self, number: int) -> Ix:
-        return Ix.of(self.warp_row, self._high * ROWS, number * ROWS)
 
     def sum(self) -> list[Value]:
         return list(self.e.wait_groups(0, tuple(super().sum())))

@@ -58,7 +58,7 @@ class PanelKernel(BlockKernel):
             (problem.left, self.rows, tile.rows, pieces[0]),
             (problem.right, self.columns, tile.columns, pieces[1]),
         )
-        forms = (True, False) if self.is_matrix else (False,)
+        forms = (True,) if self.has_lines else (True, False) if self.is_matrix else (False,)
         for is_guarded in forms:
             left, right = (
                 Panel(
@@ -80,7 +80,7 @@ class PanelKernel(BlockKernel):
             )
             if not is_guarded or (left.can_copy and right.can_copy and (self.steps > 1 or self.has_lines)):
                 return left, right
-        raise AssertionError("the last form always does")
+        raise AssertionError("lines that cannot be copied were chosen")
 
     def panels(self, count: int) -> list[tuple[Param, Param]]:
         """Memory for `count` pairs of panels."""

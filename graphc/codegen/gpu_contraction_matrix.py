@@ -36,6 +36,7 @@ class MatrixKernel(PanelKernel):
 
     run_length = 2
     late = 0  # steps whose products may go on while the next ones' begin
+    product_rows = HIGH
 
     def __init__(
         self,
@@ -64,13 +65,13 @@ class MatrixKernel(PanelKernel):
         self.third = self.variable("third", e.op("udiv", mine, 16), 1)
 
     def panels(self, count: int) -> list[tuple[Param, Param]]:
-        self.is_copied = self.left.can_copy and self.right.can_copy and self.steps > 1
+        self.is_copied = self.left.can_copy and self.right.can_copy and (self.steps > 1 or self.has_lines)
         return super().panels(self.tile.stages if self.is_copied else count)
 
     @property
     def _high(self) -> int:
-        """Matrices of a warp along the rows."""
-        return self.tile.rows // self.tile.down // HIGH
+        """Products of a warp, or a group of them, along the rows."""
+        return self.tile.rows // self.tile.down // self.product_rows
 
     @property
     def _wide(self) -> int:
@@ -78,7 +79,10 @@ class MatrixKernel(PanelKernel):
 
     def _row(self, number: int) -> Ix:
         """The first row of a warp's matrices number `number`."""
-        return Ix.of(self.warp_row, self._high * HIGH, number * HIGH)
+        return self._product_row(number)
+
+    def _product_row(self, number: int) -> Ix:
+        return Ix.of(self.warp_row, self._high * self.product_rows, number * self.product_rows)
 
     def _column(self, number: int) -> Ix:
         return Ix.of(self.warp_column, self._wide * WIDE, number * WIDE)

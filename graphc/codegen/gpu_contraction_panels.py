@@ -228,9 +228,10 @@ class Panel:
         return e.op("select", e.splat(exists, lanes), e.splat(value, lanes), e.splat(zero, lanes))
 
     def _value(self, number: int, side: Ix, step: Ix, more: tuple[int, int], batch: Points, outer: Points) -> Value:
-        if self.operand.plain is not None:
-            leaf, place = self.operand.plain[number]
-            return self.values.element(leaf, self.address(place, side, step, more, batch, outer))
+        plain = self.operand.plain
+        if plain is not None:
+            load = plain[number]
+            return self.values.element(load.leaf, self.address(load.address, side, step, more, batch, outer))
         points = {**batch, **outer, **self.side.points(side, more[0]), **self.sums.points(step, more[1])}
         stage, site = self.problem.stage, self.problem.site
         at = tuple(moved(ix, points) for ix in site.points[self.operand.points[number]])
@@ -300,7 +301,7 @@ class Panel:
 
     def _loads(self) -> tuple[Guarded, ...] | None:
         """The loads that copies stand for; None where it takes more."""
-        return self.operand.guarded if self.is_guarded or self.operand.plain is not None else None
+        return self.operand.guarded if self.is_guarded else self.operand.plain
 
     def _holds(self, conditions: Sequence[Within], points: Points, side: Ix, step: Ix) -> list[Value]:
         """The conditions at a place of the side and one of the sum that are not certain, as values."""
@@ -350,7 +351,7 @@ def neighbours(
     along = operand.step(sums.variables[-1]) if sums.variables else 0
     nearer = 0 < along <= FAR and (step == 0 or step > FEW * along)
     is_along_sums = nearer and width * depth >= WIDE
-    loads = operand.guarded if is_guarded or operand.plain is not None else None
+    loads = operand.guarded if is_guarded else operand.plain
     if loads is None:
         return 1, is_along_sums
     count = WIDE // loads[0].leaf.dtype.itemsize

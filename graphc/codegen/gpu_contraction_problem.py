@@ -37,17 +37,20 @@ class Guarded:
 class Operand:
     """One matrix: operand number `number` of the contraction, read at `points` many places for each of the domain.
 
-    `plain` are the leaf and the element of each place when it is one unconditional load with an affine address, perhaps
-    of 16 bits that are converted to f32.
-    `guarded` are the same, with zeros where a condition does not hold. `addresses` are those of all loads.
+    `guarded` are the places when each is one load, perhaps of 16 bits that are converted to f32, with an address that
+    is affine but for the batch; zeros where a condition does not hold. `addresses` are those of all loads.
     """
 
     number: int
     node: Node
     points: tuple[int, ...]  # which points of the contraction have a place of their own
-    plain: tuple[tuple[Node, Ix], ...] | None
     guarded: tuple[Guarded, ...] | None
     addresses: tuple[Ix, ...]
+
+    @property
+    def plain(self) -> tuple[Guarded, ...] | None:
+        """The loads where none has a condition."""
+        return None if self.guarded is None or any(load.conditions for load in self.guarded) else self.guarded
 
     def step(self, var: Var) -> int:
         """How far apart in memory neighbours along `var` lie, in the load where they are farthest; 0: at one place."""
@@ -77,8 +80,8 @@ class Problem:
 
     @property
     def pieces(self) -> tuple[int, int] | None:
-        """How many numbers of bf16 add up to an element of either operand, exactly, where one is f32 and the other of
-        16 bits; else None.
+        """How many numbers of bf16 add up to an element of either operand where dtypes differ and one has 16 bits;
+        else None. Exactly, but for bits below 2**-133, the least that bf16 has.
         """
         dtypes = [narrow_dtype(self.stage.inputs[operand.number]) for operand in (self.left, self.right)]
         if self.dtype is not f32 or not set(dtypes) <= PIECES.keys() or dtypes == [f32, f32]:
@@ -156,10 +159,7 @@ def _operand(number: int, nest: Nest, site: Site) -> tuple[Operand, frozenset[Va
             guarded = None if load is None else [*guarded, load]
     axes = frozenset(v for v in nest.axes if v in used)
     points = tuple(reads.values())
-    plain = None
-    if guarded is not None and not any(load.conditions for load in guarded):
-        plain = tuple((load.leaf, load.address) for load in guarded)
-    return Operand(number, node, points, plain, None if guarded is None else tuple(guarded), tuple(addresses)), axes
+    return Operand(number, node, points, None if guarded is None else tuple(guarded), tuple(addresses)), axes
 
 
 def _guarded(node: Node, at: Index, inside: Container[Node]) -> Guarded | None:
@@ -190,7 +190,7 @@ def _in_batch(operand: Operand, batch: Sequence[Var]) -> Operand:
         others = [symbol for symbol, _ in load.address.terms if not isinstance(symbol, Var)]
         inner = {s for symbol in others for s in Ix.of(symbol).symbols()}
         if any(not isinstance(s, (Var, Derived)) or (isinstance(s, Var) and s not in batch) for s in inner):
-            return replace(operand, plain=None, guarded=None)
+            return replace(operand, guarded=None)
     return operand
 
 

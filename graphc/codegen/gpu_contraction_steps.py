@@ -56,6 +56,6 @@ def _is_stepped(problem: Problem, inner: Flat) -> bool:
     for operand in (problem.left, problem.right):
         if operand.plain is None and sum(v.hi > 0 for v in inner.variables) > 1:
             return False
-        if operand.plain is not None and any(len(inner.steps(address)) > 1 for _, address in operand.plain):
+        if operand.plain is not None and any(len(inner.steps(load.address)) > 1 for load in operand.plain):
             return False
     return True

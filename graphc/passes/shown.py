@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.ir.demand import base_of
+from graphc.ir.demand import base_of, is_zero_pad
 from graphc.ir.node import Node
 from graphc.ir.schedule import MAX_PARTS
 
@@ -35,7 +35,7 @@ def is_scatter(node: Node) -> bool:
     if not node.inputs or not node.inputs[0].type.size:
         return False
     if node.op == "pad":
-        return node.attr("value") == 0 and str(node.attr("value")) != "-0.0"  # the rest is zero bytes
+        return is_zero_pad(node)
     if node.op != "fold":
         return False
     rank = node.type.rank
