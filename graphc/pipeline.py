@@ -83,8 +83,12 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
     if target is None:
         return machine_independent
     if target.device == "cuda":
-        channels_last = [ChannelsLast(target.tf32)] if target.capability >= MATRIX_ARCHITECTURE else []
-        return [*machine_independent, *channels_last, SplitReductions(on_gpu=True)]
+        matrices = target.capability >= MATRIX_ARCHITECTURE
+        channels_last = [ChannelsLast(target.tf32)] if matrices else []
+        fewer = MINIMAL_FILTERING.get() and not (matrices and target.tf32)
+        filtering = [MinimalFiltering(balance=target.balance)] if fewer else []
+        in_parts = [SplitReductions(on_gpu=True), SinkConcats()]
+        return [*machine_independent, *channels_last, *filtering, ShareMasks(), *in_parts]
     filtering = [MinimalFiltering(target.lanes(4), target.l2_bytes)] if MINIMAL_FILTERING.get() else []
     leading = SplitLeading(target.l2_bytes)
     return [

@@ -24,8 +24,9 @@ class Target:
     that this process may use. On a GPU (`device` "cuda") `cpu` is its architecture (`sm_90`; `sm_90a` with what
     only that one has), a core is a
     multiprocessor, `l1_bytes` the shared memory that a block may have, `l2_bytes` the cache of the whole device,
-    `registers` those of a multiprocessor (of 4 bytes), and `vector_bytes` what one thread loads at once; with `tf32`,
-    products of f32 may round their operands to TF32.
+    `registers` those of a multiprocessor (of 4 bytes), `vector_bytes` what one thread loads at once, and `balance` how
+    many multiply-adds of f32 it does while its memory moves a byte; with `tf32`, products of f32 may round their
+    operands to TF32.
     """
 
     triple: str
@@ -40,6 +41,7 @@ class Target:
     device: str = "cpu"
     tf32: bool = False
     l3_bytes: int = 0
+    balance: float = 0.0
 
     @property
     def capability(self) -> int:

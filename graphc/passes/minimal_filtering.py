@@ -23,6 +23,7 @@ from functools import partial
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import ContractSpec, Dim, format_spec, is_plain, parse_spec
 from graphc.ir.graph import Graph
+from graphc.ir.narrow import narrow_dtype
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.schedule import stays_near
@@ -33,16 +34,19 @@ from graphc.passes.polyphase import Polyphase
 from graphc.passes.positions import Positions, fresh
 
 COPY, NEAR = 24, 14  # products that making, storing and reading a transformed element counts for; in a near cache
+BYTES = 6  # that kernels of transforms move for each such element on a GPU, where products share some of them
 FEWER = 1.5  # how many times fewer products a window over phases must take at best
-STEP = 1 << 13  # products that one more kernel counts for
+STEP, STEP_ON_GPU = 1 << 13, 1 << 25  # products that one more kernel counts for
 GAIN = 1.15  # how many times fewer products there must be, with all that counts as such
 MIN_ROW = 8  # elements that lie side by side at each place of the axis, so that transforms add whole vectors
+MIN_ROW_ON_GPU = 4  # likewise, so that threads touch whole sectors of memory
 
 
 @record(slots=False)
 class MinimalFiltering(Pass):
     """Compute convolutions in f32 by minimal filtering along one axis where that takes less time; `lanes` is the
-    vector width in elements, `cache_bytes` the size of a core's cache.
+    vector width in elements, `cache_bytes` the size of a core's cache. `balance` tells that blocks of threads of a GPU
+    multiply, which does so many multiply-adds while its memory moves a byte.
 
     Sums are formed in another order, with rounding errors of the same size; an infinity or NaN turns all results of
     its tile into NaN.
@@ -54,6 +58,7 @@ class MinimalFiltering(Pass):
 
     lanes: int = 8
     cache_bytes: int = 512 << 10
+    balance: float | None = None
 
     def run(self, graph: Graph) -> Graph:
         if not any(n.op == "contract" for n in graph.nodes):
@@ -64,6 +69,8 @@ class MinimalFiltering(Pass):
 def _rewrite(given: MinimalFiltering, b: Builder, node: Node) -> Node | None:
     if node.op != "contract" or any(x.dtype is not f32 for x in (node, *node.inputs)):
         return None
+    if given.balance is not None and any(narrow_dtype(x) is not f32 for x in node.inputs):
+        return None  # instructions on matrices take 16 bits as they are
     found: list[tuple[_Tiling, Polyphase | None]] = [(t, None) for t in _tilings(node, given)]
     for phases in _strided(node):
         found += ((t, phases) for t in _tilings(phases.contraction(b), given, phases))
@@ -169,11 +176,13 @@ class _Tiling:
     @property
     def cost(self) -> float:
         """About how many products take as long as the tiled contraction with all transformations."""
-        x, y = self.node.inputs[self.side], self.node.inputs[1 - self.side]
+        x, y, balance = self.node.inputs[self.side], self.node.inputs[1 - self.side], self.given.balance
         rows = ((self.node, self._kept_dim) if self._is_over_taps else (y, self._met_dim), (x, self.dim))
-        if any(self._row(*row) < MIN_ROW for row in rows):
+        if any(self._row(*row) < (MIN_ROW if balance is None else MIN_ROW_ON_GPU) for row in rows):
             return math.inf
         products = _products(self.node) / (self.length * self.short) * self.tiles * self.places
+        if balance is not None:
+            return products + BYTES * balance * sum(self._moved) + 3 * STEP_ON_GPU
         return products + (NEAR if self._by_rows else COPY) * sum(self._moved) + 3 * STEP
 
     @property
@@ -190,12 +199,13 @@ class _Tiling:
     @property
     def _by_rows(self) -> bool:
         """Whether rows of tiles go one after the other: what belongs to one stays in a core's cache, with the
-        weights.
+        weights. Blocks of a GPU take all at once.
         """
         data, weights, made = self._moved
         x = self.node.inputs[self.side]
         own = (data + made) * x.dtype.itemsize // (self.tiles * math.prod(x.shape[: self._front]))
-        return self._is_over_taps and stays_near(own, weights * x.dtype.itemsize, self.given.cache_bytes)
+        stays = stays_near(own, weights * x.dtype.itemsize, self.given.cache_bytes)
+        return stays and self._is_over_taps and self.given.balance is None
 
     @property
     def _front(self) -> int:
@@ -221,7 +231,8 @@ class _Tiling:
         outputs, taps = (self.size, self.short) if self._is_over_taps else (self.short, self.size)
         plan = minimal_filter(outputs, taps)
         positions = Positions(*self._sides, self.spec.out, self.given.lanes)
-        if not self._is_over_taps and positions.fits(self.node.inputs[self.side]):
+        in_lanes = not self._is_over_taps and self.given.balance is None
+        if in_lanes and positions.fits(self.node.inputs[self.side]):
             return self._over_positions(b, plan, positions, place)
         x, x_dims = self._data(b, plan, place)
         if self._is_over_taps:
@@ -303,7 +314,7 @@ class _Tiling:
         """The other operand, transformed, where taps are summed over, and the block of a label that it is in.
 
         Channels that are summed over lie side by side in blocks, each with the taps along other axes: so weights are
-        stored as whole vectors, and read from end to end.
+        stored as whole vectors, and read from end to end. On a GPU results lie side by side, as in shared memory.
         """
         y, dim = self.node.inputs[1 - self.side], self._met_dim
         rows = [_one(b, row, dim) for row in _rows(b, y, dim, 1, self.short, self.short)]
@@ -312,7 +323,7 @@ class _Tiling:
         ranks = {d[0][0]: self._rank(d) for d in dims}
         summed = [label for label, rank in ranks.items() if rank == 1]
         block: _Block | None = None
-        if summed:
+        if summed and self.given.balance is None:
             inner, width = summed[-1], 2 * self.given.lanes
             extent = rows[0].shape[dims.index(((inner, 1),))]
             if extent > width and extent % width == 0:
@@ -330,7 +341,7 @@ class _Tiling:
         """Where a dimension of the weights comes: results, then channels that are summed over, then other taps."""
         label = dim[0][0]
         if label in self.spec.out:
-            return 0
+            return 0 if self.given.balance is None else 3
         slides = any(not is_plain(d) and any(x == label for x, _ in d) for d in self.spec.operands[self.side])
         return 2 if slides else 1
 

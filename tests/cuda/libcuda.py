@@ -47,8 +47,10 @@ def load() -> None:
     sys.setdlopenflags(os.RTLD_LAZY)
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    return True if str(collection_path).endswith(_OF_COMPILERS) else None
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if str(item.path).endswith(_OF_COMPILERS)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import graphc
+from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.prepare import prepare
+from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import parse_spec
 from graphc.ir.evaluate import evaluate
@@ -98,15 +101,17 @@ def _in_f64(graph: Graph) -> Graph:
     return Graph(tuple(made[i] for i in graph.inputs), tuple(made[o] for o in graph.outputs))
 
 
+def tile_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformations cost nothing, so that small convolutions are tiled too."""
+    for cost in ("COPY", "NEAR", "STEP", "BYTES", "STEP_ON_GPU", "FEWER"):
+        monkeypatch.setattr(minimal_filtering, cost, 0)
+    for least in ("GAIN", "MIN_ROW", "MIN_ROW_ON_GPU"):
+        monkeypatch.setattr(minimal_filtering, least, 1)
+
+
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Transformations cost nothing, so that small convolutions are tiled too."""
-    monkeypatch.setattr(minimal_filtering, "COPY", 0)
-    monkeypatch.setattr(minimal_filtering, "NEAR", 0)
-    monkeypatch.setattr(minimal_filtering, "STEP", 0)
-    monkeypatch.setattr(minimal_filtering, "GAIN", 1)
-    monkeypatch.setattr(minimal_filtering, "MIN_ROW", 1)
-    monkeypatch.setattr(minimal_filtering, "FEWER", 0)
+    tile_always(monkeypatch)
 
 
 @pytest.mark.usefixtures("always")
@@ -191,11 +196,11 @@ def test_large_layers(batch: int, channels: int, outs: int, size: int, threads: 
     check_with(threads, graph)
 
 
-def share(graph: Graph) -> float:
-    """The share of a graph's multiplications that is left on a machine with AVX2."""
+def share(graph: Graph, target: Target = AVX2) -> float:
+    """The share of a graph's multiplications that is left on a machine."""
     with scope(minimal_filtering=False):
-        before = products(optimize(graph, AVX2))
-    return products(optimize(graph, AVX2)) / before
+        before = products(optimize(graph, target))
+    return products(optimize(graph, target)) / before
 
 
 @pytest.mark.parametrize(
@@ -207,6 +212,26 @@ def test_half_of_the_multiplications_of_layers_with_many_channels_are_left(
 ) -> None:
     assert share(convolution(batch, channels, outs, (size, size))) == 0.5
     assert share(convolution(batch, channels, outs, (size, size), gradients=True)) == 0.5
+
+
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize(("channels", "size"), [(128, 16), (256, 8), (512, 4)])
+def test_half_of_the_multiplications_are_left_on_gpus(channels: int, size: int, arch: str) -> None:
+    """The gradient of the weights reads what the convolution made of its data; sums are of exact products."""
+    target = cuda_target(arch)
+    graph = convolution(128, channels, channels, (size, size), gradients=True)
+    assert share(graph, target) == 0.5
+    result, _, weights = contracts(optimize(graph, target))
+    assert result.inputs[0] in weights.inputs
+
+
+def test_where_memory_is_slow_or_products_may_be_rounded_all_are_left_on_gpus() -> None:
+    layer = convolution(128, 64, 64, (32, 32))
+    assert share(layer, cuda_target("sm_90")) == 0.5
+    assert share(layer, cuda_target("sm_89")) == 1
+    assert share(layer, replace(cuda_target("sm_90"), tf32=True)) == 1
+    assert share(convolution(512, 6, 16, (14, 14), (5, 5), 0, gradients=True), cuda_target("sm_90")) == 1  # LeNet
+    assert share(convolution(4, 256, 256, (8, 8)), cuda_target("sm_90")) == 1
 
 
 @pytest.mark.parametrize(

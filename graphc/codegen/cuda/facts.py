@@ -14,23 +14,27 @@ OLDEST = 75
 
 @record
 class _Facts:
-    """`shared` is the shared memory that a block may ask for, `l2` the cache of the device (bytes)."""
+    """`shared` is the shared memory that a block may ask for, `l2` the cache of the device (bytes), `balance` its
+    multiply-adds of f32 in the time of a byte of memory.
+    """
 
     multiprocessors: int
     shared: int
     l2: int
+    balance: float
     registers: int = 65536
 
 
 # By compute capability: a usual device of each. CUDA C++ Programming Guide, "Technical Specifications per Compute
-# Capability"; multiprocessors and caches are those of the device named.
+# Capability"; multiprocessors, caches and balances (TFLOP/s over twice the TB/s of its datasheet) are those of the
+# device named.
 _KNOWN = {
-    75: _Facts(40, 64 << 10, 4 << 20),  # T4
-    80: _Facts(108, 163 << 10, 40 << 20),  # A100
-    86: _Facts(82, 99 << 10, 6 << 20),  # RTX 3090
-    87: _Facts(16, 163 << 10, 4 << 20),  # Orin
-    89: _Facts(128, 99 << 10, 72 << 20),  # RTX 4090
-    90: _Facts(132, 227 << 10, 50 << 20),  # H100
+    75: _Facts(40, 64 << 10, 4 << 20, 12.7),  # T4
+    80: _Facts(108, 163 << 10, 40 << 20, 6.3),  # A100
+    86: _Facts(82, 99 << 10, 6 << 20, 19.0),  # RTX 3090
+    87: _Facts(16, 163 << 10, 4 << 20, 13.0),  # Orin
+    89: _Facts(128, 99 << 10, 72 << 20, 41.0),  # RTX 4090
+    90: _Facts(132, 227 << 10, 50 << 20, 10.0),  # H100
 }
 
 
@@ -65,4 +69,5 @@ def cuda_target(
         l2_bytes=l2_bytes or facts.l2,
         cores=multiprocessors or facts.multiprocessors,
         device="cuda",
+        balance=facts.balance,
     )
