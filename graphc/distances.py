@@ -10,7 +10,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import broadcast_shapes
 from graphc.loss_reduction import check_reduction, reduced, reduced_name, reduced_node, reduction_name
-from graphc.promotion import promote_types
+from graphc.promotion import as_float, promote_types
 from graphc.tensors import elementwise
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import record, wrap_dim
@@ -136,7 +136,7 @@ def cosine_embedding_loss(
             f"{target.ndim}D target tensor expects {target.ndim + 1}D input tensors, but found inputs with sizes "
             f"{list(input1._type.shape)} and {list(input2._type.shape)}."
         )
-    dtype = promote_types(input1._type.dtype, input2._type.dtype)
+    dtype = as_float(promote_types(input1._type.dtype, input2._type.dtype))
     shape = broadcast_shapes(input1._type.shape, input2._type.shape)
     axis = target.ndim
     whole = broadcast_shapes(shape[:-1], target._type.shape)

@@ -377,8 +377,8 @@ def gaussian_nll_loss(
 ) -> Tensor:
     """(log(v) + (x - y)² / v) / 2 with v = max(var, eps), whose gradient is that of `var`; `full` adds log(2 pi) / 2.
 
-    `var` has the input's shape, or that without the last dimension or with it of size 1. ValueError, when looked at,
-    for negative ones.
+    `var` has the input's shape, or that without the last dimension or with one dimension of size 1. ValueError, when
+    looked at, for negative ones.
     """
     if not isinstance(var, TensorBase):
         if var < 0:
@@ -389,7 +389,7 @@ def gaussian_nll_loss(
     if held != shape:
         if held == shape[:-1]:
             held = (*held, 1)
-        elif not (len(held) == len(shape) and held[:-1] == shape[:-1] and held[-1] == 1):
+        elif len(held) != len(shape) or [v for n, v in zip(shape, held, strict=True) if n != v] != [1]:
             raise InputError("var is of incorrect size")
     if reduction not in ("none", "mean", "sum"):
         raise InputError(f"{reduction} is not valid")

@@ -76,7 +76,11 @@ def multiply(b: Builder, x: Labelled, y: Labelled, kept: Labels) -> Labelled:
     out = tuple(label for label in kept if label in x.labels or label in y.labels)
     if {*x.labels, *y.labels} == set(out):
         return Labelled(_elementwise(b, x, y, out), out)
-    x, y = sum_out(b, x, (*y.labels, *out)), sum_out(b, y, (*x.labels, *out))
+    dtype = x.node.dtype
+    x, y = (
+        Labelled(b.cast(made.node, dtype), made.labels)  # modulo powers of two, as the product is
+        for made in (sum_out(b, x, (*y.labels, *out)), sum_out(b, y, (*x.labels, *out)))
+    )
     if {*x.labels, *y.labels} == set(out):
         return Labelled(_elementwise(b, x, y, out), out)
     first, second, result = (" ".join(f"l{label}" for label in labels) for labels in (x.labels, y.labels, out))

@@ -12,7 +12,7 @@ import numpy as np
 from graphc.errors import DTypeError, RangeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
-from graphc.ir.types import DType, boolean, i32, i64
+from graphc.ir.types import DType, TensorType, boolean, i32, i64
 from graphc.promotion import Number
 from graphc.recording import current
 from graphc.tensors import striding, viewing
@@ -235,15 +235,21 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     whole = input._type.shape or (1,)
     size, count = whole[at], index._type.size
     part = (*whole[:at], count, *whole[at + 1 :])
+    other_axes = tuple(axis for axis in range(len(whole)) if axis != at)
     held = None if isinstance(value, TensorBase) else held_number(plain(value), input._type.dtype)
     source: Any = value if held is None else input
 
     def emit(b: Builder, x: Node, i: Node, s: Node) -> Node:
-        stored = (
-            b.constant(held, x.type.with_shape(part)) if held is not None else b.broadcast(b.cast(s, x.dtype), part)
-        )
         rows = b.reshape(b.select(b.apply("lt", (i, b.zeros_like(i))), b.add(i, size), i), (count,))
-        return b.reshape(b.apply("index_set", (b.reshape(x, whole), rows, stored), {"axis": at}), x.shape)
+        if held is not None:
+            stored = b.constant(held, x.type.with_shape(part))
+            return b.reshape(b.apply("index_set", (b.reshape(x, whole), rows, stored), {"axis": at}), x.shape)
+        # A place that is named twice holds the value once, which its gradient must count.
+        flags = TensorType(boolean, (size,), x.type.device)
+        named = (b.constant(False, flags), rows, b.constant(True, flags.with_shape((count,))))
+        filled = b.expand_dims(b.apply("index_set", named, {"axis": 0}), other_axes, whole)
+        made = b.select(filled, b.broadcast(b.cast(s, x.dtype), whole), b.reshape(x, whole))
+        return b.reshape(made, x.shape)
 
     name = "IndexFillBackward0" if held is not None else "IndexFillBackward1"
     return _recorded(name, input, index, source, size, outside(at, size), emit, -size)

@@ -384,7 +384,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     if any(n < 0 for n in extents):
         raise InputError(f"'shape' cannot have negative values, but got {extents}")
     made: list[Any] = []
-    rest: Any = indices
+    rest: Any = indices.long()
     for n in reversed(extents):
         made.append(rest % n)
         rest = rest // n

@@ -11,6 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import boolean, broadcast_shapes, i64
 from graphc.tensors import viewing
+from graphc.tensors.arguments import number_argument
 from graphc.tensors.calling import want_tensor
 from graphc.tensors.core import TensorBase, from_array, record
 from graphc.tensors.filling import fill_value
@@ -18,7 +19,6 @@ from graphc.tensors.indexing import getitem
 from graphc.tensors.kinds import kinds_checked
 from graphc.tensors.learning import repeatable
 from graphc.tensors.masks import nonzero_places
-from graphc.tensors.operands import plain
 from graphc.tensors.out import into
 from graphc.tensors.writing import c_name, type_name
 
@@ -37,7 +37,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         raise UsageError(
             f"masked_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s)."
         )
-    filler: Any = value if isinstance(value, TensorBase) else fill_value(plain(value), input)
+    filler: Any = value
+    if not isinstance(value, TensorBase):
+        filler = fill_value(number_argument("masked_fill", value, "value", 3), input)
     shape = common_shape(input._type.shape, mask._type.shape)
 
     def emit(b: Builder, x: Node, v: Node, m: Node) -> Node:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.call_places import moves
-from graphc.errors import DTypeError, KindError, UsageError
+from graphc.errors import DTypeError, KindError, RangeError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import i32, i64
@@ -175,6 +175,8 @@ def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
     flat = not along and len(by) == 1
     if not flat and len(by) != len(along):
         raise UsageError(f"shifts and dimensions must align. shifts: {len(by)}, dims:{len(along)}")
+    if along and not input.ndim:
+        raise RangeError(f"Dimension specified as {along[0]} but tensor has no dimensions")
     shape = input._type.shape
     seen = (input._type.size,) if flat else shape
     axes = (0,) if flat else tuple(wrap_dim(d, input.ndim) for d in along)

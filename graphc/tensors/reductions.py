@@ -86,6 +86,15 @@ def _accumulate_type(x: Node, dtype: object) -> DType:
     return x.dtype if x.dtype.is_float else i64
 
 
+def _reduced(b: Builder, op: str, x: Node, axes: tuple[int, ...], dtype: object) -> Node:
+    """A sum or product of elements as `dtype`; a sum of bools that stays one asks whether any is true."""
+    x = b.cast(x, _accumulate_type(x, dtype))
+    if not axes:
+        return x
+    made = b.apply(op, (b.cast(x, i64) if x.dtype is boolean else x,), {"axes": axes})
+    return b.cast(made, x.dtype)
+
+
 def is_nan(b: Builder, x: Node) -> Node:
     """Where x is NaN."""
     return b.apply("ne", (x, x))
@@ -100,13 +109,15 @@ def sum(input: Tensor, dim: Dims = ..., keepdim: bool = False, *, dtype: object 
     axes = axes_of(None if dim is ... else dim, input.ndim)
 
     def emit(b: Builder, x: Node) -> Node:
-        return keep(b, b.reduce_sum(b.cast(x, _accumulate_type(x, dtype)), axes), axes, x.shape, keepdim)
+        return keep(b, _reduced(b, "reduce_sum", x, axes, dtype), axes, x.shape, keepdim)
 
     return record("SumBackward0" if dim is ... else "SumBackward1", (input,), emit)
 
 
 def sum_to_size(input: Tensor, *size: Any) -> Tensor:
-    """Sums over what broadcasting `size` to the tensor's shape repeats; the tensor itself when nothing is."""
+    """Sums over what broadcasting `size` to the tensor's shape repeats, of integers in int64; the tensor itself when
+    nothing is.
+    """
     wanted, shape = ints(size), input._type.shape
     extra = len(shape) - len(wanted)
     if extra < 0 or any(n not in (1, m) for n, m in zip(wanted, shape[extra:], strict=True)):
@@ -115,7 +126,7 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     if wanted == shape:
         return input
     name = "ViewBackward0" if extra else "SumBackward1"
-    return record(name, (input,), lambda b, x: b.reshape(b.reduce_sum(x, axes), wanted))
+    return record(name, (input,), lambda b, x: b.reshape(_reduced(b, "reduce_sum", x, axes, None), wanted))
 
 
 def _without_nan(b: Builder, x: Node) -> Node:
@@ -128,8 +139,7 @@ def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: obj
     axes = axes_of(dim, input.ndim, "nansum")
 
     def emit(b: Builder, x: Node) -> Node:
-        x = _without_nan(b, b.cast(x, _accumulate_type(x, dtype)))
-        return keep(b, b.reduce_sum(x, axes), axes, x.shape, keepdim)
+        return keep(b, _reduced(b, "reduce_sum", _without_nan(b, x), axes, dtype), axes, x.shape, keepdim)
 
     return record("NansumBackward0", (input,), emit)
 
@@ -157,8 +167,7 @@ def prod(input: Tensor, dim: int = ..., keepdim: bool = False, *, dtype: object 
     axes = axes_of(None if dim is ... else whole(dim, "prod"), input.ndim)
 
     def emit(b: Builder, x: Node) -> Node:
-        x = b.cast(x, _accumulate_type(x, dtype))
-        return keep(b, b.apply("reduce_prod", (x,), {"axes": axes}) if axes else x, axes, x.shape, keepdim)
+        return keep(b, _reduced(b, "reduce_prod", x, axes, dtype), axes, x.shape, keepdim)
 
     return record("ProdBackward0" if dim is ... else "ProdBackward1", (input,), emit)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc import dtypes
-from graphc.devices import use_device
 from graphc.errors import DTypeError, InputError, KindError, ShapeError, UnsupportedError, UsageError
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
@@ -15,7 +14,17 @@ from graphc.ir.types import DType, TensorType, f32, f64, i64
 from graphc.random import Generator, draw_key, normal_node, open_uniform_node, randint_node, uniform_node, wide_bits
 from graphc.recording import Recorder, current
 from graphc.storage import Value
-from graphc.tensors.arguments import constructor, extents, kind, placed, shape_of, sized, tensor_argument, wanted_type
+from graphc.tensors.arguments import (
+    check_flags,
+    constructor,
+    extents,
+    kind,
+    placed,
+    shape_of,
+    sized,
+    tensor_argument,
+    wanted_type,
+)
 from graphc.tensors.core import Keep, TensorBase, alias, finish, read
 from graphc.tensors.creation import like
 from graphc.tensors.emitting import emitted
@@ -220,8 +229,10 @@ def normal(
     generator: Generator | None = None,
     out: Tensor | None = None,
     dtype: Any = None,
+    layout: Any = None,
     requires_grad: bool = False,
     device: Any = None,
+    pin_memory: Any = False,
 ) -> Tensor:
     """Normal numbers with mean and standard deviation given as numbers (then `size` too) or tensors, broadcast.
 
@@ -238,7 +249,7 @@ def normal(
             )
         found = wanted_type(dtype) if out is None else out._type.dtype
         float_kind("normal_kernel_cpu", found)
-        place = use_device(device) if out is None else out._type.device
+        place = check_flags("normal", requires_grad, device, layout) if out is None else out._type.device
         made = draw(placed(place, sized, extents("normal", size), found), generator, normal_node)
         made = made * std + mean
     else:

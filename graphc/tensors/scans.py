@@ -114,10 +114,10 @@ def diff(
     axis = wrap_dim(dim, input.ndim)
     for name, more in (("prepend", prepend), ("append", append)):
         _check_joined(input, more, axis, name)
+    if n == 0:
+        return clone(input)
     parts = [t for t in (prepend, input, append) if t is not None]
     made = cat(parts, axis) if len(parts) > 1 else input
-    if n == 0:
-        return clone(made)
     minus = elementwise.logical_xor if made._type.dtype is boolean else elementwise.sub
     for _ in range(min(n, made._type.shape[axis])):
         length = made._type.shape[axis]

@@ -44,9 +44,9 @@ def _ranked(*tensors: Tensor) -> list[Tensor]:
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j] = input[index[i][j]][j] for dim 0, and so on. OutOfRange, when looked at, for indices out of range."""
     at = wrap_dim(dim, input.ndim)
-    _check_index("gather", index)
     if not index._type.size:
         return record("GatherBackward0", (input,), lambda b, x: _nothing(b, x, index._type.shape))
+    _check_index("gather", index)
     source, places = _ranked(input, index)
     if source.ndim != places.ndim:
         raise UsageError("Index tensor must have the same number of dimensions as input tensor")
@@ -151,8 +151,9 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
         if not count:
             return x
         places = b.reshape(_from_end(b, at, count), several)
-        made = b.apply(op, (b.reshape(x, (count,)), places, b.reshape(src, several)), {"axis": 0})
-        return b.reshape(made, x.shape)
+        wide = i32 if x.dtype is boolean and accumulate else x.dtype
+        base, stored = b.reshape(b.cast(x, wide), (count,)), b.reshape(b.cast(src, wide), several)
+        return b.reshape(b.cast(b.apply(op, (base, places, stored), {"axis": 0}), x.dtype), x.shape)
 
     return _checked("PutBackward0", (input, source), index, count, emit)
 

@@ -10,7 +10,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import bf16, boolean, f16, f32
 from graphc.naming import named
-from graphc.promotion import Number, as_float
+from graphc.promotion import Number, as_float, promote_types
 from graphc.recording import current
 from graphc.tensors import elementwise
 from graphc.tensors.core import record, record_many
@@ -162,9 +162,10 @@ def cov(
         if weights is not None:
             _checked_weights(weights, count, name, name == "fweights")
             given.append(weights)
+    dtype = as_float(table._type.dtype if aweights is None else promote_types(table._type.dtype, aweights._type.dtype))
 
     def emit(b: Builder, x: Node, *weights: Node) -> Node:
-        x = b.cast(x, as_float(x.dtype))
+        x = b.cast(x, dtype)
         variables = x.shape[0]
         scalar = x.type.with_shape(())
         factors = [b.reshape(b.cast(w, x.dtype), (count,)) for w in weights]

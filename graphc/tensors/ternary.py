@@ -120,6 +120,8 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
                 raise KindError("clamp(): bounds must be two tensors or two numbers, got one of each")
     bounds = [bound for bound in (min, max) if bound is not None]
     dtype = common((input, *bounds))[0]
+    if dtype is boolean and len(bounds) == 1 and isinstance(bounds[0], TensorBase):
+        return clamp_max(input, bounds[0]) if min is None else clamp_min(input, bounds[0])
     if dtype is boolean:
         raise not_implemented("clamp_scalar_cpu", boolean)
     for bound in bounds:
@@ -155,13 +157,15 @@ def _half(name: str, node: str, input: Tensor, low: Operand, high: Operand) -> T
     want_tensor(name, input)
     want_operand(name, bound, "min" if high is None else "max")
     dtype = common((input, bound))[0]
-    if dtype is boolean:
+    through = isinstance(bound, TensorBase)
+    if dtype is boolean and not through:
         raise not_implemented(f"{name}_scalar_cpu", boolean)
     if is_number(bound):
         check_holds(plain(bound), dtype)
-    through = isinstance(bound, TensorBase)
 
     def emit(b: Builder, x: Node, limit: Node) -> Node:
+        if dtype is boolean:
+            return b.apply("bitwise_or" if high is None else "bitwise_and", (x, limit))
         return _bounded(b, x, limit, "ge" if high is None else "le", through)
 
     return combine(f"{node}Backward{int(through)}", (input, bound), emit, is_any=True)

@@ -267,3 +267,48 @@ many(
     t_1___array___dtype=lambda t: t.tensor([1.0]).__array__().dtype,
     t_1___array_priority=lambda t: t.tensor([1.0]).__array_priority__,
 )
+many(
+    "form",
+    sum_of_bools_as_bool=lambda t: t.tensor([[True, False], [False, False]]).sum(1, dtype=t.bool),
+    sum_as_bool=lambda t: t.tensor([[1.0, -1], [0, 0]]).sum(1, dtype=t.bool),
+    prod_as_bool=lambda t: t.tensor([[1.0, -1], [3, 0]]).prod(1, dtype=t.bool),
+    nansum_as_bool=lambda t: t.tensor([[1.0, -1], [0, t.nan]]).nansum(1, dtype=t.bool),
+    sum_to_size_of_integers=lambda t: t.tensor([[1, 2], [3, 4]], dtype=t.int32).sum_to_size(1, 2),
+    sum_to_size_of_bools=lambda t: t.tensor([[True, False], [True, True]]).sum_to_size(2),
+    clamp_min_of_bools=lambda t: t.clamp_min(t.tensor([True, False]), t.tensor([False, True])),
+    clamp_max_of_bools=lambda t: t.clamp(t.tensor([True, False]), max=t.tensor([False, True])),
+    put_adds_bools=lambda t: t.zeros(4, dtype=t.bool).put(t.tensor([1, 1]), t.tensor([True, True]), accumulate=True),
+    einsum_of_narrow_integers=lambda t: t.einsum(
+        "ijk,ik->j", t.arange(6, dtype=t.int32).reshape(1, 2, 3), t.arange(3, dtype=t.int32).reshape(1, 3)
+    ),
+    tensordot_of_narrow_integers=lambda t: t.tensordot(
+        t.tensor([[1, 100]], dtype=t.uint8), t.tensor([[3, 2], [5, 4]], dtype=t.uint8), dims=([0], [1])
+    ),
+    cov_with_wide_weights=lambda t: t.cov(t.tensor([[1.0, -2], [3, 0]]), aweights=t.tensor([0.25, 0.75]).double()),
+    unravel_index_of_bytes=lambda t: t.unravel_index(t.tensor([7, 200], dtype=t.uint8), (1, 300)),
+    vander_of_bytes=lambda t: t.linalg.vander(t.tensor([2, 20], dtype=t.uint8), N=3),
+    vander_of_a_number=lambda t: t.linalg.vander(t.tensor(3.0), N=3),
+    cosine_embedding_loss_of_integers=lambda t: t.nn.functional.cosine_embedding_loss(
+        t.tensor([[1, 2], [3, 4]]), t.tensor([[1, 2], [4, -3]]), t.tensor([1, -1]), reduction="none"
+    ),
+    gaussian_nll_loss_of_rows=lambda t: t.nn.functional.gaussian_nll_loss(
+        t.ones(2, 3), t.zeros(2, 3), t.tensor([[1.0, 2, 4]])
+    ),
+    gaussian_nll_loss_of_too_few=lambda t: t.nn.functional.gaussian_nll_loss(
+        t.ones(2, 4, 3), t.zeros(2, 4, 3), t.ones(1, 1, 1)
+    ),
+    lu_by_place=lambda t: t.lu(t.tensor([[1.0, -2], [3, 0]]), True, True)[1:],
+    roll_without_dimensions=lambda t: t.roll(t.tensor(1.0), 0, 0),
+    gather_of_nothing=lambda t: t.gather(t.ones(3), 0, t.tensor([])),
+    normal_with_layout=lambda t: t.normal(0.0, 1.0, (2,), layout=t.strided, pin_memory=False).shape,
+    diff_of_order_0=lambda t: t.diff(t.tensor([1.0, 3]), n=0, prepend=t.tensor([7.0])),
+    residuals_of_full_rank=lambda t: t.linalg.lstsq(
+        t.tensor([[1.0, 0], [0, 1], [0, 0]]), t.tensor([[1.0], [2], [3]]), driver="gelss"
+    )[1:3],
+    residuals_of_low_rank=lambda t: t.linalg.lstsq(
+        t.tensor([[1.0, 1], [1, 1], [0, 0]]), t.tensor([[1.0], [2], [3]]), driver="gelsd"
+    )[1:3],
+    gradient_of_a_value_filled_in_twice=lambda t: t.autograd.grad(
+        t.index_fill(t.ones(2, 3), 1, t.tensor([2, 0, 2]), v := t.tensor(2.0, requires_grad=True)).sum(), v
+    ),
+)

@@ -85,9 +85,9 @@ def lu_factor(A: Tensor, *, pivot: bool = True) -> Any:
     return results.linalg_lu_factor(factors, pivots)
 
 
-def lu(input: Tensor, *, pivot: bool = True, get_infos: bool = False, out: Any = None) -> Any:
+def lu(A: Tensor, pivot: bool = True, get_infos: bool = False, out: Any = None) -> Any:
     """The factors in one matrix and the pivots; with `get_infos`, also the numbers of zero pivots."""
-    factors, pivots, info = _factor(input, pivot)
+    factors, pivots, info = _factor(A, pivot)
     return results.linalg_lu_factor_ex(factors, pivots, info) if get_infos else (factors, pivots)
 
 

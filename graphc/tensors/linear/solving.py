@@ -11,7 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.matrices import eye, matmul, transpose, tril, triu
 from graphc.ir.node import Node
 from graphc.ir.packed import top
-from graphc.ir.types import f32, f64
+from graphc.ir.types import f32, f64, i64
 from graphc.tensors import results, shaping
 from graphc.tensors.core import record, record_many
 from graphc.tensors.kinds import kinds_checked
@@ -379,7 +379,7 @@ orgqr = householder_product
 
 
 def linalg_vander(x: Tensor, N: int | None = None) -> Tensor:
-    """Columns of powers 0 to N - 1 of the elements of x."""
+    """Columns of powers 0 to N - 1 of the elements of x; those of integers are int64."""
     count = x._type.shape[-1] if N is None and x.ndim else N if N is not None else 0
     if count <= 1:
         raise UsageError("N must be greater than 1.")
@@ -389,6 +389,7 @@ def linalg_vander(x: Tensor, N: int | None = None) -> Tensor:
 
 
 def _powers(b: Builder, v: Node, count: int) -> Node:
+    v = b.cast(b.reshape(v, v.shape or (1,)), v.dtype if v.dtype.is_float else i64)
     powers = [b.constant(1, v.type), v]
     while len(powers) < count:
         powers.append(b.mul(powers[-1], v))

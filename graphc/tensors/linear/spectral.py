@@ -146,14 +146,15 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     if vector or B.ndim == 1:
         solution = shaping.squeeze(solution, -1)
     values = creation.empty(0, dtype=A.dtype, device=A.device)
-    if m > n and driver == "gels":
+    rank: Any = creation.empty(0, dtype=dtypes.int64, device=A.device)
+    if driver != "gels":
+        rank = matrix_rank(A, rtol=least)
+    # Where ranks are known, residuals are those of matrices of full rank.
+    if m > n and (driver == "gels" or (driver in ("gelsd", "gelss") and bool((rank == n).all()))):
         rest = product(A, shaping.unsqueeze(solution, -1) if vector else solution) - right  # type: ignore[operator]
         residuals = reductions.sum(rest * rest, -2)
     else:
         residuals = record("LinalgLstsqBackward0", (inverse, right), lambda b, p, q: nothing(b, q))
-    rank: Any = creation.empty(0, dtype=dtypes.int64, device=A.device)
-    if driver != "gels":
-        rank = matrix_rank(A, rtol=least)
     if driver in ("gelsd", "gelss"):
         values = svdvals(A.detach())
     return results.linalg_lstsq(solution, residuals, rank, values)
