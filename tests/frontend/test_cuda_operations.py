@@ -90,6 +90,9 @@ OPERATIONS: list[Operation] = [
     lambda x, y: torch.bucketize(x, torch.tensor([-1.0, 0.0, 1.0], device=x.device)),
     lambda x, y: torch.isclose(x, x + 1e-9) & (x == x),
     lambda x, y: x.half() * 2 + y.bfloat16().float(),
+    lambda x, y: x.index_add(0, torch.zeros(0, dtype=torch.int64, device=x.device), y[:0]),
+    lambda x, y: x.masked_scatter(x > 99, y) + y.put(torch.zeros(0, dtype=torch.int64, device=x.device), x[0, :0]),
+    lambda x, y: F.embedding(torch.zeros(0, dtype=torch.int64, device=x.device), y).sum() + x,
 ]
 
 
@@ -108,7 +111,7 @@ def test_results_equal_the_cpus(place: int) -> None:
         np.testing.assert_array_equal(m.cpu().float().numpy(), e.float().numpy())
 
 
-DIFFERENTIABLE = [0, 1, 3, 6, 7, 8, 10, 15, 30, 31, 32, 34, 42, 44, 45, 46, 48, 51, 57]
+DIFFERENTIABLE = [0, 1, 3, 6, 7, 8, 10, 15, 30, 31, 32, 34, 42, 44, 45, 46, 48, 51, 57, 66, 67, 68]
 
 
 @pytest.mark.parametrize("place", DIFFERENTIABLE)

@@ -231,6 +231,18 @@ def empty(instance: Instance, ops: Sequence[str] = _EMPTY, dtype: DType | None =
     return instance.builder.apply(op, operands, random_attrs(rng, op, [type] * len(operands)))  # type: ignore[arg-type]
 
 
+def unwritten(instance: Instance) -> Node:
+    """Something written to no places of a tensor."""
+    rng, op = instance.rng, instance.rng.choice(("index_add", "index_set", "scatter_add", "scatter_set"))
+    shape = (*instance.random_shape(), rng.randint(1, 3))
+    dtype = instance.dtype if op.endswith("set") or instance.dtype is not boolean else f32
+    axis = rng.randrange(len(shape))
+    part = tuple(0 if d == axis else n for d, n in enumerate(shape))
+    places = TensorType(i32, part if op.startswith("scatter") else (0,))
+    operands = (TensorType(dtype, shape), places, TensorType(dtype, part))
+    return instance.builder.apply(op, tuple(map(instance.input, operands)), {"axis": axis})
+
+
 def spaced_slice(instance: Instance) -> Node:
     """A slice of a padded tensor that lies inside, or nearly."""
     x = instance.input(
@@ -291,6 +303,7 @@ CUSTOM: dict[str, Callable[[Instance], Node]] = {
     "all-of-nothing": lambda instance: empty(instance, ("reduce_min",), boolean),
     "sum-of-nothing": lambda instance: empty(instance, ("reduce_sum",)),
     "product-of-nothing": lambda instance: empty(instance, ("reduce_prod",)),
+    "write-of-nothing": unwritten,
     "contract-of-nothing": lambda instance: empty(instance, ("contract",)),
     "slice-pad": spaced_slice,
     "slice-pad-less": cut_padding,

@@ -16,6 +16,7 @@ x = var("x")
 
 _ELEMENTWISE = tuple(name for name, record in OPS.items() if record.kind == "elementwise")
 _COMPUTED = tuple(name for name, record in OPS.items() if record.kind != "source")
+_WRITES = tuple(name for name, record in OPS.items() if record.kind == "indexing" and record.arity == 3)
 _MOVES_FIRST = ("reshape", "permute", "broadcast", "slice", "window", "gather", "take_along")
 
 # Up to these, whole numbers are exact, and so is each partial sum that stays below.
@@ -113,6 +114,9 @@ CONSTANTS: tuple[Rule, ...] = (
         op("contract", x, var("y")),
         lambda b, m: b.zeros_like(m.root),
         lambda m: m.root.type.size > 0 and any(operand.type.size == 0 for operand in m.root.inputs),
+    ),
+    Rule(
+        "write-of-nothing", any_of(_WRITES), lambda b, m: m.root.inputs[0], lambda m: m.root.inputs[2].type.size == 0
     ),
     Rule("fold-constants", any_of(_ELEMENTWISE), _evaluated, _all_constant),
     *(
