@@ -45,10 +45,12 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
 
 
 def _bounds(b: Builder, x: Node, low: float, high: float, from_data: bool, more: float) -> tuple[Node, Node]:
-    """The ends of the range, as nodes without dimensions: those given, or those of the data; when equal, `more`
-    apart from their value.
+    """The ends of the range, as nodes without dimensions: those given, or those of the data (0 and 1 when there are
+    none); when equal, `more` apart from their value.
     """
     type = x.type.with_shape(())
+    if from_data and not x.type.size:
+        low, high = 0.0, 1.0
     first, last = b.constant(low, type), b.constant(high, type)
     if from_data and x.type.size:
         axes = tuple(range(x.type.rank))

@@ -311,4 +311,5 @@ many(
     gradient_of_a_value_filled_in_twice=lambda t: t.autograd.grad(
         t.index_fill(t.ones(2, 3), 1, t.tensor([2, 0, 2]), v := t.tensor(2.0, requires_grad=True)).sum(), v
     ),
+    histogram_of_nothing=lambda t: t.histogram(t.zeros(0), 2),
 )
