@@ -37,7 +37,7 @@ def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), d
     Inputs numbered in `donate` may be overwritten by outputs when the program runs; the executable hands their
     buffers on.
     """
-    target = target_of(device)
+    target = _target_for(graph, device)
     on_gpu = target.device == "cuda"
     donated = frozenset(donate)
     fields = key_fields(graph, donated, target, device)
@@ -59,6 +59,16 @@ def compile_graph(graph: Graph, donate: frozenset[int] | tuple[int, ...] = (), d
     return Executable(artifact, get_device(device))
 
 
+def _target_for(graph: Graph, device: str) -> Target:
+    """What code of `graph` is made for; a Hopper GPU is asked whether its own instructions pay where `graph` may have
+    much use for them.
+    """
+    target = target_of(device)
+    if target.cpu != HOPPER or WGMMA.get() != "auto" or not graphc.trial.is_worth_asking(graph):
+        return target
+    return replace(target, cpu=HOPPER_ONLY) if graphc.trial.groups_pay(device, target) else target
+
+
 def target_of(device: str) -> Target:
     """What code for `device` is made for: this machine's processor, or the GPU as the runtime knows it."""
     if device.partition(":")[0] != "cuda":
@@ -77,9 +87,9 @@ def target_of(device: str) -> Target:
 
 def with_options(target: Target) -> Target:
     """`target`, a GPU, with TF32 where `set_float32_matmul_precision` allows it, and with what only Hopper has where
-    the option `wgmma` does.
+    the option `wgmma` asks for it.
     """
-    cpu = HOPPER_ONLY if WGMMA.get() and target.cpu == HOPPER else target.cpu
+    cpu = HOPPER_ONLY if WGMMA.get() == "1" and target.cpu == HOPPER else target.cpu
     return replace(target, cpu=cpu, tf32=MATMUL_PRECISION.get() != "highest")
 
 
@@ -89,14 +99,14 @@ def key_fields(graph: Graph, donated: frozenset[int], target: Target, device: st
         "format": "program 1",
         "graph": str(graph),
         "donated": ",".join(map(str, sorted(donated))),
-        **_compiler_fields(target, device),
+        **compiler_fields(target, device),
         **(_machine_fields() if TUNE.get() > 0 else {}),
     }
 
 
 def tuning_fields(target: Target, device: str) -> dict[str, str]:
     """Everything besides the kernel that decides which of its schedules is the fastest."""
-    fields = {**_compiler_fields(target, device), **_machine_fields()}
+    fields = {**compiler_fields(target, device), **_machine_fields()}
     del fields[f"option.{TUNE.name}"]
     return fields
 
@@ -106,7 +116,8 @@ def _machine_fields() -> dict[str, str]:
     return {"threads": str(get_num_threads()), "processor": processor()}
 
 
-def _compiler_fields(target: Target, device: str) -> dict[str, str]:
+def compiler_fields(target: Target, device: str) -> dict[str, str]:
+    """Everything besides the program that decides its code."""
     on_gpu = target.device == "cuda"
     return {
         "device": target.device if on_gpu else device,  # GPUs of one kind run the same code

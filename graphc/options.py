@@ -37,10 +37,11 @@ INTERPRET = declare(
 
 WGMMA = declare(
     "wgmma",
-    False,
-    "multiply large matrices of 16-bit floats by the instructions that only Hopper GPUs (sm_90a) have, which were not "
-    "tried on one yet",
+    "auto",
+    "multiply large matrices of 16-bit floats by the instructions that only Hopper GPUs (sm_90a) have; auto = where a "
+    "trial on the device found them right and quicker",
     affects_code=True,
+    choices=("auto", "1", "0"),
 )
 
 MATMUL_PRECISION = declare(

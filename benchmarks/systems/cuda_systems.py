@@ -48,7 +48,7 @@ class TorchLikeCuda(TorchLike):
         self._precision(workload)
         if self.package == "graphc":
             wgmma = importlib.import_module("graphc.options").WGMMA
-            return ["wgmma" if workload.dtype in HALVES and wgmma.get() else ""]
+            return [f"wgmma {wgmma.get()}" if workload.dtype in HALVES else ""]
         layout = [CHANNELS_LAST] if workload.images and self._channels_last_is_faster(workload) else []
         return [" ".join([*layout, *mode]) for mode in ([[REDUCED], []] if self.compiled else [[]])]
 

@@ -18,8 +18,10 @@ from graphc.codegen.cuda.build import compiler_version
 from graphc.codegen.llvm.host import cache_bytes, host_target
 from graphc.codegen.target import PER_CYCLE, Target
 from graphc.codegen.traffic import FAR, NEAR
+from graphc.compiled import HOPPER, target_of
 from graphc.errors import CompileError, GraphcError
-from graphc.options import TARGET, options
+from graphc.options import TARGET, WGMMA, options
+from graphc.trial import earlier_verdict
 from graphc_runtime import default_cache, get_num_threads
 from graphc_runtime.artifact import PARALLEL_BYTES, PARALLEL_FLOPS
 from graphc_runtime.devices import cuda
@@ -221,7 +223,16 @@ def _gpu_device(index: int) -> Check:
         f"L2 {size_text(facts.l2_bytes)}, {size_text(facts.shared_per_block)} of shared memory a block; a small kernel "
         "compiles, runs and is right"
     )
-    return Check(name, "ok", value)
+    return Check(name, "ok", value + _instructions(name))
+
+
+def _instructions(name: str) -> str:
+    """What is known of Hopper's own instructions for matrices on a device."""
+    target = target_of(name)
+    if target.cpu != HOPPER:
+        return ""
+    found = {None: "not tried yet", True: "right and quicker", False: "not used"}[earlier_verdict(name, target)]
+    return f"; wgmma: {found if WGMMA.get() == 'auto' else f'GRAPHC_WGMMA={WGMMA.get()}'}"
 
 
 def findings() -> list[Check]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.compiled import target_of
 from graphc.errors import UsageError
 from tests.cli.running import ROOT, run
 from tests.cuda.machine import Machine
@@ -171,6 +172,7 @@ def test_doctor_runs_a_kernel_on_each_device(cuda: Machine) -> None:
     found = checks["cuda:0"]
     assert found["status"] == "ok" and graphc.cuda.get_device_name(0) in found["value"]
     assert "a small kernel compiles, runs and is right" in found["value"] and checks["cuda compiler"]["status"] == "ok"
+    assert ("; wgmma: " in found["value"]) == (target_of("cuda:0").cpu == "sm_90")
 
 
 @pytest.mark.slow  # tests/cuda/test_lenet.py trains it too

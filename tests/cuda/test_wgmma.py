@@ -67,7 +67,7 @@ def test_products_are_those_of_the_reference(hopper: Machine, spec: str, dtype: 
     """Small whole numbers are exact; others as close as sums of f32 are."""
     graph = product(spec, dtype)
     arrays = small_numbers(graph, 3)
-    with scope(wgmma=True):
+    with scope(wgmma="1"):
         assert "gc_group_mma" in kernels(graph)
         (found,) = hopper.run(graph, arrays)
         np.testing.assert_array_equal(found, evaluate(graph, arrays)[0])
@@ -83,34 +83,35 @@ def test_what_is_not_finite_stays_so(hopper: Machine) -> None:
     graph = product("a b, c b -> a c")
     arrays = [np.abs(a) + a.dtype.type(1) for a in small_numbers(graph, 3)]
     arrays[0][5, 70], arrays[0][9, 130] = np.inf, np.nan
-    with scope(wgmma=True), np.errstate(all="ignore"):
+    with scope(wgmma="1"), np.errstate(all="ignore"):
         (found,) = hopper.run(graph, arrays)
     assert (found[5] == np.inf).all() and np.isnan(found[9].astype(np.float32)).all()
     rest = np.delete(found, (5, 9), 0).astype(np.float32)
     assert np.isfinite(rest).all()
 
 
-def test_it_is_off_and_programs_are_kept_by_it(cuda: Machine) -> None:
+def test_programs_are_kept_by_it(cuda: Machine) -> None:
     graph = product("a b, c b -> a c")
-    assert not WGMMA.get() and "gc_group" not in kernels(graph)
-    fields: dict[tuple[str, bool], dict[str, str]] = {}
+    assert WGMMA.get() == "auto" and "gc_group" not in kernels(graph)
+    fields: dict[tuple[str, str], dict[str, str]] = {}
     for device in ("cpu", "cuda:0"):
-        for on in (False, True):
-            with scope(wgmma=on):
-                fields[device, on] = key_fields(graph, frozenset(), target_of(device), device)
-    assert fields["cpu", False] == fields["cpu", True]
-    is_hopper = fields["cuda:0", False]["target.cpu"] == "sm_90"
-    assert (fields["cuda:0", False] != fields["cuda:0", True]) == is_hopper
+        for value in ("0", "1"):
+            with scope(wgmma=value):
+                fields[device, value] = key_fields(graph, frozenset(), target_of(device), device)
+    assert fields["cpu", "0"] == fields["cpu", "1"]
+    is_hopper = fields["cuda:0", "0"]["target.cpu"] == "sm_90"
+    assert (fields["cuda:0", "0"] != fields["cuda:0", "1"]) == is_hopper
 
 
 @pytest.fixture
-def switched() -> Iterator[Callable[[bool], None]]:
+def switched() -> Iterator[Callable[[str], None]]:
+    WGMMA.set("0")
     yield WGMMA.set
-    WGMMA.set(False)
+    WGMMA.set("auto")
 
 
 @pytest.mark.parametrize("compiled", [pytest.param(False, marks=pytest.mark.slow), True], ids=["loop", "compiled"])
-def test_a_change_is_seen_by_what_ran_before(hopper: Machine, compiled: bool, switched: Callable[[bool], None]) -> None:
+def test_a_change_is_seen_by_what_ran_before(hopper: Machine, compiled: bool, switched: Callable[[str], None]) -> None:
     by = scale()
     x = torch.arange(320 * 64 * by**2, device="cuda").remainder(5).reshape(320 * by, 64 * by).bfloat16()
 
@@ -120,9 +121,9 @@ def test_a_change_is_seen_by_what_ran_before(hopper: Machine, compiled: bool, sw
 
     call = torch.compile(value) if compiled else value
     before = [call().item() for _ in range(2)]
-    switched(True)
+    switched("1")
     counts = torch.counters()["programs_built"]
     assert [call().item() for _ in range(2)] == before
     assert torch.counters()["programs_built"] == counts + 1
-    switched(False)
+    switched("0")
     assert call().item() == before[0] and torch.counters()["programs_built"] == counts + 1
