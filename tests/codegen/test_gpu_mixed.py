@@ -47,9 +47,14 @@ def cut(graph: Graph, tile: MatrixTile) -> MatrixTile:
     return replace(tile, pieces=problem.pieces)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tile", TILES)
-@pytest.mark.parametrize("spec", SPECS)
+CASES = [(spec, tile, kind) for spec in SPECS for tile in TILES for kind in KINDS]
+
+
+# Every third case each time; `make fuzz` has the rest.
+@pytest.mark.parametrize(
+    ("spec", "tile", "kind"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if i % 3 else []) for i, case in enumerate(CASES)],
+)
 def test_sums_are_as_good_as_those_of_f32(spec: str, tile: str, kind: str) -> None:
     """Three pieces of eight bits are all 24; f16 has eleven."""
     number = len(spec) + len(tile) + list(KINDS).index(kind)

@@ -282,7 +282,9 @@ def test_threads_serve_calls_of_their_own() -> None:
         check(function, each)
 
 
-@pytest.mark.parametrize("seed", range(200, 206))
+@pytest.mark.parametrize(
+    "seed", [*range(200, 203), *(pytest.param(k, marks=pytest.mark.slow) for k in range(203, 206))]
+)
 def test_random_loops(seed: int) -> None:
     found: list[Any] = []
     assert counted(lambda: found.extend(told(seed, 24) for _ in range(2)))["native_any_size"] > 0

@@ -133,7 +133,10 @@ def slopes(net: Any, *given: Any) -> list[np.ndarray]:
     return [x.grad.numpy().copy() for x in (*net.parameters(), *given)]
 
 
-@pytest.mark.parametrize("what", MADE)
+SOME = [w if w in ("lstm", "gru", "both directions") else pytest.param(w, marks=pytest.mark.slow) for w in MADE]
+
+
+@pytest.mark.parametrize("what", SOME)
 def test_gradients_are_those_of_the_whole(what: str) -> None:
     net = MADE[what]()
     rng = np.random.default_rng(0)
