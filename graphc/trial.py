@@ -96,7 +96,7 @@ def _asked(device: str) -> bool | None:
         return None  # another program that holds an interpreter
     folders = [str(Path(package.__file__ or "").parent.parent) for package in (graphc, graphc_runtime)]
     paths = [*dict.fromkeys(folders), *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = [sys.executable, "-m", "graphc.trial", device.partition(":")[2] or "0"]
+    command = [sys.executable, "-P", "-m", "graphc.trial", device.partition(":")[2] or "0"]
     try:
         done = subprocess.run(
             command,

@@ -94,7 +94,7 @@ def test_a_verdict_is_kept(fresh: KernelCache, monkeypatch: pytest.MonkeyPatch, 
     """In this process, and in the cache for the next ones. What crashes says no."""
     commands, target = ending(monkeypatch, code), target_of("cuda:1")
     assert [trial.groups_pay("cuda:1", target) for _ in range(2)] == [verdict] * 2
-    assert [command[1:] for command in commands] == [["-m", "graphc.trial", "1"]]
+    assert [command[1:] for command in commands] == [["-P", "-m", "graphc.trial", "1"]]
     trial._VERDICTS.clear()
     assert trial.groups_pay("cuda:1", target) is verdict and len(commands) == 1
     assert fresh.info().entries == 1
