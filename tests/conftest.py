@@ -9,6 +9,7 @@ import gc
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,15 @@ os.environ.setdefault("GRAPHC_INTERPRET", "0")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the texts that golden tests compare with")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of tests that are marked `share(n)` about one case in n stays, the same in each run; the others are slow."""
+    for item in items:
+        share = item.get_closest_marker("share")
+        if share is not None and zlib.crc32(item.name.encode()) % share.args[0]:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

@@ -101,6 +101,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 def test_results(target: str, shape: tuple[int, int, int, int, int, int]) -> None:

@@ -47,6 +47,7 @@ def _graph(op: str, shape: tuple[int, ...], axis: int, reverse: bool, dtype: str
     return Graph((x, s), (b.scan(op, change(b, x, s), axis, reverse),))
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", CHANGES)
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)

@@ -127,6 +127,7 @@ def _rolled(b: Builder, x: Node, axis: int, count: int) -> Node:
     return b.concat(tuple(parts), axis)
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("target", runnable())
 @pytest.mark.parametrize("make", [_mirrored, _rolled])
 @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (1, 2), (2, 1), (0, 1, 2)])

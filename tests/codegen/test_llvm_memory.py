@@ -155,6 +155,7 @@ def test_masks_on_both_sides(lanes: int, stride: int, target: str) -> None:
         assert same(actual, wanted), actual.dtype
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("stride", (2, -2, 3, 4, -4, 5, -7))
 @pytest.mark.parametrize("lanes", (4, 8, 16))

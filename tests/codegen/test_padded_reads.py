@@ -92,6 +92,7 @@ def test_only_what_reaches_over_the_border_is_masked() -> None:
 TARGETS = {"host": host_target(), **runnable(), "few registers": replace(host_target(), registers=12)}
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     "graph",

@@ -79,6 +79,7 @@ def _schedules(graph: Graph, target: str) -> list[Schedule]:
     return [prepare(group, TARGETS[target]).schedule for group in schedule(graph, TARGETS[target]).groups]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize(
     ("target", "dtype"), [*((t, f32) for t in TARGETS), *(("small caches", d) for d in (f64, bf16, i32))], ids=str

@@ -150,6 +150,7 @@ def test_a_transposition_reads_and_writes_whole_cache_lines_block_by_block(targe
     assert text.count("load") == text.count("store") == 16 * 16 // lanes
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("dtype", ["f64", "i64", "i32", "f16", "u8", "bool"])
@@ -204,6 +205,7 @@ def test_how_many_chains_run_side_by_side(shape: tuple[int, ...], axis: int, cha
     assert (len(loop.phis), kernel.grid) == (chains, grid)
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("shape", [(13, 1024), (16, 2, 259), (600, 257), (8, 8, 1), (13, 300, 1, 1), (64, 1)])

@@ -138,6 +138,7 @@ def test_kernels_share_rows(make: Make, shape: tuple[int, ...]) -> None:
     assert len(large) == KERNELS[make]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("make", KERNELS, ids=lambda f: f.__name__)
