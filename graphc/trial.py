@@ -18,7 +18,6 @@ from statistics import median
 from threading import Lock
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 import graphc
@@ -27,7 +26,7 @@ from graphc.codegen.cuda.program import make_device_artifact, program_unit
 from graphc.codegen.target import Target
 from graphc.compiled import HOPPER_ONLY, compiler_fields, target_of
 from graphc.ir.builder import Builder
-from graphc.ir.contraction import parse_spec
+from graphc.ir.contraction import multiply_adds, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.narrow import HALVES, factor_dtype
 from graphc.ir.types import DType, TensorType, bf16, f16
@@ -50,12 +49,8 @@ _LOCK = Lock()
 
 def is_worth_asking(graph: Graph) -> bool:
     """Whether a program multiplies enough numbers of 16 bits."""
-    work = 0
-    for node in graph.nodes:
-        if node.op == "contract" and factor_dtype(node) in HALVES:
-            extents = parse_spec(node.text("spec")).extents(node.inputs[0].shape, node.inputs[1].shape)
-            work += int(np.prod([*extents.values()], dtype=np.int64))
-    return work >= LEAST_WORK
+    products = [node for node in graph.nodes if node.op == "contract" and factor_dtype(node) in HALVES]
+    return sum(map(multiply_adds, products)) >= LEAST_WORK
 
 
 def groups_pay(device: str, target: Target) -> bool:
@@ -100,7 +95,7 @@ def _asked(device: str) -> bool | None:
     try:
         done = subprocess.run(
             command,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "GRAPHC_WGMMA": "0"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=LIMIT,
@@ -151,7 +146,6 @@ class Way:
         self.by_groups = "gc_group_mma" in program_unit(program, target)
         self._device: Any = get_device(device)
         self._executable = Executable(make_device_artifact(program, target, {}), self._device)
-        self._types = [node.type for node in graph.outputs]
         self._inputs = [self._device.upload(Buffer.from_array(a)) for a in _numbers(graph)]
 
     def result(self) -> bytes:
@@ -172,8 +166,7 @@ class Way:
 def _numbers(graph: Graph) -> list[np.ndarray]:
     """Whole numbers from -3 to 3, whose sums are exact in f32 in any order."""
     rng = np.random.default_rng(0)
-    dtypes = {bf16: ml_dtypes.bfloat16, f16: np.float16}
-    return [rng.integers(-3, 4, node.shape).astype(dtypes[node.dtype]) for node in graph.inputs]
+    return [rng.integers(-3, 4, node.shape).astype(node.dtype.numpy) for node in graph.inputs]
 
 
 def _agree(one: Way, other: Way) -> bool:
@@ -187,7 +180,7 @@ def tried(device: str, target: Target, graphs: Sequence[Graph], timed: Graph) ->
         if not _agree(Way(graph, lines, device), Way(graph, target, device)):
             return False
     ways = Way(timed, lines, device), Way(timed, target, device)
-    if not ways[0].by_groups or not _agree(*ways):
+    if not ways[0].by_groups or ways[1].by_groups or not _agree(*ways):
         return False
     times = [[way.seconds() for way in ways] for _ in range(ROUNDS)]
     first, second = (median(column) for column in zip(*times, strict=True))
@@ -199,7 +192,6 @@ def main() -> None:
     device = f"cuda:{sys.argv[1]}"
     try:
         target = target_of(device)
-        get_device(device)
     except GraphcRuntimeError:
         sys.exit(UNKNOWN)
     size = {"a": 4096, "k": 4096, "c": 4096}

@@ -18,7 +18,7 @@ from graphc.codegen.cuda.build import compiler_version
 from graphc.codegen.llvm.host import cache_bytes, host_target
 from graphc.codegen.target import PER_CYCLE, Target
 from graphc.codegen.traffic import FAR, NEAR
-from graphc.compiled import HOPPER, target_of
+from graphc.compiled import HOPPER, HOPPER_ONLY, target_of
 from graphc.errors import CompileError, GraphcError
 from graphc.options import TARGET, WGMMA, options
 from graphc.trial import earlier_verdict
@@ -229,10 +229,12 @@ def _gpu_device(index: int) -> Check:
 def _instructions(name: str) -> str:
     """What is known of Hopper's own instructions for matrices on a device."""
     target = target_of(name)
-    if target.cpu != HOPPER:
+    if target.cpu not in (HOPPER, HOPPER_ONLY):
         return ""
+    if WGMMA.get() != "auto":
+        return f"; wgmma: GRAPHC_WGMMA={WGMMA.get()}"
     found = {None: "not tried yet", True: "right and quicker", False: "not used"}[earlier_verdict(name, target)]
-    return f"; wgmma: {found if WGMMA.get() == 'auto' else f'GRAPHC_WGMMA={WGMMA.get()}'}"
+    return f"; wgmma: {found}"
 
 
 def findings() -> list[Check]:

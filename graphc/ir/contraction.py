@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 from graphc.errors import ShapeError
 from graphc.ir.record import record
+
+if TYPE_CHECKING:
+    from graphc.ir.node import Node
 
 Term = tuple[str, int]
 Dim = tuple[Term, ...]  # a sum of labels with coefficients: "2h+r" is (("h", 2), ("r", 1))
@@ -157,3 +162,9 @@ def parse_spec(text: str) -> ContractSpec:
     if missing:
         raise ShapeError(f"contract {text!r}: output label {min(missing)!r} stands in no operand")
     return ContractSpec(text, x, y, labels)
+
+
+def multiply_adds(contraction: Node) -> int:
+    """How many products a `contract` adds up."""
+    x, y = contraction.inputs
+    return math.prod(parse_spec(contraction.text("spec")).extents(x.shape, y.shape).values())

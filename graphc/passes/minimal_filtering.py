@@ -21,7 +21,7 @@ from fractions import Fraction
 from functools import partial
 
 from graphc.ir.builder import Builder
-from graphc.ir.contraction import ContractSpec, Dim, format_spec, is_plain, parse_spec
+from graphc.ir.contraction import ContractSpec, Dim, format_spec, is_plain, multiply_adds, parse_spec
 from graphc.ir.graph import Graph
 from graphc.ir.narrow import narrow_dtype
 from graphc.ir.node import Node
@@ -75,16 +75,10 @@ def _rewrite(given: MinimalFiltering, b: Builder, node: Node) -> Node | None:
     for phases in _strided(node):
         found += ((t, phases) for t in _tilings(phases.contraction(b), given, phases))
     tiling, phases = min(found, key=lambda pair: pair[0].cost, default=(None, None))
-    if tiling is None or tiling.cost * GAIN > _products(node):
+    if tiling is None or tiling.cost * GAIN > multiply_adds(node):
         return None
     made = tiling.build(b)
     return made if phases is None else phases.result(b, made)
-
-
-def _products(node: Node) -> int:
-    """Products of a contraction as it is."""
-    extents = parse_spec(node.text("spec")).extents(node.inputs[0].shape, node.inputs[1].shape)
-    return math.prod(extents.values())
 
 
 def _windows(node: Node) -> Iterator[tuple[int, int, tuple[str, int], tuple[str, int]]]:
@@ -180,7 +174,7 @@ class _Tiling:
         rows = ((self.node, self._kept_dim) if self._is_over_taps else (y, self._met_dim), (x, self.dim))
         if any(self._row(*row) < (MIN_ROW if balance is None else MIN_ROW_ON_GPU) for row in rows):
             return math.inf
-        products = _products(self.node) / (self.length * self.short) * self.tiles * self.places
+        products = multiply_adds(self.node) / (self.length * self.short) * self.tiles * self.places
         if balance is not None:
             return products + BYTES * balance * sum(self._moved) + 3 * STEP_ON_GPU
         return products + (NEAR if self._by_rows else COPY) * sum(self._moved) + 3 * STEP
