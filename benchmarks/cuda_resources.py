@@ -18,12 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-import numpy as np
-
 import graphc
 from benchmarks.processes import ROOT
 from benchmarks.report import number, table
-from benchmarks.systems.torch_like import HALVES, TorchLike
+from benchmarks.systems.torch_like import TorchLike
 from benchmarks.workload import Workload
 from benchmarks.workloads import workloads
 from graphc import programs
@@ -77,21 +75,6 @@ class _Blank:
             buffer.array[:] = 0
 
 
-class _Captured(TorchLike):
-    """graphc, compiled, with operands in a workload's own type."""
-
-    def __init__(self, workload: Workload) -> None:
-        super().__init__("graphc", compiled=True)
-        self._half = HALVES.get(workload.dtype, "") if workload.network is None else ""
-
-    def _tensor(self, array: np.ndarray, words: list[str]) -> Any:
-        tensor = super()._tensor(array, words)
-        if self._half and array.dtype == np.float32:
-            tensor = tensor.to(getattr(self.lib.torch, self._half))
-            tensor.data_ptr()  # a program of its own
-        return tensor
-
-
 def program_of(workload: Workload) -> tuple[Graph, frozenset[int]]:
     """The graph of the longest program that a call of the workload runs, and which inputs it may overwrite."""
     found: list[tuple[Graph, frozenset[int]]] = []
@@ -103,7 +86,7 @@ def program_of(workload: Workload) -> tuple[Graph, frozenset[int]]:
     compiles = mock.patch.object(graphc.compiled, "compile_graph", kept)
     forgets = mock.patch.object(programs, "_executables", OrderedDict())
     with compiles, forgets, scope(interpret=False), using(Recorder()):
-        system = _Captured(workload)
+        system = TorchLike("graphc", compiled=True)
         system.start(1)
         prepared = system.prepare(workload, workload.form("graphc-compiled"), "")
         with prepared.context():

@@ -23,18 +23,29 @@ def _width_and_chains() -> tuple[int, int]:
     return (32 if features.get("avx2") else 16), 12
 
 
-def _source(type_: str, lanes: int, chains: int) -> str:
-    vector = f"<{lanes} x {type_}>"
-    fma = f"@llvm.fma.v{lanes}{'f32' if type_ == 'float' else 'f64'}"
+def _has_pairs() -> bool:
+    """Whether an instruction adds up two products of bf16 in each lane."""
+    return bool(llvm.get_host_cpu_features().get("avx512bf16"))
+
+
+def _source(type_: str, lanes: int, chains: int, pairs: bool = False) -> str:
+    vector, numbers = f"<{lanes} x {type_}>", f"<{2 * lanes} x bfloat>"
+    if pairs:
+        fma, types = f"@llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}", f"{vector}, {numbers}, {numbers}"
+        call = f"call {vector} {fma}({vector} %a{{0}}, {numbers} %p, {numbers} %p)"
+    else:
+        fma, types = f"@llvm.fma.v{lanes}{'f32' if type_ == 'float' else 'f64'}", f"{vector}, {vector}, {vector}"
+        call = f"call {vector} {fma}({vector} %a{{0}}, {vector} %x, {vector} %y)"
     starts = [f"  %a{i} = phi {vector} [ zeroinitializer, %entry ], [ %b{i}, %loop ]" for i in range(chains)]
-    steps = [f"  %b{i} = call {vector} {fma}({vector} %a{i}, {vector} %x, {vector} %y)" for i in range(chains)]
+    steps = [f"  %b{i} = {call.format(i)}" for i in range(chains)]
     sums = [f"  %s{i} = fadd {vector} %{'b0' if i == 1 else f's{i - 1}'}, %b{i}" for i in range(1, chains)]
     lines = [
-        f"declare {vector} {fma}({vector}, {vector}, {vector})",
+        f"declare {vector} {fma}({types})",
         "define void @work(ptr %place, i64 %count) {",
         "entry:",
         f"  %x = load {vector}, ptr %place, align 8",
         f"  %y = fadd {vector} %x, %x",
+        *([f"  %p = bitcast {vector} %x to {numbers}"] if pairs else []),
         "  br label %loop",
         "loop:",
         "  %i = phi i64 [ 0, %entry ], [ %next, %loop ]",
@@ -63,9 +74,10 @@ class Machine:
         self.width, self.chains = _width_and_chains()
         self.engines: list[llvm.ExecutionEngine] = []
         self.loops = {"f32": self._build("float", 4), "f64": self._build("double", 8)}
+        self.loops["bf16"] = self._build("float", 4, pairs=True) if _has_pairs() else self.loops["f32"]
 
-    def _build(self, type_: str, itemsize: int) -> tuple[Callable[..., None], int]:
-        module = llvm.parse_assembly(_source(type_, self.width // itemsize, self.chains))
+    def _build(self, type_: str, itemsize: int, pairs: bool = False) -> tuple[Callable[..., None], int]:
+        module = llvm.parse_assembly(_source(type_, self.width // itemsize, self.chains, pairs))
         features = llvm.get_host_cpu_features().flatten()
         target = llvm.Target.from_default_triple()
         machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=2)
@@ -74,13 +86,13 @@ class Machine:
         self.engines.append(engine)
         # ctypes lets other threads run meanwhile.
         prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
-        flops_a_loop = 2 * self.chains * self.width // itemsize
+        flops_a_loop = (4 if pairs else 2) * self.chains * self.width // itemsize
         return prototype(engine.get_function_address("work")), flops_a_loop
 
     def peak_flops(self, dtype: str) -> float:
         """Floating-point operations a second of all threads together, the best of a few short runs."""
         work, flops = self.loops[dtype]
-        places = [np.full(64, 1e-3, np.float32 if dtype == "f32" else np.float64) for _ in range(self.threads)]
+        places = [np.full(64, 1e-3, np.float64 if dtype == "f64" else np.float32) for _ in range(self.threads)]
         best = 0.0
         for _ in range(3):
             begin = time.perf_counter()

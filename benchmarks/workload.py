@@ -18,6 +18,8 @@ OURS = ("graphc", "graphc-compiled")
 # What is no peer but a yardstick: one function of C, with one thread.
 BY_HAND = "by-hand"
 SYSTEMS = (*OURS, "torch", "torch-compile", "jax", "tinygrad", "numpy", "numexpr", BY_HAND)
+# What operands of products are converted to, by the workload's dtype; of networks, what autocast computes in.
+HALVES = {"f16": "float16", "bf16": "bfloat16"}
 # Those that are measured on a CUDA device.
 CUDA_SYSTEMS = (*OURS, "torch", "torch-compile", "torch-graphs", "jax", "cupy")
 # Results are summed up piece by piece: their float64 copies would count as memory of the system.

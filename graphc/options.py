@@ -29,6 +29,13 @@ MINIMAL_FILTERING = declare(
     affects_code=True,
 )
 
+BF16_PAIRS = declare(
+    "bf16_pairs",
+    True,
+    "multiply bf16 two at a time where the processor has an instruction for it, to which subnormal numbers count as 0",
+    affects_code=True,
+)
+
 INTERPRET = declare(
     "interpret",
     True,

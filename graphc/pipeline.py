@@ -23,7 +23,7 @@ from graphc.ir.printer import print_graph
 from graphc.ir.schedule import FusedGraph
 from graphc.ir.schedule_text import print_fused, print_plan
 from graphc.ir.small_matrices import has_kernel
-from graphc.options import MINIMAL_FILTERING
+from graphc.options import BF16_PAIRS, MINIMAL_FILTERING
 from graphc.passes.base import Pass, run_passes
 from graphc.passes.channels_last import ChannelsLast
 from graphc.passes.decompose import Decompose
@@ -34,6 +34,7 @@ from graphc.passes.join_products import JoinProducts
 from graphc.passes.layout import Layout
 from graphc.passes.minimal_filtering import MinimalFiltering
 from graphc.passes.order import order
+from graphc.passes.pair_products import PairProducts
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.reduction_order import ReductionOrder
 from graphc.passes.share_masks import ShareMasks
@@ -90,10 +91,12 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         in_parts = [SplitReductions(on_gpu=True), SinkConcats()]
         return [*machine_independent, *channels_last, *filtering, ShareMasks(), *in_parts]
     filtering = [MinimalFiltering(target.lanes(4), target.l2_bytes)] if MINIMAL_FILTERING.get() else []
+    pairing = [PairProducts()] if target.pairs and BF16_PAIRS.get() else []
     leading = SplitLeading(target.l2_bytes)
     return [
         *machine_independent,
         Layout(target.lanes(4)),
+        *pairing,
         *filtering,
         SplitFolds(),
         ShareMasks(),

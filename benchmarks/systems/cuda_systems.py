@@ -16,8 +16,8 @@ import numpy as np
 from benchmarks.systems.base import Prepared, System, several
 from benchmarks.systems.jax_system import Jax
 from benchmarks.systems.jax_system import Lib as JaxLib
-from benchmarks.systems.torch_like import CHANNELS_LAST, HALVES, TorchLike
-from benchmarks.workload import Arrays, Workload
+from benchmarks.systems.torch_like import CHANNELS_LAST, TorchLike, array_of
+from benchmarks.workload import HALVES, Arrays, Workload
 
 REDUCED = "reduce-overhead"
 WARM_UP = 3
@@ -33,7 +33,6 @@ class TorchLikeCuda(TorchLike):
         self.graphs = graphs
         self.net: Any = None
         self.optimizer: Any = None
-        self.half = ""
 
     def start(self, threads: int) -> str:
         version = super().start(threads)
@@ -56,15 +55,13 @@ class TorchLikeCuda(TorchLike):
         torch, loose = self.lib.torch, workload.dtype == "tf32"
         torch.set_float32_matmul_precision("high" if loose else "highest")
         torch.backends.cudnn.allow_tf32 = loose
-        self.half = HALVES.get(workload.dtype, "") if workload.network is None else ""
 
     def prepare(self, workload: Workload, form: Any, setting: str, compiled: bool | None = None) -> Prepared:
         prepared = super().prepare(workload, form, setting, compiled)
         return self._captured(prepared) if self.graphs else prepared
 
     def _tensor(self, array: np.ndarray, words: list[str]) -> Any:
-        tensor = super()._tensor(array, words).to("cuda")
-        return tensor.to(getattr(self.lib.torch, self.half)) if self.half and array.dtype == np.float32 else tensor
+        return super()._tensor(array, words).to("cuda")
 
     def _placed(self, net: Any) -> Any:
         return net.to("cuda")
@@ -99,11 +96,7 @@ class TorchLikeCuda(TorchLike):
             touch(results)
             synchronize()
 
-        def arrays(results: Any) -> list[np.ndarray]:
-            tensors = [t.detach().cpu() for t in several(results)]
-            return [(t.float() if t.element_size() == 2 else t).numpy() for t in tensors]
-
-        return Prepared(call, wait, arrays, weights, context, touch)
+        return Prepared(call, wait, lambda results: [array_of(t) for t in several(results)], weights, context, touch)
 
     def _captured(self, prepared: Prepared) -> Prepared:
         """The call as one CUDA graph, with the weights and the optimizer as they were before it was captured."""
@@ -149,7 +142,6 @@ class JaxCuda(Jax):
             self.device = self.lib.jax.devices()[0]
         except RuntimeError as error:
             raise ModuleNotFoundError(f"jax finds no CUDA device: {error}") from error
-        self.half = ""
         return self.lib.jax.__version__
 
     def peak_bytes(self) -> int | None:
@@ -158,22 +150,12 @@ class JaxCuda(Jax):
     def prepare(self, workload: Workload, form: Any, setting: str) -> Prepared:
         loose = workload.dtype == "tf32"
         self.lib.jax.config.update("jax_default_matmul_precision", "tensorfloat32" if loose else "highest")
-        self.half = HALVES.get(workload.dtype, "")
         return super().prepare(workload, form, setting)
-
-    def _array(self, array: np.ndarray) -> Any:
-        made = super()._array(array)
-        return made.astype(self.half) if self.half and array.dtype == np.float32 else made
 
     def _prepared(self, call: Any, weights: Any = None) -> Prepared:
         made = super()._prepared(call, weights)
-
-        def arrays(results: Any) -> list[np.ndarray]:
-            found = [np.asarray(r) for r in several(results)]
-            return [a.astype(np.float32) if a.dtype.itemsize == 2 else a for a in found]
-
         # What was started runs without being asked for.
-        return Prepared(made.call, made.wait, arrays, made.weights, made.context, lambda results: None)
+        return Prepared(made.call, made.wait, made.arrays, made.weights, made.context, lambda results: None)
 
 
 class Cupy(System):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.systems.base import Prepared, System, several
-from benchmarks.workload import Arrays, Network, Workload
+from benchmarks.workload import HALVES, Arrays, Network, Workload
 
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.01
 
@@ -45,6 +45,8 @@ def _updated(lib: Lib, network: Network, state: dict[str, Any], gradients: dict[
 class Jax(System):
     """The CPU back end; its threads are held by the process's CPUs and by XLA's flag."""
 
+    half = ""  # what the operands of a product are converted to
+
     def start(self, threads: int) -> str:
         os.environ["JAX_PLATFORMS"] = "cpu"
         os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"
@@ -58,6 +60,7 @@ class Jax(System):
         lib, jax = self.lib, self.lib.jax
         if workload.dtype == "f64":
             jax.config.update("jax_enable_x64", True)
+        self.half = HALVES.get(workload.dtype, "")
         arrays, cotangent = workload.operands()
         operands = {name: self._array(array) for name, array in arrays.items()}
         if workload.network is not None:
@@ -83,13 +86,18 @@ class Jax(System):
         return self._prepared(partial(both, values, g))
 
     def _array(self, array: np.ndarray) -> Any:
-        return self.lib.np.asarray(array.astype(np.int32) if array.dtype == np.int64 else array)
+        made = self.lib.np.asarray(array.astype(np.int32) if array.dtype == np.int64 else array)
+        return made.astype(self.half) if self.half and array.dtype == np.float32 else made
 
     def _prepared(self, call: Any, weights: Any = None) -> Prepared:
         def wait(results: Any) -> None:
             self.lib.jax.block_until_ready(results)
 
-        return Prepared(call, wait, lambda results: [np.asarray(r) for r in several(results)], weights)
+        def arrays(results: Any) -> list[np.ndarray]:
+            found = [np.asarray(r) for r in several(results)]
+            return [a.astype(np.float32) if a.dtype.itemsize == 2 else a for a in found]
+
+        return Prepared(call, wait, arrays, weights)
 
     def _network(self, network: Network, training: bool, form: Any, operands: dict[str, Any]) -> Prepared:
         lib, jax, jnp = self.lib, self.lib.jax, self.lib.np

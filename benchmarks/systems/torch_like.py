@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.systems.base import Prepared, System, several
-from benchmarks.workload import Arrays, Workload
+from benchmarks.workload import HALVES, Arrays, Workload
 
 LONGEST_TRIAL = 1.0
-HALVES = {"f16": "float16", "bf16": "bfloat16"}  # products' operands; of networks, what autocast computes in
 AUTOTUNED, CHANNELS_LAST, FREEZING = "max-autotune-no-cudagraphs", "channels_last", "freezing"
 
 
@@ -33,6 +32,12 @@ class Lib:
         self.optim: Any = importlib.import_module(f"{package}.optim")
 
 
+def array_of(tensor: Any) -> np.ndarray:
+    """The elements of a tensor; those of 16 bits in f32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.element_size() == 2 else tensor).numpy()
+
+
 class TorchLike(System):
     """`package` is "torch" or "graphc"."""
 
@@ -41,6 +46,7 @@ class TorchLike(System):
     def __init__(self, package: str, compiled: bool) -> None:
         self.package = package
         self.compiled = compiled
+        self.half = ""  # what the operands of a product are converted to
 
     def start(self, threads: int) -> str:
         self.lib = Lib(self.package)
@@ -75,6 +81,7 @@ class TorchLike(System):
 
     def prepare(self, workload: Workload, form: Any, setting: str, compiled: bool | None = None) -> Prepared:
         words = setting.split()
+        self.half = HALVES.get(workload.dtype, "") if workload.network is None else ""
         arrays, cotangent = workload.operands()
         tensors = {name: self._tensor(array, words) for name, array in arrays.items()}
         compile_ = self._compiler(words) if (self.compiled if compiled is None else compiled) else None
@@ -92,6 +99,9 @@ class TorchLike(System):
 
     def _tensor(self, array: np.ndarray, words: list[str]) -> Any:
         tensor = self.lib.torch.tensor(array)
+        if self.half and array.dtype == np.float32:
+            tensor = tensor.to(getattr(self.lib.torch, self.half))
+            tensor.data_ptr()  # a program of its own
         if CHANNELS_LAST in words and array.ndim == 4:
             return tensor.to(memory_format=self.lib.torch.channels_last)
         return tensor
@@ -129,7 +139,7 @@ class TorchLike(System):
         # graphc computes what is looked at; an address is asked for, so that nothing is copied. PyTorch has computed
         # when a call returns.
         wait = look if observe and self.package == "graphc" else lambda results: None
-        return Prepared(call, wait, lambda results: [t.detach().numpy() for t in several(results)], weights, context)
+        return Prepared(call, wait, lambda results: [array_of(t) for t in several(results)], weights, context)
 
     def _gradients(
         self, workload: Workload, form: Any, tensors: dict[str, Any], cotangent: Any, compile_: Any

@@ -7,8 +7,7 @@ from typing import Any
 
 from benchmarks import networks
 from benchmarks.networks.parts import jax_layer_norm
-from benchmarks.systems.torch_like import HALVES
-from benchmarks.workload import CUDA_SYSTEMS, Arrays, Workload, normal, uniform
+from benchmarks.workload import CUDA_SYSTEMS, HALVES, Arrays, Workload, normal, uniform
 from benchmarks.workloads import training
 
 STEPS, LONG, PRODUCTS = "Training steps on CUDA", "256 M floats on CUDA", "Matrix products on CUDA"
@@ -26,8 +25,7 @@ def _steps(tiny: bool) -> list[Workload]:
     for network, batch in others:
         exact = training.work(network, STEPS, batch, True, 2e-3)
         loose = dataclasses.replace(exact, name=f"{exact.name}-tf32", dtype="tf32", tolerance=2e-2)
-        half = dataclasses.replace(exact, name=f"{exact.name}-bf16", dtype="bf16", tolerance=0.1)
-        made += [exact, loose, half]
+        made += [exact, loose, training.halved(exact)]
     return [dataclasses.replace(step, by_hand=False) for step in made]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.workload import Arrays, Workload, normal
 
 SECTION = "Matrix products"
+CLOSE = {"f32": 1e-4, "f64": 1e-10, "bf16": 3e-2}
 
 
 def _pair(a: tuple[int, ...], b: tuple[int, ...], dtype: Any = np.float32) -> Callable[[], Arrays]:
@@ -20,6 +21,7 @@ def _pair(a: tuple[int, ...], b: tuple[int, ...], dtype: Any = np.float32) -> Ca
 def _product(name: str, a: tuple[int, ...], b: tuple[int, ...], dtype: str = "f32", form: str = "nn") -> Workload:
     """A product of operands with those shapes; `form` says which of them are transposed ("t")."""
     type_ = np.float64 if dtype == "f64" else np.float32
+    itemsize = 2 if dtype == "bf16" else type_().itemsize
     left, right = (axis == "t" for axis in form)
     rows, inner = a[-2:] if not left else a[:-3:-1]
     columns = b[-2] if right else b[-1]
@@ -33,13 +35,14 @@ def _product(name: str, a: tuple[int, ...], b: tuple[int, ...], dtype: str = "f3
         section=SECTION,
         inputs=_pair(a, b, type_),
         flops=2.0 * count * rows * inner * columns,
-        bytes=type_().itemsize * float(count) * (rows * inner + inner * columns + rows * columns),
+        bytes=itemsize * float(count) * (rows * inner + inner * columns + rows * columns),
         torch=compute,
         jax=compute,
-        tinygrad=compute,
-        numpy=lambda x, y: compute(None, x, y),
+        tinygrad=None if dtype == "bf16" else compute,
+        numpy=None if dtype == "bf16" else lambda x, y: compute(None, x, y),
+        reference=lambda x, y: compute(None, x, y),
         dtype=dtype,
-        tolerance=1e-10 if dtype == "f64" else 1e-4,
+        tolerance=CLOSE[dtype],
     )
 
 
@@ -65,10 +68,10 @@ def _epilogue(n: int) -> Workload:
 
 
 def workloads(tiny: bool) -> list[Workload]:
-    """Square products in both precisions, then the other shapes and forms."""
+    """Square products in all precisions, then the other shapes and forms."""
     sizes = (4,) if tiny else (16, 32, 64, 128, 256, 512, 1024, 2048)
     long, short, deep, n = (16, 4, 4, 8) if tiny else (4096, 64, 128, 512)
-    made = [_product(f"matmul-{dtype}-n{m}", (m, m), (m, m), dtype) for dtype in ("f32", "f64") for m in sizes]
+    made = [_product(f"matmul-{dtype}-n{m}", (m, m), (m, m), dtype) for dtype in CLOSE for m in sizes]
     return [
         *made,
         _product("matmul-tall", (long, short), (short, short)),

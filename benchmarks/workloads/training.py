@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from benchmarks import networks
-from benchmarks.workload import Arrays, Network, Workload
+from benchmarks.workload import OURS, Arrays, Network, Workload
 
 
 def work(network: Network, section: str, batch: int, training: bool, tolerance: float) -> Workload:
@@ -57,4 +59,12 @@ def workloads(tiny: bool) -> list[Workload]:
         ]
     for network, batch in small:
         made += [work(network, "Networks", batch, training, 2e-3) for training in (True, False)]
-    return made
+    steps = [step for step in made if step.section == "Networks" and step.training]
+    return [*made, *(halved(step) for step in steps)]
+
+
+def halved(step: Workload) -> Workload:
+    """The same network under `autocast` in bf16."""
+    return dataclasses.replace(
+        step, name=f"{step.name}-bf16", dtype="bf16", tolerance=0.1, only=(*OURS, "torch", "torch-compile")
+    )

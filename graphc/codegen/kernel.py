@@ -326,6 +326,7 @@ OPERATIONS: dict[str, tuple[int, str]] = {
     "mul": (2, "product; integers wrap"),
     "div": (2, "IEEE quotient (float)"),
     "fma": (3, "a * b + c rounded once (float)"),
+    "fma_pairs": (3, "c + a[1] * b[1], then + a[0] * b[0], for two pbf16 and f32; subnormals may count as 0"),
     "neg": (1, "negation; integers wrap"),
     "abs": (1, "absolute value; integers wrap"),
     "sqrt": (1, "IEEE square root"),

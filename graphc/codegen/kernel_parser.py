@@ -33,7 +33,7 @@ from graphc.codegen.kernel import (
 )
 from graphc.errors import IRSyntaxError
 from graphc.ir.record import record
-from graphc.ir.types import DTYPES
+from graphc.ir.types import IR_DTYPES
 
 MAX_TEXT = 1 << 26  # characters
 _MAX_DEPTH = 64  # nested loops
@@ -51,8 +51,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _KINDS = {"value": "a value such as %x", "symbol": "a name such as @kernel", "int": "an integer", "word": "a word"}
-_TYPE = re.compile(r"(f64|f32|f16|bf16|i64|i32|i16|i8|u8|bool)(?:x([1-9][0-9]{0,3}))?")
-_DTYPES = {d.name: d for d in DTYPES}
+_DTYPES = {d.name: d for d in IR_DTYPES}
+_TYPE = re.compile(rf"({'|'.join(_DTYPES)})(?:x([1-9][0-9]{{0,3}}))?")
 
 
 @record

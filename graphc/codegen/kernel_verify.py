@@ -40,7 +40,7 @@ from graphc.codegen.kernel_bounds import check_bounds
 from graphc.codegen.kernel_text import KernelPrinter
 from graphc.codegen.target import GROUP, WARP
 from graphc.errors import VerifyError
-from graphc.ir.types import bf16, boolean, f16, f32, f64, i32, i64
+from graphc.ir.types import bf16, boolean, f16, f32, f64, i32, i64, pbf16
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _FLOAT = frozenset({"div", "fma", "sqrt", "floor", "ceil", "trunc", "rint", "fmax", "fmin", "scale"})
@@ -359,6 +359,8 @@ class _Verifier:
         dtype, name = type.dtype, op.name
         if dtype.is_float and dtype.bits == 16 and name in _COMPUTED:
             self.fail(f"{name} of {dtype}: kernels only move and convert {dtype}; cast to f32 first")
+        if dtype.kind == "pair" and (name in _COMPUTED or name in _BITS or name in _INTEGER):
+            self.fail(f"{name} of {dtype}: kernels only move pairs and add up their products")
         wrong = (
             (name in _FLOAT and not dtype.is_float)
             or (name in _SIGNED and dtype.kind != "int")
@@ -424,6 +426,12 @@ class _Verifier:
         if not isinstance(op.attr, int) or not 0 <= op.attr <= source.lanes - lanes:
             self.fail(f"there {'is no lane' if lanes == 1 else f'are no {lanes} lanes from'} {op.attr} in {source}")
         self.result(op, VType(source.dtype, lanes))
+
+    def _op_fma_pairs(self, op: Op) -> None:
+        first, second, added = (a.type for a in op.args)
+        if first.dtype is not pbf16 or first != second or added != VType(f32, first.lanes):
+            self.fail(f"fma_pairs takes (pbf16, pbf16, f32) of as many lanes, not ({first}, {second}, {added})")
+        self.result(op, added)
 
     def _op_splice(self, op: Op) -> None:
         lanes = op.args[0].type.lanes

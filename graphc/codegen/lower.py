@@ -29,13 +29,14 @@ from graphc.codegen.stores import Stores
 from graphc.codegen.taps import Item, Tap, by_elements, element_keys, one_by_one, streamed
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.turns import store_turns
-from graphc.codegen.values import Masks, Values, accumulator_dtype
+from graphc.codegen.values import Masks, Values, accumulator_dtype, factor_type
 from graphc.ir.access import Index
 from graphc.ir.demand import reduction_extents, reduction_reads
 from graphc.ir.index import Ix, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.schedule import Scratch
+from graphc.ir.types import pbf16
 
 _NOTHING: Mapping[Node, Node] = MappingProxyType({})
 
@@ -461,9 +462,11 @@ class _Lowering:
             if search is not None:
                 return list(search.step(old[0], old[1], part, number))
             return list(extremes.step(e, stage.op, old[0], old[1], part, number()))
-        wide = [expand_cast(e, p, dtype) for p in parts]
+        wide = [expand_cast(e, p, factor_type(stage.inputs[0].dtype)) for p in parts]
         if stage.op != "contract":
             return [self.values.combine(stage.op, old[0], wide[0])]
+        if wide[0].type.dtype is pbf16:
+            return [e.op("fma_pairs", wide[0], wide[1], old[0])]
         if dtype.is_float and self.target.fma:
             return [e.op("fma", wide[0], wide[1], old[0])]
         return [e.op("add", old[0], e.op("mul", wide[0], wide[1]))]

@@ -16,7 +16,7 @@ from graphc.codegen.schedule import Chunk, Panel, Schedule, pick
 from graphc.codegen.sites import Nest, Site
 from graphc.codegen.target import LINE, Target
 from graphc.codegen.traffic import FULL, footprint
-from graphc.codegen.values import accumulator_dtype
+from graphc.codegen.values import accumulator_dtype, factor_type
 from graphc.ir.demand import base_of
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
@@ -105,7 +105,7 @@ def _panel(number: int, site: Site, nest: Nest, schedule: Schedule) -> Panel | N
     loops = tuple(v for v in (*schedule.loop_order[site], *schedule.unrolled[site]) if v.hi and address.coefficient(v))
     outer = tuple(v for v in mine if v is not axis)
     steps = math.prod(v.hi + 1 for v in loops)
-    dtype = accumulator_dtype(source.dtype)
+    dtype = factor_type(source.dtype)
     tiles = -(-(axis.hi + 1) // width)
     size = tiles * width * steps * math.prod(v.hi + 1 for v in outer)
     assert site.stage is not None
@@ -162,7 +162,7 @@ def _chunk_count(site: Site, nest: Nest, schedule: Schedule, target: Target) -> 
     """
     lane, extent = schedule.lane, schedule.loop_order[site][0].hi + 1
     if lane is not None:
-        itemsize = max(accumulator_dtype(leaf.dtype).itemsize for leaf, _ in site.operands[0])
+        itemsize = max(factor_type(leaf.dtype).itemsize for leaf, _ in site.operands[0])
         wanted = max(1, STREAMED * target.l1_bytes // (schedule.tile[lane] * schedule.lanes * itemsize))
         steps = math.prod(v.hi + 1 for v in site.loops)
         count = 1 if steps // extent > 2 * wanted else round(steps / wanted)

@@ -49,6 +49,11 @@ class Target:
         return int(self.cpu.removeprefix("sm_").rstrip("af")) if self.device == "cuda" else 0
 
     @property
+    def pairs(self) -> bool:
+        """Whether one instruction multiplies two pairs of bf16 in each lane and adds up the products."""
+        return "+avx512bf16" in self.features.split(",")
+
+    @property
     def masks(self) -> bool:
         """Whether one instruction loads those elements of a vector that a mask names."""
         return any(feature.startswith("+avx") for feature in self.features.split(","))

@@ -14,7 +14,7 @@ from graphc.ir.demand import base_of, indexed_read, is_reduction, needs_loop, pl
 from graphc.ir.index import Data, Ix, Symbol, Var, linear
 from graphc.ir.node import Node
 from graphc.ir.record import record
-from graphc.ir.types import DType, bf16, f16, f32, i32, i64, identity
+from graphc.ir.types import DType, bf16, f16, f32, i32, i64, identity, pbf16
 
 
 @record
@@ -68,7 +68,12 @@ _Steps = Generator[_Request, Value, Value]
 
 def accumulator_dtype(dtype: DType) -> DType:
     """The dtype in which sums and products of `dtype` are kept."""
-    return f32 if dtype in (f16, bf16) else dtype
+    return f32 if dtype in (f16, bf16, pbf16) else dtype
+
+
+def factor_type(dtype: DType) -> DType:
+    """The dtype in which elements of `dtype` are multiplied: pairs of bf16 as they are."""
+    return dtype if dtype is pbf16 else accumulator_dtype(dtype)
 
 
 class Values:

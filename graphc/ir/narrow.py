@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphc.ir.access import SINGLE_READ
+from graphc.ir.builder import Builder
 from graphc.ir.demand import is_zero_pad
 from graphc.ir.node import Node
 from graphc.ir.types import DType, bf16, f16, f32
@@ -27,6 +28,16 @@ def narrow_dtype(node: Node) -> DType:
     """The dtype that holds all elements of `node`: 16 bits where those do."""
     cast = widening_of(node)
     return node.dtype if cast is None else cast.inputs[0].dtype
+
+
+def narrowed(b: Builder, node: Node) -> Node:
+    """`node`, all of whose elements 16 bits hold (`narrow_dtype`), in 16 bits."""
+    if node.dtype in HALVES:
+        return node
+    if is_widening(node):
+        return node.inputs[0]
+    source = narrowed(b, node.inputs[0])
+    return b.make(node.op, (source,), node.attrs, node.type.with_dtype(source.dtype))
 
 
 def factor_dtype(contraction: Node) -> DType:

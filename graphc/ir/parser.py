@@ -18,7 +18,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import AttrValue, Location, Node
 from graphc.ir.opdef import OPS, Attr, OpDef
-from graphc.ir.types import DTYPES, DType, TensorType
+from graphc.ir.types import IR_DTYPES, DType, TensorType
 from graphc.ir.verify import MAX_RANK, TYPE_GIVEN, check_attr, check_node, check_type
 
 MAX_TEXT = 1 << 28  # characters
@@ -37,7 +37,7 @@ _TOKEN = re.compile(
     |(?P<bad>.))""",
     re.VERBOSE | re.DOTALL,
 )
-_DTYPES = {d.name: d for d in DTYPES}
+_DTYPES = {d.name: d for d in IR_DTYPES}
 
 
 @dataclass(slots=True)

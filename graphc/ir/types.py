@@ -15,7 +15,7 @@ from graphc.errors import ShapeError
 class DType:
     """An element type. There is one object per type, so `is` and `==` agree.
 
-    `name` is the IR spelling, `torch_name` PyTorch's, `kind` one of "float", "int", "uint", "bool".
+    `name` is the IR spelling, `torch_name` PyTorch's, `kind` one of "float", "int", "uint", "bool", "pair".
     """
 
     name: str
@@ -58,9 +58,12 @@ i16 = DType("i16", "int16", "int", 16, np.dtype(np.int16))
 i8 = DType("i8", "int8", "int", 8, np.dtype(np.int8))
 u8 = DType("u8", "uint8", "uint", 8, np.dtype(np.uint8))
 boolean = DType("bool", "bool", "bool", 8, np.dtype(np.bool_))
+# Two numbers of bf16 that a sum of products takes in one step, the first in the lower half. No tensor has it.
+pbf16 = DType("pbf16", "packed_bfloat16", "pair", 32, np.dtype(np.int32))
 
 DTYPES: tuple[DType, ...] = (f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean)
-_BY_NAME = {d.name: d for d in DTYPES}
+IR_DTYPES: tuple[DType, ...] = (*DTYPES, pbf16)  # those that values inside of a program can have
+_BY_NAME = {d.name: d for d in IR_DTYPES}
 _BY_NUMPY = {d.numpy: d for d in DTYPES}
 
 

@@ -19,6 +19,7 @@ PASSES: dict[str, str] = {
     "join_products": "graphc.passes.join_products:JoinProducts",
     "layout": "graphc.passes.layout:Layout",
     "minimal_filtering": "graphc.passes.minimal_filtering:MinimalFiltering",
+    "pair_products": "graphc.passes.pair_products:PairProducts",
     "reduction_order": "graphc.passes.reduction_order:ReductionOrder",
     "share_masks": "graphc.passes.share_masks:ShareMasks",
     "share_pads": "graphc.passes.share_pads:SharePads",

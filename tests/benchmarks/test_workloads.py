@@ -10,7 +10,7 @@ import pytest
 import graphc
 from benchmarks.systems import system
 from benchmarks.systems.base import Prepared
-from benchmarks.workload import SYSTEMS, Workload
+from benchmarks.workload import HALVES, SYSTEMS, Workload
 from benchmarks.workloads import program, workloads
 
 TINY = workloads(tiny=True)
@@ -41,7 +41,8 @@ def test_values(name: str) -> None:
         assert 0.8 < kept.mean() < 0.97
         np.testing.assert_allclose(found[kept], x[kept] / 0.9, rtol=1e-6)
     else:
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        close = (workload.tolerance, workload.tolerance) if workload.dtype in HALVES else (1e-4, 1e-5)
+        np.testing.assert_allclose(found, wanted, *close)
 
 
 @pytest.mark.parametrize("name", [name for name, w in TINY.items() if w.gradients])
@@ -92,6 +93,8 @@ def test_every_workload_has_its_forms_and_its_costs() -> None:
         forms = {name for name in SYSTEMS if workload.form(name) is not None}
         others = {"record": set(), "loop-decode": {"jax"}}.get(workload.name, {"jax", "tinygrad"})
         others = others if workload.section != program.SECTION else set()
+        if workload.dtype in HALVES:  # of networks, autocast: PyTorch's alone
+            others = {"jax"} if workload.network is None else set()
         assert forms >= {"graphc", "torch", *others}, workload.name
         assert workload.flops > 0 or workload.bytes > 0 or workload.section == "Overheads", workload.name
-        assert 0 < workload.tolerance < 0.1
+        assert 0 < workload.tolerance <= 0.1

@@ -90,6 +90,14 @@ def _truncating_quotient(a: Array, b: Array) -> Array:
     return q + ((a % b != 0) & ((a < 0) != (b < 0)))
 
 
+def _fma_pairs(a: Array, b: Array, c: Array) -> Array:
+    """Sums of two products, which are exact: the upper halves' first."""
+    for halves in ((a & -0x10000, b & -0x10000), (a << 16, b << 16)):
+        x, y = (half.view(np.float32) for half in halves)
+        c = c + x * y
+    return c
+
+
 def _index(quotient: bool) -> Callable[[Array, Array], Array]:
     def divide(a: Array, b: Array) -> Array:
         assert ((a >= 0) & (b > 0)).all(), "index arithmetic is for non-negative numbers"
@@ -132,6 +140,7 @@ SIMPLE: Mapping[str, Callable[..., Array]] = {
     "mul": np.multiply,
     "div": np.divide,
     "fma": fma,
+    "fma_pairs": _fma_pairs,
     "scale": _scale,
     "neg": np.negative,
     "abs": np.abs,

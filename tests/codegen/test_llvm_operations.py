@@ -443,7 +443,7 @@ def test_lookup(dtype: DType, lanes: int, target: str) -> None:
 def test_every_operation_is_tested() -> None:
     tested = {n for d in DTYPES if d not in (f16, bf16) for n in operations_of(d)} | set(REDUCE)
     tested |= {"const", "splat", "lanes", "extract", "cast", "bitcast", "floordiv", "mod"} | SHUFFLES
-    tested |= {"lookup", "scale"}
+    tested |= {"lookup", "scale", "fma_pairs"}
     assert tested == set(OPERATIONS)
 
 

@@ -53,6 +53,28 @@ def _fma(f: Function, op: Op) -> str:
     return f.call("fma", register_type(op.result.type), [f.names[a] for a in op.args], hint=op.result.name)
 
 
+_PAIRS = {lanes: f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}" for lanes in (4, 8, 16)}  # AVX-512's instruction
+
+
+def _fma_pairs(f: Function, op: Op) -> str:
+    """One instruction, or two sums: a number of bf16 is the upper half of one of f32."""
+    type = op.result.type
+    spelt, bits = register_type(type), register_type(op.args[0].type)
+    first, second, total = (f.names[a] for a in op.args)
+    if type.lanes in _PAIRS and f.x86 and "avx512bf16" in f.features:
+        halves = f"<{2 * type.lanes} x bfloat>"
+        numbers = [(halves, f.emit(f"bitcast {bits} {pair} to {halves}")) for pair in (first, second)]
+        return _call(f, _PAIRS[type.lanes], spelt, [(spelt, total), *numbers], op.result.name)
+    pairs = VType(i32, type.lanes)
+    upper = [f.emit(f"and {bits} {pair}, {literal(-1 << 16, pairs)}") for pair in (first, second)]
+    lower = [f.emit(f"shl {bits} {pair}, {literal(16, pairs)}") for pair in (first, second)]
+    for half in (upper, lower):
+        numbers = [f.emit(f"bitcast {bits} {number} to {spelt}") for number in half]
+        product = f.emit(f"fmul {spelt} {numbers[0]}, {numbers[1]}")  # exact
+        total = f.emit(f"fadd {spelt} {total}, {product}", op.result.name if half is lower else "")
+    return total
+
+
 _SCALES = {  # AVX-512's instruction, by bytes of the vector
     (dtype, size): f"llvm.x86.avx512.mask.scalef.{suffix}.{8 * size}"
     for dtype, suffix in (("f32", "ps"), ("f64", "pd"))
@@ -325,6 +347,7 @@ _HANDLERS: dict[str, Callable[[Function, Op], str]] = {
         ("reduce_add", "reduce_mul", "reduce_maximum", "reduce_minimum", "reduce_or", "reduce_and"), _reduce
     ),
     "fma": _fma,
+    "fma_pairs": _fma_pairs,
     "scale": _scale,
     "neg": _neg,
     "not": _not,

@@ -13,17 +13,19 @@ from graphc.ir.opdef import Attr, Attrs, OpDef, register
 from graphc.ir.ops.checks import check_arity, check_device, check_group, check_same_dtype, narrow, widen
 from graphc.ir.ops.contract_vjp import contract_vjp
 from graphc.ir.record import record
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, f32, pbf16
 
 
 def _infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     check_arity("contract", types, 2)
     check_device("contract", types)
     check_same_dtype("contract", types)
-    check_group("contract", types[0], "number")
+    if types[0].dtype is not pbf16:
+        check_group("contract", types[0], "number")
     spec = parse_spec(attrs["spec"])
     extents = spec.extents(types[0].shape, types[1].shape)
-    return types[0].with_shape(tuple(extents[label] for label in spec.out))
+    dtype = f32 if types[0].dtype is pbf16 else types[0].dtype
+    return types[0].with_dtype(dtype).with_shape(tuple(extents[label] for label in spec.out))
 
 
 @record
@@ -77,7 +79,15 @@ def _windows(dims: Sequence[Dim], extents: dict[str, int]) -> tuple[tuple[int, .
     return tuple(extents[label] for _, label, _ in labels), tuple((axis, c) for axis, _, c in labels)
 
 
+def _numbers(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the second of each pair of bf16."""
+    return (pairs << 16).view(np.float32), (pairs & -0x10000).view(np.float32)
+
+
 def _evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, type: TensorType) -> np.ndarray:
+    if type.dtype is f32 and all(array.dtype == pbf16.numpy for array in arrays):
+        (x0, x1), (y0, y1) = map(_numbers, arrays)
+        return _evaluate((x1, y1), attrs, type) + _evaluate((x0, y0), attrs, type)
     plan = _plan(attrs["spec"], arrays[0].shape, arrays[1].shape)
     if plan is None:
         return np.zeros(type.shape, type.dtype.numpy)
@@ -102,7 +112,7 @@ CONTRACT = register(
         doc=(
             'Sum of products by the formula `spec`, "x dims, y dims -> out dims": labels that are not in the output '
             "are summed, a dimension may be a sum of labels such as 2h+r. One number dtype; floats add up in their "
-            "dtype (f16 and bf16 in f32), integers wrap."
+            "dtype (f16 and bf16 in f32), integers wrap. Pairs of bf16 are multiplied number by number, and give f32."
         ),
         infer=_infer,
         evaluate=_evaluate,
