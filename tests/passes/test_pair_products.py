@@ -24,7 +24,7 @@ from graphc.passes.minimal_filtering import MinimalFiltering
 from graphc.passes.pair_products import PairProducts
 from graphc.pipeline import graph_passes, stage_text
 from tests.codegen.programs import run
-from tests.codegen.targets import AVX512
+from tests.codegen.targets import AVX512, runnable
 
 Ints = tuple[int, ...]
 ANY = PairProducts(min_uses=0)
@@ -81,14 +81,15 @@ def test_results(case: str, widened: bool) -> None:
         np.testing.assert_allclose(found.astype(np.float64), wanted.astype(np.float64), rtol=0, atol=tolerance * scale)
 
 
+@pytest.mark.parametrize("target", runnable())
 @pytest.mark.parametrize("case", CASES)
-def test_whole_numbers_are_exact(case: str) -> None:
+def test_whole_numbers_are_exact(case: str, target: str) -> None:
     """Every product is taken once: of small whole numbers no sum is rounded."""
     graph = graph_of(*CASES[case])
     rng = np.random.default_rng(1)
     arrays = [rng.integers(-8, 9, n.shape).astype(bf16.numpy) for n in graph.inputs]
     (wanted,) = evaluate(graph, arrays)
-    (found,) = run(ANY.run(graph), arrays)
+    (found,) = run(ANY.run(graph), arrays, runnable()[target])
     assert (found == wanted).all()
 
 
