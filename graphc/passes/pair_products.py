@@ -19,7 +19,7 @@ from graphc.ir.record import record
 from graphc.ir.types import bf16, i16, i32, pbf16
 from graphc.passes.base import PRIMITIVE, Pass
 
-MIN_USES = 32  # multiply-adds for each element that is stored anew
+MIN_USES = 10  # multiply-adds for each element that is stored anew
 
 Axes = tuple[int, int]
 """The dimension of each operand that is cut into pairs."""
@@ -57,8 +57,7 @@ def _chosen(graph: Graph, min_uses: int) -> dict[Node, Axes]:
     found = {n: axes for n in graph.nodes if n.op == "contract" and (axes := _axes(n)) is not None}
     products: Counter[tuple[Node, int]] = Counter()
     for node, axes in found.items():
-        for pairs in set(zip(node.inputs, axes, strict=True)):
-            products[pairs] += multiply_adds(node)
+        products.update(dict.fromkeys(zip(node.inputs, axes, strict=True), multiply_adds(node)))
     return {
         node: axes
         for node, axes in found.items()
