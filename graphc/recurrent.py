@@ -15,7 +15,7 @@ from graphc.functional import dropout as drop
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.naming import named
-from graphc.recurrent_layers import GRU, LSTM, RELU, TANH, Kind, drive, layer, weights_of
+from graphc.recurrent_layers import GRU, LSTM, RELU, TANH, Kind, cell, layer
 from graphc.recurrent_pieces import in_pieces, is_any_length
 from graphc.tensors.casting import autocasts
 from graphc.tensors.core import TensorBase, record_many
@@ -142,8 +142,7 @@ def _cell(
     biases = [bias for bias in (b_ih, b_hh) if isinstance(bias, TensorBase)]
 
     def emit(b: Builder, x: Node, *rest: Node) -> Sequence[Node]:
-        w = weights_of(rest[kind.states :], bool(biases))
-        return kind.step(b, drive(b, x, w, kind), rest[: kind.states], w)
+        return cell(b, kind, x, rest[: kind.states], rest[kind.states :], bool(biases))
 
     return record_many(f"{kind.name}_cell", (input, *states, w_ih, w_hh, *biases), emit)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.ir.access import SINGLE_READ
 from graphc.ir.builder import Builder
-from graphc.ir.demand import is_zero_pad
+from graphc.ir.demand import is_zero, is_zero_pad
 from graphc.ir.node import Node
 from graphc.ir.types import DType, bf16, f16, f32
 
@@ -38,6 +40,16 @@ def narrowed(b: Builder, node: Node) -> Node:
         return node.inputs[0]
     source = narrowed(b, node.inputs[0])
     return b.make(node.op, (source,), node.attrs, node.type.with_dtype(source.dtype))
+
+
+def concatenated(b: Builder, parts: Sequence[Node], axis: int) -> Node:
+    """`parts` along `axis`; those that 16 bits hold are put together in 16 bits, and converted as one."""
+    wide, dtypes = parts[0].dtype, {narrow_dtype(part) for part in parts if not is_zero(part)}
+    if len(dtypes) != 1 or wide in dtypes:
+        return b.concat(tuple(parts), axis)
+    (dtype,) = dtypes
+    narrow = (b.constant(0, p.type.with_dtype(dtype)) if is_zero(p) else narrowed(b, p) for p in parts)
+    return b.cast(b.concat(tuple(narrow), axis), wide)
 
 
 def factor_dtype(contraction: Node) -> DType:

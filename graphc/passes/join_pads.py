@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
+from graphc.ir.narrow import HALVES, concatenated, is_widening
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.passes.base import Pass, rebuild
 
 _MOVEMENT = frozenset({"reshape", "permute", "broadcast"})
-_SUMS = frozenset({"contract", "reduce_sum"})  # these begin with +0.0, so they are never -0.0
+_SUMS = frozenset({"contract", "reduce_sum"})  # these begin with +0.0: in f32 and f64 only what underflows is -0.0
 
 
 @record
@@ -63,7 +64,7 @@ class JoinPads(Pass):
             if parts is None:
                 return None
             if len(parts.places) > 1 and parts.fills(node.shape[parts.axis]):
-                return builder.concat(tuple(_unsigned_zero(builder, part) for _, part in parts.places), parts.axis)
+                return concatenated(builder, [_unsigned_zero(builder, part) for _, part in parts.places], parts.axis)
             known[node] = parts
             return None
 
@@ -83,13 +84,13 @@ def _padded(node: Node) -> _Parts | None:
 
 
 def _unsigned_zero(builder: Builder, value: Node) -> Node:
-    """`value + 0.0`, added below what only moves elements."""
+    """`value + 0.0`, added below what only moves elements or converts 16 bits to f32."""
     path: list[Node] = []
     source = value
-    while source.op in _MOVEMENT:
+    while source.op in _MOVEMENT or is_widening(source):
         path.append(source)
         source = source.inputs[0]
-    if not source.dtype.is_float or source.op in _SUMS:
+    if not source.dtype.is_float or (source.op in _SUMS and source.dtype not in HALVES):
         return value
     result = builder.add(source, builder.constant(0.0, source.type))
     for node in reversed(path):

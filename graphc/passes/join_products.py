@@ -11,6 +11,7 @@ from functools import reduce
 from graphc.ir.builder import Builder
 from graphc.ir.contraction import is_plain, parse_spec
 from graphc.ir.graph import Graph
+from graphc.ir.narrow import concatenated
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.schedule import MAX_PARTS
@@ -88,5 +89,5 @@ def _joined(builder: Builder, terms: list[Node]) -> Node:
         return terms[0]
     places = _shared_label(terms[0])
     assert places is not None
-    operands = [builder.concat(tuple(t.inputs[k] for t in terms), places[k]) for k in (0, 1)]
+    operands = [concatenated(builder, [t.inputs[k] for t in terms], places[k]) for k in (0, 1)]
     return builder.contract(operands[0], operands[1], terms[0].text("spec"))

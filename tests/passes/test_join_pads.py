@@ -22,6 +22,18 @@ graph @gates(%a: f32[3,4], %b: f32[3,2], %c: f32[3,4]) {
 """
 
 
+PRODUCTS = """
+graph @products(%x: f16[3,2], %y: f16[4,2]) {
+  %2 = contract %x, %y {spec = "a i, b i -> a b"} : f16[3,4]
+  %3 = pad %2 {low = [0,0], high = [0,4], interior = [0,0], value = 0.0} : f16[3,8]
+  %4 = contract %x, %y {spec = "a i, b i -> a b"} : f16[3,4]
+  %5 = pad %4 {low = [0,4], high = [0,0], interior = [0,0], value = 0.0} : f16[3,8]
+  %6 = add %3, %5 : f16[3,8]
+  return %6
+}
+"""
+
+
 def operators(graph: Graph) -> list[str]:
     return [n.op for n in graph.nodes if n.op != "input"]
 
@@ -83,6 +95,38 @@ def test_integers_need_no_zero() -> None:
     graph = parse_graph(GATES.replace("f32", "i32").replace("value = 0.0", "value = 0"))
     joined = JoinPads().run(graph)
     assert operators(joined) == ["concat"]
+
+
+def test_parts_that_16_bits_hold_are_joined_in_16_bits() -> None:
+    graph = parse_graph(
+        """
+        graph @wide(%a: bf16[3,4], %b: bf16[2,3]) {
+          %2 = cast %a {dtype = f32} : f32[3,4]
+          %3 = pad %2 {low = [0,0], high = [0,2], interior = [0,0], value = 0.0} : f32[3,6]
+          %4 = cast %b {dtype = f32} : f32[2,3]
+          %5 = permute %4 {perm = [1,0]} : f32[3,2]
+          %6 = pad %5 {low = [0,4], high = [0,0], interior = [0,0], value = 0.0} : f32[3,6]
+          %7 = add %3, %6 : f32[3,6]
+          return %7
+        }
+        """
+    )
+    joined = JoinPads().run(graph)
+    (wide,) = joined.outputs
+    assert (wide.op, wide.inputs[0].op, str(wide.inputs[0].type)) == ("cast", "concat", "bf16[3,6]")
+    special = np.array([-0.0, 0.0, np.inf, -np.inf, np.nan, 1.5])
+    arrays = [np.resize(special, n.shape).astype(n.dtype.numpy) for n in graph.inputs]
+    (expected,), (got,) = evaluate(graph, arrays), evaluate(joined, arrays)
+    np.testing.assert_array_equal(got, expected)
+    assert np.array_equal(np.signbit(got), np.signbit(expected))
+
+
+def test_products_that_round_to_a_zero_with_a_sign() -> None:
+    graph = parse_graph(PRODUCTS)
+    least = np.float16(2**-24)
+    arrays = [np.full((3, 2), least), np.full((4, 2), -least)]
+    (expected,), (got,) = evaluate(graph, arrays), evaluate(JoinPads().run(graph), arrays)
+    assert not np.signbit(expected).any() and not np.signbit(got).any()
 
 
 def test_a_long_chain_is_one_concatenation() -> None:

@@ -8,9 +8,10 @@ import pytest
 from graphc.ir.builder import Builder
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
+from graphc.ir.narrow import factor_dtype
 from graphc.ir.node import Node
 from graphc.ir.schedule import MAX_PARTS
-from graphc.ir.types import DType, TensorType, f32, f64
+from graphc.ir.types import DType, TensorType, bf16, f16, f32, f64
 from graphc.passes.join_products import MIN_TERMS, JoinProducts
 from graphc.pipeline import build_program
 from tests.codegen.programs import run
@@ -53,6 +54,23 @@ def test_a_sum_of_products_is_one(count: int, dtype: DType) -> None:
     arrays = arrays_for(graph)
     np.testing.assert_allclose(run(graph, arrays)[0], evaluate(graph, arrays)[0], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(evaluate(joined, arrays)[0], evaluate(graph, arrays)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [f16, bf16], ids=str)
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_factors_that_16_bits_hold_are_joined_in_16_bits(dtype: DType, zero: float) -> None:
+    b, count = Builder(), 5
+    shapes = [(4, 40)] * count + [(4, 24)] * (count - 1)
+    inputs = [b.input(i, TensorType(dtype, shape)) for i, shape in enumerate(shapes)]
+    wide = [b.cast(x, f32) for x in inputs]
+    first_state = b.constant(zero, TensorType(f32, (4, 24)))  # what a recurrence begins with
+    terms = [b.contract(x, y, SPEC) for x, y in zip(wide[:count], (first_state, *wide[count:]), strict=True)]
+    graph = Graph(tuple(inputs), (chain(terms),))
+    joined = JoinProducts().run(graph)
+    (product,) = (n for n in joined.nodes if n.op == "contract")
+    assert factor_dtype(product) is (dtype if str(zero) == "0.0" else f32)
+    arrays = arrays_for(graph)
+    np.testing.assert_allclose(evaluate(joined, arrays)[0], evaluate(graph, arrays)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_sums_in_any_order_of_brackets() -> None:
