@@ -21,7 +21,7 @@ from graphc.amp.state import (
     set_autocast_enabled,
 )
 from graphc.errors import InputError, KindError, UsageError
-from graphc.tensors.casting import eligible
+from graphc.tensors.casting import STATE, eligible
 from graphc.tensors.core import TensorBase
 from graphc.tensors.shaping import to_dtype
 from graphc.warned import warn
@@ -53,7 +53,7 @@ class autocast:
         if not is_autocast_available(device_type):
             raise UsageError(f"User specified an unsupported autocast device_type '{device_type}'")
         self._cache_enabled = is_autocast_cache_enabled() if cache_enabled is None else cache_enabled
-        if enabled and device_type == "cuda" and not is_available():
+        if enabled and device_type == "cuda" and STATE.device != "cuda" and not is_available():
             warn("CUDA is not available or torch_xla is imported. Disabling autocast.")
             enabled = False
         elif enabled and device_type != "cuda" and self.fast_dtype not in _SUPPORTED:

@@ -41,7 +41,7 @@ def profile_command(
     Arithmetic and traffic are what the compiler counts for a kernel; traffic counts each buffer once.
     """
     check_device(device)
-    graphs = graphs_of(target, arguments, grad)
+    graphs = graphs_of(target, arguments, grad, device)
     if device != "cpu":
         profiles = [profile_on_device(graph, device, runs) for graph in graphs]
         note(f"{device}, median of {counted(runs, 'run')}")

@@ -21,6 +21,7 @@ from graphc.ir import Builder, Graph
 from graphc.nn import Module
 from graphc.passes.autodiff import grad_graph
 from graphc.pipeline import STAGES, stage_text
+from graphc.tensors.casting import counting_as
 from graphc_runtime.devices.cuda import current_device, is_available
 
 GPU_STAGES = ("cuda", "ptx", "sass")
@@ -59,7 +60,7 @@ def trace_command(
         raise unknown("stage", stage, STAGES)
     device = device or ("cuda" if stage in GPU_STAGES else "cpu")
     machine = _machine(device, arch)
-    graphs = graphs_of(target, arguments, grad)
+    graphs = graphs_of(target, arguments, grad, device)
     texts = [stage_text(graph, stage, loc, device, machine) for graph in graphs]
     if as_json:
         write_text(output, to_json({"stage": stage, "graphs": [graph.name for graph in graphs], "texts": texts}))
@@ -87,8 +88,9 @@ def _named(device: str) -> str:
     return device if ":" in device else f"{device}:{current_device()}"
 
 
-def graphs_of(target: str, arguments: str, grad: bool) -> list[Graph]:
-    """The graphs of a file in text form, or the one of `FILE.py:NAME` called with the types of `--args`.
+def graphs_of(target: str, arguments: str, grad: bool, device: str) -> list[Graph]:
+    """The graphs of a file in text form, or the one of `FILE.py:NAME` called with the types of `--args`, on `device`
+    as far as autocast is concerned.
 
     A usage error when `--args` comes with graphs in text form.
     """
@@ -96,10 +98,11 @@ def graphs_of(target: str, arguments: str, grad: bool) -> list[Graph]:
         if arguments:
             raise click.UsageError("--args belongs to FILE.py:NAME; a graph in text form has its types already")
         return [with_gradients(graph) if grad else graph for graph in read_graphs(target)]
-    return [trace_target(target, parse_arguments(arguments), grad)]
+    with counting_as(device.partition(":")[0]):
+        return [_trace_target(target, parse_arguments(arguments), grad)]
 
 
-def trace_target(target: str, arguments: list[Argument], grad: bool) -> Graph:
+def _trace_target(target: str, arguments: list[Argument], grad: bool) -> Graph:
     """The graph of `FILE.py:NAME` called with tensors of these types, with its gradients if they are wanted."""
     function = load_callable(target)
     name = target.rpartition(":")[2]

@@ -38,6 +38,7 @@ class _State(threading.local):
         self.cache_enabled = True
         self.nesting = 0
         self.entry: object = None  # in OPEN
+        self.device: str | None = None  # of which tensors count; None: each of its own
         # Devices that are on with their dtypes; None when none is, and inside a function that autocast has entered.
         self.key: Key | None = None
 
@@ -53,6 +54,16 @@ class _State(threading.local):
 
 
 STATE = _State()
+
+
+@contextmanager
+def counting_as(device: str) -> Iterator[None]:
+    """Inside, all tensors are converted as those of `device` are ("cuda"), which need not be there."""
+    before, STATE.device = STATE.device, device
+    try:
+        yield
+    finally:
+        STATE.device = before
 
 
 @contextmanager
@@ -89,7 +100,7 @@ def cast_call(function: Callable[..., Any], name: str, args: tuple[Any, ...], kw
         return function(*args, **kwargs)
     name = ALIASES.get(name, name)
     tensors = list(_tensors((*args, *kwargs.values())))
-    device = tensors[0].device.type if tensors else ""
+    device = device_type(tensors[0]) if tensors else ""
     lower = dict(key).get(device)
     if lower is None:
         return function(*args, **kwargs)
@@ -125,10 +136,15 @@ def _tensors(values: Any) -> Iterator[Any]:
             yield from (v for v in value if isinstance(v, TensorBase))
 
 
+def device_type(tensor: Any) -> str:
+    """The device as one of whose tensors autocast takes this one."""
+    return STATE.device or tensor.device.type
+
+
 def eligible(tensor: Any, device: str) -> bool:
     """Whether autocast converts a tensor: floats of that device but those of 64 bits."""
     dtype = tensor._type.dtype
-    return dtype.is_float and dtype is not f64 and tensor.device.type == device
+    return dtype.is_float and dtype is not f64 and device_type(tensor) == device
 
 
 def _cast(value: Any, device: str, dtype: DType) -> Any:

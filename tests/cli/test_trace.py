@@ -12,6 +12,8 @@ from graphc.codegen.cuda.build import compiler_version
 from graphc.codegen.llvm.host import host_target
 from graphc.errors import CompileError
 from graphc.ir import parse_graph, parse_graphs
+from graphc.ir.narrow import factor_dtype
+from graphc.ir.types import f16
 from graphc.pipeline import STAGES
 from tests.cli.running import ROOT, run
 
@@ -231,6 +233,17 @@ def test_shape_errors_name_both_sides_and_the_line(file: Path) -> None:
     assert result.exit_code == 1
     assert "3" in result.stderr and "4" in result.stderr
     assert result.stderr.count(f"at {file}:11") == 1
+
+
+def test_autocast_is_that_of_the_device(tmp_path: Path) -> None:
+    file = tmp_path / "mixed.py"
+    file.write_text('import graphc\n\ndef f(x, y):\n    with graphc.autocast("cuda"):\n        return x @ y\n')
+    call = ("trace", f"{file}:f", "--args", "x=f32[512,512] y=f32[512,512]")
+    on_gpu, on_cpu = (run(*call, "--device", device) for device in ("cuda:0", "cpu"))
+    (product,) = (n for n in parse_graph(on_gpu.stdout).nodes if n.op == "contract")
+    assert factor_dtype(product) is f16 and not on_gpu.stderr
+    assert "f16" not in on_cpu.stdout
+    assert "gc_warp_mma_f16(v" in run(*call, "--stage", "cuda").stdout
 
 
 def test_cuda_is_one_translation_unit_on_any_machine(file: Path) -> None:
