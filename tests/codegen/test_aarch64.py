@@ -49,6 +49,7 @@ def assemble(graph: Graph, donated: frozenset[int] = frozenset()) -> None:
 
 
 # Every other operator each time; `make fuzz` has the rest.
+@pytest.mark.share(2)
 @pytest.mark.parametrize("op", [*FORWARD[::2], *(pytest.param(op, marks=pytest.mark.slow) for op in FORWARD[1::2])])
 def test_operators(op: str) -> None:
     graph = forward([op]).graph
@@ -56,6 +57,7 @@ def test_operators(op: str) -> None:
         assemble(graph)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("op", [name for name, samples in SAMPLES.items() if samples.smooth])
 def test_derivatives(op: str) -> None:
     graph = gradients([op]).graph
@@ -103,6 +105,7 @@ def sorted_parts() -> graphc.Tensor:
     return (table(places % 50).cumsum(0) * values[:, None]).topk(3, 0).values.sum()
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     "loss", [attention, lstm, convolutions, many_channels, halves, sorted_parts], ids=lambda f: f.__name__
 )

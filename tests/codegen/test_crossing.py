@@ -101,7 +101,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(4)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 def test_results(target: str, shape: tuple[int, int, int, int, int, int]) -> None:
@@ -133,6 +133,7 @@ def test_what_is_added_across_the_lanes_is_transposed_too() -> None:
     assert loads and not any("stride" in line for line in loads)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("rows", "columns"), [(16, 64), (16, 50), (8, 96), (19, 80), (4, 33)])
 def test_results_with_what_is_added(target: str, rows: int, columns: int) -> None:

@@ -71,6 +71,7 @@ def everywhere(kernel: Kernel, seed: int) -> list[np.ndarray]:
     return [aligned(samples(p.dtype, max(p.size, 32), rng)[: p.size]) for p in kernel.params]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("shape", SHAPES | BLOCKS)
 def test_random_kernels(shape: str) -> None:
     """All orders of the threads give what the interpreter gives, with no race and no access out of bounds."""

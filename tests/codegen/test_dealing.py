@@ -103,7 +103,7 @@ def test_one_place_of_a_row_alone_is_read_by_itself() -> None:
     assert all("stride 24" in line for line in _loads(_some((640, 24), (7,)), AVX512))
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(6)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("length", [5, 8, 10, 16])
 @pytest.mark.parametrize("rows", [(64,), (3, 37), (1, 5)], ids=str)

@@ -42,6 +42,7 @@ def matrices(rng: np.random.Generator, lead: tuple[int, ...], n: int, dtype: DTy
     return x.astype(dtype.numpy)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("dtype", [f32, f64])
 @pytest.mark.parametrize("n", [1, 2, 3, 5, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 6, 7)), MOST_ROWS])
 def test_all_sizes(n: int, dtype: DType) -> None:
@@ -60,6 +61,7 @@ def test_all_sizes(n: int, dtype: DType) -> None:
                 check(graph, [tall, y])
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", TARGETS)
 def test_targets(name: str) -> None:
     rng = np.random.default_rng(0)

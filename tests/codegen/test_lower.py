@@ -60,6 +60,7 @@ def test_kernels_are_valid(target: str) -> None:
             verify_kernel(kernel)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("target", RUNNABLE)
 @pytest.mark.parametrize("batch", [1, 16, 29])
 def test_training_steps_on_other_targets(batch: int, target: str) -> None:
@@ -78,6 +79,7 @@ def check_seeds(target: str, seeds: range) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("target", RUNNABLE)
 def test_random_graphs_on_other_targets(target: str) -> None:
     check_seeds(target, range(50_000, 50_015))

@@ -61,6 +61,7 @@ def test_uniform_numbers_use_both_words(count: int) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 @pytest.mark.parametrize(
     "shape",

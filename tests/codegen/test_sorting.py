@@ -169,6 +169,7 @@ def test_digits_that_all_elements_share_are_skipped(threads: None, shape: tuple[
     check(orders(arrays, i64, len(shape) - 1), arrays)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("few", [False, True], ids=["different", "ties"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_parts_of_orders(threads: None, dtype: DType, few: bool) -> None:
@@ -186,6 +187,7 @@ def test_parts_of_orders(threads: None, dtype: DType, few: bool) -> None:
 
 
 # Each dtype on every other machine; `make fuzz` has the rest.
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("dtype", "name"),
     [

@@ -59,7 +59,7 @@ def test_what_fills_the_places_between_lanes_is_stored_whole(target: Target, cou
         assert any(f"f32x{target.lanes(4)}" in line for line in stores)
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(6)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("count", [2, 3, 4, 8, 16])
 @pytest.mark.parametrize("shape", [(6, 40), (3, 5, 7), (2, 65), (1, 3), (4, 16)], ids=str)

@@ -114,6 +114,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(("case", "dtype"), [*zip(GROUPS, (bf16, f16, f16, bf16), strict=True)])
 def test_products_that_read_their_lines_as_late_as_they_may(case: str, dtype: DType) -> None:
     """Rows and columns that lie side by side in memory or not; whole and part steps after the last round."""

@@ -61,6 +61,7 @@ def hopper(cuda: Machine) -> Machine:
     return cuda
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("dtype", ["bf16", "f16"])
 @pytest.mark.parametrize("spec", SPECS)
 def test_products_are_those_of_the_reference(hopper: Machine, spec: str, dtype: str) -> None:

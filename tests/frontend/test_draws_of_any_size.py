@@ -33,6 +33,7 @@ DRAWS: dict[str, Callable[[int], Any]] = {
 }
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("what", DRAWS)
 def test_they_are_the_same_numbers(what: str) -> None:
     draw, sizes = DRAWS[what], [*range(20, 60), *range(58, 30, -3)]

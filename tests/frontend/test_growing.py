@@ -325,6 +325,7 @@ def told(seed: int, words: int, nudge: float = 0) -> list[list[float]]:
     return found
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 8))])
 def test_random_loops(seed: int) -> None:
     found = told(seed, 24)

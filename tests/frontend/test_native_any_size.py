@@ -116,6 +116,7 @@ CASES: dict[str, tuple[Function, Callable[[int], list[Any]]]] = {
 }
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("what", CASES)
 def test_it_gives_what_the_function_gives(what: str) -> None:
     function, operands = CASES[what]
@@ -282,6 +283,7 @@ def test_threads_serve_calls_of_their_own() -> None:
         check(function, each)
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize(
     "seed", [*range(200, 203), *(pytest.param(k, marks=pytest.mark.slow) for k in range(203, 206))]
 )

@@ -84,6 +84,7 @@ def learned(forward: Step, sizes: list[tuple[int, int]]) -> list[float]:
     return [*losses, *(v for p in net.parameters() for v in p.flatten().tolist())]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("forward", [passed_on, ordered, placed, drawn])
 def test_steps_learn_what_those_of_their_shapes_do(forward: Step) -> None:
     got: list[float] = []

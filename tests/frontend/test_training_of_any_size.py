@@ -84,6 +84,7 @@ def learned(kind: type[nn.Module], sizes: list[tuple[int, int]], by_class: bool)
     return [*made, *(v for p in net.parameters() for v in p.flatten().tolist())]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(("changing_rows", "by_class"), [(False, True), (True, False)])
 @pytest.mark.parametrize("kind", [Means, Attention, Convolutions, Ends])
 def test_steps_over_batches_of_any_size_learn_what_interpreted_ones_do(

@@ -54,6 +54,7 @@ MADE: dict[str, Any] = {
 }
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("what", MADE)
 def test_pieces_give_what_the_whole_gives(what: str) -> None:
     net = MADE[what]()
@@ -136,6 +137,7 @@ def slopes(net: Any, *given: Any) -> list[np.ndarray]:
 SOME = [w if w in ("lstm", "gru", "both directions") else pytest.param(w, marks=pytest.mark.slow) for w in MADE]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("what", SOME)
 def test_gradients_are_those_of_the_whole(what: str) -> None:
     net = MADE[what]()
