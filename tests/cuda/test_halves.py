@@ -13,7 +13,9 @@ from graphc import nn
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.cuda.program import combined_steps, program_unit
 from graphc.ir.graph import Graph
-from graphc.pipeline import build_program
+from graphc.ir.narrow import factor_dtype
+from graphc.ir.types import bf16
+from graphc.pipeline import build_program, optimize
 from graphc.tracing import trace
 from tests.cuda.machine import Machine
 
@@ -141,3 +143,26 @@ def test_channels_come_last_in_a_network(cuda: Machine, monkeypatch: pytest.Monk
         counts[uses] = text.count("gc_warp_copy("), text.count("GC_LOAD_IF")
     (copies, loads), (none, before) = counts[0], counts[1 << 60]
     assert copies > none == 0 and 2 * loads < before
+
+
+def recurrent(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """The outputs of a layer, and the gradients of its input and weights."""
+    out, _ = layer(x)
+    (out.float() * torch.linspace(-1, 1, out.shape[-1], device=x.device)).sum().backward()
+    return [out.detach(), *(t.grad for t in (x, *layer.parameters()))]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, pytest.param(nn.GRU, marks=pytest.mark.slow)])
+def test_steps_of_recurrent_layers_multiply_16_bits(cuda: Machine, kind: Any) -> None:
+    """Forward and backward: no product of f32 is left, and results are those of the processor."""
+    large = kind(128, 256).to("cuda", BF16)
+    graph = trace(recurrent, large, torch.empty(50, 16, 128, device="cuda", dtype=BF16, requires_grad=True))
+    products = [n for n in optimize(graph, H100).nodes if n.op == "contract"]
+    assert {factor_dtype(n) for n in products} == {bf16}
+    torch.manual_seed(3)
+    layer, x = kind(24, 32).to(BF16), torch.randn(5, 4, 24).to(BF16)
+    on_cpu = recurrent(layer, x.clone().requires_grad_())
+    layer.zero_grad()
+    on_gpu = recurrent(layer.to("cuda"), x.to("cuda").requires_grad_())
+    for one, two in zip(on_gpu, on_cpu, strict=True):
+        assert torch.linalg.norm(one.cpu().double() - two.double()) < 2**-8 * torch.linalg.norm(two.double())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from graphc.ir.builder import Builder
-from graphc.ir.contraction import Dim, format_spec, parse_spec
+from graphc.ir.contraction import Dim, format_spec, is_plain, parse_spec
 from graphc.ir.node import Node
-from graphc.passes.pattern import Match, Rule, op, var
+from graphc.passes.pattern import Match, Rule, const, op, var
 from graphc.passes.rules.constants import reduced_count
 
 x, y = var("x"), var("y")
@@ -53,6 +53,24 @@ def _contract_left(b: Builder, m: Match) -> Node:
 def _contract_right(b: Builder, m: Match) -> Node:
     spec = parse_spec(m.root.text("spec"))
     return b.contract(m["y"], m["x"], format_spec(spec.x, _unpermuted(spec.y, m["inner"]), spec.out))
+
+
+def _with_zeros(b: Builder, m: Match) -> Node | None:
+    """Products with zeros are zeros, but those of infinities and NaN: what is summed is found once for all places of
+    the zeros.
+    """
+    spec = parse_spec(m.root.text("spec"))
+    other = m["x"]
+    dims = spec.operands[m.root.inputs.index(other)]
+    if m.value("c") != 0 or 0 in (m["c"].type.size, other.type.size) or not all(map(is_plain, dims)):
+        return None
+    labels = [dim[0][0] for dim in dims]
+    axes = tuple(axis for axis, label in enumerate(labels) if label not in spec.out)
+    summed = b.apply("reduce_sum", (b.mul(other, 0),), {"axes": axes})
+    kept = [label for label in labels if label in spec.out]
+    ordered = b.permute(summed, tuple(kept.index(label) for label in spec.out if label in kept))
+    one = tuple(n if label in kept else 1 for label, n in zip(spec.out, m.root.shape, strict=True))
+    return b.broadcast(b.reshape(ordered, one), m.root.shape)
 
 
 def reduced_as_it_lies(b: Builder, node: Node, x: Node, perm: tuple[int, ...]) -> Node:
@@ -114,4 +132,6 @@ REDUCTION: tuple[Rule, ...] = (
     # A formula names the products that are added, in no particular order: a permutation only renames dimensions.
     Rule("contract-permute-left", op("contract", op("permute", x).named("inner"), y), _contract_left),
     Rule("contract-permute-right", op("contract", y, op("permute", x).named("inner")), _contract_right),
+    Rule("contract-zeros-left", op("contract", const("c"), x), _with_zeros),
+    Rule("contract-zeros-right", op("contract", x, const("c")), _with_zeros),
 )
