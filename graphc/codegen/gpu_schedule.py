@@ -55,8 +55,9 @@ def make_gpu_schedule(nest: Nest, target: Target, is_aligned: bool = True) -> Sc
             continue
         options.append((_cycles(nest, schedule, target), number, schedule))
     schedule = min(options, key=lambda option: option[:2])[2]
-    if schedule.threads == 1 and is_aligned:
-        _widen(nest, schedule, target)
+    if is_aligned:
+        widen = _widen if schedule.threads == 1 else _widen_rows
+        widen(nest, schedule, target)
     return schedule
 
 
@@ -289,6 +290,35 @@ def _widen(nest: Nest, schedule: Schedule, target: Target) -> None:
         lanes //= 2
     if lanes > 1:
         schedule.lanes, schedule.lane = lanes, lane
+
+
+def _widen_rows(nest: Nest, schedule: Schedule, target: Target) -> None:
+    """Let each thread of a block have neighbours of its rows, where all that it touches there are vectors of memory."""
+    sites = [s for s in nest.sites if s.loops]
+    if any(s.is_kept or s not in schedule.site_lane for s in sites):
+        return
+    wide: list[tuple[Var, Access]] = []
+    for site in sites:
+        lane = schedule.site_lane[site]
+        for access in site.accesses:
+            across = access.address.coefficient(lane)
+            if across not in (0, 1) or lane in _without(access.address, lane).symbols():
+                return
+            if across:
+                wide.append((lane, access))
+    if not wide:
+        return
+    run = min(VECTOR, target.vector_bytes // max(a.buffer.dtype.itemsize for _, a in wide))
+    lanes = {schedule.site_lane[s] for s in sites}
+    while run > 1 and not (
+        all((lane.hi + 1) % (schedule.threads * run) == 0 for lane in lanes)
+        and all(_fits(run, lane, [access]) for lane, access in wide)
+    ):
+        run //= 2
+    if run > 1:
+        schedule.side_by_side = run
+        for site in sites:
+            schedule.split[site] = math.lcm(schedule.split.get(site, 1), run)
 
 
 def _fits(lanes: int, lane: Var, wide: Sequence[Access]) -> bool:

@@ -17,6 +17,7 @@ from graphc.codegen.gpu_domain import GridDomain
 from graphc.codegen.kernel import INDEX, Kernel, Param, Value
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
+from graphc.codegen.neighbours import neighbours_together
 from graphc.codegen.prefetch import Ahead, choose_ahead, choose_picked
 from graphc.codegen.prepare import Prepared
 from graphc.codegen.products import Products
@@ -163,8 +164,9 @@ class _Lowering:
         grid = self.domain.run(index)
         params = tuple(self.work[n] if isinstance(n, Scratch) else self.params[n] for n in self.own)
         own = (*self.rows.values(), *self.near)
-        body = without_dead(self.e.body)
-        kernel = Kernel(name, params, grid, index, body, *self._work(), own, self.schedule.threads)
+        body, run = without_dead(self.e.body), self.schedule.side_by_side
+        body = neighbours_together(body, run) if run > 1 else body
+        kernel = Kernel(name, params, grid, index, body, *self._work(), own, self.schedule.threads, aligned=run > 1)
         return Lowered(kernel, self.own)
 
     # one tile of the domain

@@ -173,6 +173,7 @@ class Schedule:
     rows: tuple[Var, ...] = ()  # axes along which rows are added up: one place after the other, by one thread
     cycles: float = 0.0  # the estimated cost of a contraction's tiles
     threads: int = 1  # on a GPU: of a block that computes one point of the domain; 1: a thread does
+    side_by_side: int = 1  # elements of a row that lie side by side and that one thread of a block has
     tiling: Tiling | None = None  # on a GPU: blocks of threads compute a contraction
 
     @property

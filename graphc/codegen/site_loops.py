@@ -71,7 +71,8 @@ class SiteLoops:
         schedule, site, split, visit = self.schedule, self.site, len(totals), self.visit
         is_own = var is schedule.site_lane.get(site)
         step = schedule.lanes if is_own else 1
-        across = first + Ix.of(self.lane) if is_own else first
+        run = schedule.side_by_side if is_own else 1
+        across = first + Ix.of(self.lane) * run if is_own else first
         count, tail = divmod(extent, step)
         together = split * schedule.steps.get(site, 1)
         whole = count // together * together
@@ -82,14 +83,15 @@ class SiteLoops:
             if site.stage is not None and site.stage.op == "contract" and self.products is not None:
                 self.products.ask_ahead({**point, var: ix + across})
             for k in range(together):
-                after[k % split] = visit({**point, var: ix + k * apart + across}, self.masks, after[k % split])
+                place = ix + (k // run * run * apart + k % run) + across
+                after[k % split] = visit({**point, var: place}, self.masks, after[k % split])
             return after
 
         if isinstance(ends[0], Value):
             return self._loop(var, *ends, 1, totals, within)
         totals = self._loop(var, 0, whole // together * size, size, totals, within)
         for k in range(count - whole):
-            place = Ix((whole + k) * step) + across
+            place = Ix((whole + k // run * run) * step + k % run) + across
             totals[k % split] = visit({**point, var: place}, self.masks, totals[k % split])
         if tail:
             mask = self.e.op("lt", self.e.lanes(i64, schedule.lanes), tail)

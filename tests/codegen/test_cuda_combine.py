@@ -35,7 +35,7 @@ def negated(size: int) -> Graph:
 def numbers(works: Sequence[Work], same: dict[int, int] | None = None) -> list[int]:
     """The round of each work."""
     found = rounds(works, same or {})
-    return [next(i for i, together in enumerate(found) if work in together) for work in works]
+    return [next(i for i, together in enumerate(found) if any(w is work for w in together)) for work in works]
 
 
 def test_steps_wait_for_what_they_read_and_for_readers_of_what_they_write() -> None:

@@ -153,7 +153,11 @@ def test_a_softmax_is_one_kernel_of_blocks_that_reads_its_rows_once(rows: int, c
     assert WARP <= kernel.threads <= 1024
     loads = [a for a in accesses(kernel) if isinstance(a, Load)]
     assert len(loads) == -(-columns // kernel.threads)
-    assert all(a.stride == 1 for a in accesses(kernel))
+    run = 4 if columns % (4 * kernel.threads) == 0 else 1  # of neighbours that a thread has
+    assert all(a.stride == run for a in accesses(kernel))
+    text = emit_kernel(kernel, GPU)
+    assert text.count("= *(const gc_vector<float, 4>*)&p0") == (len(loads) // 4 if run == 4 else 0)
+    assert text.count("  *(gc_vector<float, 4>*)&p1") == (len(loads) // 4 if run == 4 else 0)
     assert sum(isinstance(s, Op) and s.name.startswith("reduce") for s in kernel.body) == 2
 
 

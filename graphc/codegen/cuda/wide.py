@@ -17,12 +17,11 @@ def run_length(
     begins at a multiple of a wide access, parameters do when they are `aligned_params`.
     """
     start = statements[first]
-    if not isinstance(start, (Load, Store)) or start.offsets is None:
+    if not isinstance(start, (Load, Store)) or (start.offsets is None and start.stride < 2):
         return 1
     if not aligned_params and start.buffer.mode != "own":
         return 1
-    span = spans.get(start.offsets)
-    aligned = gcd(multiple_of_sum(start.index, spans), span.multiple if span is not None else 1)
+    aligned = gcd(multiple_of_sum(start.index, spans), _multiple_across(start, spans))
     most = gcd(WIDE // start.buffer.dtype.itemsize, aligned)
     length = 1
     while length < most and first + length < len(statements):
@@ -33,6 +32,14 @@ def run_length(
     return 1 << (length.bit_length() - 1)
 
 
+def _multiple_across(access: Load | Store, spans: Spans) -> int:
+    """What the elements of all threads lie a multiple of apart."""
+    if access.offsets is None:
+        return access.stride
+    span = spans.get(access.offsets)
+    return span.multiple if span is not None else 1
+
+
 def _follows(start: Load | Store, after: Stmt, distance: int) -> bool:
     """Whether `after` accesses the element `distance` after that of `start`, under the same mask."""
     if not isinstance(after, (Load, Store)) or type(after) is not type(start):
@@ -40,6 +47,7 @@ def _follows(start: Load | Store, after: Stmt, distance: int) -> bool:
     return (
         after.buffer is start.buffer
         and after.offsets is start.offsets
+        and after.stride == start.stride
         and after.mask is start.mask
         and after.index.terms == start.index.terms
         and after.index.const == start.index.const + distance
