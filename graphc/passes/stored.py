@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from graphc.ir.contraction import parse_spec
@@ -29,16 +29,14 @@ from graphc.ir.index import Ix, Var
 from graphc.ir.narrow import widening_of
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
+from graphc.passes.shared_values import reads_per_element, resolve_shared, store_narrow
 from graphc.passes.shown import MOVEMENT, SOURCES, is_joined, is_scatter, joined_in, movement_base
 
 REPEATED = 8  # times from which on a value may be stored that is read so often
 SAVED = 1 << 18  # scalar operations that this must save
-MAX_INLINE = 400  # scalar operations computed in line for one element of a stored value
-MAX_REPEATS = 64  # places at which one element of a stored value may want another value computed
 MAX_GROUP = 512  # scalar operations for one element in a whole kernel
 MAX_PAIRS = 8 * MAX_GROUP  # (value, index) pairs in a whole kernel, pure movement among them
 MAX_PLACES = 16  # in a kernel that is too large, values wanted at more places than that are stored
-CHEAP = 8  # operations of a value that is computed again rather than stored and read
 SPREAD = 24  # operations that storing a value counts for, where each of its elements goes to several places
 NEAR = 1 << 20  # bytes that stay in a core's cache until they are read again,
 SHIFTED = 12  # and operations that storing such a value counts for
@@ -46,12 +44,7 @@ MAX_STEP = 2  # places between neighbours of a window up to which masks let some
 MOST_CHOSEN = 8  # operations of all parts among which an element that is computed further is chosen
 FEW_PARTS = 8  # of a concatenation among which each element is chosen, rather than all stored in their turn
 MAX_TAPS = 32  # multiply-adds for each element of a padded operand up to which it is not copied to be padded
-SMALL = 8  # an operand this many times smaller than a value costs next to nothing to read again
 _NONE: Mapping[Node, int] = MappingProxyType({})
-_LIGHT = frozenset(
-    {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "materialize"}
-)
-_CHEAP = _LIGHT | {"add", "sub", "mul", "abs", "maximum", "minimum", "select"}
 
 
 def choose_stored(graph: Graph, pads: bool = False, masks: bool = False, halves: bool = False) -> dict[Node, None]:
@@ -73,7 +66,8 @@ def choose_stored(graph: Graph, pads: bool = False, masks: bool = False, halves:
     _store_repeated(graph, chosen)
     _store_shifted(graph, chosen)
     _store_strided(graph, chosen)
-    _resolve_shared(graph, chosen, free)
+    store_narrow(graph, chosen)
+    resolve_shared(graph, chosen, free)
     _cut_large(graph, chosen)
     unmade = SOURCES | {"reshape"}
     return {n: None for n in graph.nodes if n in chosen and (n.op not in unmade or (n in needed and n.op in COMPUTED))}
@@ -194,7 +188,7 @@ def _store_spread(graph: Graph, chosen: set[Node]) -> None:
     for fold in graph.nodes:
         if fold.op != "fold" or not is_scatter(fold):
             continue
-        places = _reads_per_element(fold, fold.inputs[0])
+        places = reads_per_element(fold, fold.inputs[0])
         stack, seen = [fold.inputs[0]], set[Node]()
         while stack:
             node = stack.pop()
@@ -306,115 +300,6 @@ def _source(node: Node, free: frozenset[Node]) -> Node:
     return node
 
 
-def _resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[Node]) -> None:
-    """Add to `chosen` what several stored values want, unless it is cheap or in `free`, and what would make a kernel
-    too large.
-
-    Walks from the outputs back: a value belongs to the stored value that alone wants it, or to none (it is cheap and
-    computed in several kernels).
-    """
-    users = graph.users
-    kept = {base_of(o) for o in graph.outputs}
-    owners: dict[Node, frozenset[Node]] = {}  # the stored values that want it
-    repeats: dict[Node, int] = {}
-    size: dict[Node, int] = {}
-    added: dict[Node, int] = {}  # what a value in line has added to the size of each owner
-    order = list(reversed(graph.nodes))
-    i = -1
-    while i + 1 < len(order):
-        i += 1
-        node = order[i]
-        if node.op in SOURCES:
-            continue
-        if node in chosen or node in kept:
-            owners[node], repeats[node], size[node] = frozenset((node,)), 1, 0
-            continue
-        wanted_by = frozenset[Node]().union(*(owners[u] for u in users[node] if u in owners))
-        # Users mostly want the same element, and that is computed once.
-        times = max((repeats[u] * _reads_per_element(u, node) for u in users[node] if u in owners), default=1)
-        work = times * (HEAVY if OPS[node.op].is_heavy else 1)
-        if node in free:
-            fits = True
-        else:
-            fits = times <= MAX_REPEATS and all(size[o] + work <= MAX_INLINE for o in wanted_by)
-            fits = fits and (len(wanted_by) == 1 or _is_cheap(node, len(wanted_by), chosen))
-        if not fits and times > 1 and len(wanted_by) == 1:
-            cut = _narrowest(node, users, owners, repeats, order)
-            if cut is not node:  # decide again, from there on
-                start = order.index(cut)
-                for done in order[start:i]:
-                    for owner in owners.pop(done, ()):
-                        size[owner] -= added.pop(done, 0)
-                chosen.add(cut)
-                i = start - 1
-                continue
-        if not fits:
-            chosen.add(node)
-            owners[node], repeats[node], size[node] = frozenset((node,)), 1, 0
-            continue
-        owners[node], repeats[node], added[node] = wanted_by, times, work
-        for owner in wanted_by:
-            size[owner] += work
-
-
-def _narrowest(
-    node: Node,
-    users: Mapping[Node, Sequence[Node]],
-    owners: Mapping[Node, frozenset[Node]],
-    repeats: Mapping[Node, int],
-    order: Sequence[Node],
-) -> Node:
-    """The smallest value in line that all uses of `node` lead through and that is wanted as often, the last of them.
-
-    It is stored rather than `node`, which may be one of several halves of it (the state of random bits).
-    """
-    place = {found: i for i, found in enumerate(order)}
-    best, times = node, max(repeats[user] for user in users[node] if user in owners)
-    ends = {place[user] for user in users[node] if user in owners}
-    while ends:
-        at = max(ends)  # the furthest from the result
-        ends.remove(at)
-        found = order[at]
-        if found in owners[found] or repeats[found] != times:
-            break
-        if not ends and found.op not in MOVEMENT and found.type.nbytes <= best.type.nbytes:
-            best = found
-        ends.update(place[user] for user in users[found] if user in owners)
-    return best
-
-
-def _is_cheap(node: Node, times: int, chosen: set[Node]) -> bool:
-    """Whether computing `node` at `times` places moves no more memory than storing it and reading it there.
-
-    That takes `loads` reads at each of them; the other way it is computed once, written (which reads the memory first)
-    where it is computed, and read at all other places. Small operands are then stored: `chosen` grows.
-    """
-    if node.op not in _CHEAP:
-        return False
-    loads: set[Node] = set()
-    small: set[Node] = set()
-    stack, seen, work = [node], {node}, 1
-    while stack:
-        for operand in stack.pop().inputs:
-            base = movement_base(operand)
-            if base in seen or base.op in COMPUTED:
-                continue
-            seen.add(base)
-            if base.type.size * SMALL <= node.type.size:
-                small.add(base)
-            elif base.op in SOURCES or base in chosen:
-                loads.add(base)
-            elif base.op in _CHEAP:
-                work += 1
-                stack.append(base)
-            else:
-                return False
-    if work > CHEAP or len(loads) * (times - 1) > times + 1:
-        return False
-    chosen.update(n for n in small if n.op not in SOURCES)
-    return True
-
-
 def _cut_large(graph: Graph, chosen: set[Node]) -> None:
     """Add to `chosen` values in stored ones that would make a kernel too large by itself.
 
@@ -460,12 +345,3 @@ def _too_large(root: Node, inside: set[Node]) -> Demands | None:
         stages.update(new)
         todo = [read for stage in new for read in stage_reads(*stage)]
     return None
-
-
-def _reads_per_element(user: Node, node: Node) -> int:
-    """How many elements of `node` one element of `user` reads."""
-    if is_reduction(user) and not needs_loop(user):
-        return math.prod(node.shape[a] for a in user.ints("axes"))
-    if user.op == "fold":
-        return math.prod(node.shape[user.type.rank :])
-    return 1

@@ -10,7 +10,7 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir import DTYPES, OPS, Builder, DType, Graph, Node, TensorType
 from graphc.ir.ops.source import row_major_index
-from graphc.ir.types import boolean, f32, f64, i32
+from graphc.ir.types import bf16, boolean, f16, f32, f64, i32
 from graphc.passes.pattern import Pattern, Rule
 from tests.fuzz.attrs import random_attrs
 
@@ -297,6 +297,17 @@ def sliced_product(instance: Instance) -> Node:
     return instance.builder.slice(instance.builder.reshape(product, made), start, size, (1,) * len(made))
 
 
+def rounded_product(instance: Instance, biased: bool = False) -> Node:
+    """A product in another shape, perhaps with a value for each column added, in 16 bits."""
+    rng, b = instance.rng, instance.builder
+    k, m, n, o = (rng.randint(1, 4) for _ in range(4))
+    x, y = (instance.input(TensorType(f32, shape)) for shape in ((m * n, k), (o, k)))
+    made = b.reshape(b.contract(x, y, "a k, o k -> a o"), rng.choice([(m, n, o), (n, 1, m, o), (m * n, o)]))
+    if biased:
+        made = b.add(made, b.broadcast(instance.input(TensorType(f32, (o,))), made.shape))
+    return b.cast(made, rng.choice([f16, bf16]))
+
+
 CUSTOM: dict[str, Callable[[Instance], Node]] = {
     "no-elements": empty,
     "any-of-nothing": lambda instance: empty(instance, ("reduce_max",), boolean),
@@ -309,6 +320,8 @@ CUSTOM: dict[str, Callable[[Instance], Node]] = {
     "slice-pad-less": cut_padding,
     "slice-written": written_part,
     "slice-reshape": sliced_product,
+    "round-reshaped-product": rounded_product,
+    "round-reshaped-biased": lambda instance: rounded_product(instance, biased=True),
     "relu-mask-of-what-windows-cover": bordered_gradient,
     "relu-mask-of-what-windows-cover-gt": bordered_gradient,
     "relu-mask-after-max-pool": max_pool_gradient,

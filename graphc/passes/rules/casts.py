@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from graphc.ir.builder import Builder
+from graphc.ir.narrow import HALVES
+from graphc.ir.node import Node
 from graphc.ir.types import DType
-from graphc.passes.pattern import Match, Rule, op, var
+from graphc.passes.pattern import Match, Rule, any_of, op, var
 
-x = var("x")
+x, y = var("x"), var("y")
 
 _MANTISSA = {"f64": 53, "f32": 24, "f16": 11, "bf16": 8}
 _EXPONENT = {"f64": 11, "f32": 8, "f16": 5, "bf16": 8}
@@ -33,6 +36,25 @@ def _inner_keeps_all(m: Match) -> bool:
     return keeps_all(m["x"].dtype, m["inner"].dtype)
 
 
+def _to_half(m: Match) -> bool:
+    return m.root.dtype in HALVES
+
+
+def _spread(m: Match) -> bool:
+    return _to_half(m) and m["y"].op == "broadcast"
+
+
+def _rounded(b: Builder, m: Match) -> Node:
+    return b.reshape(b.cast(m["product"], m.root.dtype), m.root.shape)
+
+
+def _biased(b: Builder, m: Match) -> Node:
+    product = m["product"]
+    return b.reshape(b.cast(b.add(product, b.reshape(m["y"], product.shape)), m.root.dtype), m.root.shape)
+
+
+_PRODUCT = op("reshape", any_of(("contract",)).named("product"))
+
 CASTS: tuple[Rule, ...] = (
     Rule("cast-same", op("cast", x), x, lambda m: m.root.dtype is m["x"].dtype),
     # x passes through a type that holds all its values: the second conversion sees the same number.
@@ -42,6 +64,9 @@ CASTS: tuple[Rule, ...] = (
         lambda b, m: b.cast(m["x"], m.root.dtype),
         _inner_keeps_all,
     ),
+    # A linear layer of many dimensions multiplies matrices: its result is rounded as one too, where it is computed.
+    Rule("round-reshaped-product", op("cast", _PRODUCT), _rounded, _to_half),
+    Rule("round-reshaped-biased", op("cast", op("add", _PRODUCT, y)), _biased, _spread),
     # A bool as a number is 0 or 1.
     Rule("bool-number-ne-zero", op("ne", op("cast", x), 0), x, domain="bool"),
     Rule("bool-number-eq-zero", op("eq", op("cast", x), 0), ~x, domain="bool"),
