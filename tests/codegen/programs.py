@@ -13,6 +13,7 @@ from graphc.codegen.target import Target
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
+from graphc.ir.small_matrices import ELIMINATIONS
 from graphc.ir.types import f64
 from graphc.pipeline import build_program
 from graphc_runtime.buffer import Buffer
@@ -87,10 +88,12 @@ def difference(
 
 
 def free_signs(graph: Graph) -> set[Node]:
-    """The values whose zeros may have either sign, since they come from a `fold`."""
+    """The values whose zeros may have either sign, since they come from a `fold`, or from an elimination: the reference
+    asks LAPACK, which says nothing of the order of its sums.
+    """
     free: set[Node] = set()
     for node in graph.nodes:
-        if node.op == "fold" or not free.isdisjoint(node.inputs):
+        if node.op == "fold" or node.op in ELIMINATIONS or not free.isdisjoint(node.inputs):
             free.add(node)
     return free
 
