@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from graphc.ir.demand import COMPUTED, HEAVY, base_of, is_reduction, needs_loop
 from graphc.ir.graph import Graph
@@ -22,19 +23,29 @@ _LIGHT = frozenset(
     {"cast", "neg", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_not", "bitwise_and", "bitwise_or", "materialize"}
 )
 _CHEAP = _LIGHT | {"add", "sub", "mul", "abs", "maximum", "minimum", "select"}
-_Owners = Mapping[Node, frozenset[Node]]
+
+
+class _Known(NamedTuple):
+    """What the walk from the outputs back has found so far: of each value its users and the stored values that want
+    it, and what is stored.
+    """
+
+    users: Mapping[Node, Sequence[Node]]
+    owners: Mapping[Node, frozenset[Node]]
+    chosen: set[Node]
 
 
 def store_narrow(graph: Graph, chosen: set[Node]) -> None:
     """Add to `chosen` what is rounded to 16 bits at once when a loop has computed it, and used for nothing else: a
     linear layer's result. Computed again, it would be read in f32.
     """
+    kept = {base_of(o) for o in graph.outputs}
     for node in graph.nodes:
-        if node.op == "cast" and node.dtype in HALVES and node.type.size and _is_result(node, graph, chosen):
+        if node.op == "cast" and node.dtype in HALVES and node.type.size and _is_result(node, graph, chosen, kept):
             chosen.add(node)
 
 
-def _is_result(node: Node, graph: Graph, chosen: set[Node]) -> bool:
+def _is_result(node: Node, graph: Graph, chosen: set[Node], kept: set[Node]) -> bool:
     """Whether `node` is made of one stored value that takes a loop, has its size and no other users, and small ones."""
     large: Node | None = None
     stack = [node]
@@ -50,12 +61,14 @@ def _is_result(node: Node, graph: Graph, chosen: set[Node]) -> bool:
             if base in chosen:
                 if base_of(operand) is not base or not needs_loop(base) or base.type.nbytes <= node.type.nbytes:
                     return False
+                if base in kept or len(graph.users[base]) > 1:
+                    return False
                 large = base
             elif operand.op in _CHEAP:
                 stack.append(operand)
             else:
                 return False
-    return large is not None and not stack and large not in graph.outputs
+    return large is not None and not stack
 
 
 def resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[Node]) -> None:
@@ -71,6 +84,7 @@ def resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[Node]) -> No
     repeats: dict[Node, int] = {}
     size: dict[Node, int] = {}
     added: dict[Node, int] = {}  # what a value in line has added to the size of each owner
+    known = _Known(users, owners, chosen)
     order = list(reversed(graph.nodes))
     i = -1
     while i + 1 < len(order):
@@ -89,7 +103,7 @@ def resolve_shared(graph: Graph, chosen: set[Node], free: frozenset[Node]) -> No
             fits = True
         else:
             fits = times <= MAX_REPEATS and all(size[o] + work <= MAX_INLINE for o in wanted_by)
-            fits = fits and (len(wanted_by) == 1 or _is_cheap(node, wanted_by, users, owners, chosen))
+            fits = fits and (len(wanted_by) == 1 or _is_cheap(node, wanted_by, known))
         if not fits and times > 1 and len(wanted_by) == 1:
             cut = _narrowest(node, users, owners, repeats, order)
             if cut is not node:  # decide again, from there on
@@ -135,29 +149,20 @@ def _narrowest(
     return best
 
 
-def _is_cheap(
-    node: Node, wanted_by: frozenset[Node], users: Mapping[Node, Sequence[Node]], owners: _Owners, chosen: set[Node]
-) -> bool:
+def _is_cheap(node: Node, wanted_by: frozenset[Node], known: _Known) -> bool:
     """Whether computing `node` for all that want it moves no more memory than storing it and reading it there. Small
-    operands are then stored: `chosen` grows.
+    operands are then stored: `known.chosen` grows.
     """
     # A mask takes few bytes, fewer than what it is made of.
     depth = DEPTH if node.dtype.is_float else 0
-    small = _computed_again(node, wanted_by, users, owners, chosen, depth)
+    small = _computed_again(node, wanted_by, known, depth)
     if small is None:
         return False
-    chosen.update(n for n in small if n.op not in SOURCES)
+    known.chosen.update(n for n in small if n.op not in SOURCES)
     return True
 
 
-def _computed_again(
-    node: Node,
-    wanted_by: frozenset[Node],
-    users: Mapping[Node, Sequence[Node]],
-    owners: _Owners,
-    chosen: set[Node],
-    depth: int,
-) -> set[Node] | None:
+def _computed_again(node: Node, wanted_by: frozenset[Node], known: _Known, depth: int) -> set[Node] | None:
     """The small operands of `node` if it is cheap, else None.
 
     Computed again, it takes reads of its other operands for each of those that want it; the other way it is computed
@@ -179,8 +184,8 @@ def _computed_again(
                 small.add(base)
             elif (
                 base.op in SOURCES
-                or base in chosen
-                or (depth and _will_be_stored(base, wanted_by, users, owners, chosen, depth - 1))
+                or base in known.chosen
+                or (depth and _will_be_stored(base, wanted_by, known, depth - 1))
             ):
                 loads.add(base)
             elif base.op in _CHEAP:
@@ -195,19 +200,13 @@ def _computed_again(
     return small if work <= CHEAP and moved * (times - 1) <= bytes_of[node] * (times + 1) else None
 
 
-def _will_be_stored(
-    node: Node,
-    wanted_by: frozenset[Node],
-    users: Mapping[Node, Sequence[Node]],
-    owners: _Owners,
-    chosen: set[Node],
-    depth: int,
-) -> bool:
+def _will_be_stored(node: Node, wanted_by: frozenset[Node], known: _Known, depth: int) -> bool:
     """Whether `node`, which others want besides `wanted_by`, will be stored for them."""
-    others = frozenset[Node]().union(*(owners[user] for user in users[node] if user in owners))
+    owners = known.owners
+    others = frozenset[Node]().union(*(owners[user] for user in known.users[node] if user in owners))
     if not others or len(others | wanted_by) < 2:
         return False
-    return _computed_again(node, others | wanted_by, users, owners, chosen, depth) is None
+    return _computed_again(node, others | wanted_by, known, depth) is None
 
 
 def reads_per_element(user: Node, node: Node) -> int:
