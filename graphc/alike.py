@@ -84,12 +84,14 @@ class Pattern:
     def fits(
         self, inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node], sizes: Sequence[int]
     ) -> bool:
-        """Whether the nodes `order`, operands before users, make of `inputs` the same for `sizes`."""
+        """Whether the nodes `order`, operands before users, make of `inputs` the same for `sizes`, on any device."""
         now = self._extents.all_sizes({pair: sizes[i] for pair, i in self._numbers.items()})
         count = len(inputs)
         if count != self._count or len(order) > len(self._known) - count:
             return False
         types = [type.with_shape(_shape(type, axes, now)) if axes else type for type, axes in self._types]
+        if order and (device := order[0].type.device) != "cpu":
+            types = [type.on(device) for type in types]
         if any(node.type is not types[known[1]] for node, known in zip(inputs, self._known, strict=False)):
             return False
         if len(order) == len(self._known) - count:

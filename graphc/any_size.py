@@ -6,24 +6,21 @@ for larger ones, to which operands are copied. Each time that there is not enoug
 
 from __future__ import annotations
 
-import ctypes
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-import graphc
 from graphc.alike import Pattern
 from graphc.extents import Sizes
-from graphc.interpreting import COMPILED_STEP, LONG, PROGRAM
+from graphc.interpreting import LONG, compiling
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.ops.source import DRAWS
 from graphc.ir.types import TensorType
-from graphc.memory import AnyBuffer, from_host, values_of
+from graphc.memory import AnyBuffer, values_of
 from graphc.options import code_key
+from graphc.room_programs import Form, PackedProgram, Program, Run, array_of
 from graphc.room_work import least_room, work
 from graphc.rooms import sizes_of, with_room
 from graphc_runtime.buffer import Buffer
@@ -32,14 +29,11 @@ LEAST = 2  # of one element something else may be made
 COPIED = 2e-4  # microseconds for a byte that is copied to where there is room, or back
 BETWEEN = 16  # for long programs there are rooms between the powers of two from this one on;
 WASTE = 4  # how many times its work one may do that has several sizes, for which there is room for all that came
-MOST_HELD = 1 << 20  # bytes of a result with room whose memory is kept between runs
-WAITED = 1.0  # seconds for another thread
 MOST_FAILURES = 2  # to tell what is done for all sizes, and for each program that there is
 MOST_FORMS = 4  # ways in which sizes change, after which a function is given up,
 MOST_ODD = 16  # and graphs of which sizes or values happen to be the same as others
 
 Key = tuple[object, tuple[int, ...]]  # the code key and the rooms
-Form = tuple[tuple[int, ...], ...]  # for each dimension of each operand the number of its size, or -1
 
 
 class Joined:
@@ -68,22 +62,23 @@ class Joined:
             total += shape[axis]
         made = example.with_shape((*before, total, *after))
         buffer = Buffer.allocate(made.nbytes, made)
-        arrays = [_array(each, type) for each, type in zip(buffers, types, strict=True)]
+        arrays = [array_of(each, type) for each, type in zip(buffers, types, strict=True)]
         np.concatenate(arrays, axis, values_of(buffer, made))
         return [(buffer, made)]
 
 
 class Sized:
-    """A function that `example` shows, for operands of any sizes. `is_given_up` if it cannot be.
+    """A function that `example` shows, for operands of any sizes on `device`. `is_given_up` if it cannot be.
 
     `types` are those of the operands of the example, and of what it draws; `form` tells which of their extents change.
     `programs` has those for the code key and the rooms of a call, of which `least` are the smallest. `changes` counts
     what is done to these.
     """
 
-    def __init__(self, example: Graph) -> None:
+    def __init__(self, example: Graph, device: str = "cpu") -> None:
         self.is_given_up = False
         self.changes = 0
+        self._device = device
         self._forms = self._failures = self._odd = 0
         self._begin(example)
 
@@ -92,7 +87,7 @@ class Sized:
         self._is_long = len(example.nodes) >= LONG
         self.types = _types(example.inputs, example.nodes)
         self.form: Form | None = None
-        self.programs: dict[Key, Program] = {}
+        self.programs: dict[Key, Program | PackedProgram] = {}
         self.patterns: dict[Key, Pattern] = {}
         self._costs: dict[object, float] = {}
         self.least: list[int] = []
@@ -119,7 +114,7 @@ class Sized:
         number = {pair: i for i, pair in enumerate(found)}
         form = _form(number, self.types, types)
         if self.form is None:
-            self.form, self.least = form, [least_room(self._example, graph, LEAST)] * len(found)
+            self.form, self.least = form, self._least_rooms(graph, len(found))
         elif self.form != form:
             if self._sizes(types) is None:  # else some sizes happen to be as in the example, or one another's
                 self._form_again(graph, form, len(found))
@@ -127,24 +122,28 @@ class Sized:
         sizes = [n for _, n in found]
         key = self._key(sizes, graph.nodes)
         spent = self._costs[key] = self._costs.get(key, 0) + cost * runs
-        if key in self.programs or 2 * spent < PROGRAM + COMPILED_STEP * len(graph.nodes):
+        if key in self.programs or 2 * spent < compiling(graph.nodes, self._device):
             return
         if self._is_wide:
             key = self._wider(found, graph)
             if key in self.programs:  # which does too much for these sizes
                 return
         before, outputs = ([node.type for node in each.outputs] for each in (self._example, graph))
-        if COPIED * _copied([*self.types, *before], [*types, *outputs]) > cost:
+        is_there = self._device == "cpu"
+        if is_there and COPIED * _copied([*self.types, *before], [*types, *outputs]) > cost:
             self.is_given_up = True
             return
-        roomy = with_room(self._example, graph, dict(zip(found, key[1], strict=True)))
+        roomy = with_room(self._example, graph, dict(zip(found, key[1], strict=True)), packed=not is_there)
         if roomy is None:  # an extent may happen to be another one, too
             self._failures += 1
             self.is_given_up = self._failures > MOST_FAILURES * (1 + len(self.programs))
             return
         self.patterns[key] = pattern = Pattern(self._example, graph, found)
         whole = *form[: len(graph.inputs)], *_form(pattern.numbers(), before, outputs)
-        self.programs[key] = Program(roomy, whole, pattern.sums)
+        if is_there:
+            self.programs[key] = Program(roomy, whole, pattern.sums)
+        else:
+            self.programs[key] = PackedProgram(roomy, whole, pattern.sums, self._device)
         self.changes += 1
         if self._is_wide:
             self._works[key] = work(self._example.nodes, graph.nodes, dict(zip(found, key[1], strict=True)))
@@ -170,9 +169,12 @@ class Sized:
         self.is_given_up = self._odd > MOST_ODD and not self.programs
         if count > len(self.least):
             self._begin(self._example)
-            self.form, self.least = form, [least_room(self._example, graph, LEAST)] * count
+            self.form, self.least = form, self._least_rooms(graph, count)
         elif not self.programs and self._odd % MOST_FORMS == 0:
             self._begin(graph)
+
+    def _least_rooms(self, graph: Graph, count: int) -> list[int]:
+        return [least_room(self._example, graph, LEAST, self._device)] * count
 
     @property
     def _is_wide(self) -> bool:
@@ -256,138 +258,9 @@ class Sized:
         return sizes
 
 
-class Program:
-    """A compiled graph with room, and memory with that room for the operands whose sizes change: `rooms`, zero behind
-    the sizes of the `last` run. `sizes` is what the program reads of them, `form` has what changes of the operands and
-    of the `outputs`: a size, or one that is the sum of others and a number, as `sums` says.
-    """
-
-    def __init__(self, graph: Graph, form: Form, sums: Sequence[tuple[Sequence[int], int]]) -> None:
-        self.executable = graphc.compiled.compile_graph(graph)
-        self.form = form
-        self.sums = sums
-        self.outputs = [node.type for node in graph.outputs]
-        count = len(form) - len(self.outputs)
-        self.rooms = [
-            np.zeros(node.shape, node.dtype.numpy) if _changes(dims) else None
-            for node, dims in zip(graph.inputs[:count], form[:count], strict=True)
-        ]
-        self._buffers = [None if room is None else Buffer.from_array(room) for room in self.rooms]
-        self._results = [
-            Buffer.allocate(type.nbytes, type) if _changes(dims) and type.nbytes <= MOST_HELD else None
-            for type, dims in zip(self.outputs, form[count:], strict=True)
-        ]
-        self._are_rows = [_are_rows(dims) for dims in form]
-        self.sizes = np.zeros(len(graph.inputs) - count, np.int32)
-        self._size_buffers = [Buffer.from_array(self.sizes[i : i + 1]) for i in range(len(self.sizes))]
-        self.last = np.zeros(len(self.sizes), np.int64)
-        self._read, self._last = self.sizes.data, self.last.data  # single numbers, in less time
-        self._lock = threading.RLock()
-        self._is_at_work = False
-
-    def run(
-        self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]
-    ) -> list[tuple[AnyBuffer, TensorType]] | None:
-        """The results and their types; None where the program is not to be had: its room is in use."""
-        if not self._lock.acquire(timeout=WAITED):
-            return None  # another thread takes long, or is none of this process, which was forked
-        try:  # a signal's handler may want it meanwhile
-            return None if self._is_at_work else self._run(sizes, types, buffers)
-        finally:
-            self._lock.release()
-
-    def _run(
-        self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]
-    ) -> list[tuple[AnyBuffer, TensorType]]:
-        self._is_at_work = True
-        try:
-            held = zip(self._results, self.outputs, strict=True)
-            made = [Buffer.allocate(type.nbytes, type) if kept is None else kept for kept, type in held]
-            self.executable.launch([*self._given(sizes, types, buffers), *self._size_buffers], made)
-            count, every = len(self.rooms), self.all_sizes(sizes)
-            forms = zip(made, self.outputs, self.form[count:], self._are_rows[count:], strict=True)
-            return [_cut(*each, every) for each in forms]
-        finally:
-            self._is_at_work = False
-
-    def all_sizes(self, sizes: Sequence[int]) -> list[int]:
-        """The sizes that `form` has the numbers of, for those of the operands."""
-        return [*sizes, *(sum(sizes[i] for i in which) + n for which, n in self.sums)]
-
-    def _given(
-        self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer | np.ndarray]
-    ) -> list[AnyBuffer]:
-        """Operands, those with room copied to where that is."""
-        given: list[AnyBuffer] = []
-        last, shrinks = self._last, False
-        for i, n in enumerate(sizes):  # what follows may be interrupted
-            if n < last[i]:
-                shrinks = True
-            else:
-                last[i] = n
-        rooms = zip(self.rooms, self._buffers, self._are_rows[: len(self.rooms)], strict=True)
-        for (room, held, are_rows), type, buffer in zip(rooms, types, buffers, strict=True):
-            is_array = isinstance(buffer, np.ndarray)
-            if room is None or held is None:
-                given.append(from_host(np.ascontiguousarray(buffer), "cpu") if is_array else buffer)
-                continue
-            if shrinks:
-                room.fill(0)
-            if are_rows and not is_array:
-                ctypes.memmove(held.ptr, buffer.ptr, type.nbytes)
-            else:
-                room[tuple([slice(n) for n in type.shape])] = _array(buffer, type)
-            given.append(held)
-        for i, n in enumerate(sizes):
-            last[i] = self._read[i] = n
-        return given
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A `program` for some `sizes`, and operands of these `types`."""
-
-    program: Program
-    sizes: Sequence[int]
-    types: Sequence[TensorType]
-
-    def __call__(self, buffers: Sequence[AnyBuffer]) -> Sequence[AnyBuffer] | None:
-        """The results; None where the program is not to be had."""
-        made = self.program.run(self.sizes, self.types, buffers)
-        return None if made is None else [buffer for buffer, _ in made]
-
-
-def _cut(
-    buffer: AnyBuffer, type: TensorType, dims: tuple[int, ...], are_rows: bool, sizes: Sequence[int]
-) -> tuple[AnyBuffer, TensorType]:
-    """What of a result is not room, and its type."""
-    if not _changes(dims):
-        return buffer, type
-    cut = type.with_shape(tuple([sizes[i] if i >= 0 else n for n, i in zip(type.shape, dims, strict=True)]))
-    made = Buffer.allocate(cut.nbytes, cut)
-    if are_rows:
-        ctypes.memmove(made.ptr, buffer.ptr, cut.nbytes)
-    else:
-        values_of(made, cut)[...] = values_of(buffer, type)[tuple([slice(n) for n in cut.shape])]
-    return made, cut
-
-
 def _types(inputs: Sequence[Node], order: Sequence[Node]) -> list[TensorType]:
     """The types that tell the sizes of a program: of its operands, and of what it draws."""
     return [node.type for node in inputs] + [node.type for node in order if node.op in DRAWS]
-
-
-def _are_rows(dims: Sequence[int]) -> bool:
-    """Whether nothing but the first dimension changes: what is not room lies in one piece."""
-    return _changes(dims[:1]) and not _changes(dims[1:])
-
-
-def _changes(dims: Sequence[int]) -> bool:
-    return max(dims, default=-1) >= 0
-
-
-def _array(value: AnyBuffer | np.ndarray, type: TensorType) -> np.ndarray:
-    return value if isinstance(value, np.ndarray) else values_of(value, type)
 
 
 def _form(number: Mapping[Sizes, int], first: Sequence[TensorType], second: Sequence[TensorType]) -> Form:

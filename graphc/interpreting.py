@@ -33,11 +33,15 @@ from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 
 MOST_VARIANTS = 4  # of programs that differ in numbers and shapes alone, which are compiled,
 MOST_LONG = 3  # of long ones, which take seconds,
-MOST_DRAWN = 1  # and of draws alone, of which all but few may be served
+MOST_DRAWN = 1  # and of draws alone, of which all but few may be served,
+MOST_DEVICE = 2  # and on GPUs, for which compiling takes longer
+SERVED_OFTEN = 16  # runs of a variant for all sizes, of programs that NumPy does not run, before it is compiled
 MOST_RUNS = 256  # of one variant, before it is compiled: until then compiling would have taken as long
 # Microseconds: what interpreting takes for an operator, for an element, for one of a function such as exp and for a
 # multiply-add; what compiling takes for a program and an operator (measured on an AMD EPYC, see decision 19).
 STEP, ELEMENT, HEAVY, PRODUCT, PROGRAM, COMPILED_STEP = 13, 1e-3, 8e-3, 1e-4, 5000, 1000
+# What compiling for a GPU takes, by NVRTC, and what a copy to the host or back takes, and a byte of it.
+DEVICE_PROGRAM, DEVICE_STEP, MOVED, MOVED_BYTE = 30_000, 2500, 20, 1e-4
 SERVED = 40  # what native code takes less for a program of its own than what Python does with one for all sizes
 IN_VAIN = 4  # long programs, one after the other, that were compiled and ran once: others are interpreted first
 LONG = 64  # operators of a program that takes long to compile, and is looked for though its shapes are new
@@ -53,9 +57,10 @@ Key = tuple[object, ...]
 
 
 class Interpreted:
-    """Runs a program, or a part of one, with NumPy where a compiled one would run. `changing` are the numbers of its
-    operators that are others than in a program like it before; `same` is what programs like it share. Where something
-    compiled does what all of them do, it is `served` by that, which gives None while it cannot.
+    """Runs a program, or a part of one, with NumPy where a compiled one would run on `device`. `changing` are the
+    numbers of its operators that are others than in a program like it before; `same` is what programs like it share.
+    Where something compiled does what all of them do, it is `served` by that, which gives None while it cannot.
+    Without `by_numpy` NumPy never runs it.
     """
 
     def __init__(
@@ -64,21 +69,26 @@ class Interpreted:
         changing: frozenset[int] = frozenset(),
         whole: Interpreted | None = None,
         same: Same | None = None,
+        device: str = "cpu",
+        by_numpy: bool = True,
     ) -> None:
         self.output_aliases = (-1,) * len(graph.outputs)
         self.runs = 0.0
         self.changing = changing
         self.same = same
         self.served: Callable[[Sequence[AnyBuffer]], Sequence[AnyBuffer] | None] | None = None
-        self.compiled: Callable[[], Any] | None = None  # of draws what makes the program that runs them otherwise
+        self.compiled: Callable[[], Any] | None = None  # makes the program that runs what NumPy does not
         self.seen = 0  # the number of changes of `same.sized` then
+        self.device = device
+        self.by_numpy = by_numpy
         self._whole = whole if whole is not None else self
         self._graph = graph
         self.operators = len(graph.nodes)
         self._evaluation: Evaluation | None = None  # made when it runs first: a whole may run in parts
-        self.is_drawn = False  # such are not run by NumPy
-        self.cost = estimated(graph.nodes)  # of a part that gives nothing, too
-        self._most: float = min(MOST_RUNS, _runs(graph.nodes, self.cost))
+        self.cost = _estimated(graph, device)  # of a part that gives nothing, too
+        most = _runs(graph, self.cost, device)
+        self._most: float = min(MOST_RUNS, max(most, 1))
+        self._each = SERVED / self.cost if most > 1 else 1 / SERVED_OFTEN  # of a run that is served
 
     def compile_soon(self) -> None:
         """It is compiled if it is wanted again."""
@@ -102,7 +112,7 @@ class Interpreted:
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The outputs for the inputs' buffers, in memory of their own."""
         if self.served is not None and (served := self.served(inputs)) is not None:
-            self.runs += SERVED / self.cost
+            self.runs += self._each
             FRONT.any_size += 1
             return list(served)
         if self.compiled is not None:
@@ -114,7 +124,7 @@ class Interpreted:
             self._evaluation = Evaluation(self._graph, COMPILED)
         made = self._evaluation.run(arrays)
         return [
-            from_host(np.ascontiguousarray(array, node.dtype.numpy), "cpu")
+            from_host(np.ascontiguousarray(array, node.dtype.numpy), self.device)
             for array, node in zip(made, self._graph.outputs, strict=True)
         ]
 
@@ -141,9 +151,10 @@ def evaluated(outputs: Sequence[Node], bound: Mapping[Node, AnyBuffer]) -> dict[
 
 
 class Variants:
-    """Which programs are alike, and which of them are interpreted."""
+    """Which programs for a device are alike, and which of them are interpreted."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self._device = device
         self._compiled: OrderedDict[Key, set[int]] = OrderedDict()  # the first variants of each kind of program
         self._same: dict[Key, Same] = {}  # of those that are interpreted
         self._held: OrderedDict[Key, Interpreted] = OrderedDict()
@@ -175,31 +186,37 @@ class Variants:
         is_new = this not in compiled
         once = is_new and len(graph.nodes) >= LONG and self._is_in_vain()
         drawn = is_drawn(graph.nodes)
-        most = MOST_LONG if _is_long(graph) else MOST_DRAWN if drawn else MOST_VARIANTS
-        if is_new and not once and len(compiled) < most:
+        by_numpy = not drawn and is_worth(graph, self._device)
+        if is_new and not once and len(compiled) < self._most(graph, drawn):
             compiled.add(this)
-        if this in compiled or not (drawn or _is_worth(graph.nodes)):
+            if not by_numpy and not drawn:
+                self._same.setdefault(kind, Same()).example = graph
+        if this in compiled:
             return None
-        same = self._same.get(kind)
-        if same is None:
-            same = self._same[kind] = Same()
-        made = self._held[key] = Interpreted(graph, same.changing(order), same=same)
-        made.is_drawn = drawn
-        if once:
+        same = self._same.setdefault(kind, Same())
+        changing = same.changing(order)
+        made = self._held[key] = Interpreted(graph, changing, same=same, device=self._device, by_numpy=by_numpy)
+        if once and by_numpy:
             made.compile_soon()
         self._operators += made.operators
         while len(self._held) > MOST_KEPT or (self._operators > MOST_OPERATORS and len(self._held) > 1):
             self._operators -= self._held.popitem(last=False)[1].operators
         return made
 
+    def _most(self, graph: Graph, drawn: bool) -> int:
+        """How many variants are compiled."""
+        most = MOST_LONG if _is_long(graph) else MOST_DRAWN if drawn else MOST_VARIANTS
+        return most if self._device == "cpu" else min(most, MOST_DEVICE)
+
 
 class Same:
     """What programs of a kind have in common, operator by operator in their order. `sized` learns what they do for all
-    sizes (`graphc.any_size`).
+    sizes (`graphc.any_size`), beginning with the `example` if there is one.
     """
 
     def __init__(self) -> None:
         self.sized: Any = None
+        self.example: Graph | None = None
         self._shape: Sequence[object] = ()
         self._known: Sequence[object] = ()
         self._changing: set[int] = set()
@@ -257,11 +274,6 @@ def _is_long(graph: Graph) -> bool:
     return len(graph.nodes) > MOST_EXACT
 
 
-def _is_worth(nodes: Collection[Node]) -> bool:
-    """Whether interpreting a program twice takes less than compiling it."""
-    return _runs(nodes, estimated(nodes)) >= 2
-
-
 def is_drawn(nodes: Collection[Node]) -> bool:
     """Whether a program is of draws alone. Such are never run by NumPy, but for whole numbers: what parameters begin
     with is not to depend, by an ulp, on what ran before.
@@ -270,9 +282,28 @@ def is_drawn(nodes: Collection[Node]) -> bool:
     return not ops.isdisjoint(DRAWS) and "contract" not in ops and any(node.dtype.is_float for node in nodes)
 
 
-def _runs(nodes: Collection[Node], cost: float) -> int:
+def is_worth(graph: Graph, device: str) -> bool:
+    """Whether interpreting a program twice takes less than compiling it."""
+    return _runs(graph, _estimated(graph, device), device) >= 2
+
+
+def compiling(nodes: Collection[Node], device: str) -> int:
+    """Microseconds that compiling some operators takes, about."""
+    once, each = (PROGRAM, COMPILED_STEP) if device == "cpu" else (DEVICE_PROGRAM, DEVICE_STEP)
+    return once + each * len(nodes)
+
+
+def _runs(graph: Graph, cost: float, device: str) -> int:
     """How often a program is interpreted in the time in which it is compiled."""
-    return int((PROGRAM + COMPILED_STEP * len(nodes)) / cost)
+    return int(compiling(graph.nodes, device) / cost)
+
+
+def _estimated(graph: Graph, device: str) -> float:
+    """Microseconds that interpreting a program takes, with what is copied to the host and back."""
+    cost = estimated(graph.nodes)
+    if device == "cpu":
+        return cost
+    return cost + sum([MOVED + MOVED_BYTE * node.type.nbytes for node in (*graph.inputs, *graph.outputs)])
 
 
 def estimated(nodes: Iterable[Node]) -> float:

@@ -16,7 +16,7 @@ from graphc.any_size import Sized
 from graphc.counting import FRONT
 from graphc.errors import GraphcError
 from graphc.host import HostExecutable, NumberTransfer, TransferExecutable, is_host, is_number, stages
-from graphc.interpreting import COMPILED_STEP, LONG, PROGRAM, Interpreted, Variants, is_drawn, parts
+from graphc.interpreting import LONG, Interpreted, Variants, compiling, is_drawn, is_worth, parts
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -48,7 +48,7 @@ class Segment:
 Program = tuple[Segment, ...]
 
 _executables: OrderedDict[tuple[object, ...], Any] = OrderedDict()
-_variants = Variants()
+_variants: dict[str, Variants] = {}  # by device
 _lock = threading.RLock()
 
 
@@ -102,10 +102,14 @@ def executable_for(graph: Graph, key: tuple[object, ...], donated: tuple[int, ..
         made = graphc.compiled.compile_graph(graph, donated, device)
         _executables[key] = made
         if len(graph.nodes) >= LONG:
-            _variants.note_compiled(made)
+            _variants_on(device).note_compiled(made)
         while len(_executables) > KEPT_EXECUTABLES:
             _executables.popitem(last=False)
         return made
+
+
+def _variants_on(device: str) -> Variants:
+    return _variants.setdefault(device, Variants(device))
 
 
 def _compiled(graph: Graph, key: tuple[object, ...], donated: tuple[int, ...], device: str) -> Any:
@@ -140,10 +144,10 @@ def _place(error: BaseException) -> str:
 
 def _interpreted(graph: Graph, key: tuple[object, ...], order: Sequence[Node]) -> Interpreted | None:
     """What interprets a canonical graph, whose operators are those of `order`, where that is better than compiling."""
-    if order[0].type.device != "cpu" or not INTERPRET.get():
+    if not INTERPRET.get():
         return None
     with _lock:
-        return _variants.interpreted(graph, (code_key(), *key), order)
+        return _variants_on(order[0].type.device).interpreted(graph, (code_key(), *key), order)
 
 
 def _is_served(whole: Interpreted, graph: Graph, key: tuple[object, ...]) -> bool:
@@ -151,15 +155,16 @@ def _is_served(whole: Interpreted, graph: Graph, key: tuple[object, ...]) -> boo
     same = whole.same
     assert same is not None
     with _lock:
-        if same.sized is None:
-            same.sized = Sized(graph)
-        elif not same.sized.is_given_up:
-            cost = PROGRAM + COMPILED_STEP * len(graph.nodes) if whole.is_drawn else whole.cost
+        is_first = same.sized is None
+        if is_first:
+            same.sized = Sized(same.example or graph, whole.device)
+        if not (same.sized.is_given_up or (is_first and same.example is None)):
+            cost = whole.cost if whole.by_numpy else compiling(graph.nodes, whole.device)
             same.sized.learn(graph, cost, RUNS if len(graph.nodes) >= FEWEST else 1)
             whole.served = same.sized.runner(graph.inputs, graph.nodes[len(graph.inputs) :], graph.outputs)
         whole.seen = same.sized.changes
-        if whole.is_drawn:
-            whole.compiled = partial(executable_for, graph, key)
+        if not whole.by_numpy:
+            whole.compiled = partial(executable_for, graph, key, device=whole.device)
     return whole.served is not None
 
 
@@ -176,11 +181,12 @@ def needed(outputs: Sequence[Node], known: Callable[[Node], bool]) -> list[Node]
 
 def served_by(outputs: Sequence[Node], order: Sequence[Node]) -> Program | None:
     """The program of the nodes `order` that computes `outputs`, if something compiled for all sizes runs it."""
-    inputs, given = tuple(_operands(order)), list(dict.fromkeys(outputs))
+    inputs, given, device = tuple(_operands(order)), list(dict.fromkeys(outputs)), order[0].type.device
 
     def otherwise() -> Any:
         graph, key = canonical(inputs, given, order)
-        return executable_for(graph, key) if is_drawn(graph.nodes) else Interpreted(graph)
+        by_numpy = is_worth(graph, device) and not is_drawn(graph.nodes)
+        return Interpreted(graph, device=device) if by_numpy else executable_for(graph, key, device=device)
 
     executable = served(inputs, order, given, otherwise)
     return None if executable is None else (Segment(executable, inputs, tuple(given)),)
@@ -213,7 +219,7 @@ def build(
             keep_like(operators(order), whole.same)
         if whole is not None and _is_served(whole, *made):
             changes = [True]
-        elif whole is not None and whole.is_drawn:
+        elif whole is not None and not whole.by_numpy:
             whole = None
         elif whole is not None:
             pieces, changes = map(list, zip(*parts(order, whole.changing), strict=True))
@@ -252,10 +258,10 @@ def build(
         graph, key = made if made is not None and len(pieces) == 1 else canonical(tuple(taken), given, piece)
         lent = tuple(i for i, n in enumerate(taken) if n in donated and read_once(n)) if single else ()
         executable: Any = _interpreted(graph, key, piece) if interpret else None
-        if executable is not None and not _is_served(executable, graph, key) and executable.is_drawn:
+        if executable is not None and not _is_served(executable, graph, key) and not executable.by_numpy:
             executable = None
         if whole is not None and changes[place]:
-            executable = whole if len(pieces) == 1 else Interpreted(graph, whole=whole)
+            executable = whole if len(pieces) == 1 else Interpreted(graph, whole=whole, device=whole.device)
         elif executable is None:
             compile = _compiled if may_interpret else executable_for
             executable = compile(graph, key, lent, piece[0].type.device)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-from graphc.extents import Extents, Factors, Sizes, changes, extent, is_one_piece
+from graphc.extents import Axes, Extents, Factors, NotTold, Sizes, changes, extent, is_one_piece
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType, i32, i64, identity
+
+MOST_INDEX = (1 << 31) - 1  # elements of something whose places are counted in i32
 
 
 class Room:
@@ -82,6 +85,56 @@ class Room:
             stride = b.mul(stride, self.sizes[factor] if changes(factor) else b.constant(factor[0], stride.type))
         return b.reshape(places, (extent(factors, self.rooms),)), stride
 
+    def unpacked(self, x: Node, axes: Axes) -> Node:
+        """The elements of an operand with room whose memory holds them without, in row-major order of the sizes. Behind
+        these comes anything that is among them.
+        """
+        if not axes:
+            return x
+        b, inner = self.b, _inner(x.shape, axes)
+        shape = x.shape[: max(axes) + 1]
+        places, count = self.in_order(shape, axes)
+        last = b.broadcast(b.sub(count, 1), shape)
+        rows = b.reshape(x, (x.type.size // inner, inner))
+        return b.reshape(self._rows(rows, b.elementwise("minimum", places, last)), x.shape)
+
+    def packed(self, x: Node, axes: Axes) -> Node:
+        """What `unpacked` takes: of the same shape, with the elements first that are not behind the sizes. Nothing but
+        a size makes each of the dimensions that change.
+        """
+        if set(axes) <= {0}:
+            return x
+        b, inner = self.b, _inner(x.shape, axes)
+        shape = x.shape[: max(axes) + 1]
+        flat = TensorType(i32, (math.prod(shape),))
+        left, place, step = b.iota(0, flat), b.constant(0, flat), 1
+        for axis in reversed(range(1, len(shape))):
+            size = b.broadcast(self.size_of(axes.get(axis, ((shape[axis], shape[axis]),))), flat.shape)
+            place = b.add(place, b.mul(b.elementwise("remainder", left, size), step))
+            left = b.elementwise("floor_divide", left, size)
+            step *= shape[axis]
+        place = b.add(place, b.mul(b.elementwise("minimum", left, shape[0] - 1), step))
+        return b.reshape(self._rows(b.reshape(x, (flat.size, inner)), place), x.shape)
+
+    def _rows(self, rows: Node, places: Node) -> Node:
+        """The rows at places, of any shape."""
+        if rows.type.size > MOST_INDEX:
+            raise NotTold
+        if rows.shape[1] == 1:
+            rows = self.b.reshape(rows, rows.shape[:1])
+        return self.along(rows, 0, places)
+
+    def in_order(self, shape: tuple[int, ...], axes: Axes) -> tuple[Node, Node]:
+        """For each element of a shape with room how many come before it in row-major order of the sizes, i32; and how
+        many there are.
+        """
+        b = self.b
+        place, stride = b.constant(0, TensorType(i32, shape)), b.constant(1, TensorType(i32, ()))
+        for axis in reversed(range(len(shape))):
+            along, stride = self.places(axes.get(axis, ((shape[axis], shape[axis]),)), stride)
+            place = b.add(place, self.spread(along, axis, shape))
+        return place, stride
+
     def spread(self, x: Node, axis: int, shape: tuple[int, ...]) -> Node:
         """What there is for each place along an axis, repeated along the others."""
         wide = (1,) * axis + x.shape + (1,) * (len(shape) - axis - 1)
@@ -105,6 +158,11 @@ class Room:
                 kept = here if kept is None else b.elementwise("bitwise_and", kept, here)
         assert kept is not None
         return b.reshape(kept, (extent(factors, self.rooms),))
+
+
+def _inner(shape: tuple[int, ...], axes: Axes) -> int:
+    """How many elements lie side by side behind the last dimension that changes."""
+    return math.prod(shape[max(axes) + 1 :])
 
 
 def added_to(kind: str, dtype: DType) -> float:

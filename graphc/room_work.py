@@ -16,12 +16,15 @@ from graphc.ir.ops.source import DRAWS
 MOST_ROOM = 4096  # at first, and no more than makes
 WORK = 1 << 12  # elements and products: to compute them in vain takes no time,
 LONG_WORK = 1 << 15  # and these little of what a long program takes
+DEVICE_WORK = 1 << 18  # of a GPU, where a launch takes as long, and compiling tens of times as long
 HEAVY = 16  # as many are an element of a function such as exp, or of a draw
 
 
-def least_room(first: Graph, second: Graph, least: int) -> int:
+def least_room(first: Graph, second: Graph, least: int, device: str) -> int:
     """The largest power of two, from `least` on, with which all sizes in which two graphs differ make little work."""
     room, most = MOST_ROOM, LONG_WORK if len(first.nodes) >= LONG else WORK
+    if device != "cpu":
+        most = DEVICE_WORK
     while room > least and sum(_work(*each, room) for each in zip(first.nodes, second.nodes, strict=False)) > most:
         room //= 2
     return room

@@ -38,25 +38,26 @@ def sizes_of(first: Sequence[TensorType], second: Sequence[TensorType]) -> tuple
     return tuple(dict.fromkeys([(m, n) for m, n in pairs if m != n]))
 
 
-def with_room(first: Graph, second: Graph, rooms: Mapping[Sizes, int]) -> Graph | None:
+def with_room(first: Graph, second: Graph, rooms: Mapping[Sizes, int], packed: bool = False) -> Graph | None:
     """The graph that does for all sizes up to `rooms` what the two do for theirs; None where they do not tell.
 
-    Its inputs are those of the two, with room, and an i32 for each of the sizes, which must be at least 1. Inputs may
-    hold anything behind the sizes but must hold zeros there; outputs hold anything there.
+    Its inputs are those of the two, with room, and an i32 for each of the sizes, which must be at least 1. Inputs hold
+    zeros behind the sizes, outputs anything. Of those that are `packed` the elements lie without room, in row-major
+    order of the sizes at the beginning of their memory: what is behind them is not read, and need not be there.
     """
     if not are_alike(first, second):
         return None
     try:
-        roomy = _Roomy(first, factorised(first, second, list(rooms)), rooms)
+        roomy = _Roomy(first, factorised(first, second, list(rooms)), rooms, packed)
         plain = {(pair,) for pair in roomy.all}
         if not all(plain.issuperset(roomy.axes[node].values()) for node in first.outputs):
             return None
         for node, other in zip(first.nodes, second.nodes, strict=True):
             roomy.add(node, other)
+        outputs = [roomy.output(node) for node in first.outputs]
     except NotTold:
         return None
-    inputs = [roomy.made[node] for node in first.inputs]
-    return Graph((*inputs, *roomy.given), tuple(roomy.made[node] for node in first.outputs))
+    return Graph((*(roomy.inputs[node] for node in first.inputs), *roomy.given), tuple(outputs))
 
 
 class _Roomy(Room):
@@ -65,8 +66,10 @@ class _Roomy(Room):
     which it is zero behind the sizes.
     """
 
-    def __init__(self, first: Graph, extents: Extents, rooms: Mapping[Sizes, int]) -> None:
+    def __init__(self, first: Graph, extents: Extents, rooms: Mapping[Sizes, int], packed: bool) -> None:
         super().__init__(extents, rooms, len(first.inputs))
+        self.inputs: dict[Node, Node] = {}
+        self._is_packed = packed
         self.axes = dict(zip(first.nodes, extents.axes, strict=True))
         self.uniform = dict(zip(first.nodes, extents.uniform, strict=True))
         self.made: dict[Node, Node] = {}
@@ -83,11 +86,18 @@ class _Roomy(Room):
             raise NotTold
         self.made[node] = made
 
+    def output(self, node: Node) -> Node:
+        """What is given for an output of the first graph."""
+        return self.packed(self.made[node], self.axes[node]) if self._is_packed else self.made[node]
+
     def _convert(self, node: Node, other: Node, type: TensorType) -> Node:
         op, kind, given = node.op, OPS[node.op].kind, [self.made[operand] for operand in node.inputs]
         if op == "input":
+            self.inputs[node] = made = self.b.input(node.integer("index"), type)
+            if self._is_packed:
+                return self.unpacked(made, self.axes[node])
             self.zero[node] = set(self.axes[node])
-            return self.b.input(node.integer("index"), type)
+            return made
         if op == "constant":
             return self._constant(node, other, type)
         if op in ("reshape", "broadcast", "slice", "pad"):
@@ -284,12 +294,8 @@ class _Roomy(Room):
 
     def _drawn(self, node: Node, type: TensorType, key: Node) -> Node:
         """The bits or numbers that there are for the sizes: they depend on the place in row-major order."""
-        b, whole = self.b, type.with_dtype(i32)
-        place, stride = b.constant(0, whole), b.constant(1, TensorType(i32, ()))
-        for axis in reversed(range(type.rank)):
-            factors = self.axes[node].get(axis, ((node.shape[axis], node.shape[axis]),))
-            along, stride = self.places(factors, stride)
-            place = b.add(place, self.spread(along, axis, type.shape))
+        b = self.b
+        place, _ = self.in_order(type.shape, self.axes[node])
         if node.op == "random_normal":
             return normal_at(b, key, place, type.dtype)
         return bits_at(b, key, place, node.integer("word"))

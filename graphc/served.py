@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc.any_size import Run, Sized
+from graphc.any_size import Sized
 from graphc.counting import FRONT
 from graphc.interpreting import MOST_KEPT, Same
 from graphc.ir.node import Node
 from graphc.memory import AnyBuffer
+from graphc.room_programs import Run
 
 FEWEST = 24  # operators of a program that is looked for: to look takes as long as to run it with NumPy
 OFTEN = 4  # runs of the same nodes, after which it is looked whether they are worth a program of their own
@@ -57,7 +58,7 @@ def served(
     inputs: Sequence[Node], order: Sequence[Node], outputs: Sequence[Node], otherwise: Callable[[], Any]
 ) -> Served | None:
     """What runs the nodes `order`, operands before users; None where they are few, or nothing is known to do that."""
-    if len(order) < FEWEST or any(node.type.device != "cpu" for node in inputs):
+    if len(order) < FEWEST or any(node.type.device != order[0].type.device for node in inputs):
         return None
     with _lock:
         same = _like.get(operators(order))
@@ -80,9 +81,9 @@ def may_be_served(order: Sequence[Node]) -> bool:
     return same is None or same.sized is None or not same.sized.is_given_up
 
 
-def operators(order: Iterable[Node]) -> int:
-    """What stands for the operators of a program."""
-    return hash(tuple([node.op for node in order]))
+def operators(order: Sequence[Node]) -> int:
+    """What stands for the operators of a program, and its device."""
+    return hash((order[0].type.device, *[node.op for node in order]))
 
 
 def keep_like(ops: int, same: Same | None) -> None:

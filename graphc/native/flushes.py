@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from graphc.any_size import Run
 from graphc.host import TransferExecutable
 from graphc.interpreting import Interpreted
 from graphc.ir.node import Node
@@ -21,6 +20,7 @@ from graphc.native.tables import Plan, Words
 from graphc.options import code_key
 from graphc.programs import Program, Segment
 from graphc.recording import current
+from graphc.room_programs import Run
 from graphc.served import Served
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.executor import SMALL_ARENA, DeviceExecutable, Executable

@@ -7,10 +7,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from graphc.any_size import Program, Run
 from graphc.ir.types import TensorType
 from graphc.native.rooming import PART, ROOMY
 from graphc.native.tables import WORD, Plan, Words
+from graphc.room_programs import Program, Run
 from graphc_runtime.buffer import Buffer
 from graphc_runtime.executor import Executable
 
@@ -53,7 +53,9 @@ def roomy(plan: Plan, run: Run, outputs: Sequence[TensorType]) -> tuple[int, int
     do it: a program that takes long leaves other threads no time here.
     """
     program, executable = run.program, run.program.executable
-    if type(executable) is not Executable or executable.native is None or executable.arena_bytes > _MOST_ARENA:
+    if not isinstance(program, Program) or type(executable) is not Executable or executable.native is None:
+        return None
+    if executable.arena_bytes > _MOST_ARENA:
         return None
     work = sum(x.flops + x.bytes for x in executable.artifact.launches)
     if work > _MOST_WORK or max(executable.output_aliases, default=-1) >= 0:

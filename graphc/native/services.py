@@ -7,7 +7,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
-from graphc.any_size import LEAST, Joined, Program, Sized
+from graphc.any_size import LEAST, Joined, Sized
 from graphc.ir.types import DType, TensorType
 from graphc.native.library import NativeLibrary
 from graphc.native.plans import is_long
@@ -15,6 +15,7 @@ from graphc.native.serving import BOUNDS, FORM, FOUND, MOST_RANK, PROGRAM, ROOM,
 from graphc.native.tables import MADE_WORDS, WORD, Plan
 from graphc.options import code_key
 from graphc.recording import current
+from graphc.room_programs import Program
 from graphc.storage import Lineage, Storage
 from graphc.tensors.core import TensorBase, new
 from graphc_runtime.buffer import Buffer
@@ -164,7 +165,11 @@ def _joined(plan: Plan, whole: Joined, tensors: Sequence[TensorBase]) -> _Made:
 
 def _sized(plan: Plan, whole: Sized, key: object) -> _Made | None:
     form = whole.form
-    programs = {rooms: program for (options, rooms), program in whole.programs.items() if options is key}
+    programs = {
+        rooms: program
+        for (options, rooms), program in whole.programs.items()
+        if options is key and isinstance(program, Program)
+    }
     if form is None or not programs:
         return None
     some = next(iter(programs.values()))

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.any_size import Form, Joined, Sized, shown
+from graphc.any_size import Joined, Sized, shown
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.repeats import Service
+from graphc.room_programs import Form
 from graphc.rooms import sizes_of
 
 MOST_CASES = 8  # of a call; the least recently used are forgotten

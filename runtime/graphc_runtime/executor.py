@@ -163,6 +163,7 @@ class DeviceExecutable(Executable):
         if not own:
             self._share(buffers, stream)
         self._enqueue(pointers, stream)
+        self.runs += 1
         tally = self._counts.tally
         tally.runs += 1
         tally.launches += self._launches

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from graphc import programs
+from graphc import programs, served
 from graphc.codegen.cuda import build
 from graphc.recording import Recorder, using
 from graphc_runtime.devices.cuda import register_cuda_driver, why_unavailable
@@ -49,6 +49,8 @@ def _no_programs() -> Iterator[None]:
     """No program that was made for the devices of another driver."""
     with pytest.MonkeyPatch.context() as patch, using(Recorder()):
         patch.setattr(programs, "_executables", OrderedDict())
+        patch.setattr(programs, "_variants", {})
+        patch.setattr(served, "_like", OrderedDict())
         yield
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import any_size, interpreting, programs, served
+from graphc import any_size, programs, served
 from graphc.ir import Graph, evaluate
 from graphc.memory import AnyBuffer, copy_into, from_host, values_of
 from graphc.native.library import library
@@ -64,10 +64,9 @@ def native() -> None:
 @pytest.fixture
 def soon_for_all_sizes(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing was seen before, and programs that are seen are soon compiled for all sizes."""
-    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
+    monkeypatch.setattr(programs, "_variants", {})
     monkeypatch.setattr(served, "_like", type(served._like)())
-    monkeypatch.setattr(any_size, "PROGRAM", 0)
-    monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
+    monkeypatch.setattr(any_size, "compiling", lambda nodes, device: len(nodes))
     monkeypatch.setattr(changing, "MOST_CHANGES", 1 << 30)  # no call is computed at once
     with scope(interpret=True):
         yield

@@ -11,7 +11,7 @@ import pytest
 
 import graphc
 import graphc.nn.functional as F
-from graphc import any_size, interpreting, programs
+from graphc import any_size, programs
 from graphc.errors import ShapeError
 from graphc.options import INTERPRET, scope
 from graphc.recording import THREADS
@@ -29,9 +29,8 @@ def fresh(
     native: None, native_recording: None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[None]:
     """Nothing was seen before, and what is seen is soon compiled. Where options have scopes, Python does all."""
-    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
-    monkeypatch.setattr(any_size, "PROGRAM", 0)
-    monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
+    monkeypatch.setattr(programs, "_variants", {})
+    monkeypatch.setattr(any_size, "compiling", lambda nodes, device: len(nodes))
     recorder = THREADS.recorder
     forget(recorder)
     recorder.rounds = Rounds()

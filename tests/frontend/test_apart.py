@@ -9,7 +9,7 @@ import pytest
 
 import graphc
 import graphc.nn as nn
-from graphc import apart, interpreting, programs
+from graphc import apart, programs
 from graphc.apart import AGAIN, MOST_NEW
 from graphc.options import scope
 from graphc.recording import Recorder, current, using
@@ -18,7 +18,7 @@ from tests.frontend.test_stored_parts import counted
 
 @pytest.fixture(autouse=True)
 def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
+    monkeypatch.setattr(programs, "_variants", {})
     with scope(interpret=True):
         yield
 

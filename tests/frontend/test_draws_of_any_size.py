@@ -10,14 +10,14 @@ import pytest
 
 import graphc
 import graphc.nn.functional as F
-from graphc import interpreting, programs
+from graphc import programs
 from graphc.options import scope
 from tests.frontend.test_stored_parts import counted
 
 
 @pytest.fixture(autouse=True)
 def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
+    monkeypatch.setattr(programs, "_variants", {})
     with scope(interpret=True):
         yield
 

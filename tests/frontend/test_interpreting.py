@@ -25,7 +25,7 @@ from tests.frontend.test_stored_parts import counted, realised
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing was seen before."""
-    monkeypatch.setattr(programs, "_variants", Variants())
+    monkeypatch.setattr(programs, "_variants", {})
     with scope(interpret=True):
         yield
 
@@ -124,7 +124,9 @@ def test_errors_of_values_are_raised() -> None:
             F.embedding(index + 4, table).tolist()
 
 
-def test_programs_that_take_longer_than_to_compile_them_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_that_take_longer_than_to_compile_them_are_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     x, a = realised(4000), realised(30, 30)
 
     def sums(least: int = 2000) -> None:
@@ -138,7 +140,8 @@ def test_programs_that_take_longer_than_to_compile_them_are_compiled(monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(interpreting, "ELEMENT", 10)
         done = counted(sums)
-        assert done["interpreted"] == 0 and done["programs_built"] >= 10
+        assert done["interpreted"] == 0 and done["any_size"] > 0
+        assert done["programs_built"] + done["any_size"] == 10
     with monkeypatch.context() as patch:
         patch.setattr(interpreting, "PRODUCT", 10)
         assert counted(products)["interpreted"] == 0
@@ -182,7 +185,8 @@ def test_what_is_known_of_programs_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     for n in range(1, 40):
         x[:n].sum().item()
         x[:n].reshape((1,) * (n % 9) + (n,)).sum().item()
-    assert len(programs._variants._compiled) <= 5 and len(programs._variants._held) <= 5
+    variants = programs._variants["cpu"]
+    assert len(variants._compiled) <= 5 and len(variants._held) <= 5
 
 
 def test_long_programs_that_never_come_again_are_not_compiled() -> None:
@@ -207,7 +211,7 @@ def test_long_programs_that_never_come_again_are_not_compiled() -> None:
 
 def test_what_is_known_is_bounded_by_its_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreting, "MOST_OPERATORS", 9)
-    variants = Variants()
+    variants = Variants("cpu")
     for n in range(1, 30):
         b = Builder()
         x = b.input(0, TensorType(f32, (n,)))
@@ -219,7 +223,7 @@ def test_what_is_known_is_bounded_by_its_operators(monkeypatch: pytest.MonkeyPat
 
 def test_what_is_used_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreting, "MOST_KEPT", 4)
-    variants = Variants()
+    variants = Variants("cpu")
 
     def asked(n: int) -> object:
         b = Builder()

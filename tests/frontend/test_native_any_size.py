@@ -11,7 +11,7 @@ import pytest
 
 import graphc
 import graphc.nn.functional as F
-from graphc import any_size, interpreting, programs
+from graphc import any_size, programs
 from graphc.errors import OutOfRange
 from graphc.native import services
 from graphc.options import INTERPRET, scope
@@ -31,9 +31,8 @@ Made = list[tuple[list[Any], Any, int]]  # operands, what was given, how many ca
 @pytest.fixture(autouse=True)
 def fresh(native: None, native_recording: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing was seen before, and what is seen is soon compiled, and left to native code."""
-    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
-    monkeypatch.setattr(any_size, "PROGRAM", 0)
-    monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
+    monkeypatch.setattr(programs, "_variants", {})
+    monkeypatch.setattr(any_size, "compiling", lambda nodes, device: len(nodes))
     monkeypatch.setattr(changing, "MANY", 2)
     begin_anew()
     learning.VIEWS.clear()

@@ -18,10 +18,9 @@ from tests.frontend.test_stored_parts import counted
 @pytest.fixture(autouse=True)
 def fresh(native: None, native_recording: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing was seen before, and programs that are seen are soon compiled for all sizes, and not for one."""
-    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
+    monkeypatch.setattr(programs, "_variants", {})
     monkeypatch.setattr(served, "_like", type(served._like)())
-    monkeypatch.setattr(any_size, "PROGRAM", 0)
-    monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
+    monkeypatch.setattr(any_size, "compiling", lambda nodes, device: len(nodes))
     monkeypatch.setattr(any_size, "COPIED", 0)
     monkeypatch.setattr(interpreting, "SERVED", 0)
     monkeypatch.setattr(changing, "MOST_CHANGES", 1 << 30)  # no call is computed at once

@@ -13,7 +13,7 @@ import pytest
 import graphc
 import graphc.nn as nn
 import graphc.nn.functional as F
-from graphc import any_size, interpreting, programs
+from graphc import any_size, interpreting, programs, room_programs
 from graphc.alike import Pattern
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
@@ -32,9 +32,8 @@ Function = Callable[[int], Any]
 @pytest.fixture(autouse=True)
 def fresh(native: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing was seen before, and programs that are seen are soon compiled for all sizes."""
-    monkeypatch.setattr(programs, "_variants", interpreting.Variants())
-    monkeypatch.setattr(any_size, "PROGRAM", 0)
-    monkeypatch.setattr(any_size, "COMPILED_STEP", 1)
+    monkeypatch.setattr(programs, "_variants", {})
+    monkeypatch.setattr(any_size, "compiling", lambda nodes, device: len(nodes))
     monkeypatch.setattr(any_size, "COPIED", 0)
     monkeypatch.setattr(changing, "MOST_CHANGES", 1 << 30)  # no call is computed at once
     forget(THREADS.recorder)
@@ -172,7 +171,7 @@ def test_what_was_interrupted_leaves_nothing_behind(monkeypatch: pytest.MonkeyPa
     again: list[Any] = []
     assert counted(lambda: again.append(run(30).tolist()))["any_size"] == 1
     with monkeypatch.context() as patch:
-        patch.setattr(any_size.ctypes, "memmove", lambda *_: [][1])
+        patch.setattr(room_programs.ctypes, "memmove", lambda *_: [][1])
         with pytest.raises(IndexError):
             run(59).tolist()
     gc.collect()  # what failed is pending as long as somebody holds it
@@ -185,7 +184,7 @@ def test_what_is_at_work_is_not_run_again() -> None:
     run = block(12)
     for n in range(20, 60):
         run(n).tolist()
-    for same in programs._variants._same.values():
+    for same in programs._variants["cpu"]._same.values():
         for program in same.sized.programs.values():
             program._is_at_work = True
     again: list[Any] = []

@@ -100,8 +100,8 @@ def test_a_program_with_room_is_made_once(monkeypatch: pytest.MonkeyPatch) -> No
     made: list[object] = []
     roomy = any_size.with_room
 
-    def noted(first: Any, second: Any, rooms: Any) -> Any:
-        found = roomy(first, second, rooms)
+    def noted(first: Any, second: Any, rooms: Any, packed: bool) -> Any:
+        found = roomy(first, second, rooms, packed)
         if found is not None:
             made.append((len(first.nodes), tuple(rooms.values())))
         return found

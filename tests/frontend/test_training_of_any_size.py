@@ -38,7 +38,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(WIDTH, WORDS)
 
     def forward(self, x: Any) -> Any:
-        return self.out(self.block(self.table(x) + self.places(graphc.arange(x.shape[1]))))
+        return self.out(self.block(self.table(x) + self.places(graphc.arange(x.shape[1], device=x.device))))
 
 
 class Convolutions(nn.Module):
@@ -65,14 +65,14 @@ class Ends(nn.Module):
         return self.out(seen + ends[:, None])
 
 
-def learned(kind: type[nn.Module], sizes: list[tuple[int, int]], by_class: bool) -> list[float]:
+def learned(kind: type[nn.Module], sizes: list[tuple[int, int]], by_class: bool, device: str = "cpu") -> list[float]:
     """The losses of the steps, and the parameters afterwards."""
     graphc.manual_seed(0)
-    net = kind()
+    net = kind().to(device)
     optimizer = graphc.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     rng, made = np.random.default_rng(0), list[float]()
     for rows, columns in sizes:
-        x = graphc.tensor(rng.integers(0, WORDS, (rows, columns)).tolist())
+        x = graphc.tensor(rng.integers(0, WORDS, (rows, columns)).tolist(), device=device)
         optimizer.zero_grad()
         if by_class:
             loss = F.cross_entropy(net(x).reshape(-1, WORDS), x.reshape(-1))
@@ -97,7 +97,7 @@ def test_steps_over_batches_of_any_size_learn_what_interpreted_ones_do(
     with monkeypatch.context() as patch, using(Recorder()):
         patch.setattr(interpreting, "MOST_VARIANTS", 0)
         patch.setattr(interpreting, "MOST_LONG", 0)
-        patch.setattr(programs, "_variants", interpreting.Variants())
+        patch.setattr(programs, "_variants", {})
         patch.setattr(programs, "_is_served", lambda *_: False)
         patch.setattr(programs, "served_by", lambda *_: None)
         wanted: list[float] = []

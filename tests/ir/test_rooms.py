@@ -310,25 +310,39 @@ TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {
 }  # fmt: skip
 
 
+def with_zeros(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    made = np.zeros(shape, array.dtype)
+    made[tuple(map(slice, array.shape))] = array
+    return made
+
+
+def in_one_piece(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Behind the elements is what must not get into anything."""
+    made = np.full(np.prod(shape), np.nan if array.dtype.kind == "f" else 1 << 20, array.dtype)
+    made[: array.size] = array.reshape(-1)
+    return made.reshape(shape)
+
+
+@pytest.mark.parametrize("packed", (False, True), ids=("with zeros", "packed"))
 @pytest.mark.parametrize("what", TOLD)
-def test_it_does_what_each_does(what: str) -> None:
+def test_it_does_what_each_does(what: str, packed: bool) -> None:
     emit, operands = TOLD[what]
     first, second = (graph_of(emit, operands, n=n, m=m) for n, m in ((4, 9), (7, 3)))
     pairs = sizes_of([node.type for node in first.inputs], [node.type for node in second.inputs])
-    roomy = with_room(first, second, dict.fromkeys(pairs, ROOM))
+    roomy = with_room(first, second, dict.fromkeys(pairs, ROOM), packed)
     assert roomy is not None
     assert all(ROOM in node.shape for node, old in zip(roomy.inputs, first.inputs, strict=False) if max(old.shape) > 5)
     for n, m in ((1, 2), (2, 1), (4, 9), (11, 16), (16, 5)):
         graph = graph_of(emit, operands, n=n, m=m)
         arrays = values([node.type for node in graph.inputs], n)
         (wanted,) = evaluate(graph, arrays)
-        given = [np.zeros(node.shape, node.dtype.numpy) for node in roomy.inputs[: len(arrays)]]
-        for room, array in zip(given, arrays, strict=True):
-            room[tuple(map(slice, array.shape))] = array
+        place = in_one_piece if packed else with_zeros
+        given = [place(array, node.shape) for array, node in zip(arrays, roomy.inputs, strict=False)]
         now = {4: n, 9: m}
         sizes = [np.array(now[a], np.int32) for a, _ in pairs]
         (got,) = evaluate(roomy, [*given, *sizes])
-        np.testing.assert_allclose(got[tuple(map(slice, wanted.shape))], wanted, rtol=1e-5, atol=1e-6)
+        found = got.reshape(-1)[: wanted.size].reshape(wanted.shape) if packed else got[tuple(map(slice, wanted.shape))]
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 NOT_TOLD: dict[str, tuple[Emit, list[tuple[str, DType]]]] = {

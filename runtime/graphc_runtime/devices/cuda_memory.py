@@ -354,6 +354,10 @@ class DeviceBuffer(BufferBase):
         else:
             block.others.add(stream)
 
+    def shrink(self, nbytes: int) -> None:
+        """From now on have the first `nbytes` bytes alone; the others are not used until the buffer is gone."""
+        self.nbytes = nbytes
+
     def copy(self) -> DeviceBuffer:
         """A buffer of its own with the same contents, on the same device."""
         return self.device.duplicate(self, self._block.what)
