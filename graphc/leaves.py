@@ -185,7 +185,7 @@ class Leaves:
         piece = copy() if copy else part(storage.buffer, offset * type.dtype.itemsize, type.nbytes)
         binding = self.bind(piece.copy() if exported and not copy else piece, type, storage)
         storage.slots[key] = weakref.ref(binding)
-        if copy:
+        if copy and type.device == "cpu":
             storage.slots[type, strides] = _nothing  # native code copies the next such parts
         self.parted.append(storage)
         return binding

@@ -5,10 +5,11 @@ On the CPU a value is a `Buffer`. On other devices it is the runtime's `DeviceBu
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,8 @@ _ALIGNMENT = 256
 TOGETHER = "small values that came from the host together"
 # Bytes of one value again and again that are brought to a device, which copies them on.
 _BROUGHT = 1 << 20
+# Copies by which elements of the memory of a device are read or written, and bytes between their rows.
+MOST_PIECES, MOST_PITCH = 16, (1 << 31) - 1
 # Where page-locked memory begins and ends that the user lets a device read when it gets there, until the next flush.
 LATE: set[tuple[int, int]] = set()
 # Values of at most so many bytes are compared by copies of them.
@@ -165,6 +168,61 @@ def part(buffer: AnyBuffer, start: int, nbytes: int) -> AnyBuffer:
     if type(buffer) is Buffer:
         return buffer.part(start, nbytes)
     return DeviceBuffer.from_address(buffer.ptr + start, nbytes, buffer.device, buffer)
+
+
+class Pieces(NamedTuple):
+    """Elements of a memory in row-major order: from each of `starts` on so many `rows` of `inner` elements, which begin
+    `pitch` elements after each other.
+    """
+
+    starts: list[int]
+    rows: int
+    pitch: int
+    inner: int
+
+
+def pieces(shape: Sequence[int], strides: Sequence[int], offset: int, itemsize: int) -> Pieces | None:
+    """How elements of a memory lie there; None where they are too many pieces to be copied one by one."""
+    inner, outer = 1, len(shape)
+    while outer and (shape[outer - 1] == 1 or strides[outer - 1] == inner):
+        outer -= 1
+        inner *= shape[outer]
+    rows, pitch = 1, inner
+    if outer and strides[outer - 1] > inner:
+        outer -= 1
+        rows, pitch = shape[outer], strides[outer]
+        while outer and (shape[outer - 1] == 1 or strides[outer - 1] == rows * pitch):
+            outer -= 1
+            rows *= shape[outer]
+    if math.prod(shape[:outer]) > MOST_PIECES or pitch * itemsize > MOST_PITCH:
+        return None
+    starts = [offset]
+    for n, stride in zip(shape[:outer], strides[:outer], strict=True):
+        starts = [start + i * stride for start in starts for i in range(n)]
+    return Pieces(starts, rows, pitch, inner)
+
+
+def write_pieces(target: DeviceBuffer, places: Pieces, itemsize: int, source: AnyBuffer) -> None:
+    """Write elements that lie one after the other, on the same device or on the host, where they are to lie."""
+    device, nbytes = target.device, places.inner * itemsize
+    is_hosts = type(source) is Buffer
+    if is_hosts and len(places.starts) == places.rows == 1:
+        device.write(part(target, places.starts[0] * itemsize, nbytes), source)
+        return
+    given: AnyBuffer = device.upload(source, "what is written into a part") if is_hosts else source
+    for i, start in enumerate(places.starts):
+        rows = (target, start * itemsize, places.pitch * itemsize), (given, i * places.rows * nbytes, nbytes)
+        device.assign_rows(*rows, nbytes, places.rows)
+
+
+def read_pieces(source: DeviceBuffer, places: Pieces, type: TensorType) -> DeviceBuffer:
+    """A copy of elements of a memory, one after the other."""
+    device, itemsize = source.device, type.dtype.itemsize
+    target, nbytes = device.allocate(type.nbytes, type), places.inner * itemsize
+    for i, start in enumerate(places.starts):
+        rows = (target, i * places.rows * nbytes, nbytes), (source, start * itemsize, places.pitch * itemsize)
+        device.assign_rows(*rows, nbytes, places.rows)
+    return target
 
 
 def copy_into(target: AnyBuffer, source: AnyBuffer) -> None:

@@ -180,8 +180,17 @@ def needed(outputs: Sequence[Node], known: Callable[[Node], bool]) -> list[Node]
 
 
 def served_by(outputs: Sequence[Node], order: Sequence[Node]) -> Program | None:
-    """The program of the nodes `order` that computes `outputs`, if something compiled for all sizes runs it."""
-    inputs, given, device = tuple(_operands(order)), list(dict.fromkeys(outputs)), order[0].type.device
+    """The program of the nodes `order` that computes `outputs`, if something compiled for all sizes runs it, but for
+    what is brought to its device first.
+    """
+    given, device = list(dict.fromkeys(outputs)), order[-1].type.device
+    brought: list[Segment] = []
+    if device != "cpu":
+        *before, order = stages(order)
+        if any(piece[0].op != "transfer" for piece in before) or not set(given) <= set(order):
+            return None
+        brought = [_bringing(piece, given) for piece in before]
+    inputs = tuple(_operands(order))
 
     def otherwise() -> Any:
         graph, key = canonical(inputs, given, order)
@@ -189,7 +198,14 @@ def served_by(outputs: Sequence[Node], order: Sequence[Node]) -> Program | None:
         return Interpreted(graph, device=device) if by_numpy else executable_for(graph, key, device=device)
 
     executable = served(inputs, order, given, otherwise)
-    return None if executable is None else (Segment(executable, inputs, tuple(given)),)
+    return None if executable is None else (*brought, Segment(executable, inputs, tuple(given)))
+
+
+def _bringing(piece: Sequence[Node], wanted: Iterable[Node]) -> Segment:
+    """The segment of transfers, some of which may be `wanted` outside of the program."""
+    steady = is_number(piece[0]) and not set(wanted) & set(piece)
+    executable = NumberTransfer(piece) if steady else TransferExecutable(piece)
+    return Segment(executable, tuple(n.inputs[0] for n in piece), tuple(piece))
 
 
 def build(
@@ -248,9 +264,7 @@ def build(
         if len(pieces) == 1:
             given = list(dict.fromkeys(outputs))
         if piece[0].op == "transfer":
-            steady = is_number(piece[0]) and wanted.isdisjoint(piece)
-            executable = NumberTransfer(piece) if steady else TransferExecutable(piece)
-            program.append(Segment(executable, tuple(n.inputs[0] for n in piece), tuple(piece)))
+            program.append(_bringing(piece, wanted))
             continue
         if is_host(piece[0]):
             program.append(Segment(HostExecutable(piece[0]), piece[0].inputs, (piece[0],)))
@@ -258,6 +272,8 @@ def build(
         graph, key = made if made is not None and len(pieces) == 1 else canonical(tuple(taken), given, piece)
         lent = tuple(i for i, n in enumerate(taken) if n in donated and read_once(n)) if single else ()
         executable: Any = _interpreted(graph, key, piece) if interpret else None
+        if executable is not None and len(piece) >= FEWEST and executable.device != "cpu":
+            keep_like(operators(piece), executable.same)
         if executable is not None and not _is_served(executable, graph, key) and not executable.by_numpy:
             executable = None
         if whole is not None and changes[place]:

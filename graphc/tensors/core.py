@@ -16,7 +16,7 @@ from graphc.grad_mode import MODE
 from graphc.ir.builder import Builder
 from graphc.ir.node import Node
 from graphc.ir.types import DType, TensorType
-from graphc.memory import AnyBuffer, copied, part
+from graphc.memory import AnyBuffer, copied, part, pieces, read_pieces
 from graphc.recording import SOURCES, THREADS, Recorder, current
 from graphc.storage import Lineage, Seen, Storage, Value, recorder_of, untouched
 from graphc.tensors.emitting import Keep, emitted
@@ -291,16 +291,23 @@ def _reads_many_views(tensor: TensorBase, width: int) -> bool:
     may read many at once.
     """
     type = tensor._type
-    if type.device != "cpu" or type.nbytes > MOST_COPIED:
+    if type.nbytes > MOST_COPIED:
+        return False
+    if type.device != "cpu" and pieces(type.shape, tensor._strides, 0, type.dtype.itemsize) is None:
         return False
     place = tensor._offset, type.shape, tensor._strides
     return moves(("read", tensor._storage.type.shape), place, MOST_VIEWS if width <= MOST_VIEWS else 2 * width)
 
 
 def _copied(tensor: TensorBase) -> AnyBuffer:
-    """The elements of a view of memory of the CPU that is computed."""
-    assert tensor._storage.buffer is not None
-    return copied(seen(tensor._storage.buffer, tensor._type, tensor._strides, tensor._offset), tensor._type)
+    """The elements of a view of memory that is computed."""
+    buffer, type, strides, offset = tensor._storage.buffer, tensor._type, tensor._strides, tensor._offset
+    assert buffer is not None
+    if type.device == "cpu":
+        return copied(seen(buffer, type, strides, offset), type)
+    found = pieces(type.shape, strides, offset, type.dtype.itemsize)
+    assert found is not None  # or it would not be copied
+    return read_pieces(buffer, found, type)
 
 
 # recording

@@ -12,15 +12,19 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphc.call_places import moves
 from graphc.grad_mode import MODE
-from graphc.memory import ALONE, constant
+from graphc.memory import ALONE, constant, part, pieces, write_pieces
 from graphc.recording import THREADS, Recorder
 from graphc.storage import TOUCHED
 from graphc.tensors.core import TensorBase, record
 from graphc.tensors.export import laid_out
 from graphc.tensors.filling import held_number
-from graphc.tensors.views import repeats_elements
+from graphc.tensors.views import is_contiguous, repeats_elements
+from graphc_runtime.buffer import Buffer
+from graphc_runtime.devices.cuda_memory import DeviceBuffer
 
 if TYPE_CHECKING:
     from graphc.ir.types import TensorType
@@ -32,6 +36,7 @@ SMALL = 4096  # or has at most so many bytes
 COPIED = 1 << 16  # bytes of memory up to which it is copied where something recorded reads it later
 LARGE = 1 << 18  # bytes of memory that is not written as a whole for the sake of
 SPECK = 16  # a part that is at most the whole divided by this: running what is recorded takes less time
+BROUGHT = 1 << 14  # bytes that are brought to a device as they are
 MOST_PLACES = 3  # that a call writes in turn, each by the same programs
 
 
@@ -40,9 +45,11 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
     No gradients flow.
     """
     storage, type = target._storage, target._type
-    if not _is_part(storage, type.size) or source._type.device != "cpu" or not _is_free(recorder, storage):
+    if not _is_part(storage, type.size) or source._type.device != type.device or not _is_free(recorder, storage):
         return False
     number = _number(source)
+    if not _is_in_reach(type, target._strides, number if number is not None else source):
+        return False
     if not _writes_many_places(target, number):
         if storage.value is not None and not _is_number(storage):
             return False  # it is computed with what is written
@@ -53,8 +60,8 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
         recorder.flush("")
     if number is None and source._type.dtype is not type.dtype:
         source = record("", (source,), lambda b, x: b.cast(x, type.dtype))
-    values: Any = number if number is not None else source._array()
-    if source._storage is storage:
+    values: Any = number if number is not None else _elements(source)
+    if source._storage is storage and type.device == "cpu":
         values = values.copy()  # it holds the memory, which nobody else may
     if storage.value is not None and _is_number(storage):
         storage.set_buffer(constant(storage.value.node))
@@ -77,7 +84,7 @@ def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
         return False
     form, strides, offset = seen
     recorder = THREADS.recorder
-    if _flows(tensor, (value,)):
+    if _flows(tensor, (value,)) or not _is_in_reach(form, strides, value):
         return False
     if not _is_free(recorder, storage) or (tensor._counter is None and not MODE.inference):
         return False
@@ -99,7 +106,7 @@ def stored_at(tensor: TensorBase, index: Any, value: Any) -> bool:
         if _is_read(storage):
             return False
     with recorder.lock:
-        given: Any = held_number(value, form.dtype) if is_number else value._array()  # type: ignore[arg-type]
+        given = held_number(value, form.dtype) if is_number else _elements(value)  # type: ignore[arg-type]
         if not storage.realise().writeable:
             return False
         _store(recorder, tensor, form.shape, strides, offset, given)
@@ -110,6 +117,8 @@ def goes_at_once(target: TensorBase, operands: Sequence[object]) -> bool:
     """Whether what an operation in place gives for a view is to be stored at once, by all that is known before."""
     storage, size = target._storage, target._type.size
     if storage.value is not None or not _is_part(storage, size) or not _is_free(THREADS.recorder, storage):
+        return False
+    if not _is_in_reach(target._type, target._strides, 0):
         return False
     return not _flows(target, operands) and (_is_speck(storage, size) or _writes_many_places(target, None))
 
@@ -140,9 +149,30 @@ def _indexed(tensor: TensorBase, index: Any) -> tuple[TensorType, tuple[int, ...
 
 
 def _is_part(storage: Storage, size: int) -> bool:
-    """Whether so many elements are few, of memory of the CPU."""
+    """Whether so many elements are few, of memory."""
     type = storage.type
-    return type.device == "cpu" and (size * SHARE <= type.size or size * type.dtype.itemsize <= SMALL)
+    return size * SHARE <= type.size or size * type.dtype.itemsize <= SMALL
+
+
+def _is_in_reach(type: TensorType, strides: Sequence[int], value: Number | TensorBase) -> bool:
+    """Whether the host writes a part: one of the memory of a device in few pieces, small ones if it brings a number, of
+    what lies in one piece.
+    """
+    if type.device == "cpu":
+        return True
+    if pieces(type.shape, strides, 0, type.dtype.itemsize) is None:
+        return False
+    if not isinstance(value, TensorBase):
+        return type.nbytes <= BROUGHT
+    return value._type.shape == type.shape and is_contiguous(value._type.shape, value._strides)
+
+
+def _elements(tensor: TensorBase) -> Any:
+    """An array of the elements of a tensor of the CPU; of another device the memory that they lie in."""
+    type = tensor._type
+    if type.device == "cpu":
+        return tensor._array()
+    return part(tensor._storage.realise(), tensor._offset * type.dtype.itemsize, type.nbytes)
 
 
 def _flows(target: TensorBase, operands: Sequence[object]) -> bool:
@@ -213,12 +243,31 @@ def _store(
     storage.slot = storage.slots = storage.kept = None
     buffer = storage.buffer
     assert buffer is not None
-    if not (sys.getrefcount(buffer) == ALONE and buffer.of_pool) and not storage.is_exported:
+    mine = sys.getrefcount(buffer) == ALONE and buffer.of_pool and (type.device == "cpu" or _is_streams(buffer))
+    if not mine and not storage.is_exported:
         storage.buffer = buffer = buffer.copy()
-    laid_out(buffer.array, type.with_shape(shape), strides, offset)[...] = values
+    if type.device == "cpu":
+        laid_out(buffer.array, type.with_shape(shape), strides, offset)[...] = values
+    else:
+        _store_there(buffer, type.with_shape(shape), strides, offset, values)
     storage.version += 1
     recorder.counted()
     _count(tensor)
+
+
+def _is_streams(buffer: DeviceBuffer) -> bool:
+    """Whether no stream but the current one has to do with it."""
+    return buffer.stream is buffer.device.current_stream and not buffer.is_shared
+
+
+def _store_there(buffer: DeviceBuffer, type: TensorType, strides: Sequence[int], offset: int, values: Any) -> None:
+    """Write a part of the memory of a device: numbers, or what lies in memory there."""
+    size = type.dtype.itemsize
+    found = pieces(type.shape, strides, offset, size)
+    assert found is not None
+    if isinstance(values, (bool, int, float)):
+        values = Buffer.from_array(np.full(type.shape, values, type.dtype.numpy))
+    write_pieces(buffer, found, size, values)
 
 
 def _count(tensor: TensorBase) -> None:

@@ -198,6 +198,21 @@ class ShimDevice:
             )
         self._put(stream, lambda _: ctypes.memmove(target, source, nbytes))
 
+    def copy_rows(
+        self,
+        target: int,
+        target_pitch: int,
+        source: int,
+        source_pitch: int,
+        nbytes: int,
+        rows: int,
+        stream: Stream | None,
+    ) -> None:
+        if not nbytes <= min(target_pitch, source_pitch) or max(target_pitch, source_pitch) >= 1 << 31:
+            raise DriverError(f"rows of {nbytes} bytes with pitches {target_pitch} and {source_pitch}", sticky=True)
+        for i in range(rows):
+            self.copy(target + i * target_pitch, source + i * source_pitch, nbytes, stream)
+
     def copy_peer(self, target: int, other: DriverDevice, source: int, nbytes: int, stream: Stream | None) -> None:
         assert isinstance(other, ShimDevice)
         self.allocated.check(target, nbytes)

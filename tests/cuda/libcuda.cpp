@@ -175,6 +175,24 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr target, CUdeviceptr source, size_t byt
     if (target < source + bytes && source < target + bytes) return wrong("a copy overlaps its source");
     return put(stream, [=] { return memcpy((void*)target, (void*)source, bytes), CUDA_SUCCESS; });
 }
+CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* copy, CUstream stream) {
+    LOCKED;
+    TRY(ready());
+    const CUDA_MEMCPY2D c = *copy;
+    if (c.srcMemoryType != CU_MEMORYTYPE_DEVICE || c.dstMemoryType != CU_MEMORYTYPE_DEVICE)
+        return wrong("rows that are not on a device");
+    if (c.srcXInBytes || c.srcY || c.dstXInBytes || c.dstY) return wrong("rows that begin elsewhere");
+    if (c.WidthInBytes > c.srcPitch || c.WidthInBytes > c.dstPitch || c.srcPitch >> 31 || c.dstPitch >> 31)
+        return wrong("rows with a wrong pitch");
+    const size_t target = (c.Height - 1) * c.dstPitch + c.WidthInBytes;
+    const size_t source = (c.Height - 1) * c.srcPitch + c.WidthInBytes;
+    if (!holder(c.dstDevice, target) || !holder(c.srcDevice, source)) return wrong("rows of no memory of a device");
+    return put(stream, [=] {
+        for (size_t row = 0; row < c.Height; row++)
+            memcpy((char*)c.dstDevice + row * c.dstPitch, (char*)c.srcDevice + row * c.srcPitch, c.WidthInBytes);
+        return CUDA_SUCCESS;
+    });
+}
 CUresult cuMemcpyPeerAsync(CUdeviceptr target, CUcontext to, CUdeviceptr source, CUcontext from, size_t bytes,
                            CUstream stream) {
     LOCKED;

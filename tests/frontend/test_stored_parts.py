@@ -306,9 +306,10 @@ def test_what_calls_wrote_is_not_kept_without_end(monkeypatch: pytest.MonkeyPatc
 
 
 class Model:
-    """Tensors, and arrays of NumPy that see the same memory in the same way."""
+    """Tensors of a device, and arrays of NumPy that see the same memory in the same way."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, device: str = "cpu") -> None:
+        self.device = device
         self.rng = random.Random(seed)
         self.pairs: list[tuple[Any, np.ndarray]] = []
         self.exported: list[tuple[np.ndarray, np.ndarray]] = []
@@ -326,7 +327,8 @@ class Model:
     def make(self) -> None:
         shape = tuple(self.rng.randint(1, 5) for _ in range(self.rng.randint(1, 3)))
         array = np.array([self.rng.randrange(100) for _ in range(int(np.prod(shape)))], np.float32).reshape(shape)
-        x = graphc.tensor(array) if self.rng.random() < 0.7 else graphc.tensor(array) + 0
+        x = graphc.tensor(array, device=self.device)
+        x = x if self.rng.random() < 0.7 else x + 0
         self.pairs.append((x, array.copy()))
 
     def compute(self) -> None:
@@ -361,7 +363,7 @@ class Model:
 
     def export(self) -> None:
         x, array = self.pair()
-        if array.ndim and array.size:
+        if array.ndim and array.size and self.device == "cpu":
             self.exported.append((x.numpy(), array))
 
     def write_array(self) -> None:

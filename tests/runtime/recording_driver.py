@@ -10,6 +10,7 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from graphc_runtime.devices.cuda_driver import (
@@ -169,6 +170,13 @@ class RecordingDevice:
 
     def copy(self, target: int, source: int, nbytes: int, stream: Handle) -> None:
         self._move("copy", target, source, nbytes, stream)
+
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, nbytes: int, rows: int, stream: Handle
+    ) -> None:
+        self.record_call("copy_rows", target, target_pitch, source, source_pitch, nbytes, rows, stream)
+        for i in range(rows):
+            self.put(stream, partial(ctypes.memmove, target + i * target_pitch, source + i * source_pitch, nbytes))
 
     def copy_peer(self, target: int, other: DriverDevice, source: int, nbytes: int, stream: Handle) -> None:
         self._move("copy_peer", target, source, nbytes, stream)

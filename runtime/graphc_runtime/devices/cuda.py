@@ -26,6 +26,7 @@ from graphc_runtime.errors import DeviceError, DeviceLost, DeviceUnavailable, Ou
 from graphc_runtime.options import POISON
 
 T = TypeVar("T")
+Rows = tuple[DeviceBuffer, int, int]  # memory, where rows of it begin, and how many bytes after each other
 _STREAMS = 32  # of a device; more share these in turn
 _REMEMBERED = 64  # launches among which the culprit of a failure is looked for
 _RETIRED = 256  # modules and graphs that wait for their end
@@ -285,6 +286,20 @@ class CudaDevice:
         if source.nbytes:
             self.call(self.driver.copy_peer, target.ptr, other.driver, source.ptr, source.nbytes, stream.handle)
         theirs.wait_stream(stream)
+
+    def assign_rows(self, target: Rows, source: Rows, nbytes: int, rows: int) -> None:
+        """`rows` times `nbytes` between memory of this device, in order on the current stream."""
+        stream = self.current_stream
+        for buffer, _, _ in (target, source):
+            buffer.used_by(stream)
+        (to, *there), (of, *here) = target, source
+        if not nbytes * rows:
+            return
+        if rows == 1:
+            self.call(self.driver.copy, to.ptr + there[0], of.ptr + here[0], nbytes, stream.handle)
+            return
+        places = to.ptr + there[0], there[1], of.ptr + here[0], here[1]
+        self.call(self.driver.copy_rows, *places, nbytes, rows, stream.handle)
 
     # -- streams --------------------------------------------------------------------------------------------------
 

@@ -116,6 +116,14 @@ class DriverDevice(Protocol):
         """Within the device. The two do not overlap."""
         ...
 
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, nbytes: int, rows: int, stream: Handle
+    ) -> None:
+        """`rows` times `nbytes` within the device, of which each begins a pitch of bytes, `nbytes` or more and less
+        than 2 GiB, behind the one before. The two do not overlap.
+        """
+        ...
+
     def copy_peer(self, target: int, other: DriverDevice, source: int, nbytes: int, stream: Handle) -> None:
         """From device `other` to this one, on a stream of this one."""
         ...

@@ -41,6 +41,32 @@ _SUCCESS, _OUT_OF_MEMORY, _NOT_READY = 0, 2, 600
 _STICKY = (4, 214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999)
 
 
+_ON_DEVICE = 2  # CU_MEMORYTYPE_DEVICE
+
+
+class _Copy2D(ctypes.Structure):
+    """CUDA_MEMCPY2D of cuda.h."""
+
+    _fields_ = (
+        ("source_x", ctypes.c_size_t),
+        ("source_y", ctypes.c_size_t),
+        ("source_memory", ctypes.c_uint),
+        ("source_host", ctypes.c_void_p),
+        ("source", ctypes.c_uint64),
+        ("source_array", ctypes.c_void_p),
+        ("source_pitch", ctypes.c_size_t),
+        ("target_x", ctypes.c_size_t),
+        ("target_y", ctypes.c_size_t),
+        ("target_memory", ctypes.c_uint),
+        ("target_host", ctypes.c_void_p),
+        ("target", ctypes.c_uint64),
+        ("target_array", ctypes.c_void_p),
+        ("target_pitch", ctypes.c_size_t),
+        ("nbytes", ctypes.c_size_t),
+        ("rows", ctypes.c_size_t),
+    )
+
+
 class PyCudaDriver:
     """CUDA by PyCUDA, loaded when it is first asked for."""
 
@@ -186,6 +212,7 @@ class PyCudaDevice:
         self._copy_peer = declare(
             short, "cuMemcpyPeerAsync", pointer, pointer, pointer, pointer, ctypes.c_size_t, pointer
         )
+        self._copy_2d = declare(short, "cuMemcpy2DAsync_v2", ctypes.POINTER(_Copy2D), pointer)
         # A process that ends while a daemon thread is in one of the short ones would end in a crash.
         self._graph_launch = declare(short, "cuGraphLaunch", pointer, pointer)
         self._error_text = declare(short, "cuGetErrorString", ctypes.c_int, ctypes.POINTER(ctypes.c_char_p))
@@ -288,6 +315,21 @@ class PyCudaDevice:
 
     def copy(self, target: int, source: int, nbytes: int, stream: Handle) -> None:
         self._call(self._cuda.memcpy_dtod_async, target, source, nbytes, _held(stream))
+
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, nbytes: int, rows: int, stream: Handle
+    ) -> None:
+        given = _Copy2D(
+            source_memory=_ON_DEVICE,
+            source=source,
+            source_pitch=source_pitch,
+            target_memory=_ON_DEVICE,
+            target=target,
+            target_pitch=target_pitch,
+            nbytes=nbytes,
+            rows=rows,
+        )
+        self._check("cuMemcpy2DAsync", self._copy_2d(ctypes.byref(given), self.stream_number(stream)))
 
     def copy_peer(self, target: int, other: DriverDevice, source: int, nbytes: int, stream: Handle) -> None:
         assert isinstance(other, PyCudaDevice)
