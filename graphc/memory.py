@@ -225,6 +225,35 @@ def read_pieces(source: DeviceBuffer, places: Pieces, type: TensorType) -> Devic
     return target
 
 
+def cut(buffer: AnyBuffer, type: TensorType, axis: int, first: int, size: int) -> AnyBuffer:
+    """Some elements along an axis of a value of `type`: a part of its memory where they lie in one piece, else a copy."""
+    part_type = type.with_shape((*type.shape[:axis], size, *type.shape[axis + 1 :]))
+    start = first * type.strides[axis]
+    if math.prod(type.shape[:axis]) == 1:
+        return part(buffer, start * type.dtype.itemsize, part_type.nbytes)
+    if type.device == "cpu":
+        return from_host(np.ascontiguousarray(values_of(buffer, type)[_along(axis, first, size)]), "cpu")
+    found = pieces(part_type.shape, type.strides, start, type.dtype.itemsize)
+    assert found is not None  # rows, one after the other
+    return read_pieces(buffer, found, part_type)
+
+
+def put(target: AnyBuffer, type: TensorType, axis: int, first: int, source: AnyBuffer, size: int) -> None:
+    """Write some elements along an axis of a value of `type`, which lie one after the other in `source`."""
+    part_type = type.with_shape((*type.shape[:axis], size, *type.shape[axis + 1 :]))
+    if type.device == "cpu":
+        values_of(target, type)[_along(axis, first, size)] = values_of(source, part_type)
+        return
+    itemsize = type.dtype.itemsize
+    found = pieces(part_type.shape, type.strides, first * type.strides[axis], itemsize)
+    assert found is not None
+    write_pieces(target, found, itemsize, source)
+
+
+def _along(axis: int, first: int, size: int) -> tuple[slice, ...]:
+    return (*[slice(None)] * axis, slice(first, first + size))
+
+
 def copy_into(target: AnyBuffer, source: AnyBuffer) -> None:
     """Let `target` hold the contents of `source`, which has its size and device."""
     if type(target) is Buffer:

@@ -21,13 +21,14 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
-from graphc.memory import AnyBuffer, filled, from_host, values_of
+from graphc.memory import AnyBuffer, allocate_all, cut, filled, from_host, part, pieces, put, read_pieces
 from graphc.options import INTERPRET, code_key
 from graphc.passes.autodiff import vjp
 from graphc.recording import current
 from graphc.recurrent_layers import KINDS, Kind, emitted, layer
-from graphc.tensors.core import from_array, from_buffer, wants_grad
+from graphc.tensors.core import from_buffer, wants_grad
 from graphc.tensors.export import seen
+from graphc.tensors.views import is_contiguous
 
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
@@ -43,7 +44,7 @@ def is_any_length(kind: Kind, input: Tensor, steps: int, hx: Sequence[Tensor]) -
     if recorder.capture is not None or recorder.example_since is not None or not INTERPRET.get():
         return False
     about = "length", kind.name, input._type.shape[-1], hx[0]._type.shape
-    return input._type.device == "cpu" and moves(about, steps, MOST_LENGTHS)
+    return moves(about, steps, MOST_LENGTHS)
 
 
 def in_pieces(
@@ -88,7 +89,7 @@ def _compiled(form: _Form, types: tuple[TensorType, ...], others: tuple[TensorTy
     of its outputs and last states and of the weights so far, what gives the gradients of input, states and weights.
     """
     b = Builder()
-    nodes = tuple(b.input(i, type) for i, type in enumerate((*types, *others)))
+    nodes = tuple(b.input(i, type.on("cpu")) for i, type in enumerate((*types, *others)))
     operands, rest = nodes[: len(types)], nodes[len(types) :]
     made = form.emitted(b, operands)
     if others:
@@ -98,38 +99,44 @@ def _compiled(form: _Form, types: tuple[TensorType, ...], others: tuple[TensorTy
         slopes = [b.zeros_like(x) if slope is None else slope for x, slope in pairs]
         first = len(wanted) - len(before)
         made = [*slopes[:first], *(b.add(*pair) for pair in zip(before, slopes[first:], strict=True))]
-    return graphc.compiled.compile_graph(Graph(nodes, tuple(made)))
+    return graphc.compiled.compile_graph(Graph(nodes, tuple(made)), (), types[0].device)
 
 
 def _program(form: _Form, types: Sequence[TensorType], others: Sequence[TensorType] = ()) -> Any:
     return _compiled(form, tuple(types), tuple(others), code_key())
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    """The elements of a tensor of the CPU's memory, computed now if they are pending."""
-    return seen(tensor._storage.realise(), tensor._type, tensor._strides, tensor._offset)
+def _memory(tensor: Tensor) -> AnyBuffer:
+    """Where the elements of a tensor lie one after the other, computed now if they are pending."""
+    buffer, type, strides, offset = tensor._storage.realise(), tensor._type, tensor._strides, tensor._offset
+    if is_contiguous(type.shape, strides):
+        return part(buffer, offset * type.dtype.itemsize, type.nbytes)
+    if type.device == "cpu":
+        return from_host(np.ascontiguousarray(seen(buffer, type, strides, offset)), "cpu")
+    found = pieces(type.shape, strides, offset, type.dtype.itemsize)
+    return _memory(tensor.clone()) if found is None else read_pieces(buffer, found, type)
 
 
-def _buffer(array: np.ndarray) -> AnyBuffer:
-    return from_host(np.ascontiguousarray(array), "cpu")
-
-
-def _cut(array: np.ndarray, axis: int, first: int, size: int) -> AnyBuffer:
-    return _buffer(array[:, first : first + size] if axis else array[first : first + size])
+def _joined(parts: Sequence[tuple[int, int, AnyBuffer]], type: TensorType, axis: int) -> Tensor:
+    """A tensor of pieces: where they begin along an axis, how long they are, and their memory."""
+    (whole,) = allocate_all(type.device, (type,))
+    for first, size, buffer in parts:
+        put(whole, type, axis, first, buffer, size)
+    return from_buffer(whole, type)
 
 
 class _Operands(NamedTuple):
     """What the pieces of a sequence read: the whole input and mask, and for a piece of each length all types."""
 
-    x: np.ndarray
-    mask: list[np.ndarray]
+    x: AnyBuffer
+    mask: list[AnyBuffer]
     weights: list[AnyBuffer]
     types: Sequence[TensorType]  # of input, states, weights, mask
 
     def of(self, form: _Form, first: int, size: int, start: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The operands of a piece that begins with some states."""
-        mask = [_cut(mask, 0, first, size) for mask in self.mask]
-        return [_cut(self.x, int(form.batch_first), first, size), *start, *self.weights, *mask]
+        mask = [cut(mask, self.types[-1], 0, first, size) for mask in self.mask]
+        return [cut(self.x, self.types[0], int(form.batch_first), first, size), *start, *self.weights, *mask]
 
     def types_of(self, form: _Form, size: int) -> list[TensorType]:
         x, *rest = self.types
@@ -145,7 +152,7 @@ def _operands(
     masks = [mask] if mask is not None else []
     states = [h._type.with_shape((1, *h._type.shape[1:])) for h in hx]
     types = [input._type, *states, *(tensor._type for tensor in (*weights, *masks))]
-    return _Operands(_array(input), list(map(_array, masks)), [_buffer(_array(w)) for w in weights], types)
+    return _Operands(_memory(input), list(map(_memory, masks)), list(map(_memory, weights)), types)
 
 
 def _run(
@@ -159,15 +166,15 @@ def _run(
     """The outputs and last states, and the states with which each piece began."""
     with current().lock:
         operands = _operands(form, mask, input, hx, weights)
-        outputs: list[np.ndarray] = []
-        starts = [[_buffer(_array(h)[place : place + 1]) for h in hx]]
-        rows = hx[0]._type.shape[1:]
-        for first, size in pieces(operands.x.shape[int(form.batch_first)], form.reverse):
+        outputs: list[tuple[int, int, AnyBuffer]] = []
+        starts = [[cut(_memory(h), h._type, 0, place, 1) for h in hx]]
+        steps = input._type.shape[int(form.batch_first)]
+        for first, size in pieces_of(steps, form.reverse):
             program = _program(form, operands.types_of(form, size))
             output, *states = program.run(operands.of(form, first, size, starts[-1]))
-            outputs.append(values_of(output, hx[0]._type.with_shape((size, *rows))))
+            outputs.append((first, size, output))
             starts.append(states)
-        whole = from_array(np.concatenate(outputs[::-1] if form.reverse else outputs), hx[0]._type.dtype)
+        whole = _joined(outputs, hx[0]._type.with_shape((steps, *hx[0]._type.shape[1:])), 0)
         ends = [from_buffer(end, h._type.with_shape(h._type.shape[1:])) for end, h in zip(starts[-1], hx, strict=True)]
         return (whole, *ends), starts
 
@@ -210,35 +217,33 @@ def _gradients(
     """The gradients of input, states and weights, piece by piece from the last one on."""
     operands = _operands(form, mask, input, hx, weights)
     axis = int(form.batch_first)
-    d_output, *d_states = map(_array, cotangents)
+    d_output, *seeds = map(_memory, cotangents)
     d_type, *rest = cotangents[0]._type, *cotangents[1:]
-    seeds: list[AnyBuffer] = list(map(_buffer, d_states))
     totals: list[AnyBuffer] = [filled(0.0, w._type) for w in weights]
-    parts: list[np.ndarray] = []
-    for start, (first, size) in zip(
-        starts[-2::-1], reversed(pieces(operands.x.shape[axis], form.reverse)), strict=True
-    ):
+    parts: list[tuple[int, int, AnyBuffer]] = []
+    order = pieces_of(input._type.shape[axis], form.reverse)
+    for start, (first, size) in zip(starts[-2::-1], reversed(order), strict=True):
         types = operands.types_of(form, size)
-        shape = (size, *d_output.shape[1:])
+        shape = (size, *d_type.shape[1:])
         others = [d_type.with_shape(shape), *(d._type for d in (*rest, *weights))]
         program = _program(form, types, others)
-        given = [*operands.of(form, first, size, start), _cut(d_output, 0, first, size), *seeds, *totals]
+        given = [*operands.of(form, first, size, start), cut(d_output, d_type, 0, first, size), *seeds, *totals]
         d_x, *found = program.run(given)
         seeds, totals = found[: form.states], found[form.states :]
-        parts.append(values_of(d_x, types[0]))
-    d_input = from_array(np.concatenate(parts if form.reverse else parts[::-1], axis), input._type.dtype)
+        parts.append((first, size, d_x))
+    d_input = _joined(parts, input._type, axis)
     d_hx = [_placed(h, d, place) for h, d in zip(hx, seeds, strict=True)]
     return [d_input, *d_hx, *(from_buffer(total, w._type) for total, w in zip(totals, weights, strict=True))]
 
 
 def _placed(h: Tensor, buffer: AnyBuffer, place: int) -> Tensor:
     """The gradient of all states, of which those at `place` were read."""
-    made = np.zeros(h._type.shape, h._type.dtype.numpy)
-    made[place : place + 1] = values_of(buffer, h._type.with_shape((1, *h._type.shape[1:])))
-    return from_array(made, h._type.dtype)
+    made = filled(0.0, h._type)
+    put(made, h._type, 0, place, buffer, 1)
+    return from_buffer(made, h._type)
 
 
-def pieces(steps: int, reverse: bool) -> list[tuple[int, int]]:
+def pieces_of(steps: int, reverse: bool) -> list[tuple[int, int]]:
     """Where pieces of so many steps begin, and how long they are, in the order in which they are run."""
     made: list[tuple[int, int]] = []
     first = 0

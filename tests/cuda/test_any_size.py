@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as torch
-from graphc import any_size, programs, room_work, served
+from graphc import any_size, programs, recurrent_pieces, room_work, served
 from graphc.codegen.cuda.program import combined_steps
 from graphc.compiled import target_of
 from graphc.ir.evaluate import evaluate
@@ -94,6 +94,38 @@ def test_what_changes_from_run_to_run_is_not_compiled_each_time(name: str, monke
     with scope(interpret=False), using(Recorder()):
         for n, mine in zip(range(1, 29), got, strict=True):
             np.testing.assert_allclose(mine, CHANGING[name](n).tolist(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "batch_first", "bidirectional"),
+    [(torch.nn.LSTM, False, True), (torch.nn.GRU, True, False), (torch.nn.RNN, True, True)],
+)
+def test_sequences_of_any_length_are_run_in_pieces(
+    layer: Any, batch_first: bool, bidirectional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrent_pieces, "PIECES", (4, 1))
+
+    def learned(device: str) -> list[float]:
+        torch.manual_seed(1)
+        net = layer(3, 4, batch_first=batch_first, bidirectional=bidirectional).to(device)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+        losses: list[float] = []
+        for n in (5, 7, 6, 9, 8, 11):
+            x = torch.linspace(-1, 1, 6 * n).reshape((2, n, 3) if batch_first else (n, 2, 3)).to(device)
+            made, _ = net(x.requires_grad_())
+            loss = (made * made).mean() + made.sum(-1).tanh().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses += [loss.item(), x.grad.square().sum().item()]
+        return [*losses, *(v for p in net.parameters() for v in p.flatten().tolist())]
+
+    got: list[float] = []
+    done = counted(lambda: got.extend(learned("cuda")))
+    learned("cuda")  # the first lengths are run in pieces now, too
+    assert counted(lambda: learned("cuda"))["programs_built"] <= 4 < done["programs_built"]
+    with scope(interpret=False), using(Recorder()):
+        np.testing.assert_allclose(got, learned("cpu"), rtol=1e-4, atol=1e-6)
 
 
 PACKED = ("attention of two sizes", "mean over two sizes", "convolution", "causal", "normal numbers f64")

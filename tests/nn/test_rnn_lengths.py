@@ -14,7 +14,7 @@ import graphc.nn as nn
 from graphc import recurrent_pieces
 from graphc.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from graphc.options import scope
-from graphc.recurrent_pieces import MOST_LENGTHS, PIECES, pieces
+from graphc.recurrent_pieces import MOST_LENGTHS, PIECES, pieces_of
 from tests.frontend.test_stored_parts import counted, realised
 
 FEATURES, SIZE = 3, 4
@@ -238,7 +238,7 @@ def test_training_over_new_lengths_builds_few_programs() -> None:
 def test_pieces_are_few() -> None:
     assert all(a % b == 0 for a, b in itertools.pairwise(PIECES)) and PIECES[-1] == 1
     for steps in range(1, 40):
-        made = pieces(steps, False)
+        made = pieces_of(steps, False)
         assert [first for first, _ in made] == [sum(size for _, size in made[:i]) for i in range(len(made))]
         assert sum(size for _, size in made) == steps
-        assert pieces(steps, True) == made[::-1]
+        assert pieces_of(steps, True) == made[::-1]
