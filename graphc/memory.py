@@ -226,7 +226,7 @@ def read_pieces(source: DeviceBuffer, places: Pieces, type: TensorType) -> Devic
 
 
 def cut(buffer: AnyBuffer, type: TensorType, axis: int, first: int, size: int) -> AnyBuffer:
-    """Some elements along an axis of a value of `type`: a part of its memory where they lie in one piece, else a copy."""
+    """Some elements along an axis of a value of `type`: a part of its memory if they lie in one piece, else a copy."""
     part_type = type.with_shape((*type.shape[:axis], size, *type.shape[axis + 1 :]))
     start = first * type.strides[axis]
     if math.prod(type.shape[:axis]) == 1:

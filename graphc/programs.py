@@ -25,6 +25,7 @@ from graphc.memory import AnyBuffer
 from graphc.options import INTERPRET, code_key
 from graphc.served import FEWEST, Served, keep_like, operators, served
 from graphc.warned import warn
+from graphc_runtime.errors import DeviceError, DeviceUnavailable
 
 # A larger graph is cut into several programs, so that compile time stays linear and long chains repeat one program.
 # What crosses a cut is stored, so the steps of most networks should stay whole.
@@ -118,18 +119,16 @@ def _compiled(graph: Graph, key: tuple[object, ...], donated: tuple[int, ...], d
     """
     try:
         return executable_for(graph, key, donated, device)
-    except (GraphcError, MemoryError):
+    except (GraphcError, DeviceError, DeviceUnavailable, MemoryError):
         raise
     except Exception as error:
-        if device != "cpu":
-            raise
         warn(
             f"graphc could not compile a program of {len(graph.nodes)} operators, which is an error in graphc: "
             f"{type(error).__name__}: {error}, at {_place(error)}. NumPy computes it, which is slow. "
             "Please report it with the code that is traced here",
             RuntimeWarning,
         )
-        made = Interpreted(graph)
+        made = Interpreted(graph, device=device)
         made.compile_never()
         with _lock:
             _executables[device, donated, code_key(), *key] = made

@@ -158,3 +158,17 @@ def test_nothing_is_read_behind_the_sizes_of_packed_operands(checked: Machine, w
         (got,) = checked.call(executable, roomy, given)
         (wanted,) = evaluate(graph, arrays)
         np.testing.assert_allclose(got.reshape(-1)[: wanted.size], wanted.reshape(-1), rtol=1e-5, atol=1e-6)
+
+
+def test_a_program_that_graphc_cannot_compile_is_run_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Any:
+        raise KeyError("mask")
+
+    x = ramp(4, 5)
+    x.tolist()
+    with monkeypatch.context() as patch:
+        patch.setattr("graphc.pipeline.make", broken)
+        with pytest.warns(RuntimeWarning, match=r"could not compile .* KeyError: 'mask', at test_any_size.py:\d"):
+            got = (x * 3 - 1).sum(0)
+            assert got.tolist() == (x.cpu() * 3 - 1).sum(0).tolist()
+    assert got.is_cuda and (got * 2).tolist() == [2 * v for v in got.tolist()]
