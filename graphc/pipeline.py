@@ -116,7 +116,7 @@ def optimize(graph: Graph, target: Target | None = None) -> Graph:
 def schedule(graph: Graph, target: Target) -> FusedGraph:
     """The kernels of `graph`, in the order in which they run. UnsupportedError for operators that run on the host."""
     on_gpu = target.device == "cuda"
-    hosted = sorted({n.op for n in graph.nodes if OPS[n.op].kind == "host" and (on_gpu or not has_kernel(n))})
+    hosted = sorted({n.op for n in graph.nodes if OPS[n.op].kind == "host" and not has_kernel(n, on_gpu)})
     if hosted:
         raise UnsupportedError(
             f"graph @{graph.name} is not one program: {', '.join(hosted)} run on the host between compiled parts; "

@@ -1,4 +1,4 @@
-"""Kernels of linear algebra with small matrices: all is written out, with a matrix in each lane.
+"""Kernels of linear algebra with small matrices: all is written out, with a matrix in each lane, or thread of a GPU.
 
 Gaussian elimination with partial pivoting: a row with a larger first element goes up past those before it, so that the
 pivots are those of LAPACK, and rows with smaller ones stand in another order. Golub and Van Loan, "Matrix
@@ -28,7 +28,8 @@ class _Lanes:
         self.node = node
         self.e = ScopedEmitter()
         count = math.prod(node.inputs[0].shape[:-2])
-        self.lanes = min(target.lanes(node.dtype.itemsize), 1 << count.bit_length() - 1)
+        lanes = 1 if target.device == "cuda" else target.lanes(node.dtype.itemsize)
+        self.lanes = min(lanes, 1 << count.bit_length() - 1)
         self.places = -(-count // self.lanes)
         self.grid = self.e.bind(Value(INDEX, "g"))
         first = self.e.op("mul", self.grid, self.lanes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.codegen.eliminations import lower_elimination
 from graphc.codegen.gpu_accumulate import lower_gpu_accumulate
 from graphc.codegen.gpu_scans import lower_gpu_scan
 from graphc.codegen.gpu_sorting import lower_gpu_sort
@@ -10,6 +11,7 @@ from graphc.codegen.searching import TOGETHER, lower_search
 from graphc.codegen.target import Target
 from graphc.ir.demand import WRITES_AT_INDEX
 from graphc.ir.node import Node
+from graphc.ir.small_matrices import ELIMINATIONS
 
 
 def lower_gpu_apart(node: Node, name: str, target: Target) -> tuple[Lowered, ...]:
@@ -20,4 +22,6 @@ def lower_gpu_apart(node: Node, name: str, target: Target) -> tuple[Lowered, ...
         return (lower_search(node, name, TOGETHER),)
     if node.op in WRITES_AT_INDEX:
         return lower_gpu_accumulate(node, name)
+    if node.op in ELIMINATIONS:
+        return (lower_elimination(node, name, target),)
     return lower_gpu_scan(node, name, target)

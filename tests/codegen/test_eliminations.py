@@ -109,7 +109,7 @@ def test_what_is_not_a_number_stays_none() -> None:
     assert sign[1].tolist() == [1, 0]
 
 
-def test_larger_matrices_and_those_of_gpus_run_on_the_host() -> None:
+def test_larger_matrices_run_on_the_host() -> None:
     n = MOST_ROWS + 1
     for graph in (
         graph_of("inverse", f32, (2, n, n)),
@@ -120,4 +120,4 @@ def test_larger_matrices_and_those_of_gpus_run_on_the_host() -> None:
         with pytest.raises(UnsupportedError, match="run on the host"):
             build_program(graph)
     b = Builder()
-    assert not has_kernel(b.apply("inverse", (b.input(0, TensorType(f32, (2, 2), "cuda:0")),)))
+    assert not has_kernel(b.apply("inverse", (b.input(0, TensorType(f64, (7, 7), "cuda:0")),)))

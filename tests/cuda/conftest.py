@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from graphc import programs, served
+from graphc import programs, recurrent_pieces, served
 from graphc.codegen.cuda import build
 from graphc.recording import Recorder, using
 from graphc_runtime.devices.cuda import register_cuda_driver, why_unavailable
@@ -51,6 +51,7 @@ def _no_programs() -> Iterator[None]:
         patch.setattr(programs, "_executables", OrderedDict())
         patch.setattr(programs, "_variants", {})
         patch.setattr(served, "_like", OrderedDict())
+        recurrent_pieces._compiled.cache_clear()
         yield
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as torch
-from graphc import any_size, programs, recurrent_pieces, room_work, served
+from graphc import any_size, interpreting, programs, recurrent_pieces, room_work, served
 from graphc.codegen.cuda.program import combined_steps
 from graphc.compiled import target_of
 from graphc.ir.evaluate import evaluate
@@ -29,6 +29,7 @@ Function = Callable[[int], Any]
 @pytest.fixture(autouse=True)
 def fresh(cuda: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing was seen before, and programs that are seen are soon compiled for all sizes."""
+    monkeypatch.setattr(programs, "_executables", OrderedDict())
     monkeypatch.setattr(programs, "_variants", {})
     monkeypatch.setattr(served, "_like", OrderedDict())
     monkeypatch.setattr(any_size, "compiling", lambda nodes, device: len(nodes))
@@ -86,7 +87,7 @@ CHANGING: dict[str, Function] = {
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_what_changes_from_run_to_run_is_not_compiled_each_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr(any_size, "compiling", interpreting.compiling)
     with scope(interpret=True):
         got: list[Any] = []
         done = counted(lambda: got.extend(CHANGING[name](n).tolist() for n in range(1, 29)))

@@ -15,10 +15,11 @@ from graphc.codegen.package import Program
 from graphc.codegen.target import Target
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph
-from graphc.ir.types import bf16
+from graphc.ir.types import DType, bf16, f32, f64
 from graphc.pipeline import build_program
 from tests.codegen.gpu_groups import contraction, lowered
 from tests.codegen.networks import lenet
+from tests.codegen.test_eliminations import graph_of
 from tests.ops.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
 
 ARCHITECTURES = ("sm_80", "sm_90")
@@ -85,6 +86,17 @@ def test_products_of_lines(spec: str, tile: GroupTile) -> None:
     unit = emit_unit([emit_kernel(part.kernel, HOPPER) for part in lowered(graph, tile, HOPPER)])
     code, said = build.compiler().compile(unit, HOPPER.cpu, False, (*build._FLAGS, *build._VERBOSE))
     assert code and "erformance" not in said and "serializ" not in said
+    (resources,) = build.resource_report(unit, HOPPER).values()
+    assert resources.spilled == 0
+
+
+SMALL = [("inverse", f32, 8, 0), ("solve", f32, 8, 14), ("cholesky", f64, 6, 0), ("solve", f64, 6, 8)]
+
+
+@pytest.mark.parametrize(("op", "dtype", "n", "columns"), SMALL)
+def test_the_largest_of_small_matrices_are_in_registers(op: str, dtype: DType, n: int, columns: int) -> None:
+    shapes = [(64, n, n)] + [(64, n, columns)] * (columns > 0)
+    unit = program_unit(build_program(graph_of(op, dtype, *shapes), target=HOPPER), HOPPER)
     (resources,) = build.resource_report(unit, HOPPER).values()
     assert resources.spilled == 0
 

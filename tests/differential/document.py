@@ -164,8 +164,8 @@ Asking for a missing name raises an AttributeError that says so.
 ## Operators that run on the host
 
 These have no kernel: NumPy computes them between the compiled parts of a program. They are recorded, differentiated and
-replayed like all others. On the CPU, `cholesky`, `det`, `inverse`, `slogdet`, `solve` and `solve_triangular` of
-matrices of up to 8 rows, with up to 16 right sides, have one (`graphc/codegen/eliminations.py`).
+replayed like all others. `cholesky`, `det`, `inverse`, `slogdet`, `solve` and `solve_triangular` of matrices of up to
+8 rows, with up to 16 right sides, have one (`graphc/codegen/eliminations.py`), on a GPU where registers hold them.
 
 | operator of the graph | used by |
 |---|---|

@@ -55,7 +55,7 @@ class DevicePool:
         self._shelves: dict[tuple[Stream, int], Shelf] = {}
         self._lock = threading.RLock()  # re-entrant: the collector may run a finalizer that allocates
         self._arenas: dict[Stream, list[Block]] = {}  # those that no program uses
-        self._waiting: deque[tuple[Block, list[Handle]]] = deque()
+        self._waiting: deque[tuple[Block, dict[Stream, Handle]]] = deque()
         self._events: list[Handle] = []
         self._live = self._peak = self._held = self._peak_held = self._count = 0
         self.fraction = 1.0  # of the device's memory that the pool may hold
@@ -222,12 +222,14 @@ class DevicePool:
                 continue
             # The events are recorded now, later than the buffer died: what was begun before is before them.
             self._driver.activate()
-            events = [self._event(stream) for stream in block.others]
-            self._waiting.append((block, events))
+            self._waiting.append((block, {stream: self._event(stream) for stream in block.others}))
+        busy: set[Stream] = set()  # later events of these are not done either
         for _ in range(len(self._waiting)):
             block, events = self._waiting.popleft()
-            if all(self._driver.event_done(event) for event in events):
-                self._events += events
+            if busy.isdisjoint(events):
+                busy.update(s for s, event in events.items() if not self._driver.event_done(event))
+            if busy.isdisjoint(events):
+                self._events += events.values()
                 self._put(block)
             else:
                 self._waiting.append((block, events))
