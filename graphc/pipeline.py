@@ -42,6 +42,7 @@ from graphc.passes.share_pads import SharePads
 from graphc.passes.simplify import Simplify, StripDetach
 from graphc.passes.sink_concats import SinkConcats
 from graphc.passes.skip_zeros import SkipZeros
+from graphc.passes.sort_indices import SortIndices
 from graphc.passes.sort_values import SortValues
 from graphc.passes.split_folds import SplitFolds
 from graphc.passes.split_labels import SplitLabels
@@ -88,7 +89,7 @@ def graph_passes(target: Target | None = None) -> list[Pass]:
         channels_last = [ChannelsLast(target.tf32)] if matrices else []
         fewer = MINIMAL_FILTERING.get() and not (matrices and target.tf32)
         filtering = [MinimalFiltering(balance=target.balance)] if fewer else []
-        in_parts = [SplitReductions(on_gpu=True), SinkConcats()]
+        in_parts = [SortIndices(), SplitReductions(on_gpu=True), SinkConcats()]
         return [*machine_independent, *channels_last, *filtering, ShareMasks(), *in_parts]
     filtering = [MinimalFiltering(target.lanes(4), target.l2_bytes)] if MINIMAL_FILTERING.get() else []
     pairing = [PairProducts()] if target.pairs and BF16_PAIRS.get() else []

@@ -8,6 +8,7 @@ from graphc.codegen.gpu_scans import lower_gpu_scan
 from graphc.codegen.gpu_sorting import lower_gpu_sort
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.searching import TOGETHER, lower_search
+from graphc.codegen.segments import lower_gpu_segments
 from graphc.codegen.target import Target
 from graphc.ir.demand import WRITES_AT_INDEX
 from graphc.ir.node import Node
@@ -20,6 +21,8 @@ def lower_gpu_apart(node: Node, name: str, target: Target) -> tuple[Lowered, ...
         return lower_gpu_sort(node, name)
     if node.op == "searchsorted":
         return (lower_search(node, name, TOGETHER),)
+    if node.op == "segment_reduce":
+        return (lower_gpu_segments(node, name),)
     if node.op in WRITES_AT_INDEX:
         return lower_gpu_accumulate(node, name)
     if node.op in ELIMINATIONS:

@@ -18,6 +18,7 @@ from graphc.codegen.regions import find_regions
 from graphc.codegen.reuse import NAME, NO_CHOICES, Choices, Kernels
 from graphc.codegen.scans import lower_scan
 from graphc.codegen.searching import lower_search
+from graphc.codegen.segments import lower_segments
 from graphc.codegen.sorting import lower_sort
 from graphc.codegen.target import Target
 from graphc.ir.demand import WRITES_AT_INDEX, base_of
@@ -77,6 +78,8 @@ def lower_apart(group: Group, target: Target) -> tuple[Lowered, ...]:
         return lower_sort(node, NAME, target)
     if node.op == "searchsorted":
         return (lower_search(node, NAME),)
+    if node.op == "segment_reduce":
+        return (lower_segments(node, NAME),)
     if node.op in WRITES_AT_INDEX:
         return (lower_accumulate(node, NAME, target),)
     if node.op in ELIMINATIONS:

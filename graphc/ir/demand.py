@@ -26,7 +26,9 @@ UNROLLED_REDUCTION = 16  # a reduction over at most so many elements is computed
 REDUCTIONS = frozenset({"reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "argmax", "argmin"})
 
 # Operators that write into a copy of their first operand, at indices read from memory; each is a kernel by itself.
-WRITES_AT_INDEX = frozenset({"index_add", "scatter_add", "index_set", "scatter_set", "scatter_reduce"})
+WRITES_AT_INDEX = frozenset(
+    {"index_add", "scatter_add", "index_set", "scatter_set", "scatter_reduce", "segment_reduce"}
+)
 SCANS = frozenset({"scan_sum", "scan_prod", "scan_max", "scan_min", "recurrence"})
 SORTS = frozenset({"argsort", "sort", "argselect", "searchsorted"})
 APART = (

@@ -26,6 +26,7 @@ PASSES: dict[str, str] = {
     "simplify": "graphc.passes.simplify:Simplify",
     "sink_concats": "graphc.passes.sink_concats:SinkConcats",
     "skip_zeros": "graphc.passes.skip_zeros:SkipZeros",
+    "sort_indices": "graphc.passes.sort_indices:SortIndices",
     "sort_values": "graphc.passes.sort_values:SortValues",
     "split_folds": "graphc.passes.split_folds:SplitFolds",
     "split_labels": "graphc.passes.split_labels:SplitLabels",

@@ -140,6 +140,10 @@ def _scatter_reduce(rng: random.Random, types: Types) -> Attrs:
     return {**_concat(rng, types), "mode": rng.choice(["prod", "max", "min"])}
 
 
+def _segment_reduce(rng: random.Random, types: Types) -> Attrs:
+    return {**_concat(rng, types), "mode": rng.choice(["add", "prod", "max", "min"])}
+
+
 def _argsort(rng: random.Random, types: Types) -> Attrs:
     return {**_concat(rng, types), "descending": rng.random() < 0.5}
 
@@ -202,6 +206,7 @@ _MAKERS: dict[str, Callable[[random.Random, Types], Attrs]] = {
     "index_set": _concat,
     "scatter_set": _concat,
     "scatter_reduce": _scatter_reduce,
+    "segment_reduce": _segment_reduce,
     **dict.fromkeys(("scan_sum", "scan_prod", "scan_max", "scan_min", "recurrence"), _scan),
     "argsort": _argsort,
     "sort": _argsort,

@@ -340,6 +340,19 @@ def _scatter_reduce(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     return Bound(-most, most, most * (x.error + count * (source.error + eps)))
 
 
+def _segment_reduce(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
+    """A row is combined with as many elements as the order has places, at most."""
+    x, _, _, source = operands
+    count = node.inputs[1].type.size
+    if node.text("mode") == "add":
+        return _index_add(node, (x, operands[1], source), eps)
+    if node.text("mode") != "prod" or not node.dtype.is_float:
+        return whole_range(node.dtype) if node.dtype.is_integer else _concat(node, (x, source), eps)
+    need(count < LONGEST_PRODUCT)
+    most = max(1.0, x.most + x.error) * max(1.0, source.most + source.error) ** count
+    return Bound(-most, most, most * (x.error + count * (source.error + eps)))
+
+
 def _copysign(node: Node, operands: Sequence[Bound], eps: float) -> Bound:
     x, y = operands
     need(y.error == 0)
@@ -419,6 +432,7 @@ _RULES: dict[str, Callable[..., Bound]] = {
     "index_set": _index_set,
     "scatter_set": _index_set,
     "scatter_reduce": _scatter_reduce,
+    "segment_reduce": _segment_reduce,
     "scan_sum": _scan_sum,
     "scan_prod": _scan_prod,
     "recurrence": _recurrence,

@@ -169,6 +169,11 @@ class _Maker(Pool):
         axis = self.rng.randrange(max(x.type.rank, 1))
         adds = x.dtype is not boolean
         index_dtype = self.rng.choice([i32, i64])
+        if adds and x.type.rank and self.rng.random() < 0.1:
+            order = TensorType(index_dtype, (self.rng.randint(0, 6),))
+            starts = order.with_shape((x.shape[axis] + 1,))
+            source = x.type.with_shape((*x.shape[:axis], *order.shape, *x.shape[axis + 1 :]))
+            return self.apply("segment_reduce", x, *map(self.of_type, (order, starts, source)), axis=axis)
         if self.rng.random() < 0.5:
             shape = random_shape(self.rng, 16)
             index = self.of_type(TensorType(index_dtype, shape))

@@ -10,7 +10,7 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir import DTYPES, OPS, Builder, DType, Graph, Node, TensorType
 from graphc.ir.ops.source import row_major_index
-from graphc.ir.types import bf16, boolean, f16, f32, f64, i32
+from graphc.ir.types import bf16, boolean, f16, f32, f64, i32, i64
 from graphc.passes.pattern import Pattern, Rule
 from tests.fuzz.attrs import random_attrs
 
@@ -243,6 +243,19 @@ def unwritten(instance: Instance) -> Node:
     return instance.builder.apply(op, tuple(map(instance.input, operands)), {"axis": axis})
 
 
+def written_by_rows(instance: Instance) -> Node:
+    """Elements added or stored, most of them all of a row at one place."""
+    rng, b = instance.rng, instance.builder
+    shape, dtype = (*instance.random_shape(), rng.randint(1, 3)), instance.dtype
+    op = "scatter_set" if dtype is boolean else rng.choice(("scatter_add", "scatter_set"))
+    axis, count = rng.randrange(len(shape)), rng.randint(1, 4)
+    part = tuple(count if d == axis else n for d, n in enumerate(shape))
+    along = tuple(n if d == axis or rng.random() < 0.2 else 1 for d, n in enumerate(part))
+    places = b.broadcast(instance.input(TensorType(rng.choice((i32, i64)), along)), part)
+    x, source = instance.input(TensorType(dtype, shape)), instance.input(TensorType(dtype, part))
+    return b.apply(op, (x, places, source), {"axis": axis})
+
+
 def spaced_slice(instance: Instance) -> Node:
     """A slice of a padded tensor that lies inside, or nearly."""
     x = instance.input(
@@ -315,6 +328,8 @@ CUSTOM: dict[str, Callable[[Instance], Node]] = {
     "sum-of-nothing": lambda instance: empty(instance, ("reduce_sum",)),
     "product-of-nothing": lambda instance: empty(instance, ("reduce_prod",)),
     "write-of-nothing": unwritten,
+    "scatter_add-by-rows": written_by_rows,
+    "scatter_set-by-rows": written_by_rows,
     "contract-of-nothing": lambda instance: empty(instance, ("contract",)),
     "slice-pad": spaced_slice,
     "slice-pad-less": cut_padding,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir.types import DTYPES, f32, i32, i64
+from graphc.ir.types import DTYPES, f16, f32, f64, i32, i64
 from tests.samples.base import (
     FLOATS,
     INTEGERS,
@@ -138,6 +138,39 @@ def _all_modes(place: int) -> Callable[[Rng], list[Sample]]:
     return lambda rng: [s for mode in ("prod", "max", "min") for s in _reducing(mode)[place](rng)]
 
 
+def _segments(rng: Rng) -> list[Sample]:
+    """Orders in which the elements of a row lie together, and some that mean nothing: places are clamped."""
+    samples = []
+    for dtype in (f32, f64, f16, i32, i64):
+        for x, axis, count, mode in (((4,), 0, 9, "add"), ((3, 5, 2), 1, 12, "max"), ((6, 3), 0, 1, "prod")):
+            for index in (i32, i64):
+                rows = np.sort(rng.integers(0, x[axis], count))
+                starts = np.searchsorted(rows, np.arange(x[axis] + 1))
+                order = rng.permutation(count)
+                if index is i32:
+                    starts[1], order[0] = 99, -7
+                shape = (*x[:axis], count, *x[axis + 1 :])
+                of, numbers = index.numpy, dtype.numpy
+                given = (rng.integers(-4, 5, x).astype(numbers), order.astype(of), starts.astype(of))
+                source = rng.integers(-4, 5, shape).astype(numbers)
+                samples.append(Sample((*given, source), {"axis": axis, "mode": mode}))
+    return samples
+
+
+_SEGMENTS_BAD = (
+    BadSample(
+        (t("f32[3]"), t("i64[5]"), t("i64[3]"), t("f32[5]")),
+        "there are 3 segments, so 4 places",
+        {"axis": 0, "mode": "add"},
+    ),
+    BadSample(
+        (t("f32[3]"), t("i64[5]"), t("i64[4]"), t("f32[6]")), "the order has a place", {"axis": 0, "mode": "add"}
+    ),
+    BadSample(
+        (t("f32[3]"), t("i64[5]"), t("i64[4]"), t("f32[5]")), "one of add, .*'mean'", {"axis": 0, "mode": "mean"}
+    ),
+)
+
 INDEXING: dict[str, OpSamples] = {
     "gather": OpSamples(_reading(GATHERS, ANY), _index_bad("gather", 2), _f64_only(_reading(GATHERS, ANY))),
     "take_along": OpSamples(_reading(ALONGS, ANY), _index_bad("take_along", 2), _f64_only(_reading(ALONGS, ANY))),
@@ -162,4 +195,5 @@ INDEXING: dict[str, OpSamples] = {
         _all_modes(1),
         False,
     ),
+    "segment_reduce": OpSamples(_segments, _SEGMENTS_BAD),
 }

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from graphc.ir.builder import Builder
 
 MODES = ("prod", "max", "min")
-_UFUNCS = {"prod": np.multiply, "max": np.maximum, "min": np.minimum}
+_UFUNCS = {"add": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
 
 
 def _infer_index_set(types: Types, attrs: Attrs) -> TensorType:
@@ -83,17 +83,21 @@ def _evaluate_scatter_set(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.
 
 def _evaluate_scatter_reduce(arrays: Arrays, attrs: Attrs, type: TensorType) -> np.ndarray:
     x, index, src = arrays
-    result = widen(x).copy()
     at = places(clamped(x, index, attrs["axis"]), attrs["axis"])
-    _UFUNCS[attrs["mode"]].at(result, at, widen(src))
-    if type.dtype.is_float and attrs["mode"] != "prod":
-        largest = attrs["mode"] == "max"  # NumPy does not say which of two zeros wins
-        old, new = widen(x), widen(src)
+    return narrow(combine_at(widen(x), at, widen(src), attrs["mode"]), type)
+
+
+def combine_at(old: np.ndarray, at: tuple[Any, ...], new: np.ndarray, mode: str) -> np.ndarray:
+    """`old`, and combined with it at some places `new`; of extremes +0 is above -0."""
+    result = old.copy()
+    _UFUNCS[mode].at(result, at, new)
+    if result.dtype.kind == "f" and mode in ("max", "min"):
+        largest = mode == "max"  # NumPy does not say which of two zeros wins
         wins = (old == 0) & (np.signbit(old) != largest)
         np.logical_or.at(wins, at, (new == 0) & (np.signbit(new) != largest))
         zero = np.where(wins == largest, 0.0, -0.0).astype(result.dtype)
         result = np.where(result == 0, zero, result)
-    return narrow(result, type)
+    return result
 
 
 def _set_vjp(read: str) -> Vjp:
