@@ -22,7 +22,7 @@ from graphc.tensors.learning import repeatable
 from graphc.tensors.norms import norm
 from graphc.tensors.out import into, refuse_gradients
 from graphc.tensors.reductions import mean_node
-from graphc.tensors.statistics import variance_node
+from graphc.tensors.statistics import own_deviation, squared_deviations, variance_node
 from graphc.tensors.writing import in_place, type_name
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _affine(b: Builder, x: Node, rest: list[Node], shape: tuple[int, ...], weigh
 def _standardised(b: Builder, x: Node, axes: tuple[int, ...], eps: float) -> Node:
     middle = mean_node(b, x, axes)
     off = b.sub(x, b.expand_dims(middle, axes, x.shape))
-    variance = mean_node(b, b.mul(off, off), axes)
+    variance = b.sub(mean_node(b, squared_deviations(b, x, middle, axes), axes), own_deviation(b, middle))
     return b.mul(off, b.expand_dims(inverse_root(b, variance, eps), axes, x.shape))
 
 

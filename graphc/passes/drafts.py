@@ -30,7 +30,8 @@ class Limits:
     ones cost no more. With `pads` padding is computed, and no memory filled before a value is stored into it. With
     `sums` rows may be added to one in memory (`ir/row_sums.py`), with `masks` contractions that read each
     element a few times pad what they read, with `scans` scans compute what they read where that is little, with
-    `halves` contractions of 16-bit floats that are converted to f32 read them as they are.
+    `halves` contractions of 16-bit floats that are converted to f32 read them as they are, and `beside` each other sums
+    of the same values are one kernel.
     """
 
     row: int = MAX_ROW
@@ -44,6 +45,7 @@ class Limits:
     masks: bool = False
     scans: bool = True
     halves: bool = False
+    beside: bool = False
 
     def is_long(self, length: int, rows: int) -> bool:
         """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""
@@ -53,7 +55,9 @@ class Limits:
 ON_CPU = Limits()
 WITH_MASKS = Limits(masks=True)  # vectors of which some elements are not read
 # Blocks of threads read long rows from memory again, and many of them run at once.
-ON_GPU = Limits(row=1 << 17, few=0, own=1 << 20, points=1 << 16, strided=True, pads=True, sums=False, scans=False)
+ON_GPU = Limits(
+    row=1 << 17, few=0, own=1 << 20, points=1 << 16, strided=True, pads=True, sums=False, scans=False, beside=True
+)
 
 
 @dataclass(eq=False)

@@ -33,6 +33,7 @@ from graphc.passes.drafts import (
     walk,
     wanted_at,
 )
+from graphc.passes.fuse_beside import merge_beside
 from graphc.passes.fuse_rows import merge_rows
 from graphc.passes.fuse_scans import merge_scans
 from graphc.passes.fuse_sums import merge_sums
@@ -50,6 +51,7 @@ def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     merging = Drafts(drafts)
     _merge(graph, stored, merging, limits)
     merge_rows(graph, stored, merging, limits)
+    merge_beside(graph, stored, merging, limits)
     merge_sums(graph, stored, merging, limits)
     merge_scans(graph, stored, merging, limits)
     groups = _ordered(list(dict.fromkeys(merging.maker.values())))

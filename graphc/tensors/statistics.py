@@ -31,10 +31,28 @@ def variance_node(b: Builder, x: Node, axes: tuple[int, ...], correction: float)
     """
     narrow = x.dtype
     x = b.cast(x, f32) if narrow in (f16, bf16) else x
-    off = b.sub(x, b.expand_dims(mean_node(b, x, axes), axes, x.shape))
-    total = b.reduce_sum(b.mul(off, off), axes)
-    degrees = count_of(x.shape, axes) - correction
+    count = count_of(x.shape, axes)
+    middle = mean_node(b, x, axes)
+    total = b.reduce_sum(squared_deviations(b, x, middle, axes), axes)
+    total = b.sub(total, b.mul(own_deviation(b, middle), count))
+    degrees = count - correction
     return b.cast(b.div(total, b.constant(degrees if degrees > 0 else 0, total.type)), narrow)
+
+
+def squared_deviations(b: Builder, x: Node, middle: Node, axes: tuple[int, ...]) -> Node:
+    """(x - mean)², where the mean is a number that no gradients flow to. See `own_deviation`."""
+    off = b.sub(x, b.expand_dims(b.apply("detach", (middle,)), axes, x.shape))
+    return b.mul(off, off)
+
+
+def own_deviation(b: Builder, middle: Node) -> Node:
+    """(mean - m)², where m is the mean as a number: 0, and so is its gradient.
+
+    For any number m the variance is the mean of (x - m)² less this. Gradients of all orders are those of the variance,
+    and the first one has no sum of deviations from the mean, which is 0, in it.
+    """
+    off = b.sub(middle, b.apply("detach", (middle,)))
+    return b.mul(off, off)
 
 
 def deviation_node(b: Builder, x: Node, axes: tuple[int, ...], correction: float) -> Node:
