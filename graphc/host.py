@@ -138,8 +138,8 @@ class TransferExecutable:
 
 
 class NumberTransfer(TransferExecutable):
-    """Moves numbers, again when one has changed: to where they lay, while nobody holds what was there. What it gives
-    must not be written.
+    """Moves numbers, again when one has changed, or for another stream: to where they lay, while nobody holds what was
+    there. What it gives must not be written.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
@@ -149,12 +149,12 @@ class NumberTransfer(TransferExecutable):
         self._source = Buffer.from_array(self._packed)
         self._whole: Any = None  # the memory on the device
         self._made: list[AnyBuffer] = []  # its parts
-        self._last: bytes | None = None
+        self._last: tuple[Any, bytes] | None = None  # the stream that they were brought on, and they
         self._lock = threading.Lock()
 
     def run(self, inputs: Sequence[AnyBuffer]) -> list[AnyBuffer]:
         """The numbers on the device."""
-        now = b"".join([buffer.array.tobytes() for buffer in inputs])
+        now = driven(self._device).current_stream, b"".join([buffer.array.tobytes() for buffer in inputs])
         with self._lock:
             if now != self._last:
                 self._bring(inputs)

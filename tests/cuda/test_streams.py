@@ -197,3 +197,20 @@ def test_batches_come_on_a_stream_of_their_own(order: int | None) -> None:
         del batch
     assert weight.grad.tolist() == pytest.approx(np.full((SIZE, 3), sum(range(12)) / 30), rel=1e-5)
     assert [loss.item() for loss in losses] == pytest.approx([k * SIZE / 10 for k in range(12)], rel=1e-5)
+
+
+def test_numbers_are_there_on_each_stream_that_reads_them(order: int | None) -> None:
+    """The second stream does not wait for the first, on which the same number was brought."""
+    first, second = graphc.cuda.Stream(), graphc.cuda.Stream()
+    x = graphc.linspace(-1, 1, 12)
+    mine, other = x.cuda(), (x * 3).cuda()
+    graphc.cuda.synchronize()
+    for factor in (0.5, 0.25, -2.0):
+        with first:
+            a = scaled(mine, factor)
+        with second:
+            b = scaled(other, factor)
+            got = b.cpu()  # waits for this stream alone
+        np.testing.assert_allclose(got.numpy(), x.numpy() * 3 * factor + 1, rtol=1e-6)
+        first.synchronize()
+        np.testing.assert_allclose(a.cpu().numpy(), x.numpy() * factor + 1, rtol=1e-6)
