@@ -14,6 +14,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.memory import AnyBuffer, allocate_all, driven, from_host, moved_all, values_of
 from graphc_runtime.buffer import Buffer
+from graphc_runtime.errors import OutOfMemory
 
 MOST_HELD = 1 << 20  # bytes of a result with room whose memory is kept between runs,
 WASTED = 1 << 20  # and bytes that a result may have behind its end
@@ -127,10 +128,13 @@ class PackedProgram:
 
     def run(
         self, sizes: Sequence[int], types: Sequence[TensorType], buffers: Sequence[AnyBuffer]
-    ) -> list[tuple[AnyBuffer, TensorType]]:
-        """The results and their types."""
-        made = allocate_all(self._device, self._outputs)
-        self.executable.launch([*buffers, *self._brought(sizes)], made)
+    ) -> list[tuple[AnyBuffer, TensorType]] | None:
+        """The results and their types; None where there is no memory for as much room."""
+        try:
+            made = allocate_all(self._device, self._outputs)
+            self.executable.launch([*buffers, *self._brought(sizes)], made)
+        except OutOfMemory:
+            return None
         every = _all_sizes(sizes, self._sums)
         return [self._cut(*each, every) for each in zip(made, self._outputs, self._form, strict=True)]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as torch
-from graphc import any_size, interpreting, programs, recurrent_pieces, room_work, served
+from graphc import any_size, interpreting, programs, recurrent_pieces, room_programs, room_work, served
 from graphc.codegen.cuda.program import combined_steps
 from graphc.compiled import target_of
 from graphc.ir.evaluate import evaluate
@@ -173,3 +173,26 @@ def test_a_program_that_graphc_cannot_compile_is_run_by_numpy(monkeypatch: pytes
             got = (x * 3 - 1).sum(0)
             assert got.tolist() == (x.cpu() * 3 - 1).sum(0).tolist()
     assert got.is_cuda and (got * 2).tolist() == [2 * v for v in got.tolist()]
+
+
+@pytest.mark.parametrize("by_numpy", [False, True])
+def test_where_there_is_no_memory_for_room_each_size_has_its_own(
+    by_numpy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not by_numpy:
+        monkeypatch.setattr(interpreting, "ELEMENT", 1e6)
+
+    def run(n: int) -> list[float]:
+        return ((ramp(n, 3) * 2).exp().sum(1) + 1).tolist()
+
+    assert counted(lambda: [run(n) for n in range(3, 20)])["any_size"] > 0
+
+    def refuse(*_: object) -> Any:
+        raise torch.cuda.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(room_programs, "allocate_all", refuse)
+    got: list[list[float]] = []
+    assert counted(lambda: got.extend(run(n) for n in (9, 25)))["any_size"] == 0
+    for n, mine in zip((9, 25), got, strict=True):
+        x = np.linspace(-1, 1, 3 * n, dtype=np.float32).reshape(n, 3)
+        np.testing.assert_allclose(mine, np.exp(x * 2).sum(1) + 1, rtol=1e-5)
