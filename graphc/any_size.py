@@ -129,18 +129,18 @@ class Sized:
             if key in self.programs:  # which does too much for these sizes
                 return
         before, outputs = ([node.type for node in each.outputs] for each in (self._example, graph))
-        is_there = self._device == "cpu"
-        if is_there and COPIED * _copied([*self.types, *before], [*types, *outputs]) > cost:
+        on_cpu = self._device == "cpu"
+        if on_cpu and COPIED * _copied([*self.types, *before], [*types, *outputs]) > cost:
             self.is_given_up = True
             return
-        roomy = with_room(self._example, graph, dict(zip(found, key[1], strict=True)), packed=not is_there)
+        roomy = with_room(self._example, graph, dict(zip(found, key[1], strict=True)), packed=not on_cpu)
         if roomy is None:  # an extent may happen to be another one, too
             self._failures += 1
             self.is_given_up = self._failures > MOST_FAILURES * (1 + len(self.programs))
             return
         self.patterns[key] = pattern = Pattern(self._example, graph, found)
         whole = *form[: len(graph.inputs)], *_form(pattern.numbers(), before, outputs)
-        if is_there:
+        if on_cpu:
             self.programs[key] = Program(roomy, whole, pattern.sums)
         else:
             self.programs[key] = PackedProgram(roomy, whole, pattern.sums, self._device)

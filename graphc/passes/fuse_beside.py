@@ -10,8 +10,8 @@ from graphc.ir.demand import base_of, is_reduction, needs_loop, reduction_extent
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.passes.drafts import Draft, Drafts, Limits, size_of, walk
+from graphc.passes.fuse_sums import LARGE
 
-LARGE = 1 << 20  # bytes of a value that is worth reading once less
 MOST = 8  # sums: each has registers of its own
 
 _Way = tuple[tuple[int, ...], tuple[int, ...]]  # the domain, and the extents that are summed over

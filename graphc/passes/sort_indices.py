@@ -1,7 +1,8 @@
 """On a GPU many elements that go to places are sorted by these first (`index_add`, and its like by rows).
 
-What goes to one place is combined by one thread or block then, in the order of the elements. Without that each element
-is compared with all others, some thousands at a time (`codegen/gpu_accumulate.py`).
+What goes to one place is combined by one thread then, in the order of the elements, or by a block, whose threads take
+them in turn (`codegen/segments.py`). Without that each element is compared with all others, some thousands at a time
+(`codegen/gpu_accumulate.py`).
 """
 
 from __future__ import annotations

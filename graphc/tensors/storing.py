@@ -61,7 +61,7 @@ def stored(recorder: Recorder, target: TensorBase, source: TensorBase) -> bool:
     if number is None and source._type.dtype is not type.dtype:
         source = record("", (source,), lambda b, x: b.cast(x, type.dtype))
     values: Any = number if number is not None else _elements(source)
-    if source._storage is storage and type.device == "cpu":
+    if source._storage is storage and number is None:
         values = values.copy()  # it holds the memory, which nobody else may
     if storage.value is not None and _is_number(storage):
         storage.set_buffer(constant(storage.value.node))

@@ -12,7 +12,6 @@ import graphc as torch
 from graphc.memory import MOST_PIECES, pieces
 from graphc.options import scope
 from graphc.recording import Recorder, using
-from graphc_runtime.devices.cuda import cuda_device
 from tests.cuda.machine import Machine
 from tests.frontend.test_stored_parts import Model, counted
 
@@ -110,7 +109,16 @@ def test_on_the_stream_of_the_user() -> None:
         y = x * 2
     torch.cuda.current_stream().wait_stream(stream)
     assert y.tolist() == [2.0 * k + 2 for k in range(16)]
-    assert cuda_device(0).memory_stats().live_bytes > 0
+
+
+def test_a_part_of_memory_that_others_see_is_written_from_another_part_of_it() -> None:
+    x = computed(np.arange(12.0))
+    seen = torch.from_dlpack(x)
+    want = np.arange(12.0)
+    for k in range(1, 8):
+        x[k : k + 2] = x[k + 2 : k + 4]
+        want[k : k + 2] = want[k + 2 : k + 4]
+    assert seen.tolist() == x.tolist() == want.tolist()
 
 
 @pytest.mark.share(4)
