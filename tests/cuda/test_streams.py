@@ -18,19 +18,16 @@ pytestmark = pytest.mark.usefixtures("cuda")
 TENSORS, SIZE = 4, 6
 
 
-@graphc.compile
-def pointwise(a: Any, b: Any) -> Any:
+def _pointwise(a: Any, b: Any) -> Any:
     return (a * b).tanh() + a
 
 
-@graphc.compile
-def product(a: Any, b: Any) -> Any:
+def _product(a: Any, b: Any) -> Any:
     c = a @ b
     return c / (1 + c.abs().sum())
 
 
-@graphc.compile
-def scaled(a: Any, factor: float) -> Any:
+def _scaled(a: Any, factor: float) -> Any:
     return a * factor + 1
 
 
@@ -50,10 +47,17 @@ class _Tensor:
         np.testing.assert_allclose(self.device.cpu().numpy(), self.host.numpy(), rtol=2e-4, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def compiled(cuda: Machine) -> dict[str, Callable[..., Any]]:
+    """Compiled functions by name. They remember programs of the devices of `cuda`: other devices, other functions."""
+    return {f.__name__.strip("_"): graphc.compile(f) for f in (_pointwise, _product, _scaled)}
+
+
 class _Work:
     """Random work on tensors, the streams waiting for each other as PyTorch asks."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, compiled: dict[str, Callable[..., Any]]) -> None:
+        self.compiled = compiled
         self.chance = random.Random(seed)
         self.numbers = np.random.default_rng(seed)
         self.streams = [graphc.cuda.default_stream(), graphc.cuda.Stream(), graphc.cuda.Stream()]
@@ -98,9 +102,9 @@ class _Work:
                 big = [graphc.ones(64, 64, device="cuda") * k for k in range(3)]
                 del big
             elif kind == "scaled":
-                self.result(stream, scaled, a, chance.random())
+                self.result(stream, self.compiled[kind], a, chance.random())
             else:
-                self.result(stream, {"pointwise": pointwise, "product": product, "plain": graphc.add}[kind], a, b)
+                self.result(stream, self.compiled.get(kind, graphc.add), a, b)
 
 
 @pytest.fixture(params=[None, 1, 2, 3], ids=["late", "1", "2", "3"])
@@ -116,9 +120,9 @@ def order(request: pytest.FixtureRequest, cuda: Machine) -> Iterator[int | None]
 @pytest.mark.parametrize(
     "seeds", [range(12), pytest.param(range(12, 250), marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_random_work(seeds: range, order: int | None) -> None:
+def test_random_work(seeds: range, order: int | None, compiled: dict[str, Callable[..., Any]]) -> None:
     for seed in seeds:
-        work = _Work(1000 * (order or 0) + seed)
+        work = _Work(1000 * (order or 0) + seed, compiled)
         for _ in range(work.chance.randrange(10, 60)):
             work.step()
         graphc.cuda.synchronize()
@@ -199,8 +203,11 @@ def test_batches_come_on_a_stream_of_their_own(order: int | None) -> None:
     assert [loss.item() for loss in losses] == pytest.approx([k * SIZE / 10 for k in range(12)], rel=1e-5)
 
 
-def test_numbers_are_there_on_each_stream_that_reads_them(order: int | None) -> None:
+def test_numbers_are_there_on_each_stream_that_reads_them(
+    order: int | None, compiled: dict[str, Callable[..., Any]]
+) -> None:
     """The second stream does not wait for the first, on which the same number was brought."""
+    scaled = compiled["scaled"]
     first, second = graphc.cuda.Stream(), graphc.cuda.Stream()
     x = graphc.linspace(-1, 1, 12)
     mine, other = x.cuda(), (x * 3).cuda()
