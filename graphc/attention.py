@@ -12,7 +12,7 @@ from graphc.errors import CheckError, DTypeError, InputError, ShapeError, UsageE
 from graphc.ir.builder import Builder
 from graphc.ir.narrow import HALVES
 from graphc.ir.node import Node
-from graphc.ir.types import boolean, broadcast_shapes, i32, i64
+from graphc.ir.types import boolean, broadcast_shapes, f16, f32, i32, i64
 from graphc.linear import linear
 from graphc.loss_reduction import given
 from graphc.random import draw_key
@@ -79,21 +79,30 @@ def scaled_dot_product_attention(
         grad = wants_grad(sources)
         pairs = read_all(recorder, sources, grad)
         keeps = [keep for _, keep in pairs]
-        x = _batched(b, pairs[0][0], batch, 1)
-        y, z = (_batched(b, pair[0], batch, groups) for pair in pairs[1:3])
+        dtype = pairs[0][0].dtype
+        wide = f32 if dtype in HALVES else dtype
+        x, y, z = (
+            _batched(b, b.cast(pair[0], wide), batch, n) for pair, n in zip(pairs, (1, groups, groups), strict=False)
+        )
         # Of 16 bits, queries and keys are multiplied as they are: scaled queries would have more.
-        late = x.dtype in HALVES
+        late = dtype in HALVES
         x = x if late else b.mul(x, float(factor))
-        scores = b.reshape(b.contract(x, y, "b l e, b s e -> b l s"), (*batch, q[-2], k[-2]))
+        scores = b.rounded(b.contract(x, y, "b l e, b s e -> b l s"), wide, dtype)
+        scores = b.reshape(scores, (*batch, q[-2], k[-2]))
         scores = b.mul(scores, float(factor)) if late else scores
         scores = _masked(b, scores, pairs[3][0] if attn_mask is not None else None, is_causal)
-        weights = _safe_softmax(b, scores) if scores.type.size else scores
+        weights, share = _powers(b, scores) if scores.type.size else (scores, None)
+        if share is not None and dtype is f16:  # which has no small numbers: gradients times the shares
+            weights, share = b.mul(weights, b.broadcast(share, weights.shape)), None
         if dropout_p > 0 and scores.type.size:
             drawn = draw_key(None)
             keeps.append(drawn)
             weights = dropped_node(b, weights, kept_node(b, weights, drawn.node, weights.shape, dropout_p), dropout_p)
-        flat = b.reshape(weights, (math.prod(batch), q[-2], k[-2]))
-        made = b.reshape(b.contract(flat, z, "b l s, b s f -> b l f"), (*batch, q[-2], v[-1]))
+        flat = b.reshape(b.rounded(weights, dtype, wide), (math.prod(batch), q[-2], k[-2]))
+        made = b.rounded(b.contract(flat, z, "b l s, b s f -> b l f"), wide, dtype)
+        if share is not None:
+            made = b.mul(made, b.broadcast(b.reshape(share, (math.prod(batch), q[-2], 1)), made.shape))
+        made = b.reshape(b.cast(made, dtype), (*batch, q[-2], v[-1]))
         name = "ScaledDotProductFlashAttentionForCpuBackward0"
         return finish(recorder, made, tuple(keeps), name, grad, [node for node, _ in pairs])
 
@@ -124,7 +133,8 @@ def _masked(b: Builder, scores: Node, mask: Node | None, is_causal: bool) -> Nod
     low = b.constant(-math.inf, scores.type)
     if mask is not None:
         wide = b.broadcast(mask, scores.shape)
-        scores = b.select(wide, scores, low) if mask.dtype is boolean else b.add(scores, wide)
+        is_bool = mask.dtype is boolean
+        scores = b.select(wide, scores, low) if is_bool else b.add(scores, b.cast(wide, scores.dtype))
     if is_causal:
         # Numbers of 32 bits are compared in half as many vectors as those of 64.
         type = scores.type.with_dtype(i32 if max(scores.shape) < 1 << 31 else i64)
@@ -133,8 +143,13 @@ def _masked(b: Builder, scores: Node, mask: Node | None, is_causal: bool) -> Nod
     return scores
 
 
-def _safe_softmax(b: Builder, x: Node) -> Node:
-    """Softmax along the last dimension; 0 where all is -inf, with no gradient."""
+def _powers(b: Builder, x: Node) -> tuple[Node, Node]:
+    """What a softmax along the last dimension takes the shares of, at most 1, and 1 over their sums: 0 and 1 where all
+    is -inf, with no gradient.
+
+    Sums of so many of these times values are multiplied by the shares in the end: that is less work, and in gradients
+    too, whose sums over a row are then those over a row of values.
+    """
     axes = (x.type.rank - 1,)
     # The largest that is finite, of -inf alone the least number: all powers are 0 then.
     top = b.reduce_max(x, axes)
@@ -142,7 +157,7 @@ def _safe_softmax(b: Builder, x: Node) -> Node:
     powers = b.exp(b.sub(x, b.expand_dims(top, axes, x.shape)))
     total = b.reduce_sum(powers, axes)
     total = b.select(b.apply("eq", (total, b.zeros_like(total))), b.constant(1.0, total.type), total)
-    return normalising.shares(b, powers, total, axes)
+    return powers, b.reshape(b.div(b.constant(1.0, total.type), total), (*total.shape, 1))
 
 
 # several heads

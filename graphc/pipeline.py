@@ -123,7 +123,8 @@ def schedule(graph: Graph, target: Target) -> FusedGraph:
             f"graph @{graph.name} is not one program: {', '.join(hosted)} run on the host between compiled parts; "
             f"stages up to 'laid_out' can be shown"
         )
-    on_device = replace(ON_GPU, halves=target.capability >= MATRIX_ARCHITECTURE)
+    matrices = target.capability >= MATRIX_ARCHITECTURE
+    on_device = replace(ON_GPU, halves=matrices, chains=matrices)
     limits = on_device if on_gpu else WITH_MASKS if target.masks else ON_CPU
     return order(fuse(optimize(graph, target), limits))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from graphc.codegen.gpu_chain import ChainKernel
 from graphc.codegen.gpu_contraction_group import GroupKernel
 from graphc.codegen.gpu_contraction_group_tiles import registers as group_registers
 from graphc.codegen.gpu_contraction_kernel import TileKernel
@@ -21,7 +22,11 @@ from graphc.ir.node import Node
 def lower_gpu_contraction(
     prepared: Prepared, name: str, target: Target, merged: Mapping[Node, Node]
 ) -> tuple[Lowered, ...] | None:
-    """The kernels of a prepared group whose schedule has a `tiling`, in the order in which they run; None without."""
+    """The kernels of a prepared group whose schedule has a `tiling` or a `chain`, in the order in which they run; None
+    without.
+    """
+    if prepared.schedule.chain is not None:
+        return (ChainKernel(prepared.group, prepared.schedule.chain, merged).run(name),)
     tiling = prepared.schedule.tiling
     if tiling is None:
         return None

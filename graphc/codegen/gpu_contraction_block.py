@@ -16,7 +16,7 @@ from graphc.codegen.kernel import INDEX, Affine, Kernel, Load, Param, Stmt, Valu
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand_cast
 from graphc.codegen.scope import ScopedEmitter
-from graphc.codegen.sites import root_index, store_address
+from graphc.codegen.sites import Nest, root_index, store_address
 from graphc.codegen.values import Values, accumulator_dtype
 from graphc.ir.access import Index
 from graphc.ir.demand import demands
@@ -28,13 +28,13 @@ from graphc.ir.types import i64
 GROUP = 8  # rows of tiles that are gone through together, so that the operands' tiles are read from the cache
 
 
-def parameters(group: Group, problem: Problem, merged: Mapping[Node, Node], stores: bool) -> dict[Node, Param]:
+def parameters(group: Group, nest: Nest, merged: Mapping[Node, Node], stores: bool) -> dict[Node, Param]:
     """A parameter for each buffer that the group reads (and writes, if it `stores`); a merged target shares its
     operand's.
     """
     targets = set(group.targets)
     taken = set(merged.values())
-    used = dict.fromkeys(a.buffer for s in problem.nest.sites for a in s.accesses if stores or s.stage is not None)
+    used = dict.fromkeys(a.buffer for s in nest.sites for a in s.accesses if stores or s.stage is not None)
     params: dict[Node, Param] = {}
     for node in sorted(used, key=targets.__contains__):
         if node not in merged:
@@ -113,7 +113,7 @@ class BlockKernel:
         self.problem = problem
         self.partial = partial
         self.e = e = ScopedEmitter()
-        self.params = parameters(group, problem, merged, partial is None)
+        self.params = parameters(group, problem.nest, merged, partial is None)
         self.values = values = Values(e, problem.nest.inside, self.params)
         values.lane_count = self.threads = tile.threads
         self.dtype = accumulator_dtype(problem.stage.inputs[0].dtype)

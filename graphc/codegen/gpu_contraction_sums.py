@@ -98,7 +98,7 @@ def lower_sums(
 def _finishing(group: Group, problem: Problem, merged: Mapping[Node, Node]) -> dict[Node, Param]:
     """Parameters of what is read and written after the sum."""
     used = dict.fromkeys(a.buffer for s in problem.nest.sites if s.root is not None for a in s.accesses)
-    every = parameters(group, problem, merged, stores=True)
+    every = parameters(group, problem.nest, merged, stores=True)
     names: dict[Param, Param] = {}
     for node in every:
         if node in used:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from graphc.codegen.gpu_chain_tiles import choose_chain
 from graphc.codegen.gpu_contraction_tiling import choose_tiling
 from graphc.codegen.gpu_schedule import keeping_pays_on_gpu, make_gpu_schedule
 from graphc.codegen.loops import cutting_pays, keeping_pays, make_schedule
@@ -48,6 +49,10 @@ def prepare(group: Group, target: Target, choice: Choice = MODEL, apart: int = 0
     if cut is not None and cutting_pays(cut, nest, target):
         nest = cut
     if on_gpu:
+        chain = choose_chain(nest, target)
+        if chain is not None:
+            alone = Schedule(1, None, [*nest.axes], dict.fromkeys(nest.axes, 1), chain=chain)
+            return Prepared(group, nest, alone, ())
         schedule = make_gpu_schedule(nest, target, is_aligned)
         schedule.tiling = choose_tiling(nest, target) if is_aligned else None
     else:

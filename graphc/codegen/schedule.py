@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from graphc.codegen.borders import Border
 from graphc.codegen.dealing import Rows
+from graphc.codegen.gpu_chain_tiles import ChainTiling
 from graphc.codegen.gpu_contraction_problem import Problem
 from graphc.codegen.gpu_contraction_tiles import MatrixTile, Tile
 from graphc.codegen.sites import Site
@@ -175,6 +176,7 @@ class Schedule:
     threads: int = 1  # on a GPU: of a block that computes one point of the domain; 1: a thread does
     side_by_side: int = 1  # elements of a row that lie side by side and that one thread of a block has
     tiling: Tiling | None = None  # on a GPU: blocks of threads compute a contraction
+    chain: ChainTiling | None = None  # likewise a chain of contractions
 
     @property
     def moves_back(self) -> bool:

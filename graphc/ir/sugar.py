@@ -99,6 +99,12 @@ class OpMethods:
         """`x` converted to `dtype`; `x` itself when it has that dtype."""
         return x if x.dtype is dtype else self.apply("cast", (x,), {"dtype": dtype})
 
+    def rounded(self, x: Node, values: DType, gradients: DType) -> Node:
+        """`x` as `values` holds it, in its own dtype; its gradient as `gradients` holds that."""
+        if values is gradients is x.dtype:
+            return x
+        return self.apply("rounded", (x,), {"values": values, "gradients": gradients})
+
     def transfer(self, x: Node, device: str) -> Node:
         """`x` on `device`; a constant is made there."""
         if x.type.device == device:

@@ -30,8 +30,8 @@ class Limits:
     ones cost no more. With `pads` padding is computed, and no memory filled before a value is stored into it. With
     `sums` rows may be added to one in memory (`ir/row_sums.py`), with `masks` contractions that read each
     element a few times pad what they read, with `scans` scans compute what they read where that is little, with
-    `halves` contractions of 16-bit floats that are converted to f32 read them as they are, and `beside` each other sums
-    of the same values are one kernel.
+    `halves` contractions of 16-bit floats that are converted to f32 read them as they are, `beside` each other sums of
+    the same values are one kernel, and `chains` of contractions compute large products again rather than store them.
     """
 
     row: int = MAX_ROW
@@ -46,6 +46,7 @@ class Limits:
     scans: bool = True
     halves: bool = False
     beside: bool = False
+    chains: bool = False
 
     def is_long(self, length: int, rows: int) -> bool:
         """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""
@@ -112,11 +113,13 @@ def symbols(draft: Draft) -> tuple[list[Var], list[tuple[Root, Index]]]:
 class Drafts:
     """All drafts while they are merged: who makes each stored value, who reads it, and which drafts follow which.
 
-    `after[d]` has the bit of `d` and of all drafts that need, by way of others too, what `d` makes.
+    `after[d]` has the bit of `d` and of all drafts that need, by way of others too, what `d` makes. `chained` are the
+    values that chains of contractions compute again.
     """
 
-    def __init__(self, drafts: dict[Node, Draft]) -> None:
+    def __init__(self, drafts: dict[Node, Draft], chained: frozenset[Node] = frozenset()) -> None:
         self.maker = drafts
+        self._chained = chained
         self.readers: dict[Node, set[Draft]] = defaultdict(set)
         for draft in drafts.values():
             for leaf in draft.reads:
@@ -126,6 +129,10 @@ class Drafts:
         self._after: dict[Draft, int] = {}
         for draft in reversed(drafts.values()):  # in topological order, so readers come first
             self._after[draft] = self._bit[draft] | self._follow(draft)
+
+    def is_chained(self, draft: Draft) -> bool:
+        """Whether the draft is a chain of contractions."""
+        return not self._chained.isdisjoint(draft.inside)
 
     def _follow(self, draft: Draft, skip: Sequence[Draft] = ()) -> int:
         """The bits of all drafts after those that read `draft` and are not in `skip`, these included."""

@@ -34,6 +34,7 @@ from graphc.passes.drafts import (
     wanted_at,
 )
 from graphc.passes.fuse_beside import merge_beside
+from graphc.passes.fuse_chains import chain_of, chained, merge_chains
 from graphc.passes.fuse_rows import merge_rows
 from graphc.passes.fuse_scans import merge_scans
 from graphc.passes.fuse_sums import merge_sums
@@ -46,10 +47,11 @@ MANY = 1024  # rows for which one more kernel takes less time than it saves
 
 def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     """Split `graph` (decomposed, laid out) into kernels of what `limits` allow."""
-    stored = choose_stored(graph, limits.pads, limits.masks, limits.halves)
+    stored, in_chains = chained(graph, choose_stored(graph, limits.pads, limits.masks, limits.halves), limits)
     drafts = {node: _draft(node, stored, i, limits) for i, node in enumerate(stored)}
-    merging = Drafts(drafts)
+    merging = Drafts(drafts, in_chains)
     _merge(graph, stored, merging, limits)
+    merge_chains(stored, merging)
     merge_rows(graph, stored, merging, limits)
     merge_beside(graph, stored, merging, limits)
     merge_sums(graph, stored, merging, limits)
@@ -140,7 +142,7 @@ def _merge(graph: Graph, stored: dict[Node, None], drafts: Drafts, limits: Limit
             if reader is producer or reader not in readers[node] or drafts.makes_cycle([producer, reader]):
                 continue
             merged = _try_merge(producer, reader, node, readers, stored, kept, limits)
-            if merged is not None:
+            if merged is not None and not (drafts.is_chained(merged) and chain_of(merged) is None):
                 drafts.replace([producer, reader], merged)
 
 
@@ -186,7 +188,7 @@ def _try_merge(
     """The group that computes `producer` and `reader` together, or None when they do not fit."""
     if any(r.target.op in APART for r in reader.roots) or any(r.scatter for r in producer.roots):
         return None
-    if sum(n.op == "contract" for g in (producer, reader) for n in g.inside) > 1:
+    if all(any(n.op == "contract" for n in g.inside) for g in (producer, reader)):
         return None
     if any(n.op == "materialize" and n.inputs[0].op == "concat" for n in producer.inside):
         return None  # stored for good (`wide_concats.py`)

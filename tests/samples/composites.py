@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.ir.types import f16, f32, f64
-from tests.samples.base import OpSamples, Sample, array
+from graphc.errors import DTypeError
+from graphc.ir.types import bf16, f16, f32, f64
+from tests.samples.base import BadSample, OpSamples, Sample, array, t
 from tests.samples.elementwise import Smooth, ops, smooth, within
 
 Rng = np.random.Generator
@@ -28,6 +29,20 @@ def _above_one(rng: Rng) -> list[Sample]:
     return [Sample((array(rng, (2, 3), f64, 1.5, 4), array(rng, (2, 3), f64, 0.8, 3)))]
 
 
+def _rounded(rng: Rng) -> list[Sample]:
+    pairs = ((f32, bf16), (f32, f16), (f32, f32), (f64, f32), (f64, bf16), (f16, f16), (bf16, bf16))
+    return [
+        Sample((array(rng, shape, dtype, -9, 9),), {"values": values, "gradients": dtype})
+        for shape in ((3, 7), (), (0,))
+        for dtype, values in pairs
+    ]
+
+
+def _rounded_smooth(rng: Rng) -> list[Sample]:
+    """By f64 itself: what is rounded is no smooth function."""
+    return [Sample((array(rng, (2, 3), f64, -2, 2),), {"values": f64, "gradients": f64})]
+
+
 def _host(name: str) -> OpSamples:
     return OpSamples(_positive, ops(name, 2, "float", False)[name].bad, _above_one, False, constant=(0,))
 
@@ -44,5 +59,13 @@ COMPOSITES: dict[str, OpSamples] = {
     **ops("modified_bessel_k0 modified_bessel_k1", 1, "float", False),
     **ops("scaled_modified_bessel_k0 scaled_modified_bessel_k1", 1, "float", False),
     **ops("copysign hypot logaddexp logaddexp2 xlogy xlog1py atan2", 2, "float", False, _points),
+    "rounded": OpSamples(
+        _rounded,
+        (
+            BadSample((t("f32[2]"),), "rounded: .*no wider", {"values": f64, "gradients": f32}, error=DTypeError),
+            BadSample((t("i32[2]"),), "rounded: wants floats", {"values": f16, "gradients": f16}, error=DTypeError),
+        ),
+        _rounded_smooth,
+    ),
     **{name: _host(name) for name in ("zeta", "gammainc", "gammaincc")},
 }
