@@ -88,9 +88,8 @@ def scaled_dot_product_attention(
         late = dtype in HALVES
         x = x if late else b.mul(x, float(factor))
         scores = b.rounded(b.contract(x, y, "b l e, b s e -> b l s"), wide, dtype)
-        scores = b.reshape(scores, (*batch, q[-2], k[-2]))
         scores = b.mul(scores, float(factor)) if late else scores
-        scores = _masked(b, scores, pairs[3][0] if attn_mask is not None else None, is_causal)
+        scores = _masked(b, scores, batch, pairs[3][0] if attn_mask is not None else None, is_causal)
         weights, share = _powers(b, scores) if scores.type.size else (scores, None)
         if share is not None and dtype is f16:  # which has no small numbers: gradients times the shares
             weights, share = b.mul(weights, b.broadcast(share, weights.shape)), None
@@ -98,10 +97,8 @@ def scaled_dot_product_attention(
             drawn = draw_key(None)
             keeps.append(drawn)
             weights = dropped_node(b, weights, kept_node(b, weights, drawn.node, weights.shape, dropout_p), dropout_p)
-        flat = b.reshape(b.rounded(weights, dtype, wide), (math.prod(batch), q[-2], k[-2]))
-        made = b.rounded(b.contract(flat, z, "b l s, b s f -> b l f"), wide, dtype)
-        if share is not None:
-            made = b.mul(made, b.broadcast(b.reshape(share, (math.prod(batch), q[-2], 1)), made.shape))
+        made = b.rounded(b.contract(b.rounded(weights, dtype, wide), z, "b l s, b s f -> b l f"), wide, dtype)
+        made = made if share is None else b.mul(made, b.broadcast(share, made.shape))
         made = b.reshape(b.cast(made, dtype), (*batch, q[-2], v[-1]))
         name = "ScaledDotProductFlashAttentionForCpuBackward0"
         return finish(recorder, made, tuple(keeps), name, grad, [node for node, _ in pairs])
@@ -129,10 +126,14 @@ def _batched(b: Builder, x: Node, batch: tuple[int, ...], groups: int) -> Node:
     return b.reshape(b.broadcast(x, (*batch, *x.shape[-2:])), (math.prod(batch), *x.shape[-2:]))
 
 
-def _masked(b: Builder, scores: Node, mask: Node | None, is_causal: bool) -> Node:
+def _masked(b: Builder, scores: Node, batch: tuple[int, ...], mask: Node | None, is_causal: bool) -> Node:
+    """`scores`, whose first dimension is all of `batch`, with -inf where a key is not seen."""
     low = b.constant(-math.inf, scores.type)
     if mask is not None:
-        wide = b.broadcast(mask, scores.shape)
+        if math.prod(mask.shape[:-2]) == 1:  # the same for all
+            wide = b.broadcast(b.reshape(mask, mask.shape[-2:]), scores.shape)
+        else:
+            wide = b.reshape(b.broadcast(mask, (*batch, *scores.shape[1:])), scores.shape)
         is_bool = mask.dtype is boolean
         scores = b.select(wide, scores, low) if is_bool else b.add(scores, b.cast(wide, scores.dtype))
     if is_causal:

@@ -11,6 +11,8 @@ from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     AwaitGroups,
+    Exchange,
+    Exp2,
     For,
     GroupMma,
     If,
@@ -62,6 +64,8 @@ def _used(statement: Stmt) -> Iterable[Value]:
             named += (statement.lo, statement.hi, *statement.inits)
         case If():
             named.append(statement.condition)
+        case Exchange() | Exp2():
+            named.append(statement.value)
         case Mma():
             named += (*statement.a, *statement.b, *statement.c)
         case LoadMatrix():

@@ -7,96 +7,42 @@ instruction wants them that multiplies them further.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 
+from graphc.codegen.gpu_chain_panels import ChainPanels, Four
 from graphc.codegen.gpu_chain_tiles import (
-    APART,
     HIGH,
-    STAGES,
-    ChainTiling,
     key_of,
-    panel_size,
-    right_matrices,
-    width,
+    place_of,
 )
-from graphc.codegen.gpu_contraction_block import loads_together, moved_axis, parameters, scattered
-from graphc.codegen.gpu_contraction_problem import Flat, Points, moved
-from graphc.codegen.kernel import INDEX, AsyncCopy, Kernel, Param, Value, VType
+from graphc.codegen.gpu_contraction_block import loads_together, scattered
+from graphc.codegen.gpu_contraction_problem import Points, moved
+from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
 from graphc.codegen.lowered import Lowered
-from graphc.codegen.math import expand_cast
-from graphc.codegen.scope import ScopedEmitter
-from graphc.codegen.sites import root_index, store_address
-from graphc.codegen.target import WARP
-from graphc.codegen.values import Values
+from graphc.codegen.math import expand, expand_cast
+from graphc.codegen.sites import Site, store_address
 from graphc.ir.access import Index
-from graphc.ir.chains import ALIGNED, Matrix, Product, Sum
+from graphc.ir.chains import Sum, is_bounded
 from graphc.ir.demand import demands
 from graphc.ir.index import Ix, Var, derived
 from graphc.ir.node import Node
-from graphc.ir.schedule import Group
-from graphc.ir.types import f32, i16, i32, i64, identity
+from graphc.ir.types import f32, i16, i32, identity, least
 
 WIDE = 8  # columns of one instruction
-QUAD = 4  # threads that share a row of an instruction's matrix
-OPEN = 63  # groups of copies: more than are ever under way
-Four = tuple[Value, ...]  # a thread's elements of a matrix of 16 x 8
+COMBINED = {"reduce_sum": "add", "reduce_max": "maximum", "reduce_min": "minimum"}
+Part = dict[tuple[int, ...], Value]  # a thread's elements of a sum
+Panels = Mapping[tuple[object, ...], Param]  # the matrices that steps go along
 
 
-class ChainKernel:
+class ChainKernel(ChainPanels):
     """Emits the kernel of a chain."""
-
-    def __init__(self, group: Group, tiling: ChainTiling, merged: Mapping[Node, Node]) -> None:
-        self.group = group
-        self.chain, self.nest, self.tile = tiling.chain, tiling.nest, tiling.tile
-        self.e = e = ScopedEmitter()
-        self.merged = merged
-        self.params = parameters(group, self.nest, merged, stores=True)
-        self.values = Values(e, self.nest.inside, self.params)
-        self.threads = self.values.lane_count = self.tile.threads
-        self.rows, self.steps, self.batch = map(Flat, (self.chain.rows, self.chain.steps, self.chain.batch))
-        self.tiles = -(-self.steps.length // self.tile.steps)
-        self.is_ragged = self.steps.length % self.tile.steps > 0
-        self.own: list[Param] = []
-        lane = e.lanes(i64, self.threads)
-        mine = e.op("urem", lane, WARP)
-        self.warp = self._variable("warp", e.op("udiv", lane, WARP), self.threads // WARP - 1)
-        self.group_row = self._variable("row", e.op("udiv", mine, QUAD), 7)
-        self.pair = self._variable("pair", e.op("urem", mine, QUAD), QUAD - 1)
-        # A thread names a row of one of four matrices, two by two.
-        self.line = self._variable("line", e.op("urem", mine, 8), 7)
-        self.second = self._variable("second", e.op("urem", e.op("udiv", mine, 8), 2), 1)
-        self.third = self._variable("third", e.op("udiv", mine, 16), 1)
-
-    def _variable(self, name: str, value: Value, hi: int) -> Var:
-        """An index variable that is `value` in each thread, at most `hi`."""
-        var = Var(name, hi)
-        self.values.env[var] = value
-        return var
-
-    def _memory(self, name: str, matrix: Matrix, lines: int) -> Param:
-        """Shared memory for `lines` lines of a matrix."""
-        memory = Param(name, matrix.leaf.dtype, panel_size(matrix, lines), "own")
-        self.own.append(memory)
-        return memory
 
     def run(self, name: str) -> Lowered:
         e, chain = self.e, self.chain
         index = e.bind(Value(INDEX, "g"))
-        down = -(-self.rows.length // self.tile.rows)
-        place, number = (e.op("floordiv", index, down), e.op("mod", index, down)) if down > 1 else (index, None)
-        self.first_row = Ix() if number is None else Ix.of(self._variable("rows", number, down - 1), self.tile.rows)
-        self.batch_points = self.batch.points(Ix.of(self._variable("batch", place, self.batch.length - 1)))
-        rights = right_matrices(chain)
-        self.panels = [
-            {key: self._memory(f"steps{k}_{n}", m, self.tile.steps) for n, (key, m) in enumerate(rights.items())}
-            for k in range(min(STAGES, self.tiles))
-        ]
-        self.rights = rights
-        self.lefts = [self._memory(f"rows{n}", p.left, self.tile.rows) for n, p in enumerate(chain.products)]
-        for memory, one in zip(self.lefts, chain.products, strict=True):
-            self._copy(memory, one.left, self.tile.rows, self.rows, self.first_row, fills=False)
-        self._copy_step(Ix(), 0)
+        blocks = self.begin(index)
         totals = self._totals(self._sum())
         self._store(totals)
         params = tuple(dict.fromkeys(self.params.values()))
@@ -106,54 +52,16 @@ class ChainKernel:
         kernel = Kernel(
             name,
             params,
-            down * self.batch.length,
+            blocks,
             index,
             tuple(e.body),
             chain.flops,
             moved_bytes,
             tuple(self.own),
             self.threads,
-            aligned=True,
+            aligned=self.is_aligned,
         )
         return Lowered(kernel, buffers)
-
-    # copying
-
-    def _copy(self, memory: Param, matrix: Matrix, lines: int, side: Flat, first: Ix, fills: bool) -> None:
-        """Begin to copy `lines` lines of a matrix, from `first` of its side on. Past its end come zeros if it `fills`
-        these, otherwise anything.
-        """
-        e, values = self.e, self.values
-        pieces, extent = width(matrix) // ALIGNED, matrix.along.hi + 1
-        lane = Ix.of(self._variable("lane", e.lanes(i64, self.threads), self.threads - 1))
-        for k in range(-(-lines * pieces // self.threads)):
-            flat = lane + k * self.threads
-            conditions = []
-            line, piece = derived("floordiv", flat, pieces), derived("mod", flat, pieces)
-            if pieces * ALIGNED > extent:
-                conditions.append((piece, extent // ALIGNED))
-            at = first + line
-            if at.hi >= side.length:
-                if fills:
-                    conditions.append((at, side.length))
-                at = derived("clamp", at, side.length - 1)
-            along = derived("clamp", piece, extent // ALIGNED - 1) * ALIGNED
-            source = moved(matrix.address, {**self.batch_points, **side.points(at), matrix.along: along})
-            index, _, offsets = values.address(line * (width(matrix) + APART) + piece * ALIGNED)
-            source_index, source_offsets = scattered(values, source)
-            mask: Value | None = None
-            for ix, limit in conditions:
-                holds = e.splat(e.op("lt", values.index(ix), limit), self.threads)
-                mask = holds if mask is None else e.op("and", mask, holds)
-            assert offsets is not None
-            buffer = values.buffers[matrix.leaf]
-            e.copy(AsyncCopy(memory, index, offsets, buffer, source_index, source_offsets, ALIGNED, mask))
-
-    def _copy_step(self, tile: Ix, number: int) -> None:
-        """Begin to copy all that tile number `tile` of the steps is multiplied with."""
-        for key, memory in self.panels[number].items():
-            first = tile * self.tile.steps
-            self._copy(memory, self.rights[key], self.tile.steps, self.steps, first, fills=self.is_ragged)
 
     # the sum
 
@@ -161,7 +69,7 @@ class ChainKernel:
         """Go along the steps; what each of the sums has in each thread."""
         e = self.e
         e.wait(0)
-        self.held = [self._left_rows(number) for number in range(len(self.lefts))] if self.tile.holds else []
+        self.held = [self.left_rows(number) for number in range(len(self.lefts))] if self.tile.holds else []
         totals = self._zeros()
         whole = self.tiles - 1  # the last one is computed by itself, as there is nothing more to copy
         stages = len(self.panels)
@@ -181,91 +89,164 @@ class ChainKernel:
 
     def _step(self, tile: Ix, number: int, totals: list[Value]) -> list[Value]:
         """Compute a tile while the next one is copied."""
-        self._copy_step(tile + 1, (number + 1) % len(self.panels))
+        self.copy_step(tile + 1, (number + 1) % len(self.panels))
         totals = self._compute(tile, self.panels[number], totals)
         self.e.wait(0)
         return totals
 
     def _zeros(self) -> list[Value]:
-        """What the sums start from."""
-        return [
-            self.e.const(_start(one.stage), VType(f32, self.threads))
-            for one in self.chain.sums
-            for _ in self._places(one)
-        ]
+        """What the sums start from; behind these what powers are relative to, for each row."""
+        type = VType(f32, self.threads)
+        starts = [self.e.const(_start(one.stage), type) for one in self.chain.sums for _ in self._places(one)]
+        if self.chain.top is None:
+            return starts
+        return [*starts, *[self.e.const(least(self.chain.top.dtype), type)] * len(self._shifts())]
 
     def _places(self, one: Sum) -> list[tuple[int, ...]]:
         """The elements of a sum that a thread has: matrix along the rows, half of it, and for contractions the matrix
         along the columns and one of two neighbours.
         """
-        down = product(range(self.tile.high), (0, 1))
+        down = list(product(range(self.tile.high), (0, 1)))
         if one.right is None:
             return list(down)
         wide = (one.right.along.hi + 1) // WIDE
-        return [(i, half, j, k) for (i, half), j, k in product(list(down), range(wide), (0, 1))]
+        return [(i, half, j, k) for (i, half), j, k in product(down, range(wide), (0, 1))]
 
-    def _compute(self, tile: Ix, panels: Mapping[tuple[object, ...], Param], totals: list[Value]) -> list[Value]:
-        """Add what a tile of steps gives to the totals."""
-        self.e.epoch += 1
-        parts: list[dict[tuple[int, ...], Value]] = []
+    def _shifts(self) -> list[tuple[int, ...]]:
+        """The rows of a thread, where powers are relative to their largest so far."""
+        return list(product(range(self.tile.high), (0, 1))) if self.chain.top is not None else []
+
+    def _parts(self, totals: list[Value]) -> tuple[list[Part], Part]:
+        """The sums by their places, and the shifts."""
         rest = iter(totals)
-        for one in self.chain.sums:
-            parts.append({place: next(rest) for place in self._places(one)})
-        for first in range(0, self.tile.steps, HIGH):
-            rights = [self._products_steps(p, panels[key_of(p.right)], first) for p in self.chain.products]
-            for i in range(self.tile.high):
-                found = [self._multiply(number, i, rights[number]) for number in range(len(rights))]
-                for one, part in zip(self.chain.sums, parts, strict=True):
-                    self._add(one, part, found, i, tile, first, panels)
-        return [value for part in parts for value in part.values()]
+        parts = [{place: next(rest) for place in self._places(one)} for one in self.chain.sums]
+        return parts, {place: next(rest) for place in self._shifts()}
+
+    def _compute(self, tile: Ix, panels: Panels, totals: list[Value]) -> list[Value]:
+        """Add what a tile of steps gives to the totals. Loads of neighbours stand together."""
+        self.e.epoch += 1
+        start = len(self.e.body)
+        parts, shifts = self._parts(totals)
+        every = range(self.tile.high)
+        if self.chain.top is None:
+            for first in range(0, self.tile.steps, HIGH):
+                found = self._products(panels, first)
+                for i in every:
+                    self._terms(found[i], parts, i, tile, first, panels)
+        else:
+            pinned, self.e.pinned = self.e.pinned, True  # what depends on the shift is another value in each tile
+            whole = {first: self._products(panels, first) for first in range(0, self.tile.steps, HIGH)}
+            for i in every:
+                self._shift({first: found[i] for first, found in whole.items()}, parts, shifts, i, tile)
+            for first, found in whole.items():
+                for i in every:
+                    self._terms(found[i], parts, i, tile, first, panels, shifts)
+            self.e.pinned = pinned
+        self.e.body[start:] = loads_together(self.e.body[start:])
+        return [value for part in (*parts, shifts) for value in part.values()]
+
+    def _products(self, panels: Panels, first: int) -> list[list[list[Four]]]:
+        """Of each of a warp's rows each product with 16 steps from `first` on: two matrices of 16 x 8."""
+        rights = [self.products_steps(p, panels[key_of(p.right)], first) for p in self.chain.products]
+        return [[self._multiply(n, i, right) for n, right in enumerate(rights)] for i in range(self.tile.high)]
 
     def _multiply(self, number: int, i: int, steps: list[list[Four]]) -> list[Four]:
-        """The product of a warp's rows `i` with 16 steps: two matrices of 16 x 8."""
+        """The product of a warp's rows `i` with 16 steps."""
         one = self.chain.products[number]
         zero = self.e.const(0.0, VType(f32, self.threads))
         result = [(zero,) * 4, (zero,) * 4]
         for depth, columns in enumerate(steps):
-            rows = self.held[number][i][depth] if self.tile.holds else self._left(number, i, depth * HIGH)
+            rows = self.held[number][i][depth] if self.tile.holds else self.left(number, i, depth * HIGH)
             for j in (0, 1):
                 result[j] = self.e.mma(one.left.leaf.dtype, rows, columns[j], result[j])
         return result
 
+    def _shift(self, found: Mapping[int, list[list[Four]]], parts: list[Part], shifts: Part, i: int, tile: Ix) -> None:
+        """Find the largest x so far of rows `i`, and bring the sums of powers to what they are relative to it."""
+        e = self.e
+        number = next(n for n, one in enumerate(self.chain.sums) if one.stage is self.chain.top)
+        top = self.chain.sums[number]
+        for half in (0, 1):
+            largest = parts[number][i, half]
+            for first, products in found.items():
+                for j, k in product((0, 1), (0, 1)):
+                    term = self._term(top, products, (i, half), tile, first, (j, k))
+                    largest = e.op("maximum", largest, term)
+            for bits in (1, 2):  # the threads that share a row
+                largest = e.op("maximum", largest, e.exchange(largest, bits))
+            parts[number][i, half] = largest
+            before = shifts[i, half]
+            now = shifts[i, half] = self._shift_at(largest, (i, half), tile)
+            e.is_quick = True
+            power = expand(e, "exp", e.op("sub", before, now))
+            e.is_quick = False
+            factor = e.op("select", e.op("eq", before, now), e.const(1.0, power.type), power)
+            for one, part in zip(self.chain.sums, parts, strict=True):
+                if one.shift is not None:
+                    part.update({at: e.op("mul", v, factor) for at, v in part.items() if at[:2] == (i, half)})
+
+    def _shift_at(self, largest: Value, row: tuple[int, int], tile: Ix) -> Value:
+        """What powers of a row are relative to if this is the largest x; a number also if all are -inf."""
+        one = next(one for one in self.chain.sums if one.shift is not None)
+        assert one.shift is not None
+        node, at = one.shift
+        at = _moved(at, self._points(row, self.steps.points(tile * self.tile.steps)))
+        for stage, index in demands([(node, at)], self.nest.inside).stages:
+            number = self.e.op("maximum", largest, least(stage.dtype))
+            self.values.stages[stage, index] = expand_cast(self.e, number, stage.dtype)
+        value = expand_cast(self.e, self.e.splat(self.values.at(node, at), self.threads), f32)
+        self.values.stages.clear()
+        return value
+
+    def _terms(
+        self,
+        found: list[list[Four]],
+        parts: list[Part],
+        i: int,
+        tile: Ix,
+        first: int,
+        panels: Panels,
+        shifts: Part | None = None,
+    ) -> None:
+        """Add the terms of 16 steps from `first` of a tile on, for the warp's rows `i`, to the sums."""
+        for one, part in zip(self.chain.sums, parts, strict=True):
+            if one.stage is not self.chain.top:
+                self._add(one, part, found, i, tile, first, panels, shifts)
+
     def _add(
         self,
         one: Sum,
-        part: dict[tuple[int, ...], Value],
+        part: Part,
         found: list[list[Four]],
         i: int,
         tile: Ix,
         first: int,
-        panels: Mapping[tuple[object, ...], Param],
+        panels: Panels,
+        shifts: Part | None,
     ) -> None:
         """Add the terms of 16 steps from `first` of a tile on, for the warp's rows `i`, to a sum."""
         e = self.e
         terms = {
-            (half, j, k): self._term(one, found, (i, half), tile, first, (j, k))
+            (half, j, k): self._term(one, found, (i, half), tile, first, (j, k), shifts)
             for half, j, k in product((0, 1), (0, 1), (0, 1))
         }
         if one.right is None:
             for half, j, k in terms:
-                name = {"reduce_sum": "add", "reduce_max": "maximum", "reduce_min": "minimum"}[one.stage.op]
-                part[i, half] = e.op(name, part[i, half], terms[half, j, k])
+                part[i, half] = e.op(COMBINED[one.stage.op], part[i, half], terms[half, j, k])
             return
         rows = tuple(self._pair(terms[half, j, 0], terms[half, j, 1]) for j, half in product((0, 1), (0, 1)))
         memory = panels[key_of(one.right)]
         wide = (one.right.along.hi + 1) // WIDE
+        # Steps lie one after the other in memory: they are rows, which the instruction wants as columns.
+        line = Ix.of(self.second, 8) + first + Ix.of(self.line)
         for j in range(0, wide, 2):
             count = 4 if j + 1 < wide else 2
-            # Steps lie one after the other in memory: they are rows, which the instruction wants as columns.
-            line = Ix.of(self.second, 8) + first + Ix.of(self.line)
-            loaded = self._load(
-                one.right, memory, line, Ix.of(self.third, 8) + WIDE * j if count == 4 else Ix(WIDE * j), count, True
-            )
+            column = Ix.of(self.third, 8) + WIDE * j if count == 4 else Ix(WIDE * j)
+            loaded = self.load(one.right, memory, line, column, count, True)
             for number in range(count // 2):
                 at = [(i, half, j + number, k) for half, k in product((0, 1), (0, 1))]
-                made = e.mma(
-                    one.right.leaf.dtype, rows, loaded[2 * number : 2 * number + 2], tuple(part[p] for p in at)
-                )
+                columns = loaded[2 * number : 2 * number + 2]
+                made = e.mma(one.right.leaf.dtype, rows, columns, tuple(part[p] for p in at))
                 part.update(zip(at, made, strict=True))
 
     def _pair(self, low: Value, high: Value) -> Value:
@@ -275,7 +256,14 @@ class ChainKernel:
         return e.op("or", e.op("and", first, 0xFFFF), e.op("shl", second, 16))
 
     def _term(
-        self, one: Sum, found: list[list[Four]], row: tuple[int, int], tile: Ix, first: int, column: tuple[int, int]
+        self,
+        one: Sum,
+        found: list[list[Four]],
+        row: tuple[int, int],
+        tile: Ix,
+        first: int,
+        column: tuple[int, int],
+        shifts: Part | None = None,
     ) -> Value:
         """The term of a sum at a thread's element of a product; nothing past the last step."""
         e, values, (j, k) = self.e, self.values, column
@@ -284,13 +272,19 @@ class ChainKernel:
         if step.hi >= self.steps.length:
             exists = e.op("lt", values.index(step), self.steps.length)
             step = derived("clamp", step, self.steps.length - 1)
-        points = {**self.batch_points, **self.rows.points(self._row(*row)), **self.steps.points(step)}
-        at = _moved(one.at, points)
-        values.stages.clear()
+        at = _moved(one.at, self._points(row, self.steps.points(step)))
         for stage, index in demands([(one.term, at)], self.nest.inside).stages:
+            if stage is self.chain.top:
+                # The shift is made of what it is itself: a maximum of itself and the least number.
+                assert shifts is not None
+                values.stages[stage, index] = expand_cast(e, shifts[row], stage.dtype)
+                continue
             number = next(n for n, p in enumerate(self.chain.products) if p.stage is stage)
             values.stages[stage, index] = expand_cast(e, found[number][j][2 * row[1] + k], stage.dtype)
+        # Of what 16 bits hold then, or what is at most 1, powers need not be exact to the last bit.
+        e.is_quick = one.right is not None or one.shift is not None
         value = e.splat(values.at(one.term, at), self.threads)
+        e.is_quick = False
         values.stages.clear()
         if one.right is None:
             value = expand_cast(e, value, f32)
@@ -299,127 +293,88 @@ class ChainKernel:
         nothing = e.const(_start(one.stage), value.type)
         return e.op("select", e.splat(exists, self.threads), value, nothing)
 
-    def _row(self, i: int, half: int) -> Ix:
-        """A thread's row on the side of the rows; the last one where there is none."""
-        ix = self.first_row + self._warp_row(i) + Ix.of(self.group_row) + half * (HIGH // 2)
-        return derived("clamp", ix, self.rows.length - 1)
-
-    def _warp_row(self, i: int) -> Ix:
-        """The first of a warp's rows `i` in its block."""
-        return Ix.of(self.warp, self.tile.high * HIGH) + i * HIGH
-
-    # matrices
-
-    def _left_rows(self, number: int) -> list[list[Four]]:
-        """All that a warp multiplies steps with: for each of its matrices along the rows, and along the depth."""
-        depth = width(self.chain.products[number].left)
-        return [[self._left(number, i, d) for d in range(0, depth, HIGH)] for i in range(self.tile.high)]
-
-    def _left(self, number: int, i: int, depth: int) -> Four:
-        line = self._warp_row(i) + Ix.of(self.second, 8) + Ix.of(self.line)
-        matrix = self.chain.products[number].left
-        return self._load(matrix, self.lefts[number], line, Ix.of(self.third, 8) + depth, 4, False)
-
-    def _products_steps(self, one: Product, memory: Param, first: int) -> list[list[Four]]:
-        """16 steps from `first` on, for each 16 of the depth: two matrices of 8 columns."""
-        result = []
-        for depth in range(0, width(one.right), HIGH):
-            line = Ix.of(self.third, 8) + first + Ix.of(self.line)
-            four = self._load(one.right, memory, line, Ix.of(self.second, 8) + depth, 4, False)
-            result.append([four[:2], four[2:]])
-        return result
-
-    def _load(self, matrix: Matrix, memory: Param, line: Ix, place: Ix, count: int, transposed: bool) -> Four:
-        """`count` matrices of 8 x 8, of which the thread names a row."""
-        index, _, offsets = self.values.address(line * (width(matrix) + APART) + place)
-        assert offsets is not None
-        return self.e.load_matrix(count, memory, index, offsets, transposed)
+    def _points(self, row: tuple[int, int], steps: Points) -> Points:
+        """Where a thread's row and a step are."""
+        return {**self.batch_points, **self.rows.points(self.row(*row)), **steps}
 
     # the results
 
-    def _totals(self, totals: list[Value]) -> list[dict[tuple[int, ...], Value]]:
+    def _totals(self, totals: list[Value]) -> list[Part]:
         """The sums, of which threads that share a row have had a part each."""
-        rest = iter(totals)
-        result = []
-        for number, one in enumerate(self.chain.sums):
-            part = {place: next(rest) for place in self._places(one)}
-            result.append(part if one.right is not None else self._shared(number, one, part))
+        e, result = self.e, []
+        parts, _ = self._parts(totals)
+        for one, part in zip(self.chain.sums, parts, strict=True):
+            if one.right is None and one.stage is not self.chain.top:
+                for place in part:
+                    for bits in (1, 2):
+                        part[place] = e.op(COMBINED[one.stage.op], part[place], e.exchange(part[place], bits))
+            result.append(self._without_numbers(one, part, parts))
         return result
 
-    def _shared(self, number: int, one: Sum, part: dict[tuple[int, ...], Value]) -> dict[tuple[int, ...], Value]:
-        e, values = self.e, self.values
-        memory = Param(f"parts{number}", f32, self.tile.rows * QUAD, "own")
-        self.own.append(memory)
-
-        def place(i: int, half: int, lane: Ix) -> Ix:
-            return (self._warp_row(i) + Ix.of(self.group_row) + half * (HIGH // 2)) * QUAD + lane
-
-        for (i, half), value in part.items():
-            index, stride, offsets = values.address(place(i, half, Ix.of(self.pair)))
-            e.store(memory, index, value, stride, offsets, None)
-        name = {"reduce_sum": "add", "reduce_max": "maximum", "reduce_min": "minimum"}[one.stage.op]
-        pinned, e.pinned = e.pinned, True
-        e.epoch += 1
-        result = {}
-        for i, half in part:
-            total: Value | None = None
-            for lane in range(QUAD):
-                index, stride, offsets = values.address(place(i, half, Ix(lane)))
-                value = e.load(VType(f32, self.threads), memory, index, stride, offsets, None)
-                total = value if total is None else e.op(name, total, value)
-            assert total is not None
-            result[i, half] = total
-        e.pinned = pinned
-        return result
-
-    def _store(self, totals: list[dict[tuple[int, ...], Value]]) -> None:
-        """Compute and store the roots at each of the thread's places that exist."""
+    def _without_numbers(self, one: Sum, part: Part, parts: list[Part]) -> Part:
+        """NaN where powers are relative to -inf, which they were not on the way."""
+        if one.shift is None or self.chain.top is None or is_bounded(one.shift[0]):
+            return part
         e = self.e
-        of = {one.stage: part for one, part in zip(self.chain.sums, totals, strict=True)}
-        by_columns = self.chain.sums[0].right
-        wide = 1 if by_columns is None else (by_columns.along.hi + 1) // WIDE
-        only = e.op("eq", self.values.index(Ix.of(self.pair)), 0) if by_columns is None else None
+        number = next(n for n, other in enumerate(self.chain.sums) if other.stage is self.chain.top)
+        made = {}
+        for place, value in part.items():
+            is_empty = e.op("eq", parts[number][place[:2]], -math.inf)
+            made[place] = e.op("select", is_empty, e.const(math.nan, value.type), value)
+        return made
+
+    def _store(self, totals: list[Part]) -> None:
+        """Compute and store the roots at each of the thread's places that exist."""
+        of = {one.stage: (one, part) for one, part in zip(self.chain.sums, totals, strict=True)}
+        for site in self.nest.sites:
+            if site.root is not None:
+                wanted = demands([(site.root.value, place_of(self.nest, site))], self.nest.inside).stages
+                columns = {of[stage][0].right.along for stage, _ in wanted if of[stage][0].right is not None}  # type: ignore[union-attr]
+                self._store_root(site, next(iter(columns), None), of)
+
+    def _store_root(self, site: Site, column: Var | None, of: Mapping[Node, tuple[Sum, Part]]) -> None:
+        """Store a root, at each element of a row or, if it has no column, once."""
+        e = self.e
+        wide = 1 if column is None else (column.hi + 1) // WIDE
+        only = e.op("eq", self.values.index(Ix.of(self.pair)), 0) if column is None else None
         for i, half, j in product(range(self.tile.high), (0, 1), range(wide)):
-            row = self.first_row + self._warp_row(i) + Ix.of(self.group_row) + half * (HIGH // 2)
+            row = self.first_row + self.warp_row(i) + Ix.of(self.group_row) + half * (HIGH // 2)
             mask = only
             if row.hi >= self.rows.length:
                 exists = e.op("lt", self.values.index(row), self.rows.length)
                 mask = exists if mask is None else e.op("and", mask, exists)
-            point = {**self.batch_points, **self.rows.points(self._row(i, half))}
+            point = self._points((i, half), {})
             places: list[tuple[Points, tuple[int, ...]]] = [(point, (i, half))]
-            if by_columns is not None:
-                (column,) = self.chain.columns
-                places = [({**point, column: Ix.of(self.pair, 2) + (WIDE * j + k)}, (i, half, j, k)) for k in (0, 1)]
-            self._store_at(places, of, mask)
+            if column is not None:
+                neighbours = {k: Ix.of(self.pair, 2) + (WIDE * j + k) for k in (0, 1)}
+                places = [({**point, column: ix}, (i, half, j, k)) for k, ix in neighbours.items()]
+            self._store_at(site, places, of, mask)
 
     def _store_at(
         self,
+        site: Site,
         places: Sequence[tuple[Points, tuple[int, ...]]],
-        of: Mapping[Node, Mapping[tuple[int, ...], Value]],
+        of: Mapping[Node, tuple[Sum, Part]],
         mask: Value | None,
     ) -> None:
-        """Store the roots at neighbours. Their loads stand together, and the stores come last."""
-        e, values = self.e, self.values
+        """Store a root at neighbours. Their loads stand together, and the stores come last."""
+        e, values, root = self.e, self.values, site.root
+        assert root is not None
         start = len(e.body)
-        roots = [s.root for s in self.nest.sites if s.root is not None]
         made = []
         for point, place in places:
-            at_axes = tuple(moved_axis(ix, point) for ix in self.nest.place)
-            indices = [root_index(root, at_axes, {}) for root in roots]
+            at = _moved(place_of(self.nest, site), point)
             values.stages.clear()
-            for root, at in zip(roots, indices, strict=True):
-                for stage, index in demands([(root.value, at)], self.nest.inside).stages:
-                    values.stages[stage, index] = expand_cast(e, of[stage][place], stage.dtype)
-            made.append(
-                [(at, e.splat(values.at(r.value, at), self.threads)) for r, at in zip(roots, indices, strict=True)]
-            )
+            for stage, index in demands([(root.value, at)], self.nest.inside).stages:
+                one, part = of[stage]
+                total = part[place if one.right is not None else place[:2]]
+                values.stages[stage, index] = expand_cast(e, total, stage.dtype)
+            made.append((at, e.splat(values.at(root.value, at), self.threads)))
         values.stages.clear()
         e.body[start:] = loads_together(e.body[start:])
-        for number, root in enumerate(roots):
-            for results in made:
-                at, value = results[number]
-                index, offsets = scattered(values, store_address(root, at))
-                e.store(self.params[root.target], index, value, 0, offsets, mask)
+        for at, value in made:
+            index, offsets = scattered(values, store_address(root, at))
+            e.store(self.params[root.target], index, value, 0, offsets, mask)
 
 
 def _start(stage: Node) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from graphc.codegen.sites import Nest, root_index
+from graphc.codegen.sites import Nest, Site, inner_dims, root_index
 from graphc.codegen.target import MATRIX_ARCHITECTURE, WARP, Target
+from graphc.ir.access import Index
 from graphc.ir.chains import ALIGNED, Chain, Matrix, find_chain
 from graphc.ir.record import record
 
@@ -15,7 +16,7 @@ STAGES = 2  # tiles of the matrices that steps go along: one is worked on while 
 STEPS = (32, 16)  # in a tile; code for more is so long that the compiler runs out of registers
 APART = 8  # elements between lines of a panel, so that what is read together lies in different banks
 RESERVED = 1 << 10  # bytes of shared memory that a block takes besides its own
-MOST_REGISTERS = 200  # of a thread, as counted here; the compiler needs some more
+MOST_REGISTERS = 190  # of a thread, as counted here; the compiler needs some more
 OVERHEAD = 56  # registers of a thread for all else
 
 
@@ -40,20 +41,24 @@ class ChainTile:
 
 @record
 class ChainTiling:
-    """A chain that blocks of threads on a GPU compute by tiles."""
+    """A chain that blocks of threads on a GPU compute by tiles. `is_aligned`: all that is read begins where vectors of
+    memory do; its matrices do in any case.
+    """
 
     chain: Chain
     nest: Nest
     tile: ChainTile
+    is_aligned: bool
 
 
-def choose_chain(nest: Nest, target: Target) -> ChainTiling | None:
+def choose_chain(nest: Nest, target: Target, is_aligned: bool) -> ChainTiling | None:
     """The tiles of the chain in `nest`; None when it is none."""
     stages = [s.stage for s in nest.sites if s.stage is not None]
     if len(stages) < 2 or all(stage.op != "contract" for stage in stages) or target.capability < MATRIX_ARCHITECTURE:
         return None
-    roots = [(s.root.value, root_index(s.root, nest.place, {})) for s in nest.sites if s.root is not None]
-    chain = find_chain(nest.axes, roots, nest.inside)
+    if any(s.is_kept for s in nest.sites):
+        return None
+    chain = find_chain(nest.axes, [(s.root.value, place_of(nest, s)) for s in nest.sites if s.root], nest.inside)
     if chain is None:
         return None
     rows = math.prod(v.hi + 1 for v in chain.rows)
@@ -65,8 +70,14 @@ def choose_chain(nest: Nest, target: Target) -> ChainTiling | None:
                 tile = ChainTile(high, steps, holds)
                 fits = shared_bytes(chain, tile) <= target.l1_bytes - RESERVED
                 if fits and (registers(chain, tile) <= MOST_REGISTERS or (high == 1 and not holds)):
-                    return ChainTiling(chain, nest, tile)
+                    return ChainTiling(chain, nest, tile, is_aligned)
     raise AssertionError("a chain that has no room in a block was chosen")
+
+
+def place_of(nest: Nest, site: Site) -> Index:
+    """The index at which a root is computed."""
+    assert site.root is not None
+    return root_index(site.root, nest.place, dict(zip(inner_dims(site.root), site.over, strict=True)))
 
 
 def width(matrix: Matrix) -> int:
@@ -105,5 +116,6 @@ def shared_bytes(chain: Chain, tile: ChainTile) -> int:
 def registers(chain: Chain, tile: ChainTile) -> int:
     """Registers of a thread, about: sums, rows, products of 16 steps, and all else."""
     sums = sum(4 * width(s.right) // 8 if s.right is not None else 2 for s in chain.sums)
+    whole = tile.steps // HIGH if chain.top is not None else 1  # products that wait for the maximum
     rows = sum(width(p.left) // 4 for p in chain.products) if tile.holds else 8
-    return tile.high * (sums + rows + 12 * len(chain.products)) + OVERHEAD
+    return tile.high * (sums + rows + (4 + 8 * whole) * len(chain.products)) + OVERHEAD

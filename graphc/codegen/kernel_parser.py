@@ -12,6 +12,8 @@ from graphc.codegen.kernel import (
     AsyncCopy,
     Await,
     AwaitGroups,
+    Exchange,
+    Exp2,
     Fence,
     For,
     GroupMma,
@@ -276,7 +278,7 @@ class _KernelParser:
             if yields:
                 self.fail("an `if` has no results, so it has no `yield`")
             return If(condition, body)
-        if self.token.text in ("mma", "matrix", "copy", "await"):
+        if self.token.text in ("mma", "exchange", "exp2", "matrix", "copy", "await"):
             return self.of_block()
         self.fail(f"expected a statement, `yield` or `}}`, found {self.found()}")
 
@@ -300,6 +302,16 @@ class _KernelParser:
             self.need(",")
             c = self.listed()
             return Mma(self.results(), dtype, a, b, c)
+        if word in ("exchange", "exp2"):
+            value = self.use()
+            bits = 0
+            if word == "exchange":
+                self.need("bits")
+                bits = self.integer()
+            results = self.results()
+            if len(results) != 1:
+                self.fail(f"{len(results)} results of one value")
+            return Exchange(results[0], value, bits) if word == "exchange" else Exp2(results[0], value)
         buffer, index, offsets = self.scattered()
         if word == "matrix":
             transposed = self.accept("transposed")

@@ -37,6 +37,8 @@ from graphc.codegen.kernel import (
     AsyncCopy,
     Await,
     AwaitGroups,
+    Exchange,
+    Exp2,
     Fence,
     For,
     GroupMma,
@@ -178,6 +180,11 @@ class KernelPrinter:
         if isinstance(statement, Mma):
             groups = ", ".join(f"({self._uses(group)})" for group in (statement.a, statement.b, statement.c))
             return f"mma {statement.dtype} {groups} -> {self._results(statement.results)}"
+        if isinstance(statement, Exchange):
+            value = self._use(statement.value)
+            return f"exchange {value} bits {statement.bits} -> {self._results((statement.result,))}"
+        if isinstance(statement, Exp2):
+            return f"exp2 {self._use(statement.value)} -> {self._results((statement.result,))}"
         place = self._scattered(statement)
         if isinstance(statement, LoadMatrix):
             turned = " transposed" if statement.transposed else ""

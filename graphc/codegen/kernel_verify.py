@@ -18,6 +18,8 @@ from graphc.codegen.kernel import (
     Affine,
     Await,
     AwaitGroups,
+    Exchange,
+    Exp2,
     Fence,
     For,
     GroupMma,
@@ -214,6 +216,12 @@ class _Verifier:
                 for value in values:
                     self.expect(value, VType(dtype, threads), "an operand of mma")
             self.defines(statement.results, (4,), VType(f32, threads))
+            return
+        if isinstance(statement, (Exchange, Exp2)):
+            self.expect(statement.value, VType(f32, threads), "the operand")
+            if isinstance(statement, Exchange) and statement.bits not in (1, 2, 4, 8, 16):
+                self.fail(f"{statement.bits} is no bit of a thread's number in its warp")
+            self.defines((statement.result,), (1,), VType(f32, threads))
             return
         self.scattered(statement.buffer, statement.index, statement.offsets)
         if isinstance(statement, LoadMatrix):

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.codegen import math_int, math_mod, math_pow
-from graphc.codegen.kernel import Emitter, Value
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Value
 from graphc.codegen.math_erf import erf
 from graphc.codegen.math_exp import exp, exp2, expm1, log, log1p, sigmoid, tanh
-from graphc.codegen.math_float import like
+from graphc.codegen.math_float import LOG2_E, like
 from graphc.codegen.math_int import expand_cast, gcd, shift_left, shift_right, shift_right_logical
 from graphc.codegen.math_log import log2, log10
 from graphc.codegen.math_trig import cos, sin
@@ -99,6 +100,8 @@ def expand(e: ScopedEmitter, name: str, *args: Value) -> Value:
     operands = [e.splat(a, lanes) for a in args]
     dtype = operands[-1].type.dtype
     if not dtype.is_float or dtype.bits != 16 or name in _MOVING:
+        if name == "exp" and e.is_quick and dtype is f32 and lanes > 1:
+            return e.exp2(e.op("mul", operands[0], LOG2_E))
         return EXPANSIONS[name](e, *operands)
     if name == "select" and all(e.find(("wide", a)) is None for a in operands):
         return e.op("select", *operands)

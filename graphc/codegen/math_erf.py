@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from graphc.codegen.kernel import Emitter, Value
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Value
 from graphc.codegen.math_exp import exp_of_small
 from graphc.codegen.math_float import copysign, format_of, horner, like, to_bits
 from graphc.ir.types import f32

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from graphc.codegen.kernel import Emitter, Value
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Value
 from graphc.codegen.math_float import (
     LOG2_E,
     Format,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from graphc.codegen.kernel import Emitter, Number, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Number, Value, VType
 from graphc.ir.record import record
 from graphc.ir.types import DType, f32, f64, i32, i64
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from graphc.codegen.kernel import Emitter, Value
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Value
 from graphc.codegen.math_exp import split
 from graphc.codegen.math_float import format_of, horner, like, small_int_to_float
 from graphc.codegen.math_pow import LOG_FOR_F32, log_f64

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from graphc.codegen.kernel import Emitter, Value
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Value
 from graphc.codegen.math_exp import EXP_RANGE, exp_of_small, exp_of_sum, split
 from graphc.codegen.math_float import format_of, from_bits, horner, like, small_int_to_float, to_bits
 from graphc.ir.types import f32, f64

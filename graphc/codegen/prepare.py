@@ -49,7 +49,7 @@ def prepare(group: Group, target: Target, choice: Choice = MODEL, apart: int = 0
     if cut is not None and cutting_pays(cut, nest, target):
         nest = cut
     if on_gpu:
-        chain = choose_chain(nest, target)
+        chain = choose_chain(nest, target, is_aligned)
         if chain is not None:
             alone = Schedule(1, None, [*nest.axes], dict.fromkeys(nest.axes, 1), chain=chain)
             return Prepared(group, nest, alone, ())

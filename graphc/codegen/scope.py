@@ -8,12 +8,14 @@ import operator
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
+from graphc.codegen.emitter import Emitter
 from graphc.codegen.kernel import (
     Affine,
     AsyncCopy,
     Await,
     AwaitGroups,
-    Emitter,
+    Exchange,
+    Exp2,
     Fence,
     For,
     GroupMma,
@@ -60,6 +62,7 @@ class ScopedEmitter(Emitter):
         self._literals: dict[Value, Number] = {}
         self._factors: dict[Value, tuple[Value, ...]] = {}
         self.pinned = False  # keep loads in the innermost loop, where they fold into the instructions that use them
+        self.is_quick = False  # powers of f32 may have a relative error of 2**-17
         self.epoch = 0  # pinned loads of another epoch are not reused: that would only keep registers busy
 
     @property
@@ -201,6 +204,19 @@ class ScopedEmitter(Emitter):
         results = tuple(self.bind(Value(v.type)) for v in c)
         self.body.append(Mma(results, dtype, a, b, c))
         return results
+
+    def exchange(self, value: Value, bits: int) -> Value:
+        """What the thread of the warp has for `value` whose number differs in `bits`."""
+        result = self.bind(Value(value.type))
+        self.body.append(Exchange(result, value, bits))
+        return result
+
+    def exp2(self, value: Value) -> Value:
+        """2 ** `value`, about."""
+        depth, key = self.depth_of(value), ("exp2", value)
+        made = self.scopes[depth].memo.get(key)
+        result = Value(value.type)
+        return self._place(key, depth, Exp2(result, value), result) if made is None else made
 
     def load_matrix(
         self, count: int, buffer: Param, index: Affine, offsets: Value, transposed: bool

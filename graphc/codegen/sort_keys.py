@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from graphc.codegen.kernel import Emitter, Value
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Value
 from graphc.ir.record import record
 from graphc.ir.types import DType, i16, i32, i64
 

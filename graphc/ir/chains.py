@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir.access import SINGLE_READ, Index
-from graphc.ir.demand import Demands, base_of, demands, reduction_extents, reduction_reads
+from graphc.ir.demand import Demands, base_of, demands, is_zero, reduction_extents, reduction_reads
 from graphc.ir.index import ZERO, Derived, Ix, Var, linear
 from graphc.ir.narrow import HALVES, is_widening
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.types import f32
+from graphc.ir.visit import topological
 
 ALIGNED = 8  # elements of 16 bits that are copied at once, from a multiple of as many on
 MOST = 256  # elements of a short product, and of a row of what is summed
@@ -51,7 +52,8 @@ class Product:
 @record
 class Sum:
     """A sum, or extreme, over the chain's steps. Its terms are `term` at `at`; in a contraction, where that is of 16
-    bits, times the elements of `right`, the others of whose variables is its steps.
+    bits, times the elements of `right`, the others of whose variables is its steps. `shift`: terms are multiples of
+    powers `exp(x - shift)`, which depends on the largest x (its index is that of the element).
     """
 
     stage: Node
@@ -59,18 +61,24 @@ class Sum:
     term: Node
     at: Index
     right: Matrix | None
+    shift: tuple[Node, Index] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Chain:
-    """Sums over `steps` for each of `rows`, and in contractions each of `columns`, once for each place of `batch`."""
+    """Sums over `steps` for each of `rows`, and in contractions of their own columns, once for each place of `batch`.
+
+    `top` is the maximum that powers are relative to, if it is found in the same walk along the steps: sums of powers
+    are then made smaller whenever there is a larger x (M. Milakov and N. Gimelshein, "Online normalizer calculation for
+    softmax", 2018).
+    """
 
     batch: tuple[Var, ...]
     rows: tuple[Var, ...]
-    columns: tuple[Var, ...]
     steps: tuple[Var, ...]
     products: tuple[Product, ...]
     sums: tuple[Sum, ...]
+    top: Node | None
 
     @property
     def flops(self) -> int:
@@ -80,14 +88,21 @@ class Chain:
 
 
 def find_chain(axes: Sequence[Var], roots: Iterable[tuple[Node, Index]], inside: frozenset[Node]) -> Chain | None:
-    """The chain that computes `roots`, at indices of `axes`, with what is `inside`; None when it takes more."""
-    wanted = demands(roots, inside).stages
+    """The chain that computes `roots`, at indices of `axes` and of variables of their own, with what is `inside`; None
+    when it takes more.
+    """
+    todo = list(demands(roots, inside).stages)
     steps: tuple[Var, ...] | None = None
-    sums: list[Sum] = []
+    sums: dict[Node, Sum] = {}
     walks: list[Demands] = []
-    for stage, index in wanted:
-        if len({other for node, other in wanted if node is stage}) > 1:
-            return None
+    products: dict[tuple[Node, Index], None] = {}
+    earlier: set[Node] = set()
+    while todo:
+        stage, index = todo.pop(0)
+        if stage in sums:
+            if sums[stage].index != index:
+                return None
+            continue
         extents = reduction_extents(stage)
         long = [n for n in extents if n > 1]
         if steps is None:
@@ -99,12 +114,25 @@ def find_chain(axes: Sequence[Var], roots: Iterable[tuple[Node, Index]], inside:
         found = _sum_of(stage, index, over, inside)
         if found is None:
             return None
-        sums.append(found[0])
-        walks.append(found[1])
-    if steps is None:
+        sums[stage], walk = found
+        walks.append(walk)
+        for other, at in walk.stages:
+            if other.op in REDUCTIONS:
+                earlier.add(other)
+                todo.append((other, at))
+            else:
+                products[other, at] = None
+    if steps is None or len(earlier) > 1:
         return None
-    products = _products(walks, steps, inside)
-    return None if products is None else _classified(tuple(axes), steps, products, sums, walks)
+    top = next(iter(earlier), None)
+    if top is not None:
+        walked = dict(zip(sums, walks, strict=True))
+        shifted = {s: _shifted(one, walked[s], top) for s, one in sums.items()}
+        if any(one is None for one in shifted.values()):
+            return None
+        sums = {s: one for s, one in shifted.items() if one is not None}
+    made = _products(products, steps, inside)
+    return None if made is None else _classified(tuple(axes), steps, made, list(sums.values()), walks, top)
 
 
 def _sum_of(stage: Node, index: Index, over: tuple[Ix, ...], inside: frozenset[Node]) -> tuple[Sum, Demands] | None:
@@ -163,12 +191,13 @@ def _matrix(node: Node, at: Index, inside: frozenset[Node]) -> Matrix | None:
     return Matrix(base_of(node), address, var) if extent % ALIGNED == 0 and extent <= MOST else None
 
 
-def _products(walks: Iterable[Demands], steps: tuple[Var, ...], inside: frozenset[Node]) -> list[Product] | None:
+def _products(
+    wanted: Iterable[tuple[Node, Index]], steps: tuple[Var, ...], inside: frozenset[Node]
+) -> list[Product] | None:
     """The products that terms are computed from."""
     found: dict[Node, Product] = {}
-    for stage, index in dict.fromkeys(pair for walk in walks for pair in walk.stages):
-        known = found.get(stage)
-        if known is not None or stage.op != "contract" or len(reduction_extents(stage)) != 1:
+    for stage, index in wanted:
+        if stage in found or stage.op != "contract" or len(reduction_extents(stage)) != 1:
             return None
         depth = Var("depth", reduction_extents(stage)[0] - 1)
         reads = reduction_reads(stage, index, (Ix.of(depth),))
@@ -185,26 +214,30 @@ def _products(walks: Iterable[Demands], steps: tuple[Var, ...], inside: frozense
 
 
 def _classified(
-    axes: tuple[Var, ...], steps: tuple[Var, ...], products: list[Product], sums: list[Sum], walks: list[Demands]
+    axes: tuple[Var, ...],
+    steps: tuple[Var, ...],
+    products: list[Product],
+    sums: list[Sum],
+    walks: list[Demands],
+    top: Node | None,
 ) -> Chain | None:
     """The chain, if each variable has one part in it."""
     left = {v for p in products for v in p.left.address.symbols()}
     right = {v for p in products for v in p.right.address.symbols()}
-    columns = {s.right.along for s in sums if s.right is not None}
-    if len(columns) > 1 or (columns and any(s.right is None for s in sums)) or not columns <= {*axes}:
+    rights = [s.right for s in sums if s.right is not None]
+    columns = {matrix.along for matrix in rights}
+    if len(rights) < len(sums) and not columns.isdisjoint(axes):
         return None
     rows = tuple(v for v in axes if v in left and v not in right)
     batch = tuple(v for v in axes if v not in rows and v not in columns)
-    if not rows or left & {*steps} or any(v in s.right.address.symbols() for s in sums if s.right for v in rows):
+    if not products or not rows or left & {*steps} or any(v in m.address.symbols() for m in rights for v in rows):
         return None
     used = {v for walk in walks for ix in (*(at for _, at in walk.loads), *walk.other) for v in ix.symbols()}
-    used |= left | right
-    if columns & used:
+    if columns & (used | left | right) or any(len(columns & {*m.address.symbols()}) > 1 for m in rights):
         return None
-    matrices = [m for p in products for m in (p.left, p.right)] + [s.right for s in sums if s.right is not None]
-    if not all(_is_affine(m.address, batch) for m in matrices):
+    if not all(_is_affine(m.address, batch) for m in (*rights, *(m for p in products for m in (p.left, p.right)))):
         return None
-    return Chain(batch, rows, tuple(columns), steps, tuple(products), tuple(sums))
+    return Chain(batch, rows, steps, tuple(products), tuple(sums), top)
 
 
 def _is_affine(address: Ix, batch: tuple[Var, ...]) -> bool:
@@ -217,3 +250,76 @@ def _is_affine(address: Ix, batch: tuple[Var, ...]) -> bool:
         ):
             return False
     return True
+
+
+# powers relative to the largest
+
+
+def _shifted(one: Sum, walk: Demands, top: Node) -> Sum | None:
+    """`one`, with what its powers are relative to; None when it depends on `top` in another way."""
+    if one.stage is top or all(stage is not top for stage, _ in walk.stages):
+        return one
+    if one.stage.op not in ("contract", "reduce_sum") or not _is_multiple(
+        one.term, top, [stage for stage, _ in walk.stages]
+    ):
+        return None
+    powers = [(n, at) for n, ats in walk.indices.items() for at in ats if _is_power(n, top)]
+    if len(powers) != 1:
+        return None
+    ((power, at),) = powers
+    return replace(one, shift=(power.inputs[0].inputs[1], at))
+
+
+def _is_power(node: Node, top: Node) -> bool:
+    """Whether the node is exp(x - shift), with the largest x along rows for a shift, or a number if that is more."""
+    if node.op != "exp" or node.inputs[0].op != "sub":
+        return False
+    x, shift = node.inputs[0].inputs
+    if x is not top.inputs[0]:
+        return False
+    shift = _shown(shift)
+    return shift is top or _but_for_least(shift) is top
+
+
+def is_bounded(shift: Node) -> bool:
+    """Whether what powers are relative to is at least some number."""
+    return _shown(shift).op == "maximum"
+
+
+def _but_for_least(shift: Node) -> Node | None:
+    """What `shift` is but for a least value; None when it is no such maximum."""
+    others = [x for x in shift.inputs if _shown(x).op != "constant"]
+    return others[0] if shift.op == "maximum" and len(others) == 1 else None
+
+
+def _is_multiple(term: Node, top: Node, products: Iterable[Node]) -> bool:
+    """Whether `term` is a multiple of one power that is relative to `top`, by what does not depend on it."""
+    walked = {*products}
+    known: dict[Node, bool | None] = {}  # whether it is a multiple; None: it does not depend on the maximum
+    for node in topological((term,), stop=lambda node: node is top or node in walked):
+        found = [] if node in walked or node is top else [known[i] for i in node.inputs]
+        if node is top:
+            known[node] = False
+        elif all(kind is None for kind in found):
+            known[node] = None
+        elif _is_power(node, top):
+            known[node] = True
+        elif node.op in SINGLE_READ or node.op in ("cast", "neg"):
+            known[node] = found[0] and (node.op != "pad")
+        elif node.op == "mul":
+            known[node] = found in ([True, None], [None, True])
+        elif node.op == "div":
+            known[node] = found == [True, None]
+        elif node.op == "select":
+            rest = [f for f, x in zip(found[1:], node.inputs[1:], strict=True) if not is_zero(_shown(x))]
+            known[node] = found[0] is None and rest == [True] * len(rest)
+        else:
+            known[node] = False
+    return known[term] is True
+
+
+def _shown(node: Node) -> Node:
+    """What `node` is a mere broadcast of."""
+    while node.op in ("reshape", "broadcast"):
+        node = node.inputs[0]
+    return node

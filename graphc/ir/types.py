@@ -91,6 +91,11 @@ def identity(kind: str, dtype: DType) -> float | int | bool:
     return low if lowest else low + (1 << dtype.bits) - 1
 
 
+def least(dtype: DType) -> float:
+    """The least number of a float dtype."""
+    return float(ml_dtypes.finfo(dtype.numpy).min)
+
+
 def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements, as PyTorch counts them (a dimension of size 0 counts as 1)."""
     strides: list[int] = []

@@ -50,8 +50,8 @@ def fuse(graph: Graph, limits: Limits = ON_CPU) -> FusedGraph:
     stored, in_chains = chained(graph, choose_stored(graph, limits.pads, limits.masks, limits.halves), limits)
     drafts = {node: _draft(node, stored, i, limits) for i, node in enumerate(stored)}
     merging = Drafts(drafts, in_chains)
+    merge_chains(graph, stored, merging, limits)
     _merge(graph, stored, merging, limits)
-    merge_chains(stored, merging)
     merge_rows(graph, stored, merging, limits)
     merge_beside(graph, stored, merging, limits)
     merge_sums(graph, stored, merging, limits)

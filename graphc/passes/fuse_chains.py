@@ -6,60 +6,141 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations
 
 from graphc.ir.chains import REDUCTIONS, Chain, find_chain
 from graphc.ir.contraction import parse_spec
-from graphc.ir.demand import base_of
+from graphc.ir.demand import base_of, needs_loop
 from graphc.ir.graph import Graph
+from graphc.ir.index import Ix
 from graphc.ir.narrow import HALVES, factor_dtype
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.schedule import Root
-from graphc.passes.drafts import Draft, Drafts, Limits, symbols, walk
+from graphc.passes.drafts import Draft, Drafts, Limits, symbols, walk, wanted_at
+from graphc.passes.shown import SOURCES, movement_base
 
 LEAST = 64  # rows, and steps, from which on a chain is made
+BLOCKS = 64  # of so many rows that keep a device busy, which shares out nothing else
 MOST_COLUMNS = 256  # of all sums of a kernel together
+_COSTLY = frozenset({"div", "select"}) | {name for name, op in OPS.items() if op.is_heavy}
 _SHOWN = frozenset({"reshape", "permute"})  # movement after which each element is still read once
 
 Region = tuple[set[Node], set[Node]]  # values computed from large products, and the sums that read them
 
 
 def chained(graph: Graph, stored: dict[Node, None], limits: Limits) -> tuple[dict[Node, None], frozenset[Node]]:
-    """The values to store without those that chains compute, and these."""
+    """The values to store without those that chains compute, and these. What chains read again for each row or step
+    they read as it is.
+    """
     if not limits.chains:
         return stored, frozenset()
     dropped: set[Node] = set()
+    chosen = {*stored}
     for products in _connected(graph):
-        region, sums = _region(graph, products) or ((), ())
-        if not region:
+        found = _region(graph, products)
+        if found is None:
             continue
-        rest = {node: None for node in stored if node not in dropped and node not in region}
+        region, sums = found
+        rest = (chosen - region) | _repeated(region, chosen)
         if all(_is_chain(node, rest) for node in sums):
-            dropped |= {*region}
-    return {node: None for node in stored if node not in dropped}, frozenset(dropped)
+            dropped |= region
+            chosen = rest
+    return {node: None for node in graph.nodes if node in chosen} if dropped else stored, frozenset(dropped)
 
 
-def merge_chains(stored: dict[Node, None], drafts: Drafts) -> None:
+def _repeated(region: set[Node], chosen: set[Node]) -> set[Node]:
+    """What the values of a region are computed from that is smaller, and takes more than an operation itself."""
+    found: set[Node] = set()
+    for node in region:
+        for operand in node.inputs if node.op != "contract" else ():
+            base = movement_base(operand)
+            if operand in region or base.type.size >= node.type.size or base.op in SOURCES:
+                continue
+            operands = {movement_base(i) for i in base.inputs}
+            if base.op in _COSTLY or any(i.op not in SOURCES and i not in chosen for i in operands):
+                found.add(base)
+    return found
+
+
+def merge_chains(graph: Graph, stored: dict[Node, None], drafts: Drafts, limits: Limits) -> None:
     """Merge chains of the same rows and steps that compute the same products: these are computed once."""
+    outputs = {base_of(o) for o in graph.outputs}
     every = [d for d in dict.fromkeys(drafts.maker.values()) if drafts.is_chained(d)]
+    every.sort(key=lambda d: (len(d.domain), d.order))
     for first, other in combinations(every, 2):
-        made = [drafts.maker[d.roots[0].target] for d in (first, other)]
-        if made[0] is made[1] or made[0].domain != made[1].domain or drafts.makes_cycle(made):
+        one, two = (drafts.maker[d.roots[0].target] for d in (first, other))
+        if one is two or drafts.makes_cycle([one, two]):
             continue
-        if any(root.target in reader.reads for maker, reader in (made, made[::-1]) for root in maker.roots):
+        both = _both(one, two, outputs, drafts, stored)
+        if both is not None:
+            drafts.replace([one, two], both)
+    for draft in dict.fromkeys(drafts.maker.values()):
+        if drafts.is_chained(draft):
+            for root in draft.roots:
+                if any(d < 0 for d in root.dims):
+                    _finish(root, outputs, drafts, stored, limits)
+
+
+def _finish(root: Root, outputs: set[Node], drafts: Drafts, stored: dict[Node, None], limits: Limits) -> None:
+    """Merge into a chain what is computed from a sum that has inner loops, element by element."""
+    for reader in sorted(drafts.readers[root.target], key=lambda d: d.order):
+        chain = drafts.maker[root.target]
+        if reader is chain or drafts.makes_cycle([chain, reader]) or reader.domain != root.value.shape:
             continue
-        both = Draft(
-            [*made[0].roots, *made[1].roots],
-            made[0].domain,
-            max(d.order for d in made),
-            made[0].internal | made[1].internal,
-        )
-        walk(both, stored)
-        chain = chain_of(both)
-        parts = [chain_of(d) for d in made]
-        if chain is not None and sum(len(p.products) for p in parts if p is not None) > len(chain.products):
-            drafts.replace(made, both)
+        every = tuple(range(len(reader.domain)))
+        if any(r.scatter or r.dims != every for r in reader.roots) or any(map(needs_loop, reader.inside)):
+            continue
+        axes, roots = symbols(reader)
+        if wanted_at([root.target], reader, roots, limits)[root.target] != [tuple(map(Ix.of, axes))]:
+            continue
+        inner = [replace(r, dims=tuple(d if d >= 0 else -1 - k for k, d in enumerate(root.dims))) for r in reader.roots]
+        both = _merged(chain, reader, chain.roots, inner, outputs, drafts, stored)
+        if chain_of(both) is not None:
+            drafts.replace([chain, reader], both)
+
+
+def _merged(
+    one: Draft,
+    two: Draft,
+    first: list[Root],
+    second: list[Root],
+    outputs: set[Node],
+    drafts: Drafts,
+    stored: dict[Node, None],
+) -> Draft:
+    """A draft over the domain of `one` with those of both roots that somebody else reads."""
+    placed = [*first, *second]
+    shown = [
+        root
+        for root in placed
+        if root.target in outputs or any(reader not in (one, two) for reader in drafts.readers[root.target])
+    ]
+    dropped = {root.target for root in placed} - {root.target for root in shown}
+    both = Draft(shown, one.domain, max(one.order, two.order), one.internal | two.internal | dropped)
+    walk(both, stored)
+    return both
+
+
+def _both(one: Draft, two: Draft, outputs: set[Node], drafts: Drafts, stored: dict[Node, None]) -> Draft | None:
+    """The chain that does what two do; None when that is none, or they share no product."""
+    parts = [chain_of(d) for d in (one, two)]
+    if two.domain[: len(one.domain)] != one.domain:
+        return None
+    both = _merged(one, two, one.roots, _inner(two, one.domain), outputs, drafts, stored)
+    chain = chain_of(both)
+    if chain is None or sum(len(p.products) for p in parts if p is not None) == len(chain.products):
+        return None
+    return both
+
+
+def _inner(draft: Draft, domain: tuple[int, ...]) -> list[Root]:
+    """The roots of a draft over the first axes of its domain; the others become inner loops of the roots."""
+    rank = len(domain)
+    return [
+        replace(root, dims=tuple(d if d < rank else -1 - k for k, d in enumerate(root.dims))) for root in draft.roots
+    ]
 
 
 def chain_of(draft: Draft) -> Chain | None:
@@ -68,19 +149,18 @@ def chain_of(draft: Draft) -> Chain | None:
         return None
     axes, roots = symbols(draft)
     chain = find_chain(axes, [(root.value, at) for root, at in roots], frozenset(draft.inside))
-    if chain is None or any(
-        d < 0 for root in draft.roots for d, n in zip(root.dims, root.value.shape, strict=True) if n > 1
-    ):
+    if chain is None:
         return None
     columns = sum(s.right.along.hi + 1 for s in chain.sums if s.right is not None)
-    lengths = [math.prod(v.hi + 1 for v in side) for side in (chain.rows, chain.steps)]
-    return chain if columns <= MOST_COLUMNS and min(lengths) >= LEAST else None
+    rows, steps, batch = (math.prod(v.hi + 1 for v in side) for side in (chain.rows, chain.steps, chain.batch))
+    is_large = min(rows, steps) >= LEAST and batch * rows >= LEAST * BLOCKS
+    return chain if columns <= MOST_COLUMNS and is_large else None
 
 
-def _is_chain(node: Node, stored: dict[Node, None]) -> bool:
-    """Whether the sum `node` is a chain."""
+def _is_chain(node: Node, chosen: set[Node]) -> bool:
+    """Whether the sum `node` is a chain if `chosen` values are stored."""
     draft = Draft([Root(node, tuple(range(node.type.rank)))], node.shape, 0)
-    walk(draft, stored)
+    walk(draft, dict.fromkeys(chosen))
     return chain_of(draft) is not None
 
 

@@ -19,6 +19,12 @@ ScratchOf = Mapping[Group, Sequence[Scratch]]
 _NO_SCRATCH: ScratchOf = MappingProxyType({})
 
 
+def _local(region: Region, groups: Sequence[Group]) -> list[Node]:
+    """The local values of a region, in the order in which they are made."""
+    made = (target for group in groups[region.first : region.first + region.size] for target in group.targets)
+    return list(dict.fromkeys(target for target in made if target in region.local))
+
+
 @dataclass(slots=True)
 class _Block:
     """Memory that one value, or a chain of values that take over from one another, needs over a time."""
@@ -50,7 +56,7 @@ def plan_memory(
         values.take_over(time, group, in_place.get(group, ()) if reuse else ())
         values.store(time, group, scratch.get(group, ()))
     blocks = values.blocks
-    own = {region: {node: blocks.pop(node) for node in region.local} for region in regions}
+    own = {region: {node: blocks.pop(node) for node in _local(region, groups)} for region in regions}
     memory: list[tuple[Region, int, _Block]] = []
     for region, mine in own.items():
         each = -(-_assign(_unique(mine.values()), shares) // ALIGNMENT) * ALIGNMENT

@@ -12,6 +12,8 @@ from graphc.codegen.kernel import (
     AsyncCopy,
     Await,
     AwaitGroups,
+    Exchange,
+    Exp2,
     For,
     GroupMma,
     If,
@@ -76,6 +78,12 @@ class BlockInterpreter(Interpreter):
                     self._rounds(statement)
                 elif isinstance(statement, Mma):
                     self._mma(statement)
+                elif isinstance(statement, Exchange):
+                    other = np.arange(self.kernel.threads) ^ statement.bits
+                    self.values[statement.result] = self.values[statement.value][..., other]
+                elif isinstance(statement, Exp2):
+                    power = np.exp2(self.values[statement.value])
+                    self.values[statement.result] = np.where(power < 2.0**-126, np.float32(0), power)
                 elif isinstance(statement, LoadMatrix):
                     self._load_matrix(statement)
                 elif isinstance(statement, AsyncCopy):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.codegen.kernel import INDEX, Affine, Emitter, For, If, Kernel, Load, Number, Op, Param, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import INDEX, Affine, For, If, Kernel, Load, Number, Op, Param, Store, Value, VType
 from graphc.ir.types import DTYPES, DType, boolean, f32, f64, i32, i64
 
 _DEPTH = 2  # of loops

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from graphc.codegen.kernel import INDEX, Emitter, Kernel, Param, Value
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import INDEX, Kernel, Param, Value
 from graphc.codegen.kernel_parser import parse_kernel
 from graphc.codegen.kernel_text import print_kernel
 from graphc.codegen.kernel_verify import verify_kernel

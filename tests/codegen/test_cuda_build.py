@@ -13,7 +13,8 @@ from graphc.codegen.cuda import build, program
 from graphc.codegen.cuda.build import Resources, build_cubin, build_ptx, compiler_version, resource_report
 from graphc.codegen.cuda.emit import emit_kernel, emit_unit
 from graphc.codegen.cuda.facts import cuda_target
-from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Affine, Kernel, Load, Store, Value, VType
 from graphc.errors import CompileError
 from graphc.ir.types import f32
 from graphc.pipeline import build_program

@@ -9,7 +9,8 @@ import pytest
 
 from graphc.codegen.cuda.emit import emit_kernel, launch_shape
 from graphc.codegen.cuda.facts import cuda_target
-from graphc.codegen.kernel import INDEX, Affine, Emitter, If, Kernel, Load, Param, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import INDEX, Affine, If, Kernel, Load, Param, Store, Value, VType
 from graphc.codegen.kernel_parser import parse_kernel
 from graphc.errors import CompileError
 from graphc.ir.types import DTYPES, f32, f64, i32, i64, u8

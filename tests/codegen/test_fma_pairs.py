@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import Affine, Emitter, Load, Param, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Affine, Load, Param, Store, Value, VType
 from graphc.ir.types import bf16, pbf16
 from tests.codegen.native import baseline, build, host_target, param, run, same
 from tests.codegen.targets import common

@@ -8,7 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import INDEX, Affine, Emitter, For, If, Kernel, Load, Op, Param, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import INDEX, Affine, For, If, Kernel, Load, Op, Param, Store, Value, VType
 from graphc.codegen.kernel_parser import parse_kernel
 from graphc.codegen.kernel_text import format_number, print_kernel
 from graphc.codegen.kernel_verify import verify_kernel

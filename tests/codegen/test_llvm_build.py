@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Affine, Kernel, Load, Store, Value, VType
 from graphc.codegen.llvm import build as llvm_build
 from graphc.codegen.llvm.build import PARTS, Building, build_assembly, build_many, build_object
 from graphc.codegen.llvm.emit import emit_kernel
@@ -259,7 +260,7 @@ def test_code_for_a_part_of_this_machine(level: str, lanes: int, tmp_path: Path)
     try:
         limited(machine(), level)
     except InputError as error:
-        assert done.returncode and str(error) in done.stderr
+        assert done.returncode and str(error).splitlines()[0] in done.stderr
     else:
         assert done.stdout == f"{lanes} True (10, 10) {level}\n", done.stderr
 

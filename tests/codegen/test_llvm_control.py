@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import INDEX, Affine, Emitter, For, If, Kernel, Load, Param, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import INDEX, Affine, For, If, Kernel, Load, Param, Store, Value, VType
 from graphc.codegen.llvm.build import build_assembly
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_features, host_target, machine

@@ -8,7 +8,8 @@ import mmap
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import Affine, Emitter, Load, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Affine, Load, Store, Value, VType
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.target import Target
 from graphc.ir.types import DTYPES, DType, boolean, f32, f64, i32, i64

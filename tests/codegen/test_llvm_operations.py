@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import OPERATIONS, SHUFFLES, Affine, Emitter, Load, Op, Param, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import OPERATIONS, SHUFFLES, Affine, Load, Op, Param, Store, Value, VType
 from graphc.codegen.target import Target
 from graphc.ir.types import DTYPES, DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8
 from tests.codegen.kernel_interpreter import fma

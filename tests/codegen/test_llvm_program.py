@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Affine, Kernel, Load, Store, Value, VType
 from graphc.codegen.llvm.build import build_many
 from graphc.codegen.llvm.emit import emit_kernel
 from graphc.codegen.llvm.host import host_target

@@ -208,6 +208,7 @@ float rintf(float);
 float nearbyintf(float);
 float sqrtf(float);
 float fabsf(float);
+float exp2f(float);
 float fmaf(float, float, float);
 float copysignf(float, float);
 float fminf(float, float);

@@ -63,14 +63,13 @@ def test_autocast_multiplies_16_bits(cuda: Machine) -> None:
 
 
 def test_attention_is_products_of_16_bits(cuda: Machine) -> None:
-    """Of scores, and of weights in f32, which are cut into pieces."""
+    """Of scores, and of weights that are rounded as they are: one kernel has both (`test_chains.py`)."""
     attend = nn.functional.scaled_dot_product_attention
     large = kernels(trace(attend, *(torch.empty(8, 12, 512, 64, device="cuda", dtype=BF16) for _ in range(3))))
-    products = [k for k in large.split('extern "C"') if "gc_warp_mma_bf16" in k]
-    assert len(products) == 2
+    assert large.count('extern "C"') == 1 and "gc_warp_mma_bf16" in large
     q, k, v = (torch.randn(2, 4, 64, 64).to("cuda", BF16) for _ in range(3))
     expected = attend(*(t.cpu().float() for t in (q, k, v)))
-    assert torch.allclose(attend(q, k, v).float().cpu(), expected, rtol=2**-8, atol=1e-3)
+    assert torch.allclose(attend(q, k, v).float().cpu(), expected, rtol=2**-8, atol=2e-3)
 
 
 class Network(nn.Module):

@@ -9,7 +9,8 @@ import numpy as np
 from graphc.codegen.cuda.emit import emit_kernel, emit_unit, launch_shape
 from graphc.codegen.cuda.facts import cuda_target
 from graphc.codegen.cuda.program import program_unit
-from graphc.codegen.kernel import Affine, Emitter, Kernel, Load, Param, Store, Value, VType
+from graphc.codegen.emitter import Emitter
+from graphc.codegen.kernel import Affine, Kernel, Load, Param, Store, Value, VType
 from graphc.codegen.llvm.program import Launch
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph

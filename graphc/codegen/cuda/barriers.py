@@ -24,6 +24,8 @@ from graphc.codegen.kernel import (
     AsyncCopy,
     Await,
     AwaitGroups,
+    Exchange,
+    Exp2,
     For,
     GroupMma,
     If,
@@ -356,7 +358,7 @@ def _later(touch: Touch, varying: set[Value]) -> Touch:
 
 def _results(statement: Stmt) -> tuple[Value, ...]:
     """The values that a statement itself defines."""
-    if isinstance(statement, (Op, Load)):
+    if isinstance(statement, (Op, Load, Exchange, Exp2)):
         return (statement.result,)
     if isinstance(statement, (Mma, LoadMatrix, GroupMma, AwaitGroups)):
         return statement.results

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from graphc.codegen.cuda.function import Function
 from graphc.codegen.cuda.memory import Memory
 from graphc.codegen.cuda.spelling import integer, memory_type
-from graphc.codegen.kernel import Affine, AsyncCopy, Await, LoadMatrix, Mma, Param, Value
+from graphc.codegen.kernel import Affine, AsyncCopy, Await, Exchange, Exp2, LoadMatrix, Mma, Param, Value
 
 _OPEN = 8  # groups of copies under way that nobody waits for
 _PREFIX = "gc_warp_"
@@ -34,6 +34,8 @@ class Warps:
         self._bases: dict[Param, tuple[str, int]] = {}
         self.translators: dict[type, Callable[..., None]] = {
             Mma: self._mma,
+            Exchange: self._exchange,
+            Exp2: self._power,
             LoadMatrix: self._load,
             AsyncCopy: self._copy,
             Await: self._wait,
@@ -63,6 +65,13 @@ class Warps:
         f.run(f"{_PREFIX}mma_{statement.dtype}({', '.join((*names, *operands))});")
         for value, name in zip(statement.results, names, strict=True):
             f.define(value, (name,))
+
+    def _exchange(self, statement: Exchange) -> None:
+        value = self.f.scalar(statement.value)
+        self.f.define_each(statement.result, [f"__shfl_xor_sync(0xffffffffu, {value}, {statement.bits})"])
+
+    def _power(self, statement: Exp2) -> None:
+        self.f.define_each(statement.result, [f"gc_warp_exp2({self.f.scalar(statement.value)})"])
 
     def _load(self, statement: LoadMatrix) -> None:
         f, count = self.f, len(statement.results)
@@ -142,6 +151,12 @@ template <int COUNT, bool TRANSPOSED> GC_INLINE void gc_warp_load(int* to, gc_wa
   }
 }
 
+GC_INLINE float gc_warp_exp2(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 GC_INLINE void gc_warp_copy(gc_warp_place to, const void* from, bool exists) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
 }
@@ -217,6 +232,8 @@ template <int COUNT, bool TRANSPOSED> GC_HOST void gc_warp_load(int* to, gc_warp
     to[i] = (int)(part[0] | part[1] << 16);
   }
 }
+
+GC_INLINE float gc_warp_exp2(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
 
 GC_HOST void gc_warp_copy(gc_warp_place to, const void* from, bool exists) {
   for (int i = 0; i < 8; i++) ((unsigned short*)to)[i] = exists ? ((const unsigned short*)from)[i] : 0;

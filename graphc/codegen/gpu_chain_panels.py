@@ -1,0 +1,153 @@
+"""What a chain of contractions on a GPU keeps in shared memory: lines of 16-bit matrices, copied while warps compute,
+and read as instructions want them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphc.codegen.gpu_chain_tiles import APART, HIGH, STAGES, ChainTiling, panel_size, right_matrices, width
+from graphc.codegen.gpu_contraction_block import parameters, scattered
+from graphc.codegen.gpu_contraction_problem import Flat, moved
+from graphc.codegen.kernel import AsyncCopy, Param, Value
+from graphc.codegen.scope import ScopedEmitter
+from graphc.codegen.target import WARP
+from graphc.codegen.values import Values
+from graphc.ir.chains import ALIGNED, Matrix, Product
+from graphc.ir.index import Ix, Var, derived
+from graphc.ir.node import Node
+from graphc.ir.schedule import Group
+from graphc.ir.types import i64
+
+QUAD = 4  # threads that share a row of an instruction's matrix
+Four = tuple[Value, ...]  # a thread's elements of a matrix of 16 x 8, or of four of 8 x 8
+
+
+class ChainPanels:
+    """Threads, rows and panels of the kernel of a chain."""
+
+    def __init__(self, group: Group, tiling: ChainTiling, merged: Mapping[Node, Node]) -> None:
+        self.group = group
+        self.chain, self.nest, self.tile = tiling.chain, tiling.nest, tiling.tile
+        self.e = e = ScopedEmitter()
+        self.is_aligned = tiling.is_aligned
+        self.params = parameters(group, self.nest, merged, stores=True)
+        self.values = Values(e, self.nest.inside, self.params)
+        self.threads = self.values.lane_count = self.tile.threads
+        self.rows, self.steps, self.batch = map(Flat, (self.chain.rows, self.chain.steps, self.chain.batch))
+        self.tiles = -(-self.steps.length // self.tile.steps)
+        self.is_ragged = self.steps.length % self.tile.steps > 0
+        self.own: list[Param] = []
+        lane = e.lanes(i64, self.threads)
+        mine = e.op("urem", lane, WARP)
+        self.warp = self._variable("warp", e.op("udiv", lane, WARP), self.threads // WARP - 1)
+        self.group_row = self._variable("row", e.op("udiv", mine, QUAD), 7)
+        self.pair = self._variable("pair", e.op("urem", mine, QUAD), QUAD - 1)
+        # A thread names a row of one of four matrices, two by two.
+        self.line = self._variable("line", e.op("urem", mine, 8), 7)
+        self.second = self._variable("second", e.op("urem", e.op("udiv", mine, 8), 2), 1)
+        self.third = self._variable("third", e.op("udiv", mine, 16), 1)
+
+    def _variable(self, name: str, value: Value, hi: int) -> Var:
+        """An index variable that is `value` in each thread, at most `hi`."""
+        var = Var(name, hi)
+        self.values.env[var] = value
+        return var
+
+    def _memory(self, name: str, matrix: Matrix, lines: int) -> Param:
+        """Shared memory for `lines` lines of a matrix."""
+        memory = Param(name, matrix.leaf.dtype, panel_size(matrix, lines), "own")
+        self.own.append(memory)
+        return memory
+
+    def begin(self, index: Value) -> int:
+        """Find the rows of block `index`, and begin to copy them and the first steps; how many blocks there are."""
+        e, chain = self.e, self.chain
+        down = -(-self.rows.length // self.tile.rows)
+        place, number = (e.op("floordiv", index, down), e.op("mod", index, down)) if down > 1 else (index, None)
+        self.first_row = Ix() if number is None else Ix.of(self._variable("rows", number, down - 1), self.tile.rows)
+        self.batch_points = self.batch.points(Ix.of(self._variable("batch", place, self.batch.length - 1)))
+        self.rights = right_matrices(chain)
+        self.panels = [
+            {key: self._memory(f"steps{k}_{n}", m, self.tile.steps) for n, (key, m) in enumerate(self.rights.items())}
+            for k in range(min(STAGES, self.tiles))
+        ]
+        self.lefts = [self._memory(f"rows{n}", p.left, self.tile.rows) for n, p in enumerate(chain.products)]
+        for memory, one in zip(self.lefts, chain.products, strict=True):
+            self._copy(memory, one.left, self.tile.rows, self.rows, self.first_row, fills=False)
+        self.copy_step(Ix(), 0)
+        return down * self.batch.length
+
+    # copying
+
+    def _copy(self, memory: Param, matrix: Matrix, lines: int, side: Flat, first: Ix, fills: bool) -> None:
+        """Begin to copy `lines` lines of a matrix, from `first` of its side on. Past its end come zeros if it `fills`
+        these, otherwise anything.
+        """
+        e, values = self.e, self.values
+        pieces, extent = width(matrix) // ALIGNED, matrix.along.hi + 1
+        lane = Ix.of(self._variable("lane", e.lanes(i64, self.threads), self.threads - 1))
+        for k in range(-(-lines * pieces // self.threads)):
+            flat = lane + k * self.threads
+            conditions = []
+            line, piece = derived("floordiv", flat, pieces), derived("mod", flat, pieces)
+            if pieces * ALIGNED > extent:
+                conditions.append((piece, extent // ALIGNED))
+            at = first + line
+            if at.hi >= side.length:
+                if fills:
+                    conditions.append((at, side.length))
+                at = derived("clamp", at, side.length - 1)
+            along = derived("clamp", piece, extent // ALIGNED - 1) * ALIGNED
+            source = moved(matrix.address, {**self.batch_points, **side.points(at), matrix.along: along})
+            index, _, offsets = values.address(line * (width(matrix) + APART) + piece * ALIGNED)
+            source_index, source_offsets = scattered(values, source)
+            mask: Value | None = None
+            for ix, limit in conditions:
+                holds = e.splat(e.op("lt", values.index(ix), limit), self.threads)
+                mask = holds if mask is None else e.op("and", mask, holds)
+            assert offsets is not None
+            buffer = values.buffers[matrix.leaf]
+            e.copy(AsyncCopy(memory, index, offsets, buffer, source_index, source_offsets, ALIGNED, mask))
+
+    def copy_step(self, tile: Ix, number: int) -> None:
+        """Begin to copy all that tile number `tile` of the steps is multiplied with."""
+        for key, memory in self.panels[number].items():
+            first = tile * self.tile.steps
+            self._copy(memory, self.rights[key], self.tile.steps, self.steps, first, fills=self.is_ragged)
+
+    def row(self, i: int, half: int) -> Ix:
+        """A thread's row on the side of the rows; the last one where there is none."""
+        ix = self.first_row + self.warp_row(i) + Ix.of(self.group_row) + half * (HIGH // 2)
+        return derived("clamp", ix, self.rows.length - 1)
+
+    def warp_row(self, i: int) -> Ix:
+        """The first of a warp's rows `i` in its block."""
+        return Ix.of(self.warp, self.tile.high * HIGH) + i * HIGH
+
+    # matrices
+
+    def left_rows(self, number: int) -> list[list[Four]]:
+        """All that a warp multiplies steps with: for each of its matrices along the rows, and along the depth."""
+        depth = width(self.chain.products[number].left)
+        return [[self.left(number, i, d) for d in range(0, depth, HIGH)] for i in range(self.tile.high)]
+
+    def left(self, number: int, i: int, depth: int) -> Four:
+        line = self.warp_row(i) + Ix.of(self.second, 8) + Ix.of(self.line)
+        matrix = self.chain.products[number].left
+        return self.load(matrix, self.lefts[number], line, Ix.of(self.third, 8) + depth, 4, False)
+
+    def products_steps(self, one: Product, memory: Param, first: int) -> list[list[Four]]:
+        """16 steps from `first` on, for each 16 of the depth: two matrices of 8 columns."""
+        result = []
+        for depth in range(0, width(one.right), HIGH):
+            line = Ix.of(self.third, 8) + first + Ix.of(self.line)
+            four = self.load(one.right, memory, line, Ix.of(self.second, 8) + depth, 4, False)
+            result.append([four[:2], four[2:]])
+        return result
+
+    def load(self, matrix: Matrix, memory: Param, line: Ix, place: Ix, count: int, transposed: bool) -> Four:
+        """`count` matrices of 8 x 8, of which the thread names a row."""
+        index, _, offsets = self.values.address(line * (width(matrix) + APART) + place)
+        assert offsets is not None
+        return self.e.load_matrix(count, memory, index, offsets, transposed)
