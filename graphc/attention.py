@@ -26,6 +26,8 @@ from graphc.tensors.writing import type_name
 if TYPE_CHECKING:
     from graphc.tensors.tensor import Tensor
 
+ROUNDED = 64  # queries and keys from which on weights of 16-bit values are rounded as these to be multiplied
+
 Parts = tuple["Tensor", "Tensor", "Tensor"]
 
 
@@ -81,13 +83,14 @@ def scaled_dot_product_attention(
         keeps = [keep for _, keep in pairs]
         dtype = pairs[0][0].dtype
         wide = f32 if dtype in HALVES else dtype
+        factors = dtype if min(q[-2], k[-2]) >= ROUNDED else wide
         x, y, z = (
             _batched(b, b.cast(pair[0], wide), batch, n) for pair, n in zip(pairs, (1, groups, groups), strict=False)
         )
         # Of 16 bits, queries and keys are multiplied as they are: scaled queries would have more.
         late = dtype in HALVES
         x = x if late else b.mul(x, float(factor))
-        scores = b.rounded(b.contract(x, y, "b l e, b s e -> b l s"), wide, dtype)
+        scores = b.rounded(b.contract(x, y, "b l e, b s e -> b l s"), wide, factors)
         scores = b.mul(scores, float(factor)) if late else scores
         scores = _masked(b, scores, batch, pairs[3][0] if attn_mask is not None else None, is_causal)
         weights, share = _powers(b, scores) if scores.type.size else (scores, None)
@@ -97,7 +100,7 @@ def scaled_dot_product_attention(
             drawn = draw_key(None)
             keeps.append(drawn)
             weights = dropped_node(b, weights, kept_node(b, weights, drawn.node, weights.shape, dropout_p), dropout_p)
-        made = b.rounded(b.contract(b.rounded(weights, dtype, wide), z, "b l s, b s f -> b l f"), wide, dtype)
+        made = b.rounded(b.contract(b.rounded(weights, factors, wide), z, "b l s, b s f -> b l f"), wide, factors)
         made = made if share is None else b.mul(made, b.broadcast(share, made.shape))
         made = b.reshape(b.cast(made, dtype), (*batch, q[-2], v[-1]))
         name = "ScaledDotProductFlashAttentionForCpuBackward0"

@@ -8,7 +8,8 @@ instruction wants them that multiplies them further.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 
 from graphc.codegen.gpu_chain_panels import ChainPanels, Four
@@ -16,6 +17,7 @@ from graphc.codegen.gpu_chain_tiles import (
     HIGH,
     key_of,
     place_of,
+    width,
 )
 from graphc.codegen.gpu_contraction_block import loads_together, scattered
 from graphc.codegen.gpu_contraction_problem import Points, moved
@@ -33,7 +35,6 @@ from graphc.ir.types import f32, i16, i32, identity, least
 WIDE = 8  # columns of one instruction
 COMBINED = {"reduce_sum": "add", "reduce_max": "maximum", "reduce_min": "minimum"}
 Part = dict[tuple[int, ...], Value]  # a thread's elements of a sum
-Panels = Mapping[tuple[object, ...], Param]  # the matrices that steps go along
 
 
 class ChainKernel(ChainPanels):
@@ -66,33 +67,28 @@ class ChainKernel(ChainPanels):
     # the sum
 
     def _sum(self) -> list[Value]:
-        """Go along the steps; what each of the sums has in each thread."""
-        e = self.e
+        """Go along the steps by tiles, while the next one is copied; what each thread has of the sums."""
+        e, totals = self.e, self._zeros()
+        lo, hi = self.range()
+        first = Ix(lo) if isinstance(lo, int) else Ix.of(self.variable("first", lo, self.tiles - 1))
+        self.copy_step(first, first)
         e.wait(0)
         self.held = [self.left_rows(number) for number in range(len(self.lefts))] if self.tile.holds else []
-        totals = self._zeros()
-        whole = self.tiles - 1  # the last one is computed by itself, as there is nothing more to copy
-        stages = len(self.panels)
-        rounds, rest = divmod(whole, stages)
-        if rounds:
-            with e.loop("step", 0, rounds * stages, stages, tuple(totals)) as loop:
-                step = Var("step", (rounds - 1) * stages, multiple=stages)
-                self.values.env[step] = loop.var
-                now = list(loop.phis)
-                for k in range(stages):
-                    now = self._step(Ix.of(step) + k, k, now)
-                loop.yields = tuple(now)
+        if self.whole:
+            with e.loop("step", lo, hi, 1, tuple(totals)) as loop:
+                tile = self.variable("step", loop.var, self.whole - 1)
+                following = Ix.of(tile) + 1
+                self.copy_step(derived("clamp", following, self.tiles - 1), following)
+                loop.yields = tuple(self._compute(Ix.of(tile), list(loop.phis)))
+                e.wait(0)
             totals = list(loop.results)
-        for k in range(rest):
-            totals = self._step(Ix(rounds * stages + k), k, totals)
-        return self._compute(Ix(whole), self.panels[whole % stages], totals)
-
-    def _step(self, tile: Ix, number: int, totals: list[Value]) -> list[Value]:
-        """Compute a tile while the next one is copied."""
-        self.copy_step(tile + 1, (number + 1) % len(self.panels))
-        totals = self._compute(tile, self.panels[number], totals)
-        self.e.wait(0)
-        return totals
+        if not self.is_ragged:
+            return totals
+        last = Ix(self.tiles - 1)
+        if self.chain.limits:  # tiles may have been left out, and so another one is there
+            self.copy_step(last, last)
+            e.wait(0)
+        return self._compute(last, totals)
 
     def _zeros(self) -> list[Value]:
         """What the sums start from; behind these what powers are relative to, for each row."""
@@ -122,7 +118,7 @@ class ChainKernel(ChainPanels):
         parts = [{place: next(rest) for place in self._places(one)} for one in self.chain.sums]
         return parts, {place: next(rest) for place in self._shifts()}
 
-    def _compute(self, tile: Ix, panels: Panels, totals: list[Value]) -> list[Value]:
+    def _compute(self, tile: Ix, totals: list[Value]) -> list[Value]:
         """Add what a tile of steps gives to the totals. Loads of neighbours stand together."""
         self.e.epoch += 1
         start = len(self.e.body)
@@ -130,36 +126,39 @@ class ChainKernel(ChainPanels):
         every = range(self.tile.high)
         if self.chain.top is None:
             for first in range(0, self.tile.steps, HIGH):
-                found = self._products(panels, first)
+                found = self._products(tile, first)
                 for i in every:
-                    self._terms(found[i], parts, i, tile, first, panels)
+                    self._terms(found[i], parts, i, tile, first)
         else:
             pinned, self.e.pinned = self.e.pinned, True  # what depends on the shift is another value in each tile
-            whole = {first: self._products(panels, first) for first in range(0, self.tile.steps, HIGH)}
+            whole = {first: self._products(tile, first) for first in range(0, self.tile.steps, HIGH)}
             for i in every:
                 self._shift({first: found[i] for first, found in whole.items()}, parts, shifts, i, tile)
             for first, found in whole.items():
                 for i in every:
-                    self._terms(found[i], parts, i, tile, first, panels, shifts)
+                    self._terms(found[i], parts, i, tile, first, shifts)
             self.e.pinned = pinned
         self.e.body[start:] = loads_together(self.e.body[start:])
         return [value for part in (*parts, shifts) for value in part.values()]
 
-    def _products(self, panels: Panels, first: int) -> list[list[list[Four]]]:
+    def _products(self, tile: Ix, first: int) -> list[list[list[Four]]]:
         """Of each of a warp's rows each product with 16 steps from `first` on: two matrices of 16 x 8."""
-        rights = [self.products_steps(p, panels[key_of(p.right)], first) for p in self.chain.products]
-        return [[self._multiply(n, i, right) for n, right in enumerate(rights)] for i in range(self.tile.high)]
-
-    def _multiply(self, number: int, i: int, steps: list[list[Four]]) -> list[Four]:
-        """The product of a warp's rows `i` with 16 steps."""
-        one = self.chain.products[number]
         zero = self.e.const(0.0, VType(f32, self.threads))
-        result = [(zero,) * 4, (zero,) * 4]
-        for depth, columns in enumerate(steps):
-            rows = self.held[number][i][depth] if self.tile.holds else self.left(number, i, depth * HIGH)
-            for j in (0, 1):
-                result[j] = self.e.mma(one.left.leaf.dtype, rows, columns[j], result[j])
-        return result
+        every = range(self.tile.high)
+        found: list[list[list[Four]]] = [[] for _ in every]
+        for number, one in enumerate(self.chain.products):
+            made = [[(zero,) * 4, (zero,) * 4] for _ in every]
+            depths = range(0, width(one.right), HIGH)
+            for depth, columns in zip(
+                depths, _early([partial(self.steps_at, one, tile, first, d) for d in depths]), strict=True
+            ):
+                for i in every:
+                    rows = self.held[number][i][depth // HIGH] if self.tile.holds else self.left(number, i, depth)
+                    for j in (0, 1):
+                        made[i][j] = self.e.mma(one.left.leaf.dtype, rows, columns[2 * j : 2 * j + 2], made[i][j])
+            for i in every:
+                found[i].append(made[i])
+        return found
 
     def _shift(self, found: Mapping[int, list[list[Four]]], parts: list[Part], shifts: Part, i: int, tile: Ix) -> None:
         """Find the largest x so far of rows `i`, and bring the sums of powers to what they are relative to it."""
@@ -205,13 +204,12 @@ class ChainKernel(ChainPanels):
         i: int,
         tile: Ix,
         first: int,
-        panels: Panels,
         shifts: Part | None = None,
     ) -> None:
         """Add the terms of 16 steps from `first` of a tile on, for the warp's rows `i`, to the sums."""
         for one, part in zip(self.chain.sums, parts, strict=True):
             if one.stage is not self.chain.top:
-                self._add(one, part, found, i, tile, first, panels, shifts)
+                self._add(one, part, found, i, tile, first, shifts)
 
     def _add(
         self,
@@ -221,7 +219,6 @@ class ChainKernel(ChainPanels):
         i: int,
         tile: Ix,
         first: int,
-        panels: Panels,
         shifts: Part | None,
     ) -> None:
         """Add the terms of 16 steps from `first` of a tile on, for the warp's rows `i`, to a sum."""
@@ -235,18 +232,20 @@ class ChainKernel(ChainPanels):
                 part[i, half] = e.op(COMBINED[one.stage.op], part[i, half], terms[half, j, k])
             return
         rows = tuple(self._pair(terms[half, j, 0], terms[half, j, 1]) for j, half in product((0, 1), (0, 1)))
-        memory = panels[key_of(one.right)]
-        wide = (one.right.along.hi + 1) // WIDE
+        right = one.right
+        memory, start = self.panels[key_of(right)], self.stage(right, tile)
+        wide = (right.along.hi + 1) // WIDE
         # Steps lie one after the other in memory: they are rows, which the instruction wants as columns.
         line = Ix.of(self.second, 8) + first + Ix.of(self.line)
-        for j in range(0, wide, 2):
-            count = 4 if j + 1 < wide else 2
-            column = Ix.of(self.third, 8) + WIDE * j if count == 4 else Ix(WIDE * j)
-            loaded = self.load(one.right, memory, line, column, count, True)
-            for number in range(count // 2):
+
+        def columns(j: int) -> Four:
+            column = Ix.of(self.third, 8) + WIDE * j if j + 1 < wide else Ix(WIDE * j)
+            return self.load(right, memory, line, start + column, 4 if j + 1 < wide else 2, True)
+
+        for j, loaded in zip(range(0, wide, 2), _early([partial(columns, j) for j in range(0, wide, 2)]), strict=True):
+            for number in range(len(loaded) // 2):
                 at = [(i, half, j + number, k) for half, k in product((0, 1), (0, 1))]
-                columns = loaded[2 * number : 2 * number + 2]
-                made = e.mma(one.right.leaf.dtype, rows, columns, tuple(part[p] for p in at))
+                made = e.mma(right.leaf.dtype, rows, loaded[2 * number : 2 * number + 2], tuple(part[p] for p in at))
                 part.update(zip(at, made, strict=True))
 
     def _pair(self, low: Value, high: Value) -> Value:
@@ -375,6 +374,15 @@ class ChainKernel(ChainPanels):
         for at, value in made:
             index, offsets = scattered(values, store_address(root, at))
             e.store(self.params[root.target], index, value, 0, offsets, mask)
+
+
+def _early(loads: Sequence[Callable[[], Four]]) -> Iterator[Four]:
+    """What each of `loads` gives, the one after it loaded already."""
+    following = loads[0]()
+    for load in loads[1:]:
+        loaded, following = following, load()
+        yield loaded
+    yield following
 
 
 def _start(stage: Node) -> float:

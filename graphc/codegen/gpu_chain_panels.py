@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphc.codegen.gpu_chain_tiles import APART, HIGH, STAGES, ChainTiling, panel_size, right_matrices, width
+from graphc.codegen.gpu_chain_tiles import APART, HIGH, STAGES, ChainTiling, key_of, panel_size, right_matrices, width
 from graphc.codegen.gpu_contraction_block import parameters, scattered
 from graphc.codegen.gpu_contraction_problem import Flat, moved
 from graphc.codegen.kernel import AsyncCopy, Param, Value
@@ -14,7 +14,7 @@ from graphc.codegen.scope import ScopedEmitter
 from graphc.codegen.target import WARP
 from graphc.codegen.values import Values
 from graphc.ir.chains import ALIGNED, Matrix, Product
-from graphc.ir.index import Ix, Var, derived
+from graphc.ir.index import ZERO, Ix, Var, derived
 from graphc.ir.node import Node
 from graphc.ir.schedule import Group
 from graphc.ir.types import i64
@@ -37,56 +37,57 @@ class ChainPanels:
         self.rows, self.steps, self.batch = map(Flat, (self.chain.rows, self.chain.steps, self.chain.batch))
         self.tiles = -(-self.steps.length // self.tile.steps)
         self.is_ragged = self.steps.length % self.tile.steps > 0
+        self.whole = self.tiles - self.is_ragged  # tiles all of whose steps exist
         self.own: list[Param] = []
         lane = e.lanes(i64, self.threads)
         mine = e.op("urem", lane, WARP)
-        self.warp = self._variable("warp", e.op("udiv", lane, WARP), self.threads // WARP - 1)
-        self.group_row = self._variable("row", e.op("udiv", mine, QUAD), 7)
-        self.pair = self._variable("pair", e.op("urem", mine, QUAD), QUAD - 1)
+        self.warp = self.variable("warp", e.op("udiv", lane, WARP), self.threads // WARP - 1)
+        self.group_row = self.variable("row", e.op("udiv", mine, QUAD), 7)
+        self.pair = self.variable("pair", e.op("urem", mine, QUAD), QUAD - 1)
         # A thread names a row of one of four matrices, two by two.
-        self.line = self._variable("line", e.op("urem", mine, 8), 7)
-        self.second = self._variable("second", e.op("urem", e.op("udiv", mine, 8), 2), 1)
-        self.third = self._variable("third", e.op("udiv", mine, 16), 1)
+        self.line = self.variable("line", e.op("urem", mine, 8), 7)
+        self.second = self.variable("second", e.op("urem", e.op("udiv", mine, 8), 2), 1)
+        self.third = self.variable("third", e.op("udiv", mine, 16), 1)
 
-    def _variable(self, name: str, value: Value, hi: int) -> Var:
+    def variable(self, name: str, value: Value, hi: int) -> Var:
         """An index variable that is `value` in each thread, at most `hi`."""
         var = Var(name, hi)
         self.values.env[var] = value
         return var
 
-    def _memory(self, name: str, matrix: Matrix, lines: int) -> Param:
-        """Shared memory for `lines` lines of a matrix."""
-        memory = Param(name, matrix.leaf.dtype, panel_size(matrix, lines), "own")
+    def _memory(self, name: str, matrix: Matrix, lines: int, stages: int = 1) -> Param:
+        """Shared memory for `lines` lines of a matrix, in each of the stages."""
+        memory = Param(name, matrix.leaf.dtype, stages * panel_size(matrix, lines), "own")
         self.own.append(memory)
         return memory
 
     def begin(self, index: Value) -> int:
-        """Find the rows of block `index`, and begin to copy them and the first steps; how many blocks there are."""
+        """Find the rows of block `index`, and begin to copy them; how many blocks there are."""
         e, chain = self.e, self.chain
         down = -(-self.rows.length // self.tile.rows)
         place, number = (e.op("floordiv", index, down), e.op("mod", index, down)) if down > 1 else (index, None)
-        self.first_row = Ix() if number is None else Ix.of(self._variable("rows", number, down - 1), self.tile.rows)
-        self.batch_points = self.batch.points(Ix.of(self._variable("batch", place, self.batch.length - 1)))
+        self.first_row = Ix() if number is None else Ix.of(self.variable("rows", number, down - 1), self.tile.rows)
+        self.batch_points = self.batch.points(Ix.of(self.variable("batch", place, self.batch.length - 1)))
         self.rights = right_matrices(chain)
-        self.panels = [
-            {key: self._memory(f"steps{k}_{n}", m, self.tile.steps) for n, (key, m) in enumerate(self.rights.items())}
-            for k in range(min(STAGES, self.tiles))
-        ]
+        self.panels = {
+            key: self._memory(f"steps{n}", m, self.tile.steps, STAGES) for n, (key, m) in enumerate(self.rights.items())
+        }
         self.lefts = [self._memory(f"rows{n}", p.left, self.tile.rows) for n, p in enumerate(chain.products)]
         for memory, one in zip(self.lefts, chain.products, strict=True):
             self._copy(memory, one.left, self.tile.rows, self.rows, self.first_row, fills=False)
-        self.copy_step(Ix(), 0)
         return down * self.batch.length
 
     # copying
 
-    def _copy(self, memory: Param, matrix: Matrix, lines: int, side: Flat, first: Ix, fills: bool) -> None:
-        """Begin to copy `lines` lines of a matrix, from `first` of its side on. Past its end come zeros if it `fills`
-        these, otherwise anything.
+    def _copy(
+        self, memory: Param, matrix: Matrix, lines: int, side: Flat, first: Ix, fills: bool, to: Ix = ZERO
+    ) -> None:
+        """Begin to copy `lines` lines of a matrix, from `first` of its side on, to place `to` of memory. Past its end
+        come zeros if it `fills` these, otherwise anything.
         """
         e, values = self.e, self.values
         pieces, extent = width(matrix) // ALIGNED, matrix.along.hi + 1
-        lane = Ix.of(self._variable("lane", e.lanes(i64, self.threads), self.threads - 1))
+        lane = Ix.of(self.variable("lane", e.lanes(i64, self.threads), self.threads - 1))
         for k in range(-(-lines * pieces // self.threads)):
             flat = lane + k * self.threads
             conditions = []
@@ -100,7 +101,7 @@ class ChainPanels:
                 at = derived("clamp", at, side.length - 1)
             along = derived("clamp", piece, extent // ALIGNED - 1) * ALIGNED
             source = moved(matrix.address, {**self.batch_points, **side.points(at), matrix.along: along})
-            index, _, offsets = values.address(line * (width(matrix) + APART) + piece * ALIGNED)
+            index, _, offsets = values.address(line * (width(matrix) + APART) + piece * ALIGNED + to)
             source_index, source_offsets = scattered(values, source)
             mask: Value | None = None
             for ix, limit in conditions:
@@ -110,11 +111,33 @@ class ChainPanels:
             buffer = values.buffers[matrix.leaf]
             e.copy(AsyncCopy(memory, index, offsets, buffer, source_index, source_offsets, ALIGNED, mask))
 
-    def copy_step(self, tile: Ix, number: int) -> None:
-        """Begin to copy all that tile number `tile` of the steps is multiplied with."""
-        for key, memory in self.panels[number].items():
-            first = tile * self.tile.steps
-            self._copy(memory, self.rights[key], self.tile.steps, self.steps, first, fills=self.is_ragged)
+    def copy_step(self, tile: Ix, number: Ix) -> None:
+        """Begin to copy all that tile `tile` of the steps is multiplied with, to the stage of tile `number`."""
+        for key, memory in self.panels.items():
+            matrix, first = self.rights[key], tile * self.tile.steps
+            to = self.stage(matrix, number)
+            self._copy(memory, matrix, self.tile.steps, self.steps, first, self.is_ragged, to)
+
+    def stage(self, matrix: Matrix, number: Ix) -> Ix:
+        """Where the lines of tile `number` of a matrix begin in memory."""
+        return derived("mod", number, STAGES) * panel_size(matrix, self.tile.steps)
+
+    def range(self) -> tuple[int | Value, int | Value]:
+        """The first whole tile of steps that counts for some row of the block, and the first one that does not."""
+        e, tile = self.e, self.tile
+        lo: int | Value = 0
+        hi: int | Value = self.whole
+        for limit in self.chain.limits:
+            if limit.side < 0:
+                first = e.op("maximum", self.values.index(self.first_row + -limit.offset), 0)
+                first = e.op("minimum", e.op("floordiv", first, tile.steps), self.tiles - 1)
+                lo = first if isinstance(lo, int) else e.op("maximum", lo, first)
+            else:
+                last = e.op("minimum", self.values.index(self.first_row + (tile.rows - 1)), self.rows.length - 1)
+                past = e.op("maximum", e.op("add", last, limit.offset + tile.steps), 0)
+                past = e.op("minimum", e.op("floordiv", past, tile.steps), self.whole)
+                hi = past if isinstance(hi, int) else e.op("minimum", hi, past)
+        return lo, hi
 
     def row(self, i: int, half: int) -> Ix:
         """A thread's row on the side of the rows; the last one where there is none."""
@@ -137,14 +160,11 @@ class ChainPanels:
         matrix = self.chain.products[number].left
         return self.load(matrix, self.lefts[number], line, Ix.of(self.third, 8) + depth, 4, False)
 
-    def products_steps(self, one: Product, memory: Param, first: int) -> list[list[Four]]:
-        """16 steps from `first` on, for each 16 of the depth: two matrices of 8 columns."""
-        result = []
-        for depth in range(0, width(one.right), HIGH):
-            line = Ix.of(self.third, 8) + first + Ix.of(self.line)
-            four = self.load(one.right, memory, line, Ix.of(self.second, 8) + depth, 4, False)
-            result.append([four[:2], four[2:]])
-        return result
+    def steps_at(self, one: Product, tile: Ix, first: int, depth: int) -> Four:
+        """16 steps from `first` of a tile on, by 16 of the depth: of eight steps each two matrices of 8 x 8."""
+        memory, start = self.panels[key_of(one.right)], self.stage(one.right, tile)
+        line = Ix.of(self.third, 8) + first + Ix.of(self.line)
+        return self.load(one.right, memory, line, start + Ix.of(self.second, 8) + depth, 4, False)
 
     def load(self, matrix: Matrix, memory: Param, line: Ix, place: Ix, count: int, transposed: bool) -> Four:
         """`count` matrices of 8 x 8, of which the thread names a row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 from graphc.codegen.sites import Nest, Site, inner_dims, root_index
 from graphc.codegen.target import MATRIX_ARCHITECTURE, WARP, Target
@@ -13,7 +14,7 @@ from graphc.ir.record import record
 HIGH = 16  # rows, and steps, of one instruction
 WARPS = 4
 STAGES = 2  # tiles of the matrices that steps go along: one is worked on while the next one comes
-STEPS = (32, 16)  # in a tile; code for more is so long that the compiler runs out of registers
+STEPS = (64, 32, 16)  # in a tile
 APART = 8  # elements between lines of a panel, so that what is read together lies in different banks
 RESERVED = 1 << 10  # bytes of shared memory that a block takes besides its own
 MOST_REGISTERS = 190  # of a thread, as counted here; the compiler needs some more
@@ -62,16 +63,12 @@ def choose_chain(nest: Nest, target: Target, is_aligned: bool) -> ChainTiling | 
     if chain is None:
         return None
     rows = math.prod(v.hi + 1 for v in chain.rows)
-    for high in (2, 1):
-        for holds in (True, False):
-            if high == 2 and (rows <= HIGH * WARPS or not holds):
-                continue
-            for steps in STEPS:
-                tile = ChainTile(high, steps, holds)
-                fits = shared_bytes(chain, tile) <= target.l1_bytes - RESERVED
-                if fits and (registers(chain, tile) <= MOST_REGISTERS or (high == 1 and not holds)):
-                    return ChainTiling(chain, nest, tile, is_aligned)
-    raise AssertionError("a chain that has no room in a block was chosen")
+    least = ChainTile(1, STEPS[-1], False)
+    for tile in (*(ChainTile(high, n, holds) for high, holds, n in product((2, 1), (True, False), STEPS)), least):
+        fits = shared_bytes(chain, tile) <= target.l1_bytes - RESERVED and registers(chain, tile) <= MOST_REGISTERS
+        if tile is least or (fits and (tile.high == 1 or (rows > tile.rows // 2 and tile.holds and tile.steps > HIGH))):
+            return ChainTiling(chain, nest, tile, is_aligned)
+    raise AssertionError("the least tile is taken whatever it needs")
 
 
 def place_of(nest: Nest, site: Site) -> Index:

@@ -17,6 +17,7 @@ from graphc.ir.narrow import HALVES, is_widening
 from graphc.ir.node import Node
 from graphc.ir.record import record
 from graphc.ir.types import f32
+from graphc.ir.vanishing import Limit, limits_of
 from graphc.ir.visit import topological
 
 ALIGNED = 8  # elements of 16 bits that are copied at once, from a multiple of as many on
@@ -70,7 +71,7 @@ class Chain:
 
     `top` is the maximum that powers are relative to, if it is found in the same walk along the steps: sums of powers
     are then made smaller whenever there is a larger x (M. Milakov and N. Gimelshein, "Online normalizer calculation for
-    softmax", 2018).
+    softmax", 2018). Past one of the `limits` no sum has anything.
     """
 
     batch: tuple[Var, ...]
@@ -79,6 +80,7 @@ class Chain:
     products: tuple[Product, ...]
     sums: tuple[Sum, ...]
     top: Node | None
+    limits: frozenset[Limit] = frozenset()
 
     @property
     def flops(self) -> int:
@@ -237,7 +239,14 @@ def _classified(
         return None
     if not all(_is_affine(m.address, batch) for m in (*rights, *(m for p in products for m in (p.left, p.right)))):
         return None
-    return Chain(batch, rows, steps, tuple(products), tuple(sums), top)
+    limits: frozenset[Limit] = frozenset()
+    if len(rows) == len(steps) == 1:
+        found = (
+            limits_of(one.term, walk, rows[0], steps[0], one.stage.op == "reduce_max")
+            for one, walk in zip(sums, walks, strict=True)
+        )
+        limits = frozenset.intersection(*found) if all(s.stage.op != "reduce_min" for s in sums) else limits
+    return Chain(batch, rows, steps, tuple(products), tuple(sums), top, limits)
 
 
 def _is_affine(address: Ix, batch: tuple[Var, ...]) -> bool:

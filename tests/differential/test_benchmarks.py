@@ -32,4 +32,10 @@ def test_peers_agree(name: str, peer: str) -> None:
     workload = TINY[name]
     pytest.importorskip(peer)
     ours = "graphc-compiled" if workload.form("graphc-compiled") is not None else "graphc"
-    assert disagreement(workload, computed(ours, workload), computed(peer, workload)) == ""
+    try:
+        theirs = computed(peer, workload)
+    except RuntimeError as error:
+        if "could not create a primitive descriptor" in str(error):
+            pytest.skip(f"{peer} has no kernel for this on this processor")
+        raise
+    assert disagreement(workload, computed(ours, workload), theirs) == ""

@@ -67,9 +67,9 @@ _LANE_ARITHMETIC: dict[str, Callable[..., np.ndarray]] = {
 class Touch:
     """An access since the last barrier; `place` is a buffer or the number of a scratch.
 
-    Its elements are `base`, which is the same in the whole run, plus something in `span`; plus `lanes`, thread by
-    thread, when these are numbers. `period` says which thread takes which element, see `_period`; so does `exact`, for
-    accesses in the same round of all loops.
+    Its elements are `base`, which is the same in the whole run, plus something in `span`; plus `moved`, which is the
+    same in accesses of one round of all loops, and `lanes`, thread by thread, when these are numbers. `period` says
+    which thread takes which element, see `_period`; so does `exact`, for accesses in the same round of all loops.
     """
 
     place: Param | int
@@ -77,6 +77,7 @@ class Touch:
     base: frozenset[tuple[Value, int]] = frozenset()
     span: tuple[int, int] | None = None
     lanes: bytes = b""
+    moved: frozenset[tuple[Value, int]] = frozenset()
     period: tuple[object, ...] = ()
     exact: tuple[object, ...] = ()
 
@@ -281,12 +282,12 @@ class _Analysis:
         place = access.buffer, writes, frozenset(base.items()), span[:2] if span is not None else None
         if lanes == 1:
             return Touch(*place, period=_FIRST_THREAD if writes else ())
-        is_known = numbers is not None and len(base) == len({v for v, _ in index.terms})
-        known_lanes = (numbers + index.const).tobytes() if is_known and numbers is not None else b""
+        known_lanes = (numbers + index.const).tobytes() if numbers is not None else b""
+        moved = frozenset((v, c) for v, c in index.terms if v in self.varying)
         period = self._period(index, access.stride) if access.offsets is None else ()
         # With offsets, lanes that run take different elements only in a store, or under the same mask as in one.
         exact = (index.const, frozenset(index.terms), access.stride, access.offsets)
-        return Touch(*place, known_lanes, period, exact if access.offsets is None else (*exact, access.mask))
+        return Touch(*place, known_lanes, moved, period, exact if access.offsets is None else (*exact, access.mask))
 
     def _period(self, index: Affine, stride: int) -> tuple[object, ...]:
         """With `index` = base + a multiple of `stride * threads`, where base is the same in the whole run: element e
@@ -335,7 +336,7 @@ def disturb(first: Touch, second: Touch) -> bool:
         (low, high), (start, end) = first.span, second.span
         if high < start or end < low:
             return False
-    return not (first.lanes and second.lanes) or _meet(first.lanes, second.lanes)
+    return first.moved != second.moved or not (first.lanes and second.lanes) or _meet(first.lanes, second.lanes)
 
 
 def _meet(first: bytes, second: bytes) -> bool:
@@ -349,6 +350,8 @@ def _meet(first: bytes, second: bytes) -> bool:
 
 def _later(touch: Touch, varying: set[Value]) -> Touch:
     """`touch` in a later round of a loop, whose values `varying` have changed."""
+    if any(value in varying for value, _ in touch.moved):
+        touch = replace(touch, lanes=b"")
     if not touch.exact:
         return touch
     _, terms, _, offsets, *_ = touch.exact
