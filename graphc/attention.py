@@ -12,7 +12,7 @@ from graphc.errors import CheckError, DTypeError, InputError, ShapeError, UsageE
 from graphc.ir.builder import Builder
 from graphc.ir.narrow import HALVES
 from graphc.ir.node import Node
-from graphc.ir.types import boolean, broadcast_shapes, f16, f32, i32, i64
+from graphc.ir.types import bf16, boolean, broadcast_shapes, f32, i32, i64
 from graphc.linear import linear
 from graphc.loss_reduction import given
 from graphc.random import draw_key
@@ -94,12 +94,15 @@ def scaled_dot_product_attention(
         scores = b.mul(scores, float(factor)) if late else scores
         scores = _masked(b, scores, batch, pairs[3][0] if attn_mask is not None else None, is_causal)
         weights, share = _powers(b, scores) if scores.type.size else (scores, None)
-        if share is not None and dtype is f16:  # which has no small numbers: gradients times the shares
+        # Shares come last where scores need not be stored then; f16 has no numbers for gradients times shares.
+        if share is not None and factors is not bf16:
             weights, share = b.mul(weights, b.broadcast(share, weights.shape)), None
         if dropout_p > 0 and scores.type.size:
             drawn = draw_key(None)
             keeps.append(drawn)
-            weights = dropped_node(b, weights, kept_node(b, weights, drawn.node, weights.shape, dropout_p), dropout_p)
+            apart = b.reshape(weights, (*batch, q[-2], k[-2]))
+            kept = kept_node(b, apart, drawn.node, apart.shape, dropout_p)
+            weights = b.reshape(dropped_node(b, apart, kept, dropout_p), weights.shape)
         made = b.rounded(b.contract(b.rounded(weights, factors, wide), z, "b l s, b s f -> b l f"), wide, factors)
         made = made if share is None else b.mul(made, b.broadcast(share, made.shape))
         made = b.reshape(b.cast(made, dtype), (*batch, q[-2], v[-1]))
@@ -151,8 +154,7 @@ def _powers(b: Builder, x: Node) -> tuple[Node, Node]:
     """What a softmax along the last dimension takes the shares of, at most 1, and 1 over their sums: 0 and 1 where all
     is -inf, with no gradient.
 
-    Sums of so many of these times values are multiplied by the shares in the end: that is less work, and in gradients
-    too, whose sums over a row are then those over a row of values.
+    Where sums of values are multiplied by the shares, gradients have sums over rows of values instead of scores.
     """
     axes = (x.type.rank - 1,)
     # The largest that is finite, of -inf alone the least number: all powers are 0 then.

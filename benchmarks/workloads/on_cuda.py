@@ -1,4 +1,4 @@
-"""What is measured on a CUDA device: training steps, kernels over 256 M floats, products in four precisions."""
+"""What is measured on a CUDA device: training steps, kernels over 256 M floats, products, attention."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from benchmarks.workload import CUDA_SYSTEMS, HALVES, Arrays, Workload, normal, 
 from benchmarks.workloads import training
 
 STEPS, LONG, PRODUCTS = "Training steps on CUDA", "256 M floats on CUDA", "Matrix products on CUDA"
+ATTENTION = "Attention on CUDA"
 # Relative to the root mean square of a product's elements: what rounding to the type, and TF32's, leaves.
 CLOSE = {"f32": 1e-4, "tf32": 5e-3, "f16": 5e-3, "bf16": 3e-2}
 
@@ -137,10 +138,54 @@ def _product(n: int, dtype: str) -> Workload:
     )
 
 
+def _attention(tiny: bool) -> list[Workload]:
+    """Of heads of 64; products that a mask leaves out do not count."""
+    batch, heads, words, size = (1, 2, 16, 8) if tiny else (8, 12, 1024, 64)
+    product = 2.0 * batch * heads * words * words * size
+
+    def form(is_causal: bool) -> Any:
+        return lambda t, q, k, v: t.F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+
+    def jax_form(is_causal: bool) -> Any:
+        def compute(j: Any, *operands: Any) -> Any:
+            turned = (x.swapaxes(1, 2) for x in operands)
+            return j.nn.dot_product_attention(*turned, is_causal=is_causal).swapaxes(1, 2)
+
+        return compute
+
+    def inputs(names: str) -> Arrays:
+        return {name: normal(seed, batch, heads, words, size) for seed, name in enumerate(names)}
+
+    forward = Workload(
+        name="attention-bf16",
+        section=ATTENTION,
+        inputs=lambda: inputs("qkv"),
+        flops=2 * product,
+        bytes=8.0 * batch * heads * words * size,
+        torch=form(False),
+        jax=jax_form(False),
+        dtype="bf16",
+        tolerance=CLOSE["bf16"],
+    )
+    causal = dataclasses.replace(
+        forward, name="attention-causal-bf16", flops=product, torch=form(True), jax=jax_form(True)
+    )
+    gradients = dataclasses.replace(
+        causal,
+        name="attention-causal-grad-bf16",
+        inputs=lambda: inputs("qkvg"),
+        flops=3.5 * product,
+        bytes=2 * forward.bytes,
+        gradients=("q", "k", "v"),
+    )
+    return [forward, causal, gradients]
+
+
 def workloads(tiny: bool) -> list[Workload]:
     """All of them."""
     sizes = (16,) if tiny else (512, 1024, 2048, 4096, 8192)
-    made = [*_steps(tiny), *_long(tiny), *(_product(n, dtype) for dtype in CLOSE for n in sizes)]
+    products = [_product(n, dtype) for dtype in CLOSE for n in sizes]
+    made = [*_steps(tiny), *_long(tiny), *products, *_attention(tiny)]
     return [dataclasses.replace(work, only=_systems(work)) for work in made]
 
 

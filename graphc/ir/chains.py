@@ -84,9 +84,18 @@ class Chain:
 
     @property
     def flops(self) -> int:
-        """Arithmetic of all products, those that sums are made of among them."""
+        """Arithmetic of all products, those that sums are made of among them, for the steps that count."""
         widths = [p.depth for p in self.products] + [s.right.along.hi + 1 for s in self.sums if s.right is not None]
-        return 2 * sum(widths) * math.prod(v.hi + 1 for v in (*self.batch, *self.rows, *self.steps))
+        rows, steps = (math.prod(v.hi + 1 for v in side) for side in (self.rows, self.steps))
+        counted = rows * steps
+        if self.limits:
+            most = [limit.offset for limit in self.limits if limit.side > 0]
+            least = [limit.offset for limit in self.limits if limit.side < 0]
+            ends = (
+                [min([steps, *(row + n + 1 for n in most)]), max([0, *(row - n for n in least)])] for row in range(rows)
+            )
+            counted = sum(max(0, end - start) for end, start in ends)
+        return 2 * sum(widths) * math.prod(v.hi + 1 for v in self.batch) * counted
 
 
 def find_chain(axes: Sequence[Var], roots: Iterable[tuple[Node, Index]], inside: frozenset[Node]) -> Chain | None:

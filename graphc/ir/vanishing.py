@@ -91,6 +91,8 @@ def _is_positive(node: Node) -> bool:
 
 def _conditions(node: Node, walk: Demands, row: Var, step: Var) -> _Limits:
     """Limits past which the condition `node` does not hold."""
+    while node.op in SINGLE_READ and node.op != "pad":
+        node = node.inputs[0]
     if node.op == "bitwise_and":
         first, second = (_conditions(i, walk, row, step) for i in node.inputs)
         return first | second

@@ -11,13 +11,14 @@ from itertools import combinations
 
 from graphc.ir.chains import REDUCTIONS, Chain, find_chain
 from graphc.ir.contraction import parse_spec
-from graphc.ir.demand import base_of, needs_loop
+from graphc.ir.demand import COMPUTED, base_of, needs_loop
 from graphc.ir.graph import Graph
 from graphc.ir.index import Ix
 from graphc.ir.narrow import HALVES, factor_dtype
 from graphc.ir.node import Node
 from graphc.ir.opdef import OPS
 from graphc.ir.schedule import Root
+from graphc.ir.visit import topological
 from graphc.passes.drafts import Draft, Drafts, Limits, symbols, walk, wanted_at
 from graphc.passes.shown import SOURCES, movement_base
 
@@ -36,6 +37,7 @@ def chained(graph: Graph, stored: dict[Node, None], limits: Limits) -> tuple[dic
     """
     if not limits.chains:
         return stored, frozenset()
+    outputs = {base_of(o) for o in graph.outputs}
     dropped: set[Node] = set()
     chosen = {*stored}
     for products in _connected(graph):
@@ -43,25 +45,36 @@ def chained(graph: Graph, stored: dict[Node, None], limits: Limits) -> tuple[dic
         if found is None:
             continue
         region, sums = found
-        rest = (chosen - region) | _repeated(region, chosen)
+        smaller = _smaller(region)
+        counted = {node for node in smaller if _is_counted(node)} - outputs
+        rest = (chosen - region - counted) | {n for n in smaller - counted if _takes_much(n, chosen)}
         if all(_is_chain(node, rest) for node in sums):
             dropped |= region
             chosen = rest
     return {node: None for node in graph.nodes if node in chosen} if dropped else stored, frozenset(dropped)
 
 
-def _repeated(region: set[Node], chosen: set[Node]) -> set[Node]:
-    """What the values of a region are computed from that is smaller, and takes more than an operation itself."""
+def _smaller(region: set[Node]) -> set[Node]:
+    """What the values of a region are computed from that is smaller."""
     found: set[Node] = set()
     for node in region:
         for operand in node.inputs if node.op != "contract" else ():
             base = movement_base(operand)
-            if operand in region or base.type.size >= node.type.size or base.op in SOURCES:
-                continue
-            operands = {movement_base(i) for i in base.inputs}
-            if base.op in _COSTLY or any(i.op not in SOURCES and i not in chosen for i in operands):
+            if operand not in region and base.type.size < node.type.size and base.op not in SOURCES:
                 found.add(base)
     return found
+
+
+def _takes_much(node: Node, chosen: set[Node]) -> bool:
+    """Whether the value takes more than a plain operation on what is stored."""
+    operands = {movement_base(i) for i in node.inputs}
+    return node.op in _COSTLY or any(i.op not in SOURCES and i not in chosen for i in operands)
+
+
+def _is_counted(node: Node) -> bool:
+    """Whether the value follows from the place alone: a mask that compares numbers of rows and steps."""
+    every = topological((node,), stop=lambda n: OPS[n.op].kind not in ("elementwise", "movement"))
+    return all(OPS[n.op].kind in ("elementwise", "movement") or n.op in COMPUTED for n in every)
 
 
 def merge_chains(graph: Graph, stored: dict[Node, None], drafts: Drafts, limits: Limits) -> None:
