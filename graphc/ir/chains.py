@@ -80,7 +80,7 @@ class Chain:
     products: tuple[Product, ...]
     sums: tuple[Sum, ...]
     top: Node | None
-    limits: frozenset[Limit] = frozenset()
+    limits: tuple[Limit, ...] = ()
 
     @property
     def flops(self) -> int:
@@ -255,7 +255,8 @@ def _classified(
             for one, walk in zip(sums, walks, strict=True)
         )
         limits = frozenset.intersection(*found) if all(s.stage.op != "reduce_min" for s in sums) else limits
-    return Chain(batch, rows, steps, tuple(products), tuple(sums), top, limits)
+    ordered = sorted(limits, key=lambda limit: (limit.side, limit.offset))
+    return Chain(batch, rows, steps, tuple(products), tuple(sums), top, tuple(ordered))
 
 
 def _is_affine(address: Ix, batch: tuple[Var, ...]) -> bool:

@@ -20,7 +20,7 @@ from graphc.ir.opdef import OPS
 from graphc.ir.schedule import Root
 from graphc.ir.visit import topological
 from graphc.passes.drafts import Draft, Drafts, Limits, symbols, walk, wanted_at
-from graphc.passes.shown import SOURCES, movement_base
+from graphc.passes.shown import MOVEMENT, SOURCES, movement_base
 
 LEAST = 64  # rows, and steps, from which on a chain is made
 BLOCKS = 64  # of so many rows that keep a device busy, which shares out nothing else
@@ -46,7 +46,7 @@ def chained(graph: Graph, stored: dict[Node, None], limits: Limits) -> tuple[dic
             continue
         region, sums = found
         smaller = _smaller(region)
-        counted = {node for node in smaller if _is_counted(node)} - outputs
+        counted = {n for n in smaller if _is_counted(n) and n not in outputs and _is_read_by(graph, n, region)}
         rest = (chosen - region - counted) | {n for n in smaller - counted if _takes_much(n, chosen)}
         if all(_is_chain(node, rest) for node in sums):
             dropped |= region
@@ -75,6 +75,18 @@ def _is_counted(node: Node) -> bool:
     """Whether the value follows from the place alone: a mask that compares numbers of rows and steps."""
     every = topological((node,), stop=lambda n: OPS[n.op].kind not in ("elementwise", "movement"))
     return all(OPS[n.op].kind in ("elementwise", "movement") or n.op in COMPUTED for n in every)
+
+
+def _is_read_by(graph: Graph, node: Node, region: set[Node]) -> bool:
+    """Whether only values of the region read the node, as it is or moved."""
+    todo = [node]
+    while todo:
+        for user in graph.users[todo.pop()]:
+            if user.op in MOVEMENT:
+                todo.append(user)
+            elif user not in region:
+                return False
+    return True
 
 
 def merge_chains(graph: Graph, stored: dict[Node, None], drafts: Drafts, limits: Limits) -> None:

@@ -21,6 +21,8 @@ from tests.codegen.gpu_groups import contraction, lowered
 from tests.codegen.networks import lenet
 from tests.codegen.test_eliminations import graph_of
 from tests.ops.corpus import DERIVATIVES, FORWARD, forward, gradients, groups
+from tests.passes.test_fuse_chains import causal
+from tests.passes.test_fuse_chains import training as attention_step
 
 ARCHITECTURES = ("sm_80", "sm_90")
 
@@ -59,6 +61,11 @@ def test_a_training_step(arch: str) -> None:
 def test_contractions(arch: str) -> None:
     check(forward(["contract"]).graph, arch)
     check(gradients(["contract"]).graph, arch)
+
+
+@pytest.mark.parametrize("arch", [pytest.param("sm_80", marks=pytest.mark.slow), "sm_90"])
+def test_attention(arch: str) -> None:
+    check(attention_step(causal), arch)
 
 
 HOPPER = cuda_target("sm_90a")
