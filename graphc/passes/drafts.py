@@ -31,7 +31,8 @@ class Limits:
     `sums` rows may be added to one in memory (`ir/row_sums.py`), with `masks` contractions that read each
     element a few times pad what they read, with `scans` scans compute what they read where that is little, with
     `halves` contractions of 16-bit floats that are converted to f32 read them as they are, `beside` each other sums of
-    the same values are one kernel, and `chains` of contractions compute large products again rather than store them.
+    the same values are one kernel. Chains of contractions compute large products again rather than store them, where
+    their rows have up to `chains` elements together.
     """
 
     row: int = MAX_ROW
@@ -46,7 +47,7 @@ class Limits:
     scans: bool = True
     halves: bool = False
     beside: bool = False
-    chains: bool = False
+    chains: int = 0
 
     def is_long(self, length: int, rows: int) -> bool:
         """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""

@@ -142,7 +142,7 @@ def _merge(graph: Graph, stored: dict[Node, None], drafts: Drafts, limits: Limit
             if reader is producer or reader not in readers[node] or drafts.makes_cycle([producer, reader]):
                 continue
             merged = _try_merge(producer, reader, node, readers, stored, kept, limits)
-            if merged is not None and not (drafts.is_chained(merged) and chain_of(merged) is None):
+            if merged is not None and not (drafts.is_chained(merged) and chain_of(merged, limits) is None):
                 drafts.replace([producer, reader], merged)
 
 

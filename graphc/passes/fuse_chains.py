@@ -48,7 +48,7 @@ def chained(graph: Graph, stored: dict[Node, None], limits: Limits) -> tuple[dic
         smaller = _smaller(region)
         counted = {n for n in smaller if _is_counted(n) and n not in outputs and _is_read_by(graph, n, region)}
         rest = (chosen - region - counted) | {n for n in smaller - counted if _takes_much(n, chosen)}
-        if all(_is_chain(node, rest) for node in sums):
+        if all(_is_chain(node, rest, limits) for node in sums):
             dropped |= region
             chosen = rest
     return {node: None for node in graph.nodes if node in chosen} if dropped else stored, frozenset(dropped)
@@ -98,7 +98,7 @@ def merge_chains(graph: Graph, stored: dict[Node, None], drafts: Drafts, limits:
         one, two = (drafts.maker[d.roots[0].target] for d in (first, other))
         if one is two or drafts.makes_cycle([one, two]):
             continue
-        both = _both(one, two, outputs, drafts, stored)
+        both = _both(one, two, outputs, drafts, stored, limits)
         if both is not None:
             drafts.replace([one, two], both)
     for draft in dict.fromkeys(drafts.maker.values()):
@@ -122,7 +122,7 @@ def _finish(root: Root, outputs: set[Node], drafts: Drafts, stored: dict[Node, N
             continue
         inner = [replace(r, dims=tuple(d if d >= 0 else -1 - k for k, d in enumerate(root.dims))) for r in reader.roots]
         both = _merged(chain, reader, chain.roots, inner, outputs, drafts, stored)
-        if chain_of(both) is not None:
+        if chain_of(both, limits) is not None:
             drafts.replace([chain, reader], both)
 
 
@@ -148,13 +148,15 @@ def _merged(
     return both
 
 
-def _both(one: Draft, two: Draft, outputs: set[Node], drafts: Drafts, stored: dict[Node, None]) -> Draft | None:
+def _both(
+    one: Draft, two: Draft, outputs: set[Node], drafts: Drafts, stored: dict[Node, None], limits: Limits
+) -> Draft | None:
     """The chain that does what two do; None when that is none, or they share no product."""
-    parts = [chain_of(d) for d in (one, two)]
+    parts = [chain_of(d, limits) for d in (one, two)]
     if two.domain[: len(one.domain)] != one.domain:
         return None
     both = _merged(one, two, one.roots, _inner(two, one.domain), outputs, drafts, stored)
-    chain = chain_of(both)
+    chain = chain_of(both, limits)
     if chain is None or sum(len(p.products) for p in parts if p is not None) == len(chain.products):
         return None
     return both
@@ -168,8 +170,8 @@ def _inner(draft: Draft, domain: tuple[int, ...]) -> list[Root]:
     ]
 
 
-def chain_of(draft: Draft) -> Chain | None:
-    """The chain that a draft computes; None when it is none, or too small for one."""
+def chain_of(draft: Draft, limits: Limits) -> Chain | None:
+    """The chain that a draft computes; None when it is none, too small for one, or too large for a block's memory."""
     if any(root.scatter for root in draft.roots) or draft.kept:
         return None
     axes, roots = symbols(draft)
@@ -179,14 +181,15 @@ def chain_of(draft: Draft) -> Chain | None:
     columns = sum(s.right.along.hi + 1 for s in chain.sums if s.right is not None)
     rows, steps, batch = (math.prod(v.hi + 1 for v in side) for side in (chain.rows, chain.steps, chain.batch))
     is_large = min(rows, steps) >= LEAST and batch * rows >= LEAST * BLOCKS
-    return chain if columns <= MOST_COLUMNS and is_large else None
+    fits = columns <= MOST_COLUMNS and sum(p.depth for p in chain.products) <= limits.chains
+    return chain if is_large and fits else None
 
 
-def _is_chain(node: Node, chosen: set[Node]) -> bool:
+def _is_chain(node: Node, chosen: set[Node], limits: Limits) -> bool:
     """Whether the sum `node` is a chain if `chosen` values are stored."""
     draft = Draft([Root(node, tuple(range(node.type.rank)))], node.shape, 0)
     walk(draft, dict.fromkeys(chosen))
-    return chain_of(draft) is not None
+    return chain_of(draft, limits) is not None
 
 
 def _is_wide(node: Node) -> bool:
