@@ -64,7 +64,6 @@ STAGES: Mapping[str, str] = {
     "ptx": "PTX, where a compiler of CUDA is present (of a GPU)",
     "sass": "assembly of the GPU, where its tools are present (of a GPU)",
 }
-CHAINED = 240  # bytes of a block's memory for each element of the rows of a chain, 64 of which it keeps
 _CPU_STAGES, _GPU_STAGES = frozenset({"llvm", "asm"}), frozenset({"cuda", "ptx", "sass"})
 
 
@@ -125,8 +124,8 @@ def schedule(graph: Graph, target: Target) -> FusedGraph:
             f"stages up to 'laid_out' can be shown"
         )
     matrices = target.capability >= MATRIX_ARCHITECTURE
-    rows = target.l1_bytes // CHAINED if matrices else 0
-    on_device = replace(ON_GPU, halves=matrices, chains=rows)
+    memory = target.l1_bytes if matrices else 0
+    on_device = replace(ON_GPU, halves=matrices, chains=memory, cores=target.cores)
     limits = on_device if on_gpu else WITH_MASKS if target.masks else ON_CPU
     return order(fuse(optimize(graph, target), limits))
 

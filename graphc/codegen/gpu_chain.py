@@ -21,7 +21,7 @@ from graphc.codegen.gpu_chain_tiles import (
 )
 from graphc.codegen.gpu_contraction_block import loads_together, scattered
 from graphc.codegen.gpu_contraction_problem import Points, moved
-from graphc.codegen.kernel import INDEX, Kernel, Param, Value, VType
+from graphc.codegen.kernel import INDEX, Kernel, Value, VType
 from graphc.codegen.lowered import Lowered
 from graphc.codegen.math import expand, expand_cast
 from graphc.codegen.sites import Site, store_address
@@ -46,23 +46,19 @@ class ChainKernel(ChainPanels):
         blocks = self.begin(index)
         totals = self._totals(self._sum())
         self._store(totals)
-        params = tuple(dict.fromkeys(self.params.values()))
-        seen: dict[Param, Node] = {}
-        buffers = tuple(node for node, p in self.params.items() if seen.setdefault(p, node) is node)
-        moved_bytes = sum(b.type.nbytes for b in buffers)
         kernel = Kernel(
             name,
-            params,
+            tuple(self.params.values()),
             blocks,
             index,
             tuple(e.body),
             chain.flops,
-            moved_bytes,
+            sum(node.type.nbytes for node in self.params),
             tuple(self.own),
             self.threads,
             aligned=self.is_aligned,
         )
-        return Lowered(kernel, buffers)
+        return Lowered(kernel, tuple(self.params))
 
     # the sum
 
@@ -149,9 +145,8 @@ class ChainKernel(ChainPanels):
         for number, one in enumerate(self.chain.products):
             made = [[(zero,) * 4, (zero,) * 4] for _ in every]
             depths = range(0, width(one.right), HIGH)
-            for depth, columns in zip(
-                depths, _early([partial(self.steps_at, one, tile, first, d) for d in depths]), strict=True
-            ):
+            loads = [partial(self.steps_at, one, tile, first, depth) for depth in depths]
+            for depth, columns in zip(depths, _early(loads), strict=True):
                 for i in every:
                     rows = self.held[number][i][depth // HIGH] if self.tile.holds else self.left(number, i, depth)
                     for j in (0, 1):
@@ -274,7 +269,7 @@ class ChainKernel(ChainPanels):
         at = _moved(one.at, self._points(row, self.steps.points(step)))
         for stage, index in demands([(one.term, at)], self.nest.inside).stages:
             if stage is self.chain.top:
-                # The shift is made of what it is itself: a maximum of itself and the least number.
+                # The shift of a maximum that is a shift itself is that one.
                 assert shifts is not None
                 values.stages[stage, index] = expand_cast(e, shifts[row], stage.dtype)
                 continue

@@ -4,8 +4,6 @@ and read as instructions want them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from graphc.codegen.gpu_chain_tiles import APART, HIGH, STAGES, ChainTiling, key_of, panel_size, right_matrices, width
 from graphc.codegen.gpu_contraction_block import parameters, scattered
 from graphc.codegen.gpu_contraction_problem import Flat, moved
@@ -15,7 +13,6 @@ from graphc.codegen.target import WARP
 from graphc.codegen.values import Values
 from graphc.ir.chains import ALIGNED, Matrix, Product
 from graphc.ir.index import ZERO, Ix, Var, derived
-from graphc.ir.node import Node
 from graphc.ir.schedule import Group
 from graphc.ir.types import i64
 
@@ -26,12 +23,11 @@ Four = tuple[Value, ...]  # a thread's elements of a matrix of 16 x 8, or of fou
 class ChainPanels:
     """Threads, rows and panels of the kernel of a chain."""
 
-    def __init__(self, group: Group, tiling: ChainTiling, merged: Mapping[Node, Node]) -> None:
-        self.group = group
+    def __init__(self, group: Group, tiling: ChainTiling) -> None:
         self.chain, self.nest, self.tile = tiling.chain, tiling.nest, tiling.tile
         self.e = e = ScopedEmitter()
         self.is_aligned = tiling.is_aligned
-        self.params = parameters(group, self.nest, merged, stores=True)
+        self.params = parameters(group, self.nest, {}, stores=True)
         self.values = Values(e, self.nest.inside, self.params)
         self.threads = self.values.lane_count = self.tile.threads
         self.rows, self.steps, self.batch = map(Flat, (self.chain.rows, self.chain.steps, self.chain.batch))

@@ -68,7 +68,7 @@ def choose_chain(nest: Nest, target: Target, is_aligned: bool) -> ChainTiling | 
         fits = shared_bytes(chain, tile) <= target.l1_bytes - RESERVED and registers(chain, tile) <= MOST_REGISTERS
         if tile is least or (fits and (tile.high == 1 or (rows > tile.rows // 2 and tile.holds and tile.steps > HIGH))):
             return ChainTiling(chain, nest, tile, is_aligned)
-    raise AssertionError("the least tile is taken whatever it needs")
+    raise AssertionError("the least tile is taken whatever registers it needs; fusion saw to it that it has room")
 
 
 def place_of(nest: Nest, site: Site) -> Index:

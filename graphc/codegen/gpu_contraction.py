@@ -26,7 +26,7 @@ def lower_gpu_contraction(
     without.
     """
     if prepared.schedule.chain is not None:
-        return (ChainKernel(prepared.group, prepared.schedule.chain, merged).run(name),)
+        return (ChainKernel(prepared.group, prepared.schedule.chain).run(name),)
     tiling = prepared.schedule.tiling
     if tiling is None:
         return None

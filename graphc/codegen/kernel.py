@@ -300,9 +300,8 @@ class AwaitGroups:
     results: tuple[Value, ...] = ()
 
 
-OfBlock = (
-    Mma | Exchange | Exp2 | LoadMatrix | AsyncCopy | Await | GroupMma | AwaitGroups
-)  # what only blocks of threads do
+# What only blocks of threads do.
+OfBlock = Mma | Exchange | Exp2 | LoadMatrix | AsyncCopy | Await | GroupMma | AwaitGroups
 Stmt = Op | Load | Store | Prefetch | Fence | For | If | OfBlock
 
 

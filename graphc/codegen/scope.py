@@ -215,8 +215,10 @@ class ScopedEmitter(Emitter):
         """2 ** `value`, about."""
         depth, key = self.depth_of(value), ("exp2", value)
         made = self.scopes[depth].memo.get(key)
+        if made is not None:
+            return made
         result = Value(value.type)
-        return self._place(key, depth, Exp2(result, value), result) if made is None else made
+        return self._place(key, depth, Exp2(result, value), result)
 
     def load_matrix(
         self, count: int, buffer: Param, index: Affine, offsets: Value, transposed: bool

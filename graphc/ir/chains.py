@@ -36,12 +36,11 @@ class Matrix:
 
 @record
 class Product:
-    """A contraction that is computed by tiles: element `index` of `stage` multiplies a row of `left`, which depends on
-    the chain's rows, with one of `right`, which depends on its steps.
+    """A contraction that is computed by tiles: each element of `stage` multiplies a row of `left`, which depends on the
+    chain's rows, with one of `right`, which depends on its steps.
     """
 
     stage: Node
-    index: Index
     left: Matrix
     right: Matrix
 
@@ -91,10 +90,10 @@ class Chain:
         if self.limits:
             most = [limit.offset for limit in self.limits if limit.side > 0]
             least = [limit.offset for limit in self.limits if limit.side < 0]
-            ends = (
-                [min([steps, *(row + n + 1 for n in most)]), max([0, *(row - n for n in least)])] for row in range(rows)
+            counted = sum(
+                max(0, min([steps, *(row + n + 1 for n in most)]) - max([0, *(row - n for n in least)]))
+                for row in range(rows)
             )
-            counted = sum(max(0, end - start) for end, start in ends)
         return 2 * sum(widths) * math.prod(v.hi + 1 for v in self.batch) * counted
 
 
@@ -129,6 +128,8 @@ def find_chain(axes: Sequence[Var], roots: Iterable[tuple[Node, Index]], inside:
         walks.append(walk)
         for other, at in walk.stages:
             if other.op in REDUCTIONS:
+                if any(step in ix.symbols() for ix in at for step in steps):
+                    return None  # it is not one of the row
                 earlier.add(other)
                 todo.append((other, at))
             else:
@@ -220,7 +221,7 @@ def _products(
             return None
         if any(v in first.address.symbols() for v in steps):
             first, second = second, first
-        found[stage] = Product(stage, index, first, second)
+        found[stage] = Product(stage, first, second)
     return list(found.values())
 
 

@@ -11,6 +11,7 @@ from graphc.ir.demand import Demands
 from graphc.ir.index import Ix, Var
 from graphc.ir.node import Node
 from graphc.ir.record import record
+from graphc.ir.types import i32, i64
 from graphc.ir.visit import topological
 
 _ORDERS = {
@@ -115,7 +116,9 @@ def _conditions(node: Node, walk: Demands, row: Var, step: Var) -> _Limits:
 
 
 def _number(node: Node, at: Index) -> Ix | None:
-    """The whole number that `node` is at an index, if that follows from the index."""
+    """The whole number that `node` is at an index, if that follows from the index. Narrow integers may wrap."""
+    if node.dtype not in (i32, i64):
+        return None
     if node.op == "iota":
         return at[node.integer("axis")]
     if node.op == "constant":
@@ -123,7 +126,7 @@ def _number(node: Node, at: Index) -> Ix | None:
         return Ix(value) if isinstance(value, int) else None
     if node.op in ("broadcast", "reshape", "slice", "permute"):
         return _number(node.inputs[0], SINGLE_READ[node.op](node, at).at)
-    if node.op == "cast" and node.dtype.is_integer and node.inputs[0].dtype.is_integer:
+    if node.op == "cast":
         return _number(node.inputs[0], at)
     if node.op in ("add", "sub"):
         first, second = (_number(i, at) for i in node.inputs)

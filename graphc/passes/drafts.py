@@ -32,7 +32,7 @@ class Limits:
     element a few times pad what they read, with `scans` scans compute what they read where that is little, with
     `halves` contractions of 16-bit floats that are converted to f32 read them as they are, `beside` each other sums of
     the same values are one kernel. Chains of contractions compute large products again rather than store them, where
-    their rows have up to `chains` elements together.
+    what a block keeps takes up to `chains` bytes, and there are blocks for some of the `cores`.
     """
 
     row: int = MAX_ROW
@@ -48,6 +48,7 @@ class Limits:
     halves: bool = False
     beside: bool = False
     chains: int = 0
+    cores: int = 1
 
     def is_long(self, length: int, rows: int) -> bool:
         """Whether `rows` rows of `length` elements are too long for a kernel that does one row at a time."""

@@ -23,7 +23,9 @@ from graphc.passes.drafts import Draft, Drafts, Limits, symbols, walk, wanted_at
 from graphc.passes.shown import MOVEMENT, SOURCES, movement_base
 
 LEAST = 64  # rows, and steps, from which on a chain is made
-BLOCKS = 64  # of so many rows that keep a device busy, which shares out nothing else
+BUSY = 0.5  # share of a device's cores that blocks of so many rows must keep busy
+LINES = 64, 40  # of rows, and of steps, that a block keeps in its memory at least (`codegen/gpu_chain_tiles.py`)
+APART = 8  # elements between them
 MOST_COLUMNS = 256  # of all sums of a kernel together
 _COSTLY = frozenset({"div", "select"}) | {name for name, op in OPS.items() if op.is_heavy}
 _SHOWN = frozenset({"reshape", "permute"})  # movement after which each element is still read once
@@ -96,7 +98,9 @@ def merge_chains(graph: Graph, stored: dict[Node, None], drafts: Drafts, limits:
     every.sort(key=lambda d: (len(d.domain), d.order))
     for first, other in combinations(every, 2):
         one, two = (drafts.maker[d.roots[0].target] for d in (first, other))
-        if one is two or drafts.makes_cycle([one, two]):
+        if one is two or two.domain[: len(one.domain)] != one.domain or not _shared(one, two):
+            continue
+        if drafts.makes_cycle([one, two]):
             continue
         both = _both(one, two, outputs, drafts, stored, limits)
         if both is not None:
@@ -153,13 +157,16 @@ def _both(
 ) -> Draft | None:
     """The chain that does what two do; None when that is none, or they share no product."""
     parts = [chain_of(d, limits) for d in (one, two)]
-    if two.domain[: len(one.domain)] != one.domain:
-        return None
     both = _merged(one, two, one.roots, _inner(two, one.domain), outputs, drafts, stored)
     chain = chain_of(both, limits)
     if chain is None or sum(len(p.products) for p in parts if p is not None) == len(chain.products):
         return None
     return both
+
+
+def _shared(one: Draft, two: Draft) -> bool:
+    """Whether two chains compute the same product."""
+    return any(node.op == "contract" and node in two.inside for node in one.inside)
 
 
 def _inner(draft: Draft, domain: tuple[int, ...]) -> list[Root]:
@@ -180,9 +187,11 @@ def chain_of(draft: Draft, limits: Limits) -> Chain | None:
         return None
     columns = sum(s.right.along.hi + 1 for s in chain.sums if s.right is not None)
     rows, steps, batch = (math.prod(v.hi + 1 for v in side) for side in (chain.rows, chain.steps, chain.batch))
-    is_large = min(rows, steps) >= LEAST and batch * rows >= LEAST * BLOCKS
-    fits = columns <= MOST_COLUMNS and sum(p.depth for p in chain.products) <= limits.chains
-    return chain if is_large and fits else None
+    is_large = min(rows, steps) >= LEAST and batch * rows >= LEAST * BUSY * limits.cores
+    lefts = [p.left for p in chain.products]
+    rights = [p.right for p in chain.products] + [s.right for s in chain.sums if s.right is not None]
+    own = sum(n * (m.along.hi + 1 + APART) for n, side in zip(LINES, (lefts, rights), strict=True) for m in side)
+    return chain if is_large and columns <= MOST_COLUMNS and 2 * own <= limits.chains else None
 
 
 def _is_chain(node: Node, chosen: set[Node], limits: Limits) -> bool:

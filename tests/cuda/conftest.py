@@ -12,6 +12,7 @@ import pytest
 from graphc import programs, recurrent_pieces, served
 from graphc.codegen.cuda import build
 from graphc.recording import Recorder, using
+from graphc_runtime.devices import cuda as cuda_devices
 from graphc_runtime.devices.cuda import register_cuda_driver, why_unavailable
 from tests.cuda.driver import ShimDriver
 from tests.cuda.machine import Machine, ShimCompiler
@@ -38,10 +39,12 @@ def _registered(driver: ShimDriver) -> Iterator[Machine]:
     """Devices of `driver`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "compiler", ShimCompiler)
+        opened = dict(cuda_devices._devices)
         before = register_cuda_driver(driver)
         with _no_programs():
             yield Machine(driver)
         register_cuda_driver(before)
+        cuda_devices._devices.update(opened)  # programs of the driver before were made for these
 
 
 @contextmanager

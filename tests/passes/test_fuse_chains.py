@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from graphc.codegen.kernel_verify import verify_kernel
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.ir.types import DType, TensorType, bf16, f32, i64
+from graphc.ir.types import DType, TensorType, bf16, f32, i8, i32, i64
 from graphc.passes.autodiff import vjp
 from graphc.pipeline import build_program, schedule
 
@@ -66,6 +67,36 @@ def test_gradients_are_found_without_scores() -> None:
     found = stores(training())
     assert max(size for sizes in found for size in sizes) == HEADS * WORDS * SIZE
     assert [HEADS * WORDS * SIZE] * 2 in found, "the gradients of keys and values, in one kernel"
+
+
+@pytest.mark.parametrize("size", [64, 128, 192, 208, 256])
+@pytest.mark.parametrize("memory", [99, 163, 227])
+def test_chains_have_room_in_a_block(size: int, memory: int) -> None:
+    """Where a chain is made, its least tile fits; otherwise scores are stored."""
+    b = Builder()
+    words = 4 * size  # scores are larger than what they are made of
+    q, k, v, slopes = (b.input(i, TensorType(bf16, (HEADS, words, size))) for i in range(4))
+    made, _ = attention(b, q, k, v)
+    graph = Graph((q, k, v, slopes), tuple(g for g in vjp(b, [made], [slopes], [q, k, v]) if g is not None))
+    target = replace(TARGET, l1_bytes=memory << 10)
+    program = build_program(graph, target=target)
+    for kernel in program.kernels:
+        assert sum(own.size * own.dtype.itemsize for own in kernel.own) <= target.l1_bytes
+    stored = any(n.type.size == HEADS * words * words for g in schedule(graph, target).groups for n in g.targets)
+    assert stored == (size > 192 and memory == 99)
+
+
+@pytest.mark.parametrize("dtype", [i8, i32, i64])
+def test_narrow_numbers_say_nothing_of_steps(dtype: DType) -> None:
+    """Numbers of rows and steps in i8 wrap."""
+
+    def wrapping(b: Builder, scores: Node) -> Node:
+        places = scores.type.with_dtype(dtype)
+        sees = b.apply("le", (b.iota(2, places), b.iota(1, places)))
+        return b.select(sees, scores, b.constant(float("-inf"), scores.type))
+
+    whole, made = (sum(k.flops for k in build_program(training(m), target=TARGET).kernels) for m in (None, wrapping))
+    assert (made == whole) == (dtype is i8)
 
 
 @pytest.mark.parametrize("why", ["weights are a result", "few blocks", "few words", "f32"])
